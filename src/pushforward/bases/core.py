@@ -1,0 +1,46 @@
+"""The `Base` interface: the simple measure that a model pushes forward."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from torch import Size, Tensor, nn
+
+from pushforward.maps.core import Shape, as_shape
+from pushforward.measure import REAL, Lebesgue, Measure, Relation, Support
+
+__all__ = ["Base"]
+
+
+class Base(nn.Module, ABC):
+    """A distribution with an event shape, a density and samples; leading dimensions are batch.
+
+    A new base sets ``shape`` (and ``context``, ``support``, ``relation`` where the defaults do not fit) and writes
+    :meth:`log_prob` and :meth:`sample`.
+    """
+
+    shape: Shape
+    context: int = 0
+    """Width of the context that the base reads; 0 for none. Bases without one ignore a context."""
+    support: Support = REAL
+    relation: Relation = Relation.EXACT
+    has_rsample: bool = True
+    """Whether samples carry gradients to the parameters (and the context)."""
+
+    def __init__(self, features: int | Shape) -> None:
+        super().__init__()
+        self.shape = as_shape(features)
+
+    @property
+    def measure(self) -> Measure:
+        """What the density refers to; Lebesgue unless a base says otherwise."""
+        return Lebesgue(math.prod(self.shape))
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density in nats: ``(*batch, *shape)`` to ``batch``; -inf outside the support and infinitely far."""
+
+    @abstractmethod
+    def sample(self, batch: Size, context: Tensor | None = None, *, generator=None) -> Tensor:
+        """``(*batch, *shape)``; a context broadcasts to ``(*batch, context)``."""

@@ -1,0 +1,311 @@
+"""What sits between data and base: the `Map` interface, its `Step`, and the two ways to combine maps."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError, InputError, KindError, KindWarning
+from pushforward.measure import REAL, Measure, Relation, Support, join
+from pushforward.numerics import Noise
+from pushforward.registry import register
+
+__all__ = ["Chain", "Inverse", "Map", "Shape", "Step", "as_shape"]
+
+Shape = tuple[int, ...]
+
+
+def as_shape(features: int | Shape) -> Shape:
+    """The event shape that a user means by ``features``: a width, or a shape such as (channels, height, width).
+
+    Raises:
+        ConfigError: if it is not made of positive integers.
+    """
+    shape = (features,) if isinstance(features, int) else tuple(features)
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in shape):
+        raise ConfigError(f"features must be a positive integer or a tuple of them; got {features!r}.")
+    return shape
+
+
+class Step(NamedTuple):
+    """One step from data towards noise.
+
+    Attributes:
+        z: what the map made of x, shape ``(*batch, *out_shape)``.
+        contribution: what it adds to the log-likelihood, nats, shape ``batch``; for a bijection log abs det dz/dx.
+        residual: squared distance of x to the map's image, shape ``batch``, for maps onto a manifold.
+        stderr: standard error of the contribution, shape ``batch``, for stochastic contributions.
+    """
+
+    z: Tensor
+    contribution: Tensor
+    residual: Tensor | None = None
+    stderr: Tensor | None = None
+
+
+class Map(nn.Module, ABC):
+    """Everything that sits between data and base: bijections, surjections, dequantisation, injections.
+
+    A new map sets ``in_shape`` (and ``out_shape``, ``context``, ``domain``, ``codomain``, ``relation`` where the
+    defaults do not fit) and writes two methods: :meth:`encode`, from data towards noise with its contribution to the
+    log-likelihood, and :meth:`decode`, from noise towards data. All else is derived. Leading dimensions are batch.
+
+    Contributions exist in one direction only, data to noise.
+    """
+
+    in_shape: Shape
+    out_shape: Shape
+    context: int = 0
+    """Width of the context that the map reads; 0 for none. Maps without one ignore a context."""
+    domain: Support | None = REAL
+    """Where data may lie (outside, the contribution is -inf); None for maps that keep any box, as a permutation."""
+    codomain: Support | None = REAL
+    """Where ``encode`` lands. The rest of the chain must have its mass there, else the likelihood is a lower bound."""
+    relation: Relation = Relation.EXACT
+    """What the contribution is of the true one."""
+    encode_passes: int = 1
+    """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
+    decode_passes: int = 1
+
+    def __init__(self, in_shape: int | Shape, out_shape: int | Shape | None = None) -> None:
+        super().__init__()
+        self.in_shape = as_shape(in_shape)
+        self.out_shape = self.in_shape if out_shape is None else as_shape(out_shape)
+
+    @abstractmethod
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Data to noise: ``(*batch, *in_shape)`` to a :class:`Step` with z of ``(*batch, *out_shape)``."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Noise to data: ``(*batch, *out_shape)`` to ``(*batch, *in_shape)``."""
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """x = decode(z), and the contribution that ``encode(x)`` would return. Override where both cost one pass."""
+        x = self.decode(z, context, noise=noise)
+        return x, self.encode(x, context, noise=noise).contribution
+
+    def measure(self, latent: Measure) -> Measure:
+        """Measure of the data density, given the measure of the latent density."""
+        return latent
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Set state that depends on data (scaling, actnorm) from many training rows, and return their z."""
+        return self.encode(x, context, noise=noise).z
+
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Set statistics that must belong to the current weights (batch norm) from the training rows; return z."""
+        return self.encode(x, context, noise=noise).z
+
+    @property
+    def statistics(self) -> bool:
+        """Whether :meth:`refresh` is needed before evaluation."""
+        return False
+
+    @final
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``encode`` as a plain pair (z, contribution), for ``torch.compile`` and ``torch.export``."""
+        step = self.encode(x, context)
+        return step.z, step.contribution
+
+    @final
+    def batch_shape(self, x: Tensor) -> torch.Size:
+        """Leading dimensions of data ``x``."""
+        return x.shape[: x.dim() - len(self.in_shape)]
+
+    @final
+    def no_volume(self, x: Tensor) -> Tensor:
+        """A contribution of zero for data ``x``."""
+        return x.new_zeros(self.batch_shape(x))
+
+
+@register("maps")
+class Chain(Map):
+    """Maps in order from data to noise.
+
+    The contribution is the sum of the parts' contributions, and the relation is their join; it falls to LOWER where a
+    part's codomain is not the next part's domain.
+
+    Args:
+        maps: at least one; each part's ``out_shape`` is the next part's ``in_shape``.
+
+    Raises:
+        ConfigError: if shapes do not meet.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.maps import Chain, Affine, Tanh
+        >>> chain = Chain(Affine(2, scale=0.5), Tanh(2))
+        >>> z, contribution = chain(torch.zeros(3, 2))
+        >>> contribution.shape
+        torch.Size([3])
+    """
+
+    def __init__(self, *maps: Map) -> None:
+        if not maps:
+            raise ConfigError("a chain needs at least one map.")
+        flat = [part for item in maps for part in (item.maps if isinstance(item, Chain) else (item,))]
+        for before, after in zip(flat, flat[1:], strict=False):
+            if before.out_shape != after.in_shape:
+                raise ConfigError(
+                    f"{type(before).__name__} ends with shape {before.out_shape} and {type(after).__name__} starts "
+                    f"with {after.in_shape}: the parts of a chain must meet."
+                )
+        widths = {part.context for part in flat} - {0}
+        if len(widths) > 1:
+            raise ConfigError(f"the parts of a chain read contexts of different widths: {sorted(widths)}.")
+        super().__init__(flat[0].in_shape, flat[-1].out_shape)
+        self.maps = nn.ModuleList(flat)
+        self.context = widths.pop() if widths else 0
+        self.domain = next((part.domain for part in flat if part.domain is not None), None)
+        self.relation = join(*(part.relation for part in flat))
+        image: Support | None = None
+        for before, part in zip([None, *flat], flat, strict=False):
+            if part.domain is not None:
+                self.relation |= right_inverse(image, part.domain, type(before).__name__, type(part).__name__)
+                image = part.codomain
+        self.codomain = image
+        self.encode_passes = max(part.encode_passes for part in flat)
+        self.decode_passes = max(part.decode_passes for part in flat)
+
+    def __iter__(self) -> Iterator[Map]:
+        return iter(self.maps)  # pyright: ignore[reportReturnType]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Data to noise through every part; contributions, residuals and squared standard errors add."""
+        z, total = x, self.no_volume(x)
+        residual: Tensor | None = None
+        variance: Tensor | None = None
+        for part in self:
+            step = part.encode(z, context, noise=noise)
+            z, total = step.z, total + step.contribution
+            if step.residual is not None:
+                residual = step.residual if residual is None else residual + step.residual
+            if step.stderr is not None:
+                variance = step.stderr**2 if variance is None else variance + step.stderr**2
+        return Step(z, total, residual, None if variance is None else variance.sqrt())
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Noise to data through every part, last first."""
+        for part in reversed(list(self)):
+            z = part.decode(z, context, noise=noise)
+        return z
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """Noise to data with the sum of the parts' contributions."""
+        total = z.new_zeros(z.shape[: z.dim() - len(self.out_shape)])
+        for part in reversed(list(self)):
+            z, contribution = part.decode_with_contribution(z, context, noise=noise)
+            total = total + contribution
+        return z, total
+
+    def measure(self, latent: Measure) -> Measure:
+        """Measure of the data density, found from the base backwards."""
+        for part in reversed(list(self)):
+            latent = part.measure(latent)
+        return latent
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Initialize each part on what the parts before it make of x."""
+        for part in self:
+            x = part.initialize(x, context, noise=noise)
+        return x
+
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Refresh each part on what the parts before it make of x."""
+        for part in self:
+            x = part.refresh(x, context, noise=noise)
+        return x
+
+    @property
+    def statistics(self) -> bool:
+        """Whether any part has statistics to refresh."""
+        return any(part.statistics for part in self)
+
+
+@register("maps")
+class Inverse(Map):
+    """A bijection run backwards: encode is the inner map's decode.
+
+    Args:
+        map: an EXACT map whose in and out shapes have equally many coordinates.
+
+    Raises:
+        KindError: if the map is no bijection.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.maps import Inverse, Softplus
+        >>> log_like = Inverse(Softplus(1))          # positive data to the reals
+        >>> log_like.encode(torch.tensor([[1.0]])).z
+        tensor([[0.5413]])
+    """
+
+    def __init__(self, map: Map) -> None:
+        if map.relation is not Relation.EXACT or _size(map.in_shape) != _size(map.out_shape):
+            raise KindError(f"{type(map).__name__} is not a bijection, so it cannot be run backwards.")
+        super().__init__(map.out_shape, map.in_shape)
+        self.map = map
+        self.context = map.context
+        self.domain, self.codomain = map.codomain, map.domain
+        self.encode_passes, self.decode_passes = map.decode_passes, map.encode_passes
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """The inner map's decode, with the contribution negated."""
+        z, contribution = self.map.decode_with_contribution(x, context, noise=noise)
+        return Step(z, -contribution)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """The inner map's encode."""
+        return self.map.encode(z, context, noise=noise).z
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """The inner map's encode, with the contribution negated."""
+        step = self.map.encode(z, context, noise=noise)
+        return step.z, -step.contribution
+
+
+def right_inverse(image: Support | None, mass: Support, before: str, after: str) -> Relation:
+    """EXACT if the latent mass lies where the maps before it land; else LOWER, with a warning that names the pair."""
+    if image is None or (image.low <= mass.low and mass.high <= image.high):
+        return Relation.EXACT
+    warnings.warn(
+        f"{before} lands in {image} but {after} has mass on {mass}, so some mass belongs to no data point: the likelihood "
+        "is a lower bound.",
+        KindWarning,
+        stacklevel=3,
+    )
+    return Relation.LOWER
+
+
+def _size(shape: Shape) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def check_context(context: Tensor | None, width: int, owner: str) -> None:
+    """Refuse a missing or wrongly shaped context.
+
+    Raises:
+        InputError: naming the owner and both widths.
+    """
+    if width and context is None:
+        raise InputError(f"{owner} was built with context={width} and needs a context of shape (*batch, {width}).")
+    if width and context is not None and context.shape[-1] != width:
+        raise InputError(f"{owner} needs a context of width {width}; got shape {tuple(context.shape)}.")

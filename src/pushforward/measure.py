@@ -1,0 +1,240 @@
+"""What a likelihood *is*: its relation to the true value and the measure that it refers to.
+
+Eight different numbers are called "log-likelihood" in the literature. Here the number carries its kind on two
+independent axes, and operations that would be wrong raise :class:`~pushforward.errors.KindError`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from torch import Tensor
+
+from pushforward.errors import KindError
+
+__all__ = ["REAL", "UNIT", "Counting", "Extended", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Relation",
+           "Support", "join"]  # fmt: skip
+
+
+class Relation(Enum):
+    """How a returned value v relates to the true log-likelihood L of the model.
+
+    The order is that of implication: EXACT implies UNBIASED, which implies LOWER and UPPER in expectation.
+    Contributions of a chain add, so the relation of a sum is the weakest statement that all terms imply.
+    """
+
+    EXACT = "exact"
+    """v = L."""
+    UNBIASED = "unbiased"
+    """E v = L over the map's own randomness; comes with a standard error."""
+    LOWER = "lower bound"
+    """E v <= L."""
+    UPPER = "upper bound"
+    """E v >= L."""
+    ESTIMATE = "estimate"
+    """No guarantee."""
+    UNNORMALISED = "unnormalised"
+    """v = L + an unknown constant."""
+
+    def __or__(self, other: Relation) -> Relation:
+        """Join: the relation of a sum of two terms.
+
+        >>> Relation.EXACT | Relation.LOWER
+        <Relation.LOWER: 'lower bound'>
+        >>> Relation.LOWER | Relation.UPPER
+        <Relation.ESTIMATE: 'estimate'>
+        """
+        low, high = sorted((self, other), key=_ORDER.index)
+        if {low, high} == {Relation.LOWER, Relation.UPPER}:
+            return Relation.ESTIMATE
+        return high
+
+
+_ORDER = list(Relation)
+
+
+def join(*relations: Relation) -> Relation:
+    """Relation of a sum of terms; EXACT when there is none."""
+    result = Relation.EXACT
+    for relation in relations:
+        result = result | relation
+    return result
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The measure that a density refers to. Two log-likelihoods compare only if their measures are equal.
+
+    Made by :func:`Lebesgue`, :func:`Counting`, :func:`Mixed`, :func:`Manifold` and :func:`Extended`.
+    """
+
+    kind: str
+    dim: int
+    """Coordinates that carry the density."""
+    ambient: int
+    """Coordinates of a data point."""
+    counted: int = 0
+    """Coordinates under the counting measure."""
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "Mixed":
+                return f"Mixed({self.dim - self.counted} continuous, {self.counted} counted)"
+            case "Manifold" | "Extended":
+                return f"{self.kind}({self.dim}, {self.ambient})"
+        return f"{self.kind}({self.dim})"
+
+
+def Lebesgue(dim: int) -> Measure:
+    """Volume on R^D: the density of a flow on continuous data."""
+    return Measure("Lebesgue", dim, dim)
+
+
+def Counting(dim: int) -> Measure:
+    """Counting measure on D integers: the log-probability of a discrete point, as of pixels."""
+    return Measure("Counting", dim, dim, dim)
+
+
+def Mixed(continuous: int, counted: int) -> Measure:
+    """Product of Lebesgue and counting measure: a table with real and with integer columns."""
+    if counted == 0:
+        return Lebesgue(continuous)
+    if continuous == 0:
+        return Counting(counted)
+    return Measure("Mixed", continuous + counted, continuous + counted, counted)
+
+
+def Manifold(dim: int, ambient: int) -> Measure:
+    """Surface measure on a d-dimensional manifold in R^D."""
+    return Measure("Manifold", dim, ambient)
+
+
+def Extended(dim: int, ambient: int) -> Measure:
+    """Volume on an extended space of D + k coordinates over data of D coordinates."""
+    return Measure("Extended", dim, ambient)
+
+
+@dataclass(frozen=True)
+class Support:
+    """A box that holds every coordinate: the domain or codomain of a map, or where a base has mass."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        return "the reals" if self == REAL else f"({self.low:g}, {self.high:g})"
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Elementwise test, with the border included."""
+        return (x >= self.low) & (x <= self.high)
+
+
+REAL = Support()
+UNIT = Support(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LogLik:
+    """Log-likelihoods of a batch that know what they are.
+
+    Args:
+        value: nats, shape ``batch``.
+        relation: how ``value`` relates to the true log-likelihood.
+        measure: what the density refers to.
+        stderr: standard error of ``value`` over the model's own randomness, shape ``batch``, or None.
+        residual: squared distance of each row to the manifold, shape ``batch``, or None.
+        terms: the contribution of each map, of the base, and of anything else that adds up to ``value``.
+    """
+
+    value: Tensor
+    relation: Relation
+    measure: Measure
+    stderr: Tensor | None = None
+    residual: Tensor | None = None
+    terms: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+
+    def bits_per_dim(self) -> Tensor:
+        """-log2 p per coordinate, shape ``batch``; only for the probability of discrete data.
+
+        Raises:
+            KindError: unless the measure is Counting and the relation EXACT, UNBIASED or LOWER.
+        """
+        if self.measure.kind != "Counting":
+            raise KindError(
+                f"bits/dim is defined for the probability of discrete data, and this is a density on {self.measure}: "
+                "read .nats_per_dim() or .value, or put a dequantisation map first in the chain."
+                if self.measure.kind in ("Lebesgue", "Mixed")
+                else f"bits/dim is not defined on {self.measure}: read .value together with .residual."
+            )
+        if self.relation not in (Relation.EXACT, Relation.UNBIASED, Relation.LOWER):
+            raise KindError(
+                f"bits/dim of a value that is {_named(self.relation)} would promise too much: read .value."
+            )
+        return -self.value / (self.measure.dim * math.log(2.0))
+
+    def nats_per_dim(self) -> Tensor:
+        """-log p per coordinate in nats, shape ``batch``.
+
+        Raises:
+            KindError: on a manifold or an extended space, or for an unnormalised value.
+        """
+        if self.measure.kind in ("Manifold", "Extended") or self.relation is Relation.UNNORMALISED:
+            raise KindError(
+                f"nats/dim is not defined for {_named(self.relation)} value on {self.measure}: read .value."
+            )
+        return -self.value / self.measure.dim
+
+    def __sub__(self, other: LogLik) -> Tensor:
+        """Difference in nats of two log-likelihoods of the same rows, shape ``batch``.
+
+        Raises:
+            KindError: if the measures differ, or one value lacks an unknown constant.
+        """
+        if not isinstance(other, LogLik):
+            return NotImplemented
+        if self.measure != other.measure:
+            raise KindError(
+                f"a density on {self.measure} and one on {other.measure} have different units, so their difference "
+                "means nothing: bring both models to the same data space, or compare ranks with a calibrated p-value."
+            )
+        if Relation.UNNORMALISED in (self.relation, other.relation) and self.relation is not other.relation:
+            raise KindError("an unnormalised value and a normalised one differ by an unknown constant.")
+        return self.value - other.value
+
+    def require_log_prob(self) -> Tensor:
+        """``value`` if it is the exact log-density or log-probability of the data, else an error that says why."""
+        require_log_prob(self.relation, self.measure)
+        return self.value
+
+    def __repr__(self) -> str:
+        shape = tuple(self.value.shape)
+        mean = self.value.double().mean().item() if self.value.numel() else math.nan
+        return f"LogLik({_named(self.relation)} value on {self.measure}, shape {shape}, mean {mean:.4g} nats)"
+
+
+def require_log_prob(relation: Relation, measure: Measure) -> None:
+    """Refuse to call a number ``log_prob`` that is not one.
+
+    Raises:
+        KindError: unless the relation is EXACT and the measure Lebesgue, Counting or Mixed.
+    """
+    if relation is not Relation.EXACT:
+        raise KindError(
+            f"log_prob would hide that this model gives {_named(relation)} value: call evaluate(x), which returns the "
+            "number with its relation, measure and standard error."
+        )
+    if measure.kind in ("Manifold", "Extended"):
+        raise KindError(
+            f"log_prob would hide that this density lives on {measure}, not on the data space: call evaluate(x), which "
+            "returns the number with its measure and the residual."
+        )
+
+
+def _named(relation: Relation) -> str:
+    article = "an" if relation.value[0] in "aeiou" else "a"
+    return f"{article} {relation.value}"
+

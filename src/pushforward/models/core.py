@@ -1,0 +1,331 @@
+"""`Model`: a chain of maps over a base, and everything a user does with one."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC
+from typing import Literal, final
+
+import torch
+from torch import Size, Tensor, nn
+
+from pushforward.bases.core import Base
+from pushforward.errors import ConfigError, InputError
+from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
+from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
+from pushforward.numerics import Noise, RowNoise, logmeanexp
+from pushforward.registry import register
+
+__all__ = ["Flow", "Model"]
+
+
+class Model(nn.Module, ABC):
+    """A density: a chain of maps that takes data to noise, and a base that the noise follows.
+
+    log p(x) = log p_base(z) + sum of the maps' contributions, with z = encode(x) (change of variables).
+
+    Subclasses are leaves: one a paper, each building its ``chain`` and ``base`` in the constructor and handing them to
+    this one. All methods below are the same for every model. Data have shape ``(*batch, *shape)``, contexts
+    ``(*batch, context)`` (broadcast over missing leading dimensions), log-likelihoods ``batch``, in nats.
+
+    Data may be any real or integer type and are cast to the type of the weights. NaN raises and names the place; a row
+    that is infinitely far has log-density -inf.
+    """
+
+    def __init__(self, chain: Map, base: Base) -> None:
+        super().__init__()
+        if chain.out_shape != base.shape:
+            raise ConfigError(f"the maps end with shape {chain.out_shape} and the base has shape {base.shape}.")
+        if chain.context and base.context and chain.context != base.context:
+            raise ConfigError(f"the maps read a context of width {chain.context}, the base one of {base.context}.")
+        self.chain = chain if isinstance(chain, Chain) else Chain(chain)
+        self.base = base
+        self.shape: Shape = self.chain.in_shape
+        self.context_features = self.chain.context or base.context
+        self.relation: Relation = join(
+            self.chain.relation,
+            base.relation,
+            right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__),
+        )
+        self.measure: Measure = self.chain.measure(base.measure)
+
+    @final
+    def evaluate(self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0) -> LogLik:
+        """Log-likelihood of each row, with what the number is.
+
+        Args:
+            x: data, ``(*batch, *shape)``.
+            context: ``(*batch, context)`` where the model has one.
+            samples: draws of the model's own noise (dequantisation and other stochastic maps); more draws tighten a
+                LOWER bound, log mean exp over draws (Burda et al. 2016, eq. 8). Without such maps it has no effect.
+            seed: of that noise. Noise depends on the seed and on the row itself, never on the other rows.
+
+        Returns:
+            :class:`~pushforward.LogLik` with ``value`` of shape ``batch`` and the terms that add up to it.
+
+        Raises:
+            InputError: for a wrong shape or type, or NaN.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> model = pf.models.NICE(features=2)
+            >>> model.evaluate(torch.zeros(3, 2))
+            LogLik(an exact value on Lebesgue(2), shape (3,), mean -2.773 nats)
+        """
+        if samples < 1:
+            raise ConfigError(f"samples must be at least 1; got {samples}.")
+        x, context, far = self._prepare(x, context)
+        random = self.relation is not Relation.EXACT
+        draws = [self._terms(x, context, RowNoise(seed, k)) for k in range(samples if random else 1)]
+        values = torch.stack([sum(terms.values(), start=far) for terms, _, _ in draws])
+        value = logmeanexp(values, 0) if len(draws) > 1 else values[0]
+        terms = {name: torch.stack([t[name] for t, _, _ in draws]).mean(0) for name in draws[0][0]}
+        stderr = draws[0][2]
+        if len(draws) > 1:
+            spread = values.masked_fill(torch.isinf(values), 0.0).std(0) / math.sqrt(len(draws))
+            stderr = spread if stderr is None else (spread**2 + stderr**2 / len(draws)).sqrt()
+        return LogLik(value, self.relation, self.measure, stderr, draws[0][1], terms)
+
+    @final
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Exact log-density (or log-probability of discrete data) in nats, shape ``batch``.
+
+        Raises:
+            KindError: if the model gives a bound or an estimate, or a density on a manifold; it names ``evaluate``.
+            InputError: for a wrong shape or type, or NaN.
+        """
+        require_log_prob(self.relation, self.measure)
+        x, context, far = self._prepare(x, context)
+        step = self.chain.encode(x, context)
+        return far + step.contribution + self.base.log_prob(step.z, context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-likelihood as one tensor whatever its kind, for ``torch.compile`` and ``torch.export``."""
+        step = self.chain.encode(x, context)
+        return step.contribution + self.base.log_prob(step.z, context)
+
+    def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """What training minimises, a scalar: here -mean log-likelihood. A surrogate in some models; never reported."""
+        step = self.chain.encode(x, context, noise=generator)
+        return -(step.contribution + self.base.log_prob(step.z, context)).mean()
+
+    @final
+    def encode(self, x: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:
+        """Data to noise: ``(*batch, *shape)`` to ``(*batch, *base.shape)``."""
+        x, context, _ = self._prepare(x, context)
+        return self.chain.encode(x, context, noise=RowNoise(seed)).z
+
+    @final
+    def decode(self, z: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:
+        """Noise to data: ``(*batch, *base.shape)`` to ``(*batch, *shape)``."""
+        z = z.to(self.dtype)
+        context = self._broadcast(context, z.shape[: z.dim() - len(self.base.shape)])
+        return self.chain.decode(z, context, noise=RowNoise(seed))
+
+    @final
+    def sample(
+        self,
+        sample_shape: int | tuple[int, ...] = (),
+        context: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Samples without gradient, ``(*sample_shape, *context_batch, *shape)``.
+
+        Args:
+            sample_shape: how many; an integer or a shape.
+            context: ``(*context_batch, context)``: that many samples for each context.
+            seed: makes the samples reproducible; or pass a ``generator``.
+            noise: base noise to decode instead of drawing it (interpolation, paired comparisons).
+        """
+        with torch.no_grad():
+            return self.rsample(sample_shape, context, seed=seed, generator=generator, noise=noise)
+
+    @final
+    def rsample(
+        self,
+        sample_shape: int | tuple[int, ...] = (),
+        context: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """As :meth:`sample`, with gradients to the parameters and the context where the base allows it."""
+        z, context, generator = self._draw(sample_shape, context, seed, generator, noise)
+        return self.chain.decode(z, context, noise=generator)
+
+    @final
+    def sample_and_log_prob(
+        self,
+        sample_shape: int | tuple[int, ...] = (),
+        context: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Samples with gradients and their log-density, in one pass where the maps allow it (variational inference).
+
+        Raises:
+            KindError: where :meth:`log_prob` would.
+        """
+        require_log_prob(self.relation, self.measure)
+        z, context, generator = self._draw(sample_shape, context, seed, generator, None)
+        x, contribution = self.chain.decode_with_contribution(z, context, noise=generator)
+        return x, self.base.log_prob(z, context) + contribution
+
+    @final
+    def distribution(self, context: Tensor | None = None) -> torch.distributions.Distribution:
+        """This model as a ``torch.distributions`` object, for Pyro, mixtures, KL and friends.
+
+        Its batch shape is the context's; its ``log_prob`` refuses what :meth:`log_prob` refuses.
+        """
+        from pushforward.models.distribution import ModelDistribution
+
+        return ModelDistribution(self, context)
+
+    @final
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
+        """Set data-dependent state (standardisation, actnorm) from training rows; ``pf.fit`` calls it once."""
+        with torch.no_grad():
+            x, context, _ = self._prepare(x, context)
+            self.chain.initialize(x, context, noise=generator)
+
+    @final
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
+        """Bring statistics that depend on the weights (batch norm) up to date with training rows; no gradient."""
+        if self.chain.statistics:
+            with torch.no_grad():
+                x, context, _ = self._prepare(x, context)
+                self.chain.refresh(x, context, noise=generator)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the weights (float32 for a model without any)."""
+        tensors = (*self.parameters(), *self.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+
+    @property
+    def fast(self) -> Literal["both", "log_prob", "sample"]:
+        """Which direction takes one pass: MAF scores fast, IAF samples fast, coupling flows do both."""
+        forward, backward = self.chain.encode_passes, self.chain.decode_passes
+        return "both" if forward == backward else "log_prob" if forward < backward else "sample"
+
+    def extra_repr(self) -> str:
+        """What stands in ``repr`` before the parts."""
+        size = "x".join(map(str, self.shape))
+        context = f", context={self.context_features}" if self.context_features else ""
+        return (
+            f"shape={size}{context}, {self.relation.value} on {self.measure}, fast={self.fast!r} "
+            f"(log_prob {self.chain.encode_passes}, sample {self.chain.decode_passes} passes a layer)"
+        )
+
+    def _terms(
+        self, x: Tensor, context: Tensor | None, noise: Noise
+    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+        terms: dict[str, Tensor] = {}
+        residual = stderr = None
+        z = x
+        for index, part in enumerate(self.chain):
+            step = part.encode(z, context, noise=noise)
+            z = step.z
+            terms[f"{index}.{type(part).__name__}"] = step.contribution
+            if step.residual is not None:
+                residual = step.residual if residual is None else residual + step.residual
+            if step.stderr is not None:
+                stderr = step.stderr if stderr is None else (stderr**2 + step.stderr**2).sqrt()
+        terms["base"] = self.base.log_prob(z, context)
+        return terms, residual, stderr
+
+    def _prepare(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Check x, cast it, and put rows that are infinitely far at 0 with a log-density of -inf."""
+        check_data(x, self.shape, type(self).__name__)
+        x = x.to(self.dtype)
+        dims = tuple(range(-len(self.shape), 0))
+        infinite = torch.isinf(x).any(dims) if dims else torch.isinf(x)
+        x = torch.where(torch.isinf(x), 0.0, x)
+        far = torch.where(infinite, -math.inf, torch.zeros((), dtype=x.dtype, device=x.device))
+        return x, self._broadcast(context, infinite.shape), far
+
+    def _broadcast(self, context: Tensor | None, batch: Size) -> Tensor | None:
+        if not self.context_features:
+            return None
+        check_context(context, self.context_features, type(self).__name__)
+        assert context is not None
+        if not torch.compiler.is_compiling() and torch.isnan(context).any():
+            raise InputError("the context holds NaN; give every row a finite context.")
+        try:
+            return context.to(self.dtype).expand(*batch, self.context_features)
+        except RuntimeError:
+            raise InputError(
+                f"a context of shape {tuple(context.shape)} does not broadcast to the data's batch {tuple(batch)}."
+            ) from None
+
+    def _draw(
+        self,
+        sample_shape: int | tuple[int, ...],
+        context: Tensor | None,
+        seed: int | None,
+        generator: torch.Generator | None,
+        noise: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, torch.Generator]:
+        if seed is not None and generator is not None:
+            raise ConfigError("give a seed or a generator, not both.")
+        batch = Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
+        check_context(context, self.context_features, type(self).__name__)
+        if context is not None and self.context_features:
+            batch = batch + context.shape[:-1]
+        context = self._broadcast(context, batch)
+        if generator is None:
+            device = next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+            generator = torch.Generator(device)
+            generator.manual_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed)
+        if noise is None:
+            return self.base.sample(batch, context, generator=generator), context, generator
+        check_data(noise, self.base.shape, "noise of " + type(self).__name__)
+        return noise.to(self.dtype), context, generator
+
+
+@register("models")
+class Flow(Model):
+    """A model of your own: any chain of maps over any base.
+
+    Args:
+        chain: a map, usually a :class:`~pushforward.maps.Chain`.
+        base: a base of the chain's out shape.
+
+    Raises:
+        ConfigError: if shapes or context widths do not meet.
+
+    Example:
+        >>> import torch
+        >>> from pushforward import bases, maps, models
+        >>> model = models.Flow(maps.Chain(maps.Logit(2), maps.Affine(2)), bases.Normal(2))
+        >>> model.log_prob(torch.full((1, 2), 0.5))     # log N(0, I) at 0, plus 2 log 4
+        tensor([0.9347])
+    """
+
+    def __init__(self, chain: Map, base: Base) -> None:
+        super().__init__(chain, base)
+
+
+def check_data(x: Tensor, shape: Shape, owner: str) -> None:
+    """Refuse data that a model cannot read, with the place that is wrong.
+
+    Raises:
+        InputError: for a non-tensor, a wrong event shape, complex numbers or NaN.
+    """
+    if not isinstance(x, Tensor):
+        raise InputError(f"{owner} reads torch tensors; got {type(x).__name__}: torch.as_tensor(x) makes one.")
+    if x.is_complex():
+        raise InputError(f"{owner} reads real numbers; got {x.dtype}.")
+    if tuple(x.shape[x.dim() - len(shape) :]) != shape or x.dim() < len(shape):
+        raise InputError(f"{owner} reads data of shape (*batch, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
+    if not torch.compiler.is_compiling() and x.is_floating_point() and torch.isnan(x).any():
+        place = torch.isnan(x).nonzero()[0].tolist()
+        raise InputError(
+            f"{owner} met NaN at index {tuple(place)} (row {place[0]}): fill or drop missing values, or use pf.Guard, "
+            "which models them."
+        )

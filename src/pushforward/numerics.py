@@ -1,0 +1,174 @@
+"""Every numerical guard in one place: bounded scales, safe inverses, monotone roots, row noise, long sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "Noise",
+    "RowNoise",
+    "bound_input",
+    "inverse_softplus",
+    "log1mexp",
+    "logmeanexp",
+    "monotone_root",
+    "normal_like",
+    "soft_clamp",
+    "sum_event",
+    "uniform_like",
+]
+
+
+def sum_event(x: Tensor, dims: int) -> Tensor:
+    """Sum the last ``dims`` dimensions; in float64 where thousands of terms meet, returned in ``x``'s own type."""
+    if dims == 0:
+        return x
+    axes = tuple(range(-dims, 0))
+    if math.prod(x.shape[-dims:]) > 1024 and x.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return x.sum(axes, dtype=torch.float64).to(x.dtype)
+    return x.sum(axes)
+
+
+def soft_clamp(x: Tensor, bound: float) -> Tensor:
+    """Smooth clamp to (-bound, bound) with slope 1 at 0: ``bound * tanh(x / bound)``."""
+    return bound * torch.tanh(x / bound)
+
+
+def bound_input(x: Tensor, bound: float) -> Tensor:
+    """What a conditioner may see of its input: the identity on [-bound, bound], constant outside.
+
+    A network that sees only a box returns only bounded shifts and scales, so far from the data a flow is close to a
+    fixed linear map: nothing overflows, and the log-density falls as the base's does.
+    """
+    return x.clamp(-bound, bound)
+
+
+def inverse_softplus(y: float) -> float:
+    """The x with ``softplus(x) == y``, for a constant y > 0."""
+    return y + math.log(-math.expm1(-y))
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """``log(1 - exp(-x))`` for x > 0 without cancellation."""
+    return torch.where(x < 0.693, torch.log(-torch.expm1(-x)), torch.log1p(-torch.exp(-x)))
+
+
+def logmeanexp(x: Tensor, dim: int) -> Tensor:
+    """``log mean exp`` along ``dim``; -inf where every term is -inf, with finite gradients elsewhere."""
+    return torch.logsumexp(x, dim) - math.log(x.shape[dim])
+
+
+def monotone_root(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], target: Tensor, low: Tensor, high: Tensor, *, steps: int = 60
+) -> Tensor:
+    """Solve ``f(x) = target`` elementwise for an increasing f, with the gradient of the implicit function theorem.
+
+    Newton's step where it stays in the bracket and bisection where it does not; the bracket first doubles outward
+    until it encloses the root, so that a start that is too narrow costs steps and never a wrong answer.
+
+    Args:
+        function: x -> (f(x), f'(x)), elementwise; its own parameters receive gradients.
+        target: any shape.
+        low: start of the bracket, same shape.
+        high: end of the bracket, same shape.
+        steps: iterations; bisection alone gains one bit each.
+
+    Returns:
+        The root, differentiable in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
+        dx/dtheta = -(df/dtheta)/f'(x).
+    """
+    with torch.no_grad():
+        for _ in range(40):
+            width = high - low
+            low = torch.where(function(low)[0] > target, low - width, low)
+            high = torch.where(function(high)[0] < target, high + width, high)
+        x = 0.5 * (low + high)
+        for _ in range(steps):
+            value, slope = function(x)
+            low = torch.where(value <= target, x, low)
+            high = torch.where(value >= target, x, high)
+            newton = x - (value - target) / slope
+            inside = (newton > low) & (newton < high)
+            x = torch.where(inside, newton, 0.5 * (low + high))
+    value, slope = function(x)
+    return x - (value - target) / slope.detach()
+
+
+class RowNoise:
+    """Noise that is a function of each row's own content, so a row's score does not depend on its neighbours.
+
+    Scoring draws from it instead of from a ``torch.Generator``: equal rows get equal noise, in any batch and order,
+    and different rows get unrelated noise. SplitMix64 over the bits of the row.
+
+    Args:
+        seed: chooses the noise.
+        draw: index of the draw; draws of one seed are unrelated to each other.
+    """
+
+    def __init__(self, seed: int = 0, draw: int = 0) -> None:
+        self.seed = seed
+        self.draw = draw
+
+    def uniform(self, x: Tensor, event_dims: int) -> Tensor:
+        """Uniform noise in [0, 1) in the shape and type of ``x``; each of the leading rows is keyed by its content."""
+        shape = x.shape[x.dim() - event_dims :]
+        count = math.prod(shape)
+        bits = x.detach().reshape(*x.shape[: x.dim() - event_dims], count).double().contiguous().view(torch.int64)
+        place = torch.arange(1, count + 1, device=x.device, dtype=torch.int64)
+        start = _signed(0x9E3779B97F4A7C15 * (2 * self.seed + 1) + 0xD1B54A32D192ED03 * self.draw)
+        key = _mix(_mix(bits + place * _GOLDEN).sum(-1, keepdim=True) + start)
+        hashed = _mix(key + place * _GOLDEN)
+        # 53 high bits make a double in [0, 1); float32 keeps 24 of them, so that 1.0 cannot appear.
+        keep = 53 if x.dtype == torch.float64 else 24
+        unit = ((hashed >> (64 - keep)) & ((1 << keep) - 1)).to(x.dtype) * 2.0**-keep
+        return unit.reshape(x.shape)
+
+
+Noise = torch.Generator | RowNoise | None
+"""Where randomness comes from: a generator (training, sampling) or the rows themselves (scoring; None is seed 0)."""
+
+
+def uniform_like(x: Tensor, event_dims: int, noise: Noise) -> Tensor:
+    """Uniform noise in [0, 1), shaped as ``x``, from a generator or from the rows' content."""
+    if isinstance(noise, torch.Generator):
+        return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=noise)
+    return (noise or RowNoise()).uniform(x, event_dims)
+
+
+def normal_like(x: Tensor, event_dims: int, noise: Noise) -> Tensor:
+    """Standard normal noise, shaped as ``x``, from a generator or from the rows' content."""
+    if isinstance(noise, torch.Generator):
+        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=noise)
+    half_step = 2.0**-54 if x.dtype == torch.float64 else 2.0**-25
+    return torch.special.ndtri(uniform_like(x, event_dims, noise) + half_step)
+
+
+def softplus_positive(raw: Tensor, minimum: float) -> Tensor:
+    """A positive number >= minimum that is 1 at raw = 0."""
+    return minimum + F.softplus(raw + inverse_softplus(1.0 - minimum))
+
+
+def _signed(value: int) -> int:
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX1 = _signed(0xBF58476D1CE4E5B9)
+_MIX2 = _signed(0x94D049BB133111EB)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of signed 64-bit integers."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX1
+    x = (x ^ _shift(x, 27)) * _MIX2
+    return x ^ _shift(x, 31)
