@@ -13,8 +13,11 @@ __all__ = [
     "Noise",
     "RowNoise",
     "bound_input",
+    "bound_square",
+    "draw_category",
     "inverse_softplus",
     "log1mexp",
+    "log1p_square",
     "logmeanexp",
     "monotone_root",
     "normal_like",
@@ -46,6 +49,30 @@ def bound_input(x: Tensor, bound: float) -> Tensor:
     fixed linear map: nothing overflows, and the log-density falls as the base's does.
     """
     return x.clamp(-bound, bound)
+
+
+def bound_square(x: Tensor, terms: int = 1) -> Tensor:
+    """x clamped to where ``terms`` squares still sum to a finite number: beyond about 1e19 in float32.
+
+    A mixture needs it: where every component is -inf, the gradient of their log-sum-exp would be NaN.
+    """
+    limit = 0.5 * math.sqrt(torch.finfo(x.dtype).max / terms)
+    return x.clamp(-limit, limit)
+
+
+def log1p_square(x: Tensor) -> Tensor:
+    """``log(1 + x^2)`` for any finite x: exact for small x, and ``2 log abs(x)`` where x^2 would overflow."""
+    far = x.abs() > 1
+    near = torch.log1p(torch.where(far, 0.0, x) ** 2)
+    outer = torch.where(far, x, 1.0).abs()
+    return torch.where(far, 2 * torch.log(outer) + torch.log1p(outer.reciprocal() ** 2), near)
+
+
+def draw_category(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Index drawn with probability softmax(logits) along the last dimension, which it removes."""
+    # Exponential race: the first of K clocks with rates w_k to ring is k with probability w_k.
+    clocks = torch.empty_like(logits, memory_format=torch.contiguous_format).exponential_(generator=generator)
+    return (logits - clocks.log()).argmax(-1)
 
 
 def inverse_softplus(y: float) -> float:

@@ -20,6 +20,8 @@ T = TypeVar("T", bound=type)
 _CLASSES: dict[str, type] = {}
 _DEEPEST = 12
 _LONGEST = 100_000
+_SEEDS = 2**64
+_TYPES = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),)}
 
 
 def register(room: str) -> Callable[[T], T]:
@@ -50,8 +52,8 @@ def registered(name: str) -> type:
         return _CLASSES[name]
     except (KeyError, TypeError):
         raise StorageError(
-            f"the file names the class {str(name)[:80]!r}, which is not one of pushforward's; if it is your own, import "
-            "the module that registers it before loading."
+            f"the file names the class {str(name)[:80]!r}, which is not one of pushforward's; if it is your own, "
+            "import the module that registers it before loading."
         ) from None
 
 
@@ -94,21 +96,32 @@ def build(description: Any, *, largest: int = 10_000_000, _depth: int = 0) -> An
     parameters = inspect.signature(cls).parameters
     unknown = set(arguments) - set(parameters)
     if unknown:
-        raise StorageError(f"the file gives {description['class']} unknown arguments: {sorted(unknown)}.")
+        raise StorageError(f"the file gives {description['class']} unknown arguments: {str(sorted(unknown))[:200]}.")
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for key, value in arguments.items():
-        restored = _restore(value, largest, _depth)
-        if parameters[key].kind is inspect.Parameter.VAR_POSITIONAL:
+        parameter = parameters[key]
+        annotation = str(getattr(parameter.annotation, "__name__", parameter.annotation))
+        harmless = key == "seed" or annotation in ("float", "float | None")  # no size, whatever its value
+        restored = _restore(value, _SEEDS if harmless else largest, _depth)
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL and isinstance(restored, tuple):
             positional.extend(restored)
-        else:
+        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL and _fits(restored, annotation):
             named[key] = restored
+        else:
+            raise StorageError(f"the file gives {description['class']} the argument {key}={str(value)[:80]}.")
     try:
         return cls(*positional, **named)
     except StorageError:
         raise
     except Exception as error:  # a hostile file can hold any argument; every failure means the same to the caller
-        raise StorageError(f"the file's arguments do not fit {description['class']}: {error}") from error
+        raise StorageError(f"the file's arguments do not fit {description['class']}: {str(error)[:300]}") from error
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value has the type that a constructor's parameter states; True for all but the plain types."""
+    types = [_TYPES.get(part.strip()) for part in annotation.split("|")]
+    return None in types or type(value) in {kind for kinds in types if kinds for kind in kinds}
 
 
 def _plain(value: Any, where: str) -> Any:

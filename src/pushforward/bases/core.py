@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any, final
 
+import torch
 from torch import Size, Tensor, nn
 
+from pushforward.errors import KindError
 from pushforward.maps.core import Shape, as_shape
 from pushforward.measure import REAL, Lebesgue, Measure, Relation, Support
 
@@ -31,6 +34,10 @@ class Base(nn.Module, ABC):
     def __init__(self, features: int | Shape) -> None:
         super().__init__()
         self.shape = as_shape(features)
+        # A base may have no weights; this scalar keeps its device and floating type through .to(), .double() and files.
+        self.register_buffer("anchor", torch.zeros(()))
+
+    anchor: Tensor
 
     @property
     def measure(self) -> Measure:
@@ -41,6 +48,22 @@ class Base(nn.Module, ABC):
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``; -inf outside the support and infinitely far."""
 
+    def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density of each coordinate by itself, ``(*batch, *shape)``, for bases of independent coordinates.
+
+        Raises:
+            KindError: for bases whose coordinates depend on each other.
+        """
+        raise KindError(f"{type(self).__name__} has no independent coordinates, so its density has no terms.")
+
     @abstractmethod
-    def sample(self, batch: Size, context: Tensor | None = None, *, generator=None) -> Tensor:
-        """``(*batch, *shape)``; a context broadcasts to ``(*batch, context)``."""
+    def sample(
+        self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``(*batch, *shape)``, on the generator's device; a context broadcasts to ``(*batch, context)``."""
+
+    @final
+    def like(self, generator: torch.Generator | None) -> dict[str, Any]:
+        """The ``dtype`` and ``device`` of samples, as keywords for torch's factory functions."""
+        device = self.anchor.device if generator is None else generator.device
+        return {"dtype": self.anchor.dtype, "device": device}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -68,6 +69,9 @@ class Map(nn.Module, ABC):
     """Where ``encode`` lands. The rest of the chain must have its mass there, else the likelihood is a lower bound."""
     relation: Relation = Relation.EXACT
     """What the contribution is of the true one."""
+    places: tuple[int, ...] | str = "mixed"
+    """How coordinates depend on each other: "any" (each on itself alone), the order of an autoregressive map, or "mixed"
+    (no order). Maps that are not "mixed" have :meth:`encode_terms`."""
     encode_passes: int = 1
     """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
     decode_passes: int = 1
@@ -91,6 +95,16 @@ class Map(nn.Module, ABC):
         """x = decode(z), and the contribution that ``encode(x)`` would return. Override where both cost one pass."""
         x = self.decode(z, context, noise=noise)
         return x, self.encode(x, context, noise=noise).contribution
+
+    def encode_terms(
+        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """z, and the contribution of each coordinate, ``(*batch, *in_shape)``: the terms of the chain rule.
+
+        Raises:
+            KindError: for maps that mix coordinates in no order.
+        """
+        raise KindError(f"{type(self).__name__} mixes coordinates in no order, so its contribution has no terms.")
 
     def measure(self, latent: Measure) -> Measure:
         """Measure of the data density, given the measure of the latent density."""
@@ -265,7 +279,7 @@ class Inverse(Map):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The inner map's decode, with the contribution negated."""
         z, contribution = self.map.decode_with_contribution(x, context, noise=noise)
-        return Step(z, -contribution)
+        return Step(z, outside(x, self.domain, len(self.in_shape)) - contribution)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The inner map's encode."""
@@ -309,3 +323,11 @@ def check_context(context: Tensor | None, width: int, owner: str) -> None:
         raise InputError(f"{owner} was built with context={width} and needs a context of shape (*batch, {width}).")
     if width and context is not None and context.shape[-1] != width:
         raise InputError(f"{owner} needs a context of width {width}; got shape {tuple(context.shape)}.")
+
+
+def outside(x: Tensor, support: Support | None, dims: int) -> Tensor:
+    """0 for rows whose coordinates all lie in the support, -inf for the others; shape ``batch``."""
+    if support is None or support == REAL:
+        return x.new_zeros(x.shape[: x.dim() - dims])
+    inside = support.contains(x).flatten(x.dim() - dims).all(-1) if dims else support.contains(x)
+    return torch.where(inside, 0.0, -math.inf).to(x.dtype)

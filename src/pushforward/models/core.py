@@ -10,7 +10,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from pushforward.bases.core import Base
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
 from pushforward.numerics import Noise, RowNoise, logmeanexp
@@ -48,6 +48,12 @@ class Model(nn.Module, ABC):
             right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__),
         )
         self.measure: Measure = self.chain.measure(base.measure)
+        if self.context_features:  # networks see a standardised context, whatever the user's units
+            self.register_buffer("context_mean", torch.zeros(self.context_features))
+            self.register_buffer("context_scale", torch.ones(self.context_features))
+
+    context_mean: Tensor
+    context_scale: Tensor
 
     @final
     def evaluate(self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0) -> LogLik:
@@ -99,6 +105,42 @@ class Model(nn.Module, ABC):
         step = self.chain.encode(x, context)
         return far + step.contribution + self.base.log_prob(step.z, context)
 
+    @final
+    def conditional_log_prob(
+        self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0
+    ) -> Tensor:
+        """Terms of the chain rule, log p(x_i | x_<i, context), nats, ``(*batch, *shape)``.
+
+        Defined where every map of the chain is elementwise or autoregressive in one common order and the base has
+        independent coordinates; the terms then add up to the log-likelihood. ``samples`` and ``seed`` as in
+        :meth:`evaluate`; terms are averaged over draws.
+
+        Raises:
+            KindError: for models that mix coordinates in no order (couplings, linear layers, alternating orders).
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> model = pf.models.NSF(3, kind="autoregressive", linear="none", hidden_features=16)
+            >>> x = torch.randn(4, 3)
+            >>> torch.allclose(model.conditional_log_prob(x).sum(-1), model.log_prob(x), atol=1e-5)
+            True
+        """
+        orders = {part.places for part in self.chain} - {"any"}
+        if "mixed" in orders or len(orders) > 1:
+            raise KindError(
+                f"{type(self).__name__} does not factorise in one order of the coordinates: use an autoregressive model "
+                'with one order, as NSF(kind="autoregressive", linear="none").'
+            )
+        x, context, far = self._prepare(x, context)
+        draws = []
+        for k in range(samples if self.relation is not Relation.EXACT else 1):
+            z, total = x, torch.zeros_like(x)
+            for part in self.chain:
+                z, terms = part.encode_terms(z, context, noise=RowNoise(seed, k))
+                total = total + terms
+            draws.append(total + self.base.log_prob_terms(z, context))
+        return torch.stack(draws).mean(0) + far.reshape(*far.shape, *(1,) * len(self.shape))
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-likelihood as one tensor whatever its kind, for ``torch.compile`` and ``torch.export``."""
         step = self.chain.encode(x, context)
@@ -118,7 +160,7 @@ class Model(nn.Module, ABC):
     @final
     def decode(self, z: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:
         """Noise to data: ``(*batch, *base.shape)`` to ``(*batch, *shape)``."""
-        z = z.to(self.dtype)
+        z = z.to(self.latent_dtype)
         context = self._broadcast(context, z.shape[: z.dim() - len(self.base.shape)])
         return self.chain.decode(z, context, noise=RowNoise(seed))
 
@@ -188,8 +230,13 @@ class Model(nn.Module, ABC):
 
     @final
     def initialize(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
-        """Set data-dependent state (standardisation, actnorm) from training rows; ``pf.fit`` calls it once."""
+        """Set data-dependent state (standardisation of data and context, actnorm); ``pf.fit`` calls it once."""
         with torch.no_grad():
+            if self.context_features and context is not None:
+                rows = context.reshape(-1, self.context_features).double()
+                spread = rows.std(0, correction=0)
+                self.context_mean.copy_(rows.mean(0))
+                self.context_scale.copy_(torch.where(spread > 0, spread, 1.0))
             x, context, _ = self._prepare(x, context)
             self.chain.initialize(x, context, noise=generator)
 
@@ -203,9 +250,13 @@ class Model(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating type of the weights (float32 for a model without any)."""
-        tensors = (*self.parameters(), *self.buffers())
-        return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+        """Floating type that data are cast to: that of the first map with tensors."""
+        return _floating_type([*self.chain, self.base])
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """Floating type of the noise: that of the base, or of the last map with tensors."""
+        return _floating_type([self.base, *reversed(list(self.chain))])
 
     @property
     def fast(self) -> Literal["both", "log_prob", "sample"]:
@@ -257,7 +308,8 @@ class Model(nn.Module, ABC):
         if not torch.compiler.is_compiling() and torch.isnan(context).any():
             raise InputError("the context holds NaN; give every row a finite context.")
         try:
-            return context.to(self.dtype).expand(*batch, self.context_features)
+            context = (context.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
+            return context.expand(*batch, self.context_features)
         except RuntimeError:
             raise InputError(
                 f"a context of shape {tuple(context.shape)} does not broadcast to the data's batch {tuple(batch)}."
@@ -285,7 +337,7 @@ class Model(nn.Module, ABC):
         if noise is None:
             return self.base.sample(batch, context, generator=generator), context, generator
         check_data(noise, self.base.shape, "noise of " + type(self).__name__)
-        return noise.to(self.dtype), context, generator
+        return noise.to(self.latent_dtype), context, generator
 
 
 @register("models")
@@ -309,6 +361,14 @@ class Flow(Model):
 
     def __init__(self, chain: Map, base: Base) -> None:
         super().__init__(chain, base)
+
+
+def _floating_type(modules: list[nn.Module]) -> torch.dtype:
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+    return torch.get_default_dtype()
 
 
 def check_data(x: Tensor, shape: Shape, owner: str) -> None:

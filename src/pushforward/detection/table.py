@@ -1,0 +1,129 @@
+"""The default density for tables: careful columns under a small ensemble of flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from pushforward.detection.layout import Layout
+from pushforward.errors import ConfigError
+from pushforward.maps import AugmentMissing, Cast, Chain, Jitter, LatticeDequantize, Map, SoftTail, Standardize
+from pushforward.models import MAF, NICE, NSF, Ensemble, Flow, Model, RealNVP
+from pushforward.training import fit
+
+__all__ = ["KINDS", "explainer", "fit_table_density", "member", "preprocessing"]
+
+KINDS = ("auto", "nice", "realnvp", "maf", "nsf")
+
+
+def preprocessing(layout: Layout, jitter: float = 0.05) -> list[Map]:
+    """The maps that make a table's matrix fit for a flow, in float64, ending in float32.
+
+    Missing values augmented, lattice columns dequantised, robust scaling (median and quartiles), a soft tail beyond
+    three robust deviations, Gaussian noise while training.
+    """
+    width = layout.features
+    maps: list[Map] = []
+    if layout.indicators:
+        flags = tuple(len(layout.kept) + k for k in range(len(layout.indicators)))
+        maps.append(AugmentMissing(width, columns=layout.indicators, indicators=flags))
+    if layout.lattices:
+        columns, origins, steps = zip(*layout.lattices, strict=True)
+        maps.append(LatticeDequantize(width, columns=columns, steps=steps, origins=origins))
+    maps += [Standardize(width, robust=True), SoftTail(width, width=3.0)]
+    maps = [part.double() for part in maps]
+    return [*maps, Cast(width), Jitter(width, std=jitter)]
+
+
+def member(kind: str, index: int, features: int, rows: int) -> Model:
+    """One small flow of the ensemble.
+
+    "auto" takes additive and soft-clamped affine couplings in turn, and an autoregressive spline flow in the order of
+    the columns as the first, whose chain rule explains a row. Sizes shrink with the number of rows.
+
+    Raises:
+        ConfigError: for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"model must be one of {', '.join(KINDS)}; got {kind!r}.")
+    width = 32 if rows < 200 else 64 if rows < 2000 else 128
+    couplings = 4 if rows < 200 else 8
+    if kind == "auto":
+        kind = "ordered" if index == 0 else ("nice", "realnvp")[index % 2]
+    if kind == "nice":
+        return NICE(features, couplings=couplings, hidden=(width, width), prior="normal")
+    if kind == "realnvp":
+        return RealNVP(features, couplings=couplings, hidden=(width, width), max_log_scale=2.0)
+    if kind == "maf":
+        return MAF(features, layers=5, hidden=(width, width), max_log_scale=2.0)
+    bins = 8 if features <= 64 else 4
+    if kind == "nsf":
+        return NSF(features, flow_layers=4, hidden_features=width, bins=bins)
+    return NSF(
+        features, kind="autoregressive", linear="none", flow_layers=2, hidden_features=width, residual_blocks=1, bins=bins
+    )
+
+
+def fit_table_density(
+    train: np.ndarray,
+    validation: np.ndarray,
+    layout: Layout,
+    *,
+    kind: str = "auto",
+    members: int = 5,
+    jitter: float = 0.05,
+    seed: int = 0,
+    max_time: float | None = None,
+    on_member: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Flow:
+    """Fit the preprocessing once and the members one after the other.
+
+    Args:
+        train: matrix of ``layout.matrix``, float64.
+        validation: held-out rows of the same, for early stopping.
+        layout: of the table.
+        kind: see :func:`member`.
+        members: flows in the ensemble.
+        jitter: standard deviation of the training noise, in robust deviations.
+        seed: member k is built and trained from ``seed + k``.
+        max_time: seconds for all members together.
+        on_member: called with (index, members) before each member is trained.
+        **options: passed on to ``pf.fit``.
+
+    Returns:
+        A model of the table's matrix: preprocessing maps over an :class:`~pushforward.models.Ensemble`.
+    """
+    maps = preprocessing(layout, jitter)
+    rows = torch.from_numpy(train)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        Chain(*maps).initialize(rows, noise=generator)
+    flows: list[Model] = []
+    for k in range(members):
+        if on_member is not None:
+            on_member(k, members)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + k)
+            flow = member(kind, k, layout.features, len(train))
+        whole = Flow(Chain(*maps, flow.chain), flow.base)
+        held_out = torch.from_numpy(validation) if len(validation) else None
+        share = None if max_time is None else max_time / members
+        fit(whole, rows, validation=held_out, seed=seed + k, max_time=share, **options)
+        flows.append(flow.eval())
+    return Flow(Chain(*maps), Ensemble(*flows)).eval()
+
+
+def explainer(density: Flow) -> Flow | None:
+    """The member that factorises in the order of the columns, under the same preprocessing; None if there is none."""
+    base = density.base
+    assert isinstance(base, Ensemble)
+    for flow in base.models:
+        assert isinstance(flow, Model)
+        orders = {part.places for part in flow.chain} - {"any"}
+        if "mixed" not in orders and len(orders) <= 1:
+            return Flow(Chain(density.chain, flow.chain), flow.base)
+    return None

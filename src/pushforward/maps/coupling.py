@@ -1,0 +1,158 @@
+"""Coupling: half of the coordinates is transformed by a law whose parameters depend on the other half."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.maps.core import Map, Step, outside
+from pushforward.maps.transformers import AffineTransformer, Transformer
+from pushforward.networks.mlp import MLP
+from pushforward.numerics import Noise, sum_event
+from pushforward.registry import register
+
+__all__ = ["Coupling"]
+
+
+@register("maps")
+class Coupling(Map):
+    """z_A = x_A, z_B = f(x_B; network(x_A, context)) (NICE, Dinh et al. 2014, eq. 5-7; Durkan et al. 2019, sec. 2.2).
+
+    log abs det dz/dx = sum over B of log f'. Encoding and decoding cost one network pass each.
+
+    Args:
+        features: D. With D = 1 there is no A, and the parameters are free (or functions of the context).
+        transformer: the law f.
+        mask: which coordinates form A: "alternate" (0, 2, 4, ...), "halves" (the first half), or a tuple of indices.
+        flip: swap A and B.
+        hidden: widths of the network's hidden layers.
+        residual: residual blocks instead of plain layers.
+        activation: name of the activation.
+        dropout: probability, in the network.
+        context: width of the context.
+        unconditional: also transform A, by a law with free parameters (as the reference code of Durkan et al. does).
+        input_bound: the network sees coordinates clamped to this range.
+
+    Raises:
+        ConfigError: for an impossible mask or width.
+
+    Example:
+        >>> import torch
+        >>> coupling = Coupling(4, hidden=(16,))
+        >>> x = torch.randn(3, 4)
+        >>> torch.allclose(coupling.decode(coupling.encode(x).z), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        transformer: Transformer | None = None,
+        *,
+        mask: str | tuple[int, ...] = "alternate",
+        flip: bool = False,
+        hidden: tuple[int, ...] = (128, 128),
+        residual: bool = False,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        context: int = 0,
+        unconditional: bool = False,
+        input_bound: float = 10.0,
+    ) -> None:
+        super().__init__(features)
+        self.features, self.transformer = features, transformer or AffineTransformer()
+        self.mask, self.flip, self.hidden, self.residual = mask, flip, tuple(hidden), residual
+        self.activation, self.dropout, self.context = activation, dropout, context
+        self.unconditional, self.input_bound = unconditional, input_bound
+        self.domain = self.codomain = self.transformer.support
+
+        kept = split(features, mask)
+        moved = [i for i in range(features) if i not in set(kept)]
+        if flip:
+            kept, moved = moved, kept
+        if not moved:
+            kept, moved = moved, kept
+        self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
+        self.register_buffer("moved", torch.tensor(moved, dtype=torch.int64))
+        together = [*kept, *moved]
+        self.register_buffer("back", torch.tensor([together.index(i) for i in range(features)], dtype=torch.int64))
+
+        count = self.transformer.parameters
+        inputs = len(kept) * (2 if self.transformer.periodic else 1) + context
+        self.network = (
+            MLP(
+                inputs, count * len(moved), hidden, residual=residual, activation=activation, dropout=dropout,
+                input_bound=input_bound, output_gain=0.1,
+            )  # fmt: skip
+            if inputs
+            else None
+        )
+        self.free_moved = None if inputs else nn.Parameter(torch.zeros(count, len(moved)))
+        self.free_kept = nn.Parameter(torch.zeros(count, len(kept))) if unconditional and kept else None
+
+    kept: Tensor
+    moved: Tensor
+    back: Tensor
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Data to noise in one pass."""
+        a, b = x.index_select(-1, self.kept), x.index_select(-1, self.moved)
+        b, slope = self.transformer.forward(b, self._raw(a, context, b))
+        contribution = sum_event(slope, 1) + outside(x, self.domain, 1)
+        if self.free_kept is not None:
+            a, slope = self.transformer.forward(a, expand(self.free_kept, a))
+            contribution = contribution + sum_event(slope, 1)
+        return Step(torch.cat((a, b), -1).index_select(-1, self.back), contribution)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Noise to data in one pass."""
+        return self.decode_with_contribution(z, context)[0]
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """Noise to data in one pass, with the contribution of ``encode``."""
+        a, b = z.index_select(-1, self.kept), z.index_select(-1, self.moved)
+        contribution = z.new_zeros(())
+        if self.free_kept is not None:
+            a, slope = self.transformer.inverse(a, expand(self.free_kept, a))
+            contribution = sum_event(slope, 1)
+        b, slope = self.transformer.inverse(b, self._raw(a, context, b))
+        return torch.cat((a, b), -1).index_select(-1, self.back), contribution + sum_event(slope, 1)
+
+    def _raw(self, a: Tensor, context: Tensor | None, b: Tensor) -> Tensor:
+        """The law's raw parameters for B, ``(parameters, *b.shape)``; float32 or better even under autocast."""
+        if self.network is None:
+            assert self.free_moved is not None
+            return expand(self.free_moved, b)
+        seen = torch.cat((a.cos(), a.sin()), -1) if self.transformer.periodic else a
+        if self.context and context is not None:
+            seen = torch.cat((seen, context), -1)
+        raw = self.network(seen).to(b.dtype)
+        return raw.unflatten(-1, (self.transformer.parameters, b.shape[-1])).movedim(-2, 0)
+
+
+def split(features: int, mask: str | tuple[int, ...]) -> list[int]:
+    """The coordinates that condition (A) under a named or explicit mask.
+
+    Raises:
+        ConfigError: for an unknown name, an index out of range or repeated, or a mask that leaves nothing to transform.
+    """
+    if mask == "alternate":
+        return list(range(0, features, 2)) if features > 1 else []
+    if mask == "halves":
+        return list(range(features // 2))
+    if isinstance(mask, str):
+        raise ConfigError(f"mask must be 'alternate', 'halves' or a tuple of indices; got {mask!r}.")
+    kept = list(mask)
+    if len(set(kept)) != len(kept) or not all(isinstance(i, int) and 0 <= i < features for i in kept):
+        raise ConfigError(f"a mask holds distinct indices in 0..{features - 1}; got {mask!r}.")
+    if len(kept) == features:
+        raise ConfigError("the mask holds every coordinate, so the coupling would transform none.")
+    return kept
+
+
+def expand(free: Tensor, x: Tensor) -> Tensor:
+    """Free parameters ``(parameters, width)`` as ``(parameters, *x.shape)``."""
+    return free.reshape(free.shape[0], *(1,) * (x.dim() - 1), free.shape[1]).expand(free.shape[0], *x.shape)

@@ -1,0 +1,80 @@
+"""Several densities as one: an equal-weight mixture that serves as a base."""
+
+from __future__ import annotations
+
+import torch
+from torch import Size, Tensor, nn
+
+from pushforward.bases.core import Base
+from pushforward.errors import ConfigError
+from pushforward.measure import Measure, require_log_prob
+from pushforward.models.core import Model
+from pushforward.numerics import logmeanexp
+from pushforward.registry import register
+
+__all__ = ["Ensemble"]
+
+
+@register("models")
+class Ensemble(Base):
+    """Equal-weight mixture of models on the same data space: p(x) = mean_k p_k(x).
+
+    The density of a mixture stays exact (Papamakarios et al. 2021, sec. 5), so a deep ensemble is a density model like
+    any other: put it under a chain of preprocessing maps, save it, sample from it.
+
+    Args:
+        models: at least one, all of one shape and measure, each with an exact ``log_prob``.
+
+    Raises:
+        ConfigError: if there is none, or shapes or measures differ.
+        KindError: if a member has no exact ``log_prob``.
+
+    Example:
+        >>> import torch
+        >>> from pushforward import models
+        >>> mixture = Ensemble(models.NICE(2), models.RealNVP(2))
+        >>> mixture.log_prob(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    has_rsample = False
+
+    def __init__(self, *models: Model) -> None:
+        if not models:
+            raise ConfigError("an ensemble needs at least one model.")
+        first = models[0]
+        for model in models:
+            require_log_prob(model.relation, model.measure)
+            if model.shape != first.shape or model.measure != first.measure:
+                raise ConfigError("the members of an ensemble must share their data shape and measure.")
+            if model.context_features != first.context_features:
+                raise ConfigError("the members of an ensemble must read contexts of one width.")
+        super().__init__(first.shape)
+        self.models = nn.ModuleList(models)
+        self.context = first.context_features
+        domain = first.chain.domain
+        self.support = domain if domain is not None else first.base.support
+
+    @property
+    def measure(self) -> Measure:
+        """The members' measure."""
+        return self.models[0].measure  # pyright: ignore[reportReturnType]
+
+    def member_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density under each member, nats, ``(members, *batch)``."""
+        return torch.stack([model(z, context) for model in self.models])
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """log mean_k p_k(z), nats, shape ``batch``."""
+        return logmeanexp(self.member_log_prob(z, context), 0)
+
+    def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Samples ``(*batch, *shape)``: each from a member drawn at random."""
+        device = generator.device if generator is not None else torch.device("cpu")
+        chosen = torch.randint(len(self.models), tuple(batch), generator=generator, device=device)
+        drawn = [model.sample(tuple(batch), generator=generator) for model in self.models]
+        wide = chosen.reshape(*batch, *(1,) * len(self.shape))
+        result = drawn[0]
+        for k, samples in enumerate(drawn[1:], start=1):
+            result = torch.where(wide == k, samples, result)
+        return result

@@ -1,0 +1,6 @@
+"""Conditioners: networks that turn coordinates and a context into parameters. They know nothing of likelihoods."""
+
+from pushforward.networks.made import MADE
+from pushforward.networks.mlp import MLP
+
+__all__ = ["MADE", "MLP"]

@@ -1,0 +1,150 @@
+"""MADE: a masked network whose outputs for coordinate i see only the coordinates before i (Germain et al. 2015)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.networks.activations import activation as make_activation
+from pushforward.networks.mlp import check_hidden
+from pushforward.numerics import bound_input
+from pushforward.registry import register
+
+__all__ = ["MADE"]
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer with fixed zeros: y = (W * mask) x + b."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+class MaskedBlock(nn.Module):
+    """Residual block of masked layers. All hidden layers share their degrees, so the sum keeps the order."""
+
+    def __init__(self, mask: Tensor, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.first, self.second = MaskedLinear(mask), MaskedLinear(mask)
+        nn.init.uniform_(self.second.weight, -1e-3, 1e-3)
+        nn.init.uniform_(self.second.bias, -1e-3, 1e-3)
+        self.act = make_activation(activation)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(*batch, width)`` to the same shape."""
+        return h + self.second(self.dropout(self.act(self.first(self.act(h)))))
+
+
+@register("networks")
+class MADE(nn.Module):
+    """Masked autoencoder: every output of coordinate i depends on the coordinates before it and on the context only.
+
+    Coordinate i has the degree of its place in ``order``, 1 to D; a hidden unit of degree m sees inputs of degree <= m,
+    and an output of degree i sees hidden units of degree < i (Germain et al. 2015, eq. 13-14). Hidden degrees rise
+    evenly over the units, from 1, or from 0 where there is a context: those units carry it to the first coordinate.
+    With D = 1 and no context the outputs are free constants.
+
+    Args:
+        features: D.
+        outputs: parameters for each coordinate.
+        hidden: widths of the hidden layers; in a residual network the number of blocks and their equal width.
+        context: width of the context, which every unit may see.
+        order: ``order[k]`` is the coordinate that comes k-th; None is 0, 1, ..., D-1.
+        residual: residual blocks (ResMADE) instead of plain layers.
+        activation: name of the activation.
+        dropout: probability, after each hidden activation.
+        input_bound: the network sees inputs and context clamped to this range, so its output is bounded everywhere.
+        output_gain: factor on the last layer's initial weights; its bias starts at 0.
+        copies: the input holds this many copies of the coordinates one after the other (cosines, then sines).
+
+    Raises:
+        ConfigError: for impossible widths, or an order that is no permutation.
+
+    Example:
+        >>> import torch
+        >>> MADE(features=3, outputs=2, hidden=(16,))(torch.zeros(5, 3)).shape       # parameters come first
+        torch.Size([2, 5, 3])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        hidden: tuple[int, ...] = (128, 128),
+        *,
+        context: int = 0,
+        order: tuple[int, ...] | None = None,
+        residual: bool = False,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        input_bound: float | None = 10.0,
+        output_gain: float = 1.0,
+        copies: int = 1,
+    ) -> None:
+        super().__init__()
+        self.features, self.outputs, self.context = features, outputs, context
+        self.hidden = check_hidden(hidden, residual)
+        self.order = None if order is None else tuple(order)
+        if self.order is not None and sorted(self.order) != list(range(features)):
+            raise ConfigError(f"order must hold each of 0..{features - 1} once; got {order!r}.")
+        self.residual, self.activation, self.dropout = residual, activation, dropout
+        self.input_bound, self.output_gain, self.copies = input_bound, output_gain, copies
+
+        degrees = torch.empty(features, dtype=torch.int64)
+        degrees[torch.tensor(self.order or range(features))] = torch.arange(1, features + 1)
+        lowest = 0 if context or features == 1 else 1
+        before = degrees.repeat(copies)
+        layers: list[nn.Module] = []
+        for index, width in enumerate(self.hidden):
+            units = lowest + torch.arange(width) * (features - lowest) // width
+            mask = units[:, None] >= before[None, :]
+            if residual and index:
+                layers.append(MaskedBlock(mask, activation, dropout))
+            else:
+                layers.append(MaskedLinear(mask))
+            before = units
+        if residual:
+            layers.append(MaskedBlock(before[:, None] >= before[None, :], activation, dropout))
+        self.layers = nn.ModuleList(layers)
+        self.last = MaskedLinear((degrees[:, None] > before[None, :]).repeat(outputs, 1))
+        with torch.no_grad():
+            self.last.weight.mul_(output_gain)
+            self.last.bias.zero_()
+        self.act = make_activation(activation)
+        self.drop = nn.Dropout(dropout)
+        if context:
+            # The context enters through units of its own, so that every output, the first too, sees it non-linearly.
+            width = self.hidden[0] if self.hidden else features
+            self.context_in = nn.Linear(context, width)
+            self.context_first = nn.Linear(width, width, bias=False) if self.hidden else None
+            self.context_last = nn.Linear(width, outputs * features, bias=False)
+            with torch.no_grad():
+                self.context_last.weight.mul_(output_gain)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(*batch, copies * features)`` to the parameters first: ``(outputs, *batch, features)``."""
+        if self.input_bound is not None:
+            x = bound_input(x, self.input_bound)
+            context = None if context is None else bound_input(context, self.input_bound)
+        seen = self.act(self.context_in(context)) if self.context and context is not None else None
+        h = x
+        for index, layer in enumerate(self.layers):
+            h = layer(h)
+            if index == 0 and seen is not None and self.context_first is not None:
+                h = h + self.context_first(seen)
+            if not self.residual:
+                h = self.drop(self.act(h))
+        flat = self.last(h)
+        if seen is not None:
+            flat = flat + self.context_last(seen)
+        return flat.unflatten(-1, (self.outputs, self.features)).movedim(-2, 0)

@@ -1,0 +1,116 @@
+"""Fully connected conditioners: a plain and a residual multi-layer perceptron."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.networks.activations import activation as make_activation
+from pushforward.numerics import bound_input
+from pushforward.registry import register
+
+__all__ = ["MLP", "check_hidden"]
+
+
+def check_hidden(hidden: tuple[int, ...], residual: bool) -> tuple[int, ...]:
+    """Hidden widths as a tuple.
+
+    Raises:
+        ConfigError: if they are not positive integers, or differ in a residual network.
+    """
+    widths = tuple(hidden)
+    if not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise ConfigError(f"hidden must be a tuple of positive widths, as (128, 128); got {hidden!r}.")
+    if residual and (not widths or len(set(widths)) != 1):
+        raise ConfigError(f"a residual network needs equal hidden widths, as (128, 128); got {hidden!r}.")
+    return widths
+
+
+class Block(nn.Module):
+    """Pre-activation residual block, h + W2 act(W1 act(h)), with dropout before W2 (Durkan et al. 2019, app. B.1)."""
+
+    def __init__(self, width: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.second = nn.Linear(width, width)
+        nn.init.uniform_(self.second.weight, -1e-3, 1e-3)
+        nn.init.uniform_(self.second.bias, -1e-3, 1e-3)
+        self.act = make_activation(activation)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(*batch, width)`` to the same shape."""
+        return h + self.second(self.dropout(self.act(self.first(self.act(h)))))
+
+
+@register("networks")
+class MLP(nn.Module):
+    """Multi-layer perceptron, plain or residual.
+
+    Args:
+        inputs: width of the input.
+        outputs: width of the output.
+        hidden: widths of the hidden layers; in a residual network the number of blocks and their equal width.
+        residual: residual blocks instead of plain layers.
+        activation: name of the activation.
+        dropout: probability, after each hidden activation (inside the blocks of a residual network).
+        input_bound: the network sees its input clamped to this range, so its output is bounded everywhere.
+        output_gain: factor on the last layer's initial weights; its bias starts at 0. Small means near 0 at the start.
+
+    Raises:
+        ConfigError: for impossible widths or an unknown activation.
+
+    Example:
+        >>> import torch
+        >>> MLP(3, 2, hidden=(16,))(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: tuple[int, ...] = (128, 128),
+        *,
+        residual: bool = False,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        input_bound: float | None = None,
+        output_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if inputs < 1 or outputs < 1:
+            raise ConfigError(f"an MLP needs at least one input and one output; got {inputs} and {outputs}.")
+        self.inputs, self.outputs = inputs, outputs
+        self.hidden = check_hidden(hidden, residual)
+        self.residual, self.activation, self.dropout = residual, activation, dropout
+        self.input_bound, self.output_gain = input_bound, output_gain
+        layers: list[nn.Module] = []
+        width = inputs
+        if residual:
+            layers.append(nn.Linear(inputs, self.hidden[0]))
+            layers += [Block(size, activation, dropout) for size in self.hidden]
+            width = self.hidden[-1]
+        else:
+            for size in self.hidden:
+                layers += [nn.Linear(width, size), make_activation(activation)]
+                if dropout:
+                    layers.append(nn.Dropout(dropout))
+                width = size
+        last = nn.Linear(width, outputs)
+        with torch.no_grad():
+            last.weight.mul_(output_gain)
+            last.bias.zero_()
+        self.body = nn.Sequential(*layers)
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        return self.last(self.trunk(x))
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Everything before the last layer: ``(*batch, inputs)`` to ``(*batch, width)``."""
+        if self.input_bound is not None:
+            x = bound_input(x, self.input_bound)
+        return self.body(x)
