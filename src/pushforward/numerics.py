@@ -22,6 +22,7 @@ __all__ = [
     "monotone_root",
     "normal_like",
     "soft_clamp",
+    "split_infinite",
     "sum_event",
     "uniform_like",
 ]
@@ -60,6 +61,13 @@ def bound_square(x: Tensor, terms: int = 1) -> Tensor:
     return x.clamp(-limit, limit)
 
 
+def split_infinite(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """x with its infinite entries at 0, and 0 or -inf for each row: what to add to its log-density."""
+    infinite = torch.isinf(x)
+    rows = infinite.flatten(x.dim() - dims).any(-1) if dims else infinite
+    return torch.where(infinite, 0.0, x), torch.where(rows, -math.inf, 0.0).to(x.dtype)
+
+
 def log1p_square(x: Tensor) -> Tensor:
     """``log(1 + x^2)`` for any finite x: exact for small x, and ``2 log abs(x)`` where x^2 would overflow."""
     far = x.abs() > 1
@@ -82,12 +90,16 @@ def inverse_softplus(y: float) -> float:
 
 def log1mexp(x: Tensor) -> Tensor:
     """``log(1 - exp(-x))`` for x > 0 without cancellation."""
-    return torch.where(x < 0.693, torch.log(-torch.expm1(-x)), torch.log1p(-torch.exp(-x)))
+    near = x < math.log(2.0)
+    small, large = torch.where(near, x, 1.0), torch.where(near, 1.0, x)
+    return torch.where(near, torch.log(-torch.expm1(-small)), torch.log1p(-torch.exp(-large)))
 
 
 def logmeanexp(x: Tensor, dim: int) -> Tensor:
     """``log mean exp`` along ``dim``; -inf where every term is -inf, with finite gradients elsewhere."""
-    return torch.logsumexp(x, dim) - math.log(x.shape[dim])
+    empty = torch.isneginf(x).all(dim, keepdim=True)
+    mean = torch.logsumexp(torch.where(empty, 0.0, x), dim) - math.log(x.shape[dim])
+    return torch.where(empty.squeeze(dim), -math.inf, mean)
 
 
 def monotone_root(
@@ -145,13 +157,14 @@ class RowNoise:
         """Uniform noise in [0, 1) in the shape and type of ``x``; each of the leading rows is keyed by its content."""
         shape = x.shape[x.dim() - event_dims :]
         count = math.prod(shape)
-        bits = x.detach().reshape(*x.shape[: x.dim() - event_dims], count).double().contiguous().view(torch.int64)
+        values = x.detach().reshape(*x.shape[: x.dim() - event_dims], count).double() + 0.0  # -0.0 becomes 0.0
+        bits = values.contiguous().view(torch.int64)
         place = torch.arange(1, count + 1, device=x.device, dtype=torch.int64)
         start = _signed(0x9E3779B97F4A7C15 * (2 * self.seed + 1) + 0xD1B54A32D192ED03 * self.draw)
         key = _mix(_mix(bits + place * _GOLDEN).sum(-1, keepdim=True) + start)
         hashed = _mix(key + place * _GOLDEN)
-        # 53 high bits make a double in [0, 1); float32 keeps 24 of them, so that 1.0 cannot appear.
-        keep = 53 if x.dtype == torch.float64 else 24
+        # As many high bits as the type's mantissa holds (53, or 24 in float32), so that 1.0 cannot appear.
+        keep = 1 - round(math.log2(torch.finfo(x.dtype).eps))
         unit = ((hashed >> (64 - keep)) & ((1 << keep) - 1)).to(x.dtype) * 2.0**-keep
         return unit.reshape(x.shape)
 
@@ -171,8 +184,12 @@ def normal_like(x: Tensor, event_dims: int, noise: Noise) -> Tensor:
     """Standard normal noise, shaped as ``x``, from a generator or from the rows' content."""
     if isinstance(noise, torch.Generator):
         return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=noise)
-    half_step = 2.0**-54 if x.dtype == torch.float64 else 2.0**-25
-    return torch.special.ndtri(uniform_like(x, event_dims, noise) + half_step)
+    unit = uniform_like(x, event_dims, noise)
+    half_step = torch.finfo(x.dtype).eps / 4
+    # From the nearer end: at the far end of [0, 1) half a step would round up to 1, and the noise be infinite.
+    low = unit < 0.5
+    tail = torch.special.ndtri(torch.where(low, unit, 1 - unit) + torch.where(low, half_step, -half_step).to(x.dtype))
+    return torch.where(low, tail, -tail)
 
 
 def softplus_positive(raw: Tensor, minimum: float) -> Tensor:

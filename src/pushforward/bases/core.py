@@ -57,9 +57,7 @@ class Base(nn.Module, ABC):
         raise KindError(f"{type(self).__name__} has no independent coordinates, so its density has no terms.")
 
     @abstractmethod
-    def sample(
-        self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``, on the generator's device; a context broadcasts to ``(*batch, context)``."""
 
     @final

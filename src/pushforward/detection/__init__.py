@@ -1,7 +1,14 @@
 """Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
 
-from pushforward.detection.calibration import ConformalCalibrator, benjamini_hochberg
-from pushforward.detection.guarantees import FalseAlarmLaw, Guarantee, false_alarm_law, realised_interval, rows_needed
+from pushforward.detection.calibration import (
+    ConformalCalibrator,
+    FalseAlarmLaw,
+    Guarantee,
+    benjamini_hochberg,
+    false_alarm_law,
+    realised_interval,
+    rows_needed,
+)
 from pushforward.detection.metrics import auroc, average_precision, fpr_at_tpr, mean_rank, tpr_at_fpr, wins
 
 __all__ = [

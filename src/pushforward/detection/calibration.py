@@ -11,10 +11,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pushforward.detection.checks import ROUNDING, score_array, share
-from pushforward.detection.guarantees import Guarantee, alarm_count
+from pushforward.detection.guarantees import (
+    FalseAlarmLaw,
+    Guarantee,
+    alarm_count,
+    false_alarm_law,
+    realised_interval,
+    rows_needed,
+)
 from pushforward.errors import CalibrationError, InputError
 
-__all__ = ["ConformalCalibrator", "benjamini_hochberg"]
+__all__ = [
+    "ConformalCalibrator",
+    "FalseAlarmLaw",
+    "Guarantee",
+    "benjamini_hochberg",
+    "false_alarm_law",
+    "realised_interval",
+    "rows_needed",
+]
 
 
 class ConformalCalibrator:

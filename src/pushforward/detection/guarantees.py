@@ -23,12 +23,12 @@ Guarantee = Literal["marginal", "pac"]
 """``"marginal"``: the false-alarm rate is at most alpha on average over calibration sets.
 ``"pac"``: with probability at least 1 - delta the calibration set at hand has a rate of at most alpha."""
 
-_SMALLEST_ALPHA = 1e-12
+_SMALLEST_ALPHA = 1e-9
 
 
 def alarm_count(n: int, alpha: float, guarantee: Guarantee, delta: float) -> int:
     """The largest k for which alarming at p <= k/(n+1) keeps the promise; an error if there is none."""
-    _check_promise(alpha, guarantee, delta)
+    alpha, delta = _checked(alpha, guarantee, delta)
     k = _last_true(lambda k: _keeps(k, n, alpha, guarantee, delta), end=n + 1)
     if k > 0:
         return k
@@ -49,7 +49,7 @@ def rows_needed(alpha: float, guarantee: Guarantee = "marginal", delta: float = 
     PAC one. With so few rows only a score above all calibration scores alarms; ten times as many are better.
 
     Args:
-        alpha: promised false-alarm rate, at least 1e-12.
+        alpha: promised false-alarm rate, at least 1e-9.
         guarantee: ``"marginal"`` or ``"pac"``, see :meth:`ConformalCalibrator.threshold`.
         delta: how often the PAC promise may fail.
 
@@ -61,7 +61,7 @@ def rows_needed(alpha: float, guarantee: Guarantee = "marginal", delta: float = 
         >>> rows_needed(0.01), rows_needed(0.01, "pac"), rows_needed(0.05, "pac")
         (99, 299, 59)
     """
-    _check_promise(alpha, guarantee, delta)
+    alpha, delta = _checked(alpha, guarantee, delta)
     about = 1.0 / alpha if guarantee == "marginal" else math.log(delta) / math.log1p(-alpha)
     return 1 + _last_true(lambda n: not _keeps(1, n, alpha, guarantee, delta), end=2 + 2 * math.ceil(about))
 
@@ -169,11 +169,10 @@ def realised_interval(
     return lowest / n_test, highest / n_test
 
 
-def _check_promise(alpha: float, guarantee: str, delta: float) -> None:
-    share(alpha, "alpha", low=_SMALLEST_ALPHA, closed="left")
-    share(delta, "delta")
+def _checked(alpha: float, guarantee: str, delta: float) -> tuple[float, float]:
     if guarantee not in get_args(Guarantee):
         raise ConfigError(f"guarantee must be 'marginal' or 'pac'; got {guarantee!r}.")
+    return share(alpha, "alpha", low=_SMALLEST_ALPHA, closed="left"), share(delta, "delta")
 
 
 def _keeps(k: int, n: int, alpha: float, guarantee: Guarantee, delta: float) -> bool:

@@ -1,4 +1,4 @@
-"""Fixed monotone maps of each coordinate: affine, sigmoid, logit, tanh, softplus, exponential and a soft tail.
+"""Fixed monotone maps of each coordinate: sigmoid, logit, tanh, softplus, exponential and a soft tail.
 
 All run from data to noise; ``Inverse(...)`` runs them the other way, as ``Inverse(Softplus(3))`` for positive data.
 Where a formula saturates in floating point the image stays strictly inside its open box, so the next map never meets
@@ -12,16 +12,15 @@ from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pushforward.errors import ConfigError
-from pushforward.maps.arguments import PerFeature, per_feature
-from pushforward.maps.core import Map, Shape, Step
+from pushforward.maps.core import Map, Shape, Step, outside
 from pushforward.measure import REAL, UNIT, Support
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 
-__all__ = ["Affine", "Elementwise", "Exp", "Logit", "Sigmoid", "SoftTail", "Softplus", "Tanh"]
+__all__ = ["Elementwise", "Exp", "Logit", "Sigmoid", "SoftTail", "Softplus", "Tanh"]
 
 POSITIVE = Support(0.0, math.inf)
 
@@ -29,10 +28,11 @@ POSITIVE = Support(0.0, math.inf)
 class Elementwise(Map):
     """The same kind of monotone function for every coordinate; a new one writes :meth:`law` and :meth:`inverse_law`.
 
-    A row with a coordinate outside ``domain`` gets the contribution -inf. ``decode`` first moves a coordinate outside
-    ``codomain`` to the nearest number inside it; ``decode_with_contribution`` marks such a row with +inf, which
-    ``Inverse`` turns into -inf.
+    A row with a coordinate outside ``domain`` gets the contribution -inf, and its z is that of the nearest point inside.
+    ``decode`` likewise moves a coordinate outside ``codomain`` to the nearest number inside it.
     """
+
+    places = "any"
 
     def __init__(self, features: int | Shape) -> None:
         super().__init__(features)
@@ -48,8 +48,14 @@ class Elementwise(Map):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """z and the sum of log abs dz/dx over the event; -inf for rows outside the domain."""
+        dims = len(self.in_shape)
         z, log_slope = self.law(x)
-        return Step(z, self._total(log_slope, x, self.domain, -math.inf))
+        return Step(z, sum_event(log_slope, dims) + outside(x, self.domain, dims))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """z and log abs dz/dx of each coordinate; -inf for coordinates outside the domain."""
+        z, log_slope = self.law(x)
+        return z, log_slope + outside(x, self.domain, 0)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """x; coordinates outside the codomain are moved just inside."""
@@ -60,68 +66,7 @@ class Elementwise(Map):
     ) -> tuple[Tensor, Tensor]:
         """x, and the contribution found from z, which stays right where x itself saturates."""
         x, log_slope = self.inverse_law(z)
-        return x, self._total(log_slope, z, self.codomain, math.inf)
-
-    def _total(self, log_slope: Tensor, at: Tensor, box: Support | None, outside: float) -> Tensor:
-        dims = len(self.in_shape)
-        total = sum_event(log_slope, dims)
-        if box is None or box == REAL:
-            return total
-        inside = box.contains(at)
-        return torch.where(inside.all(tuple(range(-dims, 0))) if dims else inside, total, outside)
-
-
-@register("maps")
-class Affine(Elementwise):
-    """z = scale x + shift, coordinate by coordinate; contribution sum log abs scale.
-
-    Args:
-        features: event shape.
-        shift: a number, or a tuple that broadcasts to the event shape.
-        scale: likewise; not zero. A negative scale keeps its sign.
-        trainable: learn the shift and log abs scale.
-
-    Raises:
-        ConfigError: for a zero or infinite scale, or a tuple that does not fit.
-
-    Example:
-        >>> import torch
-        >>> from pushforward.maps import Affine
-        >>> Affine(2, shift=1.0, scale=(2.0, 4.0)).encode(torch.tensor([[1.0, 1.0]]))[:2]
-        (tensor([[3., 5.]]), tensor([2.0794]))
-    """
-
-    def __init__(
-        self, features: int | Shape, shift: PerFeature = 0.0, scale: PerFeature = 1.0, trainable: bool = False
-    ) -> None:
-        super().__init__(features)
-        self.shift, self.scale, self.trainable = shift, scale, trainable
-        if _has_zero(scale):
-            raise ConfigError(f"a scale of zero cannot be undone; got scale={scale!r}.")
-        factor = per_feature(scale, self.in_shape, "scale")
-        offset = per_feature(shift, self.in_shape, "shift")
-        if trainable:
-            self.offset = nn.Parameter(offset)
-            self.log_factor = nn.Parameter(factor.abs().log())
-            self.register_buffer("sign", factor.sign())
-        else:
-            self.register_buffer("offset", offset)
-            self.register_buffer("factor", factor)
-
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale x + shift."""
-        factor, log_factor = self._factor()
-        return x * factor + self.offset, log_factor.expand_as(x)
-
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(z - shift) / scale."""
-        factor, log_factor = self._factor()
-        return (z - self.offset) / factor, log_factor.expand_as(z)
-
-    def _factor(self) -> tuple[Tensor, Tensor]:
-        if self.trainable:
-            return self.sign * self.log_factor.exp(), self.log_factor
-        return self.factor, self.factor.abs().log()
+        return x, sum_event(log_slope, len(self.in_shape))
 
 
 @register("maps")
@@ -347,7 +292,3 @@ def _inside_signed_unit(p: Tensor) -> Tensor:
 
 def _inside_positive(z: Tensor) -> Tensor:
     return z.clamp(min=torch.finfo(z.dtype).tiny * 1024)
-
-
-def _has_zero(value: PerFeature) -> bool:
-    return any(map(_has_zero, value)) if isinstance(value, (tuple, list)) else value == 0

@@ -22,7 +22,7 @@ def moments(x: Tensor, shape: Shape, statistic: Shape) -> tuple[Tensor, Tensor]:
         statistic: shape of the result, of the same length as ``shape``.
 
     Returns:
-        Two tensors of shape ``statistic``; the deviation is the population's, and 1 where all values are equal.
+        Two tensors of shape ``statistic``; the deviation is the population's, and exactly 0 where all values are equal.
 
     Raises:
         InputError: if there is no row.
@@ -35,8 +35,19 @@ def moments(x: Tensor, shape: Shape, statistic: Shape) -> tuple[Tensor, Tensor]:
     mean = wide.mean(dims, keepdim=True)
     std = (wide - mean).square().mean(dims, keepdim=True).sqrt()
     # Rounding of the mean would give a constant column a tiny deviation, so equality is asked for directly.
-    constant = (rows.amax(dims, keepdim=True) == rows.amin(dims, keepdim=True)) | (std < torch.finfo(x.dtype).tiny)
-    return mean.reshape(statistic), torch.where(constant, 1.0, std).reshape(statistic)
+    constant = (rows.amax(dims, keepdim=True) == rows.amin(dims, keepdim=True)) | (
+        std < torch.finfo(torch.float32).tiny
+    )
+    return mean.reshape(statistic), torch.where(constant, 0.0, std).reshape(statistic)
+
+
+def quartiles(x: Tensor, shape: Shape, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Median and interquartile range / 1.349 over all rows, in float64; ``deviation`` where the range is 0."""
+    ordered = x.detach().reshape(-1, *shape).double().sort(0).values
+    last = ordered.shape[0] - 1
+    low, middle, high = (ordered[round(share * last)] for share in (0.25, 0.5, 0.75))
+    spread = (high - low) / 1.349
+    return middle, torch.where(spread > 1e-6 * deviation, spread, deviation)
 
 
 @register("maps")
@@ -47,6 +58,8 @@ class Standardize(Map):
 
     Args:
         features: event shape.
+        robust: use the median and the interquartile range / 1.349 (a normal's standard deviation) instead, so that a
+            heavy tail cannot squeeze the bulk; a coordinate whose quartiles coincide falls back to the deviation.
 
     Example:
         >>> import torch
@@ -57,13 +70,14 @@ class Standardize(Map):
                 [ 1.]])
     """
 
+    places = "any"
     mean: Tensor
     scale: Tensor
     initialized: Tensor
 
-    def __init__(self, features: int | Shape) -> None:
+    def __init__(self, features: int | Shape, robust: bool = False) -> None:
         super().__init__(features)
-        self.features = features
+        self.features, self.robust = features, robust
         self.register_buffer("mean", torch.zeros(self.in_shape))
         self.register_buffer("scale", torch.ones(self.in_shape))
         self.register_buffer("initialized", torch.tensor(False))
@@ -72,6 +86,12 @@ class Standardize(Map):
         """(x - mean) / scale."""
         contribution = -sum_event(self.scale.log(), len(self.in_shape))
         return Step((x - self.mean) / self.scale, contribution.expand(self.batch_shape(x)))
+
+    def encode_terms(
+        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with -log scale of each coordinate."""
+        return (x - self.mean) / self.scale, -self.scale.log().expand_as(x)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Scale z + mean."""
@@ -86,7 +106,9 @@ class Standardize(Map):
         """
         if not self.initialized:
             mean, std = moments(x, self.in_shape, self.in_shape)
+            if self.robust:
+                mean, std = quartiles(x, self.in_shape, std)
             self.mean.copy_(mean)
-            self.scale.copy_(std)
+            self.scale.copy_(torch.where(std > 0, std, 1.0))
             self.initialized.fill_(True)
         return self.encode(x).z

@@ -1,10 +1,11 @@
 """Models: one file a paper, each a chain of maps over a base."""
 
 from pushforward.models.core import Flow, Model
+from pushforward.models.ensemble import Ensemble
 from pushforward.models.iaf import IAF
 from pushforward.models.maf import MAF
 from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.realnvp import RealNVP
 
-__all__ = ["IAF", "MAF", "NICE", "NSF", "Flow", "Model", "RealNVP"]
+__all__ = ["IAF", "MAF", "NICE", "NSF", "Ensemble", "Flow", "Model", "RealNVP"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from pushforward import models, registry  # the first three register what a file may name
+from pushforward import models, registry  # models imports bases and maps, so all that a file may name is registered
 from pushforward.errors import ConfigError, KindWarning, StorageError
 from pushforward.storage.file import Path, read, write
 
@@ -99,9 +99,7 @@ def pack(module: nn.Module, prefix: str = "") -> tuple[dict[str, Any], dict[str,
     try:
         description = json.loads(json.dumps(description, allow_nan=False))  # as the file will give it
     except ValueError:
-        raise ConfigError(
-            f"an argument of {type(module).__name__} is infinite or NaN: a file cannot hold it."
-        ) from None
+        raise ConfigError(f"{type(module).__name__} has an argument that is infinite or NaN: not storable.") from None
     state = module.state_dict()
     kept = {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - set(state)
     kept |= {name for name, value in state.items() if not isinstance(value, Tensor)}
@@ -149,7 +147,7 @@ def unpack(description: Any, tensors: Mapping[str, Tensor], prefix: str = "", li
 def _skeleton(description: Any, state: Mapping[str, Tensor], limit: int | None) -> nn.Module:
     """The module without memory, once its tensors' names, shapes and types are known to be those of ``state``."""
     if limit is None:
-        limit = max(_INTEGERS, *(4 * size for t in state.values() if t.numel() for size in t.shape))
+        limit = max([_INTEGERS, *(4 * size for t in state.values() if t.numel() for size in t.shape)])
     with ExitStack() as stack:
         stack.enter_context(_budget(2 * len(state) + 64, 32 * (len(state) + _nodes(description)) + 256))
         stack.enter_context(torch.device("meta"))

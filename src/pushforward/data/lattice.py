@@ -1,0 +1,113 @@
+"""Columns whose values lie on a lattice ``origin + step * integer``: counts, rounded readings, scaled integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["MAX_CELLS", "detect_lattice", "integer_lattice"]
+
+MAX_CELLS = 1_000_000
+"""A lattice with more cells than this is as good as continuous."""
+
+_TIES = 0.05  # share of rows that must repeat a value
+_MAX_DECIMALS = 9
+_CELLS_PER_VALUE = 100  # a step that is not a decimal needs this dense a lattice, or chance alone could find one
+_EPS64, _EPS32 = 2.0**-52, 2.0**-23
+
+
+def detect_lattice(values: Any) -> tuple[float, float] | None:
+    """Origin and step of the lattice that a column lies on, or None for a column to be treated as continuous.
+
+    The likelihood of a continuous density is unbounded at values that repeat, so such columns must be found and
+    dequantised. All of these must hold, or the answer is None:
+
+    - at least one row in twenty repeats a value of another row (a continuous column does not, and without ties there is
+      nothing to dequantise);
+    - every value is origin + step * integer up to rounding (of float64, or of float32 where all values are float32);
+    - the range holds at most a million cells; where the step is no decimal (0.1, 0.25), also at most 100 cells for each
+      distinct value, since through few values some lattice always passes.
+
+    Args:
+        values: one column of numbers; NaN and infinities are left out.
+
+    Returns:
+        ``(origin, step)``, the smallest value and the largest step that fits, or None.
+
+    Example:
+        >>> import numpy as np
+        >>> origin, step = detect_lattice(np.array([0.3, 0.1, 0.3, 0.6, 0.1]))
+        >>> round(origin, 12), round(step, 12)
+        (0.1, 0.1)
+        >>> detect_lattice(np.random.default_rng(0).normal(size=1000)) is None
+        True
+    """
+    column = np.asarray(values, dtype=np.float64).ravel()
+    column = column[np.isfinite(column)]
+    distinct = np.unique(column)
+    if distinct.size < 2 or column.size - distinct.size < _TIES * column.size:
+        return None
+    if not np.isfinite(distinct[-1] - distinct[0]):
+        return None
+    if np.all(np.abs(distinct) < 2.0**53) and np.all(distinct == np.rint(distinct)):
+        return integer_lattice(distinct)
+    found = _decimal_lattice(distinct, _EPS64) or _step_lattice(distinct, _EPS64)
+    with np.errstate(over="ignore"):
+        single = np.all(distinct.astype(np.float32) == distinct)
+    if found is None and single:
+        found = _decimal_lattice(distinct, _EPS32) or _step_lattice(distinct, _EPS32)
+    return found
+
+
+def integer_lattice(values: np.ndarray) -> tuple[float, float] | None:
+    """Smallest value and greatest common step of whole numbers below 2^53; None for one value or too many cells."""
+    ticks = np.unique(values).astype(np.int64)
+    if ticks.size < 2:
+        return None
+    step = int(np.gcd.reduce(np.diff(ticks)))
+    if (int(ticks[-1]) - int(ticks[0])) // step > MAX_CELLS:
+        return None
+    return float(ticks[0]), float(step)
+
+
+def _decimal_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | None:
+    """Steps that people write: whole multiples of 0.1, 0.01, ..."""
+    largest = np.abs(distinct).max()
+    tolerance = 4 * eps * largest
+    for decimals in range(1, _MAX_DECIMALS + 1):
+        power = 10.0**decimals
+        if 1 / power < 64 * tolerance or largest * power >= 2.0**53:
+            return None
+        ticks = np.rint(distinct * power)
+        if np.all(np.abs(ticks / power - distinct) <= tolerance):
+            found = integer_lattice(ticks)
+            return None if found is None else (found[0] / power, found[1] / power)
+    return None
+
+
+def _step_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | None:
+    """Any step: Euclid's algorithm on the gaps, with a tolerance, then a least-squares step that is checked."""
+    gaps = np.diff(distinct)
+    span = distinct[-1] - distinct[0]
+    tolerance = 4 * eps * np.abs(distinct).max()
+    smallest = max(span / MAX_CELLS, 64 * tolerance)
+    step = gaps.min()
+    while step >= smallest:
+        ticks = np.rint(gaps / step)
+        rest = np.abs(gaps - ticks * step)
+        # The step is known to `tolerance`, so k steps are known to k times that.
+        off = rest > np.minimum(4 * tolerance * (1 + ticks), step / 4)
+        if not off.any():
+            break
+        step = rest[off].min()
+    else:
+        return None
+    index = np.concatenate(([0.0], np.cumsum(ticks)))
+    if index[-1] > min(MAX_CELLS, _CELLS_PER_VALUE * distinct.size):
+        return None
+    offsets = distinct - distinct[0]
+    step = float(offsets @ index / (index @ index))
+    if np.any(np.abs(offsets - step * index) > 2 * tolerance):
+        return None
+    return float(distinct[0]), step

@@ -1,0 +1,63 @@
+"""Input checks that the scikit-learn faces share: what `sklearn` refuses, refused as our errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from pushforward.errors import InputError, PushforwardError
+
+__all__ = ["InputTypeError", "NotFittedError", "check_array", "require_fitted", "seed_from"]
+
+
+class NotFittedError(PushforwardError, SklearnNotFittedError):
+    """An estimator was used before ``fit``."""
+
+
+class InputTypeError(InputError, TypeError):
+    """Data are of a kind that cannot be read at all, as sparse matrices."""
+
+
+def require_fitted(estimator: Any) -> None:
+    """Refuse an estimator that was not fitted.
+
+    Raises:
+        NotFittedError: naming the call to make.
+    """
+    try:
+        check_is_fitted(estimator)
+    except SklearnNotFittedError:
+        name = type(estimator).__name__
+        raise NotFittedError(f"this {name} is not fitted yet: call fit(X) first, or {name}.load(path).") from None
+
+
+def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str) -> np.ndarray:
+    """A float64 array of shape (rows, columns), with scikit-learn's checks and its bookkeeping of features.
+
+    Args:
+        estimator: whose ``n_features_in_`` and ``feature_names_in_`` are set (``reset``) or compared.
+        X: array-like of numbers.
+        reset: whether this is ``fit``.
+        finite: scikit-learn's ``ensure_all_finite``.
+
+    Raises:
+        InputError: for anything but a non-empty table of numbers.
+    """
+    try:
+        return validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=finite)
+    except TypeError as error:
+        raise InputTypeError(str(error)) from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def seed_from(random_state: Any) -> int:
+    """A seed for torch from scikit-learn's ``random_state`` (None, an integer, or a ``RandomState``)."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state) % 2**32
+    from sklearn.utils import check_random_state
+
+    return int(check_random_state(random_state).randint(2**31))

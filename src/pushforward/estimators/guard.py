@@ -1,0 +1,359 @@
+"""`Guard`: knows when a row is not like the training data, at a promised false-alarm rate."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+
+from pushforward.data import Schema, as_table, duplicate_groups, is_frame, split_indices
+from pushforward.detection.calibration import ConformalCalibrator, benjamini_hochberg, rows_needed
+from pushforward.detection.layout import Layout
+from pushforward.detection.table import KINDS, explainer, fit_table_density
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
+from pushforward.estimators.checks import check_array, require_fitted, seed_from
+from pushforward.models import Flow
+from pushforward.storage import pack, read, unpack, write
+from pushforward.training.budget import seconds
+
+__all__ = ["Explanation", "Guard"]
+
+_BATCH = 8192
+
+
+class Explanation(NamedTuple):
+    """Which columns made rows unlikely.
+
+    Attributes:
+        names: of the table's columns.
+        nats: -log p(column | columns before it) of each row, ``(rows, columns)``; high is unlikely.
+    """
+
+    names: tuple[str, ...]
+    nats: np.ndarray
+
+    def top(self, row: int = 0, k: int = 3) -> list[tuple[str, float]]:
+        """The k columns that made one row most unlikely, with their nats."""
+        order = np.argsort(-self.nats[row], kind="stable")[:k]
+        return [(self.names[i], float(self.nats[row, i])) for i in order]
+
+
+class Guard(OutlierMixin, BaseEstimator):
+    """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over a density).
+
+    ``fit`` divides its rows at random into three parts: one trains a density (a small ensemble of flows over careful
+    preprocessing of the columns), one stops the training early, and one is used for nothing but calibration. The
+    anomaly score of a row is s = -log p, and its p-value is (1 + #{calibration s_i >= s}) / (n + 1), ties counted
+    against the row. For rows like the training rows P(p <= a) <= a (Vovk et al. 2005, prop. 2.4; Bates et al. 2023),
+    whatever the density is worth; a better density catches more anomalies at that price.
+
+    X is a data frame (pandas, polars, pyarrow and friends; numeric, integer, boolean, categorical and missing cells), or
+    a 2-D array of numbers with NaN for missing.
+
+    Args:
+        alpha: promised false-alarm rate of ``predict``.
+        guarantee: "marginal": at most alpha on average over calibration sets. "pac": with probability 1 - ``delta``
+            over the calibration set, at most alpha for this very guard from now on.
+        delta: of the "pac" guarantee.
+        model: the flows: "auto" (additive, affine and autoregressive spline ones together), "nice", "realnvp", "maf"
+            or "nsf".
+        members: flows in the ensemble.
+        calibration: share (or number) of rows for calibration; the share grows to what ``alpha`` needs, at most half.
+        validation: share of rows for early stopping.
+        draws: noise draws a row where columns are dequantised or missing.
+        jitter: training noise, in robust standard deviations; bounds the density on repeated values.
+        max_steps: of training, for each flow.
+        max_time: seconds (or "90s", "5m") of training, all flows together; None for no limit.
+        batch_size: of training.
+        lr: learning rate.
+        random_state: seed of splits, weights and training; an integer makes the guard reproducible.
+        verbose: show progress.
+
+    Attributes:
+        schema_: names, types and categories of the columns.
+        density_: the fitted model of the table.
+        calibrator_: the calibration scores.
+        level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
+        offset_: ``decision_function(x) = score_samples(x) - offset_``.
+        n_features_in_: columns.
+        feature_names_in_: their names, where X had any.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> x = np.random.default_rng(0).normal(size=(500, 2))
+        >>> guard = pf.Guard(alpha=0.05, members=2, max_steps=100, random_state=0).fit(x)
+        >>> guard.predict([[0.0, 0.0], [9.0, 9.0]])
+        array([ 1, -1])
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.01,
+        *,
+        guarantee: str = "marginal",
+        delta: float = 0.05,
+        model: str = "auto",
+        members: int = 5,
+        calibration: float | int = 0.25,
+        validation: float = 0.1,
+        draws: int = 4,
+        jitter: float = 0.05,
+        max_steps: int = 2000,
+        max_time: float | str | None = None,
+        batch_size: int = 256,
+        lr: float = 1e-3,
+        random_state: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.alpha = alpha
+        self.guarantee = guarantee
+        self.delta = delta
+        self.model = model
+        self.members = members
+        self.calibration = calibration
+        self.validation = validation
+        self.draws = draws
+        self.jitter = jitter
+        self.max_steps = max_steps
+        self.max_time = max_time
+        self.batch_size = batch_size
+        self.lr = lr
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's tags: NaN stands for a missing value, and categories are read."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
+    # -- fitting ----------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit on rows that are (nearly all) normal.
+
+        Args:
+            X: data frame or array, ``(rows, columns)``.
+            y: ignored, for scikit-learn.
+
+        Raises:
+            CalibrationError: if the rows cannot support ``alpha``; it says how many are needed.
+            InputError: for a table that cannot be read; SchemaError names the column.
+            ConfigError: for impossible options.
+        """
+        self._check_options()
+        table, named = self._table(X, reset=True)
+        seed = seed_from(self.random_state)
+        rows = table.num_rows
+        parts = self._split(rows, seed)
+        train_table = table.take(parts[0])
+        schema = Schema.infer(train_table, positional=not named)
+        encoded = schema.encode(table)
+        train, held_out = self._train_rows(encoded[parts[0]], seed)
+        layout = Layout.fit(train, [column.lattice for column in schema.columns])
+        if not layout.kept:
+            raise InputError("every column of X is constant in the training part, so there is no density to fit.")
+        self.schema_, self.layout_, self.seed_ = schema, layout, seed
+        self.density_ = fit_table_density(
+            layout.matrix(train)[0], layout.matrix(held_out)[0], layout,
+            kind=self.model, members=self.members, jitter=self.jitter, seed=seed,
+            max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time),
+            batch_size=self.batch_size, lr=self.lr, progress="auto" if self.verbose else "silent",
+        )  # fmt: skip
+        return self._calibrate(self._scores(encoded[parts[1]]))
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row, nats, ``(rows,)``: higher is more normal (scikit-learn's sign).
+
+        A lower bound where columns are dequantised or missing; -inf for a row that is infinitely far.
+        """
+        return -self.anomaly_score(X)
+
+    def anomaly_score(self, X: Any) -> np.ndarray:
+        """-log p of each row, nats, ``(rows,)``: higher is more anomalous."""
+        require_fitted(self)
+        return self._scores(self._encode(X))
+
+    def p_value(self, X: Any) -> np.ndarray:
+        """Conformal p-value of each row, ``(rows,)``: P(p <= a) <= a for rows like the training rows."""
+        return self.calibrator_.p_value(self.anomaly_score(X))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """``score_samples(X) - offset_``: negative means alarm."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """+1 for normal rows and -1 for alarms, at the promised false-alarm rate."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def select(self, X: Any, fdr: float = 0.1) -> np.ndarray:
+        """Anomalies in a batch with a bounded share of false ones: boolean ``(rows,)``.
+
+        Benjamini-Hochberg on the conformal p-values: the expected share of normal rows among the selected is at most
+        ``fdr`` (Bates et al. 2023, thm. 2).
+        """
+        return benjamini_hochberg(self.p_value(X), fdr)
+
+    def explain(self, X: Any) -> Explanation:
+        """Which columns made a row unlikely: -log p(x_i | x_<i), nats, in the order of the columns.
+
+        Exact terms of the chain rule under the ensemble's autoregressive flow; each column is judged given the columns
+        before it. The terms add up to that flow's -log p (averaged over noise draws), not to the ensemble's.
+
+        Raises:
+            ConfigError: if the ensemble holds no such flow (``model`` other than "auto").
+        """
+        require_fitted(self)
+        flow = explainer(self.density_)
+        if flow is None:
+            raise ConfigError(f'explain needs the autoregressive member of model="auto"; this guard has {self.model!r}.')
+        matrix, surprise = self.layout_.matrix(self._encode(X))
+        with torch.no_grad():
+            terms = [
+                flow.conditional_log_prob(part, samples=self.draws).double().numpy()
+                for part in torch.from_numpy(matrix).split(_BATCH)
+            ]
+        nats = self.layout_.by_column(-np.concatenate(terms)) + surprise
+        return Explanation(tuple(column.name for column in self.schema_.columns), nats)
+
+    def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
+        """Rows drawn from the fitted density, a ``pyarrow.Table`` with the training table's columns."""
+        require_fitted(self)
+        drawn = self.density_.sample(n_samples, seed=seed_from(random_state))
+        return self.schema_.decode(self.layout_.unmatrix(drawn.double().numpy()))
+
+    # -- storage ----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options."""
+        require_fitted(self)
+        description, tensors = pack(self.density_, "density.")
+        tensors["calibration"] = torch.from_numpy(self.calibrator_.scores.copy())
+        header = {
+            "kind": "guard",
+            "options": self.get_params(),
+            "seed": self.seed_,
+            "schema": self.schema_.to_json(),
+            "layout": self.layout_.to_json(),
+            "named": hasattr(self, "feature_names_in_"),
+            "density": description,
+        }
+        write(path, header, tensors)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Guard:
+        """Read a guard back; the file can hold anything and do nothing but fail.
+
+        Raises:
+            StorageError: if the file is damaged, foreign, or of a newer format.
+        """
+        header, tensors = read(path, kind="guard")
+        try:
+            guard = cls(**header["options"])
+            guard._check_options()
+            guard.seed_ = int(header["seed"])
+            schema_json, layout_json, density = header["schema"], header["layout"], header["density"]
+            scores = tensors.pop("calibration").numpy()
+            named = bool(header["named"])
+        except StorageError:
+            raise
+        except Exception as error:
+            raise StorageError(f"{path} does not hold a guard that pushforward wrote: {error}") from error
+        guard.schema_, guard.layout_ = Schema.from_json(schema_json), Layout.from_json(layout_json)
+        flow = unpack(density, tensors, "density.")
+        if not isinstance(flow, Flow) or flow.shape != (guard.layout_.features,):
+            raise StorageError(f"{path} holds a density that does not fit its table.")
+        if len(guard.schema_.columns) != guard.layout_.width:
+            raise StorageError(f"{path} holds a layout that does not fit its columns.")
+        guard.density_ = flow.eval()
+        guard.n_features_in_ = guard.layout_.width
+        if named:
+            guard.feature_names_in_ = np.asarray([c.name for c in guard.schema_.columns], dtype=object)
+        return guard._calibrate(scores)
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _check_options(self) -> None:
+        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < 1:
+            raise ConfigError(f"alpha must lie in (0, 1); got {self.alpha!r}.")
+        if self.guarantee not in ("marginal", "pac"):
+            raise ConfigError(f"guarantee must be 'marginal' or 'pac'; got {self.guarantee!r}.")
+        if not isinstance(self.delta, (int, float)) or not 0 < self.delta < 1:
+            raise ConfigError(f"delta must lie in (0, 1); got {self.delta!r}.")
+        if self.model not in KINDS:
+            raise ConfigError(f"model must be one of {', '.join(KINDS)}; got {self.model!r}.")
+        for name in ("members", "draws", "max_steps", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} must be a positive integer; got {value!r}.")
+        if not isinstance(self.validation, (int, float)) or not 0 <= self.validation < 1:
+            raise ConfigError(f"validation must be a share in [0, 1); got {self.validation!r}.")
+        if not self.calibration > 0:
+            raise ConfigError(f"calibration must be a positive share or number of rows; got {self.calibration!r}.")
+        if not self.lr > 0 or not self.jitter >= 0:
+            raise ConfigError("lr must be positive and jitter not negative.")
+
+    def _table(self, X: Any, *, reset: bool) -> tuple[Any, bool]:
+        """X as a pyarrow table, and whether its columns have names."""
+        if is_frame(X):
+            table = as_table(X)
+            if reset:
+                self.n_features_in_ = table.num_columns
+                self.feature_names_in_ = np.asarray(table.column_names, dtype=object)
+            return table, True
+        array = check_array(self, X, reset=reset, finite="allow-nan" if reset else False)
+        if reset and hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return as_table(array), False
+
+    def _encode(self, X: Any) -> np.ndarray:
+        table, named = self._table(X, reset=False)
+        return self.schema_.encode(table, positional=not named)
+
+    def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows for the density (training and early stopping) and rows for calibration."""
+        needed = rows_needed(self.alpha, self.guarantee, self.delta)
+        asked = self.calibration if self.calibration >= 1 else round(self.calibration * rows)
+        count = max(int(asked), needed)
+        if count > max(rows // 2, int(asked)) or rows - count < 2:
+            raise CalibrationError(
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, at most half "
+                f"of the table: give at least {max(2 * needed, needed + 2)} rows (X has {rows}), or a larger alpha."
+            )
+        parts = split_indices(rows, (rows - count, count), seed=seed)
+        return parts[0], parts[1]
+
+    def _train_rows(self, encoded: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training rows and early-stopping rows; equal rows stay on one side, or stopping would never see overfitting."""
+        if self.validation == 0 or len(encoded) < 20:
+            return encoded, encoded[:0]
+        groups = duplicate_groups(encoded)
+        train, held_out = split_indices(
+            len(encoded), (1 - self.validation, self.validation), seed=seed + 1, groups=groups
+        )[:2]
+        if len(train) < 2:
+            return encoded, encoded[:0]
+        return encoded[train], encoded[held_out]
+
+    def _scores(self, encoded: np.ndarray) -> np.ndarray:
+        """-log p of encoded rows: the one path for calibration and for scoring."""
+        matrix, surprise = self.layout_.matrix(encoded)
+        with torch.no_grad():
+            values = [
+                self.density_.evaluate(part, samples=self.draws).value.double()
+                for part in torch.from_numpy(matrix).split(_BATCH)
+            ]
+        return surprise.sum(1) - torch.cat(values).numpy()
+
+    def _calibrate(self, scores: np.ndarray) -> Self:
+        self.calibrator_ = ConformalCalibrator(scores)
+        self.level_ = self.calibrator_.threshold(self.alpha, self.guarantee, self.delta)
+        # An alarm is a score at or above the threshold; scikit-learn's is a decision below 0, so step one ulp inside.
+        alarm_at = self.calibrator_.score_threshold(self.alpha, self.guarantee, self.delta)
+        self.offset_ = float(np.nextafter(-alarm_at, np.inf))
+        return self

@@ -1,0 +1,185 @@
+"""Bijections from and to ``torch.distributions``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Transform, constraints, transform_to
+from torch.distributions.constraints import Constraint
+
+from pushforward.errors import KindError
+from pushforward.maps.core import Map, Shape, Step, as_shape, check_context
+from pushforward.measure import REAL, Relation, Support
+from pushforward.numerics import Noise, sum_event
+
+__all__ = ["MapTransform", "TorchTransform", "from_torch", "to_torch"]
+
+
+def from_torch(transform: Transform, features: int | Shape) -> TorchTransform:
+    """A map that runs a ``torch.distributions`` transform backwards: its call takes noise to data, as our ``decode``.
+
+    A transform holds tensors of any kind, so such a map cannot be saved to a model file.
+
+    Args:
+        transform: bijective, between spaces of equally many coordinates.
+        features: event shape of the data.
+
+    Raises:
+        KindError: if the transform is no such bijection.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import ExpTransform
+        >>> from pushforward.maps import from_torch
+        >>> log = from_torch(ExpTransform(), features=2)           # positive data to the reals
+        >>> log.encode(torch.ones(1, 2))[:2]
+        (tensor([[0., 0.]]), tensor([-0.]))
+    """
+    return TorchTransform(transform, features)
+
+
+def to_torch(map: Map, context: Tensor | None = None) -> MapTransform:
+    """A ``torch.distributions`` transform, noise to data, for ``TransformedDistribution``, Pyro and friends.
+
+    Args:
+        map: a bijection.
+        context: ``(*batch, context)`` for a map that reads one; it is kept in the transform.
+
+    Raises:
+        KindError: if the map is no bijection.
+        InputError: if the map needs a context and got none.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal, TransformedDistribution
+        >>> from pushforward.maps import Exp, Inverse, to_torch
+        >>> lognormal = TransformedDistribution(Normal(torch.zeros(2), 1.0), to_torch(Inverse(Exp(2))))
+        >>> lognormal.log_prob(torch.ones(2))
+        tensor(-1.8379)
+    """
+    return MapTransform(map, context)
+
+
+class TorchTransform(Map):
+    """See :func:`from_torch`. Rows outside the transform's codomain get the contribution -inf."""
+
+    def __init__(self, transform: Transform, features: int | Shape) -> None:
+        shape = as_shape(features)
+        if not transform.bijective:
+            raise KindError(f"{type(transform).__name__} is not bijective, so it has no exact likelihood as a map.")
+        out_shape = tuple(transform.inverse_shape(shape))
+        if math.prod(out_shape) != math.prod(shape):
+            raise KindError(
+                f"{type(transform).__name__} takes shape {out_shape} to {shape}: it is no bijection between spaces of "
+                "equally many coordinates."
+            )
+        super().__init__(shape, out_shape)
+        self.features = features
+        self.transform = transform
+        self.inverse = transform.inv
+        self.domain, self.codomain = _box(transform.codomain), _box(transform.domain)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """The transform's inverse."""
+        x, outside = self._replace_outside(x, data=True)
+        z = self.inverse(x)
+        return Step(z, torch.where(outside, -math.inf, self._contribution(z, x)))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """The transform itself."""
+        return self.transform(self._replace_outside(z, data=False)[0])
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """The transform, with its log-determinant negated; +inf for rows outside its domain."""
+        z, outside = self._replace_outside(z, data=False)
+        x = self.transform(z)
+        return x, torch.where(outside, math.inf, self._contribution(z, x))
+
+    def _contribution(self, z: Tensor, x: Tensor) -> Tensor:
+        log_det = self.transform.log_abs_det_jacobian(z, x)
+        return -sum_event(log_det, len(self.out_shape) - self.transform.domain.event_dim)
+
+    def _replace_outside(self, value: Tensor, data: bool) -> tuple[Tensor, Tensor]:
+        """Rows outside the constraint are replaced by a legal row before anything is computed of them."""
+        constraint, shape = (
+            (self.transform.codomain, self.in_shape) if data else (self.transform.domain, self.out_shape)
+        )
+        batch = value.shape[: value.dim() - len(shape)]
+        legal = constraint.check(value).reshape(*batch, -1).all(-1)
+        safe = transform_to(self.transform.domain)(value.new_zeros(self.out_shape))
+        safe = self.transform(safe) if data else safe
+        return torch.where(legal.reshape(*batch, *(1 for _ in shape)), value, safe), ~legal
+
+
+class MapTransform(Transform):
+    """See :func:`to_torch`."""
+
+    bijective = True
+
+    def __init__(self, map: Map, context: Tensor | None = None) -> None:
+        if map.relation is not Relation.EXACT or math.prod(map.in_shape) != math.prod(map.out_shape):
+            raise KindError(
+                f"{type(map).__name__} is not a bijection, so it cannot be a torch.distributions transform."
+            )
+        check_context(context, map.context, type(map).__name__)
+        super().__init__()
+        self.map, self.context = map, context
+
+    @constraints.dependent_property(is_discrete=False)
+    def domain(self) -> Constraint:
+        """Where the noise lies."""
+        return _constraint(self.map.codomain, len(self.map.out_shape))
+
+    @constraints.dependent_property(is_discrete=False)
+    def codomain(self) -> Constraint:
+        """Where the data lie."""
+        return _constraint(self.map.domain, len(self.map.in_shape))
+
+    def forward_shape(self, shape: Size) -> Size:
+        """Shape of the data for noise of this shape."""
+        return Size((*shape[: len(shape) - len(self.map.out_shape)], *self.map.in_shape))
+
+    def inverse_shape(self, shape: Size) -> Size:
+        """Shape of the noise for data of this shape."""
+        return Size((*shape[: len(shape) - len(self.map.in_shape)], *self.map.out_shape))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log abs det dy/dx, where in torch's terms x is the noise and y the data: minus our contribution."""
+        return -self.map.encode(y, self._context(y, self.map.in_shape)).contribution
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.map.decode(x, self._context(x, self.map.out_shape))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.map.encode(y, self._context(y, self.map.in_shape)).z
+
+    def _context(self, value: Tensor, shape: Shape) -> Tensor | None:
+        if self.context is None:
+            return None
+        return self.context.expand(*value.shape[: value.dim() - len(shape)], self.context.shape[-1])
+
+
+def _box(constraint: Constraint) -> Support:
+    """The box of a constraint; the reals where it has no bounds."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    low = torch.as_tensor(getattr(constraint, "lower_bound", -math.inf))
+    high = torch.as_tensor(getattr(constraint, "upper_bound", math.inf))
+    return Support(float(low.min()), float(high.max()))
+
+
+def _constraint(box: Support | None, dims: int) -> Constraint:
+    """The constraint of a box, for events of ``dims`` dimensions."""
+    if box is None or box == REAL:
+        one = constraints.real
+    elif math.isinf(box.high):
+        one = constraints.greater_than_eq(box.low)
+    elif math.isinf(box.low):
+        one = constraints.less_than(box.high)
+    else:
+        one = constraints.interval(box.low, box.high)
+    return constraints.independent(one, dims)

@@ -1,0 +1,71 @@
+"""A fixed or learned shift and scale of each coordinate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.maps.arguments import PerFeature, per_feature
+from pushforward.maps.core import Shape
+from pushforward.maps.elementwise import Elementwise
+from pushforward.registry import register
+
+__all__ = ["Affine"]
+
+
+@register("maps")
+class Affine(Elementwise):
+    """z = scale x + shift, coordinate by coordinate; contribution sum log abs scale.
+
+    Args:
+        features: event shape.
+        shift: a number, or a tuple that broadcasts to the event shape.
+        scale: likewise; not zero. A negative scale keeps its sign.
+        trainable: learn the shift and log abs scale.
+
+    Raises:
+        ConfigError: for a zero or infinite scale, or a tuple that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.maps import Affine
+        >>> Affine(2, shift=1.0, scale=(2.0, 4.0)).encode(torch.tensor([[1.0, 1.0]]))[:2]
+        (tensor([[3., 5.]]), tensor([2.0794]))
+    """
+
+    def __init__(
+        self, features: int | Shape, shift: PerFeature = 0.0, scale: PerFeature = 1.0, trainable: bool = False
+    ) -> None:
+        super().__init__(features)
+        self.shift, self.scale, self.trainable = shift, scale, trainable
+        if _has_zero(scale):
+            raise ConfigError(f"a scale of zero cannot be undone; got scale={scale!r}.")
+        factor = per_feature(scale, self.in_shape, "scale")
+        offset = per_feature(shift, self.in_shape, "shift")
+        if trainable:
+            self.offset = nn.Parameter(offset)
+            self.log_factor = nn.Parameter(factor.abs().log())
+            self.register_buffer("sign", factor.sign())
+        else:
+            self.register_buffer("offset", offset)
+            self.register_buffer("factor", factor)
+
+    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale x + shift."""
+        factor, log_factor = self._factor()
+        return x * factor + self.offset, log_factor.expand_as(x)
+
+    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(z - shift) / scale."""
+        factor, log_factor = self._factor()
+        return (z - self.offset) / factor, log_factor.expand_as(z)
+
+    def _factor(self) -> tuple[Tensor, Tensor]:
+        if self.trainable:
+            return self.sign * self.log_factor.exp(), self.log_factor
+        return self.factor, self.factor.abs().log()
+
+
+def _has_zero(value: PerFeature) -> bool:
+    return any(map(_has_zero, value)) if isinstance(value, (tuple, list)) else value == 0
