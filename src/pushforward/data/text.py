@@ -17,6 +17,7 @@ _MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A"
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 # A leading zero or a hexadecimal prefix makes a code (a postal code, an identifier), not a number.
 _CODE = r"^\s*[+-]?0[0-9xX]"
+_HEX = r"^\s*[+-]?0[xX]"
 _NUMBER = r"(?i)^[+-]?([0-9]+\.?[0-9]*(e[+-]?[0-9]+)?|\.[0-9]+(e[+-]?[0-9]+)?|inf|infinity)$"
 
 
@@ -36,7 +37,7 @@ def parse_numbers(text: Any) -> tuple[np.ndarray, np.ndarray]:
         return _numpy(pc.cast(text, pa.float64())), np.zeros(len(text), dtype=bool)
     except pa.ArrowInvalid:
         pass
-    text = _blank_missing(pc.utf8_trim_whitespace(text))
+    text = _clean(text)
     readable = pc.match_substring_regex(text, _NUMBER)
     numbers = pc.cast(pc.if_else(readable, text, pa.scalar(None, text.type)), pa.float64())
     return _numpy(numbers), _numpy(pc.fill_null(pc.invert(readable), False)).astype(bool)
@@ -104,28 +105,40 @@ def _convert(text: Any, kind: pa.DataType, codes: bool) -> Any:
 
     if pa.types.is_string(kind):
         return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        if codes and pc.any(pc.match_substring_regex(text, _CODE)).as_py():
-            return None
-    try:
-        return pc.cast(text, kind) if not pa.types.is_boolean(kind) else None or _flags(text)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    text = _blank_missing(pc.utf8_trim_whitespace(text))
-    if pa.types.is_null(kind):
-        return pa.nulls(len(text)) if text.null_count == len(text) else None
-    try:
-        return pc.cast(text, kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind):
+        text = _clean(text)
+        if pa.types.is_null(kind):
+            return pa.nulls(len(text)) if text.null_count == len(text) else None
+        place = pc.index_in(text, value_set=pa.array(_TRUE + _FALSE, text.type))
+        return pc.less(place, len(_TRUE)) if place.null_count == text.null_count else None
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if number and pc.any(pc.match_substring_regex(text, _CODE if codes else _HEX)).as_py():
         return None
+    result = _cast(text, kind)
+    if result is None:
+        result = _cast(_clean(text), kind)
+    if result is not None and pa.types.is_floating(kind):
+        return pc.if_else(pc.is_nan(result), pa.scalar(None, kind), result)
+    return result
 
 
-def _blank_missing(text: Any) -> Any:
+def _cast(text: Any, kind: pa.DataType) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    gone = pc.is_in(text, value_set=pa.array(_MISSING, text.type))
-    return pc.if_else(gone, pa.scalar(None, text.type), text)
+    try:
+        return pc.cast(text, kind)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _clean(text: Any) -> Any:
+    """Trimmed, with null for the words that stand for a missing number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pc.utf8_trim_whitespace(text)
+    return pc.if_else(pc.is_in(text, value_set=pa.array(_MISSING, text.type)), pa.scalar(None, text.type), text)
 
 
 def _numpy(column: Any) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
@@ -33,6 +32,11 @@ class Affine(Elementwise):
         >>> Affine(2, shift=1.0, scale=(2.0, 4.0)).encode(torch.tensor([[1.0, 1.0]]))[:2]
         (tensor([[3., 5.]]), tensor([2.0794]))
     """
+
+    offset: Tensor
+    log_factor: Tensor
+    factor: Tensor
+    sign: Tensor
 
     def __init__(
         self, features: int | Shape, shift: PerFeature = 0.0, scale: PerFeature = 1.0, trainable: bool = False

@@ -23,12 +23,12 @@ def per_feature(value: PerFeature, shape: Shape, name: str) -> Tensor:
     """
     try:
         array = np.asarray(value, dtype=np.float64)
-        np.broadcast_shapes(array.shape, shape)
-        fits = array.ndim <= len(shape) and np.broadcast_shapes(array.shape, shape) == shape
+        if np.broadcast_shapes(array.shape, shape) != shape:
+            raise ValueError
     except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ConfigError(f"{name} must be a number, or a tuple that fits the event shape {shape}; got {value!r}.")
+        raise ConfigError(
+            f"{name} must be a number, or a tuple that fits the event shape {shape}; got {value!r}."
+        ) from None
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} must be finite; got {value!r}.")
     return torch.tensor(array.tolist(), dtype=torch.get_default_dtype()).expand(shape).clone()

@@ -145,9 +145,7 @@ class LatticeDequantize(Map):
         z, terms = self.encode_terms(x, context, noise=noise)
         return Step(z, terms.sum(-1))
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with log step of each lattice coordinate."""
         eps = torch.finfo(self.step.dtype).eps
         place = (x - self.origin) / self.step

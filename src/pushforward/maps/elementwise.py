@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.maps.core import Map, Shape, Step, outside
-from pushforward.measure import REAL, UNIT, Support
+from pushforward.measure import UNIT, Support
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 

@@ -95,8 +95,8 @@ class Householder(Map):
         >>> import torch
         >>> from pushforward.maps import Householder
         >>> z, _ = Householder(3)(torch.tensor([[3.0, 0.0, 4.0]]))
-        >>> z.norm().item()                                       # lengths are kept
-        5.0
+        >>> z.norm()                                              # lengths are kept
+        tensor(5.0000, grad_fn=<LinalgVectorNormBackward0>)
     """
 
     def __init__(self, features: int | Shape, reflections: int | None = None, seed: int = 0) -> None:

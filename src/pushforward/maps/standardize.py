@@ -87,9 +87,7 @@ class Standardize(Map):
         contribution = -sum_event(self.scale.log(), len(self.in_shape))
         return Step((x - self.mean) / self.scale, contribution.expand(self.batch_shape(x)))
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with -log scale of each coordinate."""
         return (x - self.mean) / self.scale, -self.scale.log().expand_as(x)
 

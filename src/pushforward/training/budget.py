@@ -63,7 +63,7 @@ def plan(
         raise ConfigError(f"max_steps must be an integer of at least 0; got {max_steps!r}.")
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int | float) or not epochs >= 0):
         raise ConfigError(f"epochs must be a number of at least 0; got {epochs!r}.")
-    limit = None if max_time is None else seconds(max_time, "max_time")
+    limit = None if max_time is None else seconds(max_time)
     if epochs is None and max_steps is None and limit is None:
         passes = _MOST if steps_per_pass is None else math.ceil(_DEFAULT_EPOCHS * steps_per_pass)
         return Budget(min(max(passes, _FEWEST), _MOST), None)
@@ -79,13 +79,13 @@ def plan(
     return Budget(steps, limit, "epochs")
 
 
-def seconds(text: float | str, name: str) -> float:
+def seconds(text: float | str, name: str = "max_time") -> float:
     """Seconds from a number or from text such as "90s", "5m" or "1h30m".
 
     Raises:
         ConfigError: for anything else.
 
-    >>> seconds("1h30m", "max_time"), seconds(12.5, "max_time")
+    >>> seconds("1h30m"), seconds(12.5)
     (5400.0, 12.5)
     """
     if isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text < math.inf:

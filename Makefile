@@ -1,0 +1,30 @@
+# `make demo` and `make test` make their own environment in .venv; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test test-slow check clean
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'pushforward needs Python 3.11 or newer; set PYTHON=...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	touch $@
+
+demo: .venv/.installed  ## fit, calibrate and score real data; writes demo/pushforward-demo.png
+	$(BIN)/pushforward demo --output demo/pushforward-demo.png
+
+test: .venv/.installed  ## every test that takes seconds
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
+	$(BIN)/python -m pytest --doctest-modules --pyargs pushforward -p no:cacheprovider
+
+test-slow: .venv/.installed  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow tests
+
+check: .venv/.installed  ## formatting, lint, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv demo build dist

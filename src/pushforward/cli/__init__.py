@@ -1,0 +1,63 @@
+"""The command line: thin faces over the library, no logic of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; every failure is one line on stderr and a non-zero exit code, with a traceback on ``--debug``."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    code = _run(arguments, debug)
+    if sys.argv and arguments == [a for a in sys.argv[1:] if a != "--debug"]:
+        sys.exit(code)
+    return code
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    import warnings
+
+    from typer.main import get_command
+
+    from pushforward.cli.commands import app
+    from pushforward.errors import PushforwardError, PushforwardWarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
+        if debug or issubclass(category, PushforwardWarning):
+            _say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PushforwardWarning)
+        warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            result = get_command(app).main(args=arguments, prog_name="pushforward", standalone_mode=False)
+            return result if isinstance(result, int) else 0
+        except KeyboardInterrupt:
+            _say("stopped.")
+            return 130
+        except BrokenPipeError:
+            return 141
+        except Exception as error:
+            if debug:
+                raise
+            if hasattr(error, "format_message"):  # the argument parser's own complaints
+                _say(error.format_message().replace("\n", " ") or "see --help.")  # pyright: ignore[reportAttributeAccessIssue]
+                return int(getattr(error, "exit_code", 2))
+            if isinstance(error, (PushforwardError, OSError)):
+                _say(" ".join(str(error).split()))
+                return 1
+            if type(error).__name__ == "Abort":
+                _say("stopped.")
+                return 130
+            _say(f"an error that pushforward should have explained: {type(error).__name__}: {' '.join(str(error).split())} "
+                 "(run again with --debug and report it).")  # fmt: skip
+            return 70
+
+
+def _say(text: str) -> None:
+    print(f"pushforward: {text}", file=sys.stderr, flush=True)

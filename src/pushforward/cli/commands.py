@@ -1,0 +1,206 @@
+"""The commands: demo, fit, score, sample, info."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="pushforward",
+    help="Exact-likelihood density models, and guards that know when an input is unlike the training data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Add --debug to any command for a traceback.",
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def _example(command: str) -> str:
+    return f"Example: `{command}`"
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import pushforward
+
+        print(pushforward.__version__)
+        raise typer.Exit
+
+
+@app.command(epilog=_example("pushforward demo -o demo.png"))
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("pushforward-demo.png"),
+    seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
+) -> None:
+    """Fit, calibrate and score real data with real anomalies, in about a minute."""
+    from pushforward.cli.demo import run
+
+    run(output, seed)
+
+
+@app.command(epilog=_example("pushforward fit train.csv -o guard.safetensors --alpha 0.05"))
+def fit(
+    table: Annotated[Path, typer.Argument(help="Training table: CSV, Parquet, Arrow, NPY or NPZ; nearly all rows normal.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Guard file to write.")],
+    alpha: Annotated[float, typer.Option(help="Promised false-alarm rate.")] = 0.01,
+    guarantee: Annotated[str, typer.Option(help="'marginal' (on average) or 'pac' (for this guard).")] = "marginal",
+    delta: Annotated[float, typer.Option(help="Chance that the 'pac' promise fails.")] = 0.05,
+    model: Annotated[str, typer.Option(help="auto, nice, realnvp, maf or nsf.")] = "auto",
+    members: Annotated[int, typer.Option(help="Flows in the ensemble.")] = 5,
+    max_steps: Annotated[int, typer.Option(help="Training steps of each flow.")] = 2000,
+    max_time: Annotated[str | None, typer.Option(help="Training time, as 90s or 5m.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a guard on a table and write it to one file."""
+    from pushforward.data import read_table
+    from pushforward.errors import InputError
+    from pushforward.estimators import Guard
+
+    start = time.perf_counter()
+    _check_output(output)
+    data = read_table(table)
+    if drop:
+        unknown = [name for name in drop if name not in data.column_names]
+        if unknown:
+            raise InputError(f"--drop {unknown[0]}: {table} has no such column; it has {', '.join(data.column_names)}.")
+        data = data.drop_columns(drop)
+    guard = Guard(
+        alpha, guarantee=guarantee, delta=delta, model=model, members=members, max_steps=max_steps, max_time=max_time,
+        random_state=seed, verbose=not quiet,
+    ).fit(data)  # fmt: skip
+    guard.save(output)
+    if not quiet:
+        from pushforward.cli.show import pairs
+
+        pairs(f"guard written to {output}", {**summary(guard), "seconds": f"{time.perf_counter() - start:.1f}"})
+
+
+@app.command(epilog=_example("pushforward score guard.safetensors new.csv -o scores.csv"))
+def score(
+    guard_file: Annotated[Path, typer.Argument(metavar="GUARD", help="Guard file that `fit` wrote.")],
+    table: Annotated[Path, typer.Argument(help="Table to score, of any length: it is read in chunks.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: CSV, Parquet or Arrow.")],
+    rows: Annotated[int, typer.Option(help="Rows in memory at a time.", min=1)] = 65_536,
+    prefix: Annotated[str, typer.Option(help="Put before the names of the new columns.")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Add log_prob, anomaly_score, p_value and alarm to each row of a table."""
+    import pyarrow as pa
+
+    from pushforward.data import TableWriter, stream_table
+    from pushforward.errors import SchemaError
+    from pushforward.estimators import Guard
+
+    _check_output(output)
+    guard = Guard.load(guard_file)
+    start, total, alarms = time.perf_counter(), 0, 0
+    with TableWriter(output) as writer:
+        for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types()):
+            result = guard.assess(chunk)
+            for name, values in result.items():
+                if prefix + name in chunk.column_names:
+                    raise SchemaError(
+                        f"{table} has a column {prefix + name!r} already: choose other names with --prefix guard_"
+                    )
+                chunk = chunk.append_column(prefix + name, pa.array(values))
+            writer.write(chunk)
+            total += chunk.num_rows
+            alarms += int(result["alarm"].sum())
+    if not quiet:
+        from pushforward.cli.show import pairs
+
+        share = f"{alarms} ({alarms / total:.2%})" if total else "0"
+        pairs(
+            f"scores written to {output}",
+            {"rows": total, "alarms": share, "promised": f"{guard.alpha:.2%} of normal rows",
+             "seconds": f"{time.perf_counter() - start:.1f}"},
+        )  # fmt: skip
+
+
+@app.command(epilog=_example("pushforward sample guard.safetensors -n 100 -o new.csv"))
+def sample(
+    file: Annotated[Path, typer.Argument(help="Guard or model file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: CSV, Parquet or Arrow.")],
+    number: Annotated[int, typer.Option("--number", "-n", help="Rows to draw.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Draw rows from a fitted density, with the columns of the training table."""
+    from pushforward.cli.show import pairs
+    from pushforward.data import TableWriter, as_table
+    from pushforward.estimators import FlowDensity, Guard
+    from pushforward.storage import load, read
+
+    _check_output(output)
+    kind = read(file)[0]["kind"]
+    if kind == "guard":
+        drawn = Guard.load(file).sample(number, random_state=seed)
+    elif kind == "density":
+        drawn = as_table(FlowDensity.load(file).sample(number, random_state=seed))
+    else:
+        drawn = as_table(load(file).sample(number, seed=seed).reshape(number, -1).numpy())
+    with TableWriter(output) as writer:
+        writer.write(drawn)
+    if not quiet:
+        pairs(f"samples written to {output}", {"rows": number, "columns": drawn.num_columns})
+
+
+@app.command(epilog=_example("pushforward info guard.safetensors"))
+def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wrote.")]) -> None:
+    """Say what is in a file."""
+    from pushforward.cli.show import columns, pairs
+    from pushforward.estimators import FlowDensity, Guard
+    from pushforward.storage import load, read
+
+    header = read(file)[0]
+    facts: dict[str, Any] = {"kind": header["kind"], "written by": ", ".join(f"{k} {v}" for k, v in header["versions"].items())}
+    if header["kind"] == "guard":
+        guard = Guard.load(file)
+        pairs(str(file), {**facts, **summary(guard)})
+        columns(guard.schema_)
+    elif header["kind"] in ("model", "density"):
+        model = load(file) if header["kind"] == "model" else FlowDensity.load(file).model_
+        size = sum(p.numel() for p in model.parameters())
+        pairs(str(file), {**facts, "model": type(model).__name__, "shape": str(tuple(model.shape)),
+                          "likelihood": f"{model.relation.value} on {model.measure}", "fast": model.fast,
+                          "parameters": f"{size:,}"})  # fmt: skip
+    else:
+        pairs(str(file), facts)
+
+
+def summary(guard: Any) -> dict[str, Any]:
+    """What a user wants to know of a fitted guard."""
+    from pushforward.detection.guarantees import false_alarm_law
+
+    calibrated = len(guard.calibrator_.scores)
+    low, high = false_alarm_law(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
+    promise = f"at most {guard.alpha:.2%}"
+    promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
+    return {
+        "columns": guard.n_features_in_,
+        "training rows": guard.layout_.rows,
+        "calibration rows": calibrated,
+        "false alarms": f"{promise} ({guard.guarantee}); 95% of guards like it realise {low:.2%} to {high:.2%}",
+        "density": f"{guard.model} x {guard.members}, {guard.density_.relation.value} on {guard.density_.measure}",
+    }
+
+
+def _check_output(path: Path) -> None:
+    """Fail before the work, not after it."""
+    from pushforward.errors import StorageError
+
+    if path.is_dir():
+        raise StorageError(f"{path} is a directory; give the name of a file to write.")
+    if not path.parent.is_dir():
+        raise StorageError(f"the directory {path.parent} does not exist; make it first.")

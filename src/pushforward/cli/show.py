@@ -1,0 +1,42 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["columns", "grid", "pairs"]
+
+
+def pairs(title: str, facts: Mapping[str, Any]) -> None:
+    """A title and one line for each fact."""
+    console = Console()
+    console.print(title, style="bold", highlight=False, markup=False)
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"  {name}", str(value))
+    console.print(table, highlight=False, markup=False)
+
+
+def grid(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A small table, the first column to the left and numbers to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, highlight=False)
+
+
+def columns(schema: Any) -> None:
+    """One line for each column of a fitted table."""
+    rows = []
+    for column in schema.columns:
+        values = f"{len(column.categories)} categories" if column.kind == "categorical" else ""
+        if column.lattice is not None and column.kind == "numeric":
+            values = f"steps of {column.lattice[1]:g}"
+        rows.append((column.name, column.kind, values, "yes" if column.missing else ""))
+    grid("columns", ("name", "kind", "values", "missing"), rows)
