@@ -134,7 +134,9 @@ class TestLogarithms:
         torch.testing.assert_close(logmeanexp(x, dim), torch.from_numpy(expected), rtol=1e-13, atol=1e-13)
 
     def test_logmeanexp_of_impossible_terms(self):
-        x = torch.tensor([[-math.inf, -math.inf], [0.0, -math.inf], [-1e4, -1e4]], dtype=torch.float64, requires_grad=True)
+        x = torch.tensor(
+            [[-math.inf, -math.inf], [0.0, -math.inf], [-1e4, -1e4]], dtype=torch.float64, requires_grad=True
+        )
         y = logmeanexp(x, 1)
         y.sum().backward()
         torch.testing.assert_close(y.detach(), torch.tensor([-math.inf, -math.log(2.0), -1e4]).double())

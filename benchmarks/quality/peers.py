@@ -4,8 +4,8 @@
     python -m benchmarks.quality.peers --data DATA --table             # only prints it
 
 Equal in all three: data and splits, batches, Adam with a cosine schedule, gradient clipping, the weights of the best
-validation reading, the number of layers, widths and activations, the coupling masks, the order of autoregressive layers, the
-permutations and LU layers between splines, bins and tail bound, and so, nearly, the number of parameters (printed).
+validation reading, the number of layers, widths and activations, the coupling masks, the order of autoregressive
+layers, the permutations and LU layers between splines, bins and tail bound, and so, nearly, the number of parameters.
 
 Not equal, because a library has it built in:
 
@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from benchmarks.quality.data import SETS, Split, add_data_option, load
@@ -44,8 +45,6 @@ LogProb = Callable[[Tensor], Tensor]
 
 
 def pushforward_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
-    splines = {"flow_layers": SPLINE_LAYERS, "bins": BINS, "tail_bound": BOUND}
-    networks = {"hidden_features": WIDTH, "residual_blocks": BLOCKS}
     flow: pf.models.Model
     match model:
         case "RealNVP":
@@ -54,7 +53,10 @@ def pushforward_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
             flow = pf.models.MAF(features, layers=MAF_LAYERS, hidden=(WIDTH, WIDTH), standardize=False)
         case _:
             kind = "coupling" if model == "NSF (C)" else "autoregressive"
-            flow = pf.models.NSF(features, kind=kind, standardize=False, **splines, **networks)
+            flow = pf.models.NSF(
+                features, kind=kind, flow_layers=SPLINE_LAYERS, bins=BINS, tail_bound=BOUND, hidden_features=WIDTH,
+                residual_blocks=BLOCKS, standardize=False,
+            )  # fmt: skip
     return flow, flow.log_prob
 
 
@@ -70,7 +72,11 @@ def zuko_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
     elif model == "MAF":
         flow = zuko.flows.MAF(features, transforms=MAF_LAYERS, hidden_features=(WIDTH, WIDTH))
     else:
-        law = {"univariate": partial(MonotonicRQSTransform, bound=BOUND), "shapes": [(BINS,), (BINS,), (BINS - 1,)]}
+        law: dict[str, Any] = {
+            "univariate": partial(MonotonicRQSTransform, bound=BOUND),
+            "shapes": [(BINS,), (BINS,), (BINS - 1,)],
+        }
+        mask: Any = torch.arange(features) % 2 == 0
         layers = []
         for order in spline_orders(features):
             layers.append(UnconditionalTransform(PermutationTransform, order, buffer=True))
@@ -79,8 +85,9 @@ def zuko_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
                 hidden = (WIDTH,) * BLOCKS
                 layers.append(MaskedAutoregressiveTransform(features, hidden_features=hidden, residual=True, **law))
             else:
-                coupling = GeneralCouplingTransform(features, mask=torch.arange(features) % 2 == 0, **law)
-                coupling.hyper = zuko_residual_network(coupling.hyper.in_features, coupling.hyper.out_features)
+                coupling = GeneralCouplingTransform(features, mask=mask, **law)
+                kept, moved = (features + 1) // 2, features // 2
+                coupling.add_module("hyper", zuko_residual_network(kept, moved * (3 * BINS - 1)))
                 layers.append(coupling)
         layers.append(UnconditionalTransform(LULinearTransform, torch.eye(features)))
         normal = zuko.distributions.DiagNormal
@@ -199,7 +206,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
                         "seconds": round(time.perf_counter() - start, 1),
                     }
                     results.add({**key, **found})
-                    print(*key.values(), *(f"{title} {value:,.8g}" for title, value in found.items()), flush=True)
+                    print(*(f"{title}={value}" for title, value in (key | found).items()), flush=True)
 
 
 def table(options: argparse.Namespace, results: Results) -> str:

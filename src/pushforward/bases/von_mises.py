@@ -16,6 +16,9 @@ from pushforward.registry import register
 
 __all__ = ["VonMises"]
 
+# Beyond these the law is uniform, or a point, to more digits than an angle has.
+_FLATTEST, _SHARPEST = 1e-8, 1e8
+
 
 @register("bases")
 class VonMises(Base):
@@ -27,12 +30,12 @@ class VonMises(Base):
 
     Args:
         features: width, or a shape such as (channels, height, width).
-        concentration: kappa, positive; for large kappa nearly a normal of variance 1 / kappa.
+        concentration: kappa, from 1e-8 (nearly uniform) to 1e8 (nearly a normal of variance 1 / kappa).
         trainable: learn ``loc`` (mu, 0 at the start) and ``log_concentration``, one of each per coordinate. Samples
             then carry no gradient.
 
     Raises:
-        ConfigError: unless the concentration is positive and finite.
+        ConfigError: for a concentration outside that range.
 
     Example:
         >>> import torch
@@ -41,8 +44,8 @@ class VonMises(Base):
     """
 
     def __init__(self, features: int | Shape, concentration: float = 1.0, trainable: bool = False) -> None:
-        if not (math.isfinite(concentration) and concentration > 0):
-            raise ConfigError(f"concentration must be positive and finite; got {concentration!r}.")
+        if not _FLATTEST <= concentration <= _SHARPEST:
+            raise ConfigError(f"concentration must lie in [{_FLATTEST:g}, {_SHARPEST:g}]; got {concentration!r}.")
         super().__init__(features)
         self.features, self.concentration, self.trainable = features, concentration, trainable
         self.support = Support(-math.pi, math.pi)
@@ -83,7 +86,8 @@ class VonMises(Base):
             turn = torch.cos(math.pi * u[0])
             cosine = (1 + s * turn) / (s + turn)
             c = kappa * (s - cosine)
-            accept = waiting & (torch.log(c) + 1 - c >= torch.log(u[1]))
+            # "Not below", so that NaN weights end the loop too, and show in the samples.
+            accept = waiting & ~(torch.log(c) + 1 - c < torch.log(u[1]))
             drawn = torch.arccos(cosine.clamp(-1, 1)) * torch.where(u[2] < 0.5, -1.0, 1.0)
             angle = torch.where(accept, drawn, angle)
             waiting = waiting & ~accept
@@ -95,5 +99,5 @@ class VonMises(Base):
 
     def _kappa(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         if self.trainable:
-            return torch.exp(self.log_concentration).to(dtype)
+            return torch.exp(self.log_concentration).clamp(_FLATTEST, _SHARPEST).to(dtype)
         return torch.full((), self.concentration, dtype=dtype, device=device)

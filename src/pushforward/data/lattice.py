@@ -13,8 +13,10 @@ MAX_CELLS = 1_000_000
 
 _TIES = 0.05  # share of rows that must repeat a value
 _MAX_DECIMALS = 9
-_CELLS_PER_VALUE = 100  # a step that is not a decimal needs this dense a lattice, or chance alone could find one
-_EPS64, _EPS32 = 2.0**-52, 2.0**-23
+_CHANCE = 1e-4  # a step that is not a decimal must be this unlikely to fit by accident
+# Relative rounding of the values: float64 arithmetic first, then numbers that were once written with fewer digits.
+_ROUNDINGS = (2.0**-52, 1e-13, 1e-11, 1e-9)
+_FLOAT32 = 2.0**-23
 
 
 def detect_lattice(values: Any) -> tuple[float, float] | None:
@@ -25,9 +27,10 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
 
     - at least one row in twenty repeats a value of another row (a continuous column does not, and without ties there is
       nothing to dequantise);
-    - every value is origin + step * integer up to rounding (of float64, or of float32 where all values are float32);
-    - the range holds at most a million cells; where the step is no decimal (0.1, 0.25), also at most 100 cells for each
-      distinct value, since through few values some lattice always passes.
+    - every value is origin + step * integer up to rounding (one part in 1e9 of the largest value, or that of float32
+      where all values are float32), and the step is far above that rounding;
+    - the range holds at most a million cells; where the step is no decimal (0.1, 0.25), also so few that values placed
+      at random would not fit any such lattice, since close to a few values some fine lattice always passes.
 
     Args:
         values: one column of numbers; NaN and infinities are left out.
@@ -52,12 +55,13 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
         return None
     if np.all(np.abs(distinct) < 2.0**53) and np.all(distinct == np.rint(distinct)):
         return integer_lattice(distinct)
-    found = _decimal_lattice(distinct, _EPS64) or _step_lattice(distinct, _EPS64)
     with np.errstate(over="ignore"):
-        single = np.all(distinct.astype(np.float32) == distinct)
-    if found is None and single:
-        found = _decimal_lattice(distinct, _EPS32) or _step_lattice(distinct, _EPS32)
-    return found
+        single = bool(np.all(distinct.astype(np.float32) == distinct))
+    for eps in (*_ROUNDINGS, _FLOAT32) if single else _ROUNDINGS:
+        found = _decimal_lattice(distinct, eps) or _step_lattice(distinct, eps)
+        if found is not None:
+            return found
+    return None
 
 
 def integer_lattice(values: np.ndarray) -> tuple[float, float] | None:
@@ -88,9 +92,12 @@ def _decimal_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | 
 
 def _step_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | None:
     """Any step: Euclid's algorithm on the gaps, with a tolerance, then a least-squares step that is checked."""
+    tolerance = 4 * eps * np.abs(distinct).max()
+    distinct = distinct[np.diff(distinct, prepend=-np.inf) > 4 * tolerance]  # values that differ by rounding are one
+    if distinct.size < 2:
+        return None
     gaps = np.diff(distinct)
     span = distinct[-1] - distinct[0]
-    tolerance = 4 * eps * np.abs(distinct).max()
     smallest = max(span / MAX_CELLS, 64 * tolerance)
     step = gaps.min()
     while step >= smallest:
@@ -104,10 +111,12 @@ def _step_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | Non
     else:
         return None
     index = np.concatenate(([0.0], np.cumsum(ticks)))
-    if index[-1] > min(MAX_CELLS, _CELLS_PER_VALUE * distinct.size):
+    if index[-1] > MAX_CELLS:
         return None
     offsets = distinct - distinct[0]
     step = float(offsets @ index / (index @ index))
     if np.any(np.abs(offsets - step * index) > 2 * tolerance):
         return None
-    return float(distinct[0]), step
+    # About cells^2 lattices have this many cells; each value but the two that fix one falls on it by chance this often.
+    chance = 2 * np.log(index[-1]) + (distinct.size - 2) * np.log(min(1.0, 4 * tolerance / step))
+    return (float(distinct[0]), step) if distinct.size == 2 or chance < np.log(_CHANCE) else None

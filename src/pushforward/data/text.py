@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pushforward.data.arrow import compute, to_numpy
 from pushforward.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -31,16 +32,16 @@ def parse_numbers(text: Any) -> tuple[np.ndarray, np.ndarray]:
         The numbers, NaN where a cell is missing or unreadable, and a mask of the unreadable cells.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = compute()
     try:
-        return _numpy(pc.cast(text, pa.float64())), np.zeros(len(text), dtype=bool)
+        return to_numpy(pc.cast(text, pa.float64())), np.zeros(len(text), dtype=bool)
     except pa.ArrowInvalid:
         pass
     text = _clean(text)
     readable = pc.match_substring_regex(text, _NUMBER)
     numbers = pc.cast(pc.if_else(readable, text, pa.scalar(None, text.type)), pa.float64())
-    return _numpy(numbers), _numpy(pc.fill_null(pc.invert(readable), False)).astype(bool)
+    return to_numpy(numbers), to_numpy(pc.fill_null(pc.invert(readable), False)).astype(bool)
 
 
 def first_bad_number(text: Any) -> tuple[int, str] | None:
@@ -101,8 +102,8 @@ def _wider(known: pa.DataType) -> list[pa.DataType]:
 def _convert(text: Any, kind: pa.DataType, codes: bool) -> Any:
     """The converted cells, or None where one does not fit."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = compute()
     if pa.types.is_string(kind):
         return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)
     if pa.types.is_null(kind) or pa.types.is_boolean(kind):
@@ -124,8 +125,8 @@ def _convert(text: Any, kind: pa.DataType, codes: bool) -> Any:
 
 def _cast(text: Any, kind: pa.DataType) -> Any:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = compute()
     try:
         return pc.cast(text, kind)
     except pa.ArrowInvalid:
@@ -135,13 +136,7 @@ def _cast(text: Any, kind: pa.DataType) -> Any:
 def _clean(text: Any) -> Any:
     """Trimmed, with null for the words that stand for a missing number."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = compute()
     text = pc.utf8_trim_whitespace(text)
     return pc.if_else(pc.is_in(text, value_set=pa.array(_MISSING, text.type)), pa.scalar(None, text.type), text)
-
-
-def _numpy(column: Any) -> np.ndarray:
-    import pyarrow as pa
-
-    return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)

@@ -162,7 +162,7 @@ class Guard(OutlierMixin, BaseEstimator):
         self.density_ = fit_table_density(
             layout.matrix(train)[0], layout.matrix(held_out)[0], layout,
             kind=self.model, members=self.members, jitter=self.jitter, seed=seed,
-            max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time),
+            max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
             batch_size=self.batch_size, lr=self.lr, progress="auto" if self.verbose else "silent",
         )  # fmt: skip
         return self._calibrate(self._scores(encoded[parts[1]]))
@@ -182,6 +182,16 @@ class Guard(OutlierMixin, BaseEstimator):
     def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of each row, ``(rows,)``: P(p <= a) <= a for rows like the training rows."""
         return self.calibrator_.p_value(self.anomaly_score(X))
+
+    def assess(self, X: Any) -> dict[str, np.ndarray]:
+        """All answers from one pass: ``log_prob``, ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
+        score = self.anomaly_score(X)
+        return {
+            "log_prob": -score,
+            "anomaly_score": score,
+            "p_value": self.calibrator_.p_value(score),
+            "alarm": -score - self.offset_ < 0,
+        }
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples(X) - offset_``: negative means alarm."""

@@ -83,36 +83,29 @@ class TorchTransform(Map):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The transform's inverse."""
-        x, outside = self._replace_outside(x, data=True)
-        z = self.inverse(x)
-        return Step(z, torch.where(outside, -math.inf, self._contribution(z, x)))
+        legal = _legal(self.transform.codomain, x, len(self.in_shape))
+        x = _replace(x, legal, _apply(self.transform, self._legal_noise(x)))
+        z = _apply(self.inverse, x)
+        return Step(z, torch.where(legal, self._contribution(z, x), -math.inf))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The transform itself."""
-        return self.transform(self._replace_outside(z, data=False)[0])
+        return self.decode_with_contribution(z)[0]
 
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
-        """The transform, with its log-determinant negated; +inf for rows outside its domain."""
-        z, outside = self._replace_outside(z, data=False)
-        x = self.transform(z)
-        return x, torch.where(outside, math.inf, self._contribution(z, x))
+        """The transform, with its log-determinant negated."""
+        z = _replace(z, _legal(self.transform.domain, z, len(self.out_shape)), self._legal_noise(z))
+        x = _apply(self.transform, z)
+        return x, self._contribution(z, x)
+
+    def _legal_noise(self, like: Tensor) -> Tensor:
+        return transform_to(self.transform.domain)(like.new_zeros(self.out_shape))
 
     def _contribution(self, z: Tensor, x: Tensor) -> Tensor:
         log_det = self.transform.log_abs_det_jacobian(z, x)
         return -sum_event(log_det, len(self.out_shape) - self.transform.domain.event_dim)
-
-    def _replace_outside(self, value: Tensor, data: bool) -> tuple[Tensor, Tensor]:
-        """Rows outside the constraint are replaced by a legal row before anything is computed of them."""
-        constraint, shape = (
-            (self.transform.codomain, self.in_shape) if data else (self.transform.domain, self.out_shape)
-        )
-        batch = value.shape[: value.dim() - len(shape)]
-        legal = constraint.check(value).reshape(*batch, -1).all(-1)
-        safe = transform_to(self.transform.domain)(value.new_zeros(self.out_shape))
-        safe = self.transform(safe) if data else safe
-        return torch.where(legal.reshape(*batch, *(1 for _ in shape)), value, safe), ~legal
 
 
 class MapTransform(Transform):
@@ -183,3 +176,18 @@ def _constraint(box: Support | None, dims: int) -> Constraint:
     else:
         one = constraints.interval(box.low, box.high)
     return constraints.independent(one, dims)
+
+
+def _apply(transform: Transform | None, value: Tensor) -> Tensor:
+    assert transform is not None
+    return transform(value)  # pyright: ignore[reportReturnType]
+
+
+def _legal(constraint: Constraint, value: Tensor, dims: int) -> Tensor:
+    """Whether each row meets the constraint in all its coordinates, shape ``batch``."""
+    return constraint.check(value).reshape(*value.shape[: value.dim() - dims], -1).all(-1)
+
+
+def _replace(value: Tensor, legal: Tensor, stand_in: Tensor) -> Tensor:
+    """Legal rows in place of illegal ones, before anything is computed of them that could spoil a gradient."""
+    return torch.where(legal.reshape(*legal.shape, *(1 for _ in stand_in.shape)), value, stand_in)

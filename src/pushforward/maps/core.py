@@ -27,7 +27,7 @@ def as_shape(features: int | Shape) -> Shape:
     Raises:
         ConfigError: if it is not made of positive integers.
     """
-    shape = (features,) if isinstance(features, int) else tuple(features)
+    shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in shape):
         raise ConfigError(f"features must be a positive integer or a tuple of them; got {features!r}.")
     return shape

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.maps.core import Map, Step, outside
+from pushforward.maps.core import Map, Step, check_context, outside
 from pushforward.maps.transformers import AffineTransformer, Transformer
 from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event
@@ -126,6 +126,7 @@ class Coupling(Map):
         if self.network is None:
             assert self.free_moved is not None
             return expand(self.free_moved, b)
+        check_context(context, self.context, "Coupling")
         seen = torch.cat((a.cos(), a.sin()), -1) if self.transformer.periodic else a
         if self.context and context is not None:
             seen = torch.cat((seen, context), -1)

@@ -46,6 +46,7 @@ class UniformDequantize(Map):
 
     codomain = UNIT
     relation = Relation.LOWER
+    places = "any"
     count: Tensor
 
     def __init__(self, features: int | Shape, levels: int | tuple = 256) -> None:
@@ -59,15 +60,16 @@ class UniformDequantize(Map):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """(x + u) / levels."""
-        dims = len(self.in_shape)
+        z, terms = self.encode_terms(x, context, noise=noise)
+        return Step(z, sum_event(terms, len(self.in_shape)))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with -log levels of each coordinate; -inf where x is no integer in range."""
         x = x.to(self.count.dtype)
         whole = torch.floor(torch.minimum(x.clamp(min=0), self.count - 1))
-        legal = whole == x
         edge = torch.finfo(x.dtype).eps * self.count
-        u = uniform_like(x, dims, noise).clamp(edge, 1 - edge)
-        volume = -sum_event(self.count.log(), dims).expand(self.batch_shape(x))
-        contribution = torch.where(legal.all(tuple(range(-dims, 0))) if dims else legal, volume, -math.inf)
-        return Step((whole + u) / self.count, contribution)
+        u = torch.clamp(uniform_like(x, len(self.in_shape), noise), edge, 1 - edge)
+        return (whole + u) / self.count, torch.where(whole == x, -self.count.log(), -math.inf)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """floor(levels z), within 0, ..., levels - 1."""
@@ -85,9 +87,9 @@ class UniformDequantize(Map):
 
 @register("maps")
 class LatticeDequantize(Map):
-    """z = x + step u in the columns of a table whose values lie on a lattice origin + step * integer, u uniform in [0, 1).
+    """z = x + step u, u uniform in [0, 1), in the columns whose values lie on a lattice origin + step * integer.
 
-    Other columns pass unchanged. The probability of a lattice point is the integral over its cell, so
+    The other columns of the table pass unchanged. The probability of a lattice point is the integral over its cell, so
     log P(k) >= E log p(z) + log step (Jensen): the contribution is sum log step over the columns, a lower bound, and
     the measure counts these columns. ``decode`` goes down to the lattice.
 

@@ -28,7 +28,7 @@ POSITIVE = Support(0.0, math.inf)
 class Elementwise(Map):
     """The same kind of monotone function for every coordinate; a new one writes :meth:`law` and :meth:`inverse_law`.
 
-    A row with a coordinate outside ``domain`` gets the contribution -inf, and its z is that of the nearest point inside.
+    A row with a coordinate outside ``domain`` gets the contribution -inf, and the z of the nearest point inside.
     ``decode`` likewise moves a coordinate outside ``codomain`` to the nearest number inside it.
     """
 

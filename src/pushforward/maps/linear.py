@@ -39,8 +39,10 @@ class LULinear(Map):
     Example:
         >>> import torch
         >>> from pushforward.maps import LULinear
-        >>> LULinear(2)(torch.tensor([[1.0, 2.0]]))[0]
-        tensor([[1., 2.]], grad_fn=<AddBackward0>)
+        >>> linear = LULinear(2)
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> torch.allclose(linear.decode(linear.encode(x).z), x)
+        True
     """
 
     def __init__(self, features: int | Shape, bias: bool = True) -> None:

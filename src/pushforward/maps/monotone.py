@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.maps.core import Map, Step, outside
+from pushforward.maps.core import Map, Step, check_context, outside
 from pushforward.maps.coupling import expand
 from pushforward.maps.splines import SplineTransformer
 from pushforward.maps.transformers import Transformer
@@ -82,5 +82,6 @@ class Monotone(Map):
         if self.network is None:
             assert self.free is not None
             return expand(self.free, x)
+        check_context(context, self.context, "Monotone")
         raw = self.network(context).to(x.dtype)
         return raw.unflatten(-1, (self.transformer.parameters, self.features)).movedim(-2, 0)

@@ -41,6 +41,7 @@ class ActNorm(Map):
                 [ 1.]])
     """
 
+    places = "any"
     initialized: Tensor
 
     def __init__(self, features: int | Shape) -> None:
@@ -53,7 +54,11 @@ class ActNorm(Map):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """(x - shift) exp(log_scale)."""
         contribution = sum_event(self.log_scale.expand(self.in_shape), len(self.in_shape))
-        return Step((x - self.shift) * self.log_scale.exp(), contribution.expand(self.batch_shape(x)))
+        return Step(self.encode_terms(x)[0], contribution.expand(self.batch_shape(x)))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with log_scale of each coordinate."""
+        return (x - self.shift) * self.log_scale.exp(), self.log_scale.expand_as(x)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Z exp(-log_scale) + shift."""
@@ -101,6 +106,7 @@ class BatchNorm(Map):
         tensor([[0.]], grad_fn=<AddBackward0>)
     """
 
+    places = "any"
     mean: Tensor
     var: Tensor
 
@@ -122,27 +128,24 @@ class BatchNorm(Map):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Normalise with the batch's statistics in training mode, with the buffers in evaluation mode."""
-        rows = x.reshape(-1, *self.in_shape)
-        if not self.training or rows.shape[0] < 2:
-            return self._normalise(x, self.mean, self._log_std())
-        dims = (0, *(place + 1 for place, size in enumerate(self.mean.shape) if size != self.in_shape[place]))
-        mean = rows.mean(dims, keepdim=True)
-        # In units of the largest deviation, so that the square of a far row does not overflow.
-        unit = (rows - mean).detach().abs().amax(dims, keepdim=True).clamp(min=1.0)
-        var = ((rows - mean) / unit).square().mean(dims, keepdim=True)
-        log_std = torch.log(unit) + 0.5 * torch.log(var + self.eps / unit / unit)
-        return self._normalise(x, mean.reshape(self.mean.shape), log_std.reshape(self.mean.shape))
+        mean, slope = self._statistics(x)
+        return self._normalise(x, mean, slope)
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with log dz/dx of each coordinate."""
+        mean, slope = self._statistics(x)
+        return self._normalise(x, mean, slope).z, slope.expand_as(x)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Undo the normalisation with the buffers."""
-        return (z - self.beta) * torch.exp(self._log_std() - self.log_gamma) + self.mean
+        return (z - self.beta) * torch.exp(-self._slope()) + self.mean
 
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
         """x, and the contribution that encode has in evaluation mode."""
         x = self.decode(z)
-        return x, self._normalise(x, self.mean, self._log_std()).contribution
+        return x, self._normalise(x, self.mean, self._slope()).contribution
 
     @torch.no_grad()
     def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -154,16 +157,28 @@ class BatchNorm(Map):
         mean, std = moments(x, self.in_shape, tuple(self.mean.shape))
         self.mean.copy_(mean)
         self.var.copy_(std.square())
-        return self._normalise(x, self.mean, self._log_std()).z
+        return self._normalise(x, self.mean, self._slope()).z
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """As :meth:`refresh`, so that maps behind this one start from normalised data."""
         return self.refresh(x)
 
-    def _log_std(self) -> Tensor:
-        return 0.5 * torch.log(self.var + self.eps)
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, and log dz/dx: of the batch in training mode, from the buffers in evaluation mode."""
+        rows = x.reshape(-1, *self.in_shape)
+        if not self.training or rows.shape[0] < 2:
+            return self.mean, self._slope()
+        dims = (0, *(place + 1 for place, size in enumerate(self.mean.shape) if size != self.in_shape[place]))
+        mean = rows.mean(dims, keepdim=True)
+        # In units of the largest deviation, so that the square of a far row does not overflow.
+        unit = (rows - mean).detach().abs().amax(dims, keepdim=True).clamp(min=1.0)
+        var = ((rows - mean) / unit).square().mean(dims, keepdim=True)
+        log_std = torch.log(unit) + 0.5 * torch.log(var + self.eps / unit / unit)
+        return mean.reshape(self.mean.shape), self.log_gamma - log_std.reshape(self.mean.shape)
 
-    def _normalise(self, x: Tensor, mean: Tensor, log_std: Tensor) -> Step:
-        slope = self.log_gamma - log_std
+    def _slope(self) -> Tensor:
+        return self.log_gamma - 0.5 * torch.log(self.var + self.eps)
+
+    def _normalise(self, x: Tensor, mean: Tensor, slope: Tensor) -> Step:
         contribution = sum_event(slope.expand(self.in_shape), len(self.in_shape))
         return Step((x - mean) * slope.exp() + self.beta, contribution.expand(self.batch_shape(x)))

@@ -54,7 +54,7 @@ class Planar(Map):
         """X + u' tanh(w.x + b)."""
         push, slope_at_centre = self._constrained()
         ridge = torch.tanh((x * self.weight).sum(-1) + self.bias)
-        return Step(x + ridge.unsqueeze(-1) * push, _slope(ridge, slope_at_centre).log())
+        return Step(x + ridge.unsqueeze(-1) * push, ridge_slope(ridge, slope_at_centre).log())
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Z - u' tanh(a + b), where a = w.x solves a + w.u' tanh(a + b) = w.z."""
@@ -63,7 +63,7 @@ class Planar(Map):
 
         def along(a: Tensor) -> tuple[Tensor, Tensor]:
             ridge = torch.tanh(a + self.bias)
-            return a + height * ridge, _slope(ridge, slope_at_centre)
+            return a + height * ridge, ridge_slope(ridge, slope_at_centre)
 
         target = (z * self.weight).sum(-1)
         reach = height.detach().abs()
@@ -78,7 +78,7 @@ class Planar(Map):
         return self.direction + (slope_at_centre - 1 - product) * self.weight / square, slope_at_centre
 
 
-def _slope(ridge: Tensor, slope_at_centre: Tensor) -> Tensor:
+def ridge_slope(ridge: Tensor, slope_at_centre: Tensor) -> Tensor:
     """1 + (1 - tanh^2)(s - 1) as a sum of positive terms, which cannot cancel to 0."""
     square = ridge.square()
     return square + (1 - square) * slope_at_centre

@@ -35,10 +35,9 @@ def moments(x: Tensor, shape: Shape, statistic: Shape) -> tuple[Tensor, Tensor]:
     mean = wide.mean(dims, keepdim=True)
     std = (wide - mean).square().mean(dims, keepdim=True).sqrt()
     # Rounding of the mean would give a constant column a tiny deviation, so equality is asked for directly.
-    constant = (rows.amax(dims, keepdim=True) == rows.amin(dims, keepdim=True)) | (
-        std < torch.finfo(torch.float32).tiny
-    )
-    return mean.reshape(statistic), torch.where(constant, 0.0, std).reshape(statistic)
+    constant = rows.amax(dims, keepdim=True) == rows.amin(dims, keepdim=True)
+    varied = ~constant & (std >= torch.finfo(torch.float32).tiny)
+    return mean.reshape(statistic), torch.where(varied, std, 0.0).reshape(statistic)
 
 
 def quartiles(x: Tensor, shape: Shape, deviation: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,11 @@ from pushforward.errors import ConfigError
 from pushforward.maps.arguments import seeded_normal, vector_width
 from pushforward.maps.core import Map, Shape, Step
 from pushforward.maps.linear import reflections_product, whole_precision
+from pushforward.maps.planar import MIN_SLOPE, ridge_slope
 from pushforward.numerics import Noise, monotone_root, softplus_positive
 from pushforward.registry import register
 
 __all__ = ["Sylvester"]
-
-MIN_SLOPE = 1e-3
 
 
 @register("maps")
@@ -66,7 +65,7 @@ class Sylvester(Map):
             x = x.to(frame.dtype)
             ridge = torch.tanh(x @ frame @ inner.mT + self.bias)
             z = x + ridge @ outer.mT @ frame.mT
-            return Step(z, _slope(ridge, slope).log().sum(-1))
+            return Step(z, ridge_slope(ridge, slope).log().sum(-1))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Back-substitution over the M coordinates of Q^T x, then z - Q R tanh."""
@@ -103,13 +102,7 @@ def _solve(target: Tensor, inside: Tensor, outer: Tensor, inner: Tensor, slope: 
 
     def function(y: Tensor) -> tuple[Tensor, Tensor]:
         ridge = torch.tanh(inner * y + inside)
-        return y + outer * ridge, _slope(ridge, slope)
+        return y + outer * ridge, ridge_slope(ridge, slope)
 
     reach = outer.detach().abs()
     return monotone_root(function, target, target.detach() - reach, target.detach() + reach)
-
-
-def _slope(ridge: Tensor, slope_at_centre: Tensor) -> Tensor:
-    """1 + (1 - tanh^2)(s - 1) as a sum of positive terms, which cannot cancel to 0."""
-    square = ridge.square()
-    return square + (1 - square) * slope_at_centre

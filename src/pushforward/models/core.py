@@ -143,13 +143,15 @@ class Model(nn.Module, ABC):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-likelihood as one tensor whatever its kind, for ``torch.compile`` and ``torch.export``."""
+        x, context, far = self._prepare(x, context)
         step = self.chain.encode(x, context)
-        return step.contribution + self.base.log_prob(step.z, context)
+        return far + step.contribution + self.base.log_prob(step.z, context)
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """What training minimises, a scalar: here -mean log-likelihood. A surrogate in some models; never reported."""
+        x, context, far = self._prepare(x, context)
         step = self.chain.encode(x, context, noise=generator)
-        return -(step.contribution + self.base.log_prob(step.z, context)).mean()
+        return -(far + step.contribution + self.base.log_prob(step.z, context)).mean()
 
     @final
     def encode(self, x: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:

@@ -30,7 +30,7 @@ class ModelDistribution(Distribution):
         validate_args: check that values lie in the support; None is torch's own default.
 
     Raises:
-        InputError: if the context is missing, or has the wrong width or NaN.
+        InputError: if the context is missing or has the wrong width.
 
     Example:
         >>> import torch

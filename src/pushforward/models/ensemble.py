@@ -7,7 +7,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.bases.core import Base
 from pushforward.errors import ConfigError
-from pushforward.measure import Measure, require_log_prob
+from pushforward.measure import Measure, Support, require_log_prob
 from pushforward.models.core import Model
 from pushforward.numerics import logmeanexp
 from pushforward.registry import register
@@ -52,8 +52,8 @@ class Ensemble(Base):
         super().__init__(first.shape)
         self.models = nn.ModuleList(models)
         self.context = first.context_features
-        domain = first.chain.domain
-        self.support = domain if domain is not None else first.base.support
+        boxes = [model.base.support if model.chain.domain is None else model.chain.domain for model in models]
+        self.support = Support(min(box.low for box in boxes), max(box.high for box in boxes))
 
     @property
     def measure(self) -> Measure:
@@ -72,7 +72,10 @@ class Ensemble(Base):
         """Samples ``(*batch, *shape)``: each from a member drawn at random."""
         device = generator.device if generator is not None else torch.device("cpu")
         chosen = torch.randint(len(self.models), tuple(batch), generator=generator, device=device)
-        drawn = [model.sample(tuple(batch), generator=generator) for model in self.models]
+        each = tuple(batch)
+        if self.context and context is not None:  # a member draws one sample for each context
+            context, each = context.expand(*batch, self.context), ()
+        drawn = [model.sample(each, context, generator=generator) for model in self.models]
         wide = chosen.reshape(*batch, *(1,) * len(self.shape))
         result = drawn[0]
         for k, samples in enumerate(drawn[1:], start=1):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import bound_input
@@ -132,7 +132,14 @@ class MADE(nn.Module):
                 self.context_last.weight.mul_(output_gain)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(*batch, copies * features)`` to the parameters first: ``(outputs, *batch, features)``."""
+        """``(*batch, copies * features)`` to the parameters first: ``(outputs, *batch, features)``.
+
+        Raises:
+            InputError: if the context is missing or has the wrong width.
+        """
+        if self.context and (context is None or context.shape[-1] != self.context):
+            got = "none" if context is None else f"shape {tuple(context.shape)}"
+            raise InputError(f"MADE needs a context of width {self.context}; got {got}.")
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)
             context = None if context is None else bound_input(context, self.input_bound)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
 
 from pushforward import models, registry  # models imports bases and maps, so all that a file may name is registered
 from pushforward.errors import ConfigError, KindWarning, StorageError
@@ -21,6 +22,7 @@ from pushforward.storage.file import Path, read, write
 __all__ = ["load", "pack", "save", "unpack"]
 
 _INTEGERS = 65_536
+_VALUES = ("add_", "copy_", "div_", "fill_", "mul_", "normal_", "sub_", "uniform_", "zero_")
 
 
 def save(model: models.Model, path: Path) -> None:
@@ -151,6 +153,7 @@ def _skeleton(description: Any, state: Mapping[str, Tensor], limit: int | None) 
     with ExitStack() as stack:
         stack.enter_context(_budget(2 * len(state) + 64, 32 * (len(state) + _nodes(description)) + 256))
         stack.enter_context(torch.device("meta"))
+        stack.enter_context(_Blank())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", KindWarning)  # said when the model was first made
         module = registry.build(description, largest=limit)
@@ -167,6 +170,15 @@ def _skeleton(description: Any, state: Mapping[str, Tensor], limit: int | None) 
         if got.dtype is not want.dtype and not (got.is_floating_point() and want.is_floating_point()):
             raise StorageError(f"the tensor {name!r} is {got.dtype} and needs to be {want.dtype}.")
     return module
+
+
+class _Blank(TorchFunctionMode):
+    """Skip what only changes values: a skeleton has none, and torch's first such step on meta imports for a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _VALUES and args and isinstance(args[0], Tensor):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

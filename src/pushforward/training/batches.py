@@ -91,6 +91,10 @@ class Rows(Source):
     def read(self, rows: Tensor) -> Pair:
         """The rows of these indices, as they came."""
 
+    @abstractmethod
+    def part(self, rows: Tensor, batch_size: int) -> Rows:
+        """Some of these rows, as a source of their own."""
+
     def batches(self, start: Position) -> Iterator[Batch]:
         """Equal batches of the endless shuffled stream."""
         count, size = len(self.rows), self.batch_size
@@ -145,6 +149,10 @@ class ArrayRows(Rows):
         super().__init__(form, rows, batch_size, seed)
         self.x, self.context = x, context
 
+    def part(self, rows: Tensor, batch_size: int) -> ArrayRows:
+        """Some of the rows; the tensors are shared."""
+        return ArrayRows(self.form, self.x, self.context, rows, batch_size, self.seed)
+
     def read(self, rows: Tensor) -> Pair:
         """The rows of these indices."""
         rows = rows.to(self.x.device)
@@ -176,6 +184,10 @@ class DatasetRows(Rows):
     def __init__(self, form: Form, dataset: Dataset, rows: Tensor, batch_size: int, seed: int) -> None:
         super().__init__(form, rows, batch_size, seed)
         self.dataset: Any = dataset
+
+    def part(self, rows: Tensor, batch_size: int) -> DatasetRows:
+        """Some of the items."""
+        return DatasetRows(self.form, self.dataset, rows, batch_size, self.seed)
 
     def read(self, rows: Tensor) -> Pair:
         """The items of these indices, stacked."""

@@ -1,0 +1,225 @@
+"""One form for every table: whatever a user holds becomes a ``pyarrow.Table``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pushforward.data.columns import InputTypeError, nested_cell, numpy_column, object_column, pandas_column
+from pushforward.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["InputTypeError", "as_table", "is_frame", "is_positional"]
+
+_POSITIONAL = b"pushforward.positional"
+
+
+def as_table(data: Any) -> pa.Table:
+    """Any table as a ``pyarrow.Table``.
+
+    Args:
+        data: data frame (pandas, polars, or any other that narwhals reads; lazy ones are collected), pyarrow table or
+            record batch, mapping of names to columns, structured array, or a 2-D array, tensor or list of rows. Columns
+            of the last three have no names: they are called x0, x1, ... and :func:`is_positional` is true.
+
+    Raises:
+        InputError: for anything that is not a table of plain cells: no columns, a wrong number of dimensions, complex
+            numbers, duplicate names, columns of unequal length, nested cells, sparse matrices (the last two are also a
+            TypeError).
+
+    Example:
+        >>> import numpy as np
+        >>> as_table({"age": [31, None], "city": ["Oslo", "Bern"]}).column_names
+        ['age', 'city']
+        >>> as_table(np.zeros((3, 2))).column_names
+        ['x0', 'x1']
+    """
+    import pyarrow as pa
+
+    if isinstance(data, pa.Table):
+        return _checked(data)
+    if isinstance(data, pa.RecordBatch):
+        return _checked(pa.Table.from_batches([data]))
+    if _is_sparse(data):
+        raise InputTypeError("sparse data are not supported: pass a dense array, x.toarray().")
+    if isinstance(data, Mapping):
+        return _from_mapping(data)
+    if is_frame(data):
+        return _from_frame(data)
+    if isinstance(data, np.ndarray):
+        return _from_array(data)
+    if "torch" in sys.modules and isinstance(data, sys.modules["torch"].Tensor):
+        return _from_array(_from_tensor(data))
+    if hasattr(data, "__array__") or (isinstance(data, Sequence) and not isinstance(data, (str, bytes))):
+        return _from_array(_as_array(data))
+    raise InputTypeError(
+        "expected a table (a data frame, a pyarrow table, a 2-D array or a dict of columns); got "
+        f"{type(data).__name__}."
+    )
+
+
+def is_frame(data: Any) -> bool:
+    """Whether data are a table of named columns; a pandas frame whose column labels are not text has no names."""
+    import narwhals as nw
+    import pyarrow as pa
+
+    if isinstance(data, (pa.Table, pa.RecordBatch, Mapping)):
+        return not (isinstance(data, pa.Table) and is_positional(data))
+    if isinstance(data, np.ndarray):
+        return data.dtype.names is not None
+    if nw.dependencies.is_pandas_dataframe(data):
+        return any(isinstance(name, str) for name in data.columns)
+    return isinstance(nw.from_native(data, pass_through=True), (nw.DataFrame, nw.LazyFrame))
+
+
+def is_positional(table: pa.Table) -> bool:
+    """Whether a table came from an array, so that its columns have places and no names."""
+    return _POSITIONAL in (table.schema.metadata or {})
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    if table.num_columns == 0:
+        _no_columns(table.num_rows)
+    names = table.column_names
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InputError(f"the table has more than one column named {twice[0]!r}: rename or drop one.")
+    return table
+
+
+def _no_columns(rows: int) -> None:
+    # In the words that scikit-learn's estimator checks look for.
+    raise InputError(f"the table has no columns: 0 feature(s) (shape=({rows}, 0)) while a minimum of 1 is required.")
+
+
+def _is_sparse(data: Any) -> bool:
+    import torch
+
+    if isinstance(data, torch.Tensor):
+        return data.layout != torch.strided
+    return "scipy.sparse" in sys.modules and sys.modules["scipy.sparse"].issparse(data)
+
+
+def _from_frame(data: Any) -> pa.Table:
+    import narwhals as nw
+    import pyarrow as pa
+
+    if nw.dependencies.is_pandas_dataframe(data):
+        return _from_pandas(data)
+    frame = nw.from_native(data)
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect()
+    try:
+        return _checked(frame.to_arrow())
+    except InputError:
+        raise
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, ValueError) as error:
+        raise InputTypeError(f"the {type(data).__name__} holds a column that Arrow cannot hold: {error}") from error
+    except Exception as error:  # polars raises its own classes, and a panic for columns of Python objects
+        raise InputTypeError(f"the {type(data).__name__} cannot be read as a table: {error}") from error
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    names = list(frame.columns)
+    named = [isinstance(name, str) for name in names]
+    if any(named) and not all(named):
+        other = next(name for name, text in zip(names, named, strict=True) if not text)
+        raise InputTypeError(
+            f"some column names are text and {other!r} is not: make all text, df.columns = df.columns.astype(str)."
+        )
+    if not names:
+        _no_columns(len(frame))
+    positional = not all(named)
+    labels = [f"x{i}" for i in range(len(names))] if positional else names
+    columns = [pandas_column(label, frame.iloc[:, i]) for i, label in enumerate(labels)]
+    return _assemble(columns, labels, positional)
+
+
+def _from_mapping(data: Mapping[Any, Any]) -> pa.Table:
+    if not data:
+        _no_columns(0)
+    columns, lengths = [], {}
+    for name, values in data.items():
+        if not isinstance(name, str):
+            raise InputTypeError(f"column names must be text; got {name!r}.")
+        columns.append(_mapping_column(name, values))
+        lengths[name] = len(columns[-1])
+    if len(set(lengths.values())) > 1:
+        first, n = next(iter(lengths.items()))
+        other, m = next((name, length) for name, length in lengths.items() if length != n)
+        raise InputError(f"columns have unequal lengths: {first!r} has {n} rows and {other!r} has {m}.")
+    return _assemble(columns, list(data), False)
+
+
+def _mapping_column(name: str, values: Any) -> Any:
+    import narwhals as nw
+    import pyarrow as pa
+
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return values
+    if nw.dependencies.is_pandas_series(values):
+        return pandas_column(name, values)
+    series = nw.from_native(values, pass_through=True, allow_series=True)
+    if isinstance(series, nw.Series):
+        return series.to_arrow()
+    if isinstance(values, (list, tuple)):
+        if any(isinstance(value, (list, tuple, np.ndarray)) for value in values):
+            raise nested_cell(name, "a list or array")
+        return object_column(name, np.fromiter(values, dtype=object, count=len(values)))
+    if _is_sparse(values):
+        raise InputTypeError(f"column {name!r} is sparse, which is not supported: make it dense.")
+    array = _from_tensor(values) if type(values).__module__.startswith("torch") else values
+    array = _as_array(array)
+    if array.ndim != 1:
+        raise InputError(f"column {name!r} must be one-dimensional; got shape {array.shape}.")
+    return numpy_column(name, array)
+
+
+def _from_tensor(tensor: Any) -> np.ndarray:
+    import torch
+
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _as_array(data: Any) -> np.ndarray:
+    try:
+        array = np.asarray(data)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"the data do not form a table, rows have unequal lengths or unreadable cells: {error}"
+        ) from error
+    if array.dtype.kind == "U" and isinstance(data, Sequence):  # numpy turned numbers beside text into text; keep both
+        array = np.asarray(data, dtype=object)
+    return array
+
+
+def _from_array(array: np.ndarray) -> pa.Table:
+    if array.dtype.names is not None:
+        if array.ndim != 1:
+            raise InputError(f"a structured array must have one dimension, its rows; got shape {array.shape}.")
+        if any(array.dtype[name].shape for name in array.dtype.names):
+            raise nested_cell(next(n for n in array.dtype.names if array.dtype[n].shape), "an array")
+        names = list(array.dtype.names)
+        return _assemble([numpy_column(name, array[name]) for name in names], names, False)
+    if array.ndim != 2:
+        hint = {
+            0: "it is one number.",
+            1: "for one column use x.reshape(-1, 1), for one row x.reshape(1, -1) (Reshape your data).",
+        }.get(array.ndim, "flatten each row, x.reshape(len(x), -1); images go to an image model.")
+        raise InputError(f"expected a 2D array of rows and columns; got shape {array.shape}: {hint}")
+    if array.shape[1] == 0:
+        _no_columns(len(array))
+    names = [f"x{i}" for i in range(array.shape[1])]
+    return _assemble([numpy_column(name, array[:, i]) for i, name in enumerate(names)], names, True)
+
+
+def _assemble(columns: list[Any], names: list[str], positional: bool) -> pa.Table:
+    import pyarrow as pa
+
+    return _checked(pa.table(columns, names=names, metadata={_POSITIONAL: b"1"} if positional else None))

@@ -1,0 +1,58 @@
+"""The table's matrix: constants, missing values, unseen cells, and the way back."""
+
+import math
+
+import numpy as np
+import pytest
+from pushforward.detection.layout import Layout
+from pushforward.errors import StorageError
+
+NAN = math.nan
+
+
+@pytest.fixture
+def layout() -> Layout:
+    rows = np.array([[1.0, 5.0, 0.3, 2.0], [2.0, 5.0, NAN, 2.0], [3.0, 5.0, 0.9, 4.0], [2.0, 5.0, 0.5, 2.0]])
+    return Layout.fit(rows, [(0.0, 1.0), None, None, (0.0, 2.0)])
+
+
+def test_constants_leave_the_matrix_and_missing_values_get_an_indicator(layout: Layout) -> None:
+    assert layout.kept == (0, 2, 3)
+    assert layout.constants == ((1, 5.0),)
+    assert layout.indicators == (1,)
+    assert layout.features == 4
+    assert layout.lattices == ((0, 0.0, 1.0), (2, 0.0, 2.0), (3, 0.0, 1.0))
+    assert layout.fills == (2.0, 0.5, 2.0)
+
+
+def test_unseen_cells_cost_the_rule_of_succession(layout: Layout) -> None:
+    matrix, surprise = layout.matrix(np.array([[1.0, 5.0, NAN, 2.0], [NAN, 6.0, 0.1, 4.0]]))
+    price = math.log(4 + 2)
+    np.testing.assert_array_equal(surprise, [[0, 0, 0, 0], [price, price, 0, 0]])
+    np.testing.assert_array_equal(matrix, [[1.0, 0.5, 2.0, 1.0], [2.0, 0.1, 4.0, 0.0]])
+
+
+def test_infinities_stay_for_the_density_to_judge(layout: Layout) -> None:
+    matrix, surprise = layout.matrix(np.array([[math.inf, 5.0, 0.1, 2.0]]))
+    assert matrix[0, 0] == math.inf
+    assert surprise.sum() == 0
+
+
+def test_round_trip_of_rows_and_of_json(layout: Layout) -> None:
+    rows = np.array([[1.0, 5.0, NAN, 2.0], [3.0, 5.0, 0.9, 4.0]])
+    np.testing.assert_array_equal(layout.unmatrix(layout.matrix(rows)[0]), rows)
+    assert Layout.from_json(layout.to_json()) == layout
+
+
+def test_terms_add_up_by_column(layout: Layout) -> None:
+    np.testing.assert_array_equal(layout.by_column(np.array([[1.0, 2.0, 4.0, 8.0]])), [[1.0, 0.0, 10.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 3}, {"width": "4"}, {"kept": [0, 2, 9]}, {"fills": [1.0]}, {"fills": [1.0, "x", 2.0]}, {"rows": -1},
+     {"lattices": [[0, 0.0, 0.0]]}, {"indicators": [1, 1]}, {"constants": [[1]]}, {"kept": None}],
+)  # fmt: skip
+def test_nonsense_from_a_file_is_refused(layout: Layout, change: dict) -> None:
+    with pytest.raises(StorageError, match="layout"):
+        Layout.from_json(layout.to_json() | change)
