@@ -103,7 +103,13 @@ def logmeanexp(x: Tensor, dim: int) -> Tensor:
 
 
 def monotone_root(
-    function: Callable[[Tensor], tuple[Tensor, Tensor]], target: Tensor, low: Tensor, high: Tensor, *, steps: int = 60
+    function: Callable[[Tensor], tuple[Tensor, Tensor]],
+    target: Tensor,
+    low: Tensor,
+    high: Tensor,
+    *,
+    steps: int = 60,
+    doublings: int = 40,
 ) -> Tensor:
     """Solve ``f(x) = target`` elementwise for an increasing f, with the gradient of the implicit function theorem.
 
@@ -116,13 +122,14 @@ def monotone_root(
         low: start of the bracket, same shape.
         high: end of the bracket, same shape.
         steps: iterations; bisection alone gains one bit each.
+        doublings: of the bracket at most; 0 where it is known to enclose the root.
 
     Returns:
         The root, differentiable in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
         dx/dtheta = -(df/dtheta)/f'(x).
     """
     with torch.no_grad():
-        for _ in range(40):
+        for _ in range(doublings):
             width = high - low
             low = torch.where(function(low)[0] > target, low - width, low)
             high = torch.where(function(high)[0] < target, high + width, high)

@@ -124,7 +124,7 @@ def test_log_prob_refuses_what_the_model_refuses():
     ],
 )
 def test_support(model, inside, outside):
-    law = model().distribution()
+    law = ModelDistribution(model(), validate_args=True)
     assert isinstance(law.support, constraints.Constraint)
     assert law.support.event_dim == 1
     assert bool(law.support.check(torch.tensor(inside)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pushforward.data.columns import InputTypeError, nested_cell, numpy_column, object_column, pandas_column
+from pushforward.data.arrow import InputTypeError, nested_cell, numpy_column, object_column, pandas_column
 from pushforward.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def as_table(data: Any) -> pa.Table:
         raise InputTypeError("sparse data are not supported: pass a dense array, x.toarray().")
     if isinstance(data, Mapping):
         return _from_mapping(data)
-    if is_frame(data):
-        return _from_frame(data)
     if isinstance(data, np.ndarray):
         return _from_array(data)
+    if _is_data_frame(data):
+        return _from_frame(data)
     if "torch" in sys.modules and isinstance(data, sys.modules["torch"].Tensor):
         return _from_array(_from_tensor(data))
     if hasattr(data, "__array__") or (isinstance(data, Sequence) and not isinstance(data, (str, bytes))):
@@ -74,12 +74,20 @@ def is_frame(data: Any) -> bool:
         return data.dtype.names is not None
     if nw.dependencies.is_pandas_dataframe(data):
         return any(isinstance(name, str) for name in data.columns)
-    return isinstance(nw.from_native(data, pass_through=True), (nw.DataFrame, nw.LazyFrame))
+    return _is_data_frame(data)
 
 
 def is_positional(table: pa.Table) -> bool:
     """Whether a table came from an array, so that its columns have places and no names."""
     return _POSITIONAL in (table.schema.metadata or {})
+
+
+def _is_data_frame(data: Any) -> bool:
+    import narwhals as nw
+
+    if nw.dependencies.is_pandas_dataframe(data):  # asked first: narwhals refuses duplicate names in its own words
+        return True
+    return isinstance(nw.from_native(data, pass_through=True), (nw.DataFrame, nw.LazyFrame))
 
 
 def _checked(table: pa.Table) -> pa.Table:
@@ -200,6 +208,8 @@ def _as_array(data: Any) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> pa.Table:
+    if not isinstance(array, np.ma.MaskedArray):
+        array = np.asarray(array)  # np.matrix has columns that are matrices
     if array.dtype.names is not None:
         if array.ndim != 1:
             raise InputError(f"a structured array must have one dimension, its rows; got shape {array.shape}.")

@@ -12,9 +12,10 @@ from pushforward.errors import SchemaError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["convert", "first_bad_number", "narrow", "parse_numbers"]
+__all__ = ["MISSING_WORDS", "convert", "first_bad_number", "narrow", "parse_numbers"]
 
-_MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")
+MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")
+"""What stands for a missing number in text; in a column of text only the empty cell does."""
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 # A leading zero or a hexadecimal prefix makes a code (a postal code, an identifier), not a number.
 _CODE = r"^\s*[+-]?0[0-9xX]"
@@ -139,4 +140,4 @@ def _clean(text: Any) -> Any:
 
     pc = compute()
     text = pc.utf8_trim_whitespace(text)
-    return pc.if_else(pc.is_in(text, value_set=pa.array(_MISSING, text.type)), pa.scalar(None, text.type), text)
+    return pc.if_else(pc.is_in(text, value_set=pa.array(MISSING_WORDS, text.type)), pa.scalar(None, text.type), text)

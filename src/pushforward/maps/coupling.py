@@ -68,7 +68,7 @@ class Coupling(Map):
         self.domain = self.codomain = self.transformer.support
 
         kept = split(features, mask)
-        moved = [i for i in range(features) if i not in set(kept)]
+        moved = sorted(set(range(features)) - set(kept))
         if flip:
             kept, moved = moved, kept
         if not moved:
@@ -76,7 +76,7 @@ class Coupling(Map):
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
         self.register_buffer("moved", torch.tensor(moved, dtype=torch.int64))
         together = [*kept, *moved]
-        self.register_buffer("back", torch.tensor([together.index(i) for i in range(features)], dtype=torch.int64))
+        self.register_buffer("back", torch.tensor(sorted(range(features), key=together.__getitem__)))
 
         count = self.transformer.parameters
         inputs = len(kept) * (2 if self.transformer.periodic else 1) + context

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
+from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step
 from pushforward.measure import Measure, Relation
 from pushforward.numerics import Noise, normal_like
@@ -52,14 +53,15 @@ class AugmentMissing(Map):
     flag: Tensor
 
     def __init__(self, features: int, columns: tuple[int, ...], indicators: tuple[int, ...]) -> None:
+        super().__init__(features)
+        width = vector_width(features, "AugmentMissing")
         columns, indicators = tuple(columns), tuple(indicators)
         if len(columns) != len(indicators) or not columns:
             raise ConfigError("columns and indicators must name equally many coordinates, at least one.")
         if len({*columns, *indicators}) != 2 * len(columns) or not all(
-            0 <= i < features for i in (*columns, *indicators)
+            0 <= i < width for i in (*columns, *indicators)
         ):
-            raise ConfigError(f"columns and indicators must be distinct coordinates in 0..{features - 1}.")
-        super().__init__(features)
+            raise ConfigError(f"columns and indicators must be distinct coordinates in 0..{width - 1}.")
         self.features, self.columns, self.indicators = features, columns, indicators
         self.register_buffer("at", torch.tensor(columns, dtype=torch.int64))
         self.register_buffer("flag", torch.tensor(indicators, dtype=torch.int64))

@@ -67,7 +67,7 @@ class Planar(Map):
 
         target = (z * self.weight).sum(-1)
         reach = height.detach().abs()
-        a = monotone_root(along, target, target.detach() - reach, target.detach() + reach)
+        a = monotone_root(along, target, target.detach() - reach, target.detach() + reach, doublings=0)
         return z - torch.tanh(a + self.bias).unsqueeze(-1) * push
 
     def _constrained(self) -> tuple[Tensor, Tensor]:

@@ -105,4 +105,4 @@ def _solve(target: Tensor, inside: Tensor, outer: Tensor, inner: Tensor, slope: 
         return y + outer * ridge, ridge_slope(ridge, slope)
 
     reach = outer.detach().abs()
-    return monotone_root(function, target, target.detach() - reach, target.detach() + reach)
+    return monotone_root(function, target, target.detach() - reach, target.detach() + reach, doublings=0)

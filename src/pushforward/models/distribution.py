@@ -27,7 +27,8 @@ class ModelDistribution(Distribution):
     Args:
         model: any model; where it has no exact log-density, :meth:`log_prob` refuses and sampling still works.
         context: ``(*batch_shape, context)``; None where the model reads none, with an empty batch shape.
-        validate_args: check that values lie in the support; None is torch's own default.
+        validate_args: check that values lie in the support; None is torch's own default,
+            which is yes until ``torch.compile`` is used and no from then on.
 
     Raises:
         InputError: if the context is missing or has the wrong width.

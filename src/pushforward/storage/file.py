@@ -254,7 +254,7 @@ def _check_kind(name: str, found: Any, kind: str | None) -> None:
 
 def _tensors(name: str, entries: Mapping[str, Any], data: bytes) -> dict[str, Tensor]:
     for key, entry in entries.items():
-        if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPES:
+        if not isinstance(entry, dict) or str(entry.get("dtype")) not in _DTYPES:
             raise StorageError(f"{name} holds the tensor {key[:80]!r} in a type that pushforward does not write.")
     try:
         # Copied, because torch aligns its own memory: matrix products depend, in the last bit, on alignment.

@@ -30,7 +30,7 @@ class Position(NamedTuple):
 
     step: int = 0
     epoch: int = 0
-    index: int = 0
+    place: int = 0
 
 
 class Batch(NamedTuple):
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     x: Tensor
     context: Tensor | None
     epoch: int
-    index: int
+    place: int
 
 
 class Source(ABC):
@@ -143,9 +143,7 @@ class ArrayRows(Rows):
         seed: likewise.
     """
 
-    def __init__(
-        self, form: Form, x: Tensor, context: Tensor | None, rows: Tensor, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, form: Form, x: Tensor, context: Tensor | None, rows: Tensor, batch_size: int, seed: int) -> None:
         super().__init__(form, rows, batch_size, seed)
         self.x, self.context = x, context
 
@@ -166,7 +164,7 @@ class ArrayRows(Rows):
         found = hashlib.sha256()
         for part in self.form.cast(*self.raw_sample(1024)):
             if part is not None:
-                found.update(part.cpu().contiguous().view(torch.uint8).numpy())
+                found.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()[:16]
 
 
@@ -228,7 +226,7 @@ class LoaderRows(Source):
         Raises:
             InputError: if a pass has no batch.
         """
-        skip = start.index
+        skip = start.place
         for epoch in itertools.count(start.epoch):
             count = 0
             for index, pair in enumerate(self._one_pass(Purpose.LOADING, epoch)):

@@ -80,8 +80,8 @@ class Form:
             )
         return context
 
-    def require_finite(self, x: Tensor, what: str) -> None:
-        """Refuse NaN and infinity, also what becomes infinite in the model's type.
+    def require_finite(self, x: Tensor, what: str, *, infinite: bool = False) -> None:
+        """Refuse NaN and (unless ``infinite``) infinity, also what becomes infinite in the model's type.
 
         Raises:
             InputError: naming the first place.
@@ -90,7 +90,8 @@ class Form:
             return
         rows = max(1, _CHUNK // max(1, x[0].numel()))
         for start in range(0, len(x), rows):
-            bad = ~torch.isfinite(x[start : start + rows].to(self.dtype))
+            part = x[start : start + rows].to(self.dtype)
+            bad = torch.isnan(part) if infinite else ~torch.isfinite(part)
             if bad.any():
                 row, *place = bad.nonzero()[0].tolist()
                 value = x[(start + row, *place)].item()
@@ -114,8 +115,8 @@ class Form:
         others = f" and {lost - 1} other columns" if lost > 1 else ""
         warnings.warn(
             f"column {worst} has mean {wide[:, worst].mean():.6g} and standard deviation {wide[:, worst].std():.3g}: "
-            f"{self.dtype} holds hardly a digit of what varies in it{others}. Subtract a constant from it first, or train "
-            "in double precision with model.double().",
+            f"{self.dtype} holds hardly a digit of what varies in it{others}. Subtract a constant from it first, or "
+            "train in double precision with model.double().",
             PushforwardWarning,
             stacklevel=4,
         )

@@ -50,9 +50,7 @@ def open_sources(
     return train, _open(form, x, held_context, batch_size, seed, "validation data", finite=False)
 
 
-def _open(
-    form: Form, data: Any, context: Any, batch_size: int, seed: int, what: str, *, finite: bool
-) -> Source:
+def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what: str, *, finite: bool) -> Source:
     if isinstance(data, DataLoader | Dataset):
         if context is not None:
             raise ConfigError(
@@ -64,8 +62,9 @@ def _open(
             return LoaderRows(form, DataLoader(data, batch_size=batch_size), seed)
         if not isinstance(data, TensorDataset) or len(data.tensors) > 2:
             return _open_dataset(form, data, batch_size, seed, what)
-        data, context = data.tensors[0], data.tensors[1] if len(data.tensors) == 2 and form.context else None
-    if isinstance(data, Real | str | bytes) or callable(data):
+        tensors = list(data.tensors)
+        data, context = tensors[0], tensors[1] if len(tensors) == 2 and form.context else None
+    if data is None or isinstance(data, Real | str | bytes) or callable(data):
         raise InputError(
             f"the {what} must be an array, tensor, frame, torch Dataset or DataLoader; got {type(data).__name__}."
         )
@@ -77,8 +76,7 @@ def _open(
         context = form.match(context, len(x))
         form.require_finite(context, f"context of the {what}")
     form.cast(x[:1], None if context is None else context[:1])
-    if finite:
-        form.require_finite(x, what)
+    form.require_finite(x, what, infinite=not finite)
     if form.device.type != x.device.type and _fits(form, x):
         x, context = form.cast(x, context)
     return ArrayRows(form, x, context, torch.arange(len(x)), batch_size, seed)
@@ -106,8 +104,8 @@ def _split(train: Source, fraction: float, batch_size: int, seed: int) -> tuple[
         return train, None
     if not isinstance(train, Rows):
         raise ConfigError(
-            "a DataLoader cannot be split: pass validation= another loader, a data set or arrays, or validation=None to "
-            "train without early stopping."
+            "a DataLoader cannot be split: pass validation= another loader, a data set or arrays, or validation=None "
+            "to train without early stopping."
         )
     count = len(train.rows)
     held = int(fraction * count + 0.5)

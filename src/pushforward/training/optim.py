@@ -47,7 +47,7 @@ def make_optimizer(
     if not isinstance(made, torch.optim.Optimizer):
         raise ConfigError(f"the optimizer function returned {type(made).__name__}, not a torch optimizer.")
     if isinstance(made, torch.optim.LBFGS):
-        raise ConfigError("LBFGS evaluates the loss several times a step, which fit does not do: use another optimizer.")
+        raise ConfigError("LBFGS evaluates the loss several times a step, which fit does not do: use another.")
     return made
 
 
@@ -103,7 +103,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, plain: dict[str, Any], te
                 group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise StorageError(f"the checkpoint's optimizer state does not fit {type(optimizer).__name__}: {error}") from error
+        name = type(optimizer).__name__
+        raise StorageError(f"the checkpoint's optimizer state does not fit {name}: {error}") from error
 
 
 def _put(
@@ -117,6 +118,6 @@ def _put(
         plain[place] = list(value)
     else:
         raise TrainingError(
-            f"{type(optimizer).__name__} keeps a {type(value).__name__} in {place}, which a checkpoint cannot hold: train "
-            "without checkpoint=, or with another optimizer."
+            f"{type(optimizer).__name__} keeps a {type(value).__name__} in {place}, which a checkpoint cannot hold: "
+            "train without checkpoint=, or with another optimizer."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["FitResult", "TrainingEvent"]
+__all__ = ["FitResult", "TrainingEvent", "plain_number", "restored"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TrainingEvent:
 
     def plain(self) -> dict[str, Any]:
         """Strict JSON: numbers, None, and the texts "nan", "inf", "-inf", which ``float`` reads back."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        return {key: plain_number(value) for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,11 @@ class FitResult:
 
 def restored(plain: dict[str, Any]) -> TrainingEvent:
     """The event that :meth:`TrainingEvent.plain` described."""
-    return TrainingEvent(**{key: float(value) if isinstance(value, str) else value for key, value in plain.items()})
+    values: dict[str, Any] = {key: float(value) if isinstance(value, str) else value for key, value in plain.items()}
+    return TrainingEvent(**values)
 
 
-def _plain(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
+    """The value, or text for a float that JSON has no name for."""
     finite = not isinstance(value, float) or value - value == 0.0
     return value if finite else str(value)

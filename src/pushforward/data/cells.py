@@ -1,0 +1,241 @@
+"""The cells of one column as float64: numbers as they are, flags 0/1, categories as codes, instants as seconds."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pushforward.data.arrow import compute, is_text, to_numpy, value_type
+from pushforward.data.text import MISSING_WORDS, parse_numbers
+from pushforward.errors import SchemaError
+
+__all__ = [
+    "TIMES",
+    "Cells",
+    "category_cells",
+    "flag_cells",
+    "number_cells",
+    "seconds_to_time",
+    "text_of",
+    "time_kind",
+    "time_type",
+]
+
+TIMES = ("timestamp", "timestamp_utc", "date", "time", "duration")
+_INSTANTS = ("timestamp", "timestamp_utc", "date")
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_FLAGS = ("false", "true", "False", "True", "FALSE", "TRUE", "0", "1", "0.0", "1.0")
+_PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One column, read.
+
+    Attributes:
+        values: float64; NaN where missing, unreadable or unseen.
+        unreadable: mask of text that is no number, or None.
+        unseen: mask of values that the fitted column never had, or None.
+        text: the column as text, where one of the masks is given.
+    """
+
+    values: np.ndarray
+    unreadable: np.ndarray | None = None
+    unseen: np.ndarray | None = None
+    text: Any = None
+
+
+def number_cells(name: str, column: Any, time: str = "") -> Cells:
+    """Numbers, flags, numbers written as text, or instants (seconds since 1970 UTC) as float64.
+
+    Raises:
+        SchemaError: if the column's type can hold no number, or holds instants where ``time`` says otherwise.
+    """
+    import pyarrow as pa
+
+    pc = compute()
+    kind = value_type(column.type)
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, kind)
+    if pa.types.is_null(kind):
+        return Cells(np.full(len(column), np.nan))
+    if is_text(kind):
+        text = pc.cast(column, pa.large_string())
+        values, bad = _parse_times(text) if time in _INSTANTS else parse_numbers(text)
+        return Cells(values, bad if bad.any() else None, text=text)
+    if pa.types.is_temporal(kind):
+        found = time_kind(kind)
+        if found != time and not (found in _INSTANTS and time in _INSTANTS):
+            wanted = f"a {time.split('_')[0]}" if time else "a number"
+            raise SchemaError(f"column {name!r} must hold {wanted} and holds {kind}: convert it.")
+        return Cells(_seconds(column, kind))
+    if (
+        pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+    ):
+        return Cells(to_numpy(pc.cast(column, pa.float64(), safe=False)))
+    raise SchemaError(f"column {name!r} holds {kind}, which is not a number: drop or convert it.")
+
+
+def flag_cells(name: str, column: Any) -> Cells:
+    """Booleans as 0 and 1, also where they come as the numbers 0 and 1 or as text; anything else is unseen."""
+    import pyarrow as pa
+
+    pc = compute()
+    if pa.types.is_boolean(column.type):
+        return Cells(to_numpy(pc.cast(column, pa.float64())))
+    text = text_of(name, column)
+    place = to_numpy(pc.cast(pc.index_in(text, value_set=pa.array(_FLAGS, text.type)), pa.float64()))
+    return _found(np.mod(place, 2), text)
+
+
+def category_cells(name: str, column: Any, categories: tuple[str, ...]) -> Cells:
+    """Codes 0..K-1 of categories, matched through their text; 1, 1.0 and "1" are one category."""
+    import pyarrow as pa
+
+    pc = compute()
+    text = text_of(name, column)
+    place = pc.index_in(text, value_set=pa.array(categories, text.type))
+    if place.null_count > text.null_count and any(_canonical(c) is not None for c in categories):
+        place = pc.coalesce(place, _match_canonical(text, place, categories))
+    return _found(to_numpy(pc.cast(place, pa.float64())), text)
+
+
+def text_of(name: str, column: Any) -> Any:
+    """A column as large strings, null where missing (null, NaN or empty text).
+
+    Raises:
+        SchemaError: if its cells have no plain text form (lists, structures, bytes).
+    """
+    import pyarrow as pa
+
+    pc = compute()
+    kind = value_type(column.type)
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        raise SchemaError(f"column {name!r} holds {kind}, neither number nor category: drop or convert it.")
+    try:
+        if pa.types.is_dictionary(column.type):
+            column = pc.cast(column, kind)
+        text = pc.cast(pc.cast(column, pa.float32()) if pa.types.is_float16(kind) else column, pa.large_string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SchemaError(f"column {name!r} of type {kind} cannot be read as categories: {error}") from error
+    missing = pc.equal(text, "")
+    if pa.types.is_floating(kind):
+        missing = pc.or_(missing, pc.equal(text, "nan"))
+    return pc.if_else(missing, pa.scalar(None, text.type), text)
+
+
+def time_kind(kind: Any) -> str:
+    """Which of :data:`TIMES` a pyarrow type is; "" for none."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind):
+        return "timestamp_utc" if kind.tz else "timestamp"
+    if pa.types.is_date(kind):
+        return "date"
+    if pa.types.is_time(kind):
+        return "time"
+    return "duration" if pa.types.is_duration(kind) else ""
+
+
+def time_type(time: str) -> Any:
+    """The pyarrow type that stands for one of :data:`TIMES` in decoded tables."""
+    import pyarrow as pa
+
+    return {
+        "timestamp": pa.timestamp("us"),
+        "timestamp_utc": pa.timestamp("us", "UTC"),
+        "date": pa.date32(),
+        "time": pa.time64("us"),
+        "duration": pa.duration("us"),
+    }[time]
+
+
+def seconds_to_time(name: str, seconds: np.ndarray, time: str) -> Any:
+    """Seconds back to instants, NaN to null.
+
+    Raises:
+        SchemaError: for seconds beyond what the type can hold.
+    """
+    import pyarrow as pa
+
+    missing = np.isnan(seconds)
+    ticks = np.floor(seconds / 86400) if time == "date" else np.rint(seconds * 1e6)
+    limit = 2.0**31 if time == "date" else 86400e6 if time == "time" else 2.0**63
+    low = 0.0 if time == "time" else -limit
+    bad = ~missing & ~((ticks >= low) & (ticks < limit))
+    if bad.any():
+        row = int(bad.argmax())
+        raise SchemaError(f"column {name!r}, row {row} (counted from 0): {seconds[row]} seconds is no {time}.")
+    ticks = np.where(missing, 0, ticks).astype(np.int32 if time == "date" else np.int64)
+    return pa.array(ticks, mask=missing).cast(time_type(time))
+
+
+def _seconds(column: Any, kind: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    pc = compute()
+    if pa.types.is_date32(kind):
+        return to_numpy(pc.cast(pc.cast(column, pa.int32()), pa.float64())) * 86400.0
+    unit = 10**3 if pa.types.is_date64(kind) else _PER_SECOND[kind.unit]
+    ticks = pc.cast(column, pa.int32() if pa.types.is_time32(kind) else pa.int64())
+    return to_numpy(pc.cast(ticks, pa.float64(), safe=False)) / unit
+
+
+def _parse_times(text: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Instants written in ISO 8601, as seconds; each distinct cell is read once."""
+    import pyarrow as pa
+
+    whole = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+    encoded = whole.dictionary_encode()
+    read = np.array([*map(_parse_time, encoded.dictionary.to_pylist()), np.nan])
+    values = read[to_numpy(encoded.indices.fill_null(len(read) - 1))]
+    return np.where(np.isinf(values), np.nan, values), np.isinf(values)
+
+
+def _parse_time(value: str) -> float:
+    """Seconds since 1970, UTC where no zone is given; NaN for a missing cell, inf for text that is no instant."""
+    if value.strip() in MISSING_WORDS:
+        return np.nan
+    try:
+        instant = datetime.datetime.fromisoformat(value.strip())
+    except ValueError:
+        return np.inf
+    return (instant if instant.tzinfo else instant.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _found(values: np.ndarray, text: Any) -> Cells:
+    unseen = np.isnan(values) & to_numpy(compute().is_valid(text)).astype(bool)
+    return Cells(values, unseen=unseen, text=text) if unseen.any() else Cells(values)
+
+
+def _canonical(text: str) -> str | None:
+    """One spelling of a number or flag, None for other text; "007" stays text, as it is a code."""
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    if not _PLAIN_NUMBER.fullmatch(text):
+        return None
+    shortest = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if shortest == "-0" else shortest
+
+
+def _match_canonical(text: Any, place: Any, categories: tuple[str, ...]) -> Any:
+    """Codes of cells whose text matches no category as it stands, and matches one as a number."""
+    import pyarrow as pa
+
+    pc = compute()
+    known = {}
+    for code, category in enumerate(categories):
+        known.setdefault(_canonical(category), code)
+    known.pop(None, None)
+    left = pc.unique(pc.filter(text, pc.and_(pc.is_null(place), pc.is_valid(text)))).to_pylist()
+    pairs = [(value, known[key]) for value in left if (key := _canonical(value)) in known]
+    spelled = pa.array([value for value, _ in pairs], text.type)
+    codes = pa.array([code for _, code in pairs], pa.int32())
+    return pc.take(codes, pc.index_in(text, value_set=spelled))

@@ -1,0 +1,6 @@
+"""Training: `fit`, with early stopping, best weights, and runs that survive being killed."""
+
+from pushforward.training.fit import fit
+from pushforward.training.result import FitResult, TrainingEvent
+
+__all__ = ["FitResult", "TrainingEvent", "fit"]
