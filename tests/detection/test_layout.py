@@ -38,6 +38,13 @@ def test_infinities_stay_for_the_density_to_judge(layout: Layout) -> None:
     assert surprise.sum() == 0
 
 
+def test_unseen_categories_cost_the_same_and_do_not_reach_the_density() -> None:
+    layout = Layout.fit(np.array([[0.0, 1.0], [1.0, 2.0], [1.0, 4.0]]), [(0.0, 1.0), None], coded=[True, False])
+    matrix, surprise = layout.matrix(np.array([[math.inf, 1.5], [1.0, math.inf]]))
+    np.testing.assert_array_equal(surprise, [[math.log(5), 0.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(matrix, [[1.0, 1.5], [1.0, math.inf]])
+
+
 def test_round_trip_of_rows_and_of_json(layout: Layout) -> None:
     rows = np.array([[1.0, 5.0, NAN, 2.0], [3.0, 5.0, 0.9, 4.0]])
     np.testing.assert_array_equal(layout.unmatrix(layout.matrix(rows)[0]), rows)

@@ -35,11 +35,12 @@ def test_identity_before_and_only_once(check):
     assert set(state) == {"mean", "scale", "initialized"}
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, 1e8, -1e-30])
-def test_constant_column_keeps_scale_one(value):
-    # The mean of equal float32 numbers is rounded, so a naive deviation would be tiny and not zero.
-    map = Standardize(1)
-    z = map.initialize(torch.full((1001, 1), value))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1e8, -1e-30])
+def test_constant_column_keeps_scale_one(value, dtype):
+    # The mean of equal numbers is rounded, so a naive deviation would be tiny and not zero.
+    map = Standardize(1).to(dtype)
+    z = map.initialize(torch.full((1001, 1), value, dtype=dtype))
     assert map.scale.item() == 1.0
     assert z.abs().max() <= 1e-6 * abs(value)
 

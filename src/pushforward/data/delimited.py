@@ -37,7 +37,7 @@ def stream_delimited(
         StorageError: if the file cannot be read.
     """
     kinds = _kinds(path, _texts(path, delimiter, columns), types)
-    for text in _texts(path, delimiter, columns):
+    for text in _texts(path, delimiter, columns, warn=False):
         yield _convert(text, kinds, types)
 
 
@@ -70,7 +70,9 @@ def _kinds(path: Path, texts: Iterator[pa.Table], types: Mapping[str, pa.DataTyp
             if wanted is None or pa.types.is_null(kind) or pa.types.is_boolean(kind) or _is_number(kind):
                 continue
             bad = first_bad_number(cells)
-            where, what = bad if bad is not None else (0, cells[0].as_py())
+            if bad is None:
+                raise SchemaError(f"column {name!r} of {path} mixes true/false with numbers: make it one of them.")
+            where, what = bad
             raise SchemaError(
                 f"column {name!r}, row {row + where} (counted from 0) of {path}: {what[:60]!r} is no number, and the "
                 "fitted column holds only such."
@@ -94,7 +96,7 @@ def _is_number(kind: Any) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def _texts(path: Path, delimiter: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _texts(path: Path, delimiter: str, columns: Sequence[str] | None, warn: bool = True) -> Iterator[pa.Table]:
     """Blocks of the file with every cell as text."""
     import pyarrow as pa
     import pyarrow.csv
@@ -106,9 +108,16 @@ def _texts(path: Path, delimiter: str, columns: Sequence[str] | None) -> Iterato
         return "error"
 
     with _plain_errors(path, rows):
-        names = _open(path, delimiter, None, keep).schema.names
+        with _open(path, delimiter, None, keep) as reader:
+            names = reader.schema.names
         _check_header(path, names, delimiter, columns)
-        chosen = list(columns or names)
+        if warn and all(name.replace(".", "").replace("-", "").isdecimal() for name in names):
+            warnings.warn(
+                f"the first line of {path} holds only numbers and was taken as column names: add a header if it is data.",
+                SchemaWarning,
+                stacklevel=2,
+            )
+        chosen = list(names if columns is None else columns)
         options = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             include_columns=chosen,
@@ -122,10 +131,11 @@ def _texts(path: Path, delimiter: str, columns: Sequence[str] | None) -> Iterato
 
 
 def _open(path: Path, delimiter: str, options: Any, keep: Callable[[Any], str]) -> Any:
+    import pyarrow as pa
     import pyarrow.csv
 
     return pyarrow.csv.open_csv(
-        path,
+        pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None),
         # One thread: the row numbers of errors are known only then, and it is no slower.
         read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK, use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep),
@@ -144,12 +154,6 @@ def _check_header(path: Path, names: list[str], delimiter: str, columns: Sequenc
         raise InputError(
             f"{path} has one column, {names[0][:60]!r}: its cells seem to be separated by something other than "
             f"{delimiter!r}; use .csv for commas and .tsv for tabs."
-        )
-    if all(name.replace(".", "").replace("-", "").isdecimal() for name in names):
-        warnings.warn(
-            f"the first line of {path} holds only numbers and was taken as column names: add a header if it has none.",
-            SchemaWarning,
-            stacklevel=2,
         )
 
 

@@ -30,6 +30,7 @@ class Layout:
         fills: the usual value (median, or most frequent category) of each value coordinate.
         constants: table columns that were constant, and their value.
         lattices: matrix coordinates on a lattice, with origin and step.
+        coded: table columns of codes, in which +inf is an unseen category; in number columns +inf is a number.
         rows: training rows, n.
     """
 
@@ -39,15 +40,19 @@ class Layout:
     fills: tuple[float, ...]
     constants: tuple[tuple[int, float], ...]
     lattices: tuple[tuple[int, float, float], ...]
+    coded: tuple[int, ...]
     rows: int
 
     @classmethod
-    def fit(cls, encoded: np.ndarray, lattices: Sequence[tuple[float, float] | None]) -> Layout:
+    def fit(
+        cls, encoded: np.ndarray, lattices: Sequence[tuple[float, float] | None], coded: Sequence[bool] = ()
+    ) -> Layout:
         """Read the layout off training rows.
 
         Args:
             encoded: ``(n, columns)`` float64, NaN where missing.
             lattices: (origin, step) of each column whose values lie on a lattice, else None.
+            coded: whether each column holds codes of categories or flags.
         """
         kept, indicators, fills, constants, steps = [], [], [], [], []
         for column in range(encoded.shape[1]):
@@ -70,9 +75,11 @@ class Layout:
             fills.append(float(np.partition(observed, (observed.size - 1) // 2)[(observed.size - 1) // 2]))
             kept.append(column)
         steps += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
+        codes = tuple(i for i, is_coded in enumerate(coded) if is_coded)
         return cls(
-            encoded.shape[1], tuple(kept), tuple(indicators), tuple(fills), tuple(constants), tuple(steps), len(encoded)
-        )
+            encoded.shape[1], tuple(kept), tuple(indicators), tuple(fills), tuple(constants), tuple(steps), codes,
+            len(encoded),
+        )  # fmt: skip
 
     @property
     def features(self) -> int:
@@ -86,12 +93,16 @@ class Layout:
         for column, value in self.constants:
             same = np.abs(encoded[:, column] - value) <= 1e-9 * max(1.0, abs(value))
             surprise[~same, column] = price
-        values = encoded[:, list(self.kept)]
+        kept, codes = list(self.kept), list(self.coded)
+        unseen = np.zeros(encoded.shape, dtype=bool)
+        unseen[:, codes] = np.isinf(encoded[:, codes])
+        values = encoded[:, kept]
         missing = np.isnan(values)
-        foreseen = np.zeros(len(self.kept), dtype=bool)
+        foreseen = np.zeros(len(kept), dtype=bool)
         foreseen[list(self.indicators)] = True
-        surprise[:, list(self.kept)] += price * (missing & ~foreseen)
-        values = np.where(missing, np.asarray(self.fills), values)
+        absent = unseen[:, kept] | (missing & ~foreseen)
+        surprise[:, kept] += price * absent
+        values = np.where(missing | absent, np.asarray(self.fills), values)
         flags = missing[:, list(self.indicators)].astype(np.float64)
         return np.concatenate((values, flags), axis=1), surprise
 
@@ -119,7 +130,7 @@ class Layout:
         return {
             "width": self.width, "kept": list(self.kept), "indicators": list(self.indicators),
             "fills": list(self.fills), "constants": [list(c) for c in self.constants],
-            "lattices": [list(entry) for entry in self.lattices], "rows": self.rows,
+            "lattices": [list(entry) for entry in self.lattices], "coded": list(self.coded), "rows": self.rows,
         }  # fmt: skip
 
     @classmethod
@@ -136,13 +147,14 @@ class Layout:
             indicators = tuple(_index(i, len(kept)) for i in data["indicators"])
             fills = tuple(_number(v) for v in data["fills"])
             constants = tuple((_index(i, width), _number(v)) for i, v in data["constants"])
+            coded = tuple(_index(i, width) for i in data["coded"])
             features = len(kept) + len(indicators)
             lattices = tuple((_index(i, features), _number(o), _number(s)) for i, o, s in data["lattices"])
             assert sorted([*kept, *(i for i, _ in constants)]) == list(range(width)) and len(fills) == len(kept)
             assert len(set(indicators)) == len(indicators) and all(step > 0 for _, _, step in lattices)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise StorageError("the file's column layout is not one that pushforward writes.") from error
-        return cls(width, kept, indicators, fills, constants, lattices, rows)
+        return cls(width, kept, indicators, fills, constants, lattices, coded, rows)
 
 
 def _index(value: Any, below: int = 1 << 40) -> int:

@@ -153,9 +153,13 @@ class Guard(OutlierMixin, BaseEstimator):
         parts = self._split(rows, seed)
         train_table = table.take(parts[0])
         schema = Schema.infer(train_table, positional=not named)
-        encoded = schema.encode(table)
+        encoded = schema.encode(table, positional=not named)[0]
         train, held_out = self._train_rows(encoded[parts[0]], seed)
-        layout = Layout.fit(train, [column.lattice for column in schema.columns])
+        layout = Layout.fit(
+            train,
+            lattices=[column.lattice for column in schema.columns],
+            coded=[column.kind in ("boolean", "categorical") for column in schema.columns],
+        )
         if not layout.kept:
             raise InputError("every column of X is constant in the training part, so there is no density to fit.")
         self.schema_, self.layout_, self.seed_ = schema, layout, seed
@@ -323,7 +327,7 @@ class Guard(OutlierMixin, BaseEstimator):
 
     def _encode(self, X: Any) -> np.ndarray:
         table, named = self._table(X, reset=False)
-        return self.schema_.encode(table, positional=not named)
+        return self.schema_.encode(table, positional=not named, owner=type(self).__name__)[0]
 
     def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows for the density (training and early stopping) and rows for calibration."""
