@@ -18,10 +18,9 @@ import torch
 from torch import nn
 
 import pushforward as pf
-from pushforward import storage
+from pushforward import registry, storage
 from pushforward.errors import ConfigError, StorageError
 from pushforward.maps import Affine, Chain, Logit, Map, Permutation, Step, TorchTransform
-from pushforward.registry import register
 
 TENSORS = {
     "float64": torch.randn(3, 2, dtype=torch.float64),
@@ -44,7 +43,6 @@ def bits(tensor: torch.Tensor) -> tuple:
     return tensor.dtype, tuple(tensor.shape), tensor.contiguous().reshape(-1).view(torch.uint8).tolist()
 
 
-@register("test")
 class Scale(Map):
     """z = w x, with one weight stored under two names."""
 
@@ -62,7 +60,6 @@ class Scale(Map):
         return (z - self.frozen) / self.weight
 
 
-@register("test")
 class Loose(Scale):
     """Keeps state where a state_dict does not look."""
 
@@ -73,6 +70,16 @@ class Loose(Scale):
             self.register_buffer("lost", torch.ones(1), persistent=False)
         else:
             self.lost = torch.ones(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_classes():
+    """Registered as a user's own maps would be, and only while these tests run."""
+    for cls in (Scale, Loose):
+        registry.register("test")(cls)
+    yield
+    for cls in (Scale, Loose):
+        del registry._CLASSES[f"test.{cls.__name__}"]
 
 
 def randomised(model: pf.models.Model, seed: int = 0) -> pf.models.Model:
@@ -268,7 +275,7 @@ def test_killed_while_writing(tmp_path):
     """SIGKILL at random moments: the file is always one of the two that were being written."""
     script = """
         import os, random, signal, sys, time, torch
-        from pushforward import storage
+        from pushforward import registry, storage
         path, draw = sys.argv[1], random.Random(0)
         for _ in range(30):
             child = os.fork()

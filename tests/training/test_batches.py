@@ -135,7 +135,7 @@ class Stream(IterableDataset):
         return iter(numbered(6))
 
 
-class Endless(IterableDataset):
+class Empty(IterableDataset):
     def __iter__(self):
         return iter(())
 
@@ -144,7 +144,7 @@ def test_iterable_data_set():
     train, _ = open_sources(FORM, Stream(), None, None, 4, 0)
     assert train.steps is None
     assert [batch.x.flatten().tolist() for batch in take(train, 3)] == [[0, 1, 2, 3], [4, 5], [0, 1, 2, 3]]
-    empty, _ = open_sources(FORM, Endless(), None, None, 4, 0)
+    empty, _ = open_sources(FORM, Empty(), None, None, 4, 0)
     with pytest.raises(InputError, match="no batch"):
         take(empty, 1)
 

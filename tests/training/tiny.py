@@ -23,6 +23,14 @@ def rows(count: int, features: int = 2, *, seed: int = 0, mean: float = 0.0, sca
     return torch.randn(count, features, generator=generator) * scale + mean
 
 
+def curved(count: int, *, seed: int = 0) -> Tensor:
+    """Three columns that a Gaussian does not describe."""
+    x = rows(count, 3, seed=seed)
+    x[:, 1] = 0.3 * x[:, 1] + x[:, 0] ** 2
+    x[:, 2] = 0.3 * x[:, 2] + torch.sin(2 * x[:, 0])
+    return x
+
+
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items()}
 

@@ -9,7 +9,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.bases.core import Base
 from pushforward.maps.core import Shape
-from pushforward.numerics import sum_event
+from pushforward.numerics import split_infinite, sum_event
 from pushforward.registry import register
 
 __all__ = ["Normal"]
@@ -49,8 +49,9 @@ class Normal(Base):
         """Log-density of each coordinate, ``(*batch, *shape)``."""
         if not self.trainable:
             return -0.5 * z * z - 0.5 * math.log(2 * math.pi)
+        z, far = split_infinite(z, 0)  # else an infinite z would give the parameters a gradient of NaN
         u = (z - self.loc) * torch.exp(-self.log_scale)
-        return -0.5 * u * u - self.log_scale - 0.5 * math.log(2 * math.pi)
+        return far - 0.5 * u * u - self.log_scale - 0.5 * math.log(2 * math.pi)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``, with gradients to ``loc`` and ``log_scale``."""

@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from pushforward.bases.core import Base
 from pushforward.errors import ConfigError
 from pushforward.maps.core import Shape
-from pushforward.numerics import log1p_square, sum_event
+from pushforward.numerics import log1p_square, split_infinite, sum_event
 from pushforward.registry import register
 
 __all__ = ["StudentT"]
@@ -55,8 +55,9 @@ class StudentT(Base):
         """Log-density of each coordinate, ``(*batch, *shape)``."""
         df = self._degrees(z.device)
         constant = torch.lgamma(0.5 * (df + 1)) - torch.lgamma(0.5 * df) - 0.5 * torch.log(df * math.pi)
+        z, far = split_infinite(z, 0)  # else an infinite z would give log df a gradient of NaN
         u = z * df.rsqrt().to(z.dtype)
-        return constant.to(z.dtype) - (0.5 * (df + 1)).to(z.dtype) * log1p_square(u)
+        return far + constant.to(z.dtype) - (0.5 * (df + 1)).to(z.dtype) * log1p_square(u)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``, with gradients to ``log_df`` through the gamma draw."""

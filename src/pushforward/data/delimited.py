@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_delimited", "stream_delimited"]
 
-_BLOCK = 1 << 22  # bytes of text parsed at a time; also the longest row
+_BLOCK = 1 << 20  # bytes of text parsed at a time, and the longest row; the reader keeps some tens of them ahead
 
 
 def stream_delimited(
@@ -57,7 +58,7 @@ def _kinds(path: Path, texts: Iterator[pa.Table], types: Mapping[str, pa.DataTyp
     import pyarrow as pa
 
     kinds: dict[str, pa.DataType] = {}
-    row = 0
+    row, last = 0, None
     for text in texts:
         for name in text.column_names:
             wanted = types.get(name)
@@ -78,9 +79,27 @@ def _kinds(path: Path, texts: Iterator[pa.Table], types: Mapping[str, pa.DataTyp
                 "fitted column holds only such."
             )
         row += text.num_rows
-    if row == 0:
+        last = text.slice(text.num_rows - 1)
+    if last is None:
         raise InputError(f"{path} holds a header and no rows.")
+    # An open quotation mark swallows all that follows it into one cell of the last row.
+    if any("\n" in column[0].as_py() for column in last.columns) and _quotes(path) % 2:
+        raise InputError(f"{path} has a quotation mark that is never closed.")
     return kinds
+
+
+def _quotes(path: Path) -> int:
+    count = 0
+    with _input(path) as file:
+        while block := file.read(_BLOCK):
+            count += block.count(b'"')
+    return count
+
+
+def _input(path: Path) -> Any:
+    import pyarrow as pa
+
+    return pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None)
 
 
 def _convert(text: pa.Table, kinds: Mapping[str, pa.DataType], types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -101,19 +120,16 @@ def _texts(path: Path, delimiter: str, columns: Sequence[str] | None, warn: bool
     import pyarrow as pa
     import pyarrow.csv
 
-    rows: list[Any] = []
-
-    def keep(row: Any) -> str:
-        rows.append(row)
-        return "error"
-
-    with _plain_errors(path, rows):
-        with _open(path, delimiter, None, keep) as reader:
+    with _plain_errors(path):
+        with path.open("rb") as file:
+            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # a UTF-16 byte order mark
+                raise InputError(f"{path} is not UTF-8 text: save it as UTF-8.")
+        with _open(path, delimiter, None) as reader:
             names = reader.schema.names
         _check_header(path, names, delimiter, columns)
         if warn and all(name.replace(".", "").replace("-", "").isdecimal() for name in names):
             warnings.warn(
-                f"the first line of {path} holds only numbers and was taken as column names: add a header if it is data.",
+                f"the first line of {path} holds only numbers and was taken as column names: add a header if none.",
                 SchemaWarning,
                 stacklevel=2,
             )
@@ -124,21 +140,20 @@ def _texts(path: Path, delimiter: str, columns: Sequence[str] | None, warn: bool
             strings_can_be_null=False,
             quoted_strings_can_be_null=False,
         )
-        with _open(path, delimiter, options, keep) as reader:
+        with _open(path, delimiter, options) as reader:
             for batch in reader:
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
 
 
-def _open(path: Path, delimiter: str, options: Any, keep: Callable[[Any], str]) -> Any:
-    import pyarrow as pa
+def _open(path: Path, delimiter: str, options: Any) -> Any:
     import pyarrow.csv
 
     return pyarrow.csv.open_csv(
-        pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None),
+        _input(path),
         # One thread: the row numbers of errors are known only then, and it is no slower.
         read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK, use_threads=False),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=options,
     )
 
@@ -158,7 +173,7 @@ def _check_header(path: Path, names: list[str], delimiter: str, columns: Sequenc
 
 
 @contextmanager
-def _plain_errors(path: Path, rows: list[Any]) -> Iterator[None]:
+def _plain_errors(path: Path) -> Iterator[None]:
     """Arrow's errors in our words."""
     import pyarrow as pa
 
@@ -167,24 +182,25 @@ def _plain_errors(path: Path, rows: list[Any]) -> Iterator[None]:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
     except pa.ArrowInvalid as error:
-        raise InputError(_explain(path, str(error), rows)) from None
+        raise InputError(_explain(path, str(error))) from None
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"{path} cannot be read: {error}") from error
 
 
-def _explain(path: Path, message: str, rows: list[Any]) -> str:
-    if rows:
-        bad = rows[0]
+def _explain(path: Path, message: str) -> str:
+    ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
+    if ragged:
+        row, expected, got = ragged.groups()
         return (
-            f"{path}, row {bad.number} (the header is row 1, blank lines not counted), has {bad.actual_columns} cells "
-            f"where the header has {bad.expected_columns}."
+            f"{path}, row {row} (the header is row 1, blank lines not counted), has {got} cells where the header has "
+            f"{expected}."
         )
     if "UTF8" in message or "UTF-8" in message:
         return f"{path} is not UTF-8 text: save it as UTF-8."
     if "Empty CSV" in message or "cannot infer number of columns" in message:
-        return f"{path} holds no table: no header line was found."
-    if "straddling" in message or "block" in message:
+        return f"{path} holds no table: a line of column names and at least one row are needed."
+    if "straddling" in message:
         return f"{path} has a row of more than {_BLOCK >> 20} MB, or a quotation mark that is never closed."
-    return f"{path} is not a table that can be read: {message}"
+    return f"{path} is not a table that can be read: {message.splitlines()[0][:200]}"

@@ -6,7 +6,7 @@ import json
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -111,7 +111,7 @@ def pack(module: nn.Module, prefix: str = "") -> tuple[dict[str, Any], dict[str,
     ]  # fmt: skip
     if kept or loose:
         raise ConfigError(
-            f"{type(module).__name__} keeps state that a file would lose: {sorted([*kept, *loose])[:3]}; make it "
+            f"{type(module).__name__} keeps state that a file would lose: {_few([*kept, *loose])}; make it "
             "a persistent buffer (register_buffer)."
         )
     try:
@@ -162,7 +162,7 @@ def _skeleton(description: Any, state: Mapping[str, Tensor], limit: int | None) 
     wanted = module.state_dict()
     for problem, names in (("lacks", wanted.keys() - state.keys()), ("has left over", state.keys() - wanted.keys())):
         if names:
-            raise StorageError(f"the file {problem} {len(names)} tensors of {type(module).__name__}: {_few(names)}.")
+            raise StorageError(f"the file {problem} {_few(names)} of the tensors of {type(module).__name__}.")
     for name, want in wanted.items():
         got = state[name]
         if got.shape != want.shape:
@@ -219,5 +219,6 @@ def _nodes(description: Any) -> int:
     return count
 
 
-def _few(names: Any) -> str:
-    return ", ".join(repr(name[:80]) for name in sorted(names)[:3])
+def _few(names: Collection[str]) -> str:
+    shown = ", ".join(repr(name[:80]) for name in sorted(names)[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

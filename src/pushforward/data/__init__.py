@@ -1,0 +1,31 @@
+"""Tables and arrays: reading, checking, columns of a fitted table, splits, small real samples. Knows nothing of models."""
+
+from pushforward.data.arrays import as_tensor_data
+from pushforward.data.arrow import InputTypeError
+from pushforward.data.column import Column
+from pushforward.data.files import read_table, stream_table
+from pushforward.data.lattice import detect_lattice
+from pushforward.data.samples import SAMPLES, load_sample
+from pushforward.data.schema import Problem, Schema
+from pushforward.data.splits import duplicate_groups, split_indices
+from pushforward.data.tables import as_table, is_frame, is_positional
+from pushforward.data.writer import TableWriter
+
+__all__ = [
+    "SAMPLES",
+    "Column",
+    "InputTypeError",
+    "Problem",
+    "Schema",
+    "TableWriter",
+    "as_table",
+    "as_tensor_data",
+    "detect_lattice",
+    "duplicate_groups",
+    "is_frame",
+    "is_positional",
+    "load_sample",
+    "read_table",
+    "split_indices",
+    "stream_table",
+]

@@ -1,0 +1,114 @@
+"""The command line end to end, and its one-line errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from pushforward.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    table = pa.table({"a": rng.normal(size=400), "b": rng.integers(0, 9, 400), "c": rng.choice(["u", "v"], 400)})
+    pq.write_table(table, path / "train.parquet")
+    pyarrow.csv.write_csv(table, path / "train.csv")
+    options = ["--alpha", "0.05", "--members", "1", "--max-steps", "30", "-q"]
+    assert main(["fit", str(path / "train.parquet"), "-o", str(path / "guard.safetensors"), *options]) == 0
+    return path
+
+
+@pytest.mark.parametrize(("source", "target"), [("train.parquet", "s.parquet"), ("train.csv", "s.csv"), ("train.csv", "t.parquet")])
+def test_score_keeps_columns_and_adds_four(folder: Path, source: str, target: str) -> None:
+    assert main(["score", str(folder / "guard.safetensors"), str(folder / source), "-o", str(folder / target), "--rows", "150", "-q"]) == 0
+    read = pq.read_table if target.endswith("parquet") else pyarrow.csv.read_csv
+    table = read(folder / target)
+    assert table.column_names == ["a", "b", "c", "log_prob", "anomaly_score", "p_value", "alarm"]
+    assert table.num_rows == 400
+    p = table["p_value"].to_numpy()
+    assert 0 < p.min() <= p.max() <= 1
+    np.testing.assert_array_equal(table["log_prob"].to_numpy(), -table["anomaly_score"].to_numpy())
+
+
+def test_chunks_do_not_change_the_scores(folder: Path) -> None:
+    for rows in ("64", "400"):
+        main(["score", str(folder / "guard.safetensors"), str(folder / "train.parquet"), "-o", str(folder / f"r{rows}.parquet"), "--rows", rows, "-q"])
+    one, two = (pq.read_table(folder / f"r{rows}.parquet")["anomaly_score"].to_numpy() for rows in ("64", "400"))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_sample_and_info(folder: Path, capsys) -> None:
+    assert main(["sample", str(folder / "guard.safetensors"), "-n", "7", "-o", str(folder / "new.csv"), "-q"]) == 0
+    assert pyarrow.csv.read_csv(folder / "new.csv").column_names == ["a", "b", "c"]
+    assert main(["info", str(folder / "guard.safetensors")]) == 0
+    printed = capsys.readouterr().out
+    assert "guard" in printed and "categorical" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["fit", "absent.csv", "-o", "g.safetensors"], "absent.csv"),
+        (["fit", "train.csv"], "output"),
+        (["fit", "train.csv", "-o", "g.safetensors", "--alpha", "2"], "alpha"),
+        (["fit", "train.csv", "-o", "g.safetensors", "--alpha", "0.0001"], "9999"),
+        (["fit", "train.csv", "-o", "g.safetensors", "--model", "glow"], "glow"),
+        (["fit", "train.csv", "-o", "g.safetensors", "--drop", "zz"], "zz"),
+        (["fit", "train.csv", "-o", "nowhere/g.safetensors"], "nowhere"),
+        (["score", "train.csv", "train.csv", "-o", "s.csv"], "train.csv"),
+        (["score", "guard.safetensors", "train.csv", "-o", "s.xyz"], "xyz"),
+        (["score", "guard.safetensors", "absent.csv", "-o", "s.csv"], "absent.csv"),
+        (["info", "train.csv"], "train.csv"),
+        (["sample", "guard.safetensors", "-n", "0", "-o", "n.csv"], "0"),
+        (["frobnicate"], "frobnicate"),
+        (["fit", "--what"], "--what"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_are_one_line_and_a_code(folder: Path, monkeypatch, capsys, arguments: list[str], word: str) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(p.name for p in folder.iterdir())
+    assert main(arguments) not in (0, 70)
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and word in lines[0], captured.err
+    assert "Traceback" not in captured.err
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_existing_columns_are_not_overwritten(folder: Path, capsys) -> None:
+    target = str(folder / "s1.parquet")
+    main(["score", str(folder / "guard.safetensors"), str(folder / "train.parquet"), "-o", target, "-q"])
+    assert main(["score", str(folder / "guard.safetensors"), target, "-o", str(folder / "s2.parquet"), "-q"]) == 1
+    assert "--prefix" in capsys.readouterr().err
+    assert main(["score", str(folder / "guard.safetensors"), target, "-o", str(folder / "s2.parquet"), "--prefix", "again_", "-q"]) == 0
+    assert not (set(Path(folder).glob("*.tmp*")))
+
+
+def test_help_shows_an_example(capsys) -> None:
+    for command in ("demo", "fit", "score", "sample", "info"):
+        assert main([command, "--help"]) == 0
+        assert f"pushforward {command}" in capsys.readouterr().out
+
+
+def test_debug_shows_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pushforward", "info", str(tmp_path / "no"), "--debug"], capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+def test_demo_prints_its_table_and_draws(tmp_path: Path, capsys) -> None:
+    from pushforward.cli.demo import run
+
+    facts = run(tmp_path / "demo.png")
+    assert facts["AUROC"] > 0.9
+    assert (tmp_path / "demo.png").stat().st_size > 20_000
+    json.dumps(facts)

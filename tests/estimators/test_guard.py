@@ -1,0 +1,252 @@
+"""`Guard`: the promise, the columns, the file, and the answers to bad input."""
+
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from pushforward.detection import realised_interval
+from pushforward.errors import (
+    CalibrationError,
+    ConfigError,
+    InputError,
+    PushforwardError,
+    SchemaError,
+    SchemaWarning,
+    StorageError,
+)
+from pushforward.estimators import Guard
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+QUICK = {"members": 2, "max_steps": 60, "random_state": 0}
+
+
+def normal_rows(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 3)) @ np.array([[1.0, 0.5, 0], [0, 1, 0.2], [0, 0, 1]])
+
+
+def mixed_frame(n: int = 600, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    size = rng.gamma(3.0, size=n)
+    frame = pd.DataFrame(
+        {
+            "size": size,
+            "count": rng.poisson(3 * size),
+            "colour": rng.choice(["red", "green", "blue"], n, p=[0.6, 0.3, 0.1]),
+            "flag": rng.random(n) < 0.3,
+            "level": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
+            "unit": 7.0,
+        }
+    )
+    return frame
+
+
+@pytest.fixture(scope="module")
+def guard() -> Guard:
+    return Guard(0.05, **QUICK).fit(normal_rows(800))
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Guard:
+    return Guard(0.05, **QUICK).fit(mixed_frame())
+
+
+def test_far_rows_alarm_and_typical_rows_do_not(guard: Guard) -> None:
+    np.testing.assert_array_equal(guard.predict([[0, 0, 0], [30, -30, 30], [1e6, 0, 0], [0, math.inf, 0]]), [1, -1, -1, -1])
+    assert guard.anomaly_score([[0, math.inf, 0]])[0] == math.inf
+
+
+def test_promise_holds_on_new_rows(guard: Guard) -> None:
+    new = normal_rows(4000, seed=1)
+    low, high = realised_interval(guard.calibrator_.n, len(new), 0.05, level=1 - 1e-6)
+    assert low <= (guard.predict(new) == -1).mean() <= high
+
+
+def test_signs_and_answers_agree(guard: Guard) -> None:
+    x = np.vstack([normal_rows(200, seed=2), 6 * normal_rows(50, seed=3)])
+    score, p = guard.anomaly_score(x), guard.p_value(x)
+    np.testing.assert_array_equal(guard.score_samples(x), -score)
+    alarm = guard.predict(x) == -1
+    np.testing.assert_array_equal(alarm, p <= guard.level_)
+    np.testing.assert_array_equal(alarm, guard.decision_function(x) < 0)
+    report = guard.assess(x)
+    np.testing.assert_array_equal(report["alarm"], alarm)
+    np.testing.assert_array_equal(report["p_value"], p)
+    calibration = guard.calibrator_.scores
+    expected = [(1 + (calibration >= s).sum()) / (len(calibration) + 1) for s in score]
+    np.testing.assert_allclose(p, expected, rtol=1e-15)
+
+
+def test_a_row_is_scored_alone(mixed: Guard) -> None:
+    frame = mixed_frame(40, seed=5)
+    together = mixed.anomaly_score(frame)
+    alone = np.array([mixed.anomaly_score(frame.iloc[[i]])[0] for i in range(len(frame))])
+    # Equal up to the order in which a matrix product of another size adds its float32 terms.
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mixed.anomaly_score(frame.iloc[::-1])[::-1], together, rtol=1e-4, atol=1e-4)
+
+
+def test_pac_is_stricter_than_marginal() -> None:
+    x = normal_rows(1000)
+    marginal = Guard(0.05, **QUICK).fit(x)
+    pac = Guard(0.05, guarantee="pac", **QUICK).fit(x)
+    assert pac.level_ < marginal.level_ <= 0.05
+
+
+def test_too_few_rows_says_how_many_are_needed() -> None:
+    with pytest.raises(CalibrationError, match="needs 99 calibration rows.*at least 198 rows"):
+        Guard(0.01, **QUICK).fit(normal_rows(100))
+    with pytest.raises(CalibrationError, match="299"):
+        Guard(0.01, guarantee="pac", **QUICK).fit(normal_rows(500))
+
+
+def test_calibration_grows_to_what_alpha_needs() -> None:
+    assert Guard(0.01, **QUICK).fit(normal_rows(220)).calibrator_.n == 99
+
+
+def test_select_bounds_false_discoveries(guard: Guard) -> None:
+    x = np.vstack([normal_rows(300, seed=7), normal_rows(60, seed=8) + 25])
+    chosen = guard.select(x, fdr=0.1)
+    assert chosen[300:].all()
+    assert chosen[:300].sum() <= 20
+
+
+def test_explain_names_the_column(guard: Guard, mixed: Guard) -> None:
+    explanation = guard.explain([[0.0, 0.0, 20.0]])
+    assert explanation.names == ("x0", "x1", "x2")
+    assert explanation.top(k=1)[0][0] == "x2"
+    row = mixed_frame(1, seed=9).assign(unit=8.0)
+    assert dict(mixed.explain(row).top(k=6))["unit"] == pytest.approx(math.log(mixed.layout_.rows + 2))
+
+
+def test_explain_needs_the_autoregressive_member() -> None:
+    with pytest.raises(ConfigError, match="auto"):
+        Guard(0.05, model="nice", **QUICK).fit(normal_rows(200)).explain([[0, 0, 0]])
+
+
+def test_file_round_trip_is_exact(mixed: Guard, guard: Guard, tmp_path) -> None:
+    frame = mixed_frame(50, seed=4)
+    mixed.save(tmp_path / "g.safetensors")
+    again = Guard.load(tmp_path / "g.safetensors")
+    np.testing.assert_array_equal(again.anomaly_score(frame), mixed.anomaly_score(frame))
+    np.testing.assert_array_equal(again.predict(frame), mixed.predict(frame))
+    assert again.get_params() == mixed.get_params()
+    assert list(again.feature_names_in_) == list(mixed.feature_names_in_)
+    guard.save(tmp_path / "plain.safetensors")
+    assert not hasattr(Guard.load(tmp_path / "plain.safetensors"), "feature_names_in_")
+
+
+def test_wrong_files_are_refused(guard: Guard, tmp_path) -> None:
+    with pytest.raises(StorageError):
+        Guard.load(tmp_path / "absent.safetensors")
+    path = tmp_path / "g.safetensors"
+    guard.save(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError):
+        Guard.load(path)
+
+
+def test_reproducible_under_a_seed() -> None:
+    x = normal_rows(200)
+    first, second = (Guard(0.05, **QUICK).fit(x).anomaly_score(x) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("make", [lambda f: f, pl.from_pandas, pa.Table.from_pandas], ids=["pandas", "polars", "arrow"])
+def test_frames_of_all_kinds_score_alike(mixed: Guard, make) -> None:
+    frame = mixed_frame(30, seed=6)
+    np.testing.assert_allclose(mixed.anomaly_score(make(frame)), mixed.anomaly_score(frame), rtol=1e-12)
+
+
+def test_reordered_columns_are_matched_by_name(mixed: Guard) -> None:
+    frame = mixed_frame(30, seed=6)
+    np.testing.assert_array_equal(mixed.anomaly_score(frame[frame.columns[::-1]]), mixed.anomaly_score(frame))
+
+
+def test_bad_columns_have_decided_answers(mixed: Guard) -> None:
+    frame = mixed_frame(5, seed=6)
+    usual = mixed.anomaly_score(frame)
+    with pytest.raises(SchemaError, match="'count'"):
+        mixed.predict(frame.drop(columns="count"))
+    with pytest.warns(SchemaWarning, match="'more'"):
+        np.testing.assert_array_equal(mixed.anomaly_score(frame.assign(more=1)), usual)
+    with pytest.warns(SchemaWarning, match="mauve"):
+        new = mixed.anomaly_score(frame.assign(colour=["mauve", *frame["colour"][1:]]))
+    assert new[0] > usual[0]
+    np.testing.assert_array_equal(new[1:], usual[1:])
+    with pytest.raises(SchemaError, match="'size'.*row 2.*many"):
+        mixed.predict(frame.astype({"size": object}).assign(size=["1", "2", "many", "4", "5"]))
+    with pytest.warns(SchemaWarning, match="missing"):
+        gone = mixed.anomaly_score(frame.assign(size=[np.nan, *frame["size"][1:]]))
+    assert gone[0] > np.median(usual)
+
+
+def test_samples_look_like_the_table(mixed: Guard) -> None:
+    drawn = mixed.sample(200, random_state=0)
+    frame = mixed_frame()
+    assert drawn.column_names == list(frame.columns)
+    assert set(drawn["colour"].to_pylist()) <= {"red", "green", "blue"}
+    assert drawn["unit"].to_pylist() == [7.0] * 200
+    assert 0 < drawn["level"].null_count < 120
+    assert all(isinstance(v, int) for v in drawn["count"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"alpha": 0}, {"alpha": 1.5}, {"alpha": "a"}, {"guarantee": "sure"}, {"delta": 0}, {"model": "glow"}, {"members": 0},
+     {"draws": 1.5}, {"validation": 1}, {"calibration": 0}, {"max_steps": True}, {"max_time": "soon"}, {"lr": 0}, {"jitter": -1}],
+    ids=str,
+)  # fmt: skip
+def test_impossible_options_are_refused(options: dict) -> None:
+    with pytest.raises(ConfigError):
+        Guard(**({"alpha": 0.05} | QUICK | options)).fit(normal_rows(200))
+
+
+@pytest.mark.parametrize(
+    "x", [[], [[]], 3, "text", None, [1, 2, 3], np.zeros((2, 2, 2)), np.zeros((50, 2)), [["a", "b"]] * 50,
+          np.full((50, 2), np.inf), np.full((50, 2), np.nan), np.zeros((50, 0)), [[1j]] * 50, {"a": [1, 2], "b": [1]}],
+    ids=lambda v: str(type(v).__name__) + str(np.shape(v) if not isinstance(v, dict) else ""),
+)  # fmt: skip
+def test_unreadable_tables_are_refused_in_one_sentence(x) -> None:
+    with pytest.raises(PushforwardError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", SchemaWarning)
+        Guard(0.05, **QUICK).fit(x)
+
+
+def test_unfitted_guard_says_so() -> None:
+    with pytest.raises(NotFittedError, match="fit") as caught:
+        Guard().predict([[0.0]])
+    assert isinstance(caught.value, PushforwardError)
+
+
+def test_wrong_width_is_refused(guard: Guard) -> None:
+    with pytest.raises(InputError, match="3"):
+        guard.predict([[0.0, 1.0]])
+
+
+def test_pipeline_grid_and_clone() -> None:
+    frame = pd.DataFrame(normal_rows(300), columns=["a", "b", "c"])
+    pipeline = make_pipeline(StandardScaler().set_output(transform="pandas"), Guard(0.05, **QUICK))
+    assert (pipeline.fit(frame).predict(frame) == 1).mean() > 0.8
+    assert list(pipeline[-1].feature_names_in_) == ["a", "b", "c"]
+    search = GridSearchCV(
+        Guard(0.05, **QUICK), {"jitter": [0.05, 0.2]}, cv=2, scoring=lambda est, X, y=None: est.score_samples(X).mean()
+    ).fit(frame)
+    assert set(search.cv_results_["param_jitter"]) == {0.05, 0.2}
+    assert clone(Guard(0.2)).alpha == 0.2
+
+
+def test_one_column_table_works() -> None:
+    x = np.concatenate([np.random.default_rng(0).normal(-5, 1, 300), np.random.default_rng(1).normal(5, 1, 300)])[:, None]
+    guard = Guard(0.05, members=2, max_steps=400, random_state=0).fit(x)
+    score = guard.anomaly_score([[0.0], [5.0], [-5.0]])
+    assert score[0] > score[1:].max()
