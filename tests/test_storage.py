@@ -271,6 +271,19 @@ def test_a_directory_without_permission(tmp_path):
         storage.write(tmp_path / "f", {"kind": "model"}, {})
 
 
+def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    storage.write(tmp_path / "f", {"kind": "model"}, {})
+    assert storage.read(tmp_path / "f")[0]["kind"] == "model"
+
+
 def test_killed_while_writing(tmp_path):
     """SIGKILL at random moments: the file is always one of the two that were being written."""
     script = """

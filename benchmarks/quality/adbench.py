@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
 from pushforward.detection import auroc, mean_rank, realised_interval, wins
 from pushforward.estimators import Guard
 
@@ -139,7 +140,11 @@ def append(path: Path, record: dict) -> None:
 def print_alarms(records: list[dict]) -> None:
     """Mean realised rate and how many splits lie in the central 95% of what theory gives."""
     sets = list(dict.fromkeys(r["set"] for r in records))
-    print("\n| set | calibration | new | " + " | ".join(f"marginal {a:.0%} | in 95% law | PAC {a:.0%} exceeded" for a in LEVELS) + " |")
+    print(
+        "\n| set | calibration | new | "
+        + " | ".join(f"marginal {a:.0%} | in 95% law | PAC {a:.0%} exceeded" for a in LEVELS)
+        + " |"
+    )
     print("| --- |" + " ---: |" * (2 + 3 * len(LEVELS)))
     total: dict[str, list[int]] = {}
     for name in sets:
@@ -156,7 +161,11 @@ def print_alarms(records: list[dict]) -> None:
             over = [pac_exceeded(r, alpha) for r in rows if f"pac@{alpha}" in r]
             total.setdefault(f"in {alpha}", []).extend(map(int, inside))
             total.setdefault(f"over {alpha}", []).extend(map(int, over))
-            cells += [f"{np.mean(rates):.2%}" if rates else "-", f"{sum(inside)}/{len(inside)}", f"{sum(over)}/{len(over)}"]
+            cells += [
+                f"{np.mean(rates):.2%}" if rates else "-",
+                f"{sum(inside)}/{len(inside)}",
+                f"{sum(over)}/{len(over)}",
+            ]
         print("| " + " | ".join(cells) + " |")
     for key, values in total.items():
         print(f"{key}: {sum(values)} of {len(values)} ({np.mean(values):.1%})")
@@ -179,7 +188,9 @@ def print_detection(records: list[dict]) -> None:
     best = int(np.argmax(table["guard"] - np.max([table[m] for m in METHODS if m != "guard"], 0)))
     rest = np.arange(len(sets)) != best
     print("| **mean** | | " + " | ".join(f"{v.mean() * 100:.2f}" for v in table.values()) + " |")
-    print(f"| mean without {sets[best]} | | " + " | ".join(f"{v[rest].mean() * 100:.2f}" for v in table.values()) + " |")
+    print(
+        f"| mean without {sets[best]} | | " + " | ".join(f"{v[rest].mean() * 100:.2f}" for v in table.values()) + " |"
+    )
     print("| **mean rank** | | " + " | ".join(f"{ranks[m]:.2f}" for m in METHODS) + " |")
     for m in METHODS:
         if m != "guard":

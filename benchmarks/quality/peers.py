@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path("results/quality-peers.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("runs/quality-peers.jsonl"))
     parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -66,7 +66,7 @@ def test_sample_and_info(folder: Path, capsys) -> None:
         (["score", "guard.safetensors", "train.csv", "-o", "s.xyz"], "xyz"),
         (["score", "guard.safetensors", "absent.csv", "-o", "s.csv"], "absent.csv"),
         (["info", "train.csv"], "train.csv"),
-        (["sample", "guard.safetensors", "-n", "0", "-o", "n.csv"], "0"),
+        (["sample", "guard.safetensors", "-n", "0", "-o", "n.csv"], "number"),
         (["frobnicate"], "frobnicate"),
         (["fit", "--what"], "--what"),
     ],

@@ -88,7 +88,7 @@ def dense_jacobian(function: Callable[[Tensor], Tensor], x: Tensor, dims: int) -
     return torch.stack(columns, 1)
 
 
-def attainable(jacobian: Tensor, x: Tensor, z: Tensor, dtype: torch.dtype, factor: float = 500.0) -> Tensor:
+def attainable(jacobian: Tensor, x: Tensor, z: Tensor, dtype: torch.dtype, factor: float = 20.0) -> Tensor:
     """Largest error of a round trip x -> z -> x that rounding explains, for each row.
 
     z carries a relative error of eps, which the inverse's slopes magnify; infinite where the map saturates.
@@ -97,6 +97,21 @@ def attainable(jacobian: Tensor, x: Tensor, z: Tensor, dtype: torch.dtype, facto
     smallest = torch.linalg.svdvals(torch.nan_to_num(jacobian)).amin(-1)
     gain = torch.where(smallest > 0, 1 / smallest, math.inf)
     return factor * eps * (gain * (1 + z.flatten(1).abs().amax(-1)) + 1 + x.flatten(1).abs().amax(-1))
+
+
+def attainable_by_parts(parts: list[Any], x: Tensor, context: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """As :func:`attainable` for a chain: every part rounds its z, and the way back to x magnifies each rounding."""
+    total = torch.zeros(x.shape[0], dtype=x.dtype)
+    for count in range(1, len(parts) + 1):
+
+        def through(t: Tensor, count: int = count) -> Tensor:
+            for part in parts[:count]:
+                t = part.encode(t, context).z
+            return t
+
+        jacobian = dense_jacobian(through, x, x.dim() - 1)
+        total = total + attainable(jacobian, x, through(x), dtype, factor=8.0)
+    return total.detach()
 
 
 def line(centre: float, spread: float, count: int, reach: float = 9.0) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 import pushforward as pf
 from pushforward import storage
 
-STEPS = 48
+STEPS = 80
 
 
 class Augmented(Dataset):
@@ -64,19 +64,21 @@ def model(kind: str) -> pf.models.Model:
 def train(kind: str, folder: Path, death: str) -> None:
     """Run or go on, and leave the hash of everything that matters in ``folder``."""
     counts = {"replace": 0, "fsync": 0}
-    for name in counts:
 
-        def counting(*args, _name=name, _call=getattr(os, name)):
-            counts[_name] += 1
-            if death == f"{_name} {counts[_name]}":
+    def counting(name, call):
+        def counted(*args):
+            counts[name] += 1
+            if death == f"{name} {counts[name]}":
                 os.kill(os.getpid(), signal.SIGKILL)
-            return _call(*args)
+            return call(*args)
 
-        setattr(os, name, counting)
+        return counted
+
+    os.replace, os.fsync = counting("replace", os.replace), counting("fsync", os.fsync)
     trained = model(kind)
     rows, held = data(kind)
     result = pf.fit(
-        trained, rows, validation=held, batch_size=32, max_steps=STEPS, evaluate_every=4, lr=2e-2, patience=8, seed=5,
+        trained, rows, validation=held, batch_size=32, max_steps=STEPS, evaluate_every=4, lr=8e-2, patience=6, seed=5,
         checkpoint=folder / "run.safetensors", checkpoint_every=1, log=folder / "metrics.jsonl", progress="silent",
     )  # fmt: skip
     digest = hashlib.sha256()
@@ -130,7 +132,7 @@ def main(folder: Path, kind: str, seed: int) -> None:
 
     # First in the middle of writing: before the very first file has its name, then before a later one has it (the
     # data are on the disk, or not yet), then at random moments.
-    for death in ("replace 1", "replace 5", "fsync 12"):
+    for death in ("replace 1", "replace 5", "fsync 13"):
         assert not child(kind, folder / "killed", death=death)
         died.append(step())
     for _ in range(12):

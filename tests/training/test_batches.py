@@ -177,8 +177,3 @@ def test_iterable_data_set():
 def test_refusals(data, options, error, words):
     with pytest.raises(error, match=words):
         open_sources(FORM, data, options.get("context"), options.get("validation", 0.1), 2, 0)
-
-
-def test_infinite_rows_may_be_held_out():
-    _, held = open_sources(FORM, numbered(4), None, torch.tensor([[torch.inf]]), 2, 0)
-    assert held is not None

@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pushforward as pf
-from pushforward.errors import ConfigError, InputError, PushforwardError, PushforwardWarning, StorageError, TrainingError
+from pushforward.errors import (
+    ConfigError,
+    InputError,
+    PushforwardWarning,
+    StorageError,
+    TrainingError,
+)
 from pushforward.training import FitResult, TrainingEvent
+from pushforward.training.loop import Trainer
 from pushforward.training.seeds import mix
 
 from .tiny import Items, curved, equal, gaussian, rows, silent, weights
@@ -42,7 +49,9 @@ class Fragile(pf.models.Flow):
 # --- what training reaches -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", functools.partial(torch.optim.RMSprop, lr=0.05)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", "adam", "sgd", functools.partial(torch.optim.RMSprop, lr=0.05)], ids=str
+)
 def test_it_finds_the_maximum_likelihood_gaussian(optimizer):
     x = rows(400, mean=2.0, scale=0.5)
     model = gaussian()
@@ -231,7 +240,7 @@ def test_epochs_and_time():
     assert (result.steps, result.stopped) == (math.ceil(3 * 100 / 40), "epochs")
     assert result.epochs == pytest.approx(8 * 40 / 100)
     began = time.monotonic()
-    result = silent(gaussian(), rows(100), max_time="0.5s")
+    result = silent(gaussian(), rows(100), max_time="0.5s", patience=None)
     assert result.stopped == "max_time"
     assert 0.5 <= result.seconds <= time.monotonic() - began + 1e-3
     assert result.history[-1]["lr"] < 1e-4  # the cosine followed the clock
@@ -348,9 +357,9 @@ def test_columns_that_float32_cannot_hold_are_named():
 
 
 def test_held_out_rows_without_mass_do_not_decide():
-    # UniformBase-like support: a logit refuses what is not in (0, 1).
+    # A logit gives no mass to what is not in (0, 1).
     x = torch.rand(200, 1, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.1
-    held = torch.cat([x[:50], torch.tensor([[2.0], [math.inf]])])
+    held = torch.cat([x[:50], torch.tensor([[2.0], [-1.0]])])
     model = pf.models.Flow(pf.maps.Chain(pf.maps.Logit(1), pf.maps.ActNorm(1)), pf.bases.Normal(1))
     with pytest.warns(PushforwardWarning, match="2 held-out rows"):
         result = silent(model, x, validation=held, max_steps=100, initialize=False, lr=0.05, evaluate_every=10)
@@ -390,6 +399,31 @@ def test_a_loss_that_is_not_finite_stops_and_is_located(kind):
     assert model.log_prob(rows(20, seed=1)).double().mean().item() == pytest.approx(events[-1].best, abs=1e-9)
     assert all(torch.isfinite(value).all() for value in weights(model).values())
     assert not model.training
+
+
+def test_a_device_that_runs_ahead_is_looked_at_every_twenty_steps(monkeypatch):
+    x = rows(64)
+    x[37, 1] = -5000.0
+    set_up = Trainer.__post_init__
+
+    def as_on_a_gpu(self):
+        set_up(self)
+        self.check_every = 20
+
+    def run():
+        broken, sound = fragile(), gaussian()
+        with pytest.raises(TrainingError) as caught:
+            silent(broken, x, validation=None, max_steps=50, batch_size=8, initialize=False)
+        history = silent(sound, rows(64), max_steps=50, evaluate_every=7, batch_size=8).history
+        return str(caught.value), weights(broken), weights(sound), [{**event, "seconds": 0.0} for event in history]
+
+    now = run()
+    monkeypatch.setattr(Trainer, "__post_init__", as_on_a_gpu)
+    later = run()
+    assert later[0] == now[0]  # the step is named, not the moment of the look
+    assert equal(later[1], now[1])
+    assert equal(later[2], now[2])
+    assert later[3] == now[3]
 
 
 def test_the_best_weights_are_back_after_any_error():
@@ -519,5 +553,3 @@ def test_result_reads_well():
     result = FitResult(120, -1.23456, 300, 12.34, 5.67, "patience", [])
     text = "FitResult(held-out -1.2346 nats at step 120 of 300, 12.3 passes in 5.7 s, stopped by patience)"
     assert repr(result) == text
-
-

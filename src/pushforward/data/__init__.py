@@ -1,11 +1,11 @@
-"""Tables and arrays: reading, checking, columns of a fitted table, splits, small real samples. Knows nothing of models."""
+"""Tables and arrays: reading, checking, columns, splits, small real samples. Knows nothing of models."""
 
 from pushforward.data.arrays import as_tensor_data
 from pushforward.data.arrow import InputTypeError
 from pushforward.data.column import Column
 from pushforward.data.files import read_table, stream_table
 from pushforward.data.lattice import detect_lattice
-from pushforward.data.samples import SAMPLES, load_sample
+from pushforward.data.samples import SAMPLES, Sample, load_sample
 from pushforward.data.schema import Problem, Schema
 from pushforward.data.splits import duplicate_groups, split_indices
 from pushforward.data.tables import as_table, is_frame, is_positional
@@ -16,6 +16,7 @@ __all__ = [
     "Column",
     "InputTypeError",
     "Problem",
+    "Sample",
     "Schema",
     "TableWriter",
     "as_table",

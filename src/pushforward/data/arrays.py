@@ -1,76 +1,149 @@
-"""Numbers in any container as a tensor that a model can read."""
+"""What training is handed, as tensors: arrays, tensors, lists, frames of numbers."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pushforward.data.arrow import InputTypeError, to_numpy
+from pushforward.data.cells import number_cells
 from pushforward.data.tables import as_table, is_frame
 from pushforward.errors import InputError
 
 __all__ = ["as_tensor_data"]
 
+_BLOCK = 1 << 22  # numbers checked at a time, so that a memory-mapped array is not held whole
+
 
 def as_tensor_data(data: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
-    """Rows, and their context if there is one, as tensors ``(n, ...)``; nothing is cast but what torch lacks.
+    """Data and their context as tensors with one leading batch dimension, checked.
+
+    Arrays share their memory where torch allows it (memory-mapped ones too) and tensors pass as they are, on their
+    device; half precision becomes float32, booleans uint8. Frames give float64, or int64 where every column holds
+    integers.
 
     Args:
-        data: tensor, numpy array, list, or data frame of numbers.
-        context: the same, with as many rows, or one row for all.
+        data: ``(n, *shape)`` numbers: numpy array, torch tensor, nested lists, or a data frame.
+        context: ``(n, width)``, likewise, or ``(1, width)``: one for all rows; None for none.
+
+    Returns:
+        The tensors; the second is None without a context.
 
     Raises:
-        InputError: for no rows, text, complex numbers, NaN or infinity (it names row and column).
+        InputError: for no rows, NaN or infinity (naming row and column), text, objects, complex or sparse data, or a
+            context of another length.
+
+    Example:
+        >>> x, _ = as_tensor_data([[1.0, 2.0], [3.0, 4.0]])
+        >>> x.shape, x.dtype
+        (torch.Size([2, 2]), torch.float64)
     """
-    rows = _tensor(data, "the data")
+    x = _tensor(data, "the data")
     if context is None:
-        return rows, None
-    given = _tensor(context, "the context")
-    if given.dim() < 2 or given.shape[0] not in (1, rows.shape[0]):
+        return x, None
+    c = _tensor(context, "the context")
+    if c.dim() < 2 or len(c) not in (1, len(x)):
         raise InputError(
-            f"the context must have shape ({rows.shape[0]}, width), a row for each row of the data; got {tuple(given.shape)}."
+            f"the context must have shape ({len(x)}, width), a row for each row of the data; got {tuple(c.shape)}."
         )
-    return rows, given.expand(rows.shape[0], *given.shape[1:])
+    return x, c.expand(len(x), *c.shape[1:])
 
 
-def _tensor(data: Any, name: str) -> Tensor:
+def _tensor(data: Any, what: str) -> Tensor:
     if isinstance(data, Tensor):
-        tensor = data.detach()
+        if data.layout != torch.strided:
+            raise InputTypeError(f"{what} are sparse, which is not supported: pass a dense tensor.")
+        if data.is_complex():
+            raise InputError(f"Complex data not supported: {what} hold {data.dtype}.")
+        x, names = data.detach(), None
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        x = x.to(torch.uint8) if x.dtype == torch.bool else x
     else:
-        array = _frame_values(data, name) if is_frame(data) else np.asarray(data)
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{name} must be numbers; got an array of {array.dtype}.")
-        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-            array = array.astype(np.int64)
-        if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-            array = array.astype(np.float64)
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if tensor.is_complex():
-        raise InputError(f"{name} must be real numbers; got {tensor.dtype}.")
-    if tensor.dim() == 0 or tensor.shape[0] == 0:
-        raise InputError(f"{name} must have at least one row; got shape {tuple(tensor.shape)}.")
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        place = tuple((~torch.isfinite(tensor)).nonzero()[0].tolist())
-        column = f", column {place[1]}" if len(place) > 1 else ""
-        raise InputError(
-            f"{name} holds {tensor[place].item()} in row {place[0]}{column} (counted from 0): training needs finite numbers."
+        array, names = _array(data, what)
+        x = _share(array)
+    if x.dim() == 0:
+        raise InputError(f"{what} are one number: give an array with one row for each case.")
+    if len(x) == 0:
+        raise InputError(f"{what} have 0 rows.")
+    if x.is_floating_point():
+        _check_finite(x, what, names)
+    return x
+
+
+def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
+    """A numpy array of numbers, and the names of its columns where they have some."""
+    if hasattr(data, "tocsr"):
+        raise InputTypeError(f"{what} are sparse, which is not supported: pass a dense array, x.toarray().")
+    if is_frame(data) or hasattr(data, "columns"):
+        return _frame(data, what)
+    try:
+        array = np.asarray(data)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{what} form no array (rows of unequal length?): {error}") from error
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "c":
+        raise InputError(f"Complex data not supported: {what} hold {array.dtype}.")
+    if kind not in "fiub":
+        raise InputTypeError(
+            f"{what} must be numbers; got {array.dtype}: convert with x.astype(float), or use pf.Guard, which reads "
+            "tables."
         )
-    return tensor
+    if kind == "b":
+        return array.astype(np.uint8), None
+    if kind == "f" and size not in (4, 8):
+        return array.astype(np.float32 if size < 4 else np.float64), None
+    if kind == "u" and size > 1:
+        if array.size and array.max() > np.iinfo(np.int64).max:
+            raise InputError(f"{what} hold integers of more than 63 bits: convert with x.astype(float).")
+        return array.astype(np.int64), None
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), None
 
 
-def _frame_values(data: Any, name: str) -> np.ndarray:
+def _frame(data: Any, what: str) -> tuple[np.ndarray, list[str]]:
+    import pyarrow as pa
+
     table = as_table(data)
+    names = table.column_names
+    if all(pa.types.is_integer(column.type) and column.null_count == 0 for column in table.columns):
+        return np.stack([to_numpy(column).astype(np.int64) for column in table.columns], axis=1), names
     columns = []
-    for title in table.column_names:
-        column = table.column(title)
-        if column.null_count:
-            raise InputError(f"{name} has a missing value in column {title!r}: fill or drop it, or use pf.Guard.")
-        values = column.to_numpy()
-        if values.dtype.kind not in "fiub":
-            raise InputError(f"{name} must be numbers; column {title!r} holds {column.type}. pf.Guard reads categories.")
-        columns.append(values.astype(np.float64))
-    return np.stack(columns, axis=1)
+    for name, column in zip(names, table.columns, strict=True):
+        cells = number_cells(name, column)
+        if cells.unreadable is not None:
+            row = int(cells.unreadable.argmax())
+            raise InputError(
+                f"{what} must be numbers; column {name!r}, row {row} (counted from 0), holds "
+                f"{cells.text[row].as_py()[:60]!r}: drop the column, or use pf.Guard, which reads text."
+            )
+        columns.append(cells.values)
+    return np.stack(columns, axis=1), names
+
+
+def _share(array: np.ndarray) -> Tensor:
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    with warnings.catch_warnings():
+        # Read-only arrays (memory maps) are only read here.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _check_finite(x: Tensor, what: str, names: list[str] | None) -> None:
+    step = max(1, _BLOCK // max(1, x[0].numel()))
+    for start in range(0, len(x), step):
+        block = x[start : start + step]
+        finite = torch.isfinite(block)
+        if finite.all():
+            continue
+        row, *place = (~finite).nonzero()[0].tolist()
+        value = float(block[(row, *place)])
+        column = f", column {names[place[0]] if names else place[0]!r}" if len(place) == 1 else ""
+        column = f", place {tuple(place)}" if len(place) > 1 else column
+        raise InputError(
+            f"{what} hold {'NaN' if value != value else value} in row {start + row}{column} (counted from 0): training "
+            "needs finite numbers; drop such rows, or use pf.Guard, which models missing cells."
+        )

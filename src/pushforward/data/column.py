@@ -212,7 +212,7 @@ def _as_tuple(items: Any) -> Any:
 
 def _looks_like_counts(values: np.ndarray) -> bool:
     """Whole numbers of at most a million cells, more than one of them: counts that were stored as floats."""
-    low, high = values.min(), values.max()
-    return (
-        0 < high - low <= MAX_CELLS and max(abs(low), abs(high)) < 2.0**53 and bool(np.all(values == np.rint(values)))
-    )
+    low, high = float(values.min()), float(values.max())
+    if max(abs(low), abs(high)) >= 2.0**53 or not 0 < high - low <= MAX_CELLS:
+        return False
+    return bool(np.all(values == np.rint(values)))

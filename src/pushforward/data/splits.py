@@ -1,68 +1,145 @@
-"""Disjoint parts of a table's rows."""
+"""Disjoint parts of a data set, and which rows must stay together in them."""
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, InputError
 
 __all__ = ["duplicate_groups", "split_indices"]
 
 
-def split_indices(
-    n: int, parts: Sequence[float], seed: int = 0, groups: np.ndarray | None = None
-) -> tuple[np.ndarray, ...]:
-    """Shuffle n rows and cut them into disjoint parts, in random order.
+def split_indices(n: int, parts: Sequence[float], seed: int = 0, groups: Any = None) -> tuple[np.ndarray, ...]:
+    """Disjoint random parts of the rows 0..n-1.
 
     Args:
         n: rows.
-        parts: shares that add up to 1, or numbers of rows that add up to n.
-        seed: of the shuffling.
-        groups: ``(n,)`` labels; rows with one label stay in one part, so sizes are met as nearly as whole groups allow.
+        parts: size of each part, all as counts (integers) or all as shares of n (floats). Where they add up to less
+            than all rows, some rows are in no part.
+        seed: the same seed gives the same parts.
+        groups: ``(n,)`` labels, for instance from :func:`duplicate_groups`: rows with one label go to one part. Sizes
+            are then as near to ``parts`` as the groups allow. Leave this out for a calibration part: its promise needs
+            rows drawn one by one.
 
     Returns:
-        One array of row indices for each part.
+        Sorted indices of each part, in the order of ``parts``.
 
     Raises:
-        ConfigError: if the parts do not add up.
+        ConfigError: for parts that are no sizes, or add up to more than all rows.
+        InputError: if a part with a size above 0 would be empty, or for labels that are not one a row.
 
     Example:
-        >>> [len(part) for part in split_indices(10, (0.5, 0.3, 0.2))]
-        [5, 3, 2]
+        >>> [len(part) for part in split_indices(10, (0.6, 0.2, 0.2), seed=0)]
+        [6, 2, 2]
     """
-    sizes = np.asarray(parts, dtype=np.float64)
-    shares = abs(sizes.sum() - 1) < 1e-9 and n != 1
-    if (sizes < 0).any() or not (shares or sizes.sum() == n):
-        raise ConfigError(f"parts must be shares that add up to 1 or numbers that add up to {n}; got {tuple(parts)}.")
-    ends = np.round(np.cumsum(sizes) * (n if shares else 1)).astype(int)
-    order = np.random.default_rng(seed).permutation(n)
+    sizes = _sizes(n, list(parts))
+    generator = np.random.default_rng(seed)
     if groups is None:
-        return tuple(np.split(order, ends[:-1]))
-    # Groups in random order, each as a block: a row's group goes to the part in which the group's first row falls.
-    _, label = np.unique(groups, return_inverse=True)
-    first = np.full(label.max(initial=-1) + 1, n)
-    np.minimum.at(first, label[order], np.arange(n))
-    rank = np.lexsort((np.arange(n), first[label[order]]))
-    order = order[rank]
-    start = np.r_[0, np.flatnonzero(np.diff(label[order])) + 1]
-    block_start = np.repeat(start, np.diff(np.r_[start, n])) if n else np.empty(0, dtype=int)
-    part = np.searchsorted(ends, block_start, side="right")
-    return tuple(order[part == k] for k in range(len(sizes)))
+        order = generator.permutation(n)
+        ends = np.cumsum(sizes)
+        return tuple(np.sort(order[end - size : end]) for size, end in zip(sizes, ends, strict=True))
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise InputError(f"groups must hold one label for each of the {n} rows; got shape {labels.shape}.")
+    _, group_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    part_of = _assign(counts, sizes, n, generator)
+    return tuple(np.flatnonzero(part_of[group_of] == part) for part in range(len(sizes)))
 
 
-def duplicate_groups(rows: np.ndarray) -> np.ndarray:
-    """A label for each row, ``(n,)``; rows have one label if, and only if, they are equal (NaN equals NaN).
+def duplicate_groups(rows: Any) -> np.ndarray:
+    """A label for each row, equal if and only if the rows are equal (NaN equals NaN, and -0.0 equals 0.0).
+
+    A validation part that holds copies of training rows cannot see overfitting: hand these labels to
+    :func:`split_indices`.
+
+    Args:
+        rows: ``(n, ...)`` numbers.
+
+    Returns:
+        ``(n,)`` integers 0..K-1, numbered by first appearance.
+
+    Raises:
+        InputError: for anything but an array of numbers.
 
     Example:
-        >>> duplicate_groups(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]])).tolist()
+        >>> duplicate_groups([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]).tolist()
         [0, 1, 0]
     """
-    values = np.ascontiguousarray(np.asarray(rows, dtype=np.float64) + 0.0)  # + 0.0 makes -0.0 and 0.0 one value
-    values[np.isnan(values)] = math.nan
-    if values.shape[1] == 0:
-        return np.zeros(len(values), dtype=int)
-    packed = values.view(np.dtype((np.void, values.shape[1] * 8))).ravel()
-    return np.unique(packed, return_inverse=True)[1]
+    values = np.asarray(rows)
+    if values.ndim == 0 or values.dtype.kind not in "fiub":
+        raise InputError(f"expected an array of numbers, a row for each case; got {values.dtype}, {values.shape}.")
+    values = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64, order="C")  # a copy to write on
+        values[values == 0] = 0.0
+        values[np.isnan(values)] = np.nan
+        bits = values.view(np.uint64)
+    else:
+        bits = values.astype(np.int64, order="C").view(np.uint64)
+    if len(bits) == 0:
+        return np.empty(0, dtype=np.int64)
+    _, first, label = np.unique(_hash(bits), return_index=True, return_inverse=True)
+    if not np.array_equal(bits[first[label]], bits):  # two rows share a hash: once in 10^7 tables of 10^6 rows
+        _, first, label = np.unique(bits, axis=0, return_index=True, return_inverse=True)
+        label = label.reshape(-1)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[label]
+
+
+def _sizes(n: int, parts: list[Any]) -> list[int]:
+    if not parts:
+        raise ConfigError("name at least one part.")
+    if all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in parts):
+        sizes = [int(part) for part in parts]
+        if min(sizes) < 0 or sum(sizes) > n:
+            raise ConfigError(f"parts of {sizes} rows cannot be taken from {n} rows.")
+        return sizes
+    if not all(isinstance(part, (float, np.floating)) and 0 <= part <= 1 for part in parts):
+        raise ConfigError(f"parts must be all counts (integers) or all shares in [0, 1] (floats); got {parts}.")
+    if sum(parts) > 1 + 1e-9:
+        raise ConfigError(f"shares must add up to at most 1; got {parts}.")
+    # Rounding the running sum keeps every size within one row of its share, and the total right.
+    edges = [0, *(round(n * min(total, 1.0)) for total in np.cumsum(parts).tolist())]
+    sizes = [high - low for low, high in itertools.pairwise(edges)]
+    for share, size in zip(parts, sizes, strict=True):
+        if share > 0 and size == 0:
+            raise InputError(f"{n} rows are too few for a share of {share:g}: give at least {int(np.ceil(1 / share))}.")
+    return sizes
+
+
+def _assign(counts: np.ndarray, sizes: list[int], n: int, generator: np.random.Generator) -> np.ndarray:
+    """The part of each group; len(sizes) stands for no part."""
+    targets = [*sizes, n - sum(sizes)]
+    order = generator.permutation(len(counts))
+    # Groups in random order lie on a line; each goes to the part that holds its middle.
+    middles = np.cumsum(counts[order]) - counts[order] / 2
+    part_of = np.empty(len(counts), dtype=np.int64)
+    part_of[order] = np.searchsorted(np.cumsum(targets), middles, side="left").clip(max=len(sizes))
+    for part, size in enumerate(sizes):
+        if size == 0 or (part_of == part).any():
+            continue
+        # A large group swallowed this part: hand it the smallest group of the part that has the most groups.
+        having = np.bincount(part_of, minlength=len(targets))
+        donor = int(having.argmax())
+        if having[donor] < 2:
+            raise InputError(f"{len(counts)} groups of equal rows are too few for {len(sizes)} parts.")
+        members = np.flatnonzero(part_of == donor)
+        part_of[members[counts[members].argmin()]] = part
+    return part_of
+
+
+def _hash(bits: np.ndarray) -> np.ndarray:
+    """64 bits of each row of 64-bit words, well mixed (multiply, shift, add; wrapping)."""
+    key = np.full(len(bits), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    for column in range(bits.shape[1]):
+        key ^= bits[:, column]
+        key *= np.uint64(0xBF58476D1CE4E5B9)
+        key ^= key >> np.uint64(29)
+        key *= np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(32)
+    return key

@@ -60,7 +60,7 @@ _LARGEST_FILE = 16 << 30
 _LARGEST_HEADER = 16 << 20
 _MAGIC = {
     b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which may hold pickled code",
-    b"\x80": "a Python pickle, which may hold code",
+    **{bytes([0x80, protocol]): "a Python pickle, which may hold code" for protocol in range(2, 6)},
     b"\x93NUMPY": "a NumPy array",
     b"PAR1": "a Parquet table",
     b"\x89HDF": "an HDF5 file",
@@ -85,8 +85,8 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         ConfigError: if the header or a tensor is something that a file cannot hold.
         StorageError: if the file cannot be written; no trace of the attempt is left.
     """
-    data = _encode(header, tensors)
     target = os.path.realpath(_text(path))
+    data = _encode(header, tensors)
     try:
         _replace(target, data)
     except OSError as error:
@@ -191,7 +191,7 @@ def _replace(target: str, pieces: Iterable[bytes | memoryview]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    if os.name == "posix":  # the new name itself reaches the disk
+    with contextlib.suppress(OSError):  # the new name reaches the disk too, where a directory can be synced
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -214,12 +214,13 @@ def _bytes(name: str, limit: int) -> bytes:
                 raise StorageError(f"{name} is cut short or damaged: its header says {length} bytes of {size}.")
             if length > _LARGEST_HEADER or size > limit:
                 raise StorageError(f"{name} is too large to read: {size} bytes, of them {length} of header.")
-            data = start + file.read(size - len(start) + 1)
+            file.seek(0)
+            data = file.read(size + 1)
     except StorageError:
         raise
     except (OSError, ValueError, MemoryError) as error:
         raise StorageError(f"cannot read {name}: {_reason(error)}.") from error
-    if len(data) != size:
+    if len(data) != size or not data.startswith(start):
         raise StorageError(f"{name} changed while it was read.")
     return data
 
@@ -228,7 +229,7 @@ def _refuse_foreign(name: str, start: bytes, size: int) -> NoReturn:
     if not start:
         raise StorageError(f"{name} is empty.")
     for magic, meaning in _MAGIC.items():
-        if start.startswith(magic) and not start[8:10] == b'{"':
+        if start.startswith(magic) and start[8:10] != b'{"':
             raise StorageError(f"{name} looks like {meaning}; pushforward reads only files that it wrote itself.")
     if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") <= size - 8:
         raise StorageError(f"{name} is a safetensors file that pushforward did not write, or that was changed since.")

@@ -80,8 +80,8 @@ class Form:
             )
         return context
 
-    def require_finite(self, x: Tensor, what: str, *, infinite: bool = False) -> None:
-        """Refuse NaN and (unless ``infinite``) infinity, also what becomes infinite in the model's type.
+    def require_finite(self, x: Tensor, what: str) -> None:
+        """Refuse NaN and infinity, also what becomes infinite in the model's type.
 
         Raises:
             InputError: naming the first place.
@@ -90,8 +90,7 @@ class Form:
             return
         rows = max(1, _CHUNK // max(1, x[0].numel()))
         for start in range(0, len(x), rows):
-            part = x[start : start + rows].to(self.dtype)
-            bad = torch.isnan(part) if infinite else ~torch.isfinite(part)
+            bad = ~torch.isfinite(x[start : start + rows].to(self.dtype))
             if bad.any():
                 row, *place = bad.nonzero()[0].tolist()
                 value = x[(start + row, *place)].item()
@@ -105,7 +104,7 @@ class Form:
         """Warn once if the model's type cannot hold the variation of a column (|mean| / std above a million)."""
         if torch.finfo(self.dtype).bits >= 64 or len(x) < 2:
             return
-        wide = x.double().flatten(1)
+        wide = x.cpu().double().reshape(len(x), -1)
         varies = wide.amax(0) > wide.amin(0)
         ratio = torch.where(varies, wide.mean(0).abs() / wide.std(0, correction=0), 0.0)
         lost = int((ratio > _LOST).sum())
@@ -118,5 +117,5 @@ class Form:
             f"{self.dtype} holds hardly a digit of what varies in it{others}. Subtract a constant from it first, or "
             "train in double precision with model.double().",
             PushforwardWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -18,6 +18,8 @@ __all__ = ["open_sources"]
 
 _DEVICE_SHARE = 0.25
 """Part of a device's free memory that a data set may take to be kept there."""
+_LOOKED_AT = 10_000
+"""Rows that a column's mean and spread are estimated from, to see whether the model's type can hold it."""
 
 
 def open_sources(
@@ -37,7 +39,7 @@ def open_sources(
         ConfigError: for a fraction outside [0, 1), or of data that cannot be split.
         InputError: for data that the model cannot read.
     """
-    train = _open(form, data, context, batch_size, seed, "training data", finite=True)
+    train = _open(form, data, context, batch_size, seed, "training data")
     if validation is None:
         return train, None
     if isinstance(validation, Real):
@@ -47,10 +49,10 @@ def open_sources(
             )
         return _split(train, float(validation), batch_size, seed)
     x, held_context = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-    return train, _open(form, x, held_context, batch_size, seed, "validation data", finite=False)
+    return train, _open(form, x, held_context, batch_size, seed, "validation data")
 
 
-def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what: str, *, finite: bool) -> Source:
+def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what: str) -> Source:
     if isinstance(data, DataLoader | Dataset):
         if context is not None:
             raise ConfigError(
@@ -68,7 +70,7 @@ def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what:
         raise InputError(
             f"the {what} must be an array, tensor, frame, torch Dataset or DataLoader; got {type(data).__name__}."
         )
-    x, context = _tensors(data, context)
+    x, context = _tensor(data), None if context is None else _tensor(context)
     if context is not None and not form.context:
         raise ConfigError(f"{form.owner} takes no context: build it with context={context.shape[-1]}, or leave it out.")
     _require_rows(len(x) if x.dim() else 0, what)
@@ -76,10 +78,13 @@ def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what:
         context = form.match(context, len(x))
         form.require_finite(context, f"context of the {what}")
     form.cast(x[:1], None if context is None else context[:1])
-    form.require_finite(x, what, infinite=not finite)
+    form.require_finite(x, what)
+    whole = torch.arange(len(x))
+    if what == "training data":
+        form.warn_if_lost(ArrayRows(form, x, context, whole, batch_size, seed).raw_sample(_LOOKED_AT)[0])
     if form.device.type != x.device.type and _fits(form, x):
         x, context = form.cast(x, context)
-    return ArrayRows(form, x, context, torch.arange(len(x)), batch_size, seed)
+    return ArrayRows(form, x, context, whole, batch_size, seed)
 
 
 def _open_dataset(form: Form, data: Any, batch_size: int, seed: int, what: str) -> Source:
@@ -91,12 +96,12 @@ def _open_dataset(form: Form, data: Any, batch_size: int, seed: int, what: str) 
     return DatasetRows(form, data, torch.arange(count), batch_size, seed)
 
 
-def _tensors(data: Any, context: Any) -> tuple[Tensor, Tensor | None]:
-    if isinstance(data, Tensor) and (context is None or isinstance(context, Tensor)):
-        return data.detach(), None if context is None else context.detach()
-    from pushforward.data.arrays import as_tensor_data
+def _tensor(data: Any) -> Tensor:
+    if isinstance(data, Tensor):
+        return data.detach()
+    from pushforward.data import as_tensor_data
 
-    return as_tensor_data(data, context)
+    return as_tensor_data(data)[0]
 
 
 def _split(train: Source, fraction: float, batch_size: int, seed: int) -> tuple[Source, Source | None]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import InputError, PushforwardWarning, TrainingError
 from pushforward.models.core import Model
-from pushforward.training.batches import Batch, Position, Source
+from pushforward.training.batches import ArrayRows, Batch, Position, Source
 from pushforward.training.budget import Budget, Schedule
 from pushforward.training.checkpoint import Checkpoint, State, load_weights
 from pushforward.training.form import Pair
@@ -207,8 +207,8 @@ class Trainer:
         """Add up the losses of the steps since the last look, and stop at one that is not finite."""
         if not self.pending:
             return
-        rows = torch.stack([torch.stack([p.loss.double(), p.norm.double()]) for p in self.pending]).tolist()
-        for pending, (loss, norm) in zip(self.pending, rows, strict=True):
+        losses, norms = (torch.stack(list(of)).tolist() for of in zip(*(p[2:] for p in self.pending), strict=True))
+        for pending, loss, norm in zip(self.pending, losses, norms, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._fail(pending, loss, norm)
             self.state.loss_sum += loss
@@ -261,7 +261,7 @@ class Trainer:
         """
         if self.held_out is None:
             return None, 0, None
-        values = torch.cat([self.model.evaluate(*pair).value.double() for pair in self.held_out.ordered()])
+        values = torch.cat([self.model.evaluate(*pair).value for pair in self.held_out.ordered()]).cpu().double()
         finite = torch.isfinite(values)
         outside = int((~finite).sum())
         inside = values[finite].mean().item() if outside < len(values) else -math.inf
@@ -305,7 +305,8 @@ class Trainer:
             values = max(1, math.prod(self.model.shape))
             most = min(_SAMPLE_ROWS, max(1024, _SAMPLE_VALUES // values))
             raw, context = self.train.raw_sample(most)
-            self.train.form.warn_if_lost(raw)
+            if not isinstance(self.train, ArrayRows):  # arrays were looked at before they were moved to the device
+                self.train.form.warn_if_lost(raw)
             self.sample = self.train.form.cast(raw, context)
         return self.sample
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pushforward.data.files import read_table
 from pushforward.errors import ConfigError
@@ -11,31 +14,50 @@ from pushforward.errors import ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SAMPLES", "load_sample"]
+__all__ = ["SAMPLES", "Sample", "load_sample"]
 
-SAMPLES = {
-    "thyroid": "blood tests of 3,772 patients, 284 of them with an underactive thyroid; the last column, diagnosis, says "
-    "which"
-}
-"""Names of the samples, and what they are."""
+SAMPLES = {"thyroid": "Thyroid patients (6 blood values)"}
+"""Names of the samples, and their titles."""
 
 
-def load_sample(name: str) -> pa.Table:
-    """A sample as a table.
+@dataclass(frozen=True)
+class Sample:
+    """A labelled table.
+
+    Attributes:
+        title: for headings.
+        table: the rows.
+        labels: 1 for an anomaly, else 0, ``(rows,)``.
+        classes: what each row is, in words, ``(rows,)``.
+    """
+
+    title: str
+    table: pa.Table
+    labels: np.ndarray
+    classes: np.ndarray
+
+
+def load_sample(name: str) -> Sample:
+    """A data set that comes with the package.
 
     Args:
-        name: a key of :data:`SAMPLES`. "thyroid": age, TSH, T3, TT4, T4U, FTI (numbers), and diagnosis, which is
-            "negative" (3,488 rows), "compensated hypothyroid" (191) or "primary hypothyroid" (93).
+        name: a key of :data:`SAMPLES`. "thyroid": age in years, TSH in mU/l, T3 and TT4 in nmol/l, T4U, FTI. Of 3,772
+            rows 93 are anomalies, class "primary hypothyroid"; the others are "negative" (3,488) or "compensated
+            hypothyroid" (191), a mild form.
 
     Raises:
-        ConfigError: for another name.
+        ConfigError: for another name; it lists the known ones.
 
     Example:
-        >>> table = load_sample("thyroid")
-        >>> table.shape
-        (3772, 7)
+        >>> sample = load_sample("thyroid")
+        >>> sample.table.num_rows, int(sample.labels.sum())
+        (3772, 93)
     """
     if name not in SAMPLES:
-        raise ConfigError(f"there is no sample {name!r}; there is {', '.join(SAMPLES)}.")
-    with resources.as_file(resources.files(__package__) / f"{name}.csv.gz") as path:
-        return read_table(path)
+        raise ConfigError(f"no sample is called {name!r}; there is {', '.join(SAMPLES)}.")
+    with resources.as_file(resources.files("pushforward.data.samples") / f"{name}.csv.gz") as path:
+        table = read_table(path)
+    classes = np.asarray(table.column("diagnosis").to_pylist())
+    return Sample(
+        SAMPLES[name], table.drop_columns("diagnosis"), (classes == "primary hypothyroid").astype(int), classes
+    )
