@@ -171,9 +171,7 @@ class LogLik:
                 else f"bits/dim is not defined on {self.measure}: read .value together with .residual."
             )
         if self.relation not in (Relation.EXACT, Relation.UNBIASED, Relation.LOWER):
-            raise KindError(
-                f"bits/dim of a value that is {_named(self.relation)} would promise too much: read .value."
-            )
+            raise KindError(f"bits/dim of a value that is {_named(self.relation)} would promise too much: read .value.")
         return -self.value / (self.measure.dim * math.log(2.0))
 
     def nats_per_dim(self) -> Tensor:
@@ -237,4 +235,3 @@ def require_log_prob(relation: Relation, measure: Measure) -> None:
 def _named(relation: Relation) -> str:
     article = "an" if relation.value[0] in "aeiou" else "a"
     return f"{article} {relation.value}"
-

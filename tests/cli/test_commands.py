@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+
 from pushforward.cli import main
 
 
@@ -25,9 +26,25 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("source", "target"), [("train.parquet", "s.parquet"), ("train.csv", "s.csv"), ("train.csv", "t.parquet")])
+@pytest.mark.parametrize(
+    ("source", "target"), [("train.parquet", "s.parquet"), ("train.csv", "s.csv"), ("train.csv", "t.parquet")]
+)
 def test_score_keeps_columns_and_adds_four(folder: Path, source: str, target: str) -> None:
-    assert main(["score", str(folder / "guard.safetensors"), str(folder / source), "-o", str(folder / target), "--rows", "150", "-q"]) == 0
+    assert (
+        main(
+            [
+                "score",
+                str(folder / "guard.safetensors"),
+                str(folder / source),
+                "-o",
+                str(folder / target),
+                "--rows",
+                "150",
+                "-q",
+            ]
+        )
+        == 0
+    )
     read = pq.read_table if target.endswith("parquet") else pyarrow.csv.read_csv
     table = read(folder / target)
     assert table.column_names == ["a", "b", "c", "log_prob", "anomaly_score", "p_value", "alarm"]
@@ -39,7 +56,18 @@ def test_score_keeps_columns_and_adds_four(folder: Path, source: str, target: st
 
 def test_chunks_do_not_change_the_scores(folder: Path) -> None:
     for rows in ("64", "400"):
-        main(["score", str(folder / "guard.safetensors"), str(folder / "train.parquet"), "-o", str(folder / f"r{rows}.parquet"), "--rows", rows, "-q"])
+        main(
+            [
+                "score",
+                str(folder / "guard.safetensors"),
+                str(folder / "train.parquet"),
+                "-o",
+                str(folder / f"r{rows}.parquet"),
+                "--rows",
+                rows,
+                "-q",
+            ]
+        )
     one, two = (pq.read_table(folder / f"r{rows}.parquet")["anomaly_score"].to_numpy() for rows in ("64", "400"))
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
 
@@ -49,7 +77,8 @@ def test_sample_and_info(folder: Path, capsys) -> None:
     assert pyarrow.csv.read_csv(folder / "new.csv").column_names == ["a", "b", "c"]
     assert main(["info", str(folder / "guard.safetensors")]) == 0
     printed = capsys.readouterr().out
-    assert "guard" in printed and "categorical" in printed
+    assert "guard" in printed
+    assert "categorical" in printed
 
 
 @pytest.mark.parametrize(
@@ -78,7 +107,8 @@ def test_errors_are_one_line_and_a_code(folder: Path, monkeypatch, capsys, argum
     assert main(arguments) not in (0, 70)
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
-    assert len(lines) == 1 and word in lines[0], captured.err
+    assert len(lines) == 1, captured.err
+    assert word in lines[0]
     assert "Traceback" not in captured.err
     assert sorted(p.name for p in folder.iterdir()) == before
 
@@ -88,7 +118,21 @@ def test_existing_columns_are_not_overwritten(folder: Path, capsys) -> None:
     main(["score", str(folder / "guard.safetensors"), str(folder / "train.parquet"), "-o", target, "-q"])
     assert main(["score", str(folder / "guard.safetensors"), target, "-o", str(folder / "s2.parquet"), "-q"]) == 1
     assert "--prefix" in capsys.readouterr().err
-    assert main(["score", str(folder / "guard.safetensors"), target, "-o", str(folder / "s2.parquet"), "--prefix", "again_", "-q"]) == 0
+    assert (
+        main(
+            [
+                "score",
+                str(folder / "guard.safetensors"),
+                target,
+                "-o",
+                str(folder / "s2.parquet"),
+                "--prefix",
+                "again_",
+                "-q",
+            ]
+        )
+        == 0
+    )
     assert not (set(Path(folder).glob("*.tmp*")))
 
 
@@ -102,7 +146,8 @@ def test_debug_shows_a_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pushforward", "info", str(tmp_path / "no"), "--debug"], capture_output=True, text=True
     )
-    assert done.returncode != 0 and "Traceback" in done.stderr
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
 
 
 def test_demo_prints_its_table_and_draws(tmp_path: Path, capsys) -> None:

@@ -17,7 +17,7 @@ from pushforward.measure import REAL, Relation
 from pushforward.models import Model
 
 from .cases import MODELS, ModelCase
-from .tools import box_line, built, context_of, generator, line
+from .tools import box_line, built, context_of, line
 
 EXACT_1D = [case for case in MODELS if case.relation is Relation.EXACT and built(case).shape == (1,)]
 EXACT_2D = [case for case in MODELS if case.relation is Relation.EXACT and built(case).shape == (2,)]
@@ -40,7 +40,7 @@ def axes(model: Model, count: int) -> list[tuple[Tensor, Tensor]]:
     assert domain.low == 0  # positive data: the midpoint rule in log x
     result = []
     for column in x.log().T:
-        points, weights = line(column.quantile(0.5).item(), 0.3 * column.std().item(), count, reach=7.0)
+        points, weights = line(column.quantile(0.5).item(), 0.3 * column.std().item(), count)
         points = points.clamp(-300, 300)
         result.append((points.exp(), weights * points.exp()))
     return result
@@ -57,16 +57,16 @@ def masses(model: Model, count: int) -> tuple[list[tuple[Tensor, Tensor]], Tenso
     return grid, log_prob.exp().reshape(weights.shape) * weights
 
 
-@pytest.mark.parametrize("jolted", [False, True], ids=["start", "moved"])
+@pytest.mark.parametrize("jolted", [0.0, 1.0], ids=["start", "moved"])
 @pytest.mark.parametrize("case", EXACT_1D, ids=str)
 def test_mass_is_one_in_one_dimension(case, jolted):
     assert masses(built(case, jolted=jolted), 20_000)[1].sum().item() == pytest.approx(1.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("jolted", [False, True], ids=["start", "moved"])
+@pytest.mark.parametrize("jolted", [0.0, 0.6], ids=["start", "moved"])
 @pytest.mark.parametrize("case", EXACT_2D, ids=str)
 def test_mass_is_one_in_two_dimensions(case, jolted):
-    assert masses(built(case, jolted=jolted), 450)[1].sum().item() == pytest.approx(1.0, abs=1e-3)
+    assert masses(built(case, jolted=jolted), 750 if jolted else 300)[1].sum().item() == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("case", EXACT_1D, ids=str)
@@ -82,16 +82,16 @@ def test_samples_follow_the_density_in_one_dimension(case):
 
 @pytest.mark.parametrize("case", EXACT_2D, ids=str)
 def test_samples_follow_the_density_in_two_dimensions(case):
-    """Chi-square over cells of 15 x 15 points of the grid, joined in order until each expects at least 10."""
-    model = built(case)
-    grid, mass = masses(model, 450)
+    """Chi-square over cells of 25 x 25 points of the grid, joined in order until each expects at least 10."""
+    model = built(case, jolted=0.6)
+    grid, mass = masses(model, 750)
     count = 6000
     x = model.sample(count, one_context(model), seed=22)
     cells = []
     for (points, _), column in zip(grid, x.T, strict=True):
         edges = 0.5 * (points[1:] + points[:-1])
-        cells.append(torch.searchsorted(edges, column.contiguous()).clamp(0, 449) // 15)
-    expected = count * mass.reshape(30, 15, 30, 15).sum((1, 3)).flatten()
+        cells.append(torch.searchsorted(edges, column.contiguous()).clamp(0, 749) // 25)
+    expected = count * mass.reshape(30, 25, 30, 25).sum((1, 3)).flatten()
     observed = torch.bincount(cells[0] * 30 + cells[1], minlength=900).double()
     assert chi_square(observed, expected) > 1e-3
 
@@ -116,22 +116,22 @@ def chi_square(observed: Tensor, expected: Tensor) -> float:
 def test_chi_square_finds_a_wrong_model():
     """The test above is sharp: against the same model with a slightly other scale it fails."""
     case = next(case for case in EXACT_2D if str(case) == "NSF[coupling, D=2]")
-    model = built(case)
-    grid, mass = masses(model, 450)
+    model = built(case, jolted=0.6)
+    grid, mass = masses(model, 750)
     x = model.sample(6000, seed=22)
     x = x.mean(0) + 1.1 * (x - x.mean(0))
     cells = []
     for (points, _), column in zip(grid, x.T, strict=True):
         edges = 0.5 * (points[1:] + points[:-1])
-        cells.append(torch.searchsorted(edges, column.contiguous()).clamp(0, 449) // 15)
+        cells.append(torch.searchsorted(edges, column.contiguous()).clamp(0, 749) // 25)
     observed = torch.bincount(cells[0] * 30 + cells[1], minlength=900).double()
-    assert chi_square(observed, 6000 * mass.reshape(30, 15, 30, 15).sum((1, 3)).flatten()) < 1e-6
+    assert chi_square(observed, 6000 * mass.reshape(30, 25, 30, 25).sum((1, 3)).flatten()) < 1e-6
 
 
 @pytest.mark.parametrize("case", [case for case in MODELS if case.relation is Relation.EXACT], ids=str)
 def test_samples_and_density_agree_in_any_dimension(case):
     """E[q(x) / p(x)] = 1 over samples of p for every density q; a narrow normal at the median keeps its variance finite."""
-    model = built(case)
+    model = built(case, jolted=0.4)
     context = one_context(model)
     count = 20_000
     x = model.sample(count, context, seed=23)
@@ -161,14 +161,14 @@ def test_a_dequantised_model_has_mass_one_in_the_mean_weight(case):
     """The mean over noise of exp(value) is the probability itself, so it sums to 1; exp of the mean value to less."""
     model = built(case)
     x, context = lattice_of(case), one_context(model)
-    draws = 400
+    draws = 600
     with torch.no_grad():
         values = torch.stack([model.evaluate(x, context, seed=seed).value for seed in range(draws)])
         tight = model.evaluate(x, context, samples=draws, seed=1).value
     weights = values.exp()
     mass, error = weights.mean(0).sum(), (weights.var(0) / draws).sum().sqrt()
     assert abs(mass - 1) < 4 * error
-    assert error < 0.01
+    assert error < 0.02
     assert values.mean(0).exp().sum() < 1  # Jensen
     assert tight.exp().sum() == pytest.approx(1.0, abs=5 * error.item())
     # More draws tighten the bound, towards the probability of the cell.

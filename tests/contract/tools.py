@@ -20,14 +20,14 @@ def generator(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def jolt(module: nn.Module, seed: int = 1) -> None:
+def jolt(module: nn.Module, strength: float = 1.0, seed: int = 1) -> None:
     """Move all parameters away from their start, moderately: nothing becomes stiff."""
     source = generator(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, dtype=torch.float64, generator=source)
             size = 0.5 / math.sqrt(parameter.shape[-1]) if parameter.dim() > 1 else 0.3
-            parameter.add_((size * noise).to(parameter.dtype))
+            parameter.add_((strength * size * noise).to(parameter.dtype))
 
 
 def shape_of(module: Any) -> tuple[int, ...]:
@@ -52,8 +52,14 @@ def context_of(module: Any, count: int = ROWS, seed: int = 3, dtype: torch.dtype
     return (5 * context + 20 if hasattr(module, "context_mean") else context).to(dtype)
 
 
-def build(case: Case, dtype: torch.dtype = torch.float64, *, jolted: bool = True) -> Any:
-    """The case's module in evaluation mode: data-dependent state set, and parameters away from their start."""
+def build(case: Case, dtype: torch.dtype = torch.float64, *, jolted: float = 1.0) -> Any:
+    """The case's module in evaluation mode: data-dependent state set, and parameters away from their start.
+
+    Args:
+        case: what to build.
+        dtype: of weights and data.
+        jolted: how far the parameters are moved; 0 leaves them at their start.
+    """
     torch.manual_seed(0)
     module = case.make()
     if not isinstance(module, nn.Module):
@@ -63,15 +69,14 @@ def build(case: Case, dtype: torch.dtype = torch.float64, *, jolted: bool = True
     if has_state:
         x, context = data_of(case, module, 200, 4, dtype), context_of(module, 200, 5, dtype)
         module.initialize(x, context)
-    if jolted:
-        jolt(module)
+    jolt(module, jolted)
     if has_state:
         module.refresh(x, context)  # pyright: ignore[reportPossiblyUnboundVariable]
     return module.eval()
 
 
 @functools.cache
-def built(case: Case, dtype: torch.dtype = torch.float64, jolted: bool = True) -> Any:
+def built(case: Case, dtype: torch.dtype = torch.float64, jolted: float = 1.0) -> Any:
     """As :func:`build`, made once; for tests that change nothing."""
     return build(case, dtype, jolted=jolted)
 
@@ -114,7 +119,7 @@ def attainable_by_parts(parts: list[Any], x: Tensor, context: Tensor | None, dty
     return total.detach()
 
 
-def line(centre: float, spread: float, count: int, reach: float = 9.0) -> tuple[Tensor, Tensor]:
+def line(centre: float, spread: float, count: int, reach: float = 6.0) -> tuple[Tensor, Tensor]:
     """Points and weights of the midpoint rule in t for x = centre + spread sinh t: dense in the middle, very wide."""
     step = 2 * reach / count
     t = -reach + step * (torch.arange(count, dtype=torch.float64) + 0.5)

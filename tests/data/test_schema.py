@@ -23,7 +23,7 @@ def column_of(values, **options):
     return Schema.infer({"c": values}, **options).columns[0]
 
 
-# -- recognising --------------------------------------------------------------------------------------------------------
+# -- recognising --
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_no_rows_teach_nothing():
         Schema.infer({"a": []})
 
 
-# -- reading a new table ------------------------------------------------------------------------------------------------
+# -- reading a new table --
 
 TRAIN = {
     "x": [0.5, 1.25, None, 2.0],
@@ -162,7 +162,7 @@ def test_an_absent_column_is_named_with_the_nearest_name():
     table = as_table(TRAIN).rename_columns(["x", "n", "flag", "City", "code"])
     with pytest.raises(SchemaError, match="lacks the column 'city' that it was fitted with; it has 'City'"):
         SCHEMA.encode(table)
-    with pytest.raises(SchemaError, match="lacks the columns 'n', 'flag', 'city', ..."):
+    with pytest.raises(SchemaError, match=r"lacks the columns 'n', 'flag', 'city', \.\.\."):
         SCHEMA.encode({"x": [1.0]})
 
 
@@ -280,7 +280,6 @@ def test_codes_with_leading_zeros_are_other_categories():
 
 def test_negative_and_fractional_numbers_as_categories():
     schema = Schema.infer({"c": ["-0.5", "0.5", "0.5", "-0"]})
-    assert schema.encode({"c": [-0.5, 0.5, 0.0]})[0][:, 0].tolist() == [1.0, 0.0, 2.0] or schema.columns[0].categories
     places = [schema.columns[0].categories.index(text) for text in ("-0.5", "0.5", "-0")]
     assert schema.encode({"c": [-0.5, 0.5, 0.0]})[0][:, 0].tolist() == places
 
@@ -290,7 +289,7 @@ def test_instants_as_text_and_as_seconds():
     seconds = 1704067200.0
     for values in (["2024-01-01"], ["2024-01-01T01:00:00+01:00"], [seconds], [dt.date(2024, 1, 1)]):
         assert schema.encode({"t": values})[0].tolist() == [[seconds]]
-    with pytest.raises(SchemaError, match="column 't', row 0 .*'soon' is no timestamp"):
+    with pytest.raises(SchemaError, match=r"column 't', row 0 .*'soon' is no timestamp"):
         schema.encode({"t": ["soon"]})
     with pytest.raises(SchemaError, match="must hold a timestamp and holds duration"):
         schema.encode({"t": [dt.timedelta(1)]})
@@ -310,7 +309,7 @@ def test_no_rows():
     assert Schema.infer(np.eye(3)).encode(np.zeros((0, 3)))[0].shape == (0, 3)
 
 
-# -- tables without names ----------------------------------------------------------------------------------------------
+# -- tables without names --
 
 
 def test_arrays_are_matched_by_position():
@@ -332,7 +331,7 @@ def test_an_array_against_names_and_names_against_an_array():
     assert unnamed.encode(unnamed.decode(np.array([[1.0, 2.0]])))[0].tolist() == [[1.0, 2.0]]
 
 
-# -- and back ------------------------------------------------------------------------------------------------------------
+# -- and back --
 
 
 def test_decode():
@@ -417,7 +416,7 @@ def test_encode_decode_and_json_round_trips(table):
             assert after == before
 
 
-# -- in a file --------------------------------------------------------------------------------------------------------
+# -- in a file --
 
 
 def test_json_is_plain():

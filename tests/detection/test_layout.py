@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from pushforward.detection.layout import Layout
 from pushforward.errors import StorageError
 

@@ -32,14 +32,18 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     for name in ("train.csv", "new.csv"):
         np.savetxt(tmp_path / name, rows, delimiter=",", header="a,b", comments="")
     commands = [
-        line for line in re.findall(r"^pushforward .*$", (ROOT / "README.md").read_text(), flags=re.M) if " demo" not in line
+        line
+        for line in re.findall(r"^pushforward .*$", (ROOT / "README.md").read_text(), flags=re.M)
+        if " demo" not in line
     ]
     assert len(commands) == 4
     for command in commands:
         words = command.split()[1:]
         if words[0] == "fit":
             words += ["--max-steps", "20", "--quiet"]
-        done = subprocess.run([sys.executable, "-m", "pushforward", *words], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "pushforward", *words], cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode == 0, (command, done.stderr)
     header = (tmp_path / "new.csv").read_text().splitlines()[0]
     assert header.replace('"', "") == "a,b"  # `sample` wrote the training table's columns

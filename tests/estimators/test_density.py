@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators import FlowDensity
-from scipy import stats
 
 
 def test_density_is_in_the_units_of_x() -> None:
@@ -31,13 +32,17 @@ def test_file_round_trip(tmp_path) -> None:
         load(tmp_path / "d.safetensors")
 
 
-@pytest.mark.parametrize("options", [{"model": "glow"}, {"model_options": {"depth": 3}}, {"max_time": "soon"}, {"lr": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"model": "glow"}, {"model_options": {"depth": 3}}, {"max_time": "soon"}, {"lr": -1.0}]
+)
 def test_impossible_options(options: dict) -> None:
     with pytest.raises(ConfigError):
         FlowDensity(**options).fit(np.zeros((30, 2)))
 
 
-@pytest.mark.parametrize("x", [np.full((30, 2), np.nan), np.full((30, 2), np.inf), np.zeros(3), np.zeros((1, 2)), [["a"]] * 30])
+@pytest.mark.parametrize(
+    "x", [np.full((30, 2), np.nan), np.full((30, 2), np.inf), np.zeros(3), np.zeros((1, 2)), [["a"]] * 30]
+)
 def test_unreadable_tables(x) -> None:
     with pytest.raises(InputError):
         FlowDensity(max_steps=5).fit(x)

@@ -8,6 +8,12 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
 from pushforward.detection import realised_interval
 from pushforward.errors import (
     CalibrationError,
@@ -19,11 +25,6 @@ from pushforward.errors import (
     StorageError,
 )
 from pushforward.estimators import Guard
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 QUICK = {"members": 2, "max_steps": 60, "random_state": 0}
 
@@ -59,7 +60,9 @@ def mixed() -> Guard:
 
 
 def test_far_rows_alarm_and_typical_rows_do_not(guard: Guard) -> None:
-    np.testing.assert_array_equal(guard.predict([[0, 0, 0], [30, -30, 30], [1e6, 0, 0], [0, math.inf, 0]]), [1, -1, -1, -1])
+    np.testing.assert_array_equal(
+        guard.predict([[0, 0, 0], [30, -30, 30], [1e6, 0, 0], [0, math.inf, 0]]), [1, -1, -1, -1]
+    )
     assert guard.anomaly_score([[0, math.inf, 0]])[0] == math.inf
 
 
@@ -101,7 +104,7 @@ def test_pac_is_stricter_than_marginal() -> None:
 
 
 def test_too_few_rows_says_how_many_are_needed() -> None:
-    with pytest.raises(CalibrationError, match="needs 99 calibration rows.*at least 198 rows"):
+    with pytest.raises(CalibrationError, match=r"needs 99 calibration rows.*at least 198 rows"):
         Guard(0.01, **QUICK).fit(normal_rows(100))
     with pytest.raises(CalibrationError, match="299"):
         Guard(0.01, guarantee="pac", **QUICK).fit(normal_rows(500))
@@ -183,7 +186,7 @@ def test_bad_columns_have_decided_answers(mixed: Guard) -> None:
         new = mixed.anomaly_score(frame.assign(colour=["mauve", *frame["colour"][1:]]))
     assert new[0] > usual[0]
     np.testing.assert_array_equal(new[1:], usual[1:])
-    with pytest.raises(SchemaError, match="'size'.*row 2.*many"):
+    with pytest.raises(SchemaError, match=r"'size'.*row 2.*many"):
         mixed.predict(frame.astype({"size": object}).assign(size=["1", "2", "many", "4", "5"]))
     with pytest.warns(SchemaWarning, match="missing"):
         gone = mixed.anomaly_score(frame.assign(size=[np.nan, *frame["size"][1:]]))
@@ -246,7 +249,9 @@ def test_pipeline_grid_and_clone() -> None:
 
 
 def test_one_column_table_works() -> None:
-    x = np.concatenate([np.random.default_rng(0).normal(-5, 1, 300), np.random.default_rng(1).normal(5, 1, 300)])[:, None]
+    x = np.concatenate([np.random.default_rng(0).normal(-5, 1, 300), np.random.default_rng(1).normal(5, 1, 300)])[
+        :, None
+    ]
     guard = Guard(0.05, members=2, max_steps=400, random_state=0).fit(x)
     score = guard.anomaly_score([[0.0], [5.0], [-5.0]])
     assert score[0] > score[1:].max()

@@ -3,8 +3,9 @@
 import warnings
 
 import pytest
-from pushforward.estimators import FlowDensity, Guard
 from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from pushforward.estimators import FlowDensity, Guard
 
 GUARD_EXPECTED = {
     # Columns are matched by name, and a reordered frame is scored as the same table instead of being refused.
@@ -35,6 +36,8 @@ def run_checks(estimator, expected: dict[str, str]) -> list[str]:
     return failed
 
 
-@pytest.mark.parametrize(("make", "expected"), [(quick_guard, GUARD_EXPECTED), (quick_density, {})], ids=["Guard", "FlowDensity"])
+@pytest.mark.parametrize(
+    ("make", "expected"), [(quick_guard, GUARD_EXPECTED), (quick_density, {})], ids=["Guard", "FlowDensity"]
+)
 def test_estimator_checks(make, expected: dict[str, str]) -> None:
     assert run_checks(make(), expected) == []

@@ -49,7 +49,9 @@ def demo(
 
 @app.command(epilog=_example("pushforward fit train.csv -o guard.safetensors --alpha 0.05"))
 def fit(
-    table: Annotated[Path, typer.Argument(help="Training table: CSV, Parquet, Arrow, NPY or NPZ; nearly all rows normal.")],
+    table: Annotated[
+        Path, typer.Argument(help="Training table: CSV, Parquet, Arrow, NPY or NPZ; nearly all rows normal.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Guard file to write.")],
     alpha: Annotated[float, typer.Option(help="Promised false-alarm rate.")] = 0.01,
     guarantee: Annotated[str, typer.Option(help="'marginal' (on average) or 'pac' (for this guard).")] = "marginal",
@@ -164,7 +166,10 @@ def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wr
     from pushforward.storage import load, read
 
     header = read(file)[0]
-    facts: dict[str, Any] = {"kind": header["kind"], "written by": ", ".join(f"{k} {v}" for k, v in header["versions"].items())}
+    facts: dict[str, Any] = {
+        "kind": header["kind"],
+        "written by": ", ".join(f"{k} {v}" for k, v in header["versions"].items()),
+    }
     if header["kind"] == "guard":
         guard = Guard.load(file)
         pairs(str(file), {**facts, **summary(guard)})

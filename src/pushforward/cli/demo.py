@@ -26,7 +26,9 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
     table, labels = sample.table, anomalous
     normal = np.random.default_rng(seed).permutation(np.flatnonzero(~labels))
     known, new = normal[: len(normal) // 2], normal[len(normal) // 2 :]
-    print(f"{sample.title}: {len(known)} normal rows to learn from, {len(new)} new normal rows, {labels.sum()} anomalies.")
+    print(
+        f"{sample.title}: {len(known)} normal rows to learn from, {len(new)} new normal rows, {labels.sum()} anomalies."
+    )
     guard = Guard(ALPHA, random_state=seed, max_steps=1000).fit(table.take(known))
     fitted = time.perf_counter()
     fine, odd = guard.assess(table.take(new)), guard.assess(table.take(np.flatnonzero(labels)))
@@ -69,7 +71,9 @@ def draw(output: Path, title: str, guard: Guard, fine: dict[str, Any], odd: dict
     high = float(np.quantile(odd["anomaly_score"], 0.98))
     bins = np.linspace(low, max(high, fine["anomaly_score"].max()), 60)
     for result, colour, name in ((fine, "#3b6ea5", "new normal rows"), (odd, "#c8553d", "anomalies")):
-        left.hist(np.minimum(result["anomaly_score"], bins[-1]), bins, density=True, color=colour, alpha=0.75, label=name)
+        left.hist(
+            np.minimum(result["anomaly_score"], bins[-1]), bins, density=True, color=colour, alpha=0.75, label=name
+        )
     left.axvline(-guard.offset_, color="black", lw=1.4)
     left.annotate(
         f"alarm: {fine['alarm'].mean():.1%} of normal rows (promised {guard.alpha:.0%}),\n"
@@ -84,7 +88,13 @@ def draw(output: Path, title: str, guard: Guard, fine: dict[str, Any], odd: dict
         share = [(result["p_value"] <= level).mean() for level in levels]
         right.plot(levels, share, color=colour, lw=2, label=name)
     right.axvline(guard.alpha, color="black", lw=0.8, alpha=0.5)
-    right.set(xlabel="p-value level", ylabel="share alarmed", ylim=(0, 1.02), xlim=(0, 0.25), title="Realised against promised")
+    right.set(
+        xlabel="p-value level",
+        ylabel="share alarmed",
+        ylim=(0, 1.02),
+        xlim=(0, 0.25),
+        title="Realised against promised",
+    )
     right.legend(frameon=False, loc="center right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

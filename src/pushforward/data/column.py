@@ -188,11 +188,10 @@ class Column:
         keys = {"name", "kind", "categories", "missing", "lattice", "time"}
         if not isinstance(data, Mapping) or set(data) != keys:
             raise StorageError("the file describes a column in a way that pushforward does not write.")
-        lattice = data["lattice"]
-        if isinstance(lattice, (list, tuple)):
-            lattice = tuple(float(v) if type(v) in (int, float) else v for v in lattice)
-        categories = data["categories"]
+        lattice, categories = data["lattice"], data["categories"]
         try:
+            if isinstance(lattice, (list, tuple)):
+                lattice = tuple(float(v) if type(v) in (int, float) else v for v in lattice)
             return cls(**{**data, "categories": _as_tuple(categories), "lattice": lattice})
         except (SchemaError, TypeError, OverflowError) as error:
             raise StorageError(f"the file describes a column that cannot be: {error}") from error

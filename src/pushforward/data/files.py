@@ -199,19 +199,23 @@ def _arrow_chunks(path: Path, kind: str, rows: int, columns: Sequence[str] | Non
 
 
 def _load_array(path: Path, kind: str) -> np.ndarray:
-    loaded = np.load(path, mmap_mode="r" if kind == "npy" else None, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        array = loaded
+    if kind == "npy":
+        array = np.lib.format.open_memmap(path, mode="r")
     else:
-        with loaded:
-            names = loaded.files
-            if "X" not in names and len(names) != 1:
-                held = ", ".join(names) or "none"
-                raise InputError(f"{path} must hold an array named X, or one array; it holds {held}.")
-            array = loaded["X" if "X" in names else names[0]]
+        with path.open("rb") as file:  # numpy leaves a file open that it opened and cannot read
+            array = _from_archive(path, np.load(file, allow_pickle=False))
     if array.ndim and len(array) == 0:
         raise InputError(f"{path} holds no rows.")
     return array
+
+
+def _from_archive(path: Path, loaded: Any) -> np.ndarray:
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    names = loaded.files
+    if "X" not in names and len(names) != 1:
+        raise InputError(f"{path} must hold an array named X, or one array; it holds {', '.join(names) or 'none'}.")
+    return loaded["X" if "X" in names else names[0]]
 
 
 def _chosen(path: Path, table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

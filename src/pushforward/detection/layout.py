@@ -150,18 +150,24 @@ class Layout:
             coded = tuple(_index(i, width) for i in data["coded"])
             features = len(kept) + len(indicators)
             lattices = tuple((_index(i, features), _number(o), _number(s)) for i, o, s in data["lattices"])
-            assert sorted([*kept, *(i for i, _ in constants)]) == list(range(width)) and len(fills) == len(kept)
-            assert len(set(indicators)) == len(indicators) and all(step > 0 for _, _, step in lattices)
+            assert sorted([*kept, *(i for i, _ in constants)]) == list(range(width))
+            assert len(fills) == len(kept)
+            assert len(set(indicators)) == len(indicators)
+            assert all(step > 0 for _, _, step in lattices)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise StorageError("the file's column layout is not one that pushforward writes.") from error
         return cls(width, kept, indicators, fills, constants, lattices, coded, rows)
 
 
 def _index(value: Any, below: int = 1 << 40) -> int:
-    assert isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
+    assert isinstance(value, int)
+    assert not isinstance(value, bool)
+    assert 0 <= value < below
     return value
 
 
 def _number(value: Any) -> float:
-    assert isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    assert isinstance(value, (int, float))
+    assert not isinstance(value, bool)
+    assert math.isfinite(value)
     return float(value)

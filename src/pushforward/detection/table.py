@@ -63,7 +63,13 @@ def member(kind: str, index: int, features: int, rows: int) -> Model:
     if kind == "nsf":
         return NSF(features, flow_layers=4, hidden_features=width, bins=bins)
     return NSF(
-        features, kind="autoregressive", linear="none", flow_layers=2, hidden_features=width, residual_blocks=1, bins=bins
+        features,
+        kind="autoregressive",
+        linear="none",
+        flow_layers=2,
+        hidden_features=width,
+        residual_blocks=1,
+        bins=bins,
     )
 
 

@@ -47,7 +47,8 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str) -> n
         InputError: for anything but a non-empty table of numbers.
     """
     try:
-        return validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=finite)
+        checked: Any = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=finite)  # pyright: ignore[reportArgumentType]
+        return checked
     except TypeError as error:
         raise InputTypeError(str(error)) from error
     except ValueError as error:

@@ -53,6 +53,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
         (5,)
     """
 
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
         model: str = "nsf",
@@ -118,7 +121,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
             parts = [self.model_.log_prob(part).double() for part in torch.from_numpy(array).split(_BATCH)]
         return torch.cat(parts).numpy()
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Total log-likelihood of X, nats (as ``KernelDensity.score``)."""
         return float(self.score_samples(X).sum())
 

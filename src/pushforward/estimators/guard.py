@@ -10,10 +10,10 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.data import Schema, as_table, duplicate_groups, is_frame, split_indices
-from pushforward.detection.calibration import ConformalCalibrator, benjamini_hochberg, rows_needed
+from pushforward.detection import ConformalCalibrator, Guarantee, benjamini_hochberg, rows_needed
 from pushforward.detection.layout import Layout
 from pushforward.detection.table import KINDS, explainer, fit_table_density
-from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError, TrainingError
 from pushforward.estimators.checks import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.storage import pack, read, unpack, write
@@ -89,11 +89,14 @@ class Guard(OutlierMixin, BaseEstimator):
         array([ 1, -1])
     """
 
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
         alpha: float = 0.01,
         *,
-        guarantee: str = "marginal",
+        guarantee: Guarantee = "marginal",
         delta: float = 0.05,
         model: str = "auto",
         members: int = 5,
@@ -125,11 +128,9 @@ class Guard(OutlierMixin, BaseEstimator):
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
-        """scikit-learn's tags: NaN stands for a missing value, and categories are read."""
+        """scikit-learn's tags: NaN stands for a missing value."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.string = True
         return tags
 
     # -- fitting ----------------------------------------------------------------------------------------------------
@@ -225,7 +226,9 @@ class Guard(OutlierMixin, BaseEstimator):
         require_fitted(self)
         flow = explainer(self.density_)
         if flow is None:
-            raise ConfigError(f'explain needs the autoregressive member of model="auto"; this guard has {self.model!r}.')
+            raise ConfigError(
+                f'explain needs the autoregressive member of model="auto"; this guard has {self.model!r}.'
+            )
         matrix, surprise = self.layout_.matrix(self._encode(X))
         with torch.no_grad():
             terms = [
@@ -236,10 +239,27 @@ class Guard(OutlierMixin, BaseEstimator):
         return Explanation(tuple(column.name for column in self.schema_.columns), nats)
 
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
-        """Rows drawn from the fitted density, a ``pyarrow.Table`` with the training table's columns."""
+        """Rows drawn from the fitted density, a ``pyarrow.Table`` with the training table's columns.
+
+        The density of a dequantised code or flag has tails beyond its cells; rows that fall there are drawn again.
+        """
         require_fitted(self)
-        drawn = self.density_.sample(n_samples, seed=seed_from(random_state))
-        return self.schema_.decode(self.layout_.unmatrix(drawn.double().numpy()))
+        if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
+            raise ConfigError(f"n_samples must be a positive integer; got {n_samples!r}.")
+        generator = torch.Generator().manual_seed(seed_from(random_state))
+        legal: list[np.ndarray] = []
+        while sum(map(len, legal)) < n_samples:
+            drawn = self.density_.sample(max(int(n_samples), 64), generator=generator)
+            rows = self.layout_.unmatrix(drawn.double().numpy())
+            fits = np.isfinite(drawn.double().numpy()).all(1)
+            for place in self.layout_.coded:
+                column = self.schema_.columns[place]
+                code = np.nan_to_num(rows[:, place])  # a missing flag or category is a legal cell
+                fits &= (code >= 0) & (code < max(2, len(column.categories)))
+            legal.append(rows[fits])
+            if len(legal) > 1000 and not sum(map(len, legal)):
+                raise TrainingError("the density puts no mass on legal rows; fit it longer or with more rows.")
+        return self.schema_.decode(np.concatenate(legal)[:n_samples])
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
@@ -337,7 +357,7 @@ class Guard(OutlierMixin, BaseEstimator):
         if count > max(rows // 2, int(asked)) or rows - count < 2:
             raise CalibrationError(
                 f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, at most half "
-                f"of the table: give at least {max(2 * needed, needed + 2)} rows (X has {rows}), or a larger alpha."
+                f"of the table: give at least {max(2 * needed, needed + 2)} rows, or a larger alpha (X has n_samples = {rows})."
             )
         parts = split_indices(rows, (rows - count, count), seed=seed)
         return parts[0], parts[1]

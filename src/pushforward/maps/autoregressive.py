@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pushforward.errors import ConfigError
 from pushforward.maps.core import Map, Step, outside
 from pushforward.maps.transformers import AffineTransformer, Transformer
 from pushforward.networks.made import MADE
@@ -61,11 +62,15 @@ class MaskedAutoregressive(Map):
         self.order, self.hidden, self.residual = order, tuple(hidden), residual
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
-        self.places = tuple(range(features)) if order is None else tuple(order)  # coordinates in order
-        if order == "reverse":
-            self.places = tuple(reversed(range(features)))
+        if isinstance(order, str) and order != "reverse":
+            raise ConfigError(f"order must be None, 'reverse' or a tuple of coordinates; got {order!r}.")
+        forward = tuple(range(features))
+        self.sequence: tuple[int, ...] = (
+            forward if order is None else forward[::-1] if isinstance(order, str) else tuple(order)
+        )
+        self.places = self.sequence
         self.network = MADE(
-            features, self.transformer.parameters, hidden, context=context, order=self.places, residual=residual,
+            features, self.transformer.parameters, hidden, context=context, order=self.sequence, residual=residual,
             activation=activation, dropout=dropout, input_bound=input_bound, output_gain=0.1,
             copies=2 if self.transformer.periodic else 1,
         )  # fmt: skip
@@ -76,9 +81,7 @@ class MaskedAutoregressive(Map):
         z, slopes = self.encode_terms(x, context)
         return Step(z, sum_event(slopes, 1) + outside(x, self.domain, 1))
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """Data to noise, with log f' of each coordinate, both ``(*batch, D)``: the terms of the chain rule."""
         return self.transformer.forward(x, self._raw(x, context))
 
@@ -92,7 +95,7 @@ class MaskedAutoregressive(Map):
         """Noise to data in D passes, with the contribution of ``encode``."""
         columns = [torch.zeros_like(z[..., 0])] * self.features
         contribution = torch.zeros_like(z[..., 0])
-        for place in self.places:
+        for place in self.sequence:
             raw = self._raw(torch.stack(columns, -1), context)[..., place]
             columns[place], slope = self.transformer.inverse(z[..., place], raw)
             contribution = contribution + slope

@@ -49,9 +49,7 @@ class Cast(Map):
         """To the target type."""
         return Step(x.to(_TYPES[self.target]), self.no_volume(x))
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with the contribution of each coordinate."""
         return x.to(_TYPES[self.target]), torch.zeros_like(x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -96,9 +97,7 @@ class Map(nn.Module, ABC):
         x = self.decode(z, context, noise=noise)
         return x, self.encode(x, context, noise=noise).contribution
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """z, and the contribution of each coordinate, ``(*batch, *in_shape)``: the terms of the chain rule.
 
         Raises:
@@ -165,8 +164,10 @@ class Chain(Map):
     def __init__(self, *maps: Map) -> None:
         if not maps:
             raise ConfigError("a chain needs at least one map.")
-        flat = [part for item in maps for part in (item.maps if isinstance(item, Chain) else (item,))]
-        for before, after in zip(flat, flat[1:], strict=False):
+        flat: list[Map] = []
+        for item in maps:
+            flat += list(item) if isinstance(item, Chain) else [item]
+        for before, after in itertools.pairwise(flat):
             if before.out_shape != after.in_shape:
                 raise ConfigError(
                     f"{type(before).__name__} ends with shape {before.out_shape} and {type(after).__name__} starts "

@@ -82,9 +82,15 @@ class Coupling(Map):
         inputs = len(kept) * (2 if self.transformer.periodic else 1) + context
         self.network = (
             MLP(
-                inputs, count * len(moved), hidden, residual=residual, activation=activation, dropout=dropout,
-                input_bound=input_bound, output_gain=0.1,
-            )  # fmt: skip
+                inputs,
+                count * len(moved),
+                hidden,
+                residual=residual,
+                activation=activation,
+                dropout=dropout,
+                input_bound=input_bound,
+                output_gain=0.1,
+            )
             if inputs
             else None
         )

@@ -46,9 +46,7 @@ class Jitter(Map):
         """Add noise if, and only if, a generator is given."""
         return Step(self._jittered(x, noise), self.no_volume(x))
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with the contribution of each coordinate."""
         return self._jittered(x, noise), torch.zeros_like(x)
 

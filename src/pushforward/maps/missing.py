@@ -58,9 +58,7 @@ class AugmentMissing(Map):
         columns, indicators = tuple(columns), tuple(indicators)
         if len(columns) != len(indicators) or not columns:
             raise ConfigError("columns and indicators must name equally many coordinates, at least one.")
-        if len({*columns, *indicators}) != 2 * len(columns) or not all(
-            0 <= i < width for i in (*columns, *indicators)
-        ):
+        if len({*columns, *indicators}) != 2 * len(columns) or not all(0 <= i < width for i in (*columns, *indicators)):
             raise ConfigError(f"columns and indicators must be distinct coordinates in 0..{width - 1}.")
         self.features, self.columns, self.indicators = features, columns, indicators
         self.register_buffer("at", torch.tensor(columns, dtype=torch.int64))
@@ -74,9 +72,7 @@ class AugmentMissing(Map):
         z, terms = self.encode_terms(x, context, noise=noise)
         return Step(z, terms.sum(-1))
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with the contribution of each coordinate."""
         e = normal_like(x, 1, noise).index_select(-1, self.at)
         missing = x.index_select(-1, self.flag) > 0.5

@@ -51,9 +51,7 @@ class Monotone(Map):
         self.context, self.hidden = context, tuple(hidden)
         self.domain = self.codomain = self.transformer.support
         count = self.transformer.parameters
-        self.network = (
-            MLP(context, count * features, hidden, input_bound=10.0, output_gain=0.1) if context else None
-        )
+        self.network = MLP(context, count * features, hidden, input_bound=10.0, output_gain=0.1) if context else None
         self.free = None if context else nn.Parameter(torch.zeros(count, features))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
@@ -61,9 +59,7 @@ class Monotone(Map):
         z, slopes = self.encode_terms(x, context)
         return Step(z, sum_event(slopes, 1) + outside(x, self.domain, 1))
 
-    def encode_terms(
-        self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """Data to noise, with log f' of each coordinate, both ``(*batch, D)``."""
         return self.transformer.forward(x, self._raw(x, context))
 

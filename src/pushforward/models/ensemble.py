@@ -58,11 +58,11 @@ class Ensemble(Base):
     @property
     def measure(self) -> Measure:
         """The members' measure."""
-        return self.models[0].measure  # pyright: ignore[reportReturnType]
+        return self._members()[0].measure
 
     def member_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density under each member, nats, ``(members, *batch)``."""
-        return torch.stack([model(z, context) for model in self.models])
+        return torch.stack([model(z, context) for model in self._members()])
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """log mean_k p_k(z), nats, shape ``batch``."""
@@ -75,9 +75,12 @@ class Ensemble(Base):
         each = tuple(batch)
         if self.context and context is not None:  # a member draws one sample for each context
             context, each = context.expand(*batch, self.context), ()
-        drawn = [model.sample(each, context, generator=generator) for model in self.models]
+        drawn = [model.sample(each, context, generator=generator) for model in self._members()]
         wide = chosen.reshape(*batch, *(1,) * len(self.shape))
         result = drawn[0]
         for k, samples in enumerate(drawn[1:], start=1):
             result = torch.where(wide == k, samples, result)
         return result
+
+    def _members(self) -> list[Model]:
+        return list(self.models)  # pyright: ignore[reportReturnType]

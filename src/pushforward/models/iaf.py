@@ -64,9 +64,15 @@ class IAF(Model):
             maps.append(
                 Inverse(
                     MaskedAutoregressive(
-                        features, law, order="reverse" if k % 2 else None, hidden=hidden, residual=residual,
-                        context=context, activation=activation, dropout=dropout,
-                    )  # fmt: skip
+                        features,
+                        law,
+                        order="reverse" if k % 2 else None,
+                        hidden=hidden,
+                        residual=residual,
+                        context=context,
+                        activation=activation,
+                        dropout=dropout,
+                    )
                 )
             )
         super().__init__(

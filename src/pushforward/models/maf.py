@@ -64,9 +64,15 @@ class MAF(Model):
         for k in range(check_count("layers", layers)):
             maps.append(
                 MaskedAutoregressive(
-                    features, AffineTransformer(max_log_scale), order="reverse" if k % 2 else None, hidden=hidden,
-                    residual=residual, context=context, activation=activation, dropout=dropout,
-                )  # fmt: skip
+                    features,
+                    AffineTransformer(max_log_scale),
+                    order="reverse" if k % 2 else None,
+                    hidden=hidden,
+                    residual=residual,
+                    context=context,
+                    activation=activation,
+                    dropout=dropout,
+                )
             )
             if batch_norm:
                 maps.append(BatchNorm(features))

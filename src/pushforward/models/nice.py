@@ -56,9 +56,14 @@ class NICE(Model):
             raise ConfigError(f"prior must be 'logistic' or 'normal'; got {prior!r}.")
         layers = [
             Coupling(
-                features, AdditiveTransformer(), flip=k % 2 == 1, hidden=hidden, context=context,
-                activation=activation, dropout=dropout,
-            )  # fmt: skip
+                features,
+                AdditiveTransformer(),
+                flip=k % 2 == 1,
+                hidden=hidden,
+                context=context,
+                activation=activation,
+                dropout=dropout,
+            )
             for k in range(check_count("couplings", couplings))
         ]
         scaling = Affine(features, trainable=True)

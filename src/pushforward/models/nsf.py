@@ -99,17 +99,13 @@ class NSF(Model):
                 maps.append(Monotone(1, law, context=context, hidden=hidden))
             elif kind == "coupling":
                 flip = linear == "none" and k % 2 == 1
-                maps.append(
-                    Coupling(features, law, flip=flip, context=context, unconditional=unconditional, **network)
-                )
+                maps.append(Coupling(features, law, flip=flip, context=context, unconditional=unconditional, **network))
             else:
                 maps.append(MaskedAutoregressive(features, law, context=context, **network))
         if linear == "lu" and features > 1 and not circular:
             maps.append(LULinear(features))
         base = Uniform(features, -math.pi, math.pi) if circular else Normal(features)
-        super().__init__(
-            vector_chain(features, maps, context=context, standardize=standardize and not circular), base
-        )
+        super().__init__(vector_chain(features, maps, context=context, standardize=standardize and not circular), base)
         self.features, self.context, self.kind, self.flow_layers = features, context, kind, flow_layers
         self.bins, self.tail_bound, self.hidden_features = bins, tail_bound, hidden_features
         self.residual_blocks, self.linear, self.unconditional = residual_blocks, linear, unconditional

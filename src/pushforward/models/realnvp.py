@@ -56,9 +56,14 @@ class RealNVP(Model):
         for k in range(check_count("couplings", couplings)):
             layers.append(
                 Coupling(
-                    features, AffineTransformer(max_log_scale), flip=k % 2 == 1, hidden=hidden, context=context,
-                    activation=activation, dropout=dropout,
-                )  # fmt: skip
+                    features,
+                    AffineTransformer(max_log_scale),
+                    flip=k % 2 == 1,
+                    hidden=hidden,
+                    context=context,
+                    activation=activation,
+                    dropout=dropout,
+                )
             )
             if batch_norm:
                 layers.append(BatchNorm(features))

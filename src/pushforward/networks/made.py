@@ -24,9 +24,9 @@ class MaskedLinear(nn.Linear):
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``(*batch, inputs)`` to ``(*batch, outputs)``."""
-        return F.linear(x, self.weight * self.mask, self.bias)
+        return F.linear(input, self.weight * self.mask, self.bias)
 
 
 class MaskedBlock(nn.Module):

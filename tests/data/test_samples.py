@@ -1,0 +1,49 @@
+"""The sample that ships: what its notes say is so."""
+
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from pushforward.data import SAMPLES, Schema, load_sample
+from pushforward.errors import ConfigError
+
+
+def test_thyroid():
+    sample = load_sample("thyroid")
+    assert sample.table.column_names == ["age", "TSH", "T3", "TT4", "T4U", "FTI"]
+    assert dict(zip(*np.unique(sample.classes, return_counts=True), strict=True)) == {
+        "compensated hypothyroid": 191,
+        "negative": 3488,
+        "primary hypothyroid": 93,
+    }
+    assert np.array_equal(sample.labels == 1, sample.classes == "primary hypothyroid")
+
+
+def test_its_numbers_are_what_their_names_say():
+    """FTI is TT4 / T4U in the clinic's units, and a failing gland shows in TSH and TT4."""
+    sample = load_sample("thyroid")
+    column = {name: sample.table[name].to_numpy() for name in sample.table.column_names}
+    assert np.median(np.abs(column["TT4"] / column["T4U"] / column["FTI"] - 1)) < 0.01
+    sick = sample.labels == 1
+    assert np.median(column["TSH"][sick]) > 10 * np.median(column["TSH"][~sick])
+    assert np.median(column["TT4"][sick]) < 0.5 * np.median(column["TT4"][~sick])
+    assert 1 <= column["age"].min() < column["age"].max() < 100
+
+
+def test_it_is_a_table_that_a_guard_can_take():
+    schema = Schema.infer(load_sample("thyroid").table)
+    assert [column.kind for column in schema.columns] == ["numeric"] * 6
+    assert all(column.lattice is not None for column in schema.columns)
+
+
+def test_an_unknown_sample():
+    with pytest.raises(ConfigError, match="'none'; there is thyroid"):
+        load_sample("none")
+
+
+def test_samples_are_small_and_their_origin_is_noted():
+    folder = resources.files("pushforward.data.samples")
+    assert sum(len(file.read_bytes()) for file in folder.iterdir() if file.is_file()) < 1_000_000
+    notes = (folder / "README.md").read_text()
+    assert all(f"{name}.csv.gz" in notes for name in SAMPLES)
