@@ -112,7 +112,7 @@ class Guard(OutlierMixin, BaseEstimator):
         verbose: bool = False,
     ) -> None:
         self.alpha = alpha
-        self.guarantee = guarantee
+        self.guarantee: Guarantee = guarantee
         self.delta = delta
         self.model = model
         self.members = members
