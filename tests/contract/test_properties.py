@@ -17,10 +17,7 @@ from pushforward.numerics import RowNoise, log1mexp, log1p_square, logmeanexp, s
 from .cases import MAPS, MODELS
 from .tools import built, context_of, same
 
-settings.register_profile(
-    "contract", max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("contract")
+few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-30, 1.0, -1.0, math.pi, -math.pi, 1e6, -1e6, 1e20, -1e20]
 ordinary = st.floats(-1e6, 1e6, width=32)
@@ -40,6 +37,7 @@ def tables(values: st.SearchStrategy[float], rows: int = 4) -> st.SearchStrategy
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("case", PICKED_MODELS, ids=str)
+@few
 @given(rows=tables(anything))
 @example(rows=[[math.inf, 0.0], [0.0, 0.0]])
 @example(rows=[[1e20, -1e20], [-1e20, 1e20], [0.0, -0.0]])
@@ -59,6 +57,7 @@ def test_a_score_is_a_number_and_falls_to_minus_infinity_only(case, dtype, rows)
 
 
 @pytest.mark.parametrize("case", PICKED_MODELS, ids=str)
+@few
 @given(rows=tables(anything), place=st.tuples(st.integers(0, 3), st.integers(0, 1)))
 def test_nan_is_always_refused_with_its_place(case, rows, place):
     model = built(case)
@@ -70,6 +69,7 @@ def test_nan_is_always_refused_with_its_place(case, rows, place):
 
 
 @pytest.mark.parametrize("case", PICKED_MAPS, ids=str)
+@few
 @given(rows=tables(ordinary))
 @example(rows=[[0.0, 0.0], [-0.0, 1e-30], [3.0, -3.0], [1e6, -1e6]])
 def test_maps_are_finite_and_come_back(case, rows):
@@ -89,6 +89,7 @@ def test_maps_are_finite_and_come_back(case, rows):
         same(contribution, step.contribution, 1e-5)
 
 
+@few
 @given(x=st.floats(-1e30, 1e30), bound=st.floats(1e-3, 1e3))
 def test_soft_clamp_stays_inside_and_is_odd(x, bound):
     y = soft_clamp(torch.tensor(x, dtype=torch.float64), bound).item()
@@ -97,17 +98,20 @@ def test_soft_clamp_stays_inside_and_is_odd(x, bound):
     assert soft_clamp(torch.tensor(-x, dtype=torch.float64), bound).item() == -y
 
 
+@few
 @given(x=st.floats(1e-300, 700.0))
 def test_log1mexp_completes_exp(x):
     y = log1mexp(torch.tensor(x, dtype=torch.float64)).item()
     assert math.exp(y) == pytest.approx(-math.expm1(-x), rel=1e-12)
 
 
+@few
 @given(x=st.floats(-1e150, 1e150))
 def test_log1p_square(x):
     assert log1p_square(torch.tensor(x, dtype=torch.float64)).item() == pytest.approx(math.log1p(x * x), rel=1e-12)
 
 
+@few
 @given(
     values=st.lists(st.one_of(st.floats(-1e4, 1e4), st.just(-math.inf)), min_size=1, max_size=6),
     shift=st.floats(-1e3, 1e3),
@@ -119,6 +123,7 @@ def test_logmeanexp_lies_between_and_moves_with_its_terms(values, shift):
     assert logmeanexp(x + shift, 0).item() == pytest.approx(y + shift, abs=1e-8)
 
 
+@few
 @given(rows=tables(anything, 6), seed=st.integers(-(2**70), 2**70), draw=st.integers(0, 2**40))
 def test_row_noise_is_in_the_unit_interval_and_belongs_to_its_row(rows, seed, draw):
     x = torch.tensor(rows, dtype=torch.float64)

@@ -136,7 +136,7 @@ def main(folder: Path, kind: str, seed: int) -> None:
         assert not child(kind, folder / "killed", death=death)
         died.append(step())
     for _ in range(12):
-        if child(kind, folder / "killed", after=chance.uniform(0.02, 0.5) * duration):
+        if child(kind, folder / "killed", after=chance.uniform(0.02, 0.35) * duration):
             break
         died.append(step())
         if sum(-1 < place < STEPS for place in died[3:]) >= 5:

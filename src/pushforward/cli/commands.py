@@ -78,9 +78,16 @@ def fit(
             raise InputError(f"--drop {unknown[0]}: {table} has no such column; it has {', '.join(data.column_names)}.")
         data = data.drop_columns(drop)
     guard = Guard(
-        alpha, guarantee=guarantee, delta=delta, model=model, members=members, max_steps=max_steps, max_time=max_time,
-        random_state=seed, verbose=not quiet,
-    ).fit(data)  # fmt: skip
+        alpha,
+        guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard refuses other words
+        delta=delta,
+        model=model,
+        members=members,
+        max_steps=max_steps,
+        max_time=max_time,
+        random_state=seed,
+        verbose=not quiet,
+    ).fit(data)
     guard.save(output)
     if not quiet:
         from pushforward.cli.show import pairs
