@@ -175,8 +175,8 @@ def test_extra_columns_are_ignored_with_one_warning():
     assert problems == [Problem("extra", "", 4, ("u", "v", "w"))]
 
 
-def test_a_new_category_is_infinitely_unlikely():
-    with pytest.warns(SchemaWarning, match="'city': 2 rows hold a value never seen at fit .'Rome', 'oslo'.*infinitely"):
+def test_a_new_category_is_marked_as_never_seen():
+    with pytest.warns(SchemaWarning, match="'city': 2 rows hold a value never seen at fit .'Rome', 'oslo'.*never seen"):
         encoded, problems = SCHEMA.encode(altered(city=["Rome", "Bern", "oslo", None]))
     assert encoded[:, 3].tolist()[:3] == [INF, 1.0, INF]
     assert np.isnan(encoded[3, 3])

@@ -49,9 +49,7 @@ class Fragile(pf.models.Flow):
 # --- what training reaches -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "optimizer", ["adamw", "adam", "sgd", functools.partial(torch.optim.RMSprop, lr=0.05)], ids=str
-)
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", functools.partial(torch.optim.RMSprop, lr=0.05)])
 def test_it_finds_the_maximum_likelihood_gaussian(optimizer):
     x = rows(400, mean=2.0, scale=0.5)
     model = gaussian()
@@ -473,7 +471,6 @@ def test_nan_in_a_data_set_is_located():
         {"device": "nonsense"},
         {"validation": 2},
     ],
-    ids=str,
 )
 def test_options_that_do_not_work(options):
     model = gaussian()

@@ -35,7 +35,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
 def test_state_survives_being_written(kind):
     trained = parameters()
     optimizer = make_optimizer(kind, trained, 1e-2, 0.1)
@@ -90,9 +90,7 @@ def test_names_use_the_fused_kernel():
     assert make_optimizer("adamw", parameters(), 1e-3, 0.0).defaults["fused"]
 
 
-@pytest.mark.parametrize(
-    "wrong", ["lion", None, 3, lambda p: None, torch.optim.LBFGS, lambda p: torch.nn.Linear(1, 1)], ids=str
-)
+@pytest.mark.parametrize("wrong", ["lion", None, 3, lambda p: None, torch.optim.LBFGS, lambda p: torch.nn.Linear(1, 1)])
 def test_no_optimizer(wrong):
     with pytest.raises(ConfigError):
         make_optimizer(wrong, parameters(), 1e-3, 0.0)

@@ -128,7 +128,6 @@ def test_resume_false_begins_anew_and_true_insists(path):
         ({"data": X[:-1]}, "data was 'ArrayRows of 90 rows' and is 'ArrayRows of 89 rows'"),
         ({"data": Items(X)}, "data was 'ArrayRows of 90 rows' and is 'DatasetRows"),
     ],
-    ids=str,
 )
 def test_another_run_is_refused_with_the_setting_that_differs(path, change, words):
     silent(model(), X, checkpoint=path, callback=stop_at(5), **BASE)

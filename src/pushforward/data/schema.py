@@ -23,8 +23,9 @@ __all__ = ["Problem", "Schema"]
 _MAX_COLUMNS = 100_000
 _EXAMPLES = 3
 _UNLIKELY = "they are scored as infinitely unlikely."
+_UNSEEN = "they are scored as never seen."
 _SENTENCES = {
-    "new": "column {column!r}: {count} rows hold a value never seen at fit ({examples}); " + _UNLIKELY,
+    "new": "column {column!r}: {count} rows hold a value never seen at fit ({examples}); " + _UNSEEN,
     "missing": "column {column!r}: {count} rows have a missing value and none was missing at fit; " + _UNLIKELY,
     "text": "column {column!r}: {count} rows hold text that cannot be read ({examples}); " + _UNLIKELY,
     "extra": "{count} columns that the fitted table did not have are ignored: {examples}.",

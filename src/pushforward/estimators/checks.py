@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.utils.validation import check_array as sklearn_check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pushforward.errors import InputError, PushforwardError
@@ -34,7 +35,7 @@ def require_fitted(estimator: Any) -> None:
         raise NotFittedError(f"this {name} is not fitted yet: call fit(X) first, or {name}.load(path).") from None
 
 
-def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str) -> np.ndarray:
+def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, names: bool = True) -> np.ndarray:
     """A float64 array of shape (rows, columns), with scikit-learn's checks and its bookkeeping of features.
 
     Args:
@@ -42,11 +43,14 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str) -> n
         X: array-like of numbers.
         reset: whether this is ``fit``.
         finite: scikit-learn's ``ensure_all_finite``.
+        names: compare width and feature names; not for a caller that does so itself.
 
     Raises:
         InputError: for anything but a non-empty table of numbers.
     """
     try:
+        if not reset and not names:
+            return sklearn_check_array(X, dtype=np.float64, ensure_all_finite=finite, estimator=estimator)  # pyright: ignore[reportArgumentType, reportReturnType]
         checked: Any = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=finite)  # pyright: ignore[reportArgumentType]
         return checked
     except TypeError as error:

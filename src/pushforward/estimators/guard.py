@@ -340,7 +340,7 @@ class Guard(OutlierMixin, BaseEstimator):
                 self.n_features_in_ = table.num_columns
                 self.feature_names_in_ = np.asarray(table.column_names, dtype=object)
             return table, True
-        array = check_array(self, X, reset=reset, finite="allow-nan" if reset else False)
+        array = check_array(self, X, reset=reset, finite="allow-nan" if reset else False, names=False)
         if reset and hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         return as_table(array), False

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
+from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step, outside
 from pushforward.maps.transformers import AffineTransformer, Transformer
 from pushforward.networks.made import MADE
+from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 
@@ -58,6 +60,8 @@ class MaskedAutoregressive(Map):
         input_bound: float = 10.0,
     ) -> None:
         super().__init__(features)
+        vector_width(features, "MaskedAutoregressive")
+        check_width("context", context, 0)
         self.features, self.transformer = features, transformer or AffineTransformer()
         self.order, self.hidden, self.residual = order, tuple(hidden), residual
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound

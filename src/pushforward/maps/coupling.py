@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
+from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step, check_context, outside
 from pushforward.maps.transformers import AffineTransformer, Transformer
-from pushforward.networks.mlp import MLP
+from pushforward.networks.mlp import MLP, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 
@@ -61,6 +62,8 @@ class Coupling(Map):
         input_bound: float = 10.0,
     ) -> None:
         super().__init__(features)
+        vector_width(features, "Coupling")
+        check_width("context", context, 0)
         self.features, self.transformer = features, transformer or AffineTransformer()
         self.mask, self.flip, self.hidden, self.residual = mask, flip, tuple(hidden), residual
         self.activation, self.dropout, self.context = activation, dropout, context

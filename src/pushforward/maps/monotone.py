@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step, check_context, outside
 from pushforward.maps.coupling import expand
 from pushforward.maps.splines import SplineTransformer
 from pushforward.maps.transformers import Transformer
-from pushforward.networks.mlp import MLP
+from pushforward.networks.mlp import MLP, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 
@@ -47,6 +48,8 @@ class Monotone(Map):
         hidden: tuple[int, ...] = (64, 64),
     ) -> None:
         super().__init__(features)
+        vector_width(features, "Monotone")
+        check_width("context", context, 0)
         self.features, self.transformer = features, transformer or SplineTransformer()
         self.context, self.hidden = context, tuple(hidden)
         self.domain = self.codomain = self.transformer.support

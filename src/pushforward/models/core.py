@@ -51,9 +51,11 @@ class Model(nn.Module, ABC):
         if self.context_features:  # networks see a standardised context, whatever the user's units
             self.register_buffer("context_mean", torch.zeros(self.context_features))
             self.register_buffer("context_scale", torch.ones(self.context_features))
+            self.register_buffer("context_initialized", torch.tensor(False))
 
     context_mean: Tensor
     context_scale: Tensor
+    context_initialized: Tensor
 
     @final
     def evaluate(self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0) -> LogLik:
@@ -88,7 +90,9 @@ class Model(nn.Module, ABC):
         terms = {name: torch.stack([t[name] for t, _, _ in draws]).mean(0) for name in draws[0][0]}
         stderr = draws[0][2]
         if len(draws) > 1:
-            spread = values.masked_fill(torch.isinf(values), 0.0).std(0) / math.sqrt(len(draws))
+            finite = values.masked_fill(torch.isinf(values), 0.0)
+            variance = (finite - finite.mean(0)).square().sum(0) / (len(draws) - 1)  # std() warns on an empty batch
+            spread = (variance / len(draws)).sqrt()
             stderr = spread if stderr is None else (spread**2 + stderr**2 / len(draws)).sqrt()
         return LogLik(value, self.relation, self.measure, stderr, draws[0][1], terms)
 
@@ -234,11 +238,12 @@ class Model(nn.Module, ABC):
     def initialize(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
         """Set data-dependent state (standardisation of data and context, actnorm); ``pf.fit`` calls it once."""
         with torch.no_grad():
-            if self.context_features and context is not None:
+            if self.context_features and context is not None and not self.context_initialized:
                 rows = context.reshape(-1, self.context_features).double()
                 spread = rows.std(0, correction=0)
                 self.context_mean.copy_(rows.mean(0))
                 self.context_scale.copy_(torch.where(spread > 0, spread, 1.0))
+                self.context_initialized.fill_(True)
             x, context, _ = self._prepare(x, context)
             self.chain.initialize(x, context, noise=generator)
 

@@ -82,6 +82,7 @@ class NSF(Model):
         dropout: float = 0.0,
         standardize: bool = True,
     ) -> None:
+        check_count("features", features)
         if kind not in ("coupling", "autoregressive"):
             raise ConfigError(f"kind must be 'coupling' or 'autoregressive'; got {kind!r}.")
         if linear not in ("lu", "permutation", "none"):

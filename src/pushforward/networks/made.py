@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.networks.activations import activation as make_activation
-from pushforward.networks.mlp import check_hidden
+from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import bound_input
 from pushforward.registry import register
 
@@ -92,7 +92,8 @@ class MADE(nn.Module):
         copies: int = 1,
     ) -> None:
         super().__init__()
-        self.features, self.outputs, self.context = features, outputs, context
+        self.features, self.outputs = check_width("features", features), check_width("outputs", outputs)
+        self.context = check_width("context", context, 0)
         self.hidden = check_hidden(hidden, residual)
         self.order = None if order is None else tuple(order)
         if self.order is not None and sorted(self.order) != list(range(features)):

@@ -10,7 +10,18 @@ from pushforward.networks.activations import activation as make_activation
 from pushforward.numerics import bound_input
 from pushforward.registry import register
 
-__all__ = ["MLP", "check_hidden"]
+__all__ = ["MLP", "check_hidden", "check_width"]
+
+
+def check_width(name: str, value: int, smallest: int = 1) -> int:
+    """A width.
+
+    Raises:
+        ConfigError: if it is no integer, or too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+        raise ConfigError(f"{name} must be an integer of at least {smallest}; got {value!r}.")
+    return value
 
 
 def check_hidden(hidden: tuple[int, ...], residual: bool) -> tuple[int, ...]:
@@ -80,9 +91,7 @@ class MLP(nn.Module):
         output_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        if inputs < 1 or outputs < 1:
-            raise ConfigError(f"an MLP needs at least one input and one output; got {inputs} and {outputs}.")
-        self.inputs, self.outputs = inputs, outputs
+        self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
         self.hidden = check_hidden(hidden, residual)
         self.residual, self.activation, self.dropout = residual, activation, dropout
         self.input_bound, self.output_gain = input_bound, output_gain

@@ -1,0 +1,149 @@
+"""Rooms import only from rooms below them, and importing the package costs next to nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pushforward
+
+# From the ground up; a room may use what stands before it in this list (docs/architecture.md).
+ROOMS = ["errors", "measure", "numerics", "registry", "networks", "maps", "bases", "models", "data", "storage",
+         "training", "detection", "estimators", "cli"]  # fmt: skip
+PACKAGE = Path(pushforward.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+FACES = {"__init__", "__main__"}
+"""The package's own face and its `python -m` entry stand above every room."""
+
+HEAVY = [
+    "torch",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "pyarrow",
+    "narwhals",
+    "pandas",
+    "matplotlib",
+    "rich",
+    "typer",
+    "safetensors",
+]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+class Imports(ast.NodeVisitor):
+    """What a file imports of the package, at any depth, but for types: (line, dotted name)."""
+
+    def __init__(self, path: Path) -> None:
+        self.package = ["pushforward", *path.relative_to(PACKAGE).parent.parts]
+        self.found: list[tuple[int, str]] = []
+        self.visit(ast.parse(path.read_text()))
+
+    def visit_If(self, node: ast.If) -> None:
+        if "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.orelse:
+                self.visit(child)
+        else:
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found += [(node.lineno, alias.name) for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.level:
+            base = ".".join(self.package[: len(self.package) - node.level + 1])
+            module = f"{base}.{node.module}" if node.module else base
+        else:
+            module = node.module or ""
+        # `from pushforward import maps` names a room, and `from pushforward.maps import Affine` a part of one.
+        self.found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
+
+
+def rooms_used(path: Path) -> list[tuple[int, str]]:
+    names = ((line, name.split(".")) for line, name in Imports(path).found)
+    return [(line, parts[1] if len(parts) > 1 else "") for line, parts in names if parts[0] == "pushforward"]
+
+
+def test_the_list_of_rooms_is_complete():
+    assert {room_of(path) for path in FILES} - FACES == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room_of(path) not in FACES], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_point_down(path):
+    here = ROOMS.index(room_of(path))
+    for line, room in rooms_used(path):
+        if room in ("__version__", ""):
+            continue  # the version stands in the face, which loads nothing
+        assert room in ROOMS, f"{path.name}:{line} imports {room}, which is no room"
+        assert ROOMS.index(room) <= here, (
+            f"{path.name}:{line}: {ROOMS[here]} must not use {room}, which stands above it"
+        )
+
+
+def test_the_walk_sees_imports_inside_functions(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    file = tmp_path / "maps" / "a.py"
+    file.parent.mkdir()
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from pushforward.cli import x\n"
+        "def f():\n    from pushforward import models\n    import pushforward.storage.file\n    from ..data import y\n"
+    )
+    assert [room for _, room in rooms_used(file)] == ["models", "storage", "data"]
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running the code."""
+    script = f"{code}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not loaded_after("import pushforward as pf; pf.__version__; dir(pf)") & set(HEAVY)
+
+
+def test_torch_comes_with_the_first_model_and_little_else():
+    loaded = loaded_after("import pushforward as pf; pf.models.NSF(features=2)")
+    assert "torch" in loaded
+    assert not loaded & {"sklearn", "pyarrow", "matplotlib", "scipy", "rich", "typer", "narwhals", "pandas"}
+
+
+def test_every_public_name_is_there():
+    for name in pushforward.__all__:
+        assert getattr(pushforward, name) is not None
+    assert set(pushforward.__all__) <= set(dir(pushforward))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = pushforward.nothing
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_can_be_imported_first(room):
+    """No room relies on another having been imported before it: no hidden cycle."""
+    assert "pushforward" in loaded_after(f"import pushforward.{room}")
+
+
+def test_what_rooms_promise_they_hold():
+    """Every name in ``__all__`` of every module exists."""
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        public = [
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+        ]
+        if not public or (path.parent == PACKAGE and path.stem in FACES):
+            continue
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        module = __import__(".".join(parts).removesuffix(".__init__"), fromlist=["*"])
+        assert [name for name in public[0] if not hasattr(module, name)] == [], path
+        assert len(set(public[0])) == len(public[0]), path
