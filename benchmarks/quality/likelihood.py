@@ -79,7 +79,6 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 for part in ("test", "validation"):
                     found[part] += split.offset
                 results.add(key | found)
-                print(*(f"{title}={value}" for title, value in (key | found).items()), flush=True)
 
 
 def table(options: argparse.Namespace, results: Results) -> str:

@@ -205,8 +205,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
                         "parameters": sum(weight.numel() for weight in flow.parameters()),
                         "seconds": round(time.perf_counter() - start, 1),
                     }
-                    results.add({**key, **found})
-                    print(*(f"{title}={value}" for title, value in (key | found).items()), flush=True)
+                    results.add(key | found)
 
 
 def table(options: argparse.Namespace, results: Results) -> str:

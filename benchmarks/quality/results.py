@@ -30,7 +30,10 @@ class Results:
         return [record for record in self.records if all(record.get(name) == value for name, value in key.items())]
 
     def add(self, record: Record) -> None:
-        record = {**record, "machine": machine()}
+        """Append a record to the file, and print it."""
+        record = {name: round(value, 6) if isinstance(value, float) else value for name, value in record.items()}
+        print(*(f"{name}={value}" for name, value in record.items()), flush=True)
+        record["machine"] = machine()
         self.records.append(record)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as out:

@@ -94,7 +94,7 @@ def test_maps_are_finite_and_come_back(case, rows):
 def test_soft_clamp_stays_inside_and_is_odd(x, bound):
     y = soft_clamp(torch.tensor(x, dtype=torch.float64), bound).item()
     assert abs(y) <= bound
-    assert abs(y) <= abs(x) * (1 + 1e-15)
+    assert abs(y) <= abs(x) * (1 + 1e-15) + 1e-300  # subnormal numbers have few digits
     assert soft_clamp(torch.tensor(-x, dtype=torch.float64), bound).item() == -y
 
 

@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from pushforward.bases.core import Base
 from pushforward.errors import ConfigError
 from pushforward.maps.core import Shape, check_context
-from pushforward.networks.mlp import MLP
+from pushforward.networks.mlp import MLP, check_hidden
 from pushforward.numerics import bound_square, soft_clamp, split_infinite, sum_event
 from pushforward.registry import register
 
@@ -55,7 +55,7 @@ class ConditionalNormal(Base):
         if not (math.isfinite(max_log_scale) and max_log_scale > 0):
             raise ConfigError(f"max_log_scale must be positive and finite; got {max_log_scale!r}.")
         super().__init__(features)
-        self.features, self.context, self.hidden = features, context, tuple(hidden)
+        self.features, self.context, self.hidden = features, context, check_hidden(hidden, False)
         self.activation, self.max_log_scale = activation, max_log_scale
         self.network = MLP(
             context,

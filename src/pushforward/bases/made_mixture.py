@@ -13,6 +13,7 @@ from pushforward.bases.mixture import check_mixture
 from pushforward.errors import ConfigError
 from pushforward.maps.core import check_context
 from pushforward.networks.made import MADE
+from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
 from pushforward.registry import register
 
@@ -62,7 +63,12 @@ class MADEMixture(Base):
         super().__init__(features)
         if len(self.shape) != 1:
             raise ConfigError(f"MADEMixture orders the coordinates of a vector; got features={features!r}.")
-        self.features, self.components, self.hidden, self.context = features, components, tuple(hidden), context
+        self.features, self.components, self.hidden, self.context = (
+            features,
+            components,
+            check_hidden(hidden, False),
+            context,
+        )
         self.activation, self.max_log_scale = activation, max_log_scale
         width = self.shape[0]
         self.network = MADE(width, 3 * components, self.hidden, context=context, activation=activation, output_gain=0.1)

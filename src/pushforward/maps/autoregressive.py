@@ -8,9 +8,9 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step, outside
-from pushforward.maps.transformers import AffineTransformer, Transformer
+from pushforward.maps.transformers import AffineTransformer, Transformer, check_transformer
 from pushforward.networks.made import MADE
-from pushforward.networks.mlp import check_width
+from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 
@@ -62,8 +62,8 @@ class MaskedAutoregressive(Map):
         super().__init__(features)
         vector_width(features, "MaskedAutoregressive")
         check_width("context", context, 0)
-        self.features, self.transformer = features, transformer or AffineTransformer()
-        self.order, self.hidden, self.residual = order, tuple(hidden), residual
+        self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
+        self.order, self.hidden, self.residual = order, check_hidden(hidden, residual), residual
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
         if isinstance(order, str) and order != "reverse":

@@ -150,7 +150,7 @@ class Chain(Map):
         maps: at least one; each part's ``out_shape`` is the next part's ``in_shape``.
 
     Raises:
-        ConfigError: if shapes do not meet.
+        ConfigError: if shapes do not meet, or a part is no map.
 
     Example:
         >>> import torch
@@ -164,6 +164,8 @@ class Chain(Map):
     def __init__(self, *maps: Map) -> None:
         if not maps:
             raise ConfigError("a chain needs at least one map.")
+        if strangers := [item for item in maps if not isinstance(item, Map)]:
+            raise ConfigError(f"a chain is made of maps; got {type(strangers[0]).__name__}.")
         flat: list[Map] = []
         for item in maps:
             flat += list(item) if isinstance(item, Chain) else [item]
@@ -269,6 +271,8 @@ class Inverse(Map):
     """
 
     def __init__(self, map: Map) -> None:
+        if not isinstance(map, Map):
+            raise ConfigError(f"Inverse runs a map backwards; got {type(map).__name__}.")
         if map.relation is not Relation.EXACT or _size(map.in_shape) != _size(map.out_shape):
             raise KindError(f"{type(map).__name__} is not a bijection, so it cannot be run backwards.")
         super().__init__(map.out_shape, map.in_shape)
@@ -315,14 +319,16 @@ def _size(shape: Shape) -> int:
 
 
 def check_context(context: Tensor | None, width: int, owner: str) -> None:
-    """Refuse a missing or wrongly shaped context.
+    """Refuse a missing or wrongly shaped context, or one that is no tensor.
 
     Raises:
         InputError: naming the owner and both widths.
     """
     if width and context is None:
         raise InputError(f"{owner} was built with context={width} and needs a context of shape (*batch, {width}).")
-    if width and context is not None and context.shape[-1] != width:
+    if width and not isinstance(context, Tensor):
+        raise InputError(f"{owner} reads a context that is a torch tensor; got {type(context).__name__}.")
+    if width and context is not None and (context.dim() == 0 or context.shape[-1] != width):
         raise InputError(f"{owner} needs a context of width {width}; got shape {tuple(context.shape)}.")
 
 

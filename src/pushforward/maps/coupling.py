@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step, check_context, outside
-from pushforward.maps.transformers import AffineTransformer, Transformer
-from pushforward.networks.mlp import MLP, check_width
+from pushforward.maps.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 
@@ -64,8 +64,8 @@ class Coupling(Map):
         super().__init__(features)
         vector_width(features, "Coupling")
         check_width("context", context, 0)
-        self.features, self.transformer = features, transformer or AffineTransformer()
-        self.mask, self.flip, self.hidden, self.residual = mask, flip, tuple(hidden), residual
+        self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
+        self.mask, self.flip, self.hidden, self.residual = mask, flip, check_hidden(hidden, residual), residual
         self.activation, self.dropout, self.context = activation, dropout, context
         self.unconditional, self.input_bound = unconditional, input_bound
         self.domain = self.codomain = self.transformer.support

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,8 +39,8 @@ class Jitter(Map):
     places = "any"
 
     def __init__(self, features: int | Shape, std: float = 0.05) -> None:
-        if std < 0:
-            raise ConfigError(f"std must not be negative; got {std}.")
+        if not 0 <= std < math.inf:
+            raise ConfigError(f"std must be finite and not negative; got {std}.")
         super().__init__(features)
         self.features, self.std = features, std
 

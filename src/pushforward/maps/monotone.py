@@ -9,8 +9,8 @@ from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step, check_context, outside
 from pushforward.maps.coupling import expand
 from pushforward.maps.splines import SplineTransformer
-from pushforward.maps.transformers import Transformer
-from pushforward.networks.mlp import MLP, check_width
+from pushforward.maps.transformers import Transformer, check_transformer
+from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 
@@ -50,8 +50,8 @@ class Monotone(Map):
         super().__init__(features)
         vector_width(features, "Monotone")
         check_width("context", context, 0)
-        self.features, self.transformer = features, transformer or SplineTransformer()
-        self.context, self.hidden = context, tuple(hidden)
+        self.features, self.transformer = features, check_transformer(transformer or SplineTransformer())
+        self.context, self.hidden = context, check_hidden(hidden, False)
         self.domain = self.codomain = self.transformer.support
         count = self.transformer.parameters
         self.network = MLP(context, count * features, hidden, input_bound=10.0, output_gain=0.1) if context else None

@@ -19,7 +19,7 @@ from pushforward.measure import REAL, Support
 from pushforward.numerics import soft_clamp
 from pushforward.registry import register
 
-__all__ = ["AdditiveTransformer", "AffineTransformer", "GatedTransformer", "Transformer"]
+__all__ = ["AdditiveTransformer", "AffineTransformer", "GatedTransformer", "Transformer", "check_transformer"]
 
 
 class Transformer(ABC):
@@ -44,6 +44,17 @@ class Transformer(ABC):
     @abstractmethod
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """x with f(x) = y, and log f'(x), both shaped as ``y``."""
+
+
+def check_transformer(transformer: Transformer) -> Transformer:
+    """The law, if it is one.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if not isinstance(transformer, Transformer):
+        raise ConfigError(f"transformer must be a law such as AffineTransformer(); got {transformer!r}.")
+    return transformer
 
 
 @register("transformers")
@@ -108,10 +119,19 @@ class GatedTransformer(Transformer):
     Args:
         bias: added to the gate's logit.
         max_logit: smooth bound on the logit's distance from ``bias``, so that the inverse cannot overflow.
+
+    Raises:
+        ConfigError: for a bound that is not positive, or either beyond 20.
     """
 
     bias: float = 2.0
     max_logit: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_logit <= 20 or not abs(self.bias) <= 20:
+            raise ConfigError(
+                f"max_logit must lie in (0, 20] and bias in [-20, 20]; got {self.max_logit} and {self.bias}."
+            )
 
     @property
     def parameters(self) -> int:

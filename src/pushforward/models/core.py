@@ -34,6 +34,8 @@ class Model(nn.Module, ABC):
 
     def __init__(self, chain: Map, base: Base) -> None:
         super().__init__()
+        if not isinstance(chain, Map) or not isinstance(base, Base):
+            raise ConfigError(f"a model is a map and a base; got {type(chain).__name__} and {type(base).__name__}.")
         if chain.out_shape != base.shape:
             raise ConfigError(f"the maps end with shape {chain.out_shape} and the base has shape {base.shape}.")
         if chain.context and base.context and chain.context != base.context:
@@ -165,7 +167,12 @@ class Model(nn.Module, ABC):
 
     @final
     def decode(self, z: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:
-        """Noise to data: ``(*batch, *base.shape)`` to ``(*batch, *shape)``."""
+        """Noise to data: ``(*batch, *base.shape)`` to ``(*batch, *shape)``.
+
+        Raises:
+            InputError: for a wrong shape or type, or NaN.
+        """
+        check_data(z, self.base.shape, "noise of " + type(self).__name__)
         z = z.to(self.latent_dtype)
         context = self._broadcast(context, z.shape[: z.dim() - len(self.base.shape)])
         return self.chain.decode(z, context, noise=RowNoise(seed))
@@ -186,7 +193,8 @@ class Model(nn.Module, ABC):
             sample_shape: how many; an integer or a shape.
             context: ``(*context_batch, context)``: that many samples for each context.
             seed: makes the samples reproducible; or pass a ``generator``.
-            noise: base noise to decode instead of drawing it (interpolation, paired comparisons).
+            noise: base noise to decode instead of drawing it (interpolation, paired comparisons), ``(*batch,
+                *base.shape)``; a context broadcasts to its batch.
         """
         with torch.no_grad():
             return self.rsample(sample_shape, context, seed=seed, generator=generator, noise=noise)
@@ -332,9 +340,15 @@ class Model(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor | None, torch.Generator]:
         if seed is not None and generator is not None:
             raise ConfigError("give a seed or a generator, not both.")
-        batch = Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
+        batch = check_sizes(sample_shape)
         check_context(context, self.context_features, type(self).__name__)
-        if context is not None and self.context_features:
+        if noise is not None:
+            check_data(noise, self.base.shape, "noise of " + type(self).__name__)
+            rows = noise.shape[: noise.dim() - len(self.base.shape)]
+            if batch and rows[: len(batch)] != batch:
+                raise ConfigError(f"the noise holds {tuple(rows)} samples, not {tuple(batch)}: leave sample_shape out.")
+            batch = rows
+        elif context is not None and self.context_features:
             batch = batch + context.shape[:-1]
         context = self._broadcast(context, batch)
         if generator is None:
@@ -343,7 +357,6 @@ class Model(nn.Module, ABC):
             generator.manual_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed)
         if noise is None:
             return self.base.sample(batch, context, generator=generator), context, generator
-        check_data(noise, self.base.shape, "noise of " + type(self).__name__)
         return noise.to(self.latent_dtype), context, generator
 
 
@@ -376,6 +389,18 @@ def _floating_type(modules: list[nn.Module]) -> torch.dtype:
             if tensor.is_floating_point():
                 return tensor.dtype
     return torch.get_default_dtype()
+
+
+def check_sizes(sample_shape: int | tuple[int, ...]) -> Size:
+    """How many samples are asked for.
+
+    Raises:
+        ConfigError: if it is not made of integers from 0 on.
+    """
+    sizes = tuple(sample_shape) if isinstance(sample_shape, (tuple, list)) else (sample_shape,)
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
+        raise ConfigError(f"sample_shape must be a number of samples, or a tuple of them; got {sample_shape!r}.")
+    return Size(sizes)
 
 
 def check_data(x: Tensor, shape: Shape, owner: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.networks.activations import activation as make_activation
-from pushforward.networks.mlp import check_hidden, check_width
+from pushforward.networks.mlp import check_hidden, check_options, check_width
 from pushforward.numerics import bound_input
 from pushforward.registry import register
 
@@ -100,6 +100,7 @@ class MADE(nn.Module):
             raise ConfigError(f"order must hold each of 0..{features - 1} once; got {order!r}.")
         self.residual, self.activation, self.dropout = residual, activation, dropout
         self.input_bound, self.output_gain, self.copies = input_bound, output_gain, copies
+        check_options(dropout, input_bound)
 
         degrees = torch.empty(features, dtype=torch.int64)
         degrees[torch.tensor(self.order or range(features))] = torch.arange(1, features + 1)

@@ -10,7 +10,7 @@ from pushforward.networks.activations import activation as make_activation
 from pushforward.numerics import bound_input
 from pushforward.registry import register
 
-__all__ = ["MLP", "check_hidden", "check_width"]
+__all__ = ["MLP", "check_hidden", "check_options", "check_width"]
 
 
 def check_width(name: str, value: int, smallest: int = 1) -> int:
@@ -24,14 +24,26 @@ def check_width(name: str, value: int, smallest: int = 1) -> int:
     return value
 
 
+def check_options(dropout: float, input_bound: float | None) -> None:
+    """Refuse a dropout that is no probability below 1, and a bound that is not positive.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"dropout must be a probability, at least 0 and below 1; got {dropout!r}.")
+    if input_bound is not None and not input_bound > 0:
+        raise ConfigError(f"input_bound must be positive, or None; got {input_bound!r}.")
+
+
 def check_hidden(hidden: tuple[int, ...], residual: bool) -> tuple[int, ...]:
     """Hidden widths as a tuple.
 
     Raises:
         ConfigError: if they are not positive integers, or differ in a residual network.
     """
-    widths = tuple(hidden)
-    if not all(isinstance(width, int) and width >= 1 for width in widths):
+    widths = tuple(hidden) if isinstance(hidden, (tuple, list)) else (0,)
+    if not all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in widths):
         raise ConfigError(f"hidden must be a tuple of positive widths, as (128, 128); got {hidden!r}.")
     if residual and (not widths or len(set(widths)) != 1):
         raise ConfigError(f"a residual network needs equal hidden widths, as (128, 128); got {hidden!r}.")
@@ -95,6 +107,7 @@ class MLP(nn.Module):
         self.hidden = check_hidden(hidden, residual)
         self.residual, self.activation, self.dropout = residual, activation, dropout
         self.input_bound, self.output_gain = input_bound, output_gain
+        check_options(dropout, input_bound)
         layers: list[nn.Module] = []
         width = inputs
         if residual:
