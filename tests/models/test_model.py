@@ -188,7 +188,7 @@ class TestDraws:
         many = self.MODEL.evaluate(x, samples=500, seed=3)
         assert one.stderr is None
         assert many.stderr is not None
-        # Logit of a uniform is logistic, so the truth is P(k = 0) = 1/2 under the normal's symmetric half.
+        # The cell of 0 is (0, 1/2), whose logits are the negative half line: the truth is 1/2.
         assert many.value.item() == pytest.approx(math.log(0.5), abs=0.05)
         singles = torch.stack([self.MODEL.evaluate(x, seed=s).value for s in range(200)])
         assert singles.mean() < math.log(0.5)

@@ -178,3 +178,13 @@ def test_a_missing_or_wrong_context_is_an_error():
         network(torch.zeros(5, 3))
     with pytest.raises(InputError, match="width 2"):
         network(torch.zeros(5, 3), torch.zeros(5, 1))
+
+
+@pytest.mark.parametrize("hidden", [(WIDE,), (WIDE, WIDE)])
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_context_goes_through_the_hidden_layers_to_the_first_coordinate_too(hidden, residual):
+    """Hidden units of degree 0 see no coordinate, so the first output may see them."""
+    network = make(3, hidden, context=2, residual=residual)
+    with torch.no_grad():
+        network.context_last.weight.zero_()
+    assert reach(network, "context", torch.randn(2, dtype=torch.float64)).all()
