@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 
 import pytest
 import torch
@@ -492,6 +493,8 @@ def test_it_exports(case):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch's own compiler
 @pytest.mark.parametrize(
     "case", [case for case in MODELS if str(case) in ("NSF[coupling, D=5]", "MAF[D=5]", "Flow[dequantised]")], ids=str
 )
