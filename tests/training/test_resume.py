@@ -202,11 +202,20 @@ def test_infinite_numbers_survive(path):
     assert [event["validation"] for event in result.history] == [-math.inf] * 3
 
 
+@pytest.fixture
+def python_handles_sigint():
+    """Python's own handler, also where the shell started the tests with SIGINT ignored (a job in the background)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(event: TrainingEvent) -> None:
     if event.step == 10:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("python_handles_sigint")
 def test_ctrl_c_writes_a_checkpoint_and_restores_the_best_weights(path, capsys):
     whole = model()
     expected = silent(whole, X, **BASE)
@@ -228,6 +237,7 @@ def test_ctrl_c_writes_a_checkpoint_and_restores_the_best_weights(path, capsys):
     assert equal(weights(other), weights(whole))
 
 
+@pytest.mark.usefixtures("python_handles_sigint")
 def test_a_second_ctrl_c_stops_at_once():
     def twice(event: TrainingEvent) -> None:
         if event.step == 10:
