@@ -1,7 +1,6 @@
 # `make demo` and `make test` make their own environment in .venv; PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_NUM_THREADS ?= 2
 
 .PHONY: demo test test-slow check clean
 
@@ -13,6 +12,9 @@ export OMP_NUM_THREADS ?= 2
 
 demo: .venv/.installed  ## fit, calibrate and score real data; writes demo/pushforward-demo.png
 	$(BIN)/pushforward demo --output demo/pushforward-demo.png
+
+# Two workers with one thread each: two with two would make the threads of each wait for the other's.
+test test-slow: export OMP_NUM_THREADS = 1
 
 test: .venv/.installed  ## every test that takes seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
