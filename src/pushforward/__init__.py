@@ -16,8 +16,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pushforward import bases, data, detection, errors, maps, measure, models, networks, registry, storage, training
+    from pushforward import (
+        bases,
+        data,
+        detection,
+        errors,
+        kernels,
+        maps,
+        measure,
+        models,
+        networks,
+        registry,
+        storage,
+        training,
+    )
     from pushforward.estimators import FlowDensity, Guard
+    from pushforward.kernels import use_kernels
     from pushforward.measure import (
         Counting,
         Extended,
@@ -31,7 +45,7 @@ if TYPE_CHECKING:
     from pushforward.storage import load, save
     from pushforward.training import fit
 
-_ROOMS = ("bases", "cli", "data", "detection", "errors", "estimators", "maps", "measure", "models", "networks",
+_ROOMS = ("bases", "cli", "data", "detection", "errors", "estimators", "kernels", "maps", "measure", "models", "networks",
           "numerics", "registry", "storage", "training")  # fmt: skip
 _FROM = {
     "Counting": "measure",
@@ -47,12 +61,13 @@ _FROM = {
     "fit": "training",
     "load": "storage",
     "save": "storage",
+    "use_kernels": "kernels",
 }
 
 __all__ = [
     "Counting", "Extended", "FlowDensity", "Guard", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Relation",
-    "bases", "data", "detection", "errors", "fit", "load", "maps", "measure", "models", "networks", "registry", "save",
-    "storage", "training",
+    "bases", "data", "detection", "errors", "fit", "kernels", "load", "maps", "measure", "models", "networks", "registry", "save",
+    "storage", "training", "use_kernels",
 ]  # fmt: skip
 
 

@@ -8,12 +8,34 @@ import pytest
 import torch
 
 from pushforward.errors import ConfigError
+from pushforward.kernels import use_kernels
 from pushforward.maps import CircularSplineTransformer, SplineTransformer
-from pushforward.maps.splines import find_bin, knots, log_slope, spline_forward, spline_inverse, wrap
+from pushforward.maps.splines import wrap
 
 B, K = 3.0, 8
 LINE, CIRCLE = SplineTransformer(bins=K, bound=B), CircularSplineTransformer(bins=K)
 TURNS = 2 * math.pi
+
+
+@pytest.fixture(autouse=True, params=["plain", "native"])
+def kernel(request):
+    """Every test runs with both versions of the spline."""
+    with use_kernels(request.param):
+        yield request.param
+
+
+def knots_by_hand(law, raw: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Knots of one spline, in plain Python."""
+    bound = math.pi if isinstance(law, CircularSplineTransformer) else law.bound
+
+    def ladder(values):
+        top = max(values)
+        sizes = [math.exp(v - top) for v in values]
+        sizes = [law.min_bin + (1 - law.min_bin * law.bins) * s / sum(sizes) for s in sizes]
+        return [-bound + 2 * bound * sum(sizes[:k]) for k in range(law.bins)] + [bound]
+
+    values = raw.tolist()
+    return ladder(values[: law.bins]), ladder(values[law.bins : 2 * law.bins])
 
 
 def raw_of(law, count: int, scale: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -24,16 +46,8 @@ def raw_of(law, count: int, scale: float = 1.0, seed: int = 0, dtype: torch.dtyp
 
 def reference(law, raw: torch.Tensor, x: float) -> float:
     """The spline at one point in plain Python, from Durkan et al. 2019, eq. 4, with knots built by hand."""
+    xs, ys = knots_by_hand(law, raw[:, 0])
     raw = raw[:, 0].tolist()
-    bound = B if law is LINE else math.pi
-
-    def ladder(values):
-        top = max(values)
-        sizes = [math.exp(v - top) for v in values]
-        sizes = [law.min_bin + (1 - law.min_bin * K) * s / sum(sizes) for s in sizes]
-        return [-bound + 2 * bound * sum(sizes[:k]) for k in range(K + 1)]
-
-    xs, ys = ladder(raw[:K]), ladder(raw[K : 2 * K])
     limit = -math.log(law.min_slope)
     inner = [math.exp(limit * math.tanh(v / limit)) for v in raw[2 * K : 3 * K]]
     slopes = [1.0, *inner[: K - 1], 1.0] if law is LINE else [*inner, inner[0]]
@@ -65,8 +79,8 @@ def test_slope_is_the_derivative(law, scale):
 
 
 def at_knots(law, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    xs, ys, _ = law._knots(raw)
-    return xs[:, 0], ys[:, 0]
+    xs, ys = knots_by_hand(law, raw[:, 0])
+    return torch.tensor(xs, dtype=raw.dtype), torch.tensor(ys, dtype=raw.dtype)
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])
@@ -191,38 +205,10 @@ def test_slopes_are_bounded():
     """A knot's slope lies within [min_slope, 1 / min_slope], for any raw value."""
     law = SplineTransformer(bins=4, bound=1.0, min_slope=0.1)
     raw = 1e3 * raw_of(law, 1, 1.0, 3)
-    slopes = law._knots(raw)[2]
-    assert (slopes >= 0.1 - 1e-12).all()
-    assert (slopes <= 10 + 1e-12).all()
-
-
-@pytest.mark.parametrize("bins", [2, 5, 64])
-@pytest.mark.parametrize("size", [0.0, 1.0, 100.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
-    raw = size * torch.randn(bins, 20, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    edges = knots(raw, 3.0, 1e-3)
-    assert edges.shape == (bins + 1, 20)
-    assert (edges[0] == -3).all()
-    assert (edges[-1] == 3).all()
-    assert (edges.diff(dim=0) >= 6 * 1e-3 * (1 - 1e-2)).all()
-
-
-def test_find_bin():
-    xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]]).expand(4, 6)
-    ys, slopes = 10 * xs, xs + 5
-    at = torch.tensor([-1.0, -0.5, 0.0, 1.9, 2.0, 3.0])
-    piece = find_bin(at, xs, xs, ys, slopes)
-    assert piece.left.tolist() == [-1, -1, 0, 0, 2, 2]
-    assert piece.width.tolist() == [1, 1, 2, 2, 1, 1]
-    assert piece.bottom.tolist() == [-10, -10, 0, 0, 20, 20]
-    assert piece.height.tolist() == [10, 10, 20, 20, 10, 10]
-    assert piece.slope_left.tolist() == [4, 4, 5, 5, 7, 7]
-    assert piece.slope_right.tolist() == [5, 5, 7, 7, 8, 8]
-    y, _ = spline_forward(at, piece)
-    back, slope = spline_inverse(y, piece)
-    torch.testing.assert_close(back, at)
-    torch.testing.assert_close(slope, log_slope(piece, (at - piece.left) / piece.width))
+    xs, _ = at_knots(law, raw)
+    _, log_slopes = law.forward(xs[:-1], raw.expand(-1, 4))
+    assert (log_slopes.abs() <= -math.log(0.1) + 1e-12).all()
+    assert log_slopes[1:].abs().max() > 2.0  # the bound is reached
 
 
 def test_the_linear_piece_has_no_quadratic_term():

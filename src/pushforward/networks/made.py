@@ -104,11 +104,11 @@ class MADE(nn.Module):
 
         degrees = torch.empty(features, dtype=torch.int64)
         degrees[torch.tensor(self.order or range(features))] = torch.arange(1, features + 1)
-        lowest = 0 if context or features == 1 else 1
+        self.lowest = 0 if context or features == 1 else 1
         before = degrees.repeat(copies)
         layers: list[nn.Module] = []
         for index, width in enumerate(self.hidden):
-            units = lowest + torch.arange(width) * (features - lowest) // width
+            units = self.lowest + torch.arange(width) * (features - self.lowest) // width
             mask = units[:, None] >= before[None, :]
             if residual and index:
                 layers.append(MaskedBlock(mask, activation, dropout))
@@ -139,21 +139,37 @@ class MADE(nn.Module):
         Raises:
             InputError: if the context is missing or has the wrong width.
         """
-        if self.context and (context is None or context.shape[-1] != self.context):
-            got = "none" if context is None else f"shape {tuple(context.shape)}"
-            raise InputError(f"MADE needs a context of width {self.context}; got {got}.")
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)
-            context = None if context is None else bound_input(context, self.input_bound)
-        seen = self.act(self.context_in(context)) if self.context and context is not None else None
+        first, last = self.context_terms(context)
         h = x
         for index, layer in enumerate(self.layers):
             h = layer(h)
-            if index == 0 and seen is not None and self.context_first is not None:
-                h = h + self.context_first(seen)
+            if index == 0 and first is not None:
+                h = h + first
             if not self.residual:
                 h = self.drop(self.act(h))
         flat = self.last(h)
-        if seen is not None:
-            flat = flat + self.context_last(seen)
+        if last is not None:
+            flat = flat + last
         return flat.unflatten(-1, (self.outputs, self.features)).movedim(-2, 0)
+
+    def context_terms(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What the context adds to the first hidden layer and to the outputs, ``(*batch, width)`` each, if anything.
+
+        Raises:
+            InputError: if the context is missing or has the wrong width.
+        """
+        if not self.context:
+            return None, None
+        if context is None or context.shape[-1] != self.context:
+            got = "none" if context is None else f"shape {tuple(context.shape)}"
+            raise InputError(f"MADE needs a context of width {self.context}; got {got}.")
+        if self.input_bound is not None:
+            context = bound_input(context, self.input_bound)
+        seen = self.act(self.context_in(context))
+        return None if self.context_first is None else self.context_first(seen), self.context_last(seen)
+
+    def units_below(self, degree: int, width: int) -> int:
+        """How many units of a hidden layer of this width have a smaller degree: they come first."""
+        return min(max(-((self.lowest - degree) * width // (self.features - self.lowest)), 0), width)

@@ -1,0 +1,81 @@
+"""How time and memory of pushforward grow with D, depth, batch and bins, and with what exponent.
+
+One quantity varies, the others stay at the base: D 16, width 64, the depth of the family, batch 512, 8 bins. All sizes of
+a sweep run side by side, each in a process of its own. The exponent is the slope of the least-squares line through the
+logarithms; the last step's is that of the two largest sizes alone, where what each call costs anyway weighs least.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.speed.cases import WORKS, Case, Flow
+from benchmarks.speed.runner import Contestant, Workers, interleave
+
+__all__ = ["SWEEPS", "Sweep", "exponents", "measure"]
+
+BASES = (Flow("maf", 16, 64, 5), Flow("rnvp", 16, 64, 8), Flow("nsfc", 16, 64, 8), Flow("nsfar", 16, 64, 5))
+BATCH = 512
+SIZES = {
+    "features": (8, 16, 32, 64, 128),
+    "layers": (2, 4, 8, 16, 32),
+    "batch": (128, 512, 2048, 8192, 32_768),
+    "bins": (4, 8, 16, 32, 64),
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One work of one flow family at several sizes of one quantity."""
+
+    base: Flow
+    work: str
+    quantity: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.base.kind}/{self.work}/{self.quantity}"
+
+    def contestants(self) -> dict[str, Contestant]:
+        found = {}
+        for size in SIZES[self.quantity]:
+            flow = self.base if self.quantity == "batch" else replace(self.base, **{self.quantity: size})
+            batch = size if self.quantity == "batch" else BATCH
+            found[str(size)] = Contestant("pushforward", Case(flow, self.work, batch))
+        return found
+
+
+def sweeps() -> Iterator[Sweep]:
+    for base in BASES:
+        for work in WORKS:
+            for quantity in SIZES:
+                if quantity != "bins" or base.spline:
+                    yield Sweep(base, work, quantity)
+
+
+SWEEPS = tuple(sweeps())
+
+
+def measure(workers: Workers, sweep: Sweep) -> dict[str, dict[str, Any]]:
+    """Time and memory at each size; ``above`` is in MiB."""
+    workers.keep(())  # freed memory of an earlier sweep would hide this one's
+    found = interleave(workers, sweep.contestants())
+    for size, reading in found.items():
+        if "note" not in reading:
+            reading["above"] = workers.get(size, "pushforward").ask("memory").get("above")
+    workers.keep(())
+    return found
+
+
+def exponents(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, float] | None:
+    """Exponent over all sizes, and over the last step; None where there are fewer than two costs above zero."""
+    points = [(math.log(size), math.log(cost)) for size, cost in zip(sizes, costs, strict=True) if cost > 0]
+    if len(points) < 2:
+        return None
+    x, y = zip(*points, strict=True)
+    last = (y[-1] - y[-2]) / (x[-1] - x[-2])
+    return statistics.linear_regression(x, y).slope, last

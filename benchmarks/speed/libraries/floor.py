@@ -1,0 +1,62 @@
+"""The floor: nothing but the linear layers and activations of the conditioners, in eager torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from benchmarks.speed.cases import Flow
+from benchmarks.speed.libraries import NotOffered
+from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow, perceptron
+from torch import Tensor, nn
+
+DISTRIBUTION = MODULE = "torch"
+IMPORT = "import torch"
+START = (
+    "is each conditioner once, on rows of its inputs, in every direction; training differentiates the mean of the outputs "
+    "(by the inputs too, as a chain of layers does) and takes a step of fused Adam"
+)
+
+
+def build(flow: Flow) -> Floor:
+    return Floor(flow)
+
+
+class Floor(TorchFlow):
+    def make(self, flow: Flow) -> nn.Module:
+        networks = []
+        for k in range(flow.layers * flow.members):
+            kept = flow.features if flow.autoregressive else (flow.features + 1 - k % 2) // 2
+            moved = flow.features if flow.autoregressive else flow.features - kept
+            networks.append(perceptron(kept, flow.hidden, moved * flow.parameters_each))
+        return nn.ModuleList(networks)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        for network in self.networks():
+            network(x[:, : network[0].in_features])
+        return x[:, 0]
+
+    def loss(self, x: Tensor) -> Tensor:
+        total = x.new_zeros(())
+        for k, network in enumerate(self.networks()):
+            # A layer's inputs come from the layer before it, so all but the first pass a gradient on.
+            total = total + network(x[:, : network[0].in_features].detach().requires_grad_(k > 0)).mean()
+        return total
+
+    def draw(self, rows: int) -> Tensor:
+        x = torch.randn(rows, self.flow.features)
+        self.log_prob(x)
+        return x
+
+    def networks(self) -> list[Any]:
+        return list(self.module.children())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotOffered("the floor is no flow")
+
+    def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotOffered("the floor is no flow")

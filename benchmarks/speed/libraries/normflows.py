@@ -1,0 +1,79 @@
+"""normflows (github.com/VincentStimper/normalizing-flows)."""
+
+from __future__ import annotations
+
+import torch
+from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.libraries import NotOffered
+from benchmarks.speed.libraries.nflows import Perceptron
+from benchmarks.speed.libraries.torch_flow import TorchFlow
+from torch import Tensor, nn
+
+DISTRIBUTION = MODULE = "normflows"
+IMPORT = "import normflows"
+START = (
+    "affine couplings and autoregressive splines start at the identity, the others as torch does; scales sigmoid(a + 2) + "
+    "0.001 in MAF, which can only contract, and a bare exp in couplings; MAF and splines, whose fast direction is sampling as "
+    "shipped, are turned round by the library's own Reverse; its MADE has no activation between its first two layers"
+)
+
+
+def build(flow: Flow) -> NormflowsFlow:
+    return NormflowsFlow(flow)
+
+
+class NormflowsFlow(TorchFlow):
+    def make(self, flow: Flow) -> nn.Module:
+        import normflows as nf
+        from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressive
+        from normflows.flows.neural_spline.coupling import PiecewiseRationalQuadraticCoupling
+
+        if flow.members > 1:
+            raise NotOffered("no ensembles")
+
+        def network(inputs: int, outputs: int) -> nn.Module:
+            return Perceptron(inputs, flow.hidden, outputs)
+
+        features, place = flow.features, torch.arange(flow.features)
+        made = {"num_blocks": len(flow.hidden) - 1, "use_residual_blocks": False}
+        spline = {"num_bins": flow.bins, "tails": "linear", "tail_bound": BOUND}
+        layers: list[nn.Module] = []  # in the order of sampling, so the last meets the data
+        for k in range(flow.layers):
+            if flow.kind == "rnvp":
+                kept = (features + 1) // 2
+                net = nf.nets.MLP([kept, *flow.hidden, 2 * (features - kept)], init_zeros=True)
+                layers += [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(features, mode="swap")]
+                continue
+            if flow.kind == "nsfc":
+                layers.append(nf.flows.Reverse(PiecewiseRationalQuadraticCoupling((place + k) % 2, network, **spline)))
+                continue
+            layers += [Flip()] if k else []
+            if flow.kind == "maf":
+                layers.append(nf.flows.Reverse(nf.flows.MaskedAffineAutoregressive(features, flow.width, **made)))
+            else:
+                law = MaskedPiecewiseRationalQuadraticAutoregressive
+                layers.append(nf.flows.Reverse(law(features, flow.width, **made, **spline)))
+        base = nf.distributions.base.DiagGaussian(features, trainable=False)
+        return nf.NormalizingFlow(base, layers)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.module.log_prob(x)
+
+    def draw(self, rows: int) -> Tensor:
+        return self.module.sample(rows)[0]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.module.inverse_and_log_det(x)
+
+    def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det = self.module.forward_and_log_det(z)
+        return x, -log_det
+
+
+class Flip(nn.Module):
+    """The order reversed; the library permutes only at random or by halves."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return z.flip(1), z.new_zeros(len(z))
+
+    inverse = forward

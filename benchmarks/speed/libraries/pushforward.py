@@ -1,0 +1,70 @@
+"""pushforward itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow
+from torch import Tensor, nn
+
+DISTRIBUTION = MODULE = "pushforward"
+IMPORT = "import pushforward; pushforward.models.MAF"
+START = (
+    "starts near the identity (last layers times 0.1); scales exp(3 tanh(a / 3)); bins of at least 1 % and slopes in "
+    "[0.01, 100]; networks see inputs clamped to [-10, 10]; trains by its own fused Adam; an ensemble is trained by the "
+    "sum of its members' losses"
+)
+
+
+def build(flow: Flow) -> PushforwardFlow:
+    return PushforwardFlow(flow)
+
+
+class PushforwardFlow(TorchFlow):
+    def make(self, flow: Flow) -> nn.Module:
+        import pushforward as pf
+
+        members = [self.one(flow) for _ in range(flow.members)]
+        return members[0] if flow.members == 1 else pf.models.Ensemble(*members)
+
+    def one(self, flow: Flow) -> nn.Module:
+        import pushforward as pf
+
+        if flow.kind == "maf":
+            return pf.models.MAF(flow.features, layers=flow.layers, hidden=flow.hidden, standardize=False)
+        if flow.kind == "rnvp":
+            return pf.models.RealNVP(flow.features, couplings=flow.layers, hidden=flow.hidden, standardize=False)
+        law = pf.maps.SplineTransformer(flow.bins, BOUND)
+        layers: list[pf.maps.Map] = []
+        for k in range(flow.layers):
+            if flow.kind == "nsfc":
+                layers.append(pf.maps.Coupling(flow.features, law, flip=k % 2 == 1, hidden=flow.hidden))
+            else:
+                order = "reverse" if k % 2 else None
+                layers.append(pf.maps.MaskedAutoregressive(flow.features, law, order=order, hidden=flow.hidden))
+        return pf.models.Flow(pf.maps.Chain(*layers), pf.bases.Normal(flow.features))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.module.log_prob(x)
+
+    def loss(self, x: Tensor) -> Tensor:
+        if self.flow.members > 1:
+            return -self.module.member_log_prob(x).mean(1).sum()
+        return self.module.loss(x)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        from pushforward.training.optim import make_optimizer
+
+        return make_optimizer("adam", list(parameters), LEARNING_RATE, 0.0)
+
+    def draw(self, rows: int) -> Tensor:
+        return self.module.sample(rows)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        step = self.module.chain.encode(x)
+        return step.z, step.contribution
+
+    def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.module.chain.decode_with_contribution(z)

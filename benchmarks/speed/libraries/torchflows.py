@@ -1,0 +1,64 @@
+"""torchflows (github.com/davidnabergoj/torchflows)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.libraries import NotOffered
+from benchmarks.speed.libraries.torch_flow import TorchFlow
+from torch import Tensor, nn
+
+DISTRIBUTION = MODULE = "torchflows"
+IMPORT = "import torchflows"
+START = (
+    "has torch's default start; scales exp(a / 2), unbounded; its MADE has tanh only; couplings condition on the first half, "
+    "the order reversed between layers; spline parameters divided by 1000; without the elementwise layers and the L2 penalty "
+    "that its ready-made flows add"
+)
+
+
+def build(flow: Flow) -> TorchflowsFlow:
+    return TorchflowsFlow(flow)
+
+
+class TorchflowsFlow(TorchFlow):
+    def make(self, flow: Flow) -> nn.Module:
+        from torchflows.bijections.base import BijectiveComposition
+        from torchflows.bijections.finite.autoregressive import layers as laws
+        from torchflows.bijections.finite.matrix.permutation import ReversePermutationMatrix
+        from torchflows.flows import Flow as Model
+
+        if flow.members > 1:
+            raise NotOffered("no ensembles")
+        law = {
+            "maf": laws.AffineForwardMaskedAutoregressive,
+            "nsfar": laws.RQSForwardMaskedAutoregressive,
+            "rnvp": laws.AffineCoupling,
+            "nsfc": laws.RQSCoupling,
+        }[flow.kind]
+        conditioner: dict[str, Any] = {"n_hidden": flow.width, "n_layers": len(flow.hidden) + 1}
+        if not flow.autoregressive:
+            conditioner["nonlinearity"] = nn.ReLU
+        options: dict[str, Any] = {"conditioner_kwargs": conditioner, "l2_regularization": False}
+        if flow.spline:
+            options["transformer_kwargs"] = {"n_bins": flow.bins, "boundary": BOUND}
+        shape = (flow.features,)
+        layers: list[nn.Module] = []
+        for k in range(flow.layers):
+            layers += [ReversePermutationMatrix(shape)] if k else []
+            layers.append(law(shape, **options))
+        return Model(BijectiveComposition(layers))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.module.log_prob(x)
+
+    def draw(self, rows: int) -> Tensor:
+        return self.module.sample((rows,))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.module.bijection.forward(x)
+
+    def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det = self.module.bijection.inverse(z)
+        return x, -log_det

@@ -1,0 +1,92 @@
+"""The records as pictures."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.speed.cases import WORKS
+from benchmarks.speed.growth import SIZES
+from benchmarks.speed.report import ALONE, Record, fastest_peer, versus
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw"]
+
+COLOURS = {"fastest torch peer": "#3b6ea5", "flowjax": "#c8553d", "floor": "#8a8a8a"}
+
+
+def draw(records: Sequence[Record], file: Path) -> list[Path]:
+    """Write what there is to see: the ratios to ``file``, and the growth of cost beside it."""
+    figures = {file: ratios(records), file.with_stem(f"{file.stem}-growth"): growth(records)}
+    written = []
+    for path, figure in figures.items():
+        if figure is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=120)
+            written.append(path)
+    return written
+
+
+def blank(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def ratios(records: Sequence[Record]) -> Figure | None:
+    """Bars of how many times longer the others take, on a logarithmic axis, one panel a work."""
+    from matplotlib.ticker import MaxNLocator
+
+    newest = {r["case"]: r["readings"] for r in records if r["part"] == "time" and ALONE not in r["readings"]}
+    panels = {
+        work: {case: readings for case, readings in newest.items() if f"/{work}@" in case and "pushforward" in readings}
+        for work in WORKS
+    }
+    panels = {work: cases for work, cases in panels.items() if cases}
+    if not panels:
+        return None
+    figure = blank(6.5 * len(panels), 1.2 + 0.36 * max(map(len, panels.values())))
+    for axes, (work, cases) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for k, (label, colour) in enumerate(COLOURS.items()):
+            factors = [versus(r, fastest_peer(r) if label == "fastest torch peer" else label) for r in cases.values()]
+            bars = [(y + (k - 1) * 0.27, math.log2(factor)) for y, factor in enumerate(factors) if factor]
+            if bars:
+                axes.barh(*zip(*bars, strict=True), height=0.25, color=colour, label=label)
+        axes.axvline(0, color="black", lw=1)
+        axes.set_yticks(range(len(cases)), list(cases), fontsize=8)
+        axes.set_ylim(len(cases) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{2**value:g}×")
+        axes.set(title=work, xlabel="time / pushforward's (right of 1: pushforward is faster)")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right", fontsize=8)
+    return figure
+
+
+def growth(records: Sequence[Record]) -> Figure | None:
+    """Time against each quantity on logarithmic axes, one row a work, one line a family of flows."""
+    newest = {r["case"]: r["readings"] for r in records if r["part"] == "growth"}
+    if not newest:
+        return None
+    figure = blank(4 * len(SIZES), 3 * len(WORKS))
+    grid = figure.subplots(len(WORKS), len(SIZES), squeeze=False)
+    for case, readings in newest.items():
+        kind, work, quantity = case.split("/")
+        points = [(int(size), statistics.median(r["seconds"]) * 1e3) for size, r in readings.items() if r.get("seconds")]
+        axes = grid[WORKS.index(work)][list(SIZES).index(quantity)]
+        if points:
+            axes.loglog(*zip(*sorted(points), strict=True), marker="o", label=kind)
+    for work, row in zip(WORKS, grid, strict=True):
+        for quantity, axes in zip(SIZES, row, strict=True):
+            axes.set(title=f"{work} against {quantity}", ylabel="ms")
+            if axes.lines:
+                axes.legend(frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,184 @@
+"""Workers side by side: each library in a process of its own, visited in turn, so that all meet the same machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.cases import Case
+from benchmarks.speed.libraries import VARIANTS
+
+__all__ = ["ROOT", "Contestant", "Settings", "Worker", "Workers", "environment", "interleave"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to look.
+
+    Attributes:
+        threads: of every library.
+        rounds: visits to each contestant.
+        visit: seconds of a visit.
+        most: seconds for one contestant and case after which it gets no further visit.
+        limit: seconds after which an answer is not waited for any more.
+        steps: training steps before anything is measured; wide flows get a fifth of them.
+        log: file for what the libraries print.
+    """
+
+    threads: int
+    rounds: int = 9
+    visit: float = 0.3
+    most: float = 30.0
+    limit: float = 600.0
+    steps: int = 100
+    log: Path = Path(os.devnull)
+
+    def training(self, case: Case) -> int:
+        return self.steps // 5 if case.flow.features > 100 else self.steps
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who does what: a library, and the case that it runs."""
+
+    library: str
+    case: Case
+
+
+class Worker:
+    """One process that holds one library."""
+
+    def __init__(self, library: str, settings: Settings) -> None:
+        self.settings = settings
+        self.log = settings.log.open("a")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.speed.worker", library, str(settings.threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environment(settings.threads) | VARIANTS.get(library, ("", {}))[1],
+            bufsize=0,
+        )
+        self.pending = b""
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a request; a note, and the end of the process, if none comes in time."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write((json.dumps({"do": do, **arguments}) + "\n").encode())
+            line = self._line()
+        except (BrokenPipeError, EOFError):
+            code = self.process.wait()
+            return {"note": f"the process ended with code {code} during {do}"}
+        except TimeoutError:
+            self.close()
+            return {"note": f"no answer to {do} within {self.settings.limit:g} s"}
+        return json.loads(line)
+
+    def _line(self) -> bytes:
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as ready:
+            ready.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self.pending:
+                if not ready.select(self.settings.limit):
+                    raise TimeoutError
+                part = self.process.stdout.read(1 << 16)
+                if not part:
+                    raise EOFError
+                self.pending += part
+        line, _, self.pending = self.pending.partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            if stream is not None:
+                stream.close()
+
+
+class Workers:
+    """The processes by name, started when first needed and again when one has ended."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.running: dict[str, Worker] = {}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.keep(())
+
+    def get(self, name: str, library: str) -> Worker:
+        worker = self.running.get(name)
+        if worker is None or not worker.alive:
+            if worker is not None:
+                worker.close()
+            worker = self.running[name] = Worker(library, self.settings)
+        return worker
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Close all but these."""
+        for name in self.running.keys() - set(names):
+            self.running.pop(name).close()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What a worker's process sees: the checkout on its path, and the threads in every library's own words."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")  # the last one is read by JAX
+    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        **dict.fromkeys(names, str(threads)),
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
+    }
+
+
+def interleave(workers: Workers, contestants: Mapping[str, Contestant]) -> dict[str, dict[str, Any]]:
+    """Time the contestants in rounds, in an order that turns from round to round.
+
+    Returns:
+        For each name either ``{"note": why not}``, or the median seconds of a call in each round (``seconds``), the calls
+        of a visit, the seconds of the first call of all (which may compile) and the number of parameters.
+    """
+    settings = workers.settings
+    found: dict[str, dict[str, Any]] = {}
+    racing: dict[str, Worker] = {}
+    for name, contestant in contestants.items():
+        worker = workers.get(name, contestant.library)
+        case = contestant.case
+        found[name] = worker.ask("prepare", case=case.plain(), steps=settings.training(case))
+        if "note" not in found[name]:
+            calls = round(settings.visit / max(found[name].pop("warm"), 1e-7))
+            found[name] |= {"calls": min(max(calls, 1), 1000), "seconds": []}
+            racing[name] = worker
+    spent = dict.fromkeys(racing, 0.0)
+    for turn in range(settings.rounds):
+        names = list(racing)
+        for name in names[turn % max(len(names), 1) :] + names[: turn % max(len(names), 1)]:
+            if spent[name] > settings.most:
+                continue
+            answer = racing[name].ask("time", calls=found[name]["calls"])
+            if "note" in answer:
+                found[name] = answer
+                del racing[name]
+                continue
+            spent[name] += sum(answer["seconds"])
+            found[name]["seconds"].append(statistics.median(answer["seconds"]))
+    return found

@@ -1,0 +1,242 @@
+"""Monotone rational-quadratic splines as functions of tensors (Durkan et al. 2019, sec. 3.1): plain and native.
+
+The plain version is the reference: differentiable any number of times, traceable, on any device. The native one
+computes the same numbers in one pass over memory and keeps only its inputs for the backward pass.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from pushforward.kernels.native import library
+from pushforward.numerics import soft_clamp
+
+__all__ = ["SplineLaw", "spline"]
+
+
+@dataclass(frozen=True)
+class SplineLaw:
+    """Shape of a family of splines on [-bound, bound].
+
+    Args:
+        bins: K.
+        bound: half the width of the interval.
+        smallest: width and height of a bin at least, as a share of the interval.
+        steepest: bound on abs(log slope) at a knot, smooth.
+        periodic: K free slopes, equal at both ends, and no outside; else K - 1, slopes 1 at the ends and the identity
+            outside.
+    """
+
+    bins: int
+    bound: float
+    smallest: float
+    steepest: float
+    periodic: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Raw parameters: widths, heights, slopes."""
+        return 3 * self.bins if self.periodic else 3 * self.bins - 1
+
+
+def spline(x: Tensor, raw: Tensor, law: SplineLaw, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    """y = f(x) and log f'(x), or with ``inverse`` x = f^-1(y) and log f'(x); nats.
+
+    Args:
+        x: any shape.
+        raw: ``(parameters, *x.shape)``; any values, 0 is the identity.
+        law: of the splines.
+        inverse: whether to solve for x.
+    """
+    if _native(x, raw):
+        if torch.is_grad_enabled() and (x.requires_grad or raw.requires_grad):
+            return _Spline.apply(x, raw, law, inverse)  # pyright: ignore[reportReturnType]
+        return _forward(x, raw, law, inverse)
+    return _plain(x, raw, law, inverse)
+
+
+def _native(x: Tensor, raw: Tensor) -> bool:
+    """Whether these are ordinary tensors that the compiled function can read, and it is there."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    ordinary = (Tensor, torch.nn.Parameter)
+    return (
+        x.device.type == "cpu"
+        and raw.device.type == "cpu"
+        and x.dtype == raw.dtype
+        and type(x) in ordinary
+        and type(raw) in ordinary
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and library("spline.c", x.dtype) is not None
+    )
+
+
+class _Spline(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tensor, Tensor]:
+        y, slope = _forward(x, raw, law, inverse)
+        ctx.law, ctx.inverse = law, inverse
+        ctx.save_for_backward(x, raw, *([y] if inverse else []))
+        return y, slope
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, raw, *solved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a graph of the backward pass is wanted
+            wanted = [t for t in (x, raw) if t.requires_grad]
+            outputs = _plain(x, raw, ctx.law, ctx.inverse)
+            found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True))
+            grad_x, grad_raw = (next(found) if t.requires_grad else None for t in (x, raw))
+            return grad_x, grad_raw, None, None
+        grad_y, grad_slope = grads
+        grad_x, grad_raw = _backward(solved[0] if solved else x, raw, grad_y, grad_slope, ctx.law, ctx.inverse)
+        return grad_x, grad_raw, None, None
+
+
+class _Layout(ctypes.Structure):
+    """The C source's ``Layout``."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            "outer", "inner", "value_outer", "value_inner", "raw_first", "raw_outer", "raw_inner",
+            "grad_first", "grad_outer", "grad_inner", "bins", "periodic", "inverse", "threads",
+        )),
+        *((name, ctypes.c_double) for name in ("bound", "smallest", "steepest")),
+    ]  # fmt: skip
+
+
+_EACH_THREAD = 2048
+"""Elements that are worth a thread."""
+
+
+def _layout(x: Tensor, raw: Tensor, grad: Tensor, law: SplineLaw, inverse: bool) -> _Layout:
+    """Sizes and strides, the inner dimension being the one along which the parameters lie together."""
+    (outer, inner), (value_outer, value_inner) = x.shape, x.stride()
+    first, raw_outer, raw_inner = raw.stride()
+    grad_first, grad_outer, grad_inner = grad.stride()
+    if raw_outer < raw_inner and outer > 1:
+        outer, inner, value_outer, value_inner = inner, outer, value_inner, value_outer
+        raw_outer, raw_inner, grad_outer, grad_inner = raw_inner, raw_outer, grad_inner, grad_outer
+    threads = max(1, min(torch.get_num_threads(), outer * inner // _EACH_THREAD))
+    return _Layout(
+        outer, inner, value_outer, value_inner, first, raw_outer, raw_inner, grad_first, grad_outer, grad_inner,
+        law.bins, law.periodic, inverse, threads, law.bound, law.smallest, law.steepest,
+    )  # fmt: skip
+
+
+def _matrix(x: Tensor) -> Tensor:
+    """Values as a contiguous matrix."""
+    return x.detach().reshape(x.shape[:-1].numel(), x.shape[-1] if x.dim() else 1).contiguous()
+
+
+def _matrices(raw: Tensor) -> Tensor:
+    """Parameters as one matrix each, where they lie if they can stay there."""
+    return raw.detach().reshape(raw.shape[0], raw.shape[1:-1].numel(), raw.shape[-1] if raw.dim() > 1 else 1)
+
+
+def _call(name: str, layout: _Layout, *tensors: Tensor) -> None:
+    compiled = library("spline.c", tensors[0].dtype)
+    assert compiled is not None
+    getattr(compiled, name)(ctypes.byref(layout), *(ctypes.c_void_p(t.data_ptr()) for t in tensors))
+
+
+def _forward(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tensor, Tensor]:
+    flat, flat_raw = _matrix(x), _matrices(raw)
+    y, slope = torch.empty_like(flat), torch.empty_like(flat)
+    _call("forward", _layout(flat, flat_raw, flat_raw, law, inverse), flat, flat_raw, y, slope)
+    return y.view(x.shape), slope.view(x.shape)
+
+
+def _backward(
+    x: Tensor, raw: Tensor, grad_y: Tensor, grad_slope: Tensor, law: SplineLaw, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    flat, flat_raw = _matrix(x), _matrices(raw)
+    grad_x, grad_raw = torch.empty_like(flat), torch.empty_like(flat_raw)
+    layout = _layout(flat, flat_raw, grad_raw, law, inverse)
+    _call("backward", layout, flat, flat_raw, _matrix(grad_y), _matrix(grad_slope), grad_x, grad_raw)
+    return grad_x.view(x.shape), grad_raw.reshape(raw.shape)
+
+
+class _Bin(NamedTuple):
+    """The piece that holds each point: left knot, width, bottom knot, height, slopes at both knots."""
+
+    left: Tensor
+    width: Tensor
+    bottom: Tensor
+    height: Tensor
+    start: Tensor
+    end: Tensor
+
+
+def _plain(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tensor, Tensor]:
+    """The reference."""
+    bins, bound = law.bins, law.bound
+    xs, ys = (_knots(part, law) for part in (raw[:bins], raw[bins : 2 * bins]))
+    slopes = soft_clamp(raw[2 * bins :], law.steepest).exp()
+    one = torch.ones_like(raw[:1])
+    slopes = torch.cat((slopes, slopes[:1]) if law.periodic else (one, slopes, one))
+    safe = x.clamp(-bound, bound)
+    piece = _find(safe, ys if inverse else xs, xs, ys, slopes)
+    y, log_slope = (_solve if inverse else _value)(safe, piece)
+    if law.periodic:
+        return y, log_slope
+    inside = (x > -bound) & (x < bound)
+    return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(x))
+
+
+def _knots(raw: Tensor, law: SplineLaw) -> Tensor:
+    """K raw sizes, ``(K, *shape)``, to K + 1 increasing knots. The end knots are exact: a running sum would miss them."""
+    sizes = law.smallest + (1 - law.smallest * law.bins) * torch.softmax(raw, 0)
+    inner = (2 * law.bound) * torch.cumsum(sizes[:-1], 0) - law.bound
+    end = torch.full_like(raw[:1], law.bound)
+    return torch.cat((-end, inner, end))
+
+
+def _find(at: Tensor, edges: Tensor, xs: Tensor, ys: Tensor, slopes: Tensor) -> _Bin:
+    """The piece that holds ``at``, by counting the inner ``edges`` below it; knots come first, ``(K + 1, *shape)``."""
+    index = (at >= edges[1:-1]).sum(0, keepdim=True)
+
+    def pick(values: Tensor, place: Tensor) -> Tensor:
+        return values.gather(0, place).squeeze(0)
+
+    left, right = pick(xs, index), pick(xs, index + 1)
+    bottom, top = pick(ys, index), pick(ys, index + 1)
+    return _Bin(left, right - left, bottom, top - bottom, pick(slopes, index), pick(slopes, index + 1))
+
+
+def _log_slope(piece: _Bin, q: Tensor) -> Tensor:
+    """log dy/dx at the fraction q of a piece (eq. 5)."""
+    s = piece.height / piece.width
+    denominator = s + (piece.end + piece.start - 2 * s) * q * (1 - q)
+    numerator = piece.end * q.square() + 2 * s * q * (1 - q) + piece.start * (1 - q).square()
+    return 2 * torch.log(s) + torch.log(numerator) - 2 * torch.log(denominator)
+
+
+def _value(x: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
+    """y and log dy/dx inside a piece (eq. 4-5)."""
+    q = ((x - piece.left) / piece.width).clamp(0, 1)
+    s = piece.height / piece.width
+    denominator = s + (piece.end + piece.start - 2 * s) * q * (1 - q)
+    y = piece.bottom + piece.height * (s * q.square() + piece.start * q * (1 - q)) / denominator
+    return y, _log_slope(piece, q)
+
+
+def _solve(y: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
+    """x and log dy/dx inside a piece (eq. 6-8), by the root that does not cancel."""
+    s = piece.height / piece.width
+    e = y - piece.bottom
+    bend = piece.end + piece.start - 2 * s
+    a = piece.height * (s - piece.start) + e * bend
+    b = piece.height * piece.start - e * bend
+    c = -s * e
+    # Rounding can make the discriminant negative; the floor also keeps the gradient of the root finite.
+    root = torch.sqrt((b.square() - 4 * a * c).clamp_min(torch.finfo(y.dtype).tiny))
+    q = (2 * c / (-b - root)).clamp(0, 1)
+    return piece.left + q * piece.width, _log_slope(piece, q)

@@ -1,0 +1,235 @@
+"""The two versions of the spline agree, in every layout, type and transform that the plain one knows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from pushforward.kernels import SplineLaw, spline, use_kernels
+from pushforward.kernels.spline import _find, _knots, _log_slope, _solve, _value
+
+LAWS = {
+    "line": SplineLaw(8, 4.0, 1e-2, -math.log(1e-2)),
+    "circle": SplineLaw(5, math.pi, 1e-2, -math.log(1e-2), periodic=True),
+    "many": SplineLaw(64, 1.0, 1e-3, 3.0),
+    "two": SplineLaw(2, 3.0, 1e-1, 1.0),
+}
+
+
+def some(law: SplineLaw, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, size: float = 1.0):
+    """Points, a fifth of them outside, and raw parameters."""
+    x = 0.8 * law.bound * torch.randn(shape, dtype=torch.float64)
+    if law.periodic:
+        x = x.clamp(-3.1, 3.1)  # at the border itself the plain version's gradient is one-sided
+    return x.to(dtype), (size * torch.randn(law.parameters, *shape, dtype=torch.float64)).to(dtype)
+
+
+def both(function):
+    """What a function gives with the plain and with the native version."""
+    out = []
+    for mode in ("plain", "native"):
+        with use_kernels(mode):
+            out.append(function())
+    return out
+
+
+def close(ours, theirs, tolerance: float) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape
+        assert ((one - other).abs() <= tolerance * (1 + other.abs())).all()
+
+
+def values_and_gradients(x, raw, law, inverse):
+    """Values, log-slopes, and gradients of a fixed random sum of both."""
+    x, raw = x.detach().requires_grad_(), raw.detach().requires_grad_()
+    weights = torch.randn(2, *x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(x.dtype)
+    out = spline(x, raw, law, inverse=inverse)
+    loss = sum((w * part).sum() for w, part in zip(weights, out, strict=True))
+    return [*(part.detach() for part in out), *torch.autograd.grad(loss, (x, raw))]
+
+
+@pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (33, 5), (3, 0), (0, 3), (2, 3, 40)], ids=str)
+def test_values_and_gradients_agree(shape, law, inverse):
+    x, raw = some(law, shape)
+    plain, native = both(lambda: values_and_gradients(x, raw, law, inverse))
+    close(native, plain, 1e-8)
+
+
+@pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_float32_is_as_near_to_the_truth_as_the_plain_version(law, inverse):
+    """In the bulk: single points next to a knot may fall into one piece here and into the other there."""
+    x, raw = some(law, (5000,), torch.float32)
+    with use_kernels("plain"):
+        exact = values_and_gradients(x.double(), raw.double(), law, inverse)
+    plain, native = both(lambda: values_and_gradients(x, raw, law, inverse))
+    shares = torch.tensor([0.5, 0.95], dtype=torch.float64)
+    for truth, one, other in zip(exact, native, plain, strict=True):
+        ours, theirs = ((part - truth).abs().flatten().quantile(shares) for part in (one, other))
+        assert (ours <= (1.5 * theirs).clamp_min(1e-7)).all()
+
+
+def layouts(law: SplineLaw) -> dict[str, torch.Tensor]:
+    """The same parameters, (P, 12, 5), in different places in memory."""
+    dense = torch.randn(law.parameters, 12, 5, dtype=torch.float64)
+    rows = dense.permute(1, 0, 2).contiguous().permute(1, 0, 2)
+    columns = dense.transpose(1, 2).contiguous().transpose(1, 2)
+    gaps = torch.zeros(2 * law.parameters, 24, 10, dtype=torch.float64)[::2, ::2, ::2]
+    gaps.copy_(dense)
+    return {"dense": dense, "rows": rows, "columns": columns, "gaps": gaps}
+
+
+@pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
+@pytest.mark.parametrize("name", ["rows", "columns", "gaps"])
+def test_the_place_in_memory_does_not_matter(name, inverse):
+    law = LAWS["line"]
+    x = 3 * torch.randn(12, 5, dtype=torch.float64)
+
+    def run(raw, x):
+        raw, x = raw.detach().requires_grad_(), x.detach().requires_grad_()
+        y, slope = spline(x, raw, law, inverse=inverse)
+        return [y.detach(), slope.detach(), *torch.autograd.grad((y * slope).sum(), (raw, x))]
+
+    with use_kernels("native"):
+        torch.manual_seed(1)
+        found = layouts(law)
+        assert torch.equal(found[name], found["dense"])
+        close(run(found[name], x), run(found["dense"], x), 1e-13)
+        close(run(found[name], x.t().contiguous().t()), run(found["dense"], x), 1e-13)
+
+
+def test_free_parameters_are_shared_by_all_rows():
+    law = LAWS["line"]
+    x = torch.randn(50, 3, dtype=torch.float64)
+    free = torch.randn(law.parameters, 3, dtype=torch.float64, requires_grad=True)
+
+    def run():
+        y, slope = spline(x, free[:, None].expand(-1, 50, -1), law)
+        return [y.detach(), *torch.autograd.grad((y + slope).sum(), free)]
+
+    plain, native = both(run)
+    close(native, plain, 1e-10)
+
+
+@pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
+@pytest.mark.parametrize("law", [LAWS["line"], LAWS["circle"]], ids=["line", "circle"])
+def test_first_and_second_derivatives_are_right(law, inverse):
+    x, raw = some(law, (6,), size=0.5)
+    x = (0.5 * x).requires_grad_()
+    raw.requires_grad_()
+
+    def function(x, raw):
+        return spline(x, raw, law, inverse=inverse)
+
+    with use_kernels("native"):
+        assert torch.autograd.gradcheck(function, (x, raw))
+        assert torch.autograd.gradgradcheck(function, (x, raw))
+
+
+def test_one_wanted_gradient_is_enough():
+    law = LAWS["line"]
+    x, raw = some(law, (9,))
+    with use_kernels("native"):
+        for wanted in (x, raw):
+            wanted.requires_grad_()
+            (gradient,) = torch.autograd.grad(sum(spline(x, raw, law)).sum(), wanted, create_graph=True)
+            assert gradient.shape == wanted.shape
+            wanted.requires_grad_(False)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, in its forward mode
+def test_function_transforms_and_forward_mode():
+    law = LAWS["line"]
+    x, raw = some(law, (4, 3))
+    tangent = torch.randn_like(x)
+
+    def value(x):
+        return spline(x, raw, law)[0]
+
+    def forward_mode():
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(value(forward_ad.make_dual(x, tangent))).tangent
+
+    with use_kernels("plain"):
+        slope = spline(x, raw, law)[1].exp()
+    with use_kernels("native"):
+        torch.testing.assert_close(torch.func.jvp(value, (x,), (tangent,))[1], slope * tangent)
+        torch.testing.assert_close(forward_mode(), slope * tangent)
+        jacobian = torch.func.jacrev(value)(x).reshape(12, 12)
+        torch.testing.assert_close(jacobian, torch.diag(slope.flatten()))
+        rows = torch.vmap(lambda x, raw: spline(x, raw, law)[0], in_dims=(0, 1))(x, raw)
+        torch.testing.assert_close(rows, value(x))
+
+
+def test_compiled_without_a_graph_break():
+    law = LAWS["line"]
+    x, raw = some(law, (4, 3))
+    run = torch.compile(lambda x, raw: spline(x, raw, law), fullgraph=True, backend="eager")
+    close(run(x, raw), spline(x, raw, law), 1e-10)
+
+
+def test_other_tensors_take_the_plain_version():
+    law = LAWS["line"]
+    x, raw = some(law, (4,))
+    assert spline(x.to("meta"), raw.to("meta"), law)[0].device.type == "meta"
+    with use_kernels("native"):
+        half = spline(x.bfloat16(), raw.bfloat16(), law)[0]
+    assert half.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(threads):
+    law = LAWS["line"]
+    x, raw = some(law, (20_000,))
+    before = torch.get_num_threads()
+    with use_kernels("native"):
+        whole = spline(x, raw, law)
+        try:
+            torch.set_num_threads(threads)
+            again = spline(x, raw, law)
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["plain", "native"])
+def test_nan_is_not_hidden(mode):
+    law = LAWS["line"]
+    x, raw = some(law, (3,))
+    x[1] = math.nan
+    with use_kernels(mode):
+        assert torch.isnan(spline(x, raw, law)[0]).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("bins", [2, 5, 64])
+@pytest.mark.parametrize("size", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
+    raw = (size * torch.randn(bins, 20, dtype=torch.float64)).to(dtype)
+    edges = _knots(raw, SplineLaw(bins, 3.0, 1e-3, 1.0))
+    assert edges.shape == (bins + 1, 20)
+    assert (edges[0] == -3).all()
+    assert (edges[-1] == 3).all()
+    assert (edges.diff(dim=0) >= 6 * 1e-3 * (1 - 1e-2)).all()
+
+
+def test_the_piece_that_holds_a_point():
+    xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]]).expand(4, 6)
+    ys, slopes = 10 * xs, xs + 5
+    at = torch.tensor([-1.0, -0.5, 0.0, 1.9, 2.0, 3.0])
+    piece = _find(at, xs, xs, ys, slopes)
+    assert piece.left.tolist() == [-1, -1, 0, 0, 2, 2]
+    assert piece.width.tolist() == [1, 1, 2, 2, 1, 1]
+    assert piece.bottom.tolist() == [-10, -10, 0, 0, 20, 20]
+    assert piece.height.tolist() == [10, 10, 20, 20, 10, 10]
+    assert piece.start.tolist() == [4, 4, 5, 5, 7, 7]
+    assert piece.end.tolist() == [5, 5, 7, 7, 8, 8]
+    y, _ = _value(at, piece)
+    back, slope = _solve(y, piece)
+    torch.testing.assert_close(back, at)
+    torch.testing.assert_close(slope, _log_slope(piece, (at - piece.left) / piece.width))
