@@ -110,7 +110,7 @@ def test_context_forms():
 def test_context_stays_with_its_row():
     form = Form("Model", (1,), 1, torch.float32, torch.device("cpu"))
     x = numbered(20)
-    for data, context in ((x, 10 * x), (TensorDataset(x, 10 * x), None)):
+    for data, context in ((x, 10 * x), ((x, 10 * x), None), (TensorDataset(x, 10 * x), None)):
         train, held = open_sources(form, data, context, 0.25, 4, 0)
         for source in (train, held):
             for part, its in source.ordered():

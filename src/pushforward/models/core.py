@@ -315,13 +315,20 @@ class Model(nn.Module, ABC):
         far = torch.where(infinite, -math.inf, torch.zeros((), dtype=x.dtype, device=x.device))
         return x, self._broadcast(context, infinite.shape), far
 
+    def _check_context(self, context: Tensor | None) -> None:
+        owner = type(self).__name__
+        if context is not None and not self.context_features:
+            raise InputError(f"this {owner} takes no context: build it with a width for it, or leave the context out.")
+        check_context(context, self.context_features, owner)
+        if context is not None and not torch.compiler.is_compiling() and not torch.isfinite(context).all():
+            place = tuple((~torch.isfinite(context)).nonzero()[0].tolist())
+            value = str(context[place].item()).replace("nan", "NaN")
+            raise InputError(f"{owner} met {value} in its context at index {place}: give every row a finite one.")
+
     def _broadcast(self, context: Tensor | None, batch: Size) -> Tensor | None:
-        if not self.context_features:
+        self._check_context(context)
+        if context is None:
             return None
-        check_context(context, self.context_features, type(self).__name__)
-        assert context is not None
-        if not torch.compiler.is_compiling() and torch.isnan(context).any():
-            raise InputError("the context holds NaN; give every row a finite context.")
         try:
             context = (context.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
             return context.expand(*batch, self.context_features)
@@ -341,7 +348,7 @@ class Model(nn.Module, ABC):
         if seed is not None and generator is not None:
             raise ConfigError("give a seed or a generator, not both.")
         batch = check_sizes(sample_shape)
-        check_context(context, self.context_features, type(self).__name__)
+        self._check_context(context)
         if noise is not None:
             check_data(noise, self.base.shape, "noise of " + type(self).__name__)
             rows = noise.shape[: noise.dim() - len(self.base.shape)]

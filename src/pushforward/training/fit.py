@@ -61,7 +61,8 @@ def fit(
 
     Args:
         model: any :class:`~pushforward.models.core.Model`.
-        data: training rows ``(n, *shape)``: an array, tensor, data frame or list of numbers; or a map-style
+        data: training rows ``(n, *shape)``: an array, tensor, data frame or list of numbers, or a tuple
+            (x, context) of them if the model takes a context; or a map-style
             ``Dataset`` with items x or (x, context); or a ``DataLoader`` or ``IterableDataset`` of such, for data
             larger than memory. A second part is not read if the model takes no context. Batches have one size: the
             last one of a pass is filled up from the next.

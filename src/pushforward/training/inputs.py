@@ -29,7 +29,7 @@ def open_sources(
 
     Args:
         form: what the model reads.
-        data: array, tensor, frame or list; map-style or iterable ``Dataset``; ``DataLoader``.
+        data: array, tensor, frame or list, or a pair (x, context) of them; map-style or iterable ``Dataset``; ``DataLoader``.
         context: of array data.
         validation: fraction to split off, or rows of the same kinds, or a pair (x, context) of arrays, or None.
         batch_size: rows in a batch.
@@ -39,6 +39,8 @@ def open_sources(
         ConfigError: for a fraction outside [0, 1), or of data that cannot be split.
         InputError: for data that the model cannot read.
     """
+    if isinstance(data, tuple) and len(data) == 2 and form.context and context is None:
+        data, context = data
     train = _open(form, data, context, batch_size, seed, "training data")
     if validation is None:
         return train, None
