@@ -1,76 +1,104 @@
 """Speed, memory and accuracy of pushforward beside the other flow libraries, and beside the bare matrix products.
 
     pip install -e '.[bench]'
-    python -m benchmarks.speed                          # time, memory, accuracy and import; runs what is missing
+    python -m benchmarks.speed                          # time, memory, accuracy and import: runs what is missing
     python -m benchmarks.speed time --cases 'nsfc-*' 'maf-d63-h512/sample@512' --rounds 5 --threads 1
     python -m benchmarks.speed growth                   # how cost grows with D, depth, batch and bins, with exponents
     python -m benchmarks.speed --profile nsfc-d63-h128/log_prob@512     # the operations that take the time
-    python -m benchmarks.speed --table                  # runs nothing: the tables of what is there
+    python -m benchmarks.speed --table                  # only the tables of what is there
 
-Readings go to ``--out`` as JSON lines as they come, so a stopped run goes on where it was; the tables and the pictures are
-written beside it (``.md``, ``.png``). A library that is not installed is left out with a line that says so. Use a machine
-that does nothing else: on shared cores one busy neighbour makes a short call ten times slower.
+Readings go to --out as JSON lines as they come, so a stopped run goes on where it was; the tables and the pictures are
+written beside it (.md, .png), and what the libraries print (.log). A library that is not installed is left out with a
+line that says so. Use a machine that does nothing else: on shared cores a busy neighbour makes a short call ten times
+slower.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from benchmarks.quality.results import Results
-from benchmarks.speed import growth, startup
-from benchmarks.speed.cases import CASES, ENSEMBLES, FLOWS, MEMORY, Case, named, selected
-from benchmarks.speed.libraries import NAMES, VARIANTS, missing, version
+from benchmarks.speed.cases import CASES, ENSEMBLES, named
+from benchmarks.speed.libraries import NAMES, missing
 from benchmarks.speed.pictures import draw
 from benchmarks.speed.profiling import profile
-from benchmarks.speed.report import ALONE, Record, report
-from benchmarks.speed.runner import Contestant, Settings, Workers, interleave
-
-PARTS = ("time", "memory", "accuracy", "import")
-
-
-class Readings(Results):
-    """The records of one file, each with the run that made it; a record is looked for by what it was made with."""
-
-    def __init__(self, file: Path, settings: Settings, libraries: Sequence[str]) -> None:
-        super().__init__(file)
-        self.key = {"threads": settings.threads, "rounds": settings.rounds, "steps": settings.steps}
-        self.libraries = libraries
-        self.run: str | None = None
-
-    def done(self, part: str, case: str, contestants: Sequence[str]) -> bool:
-        found = self.where(part=part, case=case, **self.key)
-        return any(set(contestants) <= record["readings"].keys() for record in found)
-
-    def keep(self, part: str, case: str, readings: dict[str, Record]) -> None:
-        """Write the readings of a case."""
-        if self.run is None:
-            self.run = time.strftime("%Y-%m-%d %H:%M:%S")
-            versions = {name: version(name) for name in self.libraries if name not in VARIANTS}
-            self._append({"part": "run", "id": self.run, **self.key, "versions": versions, "python": platform.python_version(),
-                          "system": platform.system(), "load": load()})  # fmt: skip
-        self._append({"part": part, "case": case, "run": self.run, **self.key, "readings": readings, "load": load()})
-
-    def _append(self, record: Record) -> None:
-        self.add(record)
+from benchmarks.speed.records import Readings, load
+from benchmarks.speed.report import TABLES, Record, report
+from benchmarks.speed.runner import Settings
+from benchmarks.speed.suite import Suite
 
 
-def load() -> list[float]:
-    """Processes that want to run, over 1, 5 and 15 minutes: should be about 0 at the start."""
-    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark with the arguments of a command line."""
+    options = parser().parse_args(arguments)
+    if options.list:
+        print(*(case.name for case in (*CASES, *ENSEMBLES)), sep="\n")
+        return
+    settings = Settings(
+        threads=options.threads, rounds=options.rounds, visit=options.visit, most=options.most, limit=options.limit,
+        steps=options.steps, log=options.out.with_suffix(".log"),
+    )  # fmt: skip
+    if options.profile:
+        case = named(options.profile)
+        print(profile(case, options.libraries[0], settings.threads, settings.training(case)))
+        return
+    if not options.table:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        reasons = {name: missing(name) for name in options.libraries}
+        print(*filter(None, dict.fromkeys(reasons.values())), sep="\n")
+        libraries = [name for name, reason in reasons.items() if reason is None]
+        if load() and load()[0] > 0.5:
+            print(f"The machine is busy (load {load()[0]}): times will be too long and ratios off.")
+        suite = Suite(settings, Readings(options.out, settings, libraries), libraries, options.cases)
+        parts = options.parts or [part for part in TABLES if part != "growth"]
+        if not any(part == "import" or suite.chosen(part) for part in (options.parts or ["time"])):
+            raise SystemExit(f"no case fits {' '.join(options.cases)}: --list prints the names.")
+        for part in parts:
+            suite.run(part)
+    show(options.out, Readings(options.out, settings, ()).records, options.parts)
 
 
-def contestants(case: Case, libraries: Sequence[str]) -> dict[str, Contestant]:
-    """Who is timed on a case: every library, but for variants where they cannot differ; beside an ensemble one of its flows."""
-    found = {name: Contestant(name, case) for name in libraries if name not in VARIANTS or case.flow.spline}
-    if case.flow.members > 1:
-        found = {name: one for name, one in found.items() if name in ("pushforward", *VARIANTS, "floor")}
-        found[ALONE] = Contestant("pushforward", Case(replace(case.flow, members=1), case.work, case.batch))
-    return found
+def show(out: Path, records: Sequence[Record], parts: Sequence[str]) -> None:
+    """Write the tables and pictures of all readings, and print those of the parts that were asked for."""
+    if not records:
+        raise SystemExit(f"{out} holds no readings: run without --table first, or name another file by --out.")
+    out.with_suffix(".md").write_text(report(records))
+    pictures = draw(records, out.with_suffix(".png"))
+    print("\n" + report(records, parts))
+    print(f"written: {', '.join(map(str, (out, out.with_suffix('.md'), *pictures)))}")
+
+
+def known(part: str) -> str:
+    if part not in TABLES:
+        raise argparse.ArgumentTypeError(f"there is no part {part!r}; the parts are {', '.join(TABLES)}")
+    return part
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("parts", nargs="*", type=known, metavar="PART",
+                      help=f"of {', '.join(TABLES)}; all but growth if none is named")  # fmt: skip
+    made.add_argument(
+        "--cases", nargs="+", default=["*"], metavar="PATTERN", help="names of cases or flows, with * and ?"
+    )
+    made.add_argument("--list", action="store_true", help="print the names of all cases")
+    made.add_argument("--libraries", nargs="+", default=list(NAMES), choices=NAMES, metavar="LIBRARY",
+                      help=", ".join(NAMES))  # fmt: skip
+    made.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    made.add_argument("--rounds", type=int, default=9, help="visits to each library")
+    made.add_argument("--visit", type=float, default=0.3, help="seconds of a visit")
+    made.add_argument("--most", type=float, default=30.0, help="seconds for one library and case")
+    made.add_argument("--limit", type=float, default=600.0, help="seconds after which an answer is given up")
+    made.add_argument("--steps", type=int, default=100, help="training steps before measuring; wide flows get a fifth")
+    made.add_argument("--out", type=Path, default=Path("runs/speed.jsonl"))
+    made.add_argument("--profile", metavar="CASE", help="profile a case of the first of --libraries instead")
+    made.add_argument("--table", action="store_true", help="run nothing")
+    return made
+
+
+if __name__ == "__main__":
+    main()

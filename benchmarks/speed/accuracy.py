@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from benchmarks.speed.cases import Flow, batches
 from benchmarks.speed.libraries import Built
 
 __all__ = ["ERRORS", "errors"]
 
-ROWS, JACOBIAN_ROWS, WIDEST_JACOBIAN, FAR = 512, 32, 100, 5
+ROWS, JACOBIAN_ROWS, WIDEST_JACOBIAN, FAR = 256, 32, 100, 5
 ERRORS = {
     "round trip": f"max |x - decode(encode(x))| on {ROWS} rows of data",
     "round trip x5": f"the same on these data times {FAR}",

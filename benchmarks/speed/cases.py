@@ -138,8 +138,8 @@ MEMORY = tuple(
 
 
 def selected(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
-    """The cases whose name fits one of the patterns; a pattern without a work names a flow."""
-    return [case for case in cases if any(fnmatch(case.name, p if "/" in p else f"{p}/*") for p in patterns)]
+    """The cases of which the name, or the flow's, fits one of the patterns."""
+    return [case for case in cases if any(fnmatch(name, p) for p in patterns for name in (case.name, case.flow.name))]
 
 
 def named(name: str) -> Case:

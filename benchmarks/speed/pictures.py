@@ -64,15 +64,18 @@ def ratios(records: Sequence[Record]) -> Figure | None:
         axes.set_yticks(range(len(cases)), list(cases), fontsize=8)
         axes.set_ylim(len(cases) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{2**value:g}×")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{2**value:g}×" if value >= 0 else f"1/{2**-value:g}")
         axes.set(title=work, xlabel="time / pushforward's (right of 1: pushforward is faster)")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right", fontsize=8)
+    handles = {label: bar for axes in figure.axes for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(COLOURS), frameon=False)
     return figure
 
 
 def growth(records: Sequence[Record]) -> Figure | None:
     """Time against each quantity on logarithmic axes, one row a work, one line a family of flows."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     newest = {r["case"]: r["readings"] for r in records if r["part"] == "growth"}
     if not newest:
         return None
@@ -80,13 +83,21 @@ def growth(records: Sequence[Record]) -> Figure | None:
     grid = figure.subplots(len(WORKS), len(SIZES), squeeze=False)
     for case, readings in newest.items():
         kind, work, quantity = case.split("/")
-        points = [(int(size), statistics.median(r["seconds"]) * 1e3) for size, r in readings.items() if r.get("seconds")]
-        axes = grid[WORKS.index(work)][list(SIZES).index(quantity)]
+        points = [
+            (int(size), statistics.median(r["seconds"]) * 1e3) for size, r in readings.items() if r.get("seconds")
+        ]
         if points:
+            axes = grid[WORKS.index(work)][list(SIZES).index(quantity)]
             axes.loglog(*zip(*sorted(points), strict=True), marker="o", label=kind)
     for work, row in zip(WORKS, grid, strict=True):
-        for quantity, axes in zip(SIZES, row, strict=True):
+        for (quantity, sizes), axes in zip(SIZES.items(), row, strict=True):
+            axes.set_visible(bool(axes.lines))
             axes.set(title=f"{work} against {quantity}", ylabel="ms")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
             if axes.lines:
                 axes.legend(frameon=False, fontsize=8)
     return figure

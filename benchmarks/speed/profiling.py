@@ -20,10 +20,9 @@ def profile(case: Case, library: str, threads: int, steps: int) -> str:
         steps: training steps before.
     """
     import torch
+    from benchmarks.speed.worker import Session, timed
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
-
-    from benchmarks.speed.worker import Session, timed
 
     if library == "flowjax":
         raise SystemExit("torch's profiler does not see into JAX: choose another library.")

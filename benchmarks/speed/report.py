@@ -13,24 +13,20 @@ from benchmarks.speed.cases import WORKS
 from benchmarks.speed.growth import exponents
 from benchmarks.speed.libraries import EAGER, NAMES, VARIANTS, adapter
 
-__all__ = ["ALONE", "Record", "fastest_peer", "ratio", "report", "versus"]
+__all__ = ["ALONE", "TABLES", "Record", "fastest_peer", "ratio", "report", "versus"]
 
 Record = dict[str, Any]
 ALONE = "one flow alone"
 """Name of the contestant that an ensemble is set beside."""
 
 
-def report(records: Sequence[Record]) -> str:
-    """All tables of what there is, newest reading of each case, with what they were made by and on."""
+def report(records: Sequence[Record], parts: Sequence[str] | None = None) -> str:
+    """The tables of some parts (of all there are), newest reading of each case, with what they were made by and on."""
     newest: dict[str, dict[str, Record]] = {}
     for record in records:
-        if record["part"] != "run":
+        if record["part"] in (parts or TABLES):
             newest.setdefault(record["part"], {})[record["case"]] = record
-    tables = {
-        "time": time_tables, "memory": memory_table, "accuracy": accuracy_table, "import": import_table,
-        "growth": growth_table,
-    }  # fmt: skip
-    sections = [make(list(newest[part].values())) for part, make in tables.items() if part in newest]
+    sections = [make(list(newest[part].values())) for part, make in TABLES.items() if part in newest]
     shown = [record for part in newest.values() for record in part.values()]
     return "\n\n".join([*sections, notes(shown, records)]) + "\n"
 
@@ -68,12 +64,11 @@ def time_tables(records: Sequence[Record]) -> str:
     grouped = []
     for record in (record for record in records if ALONE in record["readings"]):
         readings = record["readings"]
-        one = readings[ALONE]
-        cost = [figure(ratio(readings[n], one) if n in readings else None) for n in ("pushforward", "pushforward-plain")]
-        ours = (milliseconds(readings.get(name)) for name in ("pushforward", "pushforward-plain", "floor"))
-        grouped.append([record["case"], milliseconds(one), *ours, *cost])
+        one, every = readings[ALONE], readings.get("pushforward", {})
+        cells = map(milliseconds, (one, every, readings.get("floor")))
+        grouped.append([record["case"], *cells, times(ratio(every, one))])
     if grouped:
-        head = ["ensemble", "one flow", "all", "all, plain", "all, floor", "all / one", "all, plain / one"]
+        head = ["ensemble", "one flow", "all", "floor of all", "all / one"]
         parts += ["## Ensembles: milliseconds a training step", markdown(head, grouped)]
     return "\n\n".join(parts)
 
@@ -89,10 +84,15 @@ def standing(records: Sequence[Record]) -> list[str]:
                 mean = math.exp(statistics.fmean(map(math.log, factors.values())))
                 least, most = min(factors, key=factors.__getitem__), max(factors, key=factors.__getitem__)
                 lines.append(
-                    f"- {work}: {times(mean)} as fast as {title} (geometric mean over {len(factors)} cases), from "
+                    f"- {work}: pushforward is {times(mean)} as fast as {title} (geometric mean, {len(factors)} cases): from "
                     f"{times(factors[least])} ({least}) to {times(factors[most])} ({most})."
                 )
-    return ["\n".join(lines)] if lines else []
+    slowest: dict[str, float] = {}
+    for record in records:
+        for name, reading in record["readings"].items():
+            slowest[name] = max(slowest.get(name, 0.0), reading.get("first", 0.0))
+    first = ", ".join(f"{name} {figure(seconds)}" for name, seconds in slowest.items() if seconds)
+    return ["\n".join([*lines, f"- slowest first call, which may compile, in s: {first}."])]
 
 
 def memory_table(records: Sequence[Record]) -> str:
@@ -145,7 +145,8 @@ def growth_table(records: Sequence[Record]) -> str:
             cells += [f"{value:.2f}" for value in fitted] if fitted else ["–", "–"]
         kind, work, quantity = record["case"].split("/")
         rows.append([kind, work, f"{quantity} {sizes[0]} – {sizes[-1]}", *cells])
-    head = ["flow", "work", "varied", "ms", "exponent", "last step", "MiB", "exponent", "last step"]
+    head = ["flow", "work", "varied"]
+    head += ["ms", "exponent of ms", "ms, last step", "MiB", "exponent of MiB", "MiB, last step"]
     return "## How cost grows\n\n" + markdown(head, rows)
 
 
@@ -153,11 +154,15 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
     """What is not the same between the libraries, and where and how the readings were made."""
     names = {name for record in shown for name in record["readings"]}
     used = [name for name in NAMES if name in names and name not in VARIANTS]
-    lines = ["## What is not the same", *(f"- **{name}** {adapter(name).START}." for name in used)]
+    lines = ["## What is not the same", *(f"- **{name}** {adapter(name).START}." for name in used), ""] if used else []
     if names & VARIANTS.keys():
-        lines.append("- **pushforward-plain** is pushforward without its compiled kernels; it is run on splines only.")
+        lines.insert(
+            -1, "- **pushforward-plain** is pushforward without its compiled kernels; it is run on splines only."
+        )
     runs = {record["id"]: record for record in records if record["part"] == "run"}
-    lines += ["", "Made by `python -m benchmarks.speed`, one process a library, visited in turn; medians, and ratios within rounds:"]
+    lines += [
+        "Made by `python -m benchmarks.speed`, one process a library, visited in turn; medians, and ratios within rounds:",
+    ]
     for run in (runs[key] for key in dict.fromkeys(record["run"] for record in shown) if key in runs):
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         lines.append(
@@ -191,3 +196,9 @@ def milliseconds(reading: Record | None) -> str:
 
 def cell(reading: Record | None, key: str) -> str:
     return figure(reading.get(key)) if reading else "–"
+
+
+TABLES = {
+    "time": time_tables, "memory": memory_table, "accuracy": accuracy_table, "import": import_table, "growth": growth_table,
+}  # fmt: skip
+"""The parts of a run, and how their records are shown."""

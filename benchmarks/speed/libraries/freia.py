@@ -23,15 +23,17 @@ def build(flow: Flow) -> FreiaFlow:
 
 class FreiaFlow(TorchFlow):
     def make(self, flow: Flow) -> nn.Module:
+        if flow.kind != "rnvp" or flow.members > 1:
+            raise NotOffered("affine couplings only")
         from FrEIA.framework import SequenceINN
         from FrEIA.modules import AllInOneBlock
 
-        if flow.kind != "rnvp" or flow.members > 1:
-            raise NotOffered("affine couplings only")
         np.random.seed(0)  # noqa: NPY002  its permutations come from there
         model = SequenceINN(flow.features)
         for _ in range(flow.layers):
-            model.append(AllInOneBlock, subnet_constructor=lambda inputs, outputs: perceptron(inputs, flow.hidden, outputs))
+            model.append(
+                AllInOneBlock, subnet_constructor=lambda inputs, outputs: perceptron(inputs, flow.hidden, outputs)
+            )
         return model.to(self.dtype)
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ DISTRIBUTION = MODULE = "nflows"
 IMPORT = "import nflows.flows, nflows.transforms, nflows.distributions"
 START = (
     "has torch's default start; scales softplus(a) + 0.001 in MAF and sigmoid(a + 2) + 0.001 in couplings, which can only "
-    "contract; its MADE has an activation in front of its block"
+    "contract; bins and slopes of at least 0.001"
 )
 
 

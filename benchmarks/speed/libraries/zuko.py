@@ -11,8 +11,10 @@ from benchmarks.speed.libraries.torch_flow import TorchFlow
 from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "zuko"
-IMPORT = "import zuko"
-START = "has torch's default start; scales are exp of a soft clip at log 1000; slopes in [0.001, 1000], softly clipped bins"
+IMPORT = "import zuko.flows"
+START = (
+    "has torch's default start; scales are exp of a soft clip at log 1000; slopes in [0.001, 1000], softly clipped bins"
+)
 
 
 def build(flow: Flow) -> ZukoFlow:

@@ -1,4 +1,4 @@
-"""The commands: demo, fit, score, sample, info."""
+"""The commands: demo, fit, score, sample, info; `bench` has a file of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pushforward.cli.bench import app as bench
 
 app = typer.Typer(
     name="pushforward",
@@ -17,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="Add --debug to any command for a traceback.",
 )
+app.add_typer(bench, name="bench")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 

@@ -92,7 +92,7 @@ class Coupling(Map):
                 activation=activation,
                 dropout=dropout,
                 input_bound=input_bound,
-                output_gain=0.1,
+                output_gain=self.transformer.start,
             )
             if inputs
             else None

@@ -41,6 +41,7 @@ class SplineTransformer(Transformer):
     bound: float = 4.0
     min_bin: float = 1e-2
     min_slope: float = 1e-2
+    start = 0.1
 
     def __post_init__(self) -> None:
         check_spline(self.bins, self.bound, self.min_bin, self.min_slope)
@@ -82,6 +83,7 @@ class CircularSplineTransformer(Transformer):
     min_slope: float = 1e-2
     support = Support(-math.pi, math.pi)
     periodic = True
+    start = 0.1
 
     def __post_init__(self) -> None:
         check_spline(self.bins, math.pi, self.min_bin, self.min_slope)

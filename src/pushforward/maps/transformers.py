@@ -31,6 +31,8 @@ class Transformer(ABC):
     """Whether the slope can differ from 1."""
     periodic: bool = False
     """Whether coordinates are angles, which conditioners see as cosine and sine."""
+    start: float = 1.0
+    """Factor on the weights of a conditioner's last layer at the start. Flexible laws learn faster from near the identity."""
 
     @property
     @abstractmethod

@@ -1,0 +1,77 @@
+"""Readings as JSON lines, written as they come, so that a stopped run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.quality.results import machine
+from benchmarks.speed.libraries import VARIANTS, version
+from benchmarks.speed.runner import Settings
+
+__all__ = ["Readings", "load"]
+
+
+class Readings:
+    """The records of one file: one line a case, and one for each run that added cases.
+
+    Args:
+        file: to read and to append to.
+        settings: a record counts as done if it was made with the same threads, rounds and training steps.
+        libraries: those of this run.
+    """
+
+    def __init__(self, file: Path, settings: Settings, libraries: Sequence[str]) -> None:
+        self.file, self.libraries = file, libraries
+        self.key = {"threads": settings.threads, "rounds": settings.rounds, "steps": settings.steps}
+        self.records: list[dict[str, Any]] = list(read(file)) if file.exists() else []
+        self.run: str | None = None
+
+    def done(self, part: str, case: str, names: Iterable[str]) -> bool:
+        """Whether a record with a reading for each of the names is there."""
+        key = {"part": part, "case": case, **self.key}
+        found = (record for record in self.records if all(record.get(name) == value for name, value in key.items()))
+        return any(set(names) <= record["readings"].keys() for record in found)
+
+    def keep(self, part: str, case: str, readings: dict[str, dict[str, Any]]) -> None:
+        """Write the readings of a case."""
+        if self.run is None:
+            self.run = time.strftime("%Y-%m-%d %H:%M:%S")
+            self._append({"part": "run", "id": self.run, **self.key, **self.circumstances()})
+        self._append({"part": part, "case": case, "run": self.run, **self.key, "load": load(), "readings": readings})
+
+    def circumstances(self) -> dict[str, Any]:
+        """What the numbers depend on besides the code."""
+        torch.set_num_threads(self.key["threads"])
+        return {
+            "machine": machine(),
+            "system": platform.platform(terse=True),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in self.libraries if name not in (*VARIANTS, "floor")},
+            "load": load(),
+        }
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as out:
+            out.write(json.dumps(record) + "\n")
+
+
+def read(file: Path) -> Iterable[dict[str, Any]]:
+    text = file.read_text()
+    complete, _, torn = text.rpartition("\n")
+    if torn:  # a run was stopped while it wrote
+        file.write_text(complete + "\n" if complete else "")
+    return (json.loads(line) for line in complete.splitlines())
+
+
+def load() -> list[float]:
+    """Processes that want to run, over 1, 5 and 15 minutes."""
+    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []

@@ -1,0 +1,123 @@
+"""The parts of a run: each goes through its cases, measures what is missing, and says what it found."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.speed import growth, startup
+from benchmarks.speed.cases import CASES, ENSEMBLES, FLOWS, MEMORY, Case, selected
+from benchmarks.speed.libraries import VARIANTS
+from benchmarks.speed.records import Readings
+from benchmarks.speed.report import ALONE, figure
+from benchmarks.speed.runner import Contestant, Settings, Worker, Workers, interleave
+
+__all__ = ["Suite"]
+
+CANDIDATES: dict[str, tuple[Case, ...]] = {
+    "time": (*CASES, *ENSEMBLES),
+    "memory": MEMORY,
+    "accuracy": tuple(Case(flow, "log_prob", 512) for flow in FLOWS),
+    "growth": tuple(dict.fromkeys(Case(sweep.base, sweep.work, growth.BATCH) for sweep in growth.SWEEPS)),
+}
+
+
+@dataclass
+class Suite:
+    """One run.
+
+    Attributes:
+        settings: how long to look.
+        readings: where to.
+        libraries: those that are installed.
+        patterns: which cases.
+    """
+
+    settings: Settings
+    readings: Readings
+    libraries: Sequence[str]
+    patterns: Sequence[str]
+
+    def chosen(self, part: str) -> list[Case]:
+        """The cases of a part that the patterns name; an import has none."""
+        return selected(CANDIDATES.get(part, ()), self.patterns)
+
+    def run(self, part: str) -> None:
+        """Measure what is missing of one part."""
+        {
+            "time": self.time, "memory": self.memory, "accuracy": self.accuracy, "import": self.imports,
+            "growth": self.growth,
+        }[part]()  # fmt: skip
+
+    def time(self) -> None:
+        with Workers(self.settings) as workers:
+            for case in self.chosen("time"):
+                racing = contestants(case, self.libraries)
+                if not self.readings.done("time", case.name, racing):
+                    self.keep("time", case.name, interleave(workers, racing))
+
+    def memory(self) -> None:
+        for case in self.chosen("memory"):
+            racing = contestants(case, self.libraries)
+            if self.readings.done("memory", case.name, racing):
+                continue
+            found: dict[str, dict[str, Any]] = {}
+            for name in racing:  # a process each: in a used one, freed memory would hide a peak
+                worker = Worker(name, self.settings)
+                try:
+                    found[name] = worker.ask("prepare", case=case.plain(), steps=0)
+                    if "note" not in found[name]:
+                        found[name] = worker.ask("memory")
+                finally:
+                    worker.close()
+            self.keep("memory", case.name, found)
+
+    def accuracy(self) -> None:
+        with Workers(self.settings) as workers:
+            for case in self.chosen("accuracy"):
+                names = [name for name in contestants(case, self.libraries) if name != "floor"]
+                if self.readings.done("accuracy", case.flow.name, names):
+                    continue
+                steps = self.settings.training(case)
+                found = {n: workers.get(n, n).ask("accuracy", case=case.plain(), steps=steps) for n in names}
+                self.keep("accuracy", case.flow.name, found)
+
+    def imports(self) -> None:
+        names = [name for name in self.libraries if name not in VARIANTS]
+        if not self.readings.done("import", "import", names):
+            self.keep("import", "import", startup.measure(names, self.settings.threads, self.settings.rounds))
+
+    def growth(self) -> None:
+        with Workers(self.settings) as workers:
+            chosen = self.chosen("growth")
+            for sweep in growth.SWEEPS:
+                if Case(sweep.base, sweep.work, growth.BATCH) not in chosen:
+                    continue
+                if not self.readings.done("growth", sweep.name, sweep.contestants()):
+                    self.keep("growth", sweep.name, growth.measure(workers, sweep))
+
+    def keep(self, part: str, case: str, found: dict[str, dict[str, Any]]) -> None:
+        self.readings.keep(part, case, found)
+        print(f"{part} {case}: " + ", ".join(f"{name} {said(reading)}" for name, reading in found.items()), flush=True)
+
+
+def contestants(case: Case, libraries: Sequence[str]) -> dict[str, Contestant]:
+    """Who runs a case: every library, but for variants where they cannot differ; beside an ensemble one of its flows."""
+    if case.flow.members == 1:
+        return {name: Contestant(name, case) for name in libraries if name not in VARIANTS or case.flow.spline}
+    one = replace(case, flow=replace(case.flow, members=1))
+    found = {name: Contestant(name, case) for name in libraries if name in ("pushforward", "floor")}
+    return found | {ALONE: Contestant("pushforward", one)}
+
+
+def said(reading: dict[str, Any]) -> str:
+    """A reading in a few words."""
+    if "note" in reading:
+        return f"({reading['note']})"
+    if "errors" in reading:
+        return "/".join("–" if value is None else f"{value:.0e}" for value in reading["errors"].values())
+    if "seconds" in reading:
+        return f"{figure(statistics.median(reading['seconds']) * 1e3)} ms"
+    return f"{figure(reading['above'])} MiB"
