@@ -5,6 +5,7 @@ from scipy import stats
 from torch import Size
 
 from pushforward.bases import MADEMixture
+from pushforward.numerics import draw_category
 
 
 def rough(features: int, context: int = 0, components: int = 3, spread: float = 0.2) -> MADEMixture:
@@ -108,3 +109,21 @@ def test_it_learns_a_dependence_that_no_affine_law_has():
     # Entropy of the truth: a normal, a side, a normal of scale 0.2.
     entropy = 2 * 0.5 * np.log(2 * np.pi * np.e) + np.log(2) + np.log(0.2)
     assert loss.item() == pytest.approx(entropy, abs=0.15)
+
+
+@pytest.mark.parametrize("features", [1, 4, 40])
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("batch", [(6,), (2, 3), (), (0,)], ids=str)
+def test_samples_are_those_of_a_whole_pass_for_each_coordinate(features, context, batch):
+    base = rough(features, context)
+    given = torch.randn(*batch, context, dtype=torch.float64) if context else None
+    z = base.sample(Size(batch), given, generator=torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(*batch, features, generator=generator, dtype=torch.float64)
+    expected = torch.zeros_like(noise)
+    for i in range(features):
+        weight, mean, scale = (part[..., i, :] for part in base._mixture(expected, given))
+        index = draw_category(weight, generator).unsqueeze(-1)
+        expected[..., i] = (mean.gather(-1, index) + scale.exp().gather(-1, index) * noise[..., i, None]).squeeze(-1)
+    assert z.shape == (*batch, features)
+    torch.testing.assert_close(z, expected, rtol=1e-10, atol=1e-10)

@@ -12,6 +12,7 @@ from pushforward.bases.core import Base
 from pushforward.bases.mixture import check_mixture
 from pushforward.errors import ConfigError
 from pushforward.maps.core import check_context
+from pushforward.networks.incremental import IncrementalMADE
 from pushforward.networks.made import MADE
 from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
@@ -27,7 +28,8 @@ class MADEMixture(Base):
     Weights, means and scales of coordinate i come from one masked network of z_1 .. z_{i-1} and the context
     (Papamakarios, Pavlakou, Murray 2017, arXiv 1705.07057, sec. 3.1: "MADE MoG"; as a base of MAF, "MAF MoG"). With one
     feature and no context it is a plain mixture. At the start it is close to a standard normal. ``log_prob`` takes one
-    pass of the network, sampling D; samples carry no gradient, as they choose components.
+    pass of the network; sampling takes D small steps with the arithmetic of one pass. Samples carry no gradient, as they
+    choose components.
 
     Args:
         features: D.
@@ -89,22 +91,28 @@ class MADEMixture(Base):
 
     @torch.no_grad()
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, features)``, without gradient, in D passes of the network."""
+        """``(*batch, features)``, without gradient, coordinate after coordinate."""
         check_context(context, self.context, "MADEMixture")
         noise = torch.randn((*batch, *self.shape), generator=generator, **self.like(generator))
         if self.context and context is not None:
-            context = context.expand(*batch, context.shape[-1])
-        z = torch.zeros_like(noise)
-        for i in range(self.shape[0]):
-            log_weight, loc, log_scale = (part[..., i, :] for part in self._mixture(z, context))
-            index = draw_category(log_weight, generator).unsqueeze(-1)
-            scale = torch.exp(log_scale.gather(-1, index))
-            z[..., i] = (loc.gather(-1, index) + scale * noise[..., i, None]).squeeze(-1)
-        return z
+            context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])
+        rows = noise.reshape(-1, self.shape[0])
+        z: list[Tensor] = []
+        with torch.autocast(noise.device.type, enabled=False):
+            walk = IncrementalMADE(self.network, rows.shape[0], context)
+            for each in rows.split(1, -1):
+                log_weight, loc, log_scale = self._split(walk.step().squeeze(1).t())
+                index = draw_category(log_weight, generator).unsqueeze(-1)
+                z.append(loc.gather(-1, index) + torch.exp(log_scale.gather(-1, index)) * each)
+                walk.feed(z[-1].t())
+        return torch.cat(z, -1).reshape(noise.shape)
 
     def _mixture(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and log-scales of every conditional, each ``(*batch, features, components)``."""
-        raw = self.network(z, context).movedim(0, -1)
+        return self._split(self.network(z, context).movedim(0, -1))
+
+    def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights, means and log-scales, each ``(*, components)``, from raw ``(*, 3 * components)``."""
         logits, loc, log_scale = raw.chunk(3, -1)
         log_scale = soft_clamp(log_scale + self.log_width, self.max_log_scale)
         return torch.log_softmax(logits, -1), loc + self.offset, log_scale

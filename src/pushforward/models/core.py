@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from abc import ABC
 from typing import Literal, final
 
@@ -13,7 +13,7 @@ from pushforward.bases.core import Base
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
-from pushforward.numerics import Noise, RowNoise, logmeanexp
+from pushforward.numerics import Noise, RowNoise, logmeanexp, split_infinite
 from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
@@ -309,11 +309,11 @@ class Model(nn.Module, ABC):
         """Check x, cast it, and put rows that are infinitely far at 0 with a log-density of -inf."""
         check_data(x, self.shape, type(self).__name__)
         x = x.to(self.dtype)
-        dims = tuple(range(-len(self.shape), 0))
-        infinite = torch.isinf(x).any(dims) if dims else torch.isinf(x)
-        x = torch.where(torch.isinf(x), 0.0, x)
-        far = torch.where(infinite, -math.inf, torch.zeros((), dtype=x.dtype, device=x.device))
-        return x, self._broadcast(context, infinite.shape), far
+        context = self._broadcast(context, x.shape[: x.dim() - len(self.shape)])
+        if not torch.compiler.is_compiling() and torch.isfinite(x).all():
+            return x, context, x.new_zeros(())
+        x, far = split_infinite(x, len(self.shape))
+        return x, context, far
 
     def _check_context(self, context: Tensor | None) -> None:
         owner = type(self).__name__
@@ -392,7 +392,7 @@ class Flow(Model):
 
 def _floating_type(modules: list[nn.Module]) -> torch.dtype:
     for module in modules:
-        for tensor in (*module.parameters(), *module.buffers()):
+        for tensor in itertools.chain(module.parameters(), module.buffers()):
             if tensor.is_floating_point():
                 return tensor.dtype
     return torch.get_default_dtype()

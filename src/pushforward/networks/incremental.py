@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pushforward.networks.made import MADE, MaskedBlock, MaskedLinear
+from pushforward.networks.made import MADE, MaskedBlock
+from pushforward.networks.masked import MaskedLinear, eager
 from pushforward.numerics import bound_input
 
 __all__ = ["IncrementalMADE"]
@@ -21,10 +22,10 @@ class IncrementalMADE:
 
     Hidden units are sorted by degree, so every mask is a prefix: the units of degree k and the outputs of the k-th
     coordinate read the first so many values of the layer below, and no later one changes them. So nothing is computed
-    twice, and all D coordinates together cost the arithmetic of one pass. Coordinates go in blocks: :meth:`open` adds
-    what all earlier blocks contribute, in one matrix product a layer. Inside a block either :meth:`step` and
-    :meth:`feed` take one coordinate after the other, or :meth:`sweep` computes all of it from a guess of its inputs,
-    and :meth:`accept` keeps the last guess.
+    twice, and all D coordinates together cost the arithmetic of one pass. Coordinates go in blocks: what all earlier
+    blocks contribute to a block comes in one matrix product a layer. Inside a block either :meth:`step` and
+    :meth:`feed` take one coordinate after the other, or, after :meth:`open`, :meth:`sweep` computes all of it from a
+    guess of its inputs, and :meth:`accept` keeps the last guess.
 
     Values have features first, ``(features, batch)``. All is differentiable. Dropout never acts. Weights are read when
     the object is made: make one for each batch.
@@ -32,8 +33,8 @@ class IncrementalMADE:
     Args:
         network: the MADE.
         batch: rows.
-        block: coordinates in a block.
         context: ``(batch, network.context)``, or None.
+        block: coordinates in a block; None for what suits steps.
 
     Raises:
         InputError: if the context is missing or has the wrong width.
@@ -41,8 +42,7 @@ class IncrementalMADE:
     Example:
         >>> import torch
         >>> network, x = MADE(features=3, outputs=2, hidden=(16,)), torch.randn(5, 3)
-        >>> walk, raw = IncrementalMADE(network, batch=5, block=3), []
-        >>> walk.open()
+        >>> walk, raw = IncrementalMADE(network, batch=5), []
         >>> for place in range(3):
         ...     raw.append(walk.step())                 # (2, 1, 5), from the coordinates before
         ...     walk.feed(x[:, place].unsqueeze(0))
@@ -50,8 +50,10 @@ class IncrementalMADE:
         True
     """
 
-    def __init__(self, network: MADE, batch: int, block: int, context: Tensor | None = None) -> None:
-        self.network, self.batch, self.block = network, batch, block
+    def __init__(self, network: MADE, batch: int, context: Tensor | None = None, *, block: int | None = None) -> None:
+        self.network, self.batch = network, batch
+        # Few products between blocks and small ones inside: flat around the best.
+        self.block = block or (16 if network.features < 256 else 32)
         self.done = 0
         """Places that are known."""
         self.opened = range(0)
@@ -61,31 +63,35 @@ class IncrementalMADE:
         self.guessed = False
         self.order = None if sorted_already else torch.tensor(order, device=network.last.weight.device)
         self.stages = self._make_stages(context)
-        self.sources = [_Rows() for _ in self.stages]
-        self.tasks: list[list[_Task]] = []
+        self.sources = [self._rows(stage.linear.in_features) for stage in self.stages]
+        self.tasks: list[tuple[_Task, ...]] = []
+        """For each open place, or for all of them together, what is to be done at each level."""
 
-    def open(self, stop: int | None = None, *, sweeps: bool = False) -> None:
-        """Begin with the places from the first unknown one to the end of its block.
+    def open(self, *, sweeps: bool = False) -> None:
+        """Begin the next block, or an unaccepted one again; :meth:`step` does it by itself.
 
         Args:
-            stop: end here, within the block.
             sweeps: the places will be swept, not stepped through.
         """
-        end = min(self.network.features, (self.done // self.block + 1) * self.block)
-        self.opened = range(self.done, end if stop is None else min(stop, end))
+        self.opened = range(self.done, min(self.network.features, self.done + self.block))
         for source in self.sources:
-            source.settle(keep=not self.guessed)
+            if self.guessed:
+                source.forget()
+            source.settle()
         self.guessed = False
-        self.tasks = [self._together(level) if sweeps else self._by_place(level) for level in range(len(self.stages))]
+        levels = range(len(self.stages))
+        tasks = [self._together(level) if sweeps else self._by_place(level) for level in levels]
+        self.tasks = list(zip(*tasks, strict=True))
 
     def step(self) -> Tensor:
         """Raw parameters of the next place, ``(outputs, 1, batch)``."""
-        index = self.done - self.opened.start
-        return self._run([tasks[index] for tasks in self.tasks]).unsqueeze(1)
+        if self.done == self.opened.stop:
+            self.open()
+        return self._run(self.tasks[self.done - self.opened.start]).unsqueeze(1)
 
     def feed(self, seen: Tensor) -> None:
         """What the network sees of the next place, ``(copies, batch)``."""
-        self.sources[0].new.append(self._bounded(seen))
+        self.sources[0].put(self._bounded(seen))
         self.done += 1
 
     def sweep(self, seen: Tensor) -> Tensor:
@@ -96,83 +102,85 @@ class IncrementalMADE:
         """
         self.guessed = True
         for source in self.sources:
-            source.new.clear()
-        self.sources[0].new.append(self._bounded(seen))
-        return self._run([tasks[0] for tasks in self.tasks]).unflatten(0, (self.network.outputs, len(self.opened)))
+            source.forget()
+        self.sources[0].put(self._bounded(seen))
+        return self._run(self.tasks[0]).unflatten(0, (self.network.outputs, len(self.opened)))
 
     def accept(self) -> None:
         """Take the inputs of the last sweep as known."""
         self.guessed = False
         self.done = self.opened.stop
 
-    def _run(self, tasks: list[_Task]) -> Tensor:
+    def _run(self, tasks: tuple[_Task, ...]) -> Tensor:
         """Some units of every layer: each product reads what the block holds of the layer below."""
+        act, last = self.network.act.forward, len(tasks) - 1
         value = stream = tasks[0].base
-        for level, (stage, task) in enumerate(zip(self.stages, tasks, strict=True)):
-            value = task.base
+        for level, (value, weight) in enumerate(tasks):
             if not value.shape[0]:
                 continue  # a layer with fewer units than coordinates has none of some degrees
-            if task.weight is not None:
-                value = torch.addmm(value, task.weight, self.sources[level].fresh())
+            if weight is not None:
+                value = torch.addmm(value, weight, self.sources[level].fresh())
+            if level == last:
+                break
+            stage = self.stages[level]
             if stage.adds:
                 value = value + stream
             if stage.keeps:
                 stream = value
-            if level + 1 < len(tasks):
-                self.sources[level + 1].new.append(self.network.act(value) if stage.acts else value)
+            self.sources[level + 1].put(act(value) if stage.acts else value)
         return value
 
     def _product(self, level: int) -> tuple[Tensor, Tensor]:
         """For the open places: what a stage makes of all that is known, and its weights for what is not."""
-        stage, first, last = self.stages[level], self.opened.start, self.opened.stop
-        index = first // self.block
-        low, begin, end = (self._known(level + 1, place) for place in (index * self.block, first, last))
-        weight = stage.weights[index].narrow(-2, begin - low, end - begin)
-        base = stage.starts[index].narrow(-2, begin - low, end - begin).flatten(0, -2)
-        before, after = self._known(level, first), self._known(level, last)
-        old = self.sources[level].old
+        stage, index = self.stages[level], self.opened.start // self.block
+        weight, base = stage.weights[index], stage.starts[index].flatten(0, -2)
+        before, after = self._known(level, self.opened.start), self._known(level, self.opened.stop)
+        old = self.sources[level].old()
         if old is not None:
             base = torch.addmm(base, weight.narrow(-1, 0, before).flatten(0, -2), old)
         elif base.shape[1] != self.batch:
             base = base.expand(-1, self.batch)
         return base, weight.narrow(-1, before, after - before)
 
+    def _shape(self, level: int) -> tuple[list[int], list[int]]:
+        """For each open place, its rows at a stage, and how many of the block's columns they read."""
+        places = [*self.opened, self.opened.stop]
+        known = [self._known(level + 1, place) for place in places]
+        # A unit of degree k reads the units of degree k below it too; of the coordinates, the first k.
+        read = [self._known(level, place) for place in (places[1:] if level else places[:-1])]
+        before = self._known(level, places[0])
+        return [after - before for before, after in itertools.pairwise(known)], [count - before for count in read]
+
     def _together(self, level: int) -> list[_Task]:
         """One task for all open places."""
         base, weight = self._product(level)
-        first, last = self.opened.start, self.opened.stop
-        rows, columns = (slice(self._known(at, first), self._known(at, last)) for at in (level + 1, level))
-        mask = self.stages[level].linear.mask
-        mask = self._sort_columns(mask) if level == 0 else mask
-        mask = self._sort_rows(mask) if level + 1 == len(self.stages) else mask
-        mask = mask[..., rows, columns]
-        return [_Task(base, torch.where(mask, weight, 0.0).flatten(0, -2) if weight.shape[-1] else None)]
+        if not weight.shape[-1]:
+            return [_Task(base, None)]
+        rows, read = self._shape(level)
+        reach = torch.tensor([columns for count, columns in zip(rows, read, strict=True) for _ in range(count)])
+        mask = torch.arange(weight.shape[-1]) < reach.unsqueeze(1)
+        return [_Task(base, torch.where(mask.to(weight.device), weight, 0.0).flatten(0, -2))]
 
     def _by_place(self, level: int) -> list[_Task]:
-        """One task for each open place: its rows, and the columns that it may read."""
+        """One task for each open place: its rows, and the columns that they read."""
         base, weight = self._product(level)
-        places = [*self.opened, self.opened.stop]
-        # A unit of degree k reads the units of degree k below it too; of the coordinates, the first k.
-        read = [self._known(level, place) for place in (places[1:] if level else places[:-1])]
-        counts = [count - self._known(level, places[0]) for count in read]
+        rows, read = self._shape(level)
         if level + 1 == len(self.stages):
             bases, weights = base.unflatten(0, (self.network.outputs, -1)).unbind(1), weight.unbind(1)
         else:
-            known = [self._known(level + 1, place) for place in places]
-            sizes = [after - before for before, after in itertools.pairwise(known)]
-            bases, weights = base.split(sizes), weight.split(sizes)
+            bases, weights = base.split(rows), weight.split(rows)
         return [
-            _Task(base, weight.narrow(1, 0, count) if count else None)
-            for base, weight, count in zip(bases, weights, counts, strict=True)
+            _Task(base, weight.narrow(1, 0, columns) if columns else None)
+            for base, weight, columns in zip(bases, weights, read, strict=True)
         ]
 
     def _known(self, level: int, place: int) -> int:
         """How many values of a level are known before a place: inputs (level 0), hidden units, coordinates."""
-        if level == 0:
-            return place * self.network.copies
-        if level == len(self.stages):
-            return place
-        return self.network.units_below(place, self.stages[level].linear.in_features)
+        return place * self.network.copies if level == 0 else self.stages[level - 1].known[place]
+
+    def _rows(self, count: int) -> _Rows:
+        like = self.network.last.weight
+        return _Rows(like.new_empty(count, self.batch) if eager() and not torch.is_grad_enabled() else None)
 
     def _bounded(self, seen: Tensor) -> Tensor:
         bound = self.network.input_bound
@@ -192,12 +200,12 @@ class IncrementalMADE:
             weight = self._sort_columns(linear.weight) if level == 0 else linear.weight
             if ends:
                 start, weight = self._sort_rows(start), self._sort_rows(weight)
-                known = places
+                known = range(network.features + 1)
             else:
-                known = [network.units_below(place, linear.out_features) for place in places]
-            sizes = [after - before for before, after in itertools.pairwise(known)]
+                known = network.units_below[linear.out_features]
+            sizes = [known[after] - known[before] for before, after in itertools.pairwise(places)]
             # Split once instead of sliced at each use: the gradient of a slice is a whole matrix.
-            stages.append(_Stage(linear, weight.split(sizes, -2), start.split(sizes, -2), *flags))
+            stages.append(_Stage(linear, weight.split(sizes, -2), start.split(sizes, -2), known, *flags))
         return stages
 
     def _sort_columns(self, weight: Tensor) -> Tensor:
@@ -221,6 +229,8 @@ class _Stage:
     linear: MaskedLinear
     weights: Sequence[Tensor]
     starts: Sequence[Tensor]
+    known: Sequence[int]
+    """How many of its rows are known before each place."""
     adds: bool
     """Whether the residual stream is added to the result."""
     keeps: bool
@@ -237,21 +247,43 @@ class _Task(NamedTuple):
 
 
 class _Rows:
-    """Values of one level: those of earlier blocks in one tensor, those of the open block piece by piece."""
+    """Values of one level, those of earlier blocks and those of the open one: in a buffer, or as a list of pieces."""
 
-    def __init__(self) -> None:
-        self.old: Tensor | None = None
-        self.new: list[Tensor] = []
+    def __init__(self, buffer: Tensor | None) -> None:
+        self.buffer = buffer
+        self.start = self.end = 0
+        self.whole: Tensor | None = None
+        self.pieces: list[Tensor] = []
 
-    def settle(self, keep: bool) -> None:
-        """The open block becomes an earlier one, or is forgotten."""
-        if keep and self.new:
-            self.old = torch.cat(self.new if self.old is None else [self.old, *self.new])
-        self.new = []
+    def put(self, piece: Tensor) -> None:
+        """Add to the open block."""
+        begin, self.end = self.end, self.end + piece.shape[0]
+        if self.buffer is None:
+            self.pieces.append(piece)
+        else:
+            self.buffer[begin : self.end] = piece
+
+    def forget(self) -> None:
+        """Empty the open block."""
+        self.end = self.start
+        self.pieces = []
+
+    def settle(self) -> None:
+        """Make the open block an earlier one."""
+        self.start = self.end
+        if self.pieces:
+            self.whole = torch.cat(self.pieces if self.whole is None else [self.whole, *self.pieces])
+            self.pieces = []
+
+    def old(self) -> Tensor | None:
+        """What earlier blocks hold, if anything."""
+        return self.whole if self.buffer is None or not self.start else self.buffer[: self.start]
 
     def fresh(self) -> Tensor:
         """What the open block holds."""
-        return self.new[0] if len(self.new) == 1 else torch.cat(self.new)
+        if self.buffer is not None:
+            return self.buffer[self.start : self.end]
+        return self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
 
 
 def _plan(network: MADE) -> list[tuple[MaskedLinear, tuple[bool, bool, bool]]]:

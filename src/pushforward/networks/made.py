@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.networks.activations import activation as make_activation
+from pushforward.networks.masked import MaskedLinear
 from pushforward.networks.mlp import check_hidden, check_options, check_width
 from pushforward.numerics import bound_input
 from pushforward.registry import register
 
 __all__ = ["MADE"]
-
-
-class MaskedLinear(nn.Linear):
-    """A linear layer with fixed zeros: y = (W * mask) x + b."""
-
-    mask: Tensor
-
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``(*batch, inputs)`` to ``(*batch, outputs)``."""
-        return F.linear(input, self.weight * self.mask, self.bias)
 
 
 class MaskedBlock(nn.Module):
@@ -104,11 +90,11 @@ class MADE(nn.Module):
 
         degrees = torch.empty(features, dtype=torch.int64)
         degrees[torch.tensor(self.order or range(features))] = torch.arange(1, features + 1)
-        self.lowest = 0 if context or features == 1 else 1
+        lowest = 0 if context or features == 1 else 1
         before = degrees.repeat(copies)
         layers: list[nn.Module] = []
         for index, width in enumerate(self.hidden):
-            units = self.lowest + torch.arange(width) * (features - self.lowest) // width
+            units = lowest + torch.arange(width) * (features - lowest) // width
             mask = units[:, None] >= before[None, :]
             if residual and index:
                 layers.append(MaskedBlock(mask, activation, dropout))
@@ -118,7 +104,12 @@ class MADE(nn.Module):
         if residual:
             layers.append(MaskedBlock(before[:, None] >= before[None, :], activation, dropout))
         self.layers = nn.ModuleList(layers)
-        self.last = MaskedLinear((degrees[:, None] > before[None, :]).repeat(outputs, 1))
+        self.units_below = {
+            width: [max(-((lowest - degree) * width // (features - lowest)), 0) for degree in range(features + 1)]
+            for width in self.hidden
+        }
+        """For each hidden width, how many units have a degree below 0, 1, ..., D: they come first."""
+        self.last = MaskedLinear((degrees[:, None] > before[None, :]).repeat(outputs, 1), groups=outputs)
         with torch.no_grad():
             self.last.weight.mul_(output_gain)
             self.last.bias.zero_()
@@ -169,7 +160,3 @@ class MADE(nn.Module):
             context = bound_input(context, self.input_bound)
         seen = self.act(self.context_in(context))
         return None if self.context_first is None else self.context_first(seen), self.context_last(seen)
-
-    def units_below(self, degree: int, width: int) -> int:
-        """How many units of a hidden layer of this width have a smaller degree: they come first."""
-        return min(max(-((self.lowest - degree) * width // (self.features - self.lowest)), 0), width)
