@@ -16,7 +16,7 @@ class IAF(Model):
     """Flow that samples in one pass: z_t = g z_{t-1} + (1 - g) m with g, m = AR_t(z_{t-1}, h) (eq. 13-14).
 
     log q(z_T) = log q(z_0) - sum over t and i of log g (eq. 11). ``sample`` and ``sample_and_log_prob`` take one pass a
-    step and are the fast direction; ``log_prob`` of other points takes D passes a step. Made for variational inference
+    step and are the fast direction; ``log_prob`` of other points takes D sequential steps. Made for variational inference
     (train with ``sample_and_log_prob``); for density estimation use :class:`~pushforward.models.MAF`, its mirror image.
 
     Args:

@@ -16,7 +16,7 @@ class MAF(Model):
     """Stack of autoregressive Gaussians, u_i = (x_i - m_i(x_<i)) exp(-a_i(x_<i)) (eq. 3-5), each one a MADE.
 
     The order is reversed from layer to layer. ``log_prob`` takes one pass a layer and is the fast direction; sampling
-    takes D passes a layer. With one feature an elementwise spline is added, as affine layers alone would leave a
+    takes D small steps a layer. With one feature an elementwise spline is added, as affine layers alone would leave a
     Gaussian.
 
     Args:
