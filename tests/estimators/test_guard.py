@@ -96,6 +96,16 @@ def test_a_row_is_scored_alone(mixed: Guard) -> None:
     np.testing.assert_allclose(mixed.anomaly_score(frame.iloc[::-1])[::-1], together, rtol=1e-4, atol=1e-4)
 
 
+def test_company_does_not_change_a_bit() -> None:
+    """Matrix products of other sizes round differently, which must not reach the scores."""
+    guard = Guard(0.2, model="realnvp", **QUICK).fit(normal_rows(400))
+    rows = 3 * normal_rows(700, seed=5)
+    whole = guard.anomaly_score(rows)
+    order = np.random.default_rng(0).permutation(700)
+    assert np.array_equal(guard.anomaly_score(rows[order]), whole[order])
+    assert np.array_equal(np.concatenate([guard.anomaly_score(part) for part in np.split(rows[:30], 10)]), whole[:30])
+
+
 def test_pac_is_stricter_than_marginal() -> None:
     x = normal_rows(1000)
     marginal = Guard(0.05, **QUICK).fit(x)

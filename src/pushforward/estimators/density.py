@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, DensityMixin
 
 from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.estimators.batches import by_batches
 from pushforward.estimators.checks import check_array, require_fitted, seed_from
 from pushforward.maps import Cast, Chain, Standardize
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
@@ -20,7 +21,6 @@ from pushforward.training.budget import seconds
 __all__ = ["FlowDensity"]
 
 _MODELS: dict[str, type[Model]] = {"nsf": NSF, "maf": MAF, "realnvp": RealNVP, "nice": NICE, "iaf": IAF}
-_BATCH = 8192
 
 
 class FlowDensity(DensityMixin, BaseEstimator):
@@ -117,9 +117,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         """Log-density of each row, nats, ``(rows,)``."""
         require_fitted(self)
         array = check_array(self, X, reset=False, finite=True)
-        with torch.no_grad():
-            parts = [self.model_.log_prob(part).double() for part in torch.from_numpy(array).split(_BATCH)]
-        return torch.cat(parts).numpy()
+        return by_batches(lambda part: self.model_.log_prob(part).double(), torch.from_numpy(array)).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Total log-likelihood of X, nats (as ``KernelDensity.score``)."""

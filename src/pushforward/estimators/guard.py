@@ -14,14 +14,13 @@ from pushforward.detection import ConformalCalibrator, Guarantee, benjamini_hoch
 from pushforward.detection.layout import Layout
 from pushforward.detection.table import KINDS, explainer, fit_table_density
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError, TrainingError
+from pushforward.estimators.batches import by_batches
 from pushforward.estimators.checks import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.storage import pack, read, unpack, write
 from pushforward.training.budget import seconds
 
 __all__ = ["Explanation", "Guard"]
-
-_BATCH = 8192
 
 
 class Explanation(NamedTuple):
@@ -230,12 +229,10 @@ class Guard(OutlierMixin, BaseEstimator):
                 f'explain needs the autoregressive member of model="auto"; this guard has {self.model!r}.'
             )
         matrix, surprise = self.layout_.matrix(self._encode(X))
-        with torch.no_grad():
-            terms = [
-                flow.conditional_log_prob(part, samples=self.draws).double().numpy()
-                for part in torch.from_numpy(matrix).split(_BATCH)
-            ]
-        nats = self.layout_.by_column(-np.concatenate(terms)) + surprise
+        terms = by_batches(
+            lambda part: flow.conditional_log_prob(part, samples=self.draws).double(), torch.from_numpy(matrix)
+        )
+        nats = self.layout_.by_column(-terms.numpy()) + surprise
         return Explanation(tuple(column.name for column in self.schema_.columns), nats)
 
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
@@ -377,12 +374,10 @@ class Guard(OutlierMixin, BaseEstimator):
     def _scores(self, encoded: np.ndarray) -> np.ndarray:
         """-log p of encoded rows: the one path for calibration and for scoring."""
         matrix, surprise = self.layout_.matrix(encoded)
-        with torch.no_grad():
-            values = [
-                self.density_.evaluate(part, samples=self.draws).value.double()
-                for part in torch.from_numpy(matrix).split(_BATCH)
-            ]
-        return surprise.sum(1) - torch.cat(values).numpy()
+        values = by_batches(
+            lambda part: self.density_.evaluate(part, samples=self.draws).value.double(), torch.from_numpy(matrix)
+        )
+        return surprise.sum(1) - values.numpy()
 
     def _calibrate(self, scores: np.ndarray) -> Self:
         self.calibrator_ = ConformalCalibrator(scores)

@@ -65,6 +65,7 @@ class AdditiveTransformer(Transformer):
     """y = x + t (NICE, Dinh et al. 2014, eq. 7); log-derivative 0."""
 
     volume = False
+    start = 0.1
 
     @property
     def parameters(self) -> int:
