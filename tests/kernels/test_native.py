@@ -11,6 +11,9 @@ import pytest
 
 from pushforward.errors import ConfigError
 from pushforward.kernels import kernels, use_kernels
+from pushforward.kernels.native import _compiler
+
+pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
 
 SCRIPT = """
 import torch

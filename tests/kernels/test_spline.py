@@ -9,7 +9,10 @@ import torch
 from torch.autograd import forward_ad
 
 from pushforward.kernels import SplineLaw, spline, use_kernels
+from pushforward.kernels.native import _compiler
 from pushforward.kernels.spline import _find, _knots, _log_slope, _solve, _value
+
+pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
 
 LAWS = {
     "line": SplineLaw(8, 4.0, 1e-2, -math.log(1e-2)),

@@ -9,6 +9,7 @@ import torch
 
 from pushforward.errors import ConfigError
 from pushforward.kernels import use_kernels
+from pushforward.kernels.native import _compiler
 from pushforward.maps import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.splines import wrap
 
@@ -17,7 +18,10 @@ LINE, CIRCLE = SplineTransformer(bins=K, bound=B), CircularSplineTransformer(bin
 TURNS = 2 * math.pi
 
 
-@pytest.fixture(autouse=True, params=["plain", "native"])
+COMPILER = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+
+
+@pytest.fixture(autouse=True, params=["plain", pytest.param("native", marks=COMPILER)])
 def kernel(request):
     """Every test runs with both versions of the spline."""
     with use_kernels(request.param):

@@ -156,6 +156,6 @@ def _folder() -> Path:
         private = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if private and os.access(folder, os.W_OK):
             return folder
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError):  # no home, or none that can be written to
         pass
     return Path(tempfile.mkdtemp(prefix="pushforward-"))
