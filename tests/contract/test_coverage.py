@@ -20,7 +20,7 @@ assert pushforward.storage  # so that everything a file may name is registered
 
 def test_every_registered_class_has_a_case():
     missing = sorted(set(registry.names()) - {case.name for case in ALL})
-    assert not missing, f"add cases for {missing} to tests/contract/cases.py"
+    assert not missing, f"add cases for {missing} to tests/contract/cases/"
 
 
 def test_cases_build_what_they_say():

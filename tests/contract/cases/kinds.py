@@ -1,0 +1,181 @@
+"""The kinds of cases, and what cases are made of: draws of legal data, small settings, short constructors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from pushforward import maps, models
+from pushforward.errors import KindWarning
+from pushforward.measure import Measure, Relation
+from pushforward.models.core import Model
+
+Draw = Callable[[tuple[int, ...], Generator], Tensor]
+
+
+def normal(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+def unit(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return torch.rand(shape, dtype=torch.float64, generator=generator)
+
+
+def signed_unit(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return 2 * unit(shape, generator) - 1
+
+
+def positive(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return normal(shape, generator).exp()
+
+
+def angles(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return math.pi * signed_unit(shape, generator)
+
+
+def integers(levels: int) -> Draw:
+    return lambda shape, generator: torch.randint(levels, shape, generator=generator).double()
+
+
+def shifted(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Data in units of their own, so that standardisation has something to do."""
+    return 2 * normal(shape, generator) + 3
+
+
+def lattice(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """First column real, the others on the lattice 0.5 + 0.25 k."""
+    x = normal(shape, generator)
+    x[..., 1:] = 0.5 + 0.25 * torch.floor(4 * x[..., 1:])
+    return x
+
+
+def with_missing(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Value, indicator of a missing value (the value is then 0), and a plain column."""
+    x = normal(shape, generator)
+    x[..., 1] = (x[..., 1] > 0).double()
+    x[..., 0] = torch.where(x[..., 1] > 0.5, 0.0, x[..., 0])
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One way to build a registered class.
+
+    Attributes:
+        name: registered name.
+        label: what is special about it.
+        make: builds it.
+        data: legal data of unit spread, float64, in a given shape.
+    """
+
+    name: str
+    label: str
+    make: Callable[[], Any]
+    data: Draw = normal
+
+    def __str__(self) -> str:
+        return f"{self.name.split('.')[1]}[{self.label}]"
+
+
+@dataclass(frozen=True, eq=False)
+class MapCase(Case):
+    """A map.
+
+    Attributes:
+        relation: of its contribution.
+        data_measure: of the data, where the latent density is on Lebesgue(D); None for Lebesgue(D).
+        reach: largest coordinate that survives a round trip, by type.
+        bijective: whether encode has an inverse and a Jacobian.
+        casts: whether it changes the floating type.
+    """
+
+    relation: Relation = Relation.EXACT
+    data_measure: Measure | None = None
+    reach: dict[torch.dtype, float] = field(default_factory=dict)
+    bijective: bool = True
+    casts: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class BaseCase(Case):
+    """A base.
+
+    Attributes:
+        bounded: whether the log-density is finite and the same everywhere inside, so that it has no gradient.
+    """
+
+    bounded: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCase(Case):
+    """A model.
+
+    Attributes:
+        relation: of its likelihood.
+        measure: None for Lebesgue(D).
+        fast: the direction that takes one pass.
+        invertible: whether decode(encode(x)) is x.
+    """
+
+    relation: Relation = Relation.EXACT
+    measure: Measure | None = None
+    fast: str = "both"
+    invertible: bool = True
+
+
+def silently(make: Callable[[], Any]) -> Callable[[], Any]:
+    """A constructor that warns, as it should, that its likelihood is a bound only."""
+
+    def build() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", KindWarning)
+            return make()
+
+    return build
+
+
+H = {"hidden": (16, 16)}
+SPLINE = maps.SplineTransformer(bins=5, bound=3.0)
+CIRCLE = maps.CircularSplineTransformer(bins=5)
+# exp leaves the range of the type beyond these.
+EXP_REACH = {torch.float32: 80.0, torch.float64: 600.0}
+# SoftTail decodes by sinh, which it bounds at asinh(1e30) = 69 widths of 3.
+SINH_REACH = {torch.float32: 50.0, torch.float64: 50.0}
+SMALL: dict[str, Any] = {"hidden": (16,)}
+NSF: dict[str, Any] = {"flow_layers": 2, "bins": 5, "hidden_features": 16, "residual_blocks": 1}
+
+
+def m(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> MapCase:
+    return MapCase(f"maps.{name}", label, make, data, **more)
+
+
+def b(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> BaseCase:
+    return BaseCase(name if "." in name else f"bases.{name}", label, make, data, **more)
+
+
+def f(name: str, label: str, make: Callable[[], Any], data: Draw = shifted, **more: Any) -> ModelCase:
+    return ModelCase(f"models.{name}", label, make, data, **more)
+
+
+def flow(*parts: Any) -> Callable[[], Model]:
+    """A Flow of constructors, the base last."""
+
+    def build() -> Model:
+        made = [part() for part in parts]
+        return models.Flow(maps.Chain(*made[:-1]), made[-1])
+
+    return build
+
+
+def pair(*, context: int = 0) -> tuple[Model, Model]:
+    return (
+        models.NICE(2, context=context, couplings=2, hidden=(16,)),
+        models.NSF(2, context=context, flow_layers=2, bins=4, hidden_features=16, residual_blocks=1),
+    )

@@ -1,0 +1,175 @@
+"""Models."""
+
+from __future__ import annotations
+
+from pushforward import bases, maps, models
+from pushforward.measure import Counting, Mixed, Relation
+
+from .kinds import (
+    CIRCLE,
+    NSF,
+    SMALL,
+    SPLINE,
+    H,
+    ModelCase,
+    angles,
+    f,
+    flow,
+    integers,
+    lattice,
+    pair,
+    positive,
+    silently,
+    unit,
+    with_missing,
+)
+
+MODELS: list[ModelCase] = [
+    *(f("NICE", f"D={d}", lambda d=d: models.NICE(d, **SMALL)) for d in (1, 2, 5)),
+    f("NICE", "normal prior, context", lambda: models.NICE(2, context=3, prior="normal", **SMALL)),
+    f("NICE", "context, D=1", lambda: models.NICE(1, context=3, couplings=1, **SMALL)),
+    f("NICE", "raw", lambda: models.NICE(5, context=1, standardize=False, **SMALL)),
+    *(f("RealNVP", f"D={d}", lambda d=d: models.RealNVP(d, couplings=3, **SMALL)) for d in (1, 2, 5)),
+    f("RealNVP", "batch norm", lambda: models.RealNVP(2, couplings=2, batch_norm=True, **SMALL)),
+    f("RealNVP", "context, D=1", lambda: models.RealNVP(1, context=3, couplings=2, **SMALL)),
+    f("RealNVP", "context", lambda: models.RealNVP(5, context=2, couplings=3, activation="tanh", **SMALL)),
+    f("MAF", "D=1", lambda: models.MAF(1, layers=2, **SMALL)),
+    *(f("MAF", f"D={d}", lambda d=d: models.MAF(d, layers=2, **SMALL), fast="log_prob") for d in (2, 5)),
+    f("MAF", "mixture base, D=1", lambda: models.MAF(1, layers=1, components=3, **SMALL)),
+    f("MAF", "mixture base", lambda: models.MAF(2, layers=2, components=3, **SMALL), fast="log_prob"),
+    f(
+        "MAF",
+        "mixture base, context",
+        lambda: models.MAF(2, context=2, layers=1, components=2, **SMALL),
+        fast="log_prob",
+    ),
+    f("MAF", "batch norm", lambda: models.MAF(2, layers=3, batch_norm=True, **SMALL), fast="log_prob"),
+    f("MAF", "context, residual", lambda: models.MAF(5, context=2, layers=2, residual=True, **SMALL), fast="log_prob"),
+    f("MAF", "context, D=1", lambda: models.MAF(1, context=2, layers=1, **SMALL)),
+    f("IAF", "D=1", lambda: models.IAF(1, steps=2, **SMALL)),
+    *(f("IAF", f"D={d}", lambda d=d: models.IAF(d, steps=2, **SMALL), fast="sample") for d in (2, 5)),
+    f("IAF", "affine", lambda: models.IAF(2, steps=2, gated=False, residual=True, **SMALL), fast="sample"),
+    f("IAF", "context", lambda: models.IAF(5, context=2, steps=2, **SMALL), fast="sample"),
+    f("IAF", "context, D=1", lambda: models.IAF(1, context=2, steps=1, **SMALL)),
+    *(f("NSF", f"coupling, D={d}", lambda d=d: models.NSF(d, **NSF)) for d in (1, 2, 5)),
+    f("NSF", "coupling, context", lambda: models.NSF(5, context=2, unconditional=True, **NSF)),
+    f("NSF", "coupling, no linear", lambda: models.NSF(2, linear="none", unconditional=True, **NSF)),
+    f("NSF", "permutation only", lambda: models.NSF(5, linear="permutation", **NSF)),
+    f("NSF", "context, D=1", lambda: models.NSF(1, context=2, **NSF)),
+    *(
+        f("NSF", f"autoregressive, D={d}", lambda d=d: models.NSF(d, kind="autoregressive", **NSF), fast="log_prob")
+        for d in (2, 5)
+    ),
+    f(
+        "NSF",
+        "autoregressive, one order, context",
+        lambda: models.NSF(2, context=2, kind="autoregressive", linear="none", **NSF),
+        fast="log_prob",
+    ),
+    f("NSF", "circular, D=1", lambda: models.NSF(1, circular=True, **NSF), angles),
+    f("NSF", "circular, D=2", lambda: models.NSF(2, circular=True, **NSF), angles),
+    f(
+        "NSF",
+        "circular, autoregressive, context",
+        lambda: models.NSF(2, context=2, circular=True, kind="autoregressive", **NSF),
+        angles,
+        fast="log_prob",
+    ),
+    # Flows of one's own: other bases, bounded data, other event shapes.
+    f("Flow", "mixture base", flow(lambda: maps.Affine(2, trainable=True), lambda: bases.GaussianMixture(2, 3))),
+    f("Flow", "heavy tails", flow(lambda: maps.Standardize(2), lambda: maps.LULinear(2), lambda: bases.StudentT(2))),
+    f("Flow", "soft tail", flow(lambda: maps.SoftTail(2), lambda: maps.Planar(2), lambda: bases.Normal(2))),
+    f(
+        "Flow",
+        "sigmoid to the cube",
+        flow(lambda: maps.Standardize(2), lambda: maps.Sigmoid(2), lambda: bases.Uniform(2)),
+    ),
+    f("Flow", "bounded data", flow(lambda: maps.Logit(2), lambda: maps.Radial(2), lambda: bases.Normal(2)), unit),
+    f(
+        "Flow",
+        "positive data",
+        flow(lambda: maps.Inverse(maps.Exp(1)), lambda: maps.ActNorm(1), lambda: bases.Normal(1)),
+        positive,
+    ),
+    f("Flow", "circle", flow(lambda: maps.Monotone(1, CIRCLE), lambda: bases.VonMises(1, trainable=True)), angles),
+    f(
+        "Flow",
+        "conditional base",
+        flow(lambda: maps.Coupling(2, SPLINE, context=2, **H), lambda: bases.ConditionalNormal(2, 2, hidden=(16,))),
+    ),
+    f(
+        "Flow",
+        "context in the base only",
+        flow(lambda: maps.Standardize(1), lambda: bases.ConditionalNormal(1, 2, hidden=(16,))),
+    ),
+    f(
+        "Flow",
+        "image",
+        flow(lambda: maps.ActNorm((1, 2, 2)), lambda: maps.SoftTail((1, 2, 2)), lambda: bases.Normal((1, 2, 2))),
+    ),
+    f("Flow", "sylvester", flow(lambda: maps.Standardize(2), lambda: maps.Sylvester(2, 2), lambda: bases.Normal(2))),
+    f("Flow", "householder", flow(lambda: maps.Householder(2), lambda: bases.Logistic(2))),
+    f("Flow", "ensemble", flow(lambda: maps.Standardize(2), lambda: models.Ensemble(*pair()))),
+    f("Flow", "ensemble, context", flow(lambda: maps.Standardize(2), lambda: models.Ensemble(*pair(context=2)))),
+    f(
+        "Flow",
+        "margin that the base does not respect",
+        silently(flow(lambda: maps.Logit(2, alpha=0.05), lambda: maps.Affine(2), lambda: bases.Normal(2))),
+        unit,
+        relation=Relation.LOWER,
+    ),
+    f(
+        "Flow",
+        "dequantised",
+        flow(
+            lambda: maps.UniformDequantize(2, 4),
+            lambda: maps.Logit(2),
+            lambda: maps.LULinear(2),
+            lambda: bases.Normal(2),
+        ),
+        integers(4),
+        relation=Relation.LOWER,
+        measure=Counting(2),
+    ),
+    f(
+        "Flow",
+        "dequantised, context",
+        flow(
+            lambda: maps.UniformDequantize(1, 6),
+            lambda: maps.Logit(1),
+            lambda: maps.Monotone(1, SPLINE, context=2, **H),
+            lambda: bases.Normal(1),
+        ),
+        integers(6),
+        relation=Relation.LOWER,
+        measure=Counting(1),
+    ),
+    f(
+        "Flow",
+        "lattice columns",
+        flow(
+            lambda: maps.LatticeDequantize(3, columns=(1, 2), steps=0.25, origins=0.5),
+            lambda: maps.Jitter(3, 0.1),
+            lambda: maps.Standardize(3),
+            lambda: maps.MaskedAutoregressive(3, SPLINE, **H),
+            lambda: bases.Normal(3),
+        ),
+        lattice,
+        relation=Relation.LOWER,
+        measure=Mixed(1, 2),
+        fast="log_prob",
+    ),
+    f(
+        "Flow",
+        "missing values",
+        flow(
+            lambda: maps.AugmentMissing(3, columns=(0,), indicators=(1,)),
+            lambda: maps.Standardize(3),
+            lambda: maps.Coupling(3, **H),
+            lambda: bases.Normal(3),
+        ),
+        with_missing,
+        relation=Relation.LOWER,
+        invertible=False,  # a missing value is drawn, and not taken back
+    ),
+]

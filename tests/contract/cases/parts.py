@@ -1,0 +1,28 @@
+"""Conditioner networks and scalar laws."""
+
+from __future__ import annotations
+
+from pushforward import maps, networks
+
+from .kinds import Case, angles
+
+NETWORKS: list[Case] = [
+    Case("networks.MLP", "plain", lambda: networks.MLP(3, 2, (16, 8), activation="gelu")),
+    Case("networks.MLP", "residual, bounded", lambda: networks.MLP(3, 2, (16, 16), residual=True, input_bound=5.0)),
+    Case("networks.MLP", "linear", lambda: networks.MLP(3, 2, ())),
+    Case("networks.MLP", "dropout", lambda: networks.MLP(3, 2, (16, 8), dropout=0.2)),
+    Case("networks.MADE", "plain", lambda: networks.MADE(3, 2, (16, 8), order=(2, 0, 1))),
+    Case("networks.MADE", "residual, context", lambda: networks.MADE(3, 2, (16, 16), residual=True, context=2)),
+    Case("networks.MADE", "D=1", lambda: networks.MADE(1, 2, (), context=2, dropout=0.1)),
+]
+
+TRANSFORMERS: list[Case] = [
+    Case("transformers.AdditiveTransformer", "", maps.AdditiveTransformer),
+    Case("transformers.AffineTransformer", "", maps.AffineTransformer),
+    Case("transformers.AffineTransformer", "narrow", lambda: maps.AffineTransformer(max_log_scale=0.5)),
+    Case("transformers.GatedTransformer", "", maps.GatedTransformer),
+    Case("transformers.GatedTransformer", "no bias", lambda: maps.GatedTransformer(bias=0.0)),
+    Case("transformers.SplineTransformer", "", maps.SplineTransformer),
+    Case("transformers.SplineTransformer", "two bins", lambda: maps.SplineTransformer(bins=2, bound=1.0)),
+    Case("transformers.CircularSplineTransformer", "", maps.CircularSplineTransformer, angles),
+]
