@@ -29,15 +29,19 @@ LEVELS = (0.01, 0.05)
 
 
 def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, normal rows and anomalies of each set with enough normal rows, small sets first."""
-    files = sorted((data / "adbench").glob("*.npz"), key=lambda path: path.stat().st_size)
+    """Name, normal rows and anomalies of each set with enough normal rows, narrow sets first."""
+    files = list((data / "adbench").glob("*.npz"))
     if not files:
         raise SystemExit(f"{data} holds no adbench/*.npz; get them from the ADBench collection, or give --data.")
+    sizes = {}
     for path in files:
         with np.load(path, allow_pickle=False) as archive:
+            if (archive["y"] == 0).sum() >= least_normal:
+                sizes[path] = archive["X"].shape[::-1]
+    for path in sorted(sizes, key=sizes.__getitem__):
+        with np.load(path, allow_pickle=False) as archive:
             x, y = archive["X"].astype(np.float64), archive["y"]
-        if (y == 0).sum() >= least_normal:
-            yield path.stem.split("_", 1)[1], x[y == 0], x[y == 1]
+        yield path.stem.split("_", 1)[1], x[y == 0], x[y == 1]
 
 
 def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:

@@ -4,6 +4,7 @@ from pushforward.data.arrays import as_tensor_data
 from pushforward.data.arrow import InputTypeError
 from pushforward.data.column import Column
 from pushforward.data.files import read_table, stream_table
+from pushforward.data.images import as_images, read_images
 from pushforward.data.lattice import detect_lattice
 from pushforward.data.samples import SAMPLES, Sample, load_sample
 from pushforward.data.schema import Problem, Schema
@@ -19,6 +20,7 @@ __all__ = [
     "Sample",
     "Schema",
     "TableWriter",
+    "as_images",
     "as_table",
     "as_tensor_data",
     "detect_lattice",
@@ -26,6 +28,7 @@ __all__ = [
     "is_frame",
     "is_positional",
     "load_sample",
+    "read_images",
     "read_table",
     "split_indices",
     "stream_table",

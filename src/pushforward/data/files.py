@@ -18,7 +18,7 @@ from pushforward.errors import ConfigError, InputError, PushforwardError, Schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["file_format", "read_table", "stream_table"]
+__all__ = ["file_format", "plain_errors", "read_table", "stream_table"]
 
 _FORMATS = {
     ".csv": "csv",
@@ -64,7 +64,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
         InputError: if its content is no table; SchemaError, naming it, for a column that is absent.
     """
     path, kind = _checked(path, columns)
-    with _plain_errors(path):
+    with plain_errors(path):
         if kind in _DELIMITERS:
             return read_delimited(path, _DELIMITERS[kind], columns, {})
         if kind in ("npy", "npz"):
@@ -109,7 +109,7 @@ def _stream(
     path: Path, kind: str, rows: int, columns: Sequence[str] | None, types: Mapping[str, pa.DataType]
 ) -> Iterator[pa.Table]:
     if kind in ("npy", "npz"):
-        with _plain_errors(path):
+        with plain_errors(path):
             array = _load_array(path, kind)
             _chosen(path, as_table(array[:1]), columns)
         for start in range(0, len(array), rows):
@@ -120,7 +120,7 @@ def _stream(
     else:
         chunks = _arrow_chunks(path, kind, rows, columns)
     # The consumer's own errors never pass through here: a generator only raises what its own code raises.
-    with _plain_errors(path):
+    with plain_errors(path):
         yield from _rechunk(chunks, rows)
 
 
@@ -235,7 +235,7 @@ def _not_empty(path: Path, table: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
+def plain_errors(path: Path) -> Iterator[None]:
     """What readers raise for damaged files, in our words; our own errors pass."""
     try:
         yield
