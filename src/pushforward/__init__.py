@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pushforward.storage import load, save
     from pushforward.training import fit
 
-_ROOMS = ("bases", "cli", "data", "detection", "errors", "estimators", "kernels", "maps", "measure", "models", "networks",
+_ROOMS = ("bases", "cli", "data", "detection", "errors", "estimators", "experiments", "kernels", "maps", "measure", "models", "networks",
           "numerics", "registry", "storage", "training")  # fmt: skip
 _FROM = {
     "Counting": "measure",

@@ -1,4 +1,4 @@
-"""The commands: demo, fit, score, sample, info; `bench` has a file of its own."""
+"""The commands: demo, fit, score, sample, info; `bench` and `reproduce` have files of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pushforward.cli.bench import app as bench
+from pushforward.cli.reproduce import run as reproduce
 
 app = typer.Typer(
     name="pushforward",
@@ -192,6 +193,9 @@ def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wr
                           "parameters": f"{size:,}"})  # fmt: skip
     else:
         pairs(str(file), facts)
+
+
+app.command("reproduce", epilog=_example("pushforward reproduce glow --data DATA"))(reproduce)
 
 
 def summary(guard: Any) -> dict[str, Any]:

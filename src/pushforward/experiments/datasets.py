@@ -1,0 +1,118 @@
+"""Real data for recipes: found in a folder, never downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pushforward.data import as_images, read_images
+from pushforward.errors import ConfigError, StorageError
+
+__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "where"]
+
+VARIABLE = "PUSHFORWARD_DATA"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Where the parts of an image set lie in the data folder, and where a user gets them.
+
+    Attributes:
+        train: path of the training images; "" if there are none.
+        test: path of the test images.
+        source: a sentence for a user who does not have them.
+        torchvision: its name there, if it has one.
+        arrays: names of the arrays in an ``.npz`` file, training and test.
+        fit: what makes the images 8-bit and of the usual size.
+    """
+
+    train: str
+    test: str
+    source: str
+    torchvision: str = ""
+    arrays: tuple[str | None, str | None] = (None, None)
+    fit: Callable[[Tensor], Tensor] = lambda images: images
+
+
+def _usps(images: Tensor) -> Tensor:
+    """Values 0 to 2000 to 0 to 255, 16 x 16 padded to 28 x 28."""
+    grey = (images.double() * 255 / 2000).round().to(torch.uint8)
+    return torch.nn.functional.pad(grey, (6, 6, 6, 6))
+
+
+_IDX = "{}-images-idx3-ubyte.gz"
+
+IMAGE_SETS: dict[str, ImageSet] = {
+    "mnist": ImageSet(
+        "mnist/" + _IDX.format("train"), "mnist/" + _IDX.format("t10k"), "MNIST: torchvision.datasets.MNIST", "MNIST"
+    ),
+    "fashion-mnist": ImageSet(
+        "fashion-mnist/" + _IDX.format("train"),
+        "fashion-mnist/" + _IDX.format("t10k"),
+        "Fashion-MNIST: torchvision.datasets.FashionMNIST, or github.com/zalandoresearch/fashion-mnist",
+        "FashionMNIST",
+    ),
+    "cifar10": ImageSet(
+        "cifar10/train_10000.parquet", "cifar10/test.parquet", "CIFAR-10: torchvision.datasets.CIFAR10", "CIFAR10"
+    ),
+    "notmnist": ImageSet("", "notmnist/" + _IDX.format("t10k"), "notMNIST, in MNIST's form"),
+    "emnist-letters": ImageSet(
+        "", "emnist-letters/test.npz", "EMNIST Letters: torchvision.datasets.EMNIST", arrays=(None, "images")
+    ),
+    "usps": ImageSet(
+        "usps/usps.npz",
+        "usps/usps.npz",
+        "USPS: torchvision.datasets.USPS",
+        arrays=("train_images", "test_images"),
+        fit=_usps,
+    ),
+    "pneumonia": ImageSet(
+        "",
+        "medmnist/pneumoniamnist_val_test.npz",
+        "PneumoniaMNIST: medmnist.com",
+        arrays=("val_images", "test_images"),
+    ),
+    "cifar100": ImageSet("", "cifar100/subset_3000.parquet", "CIFAR-100: torchvision.datasets.CIFAR100"),
+    "gtsrb": ImageSet("", "gtsrb/subset_4000.parquet", "GTSRB: torchvision.datasets.GTSRB"),
+    "freyfaces": ImageSet("freyfaces/freyfaces.npz", "", "Frey faces, 1,965 grey images of 28 x 20"),
+}
+
+
+def where(folder: str | os.PathLike[str] | None) -> Path | None:
+    """The data folder: as given, or that of the environment variable ``PUSHFORWARD_DATA``."""
+    chosen = folder or os.environ.get(VARIABLE)
+    return Path(chosen) if chosen else None
+
+
+def load_images(name: str, *, train: bool, folder: str | os.PathLike[str] | None = None) -> Tensor:
+    """One part of an image set, uint8 ``(n, channels, height, width)``.
+
+    Looked for in the folder under the set's own names, then among torchvision's data sets in that folder.
+
+    Raises:
+        ConfigError: for a set that is not known, or that has no such part.
+        StorageError: if it is not there; it says where to get it.
+    """
+    if name not in IMAGE_SETS:
+        raise ConfigError(f"there is no image set {name!r}; there are {', '.join(IMAGE_SETS)}.")
+    entry = IMAGE_SETS[name]
+    file, array = (entry.train, entry.arrays[0]) if train else (entry.test, entry.arrays[1])
+    if not file:
+        raise ConfigError(f"{name} has no {'training' if train else 'test'} part here.")
+    root = where(folder)
+    if root is not None and (root / file).exists():
+        return entry.fit(read_images(root / file, array=array))
+    if root is not None and entry.torchvision:
+        try:
+            return as_images(read_images(f"torchvision:{entry.torchvision}:{root}", train=train))
+        except (ConfigError, StorageError):
+            pass  # the sentence below says it better
+    raise StorageError(
+        f"{name} is not in {root or 'a data folder'}: put {file} there and name the folder with --data or the environment "
+        f"variable {VARIABLE}. ({entry.source})"
+    )

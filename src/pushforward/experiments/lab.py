@@ -1,0 +1,134 @@
+"""What a recipe works with: its budget, seeds, data, cached measurements, findings and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import StorageError
+from pushforward.experiments.datasets import load_images
+from pushforward.experiments.recipe import Budget, Finding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pushforward.models import Model
+    from pushforward.training import FitResult
+
+__all__ = ["Lab", "bits_per_dim", "spread"]
+
+T = TypeVar("T")
+
+
+@dataclass
+class Lab:
+    """One run of one recipe.
+
+    Args:
+        name: of the recipe.
+        budget: how large to be.
+        out: folder for findings, pictures, checkpoints and the measurements that a stopped run goes on from.
+        data: data folder, or None for the environment's.
+        seeds: how many seeds a measurement with a spread takes; None for the budget's own number.
+        say: where a line about progress goes.
+    """
+
+    name: str
+    budget: Budget
+    out: Path
+    data: Path | None = None
+    seeds: int | None = None
+    say: Callable[[str], object] = print
+    findings: list[Finding] = field(default_factory=list, init=False)
+    pictures: list[Path] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.began = time.perf_counter()
+        self.marked = self.began
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._cache = self.out / f"{self.name}-{self.budget}.jsonl"
+        self._known: dict[str, Any] = {}
+        if self._cache.exists():
+            try:
+                for line in self._cache.read_text().splitlines():
+                    entry = json.loads(line)
+                    self._known[entry["key"]] = entry["value"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise StorageError(f"{self._cache} is damaged ({error}): delete it to begin anew.") from error
+
+    def choose(self, *, smoke: T, quick: T, full: T) -> T:
+        """The one of three settings that belongs to the budget."""
+        return {"smoke": smoke, "quick": quick, "full": full}[self.budget]
+
+    @property
+    def repeats(self) -> range:
+        """Seeds to repeat a measurement with."""
+        return range(self.seeds or self.choose(smoke=1, quick=3, full=3))
+
+    def images(self, name: str, *, train: bool, rows: int | None = None) -> Tensor:
+        """Images of a set, the first ``rows`` of them (the sets are in random order)."""
+        return load_images(name, train=train, folder=self.data)[:rows]
+
+    def measure(self, key: str, run: Callable[[], T]) -> T:
+        """A measurement of plain JSON values, made once: a run that was stopped finds it again."""
+        if key not in self._known:
+            start = time.perf_counter()
+            value: Any = run()
+            self.say(f"{key}: {_short(value)} ({time.perf_counter() - start:.0f} s)")
+            self._known[key] = value
+            with self._cache.open("a") as file:
+                file.write(json.dumps({"key": key, "value": value}) + "\n")
+        return self._known[key]
+
+    def fit(self, key: str, model: Model, train: Any, *, validation: Any, **options: Any) -> FitResult:
+        """``pf.fit`` in silence, with a checkpoint that a stopped run goes on from."""
+        from pushforward.training import fit
+
+        checkpoint = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}.checkpoint"
+        result = fit(model, train, validation=validation, progress="silent", checkpoint=checkpoint, **options)
+        checkpoint.unlink(missing_ok=True)
+        return result
+
+    def report(self, claim: str, *, paper: str = "", ours: str, held: bool | None, note: str = "") -> None:
+        """Write a finding down; its time is what has passed since the one before."""
+        now = time.perf_counter()
+        if self.budget == "smoke":
+            held = None
+        self.findings.append(Finding(claim, paper, ours, held, round(now - self.marked, 1), note))
+        self.marked = now
+        self.say(f"{'held' if held else 'not decided' if held is None else 'did not hold'}: {claim}: {ours}")
+
+    def picture(self, name: str, figure: Figure) -> None:
+        """Save a picture beside the findings."""
+        path = self.out / f"{self.name}-{name}.png"
+        figure.savefig(path, dpi=120)
+        self.pictures.append(path)
+
+
+def bits_per_dim(model: Model, images: Tensor, *, batch: int = 250, samples: int = 1) -> float:
+    """Mean bits/dim of integer images; an upper bound where the model is dequantised."""
+    with torch.no_grad():
+        parts = [model.evaluate(part, samples=samples).bits_per_dim().double() for part in images.split(batch)]
+    return torch.cat(parts).mean().item()
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Mean, and standard deviation over seeds where there are several."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else str(value)
+    return str(value)[:100]

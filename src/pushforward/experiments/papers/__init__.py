@@ -1,0 +1,1 @@
+"""The recipes, one file a paper; importing this registers them all."""
