@@ -157,9 +157,29 @@ def test_bits_per_dim_of_a_uniform_model():
     assert bits_per_dim(model, torch.randint(4, (7, 1, 2, 2)), batch=3) == pytest.approx(2.0)
 
 
-def test_a_lab_goes_on_from_a_checkpoint_and_leaves_none(toy, tmp_path):
-    lab = Lab("toy", "smoke", tmp_path, say=lambda line: None)
-    model = pf.models.NICE(2, couplings=2, hidden=(8,))
-    result = lab.fit("a run", model, torch.randn(50, 2), validation=None, max_steps=3)
-    assert result.steps == 3
+def test_a_model_is_trained_once(toy, tmp_path):
+    rows, held_out = torch.randn(50, 2), torch.randn(10, 2)
+    made: list[int] = []
+
+    def make() -> pf.models.NICE:
+        made.append(1)
+        return pf.models.NICE(2, couplings=2, hidden=(8,))
+
+    model, facts = Lab("toy", "smoke", tmp_path, say=lambda line: None).train(
+        "a run", make, rows, held_out, max_steps=3
+    )
+    again, same = Lab("toy", "smoke", tmp_path, say=lambda line: None).train("a run", make, rows, held_out, max_steps=3)
+    assert made == [1]
+    assert facts == same
+    assert facts["steps"] == 3
+    assert torch.equal(model.log_prob(rows), again.log_prob(rows))
     assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_a_strip_of_images(toy, tmp_path):
+    from PIL import Image
+
+    lab = Lab("toy", "smoke", tmp_path, say=lambda line: None)
+    lab.strip("images", {"grey": torch.zeros(4, 1, 5, 5), "colour": torch.full((4, 3, 5, 5), 300)})
+    with Image.open(tmp_path / "toy-images.png") as picture:
+        assert picture.width > 4 * 5

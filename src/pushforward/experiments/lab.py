@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pushforward.models import Model
-    from pushforward.training import FitResult
 
 __all__ = ["Lab", "bits_per_dim", "spread"]
 
@@ -89,14 +88,35 @@ class Lab:
                 file.write(json.dumps({"key": key, "value": value}) + "\n")
         return self._known[key]
 
-    def fit(self, key: str, model: Model, train: Any, *, validation: Any, **options: Any) -> FitResult:
-        """``pf.fit`` in silence, with a checkpoint that a stopped run goes on from."""
+    def train(
+        self, key: str, make: Callable[[], Model], rows: Tensor, validation: Tensor, *, seed: int = 0, **options: Any
+    ) -> tuple[Model, dict[str, float]]:
+        """A model trained by ``pf.fit``, once: a run that was stopped goes on from its checkpoint, or finds the model.
+
+        Returns:
+            The model, and its parameters, steps and seconds of training.
+        """
+        from pushforward.storage import load, save
         from pushforward.training import fit
 
-        checkpoint = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}.checkpoint"
-        result = fit(model, train, validation=validation, progress="silent", checkpoint=checkpoint, **options)
-        checkpoint.unlink(missing_ok=True)
-        return result
+        place = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
+        kept, checkpoint = place.with_suffix(".safetensors"), place.with_suffix(".checkpoint")
+        if key in self._known and kept.exists():
+            return load(kept), self._known[key]
+
+        def run() -> dict[str, float]:
+            torch.manual_seed(seed)
+            model = make()
+            result = fit(
+                model, rows, validation=validation, seed=seed, progress="silent", checkpoint=checkpoint, **options
+            )
+            save(model, kept)
+            checkpoint.unlink(missing_ok=True)
+            size = sum(parameter.numel() for parameter in model.parameters())
+            return {"parameters": size, "steps": result.steps, "seconds": round(result.seconds, 1)}
+
+        facts = self.measure(key, run)
+        return load(kept), facts
 
     def report(self, claim: str, *, paper: str = "", ours: str, held: bool | None, note: str = "") -> None:
         """Write a finding down; its time is what has passed since the one before."""
@@ -106,6 +126,28 @@ class Lab:
         self.findings.append(Finding(claim, paper, ours, held, round(now - self.marked, 1), note))
         self.marked = now
         self.say(f"{'held' if held else 'not decided' if held is None else 'did not hold'}: {claim}: {ours}")
+
+    def figure(self, width: float, height: float) -> Figure:
+        """An empty figure, in inches."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure
+
+    def strip(self, name: str, rows: dict[str, Tensor]) -> None:
+        """A picture of images, a labelled row each: ``(n, channels, height, width)`` of values 0 to 255."""
+        figure = self.figure(
+            8, 0.2 + sum(8 * images.shape[-2] / images.shape[-1] / len(images) for images in rows.values())
+        )
+        for axes, (label, images) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
+            wide = images.clamp(0, 255).to(torch.uint8).permute(2, 0, 3, 1).flatten(1, 2)
+            axes.imshow(
+                wide if wide.shape[-1] == 3 else wide[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+            )
+            axes.set(xticks=[], yticks=[], ylabel=label)
+        self.picture(name, figure)
 
     def picture(self, name: str, figure: Figure) -> None:
         """Save a picture beside the findings."""
