@@ -142,7 +142,7 @@ class Lab:
             8, 0.2 + sum(8 * images.shape[-2] / images.shape[-1] / len(images) for images in rows.values())
         )
         for axes, (label, images) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
-            wide = images.clamp(0, 255).to(torch.uint8).permute(2, 0, 3, 1).flatten(1, 2)
+            wide = images.clamp(0, 255).to(torch.uint8).permute(2, 0, 3, 1).flatten(1, 2).numpy()
             axes.imshow(
                 wide if wide.shape[-1] == 3 else wide[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
             )
