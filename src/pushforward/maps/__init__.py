@@ -15,6 +15,11 @@ from pushforward.maps.monotone import Monotone
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
+from pushforward.maps.polynomial_splines import (
+    CubicSplineTransformer,
+    LinearSplineTransformer,
+    QuadraticSplineTransformer,
+)
 from pushforward.maps.radial import Radial
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
@@ -32,6 +37,7 @@ __all__ = [
     "Chain",
     "CircularSplineTransformer",
     "Coupling",
+    "CubicSplineTransformer",
     "Elementwise",
     "Exp",
     "GatedTransformer",
@@ -40,6 +46,7 @@ __all__ = [
     "Jitter",
     "LULinear",
     "LatticeDequantize",
+    "LinearSplineTransformer",
     "Logit",
     "Map",
     "MapTransform",
@@ -47,6 +54,7 @@ __all__ = [
     "Monotone",
     "Permutation",
     "Planar",
+    "QuadraticSplineTransformer",
     "Radial",
     "Reverse",
     "Sigmoid",

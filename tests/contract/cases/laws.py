@@ -1,0 +1,40 @@
+"""Scalar laws beside the affine and the rational-quadratic ones, and maps and models made with them."""
+
+from __future__ import annotations
+
+from pushforward import bases, maps
+
+from .kinds import Case, H, MapCase, ModelCase, f, flow, m
+
+CUBIC = maps.CubicSplineTransformer(bins=4, bound=3.0)
+
+TRANSFORMERS: list[Case] = [
+    Case("transformers.LinearSplineTransformer", "", maps.LinearSplineTransformer),
+    Case("transformers.QuadraticSplineTransformer", "", maps.QuadraticSplineTransformer),
+    Case("transformers.QuadraticSplineTransformer", "three bins", lambda: maps.QuadraticSplineTransformer(3, 1.0)),
+    Case("transformers.CubicSplineTransformer", "", maps.CubicSplineTransformer),
+    Case("transformers.CubicSplineTransformer", "two bins", lambda: maps.CubicSplineTransformer(2, 1.0)),
+]
+
+MAPS: list[MapCase] = [
+    m("Coupling", "cubic spline", lambda: maps.Coupling(2, CUBIC, **H)),
+    m(
+        "MaskedAutoregressive",
+        "quadratic spline",
+        lambda: maps.MaskedAutoregressive(3, maps.QuadraticSplineTransformer(4, 3.0), **H),
+    ),
+]
+
+MODELS: list[ModelCase] = [
+    f(
+        "Flow",
+        "linear spline",
+        flow(lambda: maps.Monotone(1, maps.LinearSplineTransformer(4)), lambda: bases.Normal(1)),
+    ),
+    f(
+        "Flow",
+        "quadratic spline",
+        flow(lambda: maps.Coupling(2, maps.QuadraticSplineTransformer(4), **H), lambda: bases.Normal(2)),
+    ),
+    f("Flow", "cubic spline", flow(lambda: maps.Monotone(1, CUBIC, context=2, **H), lambda: bases.Normal(1))),
+]
