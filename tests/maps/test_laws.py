@@ -9,13 +9,17 @@ from torch import Tensor
 from pushforward.maps import (
     CubicSplineTransformer,
     LinearSplineTransformer,
+    MixtureCDFTransformer,
     QuadraticSplineTransformer,
+    SigmoidalTransformer,
 )
 
 LAWS = [
     LinearSplineTransformer(bins=5, bound=3.0),
     QuadraticSplineTransformer(bins=5, bound=3.0),
     CubicSplineTransformer(bins=5, bound=3.0),
+    MixtureCDFTransformer(components=3),
+    SigmoidalTransformer(layers=2, units=4),
 ]
 every = pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
 

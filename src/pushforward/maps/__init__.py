@@ -21,6 +21,7 @@ from pushforward.maps.polynomial_splines import (
     QuadraticSplineTransformer,
 )
 from pushforward.maps.radial import Radial
+from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.sylvester import Sylvester
@@ -51,6 +52,7 @@ __all__ = [
     "Map",
     "MapTransform",
     "MaskedAutoregressive",
+    "MixtureCDFTransformer",
     "Monotone",
     "Permutation",
     "Planar",
@@ -58,6 +60,7 @@ __all__ = [
     "Radial",
     "Reverse",
     "Sigmoid",
+    "SigmoidalTransformer",
     "SoftTail",
     "Softplus",
     "SplineTransformer",

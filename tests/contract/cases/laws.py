@@ -8,7 +8,13 @@ from .kinds import Case, H, MapCase, ModelCase, f, flow, m
 
 CUBIC = maps.CubicSplineTransformer(bins=4, bound=3.0)
 
+MIXTURE = maps.MixtureCDFTransformer(components=3)
+SIGMOIDAL = maps.SigmoidalTransformer(layers=2, units=3)
+
 TRANSFORMERS: list[Case] = [
+    Case("transformers.MixtureCDFTransformer", "", maps.MixtureCDFTransformer),
+    Case("transformers.SigmoidalTransformer", "", maps.SigmoidalTransformer),
+    Case("transformers.SigmoidalTransformer", "deep", lambda: SIGMOIDAL),
     Case("transformers.LinearSplineTransformer", "", maps.LinearSplineTransformer),
     Case("transformers.QuadraticSplineTransformer", "", maps.QuadraticSplineTransformer),
     Case("transformers.QuadraticSplineTransformer", "three bins", lambda: maps.QuadraticSplineTransformer(3, 1.0)),
@@ -17,6 +23,7 @@ TRANSFORMERS: list[Case] = [
 ]
 
 MAPS: list[MapCase] = [
+    m("Monotone", "mixture CDF, context", lambda: maps.Monotone(2, MIXTURE, context=1, **H)),
     m("Coupling", "cubic spline", lambda: maps.Coupling(2, CUBIC, **H)),
     m(
         "MaskedAutoregressive",
@@ -26,6 +33,8 @@ MAPS: list[MapCase] = [
 ]
 
 MODELS: list[ModelCase] = [
+    f("Flow", "mixture CDF", flow(lambda: maps.Coupling(2, MIXTURE, **H), lambda: bases.Normal(2))),
+    f("Flow", "sigmoidal", flow(lambda: maps.Monotone(1, SIGMOIDAL), lambda: bases.Normal(1))),
     f(
         "Flow",
         "linear spline",
