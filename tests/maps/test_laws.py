@@ -10,12 +10,15 @@ from torch import Tensor
 
 from pushforward.bases import Normal
 from pushforward.maps import (
+    BernsteinTransformer,
     CubicSplineTransformer,
     LinearSplineTransformer,
     MixtureCDFTransformer,
     Monotone,
     QuadraticSplineTransformer,
     SigmoidalTransformer,
+    SumOfSquaresTransformer,
+    UnconstrainedMonotoneTransformer,
 )
 from pushforward.models import Flow
 
@@ -25,6 +28,9 @@ LAWS = [
     CubicSplineTransformer(bins=8, bound=3.0),
     MixtureCDFTransformer(components=3),
     SigmoidalTransformer(layers=2, units=4),
+    UnconstrainedMonotoneTransformer(units=4, nodes=48),
+    SumOfSquaresTransformer(polynomials=2, degree=4),
+    BernsteinTransformer(degree=12),
 ]
 every = pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
 
@@ -87,7 +93,7 @@ def test_under_vmap(law):
 @every
 def test_the_slope_integrates_to_the_value(law):
     """By the midpoint rule over cells so small that a jump of the slope weighs nothing."""
-    count = 400_000
+    count = 400_000 if isinstance(law, LinearSplineTransformer) else 20_000
     step = 12.0 / count
     middle = -6.0 + step * (torch.arange(count, dtype=torch.float64) + 0.5)
     raw = raw_of(law, 1, 1.0, seed=4)
@@ -98,25 +104,25 @@ def test_the_slope_integrates_to_the_value(law):
 
 @every
 def test_free_parameters_leave_the_identity_and_learn_two_modes(law):
-    """Equal mixture of N(-1, 0.25^2) and N(1, 0.25^2): the best Gaussian is 0.76 nats from the truth."""
+    """Equal mixture of N(-1.5, 0.4^2) and N(1.5, 0.4^2): the best Gaussian is 0.66 nats from the truth."""
     generator = torch.Generator().manual_seed(0)
     side = 2 * torch.randint(2, (3000, 1), generator=generator) - 1
-    x = (side + 0.25 * torch.randn(3000, 1, generator=generator)).double()
+    x = (1.5 * side + 0.4 * torch.randn(3000, 1, generator=generator)).double()
     model = Flow(Monotone(1, law), Normal(1)).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-2)
     for _ in range(300):
         optimizer.zero_grad()
-        model.loss(x[:2000]).backward()
+        model.loss(x[:1000]).backward()
         optimizer.step()
 
     def truth(x: Tensor) -> Tensor:
-        a, b = (torch.distributions.Normal(m, 0.25).log_prob(x) for m in (-1.0, 1.0))
+        a, b = (torch.distributions.Normal(m, 0.4).log_prob(x) for m in (-1.5, 1.5))
         return torch.logaddexp(a, b)[:, 0] - math.log(2.0)
 
     test = x[2000:]
     with torch.no_grad():
         reached = model.log_prob(test)
-    gaussian = torch.distributions.Normal(0.0, math.sqrt(1 + 0.25**2)).log_prob(test)[:, 0]
+    gaussian = torch.distributions.Normal(0.0, math.sqrt(1.5**2 + 0.4**2)).log_prob(test)[:, 0]
     gap = (truth(test) - gaussian).mean()
-    assert gap > 0.7
-    assert (truth(test) - reached).mean() < 0.3 * gap
+    assert gap > 0.6
+    assert (truth(test) - reached).mean() < 0.2 * gap

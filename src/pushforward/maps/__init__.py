@@ -3,6 +3,7 @@
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
+from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.cast import Cast
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
@@ -24,8 +25,10 @@ from pushforward.maps.radial import Radial
 from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
+from pushforward.maps.sum_of_squares import SumOfSquaresTransformer
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
+from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
 
 __all__ = [
     "ActNorm",
@@ -34,6 +37,7 @@ __all__ = [
     "AffineTransformer",
     "AugmentMissing",
     "BatchNorm",
+    "BernsteinTransformer",
     "Cast",
     "Chain",
     "CircularSplineTransformer",
@@ -66,10 +70,12 @@ __all__ = [
     "SplineTransformer",
     "Standardize",
     "Step",
+    "SumOfSquaresTransformer",
     "Sylvester",
     "Tanh",
     "TorchTransform",
     "Transformer",
+    "UnconstrainedMonotoneTransformer",
     "UniformDequantize",
     "from_torch",
     "to_torch",

@@ -10,8 +10,16 @@ CUBIC = maps.CubicSplineTransformer(bins=4, bound=3.0)
 
 MIXTURE = maps.MixtureCDFTransformer(components=3)
 SIGMOIDAL = maps.SigmoidalTransformer(layers=2, units=3)
+UMNN = maps.UnconstrainedMonotoneTransformer(units=3, nodes=48)
+SOS = maps.SumOfSquaresTransformer(polynomials=2, degree=3)
+BERNSTEIN = maps.BernsteinTransformer(degree=6)
 
 TRANSFORMERS: list[Case] = [
+    Case("transformers.UnconstrainedMonotoneTransformer", "", maps.UnconstrainedMonotoneTransformer),
+    Case("transformers.SumOfSquaresTransformer", "", maps.SumOfSquaresTransformer),
+    Case("transformers.SumOfSquaresTransformer", "one line", lambda: maps.SumOfSquaresTransformer(1, 1)),
+    Case("transformers.BernsteinTransformer", "", maps.BernsteinTransformer),
+    Case("transformers.BernsteinTransformer", "quadratic", lambda: maps.BernsteinTransformer(2, 1.0)),
     Case("transformers.MixtureCDFTransformer", "", maps.MixtureCDFTransformer),
     Case("transformers.SigmoidalTransformer", "", maps.SigmoidalTransformer),
     Case("transformers.SigmoidalTransformer", "deep", lambda: SIGMOIDAL),
@@ -23,6 +31,7 @@ TRANSFORMERS: list[Case] = [
 ]
 
 MAPS: list[MapCase] = [
+    m("MaskedAutoregressive", "sum of squares", lambda: maps.MaskedAutoregressive(2, SOS, **H)),
     m("Monotone", "mixture CDF, context", lambda: maps.Monotone(2, MIXTURE, context=1, **H)),
     m("Coupling", "cubic spline", lambda: maps.Coupling(2, CUBIC, **H)),
     m(
@@ -33,6 +42,9 @@ MAPS: list[MapCase] = [
 ]
 
 MODELS: list[ModelCase] = [
+    f("Flow", "integral of a network", flow(lambda: maps.Monotone(1, UMNN), lambda: bases.Normal(1))),
+    f("Flow", "sum of squares", flow(lambda: maps.Coupling(2, SOS, **H), lambda: bases.Normal(2))),
+    f("Flow", "Bernstein", flow(lambda: maps.Monotone(1, BERNSTEIN, context=1, **H), lambda: bases.Normal(1))),
     f("Flow", "mixture CDF", flow(lambda: maps.Coupling(2, MIXTURE, **H), lambda: bases.Normal(2))),
     f("Flow", "sigmoidal", flow(lambda: maps.Monotone(1, SIGMOIDAL), lambda: bases.Normal(1))),
     f(
