@@ -13,6 +13,7 @@ from pushforward.maps import (
     BernsteinTransformer,
     CubicSplineTransformer,
     LinearSplineTransformer,
+    MaskedAutoregressive,
     MixtureCDFTransformer,
     Monotone,
     QuadraticSplineTransformer,
@@ -100,6 +101,29 @@ def test_the_slope_integrates_to_the_value(law):
     slope = law.forward(middle, raw.expand(-1, count))[1].exp()
     ends = law.forward(torch.tensor([-6.0, 6.0], dtype=torch.float64), raw.expand(-1, 2))[0]
     assert (step * slope.sum()).item() == pytest.approx((ends[1] - ends[0]).item(), rel=1e-5)
+
+
+@every
+@pytest.mark.parametrize("features", [1, 2])
+def test_mass_is_one(law, features):
+    """Of an autoregressive flow with moved weights, by the midpoint rule in t for x = sinh(t), far beyond the data."""
+    if features == 2 and isinstance(law, UnconstrainedMonotoneTransformer):
+        law = UnconstrainedMonotoneTransformer(units=4, nodes=16)  # for speed: the grid is no better
+    model = Flow(MaskedAutoregressive(features, law, hidden=(8,)), Normal(features)).double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    count = 20_000 if features == 1 else 400
+    step = 16.0 / count
+    t = -8.0 + step * (torch.arange(count, dtype=torch.float64) + 0.5)
+    x = torch.cartesian_prod(*[torch.sinh(t)] * features).reshape(-1, features)
+    weights = torch.cartesian_prod(*[step * torch.cosh(t)] * features).reshape(-1, features).prod(1)
+    with torch.no_grad():
+        mass = sum(
+            (model.log_prob(a).exp() * b).sum() for a, b in zip(x.split(30_000), weights.split(30_000), strict=True)
+        )
+    assert float(mass) == pytest.approx(1.0, abs=1e-4 if features == 1 else 1e-3)
 
 
 @every

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pushforward import bases, maps
+from pushforward import bases, maps, models
 
-from .kinds import Case, H, MapCase, ModelCase, f, flow, m
+from .kinds import SMALL, Case, H, MapCase, ModelCase, f, flow, m
 
 CUBIC = maps.CubicSplineTransformer(bins=4, bound=3.0)
 
@@ -58,4 +58,9 @@ MODELS: list[ModelCase] = [
         flow(lambda: maps.Coupling(2, maps.QuadraticSplineTransformer(4), **H), lambda: bases.Normal(2)),
     ),
     f("Flow", "cubic spline", flow(lambda: maps.Monotone(1, CUBIC, context=2, **H), lambda: bases.Normal(1))),
+    f("NAF", "D=1", lambda: models.NAF(1, layers=1, units=3)),
+    f("NAF", "context", lambda: models.NAF(3, context=2, layers=2, units=3, **SMALL), fast="log_prob"),
+    f("UMNN", "D=3", lambda: models.UMNN(3, layers=2, units=3, nodes=48, **SMALL), fast="log_prob"),
+    f("SOS", "D=3", lambda: models.SOS(3, layers=2, polynomials=2, degree=2, **SMALL), fast="log_prob"),
+    f("BernsteinFlow", "D=3", lambda: models.BernsteinFlow(3, layers=2, degree=5, **SMALL), fast="log_prob"),
 ]
