@@ -396,7 +396,8 @@ def test_initializing_twice_changes_nothing(case):
 
 def some_slow(cases: list[MapCase]) -> list:
     """Decoding by root finding unrolls a hundred iterations, which takes the compiler 10 s: one case will do."""
-    slow = [case for case in cases if "Planar" in str(case) or "Sylvester" in str(case)]
+    by_roots = ("Planar", "Sylvester", "cubic", "mixture CDF", "sum of squares")
+    slow = [case for case in cases if any(name in str(case) for name in by_roots)]
     return [pytest.param(case, marks=pytest.mark.slow) if case in slow[1:] else case for case in cases]
 
 

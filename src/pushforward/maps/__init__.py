@@ -3,6 +3,7 @@
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
+from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.cast import Cast
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
@@ -15,11 +16,19 @@ from pushforward.maps.monotone import Monotone
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
+from pushforward.maps.polynomial_splines import (
+    CubicSplineTransformer,
+    LinearSplineTransformer,
+    QuadraticSplineTransformer,
+)
 from pushforward.maps.radial import Radial
+from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
+from pushforward.maps.sum_of_squares import SumOfSquaresTransformer
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
+from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
 
 __all__ = [
     "ActNorm",
@@ -28,10 +37,12 @@ __all__ = [
     "AffineTransformer",
     "AugmentMissing",
     "BatchNorm",
+    "BernsteinTransformer",
     "Cast",
     "Chain",
     "CircularSplineTransformer",
     "Coupling",
+    "CubicSplineTransformer",
     "Elementwise",
     "Exp",
     "GatedTransformer",
@@ -40,25 +51,31 @@ __all__ = [
     "Jitter",
     "LULinear",
     "LatticeDequantize",
+    "LinearSplineTransformer",
     "Logit",
     "Map",
     "MapTransform",
     "MaskedAutoregressive",
+    "MixtureCDFTransformer",
     "Monotone",
     "Permutation",
     "Planar",
+    "QuadraticSplineTransformer",
     "Radial",
     "Reverse",
     "Sigmoid",
+    "SigmoidalTransformer",
     "SoftTail",
     "Softplus",
     "SplineTransformer",
     "Standardize",
     "Step",
+    "SumOfSquaresTransformer",
     "Sylvester",
     "Tanh",
     "TorchTransform",
     "Transformer",
+    "UnconstrainedMonotoneTransformer",
     "UniformDequantize",
     "from_torch",
     "to_torch",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pushforward.errors import ConfigError
-from pushforward.maps import Chain, Map, Monotone, Standardize
+from pushforward.maps import Chain, Map, MaskedAutoregressive, Monotone, Standardize, Transformer
 
-__all__ = ["check_count", "vector_chain"]
+__all__ = ["autoregressive_layers", "check_count", "vector_chain"]
 
 
 def vector_chain(
@@ -31,6 +32,25 @@ def vector_chain(
     if bend and features == 1:
         maps.append(Monotone(features, context=context))
     return Chain(*maps)
+
+
+def autoregressive_layers(features: int, law: Transformer, layers: int, **options: Any) -> list[Map]:
+    """Masked autoregressive layers of one law, the order of the coordinates reversed from layer to layer.
+
+    Args:
+        features: D.
+        law: of each coordinate.
+        layers: how many.
+        options: of each :class:`~pushforward.maps.MaskedAutoregressive`.
+
+    Returns:
+        The layers.
+    """
+    orders = (None, "reverse")
+    return [
+        MaskedAutoregressive(features, law, order=orders[k % 2], **options)
+        for k in range(check_count("layers", layers))
+    ]
 
 
 def check_count(name: str, value: int, smallest: int = 1) -> int:
