@@ -15,11 +15,13 @@ from pushforward.maps.monotone import Monotone
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
+from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
+from pushforward.maps.woodbury import WoodburyLinear
 
 __all__ = [
     "ActNorm",
@@ -47,6 +49,7 @@ __all__ = [
     "Monotone",
     "Permutation",
     "Planar",
+    "QRLinear",
     "Radial",
     "Reverse",
     "Sigmoid",
@@ -60,6 +63,7 @@ __all__ = [
     "TorchTransform",
     "Transformer",
     "UniformDequantize",
+    "WoodburyLinear",
     "from_torch",
     "to_torch",
 ]
