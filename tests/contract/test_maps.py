@@ -394,9 +394,12 @@ def test_initializing_twice_changes_nothing(case):
     assert all(torch.equal(value, state[name]) for name, value in map.state_dict().items())
 
 
+ROOTS = ("Planar", "Sylvester", "BlockAutoregressive", "Gaussianize")
+
+
 def some_slow(cases: list[MapCase]) -> list:
     """Decoding by root finding unrolls a hundred iterations, which takes the compiler 10 s: one case will do."""
-    slow = [case for case in cases if "Planar" in str(case) or "Sylvester" in str(case)]
+    slow = [case for case in cases if any(name in str(case) for name in ROOTS)]
     return [pytest.param(case, marks=pytest.mark.slow) if case in slow[1:] else case for case in cases]
 
 

@@ -3,6 +3,7 @@
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
+from pushforward.maps.block import BlockAutoregressive
 from pushforward.maps.cast import Cast
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
@@ -30,6 +31,7 @@ __all__ = [
     "AffineTransformer",
     "AugmentMissing",
     "BatchNorm",
+    "BlockAutoregressive",
     "Cast",
     "Chain",
     "CircularSplineTransformer",
