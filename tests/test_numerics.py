@@ -216,6 +216,63 @@ class TestMonotoneRoot:
         torch.testing.assert_close(by_a, -torch.sinh(root) / slope, rtol=1e-12, atol=0)
         assert torch.autograd.gradcheck(solve, (target, a))
 
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("power", [3, 9])
+    def test_roots_of_any_order_and_size(self, dtype, power):
+        # Newton's step gains only a factor 1 - 1 / power each time near a multiple root; the safeguard bisects there.
+        def law(x):
+            return x**power, power * x ** (power - 1)
+
+        root = torch.tensor([-50.0, -1.0, -1e-2, 1e-1, 3.0, 50.0], dtype=dtype)
+        found = monotone_root(law, root**power, torch.full_like(root, -1.0), torch.full_like(root, 1.0))
+        torch.testing.assert_close(found, root, rtol=4 * torch.finfo(dtype).eps, atol=0)
+
+    @pytest.mark.parametrize("dtype", FLOATS)
+    def test_fifty_comes_back_as_fifty_and_a_million_as_a_million(self, dtype):
+        """Through a law with a nearly flat middle, from a bracket of width 2 about 0: within rounding."""
+
+        def law(x):
+            return x - 0.99 * torch.tanh(x), 1 - 0.99 * (1 - torch.tanh(x) ** 2)
+
+        x = torch.tensor([50.0, -50.0, 1e6, -1e6, 1e-3], dtype=dtype)
+        root = monotone_root(law, law(x)[0], torch.full_like(x, -1.0), torch.full_like(x, 1.0))
+        torch.testing.assert_close(root, x, rtol=4 * torch.finfo(dtype).eps, atol=100 * torch.finfo(dtype).eps)
+
+    def test_a_root_does_not_depend_on_its_neighbours(self):
+        def law(x):
+            return x + x * x * x, 1 + 3 * x * x  # no library functions: those may round by place in the batch
+
+        target = 20 * rows(50, 1)[:, 0]
+        whole = monotone_root(law, target, torch.full_like(target, -1.0), torch.full_like(target, 1.0))
+        for i in range(50):
+            one = target[i : i + 1]
+            assert torch.equal(monotone_root(law, one, -torch.ones_like(one), torch.ones_like(one)), whole[i : i + 1])
+
+    def test_a_good_start_saves_steps_and_changes_nothing_else(self):
+        calls = 0
+
+        def law(x):
+            nonlocal calls
+            calls += 1
+            return x + torch.sinh(x), 1 + torch.cosh(x)
+
+        root = torch.linspace(-3, 3, 7, dtype=torch.float64)
+        target, low = law(root)[0], torch.full_like(root, -10.0)
+        for start, most in ((None, 20), (root + 1e-3, 6)):
+            calls = 0
+            found = monotone_root(law, target, low, -low, start=start, doublings=0)
+            torch.testing.assert_close(found, root, rtol=1e-14, atol=1e-14)
+            assert calls <= most
+
+    def test_under_vmap(self):
+        def solve(y):
+            return monotone_root(lambda x: (x + x**3, 1 + 3 * x**2), y, y * 0 - 1, y * 0 + 1)
+
+        y = 5 * rows(4, 3)
+        torch.testing.assert_close(torch.vmap(solve)(y), solve(y), rtol=1e-14, atol=1e-14)
+        derivative = torch.func.vmap(torch.func.grad(lambda t: solve(t)))(y[:, 0])
+        torch.testing.assert_close(derivative, 1 / (1 + 3 * solve(y[:, 0]) ** 2), rtol=1e-12, atol=0)
+
     def test_an_empty_batch(self):
         empty = torch.zeros(0, 2)
         assert monotone_root(lambda x: (x, torch.ones_like(x)), empty, empty - 1, empty + 1).shape == (0, 2)

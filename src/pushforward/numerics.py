@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = [
     "Noise",
@@ -15,6 +16,7 @@ __all__ = [
     "bound_input",
     "bound_square",
     "draw_category",
+    "eager",
     "inverse_softplus",
     "log1mexp",
     "log1p_square",
@@ -102,26 +104,40 @@ def logmeanexp(x: Tensor, dim: int) -> Tensor:
     return torch.where(empty.squeeze(dim), -math.inf, mean)
 
 
+def eager() -> bool:
+    """Whether no compiler, tracer or function transform is watching, so that Python may look at values and buffers."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or forward_ad._current_level >= 0
+    )
+
+
 def monotone_root(
     function: Callable[[Tensor], tuple[Tensor, Tensor]],
     target: Tensor,
     low: Tensor,
     high: Tensor,
     *,
+    start: Tensor | None = None,
     steps: int = 60,
     doublings: int = 40,
 ) -> Tensor:
     """Solve ``f(x) = target`` elementwise for an increasing f, with the gradient of the implicit function theorem.
 
-    Newton's step where it stays in the bracket and bisection where it does not; the bracket first doubles outward
-    until it encloses the root, so that a start that is too narrow costs steps and never a wrong answer.
+    Newton's step where it stays in the bracket and is at most half of the step before, and bisection where not; the
+    bracket first doubles outward until it encloses the root, so that a start that is too narrow costs steps and never a
+    wrong answer. An element that has arrived stays where it is: its digits do not depend on its neighbours, and the
+    search ends, where Python may look at values, when all have arrived.
 
     Args:
         function: x -> (f(x), f'(x)), elementwise; its own parameters receive gradients.
         target: any shape.
         low: start of the bracket, same shape.
         high: end of the bracket, same shape.
-        steps: iterations; bisection alone gains one bit each.
+        start: where to begin within the bracket; None is its middle.
+        steps: iterations at most; bisection alone gains one bit each.
         doublings: of the bracket at most; 0 where it is known to enclose the root.
 
     Returns:
@@ -129,18 +145,32 @@ def monotone_root(
         dx/dtheta = -(df/dtheta)/f'(x).
     """
     with torch.no_grad():
+        look = eager()
         for _ in range(doublings):
-            width = high - low
-            low = torch.where(function(low)[0] > target, low - width, low)
-            high = torch.where(function(high)[0] < target, high + width, high)
-        x = 0.5 * (low + high)
+            below, above = function(low)[0] > target, function(high)[0] < target
+            if look and not (below | above).any():
+                break
+            reach = 2 * (high - low)
+            low, high = (
+                torch.where(below, low - reach, torch.where(above, high, low)),
+                torch.where(above, high + reach, torch.where(below, low, high)),
+            )
+        x = 0.5 * (low + high) if start is None else torch.minimum(torch.maximum(start, low), high)
+        last, eps = high - low, torch.finfo(x.dtype).eps
         for _ in range(steps):
             value, slope = function(x)
+            error = target - value
+            step = error / slope
             low = torch.where(value <= target, x, low)
             high = torch.where(value >= target, x, high)
-            newton = x - (value - target) / slope
-            inside = (newton > low) & (newton < high)
-            x = torch.where(inside, newton, 0.5 * (low + high))
+            newton = x + step
+            arrived = error.abs() <= 2 * eps * (x.abs() * slope + target.abs())  # a few roundings of x or of the target
+            arrived |= high - low <= 2 * eps * x.abs()
+            if look and arrived.all():
+                break
+            fast = (newton > low) & (newton < high) & (2 * step.abs() <= last)
+            following = torch.where(arrived, x, torch.where(fast, newton, 0.5 * (low + high)))
+            last, x = (following - x).abs(), following
     value, slope = function(x)
     return x - (value - target) / slope.detach()
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from pushforward.maps.transformers import Transformer
 from pushforward.networks.incremental import IncrementalMADE
 from pushforward.networks.made import MADE
-from pushforward.networks.masked import eager
+from pushforward.numerics import eager
 
 __all__ = ["solve_triangular"]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pushforward.networks.made import MADE, MaskedBlock
-from pushforward.networks.masked import MaskedLinear, eager
-from pushforward.numerics import bound_input
+from pushforward.networks.masked import MaskedLinear
+from pushforward.numerics import bound_input, eager
 
 __all__ = ["IncrementalMADE"]
 

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
-__all__ = ["MaskedLinear", "eager"]
+from pushforward.numerics import eager
+
+__all__ = ["MaskedLinear"]
 
 _ROW_BLOCKS = 4
 _FEWEST_UNITS, _FEWEST_INPUTS, _FEWEST_ROWS = 512, 384, 256
@@ -133,13 +135,3 @@ def _masked(weight: Tensor, mask: Tensor, block: _Block) -> Tensor:
 def _extent(columns: Tensor) -> slice:
     places = columns.nonzero().flatten().tolist()
     return slice(places[0], places[-1] + 1) if places else slice(0, 0)
-
-
-def eager() -> bool:
-    """Whether no compiler, tracer or function transform is watching, so that Python may look at values and buffers."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
-        or forward_ad._current_level >= 0
-    )
