@@ -41,7 +41,7 @@ def test_it_finds_four_separate_modes():
 
     torch.manual_seed(0)
     model = BNAF(2, flows=2, hidden=(10,))
-    pf.fit(model, draw(6000), seed=0, max_epochs=60, progress=False)
+    pf.fit(model, draw(6000), seed=0, epochs=60, progress="silent")
     test = draw(4000)
     loss = (truth(test) - model.log_prob(test)).mean().item()
     assert -0.02 < loss < 0.06

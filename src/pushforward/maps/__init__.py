@@ -9,6 +9,7 @@ from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.missing import AugmentMissing
@@ -39,6 +40,7 @@ __all__ = [
     "Elementwise",
     "Exp",
     "GatedTransformer",
+    "Gaussianize",
     "Householder",
     "Inverse",
     "Jitter",

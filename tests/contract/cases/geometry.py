@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pushforward import maps, models
 
-from .kinds import BaseCase, Case, MapCase, ModelCase, f, m
+from .kinds import BaseCase, Case, MapCase, ModelCase, f, m, shifted
 
 MAPS: list[MapCase] = [
     m("QRLinear", "D=1", lambda: maps.QRLinear(1)),
@@ -13,6 +13,8 @@ MAPS: list[MapCase] = [
     m("WoodburyLinear", "rank 3", lambda: maps.WoodburyLinear(5, rank=3)),
     m("BlockAutoregressive", "D=1", lambda: maps.BlockAutoregressive(1, hidden=(4,))),
     m("BlockAutoregressive", "context", lambda: maps.BlockAutoregressive(3, hidden=(4, 3), context=2)),
+    m("Gaussianize", "D=1", lambda: maps.Gaussianize(1, components=3)),
+    m("Gaussianize", "other units", lambda: maps.Gaussianize(2, components=4), shifted),
 ]
 
 BASES: list[BaseCase] = []
