@@ -394,7 +394,7 @@ def test_initializing_twice_changes_nothing(case):
     assert all(torch.equal(value, state[name]) for name, value in map.state_dict().items())
 
 
-ROOTS = ("Planar", "Sylvester", "BlockAutoregressive", "Gaussianize")
+ROOTS = ("Planar", "Sylvester", "BlockAutoregressive", "Gaussianize", "Moebius")
 
 
 def some_slow(cases: list[MapCase]) -> list:

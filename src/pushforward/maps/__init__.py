@@ -13,12 +13,14 @@ from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.missing import AugmentMissing
+from pushforward.maps.mobius import MobiusTransformer
 from pushforward.maps.monotone import Monotone
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
 from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
+from pushforward.maps.sphere import SphereAutoregressive
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.sylvester import Sylvester
@@ -50,6 +52,7 @@ __all__ = [
     "Map",
     "MapTransform",
     "MaskedAutoregressive",
+    "MobiusTransformer",
     "Monotone",
     "Permutation",
     "Planar",
@@ -59,6 +62,7 @@ __all__ = [
     "Sigmoid",
     "SoftTail",
     "Softplus",
+    "SphereAutoregressive",
     "SplineTransformer",
     "Standardize",
     "Step",

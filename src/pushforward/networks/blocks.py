@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -61,7 +62,7 @@ class BlockNetwork(nn.Module):
         super().__init__()
         self.features, self.context, self.input_bound = features, check_width("context", context, 0), input_bound
         sizes = (1, *hidden, 1)
-        self.layers = nn.ModuleList(BlockLayer(features, a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(BlockLayer(features, a, b) for a, b in itertools.pairwise(sizes))
         self.context_in = nn.Linear(context, features * hidden[0], bias=False) if context else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

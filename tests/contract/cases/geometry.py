@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from pushforward import maps, models
+from torch import Generator, Tensor
 
-from .kinds import BaseCase, Case, MapCase, ModelCase, f, m, shifted
+from pushforward import bases, maps, models
+from pushforward.measure import Manifold
+
+from .kinds import BaseCase, Case, MapCase, ModelCase, angles, b, f, flow, m, normal, shifted
+
+
+def unit_vectors(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    x = normal(shape, generator)
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+MOBIUS = maps.MobiusTransformer(components=3)
 
 MAPS: list[MapCase] = [
     m("QRLinear", "D=1", lambda: maps.QRLinear(1)),
@@ -15,14 +26,44 @@ MAPS: list[MapCase] = [
     m("BlockAutoregressive", "context", lambda: maps.BlockAutoregressive(3, hidden=(4, 3), context=2)),
     m("Gaussianize", "D=1", lambda: maps.Gaussianize(1, components=3)),
     m("Gaussianize", "other units", lambda: maps.Gaussianize(2, components=4), shifted),
+    m("MaskedAutoregressive", "Moebius", lambda: maps.MaskedAutoregressive(2, MOBIUS, hidden=(8,), context=1), angles),
+    m("SphereAutoregressive", "spline", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,))),
+    m("SphereAutoregressive", "context", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,), context=2)),
 ]
 
-BASES: list[BaseCase] = []
+SURFACE = Manifold(2, 3)
+
+BASES: list[BaseCase] = [
+    b("UniformSphere", "S2", lambda: bases.UniformSphere(3), unit_vectors, bounded=True, measure=SURFACE),
+    b("VonMisesFisher", "", lambda: bases.VonMisesFisher(concentration=5.0), unit_vectors, measure=SURFACE),
+    b(
+        "VonMisesFisher",
+        "trainable",
+        lambda: bases.VonMisesFisher(mean=(1.0, -2.0, 0.5), trainable=True),
+        unit_vectors,
+        measure=SURFACE,
+    ),
+]
 
 MODELS: list[ModelCase] = [
     f("BNAF", "D=1", lambda: models.BNAF(1, flows=1, hidden=(4,))),
     f("BNAF", "D=2", lambda: models.BNAF(2, flows=2, hidden=(4, 3)), fast="log_prob"),
     f("BNAF", "context", lambda: models.BNAF(2, context=2, flows=1, hidden=(4,)), fast="log_prob"),
+    f("GaussianizationFlow", "D=1", lambda: models.GaussianizationFlow(1, layers=1, components=3)),
+    f("GaussianizationFlow", "D=2", lambda: models.GaussianizationFlow(2, layers=2, components=2)),
+    f(
+        "Flow",
+        "torus",
+        flow(
+            lambda: maps.Coupling(2, MOBIUS, hidden=(8,)),
+            lambda: maps.Coupling(2, MOBIUS, hidden=(8,), flip=True),
+            lambda: bases.VonMises(2, trainable=True),
+        ),
+        angles,
+    ),
 ]
 
-TRANSFORMERS: list[Case] = []
+TRANSFORMERS: list[Case] = [
+    Case("transformers.MobiusTransformer", "", maps.MobiusTransformer, angles),
+    Case("transformers.MobiusTransformer", "one", lambda: maps.MobiusTransformer(components=1, min_slope=0.1), angles),
+]

@@ -108,9 +108,11 @@ class BaseCase(Case):
 
     Attributes:
         bounded: whether the log-density is finite and the same everywhere inside, so that it has no gradient.
+        measure: None for Lebesgue(D).
     """
 
     bounded: bool = False
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True, eq=False)
