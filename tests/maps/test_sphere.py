@@ -97,8 +97,8 @@ def test_near_the_poles_it_is_the_identity_and_finite(radius, dtype, check):
 )
 def test_mass_is_one_and_samples_follow(base, check):
     torch.manual_seed(0)
-    model = check.perturb(stack(2, base)).double()
-    x, area = quadrature(150)
+    model = check.perturb(stack(2, base), size=0.25).double()
+    x, area = quadrature(200)
     with torch.no_grad():
         result = model.evaluate(x)
         density = result.value.exp()

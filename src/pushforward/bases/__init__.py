@@ -1,5 +1,6 @@
 """Bases: the simple measures that models push forward, one family a file."""
 
+from pushforward.bases.categorical import Categorical
 from pushforward.bases.conditional import ConditionalNormal
 from pushforward.bases.core import Base
 from pushforward.bases.logistic import Logistic
@@ -13,6 +14,7 @@ from pushforward.bases.von_mises import VonMises
 
 __all__ = [
     "Base",
+    "Categorical",
     "ConditionalNormal",
     "GaussianMixture",
     "Logistic",

@@ -8,6 +8,7 @@ from pushforward.maps.cast import Cast
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
+from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
 from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.jitter import Jitter
@@ -53,7 +54,10 @@ __all__ = [
     "MapTransform",
     "MaskedAutoregressive",
     "MobiusTransformer",
+    "ModuloAutoregressive",
+    "ModuloCoupling",
     "Monotone",
+    "OneHot",
     "Permutation",
     "Planar",
     "QRLinear",

@@ -2,6 +2,7 @@
 
 from pushforward.models.bnaf import BNAF
 from pushforward.models.core import Flow, Model
+from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.gaussianization import GaussianizationFlow
 from pushforward.models.iaf import IAF
@@ -10,4 +11,4 @@ from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.realnvp import RealNVP
 
-__all__ = ["BNAF", "IAF", "MAF", "NICE", "NSF", "Ensemble", "Flow", "GaussianizationFlow", "Model", "RealNVP"]
+__all__ = ["BNAF", "IAF", "MAF", "NICE", "NSF", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "Model", "RealNVP"]

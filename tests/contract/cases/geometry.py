@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Generator, Tensor
 
 from pushforward import bases, maps, models
-from pushforward.measure import Manifold
+from pushforward.measure import Counting, Manifold
 
-from .kinds import BaseCase, Case, MapCase, ModelCase, angles, b, f, flow, m, normal, shifted
+from .kinds import BaseCase, Case, MapCase, ModelCase, angles, b, f, flow, integers, m, normal, shifted
 
 
 def unit_vectors(shape: tuple[int, ...], generator: Generator) -> Tensor:
     x = normal(shape, generator)
     return x / x.norm(dim=-1, keepdim=True)
+
+
+def corners(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """One-hot rows ``(..., D, K)``."""
+    return torch.eye(shape[-1], dtype=torch.float64)[torch.randint(shape[-1], shape[:-1], generator=generator)]
 
 
 MOBIUS = maps.MobiusTransformer(components=3)
@@ -29,6 +35,29 @@ MAPS: list[MapCase] = [
     m("MaskedAutoregressive", "Moebius", lambda: maps.MaskedAutoregressive(2, MOBIUS, hidden=(8,), context=1), angles),
     m("SphereAutoregressive", "spline", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,))),
     m("SphereAutoregressive", "context", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,), context=2)),
+    m(
+        "OneHot",
+        "three categories",
+        lambda: maps.OneHot(2, 3),
+        integers(3),
+        latent_measure=Counting(2),
+        bijective=False,
+    ),
+    m("ModuloCoupling", "D=1", lambda: maps.ModuloCoupling(1, 3), corners, latent_measure=Counting(1)),
+    m(
+        "ModuloCoupling",
+        "flip",
+        lambda: maps.ModuloCoupling(3, 4, flip=True, hidden=(8,)),
+        corners,
+        latent_measure=Counting(3),
+    ),
+    m(
+        "ModuloAutoregressive",
+        "context",
+        lambda: maps.ModuloAutoregressive(3, 4, hidden=(8,), context=2),
+        corners,
+        latent_measure=Counting(3),
+    ),
 ]
 
 SURFACE = Manifold(2, 3)
@@ -43,6 +72,8 @@ BASES: list[BaseCase] = [
         unit_vectors,
         measure=SURFACE,
     ),
+    b("Categorical", "", lambda: bases.Categorical(2, 3), corners, bounded=True, measure=Counting(2)),
+    b("Categorical", "trainable", lambda: bases.Categorical(2, 3, trainable=True), corners, measure=Counting(2)),
 ]
 
 MODELS: list[ModelCase] = [
@@ -60,6 +91,21 @@ MODELS: list[ModelCase] = [
             lambda: bases.VonMises(2, trainable=True),
         ),
         angles,
+    ),
+    f(
+        "DiscreteFlow",
+        "autoregressive",
+        lambda: models.DiscreteFlow(2, 3, hidden=(8,)),
+        integers(3),
+        measure=Counting(2),
+        fast="log_prob",
+    ),
+    f(
+        "DiscreteFlow",
+        "bipartite",
+        lambda: models.DiscreteFlow(3, 4, kind="bipartite", hidden=(8,)),
+        integers(4),
+        measure=Counting(3),
     ),
 ]
 
