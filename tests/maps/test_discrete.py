@@ -36,7 +36,8 @@ def test_it_permutes_all_states(make, features, categories, check):
     assert torch.equal(chain.decode(step.z), x)
     seen = {tuple(row) for row in step.z.argmax(-1).tolist()}
     assert len(seen) == categories**features
-    assert not torch.equal(step.z.argmax(-1).double(), x)  # and not the identity
+    if features > 1:  # a free shift of one column may be 0
+        assert not torch.equal(step.z.argmax(-1).double(), x)
     # Any batch gives the same.
     assert torch.equal(chain.encode(x[3:4]).z, step.z[3:4])
 

@@ -82,12 +82,12 @@ def test_it_learns_a_deterministic_dependence(kind):
     share = 0.1 / 4
     entropy = math.log(4) - (1 - 3 * share) * math.log(1 - 3 * share) - 3 * share * math.log(share)
     best = -math.inf
-    for seed in range(3):  # local optima: the best of three seeds
+    for seed in range(2):  # local optima: the better of two seeds
         torch.manual_seed(seed)
         model = DiscreteFlow(2, 4, kind=kind, layers=1, hidden=(32,))
-        pf.fit(model, x, epochs=25, lr=1e-2, batch_size=256, seed=seed, progress="silent")
+        pf.fit(model, x, max_steps=500, lr=1e-2, batch_size=256, patience=None, seed=seed, progress="silent")
         best = max(best, model.log_prob(x).mean().item())
-    assert best == pytest.approx(-entropy, abs=0.05)
+    assert best == pytest.approx(-entropy, abs=0.03)
 
 
 def test_impossible_arguments_are_refused():

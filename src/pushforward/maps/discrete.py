@@ -111,7 +111,7 @@ class ModuloAutoregressive(Modulo):
     A permutation of the K^D states. m_i is the largest of K logits from a MADE; its gradient is the straight-through
     estimate, that of softmax(logits / temperature) (sec. 4.3), which is biased. Encoding is one pass, decoding D.
 
-    The paper's scale, (m + s x) mod K with s prime to K, is left out, as in its own experiments with large K.
+    The paper's scale, (m + s x) mod K with s prime to K, is left out.
 
     Args:
         features: D.
@@ -141,7 +141,7 @@ class ModuloAutoregressive(Modulo):
         order: str | None = None,
         hidden: tuple[int, ...] = (64, 64),
         context: int = 0,
-        temperature: float = 0.1,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(features, categories, temperature)
         self.order, self.hidden, self.context = order, check_hidden(hidden, False), check_width("context", context, 0)
@@ -207,7 +207,7 @@ class ModuloCoupling(Modulo):
         flip: bool = False,
         hidden: tuple[int, ...] = (64, 64),
         context: int = 0,
-        temperature: float = 0.1,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(features, categories, temperature)
         self.flip, self.hidden, self.context = flip, check_hidden(hidden, False), check_width("context", context, 0)

@@ -11,4 +11,16 @@ from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.realnvp import RealNVP
 
-__all__ = ["BNAF", "IAF", "MAF", "NICE", "NSF", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "Model", "RealNVP"]
+__all__ = [
+    "BNAF",
+    "IAF",
+    "MAF",
+    "NICE",
+    "NSF",
+    "DiscreteFlow",
+    "Ensemble",
+    "Flow",
+    "GaussianizationFlow",
+    "Model",
+    "RealNVP",
+]
