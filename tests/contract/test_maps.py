@@ -43,8 +43,8 @@ def scaled(case: MapCase, map: Map, scale: float, dtype: torch.dtype = torch.flo
 def test_attributes(case):
     map = built(case)
     assert map.relation is case.relation
-    size = math.prod(map.in_shape)
-    assert map.measure(Lebesgue(size)) == (case.data_measure or Lebesgue(size))
+    latent = case.latent_measure or Lebesgue(math.prod(map.in_shape))
+    assert map.measure(latent) == (case.data_measure or latent)
     assert map.encode_passes >= 1
     assert map.decode_passes >= 1
 
@@ -155,7 +155,7 @@ def test_dequantised_data_come_back_exactly(case, dtype):
         assert z.dtype is dtype
 
 
-@pytest.mark.parametrize("case", DISCRETE, ids=str)
+@pytest.mark.parametrize("case", [case for case in DISCRETE if case.relation is not Relation.EXACT], ids=str)
 def test_row_noise_is_fixed_by_its_seed_and_the_row(case):
     map = built(case)
     x = data_of(case, map, 40)
@@ -394,10 +394,12 @@ def test_initializing_twice_changes_nothing(case):
     assert all(torch.equal(value, state[name]) for name, value in map.state_dict().items())
 
 
+ROOTS = ("Planar", "Sylvester", "BlockAutoregressive", "Gaussianize", "Moebius", "cubic", "mixture CDF", "sum of squares")
+
+
 def some_slow(cases: list[MapCase]) -> list:
     """Decoding by root finding unrolls a hundred iterations, which takes the compiler 10 s: one case will do."""
-    by_roots = ("Planar", "Sylvester", "cubic", "mixture CDF", "sum of squares")
-    slow = [case for case in cases if any(name in str(case) for name in by_roots)]
+    slow = [case for case in cases if any(name in str(case) for name in ROOTS)]
     return [pytest.param(case, marks=pytest.mark.slow) if case in slow[1:] else case for case in cases]
 
 

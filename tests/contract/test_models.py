@@ -91,7 +91,7 @@ def test_bounds_refuse_to_be_called_log_prob(case):
 def test_change_of_variables(case):
     """Against the dense autograd Jacobian of encode: log p(x) = log p_base(z) + log abs det dz/dx."""
     model = built(case)
-    if case.relation is not Relation.EXACT:
+    if case.relation is not Relation.EXACT or model.measure.kind != "Lebesgue":
         return
     x, context = data_of(case, model), context_of(model)
     z = model.encode(x, context)

@@ -4,79 +4,33 @@ from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, 
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.bernstein import BernsteinTransformer
+from pushforward.maps.block import BlockAutoregressive
 from pushforward.maps.cast import Cast
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
-from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
+from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, SoftTail, Softplus, Tanh
+from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.missing import AugmentMissing
+from pushforward.maps.mobius import MobiusTransformer
 from pushforward.maps.monotone import Monotone
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
-from pushforward.maps.polynomial_splines import (
-    CubicSplineTransformer,
-    LinearSplineTransformer,
-    QuadraticSplineTransformer,
-)
+from pushforward.maps.polynomial_splines import CubicSplineTransformer, LinearSplineTransformer, QuadraticSplineTransformer
+from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
 from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
+from pushforward.maps.sphere import SphereAutoregressive
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.sum_of_squares import SumOfSquaresTransformer
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
 from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
+from pushforward.maps.woodbury import WoodburyLinear
 
-__all__ = [
-    "ActNorm",
-    "AdditiveTransformer",
-    "Affine",
-    "AffineTransformer",
-    "AugmentMissing",
-    "BatchNorm",
-    "BernsteinTransformer",
-    "Cast",
-    "Chain",
-    "CircularSplineTransformer",
-    "Coupling",
-    "CubicSplineTransformer",
-    "Elementwise",
-    "Exp",
-    "GatedTransformer",
-    "Householder",
-    "Inverse",
-    "Jitter",
-    "LULinear",
-    "LatticeDequantize",
-    "LinearSplineTransformer",
-    "Logit",
-    "Map",
-    "MapTransform",
-    "MaskedAutoregressive",
-    "MixtureCDFTransformer",
-    "Monotone",
-    "Permutation",
-    "Planar",
-    "QuadraticSplineTransformer",
-    "Radial",
-    "Reverse",
-    "Sigmoid",
-    "SigmoidalTransformer",
-    "SoftTail",
-    "Softplus",
-    "SplineTransformer",
-    "Standardize",
-    "Step",
-    "SumOfSquaresTransformer",
-    "Sylvester",
-    "Tanh",
-    "TorchTransform",
-    "Transformer",
-    "UnconstrainedMonotoneTransformer",
-    "UniformDequantize",
-    "from_torch",
-    "to_torch",
-]
+__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernsteinTransformer", "BlockAutoregressive", "Cast", "Chain", "CircularSplineTransformer", "Coupling", "CubicSplineTransformer", "Elementwise", "Exp", "GatedTransformer", "Gaussianize", "Householder", "Inverse", "Jitter", "LULinear", "LatticeDequantize", "LinearSplineTransformer", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "WoodburyLinear", "from_torch", "to_torch"]

@@ -1,21 +1,31 @@
 """What the contract tests run over: for every registered class, ways to build it and legal data for it.
 
-A class without a case fails ``test_coverage.py``. To add one, append a case to the file of its kind, or start a file for a
-family; flags say where a property cannot hold, each with its reason. Everything else is checked of every case.
+A class without a case fails ``test_coverage.py``. To add one, append a case to the file of its kind or family, or start a file
+and name it in ``FILES``; flags say where a property cannot hold, each with its reason. Everything else is checked of every case.
 """
 
-from . import laws
-from .bases import BASES
-from .kinds import Case, MapCase, ModelCase, silently
-from .maps import MAPS
-from .models import MODELS
-from .parts import NETWORKS, TRANSFORMERS
+from typing import Any
 
-MAPS += laws.MAPS
-MODELS += laws.MODELS
-TRANSFORMERS += laws.TRANSFORMERS
-ALL: list[Case] = [*MAPS, *BASES, *MODELS, *NETWORKS, *TRANSFORMERS]
-MODULES: list[Case] = [case for case in ALL if not case.name.startswith("transformers")]
+from . import bases, dynamics, geometry, images, laws, maps, models, parts, pixels
+from .kinds import BaseCase, Case, MapCase, ModelCase, silently
+
+FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels)
+
+
+def gather(kind: str) -> list[Any]:
+    """The cases of one kind, of all files."""
+    return [case for file in FILES for case in getattr(file, kind, ())]
+
+
+MAPS: list[MapCase] = gather("MAPS")
+BASES: list[BaseCase] = gather("BASES")
+MODELS: list[ModelCase] = gather("MODELS")
+NETWORKS: list[Case] = gather("NETWORKS")
+TRANSFORMERS: list[Case] = gather("TRANSFORMERS")
+LIKELIHOODS: list[Case] = gather("LIKELIHOODS")
+DISCRETE_BASES: list[BaseCase] = gather("DISCRETE_BASES")
+ALL: list[Case] = [*MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS]
+MODULES: list[Case] = [case for case in ALL if not case.name.startswith(("transformers", "likelihoods"))]
 
 __all__ = [
     "ALL",

@@ -89,13 +89,15 @@ class MapCase(Case):
 
     Attributes:
         relation: of its contribution.
-        data_measure: of the data, where the latent density is on Lebesgue(D); None for Lebesgue(D).
+        latent_measure: what the rest of a chain refers to; None for Lebesgue(D).
+        data_measure: of the data, given the latent one; None for the same.
         reach: largest coordinate that survives a round trip, by type.
         bijective: whether encode has an inverse and a Jacobian.
         casts: whether it changes the floating type.
     """
 
     relation: Relation = Relation.EXACT
+    latent_measure: Measure | None = None
     data_measure: Measure | None = None
     reach: dict[torch.dtype, float] = field(default_factory=dict)
     bijective: bool = True
@@ -108,9 +110,11 @@ class BaseCase(Case):
 
     Attributes:
         bounded: whether the log-density is finite and the same everywhere inside, so that it has no gradient.
+        measure: None for Lebesgue(D).
     """
 
     bounded: bool = False
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True, eq=False)
