@@ -16,6 +16,7 @@ from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
 from pushforward.maps.radial import Radial
+from pushforward.maps.residual import InvertibleResidual
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.sylvester import Sylvester
@@ -37,6 +38,7 @@ __all__ = [
     "GatedTransformer",
     "Householder",
     "Inverse",
+    "InvertibleResidual",
     "Jitter",
     "LULinear",
     "LatticeDequantize",

@@ -4,12 +4,15 @@ A class without a case fails ``test_coverage.py``. To add one, append a case to 
 family; flags say where a property cannot hold, each with its reason. Everything else is checked of every case.
 """
 
+from . import dynamics
 from .bases import BASES
 from .kinds import Case, MapCase, ModelCase, silently
 from .maps import MAPS
 from .models import MODELS
 from .parts import NETWORKS, TRANSFORMERS
 
+MAPS = [*MAPS, *dynamics.MAPS]
+MODELS = [*MODELS, *dynamics.MODELS]
 ALL: list[Case] = [*MAPS, *BASES, *MODELS, *NETWORKS, *TRANSFORMERS]
 MODULES: list[Case] = [case for case in ALL if not case.name.startswith("transformers")]
 

@@ -1,0 +1,141 @@
+"""A feed-forward network at a point: its value, and its Jacobian as a product of matrices, written out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pushforward.errors import ConfigError
+
+__all__ = ["SLOPED", "Linearized", "activate", "feed_forward", "linearize"]
+
+SLOPED = ("elu", "lipswish", "silu", "softplus", "tanh")
+"""Smooth activations whose derivative is written out; elu, lipswish, softplus and tanh are 1-Lipschitz."""
+
+
+class Linearized(NamedTuple):
+    """y = W_n s(... s(W_1 x)) at a point; J = dy/dx = W_n diag(d_(n-1)) ... diag(d_1) W_1 diag(inside).
+
+    Products with J cost one pass each and keep no graph of autograd but for what they return.
+
+    Attributes:
+        value: y, ``(*batch, outputs)``.
+        weights: W_1, ..., W_n, the columns of W_1 for x alone.
+        slopes: d_1, ..., d_(n-1), derivatives of the activations, ``(*batch, width)``.
+        inside: 0 where x was clamped and 1 elsewhere, ``(*batch, inputs)``; None where nothing is clamped.
+    """
+
+    value: Tensor
+    weights: list[Tensor]
+    slopes: list[Tensor]
+    inside: Tensor | None = None
+
+    def jacobian(self) -> Tensor:
+        """J, ``(*batch, outputs, inputs)``, by products layer by layer."""
+        if not self.slopes:
+            columns = self.weights[0].mT.expand(*self.value.shape[:-1], *self.weights[0].mT.shape)
+        else:
+            # Transposed, so that each layer is one matrix product over all rows and inputs.
+            columns = self.slopes[0].unsqueeze(-2) * self.weights[0].mT
+            for weight, slope in zip(self.weights[1:-1], self.slopes[1:], strict=True):
+                columns = F.linear(columns, weight) * slope.unsqueeze(-2)
+            columns = F.linear(columns, self.weights[-1])
+        if self.inside is not None:
+            columns = columns * self.inside.unsqueeze(-1)
+        return columns.mT
+
+    def vjp(self, w: Tensor) -> Tensor:
+        """w J for row vectors w, ``(*more, *batch, outputs)`` to ``(*more, *batch, inputs)``."""
+        for weight, slope in zip(reversed(self.weights[1:]), reversed(self.slopes), strict=True):
+            w = (w @ weight) * slope
+        w = w @ self.weights[0]
+        return w if self.inside is None else w * self.inside
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """J v, ``(*more, *batch, inputs)`` to ``(*more, *batch, outputs)``."""
+        if self.inside is not None:
+            v = v * self.inside
+        for weight, slope in zip(self.weights[:-1], self.slopes, strict=True):
+            v = F.linear(v, weight) * slope
+        return F.linear(v, self.weights[-1])
+
+    def trace(self) -> Tensor:
+        """Trace J, shape ``batch``. With two hidden layers or fewer and nothing clamped it costs one product.
+
+        tr(W_3 diag(d_2) W_2 diag(d_1) W_1) = d_2 . (W_2 * (W_1 W_3)^T) d_1, with * elementwise.
+        """
+        if self.inside is not None or len(self.slopes) > 2:
+            return self.jacobian().diagonal(dim1=-2, dim2=-1).sum(-1)
+        first, last = self.weights[0], self.weights[-1]
+        if not self.slopes:
+            return first.diagonal().sum().expand(self.value.shape[:-1])
+        if len(self.slopes) == 1:
+            return self.slopes[0] @ (first * last.mT).sum(-1)
+        form = self.weights[1] * (first @ last).mT
+        return (F.linear(self.slopes[0], form) * self.slopes[1]).sum(-1)
+
+
+def activate(name: str, x: Tensor, sharpness: Tensor | None = None) -> Tensor:
+    """The activation of this name; ``sharpness`` is LipSwish's beta > 0.
+
+    Raises:
+        ConfigError: for a name without a derivative written out.
+    """
+    if name == "tanh":
+        return torch.tanh(x)
+    if name == "softplus":
+        return F.softplus(x)
+    if name == "elu":
+        return F.elu(x)
+    if name == "silu":
+        return F.silu(x)
+    if name == "lipswish":
+        return x * torch.sigmoid(x if sharpness is None else sharpness * x) / 1.1
+    raise ConfigError(f"unknown activation {name!r}; choose one of {', '.join(SLOPED)}.")
+
+
+def activate_with_slope(name: str, x: Tensor, sharpness: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The activation and its derivative."""
+    if name == "tanh":
+        y = torch.tanh(x)
+        return y, 1 - y * y
+    if name == "softplus":
+        return F.softplus(x), torch.sigmoid(x)
+    if name == "elu":
+        y = F.elu(x)
+        return y, 1 + y.clamp(max=0.0)
+    scaled = x if sharpness is None else sharpness * x
+    gate = torch.sigmoid(scaled)
+    y, slope = x * gate, gate * (1 + scaled * (1 - gate))
+    return (y, slope) if name == "silu" else (y / 1.1, slope / 1.1)
+
+
+def feed_forward(
+    name: str, inside: Tensor, layers: list[tuple[Tensor, Tensor]], sharpness: list[Tensor | None]
+) -> Tensor:
+    """What follows the first linear layer.
+
+    Args:
+        name: of the activation.
+        inside: output of the first linear layer, ``(*batch, width)``.
+        layers: weight and bias of the other layers.
+        sharpness: of each activation, for LipSwish.
+    """
+    for (weight, bias), beta in zip(layers, sharpness, strict=True):
+        inside = F.linear(activate(name, inside, beta), weight, bias)
+    return inside
+
+
+def linearize(
+    name: str, inside: Tensor, layers: list[tuple[Tensor, Tensor]], sharpness: list[Tensor | None]
+) -> tuple[Tensor, list[Tensor]]:
+    """As :func:`feed_forward`, with the slopes of the activations."""
+    slopes = []
+    for (weight, bias), beta in zip(layers, sharpness, strict=True):
+        hidden, slope = activate_with_slope(name, inside, beta)
+        slopes.append(slope)
+        inside = F.linear(hidden, weight, bias)
+    return inside, slopes
