@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.networks.linearized import Linearized, feed_forward, linearize
 from pushforward.networks.mlp import check_hidden, check_options, check_width
-from pushforward.numerics import bound_input, inverse_softplus
+from pushforward.numerics import bound_input
 
 __all__ = ["LipschitzMLP", "spectral_bound"]
 
@@ -35,8 +35,10 @@ def spectral_bound(weight: Tensor, squarings: int = 6) -> Tensor:
         >>> 3.0 <= bound.item() <= 3.03
         True
     """
-    gram = weight @ weight.mT if weight.shape[0] <= weight.shape[1] else weight.mT @ weight
     tiny = torch.finfo(weight.dtype).tiny
+    unit = weight.detach().abs().amax().clamp(min=tiny)  # so that no square overflows
+    weight = weight / unit
+    gram = weight @ weight.mT if weight.shape[0] <= weight.shape[1] else weight.mT @ weight
     log_square = torch.zeros((), dtype=weight.dtype, device=weight.device)
     for k in range(squarings + 1):
         size = torch.linalg.vector_norm(gram).clamp(min=tiny)
@@ -44,7 +46,7 @@ def spectral_bound(weight: Tensor, squarings: int = 6) -> Tensor:
         if k < squarings:
             gram = gram / size
             gram = gram @ gram
-    return torch.exp(0.5 * log_square)
+    return unit * torch.exp(0.5 * log_square)
 
 
 class LipschitzMLP(nn.Module):
@@ -60,8 +62,9 @@ class LipschitzMLP(nn.Module):
         outputs: width of g.
         hidden: widths of the hidden layers.
         coefficient: the bound, in (0, 1) or above.
-        activation: "lipswish" (x sigmoid(beta x) / 1.1 with a learned beta for each layer; Chen et al. 2019, sec. 3.3),
-            "elu", "softplus" or "tanh".
+        activation: "lipswish" (x sigmoid(beta x) / 1.1 with a learned beta for each layer; Chen et al. 2019, sec. 3.3;
+            beta = softplus(b) starts at b = 2 and not at the paper's 0.5, where a small network is nearly linear and
+            learns late), "elu", "softplus" or "tanh".
         context: width of the context.
         input_bound: x (and the context) are clamped to this range first, which is 1-Lipschitz: g is bounded.
 
@@ -99,9 +102,8 @@ class LipschitzMLP(nn.Module):
         widths = [inputs, *self.hidden, outputs]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.read = nn.Linear(context, widths[1], bias=False) if context else None
-        start = inverse_softplus(0.5)
-        swish = activation == "lipswish"
-        self.raw_sharpness = nn.Parameter(torch.full((len(self.hidden),), start)) if swish and self.hidden else None
+        swish = activation == "lipswish" and self.hidden
+        self.raw_sharpness = nn.Parameter(torch.full((len(self.hidden),), 2.0)) if swish else None
 
     def layers(self) -> Layers:
         """Weights, scaled to their bound, and biases. Compute them once where the network is called many times."""
