@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -103,7 +105,7 @@ def test_lipswish_is_contractive_for_any_sharpness(beta):
 @pytest.mark.parametrize("clamped", [False, True])
 def test_jacobian_products_and_trace(depth, clamped):
     widths = [5, 7, 6, 8][: depth + 1] + [5]
-    layers = [(normal(b, a, seed=k) / 2, normal(b, seed=k)) for k, (a, b) in enumerate(zip(widths, widths[1:]))]  # noqa: B905
+    layers = [(normal(b, a, seed=k) / 2, normal(b, seed=k)) for k, (a, b) in enumerate(itertools.pairwise(widths))]
     x = normal(4, 5, seed=20)
 
     def network(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, 
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.cast import Cast
+from pushforward.maps.continuous import Continuous
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
@@ -32,6 +33,7 @@ __all__ = [
     "Cast",
     "Chain",
     "CircularSplineTransformer",
+    "Continuous",
     "Coupling",
     "Elementwise",
     "Exp",

@@ -3,5 +3,6 @@
 from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.made import MADE
 from pushforward.networks.mlp import MLP
+from pushforward.networks.velocity import VelocityMLP
 
-__all__ = ["MADE", "MLP", "LipschitzMLP"]
+__all__ = ["MADE", "MLP", "LipschitzMLP", "VelocityMLP"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 
-__all__ = ["SLOPED", "Linearized", "activate", "feed_forward", "linearize"]
+__all__ = ["SLOPED", "Linearized", "activate", "feed_forward", "linearize", "trace_form"]
 
 SLOPED = ("elu", "lipswish", "silu", "softplus", "tanh")
 """Smooth activations whose derivative is written out; elu, lipswish, softplus and tanh are 1-Lipschitz."""
@@ -30,12 +30,14 @@ class Linearized(NamedTuple):
         weights: W_1, ..., W_n, the columns of W_1 for x alone.
         slopes: d_1, ..., d_(n-1), derivatives of the activations, ``(*batch, width)``.
         inside: 0 where x was clamped and 1 elsewhere, ``(*batch, inputs)``; None where nothing is clamped.
+        form: what :func:`trace_form` made of the weights, where it is wanted often.
     """
 
     value: Tensor
     weights: list[Tensor]
     slopes: list[Tensor]
     inside: Tensor | None = None
+    form: Tensor | None = None
 
     def jacobian(self) -> Tensor:
         """J, ``(*batch, outputs, inputs)``, by products layer by layer.
@@ -74,19 +76,29 @@ class Linearized(NamedTuple):
         return F.linear(v, self.weights[-1])
 
     def trace(self) -> Tensor:
-        """Trace J, shape ``batch``. With two hidden layers or fewer and nothing clamped it costs one product.
-
-        tr(W_3 diag(d_2) W_2 diag(d_1) W_1) = d_2 . (W_2 * (W_1 W_3)^T) d_1, with * elementwise.
-        """
-        if self.inside is not None or len(self.slopes) > 2:
+        """Trace J, shape ``batch``: about one product more than the value, where :func:`trace_form` has a form."""
+        form = trace_form(self.weights) if self.form is None else self.form
+        if self.inside is not None or form is None:
             return self.jacobian().diagonal(dim1=-2, dim2=-1).sum(-1)
-        first, last = self.weights[0], self.weights[-1]
-        if not self.slopes:
-            return first.diagonal().sum().expand(self.value.shape[:-1])
-        if len(self.slopes) == 1:
-            return self.slopes[0] @ (first * last.mT).sum(-1)
-        form = self.weights[1] * (first @ last).mT
+        if form.dim() == 0:
+            return form.expand(self.value.shape[:-1])
+        if form.dim() == 1:
+            return self.slopes[0] @ form
         return (F.linear(self.slopes[0], form) * self.slopes[1]).sum(-1)
+
+
+def trace_form(weights: list[Tensor]) -> Tensor | None:
+    """What the trace of J is a form of in the slopes; None with more than two hidden layers.
+
+    tr(W_3 diag(d_2) W_2 diag(d_1) W_1) = d_2 . (W_2 * (W_1 W_3)^T) d_1 with * elementwise, bilinear; with one hidden layer
+    it is linear in d_1, and with none it is a number.
+    """
+    if len(weights) > 3:
+        return None
+    if len(weights) == 1:
+        return weights[0].diagonal().sum()
+    first, last = weights[0], weights[-1]
+    return (first * last.mT).sum(-1) if len(weights) == 2 else weights[1] * (first @ last).mT
 
 
 def activate(name: str, x: Tensor, sharpness: Tensor | None = None) -> Tensor:

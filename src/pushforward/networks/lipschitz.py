@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,7 +102,7 @@ class LipschitzMLP(nn.Module):
             raise ConfigError(f"coefficient must be positive and finite; got {coefficient!r}.")
         self.coefficient, self.activation, self.input_bound = coefficient, activation, input_bound
         widths = [inputs, *self.hidden, outputs]
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.read = nn.Linear(context, widths[1], bias=False) if context else None
         swish = activation == "lipswish" and self.hidden
         self.raw_sharpness = nn.Parameter(torch.full((len(self.hidden),), 2.0)) if swish else None

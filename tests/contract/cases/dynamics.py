@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pushforward import maps, models
 from pushforward.measure import Relation
 
 from .kinds import SMALL, MapCase, ModelCase, f, m
 
+SHORT: dict[str, Any] = {"time": 0.02, "steps": 6}
+
 MAPS: list[MapCase] = [
     m("InvertibleResidual", "D=5, context", lambda: maps.InvertibleResidual(5, context=2, **SMALL)),
+    # A short time, in which the solver's error is below rounding: what it is otherwise, test_continuous.py says.
+    m("Continuous", "D=2", lambda: maps.Continuous(2, hidden=(16,), **SHORT)),
+    m("Continuous", "D=5, context", lambda: maps.Continuous(5, hidden=(16, 16), context=2, **SHORT)),
 ]
 
 MODELS: list[ModelCase] = [
