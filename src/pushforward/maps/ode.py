@@ -111,9 +111,11 @@ def _find_steps(
         s = torch.where(good, torch.where(last, 1.0, s + h), s)
         y, first = torch.where(good, new, y), torch.where(good, end, first)
         h = h * (0.9 * ratio.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
+        if bool((~good & (s < 1) & (h < 1e-12)).any()):  # no length will do
+            break
     raise ConvergenceError(
-        f"an equation needs more than {max_steps} steps for atol={atol:.3g} and rtol={rtol:.3g}: raise them, use "
-        "float64, or take fixed steps."
+        f"an equation is not solved to atol={atol:.3g} and rtol={rtol:.3g} in {max_steps} steps: raise the tolerances, "
+        "use float64, or take fixed steps."
     )
 
 

@@ -33,4 +33,7 @@ MODELS: list[ModelCase] = [
         relation=Relation.UNBIASED,
     ),
     f("ResidualFlow", "exact, context", lambda: models.ResidualFlow(5, context=2, blocks=2, log_det="exact", **SMALL)),
+    f("CNF", "D=1, context", lambda: models.CNF(1, context=2, hidden=(16,), **SHORT)),
+    f("CNF", "D=2", lambda: models.CNF(2, hidden=(16, 16), **SHORT)),
+    f("CNF", "hutchinson", lambda: models.CNF(2, log_det="hutchinson", **SMALL, **SHORT), relation=Relation.UNBIASED),
 ]
