@@ -207,7 +207,7 @@ def contraction_root(
     solved = (r.abs() <= 800 * eps * scale.amax(-1, keepdim=True)).all()
     message = "a residual map was not inverted to its tolerance: are its weights finite?"
     if compiling:
-        torch._assert_async(solved, message)
+        torch._assert_async(solved, message)  # pyright: ignore[reportPrivateImportUsage]
     elif not bool(solved):
         raise ConvergenceError(message)
     return torch.where(torch.isinf(target), target, x)

@@ -190,7 +190,7 @@ class Continuous(Map):
                 context = context.expand(*batch, self.context).reshape(-1, self.context)
             probes = self._probes(rows, noise, effort) if volume else None
             field, extra = self._field(context, probes, backwards=backwards, volume=volume, effort=effort)
-            state = torch.cat((rows, rows.new_zeros(len(rows), extra)), -1)
+            state = torch.cat((rows, rows.new_zeros(rows.shape[0], extra)), -1)
             if self.solver == "rk4":
                 state = solve_fixed(field, state, self.steps, recompute=self.recompute)
             else:
@@ -198,7 +198,7 @@ class Continuous(Map):
         z, sums = state[:, : self.features].reshape(x.shape), state[:, self.features :].mT.reshape(extra, *batch)
         spent = Effort(*sums[-2:]) if effort else None
         draws = sums[:-2] if effort else sums
-        return Step(z, *(mean_of_draws(draws) if volume else (self.no_volume(x),))), spent
+        return Step(z, *mean_of_draws(draws)) if volume else Step(z, self.no_volume(x)), spent
 
     def _probes(self, rows: Tensor, noise: Noise, effort: bool) -> Tensor | None:
         """``(count, rows, D)`` or None where nothing is estimated."""

@@ -76,8 +76,7 @@ class VelocityMLP(nn.Module):
     def prepare(self, context: Tensor | None = None, *, trace: bool = True) -> Prepared:
         """Compute once what :meth:`at` needs at every time, and what the trace of its Jacobian needs."""
         weights: list[Tensor] = [linear.weight for linear in self.linears]  # pyright: ignore[reportAssignmentType]
-        seen = self.read is not None and context is not None
-        shift = self.read(bound_input(context, 10.0)) if seen else None
+        shift = None if self.read is None or context is None else self.read(bound_input(context, 10.0))
         return Prepared(weights, trace_form(weights) if trace else None, shift)
 
     def at(self, t: Tensor | float, x: Tensor, prepared: Prepared) -> Linearized:

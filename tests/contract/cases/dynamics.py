@@ -9,7 +9,7 @@ from pushforward.measure import Relation
 
 from .kinds import SMALL, MapCase, ModelCase, f, m
 
-SHORT: dict[str, Any] = {"time": 0.02, "steps": 6}
+SHORT: dict[str, Any] = {"time": 0.006, "steps": 2}
 
 MAPS: list[MapCase] = [
     m("InvertibleResidual", "D=5, context", lambda: maps.InvertibleResidual(5, context=2, **SMALL)),
@@ -34,6 +34,6 @@ MODELS: list[ModelCase] = [
     ),
     f("ResidualFlow", "exact, context", lambda: models.ResidualFlow(5, context=2, blocks=2, log_det="exact", **SMALL)),
     f("CNF", "D=1, context", lambda: models.CNF(1, context=2, hidden=(16,), **SHORT)),
-    f("CNF", "D=2", lambda: models.CNF(2, hidden=(16, 16), **SHORT)),
+    f("CNF", "D=3", lambda: models.CNF(3, hidden=(16, 16), **SHORT)),
     f("CNF", "hutchinson", lambda: models.CNF(2, log_det="hutchinson", **SMALL, **SHORT), relation=Relation.UNBIASED),
 ]
