@@ -42,12 +42,12 @@ def spectral_bound(weight: Tensor, squarings: int = 6) -> Tensor:
     weight = weight / unit
     gram = weight @ weight.mT if weight.shape[0] <= weight.shape[1] else weight.mT @ weight
     log_square = torch.zeros((), dtype=weight.dtype, device=weight.device)
-    for k in range(squarings + 1):
-        size = torch.linalg.vector_norm(gram).clamp(min=tiny)
+    for k in range(squarings):
+        size = gram.diagonal().sum().clamp(min=tiny)  # the trace: no eigenvalue is larger, and it is quick to find
         log_square = log_square + size.log() * 0.5**k
-        if k < squarings:
-            gram = gram / size
-            gram = gram @ gram
+        gram = gram / size
+        gram = gram @ gram
+    log_square = log_square + torch.linalg.vector_norm(gram).clamp(min=tiny).log() * 0.5**squarings
     return unit * torch.exp(0.5 * log_square)
 
 
