@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "CalibrationError",
     "ConfigError",
+    "ConvergenceError",
     "FormatVersionError",
     "InputError",
     "KindError",
@@ -44,6 +45,10 @@ class SchemaError(InputError):
 
 class CalibrationError(PushforwardError, ValueError):
     """The calibration data cannot support the promise that was asked for."""
+
+
+class ConvergenceError(PushforwardError, RuntimeError):
+    """A numerical solver did not reach its tolerance, so its result is withheld."""
 
 
 class TrainingError(PushforwardError, RuntimeError):

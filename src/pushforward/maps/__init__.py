@@ -6,6 +6,7 @@ from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.block import BlockAutoregressive
 from pushforward.maps.cast import Cast
+from pushforward.maps.continuous import Continuous
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
@@ -23,6 +24,7 @@ from pushforward.maps.planar import Planar
 from pushforward.maps.polynomial_splines import CubicSplineTransformer, LinearSplineTransformer, QuadraticSplineTransformer
 from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
+from pushforward.maps.residual import InvertibleResidual
 from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
 from pushforward.maps.sphere import SphereAutoregressive
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
@@ -33,4 +35,4 @@ from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer
 from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
 from pushforward.maps.woodbury import WoodburyLinear
 
-__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernsteinTransformer", "BlockAutoregressive", "Cast", "Chain", "CircularSplineTransformer", "Coupling", "CubicSplineTransformer", "Elementwise", "Exp", "GatedTransformer", "Gaussianize", "Householder", "Inverse", "Jitter", "LULinear", "LatticeDequantize", "LinearSplineTransformer", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "WoodburyLinear", "from_torch", "to_torch"]
+__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernsteinTransformer", "BlockAutoregressive", "Cast", "Chain", "CircularSplineTransformer", "Continuous", "Coupling", "CubicSplineTransformer", "Elementwise", "Exp", "GatedTransformer", "Gaussianize", "Householder", "Inverse", "InvertibleResidual", "Jitter", "LULinear", "LatticeDequantize", "LinearSplineTransformer", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "WoodburyLinear", "from_torch", "to_torch"]

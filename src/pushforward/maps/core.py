@@ -182,15 +182,32 @@ class Chain(Map):
         self.maps = nn.ModuleList(flat)
         self.context = widths.pop() if widths else 0
         self.domain = next((part.domain for part in flat if part.domain is not None), None)
-        self.relation = join(*(part.relation for part in flat))
+        self.meeting = Relation.EXACT  # of the parts' supports
         image: Support | None = None
         for before, part in zip([None, *flat], flat, strict=False):
             if part.domain is not None:
-                self.relation |= right_inverse(image, part.domain, type(before).__name__, type(part).__name__)
+                self.meeting |= right_inverse(image, part.domain, type(before).__name__, type(part).__name__)
                 image = part.codomain
         self.codomain = image
         self.encode_passes = max(part.encode_passes for part in flat)
         self.decode_passes = max(part.decode_passes for part in flat)
+
+    @property
+    def relation(self) -> Relation:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Join of the parts' relations, as they are now, and LOWER where supports do not meet."""
+        return join(self.meeting, *(part.relation for part in self))
+
+    def set_log_det(self, log_det: str) -> None:
+        """Let every part that has several ways to its log-determinant find it in this one.
+
+        Raises:
+            ConfigError: if no part has, or one does not know this way.
+        """
+        parts = [part for part in self if hasattr(part, "set_log_det")]
+        if not parts:
+            raise ConfigError("no part of this chain has more than one way to its log-determinant.")
+        for part in parts:
+            part.set_log_det(log_det)  # pyright: ignore[reportCallIssue]
 
     def __iter__(self) -> Iterator[Map]:
         return iter(self.maps)  # pyright: ignore[reportReturnType]

@@ -2,17 +2,20 @@
 
 from pushforward.models.bernstein import BernsteinFlow
 from pushforward.models.bnaf import BNAF
+from pushforward.models.cnf import CNF
 from pushforward.models.core import Flow, Model
 from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.gaussianization import GaussianizationFlow
 from pushforward.models.iaf import IAF
+from pushforward.models.iresnet import IResNet
 from pushforward.models.maf import MAF
 from pushforward.models.naf import NAF
 from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.realnvp import RealNVP
+from pushforward.models.residual_flow import ResidualFlow
 from pushforward.models.sos import SOS
 from pushforward.models.umnn import UMNN
 
-__all__ = ["BNAF", "BernsteinFlow", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "IAF", "MAF", "Model", "NAF", "NICE", "NSF", "RealNVP", "SOS", "UMNN"]
+__all__ = ["BNAF", "BernsteinFlow", "CNF", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "IAF", "IResNet", "MAF", "Model", "NAF", "NICE", "NSF", "RealNVP", "ResidualFlow", "SOS", "UMNN"]

@@ -44,11 +44,7 @@ class Model(nn.Module, ABC):
         self.base = base
         self.shape: Shape = self.chain.in_shape
         self.context_features = self.chain.context or base.context
-        self.relation: Relation = join(
-            self.chain.relation,
-            base.relation,
-            right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__),
-        )
+        self.meeting = right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__)
         self.measure: Measure = self.chain.measure(base.measure)
         if self.context_features:  # networks see a standardised context, whatever the user's units
             self.register_buffer("context_mean", torch.zeros(self.context_features))
@@ -59,6 +55,35 @@ class Model(nn.Module, ABC):
     context_scale: Tensor
     context_initialized: Tensor
 
+    @property
+    def relation(self) -> Relation:
+        """What a log-likelihood is of the true one: the join of the chain's relation and the base's."""
+        return join(self.chain.relation, self.base.relation, self.meeting)
+
+    @final
+    def set_log_det(self, log_det: str) -> None:
+        """Choose how maps with an expensive log-determinant find it: a model may train with an estimate and score exactly.
+
+        Args:
+            log_det: "exact", or what the maps of this model offer: "power" and "roulette"
+                (:class:`~pushforward.maps.InvertibleResidual`), "hutchinson" (:class:`~pushforward.maps.Continuous`).
+
+        Raises:
+            ConfigError: if the model has no such map, or it does not know this way.
+
+        Example:
+            >>> import pushforward as pf
+            >>> model = pf.models.ResidualFlow(features=2, blocks=2, hidden=(16,))
+            >>> model.relation
+            <Relation.UNBIASED: 'unbiased'>
+            >>> model.set_log_det("exact")
+            >>> model.relation
+            <Relation.EXACT: 'exact'>
+        """
+        self.chain.set_log_det(log_det)
+        if hasattr(self, "log_det"):  # the constructor's argument, by which a file describes the model
+            self.log_det = log_det
+
     @final
     def evaluate(self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0) -> LogLik:
         """Log-likelihood of each row, with what the number is.
@@ -67,7 +92,9 @@ class Model(nn.Module, ABC):
             x: data, ``(*batch, *shape)``.
             context: ``(*batch, context)`` where the model has one.
             samples: draws of the model's own noise (dequantisation and other stochastic maps); more draws tighten a
-                LOWER bound, log mean exp over draws (Burda et al. 2016, eq. 8). Without such maps it has no effect.
+                LOWER bound, log mean exp over draws (Burda et al. 2016, eq. 8). Where a map only estimates its
+                log-determinant the value is the plain mean over draws: through an exponential an unbiased estimate
+                would not stay one. Without such maps it has no effect.
             seed: of that noise. Noise depends on the seed and on the row itself, never on the other rows.
 
         Returns:
@@ -88,14 +115,14 @@ class Model(nn.Module, ABC):
         random = self.relation is not Relation.EXACT
         draws = [self._terms(x, context, RowNoise(seed, k)) for k in range(samples if random else 1)]
         values = torch.stack([sum(terms.values(), start=far) for terms, _, _ in draws])
-        value = logmeanexp(values, 0) if len(draws) > 1 else values[0]
+        estimated = any(part.relation in (Relation.UNBIASED, Relation.ESTIMATE) for part in self.chain)
+        value = values[0] if len(draws) == 1 else values.mean(0) if estimated else logmeanexp(values, 0)
         terms = {name: torch.stack([t[name] for t, _, _ in draws]).mean(0) for name in draws[0][0]}
         stderr = draws[0][2]
         if len(draws) > 1:
             finite = values.masked_fill(torch.isinf(values), 0.0)
             variance = (finite - finite.mean(0)).square().sum(0) / (len(draws) - 1)  # std() warns on an empty batch
-            spread = (variance / len(draws)).sqrt()
-            stderr = spread if stderr is None else (spread**2 + stderr**2 / len(draws)).sqrt()
+            stderr = (variance / len(draws)).sqrt()  # the spread of the draws holds whatever noise is within each
         return LogLik(value, self.relation, self.measure, stderr, draws[0][1], terms)
 
     @final

@@ -1,6 +1,8 @@
 """Conditioners: networks that turn coordinates and a context into parameters. They know nothing of likelihoods."""
 
+from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.made import MADE
 from pushforward.networks.mlp import MLP
+from pushforward.networks.velocity import VelocityMLP
 
-__all__ = ["MADE", "MLP"]
+__all__ = ["MADE", "MLP", "LipschitzMLP", "VelocityMLP"]

@@ -1,0 +1,141 @@
+"""A multi-layer perceptron with a Lipschitz constant that is known not to exceed a bound."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.networks.linearized import Linearized, feed_forward, linearize
+from pushforward.networks.mlp import check_hidden, check_options, check_width
+from pushforward.numerics import bound_input
+
+__all__ = ["LipschitzMLP", "spectral_bound"]
+
+CONTRACTIVE = ("elu", "lipswish", "softplus", "tanh")
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+def spectral_bound(weight: Tensor, squarings: int = 6) -> Tensor:
+    """An upper bound on the largest singular value of a matrix, differentiable and tight to 2 %.
+
+    With G = W W^T (or W^T W, the smaller), sigma^2 <= ||G^(2^k)||_F^(2^-k) <= rank^(2^-k / 2) sigma^2 after k squarings
+    (Gram iteration, Delattre et al. 2023, arXiv 2305.16173). Power iteration, the usual way, comes from below, keeps
+    vectors that must belong to the current weights, and lets the Lipschitz constant pass its bound until they do.
+
+    Args:
+        weight: ``(outputs, inputs)``.
+        squarings: k; with 6 the bound is too large by 2 % at most at width 128, and by 2.5 % at 512.
+
+    Example:
+        >>> import torch
+        >>> bound = spectral_bound(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
+        >>> 3.0 <= bound.item() <= 3.03
+        True
+    """
+    tiny = torch.finfo(weight.dtype).tiny
+    unit = weight.detach().abs().amax().clamp(min=tiny)  # so that no square overflows
+    weight = weight / unit
+    gram = weight @ weight.mT if weight.shape[0] <= weight.shape[1] else weight.mT @ weight
+    log_square = torch.zeros((), dtype=weight.dtype, device=weight.device)
+    for k in range(squarings):
+        size = gram.diagonal().sum().clamp(min=tiny)  # the trace: no eigenvalue is larger, and it is quick to find
+        log_square = log_square + size.log() * 0.5**k
+        gram = gram / size
+        gram = gram @ gram
+    log_square = log_square + torch.linalg.vector_norm(gram).clamp(min=tiny).log() * 0.5**squarings
+    return unit * torch.exp(0.5 * log_square)
+
+
+class LipschitzMLP(nn.Module):
+    """g(x; context) with |g(x) - g(x')| <= coefficient |x - x'| in the Euclidean norm, for any weights.
+
+    Each of its n weight matrices is scaled to W min(1, c / s(W)) with c = coefficient^(1/n) and s an upper bound of the
+    spectral norm (:func:`spectral_bound`), and activations are 1-Lipschitz, so the bound holds always: in training, in
+    evaluation, after loading. Nothing is stored beside the weights, and nothing can lag behind them. The context enters
+    the first layer by a matrix of its own, which is free.
+
+    Args:
+        inputs: width of x.
+        outputs: width of g.
+        hidden: widths of the hidden layers.
+        coefficient: the bound, in (0, 1) or above.
+        activation: "lipswish" (x sigmoid(beta x) / 1.1 with a learned beta for each layer; Chen et al. 2019, sec. 3.3;
+            beta = softplus(b) starts at b = 2 and not at the paper's 0.5, where a small network is nearly linear and
+            learns late), "elu", "softplus" or "tanh".
+        context: width of the context.
+        input_bound: x (and the context) are clamped to this range first, which is 1-Lipschitz: g is bounded.
+
+    Raises:
+        ConfigError: for impossible widths, an activation that is not 1-Lipschitz, or a coefficient that is not positive.
+
+    Example:
+        >>> import torch
+        >>> network = LipschitzMLP(3, 3, (16,), coefficient=0.5)
+        >>> a, b = torch.randn(2, 100, 3)
+        >>> bool(((network(a) - network(b)).norm(dim=-1) <= 0.5 * (a - b).norm(dim=-1)).all())
+        True
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: tuple[int, ...] = (128, 128),
+        *,
+        coefficient: float = 0.9,
+        activation: str = "lipswish",
+        context: int = 0,
+        input_bound: float | None = 10.0,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
+        self.hidden, self.context = check_hidden(hidden, False), check_width("context", context, 0)
+        check_options(0.0, input_bound)
+        if activation not in CONTRACTIVE:
+            raise ConfigError(f"activation must be 1-Lipschitz: one of {', '.join(CONTRACTIVE)}; got {activation!r}.")
+        if not 0 < coefficient < float("inf"):
+            raise ConfigError(f"coefficient must be positive and finite; got {coefficient!r}.")
+        self.coefficient, self.activation, self.input_bound = coefficient, activation, input_bound
+        widths = [inputs, *self.hidden, outputs]
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.read = nn.Linear(context, widths[1], bias=False) if context else None
+        swish = activation == "lipswish" and self.hidden
+        self.raw_sharpness = nn.Parameter(torch.full((len(self.hidden),), 2.0)) if swish else None
+
+    def layers(self) -> Layers:
+        """Weights, scaled to their bound, and biases. Compute them once where the network is called many times."""
+        limit = self.coefficient ** (1 / len(self.linears))
+        result = []
+        for linear in self.linears:
+            weight: Tensor = linear.weight  # pyright: ignore[reportAssignmentType]
+            result.append((weight * (limit / spectral_bound(weight)).clamp(max=1.0), linear.bias))
+        return result
+
+    def forward(self, x: Tensor, context: Tensor | None = None, layers: Layers | None = None) -> Tensor:
+        """``(*batch, inputs)`` to ``(*batch, outputs)``."""
+        layers = self.layers() if layers is None else layers
+        return feed_forward(self.activation, self._first(x, context, layers), layers[1:], self._sharpness())
+
+    def at(self, x: Tensor, context: Tensor | None = None, layers: Layers | None = None) -> Linearized:
+        """The network and its Jacobian at x."""
+        layers = self.layers() if layers is None else layers
+        value, slopes = linearize(self.activation, self._first(x, context, layers), layers[1:], self._sharpness())
+        inside = None if self.input_bound is None else (x.abs() <= self.input_bound).to(x.dtype)
+        return Linearized(value, [weight for weight, _ in layers], slopes, inside)
+
+    def _first(self, x: Tensor, context: Tensor | None, layers: Layers) -> Tensor:
+        bound = self.input_bound
+        out = F.linear(x if bound is None else bound_input(x, bound), *layers[0])
+        if self.read is None or context is None:
+            return out
+        return out + self.read(context if bound is None else bound_input(context, bound))
+
+    def _sharpness(self) -> list[Tensor | None]:
+        if self.raw_sharpness is None:
+            return [None] * len(self.hidden)
+        return list(F.softplus(self.raw_sharpness).unbind())

@@ -1,0 +1,39 @@
+"""Residual and continuous flows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pushforward import maps, models
+from pushforward.measure import Relation
+
+from .kinds import SMALL, MapCase, ModelCase, f, m
+
+SHORT: dict[str, Any] = {"time": 0.006, "steps": 2}
+
+MAPS: list[MapCase] = [
+    m("InvertibleResidual", "D=5, context", lambda: maps.InvertibleResidual(5, context=2, **SMALL)),
+    # A short time, in which the solver's error is below rounding: what it is otherwise, test_continuous.py says.
+    m("Continuous", "D=2", lambda: maps.Continuous(2, hidden=(16,), **SHORT)),
+    m("Continuous", "D=5, context", lambda: maps.Continuous(5, hidden=(16, 16), context=2, **SHORT)),
+]
+
+MODELS: list[ModelCase] = [
+    f(
+        "IResNet",
+        "power series",
+        lambda: models.IResNet(2, blocks=2, probes=2, **SMALL),
+        relation=Relation.ESTIMATE,
+    ),
+    f("IResNet", "exact", lambda: models.IResNet(2, blocks=2, log_det="exact", **SMALL)),
+    f(
+        "ResidualFlow",
+        "roulette, context",
+        lambda: models.ResidualFlow(2, context=2, blocks=2, coefficient=0.7, probes=2, **SMALL),
+        relation=Relation.UNBIASED,
+    ),
+    f("ResidualFlow", "exact, context", lambda: models.ResidualFlow(5, context=2, blocks=2, log_det="exact", **SMALL)),
+    f("CNF", "D=1, context", lambda: models.CNF(1, context=2, hidden=(16,), **SHORT)),
+    f("CNF", "D=3", lambda: models.CNF(3, hidden=(16, 16), **SHORT)),
+    f("CNF", "hutchinson", lambda: models.CNF(2, log_det="hutchinson", **SMALL, **SHORT), relation=Relation.UNBIASED),
+]
