@@ -4,22 +4,27 @@ from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, 
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.cast import Cast
+from pushforward.maps.conv1x1 import InvertibleConv1x1
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.maps.image_coupling import ImageCoupling
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.monotone import Monotone
+from pushforward.maps.multiscale import FactorOut
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
 from pushforward.maps.radial import Radial
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
+from pushforward.maps.squeeze import Flatten, Squeeze
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
+from pushforward.maps.variational import VariationalDequantize
 
 __all__ = [
     "ActNorm",
@@ -34,9 +39,13 @@ __all__ = [
     "Coupling",
     "Elementwise",
     "Exp",
+    "FactorOut",
+    "Flatten",
     "GatedTransformer",
     "Householder",
+    "ImageCoupling",
     "Inverse",
+    "InvertibleConv1x1",
     "Jitter",
     "LULinear",
     "LatticeDequantize",
@@ -53,6 +62,7 @@ __all__ = [
     "SoftTail",
     "Softplus",
     "SplineTransformer",
+    "Squeeze",
     "Standardize",
     "Step",
     "Sylvester",
@@ -60,6 +70,7 @@ __all__ = [
     "TorchTransform",
     "Transformer",
     "UniformDequantize",
+    "VariationalDequantize",
     "from_torch",
     "to_torch",
 ]

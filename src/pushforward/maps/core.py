@@ -186,7 +186,8 @@ class Chain(Map):
         image: Support | None = None
         for before, part in zip([None, *flat], flat, strict=False):
             if part.domain is not None:
-                self.relation |= right_inverse(image, part.domain, type(before).__name__, type(part).__name__)
+                names = type(before).__name__, type(part).__name__
+                self.relation = right_inverse(image, part.domain, *names, self.relation)
                 image = part.codomain
         self.codomain = image
         self.encode_passes = max(part.encode_passes for part in flat)
@@ -298,17 +299,22 @@ class Inverse(Map):
         return step.z, -step.contribution
 
 
-def right_inverse(image: Support | None, mass: Support, before: str, after: str) -> Relation:
-    """EXACT if the latent mass lies where the maps before it land; else LOWER, with a warning that names the pair."""
+def right_inverse(image: Support | None, mass: Support, before: str, after: str, relation: Relation) -> Relation:
+    """What ``relation`` becomes: itself if the latent mass lies where the maps before it land; else joined with LOWER.
+
+    Where that weakens it, a warning names the pair; a bound, as after dequantisation, is one already.
+    """
     if image is None or (image.low <= mass.low and mass.high <= image.high):
-        return Relation.EXACT
-    warnings.warn(
-        f"{before} lands in {image} but {after} has mass on {mass}, so some mass belongs to no data point: the likelihood "
-        "is a lower bound.",
-        KindWarning,
-        stacklevel=3,
-    )
-    return Relation.LOWER
+        return relation
+    weaker = relation | Relation.LOWER
+    if weaker is not relation:
+        warnings.warn(
+            f"{before} lands in {image} but {after} has mass on {mass}, so some mass belongs to no data point: the "
+            "likelihood is a lower bound.",
+            KindWarning,
+            stacklevel=3,
+        )
+    return weaker
 
 
 def _size(shape: Shape) -> int:

@@ -44,10 +44,9 @@ class Model(nn.Module, ABC):
         self.base = base
         self.shape: Shape = self.chain.in_shape
         self.context_features = self.chain.context or base.context
-        self.relation: Relation = join(
-            self.chain.relation,
-            base.relation,
-            right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__),
+        relation = join(self.chain.relation, base.relation)
+        self.relation: Relation = right_inverse(
+            self.chain.codomain, base.support, "the chain", type(base).__name__, relation
         )
         self.measure: Measure = self.chain.measure(base.measure)
         if self.context_features:  # networks see a standardised context, whatever the user's units
