@@ -5,6 +5,7 @@ from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.cast import Cast
 from pushforward.maps.conv1x1 import InvertibleConv1x1
+from pushforward.maps.conv2d import InvertibleConv2d
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
@@ -46,6 +47,7 @@ __all__ = [
     "ImageCoupling",
     "Inverse",
     "InvertibleConv1x1",
+    "InvertibleConv2d",
     "Jitter",
     "LULinear",
     "LatticeDequantize",

@@ -2,10 +2,11 @@
 
 from pushforward.models.core import Flow, Model
 from pushforward.models.ensemble import Ensemble
+from pushforward.models.glow import Glow
 from pushforward.models.iaf import IAF
 from pushforward.models.maf import MAF
 from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.realnvp import RealNVP
 
-__all__ = ["IAF", "MAF", "NICE", "NSF", "Ensemble", "Flow", "Model", "RealNVP"]
+__all__ = ["IAF", "MAF", "NICE", "NSF", "Ensemble", "Flow", "Glow", "Model", "RealNVP"]

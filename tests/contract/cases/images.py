@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pushforward import maps, networks
+from pushforward import maps, models, networks
 from pushforward.measure import Counting, Relation
 
-from .kinds import SPLINE, Case, MapCase, ModelCase, integers, m
+from .kinds import NSF, SPLINE, Case, MapCase, ModelCase, f, integers, m
 
 SMALL = {"hidden": (6,)}
 
@@ -41,6 +41,10 @@ MAPS: list[MapCase] = [
         ),
     ),
     m("InvertibleConv1x1", "lu", lambda: maps.InvertibleConv1x1((3, 2, 2))),
+    m("InvertibleConv2d", "causal", lambda: maps.InvertibleConv2d((2, 3, 2), kernel_size=2)),
+    m("InvertibleConv2d", "emerging", lambda: maps.InvertibleConv2d((2, 2, 3), "emerging")),
+    m("InvertibleConv2d", "depthwise", lambda: maps.InvertibleConv2d((2, 2, 2), "depthwise", form="free")),
+    m("InvertibleConv2d", "periodic", lambda: maps.InvertibleConv2d((2, 3, 2), "periodic")),
     m("InvertibleConv1x1", "free", lambda: maps.InvertibleConv1x1((3, 1, 2), form="free", seed=2)),
     m(
         "VariationalDequantize",
@@ -60,4 +64,27 @@ NETWORKS: list[Case] = [
     Case("networks.ConvNet", "residual, dropout", lambda: networks.ConvNet(3, 2, (6, 6), residual=True, dropout=0.2)),
 ]
 
-MODELS: list[ModelCase] = []
+
+def image(name: str, label: str, make, levels: int, size: int) -> ModelCase:
+    return f(name, label, make, integers(levels), relation=Relation.LOWER, measure=Counting(size))
+
+
+MODELS: list[ModelCase] = [
+    image("NICE", "image", lambda: models.NICE(shape=(1, 3, 3), couplings=3, levels=8, alpha=0.05, **SMALL), 8, 9),
+    image("RealNVP", "image", lambda: models.RealNVP(shape=(1, 4, 2), couplings=3, batch_norm=True, **SMALL), 256, 8),
+    image("NSF", "image", lambda: models.NSF(shape=(1, 4, 4), linear="permutation", **NSF), 256, 16),
+    image(
+        "Glow",
+        "context",
+        lambda: models.Glow((1, 4, 2), context=2, scales=1, steps=2, levels=32, hidden=(3,)),
+        32,
+        8,
+    ),
+    image(
+        "Glow",
+        "additive, reverse",
+        lambda: models.Glow((1, 2, 4), scales=1, steps=2, affine=False, linear="reverse", hidden=(4, 4)),
+        256,
+        8,
+    ),
+]
