@@ -188,6 +188,8 @@ class InvertibleConv2d(Map):
         return response + torch.eye(channels, device=taps.device)
 
     def _filter(self, x: Tensor, frequencies: Tensor) -> Tensor:
+        if x.numel() == 0:  # the transform knows no empty batch
+            return x
         wave = torch.fft.rfft2(x)
         wave = torch.einsum("hwoi,...ihw->...ohw", frequencies.to(wave.dtype), wave)
         return torch.fft.irfft2(wave, s=self.in_shape[1:])

@@ -1,5 +1,6 @@
 """Models: one file a paper, each a chain of maps over a base."""
 
+from pushforward.models.conv_glow import ConvGlow
 from pushforward.models.core import Flow, Model
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.glow import Glow
@@ -9,4 +10,4 @@ from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.realnvp import RealNVP
 
-__all__ = ["IAF", "MAF", "NICE", "NSF", "Ensemble", "Flow", "Glow", "Model", "RealNVP"]
+__all__ = ["IAF", "MAF", "NICE", "NSF", "ConvGlow", "Ensemble", "Flow", "Glow", "Model", "RealNVP"]

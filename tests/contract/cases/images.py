@@ -87,4 +87,18 @@ MODELS: list[ModelCase] = [
         256,
         8,
     ),
+    image(
+        "ConvGlow",
+        "emerging",
+        lambda: models.ConvGlow((1, 4, 2), mode="emerging", scales=1, steps=1, hidden=(3,)),
+        256,
+        8,
+    ),
+    image(
+        "ConvGlow",
+        "periodic",
+        lambda: models.ConvGlow((1, 2, 4), mode="periodic", scales=1, steps=1, hidden=(3,)),
+        256,
+        8,
+    ),
 ]
