@@ -265,10 +265,10 @@ def test_the_parts_of_glow():
     step = ["ActNorm", "InvertibleConv1x1", "ImageCoupling"]
     scale = ["Squeeze", *step]
     assert parts(model) == [
-        "UniformDequantize", "Affine", *scale, "ImageCoupling", "FactorOut", *scale, "Flatten"]  # fmt: skip
+        "UniformDequantize", "Logit", *scale, "ImageCoupling", "FactorOut", *scale, "Flatten"]  # fmt: skip
     assert "FactorOut" not in parts(Glow((3, 8, 8), scales=2, steps=1, hidden=(4,), factor_out=False))
-    assert parts(Glow((3, 8, 8), scales=1, steps=1, hidden=(4,), linear="reverse", alpha=0.05))[:5] == [
-        "UniformDequantize", "Logit", "Squeeze", "ActNorm", "Reverse"]  # fmt: skip
+    assert parts(Glow((3, 8, 8), scales=1, steps=1, hidden=(4,), linear="reverse", alpha=None))[:5] == [
+        "UniformDequantize", "Affine", "Squeeze", "ActNorm", "Reverse"]  # fmt: skip
 
 
 def test_the_parts_of_real_nvp():
@@ -330,18 +330,20 @@ def read_images(name: str) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_a_tiny_glow_beats_independent_pixels_on_fashion_mnist():
-    """A minute of training; bits/dim on test images against the exact probability under each pixel's own histogram."""
-    train, test = read_images("train"), read_images("t10k")[:1000]
-    counts = torch.zeros(784, 256).scatter_add_(1, train.flatten(1).T.long(), torch.ones(784, len(train)))
+    """Less than a minute of training on every second row and column; bits/dim against each pixel's own histogram."""
+    train, test = (read_images(name)[:, :, ::2, ::2] for name in ("train", "t10k"))
+    test = test[:1000]
+    counts = torch.zeros(196, 256).scatter_add_(1, train.flatten(1).T.long(), torch.ones(196, len(train)))
     log_p = ((counts + 0.5) / (len(train) + 128)).log2()
     baseline = -log_p.gather(1, test.flatten(1).T.long()).mean().item()
     torch.manual_seed(0)
-    model = Glow((1, 28, 28), scales=2, steps=4, hidden=(32, 32))
-    pf.fit(model, train[:20_000], validation=train[-500:], batch_size=64, max_time="60s", lr=2e-3, progress="silent")
+    model = Glow((1, 14, 14), scales=1, steps=6, hidden=(32, 32))
+    pf.fit(model, train[:20_000], validation=train[-200:], batch_size=64, max_steps=300, evaluate_every=150, lr=5e-3,
+           progress="silent")  # fmt: skip
     with torch.no_grad():
         bits = torch.cat([model.evaluate(part).bits_per_dim() for part in test.split(100)])
         back = model.decode(model.encode(test[:100]))
-    assert bits.mean().item() < baseline
+    assert bits.mean().item() < baseline - 0.1
     assert torch.equal(back, test[:100].float())
     y = next(iter(model.chain)).encode(test[:100].float()).z
     with torch.no_grad():

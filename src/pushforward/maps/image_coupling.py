@@ -51,7 +51,6 @@ class ImageCoupling(Map):
     """
 
     colours: Tensor
-    moved: Tensor
 
     def __init__(
         self,

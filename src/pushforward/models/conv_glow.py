@@ -34,7 +34,8 @@ class ConvGlow(Model):
         affine: affine couplings; else additive ones.
         max_log_scale: bound on the log-scales of affine couplings, smooth.
         levels: integer values of a pixel.
-        alpha: None shifts pixels to (-1/2, 1/2); a number puts a logit with that margin.
+        alpha: margin of the logit that takes pixels to the reals; 0 loses no mass and suits images with many pure black or
+            white pixels. None shifts them to (-1/2, 1/2) instead.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
         factor_out: let channels leave between scales.
         activation: of the networks.
@@ -65,7 +66,7 @@ class ConvGlow(Model):
         affine: bool = True,
         max_log_scale: float = 3.0,
         levels: int = 256,
-        alpha: float | None = None,
+        alpha: float | None = 0.0,
         dequantize: str = "uniform",
         factor_out: bool = True,
         activation: str = "relu",

@@ -45,7 +45,8 @@ class Glow(Model):
         affine: affine couplings; else additive ones.
         max_log_scale: bound on the log-scales of affine couplings, smooth.
         levels: integer values of a pixel; 32 for 5-bit images.
-        alpha: None shifts pixels to (-1/2, 1/2), as in the paper; a number puts a logit with that margin.
+        alpha: margin of the logit that takes pixels to the reals; 0 loses no mass and suits images with many pure black or
+            white pixels. None shifts them to (-1/2, 1/2) instead, as in the paper.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
         factor_out: let channels leave between scales.
         activation: of the networks.
@@ -76,7 +77,7 @@ class Glow(Model):
         affine: bool = True,
         max_log_scale: float = 3.0,
         levels: int = 256,
-        alpha: float | None = None,
+        alpha: float | None = 0.0,
         dequantize: str = "uniform",
         factor_out: bool = True,
         activation: str = "relu",

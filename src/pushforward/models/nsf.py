@@ -40,7 +40,7 @@ class NSF(Model):
     Coupling: both directions take one pass. Autoregressive: ``log_prob`` takes one pass a layer and is the fast
     direction; sampling takes D.
 
-    Images of integers are dequantised and shifted to (-1/2, 1/2); then come Glow's scales of actnorm, 1 x 1 convolution
+    Images of integers are dequantised and taken to the reals; then come Glow's scales of actnorm, 1 x 1 convolution
     and spline couplings with residual convolutional networks (app. B.3). z is the vector of all D = C H W coordinates,
     coarsest scale first, and the likelihood is a lower bound of the images' probability.
 
@@ -66,7 +66,8 @@ class NSF(Model):
         shape: (channels, height, width), for images; both sides divisible by 2^scales.
         scales: of images.
         levels: integer values of a pixel.
-        alpha: None, or the margin of a logit of the pixels.
+        alpha: margin of the logit that takes pixels to the reals; 0 loses no mass and suits images with many pure black or
+            white pixels. None shifts them to (-1/2, 1/2) instead, as in the paper.
         dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
         factor_out: let half of the channels leave for the base between scales; the paper does not on CIFAR-10.
 
@@ -101,7 +102,7 @@ class NSF(Model):
         shape: Shape | None = None,
         scales: int = 2,
         levels: int = 256,
-        alpha: float | None = None,
+        alpha: float | None = 0.0,
         dequantize: str = "uniform",
         factor_out: bool = True,
     ) -> None:

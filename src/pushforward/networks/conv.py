@@ -21,8 +21,8 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2)
         self.second = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2)
-        nn.init.uniform_(self.second.weight, -1e-3, 1e-3)
-        nn.init.uniform_(self.second.bias, -1e-3, 1e-3)
+        for parameter in self.second.parameters():
+            nn.init.uniform_(parameter, -1e-3, 1e-3)
         self.act = make_activation(activation)
         self.dropout = nn.Dropout(dropout)
 
@@ -98,7 +98,8 @@ class ConvNet(nn.Module):
         last = nn.Conv2d(width, outputs, kernel_size, padding=kernel_size // 2)
         with torch.no_grad():
             last.weight.mul_(output_gain)
-            last.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+            if last.bias is not None:
+                last.bias.zero_()
         self.body = nn.Sequential(*layers)
         self.last = last
 
