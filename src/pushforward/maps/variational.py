@@ -45,7 +45,7 @@ class VariationalDequantize(Map):
         >>> from pushforward.maps import VariationalDequantize
         >>> pixels = VariationalDequantize((1, 1, 2), levels=256, hidden=(8,))
         >>> step = pixels.encode(torch.tensor([[[0.0, 255.0]]]))
-        >>> pixels.decode(step.z), step.contribution.detach()         # -2 log 256 before training
+        >>> pixels.decode(step.z.detach()), step.contribution.detach()         # -2 log 256 before training
         (tensor([[[  0., 255.]]]), tensor(-11.0904))
     """
 

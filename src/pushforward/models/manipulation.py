@@ -39,13 +39,12 @@ def sample_at_temperature(
         ConfigError: for a temperature that is negative or not finite.
 
     Example:
-        >>> import torch, pushforward as pf
+        >>> import pushforward as pf
         >>> from pushforward.models.manipulation import sample_at_temperature
-        >>> model = pf.models.NICE(2)
-        >>> sample_at_temperature(model, 3, temperature=0.0)          # the mode of the base, decoded
-        tensor([[0., 0.],
-                [0., 0.],
-                [0., 0.]])
+        >>> model = pf.models.Flow(pf.maps.Affine(2, shift=-3.0), pf.bases.Normal(2))
+        >>> sample_at_temperature(model, 2, temperature=0.0)          # the mode of the base, decoded
+        tensor([[3., 3.],
+                [3., 3.]])
     """
     if not 0 <= temperature < float("inf"):
         raise ConfigError(f"a temperature is a finite number of at least 0; got {temperature!r}.")
@@ -80,7 +79,8 @@ def interpolate(
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.models.manipulation import interpolate
-        >>> interpolate(pf.models.NICE(2), torch.zeros(2), torch.ones(2), steps=3)
+        >>> model = pf.models.Flow(pf.maps.Affine(2, shift=-3.0), pf.bases.Normal(2))
+        >>> interpolate(model, torch.zeros(2), torch.ones(2), steps=3)
         tensor([[0.0000, 0.0000],
                 [0.5000, 0.5000],
                 [1.0000, 1.0000]])
