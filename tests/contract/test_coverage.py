@@ -34,6 +34,8 @@ def outputs(module, case: Case) -> list[torch.Tensor]:
     if isinstance(module, pushforward.networks.MADE):
         x = torch.linspace(-2, 2, 5 * module.features, dtype=torch.float64).reshape(5, -1)
         return [module(x, torch.ones(5, module.context, dtype=torch.float64))]
+    if isinstance(module, pushforward.networks.ConvNet):
+        return [module(torch.linspace(-2, 2, 2 * module.inputs * 12, dtype=torch.float64).reshape(2, -1, 3, 4))]
     x, context = data_of(case, module), context_of(module)
     if isinstance(module, pushforward.maps.Map):
         step = module.encode(x, context)

@@ -128,9 +128,14 @@ def test_shapes(case):
             assert y.shape == log_slope.shape == shape
 
 
+def event_of(network) -> tuple[int, ...]:
+    if isinstance(network, pushforward.networks.ConvNet):
+        return (network.inputs, 3, 4)
+    return (network.inputs if isinstance(network, pushforward.networks.MLP) else network.features,)
+
+
 def network_inputs(network, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
-    width = network.inputs if isinstance(network, pushforward.networks.MLP) else network.features
-    x = torch.randn(*shape, width, generator=generator(1), dtype=torch.float64).to(dtype)
+    x = torch.randn(*shape, *event_of(network), generator=generator(1), dtype=torch.float64).to(dtype)
     if not getattr(network, "context", 0):
         return (x,)
     return x, torch.randn(*shape, network.context, generator=generator(2), dtype=torch.float64).to(dtype)
@@ -142,7 +147,7 @@ def test_networks_keep_batch_shapes(case):
     whole = network(*network_inputs(network, (6,)))
     parameters_first = isinstance(network, pushforward.networks.MADE)
     for shape in ((), (2, 3), (0,)):
-        inputs = [t[: math.prod(shape)].reshape(*shape, -1) if shape != (0,) else t[:0]
+        inputs = [t[: math.prod(shape)].reshape(*shape, *t.shape[1:]) if shape != (0,) else t[:0]
                   for t in network_inputs(network, (6,))]  # fmt: skip
         out = network(*inputs)
         if parameters_first:
@@ -150,7 +155,7 @@ def test_networks_keep_batch_shapes(case):
             if shape == (2, 3):
                 same(out.flatten(1, 2), whole, 1e-13)
         else:
-            assert out.shape == (*shape, network.outputs)
+            assert out.shape == (*shape, network.outputs, *event_of(network)[1:])
             if shape == (2, 3):
                 same(out.flatten(0, 1), whole, 1e-13)
 

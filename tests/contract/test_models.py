@@ -376,16 +376,17 @@ def test_one_context_serves_many_rows(case):
 def test_a_missing_or_wrong_context_is_an_error(case):
     model = built(case)
     x = data_of(case, model)
+    z = torch.zeros(ROWS, *model.base.shape)
     width = model.context_features
-    for run in (model.evaluate, model.encode, model, model.loss, model.decode):
+    for run, given in ((model.evaluate, x), (model.encode, x), (model, x), (model.loss, x), (model.decode, z)):
         with pytest.raises(InputError, match="context"):
-            run(x)
+            run(given)
         with pytest.raises(InputError, match=f"width {width}"):
-            run(x, torch.zeros(ROWS, width + 1))
+            run(given, torch.zeros(ROWS, width + 1))
         with pytest.raises(InputError, match="broadcast"):
-            run(x, torch.zeros(ROWS + 1, width))
+            run(given, torch.zeros(ROWS + 1, width))
         with pytest.raises(InputError, match="NaN"):
-            run(x, torch.full((ROWS, width), math.nan))
+            run(given, torch.full((ROWS, width), math.nan))
     with pytest.raises(InputError, match="context"):
         model.sample(3, seed=0)
     with pytest.raises(InputError, match="context"):

@@ -26,7 +26,7 @@ def jolt(module: nn.Module, strength: float = 1.0, seed: int = 1) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, dtype=torch.float64, generator=source)
-            size = 0.5 / math.sqrt(parameter.shape[-1]) if parameter.dim() > 1 else 0.3
+            size = 0.5 / math.sqrt(parameter[0].numel()) if parameter.dim() > 1 else 0.3  # by inputs of a weight
             parameter.add_((strength * size * noise).to(parameter.dtype))
 
 

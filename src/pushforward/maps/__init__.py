@@ -7,17 +7,21 @@ from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.block import BlockAutoregressive
 from pushforward.maps.cast import Cast
 from pushforward.maps.continuous import Continuous
+from pushforward.maps.conv1x1 import InvertibleConv1x1
+from pushforward.maps.conv2d import InvertibleConv2d
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, SoftTail, Softplus, Tanh
 from pushforward.maps.gaussianize import Gaussianize
+from pushforward.maps.image_coupling import ImageCoupling
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.mobius import MobiusTransformer
 from pushforward.maps.monotone import Monotone
+from pushforward.maps.multiscale import FactorOut
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
@@ -28,11 +32,13 @@ from pushforward.maps.residual import InvertibleResidual
 from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
 from pushforward.maps.sphere import SphereAutoregressive
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
+from pushforward.maps.squeeze import Flatten, Squeeze
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.sum_of_squares import SumOfSquaresTransformer
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
 from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
+from pushforward.maps.variational import VariationalDequantize
 from pushforward.maps.woodbury import WoodburyLinear
 
-__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernsteinTransformer", "BlockAutoregressive", "Cast", "Chain", "CircularSplineTransformer", "Continuous", "Coupling", "CubicSplineTransformer", "Elementwise", "Exp", "GatedTransformer", "Gaussianize", "Householder", "Inverse", "InvertibleResidual", "Jitter", "LULinear", "LatticeDequantize", "LinearSplineTransformer", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "WoodburyLinear", "from_torch", "to_torch"]
+__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernsteinTransformer", "BlockAutoregressive", "Cast", "Chain", "CircularSplineTransformer", "Continuous", "Coupling", "CubicSplineTransformer", "Elementwise", "Exp", "FactorOut", "Flatten", "GatedTransformer", "Gaussianize", "Householder", "ImageCoupling", "Inverse", "InvertibleConv1x1", "InvertibleConv2d", "InvertibleResidual", "Jitter", "LULinear", "LatticeDequantize", "LinearSplineTransformer", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Squeeze", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "VariationalDequantize", "WoodburyLinear", "from_torch", "to_torch"]

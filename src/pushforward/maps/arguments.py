@@ -9,7 +9,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.maps.core import Shape, as_shape
 
-__all__ = ["PerFeature", "per_feature", "seeded_normal", "vector_width"]
+__all__ = ["PerFeature", "image_shape", "per_feature", "seeded_normal", "vector_width"]
 
 PerFeature = float | tuple
 """A number for all features, or a tuple (nested for images) that broadcasts to the event shape."""
@@ -44,6 +44,18 @@ def vector_width(features: int | Shape, owner: str) -> int:
     if len(shape) != 1:
         raise ConfigError(f"{owner} acts on vectors, so features must be a width such as 6; got {features!r}.")
     return shape[0]
+
+
+def image_shape(features: int | Shape, owner: str) -> tuple[int, int, int]:
+    """The event shape of an image, (channels, height, width).
+
+    Raises:
+        ConfigError: for any other event shape.
+    """
+    shape = as_shape(features)
+    if len(shape) != 3:
+        raise ConfigError(f"{owner} acts on images, so features must be (channels, height, width); got {features!r}.")
+    return shape[0], shape[1], shape[2]
 
 
 def seeded_normal(*shape: int, seed: int) -> Tensor:

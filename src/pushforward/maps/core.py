@@ -183,10 +183,12 @@ class Chain(Map):
         self.context = widths.pop() if widths else 0
         self.domain = next((part.domain for part in flat if part.domain is not None), None)
         self.meeting = Relation.EXACT  # of the parts' supports
+        stated = join(*(part.relation for part in flat))
         image: Support | None = None
         for before, part in zip([None, *flat], flat, strict=False):
             if part.domain is not None:
-                self.meeting |= right_inverse(image, part.domain, type(before).__name__, type(part).__name__)
+                names = type(before).__name__, type(part).__name__
+                self.meeting |= right_inverse(image, part.domain, *names, stated | self.meeting)
                 image = part.codomain
         self.codomain = image
         self.encode_passes = max(part.encode_passes for part in flat)
@@ -315,16 +317,20 @@ class Inverse(Map):
         return step.z, -step.contribution
 
 
-def right_inverse(image: Support | None, mass: Support, before: str, after: str) -> Relation:
-    """EXACT if the latent mass lies where the maps before it land; else LOWER, with a warning that names the pair."""
+def right_inverse(image: Support | None, mass: Support, before: str, after: str, stated: Relation) -> Relation:
+    """EXACT if the latent mass lies where the maps before it land; else LOWER.
+
+    A warning names the pair where that weakens what is ``stated`` already; a bound, as after dequantisation, is one anyway.
+    """
     if image is None or (image.low <= mass.low and mass.high <= image.high):
         return Relation.EXACT
-    warnings.warn(
-        f"{before} lands in {image} but {after} has mass on {mass}, so some mass belongs to no data point: the likelihood "
-        "is a lower bound.",
-        KindWarning,
-        stacklevel=3,
-    )
+    if stated | Relation.LOWER is not stated:
+        warnings.warn(
+            f"{before} lands in {image} but {after} has mass on {mass}, so some mass belongs to no data point: the "
+            "likelihood is a lower bound.",
+            KindWarning,
+            stacklevel=3,
+        )
     return Relation.LOWER
 
 

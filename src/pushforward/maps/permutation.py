@@ -17,17 +17,18 @@ __all__ = ["Permutation", "Reverse"]
 
 @register("maps")
 class Permutation(Map):
-    """z_i = x_{order[i]} along the last dimension; contribution 0.
+    """z_i = x_{order[i]} along one dimension of the event, by default the last; contribution 0.
 
     The order lives in the buffer ``permutation``, so a saved model keeps it whatever the seed.
 
     Args:
-        features: event shape; the last dimension is reordered.
+        features: event shape.
         order: a permutation of 0, ..., D - 1; None draws one.
         seed: of the drawn order.
+        dim: which dimension is reordered, counted from the end: -1, or -3 for the channels of an image (C, H, W).
 
     Raises:
-        ConfigError: if ``order`` is no permutation.
+        ConfigError: if ``order`` is no permutation, or the event has no such dimension.
 
     Example:
         >>> import torch
@@ -40,10 +41,12 @@ class Permutation(Map):
     codomain = None
     permutation: Tensor
 
-    def __init__(self, features: int | Shape, order: tuple[int, ...] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, features: int | Shape, order: tuple[int, ...] | None = None, seed: int = 0, dim: int = -1
+    ) -> None:
         super().__init__(features)
-        self.features, self.order, self.seed = features, order, seed
-        width = _last(self.in_shape, "Permutation")
+        self.features, self.order, self.seed, self.dim = features, order, seed, dim
+        width = _length(self.in_shape, dim, "Permutation")
         if order is None:
             places = list(range(width))
             random.Random(seed).shuffle(places)
@@ -54,20 +57,26 @@ class Permutation(Map):
         self.register_buffer("permutation", torch.tensor(places, dtype=torch.int64))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Reorder the last dimension."""
-        return Step(x.index_select(-1, self.permutation), self.no_volume(x))
+        """Reorder the dimension."""
+        return Step(x.index_select(self.dim, self.permutation), self.no_volume(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Put the last dimension back in its own order."""
-        return z.index_select(-1, torch.argsort(self.permutation))
+        """Put the dimension back in its own order."""
+        return z.index_select(self.dim, torch.argsort(self.permutation))
 
 
 @register("maps")
 class Reverse(Map):
-    """z_i = x_{D - 1 - i} along the last dimension; contribution 0. MAF reverses the order after every layer.
+    """z_i = x_{D - 1 - i} along one dimension of the event, by default the last; contribution 0.
+
+    MAF reverses the order after every layer, Glow's simplest steps that of the channels.
 
     Args:
-        features: event shape; the last dimension is reversed.
+        features: event shape.
+        dim: which dimension is reversed, counted from the end: -1, or -3 for the channels of an image (C, H, W).
+
+    Raises:
+        ConfigError: if the event has no such dimension.
 
     Example:
         >>> import torch
@@ -79,21 +88,23 @@ class Reverse(Map):
     domain = None
     codomain = None
 
-    def __init__(self, features: int | Shape) -> None:
+    def __init__(self, features: int | Shape, dim: int = -1) -> None:
         super().__init__(features)
-        self.features = features
-        _last(self.in_shape, "Reverse")
+        self.features, self.dim = features, dim
+        _length(self.in_shape, dim, "Reverse")
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Reverse the last dimension."""
-        return Step(x.flip(-1), self.no_volume(x))
+        """Reverse the dimension."""
+        return Step(x.flip(self.dim), self.no_volume(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Reverse the last dimension again."""
-        return z.flip(-1)
+        """Reverse the dimension again."""
+        return z.flip(self.dim)
 
 
-def _last(shape: Shape, owner: str) -> int:
+def _length(shape: Shape, dim: int, owner: str) -> int:
     if not shape:
         raise ConfigError(f"{owner} needs an event of at least one dimension; got the shape ().")
-    return shape[-1]
+    if not isinstance(dim, int) or isinstance(dim, bool) or not -len(shape) <= dim <= -1:
+        raise ConfigError(f"dim counts dimensions of the event from its end, -{len(shape)}..-1; got {dim!r}.")
+    return shape[dim]

@@ -3,10 +3,12 @@
 from pushforward.models.bernstein import BernsteinFlow
 from pushforward.models.bnaf import BNAF
 from pushforward.models.cnf import CNF
+from pushforward.models.conv_glow import ConvGlow
 from pushforward.models.core import Flow, Model
 from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.gaussianization import GaussianizationFlow
+from pushforward.models.glow import Glow
 from pushforward.models.iaf import IAF
 from pushforward.models.iresnet import IResNet
 from pushforward.models.maf import MAF
@@ -18,4 +20,4 @@ from pushforward.models.residual_flow import ResidualFlow
 from pushforward.models.sos import SOS
 from pushforward.models.umnn import UMNN
 
-__all__ = ["BNAF", "BernsteinFlow", "CNF", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "IAF", "IResNet", "MAF", "Model", "NAF", "NICE", "NSF", "RealNVP", "ResidualFlow", "SOS", "UMNN"]
+__all__ = ["BNAF", "BernsteinFlow", "CNF", "ConvGlow", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "Glow", "IAF", "IResNet", "MAF", "Model", "NAF", "NICE", "NSF", "RealNVP", "ResidualFlow", "SOS", "UMNN"]

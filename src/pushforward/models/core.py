@@ -44,7 +44,8 @@ class Model(nn.Module, ABC):
         self.base = base
         self.shape: Shape = self.chain.in_shape
         self.context_features = self.chain.context or base.context
-        self.meeting = right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__)
+        stated = join(self.chain.relation, base.relation)
+        self.meeting = right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__, stated)
         self.measure: Measure = self.chain.measure(base.measure)
         if self.context_features:  # networks see a standardised context, whatever the user's units
             self.register_buffer("context_mean", torch.zeros(self.context_features))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from pushforward.bases import Logistic, Normal
 from pushforward.errors import ConfigError
-from pushforward.maps import AdditiveTransformer, Affine, Coupling
+from pushforward.maps import AdditiveTransformer, Affine, Chain, Coupling, Flatten
+from pushforward.maps.core import Shape
 from pushforward.models.assembly import check_count, vector_chain
 from pushforward.models.core import Model
+from pushforward.models.image import event_of, pixels
 from pushforward.registry import register
 
 __all__ = ["NICE"]
@@ -20,15 +24,22 @@ class NICE(Model):
     prior: log p(x) = sum_d log p_H(h_d) + sum_d s_d (eq. 3, 9). Three alternating couplings are the fewest with which
     every output sees every input. Both directions take one pass.
 
+    Images of integers are dequantised, shifted to (-1/2, 1/2), and modelled as vectors of D = C H W pixels in rows; their
+    likelihood is a lower bound of the probability.
+
     Args:
-        features: D.
+        features: D, for vectors.
         context: width of the context that every coupling reads.
         couplings: additive couplings; A is the even and the odd coordinates in turn.
         hidden: widths of the hidden layers of m; the paper's MNIST model has (1000,) * 5.
         prior: "logistic" (bounded gradient for outliers) or "normal".
         activation: of m.
         dropout: probability, in m.
-        standardize: standardise the data first; with False the paper's model on raw coordinates.
+        standardize: standardise the data first (each pixel); with False the paper's model on raw coordinates.
+        shape: (channels, height, width), for images.
+        levels: integer values of a pixel.
+        alpha: None, as in the paper, or the margin of a logit of the pixels.
+        dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
 
     Raises:
         ConfigError: for an unknown prior or impossible sizes.
@@ -42,7 +53,7 @@ class NICE(Model):
 
     def __init__(
         self,
-        features: int,
+        features: int | None = None,
         context: int = 0,
         *,
         couplings: int = 4,
@@ -51,12 +62,18 @@ class NICE(Model):
         activation: str = "relu",
         dropout: float = 0.0,
         standardize: bool = True,
+        shape: Shape | None = None,
+        levels: int = 256,
+        alpha: float | None = None,
+        dequantize: str = "uniform",
     ) -> None:
+        event = event_of("NICE", features, shape)
+        width = math.prod(event)
         if prior not in ("logistic", "normal"):
             raise ConfigError(f"prior must be 'logistic' or 'normal'; got {prior!r}.")
         layers = [
             Coupling(
-                features,
+                width,
                 AdditiveTransformer(),
                 flip=k % 2 == 1,
                 hidden=hidden,
@@ -66,8 +83,12 @@ class NICE(Model):
             )
             for k in range(check_count("couplings", couplings))
         ]
-        scaling = Affine(features, trainable=True)
-        chain = vector_chain(features, [*layers, scaling], context=context, standardize=standardize, bend=True)
-        super().__init__(chain, Logistic(features) if prior == "logistic" else Normal(features))
-        self.features, self.context, self.couplings, self.hidden = features, context, couplings, tuple(hidden)
+        scaling = Affine(width, trainable=True)
+        chain = vector_chain(width, [*layers, scaling], context=context, standardize=standardize, bend=True)
+        if len(event) == 3:
+            chain = Chain(*pixels(event, levels, alpha, dequantize), Flatten(event), chain)
+        super().__init__(chain, Logistic(width) if prior == "logistic" else Normal(width))
+        self.levels, self.alpha, self.dequantize = levels, alpha, dequantize
+        self.features = width if len(event) == 1 else None
+        self.context, self.couplings, self.hidden = context, couplings, tuple(hidden)
         self.prior, self.activation, self.dropout, self.standardize = prior, activation, dropout, standardize

@@ -1,11 +1,26 @@
-"""Real NVP on vectors: affine couplings (Dinh, Sohl-Dickstein, Bengio 2016, arXiv 1605.08803)."""
+"""Real NVP on vectors and on images: affine couplings (Dinh, Sohl-Dickstein, Bengio 2016, arXiv 1605.08803)."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from pushforward.bases import Normal
-from pushforward.maps import AffineTransformer, BatchNorm, Coupling, Map
+from pushforward.maps import (
+    ActNorm,
+    AffineTransformer,
+    BatchNorm,
+    Chain,
+    Coupling,
+    ImageCoupling,
+    Inverse,
+    Map,
+    Squeeze,
+)
+from pushforward.maps.core import Shape
 from pushforward.models.assembly import check_count, vector_chain
 from pushforward.models.core import Model
+from pushforward.models.image import event_of, multi_scale, pixels
 from pushforward.registry import register
 
 __all__ = ["RealNVP"]
@@ -18,20 +33,32 @@ class RealNVP(Model):
     Couplings y_A = x_A, y_B = x_B exp(s(x_A)) + t(x_A) (eq. 7) with log abs det = sum s (eq. 8), A being the even and
     the odd coordinates in turn, over a standard normal. Both directions take one pass.
 
+    Images of integers are dequantised, brought to the reals by a logit and normalised by channel. Each scale but the last
+    has couplings on the checkerboard, then, squeezed, on halves of the channels; then one colour of the checkerboard
+    leaves for the base, and the other goes on (sec. 3.4-3.6). The last scale has checkerboards only. z is the vector of
+    all D = C H W coordinates, coarsest scale first, and the likelihood is a lower bound of the images' probability.
+
     Args:
-        features: D.
+        features: D, for vectors.
         context: width of the context that every coupling reads.
-        couplings: affine couplings.
-        hidden: widths of the hidden layers of the network for s and t.
+        couplings: affine couplings; of images in each scale, half of them on each kind of mask (6 in the paper), and one
+            more than half in the last scale.
+        hidden: widths of the hidden layers of the network for s and t; of images the number and width of the residual
+            convolutional blocks.
         max_log_scale: bound on abs(s), smooth. The paper bounds s by a tanh with a learned gain.
         batch_norm: batch normalisation as a layer of the flow after each coupling (sec. 3.7), with the statistics of
             the whole training set at evaluation.
         activation: of the network.
         dropout: probability, in the network.
-        standardize: standardise the data first.
+        standardize: standardise the data first; of images each channel, by an actnorm.
+        shape: (channels, height, width), for images; both sides divisible by 2^(scales - 1).
+        scales: of images; the paper has 2 for CIFAR-10, and 4 for ImageNet 32.
+        levels: integer values of a pixel.
+        alpha: margin of the logit of the pixels; None for a shift to (-1/2, 1/2) instead.
+        dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
 
     Raises:
-        ConfigError: for impossible sizes.
+        ConfigError: for impossible sizes, or sides that cannot be halved so often.
 
     Example:
         >>> import torch
@@ -41,7 +68,7 @@ class RealNVP(Model):
 
     def __init__(
         self,
-        features: int,
+        features: int | None = None,
         context: int = 0,
         *,
         couplings: int = 8,
@@ -51,25 +78,73 @@ class RealNVP(Model):
         activation: str = "relu",
         dropout: float = 0.0,
         standardize: bool = True,
+        shape: Shape | None = None,
+        scales: int = 2,
+        levels: int = 256,
+        alpha: float | None = 0.05,
+        dequantize: str = "uniform",
     ) -> None:
-        layers: list[Map] = []
-        for k in range(check_count("couplings", couplings)):
-            layers.append(
-                Coupling(
-                    features,
-                    AffineTransformer(max_log_scale),
-                    flip=k % 2 == 1,
-                    hidden=hidden,
-                    context=context,
-                    activation=activation,
-                    dropout=dropout,
-                )
-            )
-            if batch_norm:
-                layers.append(BatchNorm(features))
-        super().__init__(
-            vector_chain(features, layers, context=context, standardize=standardize, bend=True), Normal(features)
+        event = event_of("RealNVP", features, shape)
+        check_count("couplings", couplings)
+        law, network = (
+            AffineTransformer(max_log_scale),
+            {"hidden": hidden, "activation": activation, "dropout": dropout},
         )
-        self.features, self.context, self.couplings, self.hidden = features, context, couplings, tuple(hidden)
+        if len(event) == 1:
+            chain = _vectors(event[0], law, couplings, batch_norm, context, standardize, network)
+        else:
+            first = [*pixels(event, levels, alpha, dequantize), *([ActNorm(event)] if standardize else [])]
+            chain = Chain(*first, _scales(event, law, couplings, batch_norm, context, scales, network))
+        super().__init__(chain, Normal(math.prod(event)))
+        self.features = event[0] if len(event) == 1 else None
+        self.context, self.couplings, self.hidden = context, couplings, tuple(hidden)
         self.max_log_scale, self.batch_norm, self.activation = max_log_scale, batch_norm, activation
         self.dropout, self.standardize = dropout, standardize
+        self.scales, self.levels, self.alpha, self.dequantize = scales, levels, alpha, dequantize
+
+
+def _vectors(
+    features: int,
+    law: AffineTransformer,
+    couplings: int,
+    batch_norm: bool,
+    context: int,
+    standardize: bool,
+    network: dict[str, Any],
+) -> Chain:
+    layers: list[Map] = []
+    for k in range(couplings):
+        layers.append(Coupling(features, law, flip=k % 2 == 1, context=context, **network))
+        if batch_norm:
+            layers.append(BatchNorm(features))
+    return vector_chain(features, layers, context=context, standardize=standardize, bend=True)
+
+
+def _scales(
+    shape: Shape,
+    law: AffineTransformer,
+    couplings: int,
+    batch_norm: bool,
+    context: int,
+    scales: int,
+    network: dict[str, Any],
+) -> Chain:
+    def run(inside: Shape, mask: str, count: int) -> list[Map]:
+        maps: list[Map] = []
+        for k in range(count):
+            flip = k % 2 == 1
+            maps.append(ImageCoupling(inside, law, mask=mask, flip=flip, context=context, residual=True, **network))
+            if batch_norm:
+                maps.append(BatchNorm(inside))
+        return maps
+
+    def block(inside: Shape, scale: int) -> list[Map]:
+        if scale == scales - 1:
+            return run(inside, "checkerboard", couplings // 2 + 1)
+        squeeze = Squeeze(inside)
+        channels = run(squeeze.out_shape, "channels", couplings // 2)
+        # What leaves is one colour of the board, so the squeeze is undone and made again in that order.
+        ordered = [Inverse(squeeze), Squeeze(inside, "checkerboard")]
+        return [*run(inside, "checkerboard", couplings - couplings // 2), Squeeze(inside), *channels, *ordered]
+
+    return multi_scale(shape, scales, block)

@@ -1,8 +1,9 @@
 """Conditioners: networks that turn coordinates and a context into parameters. They know nothing of likelihoods."""
 
+from pushforward.networks.conv import ConvNet
 from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.made import MADE
 from pushforward.networks.mlp import MLP
 from pushforward.networks.velocity import VelocityMLP
 
-__all__ = ["MADE", "MLP", "LipschitzMLP", "VelocityMLP"]
+__all__ = ["ConvNet", "LipschitzMLP", "MADE", "MLP", "VelocityMLP"]

@@ -1,0 +1,104 @@
+"""Images: their maps, networks and models, on the smallest images that tell."""
+
+from __future__ import annotations
+
+from pushforward import maps, models, networks
+from pushforward.measure import Counting, Relation
+
+from .kinds import NSF, SPLINE, Case, MapCase, ModelCase, f, integers, m
+
+SMALL = {"hidden": (6,)}
+
+MAPS: list[MapCase] = [
+    m("Squeeze", "glow", lambda: maps.Squeeze((2, 2, 4))),
+    m("Squeeze", "checkerboard", lambda: maps.Squeeze((2, 4, 2), "checkerboard")),
+    m("Flatten", "image", lambda: maps.Flatten((2, 1, 3))),
+    m("FactorOut", "half", lambda: maps.FactorOut((3, 2, 1))),
+    m(
+        "FactorOut",
+        "nested",
+        lambda: maps.FactorOut(
+            (4, 2, 1),
+            maps.Chain(
+                maps.ActNorm((2, 2, 1)),
+                maps.ImageCoupling((2, 2, 1), **SMALL),
+                maps.FactorOut((2, 2, 1), maps.Affine((1, 2, 1), trainable=True)),
+            ),
+        ),
+    ),
+    m("ImageCoupling", "channels, affine", lambda: maps.ImageCoupling((3, 2, 3), residual=True, **SMALL)),
+    m(
+        "ImageCoupling",
+        "channels, spline, context, flip",
+        lambda: maps.ImageCoupling((3, 2, 2), SPLINE, keep=2, flip=True, context=2, kernel_size=1, hidden=(3,)),
+    ),
+    m("ImageCoupling", "board, spline", lambda: maps.ImageCoupling((1, 3, 3), SPLINE, mask="checkerboard", **SMALL)),
+    m(
+        "ImageCoupling",
+        "board, gated, context, keep",
+        lambda: maps.ImageCoupling(
+            (2, 2, 3), maps.GatedTransformer(), mask="checkerboard", keep=1, flip=True, context=1, **SMALL
+        ),
+    ),
+    m("InvertibleConv1x1", "lu", lambda: maps.InvertibleConv1x1((3, 2, 2))),
+    m("InvertibleConv2d", "causal", lambda: maps.InvertibleConv2d((2, 3, 2), kernel_size=2)),
+    m("InvertibleConv2d", "emerging", lambda: maps.InvertibleConv2d((2, 2, 3), "emerging")),
+    m("InvertibleConv2d", "depthwise", lambda: maps.InvertibleConv2d((2, 2, 2), "depthwise", form="free")),
+    m("InvertibleConv2d", "periodic", lambda: maps.InvertibleConv2d((2, 3, 2), "periodic")),
+    m("InvertibleConv1x1", "free", lambda: maps.InvertibleConv1x1((3, 1, 2), form="free", seed=2)),
+    m(
+        "VariationalDequantize",
+        "8 levels",
+        lambda: maps.VariationalDequantize((1, 2, 2), levels=8, couplings=1, hidden=(4,)),
+        integers(8),
+        relation=Relation.LOWER,
+        data_measure=Counting(4),
+        bijective=False,
+    ),
+    m("Permutation", "channels", lambda: maps.Permutation((3, 2, 2), seed=1, dim=-3)),
+    m("Reverse", "channels", lambda: maps.Reverse((3, 2, 2), dim=-3)),
+]
+
+NETWORKS: list[Case] = [
+    Case("networks.ConvNet", "plain", lambda: networks.ConvNet(3, 2, (6, 5), input_bound=5.0)),
+    Case("networks.ConvNet", "residual, dropout", lambda: networks.ConvNet(3, 2, (6, 6), residual=True, dropout=0.2)),
+]
+
+
+def image(name: str, label: str, make, levels: int, size: int) -> ModelCase:
+    return f(name, label, make, integers(levels), relation=Relation.LOWER, measure=Counting(size))
+
+
+MODELS: list[ModelCase] = [
+    image("NICE", "image", lambda: models.NICE(shape=(1, 3, 3), couplings=3, levels=8, alpha=0.05, **SMALL), 8, 9),
+    image("RealNVP", "image", lambda: models.RealNVP(shape=(1, 4, 2), couplings=3, batch_norm=True, **SMALL), 256, 8),
+    image("NSF", "image", lambda: models.NSF(shape=(1, 4, 4), linear="permutation", **NSF), 256, 16),
+    image(
+        "Glow",
+        "context",
+        lambda: models.Glow((1, 4, 2), context=2, scales=1, steps=2, levels=32, hidden=(3,)),
+        32,
+        8,
+    ),
+    image(
+        "Glow",
+        "additive, reverse",
+        lambda: models.Glow((1, 2, 4), scales=1, steps=2, affine=False, linear="reverse", hidden=(4, 4)),
+        256,
+        8,
+    ),
+    image(
+        "ConvGlow",
+        "emerging",
+        lambda: models.ConvGlow((1, 4, 2), mode="emerging", scales=1, steps=1, hidden=(3,)),
+        256,
+        8,
+    ),
+    image(
+        "ConvGlow",
+        "periodic",
+        lambda: models.ConvGlow((1, 2, 4), mode="periodic", scales=1, steps=1, hidden=(3,)),
+        256,
+        8,
+    ),
+]

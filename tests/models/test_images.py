@@ -1,0 +1,350 @@
+"""Image models: kinds and bits, masses, log-determinants, order of the latents, pixels of every sort, and a smoke training."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward import bases, maps
+from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.measure import Counting, Relation
+from pushforward.models import NICE, NSF, ConvGlow, Flow, Glow, Model, RealNVP
+
+TINY = {
+    "nice": lambda shape, **more: NICE(shape=shape, hidden=(8,), **more),
+    "realnvp": lambda shape, **more: RealNVP(shape=shape, couplings=2, scales=1, hidden=(6,), **more),
+    "realnvp, 2 scales": lambda shape, **more: RealNVP(shape=shape, couplings=3, scales=2, hidden=(6,), **more),
+    "nsf": lambda shape, **more: NSF(
+        shape=shape, flow_layers=2, bins=4, hidden_features=6, residual_blocks=1, scales=1, **more
+    ),
+    "glow": lambda shape, **more: Glow(shape, scales=1, steps=2, hidden=(6,), **more),
+    "glow, shuffle": lambda shape, **more: Glow(shape, scales=1, steps=2, hidden=(6,), linear="shuffle", **more),
+    "causal": lambda shape, **more: ConvGlow(shape, scales=1, steps=2, hidden=(6,), kernel_size=2, **more),
+    "periodic": lambda shape, **more: ConvGlow(shape, scales=1, steps=1, hidden=(6,), mode="periodic", **more),
+}
+EVEN = {"realnvp, 2 scales", "nsf", "glow", "glow, shuffle", "causal", "periodic"}
+
+
+def moved(model: Model, size: float = 0.1, levels: int = 256) -> Model:
+    """In float64, initialized from random images, with every parameter off its start."""
+    generator = torch.Generator().manual_seed(0)
+    model.double().initialize(torch.randint(levels, (200, *model.shape), generator=generator))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model.eval()
+
+
+def images(shape, count: int = 5, levels: int = 256) -> torch.Tensor:
+    return torch.randint(levels, (count, *shape), generator=torch.Generator().manual_seed(3))
+
+
+def forward(model: Model, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise and log-determinant from dequantised pixels."""
+    total = torch.zeros(y.shape[:-3], dtype=y.dtype)
+    for part in list(model.chain)[1:]:
+        step = part.encode(y)
+        y, total = step.z, total + step.contribution
+    return y, total
+
+
+def backward(model: Model, z: torch.Tensor) -> torch.Tensor:
+    """Dequantised pixels from noise."""
+    for part in reversed(list(model.chain)[1:]):
+        z = part.decode(z)
+    return z
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_log_determinant_against_autograd(name):
+    """All that comes after the dequantisation, against the dense Jacobian."""
+    torch.manual_seed(0)
+    model = moved(TINY[name]((1, 4, 2)))
+    y = next(iter(model.chain)).encode(images((1, 4, 2)).double()).z
+    z, contribution = forward(model, y)
+    for row, value in zip(y, contribution, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda one: forward(model, one)[0], row).reshape(8, 8)
+        assert value.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), abs=1e-9)
+    torch.testing.assert_close(backward(model, z), y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dequantize", ["uniform", "variational"])
+@pytest.mark.parametrize("build", [Glow, ConvGlow], ids=lambda cls: cls.__name__)
+def test_two_scales_of_a_larger_image(build, dequantize):
+    torch.manual_seed(0)
+    model = moved(build((2, 8, 8), scales=2, steps=2, hidden=(6, 6), levels=32, dequantize=dequantize), levels=32)
+    x = images((2, 8, 8), levels=32)
+    assert torch.equal(model.decode(model.encode(x)), x.double())
+    y = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    for row, value in zip(y, forward(model, y)[1], strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda one: forward(model, one)[0], row).reshape(128, 128)
+        assert value.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_kind_and_bits(name):
+    model = moved(TINY[name]((1, 2, 4), levels=16), levels=16)
+    result = model.evaluate(images((1, 2, 4), levels=16))
+    assert (result.relation, result.measure) == (Relation.LOWER, Counting(8))
+    torch.testing.assert_close(result.bits_per_dim(), -result.value / (8 * math.log(2)))
+    terms = next(value for key, value in result.terms.items() if "Dequantize" in key)
+    torch.testing.assert_close(terms, torch.full((5,), -8 * math.log(16)).double())
+    with pytest.raises(KindError, match="evaluate"):
+        model.log_prob(images((1, 2, 4)))
+
+
+@pytest.mark.parametrize("levels", [2, 32, 256])
+def test_a_uniform_density_costs_exactly_the_levels(levels):
+    first, *_ = RealNVP(shape=(1, 2, 2), levels=levels, scales=1, hidden=(4,)).chain
+    model = Flow(maps.Chain(first, maps.Flatten((1, 2, 2))), bases.Uniform(4))
+    bits = model.evaluate(images((1, 2, 2), levels=levels)).bits_per_dim()
+    torch.testing.assert_close(bits, torch.full((5,), math.log2(levels)))
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "dequantize"),
+    [
+        *(("realnvp", alpha, dequantize) for alpha in (None, 0.0, 0.05) for dequantize in ("uniform", "variational")),
+        ("nice", None, "variational"),
+        ("nice", 0.0, "uniform"),
+        ("nsf", 0.0, "uniform"),
+        ("glow", 0.0, "variational"),
+        ("realnvp, 2 scales", 0.05, "uniform"),
+        ("causal", None, "uniform"),
+    ],
+)
+def test_the_probabilities_of_all_images_sum_to_at_most_one(name, alpha, dequantize):
+    """Four levels; two pixels, or 2 x 2 where sides must be even. With alpha = 0 the mean weight has mass exactly 1."""
+    torch.manual_seed(1)
+    shape = (1, 2, 2) if name in EVEN else (1, 1, 2)
+    model = moved(TINY[name](shape, levels=4, alpha=alpha, dequantize=dequantize), 0.03, levels=4)
+    x = torch.tensor(list(itertools.product(range(4), repeat=math.prod(shape)))).reshape(-1, *shape)
+    draws = 100 if name in EVEN else 3000
+    with torch.no_grad():
+        many = x.double().expand(draws, *x.shape)
+        step = model.chain.encode(many, noise=torch.Generator().manual_seed(2))
+        values = step.contribution + model.base.log_prob(step.z)
+    assert values.mean(0).exp().sum() < 1  # Jensen
+    weights = values.exp()
+    mass, error = weights.mean(0).sum(), (weights.var(0) / draws).sum().sqrt()
+    assert mass < 1 + 4 * error
+    assert error < 0.05
+    if alpha == 0.0:
+        assert abs(mass - 1) < 4 * error
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_images_of_every_sort(name):
+    model = TINY[name]((2, 4, 4)).float()
+    model.initialize(images((2, 4, 4), 100))
+    model.eval()
+    for fill in (0, 255):
+        x = torch.full((3, 2, 4, 4), fill, dtype=torch.uint8)
+        assert torch.isfinite(model.evaluate(x).value).all()
+        assert torch.equal(model.decode(model.encode(x)), x.float())
+    x = images((2, 4, 4))
+    expected = model.evaluate(x.to(torch.uint8)).value
+    for other in (x, x.to(torch.int16), x.to(torch.int32), x.double(), x.to(torch.float16)):
+        assert torch.equal(model.evaluate(other).value, expected)
+    # No grey level of the model: an image of probability zero, beside others that keep theirs.
+    for wrong in (0.5, -1.0, 256.0, 1e20, math.inf):
+        mixed = x.float().clone()
+        mixed[1, 0, 0, 0] = wrong
+        got = model.evaluate(mixed).value
+        assert got[1] == -math.inf
+        assert torch.equal(got[[0, 2, 3, 4]], expected[[0, 2, 3, 4]])
+    assert (model.evaluate(x / 255.0).value == -math.inf).all()
+    for shape in ((3, 4, 4), (2, 4, 5), (4, 4), (2, 3, 3)):
+        with pytest.raises(InputError, match=r"shape \(\*batch, 2, 4, 4\)"):
+            model.evaluate(torch.zeros(5, *shape))
+    assert model.evaluate(x[0]).value.shape == ()
+    assert model.evaluate(x[:0]).value.shape == (0,)
+    samples = model.sample(10, seed=0)
+    assert samples.shape == (10, 2, 4, 4)
+    assert torch.equal(samples, samples.round().clamp(0, 255))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_sixteen_bits(name):
+    model = TINY[name]((1, 2, 2), levels=65536)
+    x = images((1, 2, 2), 40, 65536)
+    x[0], x[1] = 0, 65535
+    model.initialize(x)
+    model.eval()
+    expected = model.evaluate(x).value
+    assert torch.isfinite(expected).all()
+    assert torch.equal(model.evaluate(x.to(torch.uint16)).value, expected)
+    precise = model.double()
+    assert torch.equal(precise.decode(precise.encode(x)), x.double())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 3), (2, 5, 1), (1, 3, 4)])
+def test_small_and_odd_images(shape):
+    """Checkerboards and vectors take any image; a squeeze says that it cannot."""
+    for name in TINY:
+        if name in EVEN:
+            with pytest.raises(ConfigError, match=r"even|halve"):
+                TINY[name](shape)
+            continue
+        model = moved(TINY[name](shape))
+        x = images(shape)
+        assert torch.isfinite(model.evaluate(x).value).all()
+        assert torch.equal(model.decode(model.encode(x)), x.double())
+
+
+def test_too_many_scales_are_refused_with_how_many_fit():
+    for build in (Glow, ConvGlow, lambda shape, scales: NSF(shape=shape, scales=scales)):
+        with pytest.raises(ConfigError, match="even"):
+            build((1, 28, 28), scales=3)
+        with pytest.raises(ConfigError, match="at most 2"):
+            build((1, 28, 28), scales=4)
+    with pytest.raises(ConfigError, match="at most 2"):
+        RealNVP(shape=(1, 28, 28), scales=4)
+    assert RealNVP(shape=(1, 28, 28), couplings=1, scales=3, hidden=(2,)).base.shape == (784,)
+
+
+@pytest.mark.parametrize("cls", [NICE, RealNVP, NSF], ids=lambda cls: cls.__name__)
+def test_either_form(cls):
+    assert cls(4).shape == cls(features=4).shape == cls(shape=(4,)).shape == (4,)
+    assert cls(4).features == cls(shape=(4,)).features == 4
+    image = cls(shape=(1, 4, 4))
+    assert (image.shape, image.features, image.base.shape) == ((1, 4, 4), None, (16,))
+    for wrong in ({}, {"features": 4, "shape": (5,)}, {"features": 16, "shape": (1, 4, 4)}, {"shape": (4, 4)}):
+        with pytest.raises(ConfigError, match=cls.__name__):
+            cls(**wrong)
+    with pytest.raises(ConfigError, match="dequantize"):
+        cls(shape=(1, 4, 4), dequantize="none")
+
+
+@pytest.mark.parametrize("cls", [Glow, ConvGlow], ids=lambda cls: cls.__name__)
+def test_what_glow_refuses(cls):
+    for shape in (4, (4,), (4, 4), (0, 4, 4)):
+        with pytest.raises(ConfigError):
+            cls(shape)
+    for options in (
+        {"steps": 0},
+        {"scales": 0},
+        {"levels": 0},
+        {"alpha": 0.7},
+        {"dequantize": "none"},
+        {"hidden": (0,)},
+    ):
+        with pytest.raises(ConfigError):
+            cls((1, 4, 4), **options)
+    with pytest.raises(ConfigError, match="linear"):
+        Glow((1, 4, 4), linear="lu")
+    with pytest.raises(ConfigError, match="mode"):
+        ConvGlow((1, 4, 4), mode="1x1")
+    for options in ({"kind": "autoregressive"}, {"circular": True}, {"unconditional": True}):
+        with pytest.raises(ConfigError, match="images"):
+            NSF(shape=(1, 4, 4), **options)
+
+
+def parts(model: Model) -> list[str]:
+    """Names of all maps in order, those inside a factoring-out after it."""
+    names = []
+    waiting = list(model.chain)
+    while waiting:
+        part = waiting.pop(0)
+        names.append(type(part).__name__)
+        if isinstance(part, maps.FactorOut):
+            waiting = [*part.inner, *waiting]  # pyright: ignore[reportGeneralTypeIssues]
+    return names
+
+
+def test_the_parts_of_glow():
+    model = Glow((3, 8, 8), scales=2, steps=1, hidden=(4,))
+    step = ["ActNorm", "InvertibleConv1x1", "ImageCoupling"]
+    scale = ["Squeeze", *step]
+    assert parts(model) == [
+        "UniformDequantize", "Logit", *scale, "ImageCoupling", "FactorOut", *scale, "Flatten"]  # fmt: skip
+    assert "FactorOut" not in parts(Glow((3, 8, 8), scales=2, steps=1, hidden=(4,), factor_out=False))
+    assert parts(Glow((3, 8, 8), scales=1, steps=1, hidden=(4,), linear="reverse", alpha=None))[:5] == [
+        "UniformDequantize", "Affine", "Squeeze", "ActNorm", "Reverse"]  # fmt: skip
+
+
+def test_the_parts_of_real_nvp():
+    """Three checkerboards, three channel couplings between squeezes, and four checkerboards in the last scale."""
+    model = RealNVP(shape=(3, 8, 8), couplings=6, scales=2, hidden=(4,), standardize=False)
+    board = ["ImageCoupling"] * 3
+    assert parts(model) == [
+        "UniformDequantize", "Logit", *board, "Squeeze", *board, "Inverse", "Squeeze", "FactorOut", *board,
+        "ImageCoupling", "Flatten"]  # fmt: skip
+    masks = [part.mask for part in model.chain if isinstance(part, maps.ImageCoupling)]
+    assert masks == ["checkerboard"] * 3 + ["channels"] * 3
+
+
+def test_one_colour_of_the_checkerboard_leaves_first():
+    """At its start Real NVP's couplings do nothing, so z is the image in the order of the scales."""
+    model = RealNVP(shape=(2, 4, 4), couplings=2, scales=2, hidden=(4,), standardize=False, alpha=None).double()
+    x = images((2, 4, 4), 1)
+    board = (torch.arange(4)[:, None] + torch.arange(4)) % 2
+    dequantised = next(iter(model.chain)).encode(x.double()).z[0] - 0.5
+    z = model.encode(x)[0]
+    assert set(z[:16].tolist()) == set(dequantised[:, board == 0].flatten().tolist())
+    assert set(z[16:].tolist()) == set(dequantised[:, board == 1].flatten().tolist())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TINY if name != "glow, shuffle"]
+)  # its shuffle is not complete in 2 steps
+def test_every_latent_sees_the_image_and_none_is_left_as_it_was(name):
+    torch.manual_seed(0)
+    model = moved(TINY[name]((1, 4, 4)), 0.3)
+    y = torch.rand(1, 4, 4, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda one: forward(model, one)[0], y).reshape(16, 16)
+    assert ((jacobian != 0).sum(0) > 1).all()
+    assert ((jacobian != 0).sum(1) > 1).all()
+
+
+def test_initialization_normalises_every_channel():
+    torch.manual_seed(0)
+    model = Glow((1, 8, 8), scales=2, steps=2, hidden=(8,)).double()
+    x = images((1, 8, 8), 500)
+    model.initialize(x)
+    z = x.double()
+    for part in model.chain:
+        z = part.encode(z).z
+        if isinstance(part, maps.ActNorm):
+            torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(z.shape[1]).double(), rtol=0, atol=1e-5)
+            torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(z.shape[1]).double(), rtol=1e-3, atol=0)
+
+
+def read_images(name: str) -> torch.Tensor:
+    folder = os.environ.get("PUSHFORWARD_DATA")
+    path = Path(folder or ".") / "fashion-mnist" / f"{name}-images-idx3-ubyte.gz"
+    if not folder or not path.exists():
+        pytest.skip("needs Fashion-MNIST in PUSHFORWARD_DATA")
+    with gzip.open(path) as file:
+        raw = np.frombuffer(file.read(), dtype=np.uint8, offset=16)
+    return torch.from_numpy(raw.reshape(-1, 1, 28, 28).copy())
+
+
+@pytest.mark.slow
+def test_a_tiny_glow_beats_independent_pixels_on_fashion_mnist():
+    """Less than a minute of training on every second row and column; bits/dim against each pixel's own histogram."""
+    train, test = (read_images(name)[:, :, ::2, ::2] for name in ("train", "t10k"))
+    test = test[:1000]
+    counts = torch.zeros(196, 256).scatter_add_(1, train.flatten(1).T.long(), torch.ones(196, len(train)))
+    log_p = ((counts + 0.5) / (len(train) + 128)).log2()
+    baseline = -log_p.gather(1, test.flatten(1).T.long()).mean().item()
+    torch.manual_seed(0)
+    model = Glow((1, 14, 14), scales=1, steps=6, hidden=(32, 32))
+    pf.fit(model, train[:20_000], validation=train[-200:], batch_size=64, max_steps=300, evaluate_every=150, lr=5e-3,
+           progress="silent")  # fmt: skip
+    with torch.no_grad():
+        bits = torch.cat([model.evaluate(part).bits_per_dim() for part in test.split(100)])
+        back = model.decode(model.encode(test[:100]))
+    assert bits.mean().item() < baseline - 0.1
+    assert torch.equal(back, test[:100].float())
+    y = next(iter(model.chain)).encode(test[:100].float()).z
+    with torch.no_grad():
+        assert 256 * (backward(model, forward(model, y)[0]) - y).abs().max() < 1e-3

@@ -1,0 +1,123 @@
+"""Temperature, interpolation and inpainting, against flows whose answers are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pushforward import bases, maps, models
+from pushforward.errors import ConfigError, InputError
+from pushforward.models.manipulation import inpaint, interpolate, sample_at_temperature
+
+
+def gaussian(correlation: float = 0.8) -> models.Flow:
+    """N(0, [[1, r], [r, 1]]) as an LU flow."""
+    model = models.Flow(maps.LULinear(2, bias=False), bases.Normal(2)).double()
+    covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64)
+    # z = L U x with U diagonal: the inverse of the covariance's Cholesky factor, row by row.
+    whitening = torch.linalg.inv(torch.linalg.cholesky(covariance))
+    diagonal = whitening.diagonal()
+    linear = next(iter(model.chain))
+    with torch.no_grad():
+        linear.packed.copy_((whitening / diagonal).tril(-1))
+        raw = torch.log(torch.expm1(diagonal - 1e-3)) - torch.log(
+            torch.expm1(torch.tensor(1 - 1e-3, dtype=torch.float64))
+        )
+        linear.packed.diagonal().copy_(raw)
+    return model
+
+
+def image_model() -> models.Glow:
+    torch.manual_seed(0)
+    model = models.Glow((1, 4, 4), steps=2, hidden=(8,), levels=16).double()
+    generator = torch.Generator().manual_seed(1)
+    model.initialize(torch.randint(16, (100, 1, 4, 4), generator=generator))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model.eval()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_temperature_scales_a_gaussian(temperature):
+    x = sample_at_temperature(gaussian(), 40_000, temperature, seed=1)
+    expected = temperature**2 * torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(x.T.cov(), expected, rtol=0.05, atol=0.02)
+    assert torch.equal(x, sample_at_temperature(gaussian(), 40_000, temperature, seed=1))
+
+
+def test_temperature_reaches_every_scale_and_lower_is_likelier():
+    model = image_model()
+    assert torch.equal(sample_at_temperature(model, 5, 1.0, seed=3), model.sample(5, seed=3))
+    cold = sample_at_temperature(model, 5, 0.0, seed=3)
+    assert torch.equal(cold, cold[:1].expand_as(cold))
+    means = [model.evaluate(sample_at_temperature(model, 200, t, seed=4)).value.mean() for t in (1.0, 0.7, 0.3)]
+    assert means[0] < means[1] < means[2]
+
+
+def test_temperature_with_contexts_and_what_it_refuses():
+    model = models.NICE(2, context=3, hidden=(8,))
+    assert sample_at_temperature(model, 4, 0.7, torch.zeros(5, 3)).shape == (4, 5, 2)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="temperature"):
+            sample_at_temperature(gaussian(), 2, wrong)
+    base = models.Flow(maps.Affine(2), bases.ConditionalNormal(2, 3))
+    with pytest.raises(ConfigError, match="centre"):
+        sample_at_temperature(base, 2, 0.5, torch.zeros(3))
+
+
+def test_interpolation_of_a_linear_flow_is_a_line_and_an_ellipse():
+    model, a, b = gaussian(), torch.tensor([1.0, 2.0]).double(), torch.tensor([-3.0, 0.5]).double()
+    part = torch.linspace(0, 1, 5).double()[:, None]
+    torch.testing.assert_close(interpolate(model, a, b, 5), (1 - part) * a + part * b)
+    angle = part * torch.pi / 2
+    torch.testing.assert_close(interpolate(model, a, b, 5, spherical=True), angle.cos() * a + angle.sin() * b)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_interpolation_of_images_ends_at_both_images(spherical):
+    model = image_model()
+    a, b = torch.randint(16, (2, 3, 1, 4, 4), generator=torch.Generator().manual_seed(2))
+    way = interpolate(model, a, b, 6, spherical=spherical)
+    assert way.shape == (6, 3, 1, 4, 4)
+    assert torch.equal(way[0], a.double())
+    assert torch.equal(way[-1], b.double())
+    with pytest.raises(ConfigError, match="ends"):
+        interpolate(model, a, b, 1)
+
+
+def test_inpainting_finds_the_conditional_mode():
+    """Of a Gaussian, E[x_1 | x_0] = 0.8 x_0; without noise the ascent converges to it."""
+    x = torch.tensor([[1.5, 9.0], [-1.0, 9.0]]).double()
+    known = torch.tensor([True, False])
+    filled = inpaint(gaussian(), x, known, noise=0.0)
+    assert torch.equal(filled[:, 0], x[:, 0])
+    torch.testing.assert_close(filled[:, 1], 0.8 * x[:, 0], rtol=1e-5, atol=1e-5)
+    assert torch.equal(inpaint(gaussian(), x, known, seed=2), inpaint(gaussian(), x, known, seed=2))
+    assert not torch.equal(inpaint(gaussian(), x, known, seed=2), inpaint(gaussian(), x, known, seed=3))
+
+
+def test_inpainting_of_images_keeps_what_is_known_and_raises_the_likelihood():
+    model = image_model()
+    x = torch.randint(16, (8, 1, 4, 4), generator=torch.Generator().manual_seed(5))
+    known = torch.ones(4, 4, dtype=torch.bool)
+    known[2:] = False
+    start, end = (inpaint(model, x, known, steps, rate=0.1, noise=0.0) for steps in (0, 100))
+    for filled in (start, end):
+        assert torch.equal(filled[:, :, :2], x[:, :, :2].double())
+        assert torch.equal(filled, filled.round().clamp(0, 15))
+    gain = (model.evaluate(end).value - model.evaluate(start).value).detach()
+    assert gain.mean() > 1.0
+    assert (gain > 0).double().mean() > 0.8
+
+
+def test_inpainting_refuses_what_does_not_fit():
+    model, x = gaussian(), torch.zeros(3, 2)
+    with pytest.raises(InputError, match="boolean"):
+        inpaint(model, x, torch.ones(2))
+    with pytest.raises(InputError, match="does not fit"):
+        inpaint(model, x, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(InputError, match="shape"):
+        inpaint(model, torch.zeros(3, 5), torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ConfigError, match="steps"):
+        inpaint(model, x, torch.ones(2, dtype=torch.bool), -1)
