@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = [
     "Noise",
     "RowNoise",
+    "RunningMean",
     "bound_input",
     "bound_square",
     "draw_category",
@@ -102,6 +103,36 @@ def logmeanexp(x: Tensor, dim: int) -> Tensor:
     return torch.where(empty.squeeze(dim), -math.inf, mean)
 
 
+class RunningMean:
+    """``log mean exp`` and the spread of any number of equally shaped tensors, one after the other, in float64.
+
+    Memory does not grow with their number (Welford 1962 for the spread).
+    """
+
+    def __init__(self, first: Tensor) -> None:
+        self.dtype, self.count = first.dtype, 1
+        self.log_sum = first.double()
+        self.mean = torch.where(torch.isinf(first), 0.0, first).detach().double()
+        self.squares = torch.zeros_like(self.mean)
+
+    def add(self, value: Tensor) -> None:
+        """One more; infinite entries count as 0 in the spread."""
+        self.count += 1
+        self.log_sum = logmeanexp(torch.stack((self.log_sum, value.double())), 0) + math.log(2.0)
+        finite = torch.where(torch.isinf(value), 0.0, value).detach().double()
+        step = finite - self.mean
+        self.mean = self.mean + step / self.count
+        self.squares = self.squares + step * (finite - self.mean)
+
+    def log_mean_exp(self) -> Tensor:
+        """log of the mean of the exponentials."""
+        return (self.log_sum - math.log(self.count)).to(self.dtype)
+
+    def standard_error(self) -> Tensor:
+        """Of the plain mean: the spread over the root of the count; needs two."""
+        return (self.squares / ((self.count - 1) * self.count)).sqrt().to(self.dtype)
+
+
 def monotone_root(
     function: Callable[[Tensor], tuple[Tensor, Tensor]],
     target: Tensor,
@@ -160,38 +191,47 @@ class RowNoise:
         self.seed = seed
         self.draw = draw
 
-    def uniform(self, x: Tensor, event_dims: int) -> Tensor:
-        """Uniform noise in [0, 1) in the shape and type of ``x``; each of the leading rows is keyed by its content."""
-        shape = x.shape[x.dim() - event_dims :]
-        count = math.prod(shape)
-        values = x.detach().reshape(*x.shape[: x.dim() - event_dims], count).double() + 0.0  # -0.0 becomes 0.0
+    def uniform(self, x: Tensor, event_dims: int, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Uniform noise in [0, 1) in the type of ``x``; each of the leading rows is keyed by its content.
+
+        Args:
+            x: ``(*rows, *event)``.
+            event_dims: dimensions of the event.
+            shape: of each row's noise; None for the event's own.
+        """
+        rows, event = x.shape[: x.dim() - event_dims], x.shape[x.dim() - event_dims :]
+        count, shape = math.prod(event), tuple(event) if shape is None else shape
+        values = x.detach().reshape(*rows, count).double() + 0.0  # -0.0 becomes 0.0
         bits = values.contiguous().view(torch.int64)
         place = torch.arange(1, count + 1, device=x.device, dtype=torch.int64)
         start = _signed(0x9E3779B97F4A7C15 * (2 * self.seed + 1) + 0xD1B54A32D192ED03 * self.draw)
         key = _mix(_mix(bits + place * _GOLDEN).sum(-1, keepdim=True) + start)
+        place = torch.arange(1, math.prod(shape) + 1, device=x.device, dtype=torch.int64)
         hashed = _mix(key + place * _GOLDEN)
         # As many high bits as the type's mantissa holds (53, or 24 in float32), so that 1.0 cannot appear.
         keep = 1 - round(math.log2(torch.finfo(x.dtype).eps))
         unit = ((hashed >> (64 - keep)) & ((1 << keep) - 1)).to(x.dtype) * 2.0**-keep
-        return unit.reshape(x.shape)
+        return unit.reshape(*rows, *shape)
 
 
 Noise = torch.Generator | RowNoise | None
 """Where randomness comes from: a generator (training, sampling) or the rows themselves (scoring; None is seed 0)."""
 
 
-def uniform_like(x: Tensor, event_dims: int, noise: Noise) -> Tensor:
-    """Uniform noise in [0, 1), shaped as ``x``, from a generator or from the rows' content."""
+def uniform_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Uniform noise in [0, 1) from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row."""
     if isinstance(noise, torch.Generator):
-        return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=noise)
-    return (noise or RowNoise()).uniform(x, event_dims)
+        size = x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape)
+        return torch.rand(size, dtype=x.dtype, device=x.device, generator=noise)
+    return (noise or RowNoise()).uniform(x, event_dims, shape)
 
 
-def normal_like(x: Tensor, event_dims: int, noise: Noise) -> Tensor:
-    """Standard normal noise, shaped as ``x``, from a generator or from the rows' content."""
+def normal_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Standard normal noise from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row."""
     if isinstance(noise, torch.Generator):
-        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=noise)
-    unit = uniform_like(x, event_dims, noise)
+        size = x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape)
+        return torch.randn(size, dtype=x.dtype, device=x.device, generator=noise)
+    unit = uniform_like(x, event_dims, noise, shape)
     half_step = torch.finfo(x.dtype).eps / 4
     # From the nearer end: at the far end of [0, 1) half a step would round up to 1, and the noise be infinite.
     low = unit < 0.5

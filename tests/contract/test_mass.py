@@ -128,7 +128,9 @@ def test_chi_square_finds_a_wrong_model():
     assert chi_square(observed, 6000 * mass.reshape(30, 25, 30, 25).sum((1, 3)).flatten()) < 1e-6
 
 
-@pytest.mark.parametrize("case", [case for case in MODELS if case.relation is Relation.EXACT], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in MODELS if case.relation is Relation.EXACT and case.measure is None], ids=str
+)
 def test_samples_and_density_agree_in_any_dimension(case):
     """E[q(x) / p(x)] = 1 over samples of p for every density q; a narrow normal at the median keeps its variance finite."""
     model = built(case, jolted=0.4)

@@ -6,6 +6,7 @@ from pushforward.bases.logistic import Logistic
 from pushforward.bases.made_mixture import MADEMixture
 from pushforward.bases.mixture import GaussianMixture
 from pushforward.bases.normal import Normal
+from pushforward.bases.pixelcnn import PixelCNN
 from pushforward.bases.student_t import StudentT
 from pushforward.bases.uniform import Uniform
 from pushforward.bases.von_mises import VonMises
@@ -17,6 +18,7 @@ __all__ = [
     "Logistic",
     "MADEMixture",
     "Normal",
+    "PixelCNN",
     "StudentT",
     "Uniform",
     "VonMises",

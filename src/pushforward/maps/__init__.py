@@ -8,7 +8,15 @@ from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.maps.integers import Integers
 from pushforward.maps.jitter import Jitter
+from pushforward.maps.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    LogisticLikelihood,
+)
 from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.monotone import Monotone
@@ -28,18 +36,24 @@ __all__ = [
     "AffineTransformer",
     "AugmentMissing",
     "BatchNorm",
+    "BernoulliLikelihood",
     "Cast",
+    "CategoricalLikelihood",
     "Chain",
     "CircularSplineTransformer",
     "Coupling",
     "Elementwise",
     "Exp",
     "GatedTransformer",
+    "GaussianLikelihood",
     "Householder",
+    "Integers",
     "Inverse",
     "Jitter",
     "LULinear",
     "LatticeDequantize",
+    "Likelihood",
+    "LogisticLikelihood",
     "Logit",
     "Map",
     "MapTransform",

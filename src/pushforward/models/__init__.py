@@ -6,6 +6,7 @@ from pushforward.models.iaf import IAF
 from pushforward.models.maf import MAF
 from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
+from pushforward.models.pixelcnn import PixelCNN
 from pushforward.models.realnvp import RealNVP
 
-__all__ = ["IAF", "MAF", "NICE", "NSF", "Ensemble", "Flow", "Model", "RealNVP"]
+__all__ = ["IAF", "MAF", "NICE", "NSF", "Ensemble", "Flow", "Model", "PixelCNN", "RealNVP"]

@@ -13,7 +13,7 @@ from pushforward.bases.core import Base
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
-from pushforward.numerics import Noise, RowNoise, logmeanexp, split_infinite
+from pushforward.numerics import Noise, RowNoise, RunningMean, split_infinite
 from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
@@ -86,17 +86,19 @@ class Model(nn.Module, ABC):
             raise ConfigError(f"samples must be at least 1; got {samples}.")
         x, context, far = self._prepare(x, context)
         random = self.relation is not Relation.EXACT
-        draws = [self._terms(x, context, RowNoise(seed, k)) for k in range(samples if random else 1)]
-        values = torch.stack([sum(terms.values(), start=far) for terms, _, _ in draws])
-        value = logmeanexp(values, 0) if len(draws) > 1 else values[0]
-        terms = {name: torch.stack([t[name] for t, _, _ in draws]).mean(0) for name in draws[0][0]}
-        stderr = draws[0][2]
-        if len(draws) > 1:
-            finite = values.masked_fill(torch.isinf(values), 0.0)
-            variance = (finite - finite.mean(0)).square().sum(0) / (len(draws) - 1)  # std() warns on an empty batch
-            spread = (variance / len(draws)).sqrt()
-            stderr = spread if stderr is None else (spread**2 + stderr**2 / len(draws)).sqrt()
-        return LogLik(value, self.relation, self.measure, stderr, draws[0][1], terms)
+        terms, residual, stderr = self._terms(x, context, RowNoise(seed, 0))
+        value = sum(terms.values(), start=far)
+        draws = samples if random else 1
+        if draws > 1:
+            mean, sums = RunningMean(value), terms
+            for k in range(1, draws):
+                more, _, _ = self._terms(x, context, RowNoise(seed, k))
+                mean.add(sum(more.values(), start=far))
+                sums = {name: sums[name] + more[name] for name in sums}
+            value, spread = mean.log_mean_exp(), mean.standard_error()
+            terms = {name: each / draws for name, each in sums.items()}
+            stderr = spread if stderr is None else (spread**2 + stderr**2 / draws).sqrt()
+        return LogLik(value, self.relation, self.measure, stderr, residual, terms)
 
     @final
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -118,7 +120,7 @@ class Model(nn.Module, ABC):
         """Terms of the chain rule, log p(x_i | x_<i, context), nats, ``(*batch, *shape)``.
 
         Defined where every map of the chain is elementwise or autoregressive in one common order and the base has
-        independent coordinates; the terms then add up to the log-likelihood. ``samples`` and ``seed`` as in
+        independent coordinates or that order too; the terms then add up to the log-likelihood. ``samples`` and ``seed`` as in
         :meth:`evaluate`; terms are averaged over draws.
 
         Raises:
@@ -131,21 +133,21 @@ class Model(nn.Module, ABC):
             >>> torch.allclose(model.conditional_log_prob(x).sum(-1), model.log_prob(x), atol=1e-5)
             True
         """
-        orders = {part.places for part in self.chain} - {"any"}
+        orders = {part.places for part in [*self.chain, self.base]} - {"any"}
         if "mixed" in orders or len(orders) > 1:
             raise KindError(
                 f"{type(self).__name__} does not factorise in one order of the coordinates: use an autoregressive model "
                 'with one order, as NSF(kind="autoregressive", linear="none").'
             )
         x, context, far = self._prepare(x, context)
-        draws = []
-        for k in range(samples if self.relation is not Relation.EXACT else 1):
-            z, total = x, torch.zeros_like(x)
+        total, draws = torch.zeros_like(x), samples if self.relation is not Relation.EXACT else 1
+        for k in range(draws):
+            z = x
             for part in self.chain:
                 z, terms = part.encode_terms(z, context, noise=RowNoise(seed, k))
                 total = total + terms
-            draws.append(total + self.base.log_prob_terms(z, context))
-        return torch.stack(draws).mean(0) + far.reshape(*far.shape, *(1,) * len(self.shape))
+            total = total + self.base.log_prob_terms(z, context)
+        return total / draws + far.reshape(*far.shape, *(1,) * len(self.shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-likelihood as one tensor whatever its kind, for ``torch.compile`` and ``torch.export``."""

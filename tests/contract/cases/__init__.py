@@ -6,12 +6,15 @@ family; flags say where a property cannot hold, each with its reason. Everything
 
 from .bases import BASES
 from .kinds import Case, MapCase, ModelCase, silently
-from .maps import MAPS
-from .models import MODELS
+from .maps import MAPS as PLAIN_MAPS
+from .models import MODELS as PLAIN_MODELS
 from .parts import NETWORKS, TRANSFORMERS
+from .pixels import DISCRETE_BASES, LIKELIHOODS, PIXEL_MAPS, PIXEL_MODELS
 
-ALL: list[Case] = [*MAPS, *BASES, *MODELS, *NETWORKS, *TRANSFORMERS]
-MODULES: list[Case] = [case for case in ALL if not case.name.startswith("transformers")]
+MAPS: list[MapCase] = [*PLAIN_MAPS, *PIXEL_MAPS]
+MODELS: list[ModelCase] = [*PLAIN_MODELS, *PIXEL_MODELS]
+ALL: list[Case] = [*MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS]
+MODULES: list[Case] = [case for case in ALL if not case.name.startswith(("transformers", "likelihoods"))]
 
 __all__ = [
     "ALL",
