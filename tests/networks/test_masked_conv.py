@@ -49,7 +49,7 @@ def shaken(shape, outputs, **more):
 @pytest.mark.parametrize("ordered", [False, True])
 def test_outputs_see_all_earlier_pixels_and_nothing_else(shape, ordered):
     """Enough layers to span the image, so that a blind spot would show."""
-    channels, height, width = shape
+    channels = shape[0]
     network = shaken(shape, 2 * channels, ordered=ordered, filters=24, layers=5, first_kernel=3)
     seen = dependence(network, shape)
     colours = channels if ordered else 1

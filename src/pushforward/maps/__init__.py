@@ -3,6 +3,7 @@
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
+from pushforward.maps.binarize import DynamicBinarize
 from pushforward.maps.cast import Cast
 from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
@@ -26,6 +27,7 @@ from pushforward.maps.planar import Planar
 from pushforward.maps.radial import Radial
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.standardize import Standardize
+from pushforward.maps.stochastic import Variational
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
 
@@ -42,6 +44,7 @@ __all__ = [
     "Chain",
     "CircularSplineTransformer",
     "Coupling",
+    "DynamicBinarize",
     "Elementwise",
     "Exp",
     "GatedTransformer",
@@ -74,6 +77,7 @@ __all__ = [
     "TorchTransform",
     "Transformer",
     "UniformDequantize",
+    "Variational",
     "from_torch",
     "to_torch",
 ]

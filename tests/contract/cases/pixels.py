@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pushforward import bases, maps, models
-from pushforward.measure import Counting
+from pushforward.measure import Counting, Relation
 
 from .kinds import BaseCase, Case, MapCase, ModelCase, b, f, integers, m
 
+VAE: dict[str, Any] = {"relation": Relation.LOWER, "invertible": False, "draws": True}
 TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
 
 LIKELIHOODS: list[Case] = [
@@ -20,6 +21,36 @@ LIKELIHOODS: list[Case] = [
 
 PIXEL_MAPS: list[MapCase] = [
     m("Integers", "image", lambda: maps.Integers((1, 2, 2), levels=4), integers(4)),
+    m(
+        "DynamicBinarize",
+        "image",
+        lambda: maps.DynamicBinarize((1, 2, 2), levels=8),
+        integers(8),
+        relation=Relation.ESTIMATE,
+        bijective=False,
+    ),
+    m(
+        "Variational",
+        "image, convolutions, flow",
+        lambda: maps.Variational(
+            (1, 3, 2),
+            2,
+            maps.LogisticLikelihood(4, 1),
+            maps.Inverse(maps.MaskedAutoregressive(2, context=3, hidden=(8,))),
+            channels=(4,),
+        ),
+        integers(4),
+        relation=Relation.LOWER,
+        data_measure=Counting(6),
+        bijective=False,
+    ),
+    m(
+        "Variational",
+        "vector",
+        lambda: maps.Variational(3, 2, hidden=(8,)),
+        relation=Relation.LOWER,
+        bijective=False,
+    ),
 ]
 
 DISCRETE_BASES: list[BaseCase] = [
@@ -30,4 +61,40 @@ DISCRETE_BASES: list[BaseCase] = [
 PIXEL_MODELS: list[ModelCase] = [
     f("PixelCNN", "grey, context", lambda: models.PixelCNN((1, 3, 2), 4, 2, **TINY), integers(4), measure=Counting(6)),
     f("PixelCNN", "colour", lambda: models.PixelCNN((2, 2, 2), 3, **TINY), integers(3), measure=Counting(8)),
+    f(
+        "VAE",
+        "grey, convolutions, iaf",
+        lambda: models.VAE((1, 3, 3), 2, levels=4, channels=(4,), posterior="iaf", steps=1, posterior_hidden=(8,)),
+        integers(4),
+        measure=Counting(9),
+        **VAE,
+    ),
+    f(
+        "VAE",
+        "binary, nsf, prior",
+        lambda: models.VAE(
+            (1, 2, 2),
+            2,
+            decoder="bernoulli",
+            posterior="nsf",
+            steps=1,
+            posterior_hidden=(8,),
+            prior=models.NICE(2, couplings=2, hidden=(8,), standardize=False),
+            hidden=(8,),
+        ),
+        integers(2),
+        measure=Counting(4),
+        **VAE,
+    ),
+    f(
+        "VAE",
+        "binarised, free bits",
+        lambda: models.VAE(
+            (1, 2, 2), 2, decoder="bernoulli", binarize=True, levels=8, hidden=(8,), free_bits=0.1
+        ),
+        integers(8),
+        measure=Counting(4),
+        **(VAE | {"relation": Relation.ESTIMATE}),
+    ),
+    f("VAE", "vector", lambda: models.VAE(3, 2, hidden=(8,)), **VAE),
 ]
