@@ -236,14 +236,14 @@ def test_reconstructions_and_samples_of_a_trained_model():
     torch.manual_seed(0)
     kinds = 7 * torch.randint(0, 2, (2, 4, 4))
     x = kinds[torch.randint(0, 2, (300,))][:, None]
-    model = VAE((1, 4, 4), 2, levels=8, hidden=(32,))
+    model = VAE((1, 4, 4), 2, levels=8, decoder="categorical", hidden=(32,))
     pf.fit(model, x, max_steps=300, batch_size=100, lr=1e-2, progress="silent")
     assert (model.decode(model.encode(x)) == x).double().mean() > 0.95
     drawn = model.sample(200, seed=0)
     known = (drawn[:, None] == kinds[None, :, None]).flatten(2).all(-1).any(1)
     assert known.double().mean() > 0.7
     truth = math.log(2)
-    assert -model.evaluate(x, samples=50).value.mean().item() < truth + 0.35
+    assert -model.evaluate(x, samples=50).value.mean().item() < truth + 0.6
 
 
 @pytest.mark.parametrize(
