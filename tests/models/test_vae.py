@@ -217,7 +217,9 @@ def test_dynamic_binarisation_is_an_estimate_of_one_binary_image():
     torch.manual_seed(0)
     model = VAE((1, 2, 2), 2, decoder="bernoulli", binarize=True, levels=256, hidden=(4,)).double()
     plain = VAE((1, 2, 2), 2, decoder="bernoulli", hidden=(4,)).double()
-    plain.load_state_dict({k.replace("maps.1", "maps.0"): v for k, v in model.state_dict().items() if "maps.0" not in k})
+    plain.load_state_dict(
+        {k.replace("maps.1", "maps.0"): v for k, v in model.state_dict().items() if "maps.0" not in k}
+    )
     x = torch.randint(0, 256, (6, 1, 2, 2)).double()
     assert model.relation is Relation.ESTIMATE
     with pytest.raises(KindError, match="promise"):

@@ -22,6 +22,7 @@ from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.monotone import Monotone
 from pushforward.maps.normalization import ActNorm, BatchNorm
+from pushforward.maps.patches import Patches, TokenAutoregressive
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
 from pushforward.maps.radial import Radial
@@ -62,6 +63,7 @@ __all__ = [
     "MapTransform",
     "MaskedAutoregressive",
     "Monotone",
+    "Patches",
     "Permutation",
     "Planar",
     "Radial",
@@ -74,6 +76,7 @@ __all__ = [
     "Step",
     "Sylvester",
     "Tanh",
+    "TokenAutoregressive",
     "TorchTransform",
     "Transformer",
     "UniformDequantize",

@@ -88,13 +88,19 @@ class Variational(Map):
         super().__init__(shape, check_width("latent", latent))
         if len(shape) not in (1, 3):
             raise ConfigError(f"features must be a width or (channels, height, width); got {features!r}.")
-        if flow is not None and (not isinstance(flow, Map) or flow.in_shape != (latent,) or flow.out_shape != (latent,)):
+        if flow is not None and (
+            not isinstance(flow, Map) or flow.in_shape != (latent,) or flow.out_shape != (latent,)
+        ):
             raise ConfigError(f"flow must be a map of {latent} coordinates; got {flow!r:.80}.")
         if flow is not None and flow.relation is not Relation.EXACT:
             raise KindError(f"{type(flow).__name__} is not a bijection, so it has no density for a posterior.")
         self.features, self.latent = features, latent
         self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
-        self.hidden, self.channels, self.activation = check_hidden(hidden, False), check_hidden(channels, False), activation
+        self.hidden, self.channels, self.activation = (
+            check_hidden(hidden, False),
+            check_hidden(channels, False),
+            activation,
+        )
         self.domain, self.codomain = self.likelihood.support, REAL
         self.flow = flow
         self.extra = 0 if flow is None else flow.context

@@ -8,6 +8,7 @@ from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.pixelcnn import PixelCNN
 from pushforward.models.realnvp import RealNVP
+from pushforward.models.tarflow import TarFlow
 from pushforward.models.vae import VAE
 
-__all__ = ["IAF", "MAF", "NICE", "NSF", "VAE", "Ensemble", "Flow", "Model", "PixelCNN", "RealNVP"]
+__all__ = ["IAF", "MAF", "NICE", "NSF", "VAE", "Ensemble", "Flow", "Model", "PixelCNN", "RealNVP", "TarFlow"]

@@ -7,9 +7,10 @@ from typing import Any
 from pushforward import bases, maps, models
 from pushforward.measure import Counting, Relation
 
-from .kinds import BaseCase, Case, MapCase, ModelCase, b, f, integers, m
+from .kinds import SPLINE, BaseCase, Case, MapCase, ModelCase, b, f, integers, m
 
 VAE: dict[str, Any] = {"relation": Relation.LOWER, "invertible": False, "draws": True}
+SMALL: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2}
 TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
 
 LIKELIHOODS: list[Case] = [
@@ -51,6 +52,9 @@ PIXEL_MAPS: list[MapCase] = [
         relation=Relation.LOWER,
         bijective=False,
     ),
+    m("Patches", "colour", lambda: maps.Patches((2, 4, 2), patch=2)),
+    m("TokenAutoregressive", "flip, context", lambda: maps.TokenAutoregressive((3, 2), flip=True, context=2, **SMALL)),
+    m("TokenAutoregressive", "spline, one token", lambda: maps.TokenAutoregressive((1, 2), SPLINE, **SMALL)),
 ]
 
 DISCRETE_BASES: list[BaseCase] = [
@@ -89,12 +93,25 @@ PIXEL_MODELS: list[ModelCase] = [
     f(
         "VAE",
         "binarised, free bits",
-        lambda: models.VAE(
-            (1, 2, 2), 2, decoder="bernoulli", binarize=True, levels=8, hidden=(8,), free_bits=0.1
-        ),
+        lambda: models.VAE((1, 2, 2), 2, decoder="bernoulli", binarize=True, levels=8, hidden=(8,), free_bits=0.1),
         integers(8),
         measure=Counting(4),
         **(VAE | {"relation": Relation.ESTIMATE}),
     ),
     f("VAE", "vector", lambda: models.VAE(3, 2, hidden=(8,)), **VAE),
+    f(
+        "TarFlow",
+        "real, context",
+        lambda: models.TarFlow((2, 1, 2), 1, None, 2, blocks=2, noise=0.1, **SMALL),
+        fast="log_prob",
+    ),
+    f(
+        "TarFlow",
+        "grey",
+        lambda: models.TarFlow((1, 2, 2), 1, 4, blocks=1, **SMALL),
+        integers(4),
+        relation=Relation.LOWER,
+        measure=Counting(4),
+        fast="log_prob",
+    ),
 ]
