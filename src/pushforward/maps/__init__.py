@@ -16,9 +16,9 @@ from pushforward.maps.likelihoods import (
     CategoricalLikelihood,
     GaussianLikelihood,
     Likelihood,
-    LogisticLikelihood,
 )
 from pushforward.maps.linear import Householder, LULinear
+from pushforward.maps.logistic_likelihood import LogisticLikelihood
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.monotone import Monotone
 from pushforward.maps.normalization import ActNorm, BatchNorm

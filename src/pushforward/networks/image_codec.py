@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.shape, widths = shape, (shape[0], *check_hidden(channels, False))
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), make_activation(activation)]
         self.body = nn.Sequential(*layers)
         height, width = sizes(shape, len(channels))[-1]
