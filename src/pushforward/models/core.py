@@ -68,6 +68,7 @@ class Model(nn.Module, ABC):
             context: ``(*batch, context)`` where the model has one.
             samples: draws of the model's own noise (dequantisation and other stochastic maps); more draws tighten a
                 LOWER bound, log mean exp over draws (Burda et al. 2016, eq. 8). Without such maps it has no effect.
+                Memory does not grow with them: the result of several draws carries no gradient.
             seed: of that noise. Noise depends on the seed and on the row itself, never on the other rows.
 
         Returns:
@@ -86,18 +87,19 @@ class Model(nn.Module, ABC):
             raise ConfigError(f"samples must be at least 1; got {samples}.")
         x, context, far = self._prepare(x, context)
         random = self.relation is not Relation.EXACT
-        terms, residual, stderr = self._terms(x, context, RowNoise(seed, 0))
-        value = sum(terms.values(), start=far)
         draws = samples if random else 1
-        if draws > 1:
-            mean, sums = RunningMean(value), terms
-            for k in range(1, draws):
-                more, _, _ = self._terms(x, context, RowNoise(seed, k))
-                mean.add(sum(more.values(), start=far))
-                sums = {name: sums[name] + more[name] for name in sums}
-            value, spread = mean.log_mean_exp(), mean.standard_error()
-            terms = {name: each / draws for name, each in sums.items()}
-            stderr = spread if stderr is None else (spread**2 + stderr**2 / draws).sqrt()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
+            terms, residual, stderr = self._terms(x, context, RowNoise(seed, 0))
+            value = sum(terms.values(), start=far)
+            if draws > 1:
+                mean = RunningMean(value)
+                for k in range(1, draws):
+                    more, _, _ = self._terms(x, context, RowNoise(seed, k))
+                    mean.add(sum(more.values(), start=far))
+                    terms = {name: terms[name] + more[name] for name in terms}
+                value, spread = mean.log_mean_exp(), mean.standard_error()
+                terms = {name: total / draws for name, total in terms.items()}
+                stderr = spread if stderr is None else (spread**2 + stderr**2 / draws).sqrt()
         return LogLik(value, self.relation, self.measure, stderr, residual, terms)
 
     @final
@@ -141,12 +143,13 @@ class Model(nn.Module, ABC):
             )
         x, context, far = self._prepare(x, context)
         total, draws = torch.zeros_like(x), samples if self.relation is not Relation.EXACT else 1
-        for k in range(draws):
-            z = x
-            for part in self.chain:
-                z, terms = part.encode_terms(z, context, noise=RowNoise(seed, k))
-                total = total + terms
-            total = total + self.base.log_prob_terms(z, context)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
+            for k in range(draws):
+                z = x
+                for part in self.chain:
+                    z, terms = part.encode_terms(z, context, noise=RowNoise(seed, k))
+                    total = total + terms
+                total = total + self.base.log_prob_terms(z, context)
         return total / draws + far.reshape(*far.shape, *(1,) * len(self.shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
