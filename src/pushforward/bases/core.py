@@ -28,6 +28,8 @@ class Base(nn.Module, ABC):
     """Width of the context that the base reads; 0 for none. Bases without one ignore a context."""
     support: Support = REAL
     relation: Relation = Relation.EXACT
+    sample_passes: int = 1
+    """Sequential network passes of one sample: how many steps wait for each other."""
     has_rsample: bool = True
     """Whether samples carry gradients to the parameters (and the context)."""
 

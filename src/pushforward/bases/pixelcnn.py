@@ -72,6 +72,7 @@ class PixelCNN(Base):
         self.filters, self.layers, self.kernel, self.first_kernel = filters, layers, kernel, first_kernel
         self.context = context
         self.support = self.likelihood.support
+        self.sample_passes = height * width * (1 if self.likelihood.joint else channels)
         self.network = GatedPixelCNN(
             (channels, height, width),
             self.likelihood.outputs(channels),

@@ -46,6 +46,7 @@ class LogisticLikelihood(DiscreteLikelihood):
         tensor(1.)
     """
 
+    joint = True
     levels: int = 256
     components: int = 5
     max_log_scale: float = 7.0
@@ -56,8 +57,6 @@ class LogisticLikelihood(DiscreteLikelihood):
             raise ConfigError(f"components must be an integer of at least 1; got {self.components!r}.")
         if not 0 < self.max_log_scale <= 20:
             raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale!r}.")
-
-    joint = True
 
     def outputs(self, channels: int) -> int:
         """Weights, means and log-scales of each component, and the coefficients of each pair of channels."""

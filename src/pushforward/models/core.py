@@ -281,8 +281,12 @@ class Model(nn.Module, ABC):
     @property
     def fast(self) -> Literal["both", "log_prob", "sample"]:
         """Which direction takes one pass: MAF scores fast, IAF samples fast, coupling flows do both."""
-        forward, backward = self.chain.encode_passes, self.chain.decode_passes
+        forward, backward = self.chain.encode_passes, self._sample_passes
         return "both" if forward == backward else "log_prob" if forward < backward else "sample"
+
+    @property
+    def _sample_passes(self) -> int:
+        return max(self.chain.decode_passes, self.base.sample_passes)
 
     def extra_repr(self) -> str:
         """What stands in ``repr`` before the parts."""
@@ -290,7 +294,7 @@ class Model(nn.Module, ABC):
         context = f", context={self.context_features}" if self.context_features else ""
         return (
             f"shape={size}{context}, {self.relation.value} on {self.measure}, fast={self.fast!r} "
-            f"(log_prob {self.chain.encode_passes}, sample {self.chain.decode_passes} passes a layer)"
+            f"(log_prob {self.chain.encode_passes}, sample {self._sample_passes} passes a layer)"
         )
 
     def _terms(
