@@ -378,9 +378,10 @@ def test_one_context_serves_many_rows(case):
 @pytest.mark.parametrize("case", WITH_CONTEXT, ids=str)
 def test_a_missing_or_wrong_context_is_an_error(case):
     model = built(case)
-    x = data_of(case, model)
+    data, noise = data_of(case, model), torch.zeros(ROWS, *model.base.shape)
     width = model.context_features
     for run in (model.evaluate, model.encode, model, model.loss, model.decode):
+        x = noise if run == model.decode else data
         with pytest.raises(InputError, match="context"):
             run(x)
         with pytest.raises(InputError, match=f"width {width}"):
