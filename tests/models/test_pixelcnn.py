@@ -1,11 +1,7 @@
 """PixelCNN as a model: kind, code length, context, inpainting, and real digits."""
 
-import gzip
 import math
-import os
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -100,23 +96,10 @@ def test_unknown_output():
         PixelCNN((1, 4, 4), output="gaussian")
 
 
-def idx(path: Path) -> torch.Tensor:
-    raw = gzip.decompress(path.read_bytes())
-    shape = [int.from_bytes(raw[4 * k : 4 * k + 4], "big") for k in range(1, raw[3] + 1)]
-    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=4 * len(shape) + 4).reshape(shape).copy())
-
-
 @pytest.mark.slow
-@pytest.mark.skipif("PUSHFORWARD_DATA" not in os.environ, reason="needs PUSHFORWARD_DATA")
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_it_beats_independent_pixels_on_real_images(name):
-    """16 grey levels, 14 x 14; against a histogram for each pixel with one count added, in bits a pixel."""
-    folder = Path(os.environ["PUSHFORWARD_DATA"], name)
-    train, test = (idx(folder / f"{part}-images-idx3-ubyte.gz")[:n, None, ::2, ::2] // 16
-                   for part, n in (("train", 10_000), ("t10k", 1000)))  # fmt: skip
-    counts = torch.stack([(train == level).sum(0) + 1 for level in range(16)]).double()
-    histogram = (counts / counts.sum(0)).log()
-    independent = -histogram.gather(0, test.long()).mean().item() / math.log(2)
+def test_it_beats_independent_pixels_on_real_images(real_images, name):
+    train, test, independent = real_images(name)
     torch.manual_seed(0)
     model = PixelCNN((1, 14, 14), levels=16, filters=16, layers=3, first_kernel=5)
     pf.fit(model, train, validation=None, max_steps=300, batch_size=64, lr=3e-3, progress="silent")
