@@ -12,6 +12,7 @@ import torch
 from pushforward import numerics
 from pushforward.numerics import (
     RowNoise,
+    RunningMean,
     bound_input,
     bound_square,
     draw_category,
@@ -413,3 +414,52 @@ class TestRowNoise:
         x = rows(5, 3)
         draw = torch.compile(lambda t: RowNoise(3, 1).uniform(t, 1), fullgraph=True, backend="eager")
         assert torch.equal(draw(x), RowNoise(3, 1).uniform(x, 1))
+
+
+class TestNoiseOfAnotherShape:
+    def test_it_belongs_to_the_row_and_begins_as_the_row_s_own(self):
+        x = rows(50, 4)
+        u = RowNoise(5, 2).uniform(x, 1, (3, 2))
+        assert u.shape == (50, 3, 2)
+        assert torch.equal(RowNoise(5, 2).uniform(x[7], 1, (3, 2)), u[7])
+        assert torch.equal(u.flatten(1)[:, :4], RowNoise(5, 2).uniform(x, 1))
+        assert scipy.stats.kstest(RowNoise().uniform(rows(2000, 1), 1, (5,)).flatten().numpy(), "uniform").pvalue > 1e-3
+
+    @pytest.mark.parametrize("draw", [uniform_like, normal_like])
+    def test_from_a_generator_or_the_rows(self, draw):
+        x = rows(6, 4).reshape(3, 2, 4)
+        for noise in (None, RowNoise(1), torch.Generator().manual_seed(0)):
+            assert draw(x, 1, noise, (7,)).shape == (3, 2, 7)
+            assert draw(x, 2, noise, (7,)).shape == (3, 7)
+
+
+class TestRunningMean:
+    def test_against_all_at_once(self):
+        values = 300 * rows(40, 5) - 1e4
+        values[3, 0] = values[0, 1] = -math.inf
+        values[:, 2] = -math.inf
+        mean = RunningMean(values[0])
+        for value in values[1:]:
+            mean.add(value)
+        expected = scipy.special.logsumexp(values.numpy(), 0) - math.log(40)
+        assert mean.log_mean_exp().tolist() == pytest.approx(expected.tolist(), rel=1e-13)
+        finite = values.masked_fill(torch.isinf(values), 0.0)
+        torch.testing.assert_close(mean.standard_error(), finite.std(0) / math.sqrt(40))
+
+    def test_thousands_of_single_precision_values_lose_nothing(self):
+        values = (rows(5000, 3) * 0.01 - 1000).float()
+        mean = RunningMean(values[0])
+        for value in values[1:]:
+            mean.add(value)
+        assert mean.log_mean_exp().dtype is torch.float32
+        expected = scipy.special.logsumexp(values.double().numpy(), 0) - math.log(5000)
+        assert mean.log_sum.sub(math.log(5000)).tolist() == pytest.approx(expected.tolist(), abs=1e-8)
+
+    def test_impossible_values_have_finite_gradients(self):
+        first = torch.tensor([-math.inf, 0.0, -math.inf], dtype=torch.float64, requires_grad=True)
+        second = torch.tensor([-math.inf, -math.inf, 1.0], dtype=torch.float64, requires_grad=True)
+        mean = RunningMean(first)
+        mean.add(second)
+        mean.log_mean_exp()[1:].sum().backward()
+        assert first.grad.tolist() == [0.0, 1.0, 0.0]
+        assert second.grad.tolist() == [0.0, 0.0, 1.0]

@@ -15,6 +15,7 @@ from pushforward.errors import ConvergenceError
 __all__ = [
     "Noise",
     "RowNoise",
+    "RunningMean",
     "bound_input",
     "bound_square",
     "contraction_root",
@@ -115,6 +116,41 @@ def eager() -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or forward_ad._current_level >= 0
     )
+
+
+class RunningMean:
+    """Mean, ``log mean exp`` and spread of any number of equally shaped tensors, one after the other, in float64.
+
+    Memory does not grow with their number (Welford 1962 for the spread).
+    """
+
+    def __init__(self, first: Tensor) -> None:
+        self.dtype, self.count = first.dtype, 1
+        self.sum = self.log_sum = first.double()
+        self.center = torch.where(torch.isinf(first), 0.0, first).detach().double()
+        self.squares = torch.zeros_like(self.center)
+
+    def add(self, value: Tensor) -> None:
+        """One more; infinite entries count as 0 in the spread."""
+        self.count += 1
+        self.sum = self.sum + value.double()
+        self.log_sum = logmeanexp(torch.stack((self.log_sum, value.double())), 0) + math.log(2.0)
+        finite = torch.where(torch.isinf(value), 0.0, value).detach().double()
+        step = finite - self.center
+        self.center = self.center + step / self.count
+        self.squares = self.squares + step * (finite - self.center)
+
+    def mean(self) -> Tensor:
+        """The plain mean; infinite where any was."""
+        return (self.sum / self.count).to(self.dtype)
+
+    def log_mean_exp(self) -> Tensor:
+        """log of the mean of the exponentials."""
+        return (self.log_sum - math.log(self.count)).to(self.dtype)
+
+    def standard_error(self) -> Tensor:
+        """Of the plain mean: the spread over the root of the count; needs two."""
+        return (self.squares / ((self.count - 1) * self.count)).sqrt().to(self.dtype)
 
 
 def monotone_root(
@@ -258,20 +294,27 @@ class RowNoise:
         self.seed = seed
         self.draw = draw
 
-    def uniform(self, x: Tensor, event_dims: int) -> Tensor:
-        """Uniform noise in [0, 1) in the shape and type of ``x``; each of the leading rows is keyed by its content."""
-        shape = x.shape[x.dim() - event_dims :]
-        count = math.prod(shape)
-        values = x.detach().reshape(*x.shape[: x.dim() - event_dims], count).double() + 0.0  # -0.0 becomes 0.0
+    def uniform(self, x: Tensor, event_dims: int, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Uniform noise in [0, 1) in the type of ``x``; each of the leading rows is keyed by its content.
+
+        Args:
+            x: ``(*rows, *event)``.
+            event_dims: dimensions of the event.
+            shape: of each row's noise; None for the event's own.
+        """
+        rows, event = x.shape[: x.dim() - event_dims], x.shape[x.dim() - event_dims :]
+        count, shape = math.prod(event), tuple(event) if shape is None else shape
+        values = x.detach().reshape(*rows, count).double() + 0.0  # -0.0 becomes 0.0
         bits = values.contiguous().view(torch.int64)
         place = torch.arange(1, count + 1, device=x.device, dtype=torch.int64)
         start = _signed(0x9E3779B97F4A7C15 * (2 * self.seed + 1) + 0xD1B54A32D192ED03 * self.draw)
         key = _mix(_mix(bits + place * _GOLDEN).sum(-1, keepdim=True) + start)
+        place = torch.arange(1, math.prod(shape) + 1, device=x.device, dtype=torch.int64)
         hashed = _mix(key + place * _GOLDEN)
         # As many high bits as the type's mantissa holds (53, or 24 in float32), so that 1.0 cannot appear.
         keep = 1 - round(math.log2(torch.finfo(x.dtype).eps))
         unit = ((hashed >> (64 - keep)) & ((1 << keep) - 1)).to(x.dtype) * 2.0**-keep
-        return unit.reshape(x.shape)
+        return unit.reshape(*rows, *shape)
 
     def common(self, count: int, salt: int) -> list[float]:
         """Uniform numbers in [0, 1) for all rows alike: they depend on the seed, the draw and the salt alone."""
@@ -283,18 +326,20 @@ Noise = torch.Generator | RowNoise | None
 """Where randomness comes from: a generator (training, sampling) or the rows themselves (scoring; None is seed 0)."""
 
 
-def uniform_like(x: Tensor, event_dims: int, noise: Noise) -> Tensor:
-    """Uniform noise in [0, 1), shaped as ``x``, from a generator or from the rows' content."""
+def uniform_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Uniform noise in [0, 1) from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row."""
     if isinstance(noise, torch.Generator):
-        return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=noise)
-    return (noise or RowNoise()).uniform(x, event_dims)
+        size = x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape)
+        return torch.rand(size, dtype=x.dtype, device=x.device, generator=noise)
+    return (noise or RowNoise()).uniform(x, event_dims, shape)
 
 
-def normal_like(x: Tensor, event_dims: int, noise: Noise) -> Tensor:
-    """Standard normal noise, shaped as ``x``, from a generator or from the rows' content."""
+def normal_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Standard normal noise from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row."""
     if isinstance(noise, torch.Generator):
-        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=noise)
-    unit = uniform_like(x, event_dims, noise)
+        size = x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape)
+        return torch.randn(size, dtype=x.dtype, device=x.device, generator=noise)
+    unit = uniform_like(x, event_dims, noise, shape)
     half_step = torch.finfo(x.dtype).eps / 4
     # From the nearer end: at the far end of [0, 1) half a step would round up to 1, and the noise be infinite.
     low = unit < 0.5

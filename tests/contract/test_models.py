@@ -202,6 +202,9 @@ def test_sample_shapes(case):
             assert log_prob.shape == (*shape, *batch)
             same(log_prob, model.log_prob(y.detach(), context), 1e-9)
     noise = model.base.sample(torch.Size((5, *batch)), context, generator=generator())
+    if case.draws:
+        assert model.sample(noise=noise, context=context, sample_shape=5, seed=0).shape == (5, *batch, *model.shape)
+        return
     same(model.sample(noise=noise, context=context, sample_shape=5, seed=0), model.decode(noise, context))
 
 

@@ -7,22 +7,10 @@ from pushforward.bases.logistic import Logistic
 from pushforward.bases.made_mixture import MADEMixture
 from pushforward.bases.mixture import GaussianMixture
 from pushforward.bases.normal import Normal
+from pushforward.bases.pixelcnn import PixelCNN
 from pushforward.bases.spherical import UniformSphere, VonMisesFisher
 from pushforward.bases.student_t import StudentT
 from pushforward.bases.uniform import Uniform
 from pushforward.bases.von_mises import VonMises
 
-__all__ = [
-    "Base",
-    "Categorical",
-    "ConditionalNormal",
-    "GaussianMixture",
-    "Logistic",
-    "MADEMixture",
-    "Normal",
-    "StudentT",
-    "Uniform",
-    "UniformSphere",
-    "VonMises",
-    "VonMisesFisher",
-]
+__all__ = ["Base", "Categorical", "ConditionalNormal", "GaussianMixture", "Logistic", "MADEMixture", "Normal", "PixelCNN", "StudentT", "Uniform", "UniformSphere", "VonMises", "VonMisesFisher"]

@@ -28,6 +28,8 @@ class Base(nn.Module, ABC):
     """Width of the context that the base reads; 0 for none. Bases without one ignore a context."""
     support: Support = REAL
     relation: Relation = Relation.EXACT
+    sample_passes: int = 1
+    """Sequential network passes of one sample: how many steps wait for each other."""
     has_rsample: bool = True
     """Whether samples carry gradients to the parameters (and the context)."""
 
@@ -40,6 +42,11 @@ class Base(nn.Module, ABC):
     anchor: Tensor
 
     @property
+    def places(self) -> tuple[int, ...] | str:
+        """The order in which coordinates depend on each other, as in maps; "any" where they do not."""
+        return "any"
+
+    @property
     def measure(self) -> Measure:
         """What the density refers to; Lebesgue unless a base says otherwise."""
         return Lebesgue(math.prod(self.shape))
@@ -49,10 +56,10 @@ class Base(nn.Module, ABC):
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``; -inf outside the support and infinitely far."""
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density of each coordinate by itself, ``(*batch, *shape)``, for bases of independent coordinates.
+        """Log-density of each coordinate given those before it in :attr:`places`, ``(*batch, *shape)``.
 
         Raises:
-            KindError: for bases whose coordinates depend on each other.
+            KindError: for bases whose coordinates depend on each other in no order.
         """
         raise KindError(f"{type(self).__name__} has no independent coordinates, so its density has no terms.")
 

@@ -72,7 +72,7 @@ class MADEMixture(Base):
             context,
         )
         self.activation, self.max_log_scale = activation, max_log_scale
-        width = self.shape[0]
+        width = self.sample_passes = self.shape[0]
         self.network = MADE(width, 3 * components, self.hidden, context=context, activation=activation, output_gain=0.1)
         # Equal components would stay equal for ever: they start spread over half of the normal's quantiles, each as
         # wide as makes the whole of variance 1.

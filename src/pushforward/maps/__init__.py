@@ -4,6 +4,7 @@ from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, 
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.bernstein import BernsteinTransformer
+from pushforward.maps.binarize import DynamicBinarize
 from pushforward.maps.block import BlockAutoregressive
 from pushforward.maps.cast import Cast
 from pushforward.maps.continuous import Continuous
@@ -16,13 +17,17 @@ from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneH
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, SoftTail, Softplus, Tanh
 from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.image_coupling import ImageCoupling
+from pushforward.maps.integers import Integers
 from pushforward.maps.jitter import Jitter
+from pushforward.maps.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, Likelihood
 from pushforward.maps.linear import Householder, LULinear
+from pushforward.maps.logistic_likelihood import LogisticLikelihood
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.mobius import MobiusTransformer
 from pushforward.maps.monotone import Monotone
 from pushforward.maps.multiscale import FactorOut
 from pushforward.maps.normalization import ActNorm, BatchNorm
+from pushforward.maps.patches import Patches, TokenAutoregressive
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
 from pushforward.maps.polynomial_splines import CubicSplineTransformer, LinearSplineTransformer, QuadraticSplineTransformer
@@ -34,6 +39,7 @@ from pushforward.maps.sphere import SphereAutoregressive
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.squeeze import Flatten, Squeeze
 from pushforward.maps.standardize import Standardize
+from pushforward.maps.stochastic import Variational
 from pushforward.maps.sum_of_squares import SumOfSquaresTransformer
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
@@ -41,4 +47,4 @@ from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
 from pushforward.maps.variational import VariationalDequantize
 from pushforward.maps.woodbury import WoodburyLinear
 
-__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernsteinTransformer", "BlockAutoregressive", "Cast", "Chain", "CircularSplineTransformer", "Continuous", "Coupling", "CubicSplineTransformer", "Elementwise", "Exp", "FactorOut", "Flatten", "GatedTransformer", "Gaussianize", "Householder", "ImageCoupling", "Inverse", "InvertibleConv1x1", "InvertibleConv2d", "InvertibleResidual", "Jitter", "LULinear", "LatticeDequantize", "LinearSplineTransformer", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Squeeze", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "VariationalDequantize", "WoodburyLinear", "from_torch", "to_torch"]
+__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernoulliLikelihood", "BernsteinTransformer", "BlockAutoregressive", "Cast", "CategoricalLikelihood", "Chain", "CircularSplineTransformer", "Continuous", "Coupling", "CubicSplineTransformer", "DynamicBinarize", "Elementwise", "Exp", "FactorOut", "Flatten", "GatedTransformer", "GaussianLikelihood", "Gaussianize", "Householder", "ImageCoupling", "Integers", "Inverse", "InvertibleConv1x1", "InvertibleConv2d", "InvertibleResidual", "Jitter", "LULinear", "LatticeDequantize", "Likelihood", "LinearSplineTransformer", "LogisticLikelihood", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Patches", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Squeeze", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TokenAutoregressive", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "Variational", "VariationalDequantize", "WoodburyLinear", "from_torch", "to_torch"]

@@ -15,9 +15,12 @@ from pushforward.models.maf import MAF
 from pushforward.models.naf import NAF
 from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
+from pushforward.models.pixelcnn import PixelCNN
 from pushforward.models.realnvp import RealNVP
 from pushforward.models.residual_flow import ResidualFlow
 from pushforward.models.sos import SOS
+from pushforward.models.tarflow import TarFlow
 from pushforward.models.umnn import UMNN
+from pushforward.models.vae import VAE
 
-__all__ = ["BNAF", "BernsteinFlow", "CNF", "ConvGlow", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "Glow", "IAF", "IResNet", "MAF", "Model", "NAF", "NICE", "NSF", "RealNVP", "ResidualFlow", "SOS", "UMNN"]
+__all__ = ["BNAF", "BernsteinFlow", "CNF", "ConvGlow", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "Glow", "IAF", "IResNet", "MAF", "Model", "NAF", "NICE", "NSF", "PixelCNN", "RealNVP", "ResidualFlow", "SOS", "TarFlow", "UMNN", "VAE"]

@@ -13,7 +13,7 @@ from pushforward.bases.core import Base
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
-from pushforward.numerics import Noise, RowNoise, logmeanexp, split_infinite
+from pushforward.numerics import Noise, RowNoise, RunningMean, split_infinite
 from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
@@ -95,7 +95,8 @@ class Model(nn.Module, ABC):
             samples: draws of the model's own noise (dequantisation and other stochastic maps); more draws tighten a
                 LOWER bound, log mean exp over draws (Burda et al. 2016, eq. 8). Where a map only estimates its
                 log-determinant the value is the plain mean over draws: through an exponential an unbiased estimate
-                would not stay one. Without such maps it has no effect.
+                would not stay one. Without such maps it has no effect. Memory does not grow with them: the result of
+                several draws carries no gradient.
             seed: of that noise. Noise depends on the seed and on the row itself, never on the other rows.
 
         Returns:
@@ -114,17 +115,21 @@ class Model(nn.Module, ABC):
             raise ConfigError(f"samples must be at least 1; got {samples}.")
         x, context, far = self._prepare(x, context)
         random = self.relation is not Relation.EXACT
-        draws = [self._terms(x, context, RowNoise(seed, k)) for k in range(samples if random else 1)]
-        values = torch.stack([sum(terms.values(), start=far) for terms, _, _ in draws])
-        estimated = any(part.relation in (Relation.UNBIASED, Relation.ESTIMATE) for part in self.chain)
-        value = values[0] if len(draws) == 1 else values.mean(0) if estimated else logmeanexp(values, 0)
-        terms = {name: torch.stack([t[name] for t, _, _ in draws]).mean(0) for name in draws[0][0]}
-        stderr = draws[0][2]
-        if len(draws) > 1:
-            finite = values.masked_fill(torch.isinf(values), 0.0)
-            variance = (finite - finite.mean(0)).square().sum(0) / (len(draws) - 1)  # std() warns on an empty batch
-            stderr = (variance / len(draws)).sqrt()  # the spread of the draws holds whatever noise is within each
-        return LogLik(value, self.relation, self.measure, stderr, draws[0][1], terms)
+        draws = samples if random else 1
+        with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
+            terms, residual, stderr = self._terms(x, context, RowNoise(seed, 0))
+            value = sum(terms.values(), start=far)
+            if draws > 1:
+                mean = RunningMean(value)
+                for k in range(1, draws):
+                    more, _, _ = self._terms(x, context, RowNoise(seed, k))
+                    mean.add(sum(more.values(), start=far))
+                    terms = {name: terms[name] + more[name] for name in terms}
+                estimated = any(part.relation in (Relation.UNBIASED, Relation.ESTIMATE) for part in self.chain)
+                value = mean.mean() if estimated else mean.log_mean_exp()
+                terms = {name: total / draws for name, total in terms.items()}
+                stderr = mean.standard_error()  # the spread of the draws holds whatever noise is within each
+        return LogLik(value, self.relation, self.measure, stderr, residual, terms)
 
     @final
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -146,7 +151,7 @@ class Model(nn.Module, ABC):
         """Terms of the chain rule, log p(x_i | x_<i, context), nats, ``(*batch, *shape)``.
 
         Defined where every map of the chain is elementwise or autoregressive in one common order and the base has
-        independent coordinates; the terms then add up to the log-likelihood. ``samples`` and ``seed`` as in
+        independent coordinates or that order too; the terms then add up to the log-likelihood. ``samples`` and ``seed`` as in
         :meth:`evaluate`; terms are averaged over draws.
 
         Raises:
@@ -159,21 +164,22 @@ class Model(nn.Module, ABC):
             >>> torch.allclose(model.conditional_log_prob(x).sum(-1), model.log_prob(x), atol=1e-5)
             True
         """
-        orders = {part.places for part in self.chain} - {"any"}
+        orders = {part.places for part in [*self.chain, self.base]} - {"any"}
         if "mixed" in orders or len(orders) > 1:
             raise KindError(
                 f"{type(self).__name__} does not factorise in one order of the coordinates: use an autoregressive model "
                 'with one order, as NSF(kind="autoregressive", linear="none").'
             )
         x, context, far = self._prepare(x, context)
-        draws = []
-        for k in range(samples if self.relation is not Relation.EXACT else 1):
-            z, total = x, torch.zeros_like(x)
-            for part in self.chain:
-                z, terms = part.encode_terms(z, context, noise=RowNoise(seed, k))
-                total = total + terms
-            draws.append(total + self.base.log_prob_terms(z, context))
-        return torch.stack(draws).mean(0) + far.reshape(*far.shape, *(1,) * len(self.shape))
+        total, draws = torch.zeros_like(x), samples if self.relation is not Relation.EXACT else 1
+        with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
+            for k in range(draws):
+                z = x
+                for part in self.chain:
+                    z, terms = part.encode_terms(z, context, noise=RowNoise(seed, k))
+                    total = total + terms
+                total = total + self.base.log_prob_terms(z, context)
+        return total / draws + far.reshape(*far.shape, *(1,) * len(self.shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-likelihood as one tensor whatever its kind, for ``torch.compile`` and ``torch.export``."""
@@ -304,8 +310,12 @@ class Model(nn.Module, ABC):
     @property
     def fast(self) -> Literal["both", "log_prob", "sample"]:
         """Which direction takes one pass: MAF scores fast, IAF samples fast, coupling flows do both."""
-        forward, backward = self.chain.encode_passes, self.chain.decode_passes
+        forward, backward = self.chain.encode_passes, self._sample_passes
         return "both" if forward == backward else "log_prob" if forward < backward else "sample"
+
+    @property
+    def _sample_passes(self) -> int:
+        return max(self.chain.decode_passes, self.base.sample_passes)
 
     def extra_repr(self) -> str:
         """What stands in ``repr`` before the parts."""
@@ -313,7 +323,7 @@ class Model(nn.Module, ABC):
         context = f", context={self.context_features}" if self.context_features else ""
         return (
             f"shape={size}{context}, {self.relation.value} on {self.measure}, fast={self.fast!r} "
-            f"(log_prob {self.chain.encode_passes}, sample {self.chain.decode_passes} passes a layer)"
+            f"(log_prob {self.chain.encode_passes}, sample {self._sample_passes} passes a layer)"
         )
 
     def _terms(

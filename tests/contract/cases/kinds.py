@@ -126,12 +126,14 @@ class ModelCase(Case):
         measure: None for Lebesgue(D).
         fast: the direction that takes one pass.
         invertible: whether decode(encode(x)) is x.
+        draws: whether decoding draws from p(x | z), so that it does not repeat a sample.
     """
 
     relation: Relation = Relation.EXACT
     measure: Measure | None = None
     fast: str = "both"
     invertible: bool = True
+    draws: bool = False
 
 
 def silently(make: Callable[[], Any]) -> Callable[[], Any]:

@@ -1,0 +1,191 @@
+"""Latent variables: a map whose way to the noise is a draw from an approximate posterior."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.maps.core import Map, Shape, Step, as_shape, outside
+from pushforward.maps.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood, check_likelihood
+from pushforward.measure import REAL, Measure, Relation
+from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
+from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event, uniform_like
+from pushforward.registry import register
+
+__all__ = ["Posterior", "Variational"]
+
+
+class Posterior(NamedTuple):
+    """A draw z ~ q(z | x), with what is known of it.
+
+    Attributes:
+        z: ``(*batch, latent)``.
+        log_q: log q(z | x), nats, shape ``batch``.
+        log_p: log p(x | z), nats, shape ``batch``.
+        mean: of the diagonal normal that the draw starts from, ``(*batch, latent)``.
+        log_scale: likewise.
+    """
+
+    z: Tensor
+    log_q: Tensor
+    log_p: Tensor
+    mean: Tensor
+    log_scale: Tensor
+
+
+@register("maps")
+class Variational(Map):
+    """Latent variable: encode draws z ~ q(z | x) and adds log p(x | z) - log q(z | x) (VAE, Kingma and Welling 2014,
+    arXiv 1312.6114, eq. 3; as a stochastic map, Nielsen et al. 2020, arXiv 2007.02731, sec. 3.1).
+
+    With the prior as base the sum is the evidence lower bound: relation LOWER, on the measure of p(x | z). q is a diagonal
+    normal, pushed through ``flow`` if there is one: z = flow.decode(z_0, h), where h is a further output of the encoder
+    (IAF, Kingma et al. 2016, arXiv 1606.04934, alg. 1). ``decode`` draws x ~ p(x | z) if a generator is given, and else
+    returns about the median of p(x | z), which is the reconstruction.
+
+    Args:
+        features: event shape: a width, or (channels, height, width).
+        latent: width of z.
+        likelihood: the law p(x | z) of each pixel; Gaussian by default.
+        flow: a bijection of width ``latent``, which may read a context; its decode must be the fast direction.
+        hidden: widths of the hidden layers of encoder and decoder.
+        channels: widths of the convolutions instead, for images; each halves the sides.
+        activation: of the networks.
+
+    Raises:
+        ConfigError: for impossible sizes, or parts that do not fit.
+        KindError: if ``flow`` is no bijection.
+
+    Example:
+        >>> import torch
+        >>> latent = Variational(3, latent=2, hidden=(8,))
+        >>> step = latent.encode(torch.randn(5, 3))
+        >>> step.z.shape, latent.decode(step.z).shape
+        (torch.Size([5, 2]), torch.Size([5, 3]))
+    """
+
+    relation = Relation.LOWER
+    max_log_scale = 7.0
+    """Bound on |log s| of the posterior."""
+
+    def __init__(
+        self,
+        features: int | Shape,
+        latent: int = 8,
+        likelihood: Likelihood | None = None,
+        flow: Map | None = None,
+        *,
+        hidden: tuple[int, ...] = (128, 128),
+        channels: tuple[int, ...] = (),
+        activation: str = "relu",
+    ) -> None:
+        shape = as_shape(features)
+        super().__init__(shape, check_width("latent", latent))
+        if len(shape) not in (1, 3):
+            raise ConfigError(f"features must be a width or (channels, height, width); got {features!r}.")
+        if flow is not None and (
+            not isinstance(flow, Map) or flow.in_shape != (latent,) or flow.out_shape != (latent,)
+        ):
+            raise ConfigError(f"flow must be a map of {latent} coordinates; got {flow!r:.80}.")
+        if flow is not None and flow.relation is not Relation.EXACT:
+            raise KindError(f"{type(flow).__name__} is not a bijection, so it has no density for a posterior.")
+        self.features, self.latent = features, latent
+        self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
+        self.hidden, self.channels, self.activation = (
+            check_hidden(hidden, False),
+            check_hidden(channels, False),
+            activation,
+        )
+        self.domain, self.codomain = self.likelihood.support, REAL
+        self.flow = flow
+        self.extra = 0 if flow is None else flow.context
+        count = self.likelihood.outputs(shape[0] if len(shape) == 3 else 1)
+        self.space = shape[1:] if len(shape) == 3 else shape
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if self.channels:
+            if len(shape) != 3:
+                raise ConfigError(f"convolutions read images; got features={features!r} with channels={channels!r}.")
+            image, out = (shape[0], shape[1], shape[2]), (count, shape[1], shape[2])
+            self.encoder = ConvEncoder(image, 2 * latent + self.extra, self.channels, activation)
+            self.decoder = ConvDecoder(latent, out, self.channels, activation)
+        else:
+            size = math.prod(shape)
+            self.encoder = MLP(size, 2 * latent + self.extra, hidden, activation=activation, output_gain=0.1)
+            outputs = count * math.prod(self.space)
+            self.decoder = MLP(latent, outputs, hidden, activation=activation, input_bound=10.0)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """A draw of z, with log p(x | z) - log q(z | x)."""
+        drawn = self.draw(x, noise)
+        return Step(drawn.z, drawn.log_p - drawn.log_q + outside(x, self.domain, len(self.in_shape)))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """A draw of x with a generator; about the median of p(x | z) without."""
+        raw, channels = self.raw(z), 1 if len(self.in_shape) == 1 else self.in_shape[0]
+        rows, shape = z.shape[:-1], (*self.space, self.likelihood.draws(channels))
+        if isinstance(noise, torch.Generator):
+            u = uniform_like(z, 1, noise, shape)
+        else:
+            u = z.new_full((*rows, *shape), 0.5)
+        x = self.likelihood.sample(raw, u)
+        return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
+
+    def draw(self, x: Tensor, noise: Noise) -> Posterior:
+        """z ~ q(z | x), with its log-density, that of x given z, and the posterior's parameters."""
+        self._check_binary(x, training=False)
+        seen = self.likelihood.seen(x)
+        if not self.channels:
+            seen = seen.flatten(x.dim() - len(self.in_shape))
+        mean, log_scale, h = self.encoder(seen).to(x.dtype).split((self.latent, self.latent, self.extra), -1)
+        log_scale = soft_clamp(log_scale, self.max_log_scale)
+        e = normal_like(x, len(self.in_shape), noise, (self.latent,))
+        z = mean + log_scale.exp() * e
+        log_q = sum_event(-0.5 * e * e - 0.5 * math.log(2 * math.pi) - log_scale, 1)
+        if self.flow is not None:
+            z, contribution = self.flow.decode_with_contribution(z, h if self.extra else None)
+            log_q = log_q + contribution
+        pixels = x.unsqueeze(-1) if len(self.in_shape) == 1 else x.movedim(-3, -1)
+        terms = self.likelihood.log_prob(pixels, self.raw(z))
+        return Posterior(z, log_q, sum_event(terms, len(self.space) + 1), mean, log_scale)
+
+    def raw(self, z: Tensor) -> Tensor:
+        """Raw parameters of p(x | z) for each pixel, ``(*batch, *space, outputs)``."""
+        out = self.decoder(z).to(z.dtype)
+        return out.movedim(-3, -1) if self.channels else out.unflatten(-1, (*self.space, -1))
+
+    def measure(self, latent: Measure) -> Measure:
+        """That of p(x | z)."""
+        return self.likelihood.measure(math.prod(self.in_shape))
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Look at the training rows: a Bernoulli law needs 0 and 1.
+
+        Raises:
+            InputError: for grey values where the law is Bernoulli.
+        """
+        self.check_training(x)
+        return self.encode(x, context, noise=noise).z
+
+    def check_training(self, x: Tensor) -> None:
+        """Refuse training rows that are not 0 or 1 where the law is Bernoulli.
+
+        Raises:
+            InputError: naming a value.
+        """
+        self._check_binary(x, training=True)
+
+    def _check_binary(self, x: Tensor, training: bool) -> None:
+        if not isinstance(self.likelihood, BernoulliLikelihood) or torch.compiler.is_compiling():
+            return
+        grey = (x != 0) & (x != 1) if training else (x > 0) & (x < 1)
+        if grey.any():
+            raise InputError(
+                f"a Bernoulli decoder gives the probability of images of 0 and 1, and met {x[grey][0].item():g}: greys have "
+                "no such probability. Binarise them (binarize=True draws each pixel anew), or choose a decoder of grey levels."
+            )

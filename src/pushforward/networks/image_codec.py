@@ -1,0 +1,109 @@
+"""Convolutional encoder and decoder: images to vectors and back, for any height and width."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.networks.activations import activation as make_activation
+from pushforward.networks.mlp import check_hidden, check_width
+from pushforward.numerics import bound_input
+
+__all__ = ["ConvDecoder", "ConvEncoder"]
+
+
+class ConvEncoder(nn.Module):
+    """Images to vectors: 3x3 convolutions of stride 2, then one linear layer.
+
+    Args:
+        shape: (channels, height, width).
+        outputs: width of the vector.
+        channels: of each convolution.
+        activation: name of the activation.
+
+    Raises:
+        ConfigError: for impossible widths.
+
+    Example:
+        >>> import torch
+        >>> ConvEncoder((1, 7, 5), 3, (4, 8))(torch.zeros(2, 1, 7, 5)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], outputs: int, channels: tuple[int, ...], activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.shape, widths = shape, (shape[0], *check_hidden(channels, False))
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), make_activation(activation)]
+        self.body = nn.Sequential(*layers)
+        height, width = sizes(shape, len(channels))[-1]
+        self.last = nn.Linear(widths[-1] * height * width, check_width("outputs", outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(*batch, channels, height, width)`` to ``(*batch, outputs)``."""
+        h = self.body(x.reshape(-1, *self.shape)).flatten(1)
+        return self.last(h).reshape(*x.shape[:-3], self.last.out_features)
+
+
+class ConvDecoder(nn.Module):
+    """Vectors to images: a linear layer, then nearest-neighbour doubling and 3x3 convolutions.
+
+    Args:
+        inputs: width of the vector.
+        shape: (outputs, height, width).
+        channels: of the encoder's convolutions; the decoder goes through them backwards.
+        activation: name of the activation.
+        input_bound: the vector is clamped to this range, so that the output is bounded.
+
+    Raises:
+        ConfigError: for impossible widths.
+
+    Example:
+        >>> import torch
+        >>> ConvDecoder(3, (2, 7, 5), (4, 8))(torch.zeros(2, 3)).shape
+        torch.Size([2, 2, 7, 5])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        shape: tuple[int, int, int],
+        channels: tuple[int, ...],
+        activation: str = "relu",
+        input_bound: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.shape, self.input_bound = shape, input_bound
+        widths = check_hidden(channels, False)[::-1]
+        *self.larger, (height, width) = sizes(shape, len(widths))
+        self.larger.reverse()
+        self.start = (widths[0], height, width)
+        self.first = nn.Linear(inputs, widths[0] * height * width)
+        self.act = make_activation(activation)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1)
+            for before, after in zip(widths, (*widths[1:], widths[-1]), strict=True)
+        )
+        self.last = nn.Conv2d(widths[-1], shape[0], 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(*batch, inputs)`` to ``(*batch, outputs, height, width)``."""
+        flat = bound_input(z, self.input_bound).reshape(-1, z.shape[-1])
+        h = self.act(self.first(flat)).reshape(-1, *self.start)
+        for size, layer in zip(self.larger, self.layers, strict=True):
+            h = self.act(layer(F.interpolate(h, size=size, mode="nearest")))
+        return self.last(h).reshape(*z.shape[:-1], *self.shape)
+
+
+def sizes(shape: tuple[int, int, int], count: int) -> list[tuple[int, int]]:
+    """Height and width before and after each of ``count`` convolutions of stride 2."""
+    found = [(shape[1], shape[2])]
+    for _ in range(count):
+        height, width = found[-1]
+        found.append(((height + 1) // 2, (width + 1) // 2))
+    return found

@@ -1,0 +1,73 @@
+"""A convolution that sees only what comes earlier in raster order, and earlier colours of the same pixel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.networks.mlp import check_width
+
+__all__ = ["MaskedConv2d", "check_kernel"]
+
+
+def check_kernel(name: str, size: int) -> int:
+    """An odd kernel size.
+
+    Raises:
+        ConfigError: if it is even or no positive integer.
+    """
+    if check_width(name, size) % 2 == 0:
+        raise ConfigError(f"{name} must be odd, so that a pixel lies in the middle; got {size}.")
+    return size
+
+
+class MaskedConv2d(nn.Conv2d):
+    """Convolution with fixed zeros: an output sees the pixels before its own in raster order (PixelCNN, van den Oord et
+    al. 2016, arXiv 1601.06759, sec. 3.4).
+
+    Channels are in ``colours`` equal groups, one a colour. At its own pixel an output sees the groups before its own
+    (type "A", for the first layer) or up to its own (type "B", for all others); elsewhere it sees all groups.
+
+    Args:
+        inputs: channels, a multiple of ``colours``.
+        outputs: channels, a multiple of ``colours`` times ``parts``.
+        kernel: odd height and width.
+        kind: "A" or "B".
+        colours: groups of channels; with 1, type "A" hides the whole pixel.
+        parts: the outputs are this many equal parts, each with all groups.
+
+    Raises:
+        ConfigError: for impossible sizes or another kind.
+
+    Example:
+        >>> import torch
+        >>> MaskedConv2d(3, 6, (3, 3), "A", colours=3)(torch.zeros(2, 3, 5, 5)).shape
+        torch.Size([2, 6, 5, 5])
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: tuple[int, int], kind: str, colours: int = 1, parts: int = 1
+    ) -> None:
+        height, width = check_kernel("kernel", kernel[0]), check_kernel("kernel", kernel[1])
+        check_width("colours", colours)
+        if inputs % colours or outputs % (colours * parts):
+            raise ConfigError(f"{inputs} inputs and {outputs} outputs do not split into {colours} colours.")
+        if kind not in ("A", "B"):
+            raise ConfigError(f"kind must be 'A' or 'B'; got {kind!r}.")
+        super().__init__(inputs, outputs, (height, width), padding=(height // 2, width // 2))
+        row = torch.arange(height)[:, None] - height // 2
+        column = torch.arange(width)[None, :] - width // 2
+        before = (row < 0) | ((row == 0) & (column < 0))
+        here = (row == 0) & (column == 0)
+        group_in = torch.arange(inputs) * colours // inputs
+        group_out = (torch.arange(outputs // parts) * (colours * parts) // outputs).repeat(parts)
+        allowed = group_in < group_out[:, None] if kind == "A" else group_in <= group_out[:, None]
+        self.register_buffer("mask", before | (here & allowed[:, :, None, None]))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(n, inputs, height, width)`` to ``(n, outputs, height, width)``."""
+        return F.conv2d(input, self.weight * self.mask, self.bias, padding=self.padding)  # pyright: ignore[reportArgumentType]
