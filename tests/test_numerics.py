@@ -443,6 +443,7 @@ class TestRunningMean:
             mean.add(value)
         expected = scipy.special.logsumexp(values.numpy(), 0) - math.log(40)
         assert mean.log_mean_exp().tolist() == pytest.approx(expected.tolist(), rel=1e-13)
+        torch.testing.assert_close(mean.mean(), values.mean(0))
         finite = values.masked_fill(torch.isinf(values), 0.0)
         torch.testing.assert_close(mean.standard_error(), finite.std(0) / math.sqrt(40))
 

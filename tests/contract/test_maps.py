@@ -399,7 +399,16 @@ def test_initializing_twice_changes_nothing(case):
     assert all(torch.equal(value, state[name]) for name, value in map.state_dict().items())
 
 
-ROOTS = ("Planar", "Sylvester", "BlockAutoregressive", "Gaussianize", "Moebius", "cubic", "mixture CDF", "sum of squares")
+ROOTS = (
+    "Planar",
+    "Sylvester",
+    "BlockAutoregressive",
+    "Gaussianize",
+    "Moebius",
+    "cubic",
+    "mixture CDF",
+    "sum of squares",
+)
 
 
 def some_slow(cases: list[MapCase]) -> list:

@@ -13,4 +13,18 @@ from pushforward.bases.student_t import StudentT
 from pushforward.bases.uniform import Uniform
 from pushforward.bases.von_mises import VonMises
 
-__all__ = ["Base", "Categorical", "ConditionalNormal", "GaussianMixture", "Logistic", "MADEMixture", "Normal", "PixelCNN", "StudentT", "Uniform", "UniformSphere", "VonMises", "VonMisesFisher"]
+__all__ = [
+    "Base",
+    "Categorical",
+    "ConditionalNormal",
+    "GaussianMixture",
+    "Logistic",
+    "MADEMixture",
+    "Normal",
+    "PixelCNN",
+    "StudentT",
+    "Uniform",
+    "UniformSphere",
+    "VonMises",
+    "VonMisesFisher",
+]

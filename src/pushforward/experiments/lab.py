@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pushforward.models import Model
 
-__all__ = ["Lab", "bits_per_dim", "spread"]
+__all__ = ["Lab", "bits_per_dim", "clearly_below", "size", "spread", "width_for"]
 
 T = TypeVar("T")
 
@@ -89,7 +89,14 @@ class Lab:
         return self._known[key]
 
     def train(
-        self, key: str, make: Callable[[], Model], rows: Tensor, validation: Tensor, *, seed: int = 0, **options: Any
+        self,
+        key: str,
+        make: Callable[[], Model],
+        rows: Tensor,
+        validation: Tensor | None,
+        *,
+        seed: int = 0,
+        **options: Any,
     ) -> tuple[Model, dict[str, float]]:
         """A model trained by ``pf.fit``, once: a run that was stopped goes on from its checkpoint, or finds the model.
 
@@ -112,8 +119,7 @@ class Lab:
             )
             save(model, kept)
             checkpoint.unlink(missing_ok=True)
-            size = sum(parameter.numel() for parameter in model.parameters())
-            return {"parameters": size, "steps": result.steps, "seconds": round(result.seconds, 1)}
+            return {"parameters": size(model), "steps": result.steps, "seconds": round(result.seconds, 1)}
 
         facts = self.measure(key, run)
         return load(kept), facts
@@ -168,6 +174,27 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     if len(values) < 2:
         return f"{values[0]:.{digits}f}"
     return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool:
+    """Whether the first readings lie below the second, pair by pair, by more than two standard errors of the mean."""
+    gains = [theirs - ours for ours, theirs in zip(low, high, strict=True)]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return statistics.fmean(gains) > 2 * error
+
+
+def size(model: Model) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def width_for(build: Callable[[int], Model], parameters: int, widths: Sequence[int] = (8, 1024)) -> int:
+    """The width with which a model has most nearly so many parameters, between two widths."""
+    low, high = widths
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(build(middle)) < parameters else (low, middle)
+    return min((low, high), key=lambda width: abs(size(build(width)) - parameters))
 
 
 def _short(value: Any) -> str:

@@ -14,7 +14,7 @@ from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
-from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, SoftTail, Softplus, Tanh
+from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
 from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.image_coupling import ImageCoupling
 from pushforward.maps.integers import Integers
@@ -30,7 +30,11 @@ from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.patches import Patches, TokenAutoregressive
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.planar import Planar
-from pushforward.maps.polynomial_splines import CubicSplineTransformer, LinearSplineTransformer, QuadraticSplineTransformer
+from pushforward.maps.polynomial_splines import (
+    CubicSplineTransformer,
+    LinearSplineTransformer,
+    QuadraticSplineTransformer,
+)
 from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
 from pushforward.maps.residual import InvertibleResidual
@@ -47,4 +51,81 @@ from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
 from pushforward.maps.variational import VariationalDequantize
 from pushforward.maps.woodbury import WoodburyLinear
 
-__all__ = ["ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "AugmentMissing", "BatchNorm", "BernoulliLikelihood", "BernsteinTransformer", "BlockAutoregressive", "Cast", "CategoricalLikelihood", "Chain", "CircularSplineTransformer", "Continuous", "Coupling", "CubicSplineTransformer", "DynamicBinarize", "Elementwise", "Exp", "FactorOut", "Flatten", "GatedTransformer", "GaussianLikelihood", "Gaussianize", "Householder", "ImageCoupling", "Integers", "Inverse", "InvertibleConv1x1", "InvertibleConv2d", "InvertibleResidual", "Jitter", "LULinear", "LatticeDequantize", "Likelihood", "LinearSplineTransformer", "LogisticLikelihood", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "Patches", "Permutation", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "SoftTail", "Softplus", "SphereAutoregressive", "SplineTransformer", "Squeeze", "Standardize", "Step", "SumOfSquaresTransformer", "Sylvester", "Tanh", "TokenAutoregressive", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "Variational", "VariationalDequantize", "WoodburyLinear", "from_torch", "to_torch"]
+__all__ = [
+    "ActNorm",
+    "AdditiveTransformer",
+    "Affine",
+    "AffineTransformer",
+    "AugmentMissing",
+    "BatchNorm",
+    "BernoulliLikelihood",
+    "BernsteinTransformer",
+    "BlockAutoregressive",
+    "Cast",
+    "CategoricalLikelihood",
+    "Chain",
+    "CircularSplineTransformer",
+    "Continuous",
+    "Coupling",
+    "CubicSplineTransformer",
+    "DynamicBinarize",
+    "Elementwise",
+    "Exp",
+    "FactorOut",
+    "Flatten",
+    "GatedTransformer",
+    "GaussianLikelihood",
+    "Gaussianize",
+    "Householder",
+    "ImageCoupling",
+    "Integers",
+    "Inverse",
+    "InvertibleConv1x1",
+    "InvertibleConv2d",
+    "InvertibleResidual",
+    "Jitter",
+    "LULinear",
+    "LatticeDequantize",
+    "Likelihood",
+    "LinearSplineTransformer",
+    "LogisticLikelihood",
+    "Logit",
+    "Map",
+    "MapTransform",
+    "MaskedAutoregressive",
+    "MixtureCDFTransformer",
+    "MobiusTransformer",
+    "ModuloAutoregressive",
+    "ModuloCoupling",
+    "Monotone",
+    "OneHot",
+    "Patches",
+    "Permutation",
+    "Planar",
+    "QRLinear",
+    "QuadraticSplineTransformer",
+    "Radial",
+    "Reverse",
+    "Sigmoid",
+    "SigmoidalTransformer",
+    "SoftTail",
+    "Softplus",
+    "SphereAutoregressive",
+    "SplineTransformer",
+    "Squeeze",
+    "Standardize",
+    "Step",
+    "SumOfSquaresTransformer",
+    "Sylvester",
+    "Tanh",
+    "TokenAutoregressive",
+    "TorchTransform",
+    "Transformer",
+    "UnconstrainedMonotoneTransformer",
+    "UniformDequantize",
+    "Variational",
+    "VariationalDequantize",
+    "WoodburyLinear",
+    "from_torch",
+    "to_torch",
+]

@@ -23,4 +23,28 @@ from pushforward.models.tarflow import TarFlow
 from pushforward.models.umnn import UMNN
 from pushforward.models.vae import VAE
 
-__all__ = ["BNAF", "BernsteinFlow", "CNF", "ConvGlow", "DiscreteFlow", "Ensemble", "Flow", "GaussianizationFlow", "Glow", "IAF", "IResNet", "MAF", "Model", "NAF", "NICE", "NSF", "PixelCNN", "RealNVP", "ResidualFlow", "SOS", "TarFlow", "UMNN", "VAE"]
+__all__ = [
+    "BNAF",
+    "CNF",
+    "IAF",
+    "MAF",
+    "NAF",
+    "NICE",
+    "NSF",
+    "SOS",
+    "UMNN",
+    "VAE",
+    "BernsteinFlow",
+    "ConvGlow",
+    "DiscreteFlow",
+    "Ensemble",
+    "Flow",
+    "GaussianizationFlow",
+    "Glow",
+    "IResNet",
+    "Model",
+    "PixelCNN",
+    "RealNVP",
+    "ResidualFlow",
+    "TarFlow",
+]

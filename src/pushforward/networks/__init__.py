@@ -6,4 +6,4 @@ from pushforward.networks.made import MADE
 from pushforward.networks.mlp import MLP
 from pushforward.networks.velocity import VelocityMLP
 
-__all__ = ["ConvNet", "LipschitzMLP", "MADE", "MLP", "VelocityMLP"]
+__all__ = ["MADE", "MLP", "ConvNet", "LipschitzMLP", "VelocityMLP"]
