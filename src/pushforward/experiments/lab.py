@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Lab", "bits_per_dim", "clearly_below", "size", "spread", "width_for"]
 
 T = TypeVar("T")
+M = TypeVar("M", bound="Model")
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Lab:
         *,
         seed: int = 0,
         **options: Any,
-    ) -> tuple[Model, dict[str, float]]:
+    ) -> tuple[M, dict[str, float]]:
         """A model trained by ``pf.fit``, once: a run that was stopped goes on from its checkpoint, or finds the model.
 
         Returns:
@@ -109,7 +110,7 @@ class Lab:
         place = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
         kept, checkpoint = place.with_suffix(".safetensors"), place.with_suffix(".checkpoint")
         if key in self._known and kept.exists():
-            return load(kept), self._known[key]
+            return cast("M", load(kept)), self._known[key]
 
         def run() -> dict[str, float]:
             torch.manual_seed(seed)
@@ -122,7 +123,7 @@ class Lab:
             return {"parameters": size(model), "steps": result.steps, "seconds": round(result.seconds, 1)}
 
         facts = self.measure(key, run)
-        return load(kept), facts
+        return cast("M", load(kept)), facts
 
     def report(self, claim: str, *, paper: str = "", ours: str, held: bool | None, note: str = "") -> None:
         """Write a finding down; its time is what has passed since the one before."""

@@ -34,11 +34,11 @@ def _digits() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Handwritten digits (scikit-learn's copy of UCI's, 17 grey levels), dequantised once to [0, 1], in a fixed order."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    pixels, digits = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
-    order = rng.permutation(len(data.data))
-    rows = torch.from_numpy((data.data[order] + rng.uniform(size=data.data.shape)) / 17).float()
-    labels = torch.from_numpy(data.target[order])
+    order = rng.permutation(len(digits))
+    rows = torch.from_numpy((np.asarray(pixels)[order] + rng.uniform(size=np.shape(pixels))) / 17).float()
+    labels = torch.from_numpy(np.asarray(digits)[order])
     return rows[:1300], rows[1300:], (labels[:1300], labels[1300:])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from pushforward.experiments.lab import Lab, bits_per_dim
@@ -26,8 +28,8 @@ def run(lab: Lab) -> None:
     train, held_out = images[:rows], images[-lab.choose(smoke=100, quick=2000, full=10_000) :]
     test = lab.images("mnist", train=False, rows=lab.choose(smoke=100, quick=2000, full=10_000))
     hidden = lab.choose(smoke=(32,), quick=(1000,) * 3, full=(1000,) * 5)
-    options = lab.choose(
-        smoke={"max_steps": 3}, quick={"max_time": 300, "lr": 1e-3}, full={"epochs": 1500, "batch_size": 200}
+    options: dict[str, Any] = lab.choose(
+        smoke={"max_steps": 3}, quick={"max_time": 300}, full={"epochs": 1500, "batch_size": 200}
     )
     shape = (1, 28, 28)
     flow, facts = lab.train("nice", lambda: NICE(shape=shape, hidden=hidden), train, held_out, **options)

@@ -142,7 +142,7 @@ def _zoo(lab: Lab) -> None:
         "NSF": lambda: NSF(2, flow_layers=4, hidden_features=64),
         "BNAF": lambda: BNAF(2),
         "residual": lambda: ResidualFlow(2, hidden=(64, 64), log_det="exact"),
-        "CNF": lambda: CNF(2, hidden=(64, 64), training="flow-matching"),
+        "CNF": lambda: CNF(2, hidden=(64, 64), objective="flow-matching"),
     }
     targets = lab.choose(smoke=TARGETS[:1], quick=("checkerboard", "spirals"), full=TARGETS)
     count = lab.choose(smoke=100, quick=10_000, full=100_000)
@@ -191,7 +191,7 @@ def _continuous(lab: Lab) -> None:
     for seed in lab.repeats:
         for way in found:
             model, facts = lab.train(
-                f"cnf {way} {seed}", lambda way=way: CNF(2, hidden=(64, 64), training=way), train, test[:200],
+                f"cnf {way} {seed}", lambda way=way: CNF(2, hidden=(64, 64), objective=way), train, test[:200],
                 seed=seed, max_time=seconds, patience=None,
             )  # fmt: skip
             steps[way] = facts["steps"]
