@@ -60,7 +60,7 @@ MODELS: list[ModelCase] = [
     f("Flow", "cubic spline", flow(lambda: maps.Monotone(1, CUBIC, context=2, **H), lambda: bases.Normal(1))),
     f("NAF", "D=1", lambda: models.NAF(1, layers=1, units=3)),
     f("NAF", "context", lambda: models.NAF(3, context=2, layers=2, units=3, **SMALL), fast="log_prob"),
-    f("UMNN", "D=3", lambda: models.UMNN(3, layers=2, units=3, nodes=48, **SMALL), fast="log_prob"),
+    f("UMNN", "D=1, context", lambda: models.UMNN(1, context=2, layers=1, units=2, nodes=48, **SMALL)),
     f("SOS", "D=3", lambda: models.SOS(3, layers=2, polynomials=2, degree=2, **SMALL), fast="log_prob"),
     f("BernsteinFlow", "D=3", lambda: models.BernsteinFlow(3, layers=2, degree=5, **SMALL), fast="log_prob"),
 ]
