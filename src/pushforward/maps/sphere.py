@@ -49,8 +49,9 @@ class SphereAutoregressive(Map):
         >>> from pushforward import bases, maps, models
         >>> parts = [maps.SphereAutoregressive(hidden=(16,)), maps.Householder(3), maps.SphereAutoregressive(hidden=(16,))]
         >>> model = models.Flow(maps.Chain(*parts), bases.UniformSphere(3))
-        >>> model.evaluate(torch.tensor([[0.0, 0.6, -0.8]]))
-        LogLik(an exact value on Manifold(2, 3), shape (1,), mean -2.515 nats)
+        >>> result = model.evaluate(torch.tensor([[0.0, 0.6, -0.8]]))
+        >>> str(result.measure), result.relation.value
+        ('Manifold(2, 3)', 'exact')
     """
 
     def __init__(
