@@ -92,7 +92,7 @@ class Lab:
     def train(
         self,
         key: str,
-        make: Callable[[], Model],
+        make: Callable[[], M],
         rows: Tensor,
         validation: Tensor | None,
         *,

@@ -34,8 +34,9 @@ def run(lab: Lab) -> None:
         )
 
     target = size(spline())
-    affine = width_for(lambda width: RealNVP(shape=shape, hidden=(width, width)), target)
-    additive = width_for(lambda width: NICE(shape=shape, hidden=(width, width)), target)
+    wide = lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024))
+    affine = width_for(lambda width: RealNVP(shape=shape, hidden=(width, width)), target, wide)
+    additive = width_for(lambda width: NICE(shape=shape, hidden=(width, width)), target, wide)
     models: dict[str, Callable[[], Model]] = {
         "NICE": lambda: NICE(shape=shape, hidden=(additive, additive)),
         "Real NVP": lambda: RealNVP(shape=shape, hidden=(affine, affine)),

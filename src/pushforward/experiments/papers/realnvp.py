@@ -34,7 +34,8 @@ def run(lab: Lab) -> None:
     options = {"max_time": lab.choose(smoke=2, quick=75, full=24 * 3600), "batch_size": 64}
     hidden = lab.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
     make: dict[str, Callable[[], Model]] = {"Real NVP": lambda: RealNVP(shape=shape, hidden=hidden)}
-    width = width_for(lambda width: NICE(shape=shape, hidden=(width, width)), size(make["Real NVP"]()))
+    wide = lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024))
+    width = width_for(lambda width: NICE(shape=shape, hidden=(width, width)), size(make["Real NVP"]()), wide)
     make["NICE"] = lambda: NICE(shape=shape, hidden=(width, width))
     bits: dict[str, list[float]] = {}
     sizes: dict[str, float] = {}
@@ -53,7 +54,7 @@ def run(lab: Lab) -> None:
         note=f"equal time, {sizes['Real NVP']:,} and {sizes['NICE']:,} parameters",
     )
     flow, _ = lab.train("Real NVP 0", make["Real NVP"], train, held_out, seed=0, **options)
-    count = lab.choose(smoke=2, quick=12, full=12)
+    count = lab.choose(smoke=4, quick=12, full=12)
     with torch.no_grad():
         way = interpolate(flow, test[0], test[1], steps=count)
         middle = flow.evaluate(way.round().clamp(0, 255)).value
