@@ -42,7 +42,8 @@ def run(lab: Lab) -> None:
         "Real NVP": lambda: RealNVP(shape=shape, hidden=(affine, affine)),
         "NSF": spline,
     }
-    options = {"max_time": lab.choose(smoke=2, quick=55, full=24 * 3600), "batch_size": 64, "patience": None}
+    limit = lab.choose(smoke={"max_steps": 2}, quick={"max_time": 55}, full={"max_time": 24 * 3600})
+    options = {**limit, "batch_size": 64, "patience": None}
     bits: dict[str, list[float]] = {model: [] for model in models}
     facts: dict[str, dict[str, float]] = {}
     for seed in lab.repeats:

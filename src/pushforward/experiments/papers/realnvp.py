@@ -31,7 +31,8 @@ def run(lab: Lab) -> None:
     )
     test = lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000))
     shape = tuple(test.shape[1:])
-    options = {"max_time": lab.choose(smoke=2, quick=75, full=24 * 3600), "batch_size": 64}
+    limit = lab.choose(smoke={"max_steps": 2}, quick={"max_time": 75}, full={"max_time": 24 * 3600})
+    options = {**limit, "batch_size": 64}
     hidden = lab.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
     make: dict[str, Callable[[], Model]] = {"Real NVP": lambda: RealNVP(shape=shape, hidden=hidden)}
     wide = lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024))
