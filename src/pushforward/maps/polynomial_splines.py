@@ -50,7 +50,7 @@ class LinearSplineTransformer(Transformer):
     start = 0.1
 
     def __post_init__(self) -> None:
-        check_spline(self.bins, self.bound, 0.5 / self.bins if self.bins else 0.5, self.min_slope)
+        check_spline(self.bins, self.bound, 1e-9, self.min_slope)  # widths are fixed
 
     @property
     def parameters(self) -> int:
