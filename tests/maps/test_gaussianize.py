@@ -124,3 +124,15 @@ def test_impossible_arguments_are_refused():
         Gaussianize(2, components=0)
     with pytest.raises(InputError, match="at least one row"):
         Gaussianize(2).initialize(torch.empty(0, 2))
+
+
+def test_the_derivative_of_the_quantile_is_exact():
+    """dr/d log_tail = -1 / hazard, with the hazard from fifty digits."""
+    for r in (0.05, 1.0, 2.2, 3.0, 8.0, 30.0):
+        with mpmath.workdps(50):
+            tail = mpmath.erfc(mpmath.mpf(r) / mpmath.sqrt(2)) / 2
+            phi = mpmath.exp(-(mpmath.mpf(r) ** 2) / 2) / mpmath.sqrt(2 * mpmath.pi)
+            log_tail = torch.tensor(float(mpmath.log(tail)), dtype=torch.float64, requires_grad=True)
+            expected = float(-tail / phi)
+        (slope,) = torch.autograd.grad(upper_quantile(log_tail), log_tail)
+        assert slope.item() == pytest.approx(expected, rel=1e-12)

@@ -182,7 +182,9 @@ def upper_quantile(log_tail: Tensor) -> Tensor:
         twice = -2 * torch.where(wide, log_tail, -4.0)
         outer = (twice - math.log(2 * math.pi) - twice.log()).clamp_min(1.0).sqrt()
         r = torch.where(wide, outer, inner)
-        for _ in range(2):  # from 3 % to 1e-3 and 1e-7; the last step below to all digits
+        for _ in range(
+            3
+        ):  # relative errors of 3e-2, 4e-4, 7e-8, 2e-15; the step below carries the derivative at the root
             r = r + _newton(r, log_tail)
     return r + _newton(r, log_tail)
 

@@ -81,7 +81,7 @@ MODELS: list[ModelCase] = [
     f("BNAF", "D=2", lambda: models.BNAF(2, flows=2, hidden=(4, 3)), fast="log_prob"),
     f("BNAF", "context", lambda: models.BNAF(2, context=2, flows=1, hidden=(4,)), fast="log_prob"),
     f("GaussianizationFlow", "D=1", lambda: models.GaussianizationFlow(1, layers=1, components=3)),
-    f("GaussianizationFlow", "D=2", lambda: models.GaussianizationFlow(2, layers=2, components=2)),
+    f("GaussianizationFlow", "D=2", lambda: models.GaussianizationFlow(2, layers=1, components=2)),
     f(
         "Flow",
         "torus",
