@@ -259,7 +259,9 @@ def test_effort_in_closed_form(check):
     torch.testing.assert_close(step.contribution, flow.encode(x).contribution)
 
 
-@pytest.mark.parametrize("solver", [{"steps": 5}, {"solver": "dopri5", "atol": 1e-3, "rtol": 1e-3}], ids=["rk4", "dopri5"])
+@pytest.mark.parametrize(
+    "solver", [{"steps": 5}, {"solver": "dopri5", "atol": 1e-3, "rtol": 1e-3}], ids=["rk4", "dopri5"]
+)
 def test_solver_error_is_about_the_error(check, solver):
     flow = lively(**solver)
     x = check.normal(100, 3)

@@ -6,7 +6,6 @@ import itertools
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
