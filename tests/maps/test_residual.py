@@ -153,6 +153,17 @@ def test_scoring_noise_depends_on_the_seed_alone(check):
     assert made.encode(x, noise=torch.Generator().manual_seed(0)).stderr is None
 
 
+def test_noise_for_all_rows_is_uniform_and_its_keys_tell_apart():
+    units = torch.tensor(RowNoise(3, 1).common(20_000, 5), dtype=torch.float64)
+    assert ((units >= 0) & (units < 1)).all()
+    counts = torch.histc(units, 20, 0, 1)
+    assert ((counts - 1000).square() / 1000).sum() < 43.8  # chi-square with 19 degrees of freedom, one in a thousand
+    assert RowNoise(3, 1).common(4, 5) == units[:4].tolist()
+    for other in (RowNoise(4, 1).common(2000, 5), RowNoise(3, 0).common(2000, 5), RowNoise(3, 1).common(2000, 6)):
+        pair = torch.stack((units[:2000], torch.tensor(other, dtype=torch.float64)))
+        assert torch.corrcoef(pair)[0, 1].abs() < 0.1
+
+
 def test_relation_follows_the_way(check):
     made = block()
     chain = Chain(made, block(2 * 2))

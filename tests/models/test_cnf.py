@@ -33,20 +33,21 @@ def gaussian(train: Tensor, test: Tensor) -> float:
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
-        ({"objective": "likelihood", "steps": 5}, 120),
-        ({"objective": "likelihood", "steps": 5, "log_det": "hutchinson", "kinetic": 0.01, "jacobian": 0.01}, 120),
-        ({"objective": "flow-matching"}, 1200),
-        ({"objective": "flow-matching", "pairing": "optimal"}, 300),
+        ({"objective": "likelihood", "steps": 4}, 40),
+        ({"objective": "likelihood", "steps": 4, "log_det": "hutchinson", "kinetic": 0.01, "jacobian": 0.01}, 40),
+        ({"objective": "flow-matching"}, 400),
+        ({"objective": "flow-matching", "pairing": "optimal"}, 150),
     ],
     ids=["likelihood", "regularised", "flow matching", "optimal pairing"],
 )
 def test_it_learns(options, steps):
     train, test = two_moons(2000, 0), two_moons(1000, 1)
-    model = pf.models.CNF(2, hidden=(64, 64), activation="silu", **options)
+    model = pf.models.CNF(2, hidden=(48, 48), activation="silu", **options)
     pf.fit(model, train, max_steps=steps, batch_size=256, lr=1e-2, seed=0, progress="silent", evaluate_every=steps)
     model.set_log_det("exact")
     with torch.no_grad():
-        assert model.log_prob(test).mean().item() > gaussian(train, test) + 0.15
+        gain = model.log_prob(test).mean().item() - gaussian(train, test)
+    assert gain > 0.15
 
 
 def test_mass_is_one_up_to_the_solver_s_error():

@@ -25,7 +25,7 @@ RELATIONS = {"exact": Relation.EXACT, "hutchinson": Relation.UNBIASED}
 
 
 class Effort(NamedTuple):
-    """What a flow spends on its way, integrals over t of each row, ``batch`` (Finlay et al. 2020, sec. 3.2).
+    """What a flow spends on its way, integrals over t of each row, ``batch`` (Finlay et al. 2020, sec. 3).
 
     Attributes:
         kinetic: of |dx/dt|^2 / D.
@@ -46,8 +46,8 @@ class Continuous(Map):
     - "exact": for the built-in network with one or two hidden layers by a bilinear form of its slopes, which costs about
       what v itself costs, at any D; for deeper ones from the Jacobian, layer by layer; for dynamics of your own by D
       backward passes;
-    - "hutchinson": e^T J e with probes of +1 and -1 that are drawn once for each solution (Grathwohl et al. 2019, eq. 7
-      and sec. 3.1.1): relation UNBIASED. Training draws one probe for each row; scoring takes the mean over ``probes``,
+    - "hutchinson": e^T J e with probes of +1 and -1 that are drawn once for each solution (Grathwohl et al. 2019,
+      sec. 3.1): relation UNBIASED. Training draws one probe for each row; scoring takes the mean over ``probes``,
       the same for all rows and fixed by the seed, and gives its standard error.
 
     Solvers: "rk4" takes ``steps`` equal steps of the Runge-Kutta method of order 4. "dopri5" (Dormand and Prince) chooses

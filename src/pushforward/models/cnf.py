@@ -20,14 +20,14 @@ __all__ = ["CNF"]
 class CNF(Model):
     """The flow of dx/dt = v(t, x; context) from normal noise (t = 0) to data (t = 1), with an exact trace.
 
-    log p(x) = log N(z) - integral of tr(dv/dx) dt along the way back from x to z (Grathwohl et al. 2019, eq. 3-4). With one
+    log p(x) = log N(z) - integral of tr(dv/dx) dt along the way back from x to z (Grathwohl et al. 2019, sec. 2.2). With one
     or two hidden layers the trace costs about what v costs, so the likelihood is EXACT up to the solver's error at any D
     (:class:`~pushforward.maps.Continuous`); ``log_det="hutchinson"`` is FFJORD's unbiased estimate.
 
     One model, two ways to train it; ``evaluate`` and ``log_prob`` are the same for both:
 
     - "likelihood": the loss is the negative log-likelihood, with the equation solved for every batch, plus
-      ``kinetic`` and ``jacobian`` times what the flow spends on its way (RNODE, Finlay et al. 2020, eq. 10), which keeps the
+      ``kinetic`` and ``jacobian`` times what the flow spends on its way (RNODE, Finlay et al. 2020, sec. 3), which keeps the
       way straight and the equation easy. They are part of the loss alone;
     - "flow-matching": no equation is solved. With x_0 noise, x_1 data and t uniform, the loss is the mean over coordinates of
       |v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0)|^2 (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et al. 2022). It is no
@@ -40,7 +40,7 @@ class CNF(Model):
         context: width of the context that v reads.
         objective: of training, "likelihood" or "flow-matching".
         pairing: of noise and data in flow matching: "independent", or "optimal", which pairs them inside each batch so that
-            the sum of squared distances is least (Tong et al. 2024, sec. 3.2, without replacement). Under a context that
+            the sum of squared distances is least (Tong et al. 2024, here without replacement). Under a context that
             mixes contexts up, so it is refused there.
         hidden: widths of v's hidden layers.
         activation: "tanh", "softplus", "silu", "elu" or "lipswish".

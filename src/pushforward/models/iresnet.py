@@ -27,7 +27,7 @@ def residual_layers(features: int, context: int, blocks: int, actnorm: bool, **o
 class IResNet(Model):
     """i-ResNet: blocks x + g(x) with contractive g and a log-determinant by a truncated power series, over a normal.
 
-    log p(x) = log N(z) + sum over blocks of sum for k <= n of (-1)^(k+1) tr(J^k) / k (sec. 3, eq. 5 and alg. 2).
+    log p(x) = log N(z) + sum over blocks of sum for k <= n of (-1)^(k+1) tr(J^k) / k (sec. 3, alg. 2).
     The truncation is biased, so the likelihood is an ESTIMATE and :meth:`evaluate` reads it. At up to about a hundred
     features ``model.set_log_det("exact")`` gives the exact one, of the same weights, usually in less time;
     :class:`~pushforward.models.ResidualFlow` trains on an unbiased one.
