@@ -32,7 +32,7 @@ def test_contribution_is_minus_log_q_less_the_levels(check):
     x = torch.tensor([[[1.0, 0.0], [3.0, 2.0]]], dtype=torch.float64)
 
     class Given(RowNoise):
-        def uniform(self, x, event_dims):
+        def uniform(self, x, event_dims, shape=None):
             return self.start.reshape(x.shape)
 
     def u(start):

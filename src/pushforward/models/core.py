@@ -125,7 +125,8 @@ class Model(nn.Module, ABC):
                     more, _, _ = self._terms(x, context, RowNoise(seed, k))
                     mean.add(sum(more.values(), start=far))
                     terms = {name: terms[name] + more[name] for name in terms}
-                estimated = any(part.relation in (Relation.UNBIASED, Relation.ESTIMATE) for part in self.chain)
+                log_dets = [part.relation for part in self.chain if hasattr(part, "set_log_det")]
+                estimated = any(relation is not Relation.EXACT for relation in log_dets)
                 value = mean.mean() if estimated else mean.log_mean_exp()
                 terms = {name: total / draws for name, total in terms.items()}
                 stderr = mean.standard_error()  # the spread of the draws holds whatever noise is within each

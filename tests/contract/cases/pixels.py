@@ -20,7 +20,7 @@ LIKELIHOODS: list[Case] = [
     Case("likelihoods.LogisticLikelihood", "", lambda: maps.LogisticLikelihood(5, 2)),
 ]
 
-PIXEL_MAPS: list[MapCase] = [
+MAPS: list[MapCase] = [
     m("Integers", "image", lambda: maps.Integers((1, 2, 2), levels=4), integers(4)),
     m(
         "DynamicBinarize",
@@ -62,7 +62,7 @@ DISCRETE_BASES: list[BaseCase] = [
 ]
 """Bases that count. What holds of them is tested through their models; the tests of densities do not apply."""
 
-PIXEL_MODELS: list[ModelCase] = [
+MODELS: list[ModelCase] = [
     f(
         "PixelCNN",
         "grey, context",
