@@ -206,3 +206,10 @@ def test_impossible_arguments_are_refused():
         SphereAutoregressive(4)
     with pytest.raises(ConfigError, match="periodic"):
         SphereAutoregressive(3, SplineTransformer())
+
+
+def test_a_map_that_stretches_space_is_refused_before_a_surface():
+    with pytest.raises(KindError, match="Standardize stretches space"):
+        Flow(pf.maps.Chain(pf.maps.Standardize(3), pf.maps.Householder(3)), UniformSphere(3))
+    kept = pf.maps.Chain(pf.maps.Permutation(3), pf.maps.Reverse(3), pf.maps.Inverse(pf.maps.Householder(3)))
+    assert Flow(kept, UniformSphere(3)).measure == Manifold(2, 3)

@@ -37,6 +37,7 @@ class Cast(Map):
     """
 
     domain = codomain = None
+    keeps_surfaces = True
     places = "any"
 
     def __init__(self, features: int | Shape, source: str = "float64", target: str = "float32") -> None:

@@ -73,6 +73,8 @@ class Map(nn.Module, ABC):
     places: tuple[int, ...] | str = "mixed"
     """How coordinates depend on each other: "any" (each on itself alone), the order of an autoregressive map, or "mixed"
     (no order). Maps that are not "mixed" have :meth:`encode_terms`."""
+    keeps_surfaces: bool = False
+    """Whether the contribution is also right for a density on a surface: for isometries, and maps made for one surface."""
     encode_passes: int = 1
     """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
     decode_passes: int = 1
@@ -106,7 +108,16 @@ class Map(nn.Module, ABC):
         raise KindError(f"{type(self).__name__} mixes coordinates in no order, so its contribution has no terms.")
 
     def measure(self, latent: Measure) -> Measure:
-        """Measure of the data density, given the measure of the latent density."""
+        """Measure of the data density, given the measure of the latent density.
+
+        Raises:
+            KindError: for a latent density on a surface, which a map that stretches space would stretch otherwise.
+        """
+        if latent.kind == "Manifold" and not self.keeps_surfaces:
+            raise KindError(
+                f"{type(self).__name__} stretches space, and its log-determinant is not that of a surface, so the density on "
+                f"{latent} behind it would be wrong: put maps that keep lengths there, or leave it out."
+            )
         return latent
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -298,6 +309,7 @@ class Inverse(Map):
         self.map = map
         self.context = map.context
         self.domain, self.codomain = map.codomain, map.domain
+        self.keeps_surfaces = map.keeps_surfaces
         self.encode_passes, self.decode_passes = map.decode_passes, map.encode_passes
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:

@@ -39,6 +39,7 @@ class Permutation(Map):
 
     domain = None
     codomain = None
+    keeps_surfaces = True
     permutation: Tensor
 
     def __init__(
@@ -87,6 +88,7 @@ class Reverse(Map):
 
     domain = None
     codomain = None
+    keeps_surfaces = True
 
     def __init__(self, features: int | Shape, dim: int = -1) -> None:
         super().__init__(features)

@@ -54,6 +54,8 @@ class SphereAutoregressive(Map):
         ('Manifold(2, 3)', 'exact')
     """
 
+    keeps_surfaces = True
+
     def __init__(
         self,
         features: int = 3,

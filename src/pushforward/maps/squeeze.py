@@ -45,6 +45,7 @@ class Squeeze(Map):
 
     domain = None
     codomain = None
+    keeps_surfaces = True
     permutation: Tensor
 
     def __init__(self, features: Shape, order: str = "glow") -> None:
@@ -95,6 +96,7 @@ class Flatten(Map):
 
     domain = None
     codomain = None
+    keeps_surfaces = True
 
     def __init__(self, features: int | Shape) -> None:
         super().__init__(features)
