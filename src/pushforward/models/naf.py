@@ -24,7 +24,7 @@ class NAF(Model):
         features: D. With one feature the laws have free parameters.
         context: width of the context that every MADE reads.
         layers: autoregressive layers; the paper uses 5 and 10.
-        units: of each sigmoidal law; the paper uses 8 and 16.
+        units: of each sigmoidal law.
         law_layers: sigmoidal laws in each layer of the flow.
         hidden: widths of the hidden layers of each MADE.
         residual: residual MADE blocks.

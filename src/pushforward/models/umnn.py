@@ -17,16 +17,16 @@ class UMNN(Model):
 
     z_i = c + integral from 0 to x_i of g(t; MADE(x_<i)) dt, with g and its quadrature those of
     :class:`~pushforward.maps.UnconstrainedMonotoneTransformer`, which states the quadrature's error: with the default
-    nodes it is that of rounding. The paper shares the weights of g between the coordinates; here the MADE gives them.
+    nodes it is below 1e-9. The paper shares the weights of g between the coordinates; here the MADE gives them.
     The order is reversed from layer to layer, and the base is a standard normal. ``log_prob`` takes one pass a layer
     and is the fast direction; sampling takes D steps a layer, with a root to find in each.
 
     Args:
         features: D. With one feature the laws have free parameters.
         context: width of the context that every MADE reads.
-        layers: autoregressive layers; the paper uses 5.
+        layers: autoregressive layers.
         units: of the integrand.
-        nodes: of the Clenshaw-Curtis quadrature; the paper uses 20 to 100.
+        nodes: of the Clenshaw-Curtis quadrature.
         hidden: widths of the hidden layers of each MADE.
         residual: residual MADE blocks.
         activation: of each MADE.
