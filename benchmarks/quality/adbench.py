@@ -184,18 +184,22 @@ def print_detection(records: list[dict]) -> None:
     """AUROC by set (mean over seeds), mean, mean rank and wins against each other method."""
     sets = sorted({r["set"] for r in records})
     table = {m: np.array([np.mean([r[m] for r in records if r["set"] == s]) for s in sets]) for m in METHODS}
-    print("\n| set | columns | " + " | ".join(METHODS) + " |\n| --- | ---: |" + " ---: |" * len(METHODS))
+    print("\n| set | columns | seeds | " + " | ".join(METHODS) + " |\n| --- | ---: | ---: |" + " ---: |" * len(METHODS))
     for i, name in enumerate(sets):
-        columns = next(r["columns"] for r in records if r["set"] == name)
-        print(f"| {name} | {columns} | " + " | ".join(f"{table[m][i] * 100:.1f}" for m in METHODS) + " |")
+        mine = [r for r in records if r["set"] == name]
+        print(
+            f"| {name} | {mine[0]['columns']} | {len(mine)} | "
+            + " | ".join(f"{table[m][i] * 100:.1f}" for m in METHODS)
+            + " |"
+        )
     ranks = mean_rank({m: list(v) for m, v in table.items()})
     best = int(np.argmax(table["guard"] - np.max([table[m] for m in METHODS if m != "guard"], 0)))
     rest = np.arange(len(sets)) != best
-    print("| **mean** | | " + " | ".join(f"{v.mean() * 100:.2f}" for v in table.values()) + " |")
+    print("| **mean** | | | " + " | ".join(f"{v.mean() * 100:.2f}" for v in table.values()) + " |")
     print(
-        f"| mean without {sets[best]} | | " + " | ".join(f"{v[rest].mean() * 100:.2f}" for v in table.values()) + " |"
+        f"| mean without {sets[best]} | | | " + " | ".join(f"{v[rest].mean() * 100:.2f}" for v in table.values()) + " |"
     )
-    print("| **mean rank** | | " + " | ".join(f"{ranks[m]:.2f}" for m in METHODS) + " |")
+    print("| **mean rank** | | | " + " | ".join(f"{ranks[m]:.2f}" for m in METHODS) + " |")
     for m in METHODS:
         if m != "guard":
             pair = wins({"guard": list(table["guard"]), m: list(table[m])})

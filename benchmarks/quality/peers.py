@@ -22,6 +22,7 @@ Not equal, because a library has it built in:
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import time
@@ -186,26 +187,29 @@ def train(flow: nn.Module, log_prob: LogProb, split: Split, steps: int, seed: in
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
-    for name in options.sets:
-        for seed in range(options.seeds):
-            split = None
-            for model in options.models:
-                for library in options.libraries:
-                    key = {"set": name, "model": model, "library": library, "seed": seed, "steps": options.steps}
-                    if results.where(**key):
-                        continue
-                    split = split or load(name, seed, options.data)
-                    torch.manual_seed(seed)
-                    flow, log_prob = LIBRARIES[library](model, split.features)
-                    start = time.perf_counter()
-                    validation, test = train(flow, log_prob, split, options.steps, seed)
-                    found = {
-                        "test": test,
-                        "validation": validation,
-                        "parameters": sum(weight.numel() for weight in flow.parameters()),
-                        "seconds": round(time.perf_counter() - start, 1),
-                    }
-                    results.add(key | found)
+    runs = itertools.product(
+        options.sets, range(options.seeds), options.models, range(options.starts), options.libraries
+    )
+    loaded: tuple[str, int] | None = None
+    split = None
+    for name, seed, model, start, library in runs:
+        key = {"set": name, "model": model, "library": library, "seed": seed, "steps": options.steps}
+        if len([record for record in results.where(**key) if record.get("start", 0) == start]):
+            continue
+        if split is None or loaded != (name, seed):
+            split, loaded = load(name, seed, options.data), (name, seed)
+        torch.manual_seed(seed + 1000 * start)
+        flow, log_prob = LIBRARIES[library](model, split.features)
+        began = time.perf_counter()
+        validation, test = train(flow, log_prob, split, options.steps, seed)
+        found = {
+            "start": start,
+            "test": test,
+            "validation": validation,
+            "parameters": sum(weight.numel() for weight in flow.parameters()),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        results.add(key | found)
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
@@ -221,7 +225,11 @@ def table(options: argparse.Namespace, results: Results) -> str:
             if not any(found.values()):
                 continue
             used += [record for records in found.values() for record in records]
-            by_seed = {library: {r["seed"]: r["test"] for r in records} for library, records in found.items()}
+            # A start of the weights is a reading of its own, paired with the other libraries' of the same number.
+            by_seed = {
+                library: {(r["seed"], r.get("start", 0)): r["test"] for r in records}
+                for library, records in found.items()
+            }
             sizes = " / ".join(f"{records[0]['parameters']:,}" if records else "–" for records in found.values())
             values = [mean_and_spread(list(by_seed[library].values())) for library in options.libraries]
             gains = [difference(by_seed.get("pushforward", {}), by_seed[library]) for library in peers]
@@ -235,7 +243,7 @@ def table(options: argparse.Namespace, results: Results) -> str:
     return "\n".join([title, markdown(head, rows), footer("python -m benchmarks.quality.peers", used)])
 
 
-def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
+def difference(ours: dict[Any, float], theirs: dict[Any, float]) -> str:
     gains = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if len(gains) < 2:
         return mean_and_spread(gains)
@@ -251,7 +259,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="test splits, with batches of their own")
+    parser.add_argument("--starts", type=int, default=1, help="starts of the weights for each of them")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("runs/quality-peers.jsonl"))
     parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
