@@ -10,9 +10,11 @@ import scipy.special
 import scipy.stats
 import torch
 
+from pushforward.bases import Uniform
 from pushforward.errors import ConfigError, KindWarning
 from pushforward.maps import Affine, Chain, Exp, Inverse, Logit, Sigmoid, Softplus, SoftTail, Tanh
 from pushforward.measure import REAL, UNIT, Relation, Support
+from pushforward.models import Flow
 
 REALS = {
     "affine": lambda: Affine(3, shift=(1.0, 2.0, 3.0), scale=(-2.0, 0.5, 7.0)),
@@ -242,3 +244,20 @@ def test_terms_add_up(make):
     assert terms.shape == x.shape
     torch.testing.assert_close(terms.sum(-1), step.contribution)
     torch.testing.assert_close(z, step.z)
+
+
+def test_a_fixed_affine_map_carries_bounds_along():
+    """A logistic squeezed to (-1, 1) under a uniform base there: exact, without a warning; under a wider one a bound."""
+    squeeze = Chain(Sigmoid(1), Affine(1, shift=1.0, scale=-2.0))
+    assert squeeze.codomain == Support(-1.0, 1.0)
+    exact = Flow(squeeze, Uniform(1, -1.0, 1.0))
+    assert exact.relation is Relation.EXACT
+    x = torch.linspace(-30, 30, 20_001, dtype=torch.float64)[:, None]
+    assert torch.trapezoid(exact.double().log_prob(x).exp(), x[:, 0]).item() == pytest.approx(1.0, abs=1e-6)
+    with pytest.warns(KindWarning, match=r"lands in \(-1, 1\)"):
+        assert Flow(squeeze, Uniform(1, -1.0, 1.5)).relation is Relation.LOWER
+    # Of two features both must reach all of the mass.
+    both = Chain(Sigmoid(2), Affine(2, scale=(1.0, 3.0)))
+    assert both.codomain == Support(0.0, 1.0)
+    with pytest.warns(KindWarning, match="Sigmoid lands in"):
+        assert Chain(Sigmoid(1), Affine(1, trainable=True)).relation is Relation.LOWER

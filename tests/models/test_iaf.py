@@ -93,7 +93,7 @@ def test_directions():
     assert IAF(5, hidden=(8,)).fast == "sample"
     assert MAF(5, hidden=(8,)).fast == "log_prob"
     assert IAF(1, hidden=(8,)).fast == MAF(1, hidden=(8,)).fast == "both"
-    assert "fast='sample' (log_prob 5, sample 1 passes a layer)" in repr(IAF(5, hidden=(8,)))
+    assert "fast='sample' (log_prob 5, sample 1 steps a layer)" in repr(IAF(5, hidden=(8,)))
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"features": 0}, {"hidden": (0,)}])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.maps.arguments import PerFeature, per_feature
 from pushforward.maps.core import Shape
 from pushforward.maps.elementwise import Elementwise
+from pushforward.measure import Support
 from pushforward.registry import register
 
 __all__ = ["Affine"]
@@ -55,6 +58,16 @@ class Affine(Elementwise):
             self.register_buffer("offset", offset)
             self.register_buffer("factor", factor)
 
+    def carry(self, box: Support) -> Support | None:
+        """A fixed map moves the ends of a box; of several features, what all of them reach."""
+        if self.trainable:
+            return None
+        ends = [
+            sorted((scale * box.low + shift, scale * box.high + shift))
+            for scale, shift in itertools.product(_values(self.scale), _values(self.shift))
+        ]
+        return Support(max(low for low, _ in ends), min(high for _, high in ends))
+
     def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale x + shift."""
         factor, log_factor = self._factor()
@@ -69,6 +82,10 @@ class Affine(Elementwise):
         if self.trainable:
             return self.sign * self.log_factor.exp(), self.log_factor
         return self.factor, self.factor.abs().log()
+
+
+def _values(value: PerFeature) -> list[float]:
+    return [v for part in value for v in _values(part)] if isinstance(value, (tuple, list)) else [float(value)]
 
 
 def _has_zero(value: PerFeature) -> bool:

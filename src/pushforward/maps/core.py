@@ -120,6 +120,10 @@ class Map(nn.Module, ABC):
             )
         return latent
 
+    def carry(self, box: Support) -> Support | None:
+        """A box that this map makes of a box, at most as large as what it reaches from there; None if it makes none."""
+        return box if self.domain is None else None
+
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set state that depends on data (scaling, actnorm) from many training rows, and return their z."""
         return self.encode(x, context, noise=noise).z
@@ -197,10 +201,12 @@ class Chain(Map):
         stated = join(*(part.relation for part in flat))
         image: Support | None = None
         for before, part in zip([None, *flat], flat, strict=False):
-            if part.domain is not None:
+            carried = None if image is None else part.carry(image)
+            if carried is None and part.domain is not None:
                 names = type(before).__name__, type(part).__name__
                 self.meeting |= right_inverse(image, part.domain, *names, stated | self.meeting)
-                image = part.codomain
+                carried = part.codomain
+            image = carried
         self.codomain = image
         self.encode_passes = max(part.encode_passes for part in flat)
         self.decode_passes = max(part.decode_passes for part in flat)

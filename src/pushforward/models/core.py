@@ -324,7 +324,7 @@ class Model(nn.Module, ABC):
         context = f", context={self.context_features}" if self.context_features else ""
         return (
             f"shape={size}{context}, {self.relation.value} on {self.measure}, fast={self.fast!r} "
-            f"(log_prob {self.chain.encode_passes}, sample {self._sample_passes} passes a layer)"
+            f"(log_prob {self.chain.encode_passes}, sample {self._sample_passes} steps a layer)"
         )
 
     def _terms(
