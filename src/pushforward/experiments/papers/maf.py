@@ -39,12 +39,13 @@ def _banana(count: int, seed: int) -> tuple[Tensor, float]:
 def _order(lab: Lab) -> None:
     train, entropy = _banana(lab.choose(smoke=200, quick=20_000, full=100_000), 0)
     test, _ = _banana(lab.choose(smoke=200, quick=50_000, full=50_000), 1)
+    held_out, _ = _banana(2000, 2)
     steps = lab.choose(smoke=3, quick=2000, full=20_000)
     gaps: dict[int, list[float]] = {1: [], 5: []}
     for layers, values in gaps.items():
         for seed in lab.repeats:
             model, _ = lab.train(
-                f"banana {layers} {seed}", lambda layers=layers: MAF(2, layers=layers, hidden=(64, 64)), train, test[:2000],
+                f"banana {layers} {seed}", lambda layers=layers: MAF(2, layers=layers, hidden=(64, 64)), train, held_out,
                 seed=seed, max_steps=steps,
             )  # fmt: skip
             with torch.no_grad():

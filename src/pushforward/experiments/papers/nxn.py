@@ -57,6 +57,7 @@ def gaussian_field(count: int, seed: int, mass: float = 0.05) -> tuple[Tensor, T
 def _field(lab: Lab) -> None:
     train, _, entropy = gaussian_field(lab.choose(smoke=200, quick=20_000, full=100_000), seed=0)
     test, truth, _ = gaussian_field(lab.choose(smoke=200, quick=20_000, full=100_000), seed=1)
+    held_out, _, _ = gaussian_field(1000, seed=2)
     shape = (1, SIDE, SIDE)
     chains: dict[str, Callable[[], list[Map]]] = {
         "1x1": lambda: [InvertibleConv1x1(shape)],
@@ -67,7 +68,7 @@ def _field(lab: Lab) -> None:
     gaps: dict[str, float] = {}
     for kind, parts in chains.items():
         model, _ = lab.train(
-            f"field {kind}", lambda parts=parts: Flow(Chain(ActNorm(shape), *parts()), Normal(shape)), train, test[:1000],
+            f"field {kind}", lambda parts=parts: Flow(Chain(ActNorm(shape), *parts()), Normal(shape)), train, held_out,
             max_steps=lab.choose(smoke=3, quick=1500, full=10_000), lr=1e-2,
         )  # fmt: skip
         with torch.no_grad():

@@ -64,6 +64,7 @@ def _ladder(lab: Lab) -> None:
     count = lab.choose(smoke=100, quick=10_000, full=50_000)
     train, _ = _trimodal(count, 0)
     test, truth = _trimodal(count, 1)
+    held_out, _ = _trimodal(1000, 2)
     laws: dict[str, Transformer] = {
         "affine": AffineTransformer(),
         "sum of squares": SumOfSquaresTransformer(),
@@ -80,7 +81,7 @@ def _ladder(lab: Lab) -> None:
     gaps: dict[str, float] = {}
     for name, maps in parts.items():
         model, _ = lab.train(
-            f"ladder {name}", lambda maps=maps: Flow(Chain(Standardize(1), *maps()), Normal(1)), train, test[:1000],
+            f"ladder {name}", lambda maps=maps: Flow(Chain(Standardize(1), *maps()), Normal(1)), train, held_out,
             max_steps=lab.choose(smoke=2, quick=1000, full=5000), lr=1e-2,
         )  # fmt: skip
         with torch.no_grad():
@@ -153,11 +154,12 @@ def _zoo(lab: Lab) -> None:
     plane = torch.cartesian_prod(side, side)
     for row, target in zip(grid, targets, strict=True):
         train, test = two_dimensional(target, count, 0), two_dimensional(target, count // 5, 1)
+        held_out = two_dimensional(target, 1000, 2)
         row[0].plot(*test[:2000].T.numpy(), ".", ms=1, color="#3b6ea5")
         row[0].set(xlim=(-5, 5), ylim=(-5, 5), ylabel=target)
         for axes, (name, build) in zip(row[1:], small.items(), strict=True):
             model, _ = lab.train(
-                f"zoo {target} {name}", build, train, test[:1000], patience=None,
+                f"zoo {target} {name}", build, train, held_out, patience=None,
                 max_steps=lab.choose(smoke=2, quick=500, full=10_000),
             )  # fmt: skip
             with torch.no_grad():
@@ -186,12 +188,13 @@ def _continuous(lab: Lab) -> None:
         two_dimensional("spirals", count, 0),
         two_dimensional("spirals", lab.choose(smoke=50, quick=2000, full=20_000), 1),
     )
+    held_out = two_dimensional("spirals", 200, 2)
     found: dict[str, list[float]] = {"flow-matching": [], "likelihood": []}
     steps: dict[str, float] = {}
     for seed in lab.repeats:
         for way in found:
             model, facts = lab.train(
-                f"cnf {way} {seed}", lambda way=way: CNF(2, hidden=(64, 64), objective=way), train, test[:200],
+                f"cnf {way} {seed}", lambda way=way: CNF(2, hidden=(64, 64), objective=way), train, held_out,
                 seed=seed, max_time=seconds, patience=None,
             )  # fmt: skip
             steps[way] = facts["steps"]
