@@ -205,7 +205,11 @@ def test_a_margin_that_the_base_does_not_respect_loses_mass():
 
 def test_a_margin_warns_when_it_is_built():
     with pytest.warns(KindWarning, match="Logit"):
-        maps.Chain(maps.Logit(2, alpha=0.05), maps.Affine(2))
+        maps.Chain(maps.Logit(2, alpha=0.05), maps.SoftTail(2))
+    with pytest.warns(
+        KindWarning, match="the chain lands in .* but Normal"
+    ):  # a fixed affine map carries the margin along
+        models.Flow(maps.Chain(maps.Logit(2, alpha=0.05), maps.Affine(2)), bases.Normal(2))
     with pytest.warns(KindWarning, match="Normal"):
         models.Flow(maps.Logit(2, alpha=0.05), bases.Normal(2))
 
