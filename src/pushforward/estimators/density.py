@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
 
+from pushforward.detection.batches import by_batches
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.estimators.batches import by_batches
 from pushforward.estimators.checks import check_array, require_fitted, seed_from
 from pushforward.maps import Cast, Chain, Standardize
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP

@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.data import Schema, as_table, duplicate_groups, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, benjamini_hochberg, rows_needed
+from pushforward.detection.batches import by_batches
 from pushforward.detection.layout import Layout
 from pushforward.detection.table import KINDS, explainer, fit_table_density
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError, TrainingError
-from pushforward.estimators.batches import by_batches
 from pushforward.estimators.checks import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.storage import pack, read, unpack, write

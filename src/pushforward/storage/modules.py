@@ -165,7 +165,9 @@ def _skeleton(description: Any, state: Mapping[str, Tensor], limit: int | None) 
             raise StorageError(f"the file {problem} {_few(names)} of the tensors of {type(module).__name__}.")
     for name, want in wanted.items():
         got = state[name]
-        if got.shape != want.shape:
+        owner, _, leaf = name.rpartition(".")
+        learned = leaf in getattr(module.get_submodule(owner), "_declared", ())  # sized by what fitting found
+        if got.shape != want.shape and not (learned and got.dim() == want.dim()):
             raise StorageError(f"the tensor {name!r} has shape {tuple(got.shape)} and needs {tuple(want.shape)}.")
         if got.dtype is not want.dtype and not (got.is_floating_point() and want.is_floating_point()):
             raise StorageError(f"the tensor {name!r} is {got.dtype} and needs to be {want.dtype}.")

@@ -6,10 +6,10 @@ and name it in ``FILES``; flags say where a property cannot hold, each with its 
 
 from typing import Any
 
-from . import bases, dynamics, geometry, images, laws, maps, models, parts, pixels
-from .kinds import BaseCase, Case, MapCase, ModelCase, silently
+from . import bases, dynamics, geometry, images, laws, maps, models, parts, pixels, scores
+from .kinds import BaseCase, Case, MapCase, ModelCase, ScoreCase, silently
 
-FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels)
+FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels, scores)
 
 
 def gather(kind: str) -> list[Any]:
@@ -24,8 +24,10 @@ NETWORKS: list[Case] = gather("NETWORKS")
 TRANSFORMERS: list[Case] = gather("TRANSFORMERS")
 LIKELIHOODS: list[Case] = gather("LIKELIHOODS")
 DISCRETE_BASES: list[BaseCase] = gather("DISCRETE_BASES")
-ALL: list[Case] = [*MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS]
-MODULES: list[Case] = [case for case in ALL if not case.name.startswith(("transformers", "likelihoods"))]
+SCORES: list[ScoreCase] = gather("SCORES")
+ALL: list[Case] = [*MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS, *SCORES]
+MODULES: list[Case] = [case for case in ALL if not case.name.startswith(("transformers", "likelihoods", "scores"))]
+"""What has outputs without data of its own; scores are fitted first (``test_scores.py``)."""
 
 __all__ = [
     "ALL",
@@ -34,9 +36,11 @@ __all__ = [
     "MODELS",
     "MODULES",
     "NETWORKS",
+    "SCORES",
     "TRANSFORMERS",
     "Case",
     "MapCase",
     "ModelCase",
+    "ScoreCase",
     "silently",
 ]

@@ -136,6 +136,21 @@ class ModelCase(Case):
     draws: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class ScoreCase(Case):
+    """A score or statistic.
+
+    Attributes:
+        shape: of one row.
+        reach: largest coordinate at which the score must be finite.
+        infinite: whether a row that is infinitely far scores +inf (else it must be finite or +inf, never NaN).
+    """
+
+    shape: tuple[int, ...] = (2,)
+    reach: float = 1e6
+    infinite: bool = True
+
+
 def silently(make: Callable[[], Any]) -> Callable[[], Any]:
     """A constructor that warns, as it should, that its likelihood is a bound only."""
 
@@ -168,6 +183,10 @@ def b(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **mor
 
 def f(name: str, label: str, make: Callable[[], Any], data: Draw = shifted, **more: Any) -> ModelCase:
     return ModelCase(f"models.{name}", label, make, data, **more)
+
+
+def s(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> ScoreCase:
+    return ScoreCase(f"scores.{name}", label, make, data, **more)
 
 
 def flow(*parts: Any) -> Callable[[], Model]:

@@ -1,0 +1,11 @@
+"""Out-of-distribution scores, one a file: higher is more anomalous."""
+
+from pushforward.detection.scores.core import Need, Score, Statistic
+from pushforward.detection.scores.likelihood import Likelihood
+
+__all__ = [
+    "Likelihood",
+    "Need",
+    "Score",
+    "Statistic",
+]

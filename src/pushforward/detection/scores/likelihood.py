@@ -1,0 +1,37 @@
+"""The plain likelihood as a score."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pushforward.detection.scores.core import Score
+from pushforward.models import Model
+from pushforward.registry import register
+
+__all__ = ["Likelihood"]
+
+
+@register("scores")
+class Likelihood(Score):
+    """-log p(x) in nats: the baseline (Bishop 1994).
+
+    Inverted where the other data are smoother or vary less than the training data (Nalisnick et al. 2019).
+
+    Args:
+        model: any model; bounds and estimates count as they are.
+        samples: draws of the model's own noise, where it has any.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import Likelihood
+        >>> score = Likelihood(pf.models.NICE(features=2))
+        >>> score(torch.tensor([[0.0, 0.0], [3.0, 3.0]])).argmax().item()
+        1
+    """
+
+    def __init__(self, model: Model, samples: int = 1) -> None:
+        super().__init__()
+        self.model, self.samples = model, samples
+
+    def _score(self, x: Tensor) -> Tensor:
+        return -self.model.evaluate(x, samples=self.samples).value
