@@ -9,7 +9,7 @@ layers, the permutations and LU layers between splines, bins and tail bound, and
 
 Not equal, because a library has it built in:
 
-- bounds on the scale of affine layers: pushforward exp(3 tanh(a / 3)); zuko exp of a soft clip at log 1000; nflows
+- bounds on the scale of affine layers: pushforward exp(a / (1 + |a| / 3)); zuko the same with log 1000 in place of 3; nflows
   softplus(a) + 0.001 in MAF and sigmoid(a + 2) + 0.001, so at most 1.001, in couplings: its RealNVP can only contract;
 - bounds of splines: pushforward bins of at least 1 % of the interval and slopes in [0.01, 100]; nflows 0.1 % and 0.001;
   zuko softly clipped parameters and slopes in [0.001, 1000];

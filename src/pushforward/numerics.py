@@ -27,6 +27,7 @@ __all__ = [
     "logmeanexp",
     "monotone_root",
     "normal_like",
+    "slow_clamp",
     "soft_clamp",
     "split_infinite",
     "sum_event",
@@ -47,6 +48,14 @@ def sum_event(x: Tensor, dims: int) -> Tensor:
 def soft_clamp(x: Tensor, bound: float) -> Tensor:
     """Smooth clamp to (-bound, bound) with slope 1 at 0: ``bound * tanh(x / bound)``."""
     return bound * torch.tanh(x / bound)
+
+
+def slow_clamp(x: Tensor, bound: float) -> Tensor:
+    """Smooth clamp to (-bound, bound) with slope 1 at 0 that saturates slowly: ``x / (1 + |x| / bound)``.
+
+    Its slope falls as 1/x^2 instead of exponentially, so a scale that has run to its bound still learns its way back.
+    """
+    return x / (1 + x.abs() / bound)
 
 
 def bound_input(x: Tensor, bound: float) -> Tensor:

@@ -108,9 +108,9 @@ def test_conditional_gaussian():
     """x | c ~ N(2 c, 0.5^2), made by hand from an affine law of the context."""
     model = Flow(maps.Monotone(1, maps.AffineTransformer(), context=1, hidden=()), bases.Normal(1)).double()
     warp = next(iter(model.chain))
-    with torch.no_grad():  # z = (x - 2 c) / 0.5, with log-scale 3 tanh(raw / 3) = log 2
+    with torch.no_grad():  # z = (x - 2 c) / 0.5, with log-scale raw / (1 + raw / 3) = log 2
         warp.network.last.weight.copy_(torch.tensor([[-4.0], [0.0]]))
-        warp.network.last.bias.copy_(torch.tensor([0.0, 3 * math.atanh(math.log(2.0) / 3)], dtype=torch.float64))
+        warp.network.last.bias.copy_(torch.tensor([0.0, math.log(2.0) / (1 - math.log(2.0) / 3)], dtype=torch.float64))
     x, c = points(30, 1), points(30, 1).flip(0)
     expected = scipy.stats.norm.logpdf(x.numpy(), 2 * c.numpy(), 0.5)
     assert model.log_prob(x, c).tolist() == pytest.approx(expected[:, 0].tolist(), abs=1e-10)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.measure import REAL, Support
-from pushforward.numerics import soft_clamp
+from pushforward.numerics import slow_clamp, soft_clamp
 from pushforward.registry import register
 
 __all__ = ["AdditiveTransformer", "AffineTransformer", "GatedTransformer", "Transformer", "check_transformer"]
@@ -87,7 +87,7 @@ class AffineTransformer(Transformer):
     """y = x exp(s) + t with s in (-bound, bound) (Real NVP, Dinh et al. 2016, eq. 7; MAF, Papamakarios et al. 2017, eq. 3).
 
     Args:
-        max_log_scale: bound on |s|, smooth: s = bound tanh(raw / bound).
+        max_log_scale: bound on |s|, smooth: s = raw / (1 + |raw| / bound), which saturates slowly.
     """
 
     max_log_scale: float = 3.0
@@ -103,12 +103,12 @@ class AffineTransformer(Transformer):
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """x exp(s) + t."""
-        log_scale = soft_clamp(raw[1], self.max_log_scale)
+        log_scale = slow_clamp(raw[1], self.max_log_scale)
         return x * log_scale.exp() + raw[0], log_scale.expand_as(x)
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """(y - t) exp(-s)."""
-        log_scale = soft_clamp(raw[1], self.max_log_scale)
+        log_scale = slow_clamp(raw[1], self.max_log_scale)
         return (y - raw[0]) * torch.exp(-log_scale), log_scale.expand_as(y)
 
 
