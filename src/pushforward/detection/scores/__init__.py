@@ -1,11 +1,24 @@
 """Out-of-distribution scores, one a file: higher is more anomalous."""
 
 from pushforward.detection.scores.core import Need, Score, Statistic
+from pushforward.detection.scores.dependence import LatentDependence
+from pushforward.detection.scores.latent_norm import LatentNorm
 from pushforward.detection.scores.likelihood import Likelihood
+from pushforward.detection.scores.mahalanobis import LatentMahalanobis
+from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
+from pushforward.detection.scores.sides import TwoSided
+from pushforward.detection.scores.typicality import Typicality
 
 __all__ = [
+    "LatentDependence",
+    "LatentMahalanobis",
+    "LatentNeighbours",
+    "LatentNorm",
     "Likelihood",
     "Need",
+    "Neighbours",
     "Score",
     "Statistic",
+    "TwoSided",
+    "Typicality",
 ]
