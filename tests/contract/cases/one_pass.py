@@ -5,12 +5,19 @@ from __future__ import annotations
 from pushforward import models
 from pushforward.detection import scores
 
-from .kinds import ScoreCase, s
+from .kinds import ScoreCase, integers, s
 
 
 def nice() -> models.Model:
     return models.NICE(2, couplings=2, hidden=(16,))
 
+
+def pixels() -> models.Model:
+    return models.NICE(shape=(1, 2, 3), couplings=2, hidden=(8,))
+
+
+IMAGES = {"data": integers(256), "shape": (1, 2, 3), "reach": 1.0}
+"""Compressors read 8-bit images only, so their rows stay in place."""
 
 SCORES: list[ScoreCase] = [
     s("Typicality", "absolute", lambda: scores.Typicality(nice())),
@@ -22,4 +29,15 @@ SCORES: list[ScoreCase] = [
     s("Neighbours", "image", lambda: scores.Neighbours(), shape=(2, 1, 3)),
     s("Neighbours", "standardised", lambda: scores.Neighbours(1, standardize=True)),
     s("LatentDependence", "vector", lambda: scores.LatentDependence(nice())),
+    s("CodeLength", "all", lambda: scores.CodeLength("png", "webp", "zlib", "bz2", "lzma"), **IMAGES),
+    s("CodeLength", "two channels", lambda: scores.CodeLength("zlib"), **IMAGES | {"shape": (2, 2, 2)}),
+    s("InputComplexity", "fixed", lambda: scores.InputComplexity(pixels()), **IMAGES),
+    s(
+        "InputComplexity",
+        "fitted, two-sided",
+        lambda: scores.InputComplexity(pixels(), ("png", "zlib"), form="fitted", two_sided=True),
+        **IMAGES,
+    ),
+    s("Brightness", "image", scores.Brightness, shape=(1, 2, 3)),
+    s("Variance", "image", scores.Variance, shape=(1, 2, 3)),
 ]

@@ -1,5 +1,7 @@
 """Out-of-distribution scores, one a file: higher is more anomalous."""
 
+from pushforward.detection.scores.code_length import CodeLength
+from pushforward.detection.scores.complexity import InputComplexity
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.dependence import LatentDependence
 from pushforward.detection.scores.latent_norm import LatentNorm
@@ -7,9 +9,13 @@ from pushforward.detection.scores.likelihood import Likelihood
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
 from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
 from pushforward.detection.scores.sides import TwoSided
+from pushforward.detection.scores.trivial import Brightness, Variance
 from pushforward.detection.scores.typicality import Typicality
 
 __all__ = [
+    "Brightness",
+    "CodeLength",
+    "InputComplexity",
     "LatentDependence",
     "LatentMahalanobis",
     "LatentNeighbours",
@@ -21,4 +27,5 @@ __all__ = [
     "Statistic",
     "TwoSided",
     "Typicality",
+    "Variance",
 ]
