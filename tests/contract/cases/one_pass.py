@@ -16,6 +16,10 @@ def pixels() -> models.Model:
     return models.NICE(shape=(1, 2, 3), couplings=2, hidden=(8,))
 
 
+def glow() -> models.Model:
+    return models.Glow((1, 4, 4), scales=2, steps=1, hidden=(3,), levels=4)
+
+
 IMAGES = {"data": integers(256), "shape": (1, 2, 3), "reach": 1.0}
 """Compressors read 8-bit images only, so their rows stay in place."""
 
@@ -38,6 +42,24 @@ SCORES: list[ScoreCase] = [
         lambda: scores.InputComplexity(pixels(), ("png", "zlib"), form="fitted", two_sided=True),
         **IMAGES,
     ),
+    s("LikelihoodPath", "vector", lambda: scores.LikelihoodPath(nice())),
+    s(
+        "LikelihoodPath",
+        "scales",
+        lambda: scores.LikelihoodPath(glow(), samples=2),
+        integers(4),
+        shape=(1, 4, 4),
+        reach=1.0,
+    ),
+    s("LikelihoodPath", "latent variable", lambda: scores.LikelihoodPath(models.VAE(3, 2, hidden=(8,))), shape=(3,)),
+    s(
+        "DoSE",
+        "gaussian, statistics that learn",
+        lambda: scores.DoSE(scores.LikelihoodPath(pixels()), scores.InputComplexity(pixels(), form="fitted")),
+        **IMAGES,
+    ),
+    s("DoSE", "kde", lambda: scores.DoSE(scores.LikelihoodPath(nice()), scores.Neighbours(2), density="kde")),
+    s("DoSE", "gmm", lambda: scores.DoSE(scores.LikelihoodPath(nice()), density="gmm", components=2)),
     s("Brightness", "image", scores.Brightness, shape=(1, 2, 3)),
     s("Variance", "image", scores.Variance, shape=(1, 2, 3)),
 ]

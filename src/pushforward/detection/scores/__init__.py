@@ -4,10 +4,12 @@ from pushforward.detection.scores.code_length import CodeLength
 from pushforward.detection.scores.complexity import InputComplexity
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.dependence import LatentDependence
+from pushforward.detection.scores.dose import DoSE
 from pushforward.detection.scores.latent_norm import LatentNorm
 from pushforward.detection.scores.likelihood import Likelihood
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
 from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
+from pushforward.detection.scores.path import LikelihoodPath
 from pushforward.detection.scores.sides import TwoSided
 from pushforward.detection.scores.trivial import Brightness, Variance
 from pushforward.detection.scores.typicality import Typicality
@@ -15,12 +17,14 @@ from pushforward.detection.scores.typicality import Typicality
 __all__ = [
     "Brightness",
     "CodeLength",
+    "DoSE",
     "InputComplexity",
     "LatentDependence",
     "LatentMahalanobis",
     "LatentNeighbours",
     "LatentNorm",
     "Likelihood",
+    "LikelihoodPath",
     "Need",
     "Neighbours",
     "Score",

@@ -42,7 +42,7 @@ def shrunk_whitening(rows: Tensor, owner: str) -> tuple[Tensor, Tensor]:
     variances, directions = torch.linalg.eigh(covariance)
     widest = variances[-1]
     floored = variances.clamp(min=1e-12 * float(widest)) if widest > 0 else torch.ones_like(variances)
-    return mean, directions * floored.rsqrt()
+    return mean, (directions * floored.rsqrt()).contiguous()  # as a file gives it back, bit for bit
 
 
 @register("scores")
