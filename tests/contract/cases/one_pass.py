@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pushforward import models
+from pushforward import maps, models
 from pushforward.detection import scores
 
-from .kinds import ScoreCase, integers, s
+from .kinds import ScoreCase, integers, pair, s
 
 
 def nice() -> models.Model:
@@ -18,6 +18,14 @@ def pixels() -> models.Model:
 
 def glow() -> models.Model:
     return models.Glow((1, 4, 4), scales=2, steps=1, hidden=(3,), levels=4)
+
+
+def vae() -> models.Model:
+    return models.VAE(3, 2, hidden=(8,))
+
+
+def over() -> models.Model:
+    return models.Flow(maps.Standardize(2), models.Ensemble(*pair()))
 
 
 IMAGES = {"data": integers(256), "shape": (1, 2, 3), "reach": 1.0}
@@ -51,7 +59,7 @@ SCORES: list[ScoreCase] = [
         shape=(1, 4, 4),
         reach=1.0,
     ),
-    s("LikelihoodPath", "latent variable", lambda: scores.LikelihoodPath(models.VAE(3, 2, hidden=(8,))), shape=(3,)),
+    s("LikelihoodPath", "latent variable", lambda: scores.LikelihoodPath(vae()), shape=(3,)),
     s(
         "DoSE",
         "gaussian, statistics that learn",
@@ -60,6 +68,12 @@ SCORES: list[ScoreCase] = [
     ),
     s("DoSE", "kde", lambda: scores.DoSE(scores.LikelihoodPath(nice()), scores.Neighbours(2), density="kde")),
     s("DoSE", "gmm", lambda: scores.DoSE(scores.LikelihoodPath(nice()), density="gmm", components=2)),
+    s("WAIC", "std", lambda: scores.WAIC(*pair(), weight=2.0, form="std")),
+    s("EnsembleLikelihood", "flows", lambda: scores.EnsembleLikelihood(*pair())),
+    s("Disagreement", "three", lambda: scores.Disagreement(*pair(), nice(), temperature=5.0)),
+    s("EnsembleEntropy", "of an ensemble", lambda: scores.EnsembleEntropy(models.Ensemble(*pair()))),
+    s("EnsembleStd", "bounds", lambda: scores.EnsembleStd(vae(), vae(), samples=2), shape=(3,)),
+    s("EnsembleTypicality", "over an ensemble", lambda: scores.EnsembleTypicality(over())),
     s("Brightness", "image", scores.Brightness, shape=(1, 2, 3)),
     s("Variance", "image", scores.Variance, shape=(1, 2, 3)),
 ]

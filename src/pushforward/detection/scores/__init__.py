@@ -5,6 +5,15 @@ from pushforward.detection.scores.complexity import InputComplexity
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.dependence import LatentDependence
 from pushforward.detection.scores.dose import DoSE
+from pushforward.detection.scores.ensemble import (
+    WAIC,
+    Disagreement,
+    EnsembleEntropy,
+    EnsembleLikelihood,
+    EnsembleScore,
+    EnsembleStd,
+    EnsembleTypicality,
+)
 from pushforward.detection.scores.latent_norm import LatentNorm
 from pushforward.detection.scores.likelihood import Likelihood
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
@@ -15,9 +24,16 @@ from pushforward.detection.scores.trivial import Brightness, Variance
 from pushforward.detection.scores.typicality import Typicality
 
 __all__ = [
+    "WAIC",
     "Brightness",
     "CodeLength",
+    "Disagreement",
     "DoSE",
+    "EnsembleEntropy",
+    "EnsembleLikelihood",
+    "EnsembleScore",
+    "EnsembleStd",
+    "EnsembleTypicality",
     "InputComplexity",
     "LatentDependence",
     "LatentMahalanobis",
