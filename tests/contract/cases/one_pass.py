@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushforward import maps, models
+from pushforward import bases, maps, models
 from pushforward.detection import scores
 
 from .kinds import ScoreCase, integers, pair, s
@@ -26,6 +26,11 @@ def vae() -> models.Model:
 
 def over() -> models.Model:
     return models.Flow(maps.Standardize(2), models.Ensemble(*pair()))
+
+
+def deep() -> models.Model:
+    chain = maps.Chain(maps.Variational(4, 3, hidden=(8,)), maps.Variational(3, 2, hidden=(8,)))
+    return models.Flow(chain, bases.Normal(2))
 
 
 IMAGES = {"data": integers(256), "shape": (1, 2, 3), "reach": 1.0}
@@ -74,6 +79,16 @@ SCORES: list[ScoreCase] = [
     s("EnsembleEntropy", "of an ensemble", lambda: scores.EnsembleEntropy(models.Ensemble(*pair()))),
     s("EnsembleStd", "bounds", lambda: scores.EnsembleStd(vae(), vae(), samples=2), shape=(3,)),
     s("EnsembleTypicality", "over an ensemble", lambda: scores.EnsembleTypicality(over())),
+    s("LikelihoodRatio", "two flows", lambda: scores.LikelihoodRatio(*pair())),
+    s(
+        "GeneralModelRatio",
+        "coarsest",
+        lambda: scores.GeneralModelRatio(glow(), glow()),
+        integers(4),
+        shape=(1, 4, 4),
+        reach=1.0,
+    ),
+    s("HierarchicalRatio", "two latents", lambda: scores.HierarchicalRatio(deep(), samples=2), shape=(4,)),
     s("Brightness", "image", scores.Brightness, shape=(1, 2, 3)),
     s("Variance", "image", scores.Variance, shape=(1, 2, 3)),
 ]

@@ -14,11 +14,14 @@ from pushforward.detection.scores.ensemble import (
     EnsembleStd,
     EnsembleTypicality,
 )
+from pushforward.detection.scores.general_ratio import GeneralModelRatio
+from pushforward.detection.scores.hierarchy import HierarchicalRatio
 from pushforward.detection.scores.latent_norm import LatentNorm
 from pushforward.detection.scores.likelihood import Likelihood
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
 from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
 from pushforward.detection.scores.path import LikelihoodPath
+from pushforward.detection.scores.ratio import LikelihoodRatio, mutate
 from pushforward.detection.scores.sides import TwoSided
 from pushforward.detection.scores.trivial import Brightness, Variance
 from pushforward.detection.scores.typicality import Typicality
@@ -34,6 +37,8 @@ __all__ = [
     "EnsembleScore",
     "EnsembleStd",
     "EnsembleTypicality",
+    "GeneralModelRatio",
+    "HierarchicalRatio",
     "InputComplexity",
     "LatentDependence",
     "LatentMahalanobis",
@@ -41,6 +46,7 @@ __all__ = [
     "LatentNorm",
     "Likelihood",
     "LikelihoodPath",
+    "LikelihoodRatio",
     "Need",
     "Neighbours",
     "Score",
@@ -48,4 +54,5 @@ __all__ = [
     "TwoSided",
     "Typicality",
     "Variance",
+    "mutate",
 ]
