@@ -12,6 +12,7 @@ from sklearn.mixture import GaussianMixture
 from pushforward import bases, maps, models, storage
 from pushforward.detection import scores
 from pushforward.errors import ConfigError, InputError
+from pushforward.measure import Manifold
 
 MODELS = {
     "flow of vectors": lambda: models.NSF(3, flow_layers=1, hidden_features=8),
@@ -100,9 +101,49 @@ class TestScales:
             values["error"], (x - model.decode(model.encode(x))).square().sum((1, 2, 3)).detach()
         )
 
+    def test_distance_to_a_manifold(self):
+        class Plane(maps.Map):
+            """The first two coordinates; the third is the distance."""
+
+            def encode(self, x, context=None, *, noise=None):
+                return maps.Step(x[..., :2], self.no_volume(x), x[..., 2] ** 2)
+
+            def decode(self, z, context=None, *, noise=None):
+                return torch.cat((z, torch.zeros_like(z[..., :1])), -1)
+
+            def measure(self, latent):
+                return Manifold(2, 3)
+
+        path = scores.LikelihoodPath(models.Flow(Plane(3, 2), bases.Normal(2)))
+        assert path.names == ("volume", "base", "residual")
+        x = torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, -3.0]])
+        assert path.values(x)[:, 2].tolist() == [4.0, 9.0]
+
     def test_context_is_refused(self):
         with pytest.raises(ConfigError, match="context"):
             scores.LikelihoodPath(models.NICE(2, context=1))
+
+
+def test_both_sides_are_seen():
+    """Gaussian images: flat grey ones are the likeliest of all, and a wider spread is unlikely; neither is typical."""
+    chain = maps.Chain(
+        maps.UniformDequantize((1, 8, 8)), maps.Affine((1, 8, 8), shift=-4.0, scale=8.0), maps.Flatten((1, 8, 8))
+    )
+    model = models.Flow(chain, bases.Normal(64))
+    draw = 128 + 32 * torch.randn(400, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = draw.round().clamp(0, 255)
+    flat, wild = torch.full((1, 1, 8, 8), 128.0), (128 + 2 * (x[300:301] - 128)).clamp(0, 255)
+    reference, normal = x[:300], x[300:]
+    assert scores.Likelihood(model)(flat) < scores.Likelihood(model)(normal).min()
+    likelihood = scores.LikelihoodPath(model)
+    for score in (
+        *(scores.DoSE(likelihood, density=density) for density in ("gaussian", "kde", "gmm")),
+        scores.DoSE(likelihood, scores.InputComplexity(model, ("zlib",), form="fitted")),
+        scores.Typicality(model),
+        scores.LatentNorm(model),
+    ):
+        score.fit(reference)
+        assert torch.minimum(score(flat), score(wild)) > score(normal).max()
 
 
 class Columns(scores.Statistic):

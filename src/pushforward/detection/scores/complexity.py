@@ -23,7 +23,7 @@ __all__ = ["InputComplexity"]
 class InputComplexity(Score):
     """How much worse the model codes an image than a compressor does: ``-log p(x) - L(x) log 2``, nats.
 
-    L is the length in bits of the shortest code of the given compressors (Serra et al. 2020, arXiv 1909.11480, eq. 2): the
+    L is the length in bits of the shortest code of the given compressors (Serra et al. 2020, arXiv 1909.11480, sec. 3.1): the
     likelihood ratio against the compressor as a model of all images. -log p must be the code length of the same 8-bit
     image, so the model's measure must be Counting.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +29,10 @@ def gmm(rows: Tensor, components: int, seed: int) -> tuple[Tensor, Tensor, Tenso
     mixture = GaussianMixture(count, reg_covar=1e-3, max_iter=200, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a density it is all the same
-        mixture.fit(rows.numpy())
-    log_weights, means = torch.from_numpy(mixture.weights_).log(), torch.from_numpy(mixture.means_)
-    return log_weights, means, torch.from_numpy(mixture.precisions_cholesky_).contiguous()
+        mixture.fit(rows.cpu().numpy())
+    learned = (mixture.weights_, mixture.means_, mixture.precisions_cholesky_)
+    weights, means, whitenings = (torch.from_numpy(np.ascontiguousarray(part)).to(rows) for part in learned)
+    return weights.log(), means, whitenings
 
 
 def log_gaussians(rows: Tensor, log_weights: Tensor, means: Tensor, whitenings: Tensor) -> Tensor:

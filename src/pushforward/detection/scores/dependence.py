@@ -49,8 +49,8 @@ class LatentDependence(TwoSidedScore):
     reference rows. Neighbours are pixels side by side or one above the other where z is an image, within each scale of a
     multi-scale flow, and coordinates one after the other where it is a vector.
 
-    The latents of a flow keep structure of unlike images that the norm does not see (Kirichenko et al. 2020, arXiv 2006.08545,
-    sec. 4). r does not depend on the length of z.
+    The latents of a flow keep structure of unlike images that the norm does not see (Kirichenko et al. 2020, arXiv
+    2006.08545). r does not depend on the length of z.
 
     Args:
         model: any model whose latents have at least one pair of neighbours.

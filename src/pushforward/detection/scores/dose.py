@@ -22,7 +22,7 @@ __all__ = ["DoSE"]
 class DoSE(Score):
     """-log q(T(x)): how rare the statistics T of a row are among those of in-distribution rows, nats.
 
-    Density of states estimation (Morningstar et al. 2021, arXiv 2006.09273, sec. 3). The columns of all statistics are
+    Density of states estimation (Morningstar et al. 2021, arXiv 2006.09273). The columns of all statistics are
     standardised by mean and standard deviation of the reference rows (a column that is constant there keeps scale 1), and q is
     fitted on them:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -82,10 +82,10 @@ class EnsembleScore(Score):
         return torch.where(torch.isnan(score), math.inf, score)  # where log-likelihoods of -inf met each other
 
     def _members(self) -> list[Model]:
-        members: list[Model] = []
+        members: list[Any] = []
         for model in self.models:
             if isinstance(model, Ensemble):
-                members += list(model.models)  # pyright: ignore[reportArgumentType]
+                members += list(model.models)
             elif isinstance(model, Model) and isinstance(model.base, Ensemble) and len(self.models) == 1:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", KindWarning)  # said when the members were made
@@ -105,7 +105,7 @@ def _checked(name: str, value: float) -> float:
 
 @register("scores")
 class WAIC(EnsembleScore):
-    """``-(mean_i l_i - lambda var_i l_i)``, nats (Choi et al. 2018, arXiv 1810.01392, eq. 1, with lambda = 1).
+    """``-(mean_i l_i - lambda var_i l_i)``, nats (Choi et al. 2018, arXiv 1810.01392, with lambda = 1).
 
     The variance has the unit nats^2 and dominates in high dimension; ``form="std"`` subtracts the standard deviation.
 

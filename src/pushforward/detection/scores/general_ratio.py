@@ -24,7 +24,7 @@ class GeneralModelRatio(Score):
     """``-(l_k(x) - l_k,general(x))``, nats, with the share of one scale in log p: ``l_k = log p(z_k) + log abs det of its maps``.
 
     The general model saw a broad set of images, and the other is fine-tuned from it on the data; low-level features that all
-    images share cancel (Schirrmeister et al. 2020, arXiv 2006.10848, sec. 3). The coarsest scale alone, where shapes are seen, did
+    images share cancel (Schirrmeister et al. 2020, arXiv 2006.10848). The coarsest scale alone, where shapes are seen, did
     best there. Shares of all scales add up to log p: for their sum take :class:`LikelihoodRatio`.
 
     Args:

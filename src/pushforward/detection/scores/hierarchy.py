@@ -22,7 +22,7 @@ __all__ = ["HierarchicalRatio"]
 @register("scores")
 class HierarchicalRatio(Score):
     """LLR>k = L(x) - L>k(x), nats: how much worse x is explained without its own low-level latents (Havtorn et al. 2021, arXiv
-    2102.08248, eq. 10).
+    2102.08248).
 
     The model has latent variables z_1, ..., z_n, each read off the one before, and L is its evidence bound. L>k draws z_{k+1}, ...,
     z_n from the posterior and sets z_k, ..., z_1 to about the median of p(z_k | z_{k+1}), ..., p(z_1 | z_2), whose prior and

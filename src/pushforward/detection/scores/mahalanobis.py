@@ -38,7 +38,7 @@ def shrunk_whitening(rows: Tensor, owner: str) -> tuple[Tensor, Tensor]:
     if len(rows) < 2:
         raise InputError(f"{owner} needs at least two reference rows for a covariance; got {len(rows)}.")
     mean = rows.mean(0)
-    covariance = torch.from_numpy(ledoit_wolf((rows - mean).numpy(), assume_centered=True)[0]).double()
+    covariance = torch.from_numpy(ledoit_wolf((rows - mean).cpu().numpy(), assume_centered=True)[0]).to(rows)
     variances, directions = torch.linalg.eigh(covariance)
     widest = variances[-1]
     floored = variances.clamp(min=1e-12 * float(widest)) if widest > 0 else torch.ones_like(variances)

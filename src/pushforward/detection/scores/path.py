@@ -30,7 +30,7 @@ class LikelihoodPath(Statistic):
     A flow that factors out channels has ``volume k`` and ``base k`` for each scale, 0 being the finest (the terms of
     Schirrmeister et al. 2020, arXiv 2006.10848). Then come squared lengths: ``square`` of z, of each scale, unless the base is
     a standard normal, whose log-density says the same; and of a latent variable ``error``, ``latent mean`` and ``latent scale``,
-    of x - decode(z) and of the mean and scale of q(z | x).
+    of x - decode(z) and of the mean and scale of q(z | x); and ``residual``, the squared distance to the manifold of a density on one.
 
     Which columns tell is for :class:`~pushforward.detection.scores.DoSE` to find.
 

@@ -72,7 +72,7 @@ def check_pair(first: Model, second: Model, owner: str) -> None:
 
 @register("scores")
 class LikelihoodRatio(Score):
-    """``-(log p(x) - log p_background(x))``, nats (Ren et al. 2019, arXiv 1906.02845, eq. 3).
+    """``-(log p(x) - log p_background(x))``, nats (Ren et al. 2019, arXiv 1906.02845, sec. 3).
 
     The background model is of the same kind, regularised and trained on mutated inputs (:func:`mutate`), so what both explain
     equally well cancels. Both meet the same noise where they dequantise the same images, and the difference is taken in

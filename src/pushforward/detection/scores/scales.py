@@ -90,6 +90,8 @@ def path_names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
     count = scale_count(model)
     ends = [f" {scale}" for scale in range(count)] if count > 1 else [""]
     terms |= dict.fromkeys("base" + end for end in (ends if _splits(model.base) else [""]))
+    if model.measure.kind == "Manifold":
+        others["residual"] = None
     if _has_norms(model.base):
         others |= dict.fromkeys("square" + end for end in ends)
     return tuple(terms), tuple(others)
@@ -104,6 +106,8 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
         noise: for stochastic maps.
     """
     columns: dict[str, Tensor] = {}
+    if model.measure.kind == "Manifold":
+        columns["residual"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     left: list[Tensor] = []  # what was factored out, finest first
     z = x
 
@@ -129,6 +133,8 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
                 step = part.encode(z, noise=noise)
                 z = step.z
                 add(name, step.contribution)
+                if step.residual is not None:
+                    add("residual", step.residual)
     blocks = [*left, z.flatten(1)]  # finest first, as scales are counted
     ends = [f" {scale}" for scale in range(len(blocks))] if left else [""]
     if left:

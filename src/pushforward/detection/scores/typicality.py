@@ -20,7 +20,7 @@ class Typicality(Score):
     """How far -log p(x) lies from its in-distribution mean: ``| -log p(x) - H |``, nats.
 
     H is the mean of -log p over the reference rows, an estimate of the model's entropy (Nalisnick et al. 2019, arXiv
-    1906.02994, eq. 3 with a batch of one row). On training rows of an overfitted model H would be too low.
+    1906.02994, with a batch of one row). On training rows of an overfitted model H would be too low.
 
     With ``form="two-sided"`` the score is ``-log(2 min(p_low, p_high))``, p being the rank of -log p among the reference
     rows: unlike the distance it knows that the distribution of log p is skewed.
