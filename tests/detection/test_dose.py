@@ -227,6 +227,13 @@ class TestDoSE:
         again = storage.unpack(description, tensors)
         assert torch.equal(again(self.x), score(self.x))  # pyright: ignore[reportCallIssue]
 
+    def test_ranked_numbers_come_unranked(self):
+        score = scores.DoSE(scores.Brightness(), scores.TwoSided(scores.CodeLength()), scores.Variance())
+        x = torch.randint(256, (30, 1, 4, 4)).double()
+        columns = score.fit(x).columns(x)
+        mean, bits, variance = x.mean((1, 2, 3)), scores.CodeLength().values(x)[:, 0], x.var((1, 2, 3), correction=0)
+        torch.testing.assert_close(columns, torch.stack((mean, bits, variance), 1))
+
     def test_needs_are_joined(self):
         assert scores.DoSE(Columns(), scores.CodeLength()).needs == {"forward", "compressor"}
 

@@ -12,6 +12,7 @@ from pushforward.detection.batches import by_batches
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.densities import gaussian, gmm, kde, log_gaussians, log_kde
 from pushforward.detection.scores.readings import far_rows, finite_reference
+from pushforward.detection.scores.sides import TwoSidedScore
 from pushforward.errors import ConfigError
 from pushforward.registry import register
 
@@ -35,7 +36,7 @@ class DoSE(Score):
 
     Args:
         statistics: at least one; any :class:`~pushforward.detection.scores.Statistic`, scores among them. They are fitted on the
-            same reference rows.
+            same reference rows. Of scores that rank a number on two sides it takes the number, since q sees both sides itself.
         density: "gaussian", "kde" or "gmm".
         components: of the mixture, at most.
         seed: of the mixture's start.
@@ -80,7 +81,10 @@ class DoSE(Score):
 
     def columns(self, x: Tensor) -> Tensor:
         """All statistics of each row, float64, ``(n, columns)``; see :attr:`column_names`."""
-        return torch.cat([part.values(x) for part in self._parts()], 1)
+        return torch.cat(
+            [part.numbers(x)[:, None] if isinstance(part, TwoSidedScore) else part.values(x) for part in self._parts()],
+            1,
+        )
 
     @property
     def column_names(self) -> tuple[str, ...]:

@@ -60,9 +60,13 @@ class TwoSidedScore(Score):
     def _number(self, x: Tensor) -> Tensor:
         """The number of at most ``batch_size`` rows, ``(n,)``, infinite for a row that is infinitely far."""
 
+    @final
+    def numbers(self, x: Tensor) -> Tensor:
+        """The number of each row before it is ranked, float64, ``(n,)``."""
+        return by_batches(lambda part: self._number(part).double(), self._check(x), self.batch_size)
+
     def _learn(self, reference: Tensor) -> None:
-        numbers = by_batches(lambda part: self._number(part).double(), reference, self.batch_size)
-        self.reference = finite_reference(numbers, type(self).__name__).sort().values
+        self.reference = finite_reference(self.numbers(reference), type(self).__name__).sort().values
 
     @final
     def _score(self, x: Tensor) -> Tensor:
