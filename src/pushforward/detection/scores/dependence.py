@@ -1,0 +1,90 @@
+"""Whether neighbouring latents still depend on each other."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.batches import by_batches
+from pushforward.detection.scores.readings import far_rows, finite_reference, latents
+from pushforward.detection.scores.scales import latent_blocks
+from pushforward.detection.scores.sides import TwoSidedScore
+from pushforward.errors import ConfigError
+from pushforward.models import Model
+from pushforward.registry import register
+
+__all__ = ["LatentDependence", "neighbour_correlation"]
+
+
+def neighbour_correlation(z: Tensor, blocks: list[tuple[int, ...]]) -> Tensor:
+    """Sum of products of neighbours over the sum of squares of those pairs: ``sum a b / sum (a^2 + b^2) / 2``, in [-1, 1].
+
+    Neighbours lie side by side or one above the other in the blocks of shape (C, H, W), and one after the other in those of
+    shape (D,).
+
+    Args:
+        z: ``(n, D)``, centred.
+        blocks: shapes that z lists one after the other.
+    """
+    products, squares = z.new_zeros(len(z)), z.new_zeros(len(z))
+    sizes = [math.prod(block) for block in blocks]
+    for part, block in zip(z.split(sizes, 1), blocks, strict=True):
+        image = part.reshape(len(z), *block)
+        for dim in (-1, -2) if len(block) == 3 else (-1,):
+            length = image.shape[dim]
+            if length > 1:
+                before, after = image.narrow(dim, 0, length - 1), image.narrow(dim, 1, length - 1)
+                products += (before * after).flatten(1).sum(1)
+                squares += (before.square() + after.square()).flatten(1).sum(1) / 2
+    return torch.where(squares > 0, products / squares, 0.0)
+
+
+@register("scores")
+class LatentDependence(TwoSidedScore):
+    """Correlation of neighbouring latents, unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank.
+
+    r = sum z_i z_j / (sum (z_i^2 + z_j^2) / 2) over pairs of neighbours, z being standardised coordinate by coordinate on the
+    reference rows. Neighbours are pixels side by side or one above the other where z is an image, within each scale of a
+    multi-scale flow, and coordinates one after the other where it is a vector.
+
+    The latents of a flow keep structure of unlike images that the norm does not see (Kirichenko et al. 2020, arXiv
+    2006.08545). r does not depend on the length of z.
+
+    Args:
+        model: any model whose latents have at least one pair of neighbours.
+
+    Raises:
+        ConfigError: if there are no neighbours.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import LatentDependence
+        >>> model = pf.models.Flow(pf.maps.Affine(8), pf.bases.Normal(8))
+        >>> score = LatentDependence(model).fit(torch.randn(99, 8))
+        >>> score(torch.ones(1, 8)) > 2
+        tensor([True])
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.blocks = latent_blocks(model.chain, model.shape)
+        if not any(length > 1 for block in self.blocks for length in block[-2:]):
+            raise ConfigError(f"LatentDependence needs latents with neighbours; those of this model are {self.blocks}.")
+        self.declare(mean=1, scale=1)
+
+    mean: Tensor
+    scale: Tensor
+
+    def _learn(self, reference: Tensor) -> None:
+        finite_reference(reference, "the input")
+        z = by_batches(lambda part: latents(self.model, part), reference, self.batch_size)
+        spread = z.std(0, correction=0)
+        self.mean, self.scale = z.mean(0), torch.where(spread > 0, spread, 1.0)
+        super()._learn(reference)
+
+    def _number(self, x: Tensor) -> Tensor:
+        z = (latents(self.model, x) - self.mean) / self.scale
+        return torch.where(far_rows(x), math.inf, neighbour_correlation(z, self.blocks))

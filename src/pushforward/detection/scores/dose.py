@@ -1,0 +1,119 @@
+"""Density of states: a one-class density over several statistics (Morningstar et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.batches import by_batches
+from pushforward.detection.scores.core import Need, Score, Statistic
+from pushforward.detection.scores.densities import gaussian, gmm, kde, log_gaussians, log_kde
+from pushforward.detection.scores.readings import far_rows, finite_reference
+from pushforward.detection.scores.sides import TwoSidedScore
+from pushforward.errors import ConfigError
+from pushforward.registry import register
+
+__all__ = ["DoSE"]
+
+
+@register("scores")
+class DoSE(Score):
+    """-log q(T(x)): how rare the statistics T of a row are among those of in-distribution rows, nats.
+
+    Density of states estimation (Morningstar et al. 2021, arXiv 2006.09273). The columns of all statistics are
+    standardised by mean and standard deviation of the reference rows (a column that is constant there keeps scale 1), and q is
+    fitted on them:
+
+    - "gaussian": a normal with a shrunk covariance (Ledoit and Wolf 2004), -log q being a Mahalanobis distance but for scale;
+    - "kde": the product of one-dimensional kernel density estimates, as in the paper; it holds the reference's statistics;
+    - "gmm": a small mixture of normals, with fewer components where rows are few.
+
+    The score is two-sided by nature, and takes one pass. The reference rows must be new to the model: on training rows an
+    overfitted model has other statistics.
+
+    Args:
+        statistics: at least one; any :class:`~pushforward.detection.scores.Statistic`, scores among them. They are fitted on the
+            same reference rows. Of scores that rank a number on two sides it takes the number, since q sees both sides itself.
+        density: "gaussian", "kde" or "gmm".
+        components: of the mixture, at most.
+        seed: of the mixture's start.
+
+    Raises:
+        ConfigError: for no statistics or an unknown density.
+        InputError: by :meth:`fit`, for an infinite statistic, or fewer than two rows.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import DoSE, LikelihoodPath
+        >>> model = pf.models.RealNVP(features=2, hidden=(8,))
+        >>> score = DoSE(LikelihoodPath(model)).fit(torch.randn(99, 2))
+        >>> score(torch.tensor([[0.5, 0.5], [9.0, 9.0]])).argmax().item()
+        1
+    """
+
+    def __init__(self, *statistics: Statistic, density: str = "gaussian", components: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        if not statistics or not all(isinstance(part, Statistic) for part in statistics):
+            raise ConfigError("DoSE joins statistics: give at least one.")
+        if density not in ("gaussian", "kde", "gmm"):
+            raise ConfigError(f"density must be 'gaussian', 'kde' or 'gmm'; got {density!r}.")
+        if not isinstance(components, int) or components < 1:
+            raise ConfigError(f"components must be an integer of at least 1; got {components!r}.")
+        self.statistics = nn.ModuleList(statistics)
+        self.density, self.components, self.seed = density, components, seed
+        self.needs: frozenset[Need] = frozenset().union(*(part.needs for part in statistics))  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.declare(center=1, scale=1)
+        if density == "kde":
+            self.declare(points=2, bandwidths=1)
+        else:
+            self.declare(log_weights=1, means=2, whitenings=3)
+
+    center: Tensor
+    scale: Tensor
+    points: Tensor
+    bandwidths: Tensor
+    log_weights: Tensor
+    means: Tensor
+    whitenings: Tensor
+
+    def columns(self, x: Tensor) -> Tensor:
+        """All statistics of each row, float64, ``(n, columns)``; see :attr:`column_names`."""
+        return torch.cat(
+            [part.numbers(x)[:, None] if isinstance(part, TwoSidedScore) else part.values(x) for part in self._parts()],
+            1,
+        )
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """What :meth:`columns` holds: class and column, such as "LikelihoodPath.base"."""
+        return tuple(f"{type(part).__name__}.{name}" for part in self._parts() for name in part.names)
+
+    def _learn(self, reference: Tensor) -> None:
+        for part in self._parts():
+            part.fit(reference)
+        values = finite_reference(by_batches(self.columns, reference, self.batch_size), "a statistic")
+        self.center, spread = values.mean(0), values.std(0, correction=0)
+        self.scale = torch.where(spread > 1e-9 * self.center.abs(), spread, 1.0)  # else only rounding
+        rows = (values - self.center) / self.scale
+        if self.density == "kde":
+            self.points, self.bandwidths = kde(rows)
+        elif self.density == "gaussian":
+            self.log_weights, self.means, self.whitenings = gaussian(rows, type(self).__name__)
+        else:
+            self.log_weights, self.means, self.whitenings = gmm(rows, self.components, self.seed)
+
+    def _score(self, x: Tensor) -> Tensor:
+        values = self.columns(x)
+        far = far_rows(x) | ~torch.isfinite(values).all(1)
+        rows = (torch.where(far[:, None], self.center, values) - self.center) / self.scale
+        if self.density == "kde":
+            log_q = log_kde(rows, self.points, self.bandwidths)
+        else:
+            log_q = log_gaussians(rows, self.log_weights, self.means, self.whitenings)
+        return torch.where(far, math.inf, -log_q)
+
+    def _parts(self) -> Iterable[Statistic]:
+        return iter(self.statistics)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,274 @@
+"""What several models of the same data say of a row together, and how far they disagree."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.batches import by_batches
+from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.readings import finite_reference, log_likelihood
+from pushforward.detection.scores.sides import two_sided
+from pushforward.errors import ConfigError, KindError, KindWarning
+from pushforward.maps import Chain
+from pushforward.models import Ensemble, Flow, Model
+from pushforward.numerics import logmeanexp
+from pushforward.registry import register
+
+__all__ = [
+    "WAIC",
+    "Disagreement",
+    "EnsembleEntropy",
+    "EnsembleLikelihood",
+    "EnsembleScore",
+    "EnsembleStd",
+    "EnsembleTypicality",
+]
+
+
+class EnsembleScore(Score):
+    """A score of l_i(x) = log p(x | model i) over M models of one data space; subclasses are leaves.
+
+    The models may differ by seed, by bootstrap sample, or be draws of a posterior over weights. One pass of each; all meet the
+    same noise where they are stochastic and read the row in the same form, so that noise does not look like disagreement.
+
+    Args:
+        models: at least two, of one shape and measure; or one :class:`~pushforward.models.Ensemble`, or one model over an
+            ensemble as its base, as ``pf.FlowDensity`` fits.
+        samples: draws of the models' own noise, where they have any.
+
+    Raises:
+        ConfigError: for fewer than two members, or members of different shapes.
+        KindError: for members on different measures.
+    """
+
+    needs = frozenset({"forward", "ensemble"})
+
+    def __init__(self, *models: Model | Ensemble, samples: int = 1) -> None:
+        super().__init__()
+        self.models, self.samples = nn.ModuleList(models), samples
+        members = self._members()
+        if len(members) < 2:
+            raise ConfigError(f"{type(self).__name__} compares the members of an ensemble: give at least two models.")
+        if any(member.shape != members[0].shape for member in members):
+            raise ConfigError("the members of an ensemble must share their data shape.")
+        if any(member.measure != members[0].measure for member in members):
+            raise KindError(
+                "the members of an ensemble must share their measure: their densities have different units."
+            )
+
+    @abstractmethod
+    def _combine(self, logs: Tensor) -> Tensor:
+        """The score, ``(n,)``, of log-likelihoods ``(M, n)``; NaN counts as +inf."""
+
+    @final
+    def log_likelihoods(self, x: Tensor) -> Tensor:
+        """l_i(x) of every member, nats, float64, ``(M, n)``. One member is evaluated at a time."""
+        by_row = by_batches(lambda part: self._logs(part).T, self._check(x), self.batch_size)
+        return by_row.T
+
+    @final
+    def _logs(self, x: Tensor) -> Tensor:
+        return torch.stack([log_likelihood(member, x, self.samples) for member in self._members()])
+
+    @final
+    def _score(self, x: Tensor) -> Tensor:
+        score = self._combine(self._logs(x))
+        return torch.where(torch.isnan(score), math.inf, score)  # where log-likelihoods of -inf met each other
+
+    def _members(self) -> list[Model]:
+        members: list[Any] = []
+        for model in self.models:
+            if isinstance(model, Ensemble):
+                members += list(model.models)
+            elif isinstance(model, Model) and isinstance(model.base, Ensemble) and len(self.models) == 1:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", KindWarning)  # said when the members were made
+                    members += [Flow(Chain(model.chain, part.chain), part.base) for part in model.base.models]  # pyright: ignore[reportArgumentType, reportCallIssue]
+            elif isinstance(model, Model):
+                members.append(model)
+            else:
+                raise ConfigError(f"{type(self).__name__} takes models; got {type(model).__name__}.")
+        return members
+
+
+def _checked(name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{name} must be positive and finite; got {value!r}.")
+    return value
+
+
+@register("scores")
+class WAIC(EnsembleScore):
+    """``-(mean_i l_i - lambda var_i l_i)``, nats (Choi et al. 2018, arXiv 1810.01392, with lambda = 1).
+
+    The variance has the unit nats^2 and dominates in high dimension; ``form="std"`` subtracts the standard deviation.
+
+    Args:
+        models: see :class:`EnsembleScore`.
+        weight: lambda; 0 leaves the expected log-likelihood.
+        form: "variance" or "std".
+        samples: see :class:`EnsembleScore`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import WAIC
+        >>> WAIC(pf.models.NICE(2), pf.models.RealNVP(2))(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self, *models: Model | Ensemble, weight: float = 1.0, form: str = "variance", samples: int = 1
+    ) -> None:
+        super().__init__(*models, samples=samples)
+        if form not in ("variance", "std"):
+            raise ConfigError(f"form must be 'variance' or 'std'; got {form!r}.")
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"weight must be finite and not negative; got {weight!r}.")
+        self.weight, self.form = weight, form
+
+    def _combine(self, logs: Tensor) -> Tensor:
+        spread = logs.var(0, correction=0) if self.form == "variance" else logs.std(0, correction=0)
+        return self.weight * spread - logs.mean(0)
+
+
+@register("scores")
+class EnsembleLikelihood(EnsembleScore):
+    """``-(logsumexp_i l_i - log M)``, nats: -log p of the equal-weight mixture, for members that need not be exact.
+
+    Args:
+        models: see :class:`EnsembleScore`.
+        samples: see :class:`EnsembleScore`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import EnsembleLikelihood
+        >>> EnsembleLikelihood(pf.models.NICE(2), pf.models.RealNVP(2))(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    def _combine(self, logs: Tensor) -> Tensor:
+        return -logmeanexp(logs, 0)
+
+
+@register("scores")
+class Disagreement(EnsembleScore):
+    """-D, with D = 1 / sum_i w_i^2 in [1, M] the effective number of members for the row (Daxberger and Hernandez-Lobato 2019,
+    arXiv 1912.05651): w = softmax(l / T).
+
+    A row that would re-weight the members strongly carries information that the training data did not. Log-likelihoods that
+    lie many nats apart make D = 1 for all rows; see D / M on in-distribution rows, and raise T, or take :class:`EnsembleStd`.
+
+    Args:
+        models: see :class:`EnsembleScore`.
+        temperature: T.
+        samples: see :class:`EnsembleScore`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import Disagreement
+        >>> model = pf.models.NICE(2)
+        >>> Disagreement(model, model, model)(torch.zeros(1, 2))
+        tensor([-3.], dtype=torch.float64)
+    """
+
+    def __init__(self, *models: Model | Ensemble, temperature: float = 1.0, samples: int = 1) -> None:
+        super().__init__(*models, samples=samples)
+        self.temperature = _checked("temperature", temperature)
+
+    def _combine(self, logs: Tensor) -> Tensor:
+        return -1 / torch.softmax(logs / self.temperature, 0).square().sum(0)
+
+
+@register("scores")
+class EnsembleEntropy(EnsembleScore):
+    """``sum_i w_i log w_i``, minus the entropy of w = softmax(l / T), in [-log M, 0] (Glazunov and Zarras 2022, arXiv 2212.14272).
+
+    exp(entropy) is at least :class:`Disagreement`'s D, and like it saturates where members differ by many nats.
+
+    Args:
+        models: see :class:`EnsembleScore`.
+        temperature: T.
+        samples: see :class:`EnsembleScore`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import EnsembleEntropy
+        >>> model = pf.models.NICE(2)
+        >>> EnsembleEntropy(model, model)(torch.zeros(1, 2)).exp()
+        tensor([0.5000], dtype=torch.float64)
+    """
+
+    def __init__(self, *models: Model | Ensemble, temperature: float = 1.0, samples: int = 1) -> None:
+        super().__init__(*models, samples=samples)
+        self.temperature = _checked("temperature", temperature)
+
+    def _combine(self, logs: Tensor) -> Tensor:
+        return -torch.special.entr(torch.softmax(logs / self.temperature, 0)).sum(0)
+
+
+@register("scores")
+class EnsembleStd(EnsembleScore):
+    """``sqrt(var_i l_i)``, nats: the spread of the log-likelihoods (Glazunov and Zarras 2022, arXiv 2212.14272).
+
+    The variance is that of the members at hand (divided by M). The score ignores how likely the row is.
+
+    Args:
+        models: see :class:`EnsembleScore`.
+        samples: see :class:`EnsembleScore`; noise that differs between members would add to the spread.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import EnsembleStd
+        >>> model = pf.models.NICE(2)
+        >>> EnsembleStd(model, model)(torch.zeros(1, 2))
+        tensor([0.], dtype=torch.float64)
+    """
+
+    def _combine(self, logs: Tensor) -> Tensor:
+        return logs.std(0, correction=0)
+
+
+@register("scores")
+class EnsembleTypicality(EnsembleScore):
+    """``| mean_i l_i - c |``, nats, c being the mean of that over the reference rows (Glazunov and Zarras 2022).
+
+    With ``form="two-sided"``, ``-log(2 min(p_low, p_high))`` of its rank among the reference rows instead.
+
+    Args:
+        models: see :class:`EnsembleScore`.
+        form: "absolute" or "two-sided".
+        samples: see :class:`EnsembleScore`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import EnsembleTypicality
+        >>> score = EnsembleTypicality(pf.models.NICE(2), pf.models.RealNVP(2)).fit(torch.randn(99, 2))
+        >>> score(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, *models: Model | Ensemble, form: str = "absolute", samples: int = 1) -> None:
+        super().__init__(*models, samples=samples)
+        if form not in ("absolute", "two-sided"):
+            raise ConfigError(f"form must be 'absolute' or 'two-sided'; got {form!r}.")
+        self.form = form
+        self.declare(reference=1)
+
+    reference: Tensor
+    """Minus the mean log-likelihood of each reference row, ascending."""
+
+    def _learn(self, reference: Tensor) -> None:
+        surprise = by_batches(lambda part: -self._logs(part).mean(0), reference, self.batch_size)
+        self.reference = finite_reference(surprise, "the mean log-likelihood").sort().values
+
+    def _combine(self, logs: Tensor) -> Tensor:
+        surprise = -logs.mean(0)
+        if self.form == "two-sided":
+            return two_sided(surprise, self.reference)
+        return (surprise - self.reference.mean()).abs()

@@ -1,0 +1,83 @@
+"""Likelihood ratio against a general model, of one scale of a multi-scale flow (Schirrmeister et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.ratio import check_pair
+from pushforward.detection.scores.readings import far_rows
+from pushforward.detection.scores.scales import latent_blocks, path, path_names, scale_count
+from pushforward.errors import ConfigError
+from pushforward.models import Model
+from pushforward.numerics import RowNoise
+from pushforward.registry import register
+
+__all__ = ["GeneralModelRatio"]
+
+
+@register("scores")
+class GeneralModelRatio(Score):
+    """``-(l_k(x) - l_k,general(x))``, nats, with the share of one scale in log p: ``l_k = log p(z_k) + log abs det of its maps``.
+
+    The general model saw a broad set of images, and the other is fine-tuned from it on the data; low-level features that all
+    images share cancel (Schirrmeister et al. 2020, arXiv 2006.10848). The coarsest scale alone, where shapes are seen, did
+    best there. Shares of all scales add up to log p: for their sum take :class:`LikelihoodRatio`.
+
+    Args:
+        model: a multi-scale flow, such as :class:`~pushforward.models.Glow`.
+        general: another with the same scales.
+        scale: 0 is the finest, to which the maps from integers to reals belong; negative numbers count from the coarsest, -1.
+        samples: draws of the models' own noise, over which shares are averaged.
+
+    Raises:
+        ConfigError: for models of other shapes or scales, or whose base is no product over coordinates.
+        KindError: for likelihoods on different measures.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import GeneralModelRatio
+        >>> flow = pf.models.Glow((1, 8, 8), scales=2, steps=1, hidden=(4,))
+        >>> GeneralModelRatio(flow, flow)(torch.randint(256, (2, 1, 8, 8))).abs()
+        tensor([0., 0.], dtype=torch.float64)
+    """
+
+    needs = frozenset({"forward", "second model"})
+
+    def __init__(self, model: Model, general: Model, scale: int = -1, samples: int = 1) -> None:
+        super().__init__()
+        check_pair(model, general, "GeneralModelRatio")
+        count = scale_count(model)
+        if latent_blocks(model.chain, model.shape) != latent_blocks(general.chain, general.shape):
+            raise ConfigError("GeneralModelRatio compares scale with scale: both models need the same scales.")
+        if count > 1 and any("base" in path_names(part)[0] for part in (model, general)):
+            raise ConfigError("GeneralModelRatio needs bases that are products over coordinates, as the normal is.")
+        if model.context_features or general.context_features:
+            raise ConfigError("GeneralModelRatio reads models without a context.")
+        if not isinstance(scale, int) or isinstance(scale, bool) or not -count <= scale < count:
+            raise ConfigError(
+                f"scale must be an integer from {-count} to {count - 1}, for {count} scales; got {scale!r}."
+            )
+        if not isinstance(samples, int) or samples < 1:
+            raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
+        self.model, self.general, self.scale, self.samples = model, general, scale, samples
+
+    def _share(self, model: Model, x: Tensor) -> Tensor:
+        count, terms = scale_count(model), path_names(model)[0]
+        scale = self.scale % count
+        ending = f" {scale}" if count > 1 else ""
+        names = terms if count == 1 else [n for n in terms if n.endswith(ending) or (scale == 0 and n == "elementwise")]
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for draw in range(self.samples):
+            columns = path(model, x.to(model.dtype), RowNoise(0, draw))
+            total += torch.stack([columns[name] for name in names]).sum(0)
+        return total / self.samples
+
+    def _score(self, x: Tensor) -> Tensor:
+        far = far_rows(x)
+        x = torch.where(torch.isinf(x), 0.0, x)
+        own, other = self._share(self.model, x), self._share(self.general, x)
+        return torch.where(far | torch.isneginf(own), math.inf, other - own)

@@ -1,0 +1,99 @@
+"""Likelihood ratio within a hierarchical latent-variable model (Havtorn et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.readings import far_rows
+from pushforward.errors import ConfigError
+from pushforward.maps import Map, Variational
+from pushforward.maps.core import outside
+from pushforward.models import Model
+from pushforward.numerics import RowNoise, sum_event
+from pushforward.registry import register
+
+__all__ = ["HierarchicalRatio"]
+
+
+@register("scores")
+class HierarchicalRatio(Score):
+    """LLR>k = L(x) - L>k(x), nats: how much worse x is explained without its own low-level latents (Havtorn et al. 2021, arXiv
+    2102.08248).
+
+    The model has latent variables z_1, ..., z_n, each read off the one before, and L is its evidence bound. L>k draws z_{k+1}, ...,
+    z_n from the posterior and sets z_k, ..., z_1 to about the median of p(z_k | z_{k+1}), ..., p(z_1 | z_2), whose prior and
+    posterior cancel. So
+
+    LLR>k = sum_{j<=k} log p(z_j | z_{j+1}) - sum_{j<k} log q(z_{j+1} | z_j) - log p(x | z_1 from above), with z_0 = x.
+
+    Unlike data lean on features of low level, which need no semantics, and score high.
+
+    Args:
+        model: whose chain holds at least k + 1 :class:`~pushforward.maps.Variational` maps; bijections may stand between.
+        k: how many latents come from above, from 1 to n - 1.
+        samples: draws of the posterior, over which the ratio is averaged.
+
+    Raises:
+        ConfigError: for a model with too few latent variables, or one that reads a context.
+
+    Example:
+        >>> import torch
+        >>> from pushforward import bases, maps, models
+        >>> from pushforward.detection.scores import HierarchicalRatio
+        >>> chain = maps.Chain(maps.Variational(6, 3, hidden=(8,)), maps.Variational(3, 2, hidden=(8,)))
+        >>> HierarchicalRatio(models.Flow(chain, bases.Normal(2)))(torch.randn(4, 6)).shape
+        torch.Size([4])
+    """
+
+    def __init__(self, model: Model, k: int = 1, samples: int = 1) -> None:
+        super().__init__()
+        latents = sum(isinstance(part, Variational) for part in model.chain)
+        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k < latents:
+            raise ConfigError(
+                f"k must be from 1 to the number of latent variables less one; got {k!r}, and this model has {latents}: chain "
+                "several Variational maps."
+            )
+        if model.context_features:
+            raise ConfigError("HierarchicalRatio reads models without a context.")
+        if not isinstance(samples, int) or samples < 1:
+            raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
+        self.model, self.k, self.samples = model, k, samples
+
+    def _score(self, x: Tensor) -> Tensor:
+        far = far_rows(x)
+        x = torch.where(torch.isinf(x), 0.0, x).to(self.model.dtype)
+        ratio = torch.stack([self._ratio(x, RowNoise(0, draw)) for draw in range(self.samples)]).mean(0)
+        return torch.where(far | torch.isnan(ratio), math.inf, ratio)
+
+    def _ratio(self, x: Tensor, noise: RowNoise) -> Tensor:
+        parts = list(self.model.chain)
+        latent = [index for index, part in enumerate(parts) if isinstance(part, Variational)]
+        first, last = latent[0], latent[self.k]  # the maps to z_1 and to z_{k+1}
+        z, total = x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for part in parts[:first]:
+            z = part.encode(z, noise=noise).z
+        data = z
+        for index, part in enumerate(parts[first : last + 1], start=first):
+            if isinstance(part, Variational):
+                drawn = part.draw(z, noise)
+                total += drawn.log_p.double() - (drawn.log_q.double() if index < last else 0.0)
+                z = drawn.z
+            else:
+                step = part.encode(z, noise=noise)
+                total += step.contribution.double()
+                z = step.z
+        for part in reversed(parts[first + 1 : last + 1]):
+            z = part.decode(z)
+        return total - _log_p(parts[first], data, z)
+
+
+def _log_p(part: Map, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x | z), float64."""
+    assert isinstance(part, Variational)
+    pixels = x.unsqueeze(-1) if len(part.in_shape) == 1 else x.movedim(-3, -1)
+    terms = part.likelihood.log_prob(pixels, part.raw(z)).double()
+    return sum_event(terms, len(part.space) + 1) + outside(x, part.domain, len(part.in_shape))

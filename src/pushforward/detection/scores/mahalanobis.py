@@ -1,0 +1,84 @@
+"""The Mahalanobis distance of a model's latents from those of in-distribution rows."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.batches import by_batches
+from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.readings import far_rows, finite_reference, latents
+from pushforward.errors import InputError
+from pushforward.models import Model
+from pushforward.registry import register
+
+__all__ = ["LatentMahalanobis", "shrunk_whitening"]
+
+
+def shrunk_whitening(rows: Tensor, owner: str) -> tuple[Tensor, Tensor]:
+    """Mean and W with W W^T the inverse of a shrunk covariance, so that ``||(row - mean) W||`` is the Mahalanobis distance.
+
+    The covariance is shrunk to a multiple of the identity (Ledoit and Wolf 2004); directions without any spread count as
+    having a millionth of the widest one's, or 1 if none has any.
+
+    Args:
+        rows: ``(n, D)``, float64.
+        owner: named by the error.
+
+    Returns:
+        Mean ``(D,)`` and W ``(D, D)``, both float64.
+
+    Raises:
+        InputError: for fewer than two rows.
+    """
+    from sklearn.covariance import ledoit_wolf  # loads for a second
+
+    if len(rows) < 2:
+        raise InputError(f"{owner} needs at least two reference rows for a covariance; got {len(rows)}.")
+    mean = rows.mean(0)
+    covariance = torch.from_numpy(ledoit_wolf((rows - mean).cpu().numpy(), assume_centered=True)[0]).to(rows)
+    variances, directions = torch.linalg.eigh(covariance)
+    widest = variances[-1]
+    floored = variances.clamp(min=1e-12 * float(widest)) if widest > 0 else torch.ones_like(variances)
+    return mean, (directions * floored.rsqrt()).contiguous()  # as a file gives it back, bit for bit
+
+
+@register("scores")
+class LatentMahalanobis(Score):
+    """``sqrt((z - m)^T S^-1 (z - m))`` for z = encode(x), with mean m and covariance S of the reference rows' latents.
+
+    A perfect flow has m = 0 and S = 1; what was fitted absorbs how the model misses them. S is shrunk (Ledoit and Wolf
+    2004), so fewer reference rows than coordinates will do.
+
+    Args:
+        model: any model.
+
+    Raises:
+        InputError: by :meth:`fit`, for fewer than two rows.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import LatentMahalanobis
+        >>> score = LatentMahalanobis(pf.models.NICE(features=2)).fit(torch.randn(99, 2))
+        >>> score(torch.tensor([[0.0, 0.0], [9.0, 9.0]])).argmax().item()
+        1
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.declare(mean=1, whitening=2)
+
+    mean: Tensor
+    whitening: Tensor
+
+    def _learn(self, reference: Tensor) -> None:
+        finite_reference(reference, "the input")
+        z = by_batches(lambda part: latents(self.model, part), reference, self.batch_size)
+        self.mean, self.whitening = shrunk_whitening(z, type(self).__name__)
+
+    def _score(self, x: Tensor) -> Tensor:
+        distance = ((latents(self.model, x) - self.mean) @ self.whitening).norm(dim=1)
+        return torch.where(far_rows(x), math.inf, distance)

@@ -1,0 +1,85 @@
+"""The terms of log p, kept apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.scores.core import Statistic
+from pushforward.detection.scores.readings import far_rows
+from pushforward.detection.scores.scales import path, path_names
+from pushforward.errors import ConfigError
+from pushforward.models import Model
+from pushforward.numerics import RowNoise
+from pushforward.registry import register
+
+__all__ = ["LikelihoodPath"]
+
+
+@register("scores")
+class LikelihoodPath(Statistic):
+    """What a model adds up to log p(x), term by term: added, terms that move in opposite directions would cancel.
+
+    The first :attr:`terms` columns are nats and add up to ``model.evaluate(x).value``:
+
+    - ``elementwise``: of the maps at the data's side that take each coordinate by itself (dequantisation, logit, scaling);
+    - ``volume``: log abs det of all other maps;
+    - ``reconstruction`` and ``posterior`` of a latent variable: log p(x | z) and -log q(z | x), at one draw of z;
+    - ``base``: log p(z).
+
+    A flow that factors out channels has ``volume k`` and ``base k`` for each scale, 0 being the finest (the terms of
+    Schirrmeister et al. 2020, arXiv 2006.10848). Then come squared lengths: ``square`` of z, of each scale, unless the base is
+    a standard normal, whose log-density says the same; and of a latent variable ``error``, ``latent mean`` and ``latent scale``,
+    of x - decode(z) and of the mean and scale of q(z | x); and ``residual``, the squared distance to the manifold of a density on one.
+
+    Which columns tell is for :class:`~pushforward.detection.scores.DoSE` to find.
+
+    Args:
+        model: any model without a context.
+        samples: draws of the model's own noise, over which the columns are averaged.
+
+    Raises:
+        ConfigError: for a model that reads a context, or no draws.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import LikelihoodPath
+        >>> model = pf.models.Glow((1, 8, 8), scales=2, steps=1, hidden=(4,))
+        >>> path = LikelihoodPath(model)
+        >>> path.names
+        ('elementwise', 'volume 0', 'volume 1', 'base 0', 'base 1')
+        >>> x = torch.randint(256, (3, 1, 8, 8))
+        >>> torch.allclose(path.values(x).sum(1), model.evaluate(x).value.double(), rtol=1e-4)
+        True
+    """
+
+    def __init__(self, model: Model, samples: int = 1) -> None:
+        super().__init__()
+        if model.context_features:
+            raise ConfigError("LikelihoodPath reads models without a context.")
+        if not isinstance(samples, int) or samples < 1:
+            raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
+        self.model, self.samples = model, samples
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns: terms of log p, then squared lengths."""
+        terms, others = path_names(self.model)
+        return (*terms, *others)
+
+    @property
+    def terms(self) -> int:
+        """How many of the first columns add up to log p."""
+        return len(path_names(self.model)[0])
+
+    def _values(self, x: Tensor) -> Tensor:
+        far = far_rows(x)
+        x = torch.where(torch.isinf(x), 0.0, x).to(self.model.dtype)
+        total: Tensor | None = None
+        for draw in range(self.samples):
+            columns = path(self.model, x, RowNoise(0, draw))
+            values = torch.stack([columns[name] for name in self.names], 1)
+            total = values if total is None else total + values
+        assert total is not None
+        infinite = total.new_tensor([-torch.inf] * self.terms + [torch.inf] * (total.shape[1] - self.terms))
+        return torch.where(far[:, None], infinite, total / self.samples)

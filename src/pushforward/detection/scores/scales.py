@@ -1,0 +1,169 @@
+"""Where the coordinates of z lie, and which part of log p belongs to which scale of a multi-scale flow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from pushforward.bases import Base, Normal
+from pushforward.maps import FactorOut, Flatten, Map, Variational
+from pushforward.maps.core import Shape, outside
+from pushforward.models import Model
+from pushforward.numerics import RowNoise, sum_event
+
+__all__ = ["Stage", "latent_blocks", "path", "path_names", "scale_count", "stages"]
+
+Stage = tuple[str, list[Map]] | FactorOut
+"""Maps whose contributions are one column of that name, or the point where channels leave."""
+
+
+def latent_blocks(chain: Iterable[Map], shape: Shape) -> list[Shape]:
+    """The shapes whose coordinates z lists one after the other: of a multi-scale flow one a scale, the coarsest first.
+
+    A vector that was an image before keeps that image's shape, as far as maps keep its width.
+
+    Args:
+        chain: the maps, data side first.
+        shape: of the data.
+    """
+    blocks = [shape]
+    for part in chain:
+        if isinstance(part, FactorOut):
+            leaves = (part.in_shape[0] - part.kept, *part.in_shape[1:])
+            blocks = [*latent_blocks(_inside(part), part.inner.in_shape), leaves]
+        elif not isinstance(part, Flatten) and part.out_shape not in (part.in_shape, (sum(map(prod, blocks)),)):
+            blocks = [part.out_shape]
+    return blocks
+
+
+def stages(model: Model) -> list[Stage]:
+    """The maps of a model, by column: elementwise ones at its start, those of each scale, and latent variables.
+
+    Scales are counted from 0, the finest. Only a chain that ends by factoring out has more than one.
+    """
+    parts, scales = list(model.chain), [0]
+    first = list(itertools.takewhile(lambda part: part.places == "any", parts))
+    runs: list[tuple[int, list[Map] | FactorOut]] = []
+    parts = parts[len(first) :]
+    while parts and isinstance(parts[-1], FactorOut):
+        runs += [(scales[-1], parts[:-1]), (scales[-1], parts[-1])]
+        parts = _inside(parts[-1])
+        scales.append(scales[-1] + 1)
+    runs.append((scales[-1], parts))
+    result: list[Stage] = [("elementwise", first)] if first else []
+    drawn = 0
+    for scale, run in runs:
+        if isinstance(run, FactorOut):
+            result.append(run)
+            continue
+        for latent, group in itertools.groupby(run, lambda part: isinstance(part, Variational)):
+            if not latent:
+                result.append((f"volume {scale}" if len(scales) > 1 else "volume", list(group)))
+                continue
+            for part in group:
+                result.append((f" {drawn}" if drawn else "", [part]))
+                drawn += 1
+    return result
+
+
+def scale_count(model: Model) -> int:
+    """Number of scales; 1 unless channels are factored out."""
+    return 1 + sum(isinstance(stage, FactorOut) for stage in stages(model))
+
+
+def path_names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the columns of :func:`path`: those that add up to log p, and the others."""
+    terms, others = dict[str, None](), dict[str, None]()
+    for stage in stages(model):
+        if isinstance(stage, FactorOut):
+            continue
+        name, maps = stage
+        if isinstance(maps[0], Variational):
+            terms |= dict.fromkeys(("reconstruction" + name, "posterior" + name))
+            others |= dict.fromkeys(("error" + name, "latent mean" + name, "latent scale" + name))
+        else:
+            terms[name] = None
+    count = scale_count(model)
+    ends = [f" {scale}" for scale in range(count)] if count > 1 else [""]
+    terms |= dict.fromkeys("base" + end for end in (ends if _splits(model.base) else [""]))
+    if model.measure.kind == "Manifold":
+        others["residual"] = None
+    if _has_norms(model.base):
+        others |= dict.fromkeys("square" + end for end in ends)
+    return tuple(terms), tuple(others)
+
+
+def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
+    """Every term of log p of finite rows, and squared lengths, nats, float64, each ``(n,)``.
+
+    Args:
+        model: without a context.
+        x: ``(n, *shape)``, of the model's type.
+        noise: for stochastic maps.
+    """
+    columns: dict[str, Tensor] = {}
+    if model.measure.kind == "Manifold":
+        columns["residual"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    left: list[Tensor] = []  # what was factored out, finest first
+    z = x
+
+    def add(name: str, value: Tensor) -> None:
+        columns[name] = columns[name] + value.double() if name in columns else value.double()
+
+    for stage in stages(model):
+        if isinstance(stage, FactorOut):
+            left.append(z[:, stage.kept :].flatten(1))
+            z = z[:, : stage.kept]
+            continue
+        name, maps = stage
+        for part in maps:
+            if isinstance(part, Variational):
+                drawn = part.draw(z, noise)
+                add("reconstruction" + name, drawn.log_p + outside(z, part.domain, len(part.in_shape)))
+                add("posterior" + name, -drawn.log_q)
+                add("error" + name, _square(z - part.decode(drawn.z, noise=noise)))
+                add("latent mean" + name, _square(drawn.mean))
+                add("latent scale" + name, _square(drawn.log_scale.exp()))
+                z = drawn.z
+            else:
+                step = part.encode(z, noise=noise)
+                z = step.z
+                add(name, step.contribution)
+                if step.residual is not None:
+                    add("residual", step.residual)
+    blocks = [*left, z.flatten(1)]  # finest first, as scales are counted
+    ends = [f" {scale}" for scale in range(len(blocks))] if left else [""]
+    if left:
+        z = torch.cat(blocks[::-1], 1)
+    if left and _splits(model.base):
+        sizes = [block.shape[1] for block in blocks[::-1]]
+        for end, terms in zip(ends[::-1], model.base.log_prob_terms(z).split(sizes, 1), strict=True):
+            add("base" + end, sum_event(terms, 1))
+    else:
+        add("base", model.base.log_prob(z))
+    if _has_norms(model.base):
+        for end, block in zip(ends, blocks, strict=True):
+            add("square" + end, _square(block))
+    return columns
+
+
+def _inside(part: FactorOut) -> list[Map]:
+    return list(part.inner) if isinstance(part.inner, Iterable) else [part.inner]
+
+
+def _splits(base: Base) -> bool:
+    """Whether the base's log-density is a sum over coordinates."""
+    return type(base).log_prob_terms is not Base.log_prob_terms and base.places == "any"
+
+
+def _has_norms(base: Base) -> bool:
+    """Whether squared lengths of z say something that the base's log-density does not."""
+    return base.measure.kind == "Lebesgue" and not (isinstance(base, Normal) and not base.trainable)
+
+
+def _square(x: Tensor) -> Tensor:
+    return x.flatten(1).double().square().sum(1)

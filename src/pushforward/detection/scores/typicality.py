@@ -1,0 +1,66 @@
+"""Whether a row is about as likely as in-distribution rows are (Nalisnick et al. 2019)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pushforward.detection.batches import by_batches
+from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.readings import finite_reference, log_likelihood
+from pushforward.detection.scores.sides import two_sided
+from pushforward.errors import ConfigError
+from pushforward.models import Model
+from pushforward.registry import register
+
+__all__ = ["Typicality"]
+
+
+@register("scores")
+class Typicality(Score):
+    """How far -log p(x) lies from its in-distribution mean: ``| -log p(x) - H |``, nats.
+
+    H is the mean of -log p over the reference rows, an estimate of the model's entropy (Nalisnick et al. 2019, arXiv
+    1906.02994, with a batch of one row). On training rows of an overfitted model H would be too low.
+
+    With ``form="two-sided"`` the score is ``-log(2 min(p_low, p_high))``, p being the rank of -log p among the reference
+    rows: unlike the distance it knows that the distribution of log p is skewed.
+
+    Args:
+        model: any model; bounds and estimates count as they are.
+        form: "absolute" or "two-sided".
+        samples: draws of the model's own noise, where it has any.
+
+    Raises:
+        ConfigError: for another form.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import Typicality
+        >>> x = torch.randn(200, 2)
+        >>> score = Typicality(pf.models.NICE(features=2)).fit(x)
+        >>> bool(score(torch.zeros(1, 2)) > score(x).median())      # the mode is not typical
+        True
+    """
+
+    def __init__(self, model: Model, form: str = "absolute", samples: int = 1) -> None:
+        super().__init__()
+        if form not in ("absolute", "two-sided"):
+            raise ConfigError(f"form must be 'absolute' or 'two-sided'; got {form!r}.")
+        self.model, self.form, self.samples = model, form, samples
+        self.declare(reference=1)
+
+    reference: Tensor
+    """-log p of each reference row, ascending."""
+
+    def _surprise(self, x: Tensor) -> Tensor:
+        return -log_likelihood(self.model, x, self.samples)
+
+    def _learn(self, reference: Tensor) -> None:
+        surprise = by_batches(self._surprise, reference, self.batch_size)
+        self.reference = finite_reference(surprise, "-log p").sort().values
+
+    def _score(self, x: Tensor) -> Tensor:
+        surprise = self._surprise(x)
+        if self.form == "two-sided":
+            return two_sided(surprise, self.reference)
+        return (surprise - self.reference.mean()).abs()
