@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, NamedTuple, Self
 
@@ -9,18 +10,31 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 
-from pushforward.data import Schema, as_table, duplicate_groups, is_frame, split_indices
+from pushforward.data import Schema, as_images, as_table, duplicate_groups, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, benjamini_hochberg, rows_needed
 from pushforward.detection.batches import by_batches
+from pushforward.detection.image import ImageScore, fit_image_score
 from pushforward.detection.layout import Layout
 from pushforward.detection.table import KINDS, explainer, fit_table_density
-from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError, TrainingError
+from pushforward.errors import (
+    CalibrationError,
+    ConfigError,
+    InputError,
+    PushforwardError,
+    StorageError,
+    TrainingError,
+)
 from pushforward.estimators.checks import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.storage import pack, read, unpack, write
 from pushforward.training.budget import seconds
 
 __all__ = ["Explanation", "Guard"]
+
+
+def is_stack(X: Any) -> bool:
+    """Whether X is an array of more than two dimensions: a stack of images."""
+    return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
 
 
 class Explanation(NamedTuple):
@@ -49,8 +63,11 @@ class Guard(OutlierMixin, BaseEstimator):
     against the row. For rows like the training rows P(p <= a) <= a (Vovk et al. 2005, prop. 2.4; Bates et al. 2023),
     whatever the density is worth; a better density catches more anomalies at that price.
 
-    X is a data frame (pandas, polars, pyarrow and friends; numeric, integer, boolean, categorical and missing cells), or
-    a 2-D array of numbers with NaN for missing.
+    X is a data frame (pandas, polars, pyarrow and friends; numeric, integer, boolean, categorical and missing cells), a
+    2-D array of numbers with NaN for missing, or a stack of images: integers, ``(n, h, w)``, ``(n, h, w, c)`` or
+    ``(n, c, h, w)``. For images a plain likelihood would be fooled (Nalisnick et al. 2019), so there the score is
+    -log q of what a flow, a compressor and distances from the training images say of an image
+    (:func:`~pushforward.detection.image.fit_image_score`); features of images from a network of yours are a table.
 
     Args:
         alpha: promised false-alarm rate of ``predict``.
@@ -58,22 +75,23 @@ class Guard(OutlierMixin, BaseEstimator):
             over the calibration set, at most alpha for this very guard from now on.
         delta: of the "pac" guarantee.
         model: the flows: "auto" (additive, affine and autoregressive spline ones together), "nice", "realnvp", "maf"
-            or "nsf".
-        members: flows in the ensemble.
+            or "nsf"; for images "auto", "glow" or "nice".
+        members: flows in the ensemble, of tables.
         calibration: share (or number) of rows for calibration; the share grows to what ``alpha`` needs, at most half.
-        validation: share of rows for early stopping.
+        validation: share of rows for early stopping; of images also for the density of the statistics.
         draws: noise draws a row where columns are dequantised or missing.
         jitter: training noise, in robust standard deviations; bounds the density on repeated values.
-        max_steps: of training, for each flow.
+        max_steps: of training, for each flow; None for 2000 on tables and 3000 on images.
         max_time: seconds (or "90s", "5m") of training, all flows together; None for no limit.
-        batch_size: of training.
-        lr: learning rate.
+        batch_size: of training; None for 256 rows or 64 images.
+        lr: learning rate; None for 1e-3 on tables and 2e-3 on images.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: show progress.
 
     Attributes:
-        schema_: names, types and categories of the columns.
+        schema_: names, types and categories of the columns, of a table.
         density_: the fitted model of the table.
+        score_: the fitted :class:`~pushforward.detection.image.ImageScore`, of images.
         calibrator_: the calibration scores.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
@@ -103,10 +121,10 @@ class Guard(OutlierMixin, BaseEstimator):
         validation: float = 0.1,
         draws: int = 4,
         jitter: float = 0.05,
-        max_steps: int = 2000,
+        max_steps: int | None = None,
         max_time: float | str | None = None,
-        batch_size: int = 256,
-        lr: float = 1e-3,
+        batch_size: int | None = None,
+        lr: float | None = None,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -147,6 +165,9 @@ class Guard(OutlierMixin, BaseEstimator):
             ConfigError: for impossible options.
         """
         self._check_options()
+        if is_stack(X):
+            return self._fit_images(X)
+        self._forget("score_")
         table, named = self._table(X, reset=True)
         seed = seed_from(self.random_state)
         rows = table.num_rows
@@ -166,8 +187,7 @@ class Guard(OutlierMixin, BaseEstimator):
         self.density_ = fit_table_density(
             layout.matrix(train)[0], layout.matrix(held_out)[0], layout,
             kind=self.model, members=self.members, jitter=self.jitter, seed=seed,
-            max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
-            batch_size=self.batch_size, lr=self.lr, progress="auto" if self.verbose else "silent",
+            **self._training(max_steps=2000, batch_size=256, lr=1e-3),
         )  # fmt: skip
         return self._calibrate(self._scores(encoded[parts[1]]))
 
@@ -181,6 +201,8 @@ class Guard(OutlierMixin, BaseEstimator):
     def anomaly_score(self, X: Any) -> np.ndarray:
         """-log p of each row, nats, ``(rows,)``: higher is more anomalous."""
         require_fitted(self)
+        if hasattr(self, "score_"):
+            return self.score_(as_images(X)).numpy()
         return self._scores(self._encode(X))
 
     def p_value(self, X: Any) -> np.ndarray:
@@ -188,10 +210,13 @@ class Guard(OutlierMixin, BaseEstimator):
         return self.calibrator_.p_value(self.anomaly_score(X))
 
     def assess(self, X: Any) -> dict[str, np.ndarray]:
-        """All answers from one pass: ``log_prob``, ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
+        """All answers from one pass: ``log_prob``, ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``.
+
+        Without ``log_prob`` for images, where the score is no density of the image.
+        """
         score = self.anomaly_score(X)
-        return {
-            "log_prob": -score,
+        density = {} if hasattr(self, "score_") else {"log_prob": -score}
+        return density | {
             "anomaly_score": score,
             "p_value": self.calibrator_.p_value(score),
             "alarm": -score - self.offset_ < 0,
@@ -223,6 +248,8 @@ class Guard(OutlierMixin, BaseEstimator):
             ConfigError: if the ensemble holds no such flow (``model`` other than "auto").
         """
         require_fitted(self)
+        if hasattr(self, "score_"):
+            raise ConfigError("explain tells which columns of a table made a row unlikely; this guard reads images.")
         flow = explainer(self.density_)
         if flow is None:
             raise ConfigError(
@@ -243,6 +270,8 @@ class Guard(OutlierMixin, BaseEstimator):
         require_fitted(self)
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
             raise ConfigError(f"n_samples must be a positive integer; got {n_samples!r}.")
+        if hasattr(self, "score_"):
+            raise ConfigError("this guard reads images, of which it holds no density that is worth drawing from.")
         generator = torch.Generator().manual_seed(seed_from(random_state))
         legal: list[np.ndarray] = []
         while sum(map(len, legal)) < n_samples:
@@ -263,18 +292,14 @@ class Guard(OutlierMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options."""
         require_fitted(self)
-        description, tensors = pack(self.density_, "density.")
-        tensors["calibration"] = torch.from_numpy(self.calibrator_.scores.copy())
-        header = {
-            "kind": "guard",
-            "options": self.get_params(),
-            "seed": self.seed_,
-            "schema": self.schema_.to_json(),
-            "layout": self.layout_.to_json(),
-            "named": hasattr(self, "feature_names_in_"),
-            "density": description,
-        }
-        write(path, header, tensors)
+        header: dict[str, Any] = {"kind": "guard", "options": self.get_params(), "seed": self.seed_}
+        if hasattr(self, "score_"):
+            header["score"], tensors = pack(self.score_, "score.")
+        else:
+            header["density"], tensors = pack(self.density_, "density.")
+            header["schema"], header["layout"] = self.schema_.to_json(), self.layout_.to_json()
+            header["named"] = hasattr(self, "feature_names_in_")
+        write(path, header, tensors | {"calibration": torch.from_numpy(self.calibrator_.scores.copy())})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Guard:
@@ -288,6 +313,8 @@ class Guard(OutlierMixin, BaseEstimator):
             guard = cls(**header["options"])
             guard._check_options()
             guard.seed_ = int(header["seed"])
+            if "score" in header:
+                return guard._load_images(path, header["score"], tensors)
             schema_json, layout_json, density = header["schema"], header["layout"], header["density"]
             scores = tensors.pop("calibration").numpy()
             named = bool(header["named"])
@@ -316,18 +343,60 @@ class Guard(OutlierMixin, BaseEstimator):
             raise ConfigError(f"guarantee must be 'marginal' or 'pac'; got {self.guarantee!r}.")
         if not isinstance(self.delta, (int, float)) or not 0 < self.delta < 1:
             raise ConfigError(f"delta must lie in (0, 1); got {self.delta!r}.")
-        if self.model not in KINDS:
-            raise ConfigError(f"model must be one of {', '.join(KINDS)}; got {self.model!r}.")
+        if self.model not in (*KINDS, "glow"):
+            raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {self.model!r}.")
         for name in ("members", "draws", "max_steps", "batch_size"):
             value = getattr(self, name)
+            if value is None and name in ("max_steps", "batch_size"):
+                continue
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} must be a positive integer; got {value!r}.")
         if not isinstance(self.validation, (int, float)) or not 0 <= self.validation < 1:
             raise ConfigError(f"validation must be a share in [0, 1); got {self.validation!r}.")
         if not self.calibration > 0:
             raise ConfigError(f"calibration must be a positive share or number of rows; got {self.calibration!r}.")
-        if not self.lr > 0 or not self.jitter >= 0:
+        if (self.lr is not None and not self.lr > 0) or not self.jitter >= 0:
             raise ConfigError("lr must be positive and jitter not negative.")
+
+    def _training(self, **defaults: Any) -> dict[str, Any]:
+        """Options of ``pf.fit``: what the user gave, else the defaults of the kind of data."""
+        given = {name: getattr(self, name) for name in defaults}
+        return {
+            **{name: defaults[name] if value is None else value for name, value in given.items()},
+            "max_time": None if self.max_time is None else seconds(self.max_time, "max_time"),
+            "progress": "auto" if self.verbose else "silent",
+        }
+
+    def _forget(self, *names: str) -> None:
+        """Drop what a fit on another kind of data left."""
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    def _fit_images(self, X: Any) -> Self:
+        images, seed = as_images(X), seed_from(self.random_state)
+        known, calibration = self._split(len(images), seed)
+        held = max(20, round((self.validation or 0.1) * len(known)))
+        if len(known) < 2 * held:
+            raise InputError(f"a guard of images needs at least {4 * held} of them; got {len(images)}.")
+        self._forget("schema_", "layout_", "density_", "feature_names_in_")
+        self.seed_, self.n_features_in_ = seed, math.prod(images.shape[1:])
+        self.score_ = fit_image_score(
+            images[known[held:]], images[known[:held]], kind=self.model, seed=seed,
+            **self._training(max_steps=3000, batch_size=64, lr=2e-3),
+        )  # fmt: skip
+        return self._calibrate(self.score_(images[calibration]).numpy())
+
+    def _load_images(self, path: Any, description: Any, tensors: dict[str, torch.Tensor]) -> Self:
+        scores = tensors.pop("calibration").numpy()
+        score = unpack(description, tensors, "score.")
+        if not isinstance(score, ImageScore):
+            raise StorageError(f"{path} does not hold a score of images.")
+        try:
+            score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # what was fitted has the sizes that belong together
+        except (PushforwardError, RuntimeError, IndexError) as error:
+            raise StorageError(f"{path} holds a score whose parts do not fit each other: {error}") from error
+        self.score_, self.n_features_in_ = score, math.prod(score.shape)
+        return self._calibrate(scores)
 
     def _table(self, X: Any, *, reset: bool) -> tuple[Any, bool]:
         """X as a pyarrow table, and whether its columns have names."""

@@ -18,9 +18,11 @@ from pushforward.detection.scores.general_ratio import GeneralModelRatio
 from pushforward.detection.scores.hierarchy import HierarchicalRatio
 from pushforward.detection.scores.latent_norm import LatentNorm
 from pushforward.detection.scores.likelihood import Likelihood
+from pushforward.detection.scores.log import Log
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
 from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
 from pushforward.detection.scores.path import LikelihoodPath
+from pushforward.detection.scores.principal import PrincipalDistances
 from pushforward.detection.scores.ratio import LikelihoodRatio, mutate
 from pushforward.detection.scores.sides import TwoSided
 from pushforward.detection.scores.trivial import Brightness, Variance
@@ -47,8 +49,10 @@ __all__ = [
     "Likelihood",
     "LikelihoodPath",
     "LikelihoodRatio",
+    "Log",
     "Need",
     "Neighbours",
+    "PrincipalDistances",
     "Score",
     "Statistic",
     "TwoSided",

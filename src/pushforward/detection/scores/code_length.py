@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -118,9 +119,11 @@ class CodeLength(Statistic):
 
     Args:
         codecs: names of compressors; "png" by default.
+        pool: side of the squares whose rounded mean is one pixel of the image that is compressed; 1 for the image itself. A
+            coarser image tells structure from texture.
 
     Raises:
-        ConfigError: for an unknown compressor, or WebP where Pillow lacks it.
+        ConfigError: for an unknown compressor, an impossible ``pool``, or WebP where Pillow lacks it.
         InputError: by :meth:`values`, for anything but integers 0, ..., 255 of shape (n, C, H, W).
 
     Example:
@@ -134,14 +137,20 @@ class CodeLength(Statistic):
 
     needs = frozenset({"compressor"})
 
-    def __init__(self, *codecs: str) -> None:
+    def __init__(self, *codecs: str, pool: int = 1) -> None:
         super().__init__()
-        self.codecs = check_codecs(codecs or ("png",))
+        if not isinstance(pool, int) or isinstance(pool, bool) or pool < 1:
+            raise ConfigError(f"pool must be an integer of at least 1; got {pool!r}.")
+        self.codecs, self.pool = check_codecs(codecs or ("png",)), pool
 
     @property
     def names(self) -> tuple[str, ...]:
         """The compressors' names."""
-        return self.codecs
+        return self.codecs if self.pool == 1 else tuple(f"{name} / {self.pool}" for name in self.codecs)
 
     def _values(self, x: Tensor) -> Tensor:
+        if self.pool > 1 and x.dim() == 4:
+            far = far_rows(x)[:, None, None, None]
+            coarse = torch.where(far, 0.0, x.double())
+            x = F.avg_pool2d(coarse, self.pool, ceil_mode=True).round().masked_fill(far, torch.inf)
         return code_lengths(x, self.codecs)

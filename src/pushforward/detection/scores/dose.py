@@ -39,6 +39,8 @@ class DoSE(Score):
             same reference rows. Of scores that rank a number on two sides it takes the number, since q sees both sides itself.
         density: "gaussian", "kde" or "gmm".
         components: of the mixture, at most.
+        refit: fit all statistics on the reference; False leaves those alone that are fitted already, as a distance to the
+            nearest training rows, which would find reference rows among themselves.
         seed: of the mixture's start.
 
     Raises:
@@ -54,7 +56,9 @@ class DoSE(Score):
         1
     """
 
-    def __init__(self, *statistics: Statistic, density: str = "gaussian", components: int = 3, seed: int = 0) -> None:
+    def __init__(
+        self, *statistics: Statistic, density: str = "gaussian", components: int = 3, refit: bool = True, seed: int = 0
+    ) -> None:
         super().__init__()
         if not statistics or not all(isinstance(part, Statistic) for part in statistics):
             raise ConfigError("DoSE joins statistics: give at least one.")
@@ -63,7 +67,7 @@ class DoSE(Score):
         if not isinstance(components, int) or components < 1:
             raise ConfigError(f"components must be an integer of at least 1; got {components!r}.")
         self.statistics = nn.ModuleList(statistics)
-        self.density, self.components, self.seed = density, components, seed
+        self.density, self.components, self.refit, self.seed = density, components, refit, seed
         self.needs: frozenset[Need] = frozenset().union(*(part.needs for part in statistics))  # pyright: ignore[reportIncompatibleVariableOverride]
         self.declare(center=1, scale=1)
         if density == "kde":
@@ -93,7 +97,8 @@ class DoSE(Score):
 
     def _learn(self, reference: Tensor) -> None:
         for part in self._parts():
-            part.fit(reference)
+            if self.refit or not part.fitted:
+                part.fit(reference)
         values = finite_reference(by_batches(self.columns, reference, self.batch_size), "a statistic")
         self.center, spread = values.mean(0), values.std(0, correction=0)
         self.scale = torch.where(spread > 1e-9 * self.center.abs(), spread, 1.0)  # else only rounding

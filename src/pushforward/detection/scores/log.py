@@ -1,0 +1,50 @@
+"""Logarithms of statistics that are positive and span magnitudes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.scores.core import Need, Statistic
+from pushforward.errors import ConfigError
+from pushforward.registry import register
+
+__all__ = ["Log"]
+
+
+@register("scores")
+class Log(Statistic):
+    """log(v) of each column of a statistic with values v >= 0, so that a density over it sees ratios; -inf at 0.
+
+    Args:
+        statistic: whose columns are positive, such as :class:`~pushforward.detection.scores.CodeLength` or a distance.
+            Fitting this fits it.
+
+    Raises:
+        ConfigError: for no statistic.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.scores import CodeLength, Log
+        >>> Log(CodeLength("png")).names
+        ('log png',)
+    """
+
+    def __init__(self, statistic: Statistic) -> None:
+        super().__init__()
+        if not isinstance(statistic, Statistic):
+            raise ConfigError(f"Log takes the logarithm of a statistic; got {type(statistic).__name__}.")
+        self.statistic = statistic
+        self.needs: frozenset[Need] = statistic.needs  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The statistic's, each with "log" before it."""
+        return tuple(f"log {name}" for name in self.statistic.names)
+
+    def _learn(self, reference: Tensor) -> None:
+        self.statistic.fit(reference)
+
+    def _values(self, x: Tensor) -> Tensor:
+        values = self.statistic.values(x)
+        return torch.log(values.clamp(min=0.0))

@@ -1,0 +1,115 @@
+"""Distances of an input from the training rows along and across their principal directions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.scores.core import Statistic
+from pushforward.detection.scores.neighbours import kth_distance
+from pushforward.detection.scores.readings import far_rows, finite_reference
+from pushforward.errors import ConfigError, InputError
+from pushforward.registry import register
+
+__all__ = ["PrincipalDistances"]
+
+_FLOOR = 1e-4
+"""Of the reference's variance: what a distance is not told apart from, so that its logarithm stays finite."""
+
+
+@register("scores")
+class PrincipalDistances(Statistic):
+    """Log-distances from the reference rows in their principal subspaces; needs no model.
+
+    With x centred, c its first k principal coordinates and v their variances on the reference, for each k in ``sizes``
+
+    - ``outside k``: log ||x - V c||^2, the energy off the subspace (reconstruction error of a linear autoencoder);
+    - ``inside k``: log sum_i c_i^2 / v_i, the Mahalanobis distance within it;
+
+    and ``neighbours``, ``white neighbours``: the log-distance to the k-th nearest reference row in the middle subspace,
+    in the data's units, and in the smallest one in units of the standard deviations. All are compared with the reference's
+    own spread, so that the unit of x does not matter; on constant rows all are 0.
+
+    Fit it on the *training* rows: held-out rows then show how far new rows usually are.
+
+    Args:
+        sizes: of three subspaces, increasing; each is cut to what the rows allow.
+        k: which neighbour.
+        rows: at most that many reference rows are kept to look for neighbours among, the first ones.
+
+    Raises:
+        ConfigError: for sizes that do not increase, or impossible counts.
+        InputError: by :meth:`fit`, for fewer than k + 1 rows.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.scores import PrincipalDistances
+        >>> rows = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+        >>> distances = PrincipalDistances(sizes=(1, 2, 4)).fit(rows)
+        >>> near, far = distances.values(torch.stack((torch.zeros(8), torch.full((8,), 9.0))))
+        >>> bool((far > near).all())
+        True
+    """
+
+    needs = frozenset()
+
+    def __init__(self, sizes: tuple[int, ...] = (16, 64, 256), k: int = 5, rows: int = 10_000) -> None:
+        super().__init__()
+        if len(sizes) != 3 or not all(isinstance(size, int) and size >= 1 for size in sizes) or list(sizes) != sorted(set(sizes)):  # fmt: skip
+            raise ConfigError(f"sizes must be three increasing positive integers; got {sizes!r}.")
+        if not all(isinstance(count, int) and count >= 1 for count in (k, rows)) or rows < k:
+            raise ConfigError(f"k and rows must be positive integers with rows >= k; got {k!r} and {rows!r}.")
+        self.sizes, self.k, self.rows = tuple(sizes), k, rows
+        self.declare(mean=1, directions=2, spread=1, scale=0, points=2)
+
+    mean: Tensor
+    directions: Tensor
+    spread: Tensor
+    scale: Tensor
+    points: Tensor
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Outside and inside of each subspace, then the neighbours."""
+        ends = tuple(f"{side} {size}" for size in self.sizes for side in ("outside", "inside"))
+        return (*ends, "neighbours", "white neighbours")
+
+    def _learn(self, reference: Tensor) -> None:
+        if len(reference) <= self.k:
+            raise InputError(
+                f"PrincipalDistances looks for the {self.k}-th nearest of only {len(reference)} reference rows: use a smaller k."
+            )
+        rows = finite_reference(reference, "the input").flatten(1).double()
+        self.mean = rows.mean(0)
+        rows = rows - self.mean
+        variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+        count = min(self.sizes[-1], len(rows) - 1, rows.shape[1])
+        self.directions = directions[:, -count:].flip(1).contiguous()
+        total = variances.clamp(min=0.0).sum()
+        self.scale = torch.where(total > 0, total, torch.ones_like(total))
+        floor = _FLOOR * self.scale / rows.shape[1]
+        self.spread = variances[-count:].flip(0).clamp(min=float(floor)).sqrt()
+        self.points = (rows[: self.rows] @ self.directions)[:, : self._size(1)].contiguous()
+
+    def _size(self, place: int) -> int:
+        return min(self.sizes[place], self.directions.shape[1])
+
+    def _values(self, x: Tensor) -> Tensor:
+        far, rows = far_rows(x), x.flatten(1).double()
+        if rows.shape[1] != len(self.mean):
+            raise InputError(f"PrincipalDistances was fitted on rows of {len(self.mean)} numbers; got {rows.shape[1]}.")
+        rows = torch.where(far[:, None], 0.0, rows) - self.mean
+        inside = rows @ self.directions
+        white = inside / self.spread
+        total = rows.square().sum(1)
+        columns = []
+        for size in map(self._size, range(3)):
+            outside = (total - inside[:, :size].square().sum(1)).clamp(min=0.0)
+            columns += [torch.log(outside / self.scale + _FLOOR), torch.log(white[:, :size].square().mean(1) + _FLOOR)]
+        few, middle = self._size(0), self._size(1)
+        near = kth_distance(inside[:, :middle], self.points, self.k) / self.scale.sqrt()
+        nearer = kth_distance(white[:, :few], self.points[:, :few] / self.spread[:few], self.k) / math.sqrt(few)
+        columns += [torch.log(near + _FLOOR), torch.log(nearer + _FLOOR)]
+        return torch.where(far[:, None], math.inf, torch.stack(columns, 1))
