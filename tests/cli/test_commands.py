@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pushforward.cli import main
+from pushforward.detection import realised_interval
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +151,23 @@ def test_debug_shows_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def test_demo_on_images_is_fooled_only_by_the_likelihood(tmp_path: Path) -> None:
+    from pushforward.cli.demo_images import run
+
+    facts = run(tmp_path / "demo.png", max_steps=100)
+    assert facts["AUROC"] > 0.9 > 0.6 > facts["likelihood AUROC"]
+    low, high = realised_interval(1250, 1000, 0.05, level=0.999)
+    assert low <= facts["false alarms"] <= high
+    assert (tmp_path / "demo.png").stat().st_size > 20_000
+
+
+def test_demo_of_nothing_known(capsys) -> None:
+    assert main(["demo", "--data", "sounds"]) != 0
+    assert "images or table" in capsys.readouterr().err
+
+
 def test_demo_prints_its_table_and_draws(tmp_path: Path, capsys) -> None:
-    from pushforward.cli.demo import run
+    from pushforward.cli.demo_table import run
 
     facts = run(tmp_path / "demo.png")
     assert facts["AUROC"] > 0.9

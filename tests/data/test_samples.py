@@ -5,7 +5,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from pushforward.data import SAMPLES, Schema, load_sample
+from pushforward.data import IMAGE_SAMPLES, SAMPLES, Schema, load_image_sample, load_sample
 from pushforward.errors import ConfigError
 
 
@@ -44,6 +44,33 @@ def test_an_unknown_sample():
 
 def test_samples_are_small_and_their_origin_is_noted():
     folder = resources.files("pushforward.data.samples")
-    assert sum(len(file.read_bytes()) for file in folder.iterdir() if file.is_file()) < 1_000_000
+    sizes = {file.name: len(file.read_bytes()) for file in folder.iterdir() if file.is_file()}
+    images = sum(size for name, size in sizes.items() if name.endswith(".npz"))
+    assert images < 6_000_000
+    assert sum(sizes.values()) - images < 1_000_000
     notes = (folder / "README.md").read_text()
     assert all(f"{name}.csv.gz" in notes for name in SAMPLES)
+    assert all(f"{name}.npz" in notes for name in IMAGE_SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "count"),
+    [("fashion-mnist", "train", 5000), ("fashion-mnist", "test", 1000), ("mnist", "test", 1000)],
+)
+def test_images(name, part, count):
+    images = load_image_sample(name, part)
+    assert images.shape == (count, 28, 28)
+    assert images.dtype == np.uint8
+    assert images.max() == 255
+    assert len(np.unique(images.reshape(count, -1), axis=0)) > 0.99 * count
+
+
+def test_digits_are_darker_than_clothes():
+    """The means of the originals are 33 and 73 grey levels."""
+    assert load_image_sample("mnist").mean() == pytest.approx(33, abs=5)
+    assert load_image_sample("fashion-mnist").mean() == pytest.approx(73, abs=5)
+
+
+def test_unknown_images():
+    with pytest.raises(ConfigError, match="there is fashion-mnist"):
+        load_image_sample("mnist", "train")

@@ -10,6 +10,7 @@ import typer
 
 from pushforward.cli.bench import app as bench
 from pushforward.cli.reproduce import run as reproduce
+from pushforward.errors import ConfigError
 
 app = typer.Typer(
     name="pushforward",
@@ -42,13 +43,19 @@ def _root(
 
 @app.command(epilog=_example("pushforward demo -o demo.png"))
 def demo(
+    data: Annotated[
+        str, typer.Option(help="What to guard: images (clothes, against digits) or table (patients).")
+    ] = "images",
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("pushforward-demo.png"),
     seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
 ) -> None:
-    """Fit, calibrate and score real data with real anomalies, in about a minute."""
-    from pushforward.cli.demo import run
+    """Fit, calibrate and score real data with real anomalies, in one to two minutes."""
+    from pushforward.cli import demo_images as images
+    from pushforward.cli import demo_table as tables
 
-    run(output, seed)
+    if data not in ("images", "table"):
+        raise ConfigError(f"--data must be images or table; got {data!r}.")
+    (images if data == "images" else tables).run(output, seed)
 
 
 @app.command(epilog=_example("pushforward fit train.csv -o guard.safetensors --alpha 0.05"))

@@ -6,13 +6,14 @@ from pushforward.data.column import Column
 from pushforward.data.files import read_table, stream_table
 from pushforward.data.images import as_images, read_images
 from pushforward.data.lattice import detect_lattice
-from pushforward.data.samples import SAMPLES, Sample, load_sample
+from pushforward.data.samples import IMAGE_SAMPLES, SAMPLES, Sample, load_image_sample, load_sample
 from pushforward.data.schema import Problem, Schema
 from pushforward.data.splits import duplicate_groups, split_indices
 from pushforward.data.tables import as_table, is_frame, is_positional
 from pushforward.data.writer import TableWriter
 
 __all__ = [
+    "IMAGE_SAMPLES",
     "SAMPLES",
     "Column",
     "InputTypeError",
@@ -27,6 +28,7 @@ __all__ = [
     "duplicate_groups",
     "is_frame",
     "is_positional",
+    "load_image_sample",
     "load_sample",
     "read_images",
     "read_table",

@@ -14,10 +14,12 @@ from pushforward.errors import ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SAMPLES", "Sample", "load_sample"]
+__all__ = ["IMAGE_SAMPLES", "SAMPLES", "Sample", "load_image_sample", "load_sample"]
 
 SAMPLES = {"thyroid": "Thyroid patients (6 blood values)"}
 """Names of the samples, and their titles."""
+IMAGE_SAMPLES = {"fashion-mnist": ("train", "test"), "mnist": ("test",)}
+"""Names of the samples of images, and their parts."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,26 @@ def load_sample(name: str) -> Sample:
     return Sample(
         SAMPLES[name], table.drop_columns("diagnosis"), (classes == "primary hypothyroid").astype(int), classes
     )
+
+
+def load_image_sample(name: str, part: str = "test") -> np.ndarray:
+    """Images that come with the package, 28 x 28 grey, uint8 ``(n, 28, 28)``, in the order of the originals.
+
+    Args:
+        name: a key of :data:`IMAGE_SAMPLES`: "fashion-mnist" (the first 5,000 training and 1,000 test images) or "mnist"
+            (the first 1,000 test images).
+        part: "train" or "test".
+
+    Raises:
+        ConfigError: for another name or part; it lists the known ones.
+
+    Example:
+        >>> load_image_sample("mnist").shape
+        (1000, 28, 28)
+    """
+    if part not in IMAGE_SAMPLES.get(name, ()):
+        known = ", ".join(f"{known} ({' and '.join(parts)})" for known, parts in IMAGE_SAMPLES.items())
+        raise ConfigError(f"no sample of images is called {name!r} with a part {part!r}; there is {known}.")
+    file = resources.files("pushforward.data.samples") / f"{name}.npz"
+    with resources.as_file(file) as path, np.load(path, allow_pickle=False) as arrays:
+        return arrays[part]

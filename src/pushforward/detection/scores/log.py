@@ -14,7 +14,7 @@ __all__ = ["Log"]
 
 @register("scores")
 class Log(Statistic):
-    """log(v) of each column of a statistic with values v >= 0, so that a density over it sees ratios; -inf at 0.
+    """log(max(v, 1e-9)) of each column of a statistic with values v >= 0, so that a density over it sees ratios.
 
     Args:
         statistic: whose columns are positive, such as :class:`~pushforward.detection.scores.CodeLength` or a distance.
@@ -47,4 +47,4 @@ class Log(Statistic):
 
     def _values(self, x: Tensor) -> Tensor:
         values = self.statistic.values(x)
-        return torch.log(values.clamp(min=0.0))
+        return torch.log(values.clamp(min=1e-9))

@@ -1,0 +1,30 @@
+"""What the guard of images is made of."""
+
+from __future__ import annotations
+
+from pushforward import models
+from pushforward.detection import image, scores
+
+from .kinds import ScoreCase, integers, s
+
+
+def whole() -> image.ImageScore:
+    """Images of 3 x 5 pixels, which become 4 x 8."""
+    flow = models.NICE(shape=(1, 4, 8), couplings=2, hidden=(8,))
+    dose = scores.DoSE(scores.LikelihoodPath(flow), scores.Log(scores.CodeLength("png")), density="gmm", components=2)
+    return image.ImageScore(dose, (1, 3, 5))
+
+
+SCORES: list[ScoreCase] = [
+    s("PrincipalDistances", "vector", lambda: scores.PrincipalDistances((1, 2, 4), k=3, rows=30), shape=(5,)),
+    s("PrincipalDistances", "image", lambda: scores.PrincipalDistances((1, 2, 3), k=1), shape=(1, 2, 3)),
+    s(
+        "Log",
+        "code length",
+        lambda: scores.Log(scores.CodeLength("png", pool=2)),
+        integers(256),
+        shape=(1, 2, 3),
+        reach=1.0,
+    ),
+    s("ImageScore", "odd sides", whole, integers(256), shape=(1, 3, 5), reach=1.0),
+]

@@ -1,0 +1,138 @@
+"""Distances in principal subspaces, code lengths of coarse images, and the score of images."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pushforward.detection.image import ImageScore, fit_image_score, prepare
+from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbours, PrincipalDistances
+from pushforward.errors import ConfigError, InputError
+from pushforward.models import NICE
+
+
+def stripes(n: int, seed: int, size: int = 8) -> torch.Tensor:
+    """Smooth waves of random phase, 8 bits."""
+    g = torch.Generator().manual_seed(seed)
+    phase, slope = 6.3 * torch.rand(n, 1, 1, generator=g), torch.rand(n, 1, 1, generator=g)
+    rows, columns = torch.arange(size)[:, None], torch.arange(size)
+    wave = 127 + 100 * torch.sin(0.9 * columns + slope * rows + phase)
+    return (wave + 3 * torch.randn(n, size, size, generator=g)).round().clamp(0, 255).to(torch.uint8)[:, None]
+
+
+class TestPrincipalDistances:
+    def test_by_hand(self):
+        """Reference on a line: outside is the squared distance to the line, inside the squared normal deviate along it."""
+        t = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, -3.0], dtype=torch.float64)
+        line = torch.stack((3 * t, 4 * t, 0 * t), 1) / 5
+        distances = PrincipalDistances((1, 2, 3), k=1).fit(line)
+        x = torch.tensor([[0.6, 0.8, 7.0]], dtype=torch.float64)  # one along, seven across
+        values = dict(zip(distances.names, distances.values(x)[0].tolist(), strict=True))
+        variance = t.square().mean().item()
+        assert values["outside 1"] == pytest.approx(math.log(49 / variance + 1e-4), abs=1e-9)
+        assert values["inside 1"] == pytest.approx(math.log(1 / variance + 1e-4), abs=1e-9)
+        assert values["outside 3"] == pytest.approx(math.log(1e-4), abs=1e-3)
+        assert values["white neighbours"] == pytest.approx(math.log(1e-4), abs=1e-6)  # it lies beside t = 1
+
+    def test_the_unit_does_not_matter(self):
+        rows = torch.randn(60, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x = 3 * rows[:5].flip(1)
+        one = PrincipalDistances((1, 2, 4)).fit(rows).values(x)
+        other = PrincipalDistances((1, 2, 4)).fit(1000 * rows + 5).values(1000 * x + 5)
+        torch.testing.assert_close(one, other)
+
+    def test_neighbours_in_the_whole_space_are_neighbours(self):
+        rows = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        distances = PrincipalDistances((1, 3, 4), k=4).fit(rows)  # the middle subspace is everything
+        near = distances.values(x)[:, distances.names.index("neighbours")]
+        total = (rows - rows.mean(0)).square().sum(1).mean()
+        expected = torch.log(Neighbours(k=4).fit(rows)(x) / total.sqrt() + 1e-4)
+        torch.testing.assert_close(near, expected)
+
+    def test_constant_rows(self):
+        values = PrincipalDistances((1, 2, 3), k=1).fit(torch.ones(9, 4)).values(torch.tensor([[1.0] * 4, [2.0] * 4]))
+        assert torch.isfinite(values).all()
+        assert (values[1] > values[0]).any()
+
+    def test_refusals(self):
+        for sizes in ((1, 2), (2, 1, 3), (0, 1, 2), (1, 1, 2)):
+            with pytest.raises(ConfigError, match="three increasing"):
+                PrincipalDistances(sizes)
+        with pytest.raises(ConfigError, match="rows >= k"):
+            PrincipalDistances(k=5, rows=4)
+        with pytest.raises(InputError, match="5-th nearest of only 3"):
+            PrincipalDistances().fit(torch.ones(3, 2))
+        with pytest.raises(InputError, match="rows of 4 numbers; got 5"):
+            PrincipalDistances((1, 2, 3)).fit(torch.randn(9, 4)).values(torch.ones(1, 5))
+
+
+def test_code_length_of_a_coarse_image():
+    """The means of 2 x 2 squares, compressed by the same compressor."""
+    image = torch.randint(256, (1, 1, 6, 4), generator=torch.Generator().manual_seed(0))
+    coarse = image.double().reshape(1, 1, 3, 2, 2, 2).mean((3, 5)).round().to(torch.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(coarse[0, 0].numpy()).save(stream, format="PNG", compress_level=9)
+    statistic = CodeLength("png", pool=2)
+    assert statistic.names == ("png / 2",)
+    assert statistic.values(image).item() == 8 * len(stream.getvalue())
+    assert Log(statistic).values(image).item() == math.log(8 * len(stream.getvalue()))
+    with pytest.raises(ConfigError, match="pool"):
+        CodeLength("png", pool=0)
+
+
+def test_parts_that_are_fitted_stay_where_asked():
+    train, held, x = (torch.randn(40, 2, generator=torch.Generator().manual_seed(s)) for s in range(3))
+    part = Neighbours(1).fit(train)
+    before = part(x)
+    DoSE(part, refit=False).fit(held)
+    assert torch.equal(part(x), before)
+    DoSE(part).fit(held)
+    assert not torch.equal(part(x), before)
+
+
+class TestPrepare:
+    def test_bits_squares_and_borders(self):
+        x = torch.arange(2 * 5 * 6).reshape(2, 1, 5, 6) * 256
+        small = prepare(x, 1, 8)
+        assert small.shape == (2, 1, 8, 8)
+        assert torch.equal(small[..., :5, :6], (x // 256).to(torch.uint8))
+        assert torch.equal(small[..., 5:, :6], small[..., 4:5, :6].expand(-1, -1, 3, -1))
+        pooled = prepare(torch.full((1, 3, 9, 9), 200, dtype=torch.uint8), 2, 0)
+        assert pooled.shape == (1, 3, 8, 8)
+        assert (pooled == 200).all()
+
+    def test_what_it_was_not_fitted_on(self):
+        score = ImageScore(DoSE(LikelihoodPath(NICE(shape=(1, 4, 4)))), (1, 4, 4))
+        for wrong, words in (
+            (torch.full((2, 1, 4, 4), 256), "0 to 255"),
+            (torch.full((1, 1, 4, 4), -1), "0 to 255"),
+            (torch.full((1, 1, 4, 4), 0.5), "0 to 255"),
+            (torch.zeros(1, 3, 4, 4), r"shape \(1, 4, 4\)"),
+        ):
+            with pytest.raises(InputError, match=words):
+                score.prepare(wrong)
+
+
+def test_it_tells_waves_from_other_images():
+    """Noise, constants, negatives of bars: all far from waves in some statistic."""
+    images = stripes(460, 0)
+    score = fit_image_score(images[:360], images[360:], max_steps=60, progress="silent")
+    normal = score(stripes(200, 1))
+    g = torch.Generator().manual_seed(2)
+    for name, other in {
+        "noise": torch.randint(256, (100, 1, 8, 8), generator=g),
+        "constant": torch.arange(100).reshape(100, 1, 1, 1).expand(100, 1, 8, 8),
+        "shuffled": stripes(100, 3).flatten(1)[:, torch.randperm(64, generator=g)].reshape(-1, 1, 8, 8),
+    }.items():
+        assert (score(other).numpy() > np.quantile(normal.numpy(), 0.95)).mean() > 0.95, name
+
+
+def test_too_few_held_out_images():
+    with pytest.raises(InputError, match="at least 20"):
+        fit_image_score(stripes(30, 0), stripes(10, 1))
+    with pytest.raises(ConfigError, match="'maf'"):
+        fit_image_score(stripes(30, 0), stripes(30, 1), kind="maf")

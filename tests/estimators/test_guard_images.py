@@ -1,0 +1,114 @@
+"""`Guard` on stacks of images."""
+
+import numpy as np
+import pytest
+import torch
+
+from pushforward import Guard
+from pushforward.data import load_image_sample
+from pushforward.detection import auroc, realised_interval
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
+from pushforward.storage import read, write
+
+OPTIONS = {"alpha": 0.05, "max_steps": 60, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def guard() -> Guard:
+    return Guard(**OPTIONS).fit(load_image_sample("fashion-mnist", "train")[:2000])
+
+
+@pytest.fixture(scope="module")
+def clothes() -> np.ndarray:
+    return load_image_sample("fashion-mnist")
+
+
+def test_keeps_its_promise_and_tells_digits_from_clothes(guard, clothes):
+    fine, odd = guard.assess(clothes), guard.assess(load_image_sample("mnist"))
+    assert set(fine) == {"anomaly_score", "p_value", "alarm"}
+    low, high = realised_interval(500, 1000, 0.05, level=0.999)
+    assert low <= fine["alarm"].mean() <= high
+    assert auroc(fine["anomaly_score"], odd["anomaly_score"]) > 0.85
+    assert odd["alarm"].mean() > 0.5
+
+
+def test_forms_of_the_same_images(guard, clothes):
+    some = clothes[:7]
+    expected = guard.anomaly_score(some)
+    for same in (some[..., None], some[:, None], torch.from_numpy(some), some.astype(np.int64), some.astype(float)):
+        assert np.array_equal(guard.anomaly_score(same), expected)
+    assert np.array_equal(guard.anomaly_score(some[3:4]), expected[3:4])
+    assert np.array_equal(guard.score_samples(some), -expected)
+    assert guard.p_value(some).shape == guard.predict(some).shape == (7,)
+    assert guard.select(clothes[:50]).dtype == bool
+
+
+def test_through_a_file(guard, clothes, tmp_path):
+    guard.save(tmp_path / "g.safetensors")
+    again = Guard.load(tmp_path / "g.safetensors")
+    assert np.array_equal(again.anomaly_score(clothes[:20]), guard.anomaly_score(clothes[:20]))
+    assert again.get_params() == guard.get_params()
+    assert again.n_features_in_ == guard.n_features_in_ == 784
+
+
+def test_a_file_whose_parts_do_not_fit(guard, tmp_path):
+    guard.save(tmp_path / "g.safetensors")
+    header, tensors = read(tmp_path / "g.safetensors", kind="guard")
+    for name in [name for name in tensors if name.endswith((".center", ".directions", ".mean"))]:
+        wrong = dict(tensors)
+        wrong[name] = torch.zeros([size + 1 for size in wrong[name].shape], dtype=torch.float64)
+        write(tmp_path / "bad.safetensors", header, wrong)
+        with pytest.raises(StorageError):
+            Guard.load(tmp_path / "bad.safetensors")
+
+
+def test_bad_images(guard):
+    for wrong, words in (
+        (np.zeros((2, 14, 14), dtype=np.uint8), r"\(1, 28, 28\)"),
+        (np.full((2, 28, 28), 300), "0 to 255"),
+        (np.zeros((2, 28, 28, 3), dtype=np.uint8), r"\(1, 28, 28\)"),
+        (np.full((2, 28, 28), 0.5), "integers|whole"),
+        (np.zeros((3, 784)), "images|stack|shape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            guard.anomaly_score(wrong)
+    for method in (guard.explain, lambda x: guard.sample(3)):
+        with pytest.raises(ConfigError, match="images"):
+            method(np.zeros((1, 28, 28), dtype=np.uint8))
+
+
+def test_too_few_or_impossible_images():
+    with pytest.raises(CalibrationError):
+        Guard(alpha=0.01).fit(np.zeros((50, 8, 8), dtype=np.uint8))
+    with pytest.raises(InputError, match="at least 80"):
+        Guard(alpha=0.2).fit(np.zeros((30, 8, 8), dtype=np.uint8))
+    with pytest.raises(ConfigError, match="'maf'"):
+        Guard(alpha=0.05, model="maf").fit(np.zeros((200, 8, 8), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (9, 9, 3), (60, 50)])
+def test_any_size(shape):
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 140, size=(200, *shape)).astype(np.uint8)
+    guard = Guard(alpha=0.1, max_steps=3, random_state=0).fit(images)
+    assert np.isfinite(guard.anomaly_score(images[:3])).all()
+    assert (guard.predict(np.full((2, *shape), 255, dtype=np.uint8)) == -1).all()
+
+
+def test_16_bits_and_black_images():
+    rng = np.random.default_rng(0)
+    guard = Guard(alpha=0.1, max_steps=3, random_state=0).fit(rng.integers(0, 2**16, size=(200, 4, 4)))
+    assert guard.score_.shift == 8
+    assert np.isfinite(guard.anomaly_score(np.zeros((1, 4, 4), dtype=np.uint16))).all()
+    black = Guard(alpha=0.1, max_steps=3, random_state=0).fit(np.zeros((200, 4, 4), dtype=np.uint8))
+    assert (black.predict(np.zeros((2, 4, 4), dtype=np.uint8)) == 1).all()
+
+
+def test_a_table_after_images_and_back():
+    rng = np.random.default_rng(0)
+    guard = Guard(alpha=0.1, max_steps=3, members=1, random_state=0)
+    guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8)).fit(rng.normal(size=(200, 3)))
+    assert guard.anomaly_score(np.zeros((1, 3))).shape == (1,)
+    assert not hasattr(guard, "score_")
+    guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8))
+    assert not hasattr(guard, "density_")
