@@ -1,5 +1,6 @@
 """Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
 
+from pushforward.detection.bootstrap import bootstrap_interval
 from pushforward.detection.calibration import (
     ConformalCalibrator,
     FalseAlarmLaw,
@@ -9,20 +10,44 @@ from pushforward.detection.calibration import (
     realised_interval,
     rows_needed,
 )
-from pushforward.detection.metrics import auroc, average_precision, fpr_at_tpr, mean_rank, tpr_at_fpr, wins
+from pushforward.detection.comparison import mean_rank, wins
+from pushforward.detection.metrics import (
+    auroc,
+    average_precision,
+    fpr_at_tpr,
+    miss_rate_at_acceptance,
+    normal_average_precision,
+    oscr,
+    partial_auroc,
+    separation,
+    tpr_at_fpr,
+)
+from pushforward.detection.operating import Operation, operation
+from pushforward.detection.protocol import Check, ProtocolReport, protocol_check
 
 __all__ = [
+    "Check",
     "ConformalCalibrator",
     "FalseAlarmLaw",
     "Guarantee",
+    "Operation",
+    "ProtocolReport",
     "auroc",
     "average_precision",
     "benjamini_hochberg",
+    "bootstrap_interval",
     "false_alarm_law",
     "fpr_at_tpr",
     "mean_rank",
+    "miss_rate_at_acceptance",
+    "normal_average_precision",
+    "operation",
+    "oscr",
+    "partial_auroc",
+    "protocol_check",
     "realised_interval",
     "rows_needed",
+    "separation",
     "tpr_at_fpr",
     "wins",
 ]
