@@ -24,14 +24,17 @@ from pushforward.detection.metrics import (
 )
 from pushforward.detection.operating import Operation, operation
 from pushforward.detection.protocol import Check, ProtocolReport, protocol_check
+from pushforward.detection.streams import Monitor, SequentialPValues
 
 __all__ = [
     "Check",
     "ConformalCalibrator",
     "FalseAlarmLaw",
     "Guarantee",
+    "Monitor",
     "Operation",
     "ProtocolReport",
+    "SequentialPValues",
     "auroc",
     "average_precision",
     "benjamini_hochberg",
