@@ -226,8 +226,8 @@ def test_the_restarted_reacts_after_a_long_quiet():
     for seed in range(9):
         quiet, after = rng.normal(size=5000), rng.normal(size=1000) + 2
         for betting, found in delays.items():
-            monitor = Monitor(alpha=0.01, betting=betting, seed=seed)
-            monitor.update(quiet)
+            monitor = Monitor(quiet[:500], alpha=0.01, betting=betting, seed=seed)
+            monitor.update(quiet[500:])
             monitor.update(after)
             found.append(monitor.alarm_at - 4500)
     assert sum(delay <= 0 for found in delays.values() for delay in found) <= 1  # 1% of 18 expected
