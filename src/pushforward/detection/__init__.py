@@ -1,5 +1,6 @@
 """Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
 
+from pushforward.detection.batch_tests import BatchTest, MMDTest, ProjectionKSTest, TypicalityTest
 from pushforward.detection.bootstrap import bootstrap_interval
 from pushforward.detection.calibration import (
     ConformalCalibrator,
@@ -27,14 +28,18 @@ from pushforward.detection.protocol import Check, ProtocolReport, protocol_check
 from pushforward.detection.streams import Monitor, SequentialPValues
 
 __all__ = [
+    "BatchTest",
     "Check",
     "ConformalCalibrator",
     "FalseAlarmLaw",
     "Guarantee",
+    "MMDTest",
     "Monitor",
     "Operation",
+    "ProjectionKSTest",
     "ProtocolReport",
     "SequentialPValues",
+    "TypicalityTest",
     "auroc",
     "average_precision",
     "benjamini_hochberg",
