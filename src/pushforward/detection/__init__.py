@@ -12,6 +12,7 @@ from pushforward.detection.calibration import (
     rows_needed,
 )
 from pushforward.detection.comparison import mean_rank, wins
+from pushforward.detection.gate import BatchTwoSampleGate
 from pushforward.detection.metrics import (
     auroc,
     average_precision,
@@ -25,10 +26,12 @@ from pushforward.detection.metrics import (
 )
 from pushforward.detection.operating import Operation, operation
 from pushforward.detection.protocol import Check, ProtocolReport, protocol_check
+from pushforward.detection.random_features import RandomFeatures
 from pushforward.detection.streams import Monitor, SequentialPValues
 
 __all__ = [
     "BatchTest",
+    "BatchTwoSampleGate",
     "Check",
     "ConformalCalibrator",
     "FalseAlarmLaw",
@@ -38,6 +41,7 @@ __all__ = [
     "Operation",
     "ProjectionKSTest",
     "ProtocolReport",
+    "RandomFeatures",
     "SequentialPValues",
     "TypicalityTest",
     "auroc",

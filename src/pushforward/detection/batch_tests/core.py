@@ -73,6 +73,15 @@ class BatchTest(ABC):
         slack = 1e-10 * float(np.max(np.abs(statistics)))
         return float(np.mean(statistics >= statistics[0] - slack))
 
+    def single_p_values(self, rows: Any) -> Array:
+        """:meth:`p_value` of each row as a batch of its own, ``(n,)``.
+
+        Raises:
+            InputError: as :meth:`p_value`.
+        """
+        rows = rows_of(rows, "the rows", self.reference.shape[1])
+        return np.array([self.p_value(row[None]) for row in rows])
+
     def _subsets(self, batch: Array, size: int) -> NDArray[np.intp]:
         """The batch's own places in the pool, then those of random subsets; all subsets of one for a single row."""
         if len(batch) == 1:
