@@ -1,5 +1,6 @@
 """Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
 
+from pushforward.detection.adversarial import fgsm, gate_aware, log_likelihood, pgd
 from pushforward.detection.batch_tests import BatchTest, MMDTest, ProjectionKSTest, TypicalityTest
 from pushforward.detection.bootstrap import bootstrap_interval
 from pushforward.detection.calibration import (
@@ -49,13 +50,17 @@ __all__ = [
     "benjamini_hochberg",
     "bootstrap_interval",
     "false_alarm_law",
+    "fgsm",
     "fpr_at_tpr",
+    "gate_aware",
+    "log_likelihood",
     "mean_rank",
     "miss_rate_at_acceptance",
     "normal_average_precision",
     "operation",
     "oscr",
     "partial_auroc",
+    "pgd",
     "protocol_check",
     "realised_interval",
     "rows_needed",
