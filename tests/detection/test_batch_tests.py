@@ -210,6 +210,22 @@ def test_single_rows_at_once_are_one_by_one(ties, monkeypatch):
         assert found.tolist() == [test.p_value(row[None]) for row in rows]
 
 
+def test_far_from_zero_nothing_cancels():
+    rng = np.random.default_rng(13)
+    reference, batch = rng.normal(size=(40, 2)), rng.normal(size=(6, 2))
+    near = MMDTest(reference, bandwidth=1.0)
+    far = MMDTest(reference + 2.0**26, bandwidth=1.0)  # squares are 2^52, and their differences would be off by 1
+    pool = np.concatenate([batch, reference])
+    places = np.arange(6)[None]
+    assert far._statistics(pool + 2.0**26, places) == pytest.approx(near._statistics(pool, places), abs=1e-6)
+    assert np.array_equal(far.single_p_values(batch + 2.0**26), near.single_p_values(batch))
+
+
+def test_features_beyond_all_scales_are_refused_and_get_no_p_value():
+    with pytest.raises(InputError, match="too large"), np.errstate(all="ignore"):
+        MMDTest(np.full((5, 2), 1e200)).p_value([[-1e200, 1e200], [1.0, 2.0]])
+
+
 def test_the_median_distance():
     assert median_distance(np.array([[0.0], [1.0], [10.0]])) == 9.0
     assert median_distance(np.zeros((5, 2))) == 1.0

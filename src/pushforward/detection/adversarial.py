@@ -154,7 +154,7 @@ def gate_aware(
     Raises:
         ConfigError: for a bandwidth or a weight that is not positive.
     """
-    _positive(bandwidth, "bandwidth"), _positive(weight, "weight")
+    bandwidth, weight = _positive(bandwidth, "bandwidth"), _positive(weight, "weight")
 
     def both(x: Tensor) -> Tensor:
         found = features(x)

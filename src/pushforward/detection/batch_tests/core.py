@@ -69,6 +69,8 @@ class BatchTest(ABC):
         batch = rows_of(batch, "the batch", self.reference.shape[1])
         pool = np.concatenate([batch, self.reference])
         statistics = self._statistics(pool, self._subsets(batch, len(pool)))
+        if not np.isfinite(statistics).all():
+            raise InputError("the features are too large for this test: bring them to a common scale.")
         # Sums of another order round differently: what is equal must not count as smaller.
         slack = 1e-10 * float(np.max(np.abs(statistics)))
         return float(np.mean(statistics >= statistics[0] - slack))

@@ -55,6 +55,7 @@ class MMDTest(BatchTest):
 
     def _statistics(self, pool: Array, subsets: NDArray[np.intp]) -> Array:
         size, n = len(pool), subsets.shape[1]
+        pool = pool - pool.mean(0)  # squared distances of large numbers would cancel
         # The median belongs to the pool as a whole: one of the reference alone would tell its rows from the batch's.
         bandwidth = self.bandwidth or median_distance(pool, seed=self.seed)
         sums, inside = np.zeros(size), np.ones(len(subsets))  # k(x, x) = 1, which is all there is inside a single row
@@ -85,15 +86,17 @@ class MMDTest(BatchTest):
         if self.bandwidth is None:
             return super().single_p_values(rows)
         strip = max(1, _CHUNK // len(self.reference))
+        centre = self.reference.mean(0)
+        rows, reference = rows - centre, self.reference - centre
         if self._sums is None:
-            parts = np.array_split(self.reference, -(-len(self.reference) // strip))
-            self._sums = np.concatenate([_kernel(part, self.reference, self.bandwidth).sum(1) for part in parts])
+            parts = np.array_split(reference, -(-len(reference) // strip))
+            self._sums = np.concatenate([_kernel(part, reference, self.bandwidth).sum(1) for part in parts])
         found = []
         for start in range(0, len(rows), strip):
-            kernel = _kernel(rows[start : start + strip], self.reference, self.bandwidth)
+            kernel = _kernel(rows[start : start + strip], reference, self.bandwidth)
             own = 1.0 + kernel.sum(1, keepdims=True)
             less = self._sums + kernel <= own * (1 + 1e-10)
-            found.append((1 + less.sum(1)) / (1 + len(self.reference)))
+            found.append((1 + less.sum(1)) / (1 + len(reference)))
         return np.concatenate(found)
 
 
