@@ -34,9 +34,9 @@ class Betting(ABC):
 
 
 class Power(Betting):
-    """The power martingale, log M_t = sum log(epsilon p_i^(epsilon - 1)) (Vovk, Nouretdinov, Gammerman 2003, eq. 3).
+    """The power martingale, log M_t = sum log(epsilon p_i^(epsilon - 1)).
 
-    It loses a fixed rate of its capital in quiet times, so it is for tests of a given stretch, not for a long watch.
+    From Vovk, Nouretdinov, Gammerman (2003), "Testing exchangeability on-line". It loses a fixed rate of its capital in quiet times, so it is for tests of a given stretch, not for a long watch.
 
     Args:
         epsilon: in (0, 1); the smaller, the more is staked on very small p-values.
@@ -59,7 +59,7 @@ class Power(Betting):
 
 
 class Mixture(Betting):
-    """The mixture power martingale, the power martingale averaged over epsilon uniform in (0, 1) (ibid., sec. 5.1).
+    """The mixture power martingale, the power martingale averaged over epsilon uniform in (0, 1) (ibid.).
 
     With S = -sum log p_i, M_t = integral of epsilon^t exp((1 - epsilon) S) = e^S S^-(t+1) t! P(t+1, S), where P is the
     regularised lower incomplete gamma function.

@@ -215,7 +215,7 @@ def oscr(normal: ArrayLike, correct: ArrayLike, anomalous: ArrayLike) -> float:
     """Area under the open-set classification rate: P(a normal row is classified rightly and scores below an anomaly).
 
     The curve of the share of normal rows that are accepted and rightly classified against the share of anomalies that are
-    accepted (Dhamija et al. 2018, "Reducing network agnostophobia", sec. 2). A tie counts one half. At most the
+    accepted (Dhamija et al. 2018, "Reducing network agnostophobia"). A tie counts one half. At most the
     accuracy, and equal to it when scores separate perfectly.
 
     Args:

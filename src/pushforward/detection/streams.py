@@ -25,7 +25,7 @@ __all__ = ["Monitor", "SequentialPValues"]
 class SequentialPValues:
     """Each score of a stream ranked among all that came before it and itself, ties broken at random.
 
-    ``p_t = (#{i < t: s_i > s_t} + u_t #{i <= t: s_i = s_t}) / t`` with u_t uniform (Vovk, Nouretdinov, Gammerman 2003, eq. 1).
+    ``p_t = (#{i < t: s_i > s_t} + u_t #{i <= t: s_i = s_t}) / t`` with u_t uniform (Vovk, Nouretdinov, Gammerman 2003).
     If the scores are exchangeable the p_t are **independent** and uniform on (0, 1), which p-values from one fixed
     calibration set are not. A point costs O(log n) comparisons. The u_t depend on the seed and on t alone, so feeding
     scores one at a time or many gives the same numbers.

@@ -15,7 +15,7 @@ __all__ = ["TypicalityTest"]
 
 
 class TypicalityTest(BatchTest):
-    """Statistic abs(mean of the batch's -log p - H), H the entropy (Nalisnick et al. 2019, arXiv 1906.02994, sec. 3.1).
+    """Statistic abs(mean of the batch's -log p - H), H the entropy (Nalisnick et al. 2019, arXiv 1906.02994).
 
     :meth:`p_value` is the exact permutation test with H the mean of the pool. :meth:`bootstrap_p_value` and
     :meth:`threshold` are the paper's: H is the mean of the reference, and batches are drawn from the reference with
