@@ -47,8 +47,33 @@ def test_a_concave_objective_is_solved_by_pgd_and_overshot_by_fgsm():
     def near(t):
         return -(t - 100).abs().sum(1)
 
-    assert pgd(near, x, 20, steps=150, step=0.4).tolist() == [[80, 100, 100, 110]]
+    assert pgd(near, x, 20, steps=150, step=0.6).tolist() == [[80, 100, 100, 110]]
     assert fgsm(near, x, 20).tolist() == [[80, 115, 100, 110]]
+
+
+def test_the_best_point_is_kept_even_where_it_is_the_start():
+    """A spike at 100, on a slope that leads away from it: steps of whole grey levels cannot find it again."""
+
+    def spike(t):
+        return (10 * torch.exp(-100 * (t - 100) ** 2) + 0.01 * t).sum(1)
+
+    x = torch.tensor([[100], [97]], dtype=torch.uint8)
+    assert pgd(spike, x, 4, random_start=False).tolist()[0] == [100]
+    assert pgd(spike, x, 4, random_start=False, keep_best=False).tolist()[0] == [104]
+    for seed in range(5):
+        found = pgd(spike, x, 4, seed=seed).float()
+        assert (spike(found) >= spike(x.float())).all()
+
+
+def test_a_scalar_objective_chooses_for_the_batch():
+    """Of both rows together the best is where the sum of absolute values is 20, though row 0 would go on."""
+    x = torch.tensor([[10], [5]], dtype=torch.uint8)
+
+    def joint(t):
+        return -(t.sum() - 20).abs()
+
+    found = pgd(joint, x, 10, steps=40)
+    assert found.int().sum() == 20
 
 
 def test_the_budget_is_kept_whatever_the_steps():
@@ -56,6 +81,7 @@ def test_the_budget_is_kept_whatever_the_steps():
     for options in ({"steps": 1}, {"steps": 3, "step": 100.0}, {"random_start": False}, {"seed": 5}):
         y = pgd(lambda t: linear(t).sin(), x, 3, **options)
         assert (y.int() - x.int()).abs().max() <= 3
+    assert (pgd(linear, x, 2.7).int() - x.int()).abs().max() == 2  # rounding does not break out
     assert torch.equal(pgd(linear, x, 3, seed=1), pgd(linear, x, 3, seed=1))
 
 
@@ -110,9 +136,9 @@ def test_a_vector_model_and_a_score():
     model = pf.models.Flow(pf.maps.Affine(3), pf.bases.Normal(3))
     x = torch.tensor([[0.5, 0.05, 1.0]])
     best = torch.tensor([[0.4, 0.0, 0.9]])
-    assert torch.allclose(pgd(log_likelihood(model), x, 25.5, steps=200, step=0.5), best, atol=2e-3)
+    assert torch.allclose(pgd(log_likelihood(model), x, 25.5, steps=200, step=1.0), best, atol=2e-3)
     score = Likelihood(model)
-    assert torch.allclose(pgd(lambda t: -score._score(t), x, 25.5, steps=200, step=0.5), best, atol=2e-3)
+    assert torch.allclose(pgd(lambda t: -score._score(t), x, 25.5, steps=200, step=1.0), best, atol=2e-3)
 
 
 def test_who_knows_of_the_gate_hides_from_it_better():

@@ -33,7 +33,7 @@ def fgsm(objective: Objective, x: Tensor, budget: float, *, levels: int = 256) -
         InputError: for NaN, or an objective without a gradient.
         ConfigError: for a budget or levels that make no sense.
     """
-    return pgd(objective, x, budget, steps=1, step=budget, random_start=False, levels=levels)
+    return pgd(objective, x, budget, steps=1, step=budget, random_start=False, keep_best=False, levels=levels)
 
 
 def pgd(
@@ -44,13 +44,16 @@ def pgd(
     steps: int = 20,
     step: float | None = None,
     random_start: bool = True,
+    keep_best: bool = True,
     levels: int = 256,
     seed: int = 0,
 ) -> Tensor:
     """Raise an objective within a box of ``budget`` grey levels around each pixel (Madry et al. 2018, sec. 2.1).
 
-    Steps go along the sign of the gradient and are projected onto the box and the range of pixels. Images of an integer type
-    are attacked as real numbers and rounded at the end, which the budget, if it is whole, survives.
+    Steps go along the sign of the gradient, shrink to nothing, and are projected onto the box and the range of pixels.
+    Images of an integer type move as real numbers, but what is attacked is always their rounding, with the gradient of the
+    identity. A density with spikes, as that of black pixels, is easily left and hard to find again, so the best point that
+    was met, ``x`` among them, is what is returned.
 
     Args:
         objective: what to raise: ``log_likelihood(model)`` to hide an anomaly, its negative to make a normal input one, or any
@@ -58,8 +61,9 @@ def pgd(
         x: images ``(n, *shape)``: integers 0, ..., levels - 1, or real numbers from 0 to 1.
         budget: largest change of a pixel, in grey levels.
         steps: how many.
-        step: length of one, in grey levels; by default 2.5 budget / steps.
+        step: length of the first, in grey levels; by default 4 budget / steps, enough to cross the box.
         random_start: begin at a random point of the box.
+        keep_best: return the best point rather than the last: of each row, or of the batch where the objective is a scalar.
         levels: number of grey levels.
         seed: of the start.
 
@@ -84,27 +88,36 @@ def pgd(
     top = float(levels - 1) if whole else 1.0
     unit = 1.0 if whole else 1.0 / max(levels - 1, 1)
     radius = unit * _positive(budget, "budget")
-    length = 2.5 * radius / count(steps, "steps") if step is None else unit * _positive(step, "step")
+    length = 4 * radius / count(steps, "steps") if step is None else unit * _positive(step, "step")
     start = x.detach().to(torch.get_default_dtype() if whole else x.dtype)
     if start.numel() and not bool(((start >= 0) & (start <= top)).all()):
         raise InputError(f"pixels must lie between 0 and {top:g}, {'integers' if whole else 'real numbers'}.")
-    low, high = (start - radius).clamp(min=0), (start + radius).clamp(max=top)
-    y = start
+    # A rounded pixel keeps to a budget that is not whole only within the whole numbers inside.
+    reach = float(int(radius)) if whole else radius
+    low, high = (start - reach).clamp(min=0), (start + reach).clamp(max=top)
+    y = point = best = start
+    with torch.no_grad():
+        highest = torch.nan_to_num(objective(start), nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     if random_start:
         draw = torch.Generator(x.device).manual_seed(seed)
         noise = torch.rand(start.shape, generator=draw, dtype=start.dtype, device=x.device)
         y = low + noise * (high - low)
-    for k in range(steps):
-        y = y.detach().requires_grad_()
+    for k in range(steps + 1):
+        point = (y.round() if whole else y).detach().requires_grad_()
         with torch.enable_grad():
-            gradient = _gradient(objective(y).sum(), y)
-        if k == 0 and start.numel() and not gradient.any():
-            raise InputError(
-                "the objective's gradient is zero everywhere: does it round its input, as dequantisation does? "
-                "log_likelihood(model) goes around that."
-            )
-        y = torch.minimum(torch.maximum(y + length * gradient.sign(), low), high)
-    return (y.round() if whole else y).detach().to(x.dtype)
+            value = objective(point)
+        better = (value > highest).detach()
+        mask = better.reshape(-1, *(1,) * (start.dim() - 1))
+        best, highest = torch.where(mask, point.detach(), best), torch.where(better, value, highest).detach()
+        if k < steps:
+            gradient = _gradient(value.sum(), point)
+            if k == 0 and start.numel() and not gradient.any():
+                raise InputError(
+                    "the objective's gradient is zero everywhere: does it round its input, as dequantisation does? "
+                    "log_likelihood(model) goes around that."
+                )
+            y = torch.minimum(torch.maximum(y + length * (1 - k / steps) * gradient.sign(), low), high)
+    return (best if keep_best else point).detach().to(x.dtype)
 
 
 def log_likelihood(model: Model) -> Objective:
@@ -139,7 +152,7 @@ def log_likelihood(model: Model) -> Objective:
 def gate_aware(
     objective: Objective, features: Objective, reference: Tensor, bandwidth: float, weight: float
 ) -> Objective:
-    """An objective of an attacker who also hides the batch from a two-sample test: objective - weight MMD^2.
+    """An objective of an attacker who also hides the batch from a two-sample test: mean objective - weight MMD^2.
 
     Args:
         objective: what to raise for each row.
@@ -149,7 +162,7 @@ def gate_aware(
         weight: of MMD^2, in units of the objective; MMD^2 lies between 0 and 2.
 
     Returns:
-        A function of rows ``(n, *shape)`` to ``(n,)``; the rows of a batch are attacked together.
+        A function of rows ``(n, *shape)`` to a scalar; the rows of a batch are attacked together.
 
     Raises:
         ConfigError: for a bandwidth or a weight that is not positive.
@@ -158,7 +171,7 @@ def gate_aware(
 
     def both(x: Tensor) -> Tensor:
         found = features(x)
-        return objective(x) - weight * mmd_squared(found, reference.to(found), bandwidth)
+        return objective(x).mean() - weight * mmd_squared(found, reference.to(found), bandwidth)
 
     return both
 

@@ -36,7 +36,8 @@ class Betting(ABC):
 class Power(Betting):
     """The power martingale, log M_t = sum log(epsilon p_i^(epsilon - 1)).
 
-    From Vovk, Nouretdinov, Gammerman (2003), "Testing exchangeability on-line". It loses a fixed rate of its capital in quiet times, so it is for tests of a given stretch, not for a long watch.
+    From Vovk, Nouretdinov, Gammerman (2003), "Testing exchangeability on-line". It loses a fixed rate of its capital in
+    quiet times, so it is for tests of a given stretch, not for a long watch.
 
     Args:
         epsilon: in (0, 1); the smaller, the more is staked on very small p-values.

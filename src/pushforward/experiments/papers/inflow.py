@@ -253,14 +253,14 @@ def _single(lab: Lab, views: Views) -> None:
 
 def _attacks(lab: Lab, sets: dict[str, Tensor], views: Views) -> None:
     """MNIST that hides: its likelihood raised, blind to the gate or aware of it; and Fashion-MNIST made unlikely."""
-    n, batches = lab.choose(smoke=4, quick=50, full=50), lab.choose(smoke=1, quick=4, full=20)
-    steps, reference = lab.choose(smoke=1, quick=10, full=40), lab.choose(smoke=20, quick=300, full=1000)
+    n, batches = lab.choose(smoke=4, quick=50, full=50), lab.choose(smoke=1, quick=3, full=20)
+    steps, reference = lab.choose(smoke=1, quick=20, full=100), lab.choose(smoke=20, quick=300, full=1000)
     likely = log_likelihood(views.model)
     held = views.of(ID, "cnn")
     width = median_distance(held[-reference:])
     gate = BatchTwoSampleGate(MMDTest(held[:reference], bandwidth=width, permutations=99), views.random)
     normal = -views.of(ID, "log p")[reference:]
-    aware = gate_aware(likely, views.random, torch.from_numpy(held[:reference]), width, weight=1e4)
+    aware = gate_aware(likely, views.random, torch.from_numpy(held[:reference]), width, weight=1e5)
 
     def outcome(attacked: list[Tensor]) -> dict[str, float]:
         scores = -torch.cat([by_batches(views.kinds["log p"], x, 256) for x in attacked]).numpy()
