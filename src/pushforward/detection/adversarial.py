@@ -106,11 +106,12 @@ def pgd(
         point = (y.round() if whole else y).detach().requires_grad_()
         with torch.enable_grad():
             value = objective(point)
+            total = value.sum()
         better = (value > highest).detach()
         mask = better.reshape(-1, *(1,) * (start.dim() - 1))
         best, highest = torch.where(mask, point.detach(), best), torch.where(better, value, highest).detach()
         if k < steps:
-            gradient = _gradient(value.sum(), point)
+            gradient = _gradient(total, point)
             if k == 0 and start.numel() and not gradient.any():
                 raise InputError(
                     "the objective's gradient is zero everywhere: does it round its input, as dequantisation does? "
