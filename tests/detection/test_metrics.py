@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from pushforward.detection import auroc, average_precision, fpr_at_tpr, mean_rank, tpr_at_fpr, wins
+from pushforward.detection import (
+    auroc,
+    average_precision,
+    fpr_at_tpr,
+    miss_rate_at_acceptance,
+    normal_average_precision,
+    oscr,
+    partial_auroc,
+    separation,
+    tpr_at_fpr,
+)
 from pushforward.errors import ConfigError, InputError
 
 steady = settings(deadline=None, derandomize=True)  # the same examples every time, on any machine
@@ -29,6 +39,7 @@ def test_against_scikit_learn(pair):
     labels, ranks = labelled(*pair)
     assert auroc(*pair) == pytest.approx(sk.roc_auc_score(labels, ranks), abs=1e-12)
     assert average_precision(*pair) == pytest.approx(sk.average_precision_score(labels, ranks), abs=1e-12)
+    assert normal_average_precision(*pair) == pytest.approx(sk.average_precision_score(1 - labels, -ranks), abs=1e-12)
 
 
 @steady
@@ -70,7 +81,9 @@ def test_exchanging_the_groups_and_the_sign_changes_nothing(pair):
     normal, anomalous = (np.array(group) for group in pair)
     assert auroc(-anomalous, -normal) == pytest.approx(auroc(normal, anomalous), abs=1e-15)
     # The other convention of FPR95: normal rows are positive, and 95% of them are accepted.
-    assert fpr_at_tpr(-anomalous, -normal) == pytest.approx(_accepted(normal, anomalous, 0.95), abs=1e-15)
+    for share in (0.95, 0.8, 1.0):
+        accepted = miss_rate_at_acceptance(normal, anomalous, share)
+        assert accepted == pytest.approx(_accepted(normal, anomalous, share), abs=1e-15)
 
 
 def _accepted(normal, anomalous, share):
@@ -82,7 +95,9 @@ def _accepted(normal, anomalous, share):
 def test_the_two_conventions_differ():
     normal, anomalous = np.arange(100.0), np.r_[np.full(50, 50.5), np.full(50, 1000.0)]
     assert fpr_at_tpr(normal, anomalous) == 0.49  # 95% of the anomalies are caught at 50.5, as are 49 normal rows
-    assert 1 - tpr_at_fpr(normal, anomalous) == 0.5  # 95% of the normal rows are accepted, as is half of the anomalies
+    assert (
+        miss_rate_at_acceptance(normal, anomalous) == 1 - tpr_at_fpr(normal, anomalous) == 0.5
+    )  # 95% of the normal rows are accepted, as is half of the anomalies
 
 
 def test_perfect_chance_inverted():
@@ -107,7 +122,19 @@ def test_many_rows_do_not_overflow():
     assert auroc(np.zeros(n, np.int32), np.arange(n, dtype=np.int32)) == pytest.approx(1 - 0.5 / n, rel=1e-15)
 
 
-@pytest.mark.parametrize("measure", [auroc, average_precision, fpr_at_tpr, tpr_at_fpr])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        auroc,
+        average_precision,
+        normal_average_precision,
+        fpr_at_tpr,
+        tpr_at_fpr,
+        miss_rate_at_acceptance,
+        partial_auroc,
+        separation,
+    ],
+)
 @pytest.mark.parametrize("bad", [[], [math.nan], [1.0, math.nan], [[1.0]], ["a"], [True], 1.0, None])
 def test_bad_scores_are_refused(measure, bad):
     with pytest.raises(InputError, match="the normal scores"):
@@ -122,52 +149,76 @@ def test_bad_shares_are_refused(bad):
         fpr_at_tpr([1.0], [1.0], bad)
     with pytest.raises(ConfigError, match="fpr must be"):
         tpr_at_fpr([1.0], [1.0], bad)
+    with pytest.raises(ConfigError, match="fpr must be"):
+        partial_auroc([1.0], [1.0], bad)
+    with pytest.raises(ConfigError, match="acceptance must be"):
+        miss_rate_at_acceptance([1.0], [1.0], bad)
     with pytest.raises(ConfigError, match=r"\(0, 1\]; got 0"):
         fpr_at_tpr([1.0], [1.0], 0)
 
 
-tables = st.integers(1, 6).flatmap(
-    lambda width: st.lists(
-        st.lists(st.sampled_from([0.1, 0.5, 0.9, math.inf, -math.inf]), min_size=width, max_size=width),
-        min_size=1,
-        max_size=5,
-    )
-)
+@steady
+@given(groups, st.sampled_from([0.01, 0.05, 0.3, 0.5, 0.99]))
+def test_partial_auroc_against_scikit_learn(pair, fpr):
+    labels, ranks = labelled(*pair)
+    standardized = partial_auroc(*pair, fpr, standardized=True)
+    assert standardized == pytest.approx(sk.roc_auc_score(labels, ranks, max_fpr=fpr), abs=1e-12)
+    assert partial_auroc(*pair, 1.0) == pytest.approx(auroc(*pair), abs=1e-12)
+
+
+def test_partial_auroc_by_hand():
+    # At no false alarm 3 of 5 are caught (5, 6, 7), and from one false alarm of four on, all.
+    assert partial_auroc([0, 1, 2, 4.5], [2.5, 4, 5, 6, 7], 0.25) == pytest.approx(0.6)
+    assert partial_auroc([0, 1, 2, 4.5], [2.5, 4, 5, 6, 7], 0.5) == pytest.approx(0.8)
+    assert partial_auroc([1.0], [1.0], 0.1) == pytest.approx(0.05)  # chance
+    assert partial_auroc([0.0], [1.0], 0.05) == 1.0
+
+
+def oscr_curve(normal, correct, anomalous):
+    """The area under the curve itself, by trapezoids over every threshold."""
+    normal, correct, anomalous = np.array(normal), np.array(correct), np.array(anomalous)
+    points = [
+        (np.mean(anomalous <= threshold), np.mean(correct & (normal <= threshold)))
+        for threshold in sorted({*normal, *anomalous})
+    ]
+    x, y = np.array([(0.0, 0.0), *points]).T
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
 
 
 @steady
-@given(tables)
-def test_mean_rank_and_wins_against_scipy(rows):
-    table = {f"method {i}": row for i, row in enumerate(rows)}
-    figures = np.array(rows)
-    ranks = stats.rankdata(-figures, axis=0)  # the average rank where tied
-    for ours, sign in ((mean_rank(table), 1), (mean_rank(table, higher_is_better=False), -1)):
-        assert list(ours) == list(table)
-        assert list(ours.values()) == pytest.approx(stats.rankdata(-sign * figures, axis=0).mean(1))
-    assert sum(mean_rank(table).values()) == pytest.approx(len(rows) * (len(rows) + 1) / 2)
-    won = wins(table)
-    assert sum(won.values()) == pytest.approx(figures.shape[1])
-    best = stats.rankdata(-figures, axis=0, method="min") == 1
-    for i, name in enumerate(table):
-        assert won[name] == pytest.approx(sum(best[i, j] / best[:, j].sum() for j in range(figures.shape[1])))
-        assert 1 <= ranks[i].mean() <= len(rows)
+@given(groups, st.randoms(use_true_random=False))
+def test_oscr_is_the_area_under_its_curve(pair, random):
+    normal, anomalous = pair
+    correct = [random.random() < 0.7 for _ in normal]
+    assert oscr(normal, correct, anomalous) == pytest.approx(oscr_curve(normal, correct, anomalous), abs=1e-12)
+    assert oscr(normal, [True] * len(normal), anomalous) == pytest.approx(auroc(normal, anomalous), abs=1e-12)
 
 
-def test_wins_of_one_method_against_another():
-    table = {"flow": [0.9, 0.8, 0.7, 0.6], "knn": [0.8, 0.8, 0.9, 0.5]}
-    assert wins(table) == {"flow": 2.5, "knn": 1.5}
-    assert wins(table, higher_is_better=False) == {"flow": 1.5, "knn": 2.5}
-    assert mean_rank(table) == {"flow": 1.375, "knn": 1.625}
+def test_oscr_refuses_what_is_no_mask():
+    assert oscr([0.0, 1.0], [False, False], [2.0]) == 0.0
+    for bad in ([1, 0], [True], [[True, False]], [True, None]):
+        with pytest.raises(InputError, match="one boolean for each of the 2"):
+            oscr([0.0, 1.0], bad, [2.0])
 
 
-@pytest.mark.parametrize("summary", [mean_rank, wins])
-def test_bad_tables_are_refused(summary):
-    for bad in ({}, [[0.1]], None):
-        with pytest.raises(InputError, match="the table must map"):
-            summary(bad)
-    with pytest.raises(InputError, match=r"\{'a': 2, 'b': 1\}"):
-        summary({"a": [0.1, 0.2], "b": [0.1]})
-    with pytest.raises(InputError, match="the figures of 'b' hold NaN"):
-        summary({"a": [0.1], "b": [math.nan]})
-    with pytest.raises(InputError, match="the figures of 'a' are empty"):
-        summary({"a": []})
+def test_the_figures_at_once():
+    rng = np.random.default_rng(0)
+    normal, anomalous = rng.normal(size=200), rng.normal(size=100) + 1
+    figures = separation(normal, anomalous)
+    assert figures["auroc"] == auroc(normal, anomalous)
+    assert figures["share_of_anomalies"] == pytest.approx(1 / 3)
+    assert figures["false_alarms_at_80_detection"] == fpr_at_tpr(normal, anomalous, 0.8)
+    assert figures["misses_at_80_acceptance"] == miss_rate_at_acceptance(normal, anomalous, 0.8)
+    assert figures["false_alarms_at_95_detection"] > figures["false_alarms_at_80_detection"]
+    assert figures["misses_at_95_acceptance"] > figures["misses_at_80_acceptance"]
+    assert all(0 <= value <= 1 for value in figures.values())
+
+
+def test_random_scores_have_the_prevalence_as_average_precision():
+    rng = np.random.default_rng(1)
+    normal, anomalous = rng.normal(size=20_000), rng.normal(size=5_000)
+    figures = separation(normal, anomalous)
+    # Standard deviations are about 0.003, 0.002 and 0.005.
+    assert figures["average_precision_of_anomalies"] == pytest.approx(0.2, abs=0.015)
+    assert figures["average_precision_of_normal"] == pytest.approx(0.8, abs=0.01)
+    assert figures["auroc"] == pytest.approx(0.5, abs=0.025)

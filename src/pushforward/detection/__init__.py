@@ -1,5 +1,8 @@
 """Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
 
+from pushforward.detection.adversarial import fgsm, gate_aware, log_likelihood, pgd
+from pushforward.detection.batch_tests import BatchTest, MMDTest, ProjectionKSTest, TypicalityTest
+from pushforward.detection.bootstrap import bootstrap_interval
 from pushforward.detection.calibration import (
     ConformalCalibrator,
     FalseAlarmLaw,
@@ -9,20 +12,59 @@ from pushforward.detection.calibration import (
     realised_interval,
     rows_needed,
 )
-from pushforward.detection.metrics import auroc, average_precision, fpr_at_tpr, mean_rank, tpr_at_fpr, wins
+from pushforward.detection.comparison import mean_rank, wins
+from pushforward.detection.gate import BatchTwoSampleGate
+from pushforward.detection.metrics import (
+    auroc,
+    average_precision,
+    fpr_at_tpr,
+    miss_rate_at_acceptance,
+    normal_average_precision,
+    oscr,
+    partial_auroc,
+    separation,
+    tpr_at_fpr,
+)
+from pushforward.detection.operating import Operation, operation
+from pushforward.detection.protocol import Check, ProtocolReport, protocol_check
+from pushforward.detection.random_features import RandomFeatures
+from pushforward.detection.streams import Monitor, SequentialPValues
 
 __all__ = [
+    "BatchTest",
+    "BatchTwoSampleGate",
+    "Check",
     "ConformalCalibrator",
     "FalseAlarmLaw",
     "Guarantee",
+    "MMDTest",
+    "Monitor",
+    "Operation",
+    "ProjectionKSTest",
+    "ProtocolReport",
+    "RandomFeatures",
+    "SequentialPValues",
+    "TypicalityTest",
     "auroc",
     "average_precision",
     "benjamini_hochberg",
+    "bootstrap_interval",
     "false_alarm_law",
+    "fgsm",
     "fpr_at_tpr",
+    "gate_aware",
+    "log_likelihood",
     "mean_rank",
+    "miss_rate_at_acceptance",
+    "normal_average_precision",
+    "operation",
+    "oscr",
+    "partial_auroc",
+    "pgd",
+    "protocol_check",
     "realised_interval",
     "rows_needed",
+    "separation",
     "tpr_at_fpr",
     "wins",
 ]

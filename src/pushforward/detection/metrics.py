@@ -1,4 +1,4 @@
-"""How well scores separate anomalous from normal rows, and how methods compare over data sets.
+"""How well scores separate anomalous from normal rows.
 
 Everywhere a higher score means more anomalous and an anomaly is the positive class. Everything is computed from
 counts in float64, so any finite or infinite score is ranked exactly; NaN is refused. Functions take the scores of
@@ -8,7 +8,6 @@ the two groups, not labels, so that the groups cannot be swapped unnoticed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 from pushforward.detection.checks import ROUNDING, score_array, share
 from pushforward.errors import InputError
 
-__all__ = ["auroc", "average_precision", "fpr_at_tpr", "mean_rank", "tpr_at_fpr", "wins"]
+__all__ = [
+    "auroc",
+    "average_precision",
+    "fpr_at_tpr",
+    "miss_rate_at_acceptance",
+    "normal_average_precision",
+    "oscr",
+    "partial_auroc",
+    "separation",
+    "tpr_at_fpr",
+]
 
 
 def auroc(normal: ArrayLike, anomalous: ArrayLike) -> float:
@@ -72,7 +81,7 @@ def fpr_at_tpr(normal: ArrayLike, anomalous: ArrayLike, tpr: float = 0.95) -> fl
     Two figures go by the name FPR95. Here the positive class is the anomaly: alarm often enough to catch 95% of the
     anomalies, count the normal rows that alarm. Much of the out-of-distribution literature makes the *normal* rows
     positive: accept 95% of the normal rows, count the anomalies that are accepted. They are different numbers; that
-    other one is ``1 - tpr_at_fpr(normal, anomalous, 0.05)``.
+    other one is :func:`miss_rate_at_acceptance`.
 
     Args:
         normal: scores of normal rows, shape (n,).
@@ -125,54 +134,144 @@ def tpr_at_fpr(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05) -> fl
     return float(np.mean(anomalous > np.sort(normal)[-1 - may_alarm]))
 
 
-def mean_rank(table: Mapping[str, ArrayLike], *, higher_is_better: bool = True) -> dict[str, float]:
-    """Average rank of each method over data sets; 1 is best. Ties on a data set share the average of their ranks.
+def normal_average_precision(normal: ArrayLike, anomalous: ArrayLike) -> float:
+    """:func:`average_precision` with the normal rows as the positive class (AUPR-In): scores are negated, groups swapped.
+
+    Chance level is the share of normal rows n/(n+m).
 
     Args:
-        table: method -> its figure on each data set, shape (datasets,), in the same order for all methods.
-        higher_is_better: as for AUROC; False for error rates.
-
-    Returns:
-        method -> mean rank, in the order of ``table``. The values sum to k(k+1)/2 for k methods.
+        normal: scores of normal rows, shape (n,).
+        anomalous: scores of anomalous rows, shape (m,).
 
     Raises:
-        InputError: for no methods, different lengths, or NaN: a failed run has no rank, so drop its data set.
+        InputError: for NaN, an empty group, or a wrong shape or type.
 
     Example:
-        >>> from pushforward.detection import mean_rank
-        >>> mean_rank({"flow": [0.9, 0.8, 0.7], "knn": [0.8, 0.8, 0.9], "forest": [0.7, 0.6, 0.8]})
-        {'flow': 1.8333333333333333, 'knn': 1.5, 'forest': 2.6666666666666665}
+        >>> from pushforward.detection import normal_average_precision
+        >>> normal_average_precision(normal=[0, 2], anomalous=[1, 3])    # (1/1 + 2/3) / 2
+        0.8333333333333333
     """
-    figures = _figures(table, higher_is_better)
-    better = (figures[None, :, :] > figures[:, None, :]).sum(1)
-    tied = (figures[None, :, :] == figures[:, None, :]).sum(1)
-    ranks = better + 0.5 * (tied + 1)
-    return dict(zip(table, ranks.mean(1).tolist(), strict=True))
+    normal, anomalous = _groups(normal, anomalous)
+    return average_precision(-anomalous, -normal)
 
 
-def wins(table: Mapping[str, ArrayLike], *, higher_is_better: bool = True) -> dict[str, float]:
-    """On how many data sets each method is best. Methods that tie for best share that data set equally.
+def miss_rate_at_acceptance(normal: ArrayLike, anomalous: ArrayLike, acceptance: float = 0.95) -> float:
+    """Share of anomalies that pass when the threshold is as low as accepting ``acceptance`` of the normal rows allows.
 
-    With a table of two methods these are the wins of one against the other.
+    The "FPR95" (or with 0.8 the "FPR80") of papers that make the normal rows positive; :func:`fpr_at_tpr` is the other one.
 
     Args:
-        table: method -> its figure on each data set, shape (datasets,), in the same order for all methods.
-        higher_is_better: as for AUROC; False for error rates.
-
-    Returns:
-        method -> wins, in the order of ``table``. The values sum to the number of data sets.
+        normal: scores of normal rows, shape (n,).
+        anomalous: scores of anomalous rows, shape (m,).
+        acceptance: share of normal rows to accept, in (0, 1]; at least that share is accepted.
 
     Raises:
-        InputError: for no methods, different lengths, or NaN.
+        InputError: for NaN, an empty group, or a wrong shape or type.
+        ConfigError: for an acceptance outside (0, 1].
 
     Example:
-        >>> from pushforward.detection import wins
-        >>> wins({"flow": [0.9, 0.8, 0.7], "knn": [0.8, 0.8, 0.9]})
-        {'flow': 1.5, 'knn': 1.5}
+        >>> from pushforward.detection import fpr_at_tpr, miss_rate_at_acceptance
+        >>> normal, anomalous = [0, 1, 2, 3], [2.5, 4, 5, 6, 7]
+        >>> miss_rate_at_acceptance(normal, anomalous), fpr_at_tpr(normal, anomalous)
+        (0.2, 0.25)
     """
-    figures = _figures(table, higher_is_better)
-    best = figures == figures.max(0)
-    return dict(zip(table, (best / best.sum(0)).sum(1).tolist(), strict=True))
+    normal, anomalous = _groups(normal, anomalous)
+    return fpr_at_tpr(-anomalous, -normal, share(acceptance, "acceptance", closed="right"))
+
+
+def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *, standardized: bool = False) -> float:
+    """Mean share of anomalies caught, over false-alarm rates from 0 to ``fpr``: the area under that part of the ROC curve.
+
+    The area is divided by ``fpr``, so 1 is perfect and ``fpr / 2`` is chance. Between thresholds the curve is a straight
+    line, so with ``fpr=1`` this is :func:`auroc`.
+
+    Args:
+        normal: scores of normal rows, shape (n,).
+        anomalous: scores of anomalous rows, shape (m,).
+        fpr: largest false-alarm rate, in (0, 1].
+        standardized: rescale so that chance is 1/2 (McClish 1989), as scikit-learn's ``roc_auc_score(max_fpr=...)`` does.
+
+    Raises:
+        InputError: for NaN, an empty group, or a wrong shape or type.
+        ConfigError: for an fpr outside (0, 1].
+
+    Example:
+        >>> from pushforward.detection import partial_auroc
+        >>> partial_auroc(normal=[0, 1, 2, 3], anomalous=[2.5, 4, 5, 6, 7], fpr=0.25)
+        0.8
+    """
+    normal, anomalous = _groups(normal, anomalous)
+    fpr = share(fpr, "fpr", closed="right")
+    thresholds = np.unique(np.concatenate([normal, anomalous]))[::-1]
+    x = np.concatenate([[0.0], _at_least(normal, thresholds) / normal.size])
+    y = np.concatenate([[0.0], _at_least(anomalous, thresholds) / anomalous.size])
+    inside = int(np.searchsorted(x, fpr, side="right"))  # the curve up to fpr, and one point on it there
+    x, y = np.append(x[:inside], fpr), np.append(y[:inside], np.interp(fpr, x[inside - 1 :], y[inside - 1 :]))
+    mean = float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / (2 * fpr))
+    return 0.5 * (1 + (mean - fpr / 2) / (1 - fpr / 2)) if standardized else mean
+
+
+def oscr(normal: ArrayLike, correct: ArrayLike, anomalous: ArrayLike) -> float:
+    """Area under the open-set classification rate: P(a normal row is classified rightly and scores below an anomaly).
+
+    The curve of the share of normal rows that are accepted and rightly classified against the share of anomalies that are
+    accepted (Dhamija et al. 2018, "Reducing network agnostophobia"). A tie counts one half. At most the
+    accuracy, and equal to it when scores separate perfectly.
+
+    Args:
+        normal: scores of normal rows, shape (n,).
+        correct: whether each normal row's class was predicted rightly, booleans of shape (n,).
+        anomalous: scores of anomalous rows, shape (m,).
+
+    Raises:
+        InputError: for NaN, an empty group, a wrong shape or type, or ``correct`` of another length.
+
+    Example:
+        >>> from pushforward.detection import oscr
+        >>> oscr(normal=[0, 1, 2, 3], correct=[True, True, False, True], anomalous=[4, 5])
+        0.75
+    """
+    normal, anomalous = _groups(normal, anomalous)
+    right = np.asarray(correct)
+    if right.dtype != np.bool_ or right.shape != normal.shape:
+        raise InputError(
+            f"correct must hold one boolean for each of the {normal.size} normal rows; got {right.dtype} of shape {right.shape}."
+        )
+    return float(right.mean() * auroc(normal[right], anomalous)) if right.any() else 0.0
+
+
+def separation(normal: ArrayLike, anomalous: ArrayLike) -> dict[str, float]:
+    """The usual figures at once, each under a name that leaves no doubt about its convention.
+
+    Args:
+        normal: scores of normal rows, shape (n,).
+        anomalous: scores of anomalous rows, shape (m,).
+
+    Returns:
+        AUROC; partial AUROC up to 5% false alarms; average precision with either class positive, and the share of anomalies,
+        which is the chance level of the first; false alarms when 95% or 80% of the anomalies are caught
+        (:func:`fpr_at_tpr`); misses when 95% or 80% of the normal rows are accepted (:func:`miss_rate_at_acceptance`).
+
+    Raises:
+        InputError: for NaN, an empty group, or a wrong shape or type.
+
+    Example:
+        >>> from pushforward.detection import separation
+        >>> separation(normal=[0, 1, 2, 3], anomalous=[2.5, 4, 5, 6, 7])["misses_at_95_acceptance"]
+        0.2
+    """
+    normal, anomalous = _groups(normal, anomalous)
+    return {
+        "auroc": auroc(normal, anomalous),
+        "partial_auroc_5": partial_auroc(normal, anomalous),
+        "average_precision_of_anomalies": average_precision(normal, anomalous),
+        "average_precision_of_normal": normal_average_precision(normal, anomalous),
+        "share_of_anomalies": anomalous.size / (normal.size + anomalous.size),
+        "false_alarms_at_95_detection": fpr_at_tpr(normal, anomalous, 0.95),
+        "false_alarms_at_80_detection": fpr_at_tpr(normal, anomalous, 0.80),
+        "misses_at_95_acceptance": miss_rate_at_acceptance(normal, anomalous, 0.95),
+        "misses_at_80_acceptance": miss_rate_at_acceptance(normal, anomalous, 0.80),
+    }
 
 
 def _groups(normal: ArrayLike, anomalous: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -182,15 +281,3 @@ def _groups(normal: ArrayLike, anomalous: ArrayLike) -> tuple[NDArray[np.float64
 def _at_least(scores: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
     """How many of ``scores`` are at or above each threshold."""
     return scores.size - np.searchsorted(np.sort(scores), thresholds, side="left")
-
-
-def _figures(table: Mapping[str, ArrayLike], higher_is_better: bool) -> NDArray[np.float64]:
-    """The table as an array (methods, datasets) in which higher is better."""
-    if not isinstance(table, Mapping) or not table:
-        raise InputError("the table must map each method's name to its figures, one a data set; got none.")
-    rows = [score_array(values, f"the figures of {name!r}") for name, values in table.items()]
-    lengths = {name: row.size for name, row in zip(table, rows, strict=True)}
-    if len(set(lengths.values())) > 1:
-        raise InputError(f"every method needs a figure for every data set; got {lengths}.")
-    figures = np.stack(rows)
-    return figures if higher_is_better else -figures

@@ -45,6 +45,7 @@ from pushforward.maps.squeeze import Flatten, Squeeze
 from pushforward.maps.standardize import Standardize
 from pushforward.maps.stochastic import Variational
 from pushforward.maps.sum_of_squares import SumOfSquaresTransformer
+from pushforward.maps.switched import SwitchedAffineTransformer
 from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
 from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
@@ -116,6 +117,7 @@ __all__ = [
     "Standardize",
     "Step",
     "SumOfSquaresTransformer",
+    "SwitchedAffineTransformer",
     "Sylvester",
     "Tanh",
     "TokenAutoregressive",

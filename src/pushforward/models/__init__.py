@@ -10,6 +10,7 @@ from pushforward.models.ensemble import Ensemble
 from pushforward.models.gaussianization import GaussianizationFlow
 from pushforward.models.glow import Glow
 from pushforward.models.iaf import IAF
+from pushforward.models.inflow import InFlow
 from pushforward.models.iresnet import IResNet
 from pushforward.models.maf import MAF
 from pushforward.models.naf import NAF
@@ -42,6 +43,7 @@ __all__ = [
     "GaussianizationFlow",
     "Glow",
     "IResNet",
+    "InFlow",
     "Model",
     "PixelCNN",
     "RealNVP",

@@ -1,15 +1,16 @@
 """What the contract tests run over: for every registered class, ways to build it and legal data for it.
 
-A class without a case fails ``test_coverage.py``. To add one, append a case to the file of its kind or family, or start a file
-and name it in ``FILES``; flags say where a property cannot hold, each with its reason. Everything else is checked of every case.
+A class without a case fails ``test_coverage.py``. To add one, append a case to the file of its kind or family, or start a file;
+flags say where a property cannot hold, each with its reason. Everything else is checked of every case.
 """
 
+import importlib
+import pkgutil
 from typing import Any
 
-from . import bases, dynamics, geometry, image_guard, images, laws, maps, models, one_pass, parts, pixels, scores
 from .kinds import BaseCase, Case, MapCase, ModelCase, ScoreCase, silently
 
-FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels, scores, one_pass, image_guard)
+FILES = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
 
 
 def gather(kind: str) -> list[Any]:

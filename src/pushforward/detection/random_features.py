@@ -1,0 +1,59 @@
+"""Features of images that nobody trained: a small convolutional network with random weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.checks import count
+from pushforward.errors import ConfigError
+from pushforward.maps.arguments import image_shape
+from pushforward.maps.core import Shape
+
+__all__ = ["RandomFeatures"]
+
+
+class RandomFeatures(nn.Module):
+    """Three convolutions of stride 2 with ReLU, and a linear layer; weights are drawn once, from the seed alone.
+
+    The features on which InFlow's gate compares samples (Kumar et al. 2021, by way of alibi-detect's example).
+
+    Args:
+        shape: (channels, height, width), sides of at least 8.
+        outputs: number of features.
+        widths: channels of the convolutions.
+        levels: integer values of a pixel; images are divided by ``levels - 1``.
+        seed: of the weights.
+
+    Raises:
+        ConfigError: for impossible sizes.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection import RandomFeatures
+        >>> RandomFeatures((1, 28, 28))(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 32])
+    """
+
+    def __init__(
+        self, shape: Shape, outputs: int = 32, widths: tuple[int, ...] = (8, 16, 32), levels: int = 256, seed: int = 0
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape(shape, "RandomFeatures")
+        if min(height, width) < 2 ** len(widths):
+            raise ConfigError(f"{len(widths)} halvings need sides of at least {2 ** len(widths)}; got {shape}.")
+        self.shape, self.outputs, self.widths = (channels, height, width), count(outputs, "outputs"), tuple(widths)
+        self.levels, self.seed = count(levels, "levels"), seed
+        layers: list[nn.Module] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for size in widths:
+                layers += [nn.Conv2d(channels, count(size, "widths"), 4, stride=2, padding=1), nn.ReLU()]
+                channels, height, width = size, height // 2, width // 2
+            layers += [nn.Flatten(), nn.Linear(channels * height * width, outputs)]
+        self.body = nn.Sequential(*layers).requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``(n, *shape)`` of any type to features ``(n, outputs)``, with gradients to the images."""
+        weight = next(self.body.parameters())
+        return self.body(x.to(weight.dtype) / max(self.levels - 1, 1))

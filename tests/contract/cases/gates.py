@@ -1,0 +1,32 @@
+"""Couplings behind a gate: the law, half open and open, and InFlow."""
+
+from __future__ import annotations
+
+from pushforward import maps, models
+from pushforward.measure import Counting, Relation
+
+from .kinds import Case, MapCase, ModelCase, f, integers, m
+
+HALF = maps.SwitchedAffineTransformer(gate=0.5)
+
+TRANSFORMERS: list[Case] = [
+    Case("transformers.SwitchedAffineTransformer", "open", maps.SwitchedAffineTransformer),
+    Case("transformers.SwitchedAffineTransformer", "half", lambda: HALF),
+]
+
+MAPS: list[MapCase] = [
+    m("Coupling", "switched, half", lambda: maps.Coupling(3, HALF, hidden=(8,))),
+]
+
+MODELS: list[ModelCase] = [
+    f("InFlow", "D=4", lambda: models.InFlow(4, hidden=(8,))),
+    f("InFlow", "half open", lambda: models.InFlow(3, blocks=1, hidden=(8,), gate=0.5, variance=2.0)),
+    f(
+        "InFlow",
+        "image",
+        lambda: models.InFlow(shape=(1, 2, 4), blocks=1, hidden=(4,), levels=8),
+        integers(8),
+        relation=Relation.LOWER,
+        measure=Counting(8),
+    ),
+]
