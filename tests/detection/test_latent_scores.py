@@ -186,3 +186,24 @@ class TestDependence:
     def test_no_neighbours(self):
         with pytest.raises(ConfigError, match="neighbours"):
             scores.LatentDependence(standard(1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        scores.Typicality,
+        scores.LatentNorm,
+        scores.LatentMahalanobis,
+        scores.LatentNeighbours,
+        scores.LatentDependence,
+        scores.InputComplexity,
+        scores.LikelihoodPath,
+        scores.HierarchicalRatio,
+        lambda thing: scores.LikelihoodRatio(thing, standard(2)),
+        lambda thing: scores.GeneralModelRatio(standard(2), thing),
+        scores.EnsembleStd,
+    ],
+)
+def test_what_is_no_model(make):
+    with pytest.raises(ConfigError, match="Normal"):
+        make(bases.Normal(2))

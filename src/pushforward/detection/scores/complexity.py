@@ -10,7 +10,7 @@ from torch import Tensor
 from pushforward.detection.batches import by_batches
 from pushforward.detection.scores.code_length import check_codecs, code_lengths
 from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import finite_reference, log_likelihood
+from pushforward.detection.scores.readings import check_model, finite_reference, log_likelihood
 from pushforward.detection.scores.sides import two_sided
 from pushforward.errors import ConfigError, KindError
 from pushforward.models import Model
@@ -64,6 +64,7 @@ class InputComplexity(Score):
         super().__init__()
         if form not in ("fixed", "fitted"):
             raise ConfigError(f"form must be 'fixed' or 'fitted'; got {form!r}.")
+        check_model(model, "InputComplexity")
         if form == "fixed" and model.measure.kind != "Counting":
             raise KindError(
                 f"a code length compares with the probability of an 8-bit image, and this model's is a density on "

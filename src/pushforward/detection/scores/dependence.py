@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.batches import by_batches
-from pushforward.detection.scores.readings import far_rows, finite_reference, latents
+from pushforward.detection.scores.readings import check_model, far_rows, finite_reference, latents
 from pushforward.detection.scores.scales import latent_blocks
 from pushforward.detection.scores.sides import TwoSidedScore
 from pushforward.errors import ConfigError
@@ -69,7 +69,7 @@ class LatentDependence(TwoSidedScore):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.model = check_model(model, "LatentDependence")
         self.blocks = latent_blocks(model.chain, model.shape)
         if not any(length > 1 for block in self.blocks for length in block[-2:]):
             raise ConfigError(f"LatentDependence needs latents with neighbours; those of this model are {self.blocks}.")

@@ -49,14 +49,12 @@ class GeneralModelRatio(Score):
 
     def __init__(self, model: Model, general: Model, scale: int = -1, samples: int = 1) -> None:
         super().__init__()
-        check_pair(model, general, "GeneralModelRatio")
+        check_pair(model, general, "GeneralModelRatio", context=False)
         count = scale_count(model)
         if latent_blocks(model.chain, model.shape) != latent_blocks(general.chain, general.shape):
             raise ConfigError("GeneralModelRatio compares scale with scale: both models need the same scales.")
         if count > 1 and any("base" in path_names(part)[0] for part in (model, general)):
             raise ConfigError("GeneralModelRatio needs bases that are products over coordinates, as the normal is.")
-        if model.context_features or general.context_features:
-            raise ConfigError("GeneralModelRatio reads models without a context.")
         if not isinstance(scale, int) or isinstance(scale, bool) or not -count <= scale < count:
             raise ConfigError(
                 f"scale must be an integer from {-count} to {count - 1}, for {count} scales; got {scale!r}."

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import far_rows
+from pushforward.detection.scores.readings import check_model, far_rows
 from pushforward.errors import ConfigError
 from pushforward.maps import Map, Variational
 from pushforward.maps.core import outside
@@ -51,14 +51,13 @@ class HierarchicalRatio(Score):
 
     def __init__(self, model: Model, k: int = 1, samples: int = 1) -> None:
         super().__init__()
+        check_model(model, "HierarchicalRatio", context=False)
         latents = sum(isinstance(part, Variational) for part in model.chain)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k < latents:
             raise ConfigError(
                 f"k must be from 1 to the number of latent variables less one; got {k!r}, and this model has {latents}: chain "
                 "several Variational maps."
             )
-        if model.context_features:
-            raise ConfigError("HierarchicalRatio reads models without a context.")
         if not isinstance(samples, int) or samples < 1:
             raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
         self.model, self.k, self.samples = model, k, samples

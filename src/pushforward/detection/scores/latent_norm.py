@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.readings import far_rows, latents
+from pushforward.detection.scores.readings import check_model, far_rows, latents
 from pushforward.detection.scores.sides import TwoSidedScore
 from pushforward.models import Model
 from pushforward.registry import register
@@ -35,7 +35,7 @@ class LatentNorm(TwoSidedScore):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.model = check_model(model, "LatentNorm")
 
     def _number(self, x: Tensor) -> Tensor:
         return torch.where(far_rows(x), math.inf, latents(self.model, x).norm(dim=1))

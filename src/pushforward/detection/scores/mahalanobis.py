@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pushforward.detection.batches import by_batches
 from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import far_rows, finite_reference, latents
+from pushforward.detection.scores.readings import check_model, far_rows, finite_reference, latents
 from pushforward.errors import InputError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -68,7 +68,7 @@ class LatentMahalanobis(Score):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model = model
+        self.model = check_model(model, "LatentMahalanobis")
         self.declare(mean=1, whitening=2)
 
     mean: Tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pushforward.detection.batches import by_batches
 from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import far_rows, finite_reference, latents
+from pushforward.detection.scores.readings import check_model, far_rows, finite_reference, latents
 from pushforward.errors import ConfigError, InputError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -110,7 +110,7 @@ class LatentNeighbours(Score):
 
     def __init__(self, model: Model, k: int = 5) -> None:
         super().__init__()
-        self.model, self.k = model, _check_k(k)
+        self.model, self.k = check_model(model, "LatentNeighbours"), _check_k(k)
         self.declare(reference=2)
 
     reference: Tensor

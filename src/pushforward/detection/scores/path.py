@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.core import Statistic
-from pushforward.detection.scores.readings import far_rows
+from pushforward.detection.scores.readings import check_model, far_rows
 from pushforward.detection.scores.scales import path, path_names
 from pushforward.errors import ConfigError
 from pushforward.models import Model
@@ -55,11 +55,9 @@ class LikelihoodPath(Statistic):
 
     def __init__(self, model: Model, samples: int = 1) -> None:
         super().__init__()
-        if model.context_features:
-            raise ConfigError("LikelihoodPath reads models without a context.")
         if not isinstance(samples, int) or samples < 1:
             raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
-        self.model, self.samples = model, samples
+        self.model, self.samples = check_model(model, "LikelihoodPath", context=False), samples
 
     @property
     def names(self) -> tuple[str, ...]:

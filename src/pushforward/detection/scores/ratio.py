@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import log_likelihood
+from pushforward.detection.scores.readings import check_model, log_likelihood
 from pushforward.errors import ConfigError, KindError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -54,13 +54,15 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
     return torch.where(hit, drawn.to(images.dtype), images)
 
 
-def check_pair(first: Model, second: Model, owner: str) -> None:
+def check_pair(first: Model, second: Model, owner: str, *, context: bool = True) -> None:
     """Refuse two models whose likelihoods have no ratio.
 
     Raises:
-        ConfigError: for different data shapes.
+        ConfigError: for different data shapes, what is no model, or a context where there may be none.
         KindError: for different measures.
     """
+    for model in (first, second):
+        check_model(model, owner, context=context)
     if first.shape != second.shape:
         raise ConfigError(f"{owner} compares two models of one data shape; got {first.shape} and {second.shape}.")
     if first.measure != second.measure:

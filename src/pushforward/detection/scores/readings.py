@@ -5,11 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError
 from pushforward.measure import Relation
 from pushforward.models import Model
 
-__all__ = ["far_rows", "finite_reference", "latents", "log_likelihood"]
+__all__ = ["check_model", "far_rows", "finite_reference", "latents", "log_likelihood"]
+
+
+def check_model(model: Model, owner: str, *, context: bool = True) -> Model:
+    """The model, if it is one.
+
+    Args:
+        model: what a score was given.
+        owner: the score.
+        context: whether it may read a context.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if not isinstance(model, Model):
+        raise ConfigError(f"{owner} reads models of pushforward; got {type(model).__name__}.")
+    if model.context_features and not context:
+        raise ConfigError(f"{owner} reads models without a context.")
+    return model
 
 
 def log_likelihood(model: Model, x: Tensor, samples: int = 1) -> Tensor:

@@ -18,7 +18,7 @@ from pushforward.numerics import RowNoise, sum_event
 __all__ = ["Stage", "latent_blocks", "path", "path_names", "scale_count", "stages"]
 
 Stage = tuple[str, list[Map]] | FactorOut
-"""Maps whose contributions are one column of that name, or the point where channels leave."""
+"""Maps with the name of their column (of a latent variable, the ending of its columns), or where channels leave."""
 
 
 def latent_blocks(chain: Iterable[Map], shape: Shape) -> list[Shape]:

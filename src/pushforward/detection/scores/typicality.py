@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pushforward.detection.batches import by_batches
 from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import finite_reference, log_likelihood
+from pushforward.detection.scores.readings import check_model, finite_reference, log_likelihood
 from pushforward.detection.scores.sides import two_sided
 from pushforward.errors import ConfigError
 from pushforward.models import Model
@@ -46,7 +46,7 @@ class Typicality(Score):
         super().__init__()
         if form not in ("absolute", "two-sided"):
             raise ConfigError(f"form must be 'absolute' or 'two-sided'; got {form!r}.")
-        self.model, self.form, self.samples = model, form, samples
+        self.model, self.form, self.samples = check_model(model, "Typicality"), form, samples
         self.declare(reference=1)
 
     reference: Tensor
