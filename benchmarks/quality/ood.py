@@ -193,12 +193,10 @@ def picture(results: Results, path: Path) -> None:
         records = results.where(train=name)
         others = list(dict.fromkeys(record["other"] for record in records))
         scores = list(dict.fromkeys(record["score"] for record in records))
-        values = np.array(
-            [
-                [np.mean([r["auroc"] for r in records if (r["score"], r["other"]) == (s, o)]) for o in others]
-                for s in scores
-            ]  # fmt: skip
-        )
+        found = {(r["score"], r["other"]): [] for r in records}
+        for r in records:
+            found[r["score"], r["other"]].append(r["auroc"])
+        values = np.array([[np.mean(found[score, other]) for other in others] for score in scores])
         axes.imshow(values, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8)

@@ -5,25 +5,40 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
 
 app = typer.Typer(
-    help="Measure pushforward beside other libraries (in a checkout of the repository).", no_args_is_help=True
+    help="Measure pushforward, beside other libraries where there are some (in a checkout of the repository).",
+    no_args_is_help=True,
 )
+
+
+# Every option is the benchmark's own, --help too.
+OWN: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=OWN, epilog="Example: `pushforward bench speed time --cases 'nsfc-*'`")
+def speed(context: typer.Context) -> None:
+    """Time, memory, accuracy and growth of cost; as `python -m benchmarks.speed`, whose --help lists the options."""
+    start("benchmarks.speed.__main__", context.args)
 
 
 @app.command(
-    # Every option is the benchmark's own, --help too.
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    epilog="Example: `pushforward bench speed time --cases 'nsfc-*'`",
+    context_settings=OWN, epilog="Example: `pushforward bench ood --data data --sets mnist --picture card.png`"
 )
-def speed(context: typer.Context) -> None:
-    """Time, memory, accuracy and growth of cost; as `python -m benchmarks.speed`, whose --help lists the options."""
+def ood(context: typer.Context) -> None:
+    """Out-of-distribution scores on images; as `python -m benchmarks.quality.ood`, whose --help lists the options."""
+    start("benchmarks.quality.ood", context.args)
+
+
+def start(module: str, arguments: list[str]) -> None:
+    """Run a benchmark of the checkout."""
     root = str(checkout())
     if root not in sys.path:
         sys.path.insert(0, root)
-    importlib.import_module("benchmarks.speed.__main__").main(context.args)
+    importlib.import_module(module).main(arguments)
 
 
 def checkout() -> Path:
