@@ -25,8 +25,8 @@ def gmm(rows: Tensor, components: int, seed: int) -> tuple[Tensor, Tensor, Tenso
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    count = min(components, max(1, len(rows) // (2 * rows.shape[1])))  # each needs rows for a covariance of its own
-    mixture = GaussianMixture(count, reg_covar=1e-3, max_iter=200, random_state=seed)
+    count = min(components, max(1, len(rows) // (5 * rows.shape[1])))  # each needs rows for a covariance of its own
+    mixture = GaussianMixture(count, reg_covar=1e-2, max_iter=200, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a density it is all the same
         mixture.fit(rows.cpu().numpy())
