@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pushforward.detection import realised_interval
+from pushforward.detection import Monitor, realised_interval
 from pushforward.errors import (
     CalibrationError,
     ConfigError,
@@ -265,3 +265,15 @@ def test_one_column_table_works() -> None:
     guard = Guard(0.05, members=2, max_steps=400, random_state=0).fit(x)
     score = guard.anomaly_score([[0.0], [5.0], [-5.0]])
     assert score[0] > score[1:].max()
+
+
+def test_monitor_is_quiet_on_rows_like_these_and_finds_others(tmp_path):
+    guard = Guard(0.05, **QUICK).fit(normal_rows(1000))
+    monitor = guard.monitor()
+    monitor.update(guard.anomaly_score(normal_rows(300, seed=1)))
+    assert not monitor.alarm
+    monitor.save(tmp_path / "m.safetensors")
+    again = Monitor.load(tmp_path / "m.safetensors")
+    again.update(guard.anomaly_score(normal_rows(100, seed=2) + 4))
+    assert again.alarm
+    assert 300 < again.alarm_at < 350

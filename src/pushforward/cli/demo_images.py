@@ -80,7 +80,7 @@ def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, 
     pictures.axhline(4 * 28 - 0.5, color="black", lw=1)
     pictures.set(xticks=[], yticks=[], title="new clothes, digits")
     everything = np.concatenate((clothes["nats"], digits["nats"]))
-    bins = np.linspace(*np.quantile(-everything, [0.005, 0.995]), 60)
+    bins = np.linspace(np.quantile(-everything, 0.005), np.quantile(-everything, 0.995), 60)
     for part, colour, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
         left.hist(np.clip(-part["nats"], bins[0], bins[-1]), bins, density=True, color=colour, alpha=0.75, label=name)
     left.set(

@@ -11,7 +11,7 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.data import Schema, as_images, as_table, duplicate_groups, is_frame, split_indices
-from pushforward.detection import ConformalCalibrator, Guarantee, benjamini_hochberg, rows_needed
+from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.detection.batches import by_batches
 from pushforward.detection.image import ImageScore, fit_image_score
 from pushforward.detection.layout import Layout
@@ -237,6 +237,21 @@ class Guard(OutlierMixin, BaseEstimator):
         ``fdr`` (Bates et al. 2023, thm. 2).
         """
         return benjamini_hochberg(self.p_value(X), fdr)
+
+    def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
+        """A watch over a stream of inputs, which finds drift or a rising share of anomalies.
+
+        Feed it scores in the order of time, ``monitor.update(guard.anomaly_score(rows))``: ``monitor.alarm`` is ever raised on
+        a stream like the training rows with probability at most ``alpha``, however long it is. It starts from the
+        calibration scores, has a file of its own, and goes on where it stopped.
+
+        Args:
+            alpha: bound on the probability of a false alarm at any time.
+            betting: see :class:`~pushforward.detection.Monitor`.
+            seed: of the random ties.
+        """
+        require_fitted(self)
+        return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
 
     def explain(self, X: Any) -> Explanation:
         """Which columns made a row unlikely: -log p(x_i | x_<i), nats, in the order of the columns.

@@ -113,12 +113,12 @@ class Statistic(nn.Module, ABC):
             raise InputError(f"{type(self).__name__} met NaN in row {row}: fill or drop missing values.")
         return x
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         for name in self._declared:  # their sizes are known only once fitted
             stored = state_dict.get(prefix + name)
             if isinstance(stored, Tensor) and stored.dim() == getattr(self, name).dim():
                 setattr(self, name, torch.empty_like(stored))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class Score(Statistic):
