@@ -96,14 +96,19 @@ def flow() -> InFlow:
 
 
 def test_likelihoods_of_integers_have_a_gradient(flow):
-    """By finite differences; and the value is the evaluation with the noise at one half, of which that is a neighbour."""
+    """The value is the evaluation itself; the gradient by finite differences that stay within a rounding."""
     objective = log_likelihood(flow)
-    x = images(3, 1, 4, 4).double().clamp(5, 250)
-    assert torch.autograd.gradcheck(objective, x.requires_grad_(), eps=1e-3, atol=1e-5)
+    x = images(2, 1, 4, 4).double()
     with torch.no_grad():
-        draws = flow.evaluate(x, samples=200).terms
-        mean = torch.stack(list(draws.values())).sum(0)
-        assert torch.allclose(objective(x), mean, atol=0.05)
+        assert torch.allclose(objective(x), flow.evaluate(x).value, atol=1e-10)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(x).sum(), x)
+    for place in ((0, 0, 0, 0), (1, 0, 2, 3)):
+        step = torch.zeros_like(x)
+        step[place] = 1e-4
+        with torch.no_grad():
+            slope = (objective(x + step) - objective(x - step)).sum() / 2e-4
+        assert slope.item() == pytest.approx(gradient[place].item(), rel=1e-4, abs=1e-6)
 
 
 def test_every_kind_of_image_model_can_be_attacked():

@@ -122,10 +122,11 @@ def pgd(
 
 
 def log_likelihood(model: Model) -> Objective:
-    """log p(x) of a model as an objective that has a gradient, also where the model dequantises integers.
+    """The log-likelihood of a model as an objective that has a gradient, also where the model dequantises integers.
 
-    Rounding has no gradient, so for such models this is the log-density in the middle of a pixel's cell, (x + 1/2)/levels,
-    which goes on between integers.
+    Rounding has no gradient. For such models the value is that of ``model.evaluate`` at the nearest integers, with the very
+    noise that scoring would draw for them, and the gradient is that of the density there, which goes on between integers
+    as if the noise stayed. Noise is drawn anew for each new image, so an attack climbs the mean over it.
 
     Args:
         model: whose gradient with respect to real inputs exists.
@@ -137,17 +138,19 @@ def log_likelihood(model: Model) -> Objective:
     if not isinstance(first, (UniformDequantize, VariationalDequantize)):
         return lambda x: model.evaluate(x).value
 
-    def middle(x: Tensor) -> Tensor:
+    def between(x: Tensor) -> Tensor:
         x = x.to(model.dtype)
-        levels = torch.as_tensor(first.levels, dtype=x.dtype, device=x.device)
-        edge = torch.finfo(x.dtype).eps
-        z, total = ((x + 0.5) / levels).clamp(edge, 1 - edge), x.new_zeros(len(x))
+        with torch.no_grad():
+            whole = x.round()
+            z, total, *_ = first.encode(whole)
+            levels = torch.as_tensor(first.levels, dtype=x.dtype, device=x.device)
+        z = z + (x - whole) / levels
         for part in list(model.chain)[1:]:
             z, contribution, *_ = part.encode(z)
             total = total + contribution
-        return total + model.base.log_prob(z) - levels.log().expand(model.shape).sum()
+        return total + model.base.log_prob(z)
 
-    return middle
+    return between
 
 
 def gate_aware(
