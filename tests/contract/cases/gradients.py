@@ -1,0 +1,24 @@
+"""Scores and statistics that take derivatives."""
+
+from __future__ import annotations
+
+from pushforward import models
+from pushforward.detection import scores
+
+from .kinds import ScoreCase, integers, s
+
+
+def flow() -> models.Model:
+    return models.NICE(2, couplings=2, hidden=(16,))
+
+
+def images() -> models.Model:
+    return models.Glow((1, 4, 4), scales=1, steps=1, hidden=(4, 4), levels=8)
+
+
+IMAGE = {"shape": (1, 4, 4), "reach": 1.0}  # integers beyond the levels have probability 0, and their score is +inf
+
+SCORES: list[ScoreCase] = [
+    s("InputGradientNorm", "flow", lambda: scores.InputGradientNorm(flow())),
+    s("InputGradientNorm", "images", lambda: scores.InputGradientNorm(images()), integers(8), **IMAGE),
+]
