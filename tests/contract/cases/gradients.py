@@ -21,4 +21,15 @@ IMAGE = {"shape": (1, 4, 4), "reach": 1.0}  # integers beyond the levels have pr
 SCORES: list[ScoreCase] = [
     s("InputGradientNorm", "flow", lambda: scores.InputGradientNorm(flow())),
     s("InputGradientNorm", "images", lambda: scores.InputGradientNorm(images()), integers(8), **IMAGE),
+    s("ParameterGradients", "flow", lambda: scores.ParameterGradients(flow())),
+    s(
+        "ParameterGradients",
+        "grouped, of images",
+        lambda: scores.ParameterGradients(images(), groups=3),
+        integers(8),
+        **IMAGE,
+    ),
+    s("LayerGradients", "flow", lambda: scores.LayerGradients(flow())),
+    s("FisherScore", "flow", lambda: scores.FisherScore(flow())),
+    s("ScoreTypicality", "flow", lambda: scores.ScoreTypicality(flow())),
 ]

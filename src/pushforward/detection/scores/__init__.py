@@ -3,11 +3,17 @@
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.input_gradient import InputGradientNorm
 from pushforward.detection.scores.likelihood import Likelihood
+from pushforward.detection.scores.parameter_gradients import FisherScore, LayerGradients, ParameterGradients
+from pushforward.detection.scores.score_typicality import ScoreTypicality
 
 __all__ = [
+    "FisherScore",
     "InputGradientNorm",
+    "LayerGradients",
     "Likelihood",
     "Need",
+    "ParameterGradients",
     "Score",
+    "ScoreTypicality",
     "Statistic",
 ]
