@@ -32,4 +32,13 @@ SCORES: list[ScoreCase] = [
     s("LayerGradients", "flow", lambda: scores.LayerGradients(flow())),
     s("FisherScore", "flow", lambda: scores.FisherScore(flow())),
     s("ScoreTypicality", "flow", lambda: scores.ScoreTypicality(flow())),
+    s("LocalDimension", "flow", lambda: scores.LocalDimension(flow())),
+    s(
+        "LocalDimension",
+        "smooth, of images",
+        lambda: scores.LocalDimension(images(), smooth=True),
+        integers(8),
+        **IMAGE,
+    ),
+    s("DualThreshold", "flow", lambda: scores.DualThreshold(flow(), scale=1.0)),
 ]
