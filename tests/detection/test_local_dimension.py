@@ -87,7 +87,8 @@ def test_few_dimensions_alarm_in_spite_of_an_ordinary_likelihood():
     x = flow.sample(300, seed=1)
     dimension = LocalDimension(flow, scale=0.2).fit(x).values(x)[:, 0]
     wide, thin = x[dimension > 0], x[dimension == 0]
-    assert len(thin) > 0 and flow.log_prob(thin).min() > flow.log_prob(wide).quantile(0.2)
+    assert len(thin) > 0
+    assert flow.log_prob(thin).min() > flow.log_prob(wide).quantile(0.2)
     score = DualThreshold(flow, scale=0.2).fit(wide)
     top = math.log(len(wide) + 1)
     torch.testing.assert_close(score(thin), torch.full((len(thin),), top, dtype=torch.float64))
