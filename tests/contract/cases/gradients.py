@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pushforward import models
 from pushforward.detection import scores
 
@@ -14,6 +16,10 @@ def flow() -> models.Model:
 
 def images() -> models.Model:
     return models.Glow((1, 4, 4), scales=1, steps=1, hidden=(4, 4), levels=8)
+
+
+def vae(**more: Any) -> models.VAE:
+    return models.VAE(2, latent=1, hidden=(8,), posterior_hidden=(8,), posterior_context=2, **more)
 
 
 IMAGE = {"shape": (1, 4, 4), "reach": 1.0}  # integers beyond the levels have probability 0, and their score is +inf
@@ -41,4 +47,10 @@ SCORES: list[ScoreCase] = [
         **IMAGE,
     ),
     s("DualThreshold", "flow", lambda: scores.DualThreshold(flow(), scale=1.0)),
+    s("LikelihoodRegret", "latent", lambda: scores.LikelihoodRegret(vae(), steps=3, samples=3)),
+    s(
+        "LikelihoodRegret",
+        "encoder",
+        lambda: scores.LikelihoodRegret(vae(posterior="iaf"), "encoder", steps=2, samples=2),
+    ),
 ]

@@ -3,6 +3,7 @@
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.input_gradient import InputGradientNorm
 from pushforward.detection.scores.likelihood import Likelihood
+from pushforward.detection.scores.likelihood_regret import LikelihoodRegret
 from pushforward.detection.scores.local_dimension import DualThreshold, LocalDimension, local_pca_dimension
 from pushforward.detection.scores.parameter_gradients import FisherScore, LayerGradients, ParameterGradients
 from pushforward.detection.scores.score_typicality import ScoreTypicality
@@ -13,6 +14,7 @@ __all__ = [
     "InputGradientNorm",
     "LayerGradients",
     "Likelihood",
+    "LikelihoodRegret",
     "LocalDimension",
     "Need",
     "ParameterGradients",
