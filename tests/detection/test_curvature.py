@@ -23,7 +23,9 @@ def test_exact_for_one_by_one_convolutions_on_gaussian_data():
     """log p(x) = -||W x||^2 / 2 + c at every pixel (sec. 5, eq. 5): both the sample's gap and the population's."""
     shape, count = (3, 4, 4), 4000
     flow = models.Flow(
-        maps.Chain(maps.InvertibleConv1x1(shape, seed=1), maps.InvertibleConv1x1(shape, form="free"), maps.Flatten(shape)),
+        maps.Chain(
+            maps.InvertibleConv1x1(shape, seed=1), maps.InvertibleConv1x1(shape, form="free"), maps.Flatten(shape)
+        ),
         bases.Normal(48),
     ).double()
     with torch.no_grad():
@@ -103,7 +105,9 @@ def test_the_terms_add_up():
     terms = likelihood_terms(model, x, batch_size=4)
     torch.testing.assert_close(terms.total, model.evaluate(x).value.double(), rtol=1e-6, atol=1e-4)
     affine = models.Flow(maps.Affine(2, scale=(2.0, 3.0), trainable=True), bases.Normal(2))
-    torch.testing.assert_close(likelihood_terms(affine, torch.zeros(1, 2)).volume, torch.tensor([math.log(6.0)]).double())
+    torch.testing.assert_close(
+        likelihood_terms(affine, torch.zeros(1, 2)).volume, torch.tensor([math.log(6.0)]).double()
+    )
 
 
 def test_greying():
