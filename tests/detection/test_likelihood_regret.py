@@ -5,15 +5,21 @@ import math
 import pytest
 import torch
 
-from pushforward import models
+from pushforward import maps, models
 from pushforward.detection.scores import LikelihoodRegret
 from pushforward.errors import ConfigError
+
+
+def latent(model: models.VAE) -> maps.Variational:
+    last = list(model.chain)[-1]
+    assert isinstance(last, maps.Variational)
+    return last
 
 
 def linear_vae() -> models.VAE:
     """x = w z + noise of scale 1, one latent: p(x) = N(0, I + w w^T) and p(z | x) are known."""
     model = models.VAE(2, latent=1, hidden=(), standardize=False).double()
-    layer = [m for m in list(model.chain)[-1].decoder.modules() if isinstance(m, torch.nn.Linear)][-1]
+    layer = [m for m in latent(model).decoder.modules() if isinstance(m, torch.nn.Linear)][-1]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -23,7 +29,7 @@ def linear_vae() -> models.VAE:
 
 def test_the_decoder_is_the_one_meant():
     model = linear_vae()
-    drawn = list(model.chain)[-1].draw_from(torch.zeros(1, 2).double(), torch.tensor([[1.0, 3.0]]).double(), None)
+    drawn = latent(model).draw_from(torch.zeros(1, 2).double(), torch.tensor([[1.0, 3.0]]).double(), None)
     mean = drawn.z * torch.tensor([2.0, 1.0]).double()
     law = torch.distributions.Normal(mean, 1.0)
     torch.testing.assert_close(drawn.log_p, law.log_prob(torch.tensor([[1.0, 3.0]]).double()).sum(1))
@@ -46,7 +52,7 @@ def test_refitting_reaches_the_true_posterior():
 
 def test_nothing_to_gain_where_the_encoder_is_already_right():
     model = linear_vae()
-    encoder = [m for m in list(model.chain)[-1].encoder.modules() if isinstance(m, torch.nn.Linear)][-1]
+    encoder = [m for m in latent(model).encoder.modules() if isinstance(m, torch.nn.Linear)][-1]
     with torch.no_grad():
         encoder.weight[0] = torch.tensor([2.0, 1.0]) / 6
         encoder.bias[1] = 7 * math.atanh(-0.5 * math.log(6.0) / 7)

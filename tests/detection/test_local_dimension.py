@@ -31,7 +31,7 @@ def test_smooth_is_the_derivative_of_the_convolved_density():
     """Of N(0, R diag(sigma^2) R^T) with N(0, s^2 I), which is again normal: d/d log s by autograd."""
     model = thin()
     x = model.sample(4, seed=0)
-    rotation = model.chain.maps[0].encode(torch.eye(4).double()).z.mT.detach()  # y = Q x
+    rotation = next(iter(model.chain)).encode(torch.eye(4).double()).z.mT.detach()  # y = Q x
     log_s = torch.tensor(math.log(0.04), dtype=torch.float64, requires_grad=True)
     covariance = rotation.mT @ torch.diag(SIGMA**2) @ rotation + (2 * log_s).exp() * torch.eye(4).double()
     law = torch.distributions.MultivariateNormal(torch.zeros(4).double(), covariance)
