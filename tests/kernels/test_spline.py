@@ -236,3 +236,13 @@ def test_the_piece_that_holds_a_point():
     back, slope = _solve(y, piece)
     torch.testing.assert_close(back, at)
     torch.testing.assert_close(slope, _log_slope(piece, (at - piece.left) / piece.width))
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (16, 2), (21, 3), (9, 7), (5, 3)], ids=str)
+def test_tiles_whose_ends_only_look_like_a_run(shape):
+    """Seen the other way round, 32 places of such a matrix start and end 31 apart without being consecutive."""
+    law = LAWS["line"]
+    x = torch.randn(shape, dtype=torch.float64)
+    free = torch.randn(law.parameters, 1, shape[1], dtype=torch.float64)
+    ours, theirs = both(lambda: values_and_gradients(x, free.expand(-1, *shape), law, False))
+    close(ours, theirs, 1e-12)

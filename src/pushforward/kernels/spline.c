@@ -83,8 +83,15 @@ typedef struct {
   int32_t inside[TILE];
 } Piece;
 
-static inline void gather(const REAL *from, const int64_t *place, int64_t count, REAL *to) {
-  if (count == TILE && place[TILE - 1] - place[0] == TILE - 1)
+/* Whether a whole tile lies in order, without gaps. Its ends alone do not say: (2, 16) with strides (1, 2) has the same. */
+static inline int together(const int64_t *place, int64_t count) {
+  int all = count == TILE;
+  for (int64_t e = 0; e < count; e++) all &= place[e] == place[0] + e;
+  return all;
+}
+
+static inline void gather(const REAL *from, const int64_t *place, int64_t count, int whole, REAL *to) {
+  if (whole)
     memcpy(to, from + place[0], TILE * sizeof(REAL));
   else {
     for (int64_t e = 0; e < count; e++) to[e] = from[place[e]];
@@ -92,8 +99,8 @@ static inline void gather(const REAL *from, const int64_t *place, int64_t count,
   }
 }
 
-static inline void scatter(const REAL *from, const int64_t *place, int64_t count, REAL *to) {
-  if (count == TILE && place[TILE - 1] - place[0] == TILE - 1)
+static inline void scatter(const REAL *from, const int64_t *place, int64_t count, int whole, REAL *to) {
+  if (whole)
     memcpy(to + place[0], from, TILE * sizeof(REAL));
   else
     for (int64_t e = 0; e < count; e++) to[place[e]] = from[e];
@@ -194,8 +201,9 @@ static void forward_tile(const Layout *l, int64_t tile, const REAL *x, const REA
   Piece p;
   int64_t count = places(l, tile, l->value_outer, l->value_inner, value);
   places(l, tile, l->raw_outer, l->raw_inner, place);
-  gather(x, value, count, at);
-  for (int j = 0; j < rows; j++) gather(raw + j * l->raw_first, place, count, all[j]);
+  const int values = together(value, count), raws = together(place, count);
+  gather(x, value, count, values, at);
+  for (int j = 0; j < rows; j++) gather(raw + j * l->raw_first, place, count, raws, all[j]);
   if (l->inverse)
     locate(all, l, 1, 0, at, &p);
   else
@@ -228,8 +236,8 @@ static void forward_tile(const Layout *l, int64_t tile, const REAL *x, const REA
     out[e] = p.inside[e] ? moved : at[e];
     logs[e] = p.inside[e] ? logarithm(ratio * ratio * num) : 0;
   }
-  scatter(out, value, count, y);
-  scatter(logs, value, count, slope);
+  scatter(out, value, count, values, y);
+  scatter(logs, value, count, values, slope);
 }
 
 /* Gradients of a loss with respect to x and raw, given those with respect to y and the log-slope. For the inverse, x is
@@ -244,10 +252,11 @@ static void backward_tile(const Layout *l, int64_t tile, const REAL *x, const RE
   int64_t count = places(l, tile, l->value_outer, l->value_inner, value);
   places(l, tile, l->raw_outer, l->raw_inner, place);
   places(l, tile, l->grad_outer, l->grad_inner, target);
-  gather(x, value, count, at);
-  gather(grad_y, value, count, gy);
-  gather(grad_slope, value, count, gl);
-  for (int j = 0; j < rows; j++) gather(raw + j * l->raw_first, place, count, all[j]);
+  const int values = together(value, count), raws = together(place, count), targets = together(target, count);
+  gather(x, value, count, values, at);
+  gather(grad_y, value, count, values, gy);
+  gather(grad_slope, value, count, values, gl);
+  for (int j = 0; j < rows; j++) gather(raw + j * l->raw_first, place, count, raws, all[j]);
   locate(all, l, 0, 1, at, &p);
   LOOP {
     REAL s = p.height[e] / p.width[e], start = p.start[e], end = p.end[e], bend = start + end - 2 * s;
@@ -277,7 +286,7 @@ static void backward_tile(const Layout *l, int64_t tile, const REAL *x, const RE
     g_start[e] = g_a * start * (1 - p.bent_start[e] * p.bent_start[e]) * keep;
     g_end[e] = g_b * end * (1 - p.bent_end[e] * p.bent_end[e]) * keep;
   }
-  scatter(gx, value, count, grad_x);
+  scatter(gx, value, count, values, grad_x);
   for (int side = 0; side < 2; side++) {
     row mean;
     LOOP mean[e] = g_low[side][e] * p.before[side][e] + g_size[side][e] * p.share[side][e];
@@ -287,7 +296,7 @@ static void backward_tile(const Layout *l, int64_t tile, const REAL *x, const RE
         part = j == p.bin[e] ? g_size[side][e] : part;
         g[e] = room * all[side * bins + j][e] * p.norm[side][e] * (part - mean[e]);
       }
-      scatter(g, target, count, grad_raw + (side * bins + j) * l->grad_first);
+      scatter(g, target, count, targets, grad_raw + (side * bins + j) * l->grad_first);
     }
   }
   for (int k = 0; k < rows - 2 * bins; k++) {
@@ -296,7 +305,7 @@ static void backward_tile(const Layout *l, int64_t tile, const REAL *x, const RE
       if (start_row(l, j) == k) LOOP g[e] += p.bin[e] == j ? g_start[e] : 0;
       if (end_row(l, j) == k) LOOP g[e] += p.bin[e] == j ? g_end[e] : 0;
     }
-    scatter(g, target, count, grad_raw + (2 * bins + k) * l->grad_first);
+    scatter(g, target, count, targets, grad_raw + (2 * bins + k) * l->grad_first);
   }
 }
 

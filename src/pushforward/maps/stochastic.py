@@ -138,11 +138,19 @@ class Variational(Map):
 
     def draw(self, x: Tensor, noise: Noise) -> Posterior:
         """z ~ q(z | x), with its log-density, that of x given z, and the posterior's parameters."""
+        return self.draw_from(self.infer(x), x, noise)
+
+    def infer(self, x: Tensor) -> Tensor:
+        """What the encoder says of x, ``(*batch, 2 latent + extra)``: mean, raw log-scale, and h for the flow."""
         self._check_binary(x, training=False)
         seen = self.likelihood.seen(x)
         if not self.channels:
             seen = seen.flatten(x.dim() - len(self.in_shape))
-        mean, log_scale, h = self.encoder(seen).to(x.dtype).split((self.latent, self.latent, self.extra), -1)
+        return self.encoder(seen).to(x.dtype)
+
+    def draw_from(self, inferred: Tensor, x: Tensor, noise: Noise) -> Posterior:
+        """As :meth:`draw`, from a posterior that is given in the form of :meth:`infer`."""
+        mean, log_scale, h = inferred.split((self.latent, self.latent, self.extra), -1)
         log_scale = soft_clamp(log_scale, self.max_log_scale)
         e = normal_like(x, len(self.in_shape), noise, (self.latent,))
         z = mean + log_scale.exp() * e

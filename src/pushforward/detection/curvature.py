@@ -1,0 +1,228 @@
+"""Why other data can be likelier than the training data: variances, means, and the curvature of log p.
+
+"Do deep generative models know what they don't know?" (Nalisnick, Matsukawa, Teh, Gorur and Lakshminarayanan 2019, arXiv
+1810.09136, sec. 5). Everything is in the coordinates y that the flow sees, behind dequantisation, logit and
+standardisation: there, and not in those of the pixels, an additive flow has constant volume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.inner import Inner, differentiable
+from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.measure import LogLik
+from pushforward.models import Model
+from pushforward.numerics import logmeanexp
+
+__all__ = ["Gap", "Terms", "graying", "likelihood_terms", "mixture_log_likelihood", "second_order_gap"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The parts of log p(x), nats, float64, ``(n,)`` each; they add up to it.
+
+    Attributes:
+        base: log p_z(f(y)).
+        volume: log abs det df/dy.
+        preprocessing: what dequantisation, logit and standardisation add.
+    """
+
+    base: Tensor
+    volume: Tensor
+    preprocessing: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """log p(x), or the bound that the model gives."""
+        return self.base + self.volume + self.preprocessing
+
+
+@torch.no_grad()
+def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> Terms:
+    """Base and volume term of each row, apart.
+
+    Args:
+        model: any model without a context; "volume" is what its maps add, a log-determinant for flows.
+        x: ``(n, *shape)``.
+        batch_size: rows at once.
+
+    Raises:
+        InputError: for rows that the model cannot read, or none.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.curvature import likelihood_terms
+        >>> flow = pf.models.Flow(pf.maps.Affine(2, scale=2.0, trainable=True), pf.bases.Normal(2))
+        >>> likelihood_terms(flow, torch.zeros(1, 2)).volume        # 2 log 2
+        tensor([1.3863], dtype=torch.float64)
+    """
+    inner, found = Inner(model), []
+    for y, added in _reached(inner, x, batch_size):
+        z, volume = inner.encode(y)
+        found.append(torch.stack((inner.base.log_prob(z).double(), volume.double(), added.double())))
+    return Terms(*torch.cat(found, 1))
+
+
+@dataclass(frozen=True)
+class Gap:
+    """E_q log p - E_p log p in nats, predicted to second order and observed.
+
+    Attributes:
+        first: g . (E_q y - E_p y).
+        second: 1/2 Tr[H (C_q - C_p)].
+        observed: the difference of the mean log-densities of y.
+        error: standard error of the predicted gap over the rows.
+        observed_error: and of the observed one.
+    """
+
+    first: float
+    second: float
+    observed: float
+    error: float
+    observed_error: float
+
+    @property
+    def predicted(self) -> float:
+        """First plus second order."""
+        return self.first + self.second
+
+
+def second_order_gap(
+    model: Model, reference: Tensor, other: Tensor, *, at: Tensor | None = None, batch_size: int = 256
+) -> Gap:
+    """The gap between two data sets under one model, from their first two moments and one point's derivatives alone.
+
+    With g and H the gradient and Hessian of log p(y) at y0, and C_r = E_r (y - y0)(y - y0)^T,
+
+        E_q log p - E_p log p  ~  g . (E_q y - E_p y) + 1/2 Tr[H (C_q - C_p)]
+
+    (their eq. 3-5, with the means kept apart). Tr[H C_r] is the mean of (y - y0)^T H (y - y0) over the rows of r, one
+    Hessian-vector product each: exact for the sample's covariance, at the price of one random probe a row. Where H is
+    negative, as for an additive flow over a log-concave base, the sign of the second term is a matter of variances alone.
+
+    Args:
+        model: any model without a context whose log p(y) is a density.
+        reference: rows of p, ``(n, *shape)``, as a rule like the training data.
+        other: rows of q, ``(m, *shape)``.
+        at: y0, in the coordinates that the flow sees; by default the mean of the reference.
+        batch_size: rows at once.
+
+    Raises:
+        KindError: for a model that gives probabilities of integers without dequantisation: it has no curvature.
+        InputError: for rows that the model cannot read, none, or rows with probability 0.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.curvature import second_order_gap
+        >>> flow = pf.models.Flow(pf.maps.Affine(2, trainable=True), pf.bases.Normal(2))
+        >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+        >>> gap = second_order_gap(flow, x, 0.5 * x)              # less variance: likelier
+        >>> gap.predicted > 0, abs(gap.predicted - gap.observed) < 1e-4
+        (True, True)
+    """
+    inner = Inner(model)
+    if inner.measure.kind != "Lebesgue":
+        raise KindError(
+            f"{type(model).__name__} is a density on {inner.measure} behind its preprocessing, and only one on "
+            "Lebesgue has a gradient and a curvature: use a model with dequantisation."
+        )
+    if at is None:
+        parts = [y.double().sum(0) for y, _ in _reached(inner, reference, batch_size)]
+        at = torch.stack(parts).sum(0) / len(reference)
+    at = at.to(model.dtype)
+    orders: list[Tensor] = []
+    for rows in (other, reference):
+        found = [(added, _orders(inner, y, at)) for y, added in _reached(inner, rows, batch_size)]
+        orders.append(torch.cat([added[:, None] * 0 + terms for added, terms in found]))
+    if not all(torch.isfinite(part).all() for part in orders):
+        raise InputError("some rows have probability 0 under the model, so the mean log-likelihoods have no gap.")
+    q, p = orders
+    first, second, observed = (q.mean(0) - p.mean(0)).tolist()
+
+    def error(*columns: int) -> float:
+        spread = [part[:, list(columns)].sum(1).var(correction=0).item() / len(part) for part in (q, p)]
+        return math.sqrt(sum(spread))
+
+    return Gap(first, second, observed, error(0, 1), error(2))
+
+
+def _orders(inner: Inner, y: Tensor, at: Tensor) -> Tensor:
+    """g . v, v . H v / 2, and log p(y) of each row, for v = y - y0; float64, ``(n, 3)``."""
+    step = y - at
+    with differentiable(at.expand_as(y)) as point:
+        (slope,) = torch.autograd.grad(inner(point).sum(), point, create_graph=True)
+        bend = torch.zeros_like(point)
+        if slope.requires_grad:
+            (bend,) = torch.autograd.grad((slope * step).sum(), point, allow_unused=True, materialize_grads=True)
+    with torch.no_grad():
+        value = inner(y).double()
+    wide = step.double()
+    first = (slope.detach().double() * wide).flatten(1).sum(1)
+    return torch.stack((first, 0.5 * (bend.detach().double() * wide).flatten(1).sum(1), value), 1)
+
+
+def graying(x: Tensor, amount: float, grey: Tensor | float) -> Tensor:
+    """(1 - t) x + t m: contrast taken away, so that the variance falls by (1 - t)^2; integers stay integers.
+
+    Args:
+        x: ``(n, *shape)``.
+        amount: t, in [0, 1].
+        grey: m, a number or a tensor that broadcasts to x, such as a mean image.
+
+    Raises:
+        ConfigError: for an amount outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.curvature import graying
+        >>> graying(torch.tensor([[0, 255]], dtype=torch.uint8), 0.5, 128.0)
+        tensor([[ 64, 192]], dtype=torch.uint8)
+    """
+    if not 0 <= amount <= 1:
+        raise ConfigError(f"the amount of grey must lie in [0, 1]; got {amount!r}.")
+    mixed = (1 - amount) * x.double() + amount * torch.as_tensor(grey, dtype=torch.float64)
+    return mixed.to(x.dtype) if x.is_floating_point() else mixed.round().to(x.dtype)
+
+
+@torch.no_grad()
+def mixture_log_likelihood(models: Sequence[Model], x: Tensor, *, batch_size: int = 256) -> Tensor:
+    """log mean_m p_m(x), nats, float64, ``(n,)``: an ensemble's likelihood, of models of any one kind.
+
+    Args:
+        models: at least one.
+        x: ``(n, *shape)``.
+        batch_size: rows at once.
+
+    Raises:
+        ConfigError: for no model.
+        KindError: if they refer to different measures.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.curvature import mixture_log_likelihood
+        >>> mixture_log_likelihood([pf.models.NICE(2), pf.models.RealNVP(2)], torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+    if not models:
+        raise ConfigError("a mixture needs at least one model.")
+    if len({model.measure for model in models}) > 1:
+        raise KindError("the members of a mixture must share their measure, or their densities cannot be averaged.")
+
+    def values(model: Model) -> Tensor:
+        results: list[LogLik] = [model.evaluate(part) for part in x.split(batch_size)]
+        return torch.cat([result.value.double() for result in results])
+
+    return logmeanexp(torch.stack([values(model) for model in models]), 0)
+
+
+def _reached(inner: Inner, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    if len(x) == 0:
+        raise InputError("a mean log-likelihood needs at least one row; got none.")
+    for part in x.split(batch_size):
+        yield inner.reach(part)

@@ -1,0 +1,88 @@
+"""Typicality and the Fisher score as one test."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.batches import by_batches
+from pushforward.detection.scores.core import Need, Score
+from pushforward.detection.scores.parameter_gradients import FisherScore
+from pushforward.errors import InputError
+from pushforward.models import Model
+from pushforward.registry import register
+
+__all__ = ["ScoreTypicality", "p_above"]
+
+
+@register("scores")
+class ScoreTypicality(Score):
+    """-2 (log p_1 + log p_2): Fisher's combination of a typicality test and a score test (Bergamin et al. 2022,
+    arXiv 2203.01097, sec. 3.3).
+
+    p_1 belongs to |-log p(x) - H|, where H is the mean of -log p (Nalisnick et al. 2019), and p_2 to
+    :class:`FisherScore`. Each is (1 + #{reference >= x}) / (n + 1) on the second half of the reference; H and the
+    Fisher information come from the first half, since a row looks more normal to what was fitted on it.
+
+    p_1 and p_2 depend on each other, so the sum is not chi-squared with 4 degrees of freedom as Fisher's method has it:
+    calibrate the sum itself, as any score, on rows kept for that (:class:`~pushforward.detection.ConformalCalibrator`).
+    Rows beyond all of the reference tie at 4 log(n + 1).
+
+    Args:
+        model: any model without a context that has weights.
+        damping: of the Fisher information.
+
+    Raises:
+        ConfigError: for a damping that is not positive.
+        InputError: from ``fit``, for fewer than two rows.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import ScoreTypicality
+        >>> flow = pf.models.Flow(pf.maps.Affine(2, trainable=True), pf.bases.Normal(2))
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> score = ScoreTypicality(flow).fit(torch.randn(200, 2, generator=draw))
+        >>> score(torch.full((1, 2), 9.0))          # both p-values are 1/101
+        tensor([18.4605], dtype=torch.float64)
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"forward", "backward"})
+    batch_size: ClassVar[int] = 64
+    entropy: Tensor
+    atypical: Tensor
+    steep: Tensor
+
+    def __init__(self, model: Model, damping: float = 1e-8) -> None:
+        super().__init__()
+        self.damping = damping
+        self.model = model
+        self.test = FisherScore(model, damping)
+        self.declare(entropy=0, atypical=1, steep=1)
+
+    def _learn(self, reference: Tensor) -> None:
+        if len(reference) < 2:
+            raise InputError("ScoreTypicality.fit splits its rows in two halves, and needs at least two rows.")
+        first, second = reference.tensor_split(2)
+        self.test.fit(first)
+        self.entropy = by_batches(self._surprise, first, self.batch_size).mean()
+        surprise = by_batches(self._surprise, second, self.batch_size)
+        self.atypical = (surprise - self.entropy).abs().sort().values
+        self.steep = self.test(second).sort().values
+
+    def _score(self, x: Tensor) -> Tensor:
+        surprise = self._surprise(x)
+        atypical = p_above(self.atypical, (surprise - self.entropy).abs())
+        steep = p_above(self.steep, self.test._score(x))
+        return torch.where(torch.isposinf(surprise), math.inf, -2 * (atypical.log() + steep.log()))
+
+    def _surprise(self, x: Tensor) -> Tensor:
+        return -self.model.evaluate(x).value.double()
+
+
+def p_above(reference: Tensor, values: Tensor) -> Tensor:
+    """(1 + #{reference >= value}) / (n + 1) of each value; the reference is sorted, ascending."""
+    below = torch.searchsorted(reference, values.to(reference.dtype), side="left")
+    return (1 + len(reference) - below).double() / (len(reference) + 1)
