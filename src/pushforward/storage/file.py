@@ -37,6 +37,7 @@ KINDS = {
     "guard": "pf.Guard.load(path)",
     "density": "pf.FlowDensity.load(path)",
     "checkpoint": "pf.fit(model, x, checkpoint=path)",
+    "posterior": "pf.training.bayes.Posterior.load(path)",
 }
 """What a file may hold, and the call that reads it."""
 

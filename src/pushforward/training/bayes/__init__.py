@@ -1,0 +1,6 @@
+"""Weight posteriors of any model: deep ensembles, SWAG, SGHMC and Bayes by Backprop, all as one :class:`Posterior`."""
+
+from pushforward.training.bayes.ensemble import deep_ensemble
+from pushforward.training.bayes.posterior import Posterior
+
+__all__ = ["Posterior", "deep_ensemble"]
