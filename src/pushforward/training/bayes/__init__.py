@@ -2,5 +2,7 @@
 
 from pushforward.training.bayes.ensemble import deep_ensemble
 from pushforward.training.bayes.posterior import Posterior
+from pushforward.training.bayes.sghmc import sghmc
+from pushforward.training.bayes.swag import swag
 
-__all__ = ["Posterior", "deep_ensemble"]
+__all__ = ["Posterior", "deep_ensemble", "sghmc", "swag"]

@@ -19,7 +19,8 @@ from pushforward.training.loop import sample_rows
 from pushforward.training.result import TrainingEvent
 from pushforward.training.seeds import Purpose, generator
 
-__all__ = ["check_count", "check_positive", "choose", "collector", "count_rows", "opened", "refresh", "trained_alone", "varying"]
+__all__ = ["Callback", "check_count", "check_options", "check_positive", "choose", "collector", "count_rows", "opened", "refresh",
+           "require_samples", "trained_alone", "varying"]  # fmt: skip
 
 Callback = Callable[[TrainingEvent], object] | None
 
@@ -140,6 +141,16 @@ def check_positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < torch.inf:
         raise ConfigError(f"{name} must be a positive number; got {value!r}.")
     return float(value)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Refuse options of ``fit`` that cannot be kept: the samples so far are in no checkpoint.
+
+    Raises:
+        ConfigError: naming one.
+    """
+    if given := {"checkpoint", "checkpoint_every", "resume"} & set(options):
+        raise ConfigError(f"{min(given)} is not for weight samples: only a deep ensemble can go on after it was killed.")
 
 
 def require_samples(taken: int, what: str) -> None:
