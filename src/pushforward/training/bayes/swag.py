@@ -106,7 +106,7 @@ def swag(
         raise ConfigError("a scale is chosen by held-out rows: give validation=, or one number as scale=.")
     every = snapshot_every or (500 if train.steps is None else min(max(round(train.steps), 1), 500))
     chosen = choose(model, parameters)
-    path = Path(chosen, rank)
+    path = Trajectory(chosen, rank)
 
     def look(event: TrainingEvent) -> object:
         if event.step:
@@ -129,7 +129,7 @@ def swag(
     return posterior.trimmed(samples)
 
 
-class Path:
+class Trajectory:
     """Mean, variance and last deviations of weights that move, in float64 but for the deviations.
 
     Args:
@@ -169,7 +169,7 @@ class Path:
             weight.copy_(value)
 
 
-def _draw(model: Model, path: Path, source: Source, scale: float, samples: int, seed: tuple[int, int]) -> Posterior:
+def _draw(model: Model, path: Trajectory, source: Source, scale: float, samples: int, seed: tuple[int, int]) -> Posterior:
     posterior = Posterior(model, samples, varying(model, path.weights))
     for k in range(samples):
         path.place(scale, generator(*seed, k))  # the same z for every scale
