@@ -131,10 +131,12 @@ class Rows(Source):
 
     def raw_sample(self, most: int) -> Pair:
         """Rows spread evenly over all."""
-        count = len(self.rows)
-        chosen = self.rows if count <= most else self.rows[torch.arange(most) * count // most]
         seed_loading(mix(self.seed, Purpose.INITIALIZE))
-        return self.read(chosen)
+        return self.read(self._spread(most))
+
+    def _spread(self, most: int) -> Tensor:
+        count = len(self.rows)
+        return self.rows if count <= most else self.rows[torch.arange(most) * count // most]
 
     def _load(self, chosen: Tensor, purpose: Purpose, place: int) -> Pair:
         seed_loading(mix(self.seed, purpose, place))
@@ -179,8 +181,13 @@ class ArrayRows(Rows):
         rows = rows.to(self.x.device)
         return self.x[rows], None if self.context is None else self.context[rows]
 
+    # Reading a tensor draws nothing, so nothing needs a seed.
+    def raw_sample(self, most: int) -> Pair:
+        """Rows spread evenly over all; the global generators stay as they are."""
+        return self.read(self._spread(most))
+
     def _load(self, chosen: Tensor, purpose: Purpose, place: int) -> Pair:
-        return self.form.cast(*self.read(chosen))  # reading a tensor draws nothing, so nothing needs a seed
+        return self.form.cast(*self.read(chosen))
 
     def digest(self) -> str:
         """Hash of up to 1,024 rows spread over all."""

@@ -6,10 +6,10 @@ and name it in ``FILES``; flags say where a property cannot hold, each with its 
 
 from typing import Any
 
-from . import bases, dynamics, geometry, images, laws, maps, models, parts, pixels, scores
+from . import bases, dynamics, geometry, images, laws, maps, models, parts, pixels, posteriors, scores
 from .kinds import BaseCase, Case, MapCase, ModelCase, ScoreCase, silently
 
-FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels, scores)
+FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels, posteriors, scores)
 
 
 def gather(kind: str) -> list[Any]:
@@ -25,9 +25,22 @@ TRANSFORMERS: list[Case] = gather("TRANSFORMERS")
 LIKELIHOODS: list[Case] = gather("LIKELIHOODS")
 DISCRETE_BASES: list[BaseCase] = gather("DISCRETE_BASES")
 SCORES: list[ScoreCase] = gather("SCORES")
-ALL: list[Case] = [*MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS, *SCORES]
-MODULES: list[Case] = [case for case in ALL if not case.name.startswith(("transformers", "likelihoods", "scores"))]
-"""What has outputs without data of its own; scores are fitted first (``test_scores.py``)."""
+POSTERIORS: list[Case] = gather("POSTERIORS")
+ALL: list[Case] = [
+    *MAPS,
+    *BASES,
+    *DISCRETE_BASES,
+    *MODELS,
+    *NETWORKS,
+    *TRANSFORMERS,
+    *LIKELIHOODS,
+    *SCORES,
+    *POSTERIORS,
+]
+APART = ("transformers", "likelihoods", "scores", "training")
+MODULES: list[Case] = [case for case in ALL if not case.name.startswith(APART)]
+"""What has outputs without data of its own; scores are fitted first (``test_scores.py``), and posteriors are tested beside
+training."""
 
 __all__ = [
     "ALL",

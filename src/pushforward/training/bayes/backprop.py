@@ -3,7 +3,6 @@ arXiv 1506.02557)."""
 
 from __future__ import annotations
 
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

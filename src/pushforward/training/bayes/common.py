@@ -150,7 +150,9 @@ def check_options(options: dict[str, Any]) -> None:
         ConfigError: naming one.
     """
     if given := {"checkpoint", "checkpoint_every", "resume"} & set(options):
-        raise ConfigError(f"{min(given)} is not for weight samples: only a deep ensemble can go on after it was killed.")
+        raise ConfigError(
+            f"{min(given)} is not for weight samples: only a deep ensemble can go on after it was killed."
+        )
 
 
 def require_samples(taken: int, what: str) -> None:

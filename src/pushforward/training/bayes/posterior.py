@@ -183,7 +183,9 @@ class Posterior(nn.Module):
         value = logmeanexp(self.log_likelihoods(x, context, **options), 0)
         kept = self.model.relation in (Relation.EXACT, Relation.LOWER)
         # An unbiased log-likelihood does not stay one through an exponential.
-        unbiased = any(hasattr(part, "set_log_det") and part.relation is not Relation.EXACT for part in self.model.chain)
+        unbiased = any(
+            hasattr(part, "set_log_det") and part.relation is not Relation.EXACT for part in self.model.chain
+        )
         return LogLik(value, self.model.relation if kept and not unbiased else Relation.ESTIMATE, self.model.measure)
 
     def save(self, path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from pushforward.errors import ConfigError
 from pushforward.models.core import Model
+from pushforward.training.batches import Rows
 from pushforward.training.bayes.common import (
     Callback,
     check_count,
@@ -26,7 +27,6 @@ from pushforward.training.bayes.common import (
     varying,
 )
 from pushforward.training.bayes.posterior import Posterior
-from pushforward.training.batches import Rows
 from pushforward.training.fit import fit
 
 __all__ = ["AdaptiveSGHMC", "sghmc"]

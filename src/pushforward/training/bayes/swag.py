@@ -169,7 +169,9 @@ class Trajectory:
             weight.copy_(value)
 
 
-def _draw(model: Model, path: Trajectory, source: Source, scale: float, samples: int, seed: tuple[int, int]) -> Posterior:
+def _draw(
+    model: Model, path: Trajectory, source: Source, scale: float, samples: int, seed: tuple[int, int]
+) -> Posterior:
     posterior = Posterior(model, samples, varying(model, path.weights))
     for k in range(samples):
         path.place(scale, generator(*seed, k))  # the same z for every scale
