@@ -70,7 +70,7 @@ def test_outputs_are_drawn_with_the_mean_and_variance_that_weights_give(layer, h
     law = MeanField(model, choose(model, ["layer"]), 100, 1.0, 0.3, True)
     count, source = 20_000, torch.Generator().manual_seed(0)
     with torch.no_grad():
-        drawn = law._draw("layer", layer, h.expand(count, *h.shape), source)
+        drawn = law._outputs("layer", layer, h.expand(count, *h.shape), source)
         means = {name: p.clone() for name, p in layer.named_parameters()}
         weights = {name: p + 0.3 * torch.randn(count, *p.shape, generator=source) for name, p in means.items()}
         by_weights = torch.func.vmap(lambda w: torch.func.functional_call(layer, w, (h[None],))[0])(weights)

@@ -179,5 +179,7 @@ def test_errors():
         Posterior(torch.nn.Linear(1, 1), 1, ())  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"shape \(2, 3\)"):
         Posterior.of(location(2), {SHIFT: torch.zeros(2, 3)})
+    with pytest.raises(ConfigError, match="at least one"):
+        Posterior.of(location(2), {SHIFT: torch.zeros(0, 2)})
     with pytest.raises(InputError, match=r"\(n, 2\)"):
         jolted(location(2), 2, (SHIFT,), 1.0).log_likelihoods(torch.zeros(3))

@@ -3,7 +3,7 @@ arXiv 1506.02557)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -164,7 +164,7 @@ class MeanField(Model):
             if name.rpartition(".")[0] not in local:
                 noise = torch.randn(weight.shape, dtype=weight.dtype, device=weight.device, generator=generator)
                 drawn[f"inner.{name}"] = weight + self.scale(name) * noise
-        with self._replaced(local, lambda path, layer: lambda h: self._draw(path, layer, h, generator)):
+        with self._replaced(local, lambda path, layer: lambda h: self._outputs(path, layer, h, generator)):
             value = functional_call(self.call, drawn, (x, context, generator))
         return value + self.divergence() / self.rows
 
@@ -177,7 +177,7 @@ class MeanField(Model):
             total = total + each.sum(dtype=torch.float64)
         return total.to(next(iter(self.chosen.values())).dtype)
 
-    def _draw(self, path: str, layer: nn.Module, h: Tensor, noise: torch.Generator | None) -> Tensor:
+    def _outputs(self, path: str, layer: nn.Module, h: Tensor, noise: torch.Generator | None) -> Tensor:
         """A layer's output for each row, with the mean and variance that q gives it."""
         law = {}
         for leaf in ("weight", "bias"):
@@ -225,7 +225,7 @@ class MeanField(Model):
 
     @contextmanager
     def _replaced(
-        self, layers: dict[str, nn.Module], make: Callable[[str, nn.Module], Callable[[Tensor], Tensor]]
+        self, layers: Mapping[str, nn.Module], make: Callable[[str, nn.Module], Callable[[Tensor], Tensor]]
     ) -> Iterator[None]:
         """Let layers do something else, for a while."""
         try:

@@ -17,7 +17,7 @@ from pushforward.training.form import Form
 from pushforward.training.inputs import open_sources
 from pushforward.training.loop import sample_rows
 from pushforward.training.result import TrainingEvent
-from pushforward.training.seeds import Purpose, generator
+from pushforward.training.seeds import Purpose, generator, preserved
 
 __all__ = ["Callback", "check_count", "check_options", "check_positive", "choose", "collector", "count_rows", "opened", "refresh",
            "require_samples", "trained_alone", "varying"]  # fmt: skip
@@ -104,7 +104,8 @@ def count_rows(source: Source, rows: int | None) -> int:
 def refresh(model: Model, source: Source, seed: int) -> None:
     """Bring statistics (batch norm) to the present weights, with training rows."""
     if model.chain.statistics:
-        rows = source.form.cast(*source.raw_sample(sample_rows(model.shape)))
+        with preserved(source.form.device):
+            rows = source.form.cast(*source.raw_sample(sample_rows(model.shape)))
         model.refresh(*rows, generator=generator(seed, Purpose.REFRESH, device=source.form.device))
 
 

@@ -81,11 +81,13 @@ class Posterior(nn.Module):
             ConfigError: if a shape does not fit, or the numbers of samples differ.
         """
         count = len(next(iter(stacks.values()))) if stacks else 1
-        posterior = cls(model, count, tuple(stacks))
+        posterior = cls(model, min(count, 1), tuple(stacks))  # as small as can be: its own samples are not kept
+        posterior.draws = count
         for name, want in posterior.samples().items():
-            if stacks[name].shape != want.shape:
+            if stacks[name].shape != (posterior.draws, *want.shape[1:]):
                 raise ConfigError(
-                    f"the samples of {name!r} have shape {tuple(stacks[name].shape)} and need {tuple(want.shape)}."
+                    f"the samples of {name!r} have shape {tuple(stacks[name].shape)} and need "
+                    f"{(posterior.draws, *want.shape[1:])}."
                 )
             setattr(posterior.stacks, _key(name), stacks[name].detach())
         return posterior
@@ -142,7 +144,7 @@ class Posterior(nn.Module):
 
         Models whose likelihood is random (VAEs, dequantised flows) share their noise: it belongs to the row and the seed.
         Then the spread over i is that of the weights. With noise of each model's own its variance would be added, and the
-        spread would measure ``samples``.
+        spread would measure ``samples``. (Where encoders differ, the same noise gives other latents, and cancels in part only.)
 
         Args:
             x: ``(n, *shape)``.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.models.core import Model
@@ -166,10 +166,10 @@ class AdaptiveSGHMC(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, self.state[weight], group["lr"], group["friction"])
+                    self._move(weight, weight.grad, self.state[weight], group["lr"], group["friction"])
 
-    def _move(self, weight: nn.Parameter, state: dict[str, Any], lr: float, friction: float) -> None:
-        gradient = weight.grad + weight / (self.rows * self.prior_scale**2)
+    def _move(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], lr: float, friction: float) -> None:
+        gradient = gradient + weight / (self.rows * self.prior_scale**2)
         if not state:
             zeros = torch.zeros_like(weight)
             state.update(step=0, momentum=zeros, square=zeros.clone(), noise=zeros.clone(), before=gradient)

@@ -26,7 +26,7 @@ from pushforward.training.bayes.common import (
 from pushforward.training.bayes.posterior import Posterior
 from pushforward.training.fit import fit
 from pushforward.training.result import TrainingEvent
-from pushforward.training.seeds import generator
+from pushforward.training.seeds import generator, preserved
 
 __all__ = ["swag"]
 
@@ -100,9 +100,9 @@ def swag(
     check_count("snapshots", snapshots, 2)
     if check_count("rank", rank, 2) > snapshots:
         raise ConfigError(f"rank={rank} deviations need as many snapshots, and there are {snapshots}.")
-    scales = tuple(float(s) for s in scale) if isinstance(scale, Sequence) else (check_positive("scale", scale),)
+    scales = [check_positive("scale", s) for s in (scale if isinstance(scale, Sequence) else [scale])]
     train, held_out = opened(model, data, context, validation, batch_size, seed, device)
-    if len(scales) != 1 and held_out is None:
+    if not scales or (len(scales) > 1 and held_out is None):
         raise ConfigError("a scale is chosen by held-out rows: give validation=, or one number as scale=.")
     every = snapshot_every or (500 if train.steps is None else min(max(round(train.steps), 1), 500))
     chosen = choose(model, parameters)
@@ -120,10 +120,11 @@ def swag(
         )  # fmt: skip
     require_samples(path.count > 1, "SGD")
     if len(scales) > 1 and held_out is not None:
-        rows = _rows(held_out, seed)
-        worth = [_worth(_draw(model, path, train, s, _DRAWS, (seed, _TUNE)), *rows) for s in scales]
-        scales = (scales[max(range(len(scales)), key=worth.__getitem__)],)
-    posterior = _draw(model, path, train, scales[0], samples, (seed, _DRAW))
+        rows = _rows(held_out)
+        best = max(scales, key=lambda s: _worth(_draw(model, path, train, s, _DRAWS, (seed, _TUNE)), *rows))
+    else:
+        best = scales[0]
+    posterior = _draw(model, path, train, best, samples, (seed, _DRAW))
     path.place(0.0, None)
     refresh(model, train, seed)
     return posterior.trimmed(samples)
@@ -180,8 +181,9 @@ def _draw(
     return posterior
 
 
-def _rows(held_out: Source, seed: int) -> tuple[Tensor, Tensor | None]:
-    x, context = held_out.form.cast(*held_out.raw_sample(_ROWS))
+def _rows(held_out: Source) -> tuple[Tensor, Tensor | None]:
+    with preserved(held_out.form.device):
+        x, context = held_out.form.cast(*held_out.raw_sample(_ROWS))
     return x[:_ROWS], None if context is None else context[:_ROWS]
 
 
