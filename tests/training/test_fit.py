@@ -199,6 +199,7 @@ def test_the_callers_random_state_is_untouched():
     expected = drawn()
     random.setstate(state[0]), np.random.set_state(state[1]), torch.set_rng_state(state[2])  # noqa: NPY002
     silent(model, Items(rows(60), noise=0.1), max_steps=5)
+    silent(model, rows(60), max_steps=5)
     assert drawn() == expected
 
 

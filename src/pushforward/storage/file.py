@@ -38,6 +38,7 @@ KINDS = {
     "density": "pf.FlowDensity.load(path)",
     "checkpoint": "pf.fit(model, x, checkpoint=path)",
     "monitor": "pf.detection.Monitor.load(path)",
+    "posterior": "pf.training.bayes.Posterior.load(path)",
 }
 """What a file may hold, and the call that reads it."""
 

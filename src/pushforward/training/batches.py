@@ -7,11 +7,12 @@ equally often, all batches have one size, and a resumed run finds its place by a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -50,6 +51,14 @@ class Source(ABC):
     form: Form
     kind: str
     """Short description, for the checkpoint's comparison of settings."""
+    seed: int
+    """Of the order of the rows."""
+
+    def reseeded(self, seed: int) -> Self:
+        """The same rows in another order."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     @abstractmethod
     def batches(self, start: Position) -> Iterator[Batch]:
@@ -78,6 +87,9 @@ class Rows(Source):
         seed: of the shuffling.
     """
 
+    replacement = False
+    """Whether a pass draws its rows with replacement, so that batches are independent."""
+
     def __init__(self, form: Form, rows: Tensor, batch_size: int, seed: int) -> None:
         self.form = form
         self.rows = rows
@@ -86,6 +98,12 @@ class Rows(Source):
         self.steps = len(rows) / self.batch_size
         self.kind = f"{type(self).__name__} of {len(rows)} rows"
         self._orders: dict[int, Tensor] = {}
+
+    def reseeded(self, seed: int) -> Self:
+        """The same rows in another order."""
+        other = super().reseeded(seed)
+        other._orders = {}
+        return other
 
     @abstractmethod
     def read(self, rows: Tensor) -> Pair:
@@ -113,10 +131,12 @@ class Rows(Source):
 
     def raw_sample(self, most: int) -> Pair:
         """Rows spread evenly over all."""
-        count = len(self.rows)
-        chosen = self.rows if count <= most else self.rows[torch.arange(most) * count // most]
         seed_loading(mix(self.seed, Purpose.INITIALIZE))
-        return self.read(chosen)
+        return self.read(self._spread(most))
+
+    def _spread(self, most: int) -> Tensor:
+        count = len(self.rows)
+        return self.rows if count <= most else self.rows[torch.arange(most) * count // most]
 
     def _load(self, chosen: Tensor, purpose: Purpose, place: int) -> Pair:
         seed_loading(mix(self.seed, purpose, place))
@@ -127,7 +147,12 @@ class Rows(Source):
         if epoch not in self._orders:
             shuffler = generator(self.seed, Purpose.SHUFFLE, epoch)
             self._orders = {k: order for k, order in self._orders.items() if k == epoch - 1}
-            self._orders[epoch] = self.rows[torch.randperm(len(self.rows), generator=shuffler)]
+            count = len(self.rows)
+            if self.replacement:
+                chosen = torch.randint(count, (count,), generator=shuffler)
+            else:
+                chosen = torch.randperm(count, generator=shuffler)
+            self._orders[epoch] = self.rows[chosen]
         return self._orders[epoch]
 
 
@@ -156,8 +181,13 @@ class ArrayRows(Rows):
         rows = rows.to(self.x.device)
         return self.x[rows], None if self.context is None else self.context[rows]
 
+    # Reading a tensor draws nothing, so nothing needs a seed.
+    def raw_sample(self, most: int) -> Pair:
+        """Rows spread evenly over all; the global generators stay as they are."""
+        return self.read(self._spread(most))
+
     def _load(self, chosen: Tensor, purpose: Purpose, place: int) -> Pair:
-        return self.form.cast(*self.read(chosen))  # reading a tensor draws nothing, so nothing needs a seed
+        return self.form.cast(*self.read(chosen))
 
     def digest(self) -> str:
         """Hash of up to 1,024 rows spread over all."""

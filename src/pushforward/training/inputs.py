@@ -29,7 +29,8 @@ def open_sources(
 
     Args:
         form: what the model reads.
-        data: array, tensor, frame or list, or a pair (x, context) of them; map-style or iterable ``Dataset``; ``DataLoader``.
+        data: array, tensor, frame or list, or a pair (x, context) of them; map-style or iterable ``Dataset``; ``DataLoader``;
+            or a source that is open already.
         context: of array data.
         validation: fraction to split off, or rows of the same kinds, or a pair (x, context) of arrays, or None.
         batch_size: rows in a batch.
@@ -55,6 +56,8 @@ def open_sources(
 
 
 def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what: str) -> Source:
+    if isinstance(data, Source):
+        return data
     if isinstance(data, DataLoader | Dataset):
         if context is not None:
             raise ConfigError(

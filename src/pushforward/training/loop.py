@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import InputError, PushforwardWarning, TrainingError
+from pushforward.maps.core import Shape
 from pushforward.models.core import Model
 from pushforward.training.batches import ArrayRows, Batch, Position, Source
 from pushforward.training.budget import Budget, Schedule
@@ -23,12 +24,17 @@ from pushforward.training.progress import MetricsLog, Reporter
 from pushforward.training.result import FitResult, TrainingEvent
 from pushforward.training.seeds import Purpose, generator, mix, preserved, seed_step
 
-__all__ = ["Trainer", "gradients"]
+__all__ = ["Trainer", "gradients", "sample_rows"]
 
 _SAMPLE_ROWS, _SAMPLE_VALUES = 100_000, 1 << 21
 """Most rows, and about the most numbers, that data-dependent state is set from: all pass through the model at once."""
 _CHECK_EVERY = 20
 """Steps between two looks at the losses on a device that works asynchronously."""
+
+
+def sample_rows(shape: Shape) -> int:
+    """How many training rows of a shape data-dependent state is set from."""
+    return min(_SAMPLE_ROWS, max(1024, _SAMPLE_VALUES // max(1, math.prod(shape))))
 
 
 def gradients(
@@ -302,9 +308,7 @@ class Trainer:
     def _sample(self) -> Pair:
         """Rows that data-dependent state is set from."""
         if self.sample is None:
-            values = max(1, math.prod(self.model.shape))
-            most = min(_SAMPLE_ROWS, max(1024, _SAMPLE_VALUES // values))
-            raw, context = self.train.raw_sample(most)
+            raw, context = self.train.raw_sample(sample_rows(self.model.shape))
             if not isinstance(self.train, ArrayRows):  # arrays were looked at before they were moved to the device
                 self.train.form.warn_if_lost(raw)
             self.sample = self.train.form.cast(raw, context)

@@ -1,0 +1,73 @@
+"""Deep ensembles: the same recipe from several starts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.errors import ConfigError
+from pushforward.training.bayes import deep_ensemble
+
+from ..tiny import curved
+
+OPTIONS = {"max_steps": 30, "batch_size": 50, "lr": 1e-2, "progress": "silent"}
+
+
+def make() -> pf.models.Model:
+    return pf.models.MAF(3, layers=2, hidden=(8,), batch_norm=True)
+
+
+def test_members_differ_in_weights_and_share_preprocessing():
+    x = curved(300)
+    state = torch.random.get_rng_state()
+    posterior = deep_ensemble(make, x, 3, seed=1, **OPTIONS)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not any(name.endswith("mask") or name.startswith("chain.maps.0.") for name in posterior.names)
+    assert any(name.endswith("var") for name in posterior.names)  # batch norm's statistics are each member's
+    values = posterior.log_likelihoods(x)
+    assert (values.std(0) > 1e-3).all()
+    start = make().eval()
+    start.initialize(x)
+    assert (values.mean(1) > start.log_prob(x).mean()).all()
+    again = deep_ensemble(make, x, 3, seed=1, **OPTIONS)
+    assert torch.equal(again.log_likelihoods(x), values)
+    assert not torch.equal(deep_ensemble(make, x, 3, seed=2, **OPTIONS).log_likelihoods(x), values)
+
+
+def test_batches_differ_too():
+    """From one start, members differ by the order of their batches."""
+
+    def same() -> pf.models.Model:
+        torch.manual_seed(0)
+        return make()
+
+    posterior = deep_ensemble(same, curved(300), 2, validation=None, **OPTIONS)
+    assert (posterior.log_likelihoods(curved(300)).std(0) > 0).any()
+
+
+def test_a_run_that_was_killed_goes_on(tmp_path):
+    x, made = curved(200), []
+
+    def dies() -> pf.models.Model:
+        made.append(1)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return make()
+
+    with pytest.raises(KeyboardInterrupt):
+        deep_ensemble(dies, x, 2, checkpoint=tmp_path / "run", **OPTIONS)
+    steps = []
+    posterior = deep_ensemble(
+        make, x, 2, checkpoint=tmp_path / "run", callback=lambda event: steps.append(event.step), **OPTIONS
+    )
+    assert steps == [0, 25, 30]  # the second member's alone
+    assert torch.equal(posterior.log_likelihoods(x), deep_ensemble(make, x, 2, **OPTIONS).log_likelihoods(x))
+
+
+def test_members_must_be_alike():
+    widths = iter((4, 8))
+    with pytest.raises(ConfigError, match="one recipe"):
+        deep_ensemble(lambda: pf.models.NICE(3, hidden=(next(widths),)), curved(50), 2, **OPTIONS)
+    with pytest.raises(ConfigError, match="members"):
+        deep_ensemble(make, curved(50), 0)
