@@ -3,6 +3,7 @@
 from pushforward.bases.categorical import Categorical
 from pushforward.bases.conditional import ConditionalNormal
 from pushforward.bases.core import Base
+from pushforward.bases.half_normal import HalfNormal, SortedNormal
 from pushforward.bases.logistic import Logistic
 from pushforward.bases.made_mixture import MADEMixture
 from pushforward.bases.mixture import GaussianMixture
@@ -18,10 +19,12 @@ __all__ = [
     "Categorical",
     "ConditionalNormal",
     "GaussianMixture",
+    "HalfNormal",
     "Logistic",
     "MADEMixture",
     "Normal",
     "PixelCNN",
+    "SortedNormal",
     "StudentT",
     "Uniform",
     "UniformSphere",

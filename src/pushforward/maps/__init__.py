@@ -1,5 +1,6 @@
 """Everything between data and base: bijections, surjections, dequantisation, and the ways to combine them."""
 
+from pushforward.maps.absolute import Abs
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
 from pushforward.maps.autoregressive import MaskedAutoregressive
@@ -22,6 +23,7 @@ from pushforward.maps.jitter import Jitter
 from pushforward.maps.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, Likelihood
 from pushforward.maps.linear import Householder, LULinear
 from pushforward.maps.logistic_likelihood import LogisticLikelihood
+from pushforward.maps.maxima import Max, MaxPool
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.mobius import MobiusTransformer
 from pushforward.maps.monotone import Monotone
@@ -39,6 +41,8 @@ from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
 from pushforward.maps.residual import InvertibleResidual
 from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
+from pushforward.maps.slice import Augment, Slice
+from pushforward.maps.sort import Gaps, Sort, StochasticPermutation
 from pushforward.maps.sphere import SphereAutoregressive
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.squeeze import Flatten, Squeeze
@@ -52,10 +56,12 @@ from pushforward.maps.variational import VariationalDequantize
 from pushforward.maps.woodbury import WoodburyLinear
 
 __all__ = [
+    "Abs",
     "ActNorm",
     "AdditiveTransformer",
     "Affine",
     "AffineTransformer",
+    "Augment",
     "AugmentMissing",
     "BatchNorm",
     "BernoulliLikelihood",
@@ -73,6 +79,7 @@ __all__ = [
     "Exp",
     "FactorOut",
     "Flatten",
+    "Gaps",
     "GatedTransformer",
     "GaussianLikelihood",
     "Gaussianize",
@@ -93,6 +100,8 @@ __all__ = [
     "Map",
     "MapTransform",
     "MaskedAutoregressive",
+    "Max",
+    "MaxPool",
     "MixtureCDFTransformer",
     "MobiusTransformer",
     "ModuloAutoregressive",
@@ -108,13 +117,16 @@ __all__ = [
     "Reverse",
     "Sigmoid",
     "SigmoidalTransformer",
+    "Slice",
     "SoftTail",
     "Softplus",
+    "Sort",
     "SphereAutoregressive",
     "SplineTransformer",
     "Squeeze",
     "Standardize",
     "Step",
+    "StochasticPermutation",
     "SumOfSquaresTransformer",
     "Sylvester",
     "Tanh",

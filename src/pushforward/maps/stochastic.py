@@ -92,7 +92,7 @@ class Variational(Map):
             not isinstance(flow, Map) or flow.in_shape != (latent,) or flow.out_shape != (latent,)
         ):
             raise ConfigError(f"flow must be a map of {latent} coordinates; got {flow!r:.80}.")
-        if flow is not None and flow.relation is not Relation.EXACT:
+        if flow is not None and not flow.bijective:
             raise KindError(f"{type(flow).__name__} is not a bijection, so it has no density for a posterior.")
         self.features, self.latent = features, latent
         self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
