@@ -157,7 +157,7 @@ class MaxPool(Map):
         windows = torch.cat((z.unsqueeze(-1), rest), -1)
         windows = windows.gather(-1, torch.argsort(torch.cat((k, _others(k, 4)), -1), dim=-1))
         batch, (channels, height, width) = z.shape[:-3], self.out_shape
-        blocks = windows.reshape(*batch, channels, height, width, 2, 2).movedim(-2, -4)
+        blocks = windows.reshape(*batch, channels, height, width, 2, 2).movedim(-2, -3)
         return blocks.reshape(*batch, *self.in_shape)
 
     def measure(self, latent: Measure) -> Measure:
