@@ -16,8 +16,10 @@ from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.maps.funnel import Funnel
 from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.image_coupling import ImageCoupling
+from pushforward.maps.image_funnel import ConvFunnel, ImageFunnel
 from pushforward.maps.integers import Integers
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, Likelihood
@@ -72,6 +74,7 @@ __all__ = [
     "Chain",
     "CircularSplineTransformer",
     "Continuous",
+    "ConvFunnel",
     "Coupling",
     "CubicSplineTransformer",
     "DynamicBinarize",
@@ -79,12 +82,14 @@ __all__ = [
     "Exp",
     "FactorOut",
     "Flatten",
+    "Funnel",
     "Gaps",
     "GatedTransformer",
     "GaussianLikelihood",
     "Gaussianize",
     "Householder",
     "ImageCoupling",
+    "ImageFunnel",
     "Integers",
     "Inverse",
     "InvertibleConv1x1",

@@ -7,6 +7,7 @@ from pushforward.models.conv_glow import ConvGlow
 from pushforward.models.core import Flow, Model
 from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
+from pushforward.models.funnel_flow import FunnelFlow
 from pushforward.models.gaussianization import GaussianizationFlow
 from pushforward.models.glow import Glow
 from pushforward.models.iaf import IAF
@@ -39,6 +40,7 @@ __all__ = [
     "DiscreteFlow",
     "Ensemble",
     "Flow",
+    "FunnelFlow",
     "GaussianizationFlow",
     "Glow",
     "IResNet",

@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from pushforward import bases, maps
-from pushforward.measure import Lebesgue, Relation
+from pushforward import bases, maps, models
+from pushforward.measure import Counting, Lebesgue, Relation
 
-from .kinds import SPLINE, BaseCase, MapCase, ModelCase, b, f, flow, m, normal, positive
+from .kinds import SPLINE, BaseCase, MapCase, ModelCase, b, f, flow, integers, m, normal, positive
 
 S = (8,)
+NARROW: dict[str, Any] = {"hidden_features": 8, "residual_blocks": 1}
 SURJECTIVE: dict[str, Any] = {"invertible": False, "draws": True}
 
 
@@ -40,6 +41,26 @@ MAPS: list[MapCase] = [
     m("Gaps", "D=3", lambda: maps.Gaps(3), increasing),
     m("StochasticPermutation", "D=5", lambda: maps.StochasticPermutation(5), relation=Relation.LOWER, bijective=False),
     m("Max", "K=3", lambda: maps.Max(3, hidden=S), **onto(1, 3)),
+    m(
+        "Funnel",
+        "spline, context",
+        lambda: maps.Funnel(4, (3, 1), SPLINE, hidden=S, decoder_hidden=S, context=2),
+        **onto(2, 4),
+    ),
+    m(
+        "Funnel",
+        "dense, flow",
+        lambda: maps.Funnel(3, 1, maps.AdditiveTransformer(), maps.Monotone(2, SPLINE, context=1, hidden=S), hidden=()),
+        **onto(1, 3),
+    ),
+    m(
+        "ImageFunnel",
+        "spline",
+        lambda: maps.ImageFunnel((3, 2, 2), 2, SPLINE, hidden=S, decoder_hidden=S),
+        **onto(8, 12),
+    ),
+    m("ConvFunnel", "two channels", lambda: maps.ConvFunnel((2, 4, 2), hidden=S), **onto(4, 16)),
+    m("ConvFunnel", "window of 3", lambda: maps.ConvFunnel((1, 3, 3), 3, hidden=S), **onto(1, 9)),
     m("MaxPool", "two channels", lambda: maps.MaxPool((2, 4, 2), hidden=S), **onto(4, 16)),
 ]
 
@@ -61,4 +82,16 @@ MODELS: list[ModelCase] = [
       **SURJECTIVE),
     f("Flow", "augment", flow(lambda: maps.Augment(1, hidden=S), lambda: maps.Coupling(2, hidden=S), lambda: bases.Normal(2)),
       relation=Relation.LOWER, **SURJECTIVE),
+    f("FunnelFlow", "D=2", lambda: models.FunnelFlow(2, flow_layers=2, at=1, bins=4, **NARROW), **SURJECTIVE),
+    f("FunnelFlow", "mlp, spline decoder, D=2",
+      lambda: models.FunnelFlow(2, kind="mlp", flow_layers=2, bins=4, decoder="spline", **NARROW),
+      **SURJECTIVE),
+    f("FunnelFlow", "affine, context, D=5",
+      lambda: models.FunnelFlow(5, 2, latent=2, law="affine", flow_layers=3, at=1, **NARROW), **SURJECTIVE),
+    f("FunnelFlow", "images",
+      lambda: models.FunnelFlow(shape=(1, 4, 4), law="affine", flow_layers=1, levels=8, **NARROW), integers(8),
+      relation=Relation.LOWER, measure=Counting(16), **SURJECTIVE),
+    f("FunnelFlow", "conv, context",
+      lambda: models.FunnelFlow(shape=(1, 4, 4), context=2, kind="conv", law="affine", flow_layers=1, levels=8, **NARROW),
+      integers(8), relation=Relation.LOWER, measure=Counting(16), **SURJECTIVE),
 ]  # fmt: skip
