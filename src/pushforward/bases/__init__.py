@@ -9,6 +9,7 @@ from pushforward.bases.made_mixture import MADEMixture
 from pushforward.bases.mixture import GaussianMixture
 from pushforward.bases.normal import Normal
 from pushforward.bases.pixelcnn import PixelCNN
+from pushforward.bases.product import Product
 from pushforward.bases.spherical import UniformSphere, VonMisesFisher
 from pushforward.bases.student_t import StudentT
 from pushforward.bases.uniform import Uniform
@@ -24,6 +25,7 @@ __all__ = [
     "MADEMixture",
     "Normal",
     "PixelCNN",
+    "Product",
     "SortedNormal",
     "StudentT",
     "Uniform",

@@ -3,6 +3,7 @@
 from pushforward.maps.absolute import Abs
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
+from pushforward.maps.autoencode import Autoencode, LinearAutoencode
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.binarize import DynamicBinarize
@@ -65,6 +66,7 @@ __all__ = [
     "AffineTransformer",
     "Augment",
     "AugmentMissing",
+    "Autoencode",
     "BatchNorm",
     "BernoulliLikelihood",
     "BernsteinTransformer",
@@ -99,6 +101,7 @@ __all__ = [
     "LULinear",
     "LatticeDequantize",
     "Likelihood",
+    "LinearAutoencode",
     "LinearSplineTransformer",
     "LogisticLikelihood",
     "Logit",

@@ -1,5 +1,6 @@
 """Models: one file a paper, each a chain of maps over a base."""
 
+from pushforward.models.aef import AEF
 from pushforward.models.bernstein import BernsteinFlow
 from pushforward.models.bnaf import BNAF
 from pushforward.models.cnf import CNF
@@ -25,6 +26,7 @@ from pushforward.models.umnn import UMNN
 from pushforward.models.vae import VAE
 
 __all__ = [
+    "AEF",
     "BNAF",
     "CNF",
     "IAF",

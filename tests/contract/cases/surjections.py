@@ -7,7 +7,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from pushforward import bases, maps, models
-from pushforward.measure import Counting, Lebesgue, Relation
+from pushforward.measure import Counting, Extended, Lebesgue, Relation
 
 from .kinds import SPLINE, BaseCase, MapCase, ModelCase, b, f, flow, integers, m, normal, positive
 
@@ -61,12 +61,34 @@ MAPS: list[MapCase] = [
     ),
     m("ConvFunnel", "two channels", lambda: maps.ConvFunnel((2, 4, 2), hidden=S), **onto(4, 16)),
     m("ConvFunnel", "window of 3", lambda: maps.ConvFunnel((1, 3, 3), 3, hidden=S), **onto(1, 9)),
+    m(
+        "Autoencode",
+        "vector, flow",
+        lambda: maps.Autoencode(4, 2, maps.Inverse(maps.MaskedAutoregressive(2, hidden=S)), core=(3, 1), hidden=S),
+    ),
+    m("Autoencode", "colour, dense", lambda: maps.Autoencode((2, 3, 2), 4, hidden=S)),
+    m("Autoencode", "image, convolutions", lambda: maps.Autoencode((2, 3, 3), 2, core="corner", channels=(4,))),
+    m(
+        "LinearAutoencode",
+        "extended",
+        lambda: maps.LinearAutoencode(3, 2, hidden=S),
+        latent_measure=Lebesgue(5),
+        data_measure=Extended(5, 3),
+        bijective=False,
+    ),
+    m(
+        "LinearAutoencode",
+        "drawn",
+        lambda: maps.LinearAutoencode((1, 2, 2), 1, scale=0.5, channels=(4,)),
+        **onto(5, 4, relation=Relation.LOWER),
+    ),
     m("MaxPool", "two channels", lambda: maps.MaxPool((2, 4, 2), hidden=S), **onto(4, 16)),
 ]
 
 # Their quadrature is in tests/bases: they live on half of space, and on a cone.
 BASES: list[BaseCase] = [
     b("HalfNormal", "D=2", lambda: bases.HalfNormal(2), positive, measure=Lebesgue(2)),
+    b("Product", "normal, logistic", lambda: bases.Product(bases.Normal(1, trainable=True), bases.Logistic(1))),
     b("SortedNormal", "D=3", lambda: bases.SortedNormal(3), increasing, measure=Lebesgue(3)),
 ]
 
@@ -94,4 +116,10 @@ MODELS: list[ModelCase] = [
     f("FunnelFlow", "conv, context",
       lambda: models.FunnelFlow(shape=(1, 4, 4), context=2, kind="conv", law="affine", flow_layers=1, levels=8, **NARROW),
       integers(8), relation=Relation.LOWER, measure=Counting(16), **SURJECTIVE),
+    f("AEF", "D=2", lambda: models.AEF(2, latent=1, hidden=S)),
+    f("AEF", "nsf, prior", lambda: models.AEF(4, latent=2, posterior="nsf", steps=1, posterior_hidden=S, hidden=S,
+                                              prior=models.NICE(2, couplings=2, hidden=S, standardize=False))),
+    f("AEF", "image, iaf, convolutions",
+      lambda: models.AEF((1, 3, 3), 2, levels=4, posterior="iaf", steps=1, posterior_hidden=S, channels=(4,)), integers(4),
+      relation=Relation.LOWER, measure=Counting(9)),
 ]  # fmt: skip
