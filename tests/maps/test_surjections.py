@@ -380,6 +380,22 @@ def test_what_does_not_fit_is_refused():
                 surjection.measure(measure)
 
 
+def test_samples_carry_gradients_unless_something_discrete_is_learned():
+    for surjection, base, carries in (
+        (Abs(1), HalfNormal(1), True),
+        (Abs(1, hidden=S), HalfNormal(1), False),
+        (Sort(2), SortedNormal(2), True),
+        (Sort(2, hidden=S), SortedNormal(2), False),
+        (Slice(2, hidden=S), Normal(1), True),
+        (Max(2, hidden=S), Normal(1), False),
+    ):
+        law = Flow(surjection, base).distribution()
+        assert law.has_rsample is carries
+        if not carries:
+            with pytest.raises(KindError, match=type(surjection).__name__):
+                law.rsample((3,))
+
+
 def test_uniform_rows_through_abs():
     """abs of (-1, 1) lies in (0, 1): with a uniform base on it the density is 1/2 inside."""
     model = Flow(Abs(1), Uniform(1, 0.0, 1.0)).double()

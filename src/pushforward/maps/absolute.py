@@ -41,7 +41,7 @@ class Abs(Map):
         (tensor([[3., 1.]]), tensor([-1.3863]))
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
+    drops = True
     codomain = POSITIVE
 
     def __init__(
@@ -52,6 +52,7 @@ class Abs(Map):
             raise ConfigError(f"probability must lie in (0, 1); got {probability!r}.")
         self.features, self.probability = features, probability
         self.hidden = None if hidden is None else check_hidden(hidden, False)
+        self.has_rsample = self.hidden is None
         size = math.prod(self.in_shape)
         self.network = None if self.hidden is None else MLP(size, size, self.hidden, input_bound=10.0, output_gain=0.1)
 

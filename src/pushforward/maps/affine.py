@@ -67,8 +67,8 @@ class Affine(Elementwise):
             for scale, shift in itertools.product(_values(self.scale), _values(self.shift))
         ]
         moved = Support(max(low for low, _ in ends), min(high for _, high in ends), box.within)
-        alike = not isinstance(self.shift, (tuple, list)) and not isinstance(self.scale, (tuple, list))
-        return moved if alike and self.scale > 0 else moved.seen_through("Affine")
+        (scale, *other), more = _values(self.scale), _values(self.shift)[1:]
+        return moved if scale > 0 and not other and not more else moved.seen_through("Affine")
 
     def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale x + shift."""

@@ -218,8 +218,6 @@ class LinearAutoencode(Codec):
         ('Extended(7, 5)', 'Lebesgue(5)')
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
-
     def __init__(
         self,
         features: int | Shape,

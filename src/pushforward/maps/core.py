@@ -75,6 +75,10 @@ class Map(nn.Module, ABC):
     (no order). Maps that are not "mixed" have :meth:`encode_terms`."""
     keeps_surfaces: bool = False
     """Whether the contribution is also right for a density on a surface: for isometries, and maps made for one surface."""
+    drops: bool = False
+    """Whether several x of one size have the same z, as where a sign or an order is dropped; ``decode`` draws it anew."""
+    has_rsample: bool = True
+    """Whether ``decode`` carries gradients to the law of all that it draws; not where that is a sign, a place or an order."""
     encode_passes: int = 1
     """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
     decode_passes: int = 1
@@ -126,11 +130,8 @@ class Map(nn.Module, ABC):
 
     @property
     def bijective(self) -> bool:
-        """Whether ``decode`` undoes ``encode`` and the contribution is the log-determinant of a square Jacobian.
-
-        Maps that drop something or fold space together, whose ``decode`` draws it anew, set this to False.
-        """
-        return self.relation is Relation.EXACT and _size(self.in_shape) == _size(self.out_shape)
+        """Whether ``decode`` undoes ``encode`` and the contribution is the log-determinant of a square Jacobian."""
+        return self.relation is Relation.EXACT and _size(self.in_shape) == _size(self.out_shape) and not self.drops
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set state that depends on data (scaling, actnorm) from many training rows, and return their z."""

@@ -55,8 +55,6 @@ class Funnel(Map):
         (torch.Size([3, 2]), torch.Size([3]))
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
-
     def __init__(
         self,
         features: int,

@@ -55,8 +55,6 @@ class ImageFunnel(Map):
         torch.Size([2, 2, 3, 3])
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
-
     def __init__(
         self,
         features: Shape,
@@ -143,7 +141,6 @@ class ConvFunnel(Map):
         torch.Size([2, 3, 2, 2])
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
     order: Tensor
 
     def __init__(

@@ -48,7 +48,7 @@ class Max(Map):
         tensor([[5.]])
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
+    has_rsample = False
     logits: Tensor
 
     def __init__(self, features: int, decoder: Map | None = None, *, hidden: tuple[int, ...] = (64, 64)) -> None:
@@ -114,8 +114,6 @@ class MaxPool(Map):
         >>> pool.encode(torch.arange(16.0).reshape(1, 1, 4, 4)).z.flatten()
         tensor([ 5.,  7., 13., 15.])
     """
-
-    bijective = False  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,

@@ -44,7 +44,6 @@ class Slice(Map):
         (torch.Size([5, 1]), torch.Size([5, 3]))
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
     kept: Tensor
     dropped: Tensor
     back: Tensor
@@ -113,7 +112,6 @@ class Augment(Map):
         (torch.Size([5, 5]), torch.Size([5, 2]))
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
     relation = Relation.LOWER
 
     def __init__(

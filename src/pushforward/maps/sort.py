@@ -43,7 +43,7 @@ class Sort(Map):
         (tensor([[-1.,  0.,  2.]]), tensor([-1.7918]))
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
+    drops = True
     codomain = INCREASING
 
     def __init__(self, features: int, *, hidden: tuple[int, ...] | None = None) -> None:
@@ -51,6 +51,7 @@ class Sort(Map):
         super().__init__(features)
         self.features = features
         self.hidden = None if hidden is None else check_hidden(hidden, False)
+        self.has_rsample = self.hidden is None
         self.network = (
             None if self.hidden is None else MLP(width, width, self.hidden, input_bound=10.0, output_gain=0.1)
         )
@@ -139,7 +140,6 @@ class StochasticPermutation(Map):
         tensor([[5., 6., 7.]])
     """
 
-    bijective = False  # pyright: ignore[reportAssignmentType]
     relation = Relation.LOWER
     domain = None
     codomain = None
