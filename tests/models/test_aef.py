@@ -63,14 +63,14 @@ def test_the_core_does_not_reach_the_encoder():
         inner.double()
         perturb(inner)
         x = normal(3, *inner.in_shape)
-        moved = x.flatten(1)
+        moved = x.flatten(1).clone()
         moved[:, inner.core_at] += 1.0
         z, other = inner.encode(x).z, inner.encode(moved.reshape(x.shape)).z
         slope = other[:, : inner.latent] - z[:, : inner.latent]
         moved[:, inner.core_at] += 1.0
         again = inner.encode(moved.reshape(x.shape)).z[:, : inner.latent] - other[:, : inner.latent]
         torch.testing.assert_close(slope, again)  # affine in the core, with the same scale
-        shell = x.flatten(1)
+        shell = x.flatten(1).clone()
         shell[:, inner.shell_at] += 1.0
         assert (inner.encode(shell.reshape(x.shape)).z[:, : inner.latent] != z[:, : inner.latent]).all()
 
@@ -142,7 +142,7 @@ def linear_gaussian(r: float) -> tuple[AEF, Tensor, Tensor]:
         inner.decoder.body[0].bias.fill_(20.0)
         inner.decoder.last.weight.copy_(torch.tensor([[r], [0.0]]))
         inner.decoder.last.bias.copy_(torch.tensor([-20.0 * r, 5 * math.atanh(math.log(s) / 5)]))
-    x = torch.tensor([[-1.5], [0.2], [2.0]], dtype=torch.float64)
+    x = torch.tensor([[-1.5], [0.05], [2.0]], dtype=torch.float64)
     return model, x, torch.from_numpy(scipy.stats.norm.logpdf(x[:, 0].numpy()))
 
 
@@ -181,13 +181,15 @@ def test_the_reduction_is_a_bound_that_rises_to_the_truth():
     assert isinstance(reduced, Flow)
     assert (reduced.relation, reduced.measure) == (Relation.LOWER, Lebesgue(1))
     with torch.no_grad():
-        draws = torch.stack([reduced.evaluate(x, seed=seed).value for seed in range(4000)])
-        tight = reduced.evaluate(x, samples=4000).value
+        step = reduced.chain.encode(x.expand(4000, 3, 1), noise=torch.Generator().manual_seed(0))
+        draws = step.contribution + reduced.base.log_prob(step.z)
+        tight = reduced.evaluate(x, samples=300).value
     # One draw: E log p(x, u) - log q(u) = truth - KL(N(x / 2, 1) || N(r x, 1 - r^2)); here both means are x / 2.
     gap = 0.5 * (1 / 0.75 - 1 + math.log(0.75))
     error = draws.std(0) / math.sqrt(4000)
     assert ((draws.mean(0) - (truth - gap)).abs() < 4 * error).all()
-    assert ((tight - truth).abs() < 0.05).all()
+    assert ((draws.logsumexp(0) - math.log(4000) - truth).abs() < 0.05).all()
+    assert ((tight - truth).abs() < 0.2).all()
 
 
 def test_log_k_is_subtracted():
