@@ -140,8 +140,8 @@ def linear_gaussian(r: float) -> tuple[AEF, Tensor, Tensor]:
         # A hidden ReLU shifted far to the left is linear on what it sees: the code clamped to [-10, 10].
         inner.decoder.body[0].weight.fill_(1.0)
         inner.decoder.body[0].bias.fill_(20.0)
-        inner.decoder.last.weight.copy_(torch.tensor([[r], [0.0]]))
-        inner.decoder.last.bias.copy_(torch.tensor([-20.0 * r, 5 * math.atanh(math.log(s) / 5)]))
+        inner.decoder.last.weight.copy_(torch.tensor([[r], [0.0]], dtype=torch.float64))
+        inner.decoder.last.bias.copy_(torch.tensor([-20.0 * r, 5 * math.atanh(math.log(s) / 5)], dtype=torch.float64))
     x = torch.tensor([[-1.5], [0.05], [2.0]], dtype=torch.float64)
     return model, x, torch.from_numpy(scipy.stats.norm.logpdf(x[:, 0].numpy()))
 
@@ -291,8 +291,8 @@ def test_what_does_not_fit_is_refused():
         maps.Autoencode(5, 2, maps.Abs(2))
     with pytest.raises(KindError, match="already"):
         AEF(5, 2).reduced(0.1)
-    with pytest.raises(KindError, match="Counting"):
-        bases.Product(bases.Categorical(1, 2))
+    with pytest.raises(KindError, match="Manifold"):
+        bases.Product(bases.UniformSphere(3))
 
 
 def test_a_vae_reads_the_same_images():
