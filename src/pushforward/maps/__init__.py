@@ -3,7 +3,7 @@
 from pushforward.maps.absolute import Abs
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
-from pushforward.maps.autoencode import Autoencode, LinearAutoencode
+from pushforward.maps.autoencode import Autoencode
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.binarize import DynamicBinarize
@@ -25,6 +25,7 @@ from pushforward.maps.integers import Integers
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, Likelihood
 from pushforward.maps.linear import Householder, LULinear
+from pushforward.maps.linear_autoencode import LinearAutoencode
 from pushforward.maps.logistic_likelihood import LogisticLikelihood
 from pushforward.maps.maxima import Max, MaxPool
 from pushforward.maps.missing import AugmentMissing
