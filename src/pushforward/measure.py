@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from pushforward.errors import KindError
@@ -120,17 +121,39 @@ def Extended(dim: int, ambient: int) -> Measure:
 
 @dataclass(frozen=True)
 class Support:
-    """A box that holds every coordinate: the domain or codomain of a map, or where a base has mass."""
+    """Where every coordinate lies: the domain or codomain of a map, or where a base has mass.
+
+    A box, and possibly a named constraint between the coordinates of the last dimension, which cuts a part out of it.
+
+    Args:
+        low: lower end of every coordinate.
+        high: upper end of every coordinate.
+        within: name of the constraint: "" for none, or "increasing" for x_1 <= x_2 <= ... <= x_D. Another name is a set
+            of which nothing is known but that it is no larger than the box; see :meth:`seen_through`.
+    """
 
     low: float = -math.inf
     high: float = math.inf
+    within: str = ""
 
     def __str__(self) -> str:
-        return "the reals" if self == REAL else f"({self.low:g}, {self.high:g})"
+        box = "the reals" if math.isinf(self.low) and math.isinf(self.high) else f"({self.low:g}, {self.high:g})"
+        return f"{box}, {self.within}" if self.within else box
 
     def contains(self, x: Tensor) -> Tensor:
-        """Elementwise test, with the border included."""
-        return (x >= self.low) & (x <= self.high)
+        """Elementwise test, with the border included; an increasing coordinate is not below the one before it."""
+        inside = (x >= self.low) & (x <= self.high)
+        if self.within == "increasing":
+            inside = inside & (torch.diff(x, dim=-1, prepend=x[..., :1]) >= 0)
+        return inside
+
+    def covers(self, other: Support) -> bool:
+        """Whether ``other`` is known to lie within this one."""
+        return self.low <= other.low and other.high <= self.high and self.within in ("", other.within)
+
+    def seen_through(self, name: str) -> Support:
+        """This set after coordinates were moved about by ``name``: the same box, and an unknown part of it if part it was."""
+        return Support(self.low, self.high, f"{self.within} before {name}") if self.within else self
 
 
 REAL = Support()

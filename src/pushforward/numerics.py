@@ -32,6 +32,7 @@ __all__ = [
     "split_infinite",
     "sum_event",
     "uniform_like",
+    "unsoftplus",
 ]
 
 
@@ -101,6 +102,12 @@ def draw_category(logits: Tensor, generator: torch.Generator | None) -> Tensor:
 def inverse_softplus(y: float) -> float:
     """The x with ``softplus(x) == y``, for a constant y > 0."""
     return y + math.log(-math.expm1(-y))
+
+
+def unsoftplus(y: Tensor) -> Tensor:
+    """The x with ``softplus(x) == y``, elementwise; what is not positive is read as the smallest normal number."""
+    y = y.clamp(min=torch.finfo(y.dtype).tiny)
+    return y + torch.log(-torch.expm1(-y))
 
 
 def log1mexp(x: Tensor) -> Tensor:

@@ -296,7 +296,10 @@ def test_enormous_inputs_give_no_nan(case, dtype):
         same(step.z[2:], map.encode(x, context).z[2:], 1e-5)
 
 
-@pytest.mark.parametrize("case", [case for case in MAPS if built(case).domain not in (None, REAL)], ids=str)
+BOXED = [case for case in MAPS if (box := built(case).domain) not in (None, REAL) and not box.within]
+
+
+@pytest.mark.parametrize("case", BOXED, ids=str)
 def test_outside_the_domain_is_impossible_and_spoils_no_gradient(case):
     map = build(case)
     x, context = data_of(case, map), context_of(map)

@@ -91,8 +91,8 @@ def test_bounds_refuse_to_be_called_log_prob(case):
 def test_change_of_variables(case):
     """Against the dense autograd Jacobian of encode: log p(x) = log p_base(z) + log abs det dz/dx."""
     model = built(case)
-    if case.relation is not Relation.EXACT or model.measure.kind != "Lebesgue":
-        return
+    if case.relation is not Relation.EXACT or model.measure.kind != "Lebesgue" or not case.invertible:
+        return  # what a surjection drops is in no Jacobian: its mass is tested, and its density in tests/maps
     x, context = data_of(case, model), context_of(model)
     z = model.encode(x, context)
     log_det = torch.linalg.slogdet(dense_jacobian(lambda t: model.encode(t, context), x, len(model.shape)))[1]

@@ -23,10 +23,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for part, count in (("train", 400), ("t10k", 120)):
             raw = bytes([0, 0, 8, 3]) + struct.pack(">3I", count, 28, 28) + rng.bytes(count * 784)
             (root / name / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(raw, 1))
-    table = root / "uci" / "protein"
-    table.mkdir(parents=True)
-    np.savetxt(table / "data.csv.gz", rng.normal(size=(500, 10)), delimiter=",")
-    np.savetxt(table / "test_mask.csv.gz", np.eye(10, dtype=int).repeat(50, 0), fmt="%d", delimiter=",")
+    for name in ("protein", "kin40k"):
+        table = root / "uci" / name
+        table.mkdir(parents=True)
+        np.savetxt(table / "data.csv.gz", rng.normal(size=(500, 10)), delimiter=",")
+        np.savetxt(table / "test_mask.csv.gz", np.eye(10, dtype=int).repeat(50, 0), fmt="%d", delimiter=",")
     return root
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pushforward.data import as_images, read_images
 from pushforward.errors import ConfigError, StorageError
 
-__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "where"]
+__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "load_table", "where"]
 
 VARIABLE = "PUSHFORWARD_DATA"
 
@@ -116,3 +117,35 @@ def load_images(name: str, *, train: bool, folder: str | os.PathLike[str] | None
         f"{name} is not in {root or 'a data folder'}: put {file} there and name the folder with --data or the environment "
         f"variable {VARIABLE}. ({entry.source})"
     )
+
+
+def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """A UCI table with its published test rows of one split: training, validation and test rows, float32 and standardised.
+
+    Each column gets uniform noise as wide as the smallest gap between its values: on a lattice a density would grow without
+    bound. A tenth of the rows that are not for testing is for validation.
+
+    Args:
+        name: of a folder under ``uci``.
+        seed: of the split, 0 to 9.
+        folder: with the data sets.
+
+    Raises:
+        StorageError: if it is not there; it says where to get it.
+    """
+    root = where(folder)
+    path = None if root is None else root / "uci" / name
+    if path is None or not (path / "data.csv.gz").exists():
+        raise StorageError(
+            f"uci/{name}/data.csv.gz is not in {root or 'a data folder'}: name a folder that holds it, and test_mask.csv.gz, "
+            f"with --data or the environment variable {VARIABLE}. (UCI sets as in github.com/treforevans/uci_datasets)"
+        )
+    rows = np.loadtxt(path / "data.csv.gz", delimiter=",")
+    mask = np.loadtxt(path / "test_mask.csv.gz", delimiter=",")[:, seed] > 0
+    gaps = np.array([np.diff(np.unique(column)).min(initial=np.inf) for column in rows.T])
+    rows = rows + np.where(np.isfinite(gaps), gaps, 0.0) * np.random.default_rng(0).uniform(size=rows.shape)
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    rest = torch.from_numpy(rows[~mask]).float()
+    rest = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))]
+    cut = len(rest) // 10
+    return rest[cut:], rest[:cut], torch.from_numpy(rows[mask]).float()

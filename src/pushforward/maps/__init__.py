@@ -1,7 +1,9 @@
 """Everything between data and base: bijections, surjections, dequantisation, and the ways to combine them."""
 
+from pushforward.maps.absolute import Abs
 from pushforward.maps.adapters import MapTransform, TorchTransform, from_torch, to_torch
 from pushforward.maps.affine import Affine
+from pushforward.maps.autoencode import Autoencode
 from pushforward.maps.autoregressive import MaskedAutoregressive
 from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.binarize import DynamicBinarize
@@ -15,13 +17,17 @@ from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.maps.funnel import Funnel
 from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.image_coupling import ImageCoupling
+from pushforward.maps.image_funnel import ConvFunnel, ImageFunnel
 from pushforward.maps.integers import Integers
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, Likelihood
 from pushforward.maps.linear import Householder, LULinear
+from pushforward.maps.linear_autoencode import LinearAutoencode
 from pushforward.maps.logistic_likelihood import LogisticLikelihood
+from pushforward.maps.maxima import Max, MaxPool
 from pushforward.maps.missing import AugmentMissing
 from pushforward.maps.mobius import MobiusTransformer
 from pushforward.maps.monotone import Monotone
@@ -39,6 +45,8 @@ from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
 from pushforward.maps.residual import InvertibleResidual
 from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
+from pushforward.maps.slice import Augment, Slice
+from pushforward.maps.sort import Gaps, Sort, StochasticPermutation
 from pushforward.maps.sphere import SphereAutoregressive
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.squeeze import Flatten, Squeeze
@@ -53,11 +61,14 @@ from pushforward.maps.variational import VariationalDequantize
 from pushforward.maps.woodbury import WoodburyLinear
 
 __all__ = [
+    "Abs",
     "ActNorm",
     "AdditiveTransformer",
     "Affine",
     "AffineTransformer",
+    "Augment",
     "AugmentMissing",
+    "Autoencode",
     "BatchNorm",
     "BernoulliLikelihood",
     "BernsteinTransformer",
@@ -67,6 +78,7 @@ __all__ = [
     "Chain",
     "CircularSplineTransformer",
     "Continuous",
+    "ConvFunnel",
     "Coupling",
     "CubicSplineTransformer",
     "DynamicBinarize",
@@ -74,11 +86,14 @@ __all__ = [
     "Exp",
     "FactorOut",
     "Flatten",
+    "Funnel",
+    "Gaps",
     "GatedTransformer",
     "GaussianLikelihood",
     "Gaussianize",
     "Householder",
     "ImageCoupling",
+    "ImageFunnel",
     "Integers",
     "Inverse",
     "InvertibleConv1x1",
@@ -88,12 +103,15 @@ __all__ = [
     "LULinear",
     "LatticeDequantize",
     "Likelihood",
+    "LinearAutoencode",
     "LinearSplineTransformer",
     "LogisticLikelihood",
     "Logit",
     "Map",
     "MapTransform",
     "MaskedAutoregressive",
+    "Max",
+    "MaxPool",
     "MixtureCDFTransformer",
     "MobiusTransformer",
     "ModuloAutoregressive",
@@ -109,13 +127,16 @@ __all__ = [
     "Reverse",
     "Sigmoid",
     "SigmoidalTransformer",
+    "Slice",
     "SoftTail",
     "Softplus",
+    "Sort",
     "SphereAutoregressive",
     "SplineTransformer",
     "Squeeze",
     "Standardize",
     "Step",
+    "StochasticPermutation",
     "SumOfSquaresTransformer",
     "SwitchedAffineTransformer",
     "Sylvester",

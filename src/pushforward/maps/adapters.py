@@ -11,7 +11,7 @@ from torch.distributions.constraints import Constraint
 
 from pushforward.errors import KindError
 from pushforward.maps.core import Map, Shape, Step, as_shape, check_context
-from pushforward.measure import REAL, Relation, Support
+from pushforward.measure import REAL, Support
 from pushforward.numerics import Noise, sum_event
 
 __all__ = ["MapTransform", "TorchTransform", "from_torch", "to_torch"]
@@ -114,7 +114,7 @@ class MapTransform(Transform):
     bijective = True
 
     def __init__(self, map: Map, context: Tensor | None = None) -> None:
-        if map.relation is not Relation.EXACT or math.prod(map.in_shape) != math.prod(map.out_shape):
+        if not map.bijective:
             raise KindError(
                 f"{type(map).__name__} is not a bijection, so it cannot be a torch.distributions transform."
             )

@@ -59,14 +59,16 @@ class Affine(Elementwise):
             self.register_buffer("factor", factor)
 
     def carry(self, box: Support) -> Support | None:
-        """A fixed map moves the ends of a box; of several features, what all of them reach."""
+        """A fixed map moves the ends of a box; of several features, what all of them reach. Order is kept by one scale > 0."""
         if self.trainable:
             return None
         ends = [
             sorted((scale * box.low + shift, scale * box.high + shift))
             for scale, shift in itertools.product(_values(self.scale), _values(self.shift))
         ]
-        return Support(max(low for low, _ in ends), min(high for _, high in ends))
+        moved = Support(max(low for low, _ in ends), min(high for _, high in ends), box.within)
+        (scale, *other), more = _values(self.scale), _values(self.shift)[1:]
+        return moved if scale > 0 and not other and not more else moved.seen_through("Affine")
 
     def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale x + shift."""

@@ -75,6 +75,10 @@ class Map(nn.Module, ABC):
     (no order). Maps that are not "mixed" have :meth:`encode_terms`."""
     keeps_surfaces: bool = False
     """Whether the contribution is also right for a density on a surface: for isometries, and maps made for one surface."""
+    drops: bool = False
+    """Whether several x of one size have the same z, as where a sign or an order is dropped; ``decode`` draws it anew."""
+    has_rsample: bool = True
+    """Whether ``decode`` carries gradients to the law of all that it draws; not where that is a sign, a place or an order."""
     encode_passes: int = 1
     """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
     decode_passes: int = 1
@@ -122,7 +126,12 @@ class Map(nn.Module, ABC):
 
     def carry(self, box: Support) -> Support | None:
         """A box that this map makes of a box, at most as large as what it reaches from there; None if it makes none."""
-        return box if self.domain is None else None
+        return box.seen_through(type(self).__name__) if self.domain is None else None
+
+    @property
+    def bijective(self) -> bool:
+        """Whether ``decode`` undoes ``encode`` and the contribution is the log-determinant of a square Jacobian."""
+        return self.relation is Relation.EXACT and _size(self.in_shape) == _size(self.out_shape) and not self.drops
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set state that depends on data (scaling, actnorm) from many training rows, and return their z."""
@@ -215,6 +224,11 @@ class Chain(Map):
     def relation(self) -> Relation:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Join of the parts' relations, as they are now, and LOWER where supports do not meet."""
         return join(self.meeting, *(part.relation for part in self))
+
+    @property
+    def bijective(self) -> bool:
+        """Whether every part is, and they meet."""
+        return self.relation is Relation.EXACT and all(part.bijective for part in self)
 
     def set_log_det(self, log_det: str) -> None:
         """Let every part that has several ways to its log-determinant find it in this one.
@@ -309,7 +323,7 @@ class Inverse(Map):
     def __init__(self, map: Map) -> None:
         if not isinstance(map, Map):
             raise ConfigError(f"Inverse runs a map backwards; got {type(map).__name__}.")
-        if map.relation is not Relation.EXACT or _size(map.in_shape) != _size(map.out_shape):
+        if not map.bijective:
             raise KindError(f"{type(map).__name__} is not a bijection, so it cannot be run backwards.")
         super().__init__(map.out_shape, map.in_shape)
         self.map = map
@@ -340,7 +354,7 @@ def right_inverse(image: Support | None, mass: Support, before: str, after: str,
 
     A warning names the pair where that weakens what is ``stated`` already; a bound, as after dequantisation, is one anyway.
     """
-    if image is None or (image.low <= mass.low and mass.high <= image.high):
+    if image is None or image.covers(mass):
         return Relation.EXACT
     if stated | Relation.LOWER is not stated:
         warnings.warn(

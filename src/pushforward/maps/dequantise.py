@@ -76,11 +76,13 @@ class UniformDequantize(Map):
         return torch.minimum(torch.floor(z * self.count).clamp(min=0), self.count - 1)
 
     def measure(self, latent: Measure) -> Measure:
-        """Lebesgue(D) becomes Counting(D).
+        """Lebesgue(D) becomes Counting(D); beside further coordinates, on an extended space, it stays one on that.
 
         Raises:
-            KindError: for a latent density on anything but Lebesgue(D).
+            KindError: for any other latent measure.
         """
+        if latent.kind == "Extended":
+            return latent
         _require_lebesgue(latent, "UniformDequantize")
         return Counting(latent.dim)
 

@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.maps.arguments import image_shape
 from pushforward.maps.core import Map, Shape, Step
 from pushforward.maps.squeeze import Flatten
-from pushforward.measure import REAL, Relation
+from pushforward.measure import REAL
 from pushforward.numerics import Noise
 from pushforward.registry import register
 
@@ -57,7 +57,7 @@ class FactorOut(Map):
                 f"FactorOut of {channels} x {height} x {width} keeps some of the channels, not all, for its inner map; "
                 f"got one that reads the shape {kept}."
             )
-        if inner.relation is not Relation.EXACT or math.prod(kept) != math.prod(inner.out_shape):
+        if not inner.bijective:
             raise KindError(f"{type(inner).__name__} is not a bijection, so channels cannot be factored out beside it.")
         if {inner.domain, inner.codomain} - {REAL, None}:
             raise ConfigError("FactorOut needs an inner map on all reals: put bounded maps before it.")

@@ -17,7 +17,42 @@ from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event, uniform_like
 from pushforward.registry import register
 
-__all__ = ["Posterior", "Variational"]
+__all__ = ["Posterior", "Variational", "codec"]
+
+
+def codec(
+    shape: Shape,
+    latent: int,
+    codes: int,
+    count: int,
+    hidden: tuple[int, ...],
+    channels: tuple[int, ...],
+    activation: str,
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder networks between data and latent vectors, convolutional if there are ``channels``.
+
+    Args:
+        shape: of the data: (D,), or (channels, height, width).
+        latent: width of what the decoder reads.
+        codes: width of what the encoder gives.
+        count: outputs of the decoder for each pixel, or for each coordinate of a vector.
+        hidden: widths of the hidden layers without convolutions.
+        channels: of the convolutions.
+        activation: of the networks.
+
+    Raises:
+        ConfigError: if convolutions shall read a vector.
+    """
+    if not channels:
+        size, pixels = math.prod(shape), math.prod(shape[1:] if len(shape) == 3 else shape)
+        return (
+            MLP(size, codes, hidden, activation=activation, output_gain=0.1),
+            MLP(latent, count * pixels, hidden, activation=activation, input_bound=10.0),
+        )
+    if len(shape) != 3:
+        raise ConfigError(f"convolutions read images; got features={shape!r} with channels={channels!r}.")
+    image, out = (shape[0], shape[1], shape[2]), (count, shape[1], shape[2])
+    return ConvEncoder(image, codes, channels, activation), ConvDecoder(latent, out, channels, activation)
 
 
 class Posterior(NamedTuple):
@@ -92,7 +127,7 @@ class Variational(Map):
             not isinstance(flow, Map) or flow.in_shape != (latent,) or flow.out_shape != (latent,)
         ):
             raise ConfigError(f"flow must be a map of {latent} coordinates; got {flow!r:.80}.")
-        if flow is not None and flow.relation is not Relation.EXACT:
+        if flow is not None and not flow.bijective:
             raise KindError(f"{type(flow).__name__} is not a bijection, so it has no density for a posterior.")
         self.features, self.latent = features, latent
         self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
@@ -106,19 +141,9 @@ class Variational(Map):
         self.extra = 0 if flow is None else flow.context
         count = self.likelihood.outputs(shape[0] if len(shape) == 3 else 1)
         self.space = shape[1:] if len(shape) == 3 else shape
-        self.encoder: nn.Module
-        self.decoder: nn.Module
-        if self.channels:
-            if len(shape) != 3:
-                raise ConfigError(f"convolutions read images; got features={features!r} with channels={channels!r}.")
-            image, out = (shape[0], shape[1], shape[2]), (count, shape[1], shape[2])
-            self.encoder = ConvEncoder(image, 2 * latent + self.extra, self.channels, activation)
-            self.decoder = ConvDecoder(latent, out, self.channels, activation)
-        else:
-            size = math.prod(shape)
-            self.encoder = MLP(size, 2 * latent + self.extra, hidden, activation=activation, output_gain=0.1)
-            outputs = count * math.prod(self.space)
-            self.decoder = MLP(latent, outputs, hidden, activation=activation, input_bound=10.0)
+        self.encoder, self.decoder = codec(
+            shape, latent, 2 * latent + self.extra, count, self.hidden, self.channels, activation
+        )
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """A draw of z, with log p(x | z) - log q(z | x)."""

@@ -1,5 +1,6 @@
 """Models: one file a paper, each a chain of maps over a base."""
 
+from pushforward.models.aef import AEF
 from pushforward.models.bernstein import BernsteinFlow
 from pushforward.models.bnaf import BNAF
 from pushforward.models.cnf import CNF
@@ -7,6 +8,7 @@ from pushforward.models.conv_glow import ConvGlow
 from pushforward.models.core import Flow, Model
 from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
+from pushforward.models.funnel_flow import FunnelFlow
 from pushforward.models.gaussianization import GaussianizationFlow
 from pushforward.models.glow import Glow
 from pushforward.models.iaf import IAF
@@ -25,6 +27,7 @@ from pushforward.models.umnn import UMNN
 from pushforward.models.vae import VAE
 
 __all__ = [
+    "AEF",
     "BNAF",
     "CNF",
     "IAF",
@@ -40,6 +43,7 @@ __all__ = [
     "DiscreteFlow",
     "Ensemble",
     "Flow",
+    "FunnelFlow",
     "GaussianizationFlow",
     "Glow",
     "IResNet",

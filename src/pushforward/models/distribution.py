@@ -56,8 +56,8 @@ class ModelDistribution(Distribution):
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether samples carry gradients; False where the base chooses among components."""
-        return self.model.base.has_rsample
+        """Whether samples carry gradients; False where the base or a map chooses among alternatives."""
+        return self.model.base.has_rsample and all(part.has_rsample for part in self.model.chain)
 
     @property
     def support(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -103,9 +103,9 @@ class ModelDistribution(Distribution):
             KindError: unless :attr:`has_rsample`.
         """
         if not self.has_rsample:
-            raise KindError(
-                f"samples of the base {type(self.model.base).__name__} carry no gradient: call sample() instead."
-            )
+            parts = [self.model.base, *self.model.chain]
+            name = next(type(part).__name__ for part in parts if not part.has_rsample)
+            raise KindError(f"samples of {name} carry no gradient: call sample() instead.")
         return self._draw(sample_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ModelDistribution:

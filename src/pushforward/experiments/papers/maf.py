@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.errors import StorageError
+from pushforward.experiments.datasets import load_table
 from pushforward.experiments.lab import Lab, clearly_below, spread
 from pushforward.experiments.recipe import recipe
 from pushforward.models import MAF, Model, RealNVP
@@ -58,31 +57,16 @@ def _order(lab: Lab) -> None:
 
 
 def _table(lab: Lab) -> None:
-    folder = lab.data
-    path = None if folder is None else folder / "uci" / "protein"
-    if path is None or not (path / "data.csv.gz").exists():
-        raise StorageError(
-            "uci/protein/data.csv.gz is not in the data folder: name a folder that holds it with --data. (UCI: "
-            "Physicochemical Properties of Protein Tertiary Structure)"
-        )
-    rows = np.loadtxt(path / "data.csv.gz", delimiter=",")
-    mask = np.loadtxt(path / "test_mask.csv.gz", delimiter=",") > 0
-    # Noise as wide as the smallest gap of a column: on a lattice a density grows without bound.
-    gaps = np.array([np.diff(np.unique(column)).min(initial=np.inf) for column in rows.T])
-    rows = rows + np.where(np.isfinite(gaps), gaps, 0.0) * np.random.default_rng(0).uniform(size=rows.shape)
-    rows = (rows - rows.mean(0)) / rows.std(0)
     found: dict[str, list[float]] = {"MAF": [], "Real NVP": []}
-    models = {"MAF": lambda: MAF(rows.shape[1]), "Real NVP": lambda: RealNVP(rows.shape[1], couplings=5)}
     for seed in lab.repeats:
-        rest = torch.from_numpy(rows[~mask[:, seed]]).float()
-        test = torch.from_numpy(rows[mask[:, seed]]).float()
-        rest = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))]
-        cut = len(rest) // 10
+        train, held_out, test = load_table("protein", seed=seed, folder=lab.data)
+        width = train.shape[1]
+        models = {"MAF": lambda width=width: MAF(width), "Real NVP": lambda width=width: RealNVP(width, couplings=5)}
         if lab.budget == "smoke":
-            rest, cut = rest[:300], 50
+            train, held_out = train[:250], held_out[:50]
         for name, build in models.items():
             model, _ = lab.train(
-                f"protein {name} {seed}", build, rest[cut:], rest[:cut], seed=seed, patience=None,
+                f"protein {name} {seed}", build, train, held_out, seed=seed, patience=None,
                 max_steps=lab.choose(smoke=3, quick=1500, full=100_000),
             )  # fmt: skip
             found[name].append(_mean(model, test))

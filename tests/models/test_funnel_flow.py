@@ -1,0 +1,124 @@
+"""FunnelFlow: widths, kinds, what its terms say, and a known density that it finds with fewer latent coordinates."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pushforward.errors import ConfigError
+from pushforward.experiments.papers.funnels import ring
+from pushforward.maps import ConvFunnel, Coupling, Funnel, ImageFunnel, Slice
+from pushforward.measure import Counting, Lebesgue, Relation
+from pushforward.models import NSF, FunnelFlow
+
+TINY = {"hidden_features": 8, "residual_blocks": 1, "bins": 4}
+
+
+def funnels(model: FunnelFlow) -> list[tuple[int, int]]:
+    kinds = (Funnel, ImageFunnel, ConvFunnel, Slice)
+    return [(math.prod(part.in_shape), math.prod(part.out_shape)) for part in model.chain if isinstance(part, kinds)]
+
+
+@pytest.mark.parametrize("kind", ["coupling", "mlp"])
+def test_the_base_is_narrow_and_the_density_is_not(kind):
+    model = FunnelFlow(7, latent=3, kind=kind, flow_layers=3, at=1, **TINY)
+    assert (model.relation, model.measure) == (Relation.EXACT, Lebesgue(7))
+    assert model.base.shape == (3,)
+    x = torch.randn(5, 7)
+    assert model.log_prob(x).shape == (5,)
+    assert model.encode(x).shape == (5, 3)
+    assert model.decode(model.encode(x)).shape == (5, 7)
+    z = torch.randn(5, 3)
+    torch.testing.assert_close(model.encode(model.decode(z)), z, rtol=1e-4, atol=1e-4)
+
+
+def test_widths():
+    assert funnels(FunnelFlow(7, **TINY)) == [(7, 3)]
+    assert funnels(FunnelFlow(7, latent=1, kind="mlp", flow_layers=3, **TINY)) == [(7, 5), (5, 3), (3, 1)]
+    assert funnels(FunnelFlow(7, latent=7, **TINY)) == []
+    assert funnels(FunnelFlow(1, **TINY)) == []
+    assert funnels(FunnelFlow(shape=(1, 8, 8), flow_layers=1, scales=3, **TINY)) == [(64, 32), (32, 16)]
+    assert funnels(FunnelFlow(shape=(1, 8, 8), kind="conv", flow_layers=1, scales=2, **TINY)) == [(64, 16)]
+    after = [
+        part.in_shape
+        for part in FunnelFlow(7, latent=3, flow_layers=4, at=1, **TINY).chain
+        if isinstance(part, Coupling)
+    ]
+    assert after == [(7,), (3,), (3,)]
+
+
+def test_without_a_funnel_it_is_the_neural_spline_flow():
+    torch.manual_seed(0)
+    funnel = FunnelFlow(4, latent=4, flow_layers=2, **TINY)
+    plain = NSF(4, flow_layers=2, **TINY)
+    plain.load_state_dict(funnel.state_dict())
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(funnel.log_prob(x), plain.log_prob(x))
+
+
+def test_images_are_a_bound_on_counting():
+    for kind, width in (("coupling", 32), ("conv", 16)):
+        model = FunnelFlow(shape=(1, 8, 8), kind=kind, flow_layers=1, levels=8, **TINY)
+        x = torch.randint(0, 8, (3, 1, 8, 8))
+        model.initialize(x)
+        result = model.evaluate(x)
+        assert (result.relation, result.measure) == (Relation.LOWER, Counting(64))
+        assert model.base.shape == (width,)
+        drawn = model.sample(2, seed=0)
+        assert torch.equal(drawn, drawn.round())
+
+
+def test_the_terms_say_what_was_dropped():
+    model = FunnelFlow(5, latent=2, flow_layers=2, at=1, **TINY)
+    terms = model.evaluate(torch.randn(3, 5)).terms
+    assert [name.split(".")[1] for name in terms if "Funnel" in name] == ["Funnel"]
+    assert "base" in terms
+
+
+def test_it_finds_a_density_near_a_circle():
+    """From 8 coordinates to 2; the truth is known exactly, and a normal of the same mean and covariance is far below."""
+    train, _ = ring(4000, 0)
+    test, truth = ring(2000, 1)
+    torch.manual_seed(0)
+    model = FunnelFlow(8, latent=2, flow_layers=3, at=1, bins=6, hidden_features=32, residual_blocks=1)
+    model.initialize(train)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        model.loss(train[torch.randint(len(train), (256,), generator=generator)]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        gap = truth.mean().item() - model.log_prob(test).mean().item()
+    gaussian = torch.distributions.MultivariateNormal(train.mean(0), torch.cov(train.T))
+    plain = truth.mean().item() - gaussian.log_prob(test).mean().item()
+    assert plain > 1.0
+    assert -0.05 < gap < 0.5
+
+
+def test_the_ring_has_the_density_that_it_says():
+    """Its mean over the ring's own samples of q / p is 1 for a density q inside."""
+    rows, log_density = ring(100_000, 0)
+    q = torch.distributions.Normal(torch.tensor([1.0, 0.0, *[0.0] * 6]), 0.04)
+    ratio = (q.log_prob(rows).sum(-1).double() - log_density).exp()
+    error = (ratio.std() / math.sqrt(len(ratio))).item()
+    assert abs(ratio.mean().item() - 1) < 4 * error
+    assert error < 0.05
+
+
+def test_what_does_not_fit_is_refused():
+    for make, match in (
+        (lambda: FunnelFlow(3, latent=4), "at most"),
+        (lambda: FunnelFlow(3, latent=0), "latent"),
+        (lambda: FunnelFlow(3, kind="conv"), "kind"),
+        (lambda: FunnelFlow(shape=(1, 4, 4), kind="mlp"), "kind"),
+        (lambda: FunnelFlow(3, law="cubic"), "law"),
+        (lambda: FunnelFlow(3, decoder="flow"), "decoder"),
+        (lambda: FunnelFlow(shape=(1, 4, 4), latent=3), "latent"),
+        (lambda: FunnelFlow(shape=(1, 6, 4)), "scales"),
+        (lambda: FunnelFlow(), "one of the two"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            make()
