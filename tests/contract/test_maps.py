@@ -441,6 +441,7 @@ def test_impossible_widths(name, features):
     import pushforward
 
     more = {
+        "Pad": {"latent": 1},
         "Sylvester": {"rank": 1},
         "LatticeDequantize": {"columns": (0,)},
         "AugmentMissing": {"columns": (0,), "indicators": (1,)},

@@ -7,6 +7,7 @@ from pushforward.maps.bernstein import BernsteinTransformer
 from pushforward.maps.binarize import DynamicBinarize
 from pushforward.maps.block import BlockAutoregressive
 from pushforward.maps.cast import Cast
+from pushforward.maps.conformal import ConformalEmbedding, ConformalScale, Inversion, SpecialConformal
 from pushforward.maps.continuous import Continuous
 from pushforward.maps.conv1x1 import InvertibleConv1x1
 from pushforward.maps.conv2d import InvertibleConv2d
@@ -15,6 +16,7 @@ from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
 from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
+from pushforward.maps.embedding import Embedding, OrthogonalEmbedding, Pad
 from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.image_coupling import ImageCoupling
 from pushforward.maps.integers import Integers
@@ -29,6 +31,7 @@ from pushforward.maps.multiscale import FactorOut
 from pushforward.maps.normalization import ActNorm, BatchNorm
 from pushforward.maps.patches import Patches, TokenAutoregressive
 from pushforward.maps.permutation import Permutation, Reverse
+from pushforward.maps.piecewise import PiecewiseOrthogonal
 from pushforward.maps.planar import Planar
 from pushforward.maps.polynomial_splines import (
     CubicSplineTransformer,
@@ -65,11 +68,14 @@ __all__ = [
     "CategoricalLikelihood",
     "Chain",
     "CircularSplineTransformer",
+    "ConformalEmbedding",
+    "ConformalScale",
     "Continuous",
     "Coupling",
     "CubicSplineTransformer",
     "DynamicBinarize",
     "Elementwise",
+    "Embedding",
     "Exp",
     "FactorOut",
     "Flatten",
@@ -80,6 +86,7 @@ __all__ = [
     "ImageCoupling",
     "Integers",
     "Inverse",
+    "Inversion",
     "InvertibleConv1x1",
     "InvertibleConv2d",
     "InvertibleResidual",
@@ -99,8 +106,11 @@ __all__ = [
     "ModuloCoupling",
     "Monotone",
     "OneHot",
+    "OrthogonalEmbedding",
+    "Pad",
     "Patches",
     "Permutation",
+    "PiecewiseOrthogonal",
     "Planar",
     "QRLinear",
     "QuadraticSplineTransformer",
@@ -110,6 +120,7 @@ __all__ = [
     "SigmoidalTransformer",
     "SoftTail",
     "Softplus",
+    "SpecialConformal",
     "SphereAutoregressive",
     "SplineTransformer",
     "Squeeze",

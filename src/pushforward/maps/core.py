@@ -75,6 +75,9 @@ class Map(nn.Module, ABC):
     (no order). Maps that are not "mixed" have :meth:`encode_terms`."""
     keeps_surfaces: bool = False
     """Whether the contribution is also right for a density on a surface: for isometries, and maps made for one surface."""
+    conformal: bool = False
+    """Whether it stretches all directions at a point alike, so that dx -> dz is exp(contribution / coordinates) times an
+    isometry: what :class:`~pushforward.maps.ConformalEmbedding` is made of. Isometries are, with a contribution of 0."""
     encode_passes: int = 1
     """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
     decode_passes: int = 1
@@ -315,7 +318,7 @@ class Inverse(Map):
         self.map = map
         self.context = map.context
         self.domain, self.codomain = map.codomain, map.domain
-        self.keeps_surfaces = map.keeps_surfaces
+        self.keeps_surfaces, self.conformal = map.keeps_surfaces, map.conformal
         self.encode_passes, self.decode_passes = map.decode_passes, map.encode_passes
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:

@@ -1,0 +1,39 @@
+"""Conformal maps, embeddings, models of densities on a learned surface."""
+
+from __future__ import annotations
+
+from pushforward import maps
+from pushforward.measure import Lebesgue, Manifold
+
+from .kinds import MapCase, m
+
+SURFACE = {"latent_measure": Lebesgue(2), "data_measure": Manifold(2, 3), "bijective": False}
+
+
+def sphere() -> maps.ConformalEmbedding:
+    return maps.ConformalEmbedding(
+        maps.ConformalScale(3), maps.Householder(3), maps.SpecialConformal(3, spread=0.5), maps.Pad(3, 2)
+    )
+
+
+MAPS: list[MapCase] = [
+    m("ConformalScale", "D=1", lambda: maps.ConformalScale(1)),
+    m("ConformalScale", "image", lambda: maps.ConformalScale((2, 3, 2))),
+    m("Inversion", "", lambda: maps.Inversion(3)),
+    m("SpecialConformal", "start", lambda: maps.SpecialConformal(3)),
+    m("SpecialConformal", "random", lambda: maps.SpecialConformal(3, spread=0.5)),
+    m("PiecewiseOrthogonal", "D=3", lambda: maps.PiecewiseOrthogonal(3)),
+    m("PiecewiseOrthogonal", "image", lambda: maps.PiecewiseOrthogonal((2, 1, 3))),
+    m("OrthogonalEmbedding", "square", lambda: maps.OrthogonalEmbedding(3)),
+    m("OrthogonalEmbedding", "plane", lambda: maps.OrthogonalEmbedding(3, 2), **SURFACE),
+    m(
+        "OrthogonalEmbedding",
+        "image",
+        lambda: maps.OrthogonalEmbedding((3, 2, 2), 1),
+        latent_measure=Lebesgue(4),
+        data_measure=Manifold(4, 12),
+        bijective=False,
+    ),
+    m("Pad", "", lambda: maps.Pad(3, 2), **SURFACE),
+    m("ConformalEmbedding", "sphere", sphere, **SURFACE),
+]
