@@ -19,6 +19,7 @@ from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softp
 from pushforward.maps.embedding import Embedding, OrthogonalEmbedding, Pad
 from pushforward.maps.gaussianize import Gaussianize
 from pushforward.maps.image_coupling import ImageCoupling
+from pushforward.maps.injective import FreeFormEmbedding, Injective
 from pushforward.maps.integers import Integers
 from pushforward.maps.jitter import Jitter
 from pushforward.maps.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, Likelihood
@@ -79,11 +80,13 @@ __all__ = [
     "Exp",
     "FactorOut",
     "Flatten",
+    "FreeFormEmbedding",
     "GatedTransformer",
     "GaussianLikelihood",
     "Gaussianize",
     "Householder",
     "ImageCoupling",
+    "Injective",
     "Integers",
     "Inverse",
     "Inversion",

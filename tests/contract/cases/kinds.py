@@ -94,6 +94,7 @@ class MapCase(Case):
         reach: largest coordinate that survives a round trip, by type.
         bijective: whether encode has an inverse and a Jacobian.
         casts: whether it changes the floating type.
+        noisy: whether a contribution that is not exact comes with noise of its own.
     """
 
     relation: Relation = Relation.EXACT
@@ -102,6 +103,7 @@ class MapCase(Case):
     reach: dict[torch.dtype, float] = field(default_factory=dict)
     bijective: bool = True
     casts: bool = False
+    noisy: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pushforward import maps
-from pushforward.measure import Lebesgue, Manifold
+from pushforward.measure import Lebesgue, Manifold, Relation
 
 from .kinds import MapCase, m
 
@@ -13,6 +13,15 @@ SURFACE = {"latent_measure": Lebesgue(2), "data_measure": Manifold(2, 3), "bijec
 def sphere() -> maps.ConformalEmbedding:
     return maps.ConformalEmbedding(
         maps.ConformalScale(3), maps.Householder(3), maps.SpecialConformal(3, spread=0.5), maps.Pad(3, 2)
+    )
+
+
+def coupled(features: int, context: int = 0) -> maps.Chain:
+    spline = maps.SplineTransformer(bins=4, bound=3.0)
+    return maps.Chain(
+        maps.Coupling(features, spline, hidden=(8,), context=context),
+        maps.Coupling(features, flip=True, hidden=(8,), context=context),
+        maps.Householder(features),
     )
 
 
@@ -36,4 +45,21 @@ MAPS: list[MapCase] = [
     ),
     m("Pad", "", lambda: maps.Pad(3, 2), **SURFACE),
     m("ConformalEmbedding", "sphere", sphere, **SURFACE),
+    m("Injective", "surface", lambda: maps.Injective(coupled(3), 2), **SURFACE),
+    m(
+        "Injective",
+        "curve, context",
+        lambda: maps.Injective(coupled(2, 2), 1),
+        latent_measure=Lebesgue(1),
+        data_measure=Manifold(1, 2),
+        bijective=False,
+    ),
+    m(
+        "FreeFormEmbedding",
+        "",
+        lambda: maps.FreeFormEmbedding(3, 2, hidden=(8,)),
+        relation=Relation.ESTIMATE,
+        noisy=False,
+        **SURFACE,
+    ),
 ]
