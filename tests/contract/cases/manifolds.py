@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pushforward import maps
+from pushforward import maps, models
+from pushforward.detection import scores
 from pushforward.measure import Lebesgue, Manifold, Relation
 
-from .kinds import MapCase, m
+from .kinds import MapCase, ModelCase, ScoreCase, f, m, s
 
 SURFACE = {"latent_measure": Lebesgue(2), "data_measure": Manifold(2, 3), "bijective": False}
 
@@ -62,4 +63,42 @@ MAPS: list[MapCase] = [
         noisy=False,
         **SURFACE,
     ),
+]
+
+ON_SURFACE = {"measure": Manifold(2, 3), "invertible": False}
+
+MODELS: list[ModelCase] = [
+    f(
+        "ConformalEmbeddingFlow",
+        "sphere",
+        lambda: models.ConformalEmbeddingFlow(3, 2, couplings=2, hidden=(8,)),
+        **ON_SURFACE,
+    ),
+    f(
+        "RectangularFlow",
+        "surface",
+        lambda: models.RectangularFlow(3, 2, couplings=2, hidden=(8,), latent_couplings=2, latent_hidden=(8,)),
+        exports=False,
+        **ON_SURFACE,
+    ),
+    f(
+        "RectangularFlow",
+        "free-form curve",
+        lambda: models.RectangularFlow(3, 1, kind="free-form", volume="encoder", noise=0.01, hidden=(8,)),
+        relation=Relation.ESTIMATE,
+        measure=Manifold(1, 3),
+        invertible=False,
+        noisy=False,
+        exports=False,
+    ),
+]
+
+
+def tube() -> models.Model:
+    return models.RectangularFlow(3, 2, couplings=2, hidden=(8,), latent_couplings=2, latent_hidden=(8,))
+
+
+SCORES: list[ScoreCase] = [
+    s("OnManifold", "both", lambda: scores.OnManifold(tube()), shape=(3,)),
+    s("OnManifold", "residual", lambda: scores.OnManifold(tube(), use="residual"), shape=(3,)),
 ]

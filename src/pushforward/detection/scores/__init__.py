@@ -2,10 +2,12 @@
 
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.likelihood import Likelihood
+from pushforward.detection.scores.manifold import OnManifold
 
 __all__ = [
     "Likelihood",
     "Need",
+    "OnManifold",
     "Score",
     "Statistic",
 ]
