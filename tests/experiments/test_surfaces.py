@@ -64,7 +64,9 @@ def test_rotation_changes_no_density():
     flat, turned = swiss_roll(), rotated(swiss_roll(), 20)
     x, y = flat.sample(50, 5), turned.sample(50, 5)
     torch.testing.assert_close(flat.log_density(x), turned.log_density(y), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(torch.cdist(x.double(), x.double()), torch.cdist(y.double(), y.double()), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cdist(x.double(), x.double()), torch.cdist(y.double(), y.double()), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_total_variation_of_the_truth_is_its_floor_and_of_another_law_is_not():

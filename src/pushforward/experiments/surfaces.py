@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pushforward.bases import VonMises, VonMisesFisher
+from pushforward.models import Model
 
-__all__ = ["Surface", "circle", "rotated", "sphere", "swiss_roll"]
+__all__ = ["Surface", "circle", "judge", "rotated", "sphere", "swiss_roll"]
 
 
 @dataclass(frozen=True)
@@ -196,3 +197,33 @@ def rotated(surface: Surface, ambient: int, seed: int = 0) -> Surface:
         f"{surface.name} in R^{ambient}", ambient, surface.box, surface.draw, surface.chart_log_density,
         surface.log_area, lambda u: surface.place(u) @ columns.T, lambda x: surface.locate(x @ columns),
     )  # fmt: skip
+
+
+def judge(surface: Surface, model: Model, *, test: int, count: int, cells: int, seed: int = 0) -> dict[str, float]:
+    """How far a model is from the law that its rows came from.
+
+    Args:
+        surface: the truth.
+        model: any model of D coordinates.
+        test: rows for the log-likelihood.
+        count: samples of the model for the total variation.
+        cells: of the chart in each dimension.
+        seed: of the test rows and samples.
+
+    Returns:
+        "tv" of the samples' nearest points and its "floor", the "distance" of samples to the surface (median), mean "nats" of test
+        rows, what the "truth" has of them on the surface, and the mean "residual" (0 for a model of the whole space).
+    """
+    with torch.no_grad():
+        rows = surface.sample(test, 1000 + seed)
+        result = model.evaluate(rows)
+        samples = model.sample(count, seed=seed)
+    residual = 0.0 if result.residual is None else result.residual.double().mean().item()
+    return {
+        "tv": surface.total_variation(samples, cells),
+        "floor": surface.floor(count, cells),
+        "distance": surface.distance(samples).median().item(),
+        "nats": result.value.double().mean().item(),
+        "truth": surface.log_density(rows).mean().item(),
+        "residual": residual,
+    }
