@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -220,7 +221,7 @@ class ConformalEmbedding(Embedding):
     def __init__(self, *maps: Map) -> None:
         flat: list[Map] = []
         for item in maps:
-            flat += list(item.maps) if isinstance(item, (Chain, ConformalEmbedding)) else [item]  # pyright: ignore[reportArgumentType]
+            flat += list(item) if isinstance(item, (Chain, ConformalEmbedding)) else [item]
         if not flat:
             raise ConfigError("a conformal embedding needs at least one map.")
         for item in flat:
@@ -240,31 +241,31 @@ class ConformalEmbedding(Embedding):
         super().__init__(flat[0].in_shape, flat[-1].out_shape)
         self.maps = nn.ModuleList(flat)
 
+    def __iter__(self) -> Iterator[Map]:
+        return iter(self.maps)  # pyright: ignore[reportReturnType]
+
     def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Through every part."""
-        for part in self._parts():
+        for part in self:
             x = part.encode(x).z
         return x
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Back through every part, last first."""
-        for part in reversed(self._parts()):
+        for part in reversed(list(self)):
             z = part.decode(z)
         return z
 
     def decode_with_volume(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """g(z), and d log lambda."""
         stretch = z.new_zeros(z.shape[: z.dim() - len(self.out_shape)])
-        for part in reversed(self._parts()):
+        for part in reversed(list(self)):
             z, contribution = part.decode_with_contribution(z)
             stretch = stretch - contribution / math.prod(part.in_shape)
         return z, self.dims[1] * stretch
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Initialize each part on what the parts before it make of x."""
-        for part in self._parts():
+        for part in self:
             x = part.initialize(x)
         return x
-
-    def _parts(self) -> list[Map]:
-        return list(self.maps)  # pyright: ignore[reportReturnType]

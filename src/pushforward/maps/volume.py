@@ -32,7 +32,8 @@ def push_forward(function: Decode, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor
     """f(x), and df/dx v, by forward mode."""
     if not torch.compiler.is_compiling():
         _load()
-    return jvp(function, (x.contiguous(),), (v,))  # dual numbers need memory of their own
+    value, slope = jvp(function, (x.contiguous(),), (v,))[:2]  # dual numbers need memory of their own
+    return value, slope
 
 
 def jacobian(decode: Decode, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +52,8 @@ def jacobian(decode: Decode, z: Tensor) -> tuple[Tensor, Tensor]:
     def push(unit: Tensor) -> tuple[Tensor, Tensor]:
         return push_forward(decode, z, unit.expand_as(z))
 
-    parts = [vmap(push, out_dims=(None, -1))(some) for some in units.split(_TOGETHER)]
+    every = vmap(push, out_dims=(None, -1))  # pyright: ignore[reportArgumentType]
+    parts = [every(some) for some in units.split(_TOGETHER)]
     x, columns = parts[0][0], torch.cat([part[1] for part in parts], -1)
     return x, columns.flatten(z.dim() - 1, -2)
 
@@ -140,7 +142,7 @@ def volume_surrogate(
     e = (2 * signs - 1).to(z.dtype)
     with torch.no_grad():
         fixed = z.detach()
-        _, pull = vjp(decode, fixed)
+        pull = vjp(decode, fixed)[1]
         solve = conjugate_gradients(lambda v: pull(push_forward(decode, fixed, v)[1])[0], e, tolerance, 2 * z.shape[-1])
     pushed = vmap(lambda v: push_forward(decode, z, v)[1])(torch.stack((solve.solution, e)))
     value = 0.5 * (pushed[0] * pushed[1]).flatten(z.dim() - 1).sum(-1)
