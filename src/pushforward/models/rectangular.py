@@ -94,6 +94,7 @@ class RectangularFlow(SurfaceModel):
         if not 0 <= noise < math.inf:
             raise ConfigError(f"noise must be finite and not negative; got {noise!r}.")
         check_count("probes", probes)
+        check_count("latent", latent)
         surface = _embedding(kind, features, latent, couplings, tuple(hidden), standardize, seed)
         codes = latent_flow(latent, latent_couplings, tuple(latent_hidden), transformer)
         super().__init__(surface, codes, None, phase, reconstruction)
@@ -138,4 +139,5 @@ def _embedding(
     maps: list[Map] = [Standardize(features)] if standardize else []
     options = {"hidden": hidden, "activation": "silu"}
     maps += [Coupling(features, flip=k % 2 == 1, **options) for k in range(check_count("couplings", couplings))]
-    return Injective(Chain(*maps, Householder(features, seed=seed)), latent)
+    # So many reflections turn any d directions into the first d coordinates.
+    return Injective(Chain(*maps, Householder(features, min(latent, features), seed)), latent)
