@@ -170,7 +170,7 @@ def _table(lab: Lab, law: Surface) -> None:
         ),
         held=max(column("exact", "tv")) < min(0.1, min(column("ambient", "tv"))),
         note=f"floor {floor:.3f}; the truth on the surface has {truth:.2f} nats, and the ambient flow's are of another measure; "
-        f"{steps:,} steps of {batch} rows (M-flow twice as many); held: below 0.1 and below the ambient flow's",
+        f"{steps:,} steps of {batch} rows (M-flow twice as many), seeds: {len(found['exact'])}; held: below 0.1 and below the ambient flow's",
     )  # fmt: skip
     lab.report(
         f"{law.name}: trained jointly, surface and density beat the two phases of M-flow",
