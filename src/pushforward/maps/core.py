@@ -79,6 +79,9 @@ class Map(nn.Module, ABC):
     """Whether several x of one size have the same z, as where a sign or an order is dropped; ``decode`` draws it anew."""
     has_rsample: bool = True
     """Whether ``decode`` carries gradients to the law of all that it draws; not where that is a sign, a place or an order."""
+    conformal: bool = False
+    """Whether it stretches all directions at a point alike, so that dx -> dz is exp(contribution / coordinates) times an
+    isometry: what :class:`~pushforward.maps.ConformalEmbedding` is made of. Isometries are, with a contribution of 0."""
     encode_passes: int = 1
     """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
     decode_passes: int = 1
@@ -329,7 +332,7 @@ class Inverse(Map):
         self.map = map
         self.context = map.context
         self.domain, self.codomain = map.codomain, map.domain
-        self.keeps_surfaces = map.keeps_surfaces
+        self.keeps_surfaces, self.conformal = map.keeps_surfaces, map.conformal
         self.encode_passes, self.decode_passes = map.decode_passes, map.encode_passes
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:

@@ -101,7 +101,7 @@ class Householder(Map):
         tensor(5.0000, grad_fn=<LinalgVectorNormBackward0>)
     """
 
-    keeps_surfaces = True
+    keeps_surfaces = conformal = True
 
     def __init__(self, features: int | Shape, reflections: int | None = None, seed: int = 0) -> None:
         super().__init__(features)

@@ -39,7 +39,7 @@ class Permutation(Map):
 
     domain = None
     codomain = None
-    keeps_surfaces = True
+    keeps_surfaces = conformal = True
     permutation: Tensor
 
     def __init__(
@@ -88,7 +88,7 @@ class Reverse(Map):
 
     domain = None
     codomain = None
-    keeps_surfaces = True
+    keeps_surfaces = conformal = True
 
     def __init__(self, features: int | Shape, dim: int = -1) -> None:
         super().__init__(features)

@@ -45,7 +45,7 @@ class Squeeze(Map):
 
     domain = None
     codomain = None
-    keeps_surfaces = True
+    keeps_surfaces = conformal = True
     permutation: Tensor
 
     def __init__(self, features: Shape, order: str = "glow") -> None:
@@ -96,7 +96,7 @@ class Flatten(Map):
 
     domain = None
     codomain = None
-    keeps_surfaces = True
+    keeps_surfaces = conformal = True
 
     def __init__(self, features: int | Shape) -> None:
         super().__init__(features)

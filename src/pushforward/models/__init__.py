@@ -4,6 +4,7 @@ from pushforward.models.aef import AEF
 from pushforward.models.bernstein import BernsteinFlow
 from pushforward.models.bnaf import BNAF
 from pushforward.models.cnf import CNF
+from pushforward.models.conformal import ConformalEmbeddingFlow
 from pushforward.models.conv_glow import ConvGlow
 from pushforward.models.core import Flow, Model
 from pushforward.models.discrete_flow import DiscreteFlow
@@ -20,8 +21,10 @@ from pushforward.models.nice import NICE
 from pushforward.models.nsf import NSF
 from pushforward.models.pixelcnn import PixelCNN
 from pushforward.models.realnvp import RealNVP
+from pushforward.models.rectangular import RectangularFlow
 from pushforward.models.residual_flow import ResidualFlow
 from pushforward.models.sos import SOS
+from pushforward.models.surface import SurfaceModel
 from pushforward.models.tarflow import TarFlow
 from pushforward.models.umnn import UMNN
 from pushforward.models.vae import VAE
@@ -39,6 +42,7 @@ __all__ = [
     "UMNN",
     "VAE",
     "BernsteinFlow",
+    "ConformalEmbeddingFlow",
     "ConvGlow",
     "DiscreteFlow",
     "Ensemble",
@@ -51,6 +55,8 @@ __all__ = [
     "Model",
     "PixelCNN",
     "RealNVP",
+    "RectangularFlow",
     "ResidualFlow",
+    "SurfaceModel",
     "TarFlow",
 ]

@@ -94,6 +94,7 @@ class MapCase(Case):
         reach: largest coordinate that survives a round trip, by type.
         bijective: whether encode has an inverse and a Jacobian.
         casts: whether it changes the floating type.
+        noisy: whether a contribution that is not exact comes with noise of its own.
     """
 
     relation: Relation = Relation.EXACT
@@ -102,6 +103,7 @@ class MapCase(Case):
     reach: dict[torch.dtype, float] = field(default_factory=dict)
     bijective: bool = True
     casts: bool = False
+    noisy: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +129,8 @@ class ModelCase(Case):
         fast: the direction that takes one pass.
         invertible: whether decode(encode(x)) is x.
         draws: whether decoding draws from p(x | z), so that it does not repeat a sample.
+        noisy: whether a likelihood that is not exact comes with noise of its own.
+        exports: whether torch can export it: forward-mode derivatives have no rules yet for batches of any size.
     """
 
     relation: Relation = Relation.EXACT
@@ -134,6 +138,18 @@ class ModelCase(Case):
     fast: str = "both"
     invertible: bool = True
     draws: bool = False
+    noisy: bool = True
+    exports: bool = True
+
+    @property
+    def surface(self) -> bool:
+        """Whether the density lives on a surface: a row then scores as its projection does."""
+        return self.measure is not None and self.measure.kind == "Manifold"
+
+    @property
+    def has_log_prob(self) -> bool:
+        """Whether the number is an exact density or probability of the data themselves."""
+        return self.relation is Relation.EXACT and not self.surface
 
 
 @dataclass(frozen=True, eq=False)

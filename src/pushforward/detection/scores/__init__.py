@@ -5,15 +5,7 @@ from pushforward.detection.scores.complexity import InputComplexity
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.dependence import LatentDependence
 from pushforward.detection.scores.dose import DoSE
-from pushforward.detection.scores.ensemble import (
-    WAIC,
-    Disagreement,
-    EnsembleEntropy,
-    EnsembleLikelihood,
-    EnsembleScore,
-    EnsembleStd,
-    EnsembleTypicality,
-)
+from pushforward.detection.scores.ensemble import Disagreement, EnsembleEntropy, EnsembleLikelihood, EnsembleScore, EnsembleStd, EnsembleTypicality, WAIC
 from pushforward.detection.scores.general_ratio import GeneralModelRatio
 from pushforward.detection.scores.hierarchy import HierarchicalRatio
 from pushforward.detection.scores.input_gradient import InputGradientNorm
@@ -23,6 +15,7 @@ from pushforward.detection.scores.likelihood_regret import LikelihoodRegret
 from pushforward.detection.scores.local_dimension import DualThreshold, LocalDimension, local_pca_dimension
 from pushforward.detection.scores.log import Log
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
+from pushforward.detection.scores.manifold import OnManifold
 from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
 from pushforward.detection.scores.parameter_gradients import FisherScore, LayerGradients, ParameterGradients
 from pushforward.detection.scores.path import LikelihoodPath
@@ -33,44 +26,4 @@ from pushforward.detection.scores.sides import TwoSided
 from pushforward.detection.scores.trivial import Brightness, Variance
 from pushforward.detection.scores.typicality import Typicality
 
-__all__ = [
-    "WAIC",
-    "Brightness",
-    "CodeLength",
-    "Disagreement",
-    "DoSE",
-    "DualThreshold",
-    "EnsembleEntropy",
-    "EnsembleLikelihood",
-    "EnsembleScore",
-    "EnsembleStd",
-    "EnsembleTypicality",
-    "FisherScore",
-    "GeneralModelRatio",
-    "HierarchicalRatio",
-    "InputComplexity",
-    "InputGradientNorm",
-    "LatentDependence",
-    "LatentMahalanobis",
-    "LatentNeighbours",
-    "LatentNorm",
-    "LayerGradients",
-    "Likelihood",
-    "LikelihoodPath",
-    "LikelihoodRatio",
-    "LikelihoodRegret",
-    "LocalDimension",
-    "Log",
-    "Need",
-    "Neighbours",
-    "ParameterGradients",
-    "PrincipalDistances",
-    "Score",
-    "ScoreTypicality",
-    "Statistic",
-    "TwoSided",
-    "Typicality",
-    "Variance",
-    "local_pca_dimension",
-    "mutate",
-]
+__all__ = ["Brightness", "CodeLength", "Disagreement", "DoSE", "DualThreshold", "EnsembleEntropy", "EnsembleLikelihood", "EnsembleScore", "EnsembleStd", "EnsembleTypicality", "FisherScore", "GeneralModelRatio", "HierarchicalRatio", "InputComplexity", "InputGradientNorm", "LatentDependence", "LatentMahalanobis", "LatentNeighbours", "LatentNorm", "LayerGradients", "Likelihood", "LikelihoodPath", "LikelihoodRatio", "LikelihoodRegret", "LocalDimension", "Log", "Need", "Neighbours", "OnManifold", "ParameterGradients", "PrincipalDistances", "Score", "ScoreTypicality", "Statistic", "TwoSided", "Typicality", "Variance", "WAIC", "local_pca_dimension", "mutate"]

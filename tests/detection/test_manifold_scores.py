@@ -1,0 +1,53 @@
+"""The scores of a surface where both parts are known in closed form: a plane with a normal on it."""
+
+import math
+
+import pytest
+import torch
+
+from pushforward import bases, maps, models
+from pushforward.detection.scores import OnManifold
+from pushforward.errors import ConfigError, KindError
+
+
+@pytest.fixture
+def plane() -> models.Model:
+    return models.Flow(maps.Pad(5, 2), bases.Normal(2)).double()
+
+
+def rows(count: int, seed: int = 0) -> torch.Tensor:
+    x = torch.randn(count, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return x * torch.tensor([1.0, 1.0, 0.1, 0.1, 0.1], dtype=torch.float64)
+
+
+def test_parts(plane):
+    x = rows(7)
+    density = 0.5 * x[:, :2].square().sum(-1) + math.log(2 * math.pi)
+    torch.testing.assert_close(OnManifold(plane, use="density")(x), density)
+    torch.testing.assert_close(OnManifold(plane, use="residual")(x), x[:, 2:].square().sum(-1))
+
+
+def test_both_is_the_density_of_a_plane_with_normal_noise_across(plane):
+    score = OnManifold(plane).fit(rows(20_000, seed=1))
+    assert score.variance.item() == pytest.approx(0.01, rel=0.02)
+    x = rows(50, seed=2)
+    noise = torch.distributions.Normal(0.0, score.variance.sqrt()).log_prob(x[:, 2:]).sum(-1)
+    flat = torch.distributions.Normal(0.0, 1.0).log_prob(x[:, :2]).sum(-1)
+    constant = 1.5 * math.log(2 * math.pi * score.variance.item())
+    torch.testing.assert_close(score(x), -(flat + noise) - constant)
+
+
+def test_rows_on_the_surface_itself_give_a_finite_score(plane):
+    x = rows(100)
+    x[:, 2:] = 0.0
+    score = OnManifold(plane).fit(x)
+    assert torch.isfinite(score(x)).all()
+    x[0, 4] = 1e-3
+    assert score(x)[0] > score(x)[1:].max() + 1e3
+
+
+def test_what_it_refuses(plane):
+    with pytest.raises(KindError, match="Lebesgue"):
+        OnManifold(models.NICE(2))
+    with pytest.raises(ConfigError, match="use must be"):
+        OnManifold(plane, use="distance")
