@@ -224,7 +224,7 @@ def test_determinism(case):
     assert torch.equal(unseeded, model.sample(4, context))
     with pytest.raises(ConfigError, match="not both"):
         model.sample(4, context, seed=5, generator=generator(5))
-    if case.relation is not Relation.EXACT and "margin" not in case.label:
+    if case.relation is not Relation.EXACT and case.noisy and "margin" not in case.label:
         assert torch.equal(
             model.evaluate(x, context, samples=3, seed=5).value, model.evaluate(x, context, samples=3, seed=5).value
         )
@@ -483,7 +483,7 @@ def test_it_compiles_whole(case):
         same(log_prob(x, context), model.log_prob(x, context))
 
 
-@pytest.mark.parametrize("case", some_slow(MODELS), ids=str)
+@pytest.mark.parametrize("case", some_slow([case for case in MODELS if case.exports]), ids=str)
 def test_it_exports(case):
     model = built(case)
     x, context = data_of(case, model), context_of(model)

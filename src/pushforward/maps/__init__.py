@@ -49,6 +49,7 @@ from pushforward.maps.sylvester import Sylvester
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, GatedTransformer, Transformer
 from pushforward.maps.unconstrained import UnconstrainedMonotoneTransformer
 from pushforward.maps.variational import VariationalDequantize
+from pushforward.maps.whiten import Whiten
 from pushforward.maps.woodbury import WoodburyLinear
 
 __all__ = [
@@ -125,6 +126,7 @@ __all__ = [
     "UniformDequantize",
     "Variational",
     "VariationalDequantize",
+    "Whiten",
     "WoodburyLinear",
     "from_torch",
     "to_torch",

@@ -1,5 +1,6 @@
 """Models: one file a paper, each a chain of maps over a base."""
 
+from pushforward.models.autoencoder import AutoEncoder
 from pushforward.models.bernstein import BernsteinFlow
 from pushforward.models.bnaf import BNAF
 from pushforward.models.cnf import CNF
@@ -20,6 +21,7 @@ from pushforward.models.realnvp import RealNVP
 from pushforward.models.residual_flow import ResidualFlow
 from pushforward.models.sos import SOS
 from pushforward.models.tarflow import TarFlow
+from pushforward.models.two_step import TwoStep
 from pushforward.models.umnn import UMNN
 from pushforward.models.vae import VAE
 
@@ -34,6 +36,7 @@ __all__ = [
     "SOS",
     "UMNN",
     "VAE",
+    "AutoEncoder",
     "BernsteinFlow",
     "ConvGlow",
     "DiscreteFlow",
@@ -47,4 +50,5 @@ __all__ = [
     "RealNVP",
     "ResidualFlow",
     "TarFlow",
+    "TwoStep",
 ]

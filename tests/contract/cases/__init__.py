@@ -6,10 +6,10 @@ and name it in ``FILES``; flags say where a property cannot hold, each with its 
 
 from typing import Any
 
-from . import bases, dynamics, geometry, images, laws, maps, models, parts, pixels, scores
+from . import bases, dynamics, geometry, images, laws, maps, models, parts, pixels, scores, two_step
 from .kinds import BaseCase, Case, MapCase, ModelCase, ScoreCase, silently
 
-FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels, scores)
+FILES = (maps, bases, models, parts, laws, geometry, dynamics, images, pixels, scores, two_step)
 
 
 def gather(kind: str) -> list[Any]:

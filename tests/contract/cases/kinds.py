@@ -127,6 +127,8 @@ class ModelCase(Case):
         fast: the direction that takes one pass.
         invertible: whether decode(encode(x)) is x.
         draws: whether decoding draws from p(x | z), so that it does not repeat a sample.
+        noisy: whether a likelihood that is not exact has noise, so that it depends on the seed.
+        exports: whether ``torch.export`` can hold it; it holds no forward-mode derivatives.
     """
 
     relation: Relation = Relation.EXACT
@@ -134,6 +136,8 @@ class ModelCase(Case):
     fast: str = "both"
     invertible: bool = True
     draws: bool = False
+    noisy: bool = True
+    exports: bool = True
 
 
 @dataclass(frozen=True, eq=False)

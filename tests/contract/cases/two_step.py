@@ -1,0 +1,43 @@
+"""Two-step models: autoencoders, whitening, densities on their manifolds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pushforward import bases, maps, models
+from pushforward.measure import Lebesgue, Manifold, Relation
+
+from .kinds import NSF, MapCase, ModelCase, f, m
+
+AE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
+TWO: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
+
+MAPS: list[MapCase] = [
+    m("Whiten", "D=1", lambda: maps.Whiten(1)),
+    m("Whiten", "D=3", lambda: maps.Whiten(3)),
+]
+
+MODELS: list[ModelCase] = [
+    f("AutoEncoder", "vector", lambda: models.AutoEncoder(3, 2, hidden=(16,)), **AE),
+    f(
+        "AutoEncoder",
+        "image, convolutions, discrepancy",
+        lambda: models.AutoEncoder((1, 4, 3), 2, penalty="mmd", levels=8, channels=(4,)),
+        measure=Lebesgue(12),
+        **AE,
+    ),
+    f(
+        "TwoStep",
+        "flow",
+        lambda: models.TwoStep(models.AutoEncoder(3, 2, hidden=(16,)), models.NSF(2, **NSF)),
+        measure=Manifold(2, 3),
+        **TWO,
+    ),
+    f(
+        "TwoStep",
+        "convolutions, mixture, d=1",
+        lambda: models.TwoStep(models.AutoEncoder((1, 4, 3), 1, channels=(4,)), bases.GaussianMixture(1, 2)),
+        measure=Manifold(1, 12),
+        **TWO,
+    ),
+]
