@@ -94,7 +94,9 @@ class PointPosterior(Map):
         mean = self.codec.decode(z)
         if not isinstance(noise, torch.Generator):
             return mean
-        return mean + soft_clamp(self.log_scale, self.max_log_scale).exp() * normal_like(mean, len(self.in_shape), noise)
+        return mean + soft_clamp(self.log_scale, self.max_log_scale).exp() * normal_like(
+            mean, len(self.in_shape), noise
+        )
 
     def measure(self, latent: Measure) -> Measure:
         """Lebesgue(d) becomes Lebesgue(D)."""

@@ -210,15 +210,16 @@ def log_volume(jacobian: Tensor) -> Tensor:
     By Cholesky's factor of the columns' cosines, in float64: units of the codes do not matter, and a column that is all
     but a combination of others is seen by its pivot.
     """
-    wide = jacobian.double()
+    finite = torch.isfinite(jacobian)
+    wide = torch.where(finite, jacobian, 0.0).double()
     square = wide.square().sum(-2)
-    dead = ~((square > 0) & torch.isfinite(square))
-    size = torch.where(dead, 1.0, square).sqrt()
+    alive = (square > 0) & finite.all(-2)
+    size = torch.where(alive, square, 1.0).sqrt()
     unit = wide / size.unsqueeze(-2)
     gram = unit.mT @ unit
     tolerance = max(16 * torch.finfo(jacobian.dtype).eps, 4e-8)
-    factor, info = torch.linalg.cholesky_ex(torch.where(torch.isfinite(gram), gram, 0.0).detach())
-    full = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) > tolerance) & ~dead.any(-1)
+    factor, info = torch.linalg.cholesky_ex(gram.detach())
+    full = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) > tolerance) & alive.all(-1)
     safe = torch.where(full[..., None, None], gram, torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
     factor = torch.linalg.cholesky_ex(safe)[0]
     log_det = size.log().sum(-1) + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
