@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pushforward import bases, maps, models
+from pushforward.detection import scores
 from pushforward.measure import Lebesgue, Manifold, Relation
 
-from .kinds import NSF, MapCase, ModelCase, f, m
+from .kinds import NSF, MapCase, ModelCase, ScoreCase, f, m, s
 
 AE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
 TWO: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
@@ -40,4 +41,14 @@ MODELS: list[ModelCase] = [
         measure=Manifold(1, 12),
         **TWO,
     ),
+]
+
+
+def curve() -> models.TwoStep:
+    return models.TwoStep(models.AutoEncoder(2, 1, hidden=(8,)), bases.GaussianMixture(1, 2))
+
+
+SCORES: list[ScoreCase] = [
+    s("Residual", "curve", lambda: scores.Residual(curve())),
+    s("DensityAndResidual", "curve", lambda: scores.DensityAndResidual(curve())),
 ]

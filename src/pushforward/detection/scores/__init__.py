@@ -2,10 +2,13 @@
 
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.likelihood import Likelihood
+from pushforward.detection.scores.on_manifold import DensityAndResidual, Residual
 
 __all__ = [
+    "DensityAndResidual",
     "Likelihood",
     "Need",
+    "Residual",
     "Score",
     "Statistic",
 ]
