@@ -6,6 +6,7 @@ from pushforward.models.bnaf import BNAF
 from pushforward.models.cnf import CNF
 from pushforward.models.conv_glow import ConvGlow
 from pushforward.models.core import Flow, Model
+from pushforward.models.cygen import CyGen
 from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.gaussianization import GaussianizationFlow
@@ -39,6 +40,7 @@ __all__ = [
     "AutoEncoder",
     "BernsteinFlow",
     "ConvGlow",
+    "CyGen",
     "DiscreteFlow",
     "Ensemble",
     "Flow",

@@ -13,6 +13,8 @@ from .kinds import NSF, MapCase, ModelCase, ScoreCase, f, m, s
 AE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
 TWO: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
 
+CYCLE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True}
+
 MAPS: list[MapCase] = [
     m("Whiten", "D=1", lambda: maps.Whiten(1)),
     m("Whiten", "D=3", lambda: maps.Whiten(3)),
@@ -40,6 +42,32 @@ MODELS: list[ModelCase] = [
         lambda: models.TwoStep(models.AutoEncoder((1, 4, 3), 1, channels=(4,)), bases.GaussianMixture(1, 2)),
         measure=Manifold(1, 12),
         **TWO,
+    ),
+    f(
+        "CyGen",
+        "conditional flow",
+        lambda: models.CyGen(
+            3,
+            2,
+            hidden=(16,),
+            draws=4,
+            chain_steps=3,
+            flow=maps.Coupling(2, maps.AffineTransformer(), context=2, hidden=(8,)),
+        ),
+        **CYCLE,
+    ),
+    f(
+        "CyGen",
+        "image, convolutions",
+        lambda: models.CyGen((1, 4, 3), 2, channels=(4,), levels=8, draws=1, chain_steps=2),
+        measure=Lebesgue(12),
+        **CYCLE,
+    ),
+    f(
+        "CyGen",
+        "elbo",
+        lambda: models.CyGen(2, 1, hidden=(16,), objective="elbo"),
+        **(CYCLE | {"relation": Relation.LOWER}),
     ),
 ]
 
