@@ -1,5 +1,5 @@
 """The recipes, one file a paper; importing this registers them all."""
 
-from pushforward.experiments.papers import glow, iaf, iresnet, maf, nice, nsf, nxn, realnvp, reviews
+from pushforward.experiments.papers import glow, iaf, iresnet, maf, nice, nsf, nxn, realnvp, reviews, two_step
 
-__all__ = ["glow", "iaf", "iresnet", "maf", "nice", "nsf", "nxn", "realnvp", "reviews"]
+__all__ = ["glow", "iaf", "iresnet", "maf", "nice", "nsf", "nxn", "realnvp", "reviews", "two_step"]
