@@ -153,6 +153,13 @@ class CyGen(Model):
         return self.weight * penalty - self.pair.encode(x, noise=generator).contribution.mean() - far.mean()
 
     @torch.no_grad()
+    def code(self, x: Tensor) -> Tensor:
+        """The centre of q(z | x): what the flow makes of the mean of its normal, ``(*batch, latent)``."""
+        x, _, _ = self._prepare(x, None)
+        scaled = self.chain.maps[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        return self.pair.transport(scaled.new_zeros((*self.chain.batch_shape(x), self.latent)), scaled)[0]
+
+    @torch.no_grad()
     def compatibility(self, x: Tensor, *, probes: int | None = None, seed: int = 0) -> Tensor:
         """Squared norm of the mixed Hessian of log p(x | z)/q(z | x) at each row and one z ~ q(z | x), ``(n,)``.
 
