@@ -101,7 +101,7 @@ def _train(lab: Lab, kind: str, model: CyGen, rows: Tensor, seed: int, steps: in
 
 def _toy(lab: Lab) -> None:
     rows, test = eight(lab.choose(smoke=100, quick=5000, full=50_000), 0), eight(2000, 1)
-    steps = lab.choose(smoke=2, quick=1500, full=30_000)
+    steps = lab.choose(smoke=2, quick=900, full=30_000)
     count, chain = lab.choose(smoke=50, quick=2000, full=2000), lab.choose(smoke=2, quick=300, full=1000)
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
     covered: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -110,8 +110,8 @@ def _toy(lab: Lab) -> None:
     def one(kind: str, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         model = CyGen(
-            2, 2, scale=0.1, weight=0.0 if kind == "DAE" else 1e-5, draws=1 if kind == "DAE" else 16, hidden=(64, 64),
-            flow=Chain(*(Sylvester(2, 2, seed=k) for k in range(4))), chain_steps=chain,
+            2, 2, scale=0.1, weight=0.0 if kind == "DAE" else 1e-5, draws=1 if kind == "DAE" else 8, hidden=(64, 64),
+            flow=Chain(*(Sylvester(2, 2, seed=k) for k in range(2))), chain_steps=chain,
         )  # fmt: skip
         _train(lab, kind, model, rows, seed, steps, steps // 3, batch_size=256)
         x = model.sample(count, seed=seed) if kind == "VAE" else model.gibbs(count, chain, seed=seed)
