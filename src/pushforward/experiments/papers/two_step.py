@@ -59,7 +59,7 @@ def _variation(x: Tensor) -> float:
 
 def _circle(lab: Lab) -> None:
     rows, test = _on_circle(_angles(lab.choose(smoke=200, quick=10_000, full=10_000), 0)), _on_circle(_angles(2000, 1))
-    steps = lab.choose(smoke=(2, 3), quick=(300, 1500), full=(1000, 10_000))
+    steps = lab.choose(smoke=(2, 3), quick=(200, 1000), full=(1000, 10_000))
     draws = lab.choose(smoke=500, quick=50_000, full=100_000)
     logs: dict[int, list[float]] = {count: [] for count in steps}
     ambient: list[float] = []
@@ -101,7 +101,7 @@ def _circle(lab: Lab) -> None:
 
 
 def _images(lab: Lab) -> None:
-    width, few = lab.choose(smoke=2, quick=20, full=20), lab.choose(smoke=40, quick=1000, full=10_000)
+    width, few = lab.choose(smoke=2, quick=20, full=20), lab.choose(smoke=40, quick=512, full=10_000)
     train = {name: lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=60_000)) for name in SETS}
     test = {name: lab.images(name, train=False, rows=few) for name in SETS}
     _dimension(lab, train)
@@ -116,7 +116,7 @@ def _images(lab: Lab) -> None:
         "NF": lambda: NSF(width, flow_layers=lab.choose(smoke=1, quick=4, full=4), hidden_features=64),
         "mixture": lambda: GaussianMixture(width, lab.choose(smoke=2, quick=50, full=100)),
     }
-    options = {"batch_size": 128, "max_steps": lab.choose(smoke=2, quick=1500, full=40_000)}
+    options = {"batch_size": 128, "max_steps": lab.choose(smoke=2, quick=1200, full=40_000)}
     found = Found()
     for inside, outside in (SETS, SETS[::-1]):
         held = lab.choose(smoke=30, quick=1000, full=5000)
@@ -226,7 +226,7 @@ def _area(score: Score, inside: Tensor, outside: Tensor) -> float:
 
 
 def _areas(model: TwoStep, kept: Tensor, inside: Tensor, outside: Tensor) -> dict[str, float]:
-    both = DensityAndResidual(model).fit(kept[:512])
+    both = DensityAndResidual(model).fit(kept[:256])
     scores = {"density": Likelihood(model), "residual": Residual(model), "both": both}
     return {name: _area(score, inside, outside) for name, score in scores.items()}
 
