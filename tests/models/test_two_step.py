@@ -98,6 +98,15 @@ def test_injectivity_must_be_tested_before_the_value_is_exact():
         model.check_injectivity(x[:0])
 
 
+def test_many_rows_go_through_in_parts():
+    model, a, b = plane()
+    x = torch.randn(3, 200, 2, dtype=torch.float64) @ a.mT + b
+    found, parts = model.evaluate(x), [model.evaluate(part) for part in x]
+    torch.testing.assert_close(found.value, torch.stack([part.value for part in parts]))
+    assert found.residual is not None
+    assert found.residual.shape == (3, 200)
+
+
 def test_a_bound_of_the_second_step_stays_a_bound():
     torch.manual_seed(0)
     first = models.AutoEncoder(3, latent=2, hidden=())

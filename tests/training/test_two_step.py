@@ -79,3 +79,16 @@ def test_what_is_refused():
         fit_two_step(model, torch.zeros(5, 4, 1))
     with pytest.raises(ConfigError, match="fraction"):
         fit_two_step(model, torch.zeros(5, 3), validation=1.5)
+    with pytest.raises(ConfigError, match="own"):
+        fit_two_step(model, torch.zeros(5, 3), checkpoint="a file")
+
+
+def test_constant_columns():
+    torch.manual_seed(0)
+    x = torch.cat((torch.randn(100, 2), torch.full((100, 1), 7.0)), 1)
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.bases.Normal(2))
+    fit_two_step(model, x, max_steps=20, progress="silent")
+    found = model.evaluate(x)
+    assert torch.isfinite(found.value).all()
+    assert found.residual is not None
+    assert torch.isfinite(found.residual).all()

@@ -16,10 +16,13 @@ from pushforward.models.autoencoder import AutoEncoder
 from pushforward.models.core import Flow, Model
 from pushforward.models.nsf import NSF
 from pushforward.models.vae import VAE
-from pushforward.numerics import Noise, bound_square, jacobian_of
+from pushforward.numerics import Noise, bound_square, eager, jacobian_of
 from pushforward.registry import register
 
 __all__ = ["Injectivity", "TwoStep", "log_volume"]
+
+_ROWS = 256
+"""Rows whose Jacobians are held at once."""
 
 
 class Injectivity(NamedTuple):
@@ -56,9 +59,17 @@ class Embed(Map):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """g(x), with the decoder's volume there and the squared distance of x to G(g(x))."""
         z = self.model.code(x)
+        codes = z.reshape(-1, *self.out_shape)
+        # J is large, D d numbers a row: a few rows at a time.
+        parts = [self._image(part) for part in (codes.split(_ROWS) if eager() else (codes,))]
+        point, volume = (torch.cat(each) for each in zip(*parts, strict=True))
+        miss = bound_square(x - point.reshape(x.shape), math.prod(self.in_shape)).flatten(x.dim() - len(self.in_shape))
+        return Step(z, -volume.reshape(z.shape[:-1]), miss.square().sum(-1))
+
+    def _image(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """G(z) and 1/2 log det J^T J there."""
         point, jacobian = jacobian_of(self.model.point, z)
-        miss = bound_square(x - point, math.prod(self.in_shape)).flatten(x.dim() - len(self.in_shape))
-        return Step(z, -log_volume(jacobian), miss.square().sum(-1))
+        return point, log_volume(jacobian)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """G(z), without observation noise."""
@@ -177,7 +188,8 @@ class TwoStep(Model):
 
         At the codes of held-out rows and at as many codes as asked for drawn from the second step. J must have full rank, so
         that G is injective nearby. And g(G(z)) must be z, up to ``cycle``: two codes that decode to one point have one
-        g(G(z)), so no two that lie further apart than twice that can. It says nothing of codes that it did not see.
+        g(G(z)), so no two that lie further apart than twice that can. It says nothing of codes that it did not
+        see, nor of weights that are changed afterwards: test again then.
 
         Args:
             x: held-out rows, ``(n, *shape)``.
@@ -193,7 +205,7 @@ class TwoStep(Model):
             raise InputError("check_injectivity needs held-out rows; got none.")
         drawn = self.second.sample(draws, seed=seed).to(self.dtype)
         ratios, cycles = [], []
-        for part in torch.cat((self.codes(x), drawn)).split(256):
+        for part in torch.cat((self.codes(x), drawn)).split(_ROWS):
             point, jacobian = jacobian_of(lambda w: self.first.point(self.whiten.decode(w)), part)
             values = torch.linalg.svdvals(jacobian.double())
             ratios.append(values[:, -1] / values[:, 0].clamp(min=1e-300))

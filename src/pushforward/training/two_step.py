@@ -50,10 +50,10 @@ def fit_two_step(
         first: options of :func:`pushforward.fit` for the autoencoder; False leaves it as it is.
         second: options for the density.
         seed: of the split and of both trainings.
-        options: for both.
+        options: for both. ``checkpoint`` and ``log`` are files of one training: give them to ``first`` or ``second``.
 
     Raises:
-        ConfigError: for a model that is no :class:`~pushforward.models.TwoStep`, or an impossible fraction.
+        ConfigError: for a model that is no :class:`~pushforward.models.TwoStep`, an impossible fraction, or one file for both steps.
         InputError: for rows that the model cannot read.
 
     Example:
@@ -67,6 +67,10 @@ def fit_two_step(
     """
     if not isinstance(model, TwoStep):
         raise ConfigError(f"fit_two_step trains a TwoStep model; got {model!r:.80}.")
+    if shared := {"checkpoint", "log"} & set(options):
+        raise ConfigError(f"each step wants a {shared.pop()} of its own: give it in first={{...}} or second={{...}}.")
+    if options.get("device") is not None:
+        model.to(options["device"])
     rows = torch.as_tensor(data)
     if rows.dim() != 1 + len(model.shape) or len(rows) < 2:
         raise InputError(f"fit_two_step reads at least two rows of shape {model.shape}; got {tuple(rows.shape)}.")
@@ -83,10 +87,12 @@ def fit_two_step(
     if first is not False:
         trained = fit(model.first, rows, validation=held, seed=seed, **{**options, **(first or {})})
     model.eval()
+    place = model.whiten.mean.device
+    with torch.no_grad():
+        codes = torch.cat([model.first.code(part.to(place, model.dtype)) for part in rows.split(1024)])
     model.whiten.initialized.fill_(False)
-    model.whiten.initialize(torch.cat([model.first.code(part.to(model.dtype)).detach() for part in rows.split(1024)]))
-    codes = model.codes(rows)
-    held_codes = None if held is None else model.codes(held)
+    codes = model.whiten.initialize(codes)
+    held_codes = None if held is None else model.codes(held.to(place))
     density = fit(model.second, codes, validation=held_codes, seed=seed, **{**options, **(second or {})})
     model.eval()
-    return TwoStepResult(trained, density, model.check_injectivity(rows if held is None else held))
+    return TwoStepResult(trained, density, model.check_injectivity((rows if held is None else held).to(place)))
