@@ -21,10 +21,10 @@ def intrinsic_dimension(
     """Dimension of the manifold that rows lie on, from the distances to their nearest neighbours.
 
     - "mle": within a small ball, the logarithms of the ratios T_k / T_j of a row's k-th to its j-th distance are exponential
-      with rate m (Levina and Bickel 2004, eq. 8); pooled over rows, 1/m = mean log(T_k / T_j), which corrects the bias of
+      with rate m (Levina and Bickel 2004); pooled over rows, 1/m = mean log(T_k / T_j), which corrects the bias of
       averaging each row's m (MacKay and Ghahramani 2005).
     - "twonn": from two neighbours alone: P(r_2 / r_1 <= u) = 1 - u^-m, fitted by a line through the origin to 90% of the rows
-      (Facco et al. 2017, arXiv 1803.06992, sec. 2). The least local, so the least curved; sensitive to noise.
+      (Facco et al. 2017, arXiv 1803.06992). The least local, so the least curved; sensitive to noise.
     - "pca": the number of principal components that hold 95% of the variance of a row's neighbours, the mean over rows
       (Fukunaga and Olsen 1971). Rounds up what is curved.
 

@@ -111,7 +111,7 @@ class AutoEncoder(Model):
     on neither side, so the relation is ESTIMATE. The first step of a :class:`TwoStep` model, which has a density.
 
     The loss is minus that value (with ``penalty="code"``), s fading in: ||x - G(g(x))||^2 / 2s^2 + D log s + ||g(x)||^2 / 2, the
-    regularised autoencoder (Ghosh et al. 2020, arXiv 1903.12436, eq. 7); or (with ``"mmd"``) the squared error plus weight
+    regularised autoencoder (Ghosh et al. 2020, arXiv 1903.12436); or (with ``"mmd"``) the squared error plus weight
     times the maximum mean discrepancy of the batch's codes and N(0, I) (Wasserstein autoencoder, Tolstikhin et al. 2018,
     arXiv 1711.01558, alg. 2), with kernels c / (c + d^2), c = 2 latent (0.1, 0.2, 0.5, 1, 2, 5, 10).
 

@@ -43,7 +43,7 @@ class CyGen(Model):
     """A joint law of x and z from p(x | z) and q(z | x) alone, without a prior (arXiv 2106.15962).
 
     The pair comes from one joint if log p(x | z)/q(z | x) is a function of x plus one of z, that is, if its mixed Hessian
-    vanishes (theorem 1). The loss is the data-fit term (eq. 8) and a penalty on it (eq. 3),
+    vanishes. The loss is a data-fit term and a penalty on it,
 
         E log mean_k 1/p(x | z_k) + weight E || grad_x grad_z^T log p(x | z)/q(z | x) ||^2,   z, z_k ~ q(z | x).
 

@@ -95,10 +95,10 @@ class Embed(Map):
 @register("models")
 class TwoStep(Model):
     """log p(x) = log p_Z(g(x)) - 1/2 log det( J^T J ) with J = dG/dz at z = g(x): the density, on the d-dimensional image of
-    the decoder G, of a density p_Z of codes (arXiv 2204.07172, sec. 4). Samples are G(z), z ~ p_Z.
+    the decoder G, of a density p_Z of codes (arXiv 2204.07172). Samples are G(z), z ~ p_Z.
 
     Where data lie on a manifold of d < D dimensions, a density on R^D can be as large as one likes near it whatever
-    its law along it: likelihood no longer learns the data (theorem 1). So first an autoencoder learns where they are, and
+    its law along it: likelihood no longer learns the data. So first an autoencoder learns where they are, and
     then, its codes frozen and whitened, a density is fitted to them: :func:`pushforward.training.fit_two_step` does both.
 
     ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, of the point G(g(x)), with the

@@ -88,7 +88,7 @@ def _circle(lab: Lab) -> None:
         two.append(lab.measure(f"circle two-step {seed} TV", both))
     lab.report(
         "a density on the plane has no highest likelihood on a circle: it rises as training goes on",
-        paper="theorem 1",
+        paper="its theorem on manifold overfitting",
         ours=f"test log-likelihood {spread(logs[steps[0]])} after {steps[0]} steps, {spread(logs[steps[1]])} after {steps[1]} nats",
         held=clearly_below(logs[steps[0]], logs[steps[1]]),
     )
