@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -22,6 +24,7 @@ __all__ = [
     "draw_category",
     "eager",
     "inverse_softplus",
+    "jacobian_of",
     "log1mexp",
     "log1p_square",
     "logmeanexp",
@@ -132,6 +135,31 @@ def eager() -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or forward_ad._current_level >= 0
     )
+
+
+def jacobian_of(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """f(z), ``(*batch, *shape)``, and df/dz, ``(*batch, D, d)``, by d forward-mode products of the whole batch.
+
+    Args:
+        function: ``(*batch, d)`` to ``(*batch, *shape)``; the rows must not see each other.
+        z: ``(*batch, d)``.
+    """
+    if eager():
+        _load_forward_mode()
+    directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    value, columns = torch.func.vmap(
+        lambda v: torch.func.jvp(function, (z,), (v.expand_as(z),)),
+        out_dims=(None, 0),  # pyright: ignore[reportArgumentType]
+    )(directions)
+    return value, columns.flatten(z.dim()).movedim(0, -1)
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Torch warns of its own deprecated parts when forward mode is first used: not the caller's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        forward_ad._maybe_load_decompositions()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class RunningMean:

@@ -23,6 +23,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for part, count in (("train", 400), ("t10k", 120)):
             raw = bytes([0, 0, 8, 3]) + struct.pack(">3I", count, 28, 28) + rng.bytes(count * 784)
             (root / name / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(raw, 1))
+            labels = bytes([0, 0, 8, 1]) + struct.pack(">I", count) + bytes(k % 10 for k in range(count))
+            (root / name / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels, 1))
     for name in ("protein", "kin40k"):
         table = root / "uci" / name
         table.mkdir(parents=True)

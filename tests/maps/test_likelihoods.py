@@ -159,3 +159,24 @@ def test_measures():
 def test_impossible_arguments(make):
     with pytest.raises(ConfigError, match="got"):
         make()
+
+
+@pytest.mark.parametrize("law", [BernoulliLikelihood(), CategoricalLikelihood(6), GaussianLikelihood()], ids=str)
+def test_mean_is_that_of_many_draws(law):
+    """Over the midpoints of a fine grid of u: to 1e-3 of the spread."""
+    raw = torch.randn(2, law.outputs(3), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    u = ((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000)[:, None, None].expand(-1, 2, 3)
+    drawn = law.sample(raw.expand(20_000, *raw.shape), u)
+    torch.testing.assert_close(law.mean(raw, 3), drawn.mean(0), rtol=0, atol=2e-3)
+
+
+def test_mean_of_logistics_in_the_middle_of_the_levels():
+    """Where neither the borders nor the rounding show, with three channels that shift each other."""
+    law = LogisticLikelihood(100_001, 2, max_log_scale=7.0)
+    raw = 0.2 * torch.randn(1, law.outputs(3), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    raw[:, 2 + 6 : 2 + 12] = -4.0  # narrow
+    raw[:, :2] = torch.tensor([30.0, -30.0])  # one component, so that products of channels have no covariance
+    draws = torch.rand(40_000, 1, law.draws(3), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    drawn = law.sample(raw.expand(40_000, *raw.shape[1:]).unsqueeze(1), draws)
+    error = 5 * drawn.std(0) / 200
+    assert ((law.mean(raw, 3) - drawn.mean(0)).abs() <= error).all()

@@ -3,6 +3,7 @@
 from pushforward.data.arrays import as_tensor_data
 from pushforward.data.arrow import InputTypeError
 from pushforward.data.column import Column
+from pushforward.data.dimension import intrinsic_dimension
 from pushforward.data.files import read_table, stream_table
 from pushforward.data.images import as_images, read_images
 from pushforward.data.lattice import detect_lattice
@@ -26,6 +27,7 @@ __all__ = [
     "as_tensor_data",
     "detect_lattice",
     "duplicate_groups",
+    "intrinsic_dimension",
     "is_frame",
     "is_positional",
     "load_image_sample",

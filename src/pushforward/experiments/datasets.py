@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 from pushforward.data import as_images, read_images
 from pushforward.errors import ConfigError, StorageError
 
-__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "load_table", "where"]
+__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "load_labels", "load_table", "where"]
 
 VARIABLE = "PUSHFORWARD_DATA"
 
@@ -149,3 +150,26 @@ def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = 
     rest = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))]
     cut = len(rest) // 10
     return rest[cut:], rest[:cut], torch.from_numpy(rows[mask]).float()
+
+
+def load_labels(name: str, *, train: bool, folder: str | os.PathLike[str] | None = None) -> Tensor:
+    """Labels of a set that comes in MNIST's form, from beside its images, int64 ``(n,)``.
+
+    Raises:
+        ConfigError: for a set that is not known or not in that form.
+        StorageError: if they are not there, or damaged.
+    """
+    entry = IMAGE_SETS.get(name)
+    file = "" if entry is None else entry.train if train else entry.test
+    if "-images-idx3-" not in file:
+        raise ConfigError(f"there are no labels of {name!r} in MNIST's form.")
+    path = (where(folder) or Path()) / file.replace("-images-idx3-", "-labels-idx1-")
+    if not path.exists():
+        raise StorageError(f"the labels of {name} are not at {path}: put them beside its images.")
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise StorageError(f"{path} is damaged: {error}") from error
+    if len(raw) < 8 or raw[:4] != bytes([0, 0, 8, 1]) or len(raw) != 8 + int.from_bytes(raw[4:8], "big"):
+        raise StorageError(f"{path} does not hold labels of one byte each.")
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=8).astype(np.int64))

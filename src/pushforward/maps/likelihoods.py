@@ -55,6 +55,10 @@ class Likelihood(ABC):
     def sample(self, raw: Tensor, u: Tensor) -> Tensor:
         """x from uniform noise ``(*, draws(channels))`` in [0, 1); about the median where u is 1/2."""
 
+    @abstractmethod
+    def mean(self, raw: Tensor, channels: int) -> Tensor:
+        """A centre of the law of each pixel, ``(*, channels)``, that is smooth in ``raw``: its mean, or nearly."""
+
     def measure(self, dim: int) -> Measure:
         """Measure of data of ``dim`` coordinates."""
         return Counting(dim)
@@ -117,6 +121,11 @@ class CategoricalLikelihood(DiscreteLikelihood):
         cumulative = torch.softmax(logits, -1).cumsum(-1)
         return (cumulative <= u.unsqueeze(-1)).sum(-1).clamp(max=self.levels - 1).to(u.dtype)
 
+    def mean(self, raw: Tensor, channels: int) -> Tensor:
+        """Sum of k p(k)."""
+        levels = torch.arange(self.levels, dtype=raw.dtype, device=raw.device)
+        return (torch.softmax(raw.unflatten(-1, (channels, self.levels)), -1) * levels).sum(-1)
+
 
 @register("likelihoods")
 @dataclass(frozen=True)
@@ -142,6 +151,10 @@ class BernoulliLikelihood(DiscreteLikelihood):
     def sample(self, raw: Tensor, u: Tensor) -> Tensor:
         """1 with probability sigmoid(raw)."""
         return (u > torch.sigmoid(-raw)).to(u.dtype)
+
+    def mean(self, raw: Tensor, channels: int) -> Tensor:
+        """p(x = 1)."""
+        return torch.sigmoid(raw)
 
 
 @register("likelihoods")
@@ -191,6 +204,10 @@ class GaussianLikelihood(Likelihood):
         mean, log_scale = self._split(raw)
         tiny = torch.finfo(u.dtype).eps / 2
         return mean + log_scale.exp() * torch.special.ndtri(u.clamp(tiny, 1 - tiny))
+
+    def mean(self, raw: Tensor, channels: int) -> Tensor:
+        """m."""
+        return self._split(raw)[0]
 
     def measure(self, dim: int) -> Measure:
         """Volume."""

@@ -96,6 +96,17 @@ class LogisticLikelihood(DiscreteLikelihood):
             levels.append(level.clamp(0, self.levels - 1))
         return torch.stack(levels, -1)
 
+    def mean(self, raw: Tensor, channels: int) -> Tensor:
+        """Mean of the logistics before they are cut to the levels and rounded, channel after channel."""
+        log_weight, mean, _, slope = self._split(raw, channels)
+        found: list[Tensor] = []
+        for c in range(channels):
+            each = mean[..., c, :]
+            for b, before in enumerate(found):
+                each = each + slope[..., c, b, :] * before.unsqueeze(-1)
+            found.append((log_weight.exp() * each).sum(-1))
+        return (torch.stack(found, -1) + 1) * ((self.levels - 1) / 2)
+
     def _split(self, raw: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log w ``(*, K)``, means and log-scales ``(*, channels, K)``, coefficients ``(*, channels, channels, K)``."""
         count = self.components

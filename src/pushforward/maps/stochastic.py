@@ -187,6 +187,19 @@ class Variational(Map):
         terms = self.likelihood.log_prob(pixels, self.raw(z))
         return Posterior(z, log_q, sum_event(terms, len(self.space) + 1), mean, log_scale)
 
+    def centre(self, x: Tensor) -> Tensor:
+        """Where q(z | x) is centred: its mean, or what the flow makes of the mean of its normal; ``(*batch, latent)``."""
+        seen = self.likelihood.seen(x)
+        if not self.channels:
+            seen = seen.flatten(x.dim() - len(self.in_shape))
+        mean, _, h = self.encoder(seen).to(x.dtype).split((self.latent, self.latent, self.extra), -1)
+        return mean if self.flow is None else self.flow.decode(mean, h if self.extra else None)
+
+    def mean(self, z: Tensor) -> Tensor:
+        """Mean of p(x | z), smooth in z; ``(*batch, *in_shape)``."""
+        x = self.likelihood.mean(self.raw(z), 1 if len(self.in_shape) == 1 else self.in_shape[0])
+        return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
+
     def raw(self, z: Tensor) -> Tensor:
         """Raw parameters of p(x | z) for each pixel, ``(*batch, *space, outputs)``."""
         out = self.decoder(z).to(z.dtype)

@@ -1,12 +1,14 @@
 """Models: one file a paper, each a chain of maps over a base."""
 
 from pushforward.models.aef import AEF
+from pushforward.models.autoencoder import AutoEncoder
 from pushforward.models.bernstein import BernsteinFlow
 from pushforward.models.bnaf import BNAF
 from pushforward.models.cnf import CNF
 from pushforward.models.conformal import ConformalEmbeddingFlow
 from pushforward.models.conv_glow import ConvGlow
 from pushforward.models.core import Flow, Model
+from pushforward.models.cygen import CyGen
 from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.funnel_flow import FunnelFlow
@@ -26,37 +28,8 @@ from pushforward.models.residual_flow import ResidualFlow
 from pushforward.models.sos import SOS
 from pushforward.models.surface import SurfaceModel
 from pushforward.models.tarflow import TarFlow
+from pushforward.models.two_step import TwoStep
 from pushforward.models.umnn import UMNN
 from pushforward.models.vae import VAE
 
-__all__ = [
-    "AEF",
-    "BNAF",
-    "CNF",
-    "IAF",
-    "MAF",
-    "NAF",
-    "NICE",
-    "NSF",
-    "SOS",
-    "UMNN",
-    "VAE",
-    "BernsteinFlow",
-    "ConformalEmbeddingFlow",
-    "ConvGlow",
-    "DiscreteFlow",
-    "Ensemble",
-    "Flow",
-    "FunnelFlow",
-    "GaussianizationFlow",
-    "Glow",
-    "IResNet",
-    "InFlow",
-    "Model",
-    "PixelCNN",
-    "RealNVP",
-    "RectangularFlow",
-    "ResidualFlow",
-    "SurfaceModel",
-    "TarFlow",
-]
+__all__ = ["AEF", "AutoEncoder", "BNAF", "BernsteinFlow", "CNF", "ConformalEmbeddingFlow", "ConvGlow", "CyGen", "DiscreteFlow", "Ensemble", "Flow", "FunnelFlow", "GaussianizationFlow", "Glow", "IAF", "IResNet", "InFlow", "MAF", "Model", "NAF", "NICE", "NSF", "PixelCNN", "RealNVP", "RectangularFlow", "ResidualFlow", "SOS", "SurfaceModel", "TarFlow", "TwoStep", "UMNN", "VAE"]

@@ -148,6 +148,23 @@ class VAE(Model):
             divergence = (drawn.log_q - self.base.log_prob(drawn.z)).mean().clamp(min=self.free_bits * self.latent)
         return divergence - (total + drawn.log_p).mean()
 
+    def code(self, x: Tensor) -> Tensor:
+        """The centre of q(z | x), without noise, ``(*batch, latent)``."""
+        *before, last = self.chain
+        assert isinstance(last, Variational)
+        for part in before:
+            x = part.encode(x).z
+        return last.centre(x)
+
+    def point(self, z: Tensor) -> Tensor:
+        """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``."""
+        *before, last = self.chain
+        assert isinstance(last, Variational)
+        x = last.mean(z)
+        for part in reversed(before):
+            x = part.decode(x)
+        return x
+
 
 def posterior_flow(posterior: str, latent: int, steps: int, hidden: tuple[int, ...], context: int) -> Map | None:
     """The bijection between a posterior and a diagonal normal, whose decode is fast; None for "normal".

@@ -3,5 +3,6 @@
 from pushforward.training import bayes
 from pushforward.training.fit import fit
 from pushforward.training.result import FitResult, TrainingEvent
+from pushforward.training.two_step import TwoStepResult, fit_two_step
 
-__all__ = ["FitResult", "TrainingEvent", "bayes", "fit"]
+__all__ = ["FitResult", "TrainingEvent", "TwoStepResult", "bayes", "fit", "fit_two_step"]

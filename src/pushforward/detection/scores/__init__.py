@@ -17,6 +17,7 @@ from pushforward.detection.scores.log import Log
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
 from pushforward.detection.scores.manifold import OnManifold
 from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
+from pushforward.detection.scores.on_manifold import DensityAndResidual, Residual
 from pushforward.detection.scores.parameter_gradients import FisherScore, LayerGradients, ParameterGradients
 from pushforward.detection.scores.path import LikelihoodPath
 from pushforward.detection.scores.principal import PrincipalDistances
@@ -26,4 +27,4 @@ from pushforward.detection.scores.sides import TwoSided
 from pushforward.detection.scores.trivial import Brightness, Variance
 from pushforward.detection.scores.typicality import Typicality
 
-__all__ = ["Brightness", "CodeLength", "Disagreement", "DoSE", "DualThreshold", "EnsembleEntropy", "EnsembleLikelihood", "EnsembleScore", "EnsembleStd", "EnsembleTypicality", "FisherScore", "GeneralModelRatio", "HierarchicalRatio", "InputComplexity", "InputGradientNorm", "LatentDependence", "LatentMahalanobis", "LatentNeighbours", "LatentNorm", "LayerGradients", "Likelihood", "LikelihoodPath", "LikelihoodRatio", "LikelihoodRegret", "LocalDimension", "Log", "Need", "Neighbours", "OnManifold", "ParameterGradients", "PrincipalDistances", "Score", "ScoreTypicality", "Statistic", "TwoSided", "Typicality", "Variance", "WAIC", "local_pca_dimension", "mutate"]
+__all__ = ["Brightness", "CodeLength", "DensityAndResidual", "Disagreement", "DoSE", "DualThreshold", "EnsembleEntropy", "EnsembleLikelihood", "EnsembleScore", "EnsembleStd", "EnsembleTypicality", "FisherScore", "GeneralModelRatio", "HierarchicalRatio", "InputComplexity", "InputGradientNorm", "LatentDependence", "LatentMahalanobis", "LatentNeighbours", "LatentNorm", "LayerGradients", "Likelihood", "LikelihoodPath", "LikelihoodRatio", "LikelihoodRegret", "LocalDimension", "Log", "Need", "Neighbours", "OnManifold", "ParameterGradients", "PrincipalDistances", "Residual", "Score", "ScoreTypicality", "Statistic", "TwoSided", "Typicality", "Variance", "WAIC", "local_pca_dimension", "mutate"]

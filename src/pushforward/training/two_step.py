@@ -1,0 +1,98 @@
+"""`fit_two_step`: the manifold first, then the density on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from pushforward.errors import ConfigError, InputError
+from pushforward.models.two_step import Injectivity, TwoStep
+from pushforward.training.fit import fit
+from pushforward.training.result import FitResult
+
+__all__ = ["TwoStepResult", "fit_two_step"]
+
+
+class TwoStepResult(NamedTuple):
+    """What :func:`fit_two_step` did.
+
+    Attributes:
+        first: the training of the autoencoder; None if it was left as it was.
+        second: the training of the density of its codes.
+        injectivity: of the decoder over the held-out rows, or over the training rows if there are none.
+    """
+
+    first: FitResult | None
+    second: FitResult
+    injectivity: Injectivity
+
+
+def fit_two_step(
+    model: TwoStep,
+    data: Any,
+    *,
+    validation: Any = 0.1,
+    first: Mapping[str, Any] | Literal[False] | None = None,
+    second: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> TwoStepResult:
+    """Train the autoencoder; freeze and whiten its codes; train their density; test that the decoder is injective.
+
+    Both steps hold out the same rows.
+
+    Args:
+        model: to train, in place.
+        data: training rows ``(n, *shape)``, an array or a tensor.
+        validation: fraction of the rows to hold out, or held-out rows, or None.
+        first: options of :func:`pushforward.fit` for the autoencoder; False leaves it as it is.
+        second: options for the density.
+        seed: of the split and of both trainings.
+        options: for both. ``checkpoint`` and ``log`` are files of one training: give them to ``first`` or ``second``.
+
+    Raises:
+        ConfigError: for a model that is no :class:`~pushforward.models.TwoStep`, an impossible fraction, or one file for both steps.
+        InputError: for rows that the model cannot read.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> t = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
+        >>> x = torch.cat((t, t.sin()), 1)                                # a curve in the plane
+        >>> model = pf.models.TwoStep(pf.models.AutoEncoder(2, latent=1, hidden=(16,)))
+        >>> done = pf.training.fit_two_step(model, x, max_steps=30, progress="silent")
+        >>> done.first.steps, done.second.steps
+        (30, 30)
+    """
+    if not isinstance(model, TwoStep):
+        raise ConfigError(f"fit_two_step trains a TwoStep model; got {model!r:.80}.")
+    if shared := {"checkpoint", "log"} & set(options):
+        raise ConfigError(f"each step wants a {shared.pop()} of its own: give it in first={{...}} or second={{...}}.")
+    if options.get("device") is not None:
+        model.to(options["device"])
+    rows = torch.as_tensor(data)
+    if rows.dim() != 1 + len(model.shape) or len(rows) < 2:
+        raise InputError(f"fit_two_step reads at least two rows of shape {model.shape}; got {tuple(rows.shape)}.")
+    if isinstance(validation, float):
+        if not 0 < validation < 1:
+            raise ConfigError(f"validation must be a fraction in (0, 1), rows, or None; got {validation!r}.")
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        count = min(max(1, round(validation * len(rows))), len(rows) - 1)
+        rows, held = rows[order[count:]], rows[order[:count]]
+    else:
+        held = None if validation is None else torch.as_tensor(validation)
+    model.embed.injective.fill_(False)
+    trained = None
+    if first is not False:
+        trained = fit(model.first, rows, validation=held, seed=seed, **{**options, **(first or {})})
+    model.eval()
+    place = model.whiten.mean.device
+    with torch.no_grad():
+        codes = torch.cat([model.first.code(part.to(place, model.dtype)) for part in rows.split(1024)])
+    model.whiten.initialized.fill_(False)
+    codes = model.whiten.initialize(codes)
+    held_codes = None if held is None else model.codes(held.to(place))
+    density = fit(model.second, codes, validation=held_codes, seed=seed, **{**options, **(second or {})})
+    model.eval()
+    return TwoStepResult(trained, density, model.check_injectivity((rows if held is None else held).to(place)))

@@ -1,0 +1,82 @@
+"""Two-step models: autoencoders, whitening, densities on their manifolds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pushforward import bases, maps, models
+from pushforward.detection import scores
+from pushforward.measure import Lebesgue, Manifold, Relation
+
+from .kinds import NSF, MapCase, ModelCase, ScoreCase, f, m, s
+
+AE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
+TWO: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
+
+CYCLE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True}
+
+MAPS: list[MapCase] = [
+    m("Whiten", "D=1", lambda: maps.Whiten(1)),
+    m("Whiten", "D=3", lambda: maps.Whiten(3)),
+]
+
+MODELS: list[ModelCase] = [
+    f("AutoEncoder", "vector", lambda: models.AutoEncoder(3, 2, hidden=(16,)), **AE),
+    f(
+        "AutoEncoder",
+        "image, convolutions, discrepancy",
+        lambda: models.AutoEncoder((1, 4, 3), 2, penalty="mmd", levels=8, channels=(4,)),
+        measure=Lebesgue(12),
+        **AE,
+    ),
+    f(
+        "TwoStep",
+        "flow",
+        lambda: models.TwoStep(models.AutoEncoder(3, 2, hidden=(16,)), models.NSF(2, **NSF)),
+        measure=Manifold(2, 3),
+        **TWO,
+    ),
+    f(
+        "TwoStep",
+        "convolutions, mixture, d=1",
+        lambda: models.TwoStep(models.AutoEncoder((1, 4, 3), 1, channels=(4,)), bases.GaussianMixture(1, 2)),
+        measure=Manifold(1, 12),
+        **TWO,
+    ),
+    f(
+        "CyGen",
+        "conditional flow",
+        lambda: models.CyGen(
+            3,
+            2,
+            hidden=(16,),
+            draws=4,
+            chain_steps=3,
+            flow=maps.Coupling(2, maps.AffineTransformer(), context=2, hidden=(8,)),
+        ),
+        **CYCLE,
+    ),
+    f(
+        "CyGen",
+        "image, convolutions",
+        lambda: models.CyGen((1, 4, 3), 2, channels=(4,), levels=8, draws=1, chain_steps=2),
+        measure=Lebesgue(12),
+        **CYCLE,
+    ),
+    f(
+        "CyGen",
+        "elbo",
+        lambda: models.CyGen(2, 1, hidden=(16,), objective="elbo"),
+        **(CYCLE | {"relation": Relation.LOWER}),
+    ),
+]
+
+
+def curve() -> models.TwoStep:
+    return models.TwoStep(models.AutoEncoder(2, 1, hidden=(8,)), bases.GaussianMixture(1, 2))
+
+
+SCORES: list[ScoreCase] = [
+    s("Residual", "curve", lambda: scores.Residual(curve())),
+    s("DensityAndResidual", "curve", lambda: scores.DensityAndResidual(curve())),
+]

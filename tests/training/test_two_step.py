@@ -1,0 +1,94 @@
+"""Both steps, one after the other, against a curve whose density is known."""
+
+import math
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.errors import ConfigError, InputError
+from pushforward.measure import Relation
+from pushforward.training import fit_two_step
+
+
+def curve(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """x = (t, sin t, t / 2) with t normal, and its log-density on the curve: by the length of dx/dt."""
+    t = torch.randn(count, 1, generator=torch.Generator().manual_seed(seed))
+    density = -0.5 * t.square() - 0.5 * math.log(2 * math.pi) - 0.5 * (1.25 + t.cos().square()).log()
+    return torch.cat((t, t.sin(), t / 2), 1), density[:, 0]
+
+
+def test_the_density_on_a_curve():
+    torch.manual_seed(0)
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(32, 32)), pf.bases.GaussianMixture(1, 5))
+    done = fit_two_step(
+        model, curve(2000, 0)[0], first={"max_steps": 1500, "lr": 3e-3}, second={"max_steps": 300, "lr": 1e-2},
+        batch_size=256, progress="silent",
+    )  # fmt: skip
+    x, truth = curve(1000, 1)
+    found = model.evaluate(x)
+    middle = x[:, 0].abs() < 2  # 95% of them: the ends have few rows to learn from
+    error = (found.value - truth)[middle]
+    assert error.abs().mean() < 0.12
+    assert abs(error.mean()) < 0.06
+    assert found.residual is not None
+    assert found.residual[middle].mean() < 2e-3  # the data's variance is 1.9
+    assert done.injectivity.singular == 1.0
+    # Samples: t is normal.
+    drawn = model.sample(4000, seed=0)[:, 0]
+    assert abs(drawn.mean()) < 0.1
+    assert abs(drawn.std() - 1) < 0.1
+
+
+def test_the_codes_are_frozen_and_white_and_both_steps_hold_out_the_same_rows():
+    torch.manual_seed(0)
+    x = torch.randn(200, 3)
+    model = pf.models.TwoStep(
+        pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.models.NICE(2, couplings=2, hidden=(8,))
+    )
+    model.embed.injective.fill_(True)
+    held = x[:50]
+    fit_two_step(model, x[50:], validation=held, max_steps=3, progress="silent")
+    before = {name: value.clone() for name, value in model.first.state_dict().items()}
+    codes = model.codes(x[50:])
+    torch.testing.assert_close(torch.cov(codes.mT, correction=0), torch.eye(2), atol=1e-4, rtol=0)
+    done = fit_two_step(model, x[50:], validation=held, first=False, second={"max_steps": 5}, progress="silent")
+    assert done.first is None
+    assert all(torch.equal(value, before[name]) for name, value in model.first.state_dict().items())
+    assert torch.equal(model.codes(x[50:]), codes)
+    again = model.check_injectivity(held)
+    assert again == done.injectivity
+    assert (model.relation is Relation.EXACT) is again.passed
+
+
+def test_it_is_reproducible():
+    x, values = torch.randn(100, 3, generator=torch.Generator().manual_seed(3)), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.bases.Normal(1))
+        fit_two_step(model, x, max_steps=4, seed=5, progress="silent")
+        values.append(model.evaluate(x).value)
+    assert torch.equal(*values)
+
+
+def test_what_is_refused():
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.bases.Normal(1))
+    with pytest.raises(ConfigError, match="TwoStep"):
+        fit_two_step(pf.models.NICE(3), torch.zeros(5, 3))  # pyright: ignore
+    with pytest.raises(InputError, match="two rows"):
+        fit_two_step(model, torch.zeros(5, 4, 1))
+    with pytest.raises(ConfigError, match="fraction"):
+        fit_two_step(model, torch.zeros(5, 3), validation=1.5)
+    with pytest.raises(ConfigError, match="own"):
+        fit_two_step(model, torch.zeros(5, 3), checkpoint="a file")
+
+
+def test_constant_columns():
+    torch.manual_seed(0)
+    x = torch.cat((torch.randn(100, 2), torch.full((100, 1), 7.0)), 1)
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.bases.Normal(2))
+    fit_two_step(model, x, max_steps=20, progress="silent")
+    found = model.evaluate(x)
+    assert torch.isfinite(found.value).all()
+    assert found.residual is not None
+    assert torch.isfinite(found.residual).all()
