@@ -17,7 +17,7 @@ from pushforward.maps.core import Chain, Inverse, Map, Step
 from pushforward.maps.coupling import Coupling
 from pushforward.maps.dequantise import LatticeDequantize, UniformDequantize
 from pushforward.maps.discrete import ModuloAutoregressive, ModuloCoupling, OneHot
-from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, SoftTail, Softplus, Tanh
+from pushforward.maps.elementwise import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
 from pushforward.maps.embedding import Embedding, OrthogonalEmbedding, Pad
 from pushforward.maps.funnel import Funnel
 from pushforward.maps.gaussianize import Gaussianize
@@ -40,7 +40,11 @@ from pushforward.maps.patches import Patches, TokenAutoregressive
 from pushforward.maps.permutation import Permutation, Reverse
 from pushforward.maps.piecewise import PiecewiseOrthogonal
 from pushforward.maps.planar import Planar
-from pushforward.maps.polynomial_splines import CubicSplineTransformer, LinearSplineTransformer, QuadraticSplineTransformer
+from pushforward.maps.polynomial_splines import (
+    CubicSplineTransformer,
+    LinearSplineTransformer,
+    QuadraticSplineTransformer,
+)
 from pushforward.maps.qr import QRLinear
 from pushforward.maps.radial import Radial
 from pushforward.maps.residual import InvertibleResidual
@@ -61,4 +65,106 @@ from pushforward.maps.variational import VariationalDequantize
 from pushforward.maps.whiten import Whiten
 from pushforward.maps.woodbury import WoodburyLinear
 
-__all__ = ["Abs", "ActNorm", "AdditiveTransformer", "Affine", "AffineTransformer", "Augment", "AugmentMissing", "Autoencode", "BatchNorm", "BernoulliLikelihood", "BernsteinTransformer", "BlockAutoregressive", "Cast", "CategoricalLikelihood", "Chain", "CircularSplineTransformer", "ConformalEmbedding", "ConformalScale", "Continuous", "ConvFunnel", "Coupling", "CubicSplineTransformer", "DynamicBinarize", "Elementwise", "Embedding", "Exp", "FactorOut", "Flatten", "FreeFormEmbedding", "Funnel", "Gaps", "GatedTransformer", "GaussianLikelihood", "Gaussianize", "Householder", "ImageCoupling", "ImageFunnel", "Injective", "Integers", "Inverse", "Inversion", "InvertibleConv1x1", "InvertibleConv2d", "InvertibleResidual", "Jitter", "LULinear", "LatticeDequantize", "Likelihood", "LinearAutoencode", "LinearSplineTransformer", "LogisticLikelihood", "Logit", "Map", "MapTransform", "MaskedAutoregressive", "Max", "MaxPool", "MixtureCDFTransformer", "MobiusTransformer", "ModuloAutoregressive", "ModuloCoupling", "Monotone", "OneHot", "OrthogonalEmbedding", "Pad", "Patches", "Permutation", "PiecewiseOrthogonal", "Planar", "QRLinear", "QuadraticSplineTransformer", "Radial", "Reverse", "Sigmoid", "SigmoidalTransformer", "Slice", "SoftTail", "Softplus", "Sort", "SpecialConformal", "SphereAutoregressive", "SplineTransformer", "Squeeze", "Standardize", "Step", "StochasticPermutation", "SumOfSquaresTransformer", "SwitchedAffineTransformer", "Sylvester", "Tanh", "TokenAutoregressive", "TorchTransform", "Transformer", "UnconstrainedMonotoneTransformer", "UniformDequantize", "Variational", "VariationalDequantize", "Whiten", "WoodburyLinear", "from_torch", "to_torch"]
+__all__ = [
+    "Abs",
+    "ActNorm",
+    "AdditiveTransformer",
+    "Affine",
+    "AffineTransformer",
+    "Augment",
+    "AugmentMissing",
+    "Autoencode",
+    "BatchNorm",
+    "BernoulliLikelihood",
+    "BernsteinTransformer",
+    "BlockAutoregressive",
+    "Cast",
+    "CategoricalLikelihood",
+    "Chain",
+    "CircularSplineTransformer",
+    "ConformalEmbedding",
+    "ConformalScale",
+    "Continuous",
+    "ConvFunnel",
+    "Coupling",
+    "CubicSplineTransformer",
+    "DynamicBinarize",
+    "Elementwise",
+    "Embedding",
+    "Exp",
+    "FactorOut",
+    "Flatten",
+    "FreeFormEmbedding",
+    "Funnel",
+    "Gaps",
+    "GatedTransformer",
+    "GaussianLikelihood",
+    "Gaussianize",
+    "Householder",
+    "ImageCoupling",
+    "ImageFunnel",
+    "Injective",
+    "Integers",
+    "Inverse",
+    "Inversion",
+    "InvertibleConv1x1",
+    "InvertibleConv2d",
+    "InvertibleResidual",
+    "Jitter",
+    "LULinear",
+    "LatticeDequantize",
+    "Likelihood",
+    "LinearAutoencode",
+    "LinearSplineTransformer",
+    "LogisticLikelihood",
+    "Logit",
+    "Map",
+    "MapTransform",
+    "MaskedAutoregressive",
+    "Max",
+    "MaxPool",
+    "MixtureCDFTransformer",
+    "MobiusTransformer",
+    "ModuloAutoregressive",
+    "ModuloCoupling",
+    "Monotone",
+    "OneHot",
+    "OrthogonalEmbedding",
+    "Pad",
+    "Patches",
+    "Permutation",
+    "PiecewiseOrthogonal",
+    "Planar",
+    "QRLinear",
+    "QuadraticSplineTransformer",
+    "Radial",
+    "Reverse",
+    "Sigmoid",
+    "SigmoidalTransformer",
+    "Slice",
+    "SoftTail",
+    "Softplus",
+    "Sort",
+    "SpecialConformal",
+    "SphereAutoregressive",
+    "SplineTransformer",
+    "Squeeze",
+    "Standardize",
+    "Step",
+    "StochasticPermutation",
+    "SumOfSquaresTransformer",
+    "SwitchedAffineTransformer",
+    "Sylvester",
+    "Tanh",
+    "TokenAutoregressive",
+    "TorchTransform",
+    "Transformer",
+    "UnconstrainedMonotoneTransformer",
+    "UniformDequantize",
+    "Variational",
+    "VariationalDequantize",
+    "Whiten",
+    "WoodburyLinear",
+    "from_torch",
+    "to_torch",
+]

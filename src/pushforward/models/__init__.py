@@ -32,4 +32,37 @@ from pushforward.models.two_step import TwoStep
 from pushforward.models.umnn import UMNN
 from pushforward.models.vae import VAE
 
-__all__ = ["AEF", "AutoEncoder", "BNAF", "BernsteinFlow", "CNF", "ConformalEmbeddingFlow", "ConvGlow", "CyGen", "DiscreteFlow", "Ensemble", "Flow", "FunnelFlow", "GaussianizationFlow", "Glow", "IAF", "IResNet", "InFlow", "MAF", "Model", "NAF", "NICE", "NSF", "PixelCNN", "RealNVP", "RectangularFlow", "ResidualFlow", "SOS", "SurfaceModel", "TarFlow", "TwoStep", "UMNN", "VAE"]
+__all__ = [
+    "AEF",
+    "BNAF",
+    "CNF",
+    "IAF",
+    "MAF",
+    "NAF",
+    "NICE",
+    "NSF",
+    "SOS",
+    "UMNN",
+    "VAE",
+    "AutoEncoder",
+    "BernsteinFlow",
+    "ConformalEmbeddingFlow",
+    "ConvGlow",
+    "CyGen",
+    "DiscreteFlow",
+    "Ensemble",
+    "Flow",
+    "FunnelFlow",
+    "GaussianizationFlow",
+    "Glow",
+    "IResNet",
+    "InFlow",
+    "Model",
+    "PixelCNN",
+    "RealNVP",
+    "RectangularFlow",
+    "ResidualFlow",
+    "SurfaceModel",
+    "TarFlow",
+    "TwoStep",
+]

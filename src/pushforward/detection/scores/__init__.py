@@ -5,7 +5,15 @@ from pushforward.detection.scores.complexity import InputComplexity
 from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.dependence import LatentDependence
 from pushforward.detection.scores.dose import DoSE
-from pushforward.detection.scores.ensemble import Disagreement, EnsembleEntropy, EnsembleLikelihood, EnsembleScore, EnsembleStd, EnsembleTypicality, WAIC
+from pushforward.detection.scores.ensemble import (
+    WAIC,
+    Disagreement,
+    EnsembleEntropy,
+    EnsembleLikelihood,
+    EnsembleScore,
+    EnsembleStd,
+    EnsembleTypicality,
+)
 from pushforward.detection.scores.general_ratio import GeneralModelRatio
 from pushforward.detection.scores.hierarchy import HierarchicalRatio
 from pushforward.detection.scores.input_gradient import InputGradientNorm
@@ -27,4 +35,47 @@ from pushforward.detection.scores.sides import TwoSided
 from pushforward.detection.scores.trivial import Brightness, Variance
 from pushforward.detection.scores.typicality import Typicality
 
-__all__ = ["Brightness", "CodeLength", "DensityAndResidual", "Disagreement", "DoSE", "DualThreshold", "EnsembleEntropy", "EnsembleLikelihood", "EnsembleScore", "EnsembleStd", "EnsembleTypicality", "FisherScore", "GeneralModelRatio", "HierarchicalRatio", "InputComplexity", "InputGradientNorm", "LatentDependence", "LatentMahalanobis", "LatentNeighbours", "LatentNorm", "LayerGradients", "Likelihood", "LikelihoodPath", "LikelihoodRatio", "LikelihoodRegret", "LocalDimension", "Log", "Need", "Neighbours", "OnManifold", "ParameterGradients", "PrincipalDistances", "Residual", "Score", "ScoreTypicality", "Statistic", "TwoSided", "Typicality", "Variance", "WAIC", "local_pca_dimension", "mutate"]
+__all__ = [
+    "WAIC",
+    "Brightness",
+    "CodeLength",
+    "DensityAndResidual",
+    "Disagreement",
+    "DoSE",
+    "DualThreshold",
+    "EnsembleEntropy",
+    "EnsembleLikelihood",
+    "EnsembleScore",
+    "EnsembleStd",
+    "EnsembleTypicality",
+    "FisherScore",
+    "GeneralModelRatio",
+    "HierarchicalRatio",
+    "InputComplexity",
+    "InputGradientNorm",
+    "LatentDependence",
+    "LatentMahalanobis",
+    "LatentNeighbours",
+    "LatentNorm",
+    "LayerGradients",
+    "Likelihood",
+    "LikelihoodPath",
+    "LikelihoodRatio",
+    "LikelihoodRegret",
+    "LocalDimension",
+    "Log",
+    "Need",
+    "Neighbours",
+    "OnManifold",
+    "ParameterGradients",
+    "PrincipalDistances",
+    "Residual",
+    "Score",
+    "ScoreTypicality",
+    "Statistic",
+    "TwoSided",
+    "Typicality",
+    "Variance",
+    "local_pca_dimension",
+    "mutate",
+]
