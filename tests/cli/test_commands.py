@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pushforward.cli import main
+from pushforward.data import load_image_sample
 from pushforward.detection import realised_interval
 
 
@@ -173,3 +174,24 @@ def test_demo_prints_its_table_and_draws(tmp_path: Path, capsys) -> None:
     assert facts["AUROC"] > 0.9
     assert (tmp_path / "demo.png").stat().st_size > 20_000
     json.dumps(facts)
+
+
+def test_images_from_fit_to_score(tmp_path: Path, capsys) -> None:
+    images = load_image_sample("fashion-mnist", "train")[:400]
+    np.save(tmp_path / "train.npy", images)
+    guard, out = str(tmp_path / "g.safetensors"), str(tmp_path / "scores.csv")
+    assert main(["fit", str(tmp_path / "train.npy"), "-o", guard, "--alpha", "0.1", "--max-steps", "5"]) == 0
+    assert main(["info", guard]) == 0
+    assert "1 x 28 x 28" in capsys.readouterr().out
+    np.savez(tmp_path / "new.npz", load_image_sample("mnist")[:30])
+    assert main(["score", guard, str(tmp_path / "new.npz"), "-o", out, "--rows", "20", "-q"]) == 0
+    table = pyarrow.csv.read_csv(out)
+    assert table.column_names == ["image", "anomaly_score", "p_value", "alarm"]
+    assert table["image"].to_pylist() == list(range(30))
+    for wrong, words in (
+        (["score", guard, str(tmp_path / "scores.csv"), "-o", str(tmp_path / "x.csv")], "none of"),
+        (["fit", str(tmp_path / "train.npy"), "-o", guard, "--drop", "a"], "images"),
+        (["sample", guard, "-o", str(tmp_path / "x.csv")], "images"),
+    ):
+        assert main(wrong) != 0
+        assert words in capsys.readouterr().err

@@ -215,3 +215,17 @@ def test_without_torchvision_the_error_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ConfigError, match="pip install torchvision"):
         read_images("torchvision:MNIST:.")
+
+
+def test_images_are_told_from_tables(tmp_path):
+    from pushforward.data import holds_images
+
+    np.save(tmp_path / "i.npy", np.zeros((2, 3, 3), np.uint8))
+    np.save(tmp_path / "t.npy", np.zeros((2, 3)))
+    np.savez(tmp_path / "i.npz", np.zeros((2, 3, 3), np.uint8))
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 3, 3)), b=np.zeros(2))
+    (tmp_path / "idx.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + bytes(12)))
+    (tmp_path / "labels").write_bytes(bytes([0, 0, 8, 1]) + bytes(4))
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    found = {path.name for path in [*tmp_path.iterdir(), tmp_path, tmp_path / "absent"] if holds_images(path)}
+    assert found == {"i.npy", "i.npz", "idx.gz", tmp_path.name}

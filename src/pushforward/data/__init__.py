@@ -5,7 +5,7 @@ from pushforward.data.arrow import InputTypeError
 from pushforward.data.column import Column
 from pushforward.data.dimension import intrinsic_dimension
 from pushforward.data.files import read_table, stream_table
-from pushforward.data.images import as_images, read_images
+from pushforward.data.images import as_images, holds_images, read_images
 from pushforward.data.lattice import detect_lattice
 from pushforward.data.samples import IMAGE_SAMPLES, SAMPLES, Sample, load_image_sample, load_sample
 from pushforward.data.schema import Problem, Schema
@@ -27,6 +27,7 @@ __all__ = [
     "as_tensor_data",
     "detect_lattice",
     "duplicate_groups",
+    "holds_images",
     "intrinsic_dimension",
     "is_frame",
     "is_positional",

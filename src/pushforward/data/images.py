@@ -18,7 +18,7 @@ from torch import Tensor
 from pushforward.data.files import plain_errors
 from pushforward.errors import ConfigError, InputError, StorageError
 
-__all__ = ["as_images", "read_images"]
+__all__ = ["as_images", "holds_images", "read_images"]
 
 _CHANNELS = (1, 3, 4)
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -99,6 +99,31 @@ def read_images(
             return _from_parquet(path, column)
         raw = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
         return _stack(_idx_array(path, raw))
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a file or folder holds images rather than a table, judged by its beginning.
+
+    A folder does, an IDX file, arrays of three or four dimensions, and a Parquet file with a column of encoded images. What
+    cannot be read does not: whoever reads it as a table says what is wrong.
+    """
+    if path.is_dir():
+        return True
+    name = path.name.lower()
+    try:
+        if name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            return any(_encoded(field.type) for field in pq.read_schema(path))
+        if name.endswith(".npy"):
+            return np.load(path, mmap_mode="r", allow_pickle=False).ndim in (3, 4)
+        if name.endswith(".npz"):
+            return _numpy_array(path, None).ndim in (3, 4)
+        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+            start = file.read(4)
+        return len(start) == 4 and start[:2] == b"\0\0" and start[2] in _IDX_TYPES and start[3] == 3
+    except Exception:
+        return False
 
 
 def _integers(array: NDArray[Any]) -> NDArray[Any]:

@@ -52,6 +52,10 @@ class ImageScore(Score):
         super().__init__()
         self.score, self.shape, self.pool, self.shift = score, tuple(shape), pool, shift
 
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        return f"ImageScore({type(self.score).__name__} of {channels} x {height} x {width} images)"
+
     def _learn(self, reference: Tensor) -> None:
         self.score.fit(self.prepare(reference))
 
