@@ -80,7 +80,7 @@ IMAGE_SETS: dict[str, ImageSet] = {
         arrays=("val_images", "test_images"),
     ),
     "cifar100": ImageSet("", "cifar100/subset_3000.parquet", "CIFAR-100: torchvision.datasets.CIFAR100"),
-    "gtsrb": ImageSet("", "gtsrb/subset_4000.parquet", "GTSRB: torchvision.datasets.GTSRB"),
+    "gtsrb": ImageSet("", "gtsrb/test32_4000.parquet", "GTSRB: torchvision.datasets.GTSRB"),
     "freyfaces": ImageSet("freyfaces/freyfaces.npz", "", "Frey faces, 1,965 grey images of 28 x 20"),
 }
 
