@@ -139,6 +139,7 @@ def second_order_gap(
     orders: list[Tensor] = []
     for rows in (other, reference):
         found = [(added, _orders(inner, y, at)) for y, added in _reached(inner, rows, batch_size)]
+        # An impossible row has added = -inf, and -inf * 0 is NaN, which is refused below.
         orders.append(torch.cat([added[:, None] * 0 + terms for added, terms in found]))
     if not all(torch.isfinite(part).all() for part in orders):
         raise InputError("some rows have probability 0 under the model, so the mean log-likelihoods have no gap.")
