@@ -17,6 +17,9 @@ from pushforward.registry import register
 
 __all__ = ["Autoencode", "Codec", "core_of"]
 
+MAX_SIZE = 2**20
+"""Coordinates among which a core is chosen; a file that names more cannot make a constructor work for hours."""
+
 
 class Codec(Map):
     """What both forms share: networks, scales, and the flow of the core. Not for use by itself."""
@@ -188,6 +191,8 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
         ConfigError: for an unknown name, indices that do not fit, or a size that does not.
     """
     size = math.prod(shape)
+    if size > MAX_SIZE:
+        raise ConfigError(f"a core is chosen among at most {MAX_SIZE:,} coordinates; the shape {shape} has {size:,}.")
     if not latent < size:
         raise ConfigError(
             f"the core must leave a shell: latent is below the {size} coordinates of the data; got {latent}."

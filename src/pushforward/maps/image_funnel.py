@@ -175,9 +175,8 @@ class ConvFunnel(Map):
         )  # fmt: skip
         check_reals(self.pay, "ConvFunnel")
         # Of the values of a patch, channel by channel, the last of each channel first.
-        last = [area * channel + area - 1 for channel in range(channels)]
-        others = [area * channel + place for channel in range(channels) for place in range(area - 1)]
-        self.register_buffer("order", torch.tensor(last + others))
+        places = torch.arange(channels * area).reshape(channels, area)
+        self.register_buffer("order", torch.cat((places[:, -1], places[:, :-1].flatten())))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """``(*batch, C, H, W)`` to ``(*batch, C, H / w, W / w)``."""
