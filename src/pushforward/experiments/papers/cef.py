@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.bases import StudentT
 from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import OnManifold
 from pushforward.experiments.lab import Lab, spread
@@ -73,7 +74,8 @@ def _sphere(lab: Lab) -> None:
     everywhere = law.place(fine).float()
 
     def conformal() -> ConformalEmbeddingFlow:
-        return ConformalEmbeddingFlow(3, 2, hidden=width, couplings=8)
+        # A density on the whole sphere has codes of Student's tails: the uniform one is a bivariate t with 2 degrees of freedom.
+        return ConformalEmbeddingFlow(3, 2, hidden=width, couplings=8, base=StudentT(2, 3.0))
 
     def trained(way: str, seed: int) -> Model:
         shared: dict[str, Any] = {"seed": seed, "lr": 5e-3}
@@ -129,7 +131,7 @@ def _sphere(lab: Lab) -> None:
             f"residual {max(column(way, 'residual')):.1e}" for way in gaps
         ),
         held=max(gaps["joint"]) < 0.02 and all(abs(mass - 1) < 0.01 for mass in column("joint", "mass")),
-        note=f"three von Mises-Fisher laws; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
+        note=f"three von Mises-Fisher laws; a Student-t base; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
         f"{steps:,} steps of 512 rows; held: KL below 0.02, mass within 1 %",
     )  # fmt: skip
     lab.report(
@@ -153,7 +155,7 @@ def _sphere(lab: Lab) -> None:
             values.reshape(side, side).numpy(), origin="lower", extent=(-math.pi, math.pi, -1, 1), aspect="auto", cmap="magma",
             vmin=0, vmax=pictures["truth"].max().item(),
         )  # fmt: skip
-        axes.set(title=f"{way}: density by angle and height", xticks=[], yticks=[])
+        axes.set(title=way, xlabel="angle", ylabel="height", xticks=[], yticks=[])
     lab.picture("sphere", figure)
 
 
@@ -237,7 +239,7 @@ def _images(lab: Lab) -> None:
         entry = {"residual": residual, "principal": principal_residual(train, inside, latent)}
         for use in ("density", "residual", "both"):
             score = OnManifold(model, use=use).fit(reference)
-            entry[use] = float(auroc(score(inside), score(outside)))
+            entry[f"auroc {use}"] = auroc(score(inside), score(outside))
         return entry
 
     found = lab.measure("images judged", facts)
@@ -250,8 +252,8 @@ def _images(lab: Lab) -> None:
     )
     lab.report(
         "for images unlike the training data the density on the manifold is not enough, the distance to it helps",
-        ours=", ".join(f"{use} {found[use]:.3f}" for use in ("density", "residual", "both"))
+        ours=", ".join(f"{use} {found[f'auroc {use}']:.3f}" for use in ("density", "residual", "both"))
         + " AUROC, Fashion-MNIST against MNIST",
-        held=max(found["residual"], found["both"]) > found["density"],
+        held=max(found["auroc residual"], found["auroc both"]) > found["auroc density"],
         note="fitted on in-distribution images alone, one seed",
     )
