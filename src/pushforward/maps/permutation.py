@@ -48,12 +48,15 @@ class Permutation(Map):
         super().__init__(features)
         self.features, self.order, self.seed, self.dim = features, order, seed, dim
         width = _length(self.in_shape, dim, "Permutation")
+        if (
+            order is None and torch.get_default_device().type == "meta"
+        ):  # a file's skeleton: of any width, without values
+            self.register_buffer("permutation", torch.empty(width, dtype=torch.int64))
+            return
+        places = list(range(width) if order is None else order)
         if order is None:
-            places = list(range(width))
             random.Random(seed).shuffle(places)
-        else:
-            places = list(order)
-        if sorted(places) != list(range(width)):
+        elif sorted(places) != list(range(width)):
             raise ConfigError(f"order must hold each of 0, ..., {width - 1} once; got {order!r}.")
         self.register_buffer("permutation", torch.tensor(places, dtype=torch.int64))
 

@@ -26,9 +26,14 @@ TRANSFORMERS: list[Case] = gather("TRANSFORMERS")
 LIKELIHOODS: list[Case] = gather("LIKELIHOODS")
 DISCRETE_BASES: list[BaseCase] = gather("DISCRETE_BASES")
 SCORES: list[ScoreCase] = gather("SCORES")
-ALL: list[Case] = [*MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS, *SCORES]
-MODULES: list[Case] = [case for case in ALL if not case.name.startswith(("transformers", "likelihoods", "scores"))]
-"""What has outputs without data of its own; scores are fitted first (``test_scores.py``)."""
+POSTERIORS: list[Case] = gather("POSTERIORS")
+ALL: list[Case] = [
+    *MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS, *SCORES, *POSTERIORS,
+]  # fmt: skip
+APART = ("transformers", "likelihoods", "scores", "training")
+MODULES: list[Case] = [case for case in ALL if not case.name.startswith(APART)]
+"""What has outputs without data of its own; scores are fitted first (``test_scores.py``), and posteriors are tested beside
+training."""
 
 __all__ = [
     "ALL",
