@@ -59,10 +59,11 @@ class Squeeze(Map):
             raise ConfigError(f"order must be 'glow' or 'checkerboard'; got {order!r}.")
         super().__init__((channels, height, width), (4 * channels, height // 2, width // 2))
         self.features, self.order = features, order
-        slots = (0, 3, 1, 2)
-        places = [4 * channel + slot for slot in slots for channel in range(channels)]
-        glow = order == "glow"
-        self.register_buffer("permutation", torch.tensor(list(range(4 * channels)) if glow else places))
+        places = torch.arange(4 * channels)
+        if order == "checkerboard":  # the slots 0, 3, 1, 2 of all channels, one slot after the other
+            places = places.reshape(channels, 2, 2).movedim(0, -1)
+            places = torch.cat((places[0, 0], places[1, 1], places[0, 1], places[1, 0]))
+        self.register_buffer("permutation", places)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """``(*batch, C, H, W)`` to ``(*batch, 4 C, H / 2, W / 2)``."""
