@@ -102,13 +102,13 @@ TARGETS: dict[str, Target] = {
     ),
     "ring, 2-D": Target(
         2, ring_rows,
-        lambda x, _: NORMAL(np.hypot(*x.T), 3, 0.2) - np.log(2 * math.pi * np.hypot(*x.T)), box=20.0,
+        lambda x, _: NORMAL(np.hypot(*x.T), 3, 0.2) - np.log(2 * math.pi * np.hypot(*x.T)), box=100.0,
     ),
     "eight normals, 2-D": Target(
         2, mixture_rows,
-        lambda x, _: scipy.special.logsumexp(NORMAL(x[:, None], CENTRES, 0.3).sum(-1), axis=1) - math.log(8), box=20.0,
+        lambda x, _: scipy.special.logsumexp(NORMAL(x[:, None], CENTRES, 0.3).sum(-1), axis=1) - math.log(8), box=100.0,
     ),
-    "checkerboard, 2-D": Target(2, board_rows, lambda x, _: np.full(len(x), -math.log(8)), box=12.0),
+    "checkerboard, 2-D": Target(2, board_rows, lambda x, _: np.full(len(x), -math.log(8)), box=60.0),
     "two angles, 2-D": Target(2, torus_rows, torus_log_prob, box=math.pi, angles=True),
     "normal given a context, 1-D": Target(
         1,

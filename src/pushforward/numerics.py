@@ -147,10 +147,11 @@ def jacobian_of(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
     if eager():
         _load_forward_mode()
     directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    value, columns = torch.func.vmap(
+    products: Any = torch.func.vmap(
         lambda v: torch.func.jvp(function, (z,), (v.expand_as(z),)),
         out_dims=(None, 0),  # pyright: ignore[reportArgumentType]
-    )(directions)
+    )
+    value, columns = products(directions)
     return value, columns.flatten(z.dim()).movedim(0, -1)
 
 

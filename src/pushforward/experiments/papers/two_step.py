@@ -212,7 +212,7 @@ def _second(
     def train() -> dict[str, Any]:
         torch.manual_seed(seed)
         model = TwoStep(first, second())
-        options = {"batch_size": 256, "max_steps": lab.choose(smoke=2, quick=500, full=10_000)}
+        options: dict[str, Any] = {"batch_size": 256, "max_steps": lab.choose(smoke=2, quick=500, full=10_000)}
         done = fit_two_step(model, rows, validation=kept, first=False, seed=seed, progress="silent", **options)
         save(model, file)
         return done.injectivity._asdict()
