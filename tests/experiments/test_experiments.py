@@ -78,6 +78,20 @@ def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys, monke
     assert main(["reproduce", "toy", "--out", str(tmp_path)]) == 0
 
 
+def test_a_page_of_earlier_reports_runs_nothing_and_takes_its_pictures_along(toy, tmp_path, capsys, monkeypatch):
+    module = __import__("pushforward.experiments", fromlist=["recipes"])
+    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
+    docs = tmp_path / "docs" / "papers.md"
+    assert main(["reproduce", "--out", str(tmp_path / "runs"), "--page", str(docs)]) != 0
+    assert "holds no report" in capsys.readouterr().err
+    assert main(["reproduce", "toy", "--out", str(tmp_path / "runs")]) == 0
+    made = len(toy)
+    assert main(["reproduce", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
+    assert len(toy) == made
+    assert "![toy-plot.png](papers/toy-plot.png)" in docs.read_text()
+    assert (docs.parent / "papers" / "toy-plot.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +12,7 @@ from pushforward.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from pushforward.experiments import Report
+    from pushforward.experiments.recipe import Budget
 
 __all__ = ["run"]
 
@@ -30,37 +32,56 @@ def run(
     ),
     seeds: Annotated[int | None, typer.Option(help="Seeds of measurements with a spread.")] = None,
     write_page: Annotated[
-        Path | None, typer.Option("--page", help="With --all: the page to write; else papers.md in --out.")
+        Path | None,
+        typer.Option(
+            "--page", help="Page to write of all reports in --out, with its pictures beside it; alone, runs nothing."
+        ),
     ] = None,
 ) -> None:
     """Re-run a paper's claims on real data, and say which held."""
     from pushforward.cli.show import grid
-    from pushforward.experiments import page, read_reports, recipes, reproduce
+    from pushforward.experiments import read_reports, recipes, reproduce
 
     if listing:
         rows = [(entry.name, entry.title, ", ".join(entry.data) or "–", entry.full) for entry in recipes()]
         grid("Recipes", ("name", "paper", "data", "full budget takes"), rows)
         return
-    if every == (paper is not None):
+    if (every and paper is not None) or not (every or paper or write_page):
         raise ConfigError("name one recipe, or give --all; --list shows them.")
-    options: dict[str, Any] = {"budget": budget, "out": out, "data": data, "seeds": seeds}
-    if paper is not None:
-        show(reproduce(paper, **options), out)
-        return
     names = [entry.name for entry in recipes()]
     absent: list[str] = []
-    for name in names:
+    for name in names if every else [paper] if paper else []:
         try:
-            show(reproduce(name, **options), out)
-        except StorageError as error:  # other recipes may have their data
-            absent.append(name)
+            show(reproduce(name, budget=cast("Budget", budget), out=out, data=data, seeds=seeds), out)
+        except StorageError as error:
+            if not every:
+                raise
+            absent.append(name)  # other recipes may have their data
             print(f"{name}: {error}")
-    target = write_page or out / PAGE
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(read_reports(out, names, budget)))
-    print(f"page: {target}")
+    if every or write_page:
+        print(f"page: {write_all(read_reports(out, names, budget), out, write_page or out / PAGE)}")
     if absent:
         raise StorageError(f"not run for want of data: {', '.join(absent)}.")
+
+
+def write_all(reports: list[Report], out: Path, target: Path) -> Path:
+    """The page of all reports; their pictures go to a folder of the page's name, unless they lie beside it.
+
+    Raises:
+        StorageError: if there is no report to write of.
+    """
+    from pushforward.experiments import page
+
+    if not reports:
+        raise StorageError(f"{out} holds no report of this budget; run a recipe first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.parent.resolve() == out.resolve()
+    folder = target.parent if beside else target.with_suffix("")
+    for name in () if beside else [name for report in reports for name in report.pictures]:
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(out / name, folder / name)
+    target.write_text(page(reports, "" if beside else f"{folder.name}/"))
+    return target
 
 
 def show(report: Report, out: Path) -> None:

@@ -104,7 +104,7 @@ def page(reports: Sequence[Report], pictures: str = "") -> str:
     """The page of all reports, ``docs/papers.md``; ``pictures`` is where their pictures lie, seen from the page."""
     parts = [
         "# The papers, re-run\n",
-        "Written by `pushforward reproduce --all`. Each table says what the paper claims, its figure where one is known for certain, what",
+        "Written by `pushforward reproduce --all --page docs/papers.md`. Each table says what the paper claims, its figure where one is known for certain, what",
         "was measured here, and whether the claim held at this budget. A claim that did not hold is reported as such.\n",
     ]
     for report in reports:
