@@ -215,7 +215,9 @@ def test_a_map_that_stretches_space_is_refused_before_a_surface():
     assert Flow(kept, UniformSphere(3)).measure == Manifold(2, 3)
 
 
-@pytest.mark.parametrize("make", [SphereAutoregressive, lambda: Inverse(SphereAutoregressive())], ids=["map", "inverse"])
+@pytest.mark.parametrize(
+    "make", [SphereAutoregressive, lambda: Inverse(SphereAutoregressive())], ids=["map", "inverse"]
+)
 def test_another_surface_than_the_sphere_is_refused(make):
     """A plane, a circle and a learned surface in R^3 are bent by this map; its contribution is not that of their area."""
     others = [
