@@ -17,6 +17,7 @@ from pushforward.numerics import (
     bound_square,
     draw_category,
     inverse_softplus,
+    jacobian_of,
     log1mexp,
     log1p_square,
     logmeanexp,
@@ -216,6 +217,32 @@ class TestMonotoneRoot:
         torch.testing.assert_close(by_target, 1 / slope, rtol=1e-12, atol=0)
         torch.testing.assert_close(by_a, -torch.sinh(root) / slope, rtol=1e-12, atol=0)
         assert torch.autograd.gradcheck(solve, (target, a))
+        assert torch.autograd.gradgradcheck(solve, (target, a))
+
+    @pytest.mark.parametrize("outer", [torch.func.jacrev, torch.func.jacfwd])
+    @pytest.mark.parametrize("inner", [torch.func.jacrev, torch.func.jacfwd])
+    def test_second_derivatives_in_every_mode(self, inner, outer):
+        """By hand: x'' = -f''(x) / f'(x)^3."""
+        jacobian_of(lambda x: x, torch.zeros(1, 1))  # forward mode is loaded, with torch's own warning, once
+        target = torch.tensor([-4.0, 0.1, 3.0], dtype=torch.float64)
+
+        def solve(y):
+            low = torch.full_like(y, -10.0)
+            return monotone_root(lambda x: (x + torch.sinh(x), 1 + torch.cosh(x)), y, low, -low).sum()
+
+        low = torch.full_like(target, -10.0)
+        root = monotone_root(lambda x: (x + torch.sinh(x), 1 + torch.cosh(x)), target, low, -low)
+        expected = torch.diag(-torch.sinh(root) / (1 + torch.cosh(root)) ** 3)
+        torch.testing.assert_close(outer(inner(solve))(target), expected, rtol=1e-12, atol=1e-15)
+
+    def test_values_are_the_same_with_and_without_gradients(self):
+        target = 20 * rows(50, 1)[:, 0]
+        low = torch.full_like(target, -30.0)
+
+        def solve(y):
+            return monotone_root(lambda x: (x + x**3, 1 + 3 * x**2), y, low, -low)
+
+        assert torch.equal(solve(target), solve(target.clone().requires_grad_()).detach())
 
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("power", [3, 9])

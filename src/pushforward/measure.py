@@ -80,6 +80,8 @@ class Measure:
     """Coordinates of a data point."""
     counted: int = 0
     """Coordinates under the counting measure."""
+    surface: str = field(default="", compare=False)
+    """Which surface a manifold is, where that is known, as :data:`SPHERE`. Area is area on any, so it does not tell measures apart."""
 
     def __str__(self) -> str:
         match self.kind:
@@ -109,9 +111,13 @@ def Mixed(continuous: int, counted: int) -> Measure:
     return Measure("Mixed", continuous + counted, continuous + counted, counted)
 
 
-def Manifold(dim: int, ambient: int) -> Measure:
-    """Surface measure on a d-dimensional manifold in R^D."""
-    return Measure("Manifold", dim, ambient)
+SPHERE = "sphere"
+"""All points at one distance from 0."""
+
+
+def Manifold(dim: int, ambient: int, surface: str = "") -> Measure:
+    """Surface measure on a d-dimensional manifold in R^D; ``surface`` names it for maps that were made for one alone."""
+    return Measure("Manifold", dim, ambient, surface=surface)
 
 
 def Extended(dim: int, ambient: int) -> Measure:

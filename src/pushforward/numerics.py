@@ -226,8 +226,8 @@ def monotone_root(
         doublings: of the bracket at most; 0 where it is known to enclose the root.
 
     Returns:
-        The root, differentiable in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
-        dx/dtheta = -(df/dtheta)/f'(x).
+        The root, differentiable twice in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
+        dx/dtheta = -(df/dtheta)/f'(x), whatever f' was found by. Where nothing asks for a gradient, none is prepared.
     """
     with torch.no_grad():
         look = eager()
@@ -256,8 +256,17 @@ def monotone_root(
             fast = (newton > low) & (newton < high) & (2 * step.abs() <= last)
             following = torch.where(arrived, x, torch.where(fast, newton, 0.5 * (low + high)))
             last, x = (following - x).abs(), following
+    # Newton's step from the fixed root r, with a fixed slope, has the root's first derivatives: its error is of second
+    # order in how far the root moves with the parameters. A second such step from there has an error of third order, and so
+    # the second derivatives too. Its value is rounding, and is taken away.
+    x = x.detach()
     value, slope = function(x)
-    return x - (value - target) / slope.detach()
+    slope = slope.detach()
+    x = x - (value - target) / slope
+    if eager() and not x.requires_grad:
+        return x
+    again = (function(x)[0] - target) / slope
+    return x - (again - again.detach())
 
 
 @torch.no_grad()

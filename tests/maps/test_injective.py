@@ -74,6 +74,46 @@ def test_the_length_of_a_curve():
     assert lengths.sum().item() != pytest.approx(2.0, abs=0.1)
 
 
+ITERATIVE = {
+    "residual": lambda: maps.InvertibleResidual(3, hidden=(8,), log_det="exact"),
+    "Sylvester": lambda: maps.Sylvester(3, 2),
+    "planar": lambda: maps.Planar(3),
+    "Gaussianize": lambda: maps.Gaussianize(3),
+    "block": lambda: maps.BlockAutoregressive(3),
+    "Bernstein": lambda: maps.Coupling(3, maps.BernsteinTransformer(), hidden=(8,)),
+    "cubic": lambda: maps.Coupling(3, maps.CubicSplineTransformer(), hidden=(8,)),
+    "sigmoidal": lambda: maps.Coupling(3, maps.SigmoidalTransformer(), hidden=(8,)),
+    "squares": lambda: maps.Coupling(3, maps.SumOfSquaresTransformer(), hidden=(8,)),
+    "unconstrained": lambda: maps.Coupling(3, maps.UnconstrainedMonotoneTransformer(), hidden=(8,)),
+}
+
+
+@pytest.mark.parametrize("make", ITERATIVE.values(), ids=ITERATIVE.keys())
+def test_gradient_of_the_volume_through_an_inverse_that_iterates(make):
+    """Along a random direction of the weights, against central differences of the volume."""
+    torch.manual_seed(0)
+    inner = make()
+    inner.initialize(torch.randn(100, 3))
+    layer = maps.Injective(maps.Chain(maps.Householder(3), inner, maps.Householder(3, seed=3)).double(), 2)
+    z, weights = rows(4, 2), list(layer.parameters())
+    with torch.no_grad():
+        for weight in weights:
+            weight.add_(0.3 * torch.randn_like(weight))
+    direction = [torch.randn_like(weight) for weight in weights]
+    slopes = torch.autograd.grad(layer.decode_with_volume(z)[1].sum(), weights, allow_unused=True)
+    found = sum((a * b).sum().item() for a, b in zip(slopes, direction, strict=True) if a is not None)
+
+    def moved(size: float) -> float:
+        with torch.no_grad():
+            for weight, way in zip(weights, direction, strict=True):
+                weight.add_(size * way)
+            return layer.decode_with_volume(z)[1].sum().item()
+
+    step = 1e-5
+    expected = (moved(step) - moved(-2 * step)) / (2 * step)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
 def test_rows_outside_the_domain_are_impossible():
     chain = maps.Chain(maps.Logit(2), maps.Householder(2))
     layer = maps.Injective(chain, 1).double()

@@ -213,3 +213,26 @@ def test_a_map_that_stretches_space_is_refused_before_a_surface():
         Flow(pf.maps.Chain(pf.maps.Standardize(3), pf.maps.Householder(3)), UniformSphere(3))
     kept = pf.maps.Chain(pf.maps.Permutation(3), pf.maps.Reverse(3), pf.maps.Inverse(pf.maps.Householder(3)))
     assert Flow(kept, UniformSphere(3)).measure == Manifold(2, 3)
+
+
+@pytest.mark.parametrize(
+    "make", [SphereAutoregressive, lambda: Inverse(SphereAutoregressive())], ids=["map", "inverse"]
+)
+def test_another_surface_than_the_sphere_is_refused(make):
+    """A plane, a circle and a learned surface in R^3 are bent by this map; its contribution is not that of their area."""
+    others = [
+        pf.maps.Pad(3, 2),
+        pf.maps.Pad(3, 1),
+        Chain(Householder(3), pf.maps.OrthogonalEmbedding(3, 2)),
+        pf.maps.ConformalEmbedding(pf.maps.SpecialConformal(3), pf.maps.Pad(3, 2)),
+    ]
+    for other in others:
+        with pytest.raises(KindError, match="spheres about 0 alone"):
+            Flow(Chain(make(), other), pf.bases.Normal(*other.out_shape))
+    whole = Chain(Householder(3), pf.maps.Inverse(pf.maps.Permutation(3)), pf.maps.OrthogonalEmbedding(3), make())
+    for base in (UniformSphere(3), VonMisesFisher()):
+        assert Flow(Chain(make(), *whole), base).measure == Manifold(2, 3)
+    assert Flow(Chain(make(), *whole), pf.bases.Normal(3)).measure == pf.measure.Lebesgue(3)
+    circle = Chain(make(), pf.maps.OrthogonalEmbedding(3, 2))  # a sphere of one dimension, on a plane
+    with pytest.raises(KindError, match="spheres about 0 alone"):
+        Flow(circle, UniformSphere(2))

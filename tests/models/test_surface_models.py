@@ -157,6 +157,9 @@ def test_a_plane_is_found_with_its_density():
 def test_latent_widths_at_both_ends():
     curve = ConformalEmbeddingFlow(3, 1).double()
     assert curve.measure == Manifold(1, 3)
+    free = RectangularFlow(3, 1, kind="free-form", volume="encoder", hidden=(8,), latent_hidden=(8,))
+    assert (free.measure, free.relation) == (Manifold(1, 3), Relation.ESTIMATE)
+    free.loss(rows(5).float(), generator=torch.Generator().manual_seed(0)).backward()
     whole = RectangularFlow(3, 3, couplings=2, hidden=(8,)).double()
     assert whole.measure == Lebesgue(3)
     x = rows(5)
@@ -198,6 +201,37 @@ def test_a_surface_that_folds_has_a_cycle_error_and_one_that_cannot_has_none():
     assert (error > 1e-3).all()
     assert (folded.evaluate(rows(5)).value == -math.inf).all()
     assert (singular_values(folded, rows(5))[:, 1] < 1e-12).all()
+
+
+def test_a_surface_that_folds_although_its_jacobian_has_full_rank():
+    """An even decoder of one code: g(z) = g(-z), so the encoder can be right at one of the two only. Nothing in the number says so;
+    its relation and the cycle error do."""
+    folded = RectangularFlow(3, 1, kind="free-form", hidden=(4,), latent_hidden=(8,)).double()
+    first, last = folded.embedding.decoder.body[0], folded.embedding.decoder.last
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]))
+        first.bias.copy_(torch.tensor([0.3, 0.3, -0.5, -0.5]))
+        last.weight.copy_(torch.randn(3, 2, dtype=torch.float64).repeat_interleave(2, 1))
+    z = torch.linspace(0.5, 2.0, 7, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(folded.decode(z), folded.decode(-z))
+    assert torch.isfinite(folded.evaluate(folded.decode(z)).value).all()
+    assert folded.evaluate(folded.decode(z)).relation is Relation.ESTIMATE
+    assert (torch.maximum(cycle_error(folded, z), cycle_error(folded, -z)) >= z[:, 0] - 1e-9).all()
+
+
+@pytest.mark.parametrize("volume", ["exact", "probes"])
+def test_a_code_that_nothing_sees_stops_training_with_words(volume):
+    """J^T J is singular in every row: the loss is infinite or its solve has failed, and no NaN gets into the weights."""
+    model = rectangular(kind="free-form", volume=volume).double()
+    with torch.no_grad():
+        model.embedding.decoder.body[0].weight[:, 1] = 0.0
+    if volume == "exact":
+        with pytest.raises(pf.errors.PushforwardError, match="loss"):
+            pf.fit(model, rows(40), max_steps=3, validation=None, progress="silent")
+    else:
+        model.loss(rows(40), generator=torch.Generator().manual_seed(0))
+        assert model.solve.residual.max() > 0.1
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
 
 
 def test_flow_and_base_of_your_own(tmp_path):

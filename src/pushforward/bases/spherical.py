@@ -9,7 +9,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.bases.core import Base
 from pushforward.errors import ConfigError
-from pushforward.measure import Manifold, Measure
+from pushforward.measure import SPHERE, Manifold, Measure
 from pushforward.numerics import split_infinite
 from pushforward.registry import register
 
@@ -58,7 +58,7 @@ class UniformSphere(Base):
     @property
     def measure(self) -> Measure:
         """Surface area."""
-        return Manifold(self.shape[0] - 1, self.shape[0])
+        return Manifold(self.shape[0] - 1, self.shape[0], SPHERE)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, D)`` to ``batch``."""
@@ -124,7 +124,7 @@ class VonMisesFisher(Base):
     @property
     def measure(self) -> Measure:
         """Surface area."""
-        return Manifold(2, 3)
+        return Manifold(2, 3, SPHERE)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, 3)`` to ``batch``."""

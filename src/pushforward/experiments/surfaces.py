@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,11 @@ from torch import Tensor
 from pushforward.bases import VonMises, VonMisesFisher
 from pushforward.models import Model
 
-__all__ = ["Surface", "circle", "judge", "rotated", "sphere", "swiss_roll"]
+if TYPE_CHECKING:
+    from pushforward.experiments.lab import Lab
+    from pushforward.models.surface import SurfaceModel
+
+__all__ = ["Surface", "circle", "judge", "phased", "rotated", "sphere", "swiss_roll"]
 
 
 @dataclass(frozen=True)
@@ -227,3 +232,20 @@ def judge(surface: Surface, model: Model, *, test: int, count: int, cells: int, 
         "truth": surface.log_density(rows).mean().item(),
         "residual": residual,
     }
+
+
+def phased(
+    lab: Lab, key: str, make: Callable[[], SurfaceModel], rows: Tensor, phases: dict[str, int], **options: Any
+) -> SurfaceModel:
+    """A model trained in phases of so many steps, one after the other."""
+    model: SurfaceModel | None = None
+    for phase, steps in phases.items():
+
+        def begun(before: SurfaceModel | None = model, phase: str = phase) -> SurfaceModel:
+            model = make() if before is None else before
+            model.begin(phase)
+            return model
+
+        model = lab.train(f"{key} {phase}", begun, rows, None, max_steps=steps, **options)[0]
+    assert model is not None
+    return model

@@ -74,7 +74,8 @@ class Map(nn.Module, ABC):
     """How coordinates depend on each other: "any" (each on itself alone), the order of an autoregressive map, or "mixed"
     (no order). Maps that are not "mixed" have :meth:`encode_terms`."""
     keeps_surfaces: bool = False
-    """Whether the contribution is also right for a density on a surface: for isometries, and maps made for one surface."""
+    """Whether the contribution is also right for a density on a surface: for maps that keep all lengths and leave 0 where it is
+    (so a sphere about 0 is still one), and, with a :meth:`measure` of their own, maps made for one surface."""
     drops: bool = False
     """Whether several x of one size have the same z, as where a sign or an order is dropped; ``decode`` draws it anew."""
     has_rsample: bool = True
@@ -334,6 +335,11 @@ class Inverse(Map):
         self.domain, self.codomain = map.codomain, map.domain
         self.keeps_surfaces, self.conformal = map.keeps_surfaces, map.conformal
         self.encode_passes, self.decode_passes = map.decode_passes, map.encode_passes
+
+    def measure(self, latent: Measure) -> Measure:
+        """Unchanged, where the inner map takes it."""
+        self.map.measure(latent)
+        return super().measure(latent)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """The inner map's decode, with the contribution negated."""

@@ -66,7 +66,7 @@ class Embedding(Map):
         if latent.kind == "Lebesgue":
             return latent if ambient == dim else Manifold(latent.dim, ambient)
         if latent.kind == "Manifold" and self.keeps_surfaces:
-            return Manifold(latent.dim, ambient)
+            return latent if ambient == dim else Manifold(latent.dim, ambient)
         raise KindError(
             f"{type(self).__name__} makes a density on a surface in R^{ambient} of one on R^{dim}; behind it lives a density "
             f"on {latent}."

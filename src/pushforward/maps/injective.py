@@ -41,7 +41,8 @@ class Injective(JacobianEmbedding):
     finds its own log-determinant: O(D d^2 + d^3) beside d passes. Off the surface encode is *a* projection, not the
     orthogonal one. Everything that scales the data belongs into f.
 
-    Gradients of the volume differentiate f^-1 twice: f must invert in closed form, as couplings do, or they are wrong.
+    Gradients of the volume differentiate f^-1 twice: an inverse of your own that iterates must have second derivatives, as
+    those of the library do (:func:`~pushforward.numerics.monotone_root`).
 
     Args:
         map: f, a bijection onto the reals.

@@ -135,11 +135,19 @@ class InvertibleResidual(Map):
             x = contraction_root(lambda x: self.network(x, context, layers), z, self.coefficient)
             if not torch.is_grad_enabled():
                 return x
-            # dx = (I + J)^-1 (dz - dg): one step of Newton's method, with x and J as constants.
+            # dx = (I + J)^-1 (dz - dg): one step of Newton's method, with x and J as constants. As in monotone_root, a second
+            # one, whose value is rounding and is taken away, has the second derivatives.
+            x = x.detach()
             point = self.network.at(x, context, layers)
             inverse = torch.linalg.inv(self._one_plus(point.jacobian().detach()))
-            missing = torch.where(torch.isinf(z), 0.0, z - x - point.value)
-            return x + (inverse @ missing.unsqueeze(-1)).squeeze(-1)
+
+            def step(at: Tensor, value: Tensor) -> Tensor:
+                missing = torch.where(torch.isinf(z), 0.0, z - at - value)
+                return (inverse @ missing.unsqueeze(-1)).squeeze(-1)
+
+            x = x + step(x, point.value)
+            again = step(x, self.network.at(x, context, layers).value)
+            return x + (again - again.detach())
 
     def _one_plus(self, jacobian: Tensor) -> Tensor:
         return jacobian + torch.eye(self.features, dtype=jacobian.dtype, device=jacobian.device)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, KindError
 from pushforward.maps.core import Map, Step, check_context
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.transformers import Transformer, check_transformer
+from pushforward.measure import SPHERE, Measure
 from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
@@ -27,7 +28,7 @@ class SphereAutoregressive(Map):
     The cylinder (h, a) has the sphere's area element (Archimedes), so the log-determinant with respect to surface area
     is log dh'/dh + log da'/da. A vector of another length keeps its length, which makes this a bijection of R^3 with the
     same log-determinant: it can stand in any chain, and under a base on the sphere (:class:`~pushforward.bases.UniformSphere`)
-    gives densities with respect to surface area. Both directions are one pass.
+    gives densities with respect to surface area, on that sphere and on no other surface. Both directions are one pass.
 
     The network's outputs fade with 1 - h^2 and the spline has slope 1 at both ends, so at the poles the map is the
     identity and densities are continuous there. One such map has all densities within reach but at the poles; in a stack,
@@ -77,6 +78,19 @@ class SphereAutoregressive(Map):
         count = self.height.parameters
         self.height_network = MLP(context, count, hidden, input_bound=10.0, output_gain=0.1) if context else None
         self.free = None if context else nn.Parameter(torch.zeros(count))
+
+    def measure(self, latent: Measure) -> Measure:
+        """Unchanged: volume, or area of a sphere about 0.
+
+        Raises:
+            KindError: for a density on any other surface, which is bent and stretched.
+        """
+        if latent.kind == "Manifold" and latent.surface != SPHERE:
+            raise KindError(
+                f"SphereAutoregressive keeps the area of spheres about 0 alone, and the density on {latent} behind it may lie on "
+                "another surface: use a base on the sphere, as UniformSphere(3), with maps that keep lengths between."
+            )
+        return super().measure(latent)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""

@@ -14,7 +14,7 @@ from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import OnManifold
 from pushforward.experiments.lab import Lab, spread
 from pushforward.experiments.recipe import recipe
-from pushforward.experiments.surfaces import judge, sphere, swiss_roll
+from pushforward.experiments.surfaces import judge, phased, sphere, swiss_roll
 from pushforward.maps import (
     ConformalEmbedding,
     ConformalScale,
@@ -39,23 +39,6 @@ def run(lab: Lab) -> None:
     _sphere(lab)
     _roll(lab)
     _images(lab)
-
-
-def phased(
-    lab: Lab, key: str, make: Callable[[], SurfaceModel], rows: Tensor, phases: dict[str, int], **options: Any
-) -> SurfaceModel:
-    """A model trained in phases of so many steps, one after the other."""
-    model: SurfaceModel | None = None
-    for phase, steps in phases.items():
-
-        def begun(before: SurfaceModel | None = model, phase: str = phase) -> SurfaceModel:
-            model = make() if before is None else before
-            model.begin(phase)
-            return model
-
-        model = lab.train(f"{key} {phase}", begun, rows, None, max_steps=steps, **options)[0]
-    assert model is not None
-    return model
 
 
 def _sphere(lab: Lab) -> None:
