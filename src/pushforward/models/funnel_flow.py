@@ -60,7 +60,8 @@ class FunnelFlow(Model):
         law: "spline" or "affine", of the couplings and the funnel.
         decoder: p(x_dropped | z) of vectors: "normal", or "spline", an autoregressive spline flow.
         flow_layers: of vectors; of images those of each scale.
-        at: the layer that is the funnel, counted from 0, for vectors of kind "coupling".
+        at: the layer that is the funnel, counted from 0, for vectors of kind "coupling"; None is the last. The earlier, the cheaper
+            and the lower the likelihood: what is dropped is paid for by one conditional density, and no later layer sees it.
         bins: of the splines.
         tail_bound: of the splines.
         hidden_features: width of the networks.
@@ -95,7 +96,7 @@ class FunnelFlow(Model):
         law: str = "spline",
         decoder: str = "normal",
         flow_layers: int = 6,
-        at: int = 2,
+        at: int | None = None,
         bins: int = 8,
         tail_bound: float = 4.0,
         hidden_features: int = 128,
@@ -133,8 +134,8 @@ class FunnelFlow(Model):
             if kind == "mlp":
                 layers = _dense_layers(event[0], narrow, flow_layers, bend, decoder, context, hidden)
             else:
-                at = min(check_count("at", at, 0), flow_layers - 1)
-                layers = _coupling_layers(event[0], narrow, flow_layers, at, f, bend, decoder, context, network)
+                place = flow_layers - 1 if at is None else min(check_count("at", at, 0), flow_layers - 1)
+                layers = _coupling_layers(event[0], narrow, flow_layers, place, f, bend, decoder, context, network)
             chain = vector_chain(event[0], layers, context=context, standardize=standardize)
         super().__init__(chain, Normal(math.prod(chain.out_shape)))
         self.features = event[0] if len(event) == 1 else None
