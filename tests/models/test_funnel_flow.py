@@ -9,7 +9,7 @@ import torch
 
 from pushforward.errors import ConfigError
 from pushforward.experiments.papers.funnels import ring
-from pushforward.maps import ConvFunnel, Coupling, Funnel, ImageFunnel, Slice
+from pushforward.maps import ConvFunnel, Coupling, Funnel, ImageFunnel, MaskedAutoregressive, Slice
 from pushforward.measure import Counting, Lebesgue, Relation
 from pushforward.models import NSF, FunnelFlow
 from pushforward.training import fit
@@ -51,6 +51,17 @@ def test_widths():
     late = FunnelFlow(7, latent=3, flow_layers=4, **TINY).chain
     assert [part.in_shape for part in late if isinstance(part, (Coupling, Funnel))] == [(7,)] * 4
     assert isinstance([part for part in late if isinstance(part, (Coupling, Funnel))][-1], Funnel)
+
+
+def test_the_decoder_has_as_many_spline_layers_as_asked_for():
+    def splines(**options) -> int:
+        chain = FunnelFlow(5, latent=2, flow_layers=2, **TINY, **options).chain
+        return sum(isinstance(part, MaskedAutoregressive) for part in chain.modules())
+
+    assert splines() == splines(decoder_layers=3) == 0
+    assert splines(decoder="spline") == 1
+    assert splines(decoder="spline", decoder_layers=3) == 3
+    assert splines(decoder="spline", decoder_layers=2, kind="mlp") == 4
 
 
 @pytest.mark.parametrize(("kind", "latent"), [("coupling", 1), ("coupling", 4), ("mlp", 2)])
@@ -132,6 +143,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: FunnelFlow(shape=(1, 4, 4), kind="mlp"), "kind"),
         (lambda: FunnelFlow(3, law="cubic"), "law"),
         (lambda: FunnelFlow(3, decoder="flow"), "decoder"),
+        (lambda: FunnelFlow(3, decoder="spline", decoder_layers=0), "decoder_layers"),
         (lambda: FunnelFlow(shape=(1, 4, 4), latent=3), "latent"),
         (lambda: FunnelFlow(shape=(1, 6, 4)), "scales"),
         (lambda: FunnelFlow(), "one of the two"),
