@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pushforward.data import intrinsic_dimension
 from pushforward.errors import ConfigError, InputError
@@ -66,6 +67,7 @@ def test_what_should_make_no_difference_makes_none(method):
     assert intrinsic_dimension(constant, method) == pytest.approx(found)
     assert intrinsic_dimension(np.concatenate((x, x[:300])), method) == pytest.approx(found)  # rows that occur twice
     assert intrinsic_dimension(x.reshape(500, 1, 3), method) == pytest.approx(found)
+    assert intrinsic_dimension(torch.from_numpy(x).requires_grad_(), method) == pytest.approx(found)
 
 
 def test_noise_is_dimensions_at_its_own_scale():

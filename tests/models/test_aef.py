@@ -15,6 +15,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.maps.autoencode import core_of
 from pushforward.measure import Counting, Extended, Lebesgue, Relation
 from pushforward.models import AEF, NICE, VAE, Flow
+from pushforward.training import fit
 
 S = (8,)
 
@@ -122,6 +123,20 @@ def test_its_networks_are_those_of_a_vae(networks):
     e = (pixels.flatten(1) - centre) / log_spread.exp()
     expected = -0.5 * e * e - log_spread - 0.5 * math.log(2 * math.pi)
     torch.testing.assert_close(density, expected)
+
+
+@pytest.mark.parametrize("core", [(0,), (3,)])
+def test_constant_columns(core):
+    """In the shell, and as the core."""
+    torch.manual_seed(0)
+    x = torch.cat((torch.randn(200, 3), torch.full((200, 1), 7.0)), 1)
+    model = AEF(4, latent=1, core=core, hidden=S)
+    fit(model, x, max_steps=20, progress="silent")
+    with torch.no_grad():
+        assert torch.isfinite(model.log_prob(x)).all()
+        assert torch.isfinite(model.log_prob(x + torch.tensor([0.0, 0.0, 0.0, 1.0]))).all()
+        assert torch.isfinite(model.reconstruct(x)).all()
+        torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=1e-4, atol=1e-4)
 
 
 # The linear form.

@@ -9,9 +9,10 @@ import torch
 
 from pushforward.errors import ConfigError
 from pushforward.experiments.papers.funnels import ring
-from pushforward.maps import ConvFunnel, Coupling, Funnel, ImageFunnel, Slice
+from pushforward.maps import ConvFunnel, Coupling, Funnel, ImageFunnel, MaskedAutoregressive, Slice
 from pushforward.measure import Counting, Lebesgue, Relation
 from pushforward.models import NSF, FunnelFlow
+from pushforward.training import fit
 
 TINY = {"hidden_features": 8, "residual_blocks": 1, "bins": 4}
 
@@ -47,6 +48,32 @@ def test_widths():
         if isinstance(part, Coupling)
     ]
     assert after == [(7,), (3,), (3,)]
+    late = FunnelFlow(7, latent=3, flow_layers=4, **TINY).chain
+    assert [part.in_shape for part in late if isinstance(part, (Coupling, Funnel))] == [(7,)] * 4
+    assert isinstance([part for part in late if isinstance(part, (Coupling, Funnel))][-1], Funnel)
+
+
+def test_the_decoder_has_as_many_spline_layers_as_asked_for():
+    def splines(**options) -> int:
+        chain = FunnelFlow(5, latent=2, flow_layers=2, **TINY, **options).chain
+        return sum(isinstance(part, MaskedAutoregressive) for part in chain.modules())
+
+    assert splines() == splines(decoder_layers=3) == 0
+    assert splines(decoder="spline") == 1
+    assert splines(decoder="spline", decoder_layers=3) == 3
+    assert splines(decoder="spline", decoder_layers=2, kind="mlp") == 4
+
+
+@pytest.mark.parametrize(("kind", "latent"), [("coupling", 1), ("coupling", 4), ("mlp", 2)])
+def test_constant_columns(kind, latent):
+    torch.manual_seed(0)
+    x = torch.cat((torch.randn(200, 3), torch.full((200, 1), 7.0)), 1)
+    model = FunnelFlow(4, latent=latent, kind=kind, flow_layers=2, **TINY)
+    fit(model, x, max_steps=20, progress="silent")
+    with torch.no_grad():
+        for rows in (x, x + torch.tensor([0.0, 0.0, 0.0, 1.0])):
+            assert torch.isfinite(model.log_prob(rows)).all()
+    assert torch.isfinite(model.sample(50, seed=0)).all()
 
 
 def test_without_a_funnel_it_is_the_neural_spline_flow():
@@ -116,6 +143,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: FunnelFlow(shape=(1, 4, 4), kind="mlp"), "kind"),
         (lambda: FunnelFlow(3, law="cubic"), "law"),
         (lambda: FunnelFlow(3, decoder="flow"), "decoder"),
+        (lambda: FunnelFlow(3, decoder="spline", decoder_layers=0), "decoder_layers"),
         (lambda: FunnelFlow(shape=(1, 4, 4), latent=3), "latent"),
         (lambda: FunnelFlow(shape=(1, 6, 4)), "scales"),
         (lambda: FunnelFlow(), "one of the two"),

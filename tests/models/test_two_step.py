@@ -142,10 +142,56 @@ def test_a_decoder_that_folds_does_not_pass():
     with torch.no_grad():
         codec.encoder.last.weight.copy_(torch.tensor([[1.0, 0.0]]))  # right on one side of the fold
         codec.encoder.last.bias.fill_(1.0)
-    found = model.check_injectivity(torch.tensor([[0.5, 0.0], [2.0, 0.0]], dtype=torch.float64))
-    assert found.singular == 1.0  # no local sign of it: one column
-    assert found.cycle > 1
-    assert not found.passed
+    for refine in (0, 5, 50):  # no number of steps finds both codes of one point
+        found = model.check_injectivity(torch.tensor([[0.5, 0.0], [2.0, 0.0]], dtype=torch.float64), refine=refine)
+        assert found.singular == 1.0  # no local sign of it: one column
+        assert found.cycle > 1
+        assert not found.passed
+
+
+class Bend(nn.Module):
+    """(z_1, z_2, sin z_1 + z_2^2 / 4): a surface over the plane."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        a, b = z.unbind(-1)
+        return torch.stack((a, b, a.sin() + b.square() / 4), -1)
+
+
+def bent(miss: float = 0.0) -> models.TwoStep:
+    """A model on that surface, whose encoder reads (1 - miss) times the codes."""
+    torch.manual_seed(0)
+    model = models.TwoStep(models.AutoEncoder(3, latent=2, hidden=()), identity(2)).double().eval()
+    codec = model.first.chain.maps[1].codec
+    codec.decoder = Bend()
+    with torch.no_grad():
+        codec.encoder.last.weight.copy_((1 - miss) * torch.eye(2, 3, dtype=torch.float64))
+        codec.encoder.last.bias.zero_()
+    return model
+
+
+def test_mass_on_a_surface_is_one():
+    """exp(value) dA, where dA = sqrt(1 + cos^2 z_1 + z_2^2 / 4) dz is the surface's own area, by the midpoint rule."""
+    line = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    z = torch.cartesian_prod(line, line)
+    area = (1 + z[:, 0].cos().square() + z[:, 1].square() / 4).sqrt()
+    found = bent().evaluate(Bend()(z))
+    assert found.residual is not None
+    assert found.residual.max() == 0
+    assert (found.value.exp() * area).sum().item() * 0.04**2 == pytest.approx(1.0, abs=1e-8)
+
+
+def test_an_encoder_that_is_only_about_right_does_not_fail_an_injective_decoder():
+    """The test is of the decoder: Gauss-Newton steps find the code where the encoder misses it."""
+    model = bent(miss=0.4)
+    x = Bend()(2 * torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    alone, found = model.check_injectivity(x, refine=0), model.check_injectivity(x)
+    assert alone.encoder == alone.cycle == found.encoder > 0.5
+    assert not alone.passed
+    assert found.cycle < 1e-6
+    assert found.passed
+    assert model.relation is Relation.EXACT
+    with pytest.raises(ConfigError, match="refine"):
+        model.check_injectivity(x, refine=-1)
 
 
 @pytest.mark.parametrize("copy", [False, True])

@@ -81,6 +81,38 @@ def test_what_is_refused():
         fit_two_step(model, torch.zeros(5, 3), validation=1.5)
     with pytest.raises(ConfigError, match="own"):
         fit_two_step(model, torch.zeros(5, 3), checkpoint="a file")
+    with pytest.raises(InputError, match="nan"):
+        fit_two_step(model, torch.full((5, 3), math.nan))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_code_wider_than_what_the_rows_span_is_refused(scale):
+    """On a plane in space, and with constant columns: also at d = D. A rare column counts."""
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(3000, 2, generator=generator)
+    plane = scale * flat @ torch.randn(2, 3, generator=generator)
+    constant = torch.cat((scale * flat, torch.full((3000, 1), 7.0)), 1)
+    rare = torch.cat((scale * flat, torch.zeros(3000, 1)), 1)
+    rare[1, 2] = scale
+    for rows, width, span in ((plane, 3, 2), (constant, 3, 2), (torch.ones(50, 3), 1, 0), (rare[:3], 2, 1)):
+        model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=width, hidden=(8,)), pf.bases.Normal(width))
+        with pytest.raises(InputError, match=f"in {span} directions.*code of {width}"):
+            fit_two_step(model, rows)
+    for rows, width in ((plane, 2), (constant, 2), (rare, 3), (plane.reshape(3000, 1, 1, 3), 1)):
+        shape = tuple(rows.shape[1:]) if rows.dim() > 2 else 3
+        model = pf.models.TwoStep(pf.models.AutoEncoder(shape, latent=width, hidden=(8,)), pf.bases.Normal(width))
+        done = fit_two_step(model, rows, max_steps=1, progress="silent")
+        assert done.first is not None
+        assert done.first.steps == 1
+
+
+def test_training_again_forgets_that_the_decoder_was_injective():
+    torch.manual_seed(0)
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.bases.Normal(1)).eval()
+    model.embed.injective.fill_(True)
+    assert model.relation is Relation.EXACT
+    pf.fit(model, torch.randn(50, 3), max_steps=1, progress="silent")
+    assert model.relation is Relation.ESTIMATE
 
 
 def test_constant_columns():

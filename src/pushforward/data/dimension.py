@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pushforward.errors import ConfigError, InputError
@@ -29,8 +30,9 @@ def intrinsic_dimension(
       (Fukunaga and Olsen 1971). Rounds up what is curved.
 
     All but the last shrink as m grows, since a ball then needs more rows than there are (by a tenth at m = 5 and 2,000 rows), and
-    all see noise as dimensions at scales below it. Units matter: bring columns to one scale first. To choose the width of a
-    code, round up: too few dimensions lose data, too many bring manifold overfitting back.
+    all see noise as dimensions at scales below it. Units matter: bring columns to one scale first. It is meant for the width
+    of a code, as in ``TwoStep(AutoEncoder(D, latent=d))``: the nearest integer, and rather more than fewer where d is large.
+    Too few dimensions lose data, too many bring manifold overfitting back.
 
     Args:
         x: ``(n, ...)``, real numbers; rows that occur twice count once.
@@ -58,7 +60,7 @@ def intrinsic_dimension(
         raise ConfigError(f"neighbors must be an integer of at least 2, and 'twonn' always takes 2; got {neighbors!r}.")
     count = METHODS[method] if neighbors is None else neighbors
     try:
-        rows = np.asarray(x, dtype=np.float64)
+        rows = np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"intrinsic_dimension reads numbers: {error}") from error
     if rows.ndim < 2 or not np.isfinite(rows).all():

@@ -117,7 +117,7 @@ class AutoEncoder(Model):
 
     Args:
         features: a width, or (channels, height, width).
-        latent: width of the code.
+        latent: width of the code; :func:`pushforward.data.intrinsic_dimension` estimates how many dimensions the rows have.
         penalty: "code" or "mmd".
         weight: of the discrepancy.
         levels: data are grey levels 0, ..., levels - 1, and the networks see them scaled to [-1, 1]; None standardises.

@@ -59,8 +59,10 @@ class FunnelFlow(Model):
         kind: "coupling" or "mlp" for vectors, "coupling" or "conv" for images.
         law: "spline" or "affine", of the couplings and the funnel.
         decoder: p(x_dropped | z) of vectors: "normal", or "spline", an autoregressive spline flow.
+        decoder_layers: of the spline flow. An early funnel wants several.
         flow_layers: of vectors; of images those of each scale.
-        at: the layer that is the funnel, counted from 0, for vectors of kind "coupling".
+        at: the layer that is the funnel, counted from 0, for vectors of kind "coupling"; None is the last. The earlier, the cheaper
+            and the more is asked of the decoder: no later layer sees what is dropped.
         bins: of the splines.
         tail_bound: of the splines.
         hidden_features: width of the networks.
@@ -94,8 +96,9 @@ class FunnelFlow(Model):
         kind: str = "coupling",
         law: str = "spline",
         decoder: str = "normal",
+        decoder_layers: int = 1,
         flow_layers: int = 6,
-        at: int = 2,
+        at: int | None = None,
         bins: int = 8,
         tail_bound: float = 4.0,
         hidden_features: int = 128,
@@ -116,6 +119,7 @@ class FunnelFlow(Model):
             if value not in names:
                 raise ConfigError(f"{name} must be {' or '.join(map(repr, names))} here; got {value!r}.")
         check_count("flow_layers", flow_layers)
+        splines = 0 if decoder == "normal" else check_count("decoder_layers", decoder_layers)
         bend = SplineTransformer(bins, tail_bound)
         f: Transformer = bend if law == "spline" else AffineTransformer()
         hidden = (check_count("hidden_features", hidden_features),) * check_count("residual_blocks", residual_blocks)
@@ -131,32 +135,34 @@ class FunnelFlow(Model):
                 raise ConfigError(f"latent is at most the {event[0]} coordinates of the data; got {latent!r}.")
             network["dropout"] = dropout
             if kind == "mlp":
-                layers = _dense_layers(event[0], narrow, flow_layers, bend, decoder, context, hidden)
+                layers = _dense_layers(event[0], narrow, flow_layers, bend, splines, context, hidden)
             else:
-                at = min(check_count("at", at, 0), flow_layers - 1)
-                layers = _coupling_layers(event[0], narrow, flow_layers, at, f, bend, decoder, context, network)
+                place = flow_layers - 1 if at is None else min(check_count("at", at, 0), flow_layers - 1)
+                layers = _coupling_layers(event[0], narrow, flow_layers, place, f, bend, splines, context, network)
             chain = vector_chain(event[0], layers, context=context, standardize=standardize)
         super().__init__(chain, Normal(math.prod(chain.out_shape)))
         self.features = event[0] if len(event) == 1 else None
         self.context, self.latent, self.kind, self.law, self.decoder = context, latent, kind, law, decoder
+        self.decoder_layers = decoder_layers
         self.flow_layers, self.at, self.bins, self.tail_bound = flow_layers, at, bins, tail_bound
         self.hidden_features, self.residual_blocks, self.activation = hidden_features, residual_blocks, activation
         self.dropout, self.standardize = dropout, standardize
         self.scales, self.levels, self.alpha, self.dequantize = scales, levels, alpha, dequantize
 
 
-def _dropped_law(kind: str, width: int, given: int, bend: Transformer, hidden: tuple[int, ...]) -> Map | None:
-    """p(x_dropped | z): None for the normal; else its mean and scale, then autoregressive splines, all given z."""
-    if kind == "normal":
+def _dropped_law(layers: int, width: int, given: int, bend: Transformer, hidden: tuple[int, ...]) -> Map | None:
+    """p(x_dropped | z): None, a normal, for no layers; else its mean and scale, then autoregressive splines, all given z."""
+    if layers == 0:
         return None
-    return Chain(
-        Monotone(width, AffineTransformer(5.0), context=given, hidden=hidden),
-        MaskedAutoregressive(width, bend, context=given, hidden=hidden),
-    )
+    splines = [
+        MaskedAutoregressive(width, bend, order="reverse" if k % 2 else None, context=given, hidden=hidden)
+        for k in range(layers)
+    ]
+    return Chain(Monotone(width, AffineTransformer(5.0), context=given, hidden=hidden), *splines)
 
 
 def _coupling_layers(
-    width: int, latent: int, count: int, at: int, law: Transformer, bend: Transformer, decoder: str, context: int,
+    width: int, latent: int, count: int, at: int, law: Transformer, bend: Transformer, splines: int, context: int,
     network: dict[str, Any],
 ) -> list[Map]:  # fmt: skip
     maps: list[Map] = []
@@ -164,7 +170,7 @@ def _coupling_layers(
         if width > 1:
             maps += [Permutation(width, seed=k), LULinear(width)]
         if k == at and latent < width:
-            paid = _dropped_law(decoder, width - latent, latent + context, bend, network["hidden"])
+            paid = _dropped_law(splines, width - latent, latent + context, bend, network["hidden"])
             maps.append(Funnel(width, latent, law, paid, decoder_hidden=network["hidden"], context=context, **network))
             width = latent
         elif width > 1:
@@ -175,7 +181,7 @@ def _coupling_layers(
 
 
 def _dense_layers(
-    width: int, latent: int, count: int, bend: Transformer, decoder: str, context: int, hidden: tuple[int, ...]
+    width: int, latent: int, count: int, bend: Transformer, splines: int, context: int, hidden: tuple[int, ...]
 ) -> list[Map]:
     """Dense layers z = A x_kept + V x_dropped + b, as LU o (x_kept + V x_dropped), with splines before each."""
     maps: list[Map] = []
@@ -184,7 +190,7 @@ def _dense_layers(
         narrower = start - round((start - latent) * (k + 1) / count)
         maps += [Monotone(width, bend), *([Permutation(width, seed=k)] if width > 1 else [])]
         if narrower < width:
-            paid = _dropped_law(decoder, width - narrower, narrower + context, bend, hidden)
+            paid = _dropped_law(splines, width - narrower, narrower + context, bend, hidden)
             maps.append(
                 Funnel(width, narrower, AdditiveTransformer(), paid, hidden=(), decoder_hidden=hidden, context=context)
             )

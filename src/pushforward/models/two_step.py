@@ -12,6 +12,7 @@ from pushforward.bases import Base
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps import Chain, Map, Standardize, Step, Whiten
 from pushforward.measure import Lebesgue, Manifold, Measure, Relation
+from pushforward.models.assembly import check_count
 from pushforward.models.autoencoder import AutoEncoder
 from pushforward.models.core import Flow, Model
 from pushforward.models.nsf import NSF
@@ -31,13 +32,16 @@ class Injectivity(NamedTuple):
     Attributes:
         singular: smallest singular value of the decoder's Jacobian over its largest, the least over all codes; coordinates
             are whitened codes.
-        cycle: largest distance of a whitened code to that of the point it decodes to, root mean square over coordinates.
+        cycle: largest distance of a whitened code to the one that is found again from its point alone, root mean square over
+            coordinates.
         passed: whether both are within bounds.
+        encoder: as ``cycle``, where the encoder alone finds the code: how far it is from the decoder's inverse.
     """
 
     singular: float
     cycle: float
     passed: bool
+    encoder: float
 
 
 class Embed(Map):
@@ -55,6 +59,12 @@ class Embed(Map):
         """EXACT for a decoder that was tested to be injective; until then ESTIMATE."""
         known = not self.injective.is_meta and bool(self.injective)
         return Relation.EXACT if known else Relation.ESTIMATE
+
+    def train(self, mode: bool = True) -> Embed:
+        """As of any module; training may change the decoder, so it is no longer known to be injective."""
+        if mode:
+            self.injective.fill_(False)
+        return super().train(mode)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """g(x), with the decoder's volume there and the squared distance of x to G(g(x))."""
@@ -99,7 +109,8 @@ class TwoStep(Model):
 
     Where data lie on a manifold of d < D dimensions, a density on R^D can be as large as one likes near it whatever
     its law along it: likelihood no longer learns the data. So first an autoencoder learns where they are, and
-    then, its codes frozen and whitened, a density is fitted to them: :func:`pushforward.training.fit_two_step` does both.
+    then, its codes frozen and whitened, a density is fitted to them: :func:`pushforward.training.fit_two_step` does both, and
+    :func:`pushforward.data.intrinsic_dimension` estimates d from the rows.
 
     ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, of the point G(g(x)), with the
     squared distance of x to it as ``residual``; neither number says enough without the other. J is found by d
@@ -182,38 +193,80 @@ class TwoStep(Model):
 
     @torch.no_grad()
     def check_injectivity(
-        self, x: Tensor, *, draws: int = 256, singular: float = 1e-3, cycle: float = 0.1, seed: int = 0
+        self, x: Tensor, *, draws: int = 256, singular: float = 1e-3, cycle: float = 0.1, refine: int = 5, seed: int = 0
     ) -> Injectivity:
         """Test that the decoder is injective where the density is, and remember it: the relation follows.
 
         At the codes of held-out rows and at as many codes as asked for drawn from the second step. J must have full rank, so
-        that G is injective nearby. And g(G(z)) must be z, up to ``cycle``: two codes that decode to one point have one
-        g(G(z)), so no two that lie further apart than twice that can. It says nothing of codes that it did not
-        see, nor of weights that are changed afterwards: test again then.
+        that G is injective nearby. And h(G(z)) must be z, up to ``cycle``, where h finds a code from a point: two codes that
+        decode to one point have one h(G(z)), so no two that lie further apart than twice that can. h is the encoder and then
+        up to ``refine`` damped Gauss-Newton steps towards the point, since an encoder is trained on data and finds the codes of
+        other points of the manifold only about. The test says nothing of codes that it did not see, and ``train()`` forgets it.
 
         Args:
             x: held-out rows, ``(n, *shape)``.
             draws: codes drawn from the second step.
             singular: least ratio of the singular values of J, in whitened coordinates.
             cycle: largest distance, root mean square over the whitened coordinates.
+            refine: largest number of Gauss-Newton steps; 0 for the encoder alone.
             seed: of the draws.
 
         Raises:
             InputError: if there is no row.
+            ConfigError: for a negative number of steps.
         """
         if len(x) == 0:
             raise InputError("check_injectivity needs held-out rows; got none.")
+        check_count("refine", refine, 0)
         drawn = self.second.sample(draws, seed=seed).to(self.dtype)
-        ratios, cycles = [], []
+        ratios, cycles, plain = [], [], []
         for part in torch.cat((self.codes(x), drawn)).split(_ROWS):
-            point, jacobian = jacobian_of(lambda w: self.first.point(self.whiten.decode(w)), part)
+            point, jacobian = jacobian_of(self._decoded, part)
             values = torch.linalg.svdvals(jacobian.double())
             ratios.append(values[:, -1] / values[:, 0].clamp(min=1e-300))
-            cycles.append((self.whiten.encode(self.first.code(point)).z - part).double().square().mean(-1).sqrt())
-        worst, longest = torch.cat(ratios).min().item(), torch.cat(cycles).max().item()
+            found = self.whiten.encode(self.first.code(point)).z
+            plain.append(_distance(found, part))
+            cycles.append(_distance(self._nearest(point, found, refine), part))
+        worst = torch.cat(ratios).min().item()
+        longest, encoder = torch.cat(cycles).max().item(), torch.cat(plain).max().item()
         passed = worst >= singular and longest <= cycle
         self.embed.injective.fill_(passed)
-        return Injectivity(worst, longest, passed)
+        return Injectivity(worst, longest, passed, encoder)
+
+    def _decoded(self, w: Tensor) -> Tensor:
+        """G at whitened codes."""
+        return self.first.point(self.whiten.decode(w))
+
+    def _nearest(self, point: Tensor, start: Tensor, steps: int) -> Tensor:
+        """Whitened codes from which the decoder comes nearer to the points, ``(n, d)``: Levenberg and Marquardt, row by row.
+
+        A function of the point, if ``start`` is one: it never sees the code that the point was decoded from.
+        """
+        code, damping = start, torch.full((len(start), 1), 1e-3, dtype=torch.float64, device=start.device)
+        decoded, jacobian = jacobian_of(self._decoded, code)
+        miss = (point - decoded).double().flatten(1)
+        for _ in range(steps):
+            j = jacobian.double()
+            gram = j.mT @ j
+            scale = gram.diagonal(dim1=-2, dim2=-1)
+            ridge = damping * scale + 1e-12 * scale.mean(-1, keepdim=True).clamp(min=1e-300)
+            step = torch.linalg.solve_ex(gram + torch.diag_embed(ridge), (j.mT @ miss[..., None]))[0][..., 0]
+            tried = code + step.to(code.dtype)  # not finite: not better, so not taken
+            decoded, slopes = jacobian_of(self._decoded, tried)
+            left = (point - decoded).double().flatten(1)
+            better = (left.square().sum(1) < miss.square().sum(1))[:, None]
+            damping = torch.where(better, damping / 10, damping * 10).clamp(1e-12, 1e12)
+            code, miss = torch.where(better, tried, code), torch.where(better, left, miss)
+            jacobian = torch.where(better[..., None], slopes, jacobian)
+            if (step.abs() < 1e-4).all():
+                break
+        return code
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square over the coordinates, ``(n,)``; +inf where it is not finite."""
+    found = (a - b).double().square().mean(-1).sqrt()
+    return torch.where(torch.isfinite(found), found, math.inf)
 
 
 def log_volume(jacobian: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def fit_two_step(
 ) -> TwoStepResult:
     """Train the autoencoder; freeze and whiten its codes; train their density; test that the decoder is injective.
 
-    Both steps hold out the same rows.
+    Both steps hold out the same rows. :func:`pushforward.data.intrinsic_dimension` helps to choose the width of the codes before.
 
     Args:
         model: to train, in place.
@@ -54,7 +54,7 @@ def fit_two_step(
 
     Raises:
         ConfigError: for a model that is no :class:`~pushforward.models.TwoStep`, an impossible fraction, or one file for both steps.
-        InputError: for rows that the model cannot read.
+        InputError: for rows that the model cannot read, or that span fewer dimensions than the code has.
 
     Example:
         >>> import torch, pushforward as pf
@@ -82,6 +82,7 @@ def fit_two_step(
         rows, held = rows[order[count:]], rows[order[:count]]
     else:
         held = None if validation is None else torch.as_tensor(validation)
+    _check_span(rows, model.first.latent)
     model.embed.injective.fill_(False)
     trained = None
     if first is not False:
@@ -96,3 +97,26 @@ def fit_two_step(
     density = fit(model.second, codes, validation=held_codes, seed=seed, **{**options, **(second or {})})
     model.eval()
     return TwoStepResult(trained, density, model.check_injectivity((rows if held is None else held).to(place)))
+
+
+def _check_span(rows: torch.Tensor, width: int) -> None:
+    """Refuse rows that vary in fewer directions than the code has numbers: on them its density would have no bound.
+
+    Raises:
+        InputError: naming both numbers.
+    """
+    few, span = 4 * width + 256, 0
+    for count in (few, 50 * few):  # more rows only where a few do not span enough
+        flat = rows[:: max(1, len(rows) // count)].flatten(1).double()
+        if not torch.isfinite(flat).all():
+            return  # the training says where
+        flat = flat[:, flat.amax(0) > flat.amin(0)]
+        if flat.numel():
+            values = torch.linalg.svdvals((flat - flat.mean(0)) / flat.std(0, correction=0))
+            span = int((values > 1e-5 * values[0]).sum())
+        if span >= width:
+            return
+    raise InputError(
+        f"the rows vary in {span} directions, so a code of {width} numbers has no density: use latent={max(span, 1)} or fewer "
+        "(pushforward.data.intrinsic_dimension estimates how many)."
+    )

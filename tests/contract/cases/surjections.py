@@ -106,7 +106,7 @@ MODELS: list[ModelCase] = [
       relation=Relation.LOWER, **SURJECTIVE),
     f("FunnelFlow", "D=2", lambda: models.FunnelFlow(2, flow_layers=2, at=1, bins=4, **NARROW), **SURJECTIVE),
     f("FunnelFlow", "mlp, spline decoder, D=2",
-      lambda: models.FunnelFlow(2, kind="mlp", flow_layers=2, bins=4, decoder="spline", **NARROW),
+      lambda: models.FunnelFlow(2, kind="mlp", flow_layers=2, bins=4, decoder="spline", decoder_layers=2, **NARROW),
       **SURJECTIVE),
     f("FunnelFlow", "affine, context, D=5",
       lambda: models.FunnelFlow(5, 2, latent=2, law="affine", flow_layers=3, at=1, **NARROW), **SURJECTIVE),
