@@ -207,7 +207,14 @@ def curve(options: argparse.Namespace, results: Results) -> None:
                 for other, images in others.items():
                     odd = score(images).numpy()
                     low, high = bootstrap_interval(auroc, fine, odd, draws=500)
-                    reading = {**key, "other": other, "score": label, "auroc": auroc(fine, odd), "low": low, "high": high}
+                    reading = {
+                        **key,
+                        "other": other,
+                        "score": label,
+                        "auroc": auroc(fine, odd),
+                        "low": low,
+                        "high": high,
+                    }
                     if label == "guard":
                         reading |= {
                             f"{what} {level:.0%}": float((guard.calibrator_.p_value(values) <= level).mean())

@@ -142,7 +142,14 @@ CASES: dict[str, Case] = {
     "OnManifold": Case(lambda bench: scores.OnManifold(bench.surface), vectors, "surface of 16 dimensions"),
     "DensityAndResidual": Case(lambda bench: scores.DensityAndResidual(bench.surface), vectors, "surface of 16 dimensions"),
 }  # fmt: skip
-FEW = {"LocalDimension": 16, "DualThreshold": 16, "LikelihoodRegret": 64, "ScoreTypicality": 128, "FisherScore": 128, "LayerGradients": 128}
+FEW = {
+    "LocalDimension": 16,
+    "DualThreshold": 16,
+    "LikelihoodRegret": 64,
+    "ScoreTypicality": 128,
+    "FisherScore": 128,
+    "LayerGradients": 128,
+}
 """Images to fit on, where 500 would take minutes."""
 
 
@@ -286,7 +293,16 @@ def table(results: Results) -> str:
         fit = f"{r['fit seconds']:.1f} ({r['fit rows']})" if "fit seconds" in r else ""
         label = r["score"] + (f" ({r['note']})" if r["note"] else "")
         rows.append([label, r["needs"], f"{r['ms']:.{digits}f}", str(r["batch"]), f"{r['extra MiB']:.0f}", own, fit, r["alone"]])  # fmt: skip
-    head = ["score", "needs", "ms an image", "batch", "extra MiB of a batch", "own MiB", "fit, CPU s (images)", "row alone"]
+    head = [
+        "score",
+        "needs",
+        "ms an image",
+        "batch",
+        "extra MiB of a batch",
+        "own MiB",
+        "fit, CPU s (images)",
+        "row alone",
+    ]
     return markdown(head, rows) + "\n" + footer("pushforward bench ood --costs", results.records)
 
 
