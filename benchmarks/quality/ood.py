@@ -15,14 +15,21 @@ those, because they exist wherever in-distribution images do.
 ``--redraws 20`` draws calibration sets from the guard's calibration scores instead, and counts how often the realised
 false-alarm rate on all test images lies in the central 95 % of the beta-binomial law that theory gives.
 
+``--curve 500 1500 3000 6000`` fits guards whose flow trains for so many steps, on all training images (nothing else needs
+any), and measures them and their flow's -log p against the CPU time that the fit took.
+
+``--costs`` and ``--attacks`` are benchmarks of their own: what every score costs, and inputs made to fool the guard.
+
 AUROC has a 95 % interval over redrawn test images (bootstrap; it does not hold the spread over training runs, which several
-seeds show). "caught" is the share with a conformal p-value of at most 1 % and 5 %, "alarms" the same of unseen
+seeds show). ``--scores guard "-log p"`` measures only those, where seeds are many. "caught" is the share with a conformal p-value of at most 1 % and 5 %, "alarms" the same of unseen
 in-distribution images. Milliseconds per image are CPU time of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,6 +84,7 @@ SCORES: dict[str, Callable[[Model], Score]] = {
 }
 ABLATION = ("without path", "without code lengths", "without distances")
 LEVELS = (0.01, 0.05)
+OTHER = {"--costs": "benchmarks.quality.score_costs", "--attacks": "benchmarks.quality.attacks"}
 
 
 def images_of(name: str, like: Tensor, rows: int, folder: Path | None) -> Tensor:
@@ -96,22 +104,41 @@ def images_of(name: str, like: Tensor, rows: int, folder: Path | None) -> Tensor
     return images[torch.randperm(len(images), generator=generator)[:rows]]
 
 
+def training_images(name: str, seed: int, options: argparse.Namespace) -> Tensor:
+    """At most ``--train`` training images of a set, in an order of the seed's own."""
+    train = load_images(name, train=True, folder=options.data)
+    return train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: options.train]]
+
+
+def guard_of(images: Tensor, seed: int, steps: int | None) -> tuple[pf.Guard, float]:
+    """A guard with its default setting but for the steps, and the CPU seconds that the fit took."""
+    guard = pf.Guard(0.05, random_state=seed, max_steps=steps)
+    start = time.process_time()
+    guard.fit(images.numpy())
+    return guard, time.process_time() - start
+
+
 def fitted(name: str, seed: int, options: argparse.Namespace) -> tuple[pf.Guard, Tensor, Tensor, Tensor]:
     """The guard, the reference and calibration images of other scores, and the test images."""
-    train = load_images(name, train=True, folder=options.data)
-    train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: options.train]]
+    train = training_images(name, seed, options)
     aside, rest = train[:3000], train[3000:]
-    path = options.out.parent / f"ood-guard-{name}-{seed}-{len(rest)}.safetensors"
+    steps = "" if options.max_steps is None else f"-{options.max_steps}-steps"
+    path = options.out.parent / f"ood-guard-{name}-{seed}-{len(rest)}{steps}.safetensors"
     if path.exists():
         guard = pf.Guard.load(path)
     else:
-        guard = pf.Guard(0.05, random_state=seed, max_steps=options.max_steps)
-        start = time.process_time()
-        guard.fit(rest.numpy())
-        print(f"# guard on {name}, seed {seed}: {time.process_time() - start:.0f} s of CPU time", flush=True)
+        guard, seconds = guard_of(rest, seed, options.max_steps)
+        print(f"# guard on {name}, seed {seed}: {seconds:.0f} s of CPU time", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         guard.save(path)
     return guard, aside[:2000], aside[2000:], load_images(name, train=False, folder=options.data)
+
+
+def flow_of(guard: pf.Guard) -> Model:
+    """The flow that a guard of images reads."""
+    dose = guard.score_.score
+    assert isinstance(dose, DoSE)
+    return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
 
 
 def without(guard: pf.Guard, part: str, reference: Tensor) -> Score:
@@ -128,15 +155,13 @@ def run(options: argparse.Namespace, results: Results) -> None:
     for name in options.sets:
         for seed in range(options.seeds):
             sets = [*(other for other in OTHERS[name] if other != name), *MADE]
-            names = ["guard", *SCORES, *ABLATION]
+            names = [name for name in ("guard", *SCORES, *ABLATION) if name in options.scores]
             key = {"train": name, "seed": seed, "kind": options.others}
             missing = [score for score in names if not results.where(score=score, **key)]
             if not missing:
                 continue
             guard, reference, calibration, test = fitted(name, seed, options)
-            dose = guard.score_.score
-            assert isinstance(dose, DoSE)
-            flow = next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
+            flow = flow_of(guard)
             test = test[: options.rows]
             if options.others == "made":
                 others = made_images(calibration)
@@ -163,6 +188,68 @@ def run(options: argparse.Namespace, results: Results) -> None:
                         {**key, "other": other, "score": label, "auroc": auroc(fine, odd), "low": low, "high": high,
                          **caught, **alarms, "ms": cost}
                     )  # fmt: skip
+
+
+def curve(options: argparse.Namespace, results: Results) -> None:
+    """Guards whose flows train for so many steps, on each set."""
+    for name in options.sets:
+        for steps in options.curve:
+            key = {"train": name, "seed": 0, "kind": "curve", "steps": steps}
+            if results.where(**key):
+                continue
+            guard, seconds = guard_of(training_images(name, 0, options), 0, steps)
+            test = load_images(name, train=False, folder=options.data)[: options.rows]
+            sets = [*(other for other in OTHERS[name] if other != name), *MADE]
+            others = {other: images_of(other, test, options.rows, options.data) for other in sets}
+            readings = []
+            for label, score in {"guard": guard.score_, "-log p": Likelihood(flow_of(guard))}.items():
+                fine = score(test).numpy()
+                for other, images in others.items():
+                    odd = score(images).numpy()
+                    low, high = bootstrap_interval(auroc, fine, odd, draws=500)
+                    reading = {
+                        **key,
+                        "other": other,
+                        "score": label,
+                        "auroc": auroc(fine, odd),
+                        "low": low,
+                        "high": high,
+                    }
+                    if label == "guard":
+                        reading |= {
+                            f"{what} {level:.0%}": float((guard.calibrator_.p_value(values) <= level).mean())
+                            for what, values in {"caught": odd, "alarms": fine}.items()
+                            for level in LEVELS
+                        }
+                    else:
+                        reading["nats"] = -float(fine.mean())
+                    readings.append({**reading, "fit seconds": seconds})
+            for reading in readings:  # together, so that a stopped run leaves no half of them
+                results.add(reading)
+
+
+def curve_table(results: Results) -> str:
+    """AUROC against the steps and the CPU time of the fit."""
+    parts = []
+    for name in dict.fromkeys(record["train"] for record in results.where(kind="curve")):
+        records = results.where(train=name, kind="curve")
+        others = list(dict.fromkeys(record["other"] for record in records))
+        rows = []
+        for score in ("guard", "-log p"):
+            for steps in sorted({record["steps"] for record in records}):
+                found = {r["other"]: r for r in records if r["steps"] == steps and r["score"] == score}
+                first = found[others[0]]
+                areas = [
+                    f"{100 * found[o]['auroc']:.1f} [{100 * found[o]['low']:.1f}, {100 * found[o]['high']:.1f}]"
+                    for o in others
+                ]
+                alarms = [f"{100 * first[f'alarms {lv:.0%}']:.2f}" if score == "guard" else "" for lv in LEVELS]
+                nats = f"{first['nats']:.0f}" if score == "-log p" else ""
+                rows.append([score, f"{steps}", f"{first['fit seconds']:.0f}", nats, *areas, *alarms])
+        parts.append(f"AUROC in percent against training, {name}\n")
+        head = ["score", "steps", "CPU s of the fit", "log p of test images, nats", *others]
+        parts.append(markdown([*head, "false alarms at 1 %", "at 5 %"], rows))
+    return "\n".join([*parts, footer("python -m benchmarks.quality.ood --curve", results.where(kind="curve"))])
 
 
 def redraws(options: argparse.Namespace) -> str:
@@ -240,6 +327,11 @@ def picture(results: Results, kind: str, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for flag, module in OTHER.items():
+        if flag in arguments:  # a benchmark of its own, with its own options
+            importlib.import_module(module).main([word for word in arguments if word != flag])
+            return
     parser = argparse.ArgumentParser(
         prog="pushforward bench ood", description="The card of out-of-distribution scores."
     )
@@ -249,6 +341,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--others", choices=("sets", "made"), default="sets", help="other sets, or outliers made of images"
     )
     parser.add_argument("--seeds", type=int, default=1)
+    names = ["guard", *SCORES, *ABLATION]
+    parser.add_argument("--scores", nargs="+", default=names, choices=names, metavar="SCORE", help="; ".join(names))
+    parser.add_argument("--curve", nargs="+", type=int, default=[], metavar="STEPS", help="of the guard's flow")
     parser.add_argument("--rows", type=int, default=2000, help="images of each test set, at most")
     parser.add_argument("--train", type=int, default=60_000, help="training images, at most")
     parser.add_argument("--max-steps", type=int, default=None, help="of the guard's flow; the guard's default")
@@ -257,11 +352,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--redraws", type=int, default=0, help="calibration sets of 1,000; measures false alarms only")
     parser.add_argument("--picture", type=Path, help="write the heat map")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there; run nothing")
+    for flag, module in OTHER.items():
+        parser.add_argument(flag, action="store_true", help=f"as python -m {module}, whose --help says more")
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     results = Results(options.out)
     if options.redraws:
         print(redraws(options))
+        return
+    if options.curve:
+        if not options.table:
+            curve(options, results)
+        print(curve_table(results))
         return
     if not options.table:
         run(options, results)

@@ -18,6 +18,7 @@ from pushforward.experiments.papers import (
     realnvp,
     rectangular,
     reviews,
+    survey,
     two_step,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "realnvp",
     "rectangular",
     "reviews",
+    "survey",
     "two_step",
 ]

@@ -1,0 +1,240 @@
+"""Inputs made to fool the guard of images, its flow's likelihood and InFlow's gate: what holds and what does not.
+
+    pushforward bench ood --attacks                      # as python -m benchmarks.quality.attacks; fits or finds the guard
+
+A guard with its default setting is fitted on Fashion-MNIST as the card does it. The attacker knows everything: weights, reference
+features, the calibration. Each image is attacked by itself, within a budget of grey levels a pixel:
+
+- *raise log p* (FGSM, PGD): hide from the likelihood, blind to guard and gate;
+- *raise log p, hide from the gate* (PGD): also lift the kernel mean that the gate's conformal p-value of a single image reads;
+- *lower the guard's score* (FGSM, PGD): the score itself. The compressors have no gradient, so there the attacker climbs a stand-in, the
+  sum of log(1 + differences of neighbours)^2, fitted to the log of the code lengths; what counts is always the true score, and the best
+  point met is kept;
+- *noise*: signs drawn at random, as large: what a change of that size does without an attacker.
+
+And the other way round, in-distribution images are made to alarm by raising the guard's score.
+
+Reported: the share that each detector catches at a promised false-alarm rate of 5 %, with 95 % intervals (Wilson), over the same
+images: the guard; -log p of its flow with a conformal p-value; the gate's kernel mean with a conformal p-value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.quality.data import add_data_option
+from benchmarks.quality.ood import fitted, flow_of
+from benchmarks.quality.results import Results, footer, markdown
+from torch import Tensor
+
+import pushforward as pf
+from pushforward.detection import ConformalCalibrator, RandomFeatures, auroc, fgsm, log_likelihood, pgd
+from pushforward.detection.batch_tests import median_distance
+from pushforward.detection.batches import by_batches
+from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Statistic
+from pushforward.experiments.datasets import load_images
+from pushforward.maps import Chain, Step, UniformDequantize
+
+ALPHA = 0.05
+Objective = Callable[[Tensor], Tensor]
+
+
+class Between(UniformDequantize):
+    """Dequantisation with a gradient: the value is that of the nearest integers, with their noise, the slope is that of the identity."""
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Any = None) -> Step:
+        whole = x.detach().round()
+        step = super().encode(whole, context, noise=noise)
+        return Step(step.z + (x - whole) / self.count, step.contribution)
+
+
+def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
+    """The guard's score of images of its own size, with a gradient.
+
+    Args:
+        guard: of images whose sides are multiples of 4.
+        reference: images on which the stand-in for the compressors is fitted.
+    """
+    dose = copy.deepcopy(guard.score_.score)
+    assert isinstance(dose, DoSE)
+    flows = {part.model for part in dose.modules() if isinstance(part, LikelihoodPath)}
+    for flow in flows:
+        first, *rest = flow.chain
+        assert isinstance(first, UniformDequantize)
+        flow.chain = Chain(Between(first.in_shape, first.levels), *rest)
+    parts: list[Statistic] = list(dose.statistics)  # pyright: ignore[reportAssignmentType]
+    lines = {k: _line(part, reference) for k, part in enumerate(parts) if _compresses(part)}
+
+    def columns(x: Tensor) -> Tensor:
+        found = []
+        for k, part in enumerate(parts):
+            if k in lines:
+                true, (slopes, offsets) = part.values(x.detach().round()), lines[k]
+                guess = _roughness(x)[:, None] * slopes + offsets
+                found.append(true + guess - guess.detach())
+            elif isinstance(part, Log):
+                found.append(torch.log(part.statistic._values(x)))  # .values() takes no gradient
+            else:
+                found.append(part._values(x))
+        return torch.cat(found, 1).double()
+
+    def score(x: Tensor) -> Tensor:
+        rows = (columns(x) - dose.center) / dose.scale
+        return -_log_mixture(rows, dose)
+
+    return score
+
+
+def _log_mixture(rows: Tensor, dose: DoSE) -> Tensor:
+    from pushforward.detection.scores.densities import log_gaussians
+
+    return log_gaussians(rows, dose.log_weights, dose.means, dose.whitenings)
+
+
+def _compresses(part: Statistic) -> bool:
+    return isinstance(part, Log) and isinstance(part.statistic, CodeLength)
+
+
+def _roughness(x: Tensor) -> Tensor:
+    """log of the sum of log(1 + d)^2 over differences d of neighbours, ``(n,)``: small where an image compresses well."""
+    across, down = x.diff(dim=-1), x.diff(dim=-2)
+    return torch.log(sum(torch.log1p(d.abs()).square().flatten(1).sum(1) for d in (across, down)) + 1.0)
+
+
+def _line(part: Statistic, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Slopes and offsets of the least-squares lines from roughness to the part's columns."""
+    x, y = _roughness(reference.double()), part.values(reference)
+    slopes = ((x - x.mean())[:, None] * (y - y.mean(0))).mean(0) / x.var(correction=0)
+    return slopes, y.mean(0) - slopes * x.mean()
+
+
+class Detectors:
+    """Three detectors of single images, calibrated on the same in-distribution images but for the guard, which has its own."""
+
+    def __init__(self, guard: pf.Guard, reference: Tensor, calibration: Tensor) -> None:
+        self.guard, self.flow = guard, flow_of(guard)
+        self.features = RandomFeatures(tuple(reference.shape[1:]))
+        with torch.no_grad():
+            self.known = by_batches(self.features, reference, 256)
+        self.bandwidth = median_distance(self.known.double().numpy())
+        self.objective = log_likelihood(self.flow)
+        self.scores: dict[str, Callable[[Tensor], np.ndarray]] = {
+            "guard": lambda x: guard.score_(x).numpy(),
+            "-log p": lambda x: -by_batches(lambda part: self.flow.evaluate(part).value.double(), x, 256).numpy(),
+            "gate": lambda x: -by_batches(self.kernel_mean, x, 256).double().numpy(),
+        }
+        self.calibrators = {
+            name: guard.calibrator_ if name == "guard" else ConformalCalibrator(score(calibration))
+            for name, score in self.scores.items()
+        }
+
+    def kernel_mean(self, x: Tensor) -> Tensor:
+        """Mean Gaussian kernel to the reference's features, ``(n,)``: what the gate's MMD of a batch of one comes down to."""
+        return torch.exp(-torch.cdist(self.features(x), self.known).square() / (2 * self.bandwidth**2)).mean(1)
+
+    def judge(self, x: Tensor, normal: dict[str, np.ndarray]) -> dict[str, float]:
+        """Share that each catches at ALPHA, and its AUROC against in-distribution images."""
+        result = {}
+        for name, score in self.scores.items():
+            found = score(x)
+            result[f"{name} caught"] = float((self.calibrators[name].p_value(found) <= ALPHA).mean())
+            result[f"{name} auroc"] = auroc(normal[name], found)
+        return result
+
+
+def run(options: argparse.Namespace, results: Results) -> None:
+    guard, reference, calibration, test = fitted("fashion-mnist", options.seed, options)
+    known, other = reference[: options.known], reference[options.known :]
+    detectors = Detectors(guard, known, torch.cat((calibration, other)))
+    score = guard_score(guard, known[:500])
+    normal = {name: find(test[options.images : options.images + 1000]) for name, find in detectors.scores.items()}
+    likely = detectors.objective
+
+    def hidden(x: Tensor) -> Tensor:
+        # One image's MMD^2 falls by twice what its kernel mean gains; 1e4 nats make the gate matter as much as the likelihood.
+        return likely(x) + 1e4 * detectors.kernel_mean(x)
+
+    def lowered(x: Tensor) -> Tensor:
+        return -score(x)
+
+    def climb(objective: Objective) -> Callable[[Tensor, float], Tensor]:
+        # Small steps from the image itself: densities of pixels have spikes, at black above all, that are easily lost.
+        return lambda x, budget: pgd(
+            objective, x, budget, steps=options.steps, step=max(1.0, budget / 8), random_start=False
+        )
+
+    def leap(objective: Objective) -> Callable[[Tensor, float], Tensor]:
+        return lambda x, budget: fgsm(objective, x, budget)
+
+    def noise(x: Tensor, budget: float) -> Tensor:
+        draw = torch.Generator().manual_seed(0)
+        signs = torch.randint(2, x.shape, generator=draw) * 2 - 1
+        return (x.long() + int(budget) * signs).clamp(0, 255).to(torch.uint8)
+
+    hide = {
+        "noise": noise, "FGSM, raise log p": leap(likely), "PGD, raise log p": climb(likely),
+        "PGD, raise log p, hide from the gate": climb(hidden), "FGSM, lower the guard's score": leap(lowered),
+        "PGD, lower the guard's score": climb(lowered),
+    }  # fmt: skip
+    alarm = {"noise": noise, "FGSM, raise the guard's score": leap(score), "PGD, raise the guard's score": climb(score)}
+    sets = {name: load_images(name, train=False, folder=options.data)[: options.images] for name in options.others}
+    sets["fashion-mnist"] = test[: options.images]
+    for name, images in sets.items():
+        key = {"seed": options.seed, "set": name, "images": len(images), "steps": options.steps}
+        for attack, make in {"none": noise, **(alarm if name == "fashion-mnist" else hide)}.items():
+            for budget in (0,) if attack == "none" else options.budgets:
+                if results.where(**key, attack=attack, budget=budget):
+                    continue
+                changed = images if budget == 0 else make(images, float(budget))
+                results.add({**key, "attack": attack, "budget": budget, **detectors.judge(changed, normal)})
+
+
+def interval(share: float, count: int) -> str:
+    """A share in percent with Wilson's 95 % interval."""
+    z = 1.96
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return f"{100 * share:.0f} [{100 * max(0.0, middle - half):.0f}, {100 * min(1.0, middle + half):.0f}]"
+
+
+def table(results: Results) -> str:
+    """Share caught at 5 % by each detector, and the guard's AUROC."""
+    rows = []
+    for r in results.records:
+        caught = [interval(r[f"{name} caught"], r["images"]) for name in ("guard", "-log p", "gate")]
+        areas = [f"{100 * r[f'{name} auroc']:.1f}" for name in ("guard", "-log p", "gate")]
+        rows.append([r["set"], r["attack"], str(r["budget"]) if r["budget"] else "", *caught, *areas])
+    names = ("guard", "-log p", "gate")
+    head = ["images", "attack", "grey levels", *(f"{n}: caught at 5 %" for n in names), *(f"{n}: AUROC" for n in names)]
+    return markdown(head, rows) + "\n" + footer("pushforward bench ood --attacks", results.records)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Inputs made to fool the guard.")
+    add_data_option(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the guard")
+    parser.add_argument("--images", type=int, default=200, help="of each set")
+    parser.add_argument("--others", nargs="+", default=["mnist", "notmnist"])
+    parser.add_argument("--budgets", nargs="+", type=int, default=[2, 8, 32], help="grey levels a pixel")
+    parser.add_argument("--steps", type=int, default=30, help="of PGD")
+    parser.add_argument("--known", type=int, default=1000, help="reference images of the gate")
+    parser.add_argument("--train", type=int, default=60_000, help="training images of the guard, at most")
+    parser.add_argument("--max-steps", type=int, default=None, help="of the guard's flow; the guard's default")
+    parser.add_argument("--out", type=Path, default=Path("runs/quality-attacks.jsonl"), help="the guard lies beside it")
+    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    results = Results(options.out)
+    if not options.table:
+        run(options, results)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

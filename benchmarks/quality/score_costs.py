@@ -1,0 +1,322 @@
+"""What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the rows beside it.
+
+    pushforward bench ood --costs                        # as python -m benchmarks.quality.score_costs
+
+On 28 x 28 grey images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
+has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, as what they know costs nothing.
+Each score is fitted on 500 images, in a process of its own. Another process, which never scored anything, then gets the fitted score:
+
+- *extra memory*: free memory goes back to the system, the highest mark of the resident set is reset, one batch is scored, and the
+  mark is read: what that batch took on top of the fitted score, the libraries' scratch memory with it. A batch is as large as the
+  score itself makes it;
+- *ms*: CPU time of one image in such batches, best of three or more;
+- *alone*: ``score(x)[i] == score(x[i:i+1])`` bit for bit, for images of the batch.
+
+Batch tests judge 50 images at once against 500; there is no answer for a row alone, except by their single p-values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.quality.data import add_data_option
+from benchmarks.quality.results import Results, footer, markdown
+from torch import Tensor
+
+import pushforward as pf
+from pushforward import bases, maps, models, storage
+from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
+from pushforward.detection.batches import by_batches
+from pushforward.detection.image import ImageScore, fit_image_score
+from pushforward.experiments.datasets import load_images
+from pushforward.models import Model
+
+SHAPE, REFERENCE, BATCH = (1, 28, 28), 500, 50
+Values = Callable[[Tensor], Tensor]
+"""Images to ``(n,)`` or ``(n, columns)``."""
+
+
+class Bench:
+    """Models and images, made once."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.train = images[:2000]
+        self.reference = images[2000 : 2000 + REFERENCE]
+        self.test = images[2000 + REFERENCE :]
+        self.flows = [self._trained(models.Glow(SHAPE, scales=2, steps=4, hidden=(32, 32)), seed) for seed in range(3)]
+        self.vae = self._trained(models.VAE(SHAPE, latent=16), 0)
+        chain = maps.Chain(
+            maps.UniformDequantize(SHAPE, 256), maps.Flatten(SHAPE), maps.Affine(784, shift=-0.5),
+            maps.Variational(784, 32, hidden=(256,)), maps.Variational(32, 16, hidden=(64,)),
+        )  # fmt: skip
+        self.deep = self._trained(models.Flow(chain, bases.Normal(16)), 0)
+        self.surface = self._trained(models.RectangularFlow(784, 16), 0, vectors)
+
+    def _trained(self, model: Model, seed: int, view: Values = lambda x: x) -> Model:
+        torch.manual_seed(seed)
+        pf.fit(model, view(self.train), validation=None, max_steps=5, batch_size=64, seed=seed, progress="silent")
+        return model.eval()
+
+
+def vectors(images: Tensor) -> Tensor:
+    """Images as rows of real numbers, for models that read those."""
+    return images.flatten(1).float() / 255
+
+
+@dataclass(frozen=True)
+class Case:
+    """A score, and what it is called in the table."""
+
+    make: Callable[[Bench], Any]
+    view: Values = lambda x: x
+    note: str = ""
+
+
+def guard(bench: Bench) -> ImageScore:
+    """The default score of images, whole."""
+    return fit_image_score(bench.train, bench.reference, max_steps=5, progress="silent")
+
+
+def dose(bench: Bench) -> scores.DoSE:
+    return scores.DoSE(scores.LikelihoodPath(bench.flows[0]), density="gmm", components=16)
+
+
+def of(make: Callable[[Model], scores.Statistic]) -> Callable[[Bench], scores.Statistic]:
+    """A score that reads one flow."""
+    return lambda bench: make(bench.flows[0])
+
+
+def ensemble(make: Callable[..., scores.Statistic]) -> Case:
+    """A score that reads three flows."""
+    return Case(lambda bench: make(*bench.flows), note="3 flows")
+
+
+CASES: dict[str, Case] = {
+    "Brightness": Case(lambda bench: scores.Brightness()),
+    "Variance": Case(lambda bench: scores.Variance()),
+    "CodeLength": Case(lambda bench: scores.CodeLength("png", "zlib"), note="PNG and zlib"),
+    "Log": Case(lambda bench: scores.Log(scores.CodeLength("png", pool=2)), note="of the PNG of the halved image"),
+    "Neighbours": Case(lambda bench: scores.Neighbours(), note="of 500 images"),
+    "PrincipalDistances": Case(lambda bench: scores.PrincipalDistances()),
+    "Likelihood": Case(of(scores.Likelihood)),
+    "Typicality": Case(of(scores.Typicality)),
+    "TwoSided": Case(of(lambda flow: scores.TwoSided(scores.Likelihood(flow))), note="of -log p"),
+    "LatentNorm": Case(of(scores.LatentNorm)),
+    "LatentMahalanobis": Case(of(scores.LatentMahalanobis)),
+    "LatentNeighbours": Case(of(scores.LatentNeighbours), note="of 500 images"),
+    "LatentDependence": Case(of(scores.LatentDependence)),
+    "LikelihoodPath": Case(of(scores.LikelihoodPath)),
+    "InputComplexity": Case(of(scores.InputComplexity)),
+    "DoSE": Case(dose, note="of the likelihood's path"),
+    "ImageScore": Case(guard, note="the guard's default"),
+    "LikelihoodRatio": Case(lambda bench: scores.LikelihoodRatio(*bench.flows[:2]), note="2 flows"),
+    "GeneralModelRatio": Case(lambda bench: scores.GeneralModelRatio(*bench.flows[:2]), note="2 flows"),
+    "EnsembleLikelihood": ensemble(scores.EnsembleLikelihood),
+    "WAIC": ensemble(scores.WAIC),
+    "Disagreement": ensemble(scores.Disagreement),
+    "EnsembleEntropy": ensemble(scores.EnsembleEntropy),
+    "EnsembleStd": ensemble(scores.EnsembleStd),
+    "EnsembleTypicality": ensemble(scores.EnsembleTypicality),
+    "HierarchicalRatio": Case(lambda bench: scores.HierarchicalRatio(bench.deep), note="2 latent layers"),
+    "InputGradientNorm": Case(of(scores.InputGradientNorm)),
+    "LayerGradients": Case(of(scores.LayerGradients)),
+    "ParameterGradients": Case(of(scores.ParameterGradients)),
+    "FisherScore": Case(of(scores.FisherScore)),
+    "ScoreTypicality": Case(of(scores.ScoreTypicality)),
+    "LikelihoodRegret": Case(
+        lambda bench: scores.LikelihoodRegret(bench.vae), note="VAE, 100 steps on the posterior of each image"
+    ),
+    "LocalDimension": Case(of(lambda flow: scores.LocalDimension(flow, scale=1.0)), note="784 x 784 Jacobians"),
+    "DualThreshold": Case(of(lambda flow: scores.DualThreshold(flow, scale=1.0, rows=16)), note="784 x 784 Jacobians"),
+    "Residual": Case(lambda bench: scores.Residual(bench.surface), vectors, "surface of 16 dimensions"),
+    "OnManifold": Case(lambda bench: scores.OnManifold(bench.surface), vectors, "surface of 16 dimensions"),
+    "DensityAndResidual": Case(lambda bench: scores.DensityAndResidual(bench.surface), vectors, "surface of 16 dimensions"),
+}  # fmt: skip
+FEW = {
+    "LocalDimension": 16,
+    "DualThreshold": 16,
+    "LikelihoodRegret": 64,
+    "ScoreTypicality": 128,
+    "FisherScore": 128,
+    "LayerGradients": 128,
+}
+"""Images to fit on, where 500 would take minutes."""
+
+
+GATES = ("MMD gate, random features", "MMD gate, one image", "KS of latent projections", "typicality of a batch")
+
+
+def gates(bench: Bench) -> dict[str, tuple[Callable[[Tensor], Any], int]]:
+    """What judges a batch, with its size: the batch tests, and a row alone by the conformal p-value of the gate's kernel."""
+    features = RandomFeatures(SHAPE)
+    flow = bench.flows[0]
+
+    def log_p(x: Tensor) -> Tensor:
+        return by_batches(lambda part: flow.evaluate(part).value.double(), x, BATCH)
+
+    known = by_batches(features, bench.reference).double()
+    mmd = BatchTwoSampleGate(MMDTest(known), features)
+    ks = ProjectionKSTest(by_batches(flow.encode, bench.reference).double())
+    typical = TypicalityTest(log_p(bench.reference))
+    judges: list[tuple[Callable[[Tensor], Any], int]] = [
+        (mmd.p_value, BATCH),
+        (lambda x: torch.from_numpy(mmd.single_p_values(x)), 1),
+        (lambda x: ks.p_value(by_batches(flow.encode, x, BATCH).double()), BATCH),
+        (lambda x: typical.p_value(log_p(x)), BATCH),
+    ]
+    return dict(zip(GATES, judges, strict=True))
+
+
+def status(field: str) -> float:
+    """A line of /proc/self/status, MiB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def extra_memory(run: Callable[[], object]) -> float:
+    """MiB that the resident set rises above its size before, at most; the memory that was free goes back first."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the mark starts anew from here
+    before = status("VmRSS")
+    run()
+    return max(0.0, status("VmHWM") - before)
+
+
+def cpu_ms(run: Callable[[], object], images: int) -> float:
+    """CPU time of one image in ms, the best of at least three runs and half a second."""
+    best, total = float("inf"), 0.0
+    for count in range(50):
+        start = time.process_time()
+        run()
+        took = time.process_time() - start
+        best, total = min(best, took), total + took
+        if total > 5 or (count >= 2 and total > 0.5):
+            break
+    return 1000 * best / images
+
+
+def alone(values: Values, x: Tensor, places: Sequence[int]) -> bool:
+    """Whether rows score the same, bit for bit, by themselves and among others."""
+    together = values(x)
+    return all(torch.equal(values(x[i : i + 1])[0], together[i]) for i in places)
+
+
+def fit(name: str, bench: Bench) -> dict[str, Any]:
+    """A fitted score as a file would hold it, and the CPU seconds that fitting took."""
+    case, rows = CASES[name], FEW.get(name, REFERENCE)
+    score = case.make(bench)
+    start = time.process_time()
+    score.fit(case.view(bench.reference[:rows]))
+    took = time.process_time() - start
+    description, tensors = storage.pack(score)
+    arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+    return {"description": description, "arrays": arrays, "seconds": took, "rows": rows}
+
+
+def measured(name: str, bench: Bench, fitted: dict[str, Any]) -> dict[str, Any]:
+    """Everything of one score."""
+    tensors = {key: torch.from_numpy(array) for key, array in fitted["arrays"].items()}
+    score = storage.unpack(fitted["description"], tensors).eval()
+    x = CASES[name].view(bench.test[: score.batch_size])
+    memory = extra_memory(lambda: score.values(x))
+    fixed = {id(t): t for t in (*score.parameters(), *score.buffers())}
+    places = (0, len(x) // 2, len(x) - 1)
+    return {
+        "needs": ", ".join(sorted(score.needs)), "batch": score.batch_size, "ms": cpu_ms(lambda: score.values(x), len(x)),
+        "extra MiB": memory, "own MiB": sum(t.numel() * t.element_size() for t in fixed.values()) / 2**20,
+        "fit seconds": fitted["seconds"], "fit rows": fitted["rows"],
+        "alone": "yes" if alone(score.values, x, places) else "no",
+    }  # fmt: skip
+
+
+def judged(name: str, bench: Bench) -> dict[str, Any]:
+    """Everything of a batch test."""
+    judge, size = gates(bench)[name]
+    x = bench.test[:size]
+    memory = extra_memory(lambda: judge(x))
+    row = "the verdict is the batch's" if size > 1 else ("yes" if alone(judge, bench.test[:5], range(5)) else "no")
+    return {"needs": "batch", "batch": size, "ms": cpu_ms(lambda: judge(x), size), "extra MiB": memory, "alone": row}
+
+
+def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """The result of a function that runs in a copy of this process."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        theirs.send(function(*arguments))
+
+    child = context.Process(target=work)
+    child.start()
+    theirs.close()
+    try:
+        result = ours.recv()
+    except EOFError:
+        raise SystemExit(f"the process of {function.__name__} died.") from None
+    child.join()
+    return result
+
+
+def run(data: Path | None, results: Results) -> None:
+    """Measure what is missing, each in a process of its own that starts as a copy of this one."""
+    missing = [name for name in (*CASES, *GATES) if not results.where(score=name)]
+    if not missing:
+        return
+    torch.set_num_threads(1)
+    bench = Bench(load_images("fashion-mnist", train=True, folder=data)[:4000])
+    for name in missing:
+        if name in CASES:
+            found = {"note": CASES[name].note, **apart(measured, name, bench, apart(fit, name, bench))}
+        else:
+            found = {"note": "", **apart(judged, name, bench)}
+        results.add({"score": name, **found})
+
+
+def table(results: Results) -> str:
+    """All scores, the cheapest first."""
+    rows = []
+    for r in sorted(results.records, key=lambda record: record["ms"]):
+        digits = 3 if r["ms"] < 1 else 1
+        own = f"{r['own MiB']:.1f}" if "own MiB" in r else ""
+        fit = f"{r['fit seconds']:.1f} ({r['fit rows']})" if "fit seconds" in r else ""
+        label = r["score"] + (f" ({r['note']})" if r["note"] else "")
+        rows.append([label, r["needs"], f"{r['ms']:.{digits}f}", str(r["batch"]), f"{r['extra MiB']:.0f}", own, fit, r["alone"]])  # fmt: skip
+    head = [
+        "score",
+        "needs",
+        "ms an image",
+        "batch",
+        "extra MiB of a batch",
+        "own MiB",
+        "fit, CPU s (images)",
+        "row alone",
+    ]
+    return markdown(head, rows) + "\n" + footer("pushforward bench ood --costs", results.records)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="What every score costs.")
+    add_data_option(parser)
+    parser.add_argument("--out", type=Path, default=Path("runs/score-costs.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    options = parser.parse_args(arguments)
+    results = Results(options.out)
+    if not options.table:
+        run(options.data, results)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

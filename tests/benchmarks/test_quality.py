@@ -1,0 +1,87 @@
+"""The quality benchmarks of scores: what they cover, and that what is attacked is the guard's own score."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pushforward import registry
+from pushforward.detection import pgd
+from pushforward.detection.image import fit_image_score
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
+
+from benchmarks.quality import attacks, ood, score_costs  # noqa: E402
+from benchmarks.quality.results import Results  # noqa: E402
+
+
+def test_every_registered_score_has_a_cost():
+    assert set(score_costs.CASES) == {name.removeprefix("scores.") for name in registry.names("scores.")}
+
+
+def test_extra_memory_is_what_a_call_takes_on_top():
+    def take():
+        block = np.ones(5_000_000)  # 38 MiB, touched
+        return block.sum()
+
+    assert 30 < score_costs.extra_memory(take) < 60
+    assert score_costs.extra_memory(lambda: None) < 10
+
+
+def blobs(count: int, seed: int) -> torch.Tensor:
+    """Smooth images of 8 x 8, integers."""
+    draw = torch.Generator().manual_seed(seed)
+    place = 7 * torch.rand(count, 2, 1, 1, generator=draw)
+    row, column = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    apart = (row - place[:, 0]).square() + (column - place[:, 1]).square()
+    noise = 4 * torch.rand(count, 8, 8, generator=draw)
+    return (220 * torch.exp(-apart / 8) + noise).round().to(torch.uint8)[:, None]
+
+
+@pytest.fixture(scope="module")
+def guard():
+    score = fit_image_score(blobs(300, 0), blobs(200, 1), max_steps=3, progress="silent")
+    return SimpleNamespace(score_=score)
+
+
+def test_the_attacked_score_is_the_guards(guard):
+    score = attacks.guard_score(guard, blobs(100, 2))
+    x = torch.cat((blobs(6, 3), torch.randint(256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0))))
+    with torch.no_grad():
+        assert torch.allclose(score(x.float()), guard.score_(x), rtol=1e-4, atol=1e-3)
+
+
+def test_attacks_lower_the_true_score(guard):
+    x = blobs(8, 4).flip(0) // 2 + 60
+    score = attacks.guard_score(guard, blobs(100, 2))
+    moved = pgd(lambda y: -score(y), x, budget=8, steps=10, random_start=False)
+    assert moved.dtype is torch.uint8
+    assert (moved.int() - x.int()).abs().max() <= 8
+    assert (guard.score_(moved) < guard.score_(x) - 0.1).all()
+
+
+def test_wilson_interval():
+    assert attacks.interval(0.5, 100) == "50 [40, 60]"  # 0.404 to 0.596
+    assert attacks.interval(0.0, 100) == "0 [0, 4]"  # 0.037
+    assert attacks.interval(1.0, 100) == "100 [96, 100]"
+
+
+def test_the_curve_reads_back(tmp_path):
+    results = Results(tmp_path / "r.jsonl")
+    for steps, area in ((100, 0.6), (10, 0.5)):
+        for score in ("guard", "-log p"):
+            results.add({
+                "train": "cifar10", "seed": 0, "kind": "curve", "steps": steps, "other": "gtsrb", "score": score, "auroc": area,
+                "low": area - 0.01, "high": area + 0.01, "alarms 1%": 0.01, "alarms 5%": 0.05, "nats": -9.0, "fit seconds": 2.0 * steps,
+            })  # fmt: skip
+    rows = [line for line in ood.curve_table(results).splitlines() if line.startswith("| guard")]
+    assert [row.split(" | ")[1:5] for row in rows] == [
+        ["10", "20", "", "50.0 [49.0, 51.0]"],
+        ["100", "200", "", "60.0 [59.0, 61.0]"],
+    ]
