@@ -17,13 +17,15 @@ SHAPE = (2, 4, 3)
 
 
 def block(shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.float64, **more) -> InvertibleResidual:
-    """A block as steep as it may be: large weights, scaled down to their bound."""
+    """A steep block: large weights of one sign for each output, so that the layers stretch the same smooth images."""
     made = InvertibleResidual(shape, **{"hidden": (8, 8), "coefficient": 0.95, **more}).to(dtype)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for name, parameter in made.named_parameters():
+        for parameter in made.parameters():
             noise = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
-            parameter.add_((noise if name.endswith("weight") else 0.5 * noise).to(dtype))
+            parameter.copy_(noise.abs() if parameter.dim() > 1 else 1 + 0.5 * noise)
+        last: Tensor = made.network.convolutions[-1].weight  # pyright: ignore
+        last.neg_()
     return made
 
 
@@ -40,7 +42,7 @@ def linear(sign: float, **more) -> tuple[InvertibleResidual, Tensor]:
 def test_the_block_is_near_its_bound():
     """The tests below say something only if J is not small."""
     jacobian = block().network.at(torch.randn(100, *SHAPE, dtype=torch.float64)).jacobian()
-    assert 0.25 < torch.linalg.matrix_norm(jacobian, 2).max() < 0.95
+    assert 0.4 < torch.linalg.matrix_norm(jacobian, 2).max() < 0.95
 
 
 @pytest.mark.parametrize("activation", ["lipswish", "elu", "softplus", "tanh"])
@@ -63,7 +65,7 @@ def test_exact_rows_a_few_at_a_time(check, monkeypatch):
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_power_series_and_roulette_of_a_blur(check, sign):
     """The series of tr(J^k) is known; it is biased, and the roulette finds the whole."""
-    made, jacobian = linear(sign, log_det="power", terms=3, probes=4000)
+    made, jacobian = linear(sign, log_det="power", terms=3, probes=12_000)
     x = check.normal(2, 1, 5, 4)
     truth = torch.linalg.slogdet(torch.eye(20).double() + jacobian).logabsdet
     short = sum((-1) ** (k + 1) * torch.linalg.matrix_power(jacobian, k).trace() / k for k in range(1, 4))
@@ -83,14 +85,14 @@ def test_roulette_is_unbiased_over_seeds_and_its_standard_error_is_honest(check)
     made = block(log_det="roulette", terms=2, probes=8)
     x = check.normal(4, *SHAPE)
     with torch.no_grad():
-        steps = [made.encode(x, noise=RowNoise(seed)) for seed in range(300)]
+        steps = [made.encode(x, noise=RowNoise(seed)) for seed in range(200)]
         made.set_log_det("exact")
         exact = made.encode(x).contribution
     values = torch.stack([step.contribution for step in steps])
     squares = torch.stack([step.stderr for step in steps if step.stderr is not None]).square()
-    assert ((values.mean(0) - exact).abs() < 4 * values.std(0) / math.sqrt(300)).all()
+    assert ((values.mean(0) - exact).abs() < 4 * values.std(0) / math.sqrt(200)).all()
     assert (squares.mean(0) / values.var(0) - 1).abs().max() < 0.35
-    assert exact.abs().min() > 10 * values.std(0).max() / math.sqrt(300)
+    assert exact.abs().min() > 10 * values.std(0).max() / math.sqrt(200)
 
 
 @pytest.mark.parametrize("log_det", ["power", "roulette"])
@@ -100,7 +102,7 @@ def test_neumann_gradient_is_that_of_the_exact_log_determinant(check, log_det):
     point = check.normal(1, 1, 2, 2)
 
     def gradient(noise) -> Tensor:
-        x = point.expand(1 if noise is None else 2000, -1, -1, -1).clone().requires_grad_()
+        x = point.expand(1 if noise is None else 1000, -1, -1, -1).clone().requires_grad_()
         value = made.encode(x, noise=noise).contribution.mean()
         grads = torch.autograd.grad(value, [x, *parameters], allow_unused=True)
         grads = [torch.zeros(1).double() if g is None else g for g in grads]
@@ -161,6 +163,7 @@ def test_small_gradients_of_the_inverse_keep_their_digits(check, monkeypatch):
     torch.testing.assert_close(small * 1e20, large, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's compiler does it
 def test_decoding_of_large_images_compiles(check, monkeypatch):
     monkeypatch.setattr(residual, "DENSE", 1)
     torch._dynamo.reset()
