@@ -7,7 +7,13 @@ import torch
 
 from pushforward import bases, maps, models
 from pushforward.errors import ConfigError, InputError
-from pushforward.models.manipulation import inpaint, interpolate, sample_at_temperature
+from pushforward.models.manipulation import (
+    attribute_direction,
+    inpaint,
+    interpolate,
+    manipulate,
+    sample_at_temperature,
+)
 
 
 def gaussian(correlation: float = 0.8) -> models.Flow:
@@ -122,3 +128,53 @@ def test_inpainting_refuses_what_does_not_fit():
         inpaint(model, torch.zeros(3, 5), torch.ones(2, dtype=torch.bool))
     with pytest.raises(ConfigError, match="steps"):
         inpaint(model, x, torch.ones(2, dtype=torch.bool), -1)
+
+
+def test_the_direction_of_an_attribute_is_the_difference_of_means():
+    """For a linear flow x -> A x: A (mean with - mean without), whatever the batches and the labels' type."""
+    model = gaussian()
+    x = torch.randn(101, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = x[:, 0] + 0.3 * x[:, 1] > 0
+    z = model.encode(x)
+    expected = z[labels].mean(0) - z[~labels].mean(0)
+    for given, batch in ((labels, 250), (labels.long(), 7), (labels.float(), 1)):
+        torch.testing.assert_close(attribute_direction(model, x, given, batch=batch), expected)
+    torch.testing.assert_close(attribute_direction(model, x, ~labels), -expected)
+
+
+def test_moving_along_it_gives_rows_without_the_attribute_the_mean_of_those_with():
+    model = image_model()
+    generator = torch.Generator().manual_seed(5)
+    dark, light = (torch.randint(low, low + 8, (60, 1, 4, 4), generator=generator) for low in (0, 8))
+    x, labels = torch.cat((dark, light)), torch.arange(120) >= 60
+    direction = attribute_direction(model, x, labels, seed=1)
+    assert direction.shape == model.base.shape
+    moved = manipulate(model, dark, direction, (0.0, 1.0, 2.0), seed=1)
+    assert moved.shape == (3, 60, 1, 4, 4)
+    assert torch.equal(moved[0], dark.double())
+    means = moved.mean((1, 2, 3, 4))
+    assert means[0] < 4.5
+    assert means[0] + 3 < means[1] < means[2]
+    mean = (model.encode(dark, seed=1) + direction).mean(0)
+    torch.testing.assert_close(mean, model.encode(light, seed=1).mean(0))
+
+
+def test_attributes_with_a_context_and_what_is_refused():
+    model = models.NICE(2, context=3, hidden=(8,))
+    x, c, labels = torch.randn(10, 2), torch.randn(10, 3), torch.arange(10) % 2
+    direction = attribute_direction(model, x, labels, c, batch=3)
+    assert manipulate(model, x, direction, (1.0,), c).shape == (1, 10, 2)
+    for wrong in (labels[:9], labels + 1, labels.float() / 2, labels[:, None], [0, 1] * 5):
+        with pytest.raises(InputError, match="one yes or no"):
+            attribute_direction(model, x, wrong, c)
+    with pytest.raises(InputError, match="one yes or no"):
+        attribute_direction(model, x[0], labels[:2], c[0])
+    for one in (torch.zeros(10), torch.ones(10)):
+        with pytest.raises(InputError, match="rows that have it"):
+            attribute_direction(model, x, one, c)
+    with pytest.raises(InputError, match="shape"):
+        manipulate(model, x, direction[:1], (1.0,), c)
+    with pytest.raises(InputError, match="shape"):
+        manipulate(model, x, direction.expand(10, 2), (1.0,), c)
+    with pytest.raises(ConfigError, match="finite"):
+        manipulate(model, x, direction, (float("nan"),), c)

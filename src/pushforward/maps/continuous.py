@@ -138,6 +138,11 @@ class Continuous(Map):
             return self.time * self.dynamics(t, x, context)
         return self.time * self.network.at(t, x, self.network.prepare(context, trace=False)).value
 
+    @property
+    def invertible(self) -> bool:
+        """True, whatever the contribution is."""
+        return True
+
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Solve from t = T to 0, with the integral of the trace."""
         return self._solve(x, context, noise, backwards=True)[0]

@@ -137,6 +137,16 @@ class Map(nn.Module, ABC):
         """Whether ``decode`` undoes ``encode`` and the contribution is the log-determinant of a square Jacobian."""
         return self.relation is Relation.EXACT and _size(self.in_shape) == _size(self.out_shape) and not self.drops
 
+    @property
+    def invertible(self) -> bool:
+        """Whether ``decode`` undoes ``encode``, even where the log-determinant is only estimated."""
+        return self.bijective
+
+    @property
+    def estimators(self) -> list[Map]:
+        """The maps in this one, or itself, that have several ways to their log-determinant (``set_log_det``)."""
+        return [self] if hasattr(self, "set_log_det") else []
+
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Set state that depends on data (scaling, actnorm) from many training rows, and return their z."""
         return self.encode(x, context, noise=noise).z
@@ -234,16 +244,25 @@ class Chain(Map):
         """Whether every part is, and they meet."""
         return self.relation is Relation.EXACT and all(part.bijective for part in self)
 
+    @property
+    def invertible(self) -> bool:
+        """Whether every part is, and they meet."""
+        return self.meeting is Relation.EXACT and all(part.invertible for part in self)
+
+    @property
+    def estimators(self) -> list[Map]:
+        """Those of every part."""
+        return [estimator for part in self for estimator in part.estimators]
+
     def set_log_det(self, log_det: str) -> None:
         """Let every part that has several ways to its log-determinant find it in this one.
 
         Raises:
             ConfigError: if no part has, or one does not know this way.
         """
-        parts = [part for part in self if hasattr(part, "set_log_det")]
-        if not parts:
+        if not self.estimators:
             raise ConfigError("no part of this chain has more than one way to its log-determinant.")
-        for part in parts:
+        for part in self.estimators:
             part.set_log_det(log_det)  # pyright: ignore[reportCallIssue]
 
     def __iter__(self) -> Iterator[Map]:

@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.maps.arguments import image_shape
 from pushforward.maps.core import Map, Shape, Step
 from pushforward.maps.squeeze import Flatten
-from pushforward.measure import REAL
+from pushforward.measure import REAL, Relation
 from pushforward.numerics import Noise
 from pushforward.registry import register
 
@@ -31,8 +31,8 @@ class FactorOut(Map):
 
     Args:
         features: (channels, height, width).
-        inner: a bijection of the first k of the channels, ``inner.in_shape == (k, height, width)``; None passes half of them
-            unchanged.
+        inner: an invertible map of the first k of the channels, ``inner.in_shape == (k, height, width)``; None passes half
+            of them unchanged.
 
     Raises:
         ConfigError: if the shapes do not fit, or ``inner`` is bounded.
@@ -57,7 +57,7 @@ class FactorOut(Map):
                 f"FactorOut of {channels} x {height} x {width} keeps some of the channels, not all, for its inner map; "
                 f"got one that reads the shape {kept}."
             )
-        if not inner.bijective:
+        if not inner.invertible:
             raise KindError(f"{type(inner).__name__} is not a bijection, so channels cannot be factored out beside it.")
         if {inner.domain, inner.codomain} - {REAL, None}:
             raise ConfigError("FactorOut needs an inner map on all reals: put bounded maps before it.")
@@ -94,6 +94,21 @@ class FactorOut(Map):
         """Refresh ``inner`` on the channels that stay."""
         stays, leaves = self._split(x)
         return self._join(self.inner.refresh(stays, context, noise=noise), leaves)
+
+    @property
+    def relation(self) -> Relation:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of ``inner``, as it is now."""
+        return self.inner.relation
+
+    @property
+    def invertible(self) -> bool:
+        """True, even where ``inner`` estimates its log-determinant."""
+        return True
+
+    @property
+    def estimators(self) -> list[Map]:
+        """Those of ``inner``."""
+        return self.inner.estimators
 
     @property
     def statistics(self) -> bool:

@@ -125,7 +125,7 @@ class Model(nn.Module, ABC):
                     more, _, _ = self._terms(x, context, RowNoise(seed, k))
                     mean.add(sum(more.values(), start=far))
                     terms = {name: terms[name] + more[name] for name in terms}
-                log_dets = [part.relation for part in self.chain if hasattr(part, "set_log_det")]
+                log_dets = [part.relation for part in self.chain.estimators]
                 estimated = any(relation is not Relation.EXACT for relation in log_dets)
                 value = mean.mean() if estimated else mean.log_mean_exp()
                 terms = {name: total / draws for name, total in terms.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from pushforward.maps import UniformDequantize, VariationalDequantize
 from pushforward.models.core import Model, check_data
 from pushforward.numerics import RowNoise
 
-__all__ = ["inpaint", "interpolate", "sample_at_temperature"]
+__all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]
 
 
 @torch.no_grad()
@@ -94,6 +96,99 @@ def interpolate(
     else:
         first, second = 1 - part, part
     return model.decode(first * a + second * b, context)
+
+
+@torch.no_grad()
+def attribute_direction(
+    model: Model, x: Tensor, labels: Tensor, context: Tensor | None = None, *, seed: int = 0, batch: int = 250
+) -> Tensor:
+    """Mean latent of the rows that have an attribute minus that of the rows without it (Kingma and Dhariwal 2018, sec. 6).
+
+    The labels are needed for this alone, not for training. z has the latents of every scale of an image model.
+
+    Args:
+        model: a bijection, or one but for dequantisation.
+        x: ``(n, *shape)``.
+        labels: ``(n,)``: True (or 1) where the attribute is there, False (or 0) where it is not.
+        context: ``(n, context)`` for a model that reads one.
+        seed: of the dequantisation's noise.
+        batch: rows that are encoded together.
+
+    Returns:
+        The direction, ``(*base.shape)``, to be used by :func:`manipulate`.
+
+    Raises:
+        InputError: for data of the wrong shape, labels that are not one yes or no a row, or rows of one kind only.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.models.manipulation import attribute_direction, manipulate
+        >>> model = pf.models.Flow(pf.maps.Affine(2, scale=0.5), pf.bases.Normal(2))
+        >>> x = torch.tensor([[0.0, 1.0], [0.0, 3.0], [4.0, 2.0]])
+        >>> direction = attribute_direction(model, x, torch.tensor([0, 0, 1]))
+        >>> direction
+        tensor([2., 0.])
+        >>> manipulate(model, x[:1], direction, (0.0, 0.5, 1.0))
+        tensor([[[0., 1.]],
+        <BLANKLINE>
+                [[2., 1.]],
+        <BLANKLINE>
+                [[4., 1.]]])
+    """
+    check_data(x, model.shape, type(model).__name__)
+    rows = len(x) if x.dim() == len(model.shape) + 1 else -1
+    if not isinstance(labels, Tensor) or labels.shape != (rows,) or not ((labels == 0) | (labels == 1)).all():
+        raise InputError(
+            f"an attribute is one yes or no (1 or 0) for each row of (n, {', '.join(map(str, model.shape))}); got data of "
+            f"shape {tuple(x.shape)} and labels of {tuple(labels.shape) if isinstance(labels, Tensor) else labels!r}."
+        )
+    chosen = labels.to(device=x.device, dtype=torch.bool)
+    if chosen.all() or not chosen.any():
+        raise InputError("an attribute needs rows that have it and rows that do not.")
+    means = []
+    for kind in (chosen, ~chosen):
+        given = [None] * len(x) if context is None else context[kind].split(batch)
+        parts = zip(x[kind].split(batch), given, strict=False)
+        total = sum(model.encode(part, its, seed=seed).double().sum(0) for part, its in parts)
+        means.append(total / kind.sum())
+    return (means[0] - means[1]).to(model.latent_dtype)
+
+
+@torch.no_grad()
+def manipulate(
+    model: Model,
+    x: Tensor,
+    direction: Tensor,
+    amounts: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0),
+    context: Tensor | None = None,
+    *,
+    seed: int = 0,
+) -> Tensor:
+    """Data moved along a direction of the latents, as that of an attribute: decode(encode(x) + amount * direction).
+
+    Args:
+        model: a bijection, or one but for dequantisation.
+        x: ``(*batch, *shape)``.
+        direction: ``(*base.shape)``.
+        amounts: how far; Glow's pictures go up to 1.6.
+        context: ``(*batch, context)`` for a model that reads one.
+        seed: of the dequantisation's noise.
+
+    Returns:
+        ``(len(amounts), *batch, *shape)``.
+
+    Raises:
+        InputError: for data or a direction of the wrong shape.
+        ConfigError: for amounts that are not finite.
+    """
+    check_data(direction, model.base.shape, "the direction of a " + type(model).__name__)
+    if direction.shape != model.base.shape:
+        raise InputError(f"a direction has the shape {tuple(model.base.shape)}; got {tuple(direction.shape)}.")
+    if not all(math.isfinite(amount) for amount in amounts):
+        raise ConfigError(f"amounts must be finite; got {amounts!r}.")
+    z = model.encode(x, context, seed=seed)
+    steps = torch.tensor(list(amounts), dtype=z.dtype, device=z.device).reshape(-1, *(1,) * z.dim())
+    return model.decode(z + steps * direction.to(z), context, seed=seed)
 
 
 def inpaint(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from pushforward.bases import Normal
-from pushforward.models.assembly import vector_chain
+from pushforward.maps.core import Shape
 from pushforward.models.core import Model
-from pushforward.models.iresnet import residual_layers
+from pushforward.models.image import event_of
+from pushforward.models.iresnet import residual_chain
 from pushforward.registry import register
 
 __all__ = ["ResidualFlow"]
@@ -20,15 +23,19 @@ class ResidualFlow(Model):
     second derivative does not vanish where the slope is steep (sec. 3.3). Spectral norms are Euclidean.
 
     The likelihood is UNBIASED and comes with a standard error. At up to about a hundred features train and score with
-    ``log_det="exact"``, or train like the paper and call ``model.set_log_det("exact")`` before scoring.
+    ``log_det="exact"``, or train like the paper and call ``model.set_log_det("exact")`` before scoring (up to about a
+    thousand coordinates).
+
+    Images are treated as by :class:`~pushforward.models.IResNet`. Their log-likelihood before dequantisation is unbiased,
+    so with several draws the bound is a plain mean over them.
 
     ``log_prob`` takes one pass, sampling some 10 to 30 (a fixed-point iteration for each block).
 
     Args:
-        features: D.
+        features: D, for vectors.
         context: width of the context that every g reads.
-        blocks: residual blocks.
-        hidden: widths of g's hidden layers.
+        blocks: residual blocks; of images in each scale.
+        hidden: widths of g's hidden layers; of images those of 3 x 3, 1 x 1, ... and 3 x 3 convolutions.
         coefficient: bound on g's Lipschitz constant, in (0, 1). The nearer to 1, the longer the roulette: with 0.9 it takes
             ``terms`` + 10 terms in the mean, with 0.98 ``terms`` + 50.
         activation: "lipswish" as in the paper, "elu", "softplus" or "tanh".
@@ -36,10 +43,20 @@ class ResidualFlow(Model):
         log_det: "roulette" as in the paper, "power" or "exact".
         terms: of the series that are always taken.
         probes: for a score, and its standard error; training draws one.
-        standardize: standardise the data first.
+        standardize: standardise the data first; of images each channel, by an actnorm.
+        shape: (channels, height, width), for images; both sides divisible by 2^(scales - 1).
+        scales: of images.
+        factor_out: let half of the coordinates leave for the base after each scale but the last (one colour of the
+            checkerboard, standardised given the other); else all go on, as in the paper for 32 x 32.
+        dense: widths of a last, fully connected residual block of images; () for none.
+        kernel_size: of the first and the last convolution of each g, odd.
+        levels: integer values of a pixel.
+        alpha: margin of the logit of the pixels; None for a shift to (-1/2, 1/2) instead, 0.05 as in the paper for CIFAR-10.
+        dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
 
     Raises:
-        ConfigError: for impossible sizes, a coefficient outside (0, 1), or an unknown ``log_det``.
+        ConfigError: for impossible sizes, a coefficient outside (0, 1), or an unknown ``log_det``; for images, sides that cannot be
+            halved so often.
 
     Example:
         >>> import torch
@@ -50,7 +67,7 @@ class ResidualFlow(Model):
 
     def __init__(
         self,
-        features: int,
+        features: int | None = None,
         context: int = 0,
         *,
         blocks: int = 8,
@@ -62,20 +79,25 @@ class ResidualFlow(Model):
         terms: int = 4,
         probes: int = 8,
         standardize: bool = True,
+        shape: Shape | None = None,
+        scales: int = 2,
+        factor_out: bool = False,
+        dense: tuple[int, ...] = (),
+        kernel_size: int = 3,
+        levels: int = 256,
+        alpha: float | None = 0.05,
+        dequantize: str = "uniform",
     ) -> None:
-        layers = residual_layers(
-            features,
-            context,
-            blocks,
-            actnorm,
-            hidden=hidden,
-            coefficient=coefficient,
-            activation=activation,
-            log_det=log_det,
-            terms=terms,
-            probes=probes,
-        )
-        super().__init__(vector_chain(features, layers, context=context, standardize=standardize), Normal(features))
-        self.features, self.context, self.blocks, self.hidden = features, context, blocks, tuple(hidden)
+        event = event_of("ResidualFlow", features, shape)
+        chain = residual_chain(
+            event, blocks=blocks, actnorm=actnorm, standardize=standardize, scales=scales, factor_out=factor_out, dense=dense,
+            levels=levels, alpha=alpha, dequantize=dequantize, context=context, hidden=hidden, coefficient=coefficient,
+            activation=activation, log_det=log_det, terms=terms, probes=probes, kernel_size=kernel_size,
+        )  # fmt: skip
+        super().__init__(chain, Normal(math.prod(event)))
+        self.features = event[0] if len(event) == 1 else None
+        self.context, self.blocks, self.hidden = context, blocks, tuple(hidden)
         self.coefficient, self.activation, self.actnorm, self.log_det = coefficient, activation, actnorm, log_det
         self.terms, self.probes, self.standardize = terms, probes, standardize
+        self.scales, self.factor_out, self.dense, self.kernel_size = scales, factor_out, tuple(dense), kernel_size
+        self.levels, self.alpha, self.dequantize = levels, alpha, dequantize

@@ -2,8 +2,9 @@
 
 from pushforward.networks.conv import ConvNet
 from pushforward.networks.lipschitz import LipschitzMLP
+from pushforward.networks.lipschitz_conv import LipschitzConvNet
 from pushforward.networks.made import MADE
 from pushforward.networks.mlp import MLP
 from pushforward.networks.velocity import VelocityMLP
 
-__all__ = ["MADE", "MLP", "ConvNet", "LipschitzMLP", "VelocityMLP"]
+__all__ = ["MADE", "MLP", "ConvNet", "LipschitzConvNet", "LipschitzMLP", "VelocityMLP"]

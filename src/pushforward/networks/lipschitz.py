@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from pushforward.networks.linearized import Linearized, feed_forward, linearize
 from pushforward.networks.mlp import check_hidden, check_options, check_width
 from pushforward.numerics import bound_input
 
-__all__ = ["LipschitzMLP", "spectral_bound"]
+__all__ = ["LipschitzMLP", "log_largest_eigenvalue", "spectral_bound"]
 
 CONTRACTIVE = ("elu", "lipswish", "softplus", "tanh")
 
@@ -41,14 +42,31 @@ def spectral_bound(weight: Tensor, squarings: int = 6) -> Tensor:
     unit = weight.detach().abs().amax().clamp(min=tiny)  # so that no square overflows
     weight = weight / unit
     gram = weight @ weight.mT if weight.shape[0] <= weight.shape[1] else weight.mT @ weight
-    log_square = torch.zeros((), dtype=weight.dtype, device=weight.device)
+    return unit * torch.exp(0.5 * log_largest_eigenvalue(gram, squarings))
+
+
+def log_largest_eigenvalue(gram: Tensor, squarings: int = 6, copies: int = 1) -> Tensor:
+    """Logarithms of upper bounds on the largest eigenvalues of positive matrices.
+
+    They are tight to a factor n^(2^-k / 2) after k squarings, but for matrices whose trace is below eps times the batch's
+    largest, which rounding may have made negative.
+
+    Args:
+        gram: ``(*batch, n, n)``, symmetric with no negative eigenvalue but for rounding.
+        squarings: k.
+        copies: how often each eigenvalue is known to be there, which tightens the bound.
+    """
+    tiny, eps = torch.finfo(gram.dtype).tiny, torch.finfo(gram.dtype).eps
+    log_value = gram.new_zeros(gram.shape[:-2])
     for k in range(squarings):
-        size = gram.diagonal().sum().clamp(min=tiny)  # the trace: no eigenvalue is larger, and it is quick to find
-        log_square = log_square + size.log() * 0.5**k
-        gram = gram / size
+        # The trace: no eigenvalue is larger, and it is quick to find.
+        size = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+        size = torch.maximum(size, (eps * size.detach().amax()).clamp(min=tiny))
+        log_value = log_value + size.log() * 0.5**k
+        gram = gram / size[..., None, None]
         gram = gram @ gram
-    log_square = log_square + torch.linalg.vector_norm(gram).clamp(min=tiny).log() * 0.5**squarings
-    return unit * torch.exp(0.5 * log_square)
+    norm = torch.linalg.vector_norm(gram, dim=(-2, -1)).clamp(min=tiny)
+    return log_value + (norm.log() - 0.5 * math.log(copies)) * 0.5**squarings
 
 
 class LipschitzMLP(nn.Module):
@@ -113,7 +131,7 @@ class LipschitzMLP(nn.Module):
         result = []
         for linear in self.linears:
             weight: Tensor = linear.weight  # pyright: ignore[reportAssignmentType]
-            result.append((weight * (limit / spectral_bound(weight)).clamp(max=1.0), linear.bias))
+            result.append((weight * (limit / spectral_bound(weight).clamp(min=limit)), linear.bias))
         return result
 
     def forward(self, x: Tensor, context: Tensor | None = None, layers: Layers | None = None) -> Tensor:

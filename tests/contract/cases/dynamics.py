@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from pushforward import maps, models
-from pushforward.measure import Relation
+from pushforward.measure import Counting, Relation
 
-from .kinds import SMALL, MapCase, ModelCase, f, m
+from .kinds import SMALL, MapCase, ModelCase, f, integers, m
 
 SHORT: dict[str, Any] = {"time": 0.006, "steps": 2}
 
 MAPS: list[MapCase] = [
     m("InvertibleResidual", "D=5, context", lambda: maps.InvertibleResidual(5, context=2, **SMALL)),
+    m("InvertibleResidual", "image, context", lambda: maps.InvertibleResidual((2, 3, 2), context=2, **SMALL)),
     # A short time, in which the solver's error is below rounding: what it is otherwise, test_continuous.py says.
     m("Continuous", "D=2", lambda: maps.Continuous(2, hidden=(16,), **SHORT)),
     m("Continuous", "D=5, context", lambda: maps.Continuous(5, hidden=(16, 16), context=2, **SHORT)),
@@ -33,6 +34,30 @@ MODELS: list[ModelCase] = [
         relation=Relation.UNBIASED,
     ),
     f("ResidualFlow", "exact, context", lambda: models.ResidualFlow(5, context=2, blocks=2, log_det="exact", **SMALL)),
+    f(
+        "IResNet",
+        "image, power series, context",
+        lambda: models.IResNet(shape=(1, 4, 2), context=2, blocks=1, probes=2, hidden=(4,)),
+        integers(256),
+        relation=Relation.ESTIMATE,
+        measure=Counting(8),
+    ),
+    f(
+        "IResNet",
+        "image, exact, dense",
+        lambda: models.IResNet(shape=(1, 2, 2), blocks=1, dense=(6,), log_det="exact", levels=8, hidden=(4,)),
+        integers(8),
+        relation=Relation.LOWER,
+        measure=Counting(4),
+    ),
+    f(
+        "ResidualFlow",
+        "image, roulette",
+        lambda: models.ResidualFlow(shape=(1, 2, 4), blocks=1, probes=2, coefficient=0.7, hidden=(4, 4)),
+        integers(256),
+        relation=Relation.LOWER,
+        measure=Counting(8),
+    ),
     f("CNF", "D=1, context", lambda: models.CNF(1, context=2, hidden=(16,), **SHORT)),
     f("CNF", "D=3", lambda: models.CNF(3, hidden=(16, 16), **SHORT)),
     f("CNF", "hutchinson", lambda: models.CNF(2, log_det="hutchinson", **SMALL, **SHORT), relation=Relation.UNBIASED),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pushforward.experiments.datasets import load_labels
 from pushforward.experiments.lab import Lab, clearly_below, spread
 from pushforward.experiments.recipe import recipe
 from pushforward.models import IResNet, Model, ResidualFlow
@@ -18,16 +20,18 @@ __all__ = ["run"]
 @recipe(
     "iresnet",
     "Invertible Residual Networks (Behrmann et al. 2019, arXiv 1811.00995) and Residual Flows (Chen et al. 2019, arXiv 1906.02735)",
-    full="days to weeks on one GPU for CIFAR-10 (estimate); here the recipe is the same on digits, trained longer",
+    data=("mnist",),
+    full="days to weeks on one GPU for CIFAR-10 (estimate); here the recipe is the same on MNIST, trained longer",
 )
 def run(lab: Lab) -> None:
-    """On 8 x 8 digits: bias of the truncated series, residual flow against i-ResNet, classifier and density at once."""
+    """Bias of the truncated series, residual flow against i-ResNet, classifier and density at once: on vectors and images."""
     train, test, labels = _digits()
     if lab.budget == "smoke":
         train, test = train[:100], test[:30]
         labels = (labels[0][:100], labels[1][:30])
     _likelihood(lab, train, test)
     _classifier(lab, train, test, *labels)
+    _images(lab)
 
 
 def _digits() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -125,6 +129,103 @@ def _classifier(lab: Lab, train: Tensor, test: Tensor, labels: Tensor, test_labe
         "one i-ResNet classifies and models the density at once",
         ours=f"{found['accuracy']:.1%} of test digits right and {found['bits']:.3f} bits/dim (a Gaussian: {gaussian:.3f})",
         held=found["accuracy"] > 0.95 and found["bits"] < gaussian,
+    )
+
+
+def _images(lab: Lab) -> None:
+    """The same with convolutions, on MNIST: integers, dequantised by the model; the exact log-determinant of 196 or 784."""
+    stride = lab.choose(smoke=2, quick=2, full=1)
+    sets = []
+    for train, rows in (
+        (True, lab.choose(smoke=60, quick=20_000, full=60_000)),
+        (False, lab.choose(smoke=20, quick=500, full=2000)),
+    ):
+        images = lab.images("mnist", train=train, rows=rows)[:, :, ::stride, ::stride].contiguous()
+        sets.append((images, load_labels("mnist", train=train, folder=lab.data)[:rows]))
+    (train, labels), (test, test_labels) = sets
+    shape = (1, *train.shape[2:])
+    size = lab.choose(smoke={"blocks": 1, "hidden": (4, 4)}, quick={"blocks": 3, "hidden": (32, 32)},
+                      full={"blocks": 16, "hidden": (512, 512)})  # fmt: skip
+    size |= {"shape": shape, "factor_out": False, "alpha": 0.05}
+    steps = lab.choose(smoke=2, quick=200, full=50_000)
+    kinds: dict[str, Callable[[], Model]] = {
+        "i-ResNet": lambda: IResNet(terms=5, **size),
+        "residual flow": lambda: ResidualFlow(terms=2, **size),
+    }
+    exact: dict[str, list[float]] = {kind: [] for kind in kinds}
+    reported: list[float] = []
+    for seed in lab.repeats:
+        for kind, build in kinds.items():
+            model, _ = lab.train(
+                f"image {kind} {seed}", build, train, None, seed=seed, max_steps=steps, batch_size=64, patience=None
+            )
+            if kind == "i-ResNet":
+                reported.append(
+                    lab.measure(f"image {kind} {seed} reported", lambda model=model: _image_bits(model, test))
+                )
+            model.set_log_det("exact")
+            exact[kind].append(lab.measure(f"image {kind} {seed} exact", lambda model=model: _image_bits(model, test)))
+    place = f"MNIST of {shape[1]} x {shape[2]}"
+    lab.report(
+        "on images a series cut after five terms reports too good a likelihood",
+        ours=f"it says {spread(reported)}, the exact value is {spread(exact['i-ResNet'])} bits/dim on {place}",
+        held=clearly_below(reported, exact["i-ResNet"]),
+    )
+    lab.report(
+        "on images the residual flow beats the biased i-ResNet, both evaluated exactly",
+        paper="0.97 against 1.06 bits/dim on MNIST, 3.28 against 3.45 on CIFAR-10",
+        ours=f"{spread(exact['residual flow'])} against {spread(exact['i-ResNet'])} bits/dim on {place}",
+        held=clearly_below(exact["residual flow"], exact["i-ResNet"]),
+        note=f"{steps:,} steps each; convolutional, two scales; bounds, by one dequantisation",
+    )
+    _image_classifier(lab, train, labels, test, test_labels, size, steps)
+
+
+def _image_bits(model: Model, images: Tensor) -> float:
+    """Bits/dim by whatever way to the log-determinant the model has now."""
+    with torch.no_grad():
+        nats = torch.cat([model.evaluate(part).value for part in images.split(50)]).double().mean().item()
+    return -nats / images[0].numel() / np.log(2)
+
+
+def _image_classifier(
+    lab: Lab, train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, size: dict[str, Any], steps: int
+) -> None:
+    """One convolutional i-ResNet, cross-entropy of its latents plus -log p; against the density of independent pixels."""
+
+    def run() -> dict[str, float]:
+        torch.manual_seed(0)
+        flow, head = IResNet(terms=5, **size), nn.Linear(train[0].numel(), 10)
+        draw = torch.Generator().manual_seed(0)
+        flow.initialize(train[:2000], generator=draw)
+        parameters = [*flow.parameters(), *head.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+        flow.train()
+        for _ in range(steps):
+            rows = torch.randint(len(train), (64,), generator=draw)
+            optimizer.zero_grad()
+            # One pass gives both: the chain's z for the head, its contribution for the density.
+            step = flow.chain.encode(train[rows].float(), noise=draw)
+            density = (step.contribution + flow.base.log_prob(step.z)).mean() / train[0].numel()
+            (nn.functional.cross_entropy(head(step.z), labels[rows]) - density).backward()
+            nn.utils.clip_grad_norm_(parameters, 5.0)
+            optimizer.step()
+        flow.eval()
+        flow.set_log_det("exact")
+        with torch.no_grad():
+            right = (head(flow.encode(test)).argmax(1) == test_labels).double().mean().item()
+        return {"accuracy": right, "bits": _image_bits(flow, test)}
+
+    found = lab.measure("image classifier and density", run)
+    counts = torch.full((train[0].numel(), 256), 0.5, dtype=torch.float64)
+    counts.scatter_add_(1, train.flatten(1).T.long(), torch.ones(train[0].numel(), len(train), dtype=torch.float64))
+    independent = -(counts / counts.sum(1, keepdim=True)).log2().gather(1, test.flatten(1).T.long()).mean().item()
+    lab.report(
+        "one convolutional i-ResNet classifies and models the density of images at once",
+        ours=f"{found['accuracy']:.1%} of test digits right and {found['bits']:.3f} bits/dim "
+        f"(independent pixels: {independent:.3f})",
+        held=found["accuracy"] > 0.95 and found["bits"] < independent,
+        note="a bound, by the exact log-determinant; a linear head reads the latents",
     )
 
 

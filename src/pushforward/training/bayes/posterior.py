@@ -185,9 +185,7 @@ class Posterior(nn.Module):
         value = logmeanexp(self.log_likelihoods(x, context, **options), 0)
         kept = self.model.relation in (Relation.EXACT, Relation.LOWER)
         # An unbiased log-likelihood does not stay one through an exponential.
-        unbiased = any(
-            hasattr(part, "set_log_det") and part.relation is not Relation.EXACT for part in self.model.chain
-        )
+        unbiased = any(part.relation is not Relation.EXACT for part in self.model.chain.estimators)
         return LogLik(value, self.model.relation if kept and not unbiased else Relation.ESTIMATE, self.model.measure)
 
     def save(self, path: Path) -> None:
