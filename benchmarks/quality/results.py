@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Results", "footer", "markdown", "mean_and_spread"]
+__all__ = ["Record", "Results", "footer", "markdown", "mean_and_spread"]
 
 Record = dict[str, Any]
 

@@ -125,6 +125,59 @@ class Lab:
         facts = self.measure(key, run)
         return cast("M", load(kept)), facts
 
+    def time_limit(
+        self,
+        key: str,
+        make: Callable[[], Model],
+        rows: Tensor,
+        *,
+        smoke: int,
+        quick: float,
+        full: float,
+        batch_size: int = 512,
+    ) -> dict[str, Any]:
+        """The budget of ``train`` that gives every model the same time: steps (smoke), processor time, or hours (full).
+
+        Processor time is turned into steps once, by timing ten of them on a copy of the model, so that other work on the
+        machine does not shorten a run and a repeated run is the same.
+
+        Args:
+            key: of the measurement.
+            make: the model.
+            rows: training rows.
+            smoke: steps.
+            quick: seconds of processor time.
+            full: seconds.
+            batch_size: rows of a step.
+        """
+        from pushforward.training import fit
+
+        if self.budget == "smoke":
+            return {"max_steps": smoke}
+        if self.budget == "full":
+            return {"max_time": full}
+
+        def seconds(steps: int) -> float:
+            torch.manual_seed(0)
+            model = make()
+            start = time.process_time()
+            fit(
+                model,
+                rows[: 4 * batch_size],
+                validation=None,
+                batch_size=batch_size,
+                max_steps=steps,
+                progress="silent",
+            )
+            return time.process_time() - start
+
+        def run() -> int:
+            seconds(2)  # the first steps also pay for memory and compiled kernels
+            each = statistics.median(seconds(12) - seconds(2) for _ in range(3)) / 10
+            return 10 * max(1, round(quick / each / 10))
+
+        return {"max_steps": self.measure(f"steps of {key} in {quick:g} s", run)}
+
     def report(self, claim: str, *, paper: str = "", ours: str, held: bool | None, note: str = "") -> None:
         """Write a finding down; its time is what has passed since the one before."""
         now = time.perf_counter()

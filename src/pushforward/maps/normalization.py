@@ -62,7 +62,9 @@ class ActNorm(Map):
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Z exp(-log_scale) + shift."""
-        return z * torch.exp(-self.log_scale) + self.shift
+        return (
+            z / self.log_scale.exp() + self.shift
+        )  # by the factor of encode, where exp(-log_scale) is rounded on its own
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -138,7 +140,7 @@ class BatchNorm(Map):
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Undo the normalisation with the buffers."""
-        return (z - self.beta) * torch.exp(-self._slope()) + self.mean
+        return (z - self.beta) / self._slope().exp() + self.mean
 
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None

@@ -109,7 +109,7 @@ class AffineTransformer(Transformer):
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """(y - t) exp(-s)."""
         log_scale = slow_clamp(raw[1], self.max_log_scale)
-        return (y - raw[0]) * torch.exp(-log_scale), log_scale.expand_as(y)
+        return (y - raw[0]) / log_scale.exp(), log_scale.expand_as(y)  # the factor of forward, with its rounding
 
 
 @register("transformers")

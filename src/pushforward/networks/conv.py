@@ -106,7 +106,7 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""
         height, width = x.shape[-2:]
-        rows = x.reshape(-1, self.inputs, height, width)
+        rows = x.reshape(-1, self.inputs, height, width).to(self.last.weight.dtype)  # coordinates may be wider
         if self.input_bound is not None:
             rows = bound_input(rows, self.input_bound)
         rows = rows.contiguous(memory_format=torch.channels_last)  # up to 3 times faster, and never slower

@@ -29,7 +29,7 @@ def run(lab: Lab) -> None:
     test = lab.images("mnist", train=False, rows=lab.choose(smoke=100, quick=2000, full=10_000))
     hidden = lab.choose(smoke=(32,), quick=(1000,) * 3, full=(1000,) * 5)
     options: dict[str, Any] = lab.choose(
-        smoke={"max_steps": 3}, quick={"max_time": 300}, full={"epochs": 1500, "batch_size": 200}
+        smoke={"max_steps": 3}, quick={"max_steps": 2000}, full={"epochs": 1500, "batch_size": 200}
     )
     shape = (1, 28, 28)
     flow, facts = lab.train("nice", lambda: NICE(shape=shape, hidden=hidden), train, held_out, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -31,8 +32,7 @@ def run(lab: Lab) -> None:
     )
     test = lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000))
     shape = tuple(test.shape[1:])
-    limit = lab.choose(smoke={"max_steps": 2}, quick={"max_time": 75}, full={"max_time": 24 * 3600})
-    options = {**limit, "batch_size": 64}
+    options: dict[str, Any] = {"batch_size": 64, "patience": None}
     hidden = lab.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
     make: dict[str, Callable[[], Model]] = {"Real NVP": lambda: RealNVP(shape=shape, hidden=hidden)}
     wide = lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024))
@@ -40,9 +40,12 @@ def run(lab: Lab) -> None:
     make["NICE"] = lambda: NICE(shape=shape, hidden=(width, width))
     bits: dict[str, list[float]] = {}
     sizes: dict[str, float] = {}
+    limits = {
+        model: lab.time_limit(model, build, train, smoke=2, quick=30, full=24 * 3600, batch_size=64) for model, build in make.items()
+    }  # fmt: skip
     for model, build in make.items():
         for seed in lab.repeats:
-            flow, facts = lab.train(f"{model} {seed}", build, train, held_out, seed=seed, **options)
+            flow, facts = lab.train(f"{model} {seed}", build, train, held_out, seed=seed, **options, **limits[model])
             sizes[model] = facts["parameters"]
             bits.setdefault(model, []).append(
                 lab.measure(f"{model} {seed} bits", lambda flow=flow: bits_per_dim(flow, test))
@@ -52,9 +55,9 @@ def run(lab: Lab) -> None:
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (NICE's figure from its own paper)",
         ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {name}",
         held=max(bits["Real NVP"]) < min(bits["NICE"]),
-        note=f"equal time, {sizes['Real NVP']:,} and {sizes['NICE']:,} parameters",
+        note=f"equal processor time, {sizes['Real NVP']:,} and {sizes['NICE']:,} parameters",
     )
-    flow, _ = lab.train("Real NVP 0", make["Real NVP"], train, held_out, seed=0, **options)
+    flow, _ = lab.train("Real NVP 0", make["Real NVP"], train, held_out, seed=0, **options, **limits["Real NVP"])
     count = lab.choose(smoke=4, quick=12, full=12)
     with torch.no_grad():
         way = interpolate(flow, test[0], test[1], steps=count)

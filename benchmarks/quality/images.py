@@ -1,0 +1,327 @@
+"""The same flows of images in pushforward, normflows and nflows: bits/dim and speed of training, side by side.
+
+    python -m benchmarks.quality.images --data DATA                    # runs what is missing, then prints the table
+    python -m benchmarks.quality.images --data DATA --table            # only prints it
+
+Fashion-MNIST. Equal in all libraries: images, dequantisation noise and the shift to (-1/2, 1/2); batches, Adam with a cosine
+schedule, gradient clipping, the last weights; scales, steps of actnorm, 1 x 1 convolution and coupling on half of the channels;
+widths and kernels of the couplings' networks, whose last layer starts at 0; channels that leave after each scale; and a
+learned diagonal normal of all coordinates as base. nflows has the maps but no network of that form, so it gets one put
+together here. normflows has no spline couplings of images.
+
+Not equal, because a library has it built in: the bound on the scale of affine couplings (pushforward exp(a / (1 + |a| / 3));
+normflows sigmoid(a + 2) and nflows sigmoid(a + 2) + 0.001, which can only contract); the start of the 1 x 1 convolutions
+(pushforward and normflows a random rotation, nflows a random permutation); bounds of splines, as in
+``benchmarks.quality.peers``; and pushforward clamps what networks see to [-10, 10].
+
+"Glow of the library" is ``pf.models.Glow``, whose channels leave under a normal that a convolution predicts from those that
+stay, as in the paper; it is no part of the comparison at equal architecture.
+
+"PixelCNN" is another question: 64 images sampled with what the network keeps between pixels, and with a pass of the whole network
+for each pixel, from the same noise.
+
+All libraries of a case train at once, a block of steps each in turn, so that whatever else the machine does meets them alike. Time is
+the process's own; a ratio is the median over blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.quality.results import Record, Results, footer, markdown
+from torch import Tensor, nn
+
+import pushforward as pf
+from pushforward.experiments.datasets import load_images
+from pushforward.models.image import multi_scale
+
+SHAPE, LEVELS, SCALES, STEPS, BINS, BOUND = (1, 28, 28), 256, 2, 4, 8, 4.0
+BATCH, LEARNING_RATE, CLIP, BLOCK, START = 64, 1e-3, 5.0, 20, 512
+PIXELS = math.prod(SHAPE)
+
+LogProb = Callable[[Tensor], Tensor]
+Made = tuple[nn.Module, LogProb]
+
+
+def pushforward_flow(case: str, width: int) -> Made:
+    law = pf.maps.AffineTransformer() if case == "Glow" else pf.maps.SplineTransformer(BINS, BOUND)
+
+    def block(shape: tuple[int, ...], scale: int) -> list[pf.maps.Map]:
+        squeeze = pf.maps.Squeeze(shape)
+        inside, maps = squeeze.out_shape, [squeeze]
+        for k in range(STEPS):
+            mix = pf.maps.InvertibleConv1x1(inside, seed=scale * STEPS + k)
+            coupling = pf.maps.ImageCoupling(inside, law, hidden=(width, width), residual=case != "Glow")
+            maps += [pf.maps.ActNorm(inside), mix, coupling]
+        return maps
+
+    flow = pf.models.Flow(multi_scale(SHAPE, SCALES, block), pf.bases.Normal(PIXELS, trainable=True))
+    return flow, flow.log_prob
+
+
+def library_flow(case: str, width: int) -> Made:
+    """The model that a user calls, without its dequantisation, which is the same for all here."""
+    model: Any = pf.models.Glow(SHAPE, scales=SCALES, steps=STEPS, hidden=(width, width), alpha=None)
+    maps = list(model.chain)
+    flow = pf.models.Flow(pf.maps.Chain(*maps[2:]), model.base)
+    return flow, flow.log_prob
+
+
+def normflows_flow(case: str, width: int) -> Made:
+    import normflows as nf
+
+    channels, height, side = SHAPE
+    bases, merges, flows = [], [], []
+    for i in range(SCALES):  # from the coarsest scale to the finest
+        inside = channels * 2 ** (SCALES + 1 - i)
+        flows.append([nf.flows.GlowBlock(inside, width) for _ in range(STEPS)] + [nf.flows.Squeeze()])
+        merges += [nf.flows.Merge()] if i else []
+        down = 2 ** (SCALES - i)
+        leaving = inside if i == 0 else inside // 2
+        bases.append(nf.distributions.DiagGaussian((leaving, height // down, side // down)))
+    flow = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+    return flow, lambda x: flow.log_prob(x, None)
+
+
+class PeerNetwork(nn.Module):
+    """The couplings' network, put together of torch's layers: 3-1-3, or residual blocks between two 3 x 3 convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, residual: bool) -> None:
+        super().__init__()
+        if residual:
+            from nflows.nn.nets.resnet import ConvResidualBlock
+
+            body = [nn.Conv2d(inputs, width, 3, padding=1), *(ConvResidualBlock(width) for _ in range(2)), nn.ReLU()]
+        else:
+            body = [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU()]
+        last = nn.Conv2d(width, outputs, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]
+        self.body = nn.Sequential(*body, last)
+        self.hidden_channels = width  # by which nflows scales what its splines make of the outputs
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.body(x)
+
+
+def nflows_flow(case: str, width: int) -> Made:
+    from nflows import transforms
+    from nflows.distributions.normal import DiagonalNormal
+    from nflows.flows import Flow
+
+    channels, height, side = SHAPE
+    whole = transforms.MultiscaleCompositeTransform(SCALES)
+    for scale in range(SCALES):
+        channels, height, side = channels * 4, height // 2, side // 2
+        mask = torch.arange(channels) >= channels // 2
+
+        def network(inputs: int, outputs: int) -> nn.Module:
+            return PeerNetwork(inputs, outputs, width, residual=case != "Glow")
+
+        parts: list[nn.Module] = [transforms.SqueezeTransform()]
+        for _ in range(STEPS):
+            parts += [transforms.ActNorm(channels), transforms.OneByOneConvolution(channels)]
+            if case == "Glow":
+                parts.append(transforms.AffineCouplingTransform(mask, network))
+            else:
+                law = transforms.PiecewiseRationalQuadraticCouplingTransform
+                parts.append(law(mask, network, num_bins=BINS, tails="linear", tail_bound=BOUND))
+        rest = whole.add_transform(transforms.CompositeTransform(parts), (channels, height, side))
+        if scale < SCALES - 1:
+            channels, height, side = rest
+    flow = Flow(whole, DiagonalNormal([PIXELS]))
+    return flow, flow.log_prob
+
+
+MAKERS = {
+    "pushforward": pushforward_flow,
+    "Glow of the library": library_flow,
+    "normflows": normflows_flow,
+    "nflows": nflows_flow,
+}
+CASES = {"Glow": tuple(MAKERS), "NSF": ("pushforward", "nflows")}
+SAMPLING = "PixelCNN"
+
+
+class Run:
+    """One library's flow under training."""
+
+    def __init__(self, made: Made, start: Tensor, steps: int) -> None:
+        self.flow, self.log_prob = made
+        self.flow.train()
+        with torch.no_grad():
+            if isinstance(self.flow, pf.models.Model):
+                self.flow.initialize(start)
+            else:  # the peers' actnorms look at the first batch that they meet
+                self.log_prob(start)
+        self.optimiser = torch.optim.Adam(self.flow.parameters(), lr=LEARNING_RATE)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
+        self.seconds: list[float] = []
+
+    def train(self, batches: list[Tensor]) -> None:
+        began = time.process_time()
+        for x in batches:
+            self.optimiser.zero_grad()
+            (-self.log_prob(x).mean()).backward()
+            nn.utils.clip_grad_norm_(self.flow.parameters(), CLIP)
+            self.optimiser.step()
+            self.schedule.step()
+        self.seconds.append((time.process_time() - began) / len(batches))
+
+    @torch.no_grad()
+    def bits(self, x: Tensor) -> float:
+        self.flow.eval()
+        nats = torch.cat([self.log_prob(part) for part in x.split(250)]).double().mean().item()
+        return math.log2(LEVELS) - nats / (PIXELS * math.log(2))
+
+
+def dequantise(images: Tensor, draw: torch.Generator) -> Tensor:
+    return (images + torch.rand(images.shape, generator=draw)) / LEVELS - 0.5
+
+
+def run(options: argparse.Namespace, results: Results) -> None:
+    images = load_images("fashion-mnist", train=True, folder=options.data).float()
+    test = load_images("fashion-mnist", train=False, folder=options.data)[: options.test].float()
+    for seed in range(options.seeds):
+        for case in options.cases:
+            if case == SAMPLING:
+                continue
+            steps = options.steps if case == "Glow" else options.spline_steps
+            key: Record = {"kind": "peers", "case": case, "seed": seed, "width": options.width, "steps": steps}
+            if results.where(**key):
+                continue
+            draw = torch.Generator().manual_seed(seed)
+            start = dequantise(images[torch.randint(len(images), (START,), generator=draw)], draw)
+            runs: dict[str, Run] = {}
+            for library in CASES[case]:
+                torch.manual_seed(seed)
+                runs[library] = Run(MAKERS[library](case, options.width), start, steps)
+            for _ in range(steps // BLOCK):
+                rows = torch.randint(len(images), (BLOCK, BATCH), generator=draw)
+                batches = [dequantise(images[row], draw) for row in rows]
+                for entry in runs.values():
+                    entry.train(batches)
+            x = dequantise(test, draw)
+            ours = runs["pushforward"].seconds
+            for library, entry in runs.items():
+                ratios = [theirs / mine for theirs, mine in zip(entry.seconds, ours, strict=True)]
+                results.add(key | {
+                    "library": library, "bits": entry.bits(x), "seconds_a_step": statistics.median(entry.seconds),
+                    "times_ours": statistics.median(ratios),
+                    "parameters": sum(weight.numel() for weight in entry.flow.parameters()),
+                })  # fmt: skip
+
+
+@torch.no_grad()
+def sample(options: argparse.Namespace, results: Results, filters: int = 16, layers: int = 3, count: int = 64) -> None:
+    """Time both ways of sampling, and compare what they draw."""
+    key: Record = {"kind": "sampling", "filters": filters, "layers": layers, "images": count, "seed": 0}
+    if results.where(**key):
+        return
+    torch.manual_seed(0)
+    base = pf.bases.PixelCNN(SHAPE, pf.maps.CategoricalLikelihood(LEVELS), filters=filters, layers=layers)
+    for weight in base.parameters():  # away from the uniform law, where equal draws would say little
+        weight.add_(0.05 * torch.randn_like(weight))
+    began = time.process_time()
+    kept = base.sample(torch.Size((count,)), generator=torch.Generator().manual_seed(0))
+    cached = time.process_time() - began
+    began = time.process_time()
+    law, (_, height, width) = base.likelihood, SHAPE
+    noise = torch.rand((count, height, width, law.draws(1)), generator=torch.Generator().manual_seed(0))
+    x = torch.zeros(count, *SHAPE)
+    for row in range(height):
+        for column in range(width):
+            raw = base.network(law.seen(x), None)[:, :, row, column]
+            x[:, :, row, column] = law.sample(raw, noise[:, row, column])
+    plain = time.process_time() - began
+    found = {
+        "cached": cached, "uncached": plain, "ratio": plain / cached, "values": len(x.unique()),
+        "equal_images": int((x == kept).flatten(1).all(1).sum()), "equal_pixels": (x == kept).double().mean().item(),
+    }  # fmt: skip
+    results.add(key | found)
+
+
+def sampling_table(results: Results) -> str:
+    """One row a reading."""
+    records = results.where(kind="sampling")
+    rows = [
+        [f"{r['filters']} filters, {r['layers']} layers", str(r["images"]), f"{r['cached']:.2f}", f"{r['uncached']:.1f}",
+         f"{r['ratio']:.0f}", f"{r['equal_images']} of {r['images']}", f"{100 * r['equal_pixels']:.2f} %"]
+        for r in records
+    ]  # fmt: skip
+    head = ["PixelCNN", "images", "cached, s", "uncached, s", "ratio", "equal images", "equal pixels"]
+    return "\n".join(["\nSampling images of 28 x 28 from one seed, processor time.\n", markdown(head, rows),
+                      footer("python -m benchmarks.quality.images --cases PixelCNN", records)])  # fmt: skip
+
+
+def table(options: argparse.Namespace, results: Results) -> str:
+    """One row a case and library."""
+    rows, used = [], []
+    for case in options.cases:
+        if case == SAMPLING:
+            continue
+        steps = options.steps if case == "Glow" else options.spline_steps
+        key = {"kind": "peers", "case": case, "width": options.width, "steps": steps}
+        mine = {record["seed"]: record for record in results.where(library="pushforward", **key)}
+        for library in CASES[case]:
+            records = results.where(library=library, **key)
+            if not records:
+                continue
+            used += records
+            gains = [mine[record["seed"]]["bits"] - record["bits"] for record in records]
+            speeds = [1 / record["seconds_a_step"] for record in records]
+            ratios = [record["times_ours"] for record in records]
+            alone = library == "pushforward"
+            rows.append([
+                case, library, f"{records[0]['parameters']:,}", spread([record["bits"] for record in records]),
+                "" if alone else spread(gains), spread(speeds, 1), "" if alone else spread(ratios, 2),
+            ])  # fmt: skip
+    head = ["case", "library", "parameters", "bits/dim", "ours − it", "steps a second", "its time / ours"]
+    title = (
+        f"Fashion-MNIST, {options.test:,} test images (upper bounds, equal noise), after {options.steps} steps of {BATCH} (NSF "
+        f"{options.spline_steps}) with networks of width {options.width}; mean ± standard deviation over {options.seeds} seeds. A second is "
+        "one of processor time.\n"
+    )
+    return "\n".join([title, markdown(head, rows), footer("python -m benchmarks.quality.images", used)])
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    more = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{more}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The same flows of images in pushforward, normflows and nflows.")
+    parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
+    parser.add_argument("--cases", nargs="+", default=[*CASES, SAMPLING], choices=[*CASES, SAMPLING])
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--spline-steps", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--test", type=int, default=1000, help="test images")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/quality-images.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results = Results(options.out)
+    if not options.table:
+        run(options, results)
+        if SAMPLING in options.cases:
+            sample(options, results)
+    if set(options.cases) != {SAMPLING}:
+        print(table(options, results))
+    if SAMPLING in options.cases:
+        print(sampling_table(results))
+
+
+if __name__ == "__main__":
+    main()
