@@ -167,7 +167,7 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         lines.append(
             f"- {run['id']}: {run['machine']}, {run['system']}, Python {run['python']}, {versions}; {run['threads']} threads, "
-            f"{run['rounds']} rounds, {run['steps']} training steps before; load {run['load']} at the start."
+            f"{run['rounds']} rounds, {run['steps']} training steps before, {run['clock']} time; load {run['load']} at the start."
         )
     return "\n".join(lines)
 
