@@ -157,7 +157,9 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
     lines = ["## What is not the same", *(f"- **{name}** {adapter(name).START}." for name in used), ""] if used else []
     if names & VARIANTS.keys():
         lines.insert(
-            -1, "- **pushforward-plain** is pushforward without its compiled kernels; it is run on splines only."
+            -1,
+            "- **pushforward-plain** is pushforward without its compiled kernels, run on splines only; **pushforward-frozen** scores "
+            "by `pf.freeze(model)`.",
         )
     runs = {record["id"]: record for record in records if record["part"] == "run"}
     lines += [
