@@ -3,6 +3,7 @@
     pip install -e '.[bench]'
     python -m benchmarks.speed                          # time, memory, accuracy and import: runs what is missing
     python -m benchmarks.speed time --cases 'nsfc-*' 'maf-d63-h512/sample@512' --rounds 5 --threads 1
+    python -m benchmarks.speed time --clock cpu --threads 1     # ratios on a machine that does other work too
     python -m benchmarks.speed growth                   # how cost grows with D, depth, batch and bins, with exponents
     python -m benchmarks.speed --profile nsfc-d63-h128/log_prob@512     # the operations that take the time
     python -m benchmarks.speed --table                  # only the tables of what is there
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     settings = Settings(
         threads=options.threads, rounds=options.rounds, visit=options.visit, most=options.most, limit=options.limit,
-        steps=options.steps, log=options.out.with_suffix(".log"),
+        steps=options.steps, clock=options.clock, log=options.out.with_suffix(".log"),
     )  # fmt: skip
     if options.profile:
         case = named(options.profile)
@@ -94,6 +95,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--most", type=float, default=30.0, help="seconds for one library and case")
     made.add_argument("--limit", type=float, default=600.0, help="seconds after which an answer is given up")
     made.add_argument("--steps", type=int, default=100, help="training steps before measuring; wide flows get a fifth")
+    made.add_argument("--clock", choices=("wall", "cpu"), default="wall",
+                      help="cpu: processor time, for a machine that does other work too")  # fmt: skip
     made.add_argument("--out", type=Path, default=Path("runs/speed.jsonl"))
     made.add_argument("--profile", metavar="CASE", help="profile a case of the first of --libraries instead")
     made.add_argument("--table", action="store_true", help="run nothing")

@@ -157,7 +157,9 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
     lines = ["## What is not the same", *(f"- **{name}** {adapter(name).START}." for name in used), ""] if used else []
     if names & VARIANTS.keys():
         lines.insert(
-            -1, "- **pushforward-plain** is pushforward without its compiled kernels; it is run on splines only."
+            -1,
+            "- **pushforward-plain** is pushforward without its compiled kernels, run on splines only; **pushforward-frozen** scores "
+            "by `pf.freeze(model)`.",
         )
     runs = {record["id"]: record for record in records if record["part"] == "run"}
     lines += [
@@ -167,7 +169,7 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         lines.append(
             f"- {run['id']}: {run['machine']}, {run['system']}, Python {run['python']}, {versions}; {run['threads']} threads, "
-            f"{run['rounds']} rounds, {run['steps']} training steps before; load {run['load']} at the start."
+            f"{run['rounds']} rounds, {run['steps']} training steps before, {run['clock']} time; load {run['load']} at the start."
         )
     return "\n".join(lines)
 

@@ -106,7 +106,9 @@ class Suite:
 def contestants(case: Case, libraries: Sequence[str]) -> dict[str, Contestant]:
     """Who runs a case: every library, but for variants where they cannot differ; beside an ensemble one of its flows."""
     if case.flow.members == 1:
-        return {name: Contestant(name, case) for name in libraries if name not in VARIANTS or case.flow.spline}
+        absent = {"pushforward-plain"} if not case.flow.spline else set()
+        absent |= {"pushforward-frozen"} if case.work != "log_prob" else set()
+        return {name: Contestant(name, case) for name in libraries if name not in absent}
     one = replace(case, flow=replace(case.flow, members=1))
     found = {name: Contestant(name, case) for name in libraries if name in ("pushforward", "floor")}
     return found | {ALONE: Contestant("pushforward", one)}

@@ -1,6 +1,6 @@
 """A process that holds one library and does what it is told: one request a line on stdin, one answer a line on stdout.
 
-    python -m benchmarks.speed.worker LIBRARY THREADS
+    python -m benchmarks.speed.worker LIBRARY THREADS [wall | cpu]
 
 Requests are JSON objects with a ``do``:
 
@@ -103,10 +103,13 @@ class Session:
         return errors(self.built, flow)
 
 
+clock: Callable[[], float] = time.perf_counter
+
+
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
+    start = clock()
     result = call()
-    return time.perf_counter() - start, result
+    return clock() - start, result
 
 
 def check(case: Any, result: Any) -> None:
@@ -130,7 +133,9 @@ def kibibytes(field: str) -> int:
     return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1])
 
 
-def main(library: str, threads: int) -> None:
+def main(library: str, threads: int, measured: str = "wall") -> None:
+    global clock
+    clock = time.process_time if measured == "cpu" else time.perf_counter
     # Libraries may print: their stdout becomes stderr, and the answers go where stdout went.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
@@ -150,4 +155,4 @@ def serve(session: Session, requests: TextIO, answers: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         models,
         networks,
         registry,
+        serving,
         storage,
         training,
     )
@@ -42,11 +43,12 @@ if TYPE_CHECKING:
         Mixed,
         Relation,
     )
+    from pushforward.serving import freeze
     from pushforward.storage import load, save
     from pushforward.training import fit
 
 _ROOMS = ("bases", "cli", "data", "detection", "errors", "estimators", "experiments", "kernels", "maps", "measure", "models", "networks",
-          "numerics", "registry", "storage", "training")  # fmt: skip
+          "numerics", "registry", "serving", "storage", "training")  # fmt: skip
 _FROM = {
     "Counting": "measure",
     "Extended": "measure",
@@ -59,6 +61,7 @@ _FROM = {
     "Mixed": "measure",
     "Relation": "measure",
     "fit": "training",
+    "freeze": "serving",
     "load": "storage",
     "save": "storage",
     "use_kernels": "kernels",
@@ -66,8 +69,8 @@ _FROM = {
 
 __all__ = [
     "Counting", "Extended", "FlowDensity", "Guard", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Relation",
-    "bases", "data", "detection", "errors", "fit", "kernels", "load", "maps", "measure", "models", "networks", "registry", "save",
-    "storage", "training", "use_kernels",
+    "bases", "data", "detection", "errors", "fit", "freeze", "kernels", "load", "maps", "measure", "models", "networks", "registry", "save",
+    "serving", "storage", "training", "use_kernels",
 ]  # fmt: skip
 
 

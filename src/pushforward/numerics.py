@@ -44,6 +44,8 @@ def sum_event(x: Tensor, dims: int) -> Tensor:
     """Sum the last ``dims`` dimensions; in float64 where thousands of terms meet, returned in ``x``'s own type."""
     if dims == 0:
         return x
+    if dims == 1 and x.shape[-1] <= 1024:
+        return x.sum(-1)
     axes = tuple(range(-dims, 0))
     if math.prod(x.shape[-dims:]) > 1024 and x.dtype in (torch.float32, torch.bfloat16, torch.float16):
         return x.sum(axes, dtype=torch.float64).to(x.dtype)
@@ -60,7 +62,7 @@ def slow_clamp(x: Tensor, bound: float) -> Tensor:
 
     Its slope falls as 1/x^2 instead of exponentially, so a scale that has run to its bound still learns its way back.
     """
-    return x / (1 + x.abs() / bound)
+    return x / torch.rsub(x.abs(), 1, alpha=-1 / bound)  # 1 + |x| / bound in one operation
 
 
 def bound_input(x: Tensor, bound: float) -> Tensor:

@@ -22,9 +22,16 @@ from numpy.typing import NDArray
 
 __all__ = ["EAGER", "NAMES", "VARIANTS", "Array", "Built", "NotOffered", "adapter", "missing", "version"]
 
-NAMES = ("pushforward", "pushforward-plain", "zuko", "nflows", "normflows", "freia", "torchflows", "flowjax", "floor")
-VARIANTS = {"pushforward-plain": ("pushforward", {"PUSHFORWARD_KERNELS": "plain"})}
-"""A library once more, with a setting in the environment: here without compiled kernels. They matter to splines alone."""
+NAMES = (
+    "pushforward", "pushforward-frozen", "pushforward-plain", "zuko", "nflows", "normflows", "freia", "torchflows", "flowjax",
+    "floor",
+)  # fmt: skip
+VARIANTS = {
+    "pushforward-frozen": ("pushforward", {"PUSHFORWARD_BENCH_FROZEN": "1"}),
+    "pushforward-plain": ("pushforward", {"PUSHFORWARD_KERNELS": "plain"}),
+}
+"""A library once more, with a setting in the environment: here scoring by ``pf.freeze``, and without compiled kernels (which
+matter to splines alone)."""
 EAGER = ("zuko", "nflows", "normflows", "freia", "torchflows")
 """The peers that run in eager torch."""
 

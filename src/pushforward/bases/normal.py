@@ -43,7 +43,10 @@ class Normal(Base):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
-        return sum_event(self.log_prob_terms(z), len(self.shape))
+        if self.trainable:
+            return sum_event(self.log_prob_terms(z), len(self.shape))
+        constant = -0.5 * math.log(2 * math.pi) * math.prod(self.shape)
+        return torch.rsub(sum_event(z * z, len(self.shape)), constant, alpha=0.5)
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""

@@ -93,8 +93,9 @@ def _library(source: str, dtype: torch.dtype) -> ctypes.CDLL | str:
         return "no C compiler (cc, gcc or clang) was found"
     code = Path(__file__).with_name(source)
     try:
+        sources = "\0".join(path.read_text() for path in sorted(code.parent.glob("*.c")))  # they include each other
         key = hashlib.sha256(
-            "\0".join([code.read_text(), compiler, *_FLAGS, *_TYPES[dtype], platform.machine(), _processor()]).encode()
+            "\0".join([sources, compiler, *_FLAGS, *_TYPES[dtype], platform.machine(), _processor()]).encode()
         ).hexdigest()[:24]
         target = _folder() / f"{code.stem}-{key}.so"
         if target.exists():

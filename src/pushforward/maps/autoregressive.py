@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.maps.arguments import vector_width
-from pushforward.maps.core import Map, Step, outside
+from pushforward.maps.core import Map, Step, within
 from pushforward.maps.transformers import AffineTransformer, Transformer, check_transformer
 from pushforward.maps.triangular import solve_triangular
 from pushforward.networks.made import MADE
@@ -87,7 +87,7 @@ class MaskedAutoregressive(Map):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
         z, slopes = self.encode_terms(x, context)
-        return Step(z, sum_event(slopes, 1) + outside(x, self.domain, 1))
+        return Step(z, within(sum_event(slopes, 1), x, self.domain, 1))
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """Data to noise, with log f' of each coordinate, both ``(*batch, D)``: the terms of the chain rule."""

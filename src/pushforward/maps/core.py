@@ -237,6 +237,9 @@ class Chain(Map):
     @property
     def relation(self) -> Relation:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Join of the parts' relations, as they are now, and LOWER where supports do not meet."""
+        exact = Relation.EXACT
+        if self.meeting is exact and all(part.relation is exact for part in self.maps):
+            return exact  # nearly always, and asked for by every log_prob
         return join(self.meeting, *(part.relation for part in self))
 
     @property
@@ -273,16 +276,18 @@ class Chain(Map):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise through every part; contributions, residuals and squared standard errors add."""
-        z, total = x, self.no_volume(x)
+        z: Tensor = x
+        total: Tensor | None = None
         residual: Tensor | None = None
         variance: Tensor | None = None
         for part in self:
             step = part.encode(z, context, noise=noise)
-            z, total = step.z, total + step.contribution
+            z, total = step.z, step.contribution if total is None else total + step.contribution
             if step.residual is not None:
                 residual = step.residual if residual is None else residual + step.residual
             if step.stderr is not None:
                 variance = step.stderr**2 if variance is None else variance + step.stderr**2
+        assert total is not None
         return Step(z, total, residual, None if variance is None else variance.sqrt())
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -413,6 +418,13 @@ def check_context(context: Tensor | None, width: int, owner: str) -> None:
         raise InputError(f"{owner} reads a context that is a torch tensor; got {type(context).__name__}.")
     if width and context is not None and (context.dim() == 0 or context.shape[-1] != width):
         raise InputError(f"{owner} needs a context of width {width}; got shape {tuple(context.shape)}.")
+
+
+def within(contribution: Tensor, x: Tensor, support: Support | None, dims: int) -> Tensor:
+    """The contribution, and -inf for rows with a coordinate outside the support; shape ``batch``."""
+    if support is None or support == REAL:
+        return contribution
+    return contribution + outside(x, support, dims)
 
 
 def outside(x: Tensor, support: Support | None, dims: int) -> Tensor:

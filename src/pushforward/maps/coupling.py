@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.maps.arguments import vector_width
-from pushforward.maps.core import Map, Step, check_context, outside
+from pushforward.maps.core import Map, Step, check_context, within
 from pushforward.maps.transformers import AffineTransformer, Transformer, check_transformer
 from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
@@ -108,7 +108,7 @@ class Coupling(Map):
         """Data to noise in one pass."""
         a, b = x.index_select(-1, self.kept), x.index_select(-1, self.moved)
         b, slope = self.transformer.forward(b, self._raw(a, context, b))
-        contribution = sum_event(slope, 1) + outside(x, self.domain, 1)
+        contribution = within(sum_event(slope, 1), x, self.domain, 1)
         if self.free_kept is not None:
             a, slope = self.transformer.forward(a, expand(self.free_kept, a))
             contribution = contribution + sum_event(slope, 1)

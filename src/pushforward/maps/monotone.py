@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.maps.arguments import vector_width
-from pushforward.maps.core import Map, Step, check_context, outside
+from pushforward.maps.core import Map, Step, check_context, within
 from pushforward.maps.coupling import expand
 from pushforward.maps.splines import SplineTransformer
 from pushforward.maps.transformers import Transformer, check_transformer
@@ -60,7 +60,7 @@ class Monotone(Map):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise."""
         z, slopes = self.encode_terms(x, context)
-        return Step(z, sum_event(slopes, 1) + outside(x, self.domain, 1))
+        return Step(z, within(sum_event(slopes, 1), x, self.domain, 1))
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """Data to noise, with log f' of each coordinate, both ``(*batch, D)``."""

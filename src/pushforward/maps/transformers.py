@@ -103,13 +103,15 @@ class AffineTransformer(Transformer):
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """x exp(s) + t."""
-        log_scale = slow_clamp(raw[1], self.max_log_scale)
-        return x * log_scale.exp() + raw[0], log_scale.expand_as(x)
+        shift, log_scale = raw.unbind(0)
+        log_scale = slow_clamp(log_scale, self.max_log_scale)
+        return torch.addcmul(shift, x, log_scale.exp()), log_scale
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """(y - t) exp(-s)."""
-        log_scale = slow_clamp(raw[1], self.max_log_scale)
-        return (y - raw[0]) / log_scale.exp(), log_scale.expand_as(y)  # the factor of forward, with its rounding
+        shift, log_scale = raw.unbind(0)
+        log_scale = slow_clamp(log_scale, self.max_log_scale)
+        return (y - shift) / torch.exp(log_scale), log_scale  # the factor of forward, with its rounding
 
 
 @register("transformers")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC
+from collections.abc import Iterable
 from typing import Literal, final
 
 import torch
@@ -59,7 +61,8 @@ class Model(nn.Module, ABC):
     @property
     def relation(self) -> Relation:
         """What a log-likelihood is of the true one: the join of the chain's relation and the base's."""
-        return join(self.chain.relation, self.base.relation, self.meeting)
+        parts = self.chain.relation, self.base.relation, self.meeting
+        return Relation.EXACT if all(part is Relation.EXACT for part in parts) else join(*parts)
 
     @final
     def set_log_det(self, log_det: str) -> None:
@@ -113,17 +116,18 @@ class Model(nn.Module, ABC):
         """
         if samples < 1:
             raise ConfigError(f"samples must be at least 1; got {samples}.")
-        x, context, far = self._prepare(x, context)
+        x, context, far = self._read(x, context)
         random = self.relation is not Relation.EXACT
         draws = samples if random else 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
             terms, residual, stderr = self._terms(x, context, RowNoise(seed, 0))
-            value = sum(terms.values(), start=far)
+            start = x.new_zeros(()) if far is None else far
+            value = sum(terms.values(), start=start)
             if draws > 1:
                 mean = RunningMean(value)
                 for k in range(1, draws):
                     more, _, _ = self._terms(x, context, RowNoise(seed, k))
-                    mean.add(sum(more.values(), start=far))
+                    mean.add(sum(more.values(), start=start))
                     terms = {name: terms[name] + more[name] for name in terms}
                 log_dets = [part.relation for part in self.chain.estimators]
                 estimated = any(relation is not Relation.EXACT for relation in log_dets)
@@ -141,9 +145,7 @@ class Model(nn.Module, ABC):
             InputError: for a wrong shape or type, or NaN.
         """
         require_log_prob(self.relation, self.measure)
-        x, context, far = self._prepare(x, context)
-        step = self.chain.encode(x, context)
-        return far + step.contribution + self.base.log_prob(step.z, context)
+        return self._log_likelihood(x, context, None)
 
     @final
     def conditional_log_prob(
@@ -171,7 +173,7 @@ class Model(nn.Module, ABC):
                 f"{type(self).__name__} does not factorise in one order of the coordinates: use an autoregressive model "
                 'with one order, as NSF(kind="autoregressive", linear="none").'
             )
-        x, context, far = self._prepare(x, context)
+        x, context, far = self._read(x, context)
         total, draws = torch.zeros_like(x), samples if self.relation is not Relation.EXACT else 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
             for k in range(draws):
@@ -180,19 +182,15 @@ class Model(nn.Module, ABC):
                     z, terms = part.encode_terms(z, context, noise=RowNoise(seed, k))
                     total = total + terms
                 total = total + self.base.log_prob_terms(z, context)
-        return total / draws + far.reshape(*far.shape, *(1,) * len(self.shape))
+        return total / draws if far is None else total / draws + far.reshape(*far.shape, *(1,) * len(self.shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-likelihood as one tensor whatever its kind, for ``torch.compile`` and ``torch.export``."""
-        x, context, far = self._prepare(x, context)
-        step = self.chain.encode(x, context)
-        return far + step.contribution + self.base.log_prob(step.z, context)
+        return self._log_likelihood(x, context, None)
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """What training minimises, a scalar: here -mean log-likelihood. A surrogate in some models; never reported."""
-        x, context, far = self._prepare(x, context)
-        step = self.chain.encode(x, context, noise=generator)
-        return -(far + step.contribution + self.base.log_prob(step.z, context)).mean()
+        return -self._log_likelihood(x, context, generator).mean()
 
     @final
     def encode(self, x: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:
@@ -301,7 +299,7 @@ class Model(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Floating type that data are cast to: that of the first map with tensors."""
-        return _floating_type([*self.chain, self.base])
+        return _floating_type(itertools.chain(self.chain.maps, (self.base,)))
 
     @property
     def latent_dtype(self) -> torch.dtype:
@@ -344,13 +342,30 @@ class Model(nn.Module, ABC):
         terms["base"] = self.base.log_prob(z, context)
         return terms, residual, stderr
 
+    def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        x, context, far = self._read(x, context)
+        chain, base = self.chain, self.base
+        step = chain.encode(x, context, noise=noise)
+        found = step.contribution + base.log_prob(step.z, context)
+        return found if far is None else far + found
+
     def _prepare(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Check x, cast it, and put rows that are infinitely far at 0 with a log-density of -inf."""
-        check_data(x, self.shape, type(self).__name__)
-        x = x.to(self.dtype)
+        """As :meth:`_read`, with 0 where no row is far."""
+        x, context, far = self._read(x, context)
+        return x, context, x.new_zeros(()) if far is None else far
+
+    def _read(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Check x, cast it, and put rows that are infinitely far at 0 with a log-density of -inf; None if there are none."""
+        check_form(x, self.shape, type(self).__name__)
+        given, x = x, x.to(self.dtype)
         context = self._broadcast(context, x.shape[: x.dim() - len(self.shape)])
-        if not torch.compiler.is_compiling() and torch.isfinite(x).all():
-            return x, context, x.new_zeros(())
+        if not torch.compiler.is_compiling():
+            # One sum tells that all is finite, in a tenth of the time of looking at each; if it is not, they are looked at.
+            if math.isfinite(x.detach().sum().item()):
+                return x, context, None
+            check_numbers(given, type(self).__name__)
+            if torch.isfinite(x).all():
+                return x, context, None
         x, far = split_infinite(x, len(self.shape))
         return x, context, far
 
@@ -429,12 +444,24 @@ class Flow(Model):
         super().__init__(chain, base)
 
 
-def _floating_type(modules: list[nn.Module]) -> torch.dtype:
+def _floating_type(modules: Iterable[nn.Module]) -> torch.dtype:
     for module in modules:
-        for tensor in itertools.chain(module.parameters(), module.buffers()):
-            if tensor.is_floating_point():
-                return tensor.dtype
+        for kind in ("_parameters", "_buffers"):
+            found = _first_floating(module, kind)
+            if found is not None:
+                return found
     return torch.get_default_dtype()
+
+
+def _first_floating(module: nn.Module, kind: str) -> torch.dtype | None:
+    """Type of the first floating tensor in a module; by hand, as every call asks and the generators of nn.Module are slow."""
+    for tensor in getattr(module, kind).values():
+        if tensor is not None and tensor.is_floating_point():
+            return tensor.dtype
+    for child in module._modules.values():
+        if child is not None and (found := _first_floating(child, kind)) is not None:
+            return found
+    return None
 
 
 def check_sizes(sample_shape: int | tuple[int, ...]) -> Size:
@@ -455,13 +482,32 @@ def check_data(x: Tensor, shape: Shape, owner: str) -> None:
     Raises:
         InputError: for a non-tensor, a wrong event shape, complex numbers or NaN.
     """
+    check_form(x, shape, owner)
+    if not torch.compiler.is_compiling():
+        check_numbers(x, owner)
+
+
+def check_form(x: Tensor, shape: Shape, owner: str) -> None:
+    """Refuse what has not the form of data.
+
+    Raises:
+        InputError: for a non-tensor, a wrong event shape or complex numbers.
+    """
     if not isinstance(x, Tensor):
         raise InputError(f"{owner} reads torch tensors; got {type(x).__name__}: torch.as_tensor(x) makes one.")
     if x.is_complex():
         raise InputError(f"{owner} reads real numbers; got {x.dtype}.")
     if tuple(x.shape[x.dim() - len(shape) :]) != shape or x.dim() < len(shape):
         raise InputError(f"{owner} reads data of shape (*batch, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
-    if not torch.compiler.is_compiling() and x.is_floating_point() and torch.isnan(x).any():
+
+
+def check_numbers(x: Tensor, owner: str) -> None:
+    """Refuse NaN.
+
+    Raises:
+        InputError: naming the place.
+    """
+    if x.is_floating_point() and torch.isnan(x).any():
         place = torch.isnan(x).nonzero()[0].tolist()
         raise InputError(
             f"{owner} met NaN at index {tuple(place)} (row {place[0]}): fill or drop missing values, or use pf.Guard, "

@@ -139,7 +139,9 @@ class MADE(nn.Module):
             if index == 0 and first is not None:
                 h = h + first
             if not self.residual:
-                h = self.drop(self.act(h))
+                h = self.act(h)
+                if self.dropout:
+                    h = self.drop(h)
         flat = self.last(h)
         if last is not None:
             flat = flat + last

@@ -1,0 +1,176 @@
+/* A flow as a list of small operations, run row by row: for few rows, where calling an operation costs more than doing it.
+
+   Every row has a workspace of registers (arrays at fixed places); an operation reads and writes registers. Rows are taken
+   four at a time, so that weights are read once for four, and each row's arithmetic is the same however many came with it.
+
+   Weights of a linear layer are packed in blocks of outputs: for each input that any of the block's outputs sees, the
+   weights of all of them lie together. A masked layer whose units are sorted by degree so skips most of its zeros. */
+
+#include "spline.c"
+#include <stdlib.h>
+
+#define GROUP 4
+#define LANES ((int)(64 / sizeof(REAL)))
+typedef REAL vec __attribute__((vector_size(64)));
+
+enum { GATHER, DIAGONAL, LINEAR, ACTIVATE, ADD, CLAMP, CONSTANT, SHIFT, AFFINE, SPLINE, NORMAL, LOGISTIC };
+enum { RELU, TANH, ELU, SILU, GELU, SOFTPLUS, LEAKY };
+
+typedef struct {
+  int64_t op, in, out, count, kind; /* in and out are registers, kind an activation or the number of blocks */
+  const REAL *a, *b, *c;
+  const int64_t *index;
+  const Layout *law;
+  double p;
+} Op;
+
+typedef struct {
+  int64_t ops, room, features, context;
+  const Op *op;
+  double start; /* contributions that do not depend on the row */
+} Program;
+
+static inline __attribute__((always_inline)) void block(const int rows, const int wide, const int step,
+                                                        const vec *restrict w, const int64_t low, const int64_t high,
+                                                        const REAL *restrict bias, const REAL *restrict in,
+                                                        REAL *restrict out, const int64_t room) {
+  vec sum[rows][wide];
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < wide; v++) sum[r][v] = ((const vec *)bias)[v];
+  for (int64_t i = low; i < high; i++, w += step)
+    for (int v = 0; v < wide; v++)
+      for (int r = 0; r < rows; r++) sum[r][v] += w[v] * in[r * room + i];
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < wide; v++) ((vec *)(out + r * room))[v] = sum[r][v];
+}
+
+/* index: for each block its width in vectors (8, 4, 2 or 1) and the range of inputs that it sees. */
+static void linear(const Op *o, const int rows, REAL *s, const int64_t room) {
+  const vec *w = (const vec *)o->a;
+  const REAL *bias = o->b, *in = s + o->in;
+  REAL *out = s + o->out;
+  for (int64_t k = 0; k < o->kind; k++) {
+    const int wide = (int)o->index[3 * k];
+    const int64_t low = o->index[3 * k + 1], high = o->index[3 * k + 2];
+#define CASE(R, W) block(R, W, wide, w, low, high, bias, in, out, room)
+    if (rows == GROUP || wide == 1) switch (wide) { /* narrow blocks cost the same for four, and round the same so */
+      case 8: CASE(GROUP, 4); block(GROUP, 4, 8, w + 4, low, high, bias + 4 * LANES, in, out + 4 * LANES, room); break;
+      case 4: CASE(GROUP, 4); break;
+      case 2: CASE(GROUP, 2); break;
+      default: CASE(GROUP, 1);
+    } else switch (wide) {
+      case 8: CASE(1, 8); break;
+      case 4: CASE(1, 4); break;
+      default: CASE(1, 2);
+    }
+    w += wide * (high - low);
+    bias += wide * LANES;
+    out += wide * LANES;
+  }
+}
+
+static inline REAL softplus(REAL x) { return x > 20 ? x : (REAL)log1p(exp((double)x)); }
+
+static void activate(const int kind, const int64_t count, REAL *h) {
+  switch (kind) {
+    case RELU: for (int64_t i = 0; i < count; i++) h[i] = h[i] > 0 ? h[i] : 0; break;
+    case LEAKY: for (int64_t i = 0; i < count; i++) h[i] = h[i] > 0 ? h[i] : (REAL)0.01 * h[i]; break;
+    case TANH: for (int64_t i = 0; i < count; i++) h[i] = hyperbolic(h[i]); break;
+    case ELU: for (int64_t i = 0; i < count; i++) h[i] = h[i] > 0 ? h[i] : (REAL)expm1((double)h[i]); break;
+    case SILU: for (int64_t i = 0; i < count; i++) h[i] = h[i] / (1 + exponential(-h[i])); break;
+    case GELU: for (int64_t i = 0; i < count; i++) h[i] *= (REAL)(0.5 * erfc(-(double)h[i] * 0.70710678118654752)); break;
+    default: for (int64_t i = 0; i < count; i++) h[i] = softplus(h[i]);
+  }
+}
+
+/* One operation for one row; what it adds to the row's log-likelihood. */
+static __attribute__((noinline)) double each(const Op *o, REAL *s) {
+  REAL *in = s + o->in, *out = s + o->out;
+  const int64_t n = o->count;
+  double total = 0;
+  switch (o->op) {
+    case GATHER: for (int64_t i = 0; i < n; i++) out[i] = in[o->index[i]]; break;
+    case DIAGONAL: for (int64_t i = 0; i < n; i++) out[i] = (in[i] - o->b[i]) * o->a[i] + o->c[i]; break;
+    case ACTIVATE: activate((int)o->kind, n, out); break;
+    case ADD: for (int64_t i = 0; i < n; i++) out[i] += in[i]; break;
+    case CLAMP: {
+      const REAL most = (REAL)o->p;
+      for (int64_t i = 0; i < n; i++) out[i] = in[i] > most ? most : in[i] < -most ? -most : in[i];
+      break;
+    }
+    case CONSTANT: memcpy(out, o->a, n * sizeof(REAL)); break;
+    /* Laws: raw parameters in ``in``, coordinates index[] of ``out``. */
+    case SHIFT: for (int64_t i = 0; i < n; i++) out[o->index[i]] += in[i]; break;
+    case AFFINE: {
+      const REAL bound = (REAL)o->p;
+      for (int64_t i = 0; i < n; i++) {
+        const REAL raw = in[n + i], scale = raw / (1 + (raw < 0 ? -raw : raw) / bound);
+        out[o->index[i]] = out[o->index[i]] * exponential(scale) + in[i];
+        total += scale;
+      }
+      break;
+    }
+    case SPLINE: {
+      REAL x[n], y[n], slope[n]; /* no more than 4,096, which the program's writer sees to */
+      for (int64_t i = 0; i < n; i++) x[i] = out[o->index[i]];
+      forward(o->law, x, in, y, slope);
+      for (int64_t i = 0; i < n; i++) out[o->index[i]] = y[i], total += slope[i];
+      break;
+    }
+    case NORMAL:
+      for (int64_t i = 0; i < n; i++) total += (double)((REAL)-0.5 * in[i] * in[i]);
+      total -= n * 0.91893853320467274;
+      break;
+    case LOGISTIC:
+      for (int64_t i = 0; i < n; i++) {
+        const double far = fabs((double)in[i]);
+        total -= far + 2 * log1p(exp(-far));
+      }
+  }
+  return total;
+}
+
+/* ``count`` rows of a group; the rest of the group repeats the first of them. */
+static void some(const Program *p, const int rows, const int64_t count, const REAL *x, const REAL *context, REAL *s,
+                 REAL *out) {
+  double total[GROUP];
+  for (int r = 0; r < rows; r++) {
+    const int64_t from = r < count ? r : 0;
+    total[r] = p->start;
+    memcpy(s + r * p->room, x + from * p->features, p->features * sizeof(REAL));
+    memcpy(s + r * p->room + p->features, context + from * p->context, p->context * sizeof(REAL));
+  }
+  for (const Op *o = p->op; o < p->op + p->ops; o++)
+    if (o->op == LINEAR)
+      linear(o, rows, s, p->room);
+    else
+      for (int r = 0; r < count; r++) total[r] += each(o, s + r * p->room);
+  for (int r = 0; r < count; r++) out[r] = (REAL)total[r];
+}
+
+/* Log-likelihoods of rows; 1 if a number of x or context is not finite, 2 if there is no memory, and then nothing is written. */
+int run(const Program *p, int64_t rows, int64_t threads, const REAL *x, const REAL *context, REAL *out) {
+  for (int64_t i = 0; i < rows * p->features; i++)
+    if (!isfinite(x[i])) return 1;
+  for (int64_t i = 0; i < rows * p->context; i++)
+    if (!isfinite(context[i])) return 1;
+  const int64_t groups = (rows + GROUP - 1) / GROUP, size = GROUP * p->room * (int64_t)sizeof(REAL);
+  int failed = 0;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    REAL *s = aligned_alloc(64, size);
+    if (s == NULL) {
+#pragma omp atomic write
+      failed = 2;
+    } else
+      memset(s, 0, size);
+#pragma omp for
+    for (int64_t g = 0; g < groups; g++) {
+      const int64_t first = g * GROUP, count = rows - first < GROUP ? rows - first : GROUP;
+      if (s != NULL)
+        some(p, count == 1 ? 1 : GROUP, count, x + first * p->features, context + first * p->context, s, out + first);
+    }
+    free(s);
+  }
+  return failed;
+}

@@ -1,0 +1,320 @@
+"""The program of a model: what each map and base is as a list of operations on one row's registers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.bases import Base, Logistic, Normal
+from pushforward.kernels.program import ACTIVATIONS, Program
+from pushforward.maps import (
+    ActNorm,
+    AdditiveTransformer,
+    Affine,
+    AffineTransformer,
+    BatchNorm,
+    Coupling,
+    Householder,
+    Jitter,
+    LULinear,
+    Map,
+    MaskedAutoregressive,
+    Monotone,
+    Permutation,
+    Reverse,
+    SplineTransformer,
+    Standardize,
+    Transformer,
+)
+from pushforward.maps.linear import reflections_product
+from pushforward.maps.squeeze import Flatten
+from pushforward.networks.made import MADE, MaskedBlock
+from pushforward.networks.masked import MaskedLinear
+from pushforward.networks.mlp import MLP, Block
+
+__all__ = ["Unwritten", "write"]
+
+_WIDEST = 4096
+
+
+class Unwritten(Exception):
+    """A part that programs have no operation for."""
+
+
+class Writer:
+    """Where the data are while the maps of a chain are written one after the other."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.z = "x"
+        self.width = program.features
+
+    def move(self, index: list[int]) -> None:
+        """z_i = x_{index_i}."""
+        target = "z" if self.z != "z" else "y"
+        self.program.gather(self.z, target, index)
+        self.z, self.width = target, len(index)
+
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> None:
+        """z = weight x + bias."""
+        target = "z" if self.z != "z" else "y"
+        self.program.linear(self.z, target, weight, bias)
+        self.z = target
+
+
+def write(
+    chain: Sequence[Map], base: Base, features: int, context: int, scaling: tuple[Tensor, Tensor] | None = None
+) -> Program:
+    """The program of a chain over a base, in the type of its weights.
+
+    Args:
+        chain: maps, data side first.
+        base: what they lead to.
+        features: width of the data.
+        context: width of the context.
+        scaling: mean and scale of the context, where it comes as the user gives it.
+
+    Raises:
+        Unwritten: naming what cannot be written.
+    """
+    types = {
+        t.dtype
+        for module in (*chain, base)
+        for t in (*module.parameters(), *module.buffers())
+        if t.is_floating_point() and t.numel()
+    }
+    if len(types) != 1 or not types <= {torch.float32, torch.float64}:
+        raise Unwritten("weights of several floating types, or of half precision")
+    if features > _WIDEST:
+        raise Unwritten(f"{features} features")
+    program = Program(features, context, types.pop())
+    if scaling is not None and context:
+        program.diagonal("context", 1 / scaling[1], scaling[0])
+    writer = Writer(program)
+    for part in chain:
+        if len(part.in_shape) != 1:
+            raise Unwritten(f"images ({type(part).__name__})")
+        add(part, writer)
+    end(base, writer)
+    return program
+
+
+@functools.singledispatch
+def add(part: Map, writer: Writer) -> None:
+    """Append the operations of a map."""
+    raise Unwritten(type(part).__name__)
+
+
+@functools.singledispatch
+def end(base: Base, writer: Writer) -> None:
+    """Append the log-density of the base."""
+    raise Unwritten(type(base).__name__)
+
+
+@functools.singledispatch
+def apply(law: Transformer, writer: Writer, index: list[int], raw: str) -> None:
+    """Append a law with its parameters in ``raw``, on some coordinates."""
+    raise Unwritten(type(law).__name__)
+
+
+@apply.register
+def _(law: AdditiveTransformer, writer: Writer, index: list[int], raw: str) -> None:
+    writer.program.shift(raw, writer.z, index)
+
+
+@apply.register
+def _(law: AffineTransformer, writer: Writer, index: list[int], raw: str) -> None:
+    writer.program.affine(raw, writer.z, index, law.max_log_scale)
+
+
+@apply.register
+def _(law: SplineTransformer, writer: Writer, index: list[int], raw: str) -> None:
+    writer.program.spline(raw, writer.z, index, law._law)
+
+
+@end.register
+def _(base: Normal, writer: Writer) -> None:
+    if base.trainable:
+        writer.program.diagonal(writer.z, (-base.log_scale).exp(), base.loc)
+        writer.program.start -= float(base.log_scale.double().sum())
+    writer.program.normal(writer.z, writer.width)
+
+
+@end.register
+def _(base: Logistic, writer: Writer) -> None:
+    writer.program.logistic(writer.z, writer.width)
+
+
+@add.register
+def _(part: Standardize, writer: Writer) -> None:
+    writer.program.diagonal(writer.z, 1 / part.scale, part.mean)
+    writer.program.start -= float(part.scale.double().log().sum())
+
+
+@add.register
+def _(part: ActNorm, writer: Writer) -> None:
+    writer.program.diagonal(writer.z, part.log_scale.exp(), part.shift)
+    writer.program.start += float(part.log_scale.double().sum())
+
+
+@add.register
+def _(part: BatchNorm, writer: Writer) -> None:
+    slope = part._slope()
+    writer.program.diagonal(writer.z, slope.exp(), part.mean, part.beta)
+    writer.program.start += float(slope.double().sum())
+
+
+@add.register
+def _(part: Affine, writer: Writer) -> None:
+    factor, log_factor = part._factor()
+    writer.program.diagonal(writer.z, factor, None, part.offset)
+    writer.program.start += float(log_factor.double().expand(part.in_shape).sum())
+
+
+@add.register
+def _(part: Flatten, writer: Writer) -> None:
+    """Of a vector: nothing."""
+
+
+@add.register
+def _(part: Jitter, writer: Writer) -> None:
+    """Without a generator: nothing."""
+
+
+@add.register
+def _(part: Permutation, writer: Writer) -> None:
+    writer.move(part.permutation.tolist())
+
+
+@add.register
+def _(part: Reverse, writer: Writer) -> None:
+    writer.move(list(range(writer.width))[::-1])
+
+
+@add.register
+def _(part: LULinear, writer: Writer) -> None:
+    lower, upper, diagonal = part._factors(part.packed.double())
+    writer.matrix(lower @ upper, part.offset)
+    writer.program.start += float(diagonal.log().sum())
+
+
+@add.register
+def _(part: Householder, writer: Writer) -> None:
+    units, mixed = reflections_product(part.vectors.double())
+    writer.matrix(torch.eye(writer.width, dtype=torch.float64) - units.mT @ mixed, None)
+
+
+@add.register
+def _(part: Coupling, writer: Writer) -> None:
+    program, kept, moved = writer.program, part.kept.tolist(), part.moved.tolist()
+    if part.network is None:
+        assert part.free_moved is not None
+        program.constant("raw", part.free_moved)
+    else:
+        program.gather(writer.z, "seen", kept)
+        if part.context:
+            program.gather("context", "seen", list(range(part.context)), at=len(kept))
+        perceptron(part.network, program, "seen", "raw")
+    apply(part.transformer, writer, moved, "raw")
+    if part.free_kept is not None:
+        program.constant("raw", part.free_kept)
+        apply(part.transformer, writer, kept, "raw")
+
+
+@add.register
+def _(part: Monotone, writer: Writer) -> None:
+    if part.network is None:
+        assert part.free is not None
+        writer.program.constant("raw", part.free)
+    else:
+        writer.program.copy("context", "seen", part.context)
+        perceptron(part.network, writer.program, "seen", "raw")
+    apply(part.transformer, writer, list(range(part.features)), "raw")
+
+
+@add.register
+def _(part: MaskedAutoregressive, writer: Writer) -> None:
+    made(part.network, writer.program, writer.z, "raw")
+    apply(part.transformer, writer, list(range(part.features)), "raw")
+
+
+def name_of(activation: nn.Module) -> str:
+    """The name of an activation module in the program's list."""
+    name = {"LeakyReLU": "leaky_relu"}.get(type(activation).__name__, type(activation).__name__.lower())
+    if name not in ACTIVATIONS:
+        raise Unwritten(type(activation).__name__)
+    return name
+
+
+def matrix_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weights, masked where they are, and bias."""
+    if type(layer) not in (nn.Linear, MaskedLinear):
+        raise Unwritten(type(layer).__name__)
+    assert isinstance(layer, nn.Linear)
+    return layer.weight * layer.mask if isinstance(layer, MaskedLinear) else layer.weight, layer.bias
+
+
+def residual(program: Program, block: Block | MaskedBlock, register: str) -> None:
+    """register += second(act(first(act(register))))."""
+    width, name = block.first.out_features, name_of(block.act)
+    program.copy(register, "s", width)
+    program.activate("s", width, name)
+    program.linear("s", "t", *matrix_of(block.first))
+    program.activate("t", width, name)
+    program.linear("t", "s", *matrix_of(block.second))
+    program.add("s", register, width)
+
+
+def perceptron(network: MLP, program: Program, source: str, target: str) -> None:
+    """The network's operations; ``source`` is overwritten."""
+    if network.input_bound is not None:
+        program.clamp(source, source, network.inputs, network.input_bound)
+    here, width = source, network.inputs
+    for layer in network.body:
+        if isinstance(layer, Block):
+            residual(program, layer, here)
+        elif isinstance(layer, nn.Linear):
+            there = "h" if here != "h" else "g"
+            program.linear(here, there, *matrix_of(layer))
+            here, width = there, layer.out_features
+        elif not isinstance(layer, nn.Dropout):
+            program.activate(here, width, name_of(layer))
+    program.linear(here, target, *matrix_of(network.last))
+
+
+def made(network: MADE, program: Program, source: str, target: str) -> None:
+    """The masked network's operations."""
+    if network.copies != 1:
+        raise Unwritten("angles")
+    bound, first = network.input_bound, network.context_first if network.context else None
+    here, width = source, network.features
+    if bound is not None:
+        program.clamp(source, "seen", width, bound)
+        here = "seen"
+    if network.context:
+        at = "context"
+        if bound is not None:
+            program.clamp("context", "c", network.context, bound)
+            at = "c"
+        program.linear(at, "d", *matrix_of(network.context_in))
+        program.activate("d", network.context_in.out_features, name_of(network.act))
+    for index, layer in enumerate(network.layers):
+        if isinstance(layer, MaskedBlock):
+            residual(program, layer, here)
+            continue
+        assert isinstance(layer, nn.Linear)
+        there = "h" if here != "h" else "g"
+        program.linear(here, there, *matrix_of(layer))
+        here, width = there, layer.out_features
+        if index == 0 and first is not None:
+            program.linear("d", "e", *matrix_of(first))
+            program.add("e", here, width)
+        if not network.residual:
+            program.activate(here, width, name_of(network.act))
+    program.linear(here, target, *matrix_of(network.last))
+    if network.context:
+        program.linear("d", "e", *matrix_of(network.context_last))
+        program.add("e", target, network.last.out_features)
