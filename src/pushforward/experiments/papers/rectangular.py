@@ -94,8 +94,11 @@ def _overfitting(lab: Lab, cures: dict[str, list[dict[str, float]]]) -> None:
     right.axhline(runs[0][0]["floor"], color="gray", ls=":", label="floor")
     for way, style in (("exact", "-."), ("two-step", "--")):
         right.axhline(cures[way][0]["tv"], color="black", ls=style, lw=0.8, label=f"on the curve: {way}")
-    right.legend(fontsize=6)
+    right.legend(fontsize=6, loc="lower left")
     right.set(xscale="log", xlabel="steps", ylim=(0, None), title="total variation of the angles")
+    for axes in (left, right):
+        axes.set_xticks(stages, [f"{stage:,}" for stage in stages], fontsize=7)
+        axes.minorticks_off()
     lab.picture("overfitting", figure)
     rises = [
         later["nats"] > before["nats"] and later["tv"] > before["tv"]
