@@ -185,7 +185,7 @@ def _models(lab: Lab, law: Surface) -> dict[str, Callable[[int], Model]]:
     }
     if law.dim > 1:  # one code has one direction, and a random sign of it is exact
         ways["K = 1"] = partial(surface, phases=joint, way="K = 1", volume="probes")
-        if law.ambient == 3:
+        if law.name == "Swiss roll" or lab.budget == "full":  # ten probes cost ten times one
             ways["K = 10"] = partial(surface, phases=joint, way="K = 10", volume="probes", probes=10)
     free: dict[str, Any] = {"kind": "free-form", "volume": "encoder", "probes": law.dim, "hidden": (64, 64), "reconstruction": 500.0}  # fmt: skip
     ways["free form"] = partial(surface, phases=warm, way="free form", **free)
