@@ -77,3 +77,16 @@ def test_total_variation_of_the_truth_is_its_floor_and_of_another_law_is_not():
     uniform = torch.rand(100_000, 1, generator=torch.Generator().manual_seed(0)) * 2 * math.pi
     exact = 0.5 * (law.masses(64) - 1 / 64).abs().sum().item()
     assert law.total_variation(law.place(uniform), 64) == pytest.approx(exact, abs=0.02)
+
+
+def test_frechet_distance_of_normals_is_that_of_their_moments():
+    """Equal axes: the squared difference of means and of deviations; and none of a sample to itself, turned or not."""
+    from pushforward.experiments.papers.rectangular import frechet
+
+    x = torch.randn(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T  # moments 0 and I, exactly
+    y = x * torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64) + torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)
+    assert frechet(x, y) == pytest.approx(9 + 0 + 1 + 0.25, abs=1e-9)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    assert frechet(x @ turn, y @ turn) == pytest.approx(10.25, abs=1e-9)
+    assert frechet(y, y) == pytest.approx(0.0, abs=1e-9)

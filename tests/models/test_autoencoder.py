@@ -80,3 +80,12 @@ def test_what_is_refused():
         models.AutoEncoder(3, channels=(4,))
     with pytest.raises(ConfigError, match="vectors"):
         models.AutoEncoder((3, 3))
+
+
+def test_without_a_weight_only_the_squared_error_is_left():
+    torch.manual_seed(0)
+    plain = models.AutoEncoder(3, latent=2, hidden=(8,), penalty="mmd", weight=0.0).double()
+    x = torch.randn(20, 3, dtype=torch.float64)
+    scaler, coder = plain.chain
+    expected = -coder.encode(scaler.encode(x).z).contribution.mean() - scaler.encode(x).contribution.mean()
+    torch.testing.assert_close(plain.loss(x), expected)

@@ -119,7 +119,7 @@ class AutoEncoder(Model):
         features: a width, or (channels, height, width).
         latent: width of the code; :func:`pushforward.data.intrinsic_dimension` estimates how many dimensions the rows have.
         penalty: "code" or "mmd".
-        weight: of the discrepancy.
+        weight: of the discrepancy; 0 leaves the squared error alone, which bends furthest.
         levels: data are grey levels 0, ..., levels - 1, and the networks see them scaled to [-1, 1]; None standardises.
         hidden: widths of the hidden layers of encoder and decoder.
         channels: widths of the convolutions instead, for images; each halves the sides.
@@ -167,6 +167,8 @@ class AutoEncoder(Model):
         misfit = -(far + step.contribution).mean()
         if self.penalty == "code":
             return misfit - self.base.log_prob(step.z).mean()
+        if not self.weight:
+            return misfit
         codes = step.z.reshape(-1, self.latent)
         return misfit + self.weight * mmd(codes, normal_like(codes, 1, generator))
 
