@@ -170,6 +170,25 @@ def test_mean_is_that_of_many_draws(law):
     torch.testing.assert_close(law.mean(raw, 3), drawn.mean(0), rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("mean", [-40.0, -1.02, -0.3, 0.0, 0.9, 1.5, 40.0])
+@pytest.mark.parametrize("log_scale", [-6.0, -4.0, -2.0, 0.0, 1.0])
+def test_mean_of_a_logistic_is_that_of_its_levels(mean, log_scale):
+    """Sum of k p(k) to half a level, the rounding, and to 1e-3 where a scale is wider than a level; it rises with the centre."""
+    law = LogisticLikelihood(256, 1)
+    raw = torch.tensor([[0.0, mean, log_scale]], dtype=torch.float64, requires_grad=True)
+    levels = torch.arange(256, dtype=torch.float64)[:, None]
+    expected = (levels[:, 0] * law.log_prob(levels, raw.detach().expand(256, 3))[:, 0].exp()).sum().item()
+    found = law.mean(raw, 1)
+    width = 127.5 * math.exp(law.max_log_scale * math.tanh(log_scale / law.max_log_scale))
+    assert abs(found.item() - expected) < (1e-3 if width > 2 and abs(mean) < 1 else 0.5)
+    assert 0 <= found.item() <= 255
+    found.backward()
+    assert raw.grad is not None
+    slope = raw.grad[0, 1].item() / 127.5  # P(0 < value < 255)
+    inside = stats.logistic.cdf(1, mean, width / 127.5) - stats.logistic.cdf(-1, mean, width / 127.5)
+    assert slope == pytest.approx(inside, rel=1e-6, abs=1e-12)
+
+
 def test_mean_of_logistics_in_the_middle_of_the_levels():
     """Where neither the borders nor the rounding show, with three channels that shift each other."""
     law = LogisticLikelihood(100_001, 2, max_log_scale=7.0)

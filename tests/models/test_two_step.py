@@ -267,6 +267,16 @@ def test_a_vae_gives_the_means_of_both_laws():
     torch.testing.assert_close(model.sample(noise=z), vae.point(z))
 
 
+def test_codes_of_integers_are_real():
+    x = torch.randint(0, 8, (5, 1, 4, 4), dtype=torch.uint8)
+    for first in (
+        models.AutoEncoder((1, 4, 4), 2, levels=8, hidden=(8,)),
+        models.VAE((1, 4, 4), 2, levels=8, hidden=(8,)),
+    ):
+        assert torch.equal(first.code(x), first.code(x.float()))
+        assert first.code(x).dtype == torch.float32
+
+
 def test_what_is_refused():
     first = models.AutoEncoder(2, latent=2, hidden=())
     with pytest.raises(ConfigError, match="AutoEncoder or a VAE"):

@@ -97,14 +97,23 @@ class LogisticLikelihood(DiscreteLikelihood):
         return torch.stack(levels, -1)
 
     def mean(self, raw: Tensor, channels: int) -> Tensor:
-        """Mean of the logistics before they are cut to the levels and rounded, channel after channel."""
-        log_weight, mean, _, slope = self._split(raw, channels)
+        """Mean of the values cut to the levels, before they are rounded; of a channel given the means of those before it.
+
+        The integral of P(value > t) over the range of the levels. Uncut, the centre of a pixel that is all but surely black
+        may lie thousands of levels below 0.
+        """
+        log_weight, mean, log_scale, slope = self._split(raw, channels)
         found: list[Tensor] = []
         for c in range(channels):
             each = mean[..., c, :]
             for b, before in enumerate(found):
                 each = each + slope[..., c, b, :] * before.unsqueeze(-1)
-            found.append((log_weight.exp() * each).sum(-1))
+            scale = log_scale[..., c, :].exp()
+            # From the nearer end of the range, so that nothing cancels.
+            side = torch.where(each > 0, 1.0, -1.0).to(each.dtype)
+            past, left = (1 + side * each) / scale, (1 - side * each) / scale
+            cut = side * (1 + scale * (F.softplus(-past) - F.softplus(left)))
+            found.append((log_weight.exp() * cut).sum(-1))
         return (torch.stack(found, -1) + 1) * ((self.levels - 1) / 2)
 
     def _split(self, raw: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

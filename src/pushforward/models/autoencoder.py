@@ -176,6 +176,7 @@ class AutoEncoder(Model):
         """g(x), ``(*batch, latent)``."""
         scaler, coder = self.chain
         assert isinstance(coder, PointPosterior)
+        x = x if x.is_floating_point() else x.to(self.dtype)
         return coder.codec.encode(scaler.encode(x).z)
 
     def point(self, z: Tensor) -> Tensor:

@@ -152,6 +152,7 @@ class VAE(Model):
         """The centre of q(z | x), without noise, ``(*batch, latent)``."""
         *before, last = self.chain
         assert isinstance(last, Variational)
+        x = x if x.is_floating_point() else x.to(self.dtype)
         for part in before:
             x = part.encode(x).z
         return last.centre(x)
