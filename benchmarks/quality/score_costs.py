@@ -12,7 +12,8 @@ Each score is fitted on 500 images, in a process of its own. Another process, wh
 - *ms*: CPU time of one image in such batches, best of three or more;
 - *alone*: ``score(x)[i] == score(x[i:i+1])`` bit for bit, for images of the batch.
 
-Batch tests judge 50 images at once against 500; there is no answer for a row alone, except by their single p-values.
+Batch tests judge 50 images at once against 500; there is no answer for a row alone, except by their single p-values. The
+reference's features are found in the process that is measured, so the scratch memory of the flow that gives them is not in their figure.
 """
 
 from __future__ import annotations
