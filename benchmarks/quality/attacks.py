@@ -103,8 +103,8 @@ def _compresses(part: Statistic) -> bool:
 
 def _roughness(x: Tensor) -> Tensor:
     """log of the sum of log(1 + d)^2 over differences d of neighbours, ``(n,)``: small where an image compresses well."""
-    across, down = x.diff(dim=-1), x.diff(dim=-2)
-    return torch.log(sum(torch.log1p(d.abs()).square().flatten(1).sum(1) for d in (across, down)) + 1.0)
+    steps = (torch.log1p(x.diff(dim=dim).abs()).square().flatten(1).sum(1) for dim in (-1, -2))
+    return torch.log1p(torch.stack(list(steps)).sum(0))
 
 
 def _line(part: Statistic, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,3 +136,8 @@ def test_too_few_held_out_images():
         fit_image_score(stripes(30, 0), stripes(10, 1))
     with pytest.raises(ConfigError, match="'maf'"):
         fit_image_score(stripes(30, 0), stripes(30, 1), kind="maf")
+
+
+def test_it_needs_what_its_score_needs():
+    inner = DoSE(LikelihoodPath(NICE(shape=(1, 4, 4), couplings=2, hidden=(4,))), Log(CodeLength("png")))
+    assert ImageScore(inner, (1, 4, 4)).needs == {"forward", "compressor"}

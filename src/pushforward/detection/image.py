@@ -16,6 +16,7 @@ from pushforward.detection.scores import (
     LatentMahalanobis,
     LikelihoodPath,
     Log,
+    Need,
     PrincipalDistances,
     Score,
 )
@@ -51,6 +52,7 @@ class ImageScore(Score):
     def __init__(self, score: Score, shape: Shape, pool: int = 1, shift: int = 0) -> None:
         super().__init__()
         self.score, self.shape, self.pool, self.shift = score, tuple(shape), pool, shift
+        self.needs: frozenset[Need] = score.needs  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
