@@ -142,6 +142,16 @@ class InvertibleResidual(Map):
             point = self.network.at(x, context)
             return Step(x + point.value, *mean_of_draws(self._series(point, noise)))
 
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """X + g(x); the log-determinant of many rows would be for nothing."""
+        check_context(context, self.context, "InvertibleResidual")
+        with whole_precision(x):
+            return x + self.network(x, context)
+
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """As :meth:`initialize`."""
+        return self.initialize(x, context)
+
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The x with x + g(x) = z.
 

@@ -137,8 +137,8 @@ def _images(lab: Lab) -> None:
     stride = lab.choose(smoke=2, quick=2, full=1)
     sets = []
     for train, rows in (
-        (True, lab.choose(smoke=60, quick=20_000, full=60_000)),
-        (False, lab.choose(smoke=20, quick=500, full=2000)),
+        (True, lab.choose(smoke=60, quick=10_000, full=60_000)),
+        (False, lab.choose(smoke=20, quick=300, full=2000)),
     ):
         images = lab.images("mnist", train=train, rows=rows)[:, :, ::stride, ::stride].contiguous()
         sets.append((images, load_labels("mnist", train=train, folder=lab.data)[:rows]))
