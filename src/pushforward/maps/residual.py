@@ -180,7 +180,11 @@ class InvertibleResidual(Map):
         """Some rows at a time, so that their Jacobians fit."""
         batch, layers = self.batch_shape(x), self.network.layers()
         rows = x.reshape(-1, *self.in_shape)
-        given = None if context is None or not self.context else context.expand(*batch, -1).reshape(len(rows), -1)
+        given = (
+            None
+            if context is None or not self.context
+            else context.expand(*batch, self.context).reshape(-1, self.context)
+        )
         count = max(1, KEPT // math.prod(self.in_shape) ** 2)
         if torch.compiler.is_compiling() or len(rows) <= count:
             parts = [(rows, given)]

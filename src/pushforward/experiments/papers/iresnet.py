@@ -146,7 +146,7 @@ def _images(lab: Lab) -> None:
     shape = (1, *train.shape[2:])
     size = lab.choose(smoke={"blocks": 1, "hidden": (4, 4)}, quick={"blocks": 3, "hidden": (32, 32)},
                       full={"blocks": 16, "hidden": (512, 512)})  # fmt: skip
-    size |= {"shape": shape, "factor_out": False, "alpha": 0.05}
+    size |= {"shape": shape, "factor_out": False, "alpha": 1e-6}
     steps = lab.choose(smoke=2, quick=200, full=50_000)
     kinds: dict[str, Callable[[], Model]] = {
         "i-ResNet": lambda: IResNet(terms=5, **size),
