@@ -116,7 +116,7 @@ class InvertibleResidual(Map):
             shape = image_shape(features, "InvertibleResidual")
             self.network = LipschitzConvNet(shape, hidden, kernel_size=kernel_size, **options)
         else:
-            self.network = LipschitzMLP(*self.in_shape, *self.in_shape, hidden, **options)
+            self.network = LipschitzMLP(self.in_shape[0], self.in_shape[0], hidden, **options)
 
     def set_log_det(self, log_det: str) -> None:
         """Choose "exact", "power" or "roulette", and with it the relation of the contribution.
@@ -252,9 +252,9 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of each row in units of its largest entry, since the solver's tolerance is absolute."""
-        gradient, (inside, *others) = gradients[0], ctx.saved_tensors
+        gradient, (inside, *others) = grad_outputs[0], ctx.saved_tensors
         point = LinearizedConv(gradient, others[: ctx.count], others[ctx.count :], inside)
         unit = gradient.abs().amax((-3, -2, -1), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
 

@@ -70,7 +70,8 @@ def residual_chain(
     maps = [*pixels(event, levels, alpha, dequantize), *([ActNorm(event)] if standardize else [])]
     maps.append(multi_scale(event, scales, block, factor_out=factor_out, prior=prior))
     if dense:
-        maps.append(InvertibleResidual(math.prod(event), seed=scales * blocks, **(options | {"hidden": dense})))
+        last: dict[str, Any] = options | {"hidden": dense}
+        maps.append(InvertibleResidual(math.prod(event), seed=scales * blocks, **last))
     return Chain(*maps)
 
 

@@ -42,6 +42,7 @@ class PixelBatchNorm(nn.BatchNorm2d):
         if self.training and count > 1:
             output = super().forward(input)
             if self.momentum == 1.0:  # these rows are all there are, so the variance is theirs and not an estimate
+                assert self.running_var is not None
                 self.running_var.mul_((count - 1) / count)
             return output
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)

@@ -157,7 +157,15 @@ def _images(lab: Lab) -> None:
     for seed in lab.repeats:
         for kind, build in kinds.items():
             model, _ = lab.train(
-                f"image {kind} {seed}", build, train, None, seed=seed, max_steps=steps, batch_size=64, patience=None
+                f"image {kind} {seed}",
+                build,
+                train,
+                None,
+                seed=seed,
+                max_steps=steps,
+                batch_size=64,
+                patience=None,
+                lr=5e-3,
             )
             if kind == "i-ResNet":
                 reported.append(
@@ -199,7 +207,7 @@ def _image_classifier(
         draw = torch.Generator().manual_seed(0)
         flow.initialize(train[:2000], generator=draw)
         parameters = [*flow.parameters(), *head.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+        optimizer = torch.optim.AdamW(parameters, lr=5e-3)
         flow.train()
         for _ in range(steps):
             rows = torch.randint(len(train), (64,), generator=draw)
