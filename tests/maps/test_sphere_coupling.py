@@ -95,8 +95,8 @@ def test_it_learns_a_von_mises_fisher_law():
     mu, kappa = torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64), 4.0
     mu = mu / mu.norm()
     constant = math.log(kappa / (4 * math.pi**2 * torch.special.i1(torch.tensor(kappa, dtype=torch.float64)).item()))
-    points = unit(60_000, 4, seed=7)
-    u = torch.rand(60_000, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    points = unit(100_000, 4, seed=7)
+    u = torch.rand(100_000, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     rows = points[u.log() < kappa * (points @ mu - 1)]
     assert len(rows) > 6000
     train, test = rows[:4000].float(), rows[4000:6000]

@@ -252,7 +252,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The gradient of each row in units of its largest entry, since the solver's tolerance is absolute."""
         gradient, (inside, *others) = grad_outputs[0], ctx.saved_tensors
         point = LinearizedConv(gradient, others[: ctx.count], others[ctx.count :], inside)
