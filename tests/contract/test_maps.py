@@ -160,18 +160,18 @@ def test_dequantised_data_come_back_exactly(case, dtype):
 )
 def test_row_noise_is_fixed_by_its_seed_and_the_row(case):
     map = built(case)
-    x = data_of(case, map, 40)
-    z = map.encode(x, noise=RowNoise(3)).z
-    assert torch.equal(map.encode(x, noise=RowNoise(3)).z, z)
-    assert not torch.equal(map.encode(x, noise=RowNoise(4)).z, z)
+    x, c = data_of(case, map, 40), context_of(map, 40)
+    z = map.encode(x, c, noise=RowNoise(3)).z
+    assert torch.equal(map.encode(x, c, noise=RowNoise(3)).z, z)
+    assert not torch.equal(map.encode(x, c, noise=RowNoise(4)).z, z)
     if "Binarize" in case.name:  # all draws of an evaluation share the binary image
-        assert torch.equal(map.encode(x, noise=RowNoise(3, 1)).z, z)
+        assert torch.equal(map.encode(x, c, noise=RowNoise(3, 1)).z, z)
     else:
-        assert not torch.equal(map.encode(x, noise=RowNoise(3, 1)).z, z)
+        assert not torch.equal(map.encode(x, c, noise=RowNoise(3, 1)).z, z)
     # Matrix products add in another order for another batch size; without any, it is bitwise.
     tolerance = 1e-13 if list(map.parameters()) else 0.0
-    same(map.encode(x[5:6], noise=RowNoise(3)).z, z[5:6], tolerance)
-    same(map.encode(x.flip(0), noise=RowNoise(3)).z, z.flip(0), tolerance)
+    same(map.encode(x[5:6], None if c is None else c[5:6], noise=RowNoise(3)).z, z[5:6], tolerance)
+    same(map.encode(x.flip(0), None if c is None else c.flip(0), noise=RowNoise(3)).z, z.flip(0), tolerance)
 
 
 @pytest.mark.parametrize("case", MAPS, ids=str)

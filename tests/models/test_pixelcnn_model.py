@@ -102,7 +102,7 @@ def test_it_beats_independent_pixels_on_real_images(real_images, name):
     train, test, independent = real_images(name)
     torch.manual_seed(0)
     model = PixelCNN((1, 14, 14), levels=16, filters=16, layers=3, first_kernel=5)
-    pf.fit(model, train, validation=None, max_steps=300, batch_size=64, lr=3e-3, progress="silent")
+    pf.fit(model, train, validation=None, max_steps=1500, batch_size=64, lr=3e-3, progress="silent")
     with torch.no_grad():
         bits = model.evaluate(test).bits_per_dim().mean().item()
-    assert bits < 0.9 * independent
+    assert bits < 0.85 * independent

@@ -272,6 +272,30 @@ def test_a_posterior_is_a_bijection_of_a_normal():
         Variational(3, 2, flow=pf.maps.UniformDequantize(2))
 
 
+@pytest.mark.parametrize("channels", [(), (8,)], ids=["vectors", "convolutions"])
+def test_the_context_chooses(channels):
+    """Dark or light images by class: samples are of the class, and the class that explains an image better is its own."""
+    torch.manual_seed(0)
+    classes = torch.arange(200) % 2
+    c = torch.nn.functional.one_hot(classes, 2).float()
+    x = 5 * classes[:, None, None, None] + torch.randint(0, 3, (200, 1, 3, 3))
+    model = VAE((1, 3, 3), 2, 2, levels=8, hidden=(16,), channels=channels)
+    pf.fit(model, x, context=c, max_steps=150, batch_size=100, lr=1e-2, progress="silent")
+    drawn = model.sample(100, torch.eye(2), seed=0)
+    assert drawn.shape == (100, 2, 1, 3, 3)
+    assert (drawn[:, 0] < 4).double().mean() > 0.95
+    assert (drawn[:, 1] > 3).double().mean() > 0.95
+    right = model.evaluate(x, c, samples=5).value > model.evaluate(x, 1 - c, samples=5).value
+    assert right.double().mean() > 0.95
+    assert model.code(x, c).shape == (200, 2)
+    dark, light = model.point(torch.zeros(2, 2), torch.eye(2))
+    assert dark.max() < light.min()
+    with pytest.raises(InputError, match="context"):
+        model.evaluate(x)
+    with pytest.raises(InputError, match="context"):
+        model.code(x)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "posterior"), [("mnist", "iaf"), ("fashion-mnist", "normal")])
 def test_it_beats_a_constant_latent_on_real_images(real_images, name, posterior):

@@ -56,3 +56,55 @@ def test_an_image_does_not_see_its_neighbours():
 def test_refuses(options):
     with pytest.raises(ConfigError):
         ConvNet(2, 3, **{"hidden": (8, 8), **options})
+
+
+def normalised(*, dropout: float = 0.0) -> ConvNet:
+    torch.manual_seed(0)
+    made = ConvNet(2, 2, (6, 6), residual=True, normalize=True, output_gain=1.0, dropout=dropout).double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return made
+
+
+def test_gathered_statistics_are_those_of_all_rows_and_rows_do_not_see_each_other_afterwards():
+    network, x = normalised(dropout=0.5), 3 * torch.randn(400, 2, 4, 4, dtype=torch.float64) + 1
+    before = [part.training for part in network.modules()]
+    with network.gathering(), torch.no_grad():
+        network(x)
+    assert [part.training for part in network.modules()] == before
+    network.eval()
+    inner = []
+    handles = [norm.register_forward_hook(lambda _, __, out: inner.append(out)) for block in network.body
+               if hasattr(block, "norms") for norm in block.norms]  # fmt: skip
+    whole = network(x)
+    assert len(inner) == len(handles) == 4
+    for out, norm in zip(inner, [n for b in network.body if hasattr(b, "norms") for n in b.norms], strict=True):
+        torch.testing.assert_close(out.mean((0, 2, 3)), norm.bias, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            out.std((0, 2, 3), correction=0), norm.weight.abs(), rtol=1e-4, atol=1e-4
+        )  # but for eps
+    torch.testing.assert_close(network(x[7:8]), whole[7:8])
+    network.train()
+    assert not torch.allclose(network(x[:10])[3], whole[3], atol=1e-3)  # in training they do see each other
+
+
+def test_the_length_of_a_kernel_is_its_gain():
+    network = normalised()
+    block = next(part for part in network.modules() if hasattr(part, "norms") and part.norms is not None)
+    x = torch.randn(3, 6, 4, 4, dtype=torch.float64)
+    before = block.first(x)
+    with torch.no_grad():
+        block.first.weight.mul_(7.0)
+    torch.testing.assert_close(block.first(x), before)
+    fresh = ConvNet(2, 2, (6,), residual=True, normalize=True)
+    first = next(part for part in fresh.modules() if hasattr(part, "norms") and part.norms is not None).first
+    plain = torch.nn.functional.conv2d(x.float(), first.weight, first.bias, padding=1)
+    torch.testing.assert_close(first(x.float()), plain)
+
+
+def test_normalisation_of_one_pixel_and_what_is_refused():
+    network = normalised().train()
+    assert torch.isfinite(network(torch.randn(1, 2, 1, 1, dtype=torch.float64))).all()
+    with pytest.raises(ConfigError, match="residual"):
+        ConvNet(2, 2, normalize=True)

@@ -227,7 +227,9 @@ def test_the_model_stays_as_it_is_and_may_change_without_the_copy():
 
 
 @compiled
-@pytest.mark.parametrize("move", [copy.deepcopy, lambda score: pickle.loads(pickle.dumps(score))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "move", [copy.deepcopy, lambda score: pickle.loads(pickle.dumps(score))], ids=["copy", "pickle"]
+)
 def test_it_can_be_copied_and_sent_to_another_process(move):
     model = made(WHOLE["nsf"])
     score, x = pf.freeze(model), rows(model, 3)[0]

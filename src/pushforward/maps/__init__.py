@@ -52,6 +52,7 @@ from pushforward.maps.sigmoidal import MixtureCDFTransformer, SigmoidalTransform
 from pushforward.maps.slice import Augment, Slice
 from pushforward.maps.sort import Gaps, Sort, StochasticPermutation
 from pushforward.maps.sphere import SphereAutoregressive
+from pushforward.maps.sphere_coupling import SphereCoupling
 from pushforward.maps.splines import CircularSplineTransformer, SplineTransformer
 from pushforward.maps.squeeze import Flatten, Squeeze
 from pushforward.maps.standardize import Standardize
@@ -147,6 +148,7 @@ __all__ = [
     "Sort",
     "SpecialConformal",
     "SphereAutoregressive",
+    "SphereCoupling",
     "SplineTransformer",
     "Squeeze",
     "Standardize",

@@ -10,6 +10,7 @@ from pushforward.maps.arguments import image_shape
 from pushforward.maps.core import Map, Shape, Step, check_context, outside
 from pushforward.maps.transformers import AffineTransformer, Transformer, check_transformer
 from pushforward.networks.conv import ConvNet
+from pushforward.networks.conv_attention import ConvAttentionNet
 from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
@@ -33,6 +34,10 @@ class ImageCoupling(Map):
         flip: of the channels the last ``keep`` condition the others; of the checkerboard the other colour.
         hidden: widths of the network's hidden layers; () is one convolution.
         residual: residual blocks instead of plain layers.
+        normalize: batch and weight normalisation inside the residual blocks (Dinh et al. 2016, sec. 3.7). In training rows
+            then see each other; at evaluation the statistics are those of the whole training set, set by :meth:`refresh`.
+        heads: of self-attention between the pixels; 0 for none. With some the network is that of Flow++
+            (:class:`~pushforward.networks.conv_attention.ConvAttentionNet`), and ``hidden`` its blocks.
         kernel_size: of the network's convolutions, odd.
         activation: name of the activation.
         dropout: probability, in the network.
@@ -62,6 +67,8 @@ class ImageCoupling(Map):
         flip: bool = False,
         hidden: tuple[int, ...] = (64, 64),
         residual: bool = False,
+        normalize: bool = False,
+        heads: int = 0,
         kernel_size: int = 3,
         activation: str = "relu",
         dropout: float = 0.0,
@@ -76,6 +83,9 @@ class ImageCoupling(Map):
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
         self.mask, self.keep, self.flip = mask, keep, flip
         self.hidden, self.residual, self.kernel_size = check_hidden(hidden, residual), residual, kernel_size
+        self.normalize, self.heads = normalize, check_width("heads", heads, 0)
+        if heads and (residual or normalize):
+            raise ConfigError("networks with attention have blocks of their own: leave residual and normalize out.")
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
         board = mask == "checkerboard"
@@ -97,10 +107,27 @@ class ImageCoupling(Map):
         inputs = whole * (2 if self.transformer.periodic else 1) + context
         if board:
             inputs += self.width * (2 if self.transformer.periodic else 1) + 1
-        self.network = ConvNet(
-            inputs, self.transformer.parameters * self.width, self.hidden, residual=residual, kernel_size=kernel_size,
-            activation=activation, dropout=dropout, input_bound=input_bound, output_gain=0.0,
-        )  # fmt: skip
+        options = {"kernel_size": kernel_size, "dropout": dropout, "input_bound": input_bound, "output_gain": 0.0}
+        outputs = self.transformer.parameters * self.width
+        self.network: ConvNet | ConvAttentionNet
+        if heads:
+            self.network = ConvAttentionNet(inputs, outputs, (height, width), self.hidden, heads=heads, **options)
+        else:
+            self.network = ConvNet(
+                inputs, outputs, self.hidden, residual=residual, normalize=normalize, activation=activation, **options
+            )
+
+    @property
+    def statistics(self) -> bool:
+        """Whether the network has batch normalisation, whose statistics must belong to the current weights."""
+        return self.normalize
+
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Set the statistics of the network's batch normalisation from these rows; return their z."""
+        if isinstance(self.network, ConvNet) and self.normalize:
+            with self.network.gathering():
+                self.encode(x, context)
+        return self.encode(x, context).z
 
     @property
     def moved(self) -> Tensor:

@@ -116,7 +116,7 @@ class InvertibleResidual(Map):
             shape = image_shape(features, "InvertibleResidual")
             self.network = LipschitzConvNet(shape, hidden, kernel_size=kernel_size, **options)
         else:
-            self.network = LipschitzMLP(*self.in_shape, *self.in_shape, hidden, **options)
+            self.network = LipschitzMLP(self.in_shape[0], self.in_shape[0], hidden, **options)
 
     def set_log_det(self, log_det: str) -> None:
         """Choose "exact", "power" or "roulette", and with it the relation of the contribution.
@@ -141,6 +141,16 @@ class InvertibleResidual(Map):
                 return self._exact(x, context)
             point = self.network.at(x, context)
             return Step(x + point.value, *mean_of_draws(self._series(point, noise)))
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """X + g(x); the log-determinant of many rows would be for nothing."""
+        check_context(context, self.context, "InvertibleResidual")
+        with whole_precision(x):
+            return x + self.network(x, context)
+
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """As :meth:`initialize`."""
+        return self.initialize(x, context)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The x with x + g(x) = z.
@@ -178,7 +188,11 @@ class InvertibleResidual(Map):
         """Some rows at a time, so that their Jacobians fit."""
         batch, layers = self.batch_shape(x), self.network.layers()
         rows = x.reshape(-1, *self.in_shape)
-        given = None if context is None or not self.context else context.expand(*batch, -1).reshape(len(rows), -1)
+        given = (
+            None
+            if context is None or not self.context
+            else context.expand(*batch, self.context).reshape(-1, self.context)
+        )
         count = max(1, KEPT // math.prod(self.in_shape) ** 2)
         if torch.compiler.is_compiling() or len(rows) <= count:
             parts = [(rows, given)]
@@ -246,9 +260,9 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The gradient of each row in units of its largest entry, since the solver's tolerance is absolute."""
-        gradient, (inside, *others) = gradients[0], ctx.saved_tensors
+        gradient, (inside, *others) = grad_outputs[0], ctx.saved_tensors
         point = LinearizedConv(gradient, others[: ctx.count], others[ctx.count :], inside)
         unit = gradient.abs().amax((-3, -2, -1), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
 

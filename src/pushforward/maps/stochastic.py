@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.maps.core import Map, Shape, Step, as_shape, outside
+from pushforward.maps.core import Map, Shape, Step, as_shape, check_context, outside
 from pushforward.maps.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood, check_likelihood
 from pushforward.measure import REAL, Measure, Relation
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
 from pushforward.networks.mlp import MLP, check_hidden, check_width
-from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event, uniform_like
+from pushforward.numerics import Noise, bound_input, normal_like, soft_clamp, sum_event, uniform_like
 from pushforward.registry import register
 
 __all__ = ["Posterior", "Variational", "codec"]
@@ -28,6 +28,7 @@ def codec(
     hidden: tuple[int, ...],
     channels: tuple[int, ...],
     activation: str,
+    context: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder networks between data and latent vectors, convolutional if there are ``channels``.
 
@@ -39,6 +40,7 @@ def codec(
         hidden: widths of the hidden layers without convolutions.
         channels: of the convolutions.
         activation: of the networks.
+        context: width of a context that both read beside their input: planes of it where the encoder is convolutional.
 
     Raises:
         ConfigError: if convolutions shall read a vector.
@@ -46,13 +48,13 @@ def codec(
     if not channels:
         size, pixels = math.prod(shape), math.prod(shape[1:] if len(shape) == 3 else shape)
         return (
-            MLP(size, codes, hidden, activation=activation, output_gain=0.1),
-            MLP(latent, count * pixels, hidden, activation=activation, input_bound=10.0),
+            MLP(size + context, codes, hidden, activation=activation, output_gain=0.1),
+            MLP(latent + context, count * pixels, hidden, activation=activation, input_bound=10.0),
         )
     if len(shape) != 3:
         raise ConfigError(f"convolutions read images; got features={shape!r} with channels={channels!r}.")
-    image, out = (shape[0], shape[1], shape[2]), (count, shape[1], shape[2])
-    return ConvEncoder(image, codes, channels, activation), ConvDecoder(latent, out, channels, activation)
+    image, out = (shape[0] + context, shape[1], shape[2]), (count, shape[1], shape[2])
+    return ConvEncoder(image, codes, channels, activation), ConvDecoder(latent + context, out, channels, activation)
 
 
 class Posterior(NamedTuple):
@@ -91,6 +93,7 @@ class Variational(Map):
         hidden: widths of the hidden layers of encoder and decoder.
         channels: widths of the convolutions instead, for images; each halves the sides.
         activation: of the networks.
+        context: width of the context c that encoder and decoder read: q(z | x, c) and p(x | z, c) (Sohn et al. 2015).
 
     Raises:
         ConfigError: for impossible sizes, or parts that do not fit.
@@ -118,6 +121,7 @@ class Variational(Map):
         hidden: tuple[int, ...] = (128, 128),
         channels: tuple[int, ...] = (),
         activation: str = "relu",
+        context: int = 0,
     ) -> None:
         shape = as_shape(features)
         super().__init__(shape, check_width("latent", latent))
@@ -136,23 +140,24 @@ class Variational(Map):
             check_hidden(channels, False),
             activation,
         )
+        self.context = check_width("context", context, 0)
         self.domain, self.codomain = self.likelihood.support, REAL
         self.flow = flow
         self.extra = 0 if flow is None else flow.context
         count = self.likelihood.outputs(shape[0] if len(shape) == 3 else 1)
         self.space = shape[1:] if len(shape) == 3 else shape
         self.encoder, self.decoder = codec(
-            shape, latent, 2 * latent + self.extra, count, self.hidden, self.channels, activation
+            shape, latent, 2 * latent + self.extra, count, self.hidden, self.channels, activation, context
         )
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """A draw of z, with log p(x | z) - log q(z | x)."""
-        drawn = self.draw(x, noise)
+        drawn = self.draw(x, noise, context)
         return Step(drawn.z, drawn.log_p - drawn.log_q + outside(x, self.domain, len(self.in_shape)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """A draw of x with a generator; about the median of p(x | z) without."""
-        raw, channels = self.raw(z), 1 if len(self.in_shape) == 1 else self.in_shape[0]
+        raw, channels = self.raw(z, context), 1 if len(self.in_shape) == 1 else self.in_shape[0]
         rows, shape = z.shape[:-1], (*self.space, self.likelihood.draws(channels))
         if isinstance(noise, torch.Generator):
             u = uniform_like(z, 1, noise, shape)
@@ -161,19 +166,16 @@ class Variational(Map):
         x = self.likelihood.sample(raw, u)
         return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
 
-    def draw(self, x: Tensor, noise: Noise) -> Posterior:
+    def draw(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Posterior:
         """z ~ q(z | x), with its log-density, that of x given z, and the posterior's parameters."""
-        return self.draw_from(self.infer(x), x, noise)
+        return self.draw_from(self.infer(x, context), x, noise, context)
 
-    def infer(self, x: Tensor) -> Tensor:
+    def infer(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """What the encoder says of x, ``(*batch, 2 latent + extra)``: mean, raw log-scale, and h for the flow."""
         self._check_binary(x, training=False)
-        seen = self.likelihood.seen(x)
-        if not self.channels:
-            seen = seen.flatten(x.dim() - len(self.in_shape))
-        return self.encoder(seen).to(x.dtype)
+        return self._encoded(x, context)
 
-    def draw_from(self, inferred: Tensor, x: Tensor, noise: Noise) -> Posterior:
+    def draw_from(self, inferred: Tensor, x: Tensor, noise: Noise, context: Tensor | None = None) -> Posterior:
         """As :meth:`draw`, from a posterior that is given in the form of :meth:`infer`."""
         mean, log_scale, h = inferred.split((self.latent, self.latent, self.extra), -1)
         log_scale = soft_clamp(log_scale, self.max_log_scale)
@@ -184,26 +186,40 @@ class Variational(Map):
             z, contribution = self.flow.decode_with_contribution(z, h if self.extra else None)
             log_q = log_q + contribution
         pixels = x.unsqueeze(-1) if len(self.in_shape) == 1 else x.movedim(-3, -1)
-        terms = self.likelihood.log_prob(pixels, self.raw(z))
+        terms = self.likelihood.log_prob(pixels, self.raw(z, context))
         return Posterior(z, log_q, sum_event(terms, len(self.space) + 1), mean, log_scale)
 
-    def centre(self, x: Tensor) -> Tensor:
+    def centre(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Where q(z | x) is centred: its mean, or what the flow makes of the mean of its normal; ``(*batch, latent)``."""
+        mean, _, h = self._encoded(x, context).split((self.latent, self.latent, self.extra), -1)
+        return mean if self.flow is None else self.flow.decode(mean, h if self.extra else None)
+
+    def mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Mean of p(x | z), smooth in z; ``(*batch, *in_shape)``."""
+        x = self.likelihood.mean(self.raw(z, context), 1 if len(self.in_shape) == 1 else self.in_shape[0])
+        return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
+
+    def raw(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Raw parameters of p(x | z) for each pixel, ``(*batch, *space, outputs)``."""
+        check_context(context, self.context, "Variational")
+        seen = z
+        if self.context and context is not None:
+            seen = torch.cat((z, context.to(z.dtype).expand(*z.shape[:-1], -1)), -1)
+        out = self.decoder(seen).to(z.dtype)
+        return out.movedim(-3, -1) if self.channels else out.unflatten(-1, (*self.space, -1))
+
+    def _encoded(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The encoder's output for x, and the context beside it where there is one."""
+        check_context(context, self.context, "Variational")
         seen = self.likelihood.seen(x)
         if not self.channels:
             seen = seen.flatten(x.dim() - len(self.in_shape))
-        mean, _, h = self.encoder(seen).to(x.dtype).split((self.latent, self.latent, self.extra), -1)
-        return mean if self.flow is None else self.flow.decode(mean, h if self.extra else None)
-
-    def mean(self, z: Tensor) -> Tensor:
-        """Mean of p(x | z), smooth in z; ``(*batch, *in_shape)``."""
-        x = self.likelihood.mean(self.raw(z), 1 if len(self.in_shape) == 1 else self.in_shape[0])
-        return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
-
-    def raw(self, z: Tensor) -> Tensor:
-        """Raw parameters of p(x | z) for each pixel, ``(*batch, *space, outputs)``."""
-        out = self.decoder(z).to(z.dtype)
-        return out.movedim(-3, -1) if self.channels else out.unflatten(-1, (*self.space, -1))
+        if self.context and context is not None:
+            given = bound_input(context.to(seen.dtype), 10.0).expand(*self.batch_shape(x), -1)
+            if self.channels:
+                given = given[..., None, None].expand(*given.shape, *self.space)
+            seen = torch.cat((seen, given), -3 if self.channels else -1)
+        return self.encoder(seen).to(x.dtype)
 
     def measure(self, latent: Measure) -> Measure:
         """That of p(x | z)."""

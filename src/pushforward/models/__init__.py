@@ -11,6 +11,7 @@ from pushforward.models.core import Flow, Model
 from pushforward.models.cygen import CyGen
 from pushforward.models.discrete_flow import DiscreteFlow
 from pushforward.models.ensemble import Ensemble
+from pushforward.models.flowpp import FlowPlusPlus
 from pushforward.models.funnel_flow import FunnelFlow
 from pushforward.models.gaussianization import GaussianizationFlow
 from pushforward.models.glow import Glow
@@ -52,6 +53,7 @@ __all__ = [
     "DiscreteFlow",
     "Ensemble",
     "Flow",
+    "FlowPlusPlus",
     "FunnelFlow",
     "GaussianizationFlow",
     "Glow",

@@ -70,7 +70,8 @@ def residual_chain(
     maps = [*pixels(event, levels, alpha, dequantize), *([ActNorm(event)] if standardize else [])]
     maps.append(multi_scale(event, scales, block, factor_out=factor_out, prior=prior))
     if dense:
-        maps.append(InvertibleResidual(math.prod(event), seed=scales * blocks, **(options | {"hidden": dense})))
+        last: dict[str, Any] = options | {"hidden": dense}
+        maps.append(InvertibleResidual(math.prod(event), seed=scales * blocks, **last))
     return Chain(*maps)
 
 
@@ -108,7 +109,9 @@ class IResNet(Model):
         dense: widths of a last, fully connected residual block of images; () for none.
         kernel_size: of the first and the last convolution of each g, odd.
         levels: integer values of a pixel.
-        alpha: margin of the logit of the pixels; None for a shift to (-1/2, 1/2) instead as in the paper.
+        alpha: margin of the logit of the pixels; None for a shift to (-1/2, 1/2) instead, as in the paper. Each block stretches
+            by 1 + L at most, so images with many pure black or white pixels want a small one: a shift would leave it to
+            the blocks to stretch one grey level over a normal.
         dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
 
     Raises:
@@ -145,7 +148,7 @@ class IResNet(Model):
         dense: tuple[int, ...] = (),
         kernel_size: int = 3,
         levels: int = 256,
-        alpha: float | None = None,
+        alpha: float | None = 0.0,
         dequantize: str = "uniform",
     ) -> None:
         event = event_of("IResNet", features, shape)

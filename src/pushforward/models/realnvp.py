@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from pushforward.bases import Normal
+from pushforward.errors import ConfigError
 from pushforward.maps import (
     ActNorm,
     AffineTransformer,
@@ -48,6 +49,9 @@ class RealNVP(Model):
         max_log_scale: bound on abs(s), smooth. The paper bounds s by a tanh with a learned gain.
         batch_norm: batch normalisation as a layer of the flow after each coupling (sec. 3.7), with the statistics of
             the whole training set at evaluation.
+        normalize: batch and weight normalisation inside the residual networks of images, as in the paper. In training an
+            image's loss then depends on the others of its batch; at evaluation the statistics are those of the whole
+            training set and rows do not see each other.
         activation: of the network.
         dropout: probability, in the network.
         standardize: standardise the data first; of images each channel, by an actnorm.
@@ -75,6 +79,7 @@ class RealNVP(Model):
         hidden: tuple[int, ...] = (128, 128),
         max_log_scale: float = 3.0,
         batch_norm: bool = False,
+        normalize: bool = False,
         activation: str = "relu",
         dropout: float = 0.0,
         standardize: bool = True,
@@ -86,20 +91,23 @@ class RealNVP(Model):
     ) -> None:
         event = event_of("RealNVP", features, shape)
         check_count("couplings", couplings)
-        law, network = (
-            AffineTransformer(max_log_scale),
-            {"hidden": hidden, "activation": activation, "dropout": dropout},
-        )
+        law = AffineTransformer(max_log_scale)
+        network: dict[str, Any] = {"hidden": hidden, "activation": activation, "dropout": dropout}
         if len(event) == 1:
+            if normalize:
+                raise ConfigError(
+                    "normalize stands for the normalisation inside the networks of images, not of vectors."
+                )
             chain = _vectors(event[0], law, couplings, batch_norm, context, standardize, network)
         else:
             first = [*pixels(event, levels, alpha, dequantize), *([ActNorm(event)] if standardize else [])]
+            network["normalize"] = normalize
             chain = Chain(*first, _scales(event, law, couplings, batch_norm, context, scales, network))
         super().__init__(chain, Normal(math.prod(event)))
         self.features = event[0] if len(event) == 1 else None
         self.context, self.couplings, self.hidden = context, couplings, tuple(hidden)
         self.max_log_scale, self.batch_norm, self.activation = max_log_scale, batch_norm, activation
-        self.dropout, self.standardize = dropout, standardize
+        self.normalize, self.dropout, self.standardize = normalize, dropout, standardize
         self.scales, self.levels, self.alpha, self.dequantize = scales, levels, alpha, dequantize
 
 

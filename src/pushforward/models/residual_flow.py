@@ -51,7 +51,9 @@ class ResidualFlow(Model):
         dense: widths of a last, fully connected residual block of images; () for none.
         kernel_size: of the first and the last convolution of each g, odd.
         levels: integer values of a pixel.
-        alpha: margin of the logit of the pixels; None for a shift to (-1/2, 1/2) instead, 0.05 as in the paper for CIFAR-10.
+        alpha: margin of the logit of the pixels, in the paper 0.05 for CIFAR-10 and 1e-6 for MNIST; None for a shift to
+            (-1/2, 1/2) instead. Each block stretches by 1 + L at most, so images with many pure black or white pixels
+            want a small one: else it is left to the blocks to stretch one grey level over a normal.
         dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
 
     Raises:
@@ -85,7 +87,7 @@ class ResidualFlow(Model):
         dense: tuple[int, ...] = (),
         kernel_size: int = 3,
         levels: int = 256,
-        alpha: float | None = 0.05,
+        alpha: float | None = 0.0,
         dequantize: str = "uniform",
     ) -> None:
         event = event_of("ResidualFlow", features, shape)

@@ -46,6 +46,8 @@ class VAE(Model):
     Args:
         features: a width, or (channels, height, width).
         latent: width of z.
+        context: width of the context c, as a one-hot class: q(z | x, c) and p(x | z, c), with p(z) as it is (the conditional
+            VAE of Sohn, Lee, Yan 2015).
         decoder: the law p(x | z): "logistic" (a mixture of discretised logistics, integers 0, ..., levels - 1),
             "categorical" (a softmax over the levels), "bernoulli" (data are 0 or 1), or "gaussian" (real data, mean and scale
             learned). None is "logistic" for images and "gaussian" for vectors.
@@ -84,6 +86,7 @@ class VAE(Model):
         self,
         features: int | Shape,
         latent: int = 16,
+        context: int = 0,
         *,
         decoder: str | None = None,
         posterior: str = "normal",
@@ -115,9 +118,13 @@ class VAE(Model):
         flow = posterior_flow(posterior, latent, steps, tuple(posterior_hidden), posterior_context)
         maps: list[Map] = [DynamicBinarize(shape, levels)] if binarize else []
         maps += [Standardize(shape)] if standardize and kind == "gaussian" else []
-        maps.append(Variational(shape, latent, law, flow, hidden=hidden, channels=channels, activation=activation))
+        latents = Variational(
+            shape, latent, law, flow, hidden=hidden, channels=channels, activation=activation, context=context
+        )
+        maps.append(latents)
         super().__init__(Chain(*maps), prior_base(prior, latent))
-        self.features, self.latent, self.decoder, self.posterior = features, latent, decoder, posterior
+        self.features, self.latent, self.context = features, latent, context
+        self.decoder, self.posterior = decoder, posterior
         self.levels, self.components, self.binarize = levels, components, binarize
         self.hidden, self.channels, self.steps = tuple(hidden), tuple(channels), steps
         self.posterior_hidden, self.posterior_context = tuple(posterior_hidden), posterior_context
@@ -132,15 +139,15 @@ class VAE(Model):
         """-mean of the bound over one draw; with free bits, of E log p(x | z) - sum of max(free bits, KL)."""
         *before, last = self.chain
         assert isinstance(last, Variational)
-        z, _, total = self._prepare(x, context)
+        z, context, total = self._prepare(x, context)
         for part in before:
             step = part.encode(z, noise=generator)
             z, total = step.z, total + step.contribution
         last.check_training(z)
         if not self.free_bits:
-            step = last.encode(z, noise=generator)
+            step = last.encode(z, context, noise=generator)
             return -(total + step.contribution + self.base.log_prob(step.z)).mean()
-        drawn = last.draw(z, generator)
+        drawn = last.draw(z, generator, context)
         if last.flow is None and isinstance(self.base, Normal) and not self.base.trainable:
             each = 0.5 * (drawn.mean.square() + (2 * drawn.log_scale).exp() - 1) - drawn.log_scale
             divergence = each.reshape(-1, self.latent).mean(0).clamp(min=self.free_bits).sum()
@@ -148,20 +155,21 @@ class VAE(Model):
             divergence = (drawn.log_q - self.base.log_prob(drawn.z)).mean().clamp(min=self.free_bits * self.latent)
         return divergence - (total + drawn.log_p).mean()
 
-    def code(self, x: Tensor) -> Tensor:
+    def code(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The centre of q(z | x), without noise, ``(*batch, latent)``."""
         *before, last = self.chain
         assert isinstance(last, Variational)
         x = x if x.is_floating_point() else x.to(self.dtype)
+        context = self._broadcast(context, x.shape[: x.dim() - len(self.shape)])
         for part in before:
             x = part.encode(x).z
-        return last.centre(x)
+        return last.centre(x, context)
 
-    def point(self, z: Tensor) -> Tensor:
+    def point(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``."""
         *before, last = self.chain
         assert isinstance(last, Variational)
-        x = last.mean(z)
+        x = last.mean(z, self._broadcast(context, z.shape[:-1]))
         for part in reversed(before):
             x = part.decode(x)
         return x

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
@@ -14,21 +18,61 @@ from pushforward.registry import register
 __all__ = ["ConvNet"]
 
 
-class ConvBlock(nn.Module):
-    """Pre-activation residual block, h + W2 act(W1 act(h)) with 3 x 3 convolutions."""
+class NormedConv2d(nn.Conv2d):
+    """A convolution whose kernels have a direction and a length of their own (Salimans and Kingma 2016, eq. 2)."""
 
-    def __init__(self, width: int, kernel_size: int, activation: str, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
+        super().__init__(inputs, outputs, kernel_size, padding=kernel_size // 2)
+        self.gain = nn.Parameter(self._length().detach().clone())
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(rows, inputs, H, W)`` to ``(rows, outputs, H, W)``."""
+        return self._conv_forward(input, self.weight * (self.gain / self._length()), self.bias)
+
+    def _length(self) -> Tensor:
+        return self.weight.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+
+
+class PixelBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by channel; one pixel alone in training has no variance, and is normalised as in evaluation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(rows, channels, H, W)`` to the same shape."""
+        count = input.numel() // max(input.shape[1], 1)
+        if self.training and count > 1:
+            output = super().forward(input)
+            if self.momentum == 1.0:  # these rows are all there are, so the variance is theirs and not an estimate
+                assert self.running_var is not None
+                self.running_var.mul_((count - 1) / count)
+            return output
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+class ConvBlock(nn.Module):
+    """Pre-activation residual block, h + W2 act(W1 act(h)) with 3 x 3 convolutions; normed, h + W2 act(n(W1 act(n(h))))."""
+
+    def __init__(self, width: int, kernel_size: int, activation: str, dropout: float, normalize: bool = False) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2)
-        self.second = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2)
-        for parameter in self.second.parameters():
-            nn.init.uniform_(parameter, -1e-3, 1e-3)
+        self.norms = nn.ModuleList([PixelBatchNorm(width), PixelBatchNorm(width)]) if normalize else None
+        if normalize:
+            self.first = NormedConv2d(width, width, kernel_size)
+            self.second = NormedConv2d(width, width, kernel_size)
+            with torch.no_grad():
+                self.second.gain.fill_(1e-3)
+        else:
+            self.first = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2)
+            self.second = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2)
+            for parameter in self.second.parameters():
+                nn.init.uniform_(parameter, -1e-3, 1e-3)
         self.act = make_activation(activation)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
         """``(rows, width, H, W)`` to the same shape."""
-        return h + self.second(self.dropout(self.act(self.first(self.act(h)))))
+        if self.norms is None:
+            return h + self.second(self.dropout(self.act(self.first(self.act(h)))))
+        inner = self.first(self.act(self.norms[0](h)))
+        return h + self.second(self.dropout(self.act(self.norms[1](inner))))
 
 
 @register("networks")
@@ -37,13 +81,15 @@ class ConvNet(nn.Module):
 
     Plain: k x k, then 1 x 1 for each further hidden width, then k x k (with two widths the 3-1-3 network of Glow,
     Kingma and Dhariwal 2018, sec. 3.3). Residual: k x k, pre-activation blocks of two k x k each, and a last k x k (after
-    Real NVP, Dinh et al. 2016, sec. 4.1, without its batch normalisation, which would let images see each other).
+    Real NVP, Dinh et al. 2016, sec. 4.1; with its batch and weight normalisation where they are asked for).
 
     Args:
         inputs: channels in.
         outputs: channels out.
         hidden: widths of the hidden layers; in a residual network the number of blocks and their equal width.
         residual: residual blocks instead of plain layers.
+        normalize: batch normalisation before each activation of the residual blocks, and weight normalisation of their
+            convolutions. In training images see each other; in evaluation they do not (:meth:`gathering`).
         kernel_size: odd k.
         activation: name of the activation.
         dropout: probability, after each hidden activation (inside the blocks of a residual network).
@@ -66,6 +112,7 @@ class ConvNet(nn.Module):
         hidden: tuple[int, ...] = (64, 64),
         *,
         residual: bool = False,
+        normalize: bool = False,
         kernel_size: int = 3,
         activation: str = "relu",
         dropout: float = 0.0,
@@ -75,7 +122,11 @@ class ConvNet(nn.Module):
         super().__init__()
         self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
         self.hidden = check_hidden(hidden, residual)
-        self.residual, self.activation, self.dropout = residual, activation, dropout
+        self.residual, self.normalize, self.activation, self.dropout = residual, normalize, activation, dropout
+        if normalize and not residual:
+            raise ConfigError(
+                "normalize stands for the normalisation inside residual blocks: give residual=True with it."
+            )
         self.input_bound, self.output_gain = input_bound, output_gain
         self.kernel_size = check_width("kernel_size", kernel_size)
         check_options(dropout, input_bound)
@@ -85,7 +136,7 @@ class ConvNet(nn.Module):
         width = inputs
         if residual:
             layers.append(nn.Conv2d(inputs, self.hidden[0], kernel_size, padding=kernel_size // 2))
-            layers += [ConvBlock(size, kernel_size, activation, dropout) for size in self.hidden]
+            layers += [ConvBlock(size, kernel_size, activation, dropout, normalize) for size in self.hidden]
             layers.append(make_activation(activation))
             width = self.hidden[-1]
         else:
@@ -102,6 +153,24 @@ class ConvNet(nn.Module):
                 last.bias.zero_()
         self.body = nn.Sequential(*layers)
         self.last = last
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Within, the statistics of batch normalisation become those of the rows that pass, all at once; without dropout."""
+        norms = [part for part in self.modules() if isinstance(part, PixelBatchNorm)]
+        before = [(part.training, part.momentum) for part in norms]
+        for part in norms:
+            part.training, part.momentum = True, 1.0
+        active = [part for part in self.modules() if isinstance(part, nn.Dropout) and part.training]
+        for part in active:
+            part.training = False
+        try:
+            yield
+        finally:
+            for part, (training, momentum) in zip(norms, before, strict=True):
+                part.training, part.momentum = training, momentum
+            for part in active:
+                part.training = True
 
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""

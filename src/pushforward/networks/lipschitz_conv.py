@@ -103,15 +103,15 @@ class LinearizedConv(NamedTuple):
         """
         batch, (channels, height, width) = self.value.shape[:-3], (self.weights[0].shape[1], *self.value.shape[-2:])
         reach = sum(weight.shape[-1] // 2 for weight in self.weights)
-        like = {"device": self.value.device}
-        place = [torch.arange(size, **like) for size in (height, width)]
+        device = self.value.device
+        place = [torch.arange(size, device=device) for size in (height, width)]
         turn = [index % (2 * reach + 1) for index in place]
         count = [min(size, 2 * reach + 1) for size in (height, width)]
         first, second = (
-            torch.arange(size, **like)[:, None] == index for size, index in zip(count, turn, strict=True)
+            torch.arange(size, device=device)[:, None] == index for size, index in zip(count, turn, strict=True)
         )  # which rows and columns of the image each pass moves
         board = first[:, None, :, None] & second[None, :, None, :]
-        ones = torch.eye(channels, **like)[:, None, None, :, None, None] * board[:, :, None]
+        ones = torch.eye(channels, device=device)[:, None, None, :, None, None] * board[:, :, None]
         moved = ones.to(self.value.dtype).reshape(-1, *(1,) * len(batch), channels, height, width)
         passes = self.jvp(moved.expand(-1, *batch, -1, -1, -1))
         passes = passes.reshape(channels, *count, *passes.shape[1:])

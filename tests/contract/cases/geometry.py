@@ -33,6 +33,7 @@ MAPS: list[MapCase] = [
     m("Gaussianize", "D=1", lambda: maps.Gaussianize(1, components=3)),
     m("Gaussianize", "other units", lambda: maps.Gaussianize(2, components=4), shifted),
     m("MaskedAutoregressive", "Moebius", lambda: maps.MaskedAutoregressive(2, MOBIUS, hidden=(8,), context=1), angles),
+    m("SphereCoupling", "D=4, context", lambda: maps.SphereCoupling(4, bins=4, hidden=(8,), context=2)),
     m("SphereAutoregressive", "spline", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,))),
     m("SphereAutoregressive", "context", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,), context=2)),
     m(

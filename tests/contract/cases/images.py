@@ -40,6 +40,16 @@ MAPS: list[MapCase] = [
             (2, 2, 3), maps.GatedTransformer(), mask="checkerboard", keep=1, flip=True, context=1, **SMALL
         ),
     ),
+    m(
+        "ImageCoupling",
+        "board, normalised, context",
+        lambda: maps.ImageCoupling((1, 3, 2), mask="checkerboard", residual=True, normalize=True, context=2, **SMALL),
+    ),
+    m(
+        "ImageCoupling",
+        "channels, attention, mixture, context",
+        lambda: maps.ImageCoupling((2, 2, 3), maps.MixtureCDFTransformer(2), heads=2, context=2, **SMALL),
+    ),
     m("InvertibleConv1x1", "lu", lambda: maps.InvertibleConv1x1((3, 2, 2))),
     m("InvertibleConv2d", "causal", lambda: maps.InvertibleConv2d((2, 3, 2), kernel_size=2)),
     m("InvertibleConv2d", "emerging", lambda: maps.InvertibleConv2d((2, 2, 3), "emerging")),
@@ -61,6 +71,7 @@ MAPS: list[MapCase] = [
 
 NETWORKS: list[Case] = [
     Case("networks.ConvNet", "plain", lambda: networks.ConvNet(3, 2, (6, 5), input_bound=5.0)),
+    Case("networks.ConvNet", "normalised", lambda: networks.ConvNet(3, 2, (6, 6), residual=True, normalize=True)),
     Case("networks.ConvNet", "residual, dropout", lambda: networks.ConvNet(3, 2, (6, 6), residual=True, dropout=0.2)),
 ]
 
@@ -72,6 +83,22 @@ def image(name: str, label: str, make, levels: int, size: int) -> ModelCase:
 MODELS: list[ModelCase] = [
     image("NICE", "image", lambda: models.NICE(shape=(1, 3, 3), couplings=3, levels=8, alpha=0.05, **SMALL), 8, 9),
     image("RealNVP", "image", lambda: models.RealNVP(shape=(1, 4, 2), couplings=3, batch_norm=True, **SMALL), 256, 8),
+    image(
+        "RealNVP",
+        "image, normalised networks",
+        lambda: models.RealNVP(shape=(1, 2, 4), couplings=1, scales=1, normalize=True, **SMALL),
+        256,
+        8,
+    ),
+    image(
+        "FlowPlusPlus",
+        "context",
+        lambda: models.FlowPlusPlus(
+            (1, 2, 4), 2, couplings=(1, 1, 1), components=2, heads=2, levels=32, dequantize="uniform", hidden=(4,)
+        ),
+        32,
+        8,
+    ),
     image("NSF", "image", lambda: models.NSF(shape=(1, 4, 4), linear="permutation", **NSF), 256, 16),
     image(
         "Glow",

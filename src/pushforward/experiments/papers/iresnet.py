@@ -137,8 +137,8 @@ def _images(lab: Lab) -> None:
     stride = lab.choose(smoke=2, quick=2, full=1)
     sets = []
     for train, rows in (
-        (True, lab.choose(smoke=60, quick=20_000, full=60_000)),
-        (False, lab.choose(smoke=20, quick=500, full=2000)),
+        (True, lab.choose(smoke=60, quick=10_000, full=60_000)),
+        (False, lab.choose(smoke=20, quick=300, full=2000)),
     ):
         images = lab.images("mnist", train=train, rows=rows)[:, :, ::stride, ::stride].contiguous()
         sets.append((images, load_labels("mnist", train=train, folder=lab.data)[:rows]))
@@ -146,7 +146,7 @@ def _images(lab: Lab) -> None:
     shape = (1, *train.shape[2:])
     size = lab.choose(smoke={"blocks": 1, "hidden": (4, 4)}, quick={"blocks": 3, "hidden": (32, 32)},
                       full={"blocks": 16, "hidden": (512, 512)})  # fmt: skip
-    size |= {"shape": shape, "factor_out": False, "alpha": 0.05}
+    size |= {"shape": shape, "factor_out": False, "alpha": 1e-6}
     steps = lab.choose(smoke=2, quick=200, full=50_000)
     kinds: dict[str, Callable[[], Model]] = {
         "i-ResNet": lambda: IResNet(terms=5, **size),
@@ -157,7 +157,15 @@ def _images(lab: Lab) -> None:
     for seed in lab.repeats:
         for kind, build in kinds.items():
             model, _ = lab.train(
-                f"image {kind} {seed}", build, train, None, seed=seed, max_steps=steps, batch_size=64, patience=None
+                f"image {kind} {seed}",
+                build,
+                train,
+                None,
+                seed=seed,
+                max_steps=steps,
+                batch_size=64,
+                patience=None,
+                lr=5e-3,
             )
             if kind == "i-ResNet":
                 reported.append(
@@ -199,7 +207,7 @@ def _image_classifier(
         draw = torch.Generator().manual_seed(0)
         flow.initialize(train[:2000], generator=draw)
         parameters = [*flow.parameters(), *head.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+        optimizer = torch.optim.AdamW(parameters, lr=5e-3)
         flow.train()
         for _ in range(steps):
             rows = torch.randint(len(train), (64,), generator=draw)

@@ -1,0 +1,115 @@
+"""A convolutional conditioner whose pixels also attend to each other (Flow++, Ho et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.networks.mlp import check_hidden, check_options, check_width
+from pushforward.numerics import bound_input
+
+__all__ = ["ConvAttentionNet"]
+
+
+def gated(raw: Tensor) -> Tensor:
+    """a sigmoid(b) for the two halves of the channels."""
+    a, b = raw.chunk(2, 1)
+    return a * torch.sigmoid(b)
+
+
+def both_signs(h: Tensor) -> Tensor:
+    """elu(h) and elu(-h), one after the other: no unit is ever dead."""
+    return F.elu(torch.cat((h, -h), 1))
+
+
+class ConvAttentionBlock(nn.Module):
+    """h + gate(convolution), then h + gate(attention), each followed by a norm over the channels of every pixel."""
+
+    def __init__(self, width: int, sides: tuple[int, int], heads: int, kernel_size: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.first = nn.Conv2d(2 * width, width, kernel_size, padding=kernel_size // 2)
+        self.second = nn.Conv2d(2 * width, 2 * width, 1)
+        self.place = nn.Parameter(0.01 * torch.randn(width, *sides))
+        self.project, self.out = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(width, 2 * width, 1)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(rows, width, H, W)`` to the same shape."""
+        h = h + gated(self.second(self.dropout(both_signs(self.first(both_signs(h))))))
+        h = self._normalised(h, 0)
+        tokens = self.project(h + self.place).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
+        seen = F.scaled_dot_product_attention(*tokens.unbind(1))  # (rows, heads, H W, width / heads)
+        seen = seen.transpose(-1, -2).flatten(1, 2).unflatten(-1, h.shape[-2:])
+        return self._normalised(h + gated(self.out(self.dropout(seen))), 1)
+
+    def _normalised(self, h: Tensor, which: int) -> Tensor:
+        return self.norms[which](h.movedim(1, -1)).movedim(-1, 1)
+
+
+class ConvAttentionNet(nn.Module):
+    """k x k convolution, blocks of a gated convolution and gated self-attention, and a last k x k (Ho et al. 2019, sec. 3.3).
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        sides: (height, width) of the images, each of whose pixels has a learned place.
+        hidden: the number of blocks and their equal width.
+        heads: of the attention; a divisor of the width.
+        kernel_size: odd k.
+        dropout: probability, inside the blocks.
+        input_bound: the network sees its input clamped to this range, so its output is bounded everywhere.
+        output_gain: factor on the last layer's initial weights; its bias starts at 0.
+
+    Raises:
+        ConfigError: for impossible sizes.
+
+    Example:
+        >>> import torch
+        >>> ConvAttentionNet(3, 2, (4, 6), hidden=(8, 8))(torch.zeros(5, 3, 4, 6)).shape
+        torch.Size([5, 2, 4, 6])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        sides: tuple[int, int],
+        hidden: tuple[int, ...] = (32, 32),
+        *,
+        heads: int = 4,
+        kernel_size: int = 3,
+        dropout: float = 0.0,
+        input_bound: float | None = None,
+        output_gain: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
+        self.sides, self.hidden = (sides[0], sides[1]), check_hidden(hidden, True)
+        self.kernel_size, self.dropout, self.input_bound = check_width("kernel_size", kernel_size), dropout, input_bound
+        check_options(dropout, input_bound)
+        if kernel_size % 2 == 0:
+            raise ConfigError(f"kernel_size must be odd, so that the sides of the image are kept; got {kernel_size}.")
+        width = self.hidden[0]
+        if width % check_width("heads", heads):
+            raise ConfigError(f"the heads of attention share the width, so they must divide {width}; got {heads}.")
+        self.heads = heads
+        self.first = nn.Conv2d(inputs, width, kernel_size, padding=kernel_size // 2)
+        self.blocks = nn.Sequential(
+            *(ConvAttentionBlock(width, self.sides, heads, kernel_size, dropout) for _ in self.hidden)
+        )
+        self.last = nn.Conv2d(width, outputs, kernel_size, padding=kernel_size // 2)
+        with torch.no_grad():
+            self.last.weight.mul_(output_gain)
+            if self.last.bias is not None:
+                self.last.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""
+        rows = x.reshape(-1, self.inputs, *self.sides)
+        if self.input_bound is not None:
+            rows = bound_input(rows, self.input_bound)
+        return self.last(self.blocks(self.first(rows))).reshape(*x.shape[:-3], self.outputs, *self.sides)
