@@ -56,7 +56,8 @@ def pushforward_flow(case: str, width: int) -> Made:
 
     def block(shape: tuple[int, ...], scale: int) -> list[pf.maps.Map]:
         squeeze = pf.maps.Squeeze(shape)
-        inside, maps = squeeze.out_shape, [squeeze]
+        inside = squeeze.out_shape
+        maps: list[pf.maps.Map] = [squeeze]
         for k in range(STEPS):
             mix = pf.maps.InvertibleConv1x1(inside, seed=scale * STEPS + k)
             coupling = pf.maps.ImageCoupling(inside, law, hidden=(width, width), residual=case != "Glow")
@@ -87,7 +88,7 @@ def normflows_flow(case: str, width: int) -> Made:
         down = 2 ** (SCALES - i)
         leaving = inside if i == 0 else inside // 2
         bases.append(nf.distributions.DiagGaussian((leaving, height // down, side // down)))
-    flow = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+    flow: Any = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
     return flow, lambda x: flow.log_prob(x, None)
 
 
@@ -118,7 +119,7 @@ def nflows_flow(case: str, width: int) -> Made:
     from nflows.flows import Flow
 
     channels, height, side = SHAPE
-    whole = transforms.MultiscaleCompositeTransform(SCALES)
+    whole: Any = transforms.MultiscaleCompositeTransform(SCALES)
     for scale in range(SCALES):
         channels, height, side = channels * 4, height // 2, side // 2
         mask = torch.arange(channels) >= channels // 2
@@ -303,8 +304,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--cases", nargs="+", default=[*CASES, SAMPLING], choices=[*CASES, SAMPLING])
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--spline-steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--spline-steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test", type=int, default=1000, help="test images")
     parser.add_argument("--threads", type=int, default=1)
