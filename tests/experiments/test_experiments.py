@@ -190,6 +190,24 @@ def test_a_model_is_trained_once(toy, tmp_path):
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
+def test_equal_time_is_steps_of_equal_processor_time(toy, tmp_path):
+    """A model with more work for each step gets fewer steps, measured once; smoke and full have limits of their own."""
+    rows = torch.randn(600, 8)
+
+    def limit(lab: Lab, width: int) -> dict[str, float]:
+        make = lambda: pf.models.NICE(8, hidden=(width, width))  # noqa: E731
+        return lab.time_limit(f"width {width}", make, rows, smoke=3, quick=2.0, full=60.0, batch_size=256)
+
+    lab = Lab("toy", "quick", tmp_path, say=lambda line: None)
+    narrow, wide = limit(lab, 8), limit(lab, 1024)
+    assert narrow.keys() == {"max_steps"}
+    assert narrow["max_steps"] > 2 * wide["max_steps"] > 0
+    assert wide["max_steps"] % 10 == 0
+    assert limit(Lab("toy", "quick", tmp_path, say=lambda line: None), 1024) == wide
+    assert limit(Lab("toy", "smoke", tmp_path, say=lambda line: None), 8) == {"max_steps": 3}
+    assert limit(Lab("toy", "full", tmp_path, say=lambda line: None), 8) == {"max_time": 60.0}
+
+
 def test_a_strip_of_images(toy, tmp_path):
     from PIL import Image
 

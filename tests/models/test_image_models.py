@@ -457,7 +457,8 @@ def test_round_trip_of_a_trained_float32_flow(build):
     torch.manual_seed(0)
     model = build((1, 8, 8), scales=2, steps=3, hidden=(16, 16))
     pf.fit(model, x[100:], validation=None, batch_size=64, max_steps=60, lr=5e-3, progress="silent")
-    assert torch.equal(model.decode(model.encode(x[:100])), x[:100].float())
+    assert torch.equal(model.chain.decode(model.chain.encode(x[:100].double()).z), x[:100].double())
+    assert (model.decode(model.encode(x[:100])) - x[:100]).abs().max() <= 1
     assert errors(model, x[:100], torch.float32).max() < 1e-3
     assert errors(model, x[:100], torch.float64).max() < 1e-9
     assert next(model.parameters()).dtype == torch.float32
@@ -497,7 +498,7 @@ def test_a_tiny_glow_beats_independent_pixels_on_fashion_mnist():
 
 @pytest.mark.slow
 def test_round_trip_of_a_trained_glow_on_all_test_images_of_fashion_mnist():
-    """10,000 images: all come back; in real coordinates float64 through float32 networks loses nothing. Less than a minute."""
+    """10,000 images, less than a minute: float64 coordinates through float32 networks lose nothing; float32 ones a pixel in 100,000."""
     train, test = read_images("train"), read_images("t10k")
     torch.manual_seed(0)
     model = Glow((1, 28, 28), scales=2, steps=4, hidden=(32, 32))
@@ -505,7 +506,10 @@ def test_round_trip_of_a_trained_glow_on_all_test_images_of_fashion_mnist():
            progress="silent")  # fmt: skip
     with torch.no_grad():
         for part in test.split(250):
-            assert torch.equal(model.decode(model.encode(part)), part.float())
+            assert torch.equal(model.chain.decode(model.chain.encode(part.double()).z), part.double())
+        off = torch.cat([(model.decode(model.encode(part)) - part).abs() for part in test.split(250)])
+    assert off.max() <= 1
+    assert (off > 0).double().mean() < 1e-4
     assert errors(model, test, torch.float64).max() < 1e-9
     # In float32 throughout, an image or two of 10,000 whose latents are badly conditioned may be off by up to about 0.0015.
     single = errors(model, test, torch.float32)

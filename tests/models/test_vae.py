@@ -177,6 +177,43 @@ def test_free_bits_hold_the_gradient_of_the_divergence_back():
     assert torch.equal(free.evaluate(x).value, plain.evaluate(x).value)
 
 
+@pytest.mark.parametrize("posterior", ["normal", "iaf", "nsf"])
+def test_terms_of_the_posterior_add_up_and_free_bits_bound_each_coordinate(posterior):
+    """Against the log-density that the flow's inverse gives to the drawn z, and with one coordinate that is hardly used."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 3, dtype=torch.float64)
+    model = VAE(
+        3, 2, posterior=posterior, steps=3, hidden=(8,), posterior_hidden=(8,), free_bits=0.5, standardize=False
+    )
+    model = model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        [law] = model.chain
+        law.encoder.last.weight[1] *= 0.01  # the second mean says next to nothing
+    drawn = law.draw(x, torch.Generator().manual_seed(1))
+    z = drawn.z
+    if law.flow is not None:
+        h = law.infer(x)[:, 4:]
+        z, contribution = law.flow.encode(drawn.z, h)[:2]
+    q = torch.distributions.Normal(drawn.mean, drawn.log_scale.exp()).log_prob(z)
+    total = q.sum(1) + (0.0 if law.flow is None else contribution)
+    torch.testing.assert_close(drawn.log_q, total, rtol=1e-9, atol=1e-9)
+    if posterior == "nsf":  # couplings have no terms: free bits of z as a whole
+        assert drawn.log_q_terms is None
+        kl = (drawn.log_q - model.base.log_prob(drawn.z)).mean().clamp(min=1.0)
+    else:
+        torch.testing.assert_close(drawn.log_q_terms.sum(1), drawn.log_q)
+        each = (drawn.log_q_terms - torch.distributions.Normal(0.0, 1.0).log_prob(drawn.z)).mean(0)
+        if posterior == "normal":
+            each = (0.5 * (drawn.mean.square() + (2 * drawn.log_scale).exp() - 1) - drawn.log_scale).mean(0)
+        model.free_bits = each.mean().item()  # one coordinate is below it, one above
+        assert each.std() > 0.01
+        kl = each.clamp(min=model.free_bits).sum()
+    loss = model.loss(x, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(loss, kl - drawn.log_p.mean())
+
+
 def test_free_bits_of_other_priors_take_the_drawn_divergence():
     x = torch.randn(50, 3)
     model = VAE(3, 2, hidden=(8,), free_bits=3.0, prior=bases.GaussianMixture(2, components=3))

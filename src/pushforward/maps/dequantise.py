@@ -65,11 +65,14 @@ class UniformDequantize(Map):
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with -log levels of each coordinate; -inf where x is no integer in range."""
-        x = x.to(self.count.dtype)
-        whole = torch.floor(torch.minimum(x.clamp(min=0), self.count - 1))
-        edge = torch.finfo(x.dtype).eps * self.count
+        x = x.to(
+            torch.promote_types(self.count.dtype, x.dtype)
+        )  # float64 coordinates stay so, whatever the networks' type
+        count = self.count.to(x.dtype)
+        whole = torch.floor(torch.minimum(x.clamp(min=0), count - 1))
+        edge = torch.finfo(x.dtype).eps * count
         u = torch.clamp(uniform_like(x, len(self.in_shape), noise), edge, 1 - edge)
-        return (whole + u) / self.count, torch.where(whole == x, -self.count.log(), -math.inf)
+        return (whole + u) / count, torch.where(whole == x, -count.log(), -math.inf)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """floor(levels z), within 0, ..., levels - 1."""

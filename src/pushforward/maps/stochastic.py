@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.maps.core import Map, Shape, Step, as_shape, check_context, outside
+from pushforward.maps.autoregressive import MaskedAutoregressive
+from pushforward.maps.core import Chain, Inverse, Map, Shape, Step, as_shape, check_context, outside
 from pushforward.maps.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood, check_likelihood
 from pushforward.measure import REAL, Measure, Relation
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
@@ -66,6 +67,7 @@ class Posterior(NamedTuple):
         log_p: log p(x | z), nats, shape ``batch``.
         mean: of the diagonal normal that the draw starts from, ``(*batch, latent)``.
         log_scale: likewise.
+        log_q_terms: what each coordinate adds to log q(z | x), ``(*batch, latent)``; None if the flow has no such terms.
     """
 
     z: Tensor
@@ -73,6 +75,7 @@ class Posterior(NamedTuple):
     log_p: Tensor
     mean: Tensor
     log_scale: Tensor
+    log_q_terms: Tensor | None
 
 
 @register("maps")
@@ -181,13 +184,23 @@ class Variational(Map):
         log_scale = soft_clamp(log_scale, self.max_log_scale)
         e = normal_like(x, len(self.in_shape), noise, (self.latent,))
         z = mean + log_scale.exp() * e
-        log_q = sum_event(-0.5 * e * e - 0.5 * math.log(2 * math.pi) - log_scale, 1)
-        if self.flow is not None:
-            z, contribution = self.flow.decode_with_contribution(z, h if self.extra else None)
-            log_q = log_q + contribution
+        terms = -0.5 * e * e - 0.5 * math.log(2 * math.pi) - log_scale
+        z, terms, log_q = self._push(z, terms, h if self.extra else None)
         pixels = x.unsqueeze(-1) if len(self.in_shape) == 1 else x.movedim(-3, -1)
-        terms = self.likelihood.log_prob(pixels, self.raw(z, context))
-        return Posterior(z, log_q, sum_event(terms, len(self.space) + 1), mean, log_scale)
+        log_p = sum_event(self.likelihood.log_prob(pixels, self.raw(z, context)), len(self.space) + 1)
+        return Posterior(z, log_q, log_p, mean, log_scale, terms)
+
+    def _push(self, z: Tensor, terms: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What the flow makes of a draw and of the terms of its log-density: z, the terms if there are any, and their sum."""
+        parts = [] if self.flow is None else list(self.flow) if isinstance(self.flow, Chain) else [self.flow]
+        laws = [part.map for part in parts if isinstance(part, Inverse) and isinstance(part.map, MaskedAutoregressive)]
+        if self.flow is not None and len(laws) < len(parts):
+            z, contribution = self.flow.decode_with_contribution(z, h)
+            return z, None, sum_event(terms, 1) + contribution
+        for law in reversed(laws):  # the fast direction scales each coordinate by a factor of its own
+            z, scaled = law.encode_terms(z, h)
+            terms = terms - scaled
+        return z, terms, sum_event(terms, 1)
 
     def centre(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Where q(z | x) is centred: its mean, or what the flow makes of the mean of its normal; ``(*batch, latent)``."""

@@ -64,8 +64,8 @@ class VAE(Model):
         posterior_hidden: widths of its networks.
         posterior_context: width of h.
         free_bits: nats of KL for each latent coordinate below which the training loss does not push it (Kingma et al. 2016,
-            eq. 15); never part of the evaluation. With a diagonal posterior and a standard normal prior the closed-form KL of
-            each coordinate is used, averaged over the batch; else the drawn KL of z as a whole.
+            eq. 15); never part of the evaluation. With a standard normal prior it is the KL of each coordinate, averaged over the
+            batch: in closed form for a diagonal posterior, drawn for "iaf". Else it is the drawn KL of z as a whole.
         standardize: standardise real data first.
         activation: of the networks.
 
@@ -148,8 +148,12 @@ class VAE(Model):
             step = last.encode(z, context, noise=generator)
             return -(total + step.contribution + self.base.log_prob(step.z)).mean()
         drawn = last.draw(z, generator, context)
-        if last.flow is None and isinstance(self.base, Normal) and not self.base.trainable:
-            each = 0.5 * (drawn.mean.square() + (2 * drawn.log_scale).exp() - 1) - drawn.log_scale
+        standard = isinstance(self.base, Normal) and not self.base.trainable
+        if standard and drawn.log_q_terms is not None:
+            if last.flow is None:
+                each = 0.5 * (drawn.mean.square() + (2 * drawn.log_scale).exp() - 1) - drawn.log_scale
+            else:
+                each = drawn.log_q_terms + 0.5 * drawn.z.square() + 0.5 * math.log(2 * math.pi)
             divergence = each.reshape(-1, self.latent).mean(0).clamp(min=self.free_bits).sum()
         else:
             divergence = (drawn.log_q - self.base.log_prob(drawn.z)).mean().clamp(min=self.free_bits * self.latent)
