@@ -206,7 +206,8 @@ class Lab:
             axes.imshow(
                 wide if wide.shape[-1] == 3 else wide[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
             )
-            axes.set(xticks=[], yticks=[], ylabel=label)
+            axes.set(xticks=[], yticks=[])
+            axes.set_ylabel(label, rotation=0, horizontalalignment="right", verticalalignment="center")
         self.picture(name, figure)
 
     def picture(self, name: str, figure: Figure) -> None:
