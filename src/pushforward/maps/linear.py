@@ -60,7 +60,7 @@ class LULinear(Map):
             z = x.to(lower.dtype) @ upper.mT @ lower.mT
             z = z if self.offset is None else z + self.offset
             volume = diagonal.log().sum(-1)  # one number, or one for each of several matrices
-            return Step(z, volume.reshape(*volume.shape, *(1,) * volume.dim()).expand(self.batch_shape(x)))
+            return Step(z, (volume.unsqueeze(-1) if volume.dim() else volume).expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """U^-1 L^-1 (z - b)."""
