@@ -29,7 +29,12 @@ class Readings:
 
     def __init__(self, file: Path, settings: Settings, libraries: Sequence[str]) -> None:
         self.file, self.libraries = file, libraries
-        self.key = {"threads": settings.threads, "rounds": settings.rounds, "steps": settings.steps, "clock": settings.clock}
+        self.key = {
+            "threads": settings.threads,
+            "rounds": settings.rounds,
+            "steps": settings.steps,
+            "clock": settings.clock,
+        }
         self.records: list[dict[str, Any]] = list(read(file)) if file.exists() else []
         self.run: str | None = None
 

@@ -46,7 +46,9 @@ def gradients(chain: Chain, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-4)], ids=["double", "single"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-4)], ids=["double", "single"]
+)
 def test_values_and_gradients_agree(build, dtype, tolerance):
     plain, ours = (gradients(made(build, way, dtype), dtype) for way in (False, True))
     for one, other in zip(ours, plain, strict=True):

@@ -21,7 +21,8 @@ FAMILIES = {
     "nsf": lambda: models.NSF(3, flow_layers=2, hidden_features=8),
     "nsf autoregressive": lambda: models.NSF(3, kind="autoregressive", flow_layers=2, hidden_features=8),
     "noise in front": lambda: models.Flow(
-        maps.Chain(maps.Standardize(3), maps.Jitter(3, 0.1), models.MAF(3, layers=1, hidden=(8,)).chain), pf.bases.Normal(3)
+        maps.Chain(maps.Standardize(3), maps.Jitter(3, 0.1), models.MAF(3, layers=1, hidden=(8,)).chain),
+        pf.bases.Normal(3),
     ),
 }
 
@@ -32,7 +33,9 @@ def members(build, count: int = 3) -> list[models.Model]:
 
 
 @pytest.mark.parametrize("build", FAMILIES.values(), ids=FAMILIES)
-@pytest.mark.parametrize("extra", [{}, {"gradient_clip": 0.5, "weight_decay": 0.3, "validation": None}], ids=["", "clip"])
+@pytest.mark.parametrize(
+    "extra", [{}, {"gradient_clip": 0.5, "weight_decay": 0.3, "validation": None}], ids=["", "clip"]
+)
 def test_each_ends_where_it_would_have_ended_alone(build, extra):
     x, options = curved(300).double(), OPTIONS | extra
     alone, together = members(build), members(build)
@@ -106,5 +109,5 @@ def test_others_are_trained_one_after_the_other():
 
 
 def test_a_stack_needs_something_to_train():
-    with pytest.raises(Unstackable, match="nothing|anything to train"):
+    with pytest.raises(Unstackable, match="no map has anything to train"):
         Stack([models.Flow(maps.Standardize(2), pf.bases.Normal(2)) for _ in range(2)])

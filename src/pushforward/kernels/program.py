@@ -87,9 +87,7 @@ class Program:
         """target = source."""
         self.gather(source, target, list(range(width)))
 
-    def diagonal(
-        self, register: str, scale: Tensor, before: Tensor | None = None, after: Tensor | None = None
-    ) -> None:
+    def diagonal(self, register: str, scale: Tensor, before: Tensor | None = None, after: Tensor | None = None) -> None:
         """register = (register - before) * scale + after."""
         zero = torch.zeros_like(scale)
         self._append("diagonal", register, register, scale.numel(), a=scale, b=zero if before is None else before,
@@ -161,7 +159,16 @@ class Program:
         self._append("logistic", source, source, width)
 
     def _append(
-        self, name: str, source: str, target: str, count: int, *, kind: int = 0, p: float = 0.0, at: int = 0, **arrays: Any
+        self,
+        name: str,
+        source: str,
+        target: str,
+        count: int,
+        *,
+        kind: int = 0,
+        p: float = 0.0,
+        at: int = 0,
+        **arrays: Any,
     ) -> None:
         self._widths[target] = max(self._widths.get(target, 0), at + count)
         self._ops.append((name, source, target, count, kind, arrays, p, at))

@@ -67,7 +67,7 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_z, grad_total = grads
         z, *given = ctx.saved_tensors
         found: dict[Tensor, Tensor] = {}
@@ -80,9 +80,7 @@ class _Reversible(torch.autograd.Function):
                 wanted = [x, *([] if context is None else [context])]
                 wanted += [p for p in part.parameters() if p.requires_grad]
                 outputs = [(o, g) for o, g in ((step.z, grad_z), (step.contribution, grad_total)) if o.requires_grad]
-                got = torch.autograd.grad(
-                    [o for o, _ in outputs], wanted, [g for _, g in outputs], allow_unused=True
-                )
+                got = torch.autograd.grad([o for o, _ in outputs], wanted, [g for _, g in outputs], allow_unused=True)
                 for tensor, gradient in zip(wanted[1:], got[1:], strict=True):
                     if gradient is not None:
                         found[tensor] = found[tensor] + gradient if tensor in found else gradient

@@ -219,9 +219,7 @@ def worth(parts: list[Map], base: Base) -> bool:
     return any(isinstance(module, nn.Linear) for part in (*parts, base) for module in part.modules())
 
 
-def programs_of(
-    parts: list[Map], base: Base, context: int, scaling: tuple[Tensor, Tensor] | None
-) -> list[Program]:
+def programs_of(parts: list[Map], base: Base, context: int, scaling: tuple[Tensor, Tensor] | None) -> list[Program]:
     """One program, or one for each member of an ensemble.
 
     Raises:

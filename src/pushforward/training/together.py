@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-
 from pushforward.errors import ConfigError
 from pushforward.models.core import Model
+from pushforward.training.batches import Position, Source
 from pushforward.training.budget import Budget, make_schedule, plan
 from pushforward.training.checkpoint import load_weights
-from pushforward.training.batches import Position, Source
 from pushforward.training.fit import fit
 from pushforward.training.form import Form
 from pushforward.training.inputs import open_sources
@@ -32,7 +31,12 @@ _TOGETHER = {"validation", "batch_size", "epochs", "max_steps", "max_time", "opt
 
 
 def fit_members(
-    models: Sequence[Model], data: Any, *, seeds: Sequence[int] | None = None, together: bool | str = "auto", **options: Any
+    models: Sequence[Model],
+    data: Any,
+    *,
+    seeds: Sequence[int] | None = None,
+    together: bool | str = "auto",
+    **options: Any,
 ) -> list[FitResult]:
     """Train several models on the same data, each as :func:`~pushforward.fit` would with its own seed.
 
@@ -120,7 +124,9 @@ def _train_together(
         results: list[FitResult | None] = [None] * len(models)
         try:
             for trainer in trainers:
-                trainer.optimizer = make_optimizer(optimizer, trainer.parameters, lr, weight_decay)  # refuses what fit does
+                trainer.optimizer = make_optimizer(
+                    optimizer, trainer.parameters, lr, weight_decay
+                )  # refuses what fit does
                 trainer._begin()
             Run(trainers, budget, optimizer, lr, weight_decay, gradient_clip).go(interruption, results)
         finally:
@@ -153,7 +159,13 @@ class Run:
     """
 
     def __init__(
-        self, trainers: list[Trainer], budget: Budget, optimizer: str, lr: float, weight_decay: float, clip: float | None
+        self,
+        trainers: list[Trainer],
+        budget: Budget,
+        optimizer: str,
+        lr: float,
+        weight_decay: float,
+        clip: float | None,
     ) -> None:
         self.trainers, self.budget, self.clip = trainers, budget, clip
         self.stack = Stack([trainer.model for trainer in trainers])
@@ -219,4 +231,3 @@ class Run:
             trainer.reporter.tick(step + 1, self.budget.spent(step + 1, elapsed), elapsed)
             if k in due:
                 trainer._evaluate()
-
