@@ -89,6 +89,13 @@ class Stack:
         for part in self.parts:
             yield from part.parameters()
 
+    def dimensions(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """The stacked parameters, each with how many dimensions it has in a single model."""
+        for part, stacked in zip(list(self.models[0].chain)[self.front :], self.parts, strict=True):
+            theirs = dict(part.named_parameters())
+            for name, parameter in stacked.named_parameters():
+                yield parameter, theirs[name].dim()
+
     def losses(self, batches: Sequence[Tensor], noise: Sequence[torch.Generator]) -> Tensor:
         """-mean log-likelihood of each member on its own batch, ``(M,)``."""
         rows, given = [], []

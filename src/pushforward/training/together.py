@@ -170,9 +170,8 @@ class Run:
         self.trainers, self.budget, self.clip = trainers, budget, clip
         self.stack = Stack([trainer.model for trainer in trainers])
         self.parameters = list(self.stack.parameters())
-        # Stacked matrices have three dimensions; vectors two, or three with one row.
-        wide = [p for p in self.parameters if p.dim() == 3 and p.shape[1] > 1]
-        thin = [p for p in self.parameters if not (p.dim() == 3 and p.shape[1] > 1)]
+        wide = [p for p, dim in self.stack.dimensions() if dim > 1]
+        thin = [p for p, dim in self.stack.dimensions() if dim <= 1]
         groups = [{"params": wide, "weight_decay": weight_decay}, {"params": thin, "weight_decay": 0.0}]
         self.optimizer = _named(optimizer, [group for group in groups if group["params"]], lr)
         for trainer in trainers:
