@@ -293,7 +293,9 @@ def test_who_runs_what():
     everyone = libraries.NAMES
     affine, spline = Case(TINY, "sample", 1), Case(replace(TINY, kind="nsfc"), "sample", 1)
     assert set(suite.contestants(affine, everyone)) == set(everyone) - libraries.VARIANTS.keys()
-    assert set(suite.contestants(spline, everyone)) == set(everyone)
+    assert set(suite.contestants(spline, everyone)) == set(everyone) - {"pushforward-frozen"}
+    assert set(suite.contestants(replace(affine, work="log_prob"), everyone)) == set(everyone) - {"pushforward-plain"}
+    assert set(suite.contestants(replace(spline, work="log_prob"), everyone)) == set(everyone)
     five = suite.contestants(ENSEMBLES[0], everyone)
     assert set(five) == {"pushforward", "floor", report.ALONE}
     assert five[report.ALONE].case.flow == replace(ENSEMBLES[0].flow, members=1)

@@ -100,7 +100,8 @@ def rows(model, count: int, scale: float = 1.0):
 
 def close(found, expected, weights: torch.dtype = torch.float64) -> None:
     """Equal to rounding in the type of the numbers, or of the weights where that is shorter."""
-    assert found.dtype == expected.dtype and found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
     assert not found.requires_grad
     tolerance = 1e-12 if {found.dtype, weights} == {torch.float64} else 1e-5
     torch.testing.assert_close(found, expected.detach(), rtol=tolerance, atol=10 * tolerance)
@@ -124,7 +125,8 @@ def test_all_of_a_flow_runs_in_the_program(build):
 def test_maps_at_the_data_end_run_in_torch(build):
     model = made(build)
     score = pf.freeze(model)
-    assert score.native == "part" and score.reason
+    assert score.native == "part"
+    assert score.reason
     for count in (1, 3, 20):
         x, context = rows(model, count)
         close(score(x, context), model(x, context), model.latent_dtype)
@@ -217,7 +219,8 @@ def test_the_model_stays_as_it_is_and_may_change_without_the_copy():
     model = made(WHOLE["maf"]).train()
     before, x = copy.deepcopy(model.state_dict()), rows(model, 3)[0]
     score = pf.freeze(model)
-    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
     found = score(x)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     with torch.no_grad():

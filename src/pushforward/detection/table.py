@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ from pushforward.detection.layout import Layout
 from pushforward.errors import ConfigError
 from pushforward.maps import AugmentMissing, Cast, Chain, Jitter, LatticeDequantize, Map, SoftTail, Standardize
 from pushforward.models import MAF, NICE, NSF, Ensemble, Flow, Model, RealNVP
-from pushforward.training import fit
+from pushforward.registry import describe
+from pushforward.training import fit_members
 
 __all__ = ["KINDS", "explainer", "fit_table_density", "member", "preprocessing"]
 
@@ -86,7 +88,7 @@ def fit_table_density(
     on_member: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Flow:
-    """Fit the preprocessing once and the members one after the other.
+    """Fit the preprocessing once and the members, those of one architecture together.
 
     Args:
         train: matrix of ``layout.matrix``, float64.
@@ -97,7 +99,7 @@ def fit_table_density(
         jitter: standard deviation of the training noise, in robust deviations.
         seed: member k is built and trained from ``seed + k``.
         max_time: seconds for all members together.
-        on_member: called with (index, members) before each member is trained.
+        on_member: called with (index, members) before each group of equal members is trained, with the first one's index.
         **options: passed on to ``pf.fit``.
 
     Returns:
@@ -108,19 +110,22 @@ def fit_table_density(
     with torch.no_grad():
         generator = torch.Generator().manual_seed(seed)
         Chain(*maps).initialize(rows, noise=generator)
+    held_out = torch.from_numpy(validation) if len(validation) else None
     flows: list[Model] = []
+    alike: dict[str, list[int]] = {}
     for k in range(members):
-        if on_member is not None:
-            on_member(k, members)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + k)
-            flow = member(kind, k, layout.features, len(train))
-        whole = Flow(Chain(*maps, flow.chain), flow.base)
-        held_out = torch.from_numpy(validation) if len(validation) else None
-        share = None if max_time is None else max_time / members
-        fit(whole, rows, validation=held_out, seed=seed + k, max_time=share, **options)
-        flows.append(flow.eval())
-    return Flow(Chain(*maps), Ensemble(*flows)).eval()
+            flows.append(member(kind, k, layout.features, len(train)))
+        alike.setdefault(json.dumps(describe(flows[k]), sort_keys=True), []).append(k)
+    for group in alike.values():
+        if on_member is not None:
+            on_member(group[0], members)
+        wholes = [Flow(Chain(*maps, flows[k].chain), flows[k].base) for k in group]
+        share = None if max_time is None else max_time * len(group) / members
+        seeds = [seed + k for k in group]
+        fit_members(wholes, rows, validation=held_out, seeds=seeds, max_time=share, **options)
+    return Flow(Chain(*maps), Ensemble(*(flow.eval() for flow in flows))).eval()
 
 
 def explainer(density: Flow) -> Flow | None:

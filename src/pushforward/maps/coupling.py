@@ -130,6 +130,20 @@ class Coupling(Map):
         b, slope = self.transformer.inverse(b, self._raw(a, context, b))
         return torch.cat((a, b), -1).index_select(-1, self.back), contribution + sum_event(slope, 1)
 
+    def undo(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Step]:
+        """The x behind z and ``encode(x)``, with one network pass for both: A is the same on both sides."""
+        if self.free_kept is not None:
+            return super().undo(z, context)
+        x = z.detach().clone().requires_grad_()
+        a = x.index_select(-1, self.kept)
+        raw = self._raw(a, context, z.index_select(-1, self.moved))
+        with torch.no_grad():
+            b, _ = self.transformer.inverse(z.index_select(-1, self.moved), raw.detach())
+            x.data.index_copy_(-1, self.moved, b)  # a is a copy, so its graph does not see this
+        b, slope = self.transformer.forward(x.index_select(-1, self.moved), raw)
+        contribution = within(sum_event(slope, 1), x, self.domain, 1)
+        return x, Step(torch.cat((a, b), -1).index_select(-1, self.back), contribution)
+
     def _raw(self, a: Tensor, context: Tensor | None, b: Tensor) -> Tensor:
         """The law's raw parameters for B, ``(parameters, *b.shape)``; float32 or better even under autocast."""
         if self.network is None:

@@ -59,7 +59,8 @@ class LULinear(Map):
             lower, upper, diagonal = self._factors(x)
             z = x.to(lower.dtype) @ upper.mT @ lower.mT
             z = z if self.offset is None else z + self.offset
-            return Step(z, diagonal.log().sum().expand(self.batch_shape(x)))
+            volume = diagonal.log().sum(-1)  # one number, or one for each of several matrices
+            return Step(z, (volume.unsqueeze(-1) if volume.dim() else volume).expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """U^-1 L^-1 (z - b)."""
@@ -73,9 +74,9 @@ class LULinear(Map):
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         packed = self.packed.to(torch.promote_types(self.packed.dtype, like.dtype))
-        diagonal = softplus_positive(packed.diagonal(), MIN_DIAGONAL)
-        one = torch.eye(packed.shape[0], dtype=packed.dtype, device=packed.device)
-        return packed.tril(-1) + one, packed.triu(1) + torch.diag(diagonal), diagonal
+        diagonal = softplus_positive(packed.diagonal(dim1=-2, dim2=-1), MIN_DIAGONAL)
+        one = torch.eye(packed.shape[-1], dtype=packed.dtype, device=packed.device)
+        return packed.tril(-1) + one, packed.triu(1) + torch.diag_embed(diagonal), diagonal
 
 
 @register("maps")

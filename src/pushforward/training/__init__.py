@@ -3,6 +3,7 @@
 from pushforward.training import bayes
 from pushforward.training.fit import fit
 from pushforward.training.result import FitResult, TrainingEvent
+from pushforward.training.together import fit_members
 from pushforward.training.two_step import TwoStepResult, fit_two_step
 
-__all__ = ["FitResult", "TrainingEvent", "TwoStepResult", "bayes", "fit", "fit_two_step"]
+__all__ = ["FitResult", "TrainingEvent", "TwoStepResult", "bayes", "fit", "fit_members", "fit_two_step"]
