@@ -80,7 +80,7 @@ class Measure:
     """Coordinates of a data point."""
     counted: int = 0
     """Coordinates under the counting measure."""
-    surface: str = field(default="", compare=False)
+    surface: str = field(default="", compare=False, repr=False)
     """Which surface a manifold is, where that is known, as :data:`SPHERE`. Area is area on any, so it does not tell measures apart."""
 
     def __str__(self) -> str:

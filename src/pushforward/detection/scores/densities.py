@@ -46,7 +46,8 @@ def log_gaussians(rows: Tensor, log_weights: Tensor, means: Tensor, whitenings: 
     """
     logs = []
     for log_weight, mean, whitening in zip(log_weights, means, whitenings, strict=True):
-        white = (rows - mean) @ whitening
+        # Not by a matrix product, which rounds a row by its place among the others.
+        white = ((rows - mean).unsqueeze(-1) * whitening).sum(-2)
         volume = torch.linalg.slogdet(whitening)[1] - 0.5 * rows.shape[1] * math.log(2 * math.pi)
         logs.append(log_weight + volume - 0.5 * white.square().sum(1))
     return torch.logsumexp(torch.stack(logs), 0)
