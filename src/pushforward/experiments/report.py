@@ -105,7 +105,8 @@ def page(reports: Sequence[Report], pictures: str = "") -> str:
     parts = [
         "# The papers, re-run\n",
         "Written by `pushforward reproduce --all --page docs/papers.md`. Each table says what the paper claims, its figure where one is known for certain, what",
-        "was measured here, and whether the claim held at this budget. A claim that did not hold is reported as such.\n",
+        "was measured here, and whether the claim held at this budget. A claim that did not hold is reported as such. Seconds are those of the last",
+        "run, which takes from earlier ones what they had measured already.\n",
     ]
     for report in reports:
         parts += [
