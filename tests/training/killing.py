@@ -98,8 +98,13 @@ def train(kind: str, folder: Path, death: str) -> None:
 
 
 def child(kind: str, folder: Path, *, death: str = "", after: float | None = None) -> bool:
-    """One process, killed at the named call or after some seconds; whether it ended on its own."""
+    """One process, killed at the named call, or some seconds after its first checkpoint; whether it ended on its own.
+
+    From the first checkpoint on, and not from the start, which may take longer than all steps: each process gets on.
+    """
     folder.mkdir(exist_ok=True)
+    file = folder / "run.safetensors"
+    before = file.stat().st_mtime_ns if file.exists() else None
     number = os.fork()
     if number == 0:
         status = 1
@@ -109,6 +114,9 @@ def child(kind: str, folder: Path, *, death: str = "", after: float | None = Non
         finally:
             os._exit(status)
     if after is not None:
+        patience = time.monotonic() + 60
+        while (file.stat().st_mtime_ns if file.exists() else None) == before and time.monotonic() < patience:
+            time.sleep(0.001)
         time.sleep(after)
         os.kill(number, signal.SIGKILL)
     _, status = os.waitpid(number, 0)
@@ -136,7 +144,7 @@ def main(folder: Path, kind: str, seed: int) -> None:
         assert not child(kind, folder / "killed", death=death)
         died.append(step())
     for _ in range(12):
-        if child(kind, folder / "killed", after=chance.uniform(0.02, 0.35) * duration):
+        if child(kind, folder / "killed", after=chance.uniform(0.0, 0.1) * duration):
             break
         died.append(step())
         if sum(-1 < place < STEPS for place in died[3:]) >= 5:
