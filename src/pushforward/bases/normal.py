@@ -43,18 +43,23 @@ class Normal(Base):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
-        if self.trainable:
-            return sum_event(self.log_prob_terms(z), len(self.shape))
-        constant = -0.5 * math.log(2 * math.pi) * math.prod(self.shape)
-        return torch.rsub(sum_event(z * z, len(self.shape)), constant, alpha=0.5)
+        dims, constant = len(self.shape), -0.5 * math.log(2 * math.pi) * math.prod(self.shape)
+        if not self.trainable:
+            return torch.rsub(sum_event(z * z, dims), constant, alpha=0.5)
+        u, far = self._standardised(z)
+        return torch.rsub(sum_event(u * u, dims), constant, alpha=0.5) + sum_event(far - self.log_scale, dims)
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
         if not self.trainable:
             return -0.5 * z * z - 0.5 * math.log(2 * math.pi)
-        z, far = split_infinite(z, 0)  # else an infinite z would give the parameters a gradient of NaN
-        u = (z - self.loc) * torch.exp(-self.log_scale)
+        u, far = self._standardised(z)
         return far - 0.5 * u * u - self.log_scale - 0.5 * math.log(2 * math.pi)
+
+    def _standardised(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(z - mu) / sigma, and -inf where z is infinite, which would give the parameters a gradient of NaN."""
+        z, far = split_infinite(z, 0)
+        return (z - self.loc) * torch.exp(-self.log_scale), far
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``, with gradients to ``loc`` and ``log_scale``."""

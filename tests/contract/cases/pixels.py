@@ -121,6 +121,7 @@ MODELS: list[ModelCase] = [
         measure=Counting(4),
         **(VAE | {"relation": Relation.ESTIMATE}),
     ),
+    f("VAE", "vector", lambda: models.VAE(3, 2, hidden=(8,)), **VAE),
     f("VAE", "vector, context", lambda: models.VAE(3, 2, 2, hidden=(8,)), **VAE),
     f(
         "VAE",
