@@ -70,7 +70,7 @@ def build(case: Case, dtype: torch.dtype = torch.float64, *, jolted: float = 1.0
         x, context = data_of(case, module, 200, 4, dtype), context_of(module, 200, 5, dtype)
         module.initialize(x, context)
     jolt(module, jolted)
-    if has_state:
+    if has_state and hasattr(module, "refresh"):
         module.refresh(x, context)  # pyright: ignore[reportPossiblyUnboundVariable]
     return module.eval()
 

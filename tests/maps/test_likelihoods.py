@@ -9,11 +9,17 @@ import torch
 from scipy import stats
 
 from pushforward.errors import ConfigError
-from pushforward.maps import BernoulliLikelihood, CategoricalLikelihood, GaussianLikelihood, LogisticLikelihood
+from pushforward.maps import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    GaussianMixtureLikelihood,
+    LogisticLikelihood,
+)  # fmt: skip
 from pushforward.measure import Counting, Lebesgue
 
 DISCRETE = [BernoulliLikelihood(), CategoricalLikelihood(3), LogisticLikelihood(3, 1), LogisticLikelihood(4, 3)]
-LAWS = [*DISCRETE, GaussianLikelihood()]
+LAWS = [*DISCRETE, GaussianLikelihood(), GaussianMixtureLikelihood(3)]
 
 
 def raw_of(law, channels, rows=1, scale=1.0, seed=0):
@@ -65,6 +71,30 @@ def test_gaussian_is_a_normal():
     drawn = law.sample(raw.expand(5000, -1), u)
     for column, (mean, spread) in zip(drawn.T, ((0.3, scale[0]), (1.0, scale[1])), strict=True):
         assert stats.kstest(column.numpy(), stats.norm(mean, spread).cdf).pvalue > 1e-3
+
+
+def test_gaussian_mixture_against_scipy_and_its_samples_follow_it():
+    law, raw = GaussianMixtureLikelihood(3), raw_of(GaussianMixtureLikelihood(3), 2, seed=4)
+    spread = [0.5 * stats.norm.ppf((k + 0.5) / 3) for k in range(3)]
+    width = 0.5 * math.log(1 - sum(q * q for q in spread) / 3)
+    x = torch.tensor([[0.7, -1.2]], dtype=torch.float64)
+    u = torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn, terms = law.sample(raw.expand(20_000, -1), u), law.log_prob(x, raw)[0]
+    for c, part in enumerate(raw[0].reshape(2, 3, 3)):
+        weights, means = torch.softmax(part[0], 0).tolist(), (part[1] + torch.tensor(spread)).tolist()
+        scales = [math.exp(5 * math.tanh(s / 5) + width) for s in part[2].tolist()]
+        laws = list(zip(weights, (stats.norm(m, s) for m, s in zip(means, scales, strict=True)), strict=True))
+        assert terms[c].item() == pytest.approx(math.log(sum(w * n.pdf(x[0, c].item()) for w, n in laws)), abs=1e-12)
+        assert stats.kstest(drawn[:, c].numpy(), lambda t, laws=laws: sum(w * n.cdf(t) for w, n in laws)).pvalue > 1e-3
+    assert law.mean(raw, 2)[0].tolist() == pytest.approx(drawn.mean(0).tolist(), abs=0.05)
+
+
+def test_a_gaussian_mixture_starts_at_mean_0_and_variance_1():
+    law = GaussianMixtureLikelihood(10)
+    x = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]
+    density = law.log_prob(x, torch.zeros(1, law.outputs(1), dtype=torch.float64)).exp()
+    mass, mean, square = ((x**k * density).sum().item() * (24 / 20_000) for k in range(3))
+    assert (mass, mean, square) == pytest.approx((1.0, 0.0, 1.0), abs=1e-6)
 
 
 @pytest.mark.parametrize("log_scale", [-40.0, -7.0, -2.0, 0.0, 3.0, 40.0])

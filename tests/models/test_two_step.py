@@ -291,3 +291,31 @@ def test_what_is_refused():
         models.TwoStep(first, models.Flow(maps.UniformDequantize(2, 4), bases.Uniform(2)))
     with pytest.raises(KindError, match="random codes"):
         models.TwoStep(models.VAE((1, 2, 2), 2, decoder="bernoulli", binarize=True))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        bases.KernelDensity(2, 50),
+        bases.PixelCNN((1, 1, 2), maps.GaussianMixtureLikelihood(2), filters=4, layers=1, first_kernel=3),
+        models.VAE(2, 1, hidden=(8,)),
+        models.MAF(2, layers=2, hidden=(8,)),
+    ],
+    ids=lambda second: type(second).__name__,
+)
+def test_the_second_step_is_any_density(second, tmp_path):
+    torch.manual_seed(0)
+    t = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.cat((t, t.sin()), 1)
+    model = models.TwoStep(models.AutoEncoder(4, 2, hidden=(16,)), second)
+    done = pf.training.fit_two_step(model, x, max_steps=20, progress="silent")
+    assert done.second.stopped == ("nothing to train" if isinstance(second, bases.KernelDensity) else "max_steps")
+    codes, noise = model.codes(x), {"seed": 0}
+    found = model.evaluate(x)
+    assert found.measure == Manifold(2, 4)
+    direct = model.second.evaluate(codes).value  # the same density, of the codes alone
+    parts = found.value - found.terms["0.Embed"] - found.terms["1.Whiten"]
+    torch.testing.assert_close(direct, parts, rtol=1e-4, atol=1e-4)
+    assert model.sample(3, **noise).shape == (3, 4)
+    pf.save(model, tmp_path / "m.safetensors")
+    assert torch.equal(pf.load(tmp_path / "m.safetensors").evaluate(x).value, found.value)

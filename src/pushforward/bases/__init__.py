@@ -4,6 +4,7 @@ from pushforward.bases.categorical import Categorical
 from pushforward.bases.conditional import ConditionalNormal
 from pushforward.bases.core import Base
 from pushforward.bases.half_normal import HalfNormal, SortedNormal
+from pushforward.bases.kernel_density import KernelDensity
 from pushforward.bases.logistic import Logistic
 from pushforward.bases.made_mixture import MADEMixture
 from pushforward.bases.mixture import GaussianMixture
@@ -21,6 +22,7 @@ __all__ = [
     "ConditionalNormal",
     "GaussianMixture",
     "HalfNormal",
+    "KernelDensity",
     "Logistic",
     "MADEMixture",
     "Normal",

@@ -20,7 +20,7 @@ class Base(nn.Module, ABC):
     """A distribution with an event shape, a density and samples; leading dimensions are batch.
 
     A new base sets ``shape`` (and ``context``, ``support``, ``relation`` where the defaults do not fit) and writes
-    :meth:`log_prob` and :meth:`sample`.
+    :meth:`log_prob` and :meth:`sample`; one that is made of data writes :meth:`initialize` too.
     """
 
     shape: Shape
@@ -66,6 +66,9 @@ class Base(nn.Module, ABC):
     @abstractmethod
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``, on the generator's device; a context broadcasts to ``(*batch, context)``."""
+
+    def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
+        """Set state that depends on data, once, from training rows as the maps made them; most bases have none."""
 
     @final
     def like(self, generator: torch.Generator | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""PixelCNN: an exact distribution of integer images, pixel after pixel."""
+"""PixelCNN: an exact distribution of images, pixel after pixel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pushforward.maps.likelihoods import CategoricalLikelihood, Likelihood, chec
 from pushforward.measure import Measure
 from pushforward.networks.pixel_walk import PixelWalk
 from pushforward.networks.pixelcnn import GatedPixelCNN
-from pushforward.numerics import sum_event
+from pushforward.numerics import split_infinite, sum_event
 from pushforward.registry import register
 
 __all__ = ["PixelCNN"]
@@ -24,14 +24,17 @@ __all__ = ["PixelCNN"]
 class PixelCNN(Base):
     """log p(x) = sum over pixels, in raster order, and channels of log p(x_i | x_<i) (van den Oord et al. 2016, eq. 1-2).
 
-    A gated PixelCNN (arXiv 1606.05328) gives the raw parameters of a discrete law. For laws of independent channels, as the
+    A gated PixelCNN (arXiv 1606.05328) gives the raw parameters of the law of a pixel. For laws of independent channels, as the
     categorical one, the network also sees the channels before in the same pixel; mixtures of discretised logistics (PixelCNN++,
     arXiv 1701.05517) tie the channels of a pixel themselves. ``log_prob`` takes one pass and is exact; sampling goes pixel by
-    pixel with the arithmetic of about one pass. Samples are integers and carry no gradient.
+    pixel with the arithmetic of about one pass, and carries no gradient.
+
+    With a discrete law it is a distribution of integers; with a continuous one, as
+    :class:`~pushforward.maps.GaussianMixtureLikelihood`, a density on the reals: of codes on a grid, say.
 
     Args:
         shape: (channels, height, width).
-        likelihood: a discrete law of one pixel; 256-way categorical by default.
+        likelihood: the law of one pixel; 256-way categorical by default.
         filters: width of the network's stacks.
         layers: gated layers.
         kernel: odd kernel size.
@@ -39,7 +42,7 @@ class PixelCNN(Base):
         context: width of the context; 0 for none.
 
     Raises:
-        ConfigError: if the shape is no image, the law is continuous, or a size is impossible.
+        ConfigError: if the shape is no image, or a size is impossible.
 
     Example:
         >>> import torch
@@ -67,8 +70,6 @@ class PixelCNN(Base):
             raise ConfigError(f"PixelCNN reads images, so shape must be (channels, height, width); got {shape!r}.")
         channels, height, width = self.shape
         self.likelihood = check_likelihood(likelihood or CategoricalLikelihood())
-        if self.likelihood.measure(1).kind != "Counting":
-            raise ConfigError(f"PixelCNN is a distribution of integers, and {self.likelihood!r} is a density.")
         self.filters, self.layers, self.kernel, self.first_kernel = filters, layers, kernel, first_kernel
         self.context = context
         self.support = self.likelihood.support
@@ -86,8 +87,13 @@ class PixelCNN(Base):
 
     @property
     def measure(self) -> Measure:
-        """Counting."""
+        """Counting for a discrete law, else Lebesgue."""
         return self.likelihood.measure(math.prod(self.shape))
+
+    @property
+    def discrete(self) -> bool:
+        """Whether pixels are integers."""
+        return self.likelihood.measure(1).kind == "Counting"
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -96,8 +102,11 @@ class PixelCNN(Base):
         return tuple(torch.arange(channels * height * width).reshape(channels, -1).t().flatten().tolist())
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-probability in nats: ``(*batch, *shape)`` to ``batch``; -inf where z holds no integer in range."""
-        return sum_event(self.log_prob_terms(z, context), 3)
+        """Log-probability or log-density, nats: ``(*batch, *shape)`` to ``batch``; -inf where z is outside of the support."""
+        if self.discrete:
+            return sum_event(self.log_prob_terms(z, context), 3)
+        z, far = split_infinite(z, 3)
+        return far + sum_event(self.log_prob_terms(z, context), 3)
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Terms of the chain rule, log p(x_i | x_<i, context), ``(*batch, *shape)``."""
@@ -110,7 +119,7 @@ class PixelCNN(Base):
 
     @torch.no_grad()
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, *shape)``, integers, pixel after pixel."""
+        """``(*batch, *shape)``, pixel after pixel."""
         empty = torch.empty((*batch, self.shape[0], 0, self.shape[2]), **self.like(generator))
         return self.complete(empty, context, generator=generator)
 
@@ -126,7 +135,7 @@ class PixelCNN(Base):
             generator: of the draws.
 
         Raises:
-            InputError: if the rows do not fit, or hold something else than integers in range.
+            InputError: if the rows do not fit, or are not in the support.
         """
         check_context(context, self.context, "PixelCNN")
         channels, height, width = self.shape
@@ -137,8 +146,10 @@ class PixelCNN(Base):
                 f"{tuple(top.shape)}."
             )
         law, top = self.likelihood, top.reshape(math.prod(batch), channels, given, width)
-        if not ((top == torch.floor(top)) & self.support.contains(top)).all():
-            raise InputError(f"the rows to complete hold something else than integers in {self.support}.")
+        whole = top == torch.floor(top) if self.discrete else torch.isfinite(top)
+        if not (whole & self.support.contains(top)).all():
+            kind = "integers" if self.discrete else "finite numbers"
+            raise InputError(f"the rows to complete hold something else than {kind} in {self.support}.")
         # One array of noise decides all: an image is a function of it, whatever the way it is computed.
         noise = torch.rand(
             (len(top), height - given, width, law.draws(channels)), generator=generator, **self.like(generator)

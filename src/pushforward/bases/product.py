@@ -68,6 +68,11 @@ class Product(Base):
         pairs = zip(self._list(), self.slices, strict=True)
         return torch.cat([part.log_prob_terms(z[..., where], context) for part, where in pairs], -1)
 
+    def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
+        """That of each part, with its coordinates."""
+        for part, where in zip(self._list(), self.slices, strict=True):
+            part.initialize(z[..., where], context)
+
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples of the parts, one after the other."""
         return torch.cat([part.sample(batch, context, generator=generator) for part in self._list()], -1)

@@ -32,6 +32,7 @@ from pushforward.maps.linear_autoencode import LinearAutoencode
 from pushforward.maps.logistic_likelihood import LogisticLikelihood
 from pushforward.maps.maxima import Max, MaxPool
 from pushforward.maps.missing import AugmentMissing
+from pushforward.maps.mixture_likelihood import GaussianMixtureLikelihood
 from pushforward.maps.mobius import MobiusTransformer
 from pushforward.maps.monotone import Monotone
 from pushforward.maps.multiscale import FactorOut
@@ -100,6 +101,7 @@ __all__ = [
     "Gaps",
     "GatedTransformer",
     "GaussianLikelihood",
+    "GaussianMixtureLikelihood",
     "Gaussianize",
     "Householder",
     "ImageCoupling",

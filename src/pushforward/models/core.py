@@ -277,7 +277,7 @@ class Model(nn.Module, ABC):
 
     @final
     def initialize(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
-        """Set data-dependent state (standardisation of data and context, actnorm); ``pf.fit`` calls it once."""
+        """Set data-dependent state (standardisation of data and context, actnorm, kept rows); ``pf.fit`` calls it once."""
         with torch.no_grad():
             if self.context_features and context is not None and not self.context_initialized:
                 rows = context.reshape(-1, self.context_features).double()
@@ -286,7 +286,7 @@ class Model(nn.Module, ABC):
                 self.context_scale.copy_(torch.where(spread > 0, spread, 1.0))
                 self.context_initialized.fill_(True)
             x, context, _ = self._prepare(x, context)
-            self.chain.initialize(x, context, noise=generator)
+            self.base.initialize(self.chain.initialize(x, context, noise=generator), context)
 
     @final
     def refresh(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:

@@ -74,7 +74,7 @@ class SurfaceModel(Model):
             raise ConfigError(f"phase must be one of {', '.join(map(repr, PHASES))}; got {phase!r}.")
         self.phase = phase
         if phase == "density":
-            for part in self.flow.modules():
+            for part in (*self.flow.modules(), *self.base.modules()):
                 if isinstance(getattr(part, "initialized", None), Tensor):
                     part.initialized.fill_(False)  # pyright: ignore[reportCallIssue]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.bases import Base
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.maps import Chain, Map, Standardize, Step, Whiten
+from pushforward.maps import Chain, Flatten, Inverse, Map, Standardize, Step, Whiten
 from pushforward.measure import Lebesgue, Manifold, Measure, Relation
 from pushforward.models.assembly import check_count
 from pushforward.models.autoencoder import AutoEncoder
@@ -119,7 +119,8 @@ class TwoStep(Model):
 
     Args:
         first: the autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, of which the means of q(z | x) and p(x | z) are taken.
-        second: the density of the whitened codes: a model or a base on Lebesgue(d); a spline flow by default.
+        second: the density of the whitened codes: a model or a base on Lebesgue(d); a spline flow by default. One of images, as
+            a PixelCNN with a continuous law, sees the d numbers as (channels, height, width), a channel after the other.
 
     Raises:
         ConfigError: for parts that do not fit, or d > D.
@@ -145,7 +146,9 @@ class TwoStep(Model):
             raise ConfigError(f"a manifold of {width} dimensions does not fit into {math.prod(first.shape)}.")
         second = NSF(width) if second is None else second
         if isinstance(second, Base):
-            second = Flow(Standardize(width), second)
+            second = Flow(Standardize(second.shape), second)
+        if isinstance(second, Model) and second.shape != (width,) == (math.prod(second.shape),):
+            second = Flow(Chain(Inverse(Flatten(second.shape)), *second.chain), second.base)
         if not isinstance(second, Model) or second.shape != (width,):
             raise ConfigError(f"second must be a model or a base of {width} coordinates; got {second!r:.80}.")
         if second.context_features:

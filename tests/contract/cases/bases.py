@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from pushforward import bases, models
+from pushforward import bases, maps, models
 
 from .kinds import BaseCase, angles, b, pair, signed_unit
+
+TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
+
 
 BASES: list[BaseCase] = [
     *(b("Normal", f"D={d}", lambda d=d: bases.Normal(d)) for d in (1, 2)),
@@ -20,6 +24,10 @@ BASES: list[BaseCase] = [
     b("GaussianMixture", "D=1", lambda: bases.GaussianMixture(1, components=3)),
     b("GaussianMixture", "D=2", lambda: bases.GaussianMixture(2, components=4, seed=1)),
     b("GaussianMixture", "one component, image", lambda: bases.GaussianMixture((1, 2, 2), components=1)),
+    *(b("KernelDensity", f"D={d}", lambda d=d: bases.KernelDensity(d, 20)) for d in (1, 2)),
+    b("KernelDensity", "image, more places than rows", lambda: bases.KernelDensity((1, 2, 2), 300)),
+    b("PixelCNN", "real", lambda: bases.PixelCNN((1, 1, 2), maps.GaussianLikelihood(), **TINY)),
+    b("PixelCNN", "real mixture", lambda: bases.PixelCNN((1, 2, 2), maps.GaussianMixtureLikelihood(2), **TINY)),
     b("VonMises", "kappa=1", lambda: bases.VonMises(1), angles),
     b("VonMises", "kappa=20, trainable", lambda: bases.VonMises(2, concentration=20.0, trainable=True), angles),
     *(b("MADEMixture", f"D={d}", lambda d=d: bases.MADEMixture(d, components=3, hidden=(16,))) for d in (1, 2)),

@@ -17,6 +17,7 @@ LIKELIHOODS: list[Case] = [
     Case("likelihoods.BernoulliLikelihood", "", maps.BernoulliLikelihood),
     Case("likelihoods.CategoricalLikelihood", "", lambda: maps.CategoricalLikelihood(5)),
     Case("likelihoods.GaussianLikelihood", "", maps.GaussianLikelihood),
+    Case("likelihoods.GaussianMixtureLikelihood", "", lambda: maps.GaussianMixtureLikelihood(2)),
     Case("likelihoods.LogisticLikelihood", "", lambda: maps.LogisticLikelihood(5, 2)),
 ]
 

@@ -44,6 +44,24 @@ MODELS: list[ModelCase] = [
         **TWO,
     ),
     f(
+        "TwoStep",
+        "kernels",
+        lambda: models.TwoStep(models.AutoEncoder(3, 2, hidden=(16,)), bases.KernelDensity(2, 50)),
+        measure=Manifold(2, 3),
+        **TWO,
+    ),
+    f(
+        "TwoStep",
+        "codes as an image",
+        lambda: models.TwoStep(
+            models.AutoEncoder(5, 4, hidden=(16,)),
+            bases.PixelCNN((1, 2, 2), maps.GaussianMixtureLikelihood(2), filters=6, layers=1, first_kernel=3),
+        ),
+        measure=Manifold(4, 5),
+        fast="log_prob",
+        **TWO,
+    ),
+    f(
         "CyGen",
         "conditional flow",
         lambda: models.CyGen(
