@@ -28,10 +28,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pushforward.experiments.datasets import load_images
+
 __all__ = ["SETS", "Split", "add_data_option", "load"]
 
 SETS = ("protein", "kin40k", "elevators", "parkinsons", "bsds300")
-"""The sets of the tables; any other UCI set of the folder loads too. These have at least 5,000 rows and a density worth
+"""The sets of the tables; any other UCI set of the folder loads too, as do "digits" and "fashion-mnist". These have at least 5,000 rows and a density worth
 learning. Left out: bike (its target is the logarithm of the sum of two other columns, so there is no density),
 keggundirected (71 % of its rows are copies, so test rows stand in the training part), pol (most of its columns are zero
 in most rows: a matter for discrete models), tamielectric and pumadyn32nm (nearly independent uniform columns)."""
@@ -67,9 +69,11 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
 
 
 def load(name: str, seed: int, folder: Path | None) -> Split:
-    """Split ``seed`` of a set: 0 to 9 for UCI sets, any for BSDS300."""
+    """Split ``seed`` of a set: 0 to 9 for UCI sets, any for BSDS300, scikit-learn's digits and Fashion-MNIST."""
     if name == "bsds300":
         return _standardised(name, *_patches(folder, seed), raw_units=True)
+    if name in ("digits", "fashion-mnist"):
+        return _images(name, folder, seed)
     rows = _treated(np.loadtxt(_find(folder, f"uci/{name}/data.csv.gz"), delimiter=","))
     mask = np.loadtxt(_find(folder, f"uci/{name}/test_mask.csv.gz"), delimiter=",")[:, seed] > 0
     rest = np.random.default_rng(seed).permutation(rows[~mask])
@@ -114,6 +118,25 @@ def _standardised(
     mean, spread = train.mean(0), train.std(0)
     parts = [torch.from_numpy(((part - mean) / spread).astype(np.float32)) for part in (train, validation, test)]
     return Split(name, *parts, offset=-float(np.log(spread).sum()) if raw_units else 0.0)
+
+
+def _images(name: str, folder: Path | None, seed: int) -> Split:
+    """Images as vectors of dequantised pixels, scaled by one mean and one deviation."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        rows = np.random.default_rng(seed).permutation(load_digits().data)
+        parts = [rows[500:], rows[300:500], rows[:300]]
+    else:
+        rest, test = (
+            load_images(name, train=train, folder=folder).flatten(1).double().numpy() for train in (True, False)
+        )
+        rest = np.random.default_rng(seed).permutation(rest)
+        parts = [rest[5000:], rest[:5000], test]
+    noise = np.random.default_rng(1000 + seed)
+    parts = [part + noise.random(part.shape) for part in parts]
+    mean, spread = parts[0].mean(), parts[0].std()
+    return Split(name, *(torch.from_numpy(((part - mean) / spread).astype(np.float32)) for part in parts), offset=0.0)
 
 
 def _patches(folder: Path | None, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
