@@ -109,6 +109,7 @@ def test_a_table_after_images_and_back():
     guard = Guard(alpha=0.1, max_steps=3, members=1, random_state=0)
     guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8)).fit(rng.normal(size=(200, 3)))
     assert guard.anomaly_score(np.zeros((1, 3))).shape == (1,)
-    assert not hasattr(guard, "score_")
+    assert not guard.reads_images
+    assert guard.density_.shape == (3,)
     guard.fit(rng.integers(0, 255, size=(200, 4, 4)).astype(np.uint8))
     assert not hasattr(guard, "density_")

@@ -296,7 +296,7 @@ def test_a_frozen_guard_answers_as_the_guard_does():
         np.testing.assert_array_equal(quick.p_value(x), guard.p_value(x))
         np.testing.assert_array_equal(quick.predict(x), guard.predict(x))
         np.testing.assert_allclose(quick.anomaly_score(x), guard.anomaly_score(x), rtol=1e-5, atol=1e-4)
-    assert guard._frozen is None
+    assert not guard.score_.frozen
     with pytest.raises(ConfigError, match="frozen copy"):
         quick.fit(table)
 
@@ -307,8 +307,8 @@ def test_a_frozen_guard_takes_the_long_way_only_next_to_a_calibration_score(monk
     table = rng.normal(size=(400, 2))
     guard = pf.Guard(alpha=0.05, members=1, max_steps=10, random_state=0).fit(table)
     quick, long = guard.freeze(), []
-    values = type(guard)._values
-    monkeypatch.setattr(type(guard), "_values", lambda self, rows: long.append(len(rows)) or values(self, rows))
+    values = type(guard.score_)._values
+    monkeypatch.setattr(type(guard.score_), "_values", lambda self, rows: long.append(len(rows)) or values(self, rows))
     quick.anomaly_score(rng.normal(size=(200, 2)))
     assert sum(long) < 20
     long.clear()

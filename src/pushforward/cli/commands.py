@@ -143,7 +143,7 @@ def score(
     _check_output(output)
     guard = Guard.load(guard_file)
     start, total, alarms = time.perf_counter(), 0, 0
-    if hasattr(guard, "score_"):
+    if guard.reads_images:
         everything = read_images(table)
         parts = [everything[k : k + rows] for k in range(0, len(everything), rows)]
         sizes = [0, *itertools.accumulate(map(len, parts))]
@@ -218,7 +218,7 @@ def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wr
     if header["kind"] == "guard":
         guard = Guard.load(file)
         pairs(str(file), {**facts, **summary(guard)})
-        if not hasattr(guard, "score_"):
+        if not guard.reads_images:
             columns(guard.schema_)
     elif header["kind"] in ("model", "density"):
         model = load(file) if header["kind"] == "model" else FlowDensity.load(file).model_
@@ -245,7 +245,7 @@ def summary(guard: Any) -> dict[str, Any]:
         "calibration rows": calibrated,
         "false alarms": f"{promise} ({guard.guarantee}); 95% of guards like it realise {low:.2%} to {high:.2%}",
     }
-    if hasattr(guard, "score_"):
+    if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
     return {
         "columns": guard.n_features_in_,

@@ -20,13 +20,14 @@ from pushforward.detection.scores import (
     PrincipalDistances,
     Score,
 )
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.maps.core import Shape
 from pushforward.models import NICE, Glow, Model
 from pushforward.registry import register
+from pushforward.storage import unpack
 from pushforward.training import fit
 
-__all__ = ["ImageScore", "fit_image_score", "image_flow"]
+__all__ = ["ImageScore", "fit_image_score", "image_flow", "image_score"]
 
 LARGEST = 48
 """Longest side that the flow sees; larger images are averaged over squares of pixels first."""
@@ -161,3 +162,19 @@ def fit_image_score(
     codes = [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
     dose = DoSE(LikelihoodPath(flow), *codes, *distances, density="gmm", components=16, refit=False, seed=seed)
     return ImageScore(dose, shape, pool, shift).fit(held_out)
+
+
+def image_score(description: Any, tensors: dict[str, Tensor]) -> ImageScore:
+    """The score of images that a file holds.
+
+    Raises:
+        StorageError: if it holds another one, or parts that do not fit each other.
+    """
+    score = unpack(description, tensors, "score.")
+    if not isinstance(score, ImageScore):
+        raise StorageError("it has no score of images.")
+    try:
+        score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # what was fitted has the sizes that belong together
+    except (PushforwardError, RuntimeError, IndexError) as error:
+        raise StorageError(f"the parts of its score do not fit each other: {error}") from error
+    return score

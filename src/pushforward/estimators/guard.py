@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,22 +13,14 @@ from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.data import Schema, as_images, as_table, duplicate_groups, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
-from pushforward.detection.batches import by_batches
-from pushforward.detection.image import ImageScore, fit_image_score
+from pushforward.detection.image import ImageScore, fit_image_score, image_score
 from pushforward.detection.layout import Layout
-from pushforward.detection.table import KINDS, explainer, fit_table_density
-from pushforward.errors import (
-    CalibrationError,
-    ConfigError,
-    InputError,
-    PushforwardError,
-    StorageError,
-    TrainingError,
-)
+from pushforward.detection.table import KINDS, fit_table_density
+from pushforward.detection.table_score import Explanation, TableScore
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
 from pushforward.estimators.checks import check_array, require_fitted, seed_from
 from pushforward.models import Flow
-from pushforward.serving import Frozen, freeze
-from pushforward.storage import pack, read, unpack, write
+from pushforward.storage import pack, read, write
 from pushforward.training.budget import seconds
 
 __all__ = ["Explanation", "Guard"]
@@ -37,23 +29,6 @@ __all__ = ["Explanation", "Guard"]
 def is_stack(X: Any) -> bool:
     """Whether X is an array of more than two dimensions: a stack of images."""
     return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
-
-
-class Explanation(NamedTuple):
-    """Which columns made rows unlikely.
-
-    Attributes:
-        names: of the table's columns.
-        nats: -log p(column | columns before it) of each row, ``(rows, columns)``; high is unlikely.
-    """
-
-    names: tuple[str, ...]
-    nats: np.ndarray
-
-    def top(self, row: int = 0, k: int = 3) -> list[tuple[str, float]]:
-        """The k columns that made one row most unlikely, with their nats."""
-        order = np.argsort(-self.nats[row], kind="stable")[:k]
-        return [(self.names[i], float(self.nats[row, i])) for i in order]
 
 
 class Guard(OutlierMixin, BaseEstimator):
@@ -91,9 +66,11 @@ class Guard(OutlierMixin, BaseEstimator):
         verbose: show progress.
 
     Attributes:
+        score_: what was fitted: a :class:`~pushforward.detection.table_score.TableScore`, or for images a
+            :class:`~pushforward.detection.image.ImageScore`.
         schema_: names, types and categories of the columns, of a table.
+        layout_: which columns of the table are kept, and what the density sees of them.
         density_: the fitted model of the table.
-        score_: the fitted :class:`~pushforward.detection.image.ImageScore`, of images.
         calibrator_: the calibration scores.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
@@ -110,7 +87,7 @@ class Guard(OutlierMixin, BaseEstimator):
 
     n_features_in_: int
     feature_names_in_: np.ndarray
-    _frozen: Frozen | None = None
+    score_: TableScore | ImageScore
 
     def __init__(
         self,
@@ -168,11 +145,11 @@ class Guard(OutlierMixin, BaseEstimator):
             ConfigError: for impossible options.
         """
         self._check_options()
-        if self._frozen is not None:
+        score = getattr(self, "score_", None)
+        if isinstance(score, TableScore) and score.frozen:
             raise ConfigError("this is the frozen copy of a guard, which cannot be fitted again: fit a new Guard.")
         if is_stack(X):
             return self._fit_images(X)
-        self._forget("score_")
         table, named = self._table(X, reset=True)
         seed = seed_from(self.random_state)
         rows = table.num_rows
@@ -188,13 +165,13 @@ class Guard(OutlierMixin, BaseEstimator):
         )
         if not layout.kept:
             raise InputError("every column of X is constant in the training part, so there is no density to fit.")
-        self.schema_, self.layout_, self.seed_ = schema, layout, seed
-        self.density_ = fit_table_density(
+        density = fit_table_density(
             layout.matrix(train)[0], layout.matrix(held_out)[0], layout,
             kind=self.model, members=self.members, jitter=self.jitter, seed=seed,
             **self._training(max_steps=2000, batch_size=256, lr=1e-3),
         )  # fmt: skip
-        return self._calibrate(self._scores(encoded[parts[1]]))
+        self.score_, self.seed_ = TableScore(schema, layout, density, self.draws), seed
+        return self._calibrate(self.score_(encoded[parts[1]]))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, nats, ``(rows,)``: higher is more normal (scikit-learn's sign).
@@ -206,9 +183,9 @@ class Guard(OutlierMixin, BaseEstimator):
     def anomaly_score(self, X: Any) -> np.ndarray:
         """-log p of each row, nats, ``(rows,)``: higher is more anomalous."""
         require_fitted(self)
-        if hasattr(self, "score_"):
+        if isinstance(self.score_, ImageScore):
             return self.score_(as_images(X)).numpy()
-        return self._scores(self._encode(X))
+        return self.score_(self._encode(X), self.calibrator_.scores)
 
     def p_value(self, X: Any) -> np.ndarray:
         """Conformal p-value of each row, ``(rows,)``: P(p <= a) <= a for rows like the training rows."""
@@ -220,7 +197,7 @@ class Guard(OutlierMixin, BaseEstimator):
         Without ``log_prob`` for images, where the score is no density of the image.
         """
         score = self.anomaly_score(X)
-        density = {} if hasattr(self, "score_") else {"log_prob": -score}
+        density = {} if self.reads_images else {"log_prob": -score}
         return density | {
             "anomaly_score": score,
             "p_value": self.calibrator_.p_value(score),
@@ -267,45 +244,18 @@ class Guard(OutlierMixin, BaseEstimator):
         Raises:
             ConfigError: if the ensemble holds no such flow (``model`` other than "auto").
         """
-        require_fitted(self)
-        if hasattr(self, "score_"):
-            raise ConfigError("explain tells which columns of a table made a row unlikely; this guard reads images.")
-        flow = explainer(self.density_)
-        if flow is None:
-            raise ConfigError(
-                f'explain needs the autoregressive member of model="auto"; this guard has {self.model!r}.'
-            )
-        matrix, surprise = self.layout_.matrix(self._encode(X))
-        terms = by_batches(
-            lambda part: flow.conditional_log_prob(part, samples=self.draws).double(), torch.from_numpy(matrix)
-        )
-        nats = self.layout_.by_column(-terms.numpy()) + surprise
-        return Explanation(tuple(column.name for column in self.schema_.columns), nats)
+        table = self._tables("explain tells which columns of a table made a row unlikely")
+        return table.explain(self._encode(X))
 
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
         """Rows drawn from the fitted density, a ``pyarrow.Table`` with the training table's columns.
 
         The density of a dequantised code or flag has tails beyond its cells; rows that fall there are drawn again.
         """
-        require_fitted(self)
+        table = self._tables("of images a guard holds no density that is worth drawing from")
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
             raise ConfigError(f"n_samples must be a positive integer; got {n_samples!r}.")
-        if hasattr(self, "score_"):
-            raise ConfigError("this guard reads images, of which it holds no density that is worth drawing from.")
-        generator = torch.Generator().manual_seed(seed_from(random_state))
-        legal: list[np.ndarray] = []
-        while sum(map(len, legal)) < n_samples:
-            drawn = self.density_.sample(max(int(n_samples), 64), generator=generator)
-            rows = self.layout_.unmatrix(drawn.double().numpy())
-            fits = np.isfinite(drawn.double().numpy()).all(1)
-            for place in self.layout_.coded:
-                column = self.schema_.columns[place]
-                code = np.nan_to_num(rows[:, place])  # a missing flag or category is a legal cell
-                fits &= (code >= 0) & (code < max(2, len(column.categories)))
-            legal.append(rows[fits])
-            if len(legal) > 1000 and not sum(map(len, legal)):
-                raise TrainingError("the density puts no mass on legal rows; fit it longer or with more rows.")
-        return self.schema_.decode(np.concatenate(legal)[:n_samples])
+        return table.sample(int(n_samples), seed_from(random_state))
 
     def freeze(self) -> Guard:
         """A copy that answers for few rows at a time in a small part of the time, and cannot be fitted again.
@@ -326,12 +276,29 @@ class Guard(OutlierMixin, BaseEstimator):
             >>> bool(quick.p_value(x[:1]) == guard.p_value(x[:1]))
             True
         """
-        require_fitted(self)
-        if hasattr(self, "score_"):
-            raise ConfigError("freeze is for guards of tables; this guard reads images.")
         quick = copy.copy(self)
-        quick.density_, quick._frozen = copy.deepcopy(self.density_), freeze(self.density_)
+        quick.score_ = self._tables("freeze is for guards of tables").freeze()
         return quick
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it was fitted on images."""
+        return isinstance(getattr(self, "score_", None), ImageScore)
+
+    @property
+    def schema_(self) -> Schema:
+        """Names, types and categories of the columns of a table."""
+        return self._part("schema")
+
+    @property
+    def layout_(self) -> Layout:
+        """Which columns of the table are kept, and what the density sees of them."""
+        return self._part("layout")
+
+    @property
+    def density_(self) -> Flow:
+        """The fitted model of the table."""
+        return self._part("density")
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
@@ -339,12 +306,11 @@ class Guard(OutlierMixin, BaseEstimator):
         """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options."""
         require_fitted(self)
         header: dict[str, Any] = {"kind": "guard", "options": self.get_params(), "seed": self.seed_}
-        if hasattr(self, "score_"):
+        if isinstance(self.score_, ImageScore):
             header["score"], tensors = pack(self.score_, "score.")
         else:
-            header["density"], tensors = pack(self.density_, "density.")
-            header["schema"], header["layout"] = self.schema_.to_json(), self.layout_.to_json()
-            header["named"] = hasattr(self, "feature_names_in_")
+            parts, tensors = self.score_.pack()
+            header |= parts | {"named": hasattr(self, "feature_names_in_")}
         write(path, header, tensors | {"calibration": torch.from_numpy(self.calibrator_.scores.copy())})
 
     @classmethod
@@ -359,25 +325,17 @@ class Guard(OutlierMixin, BaseEstimator):
             guard = cls(**header["options"])
             guard._check_options()
             guard.seed_ = int(header["seed"])
-            if "score" in header:
-                return guard._load_images(path, header["score"], tensors)
-            schema_json, layout_json, density = header["schema"], header["layout"], header["density"]
             scores = tensors.pop("calibration").numpy()
-            named = bool(header["named"])
-        except StorageError:
-            raise
+            if "score" in header:
+                guard.score_ = image_score(header["score"], tensors)
+                guard.n_features_in_ = math.prod(guard.score_.shape)
+            else:
+                guard.score_ = TableScore.unpack(header, tensors, guard.draws)
+                guard.n_features_in_ = guard.layout_.width
+            if header.get("named"):
+                guard.feature_names_in_ = np.asarray([c.name for c in guard.schema_.columns], dtype=object)
         except Exception as error:
             raise StorageError(f"{path} does not hold a guard that pushforward wrote: {error}") from error
-        guard.schema_, guard.layout_ = Schema.from_json(schema_json), Layout.from_json(layout_json)
-        flow = unpack(density, tensors, "density.")
-        if not isinstance(flow, Flow) or flow.shape != (guard.layout_.features,):
-            raise StorageError(f"{path} holds a density that does not fit its table.")
-        if len(guard.schema_.columns) != guard.layout_.width:
-            raise StorageError(f"{path} holds a layout that does not fit its columns.")
-        guard.density_ = flow.eval()
-        guard.n_features_in_ = guard.layout_.width
-        if named:
-            guard.feature_names_in_ = np.asarray([c.name for c in guard.schema_.columns], dtype=object)
         return guard._calibrate(scores)
 
     # -- parts ------------------------------------------------------------------------------------------------------
@@ -413,10 +371,23 @@ class Guard(OutlierMixin, BaseEstimator):
             "progress": "auto" if self.verbose else "silent",
         }
 
-    def _forget(self, *names: str) -> None:
-        """Drop what a fit on another kind of data left."""
-        for name in names:
-            self.__dict__.pop(name, None)
+    def _tables(self, refusal: str) -> TableScore:
+        """The score of a guard of tables.
+
+        Raises:
+            NotFittedError: before ``fit``.
+            ConfigError: for a guard of images.
+        """
+        require_fitted(self)
+        if isinstance(self.score_, ImageScore):
+            raise ConfigError(f"{refusal}; this guard reads images.")
+        return self.score_
+
+    def _part(self, name: str) -> Any:
+        score = self.__dict__.get("score_")
+        if not isinstance(score, TableScore):  # what hasattr, and so scikit-learn, expects
+            raise AttributeError(f"{name}_ is there once the guard was fitted on a table.")
+        return getattr(score, name)
 
     def _fit_images(self, X: Any) -> Self:
         images, seed = as_images(X), seed_from(self.random_state)
@@ -424,25 +395,13 @@ class Guard(OutlierMixin, BaseEstimator):
         held = max(20, round((self.validation or 0.1) * len(known)))
         if len(known) < 2 * held:
             raise InputError(f"a guard of images needs at least {4 * held} of them; got {len(images)}.")
-        self._forget("schema_", "layout_", "density_", "feature_names_in_")
+        self.__dict__.pop("feature_names_in_", None)  # of a table before
         self.seed_, self.n_features_in_ = seed, math.prod(images.shape[1:])
         self.score_ = fit_image_score(
             images[known[held:]], images[known[:held]], kind=self.model, seed=seed,
             **self._training(max_steps=3000, batch_size=64, lr=2e-3),
         )  # fmt: skip
         return self._calibrate(self.score_(images[calibration]).numpy())
-
-    def _load_images(self, path: Any, description: Any, tensors: dict[str, torch.Tensor]) -> Self:
-        scores = tensors.pop("calibration").numpy()
-        score = unpack(description, tensors, "score.")
-        if not isinstance(score, ImageScore):
-            raise StorageError(f"{path} does not hold a score of images.")
-        try:
-            score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # what was fitted has the sizes that belong together
-        except (PushforwardError, RuntimeError, IndexError) as error:
-            raise StorageError(f"{path} holds a score whose parts do not fit each other: {error}") from error
-        self.score_, self.n_features_in_ = score, math.prod(score.shape)
-        return self._calibrate(scores)
 
     def _table(self, X: Any, *, reset: bool) -> tuple[Any, bool]:
         """X as a pyarrow table, and whether its columns have names."""
@@ -459,7 +418,7 @@ class Guard(OutlierMixin, BaseEstimator):
 
     def _encode(self, X: Any) -> np.ndarray:
         table, named = self._table(X, reset=False)
-        return self.schema_.encode(table, positional=not named, owner=type(self).__name__)[0]
+        return self._tables("a table").encode(table, positional=not named, owner=type(self).__name__)
 
     def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows for the density (training and early stopping) and rows for calibration."""
@@ -485,26 +444,6 @@ class Guard(OutlierMixin, BaseEstimator):
         if len(train) < 2:
             return encoded, encoded[:0]
         return encoded[train], encoded[held_out]
-
-    def _scores(self, encoded: np.ndarray) -> np.ndarray:
-        """-log p of encoded rows: the one path for calibration and for scoring."""
-        matrix, surprise = self.layout_.matrix(encoded)
-        rows, surprised = torch.from_numpy(matrix), surprise.sum(1)
-        if self._frozen is None:
-            return surprised - self._values(rows)
-        quick = [self._frozen.value(part, samples=self.draws).double() for part in rows.split(512)]
-        scores = surprised - torch.cat(quick).numpy() if quick else surprised
-        close = ~np.isfinite(scores)
-        at = np.where(close, 0.0, scores)
-        known, reach = self.calibrator_.scores, 2e-5 * (1 + np.abs(at))
-        close |= np.searchsorted(known, at - reach, "left") < np.searchsorted(known, at + reach, "right")
-        if close.any():
-            scores[close] = surprised[close] - self._values(rows[torch.from_numpy(close)])
-        return scores
-
-    def _values(self, rows: torch.Tensor) -> np.ndarray:
-        """log p of the density's rows, in batches of one size."""
-        return by_batches(lambda part: self.density_.evaluate(part, samples=self.draws).value.double(), rows).numpy()
 
     def _calibrate(self, scores: np.ndarray) -> Self:
         self.calibrator_ = ConformalCalibrator(scores)
