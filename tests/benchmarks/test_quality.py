@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +15,13 @@ import torch
 from pushforward import registry
 from pushforward.detection import pgd
 from pushforward.detection.image import fit_image_score
+from pushforward.training import loop
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 
-from benchmarks.quality import attacks, ood, score_costs  # noqa: E402
+from benchmarks.quality import attacks, ood, ready_made, score_costs  # noqa: E402
+from benchmarks.quality.data import Split  # noqa: E402
 from benchmarks.quality.results import Results  # noqa: E402
 
 
@@ -85,3 +89,31 @@ def test_the_curve_reads_back(tmp_path):
         ["10", "20", "", "50.0 [49.0, 51.0]"],
         ["100", "200", "", "60.0 [59.0, 61.0]"],
     ]
+
+
+def test_a_library_is_read_by_the_flow_that_validation_rows_prefer(tmp_path):
+    """And a flow that did not train is no result."""
+    results = Results(tmp_path / "r.jsonl")
+    for library, flow, validation, test in (
+        ("pushforward", "spline", 2.0, 1.0),
+        ("pushforward", "affine", 1.0, 9.0),  # better on test rows, which choose nothing
+        ("zuko", "spline", math.nan, 5.0),
+        ("zuko", "affine", 0.0, 0.5),
+    ):
+        key = {"set": "protein", "library": library, "flow": flow, "seed": 0, "seconds": 1.0}
+        results.add(key | {"validation": validation, "test": test, "steps": 3})
+    options = SimpleNamespace(sets=["protein"], libraries=["pushforward", "zuko"], seconds=1.0, seeds=1)
+    text = ready_made.table(options, results)
+    assert "**1.00 (1) (spline)**" in text
+    assert "0.50 (1) (affine)" in text
+
+
+def test_our_own_flows_train_within_their_time(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    parts = [torch.randn(count, 3, generator=draw) for count in (600, 100, 100)]
+    monkeypatch.setattr(loop, "monotonic", time.process_time)
+    start = time.process_time()
+    found = ready_made.train("pushforward", "affine", Split("normal", *parts, offset=0.0), 0.5, 0)
+    assert time.process_time() - start < 10
+    assert found["steps"] > 0
+    assert -7 < found["test"] < -3.5  # the truth is -4.26
