@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.core import Need, Score
 from pushforward.errors import KindError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -31,6 +32,8 @@ class Residual(Score):
         >>> Residual(model)(torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])).argmax().item()
         1
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"forward", "Jacobian"})
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -61,6 +64,7 @@ class DensityAndResidual(Score):
         True
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"forward", "Jacobian"})
     centre: Tensor
     scale: Tensor
     floor: Tensor
