@@ -183,6 +183,7 @@ class Lab:
         now = time.perf_counter()
         if self.budget == "smoke":
             held = None
+        held = None if held is None else bool(held)  # NumPy's is no JSON
         self.findings.append(Finding(claim, paper, ours, held, round(now - self.marked, 1), note))
         self.marked = now
         self.say(f"{'held' if held else 'not decided' if held is None else 'did not hold'}: {claim}: {ours}")
