@@ -48,7 +48,8 @@ def test_measurements_are_made_once(toy, tmp_path):
     assert len(toy) == 3
     reproduce("toy", out=tmp_path, say=lambda line: None)
     assert len(toy) == 3
-    reproduce("toy", out=tmp_path, seeds=4, say=lambda line: None)
+    report = reproduce("toy", out=tmp_path, seeds=4, say=lambda line: None)
+    assert report.command == "pushforward reproduce toy --budget quick --seeds 4"
     assert len(toy) == 4
 
 

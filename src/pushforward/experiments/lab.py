@@ -74,6 +74,10 @@ class Lab:
         """Seeds to repeat a measurement with."""
         return range(self.seeds or self.choose(smoke=1, quick=3, full=3))
 
+    def few(self, quick: int) -> range:
+        """As :attr:`repeats`, for what would take a quick run too long with three seeds."""
+        return range(self.seeds or self.choose(smoke=1, quick=quick, full=3))
+
     def images(self, name: str, *, train: bool, rows: int | None = None) -> Tensor:
         """Images of a set, the first ``rows`` of them (the sets are in random order)."""
         return load_images(name, train=train, folder=self.data)[:rows]

@@ -47,9 +47,15 @@ class Report:
 
     @classmethod
     def of(
-        cls, recipe: Recipe, budget: Budget, findings: Sequence[Finding], pictures: Sequence[Path], seconds: float
+        cls,
+        recipe: Recipe,
+        budget: Budget,
+        findings: Sequence[Finding],
+        pictures: Sequence[Path],
+        seconds: float,
+        seeds: int | None = None,
     ) -> Report:
-        """The report of a run that has just ended."""
+        """The report of a run that has just ended; ``seeds`` are those asked for."""
         import pushforward
 
         processor = platform.processor() or platform.machine()
@@ -57,7 +63,7 @@ class Report:
             f"{os.cpu_count()} cores ({processor}), torch {torch.__version__} with {torch.get_num_threads()} threads, "
             f"pushforward {pushforward.__version__}"
         )
-        command = f"pushforward reproduce {recipe.name} --budget {budget}"
+        command = f"pushforward reproduce {recipe.name} --budget {budget}" + (f" --seeds {seeds}" if seeds else "")
         names = tuple(path.name for path in pictures)
         return cls(
             recipe.name, recipe.title, budget, tuple(findings), names, round(seconds, 1), machine, date.today().isoformat(), command

@@ -33,7 +33,7 @@ def reproduce(
             nothing).
         out: folder for the report, pictures, and the measurements that a stopped run goes on from.
         data: folder with the data sets; by default that of the environment variable ``PUSHFORWARD_DATA``.
-        seeds: of measurements with a spread; by default 3, and 1 for smoke.
+        seeds: of measurements with a spread; by default 3, of the longest ones fewer, and 1 for smoke.
         say: called with a line after each measurement.
 
     Returns:
@@ -51,6 +51,6 @@ def reproduce(
     lab = Lab(name, budget, Path(out), where(data), seeds, say)
     start = time.perf_counter()
     entry.run(lab)
-    report = Report.of(entry, budget, lab.findings, lab.pictures, time.perf_counter() - start)
+    report = Report.of(entry, budget, lab.findings, lab.pictures, time.perf_counter() - start, seeds)
     report.write(lab.out)
     return report

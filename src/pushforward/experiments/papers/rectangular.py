@@ -198,7 +198,7 @@ def _table(lab: Lab, law: Surface) -> dict[str, list[dict[str, float]]]:
     """Law, density and distance of every way, after equally many steps."""
     ways = _models(lab, law)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    for seed in range(lab.seeds or lab.choose(smoke=1, quick=1, full=3)):
+    for seed in lab.few(1):
         for way, train in ways.items():
             model = train(seed)
             found[way].append(

@@ -135,7 +135,7 @@ def _images(lab: Lab) -> None:
         rows, kept = train[inside][:-held], train[inside][-held:]
         pair = [test[inside], test[outside]]
         known = [train[inside][:few], train[outside][:few]]
-        for seed in lab.repeats:
+        for seed in lab.few(1):
             for kind, make in firsts.items():
                 first, _ = lab.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options)
                 if inside == "mnist":
