@@ -218,7 +218,7 @@ class Lab:
     def picture(self, name: str, figure: Figure) -> None:
         """Save a picture beside the findings."""
         path = self.out / f"{self.name}-{name}.png"
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)  # whole labels
         self.pictures.append(path)
 
 
