@@ -69,7 +69,7 @@ def contest(lab: Lab) -> Contest:
     held = lab.choose(smoke=50, quick=500, full=1000)
     images = lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=50_000) + held)
     options = {
-        "max_steps": lab.choose(smoke=2, quick=300, full=200_000),
+        "max_steps": lab.choose(smoke=2, quick=200, full=200_000),
         "batch_size": 64,
         "patience": None,
         "evaluate_every": lab.choose(smoke=2, quick=100, full=1000),
@@ -80,6 +80,6 @@ def contest(lab: Lab) -> Contest:
         held_out=images[-held:],
         test=lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000)),
         options=options,
-        couplings=lab.choose(smoke=2, quick=4, full=8),
+        couplings=lab.choose(smoke=2, quick=2, full=8),
         widths=lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024)),
     )

@@ -25,7 +25,7 @@ def run(lab: Lab) -> None:
     """Affine couplings at several scales against additive ones; latent interpolation."""
     setting = contest(lab)
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
-    hidden = lab.choose(smoke=(8, 8), quick=(24, 24), full=(64,) * 8)
+    hidden = lab.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
     make: dict[str, Callable[[], Model]] = {
         "Real NVP": lambda: RealNVP(shape=setting.shape, couplings=setting.couplings, hidden=hidden)
     }
@@ -39,7 +39,7 @@ def run(lab: Lab) -> None:
             bits.setdefault(model, []).append(
                 lab.measure(f"{model} {seed} bits", lambda flow=flow: bits_per_dim(flow, test))
             )
-    limit = lab.time_limit("NICE", make["NICE"], train, smoke=2, quick=100, full=24 * 3600, batch_size=64)
+    limit = lab.time_limit("NICE", make["NICE"], train, smoke=2, quick=40, full=24 * 3600, batch_size=64)
     longer, taken = lab.train("NICE for longer", make["NICE"], train, held_out, seed=0,
                                **options | limit | {"evaluate_every": lab.choose(smoke=2, quick=1000, full=1000)})  # fmt: skip
     more = lab.measure("NICE for longer bits", lambda: bits_per_dim(longer, test))
