@@ -62,7 +62,7 @@ def run(lab: Lab) -> None:
 def _deviations(flow: torch.nn.Module) -> torch.Tensor:
     """sigma_d = exp(-s_d): how far the data reach along each latent direction."""
     scalings = [part for part in flow.modules() if isinstance(part, Affine) and part.trainable]
-    return torch.exp(-scalings[-1].log_factor.detach().flatten())
+    return torch.exp(-scalings[-1].log_scale().detach().flatten())
 
 
 def _inpainting(lab: Lab, flow: NICE, test: torch.Tensor) -> None:
