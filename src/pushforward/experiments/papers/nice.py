@@ -80,7 +80,9 @@ def _inpainting(lab: Lab, flow: NICE, test: torch.Tensor) -> None:
     noise = torch.randint(0, 256, images.shape, generator=torch.Generator().manual_seed(0))
     start = torch.where(known, images, noise)
     # Unbounded, the gradient of a pixel that is nearly always black throws it from end to end (tried on training images).
-    filled = inpaint(flow, images.float(), known, steps=lab.choose(smoke=3, quick=400, full=400), rate=3.0, limit=1.0, noise=0.0)
+    filled = inpaint(
+        flow, images.float(), known, steps=lab.choose(smoke=3, quick=400, full=400), rate=3.0, limit=1.0, noise=0.0
+    )
     with torch.no_grad():
         before, after, whole = (flow.evaluate(x).value.mean().item() for x in (start, filled, images))
     lab.report(
