@@ -5,11 +5,14 @@ All flows have plain conditioners with two hidden layers of ReLU (tanh where a l
 - ``maf``: affine autoregressive layers, the order reversed from layer to layer;
 - ``rnvp``: affine couplings with alternating halves;
 - ``nsfc``: the same couplings with rational-quadratic splines on [-4, 4];
-- ``nsfar``: autoregressive layers with the same splines.
+- ``nsfar``: autoregressive layers with the same splines;
+- ``glow``: square images of one channel in two scales, each a squeeze and steps of actnorm, 1 x 1 convolution and affine
+  coupling on half of the channels, whose network is 3 x 3, 1 x 1 and 3 x 3 convolutions; half of the channels leaves between.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
@@ -21,6 +24,8 @@ from numpy.typing import NDArray
 __all__ = ["CASES", "ENSEMBLES", "FLOWS", "MEMORY", "WORKS", "Case", "Flow", "batches", "named", "selected"]
 
 HIDDEN_LAYERS = 2
+SCALES = 2
+"""Of flows of images; their layers are shared out equally."""
 BOUND = 4.0
 WORKS = ("log_prob", "sample", "train_step")
 """In this order: training changes the weights that the others are measured with."""
@@ -31,10 +36,10 @@ class Flow:
     """One architecture.
 
     Attributes:
-        kind: "maf", "rnvp", "nsfc" or "nsfar".
+        kind: "maf", "rnvp", "nsfc", "nsfar" or "glow".
         features: D.
         width: of both hidden layers of every conditioner.
-        layers: autoregressive layers or couplings.
+        layers: autoregressive layers or couplings, of all scales together.
         bins: of the splines.
         dtype: "float32" or "float64".
         members: flows in an ensemble, trained together.
@@ -53,6 +58,12 @@ class Flow:
         return self.kind.startswith("nsf")
 
     @property
+    def event(self) -> tuple[int, ...]:
+        """Shape of a row: (D,), or (1, side, side) of images."""
+        side = math.isqrt(self.features)
+        return (1, side, side) if self.kind == "glow" else (self.features,)
+
+    @property
     def autoregressive(self) -> bool:
         return self.kind in ("maf", "nsfar")
 
@@ -68,7 +79,8 @@ class Flow:
     @property
     def name(self) -> str:
         tail = "-f64" if self.dtype == "float64" else ""
-        return f"{self.kind}-d{self.features}-h{self.width}{tail}" + (f"-x{self.members}" if self.members > 1 else "")
+        size = f"{self.event[1]}x{self.event[2]}-c" if self.kind == "glow" else f"d{self.features}-h"
+        return f"{self.kind}-{size}{self.width}{tail}" + (f"-x{self.members}" if self.members > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,7 @@ RNVP6, RNVP21 = Flow("rnvp", 6, 128, 8), Flow("rnvp", 21, 128, 8)
 RNVP63, RNVP784 = Flow("rnvp", 63, 512, 8), Flow("rnvp", 784, 512, 8)
 NSFC6, NSFC63 = Flow("nsfc", 6, 128, 8), Flow("nsfc", 63, 128, 8)
 NSFAR6, NSFAR63 = Flow("nsfar", 6, 128, 5), Flow("nsfar", 63, 128, 5)
+GLOW = Flow("glow", 28 * 28, 64, 8)
 
 SMALL, ALL = (1, 64, 512, 8192), (1, 64, 512, 8192, 65_536)
 #       flow      log_prob          sample             train_step
@@ -114,6 +127,7 @@ TABLE: tuple[tuple[Flow, Sequence[int], Sequence[int], Sequence[int]], ...] = (
     (NSFC63,      ALL,              SMALL,             (64, 512, 8192)),
     (NSFAR6,      ALL,              SMALL,             (64, 512, 8192)),
     (NSFAR63,     ALL,              (1, 512),          (64, 512, 8192)),
+    (GLOW,            (64,),            (64,),             (64,)),
     (replace(MAF63, dtype="float64"),  (512,), (512,), (512,)),
     (replace(NSFC63, dtype="float64"), (512,), (512,), (512,)),
     (replace(NSFAR6, dtype="float64"), (512,), (512,), (512,)),

@@ -106,8 +106,8 @@ class Suite:
 def contestants(case: Case, libraries: Sequence[str]) -> dict[str, Contestant]:
     """Who runs a case: every library, but for variants where they cannot differ; beside an ensemble one of its flows."""
     if case.flow.members == 1:
-        absent = {"pushforward-plain"} if not case.flow.spline else set()
-        absent |= {"pushforward-frozen"} if case.work != "log_prob" else set()
+        absent = {"pushforward-plain"} if not (case.flow.spline or case.flow.kind == "glow") else set()
+        absent |= {"pushforward-frozen"} if case.work != "log_prob" or case.flow.kind == "glow" else set()
         return {name: Contestant(name, case) for name in libraries if name not in absent}
     one = replace(case, flow=replace(case.flow, members=1))
     found = {name: Contestant(name, case) for name in libraries if name in ("pushforward", "floor")}

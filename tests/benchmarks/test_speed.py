@@ -190,10 +190,32 @@ def test_libraries_build_the_architecture_of_the_floor(library, kind):
     assert built.parameters == floor.parameters
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("library", ["pushforward", "normflows", "nflows", "freia"])
+@pytest.mark.filterwarnings("ignore")  # of the peers
+def test_libraries_build_the_convolutions_of_the_floor_and_invert_their_glow(library):
+    if reason := libraries.missing(library):
+        pytest.skip(reason)
+    flow = Flow("glow", 64, 6, 4, dtype="float64")
+    built, floor = libraries.adapter(library).build(flow), libraries.adapter("floor").build(flow)
+    shapes = [
+        sorted(tuple(part.weight.shape) for part in one.module.modules() if isinstance(part, torch.nn.Conv2d))
+        for one in (built, floor)
+    ]
+    assert shapes[0] == shapes[1]
+    for _ in range(3):  # actnorms look at the first batch
+        assert built.work("train_step", 16)().shape == ()
+    assert built.work("sample", 5)().shape == (5, 64)
+    found = errors(built, flow)["errors"]
+    assert found["round trip"] < 1e-9
+    assert found["two log-dets"] < 1e-9
+    assert found["autodiff"] < 1e-9
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "glow"])
 def test_a_session_measures_every_work_and_the_accuracy(kind):
     session = Session("pushforward")
     flow = replace(TINY, kind=kind, dtype="float64")
+    flow = replace(flow, features=64) if kind == "glow" else flow
     for work in WORKS:
         case = Case(flow, work, 5)
         prepared = session.answer({"do": "prepare", "case": case.plain(), "steps": 1})

@@ -93,6 +93,16 @@ def test_a_page_of_earlier_reports_runs_nothing_and_takes_its_pictures_along(toy
     assert (docs.parent / "papers" / "toy-plot.png").exists()
 
 
+def test_a_page_keeps_its_reports_for_the_next_one(toy, tmp_path, monkeypatch):
+    module = __import__("pushforward.experiments", fromlist=["recipes"])
+    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
+    docs = tmp_path / "docs" / "papers.md"
+    assert main(["reproduce", "toy", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
+    first = docs.read_text()
+    assert main(["reproduce", "--out", str(tmp_path / "empty"), "--page", str(docs)]) == 0
+    assert docs.read_text() == first
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -19,6 +19,7 @@ from pushforward.models import Flow
 REALS = {
     "affine": lambda: Affine(3, shift=(1.0, 2.0, 3.0), scale=(-2.0, 0.5, 7.0)),
     "affine-trainable": lambda: Affine(3, shift=1.0, scale=-2.0, trainable=True),
+    "affine-stride": lambda: Affine(3, shift=1.0, scale=(-2.0, 0.5, 7.0), trainable=True, stride=10.0),
     "softtail": lambda: SoftTail(3, width=2.0),
 }
 BOXED = {

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from pushforward import storage
 from pushforward.bases import Logistic, Normal
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.models import NICE
 
 
@@ -79,7 +80,41 @@ def test_far_rows_pull_with_a_bounded_gradient_under_the_logistic_prior():
     assert x.grad.abs().max() < 2.0
 
 
-@pytest.mark.parametrize("options", [{"prior": "cauchy"}, {"couplings": 0}, {"couplings": 1.5}, {"features": 0}])
+def test_a_stride_moves_the_scaling_further_and_changes_nothing_else():
+    """One step of Adam moves each log-scale by stride times the learning rate; before it, the models are the same."""
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1.0, 100.0])
+    scales, values = {}, {}
+    for stride in (1.0, 10.0):
+        torch.manual_seed(0)
+        model = NICE(3, hidden=(8,), standardize=False, scaling_stride=stride)
+        values[stride] = model.log_prob(x).detach()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-12)
+        model.loss(x).backward()
+        optimizer.step()
+        scales[stride] = list(model.chain)[-1].log_scale().detach()
+    assert torch.equal(values[1.0], values[10.0])
+    torch.testing.assert_close(scales[1.0].abs(), torch.full((3,), 1e-3), rtol=1e-3, atol=0)
+    torch.testing.assert_close(scales[10.0], 10 * scales[1.0], rtol=1e-3, atol=0)
+
+
+def test_files_keep_their_meaning(tmp_path):
+    """With a stride or without; and a file from before there was one holds plain log-scales."""
+    x = torch.randn(5, 4, dtype=torch.float64)
+    for stride in (1.0, 10.0):
+        model = jolted(NICE(4, hidden=(8,), scaling_stride=stride))
+        storage.save(model, tmp_path / "nice")
+        assert torch.equal(storage.load(tmp_path / "nice").log_prob(x), model.log_prob(x))
+    model = jolted(NICE(4, hidden=(8,)))
+    description, tensors = storage.pack(model)
+    del description["arguments"]["scaling_stride"]
+    assert torch.equal(storage.unpack(description, tensors).log_prob(x), model.log_prob(x))
+    with pytest.raises(StorageError, match="log_factor"):
+        storage.unpack(storage.pack(NICE(4, hidden=(8,), scaling_stride=10.0))[0], tensors)
+
+
+@pytest.mark.parametrize(
+    "options", [{"scaling_stride": 0.0}, {"prior": "cauchy"}, {"couplings": 0}, {"couplings": 1.5}, {"features": 0}]
+)
 def test_impossible_arguments(options):
     with pytest.raises(ConfigError):
         NICE(**{"features": 3, **options})

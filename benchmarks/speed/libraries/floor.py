@@ -1,4 +1,4 @@
-"""The floor: nothing but the linear layers and activations of the conditioners, in eager torch."""
+"""The floor: nothing but the linear layers or convolutions and activations of the conditioners, in eager torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from benchmarks.speed.cases import Flow
+from benchmarks.speed.cases import SCALES, Flow
 from benchmarks.speed.libraries import NotOffered
-from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow, perceptron
+from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow, convolutions, perceptron
 from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "torch"
@@ -25,6 +25,9 @@ def build(flow: Flow) -> Floor:
 
 class Floor(TorchFlow):
     def make(self, flow: Flow) -> nn.Module:
+        if flow.kind == "glow":
+            widths = [4 * 2**scale for scale in range(SCALES) for _ in range(flow.layers // SCALES)]
+            return nn.ModuleList([convolutions(width // 2, flow.hidden, width) for width in widths])
         networks = []
         for k in range(flow.layers * flow.members):
             kept = flow.features if flow.autoregressive else (flow.features + 1 - k % 2) // 2
@@ -37,20 +40,28 @@ class Floor(TorchFlow):
 
     def log_prob(self, x: Tensor) -> Tensor:
         for network in self.networks():
-            network(x[:, : network[0].in_features])
-        return x[:, 0]
+            network(self.seen(x, network))
+        return x.flatten(1)[:, 0]
+
+    def seen(self, x: Tensor, network: Any) -> Tensor:
+        """What a conditioner reads: some coordinates, or an image with as many pixels as there are at its scale."""
+        if self.flow.kind != "glow":
+            return x[:, : network[0].in_features]
+        channels, side = network[0].in_channels, self.flow.event[1] // network[0].in_channels
+        seen = x.flatten(1)[:, : channels * side * side].reshape(len(x), channels, side, side)
+        return seen.contiguous(memory_format=torch.channels_last)  # the faster of both layouts
 
     def loss(self, x: Tensor) -> Tensor:
         total = x.new_zeros(())
         for k, network in enumerate(self.networks()):
             # A layer's inputs come from the layer before it, so all but the first pass a gradient on.
-            total = total + network(x[:, : network[0].in_features].detach().requires_grad_(k > 0)).mean()
+            total = total + network(self.seen(x, network).detach().requires_grad_(k > 0)).mean()
         return total
 
     def draw(self, rows: int) -> Tensor:
-        x = torch.randn(rows, self.flow.features)
+        x = torch.randn(rows, *self.flow.event)
         self.log_prob(x)
-        return x
+        return x.flatten(1)
 
     def networks(self) -> list[Any]:
         return list(self.module.children())

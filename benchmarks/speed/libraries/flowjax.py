@@ -34,8 +34,8 @@ class FlowjaxFlow:
         from flowjax.distributions import Normal
         from flowjax.flows import coupling_flow, masked_autoregressive_flow
 
-        if flow.members > 1:
-            raise NotOffered("no ensembles")
+        if flow.members > 1 or flow.kind == "glow":
+            raise NotOffered("no ensembles and no images")
         jax.clear_caches()  # what was compiled for the flow before this one
         jax.config.update("jax_enable_x64", flow.dtype == "float64")
         family = masked_autoregressive_flow if flow.autoregressive else coupling_flow

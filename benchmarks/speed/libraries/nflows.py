@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.cases import BOUND, SCALES, Flow
 from benchmarks.speed.libraries import NotOffered
-from benchmarks.speed.libraries.torch_flow import TorchFlow, perceptron
+from benchmarks.speed.libraries.torch_flow import TorchFlow, convolutions, perceptron
 from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "nflows"
 IMPORT = "import nflows.flows, nflows.transforms, nflows.distributions"
 START = (
     "has torch's default start; scales softplus(a) + 0.001 in MAF and sigmoid(a + 2) + 0.001 in couplings, which can only "
-    "contract; bins and slopes of at least 0.001"
+    "contract; bins and slopes of at least 0.001; 1 x 1 convolutions start as permutations"
 )
 
 
-class Perceptron(nn.Module):
+class Network(nn.Module):
     """The library passes a context on, which a plain sequence does not take."""
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.body = perceptron(inputs, hidden, outputs)
+        self.body = body
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.body(x)
@@ -41,8 +44,10 @@ class NflowsFlow(TorchFlow):
             raise NotOffered("no ensembles")
 
         def network(inputs: int, outputs: int) -> nn.Module:
-            return Perceptron(inputs, flow.hidden, outputs)
+            return Network((convolutions if flow.kind == "glow" else perceptron)(inputs, flow.hidden, outputs))
 
+        if flow.kind == "glow":
+            return Model(scales(flow, network), StandardNormal([flow.features]))
         place = torch.arange(flow.features)
         # A first layer and one more of the same width are the two hidden layers.
         made = {"num_blocks": len(flow.hidden) - 1, "use_residual_blocks": False}
@@ -67,7 +72,7 @@ class NflowsFlow(TorchFlow):
         return self.module.log_prob(x)
 
     def draw(self, rows: int) -> Tensor:
-        return self.module.sample(rows)
+        return self.module.sample(rows).flatten(1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.module._transform(x)
@@ -75,3 +80,20 @@ class NflowsFlow(TorchFlow):
     def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det = self.module._transform.inverse(z)
         return x, -log_det
+
+
+def scales(flow: Flow, network: Callable[[int, int], nn.Module]) -> Any:
+    """Glow: of each scale's channels half leaves."""
+    from nflows import transforms
+
+    whole: Any = transforms.MultiscaleCompositeTransform(SCALES)
+    channels, height, width = flow.event
+    for _ in range(SCALES):
+        channels, height, width = 4 * channels, height // 2, width // 2
+        parts: list[nn.Module] = [transforms.SqueezeTransform()]
+        for _ in range(flow.layers // SCALES):
+            parts += [transforms.ActNorm(channels), transforms.OneByOneConvolution(channels)]
+            parts.append(transforms.AffineCouplingTransform(torch.arange(channels) >= channels // 2, network))
+        whole.add_transform(transforms.CompositeTransform(parts), (channels, height, width))
+        channels //= 2
+    return whole

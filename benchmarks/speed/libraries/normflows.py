@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.cases import BOUND, SCALES, Flow
 from benchmarks.speed.libraries import NotOffered
-from benchmarks.speed.libraries.nflows import Perceptron
-from benchmarks.speed.libraries.torch_flow import TorchFlow
+from benchmarks.speed.libraries.nflows import Network
+from benchmarks.speed.libraries.torch_flow import TorchFlow, perceptron
 from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "normflows"
@@ -14,7 +16,7 @@ IMPORT = "import normflows"
 START = (
     "affine couplings and autoregressive splines start at the identity, the others as torch does; scales sigmoid(a + 2) + "
     "0.001 in MAF, which can only contract, and a bare exp in couplings; MAF and splines, whose fast direction is sampling as "
-    "shipped, are turned round by the library's own Reverse; its MADE has no activation between its first two layers"
+    "shipped, are turned round by the library's own Reverse; its MADE has no activation between its first two layers; of images scales sigmoid(a + 2), which can only contract"
 )
 
 
@@ -32,8 +34,10 @@ class NormflowsFlow(TorchFlow):
             raise NotOffered("no ensembles")
 
         def network(inputs: int, outputs: int) -> nn.Module:
-            return Perceptron(inputs, flow.hidden, outputs)
+            return Network(perceptron(inputs, flow.hidden, outputs))
 
+        if flow.kind == "glow":
+            return scales(flow)
         features, place = flow.features, torch.arange(flow.features)
         made = {"num_blocks": len(flow.hidden) - 1, "use_residual_blocks": False}
         spline = {"num_bins": flow.bins, "tails": "linear", "tail_bound": BOUND}
@@ -57,15 +61,20 @@ class NormflowsFlow(TorchFlow):
         return nf.NormalizingFlow(base, layers)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.module.log_prob(x)
+        return self.module.log_prob(x, None) if self.flow.kind == "glow" else self.module.log_prob(x)
 
     def draw(self, rows: int) -> Tensor:
-        return self.module.sample(rows)[0]
+        return self.module.sample(rows)[0].flatten(1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.module.inverse_and_log_det(x)
+        z, log_det = self.module.inverse_and_log_det(x)
+        return (z, log_det) if isinstance(z, Tensor) else (torch.cat([part.flatten(1) for part in z], 1), log_det)
 
     def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.flow.kind == "glow":
+            shapes = [base.shape for base in self.module.q0]
+            parts = z.split([math.prod(shape) for shape in shapes], 1)
+            z = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
         x, log_det = self.module.forward_and_log_det(z)
         return x, -log_det
 
@@ -77,3 +86,19 @@ class Flip(nn.Module):
         return z.flip(1), z.new_zeros(len(z))
 
     inverse = forward
+
+
+def scales(flow: Flow) -> nn.Module:
+    """Glow, from the coarsest scale to the finest; of each scale's channels half leaves."""
+    import normflows as nf
+
+    _, height, width = flow.event
+    bases, merges, flows = [], [], []
+    for i in range(SCALES):
+        channels, down = 2 ** (SCALES + 1 - i), 2 ** (SCALES - i)
+        steps = [nf.flows.GlowBlock(channels, flow.width) for _ in range(flow.layers // SCALES)]
+        flows.append([*steps, nf.flows.Squeeze()])
+        merges += [nf.flows.Merge()] if i else []
+        leaving = channels // 2 if i else channels
+        bases.append(nf.distributions.base.DiagGaussian((leaving, height // down, width // down), trainable=False))
+    return nf.MultiscaleFlow(bases, flows, merges, class_cond=False)

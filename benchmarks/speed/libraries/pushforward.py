@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.cases import BOUND, SCALES, Flow
 from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ DISTRIBUTION = MODULE = "pushforward"
 IMPORT = "import pushforward; pushforward.models.MAF"
 START = (
     "starts near the identity (last layers times 0.1); scales exp(s), s = a / (1 + |a| / 3); bins of at least 1 % and slopes in "
-    "[0.01, 100]; networks see inputs clamped to [-10, 10]; trains by its own fused Adam; an ensemble is trained by the "
+    "[0.01, 100]; networks see inputs clamped to [-10, 10]; actnorm starts as the identity; trains by its own fused Adam; an ensemble is trained by the "
     "sum of its members' losses"
 )
 
@@ -37,6 +38,8 @@ class PushforwardFlow(TorchFlow):
             return pf.models.MAF(flow.features, layers=flow.layers, hidden=flow.hidden, standardize=False)
         if flow.kind == "rnvp":
             return pf.models.RealNVP(flow.features, couplings=flow.layers, hidden=flow.hidden, standardize=False)
+        if flow.kind == "glow":
+            return pf.models.Flow(glow(flow), pf.bases.Normal(flow.features))
         law = pf.maps.SplineTransformer(flow.bins, BOUND)
         layers: list[pf.maps.Map] = []
         for k in range(flow.layers):
@@ -69,7 +72,7 @@ class PushforwardFlow(TorchFlow):
         return make_optimizer("adam", list(parameters), LEARNING_RATE, 0.0)
 
     def draw(self, rows: int) -> Tensor:
-        return self.module.sample(rows)
+        return self.module.sample(rows).flatten(1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         step = self.module.chain.encode(x)
@@ -77,3 +80,21 @@ class PushforwardFlow(TorchFlow):
 
     def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.module.chain.decode_with_contribution(z)
+
+
+def glow(flow: Flow) -> Any:
+    """The peers' form of Glow: without the library's own prior of the channels that leave, and without dequantisation."""
+    import pushforward as pf
+    from pushforward.models.image import multi_scale
+
+    steps = flow.layers // SCALES
+
+    def block(shape: tuple[int, ...], scale: int) -> list[pf.maps.Map]:
+        maps: list[pf.maps.Map] = [pf.maps.Squeeze(shape)]
+        inside = maps[0].out_shape
+        for k in range(steps):
+            maps += [pf.maps.ActNorm(inside), pf.maps.InvertibleConv1x1(inside, seed=scale * steps + k)]
+            maps.append(pf.maps.ImageCoupling(inside, hidden=flow.hidden))
+        return maps
+
+    return multi_scale(flow.event, SCALES, block)

@@ -12,7 +12,7 @@ from benchmarks.speed.cases import Flow, batches
 from benchmarks.speed.libraries import Array
 from torch import Tensor, nn
 
-__all__ = ["LEARNING_RATE", "TorchFlow", "perceptron"]
+__all__ = ["LEARNING_RATE", "TorchFlow", "convolutions", "perceptron"]
 
 LEARNING_RATE = 1e-3
 
@@ -35,19 +35,19 @@ class TorchFlow(ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of each row."""
+        """Log-density of each row, ``(rows, *event)``."""
 
     @abstractmethod
     def draw(self, rows: int) -> Tensor:
-        """Samples."""
+        """Samples, ``(rows, D)``."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to noise, and log abs det dz/dx."""
+        """Data, ``(rows, *event)``, to noise, ``(rows, D)``, and log abs det dz/dx."""
 
     @abstractmethod
     def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise to data, and log abs det dz/dx there."""
+        """Noise, ``(rows, D)``, to data of any shape, and log abs det dz/dx there."""
 
     def loss(self, x: Tensor) -> Tensor:
         """What a training step minimises."""
@@ -60,7 +60,10 @@ class TorchFlow(ABC):
     @final
     def work(self, work: str, batch: int) -> Callable[[], Any]:
         feed = batches(self.flow.features, batch, self.flow.dtype)
-        rows = [torch.from_numpy(next(feed)) for _ in range(8 if work == "train_step" else 1)]
+        rows = [
+            torch.from_numpy(next(feed)).reshape(batch, *self.flow.event)
+            for _ in range(8 if work == "train_step" else 1)
+        ]
         self.module.train(work == "train_step")
         if work == "train_step":
             return self._step(rows)
@@ -87,7 +90,7 @@ class TorchFlow(ABC):
 
     @final
     def encode(self, x: Array) -> tuple[Array, Array]:
-        return self._apply(self.forward, x)
+        return self._apply(self.forward, x.reshape(len(x), *self.flow.event))
 
     @final
     def decode(self, z: Array) -> tuple[Array, Array]:
@@ -97,7 +100,7 @@ class TorchFlow(ABC):
         self.module.eval()
         with torch.no_grad():
             out, log_det = function(torch.from_numpy(value))
-        return out.numpy(), log_det.expand(len(out)).numpy()
+        return out.flatten(1).numpy(), log_det.expand(len(out)).numpy()
 
     @final
     def autodiff_log_det(self, x: Array) -> Array:
@@ -105,7 +108,7 @@ class TorchFlow(ABC):
         torch.set_default_dtype(torch.float64)
         try:
             rows = torch.from_numpy(x).double().requires_grad_()
-            z = self.forward(rows)[0]
+            z = self.forward(rows.reshape(len(x), *self.flow.event))[0]
             columns = [torch.autograd.grad(z[:, j].sum(), rows, retain_graph=True)[0] for j in range(z.shape[1])]
             return torch.linalg.slogdet(torch.stack(columns, 1))[1].detach().numpy()
         finally:
@@ -120,3 +123,15 @@ def perceptron(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequent
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+
+def convolutions(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """3 x 3, 1 x 1 and 3 x 3 convolutions with ReLU between them; the last starts at 0, as in Glow."""
+    first, second = hidden
+    last = nn.Conv2d(second, outputs, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Conv2d(inputs, first, 3, padding=1), nn.ReLU(), nn.Conv2d(first, second, 1), nn.ReLU(), last
+    )

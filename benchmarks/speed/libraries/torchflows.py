@@ -29,8 +29,8 @@ class TorchflowsFlow(TorchFlow):
         from torchflows.bijections.finite.matrix.permutation import ReversePermutationMatrix
         from torchflows.flows import Flow as Model
 
-        if flow.members > 1:
-            raise NotOffered("no ensembles")
+        if flow.members > 1 or flow.kind == "glow":
+            raise NotOffered("no ensembles and no images")
         law = {
             "maf": laws.AffineForwardMaskedAutoregressive,
             "nsfar": laws.RQSForwardMaskedAutoregressive,

@@ -25,8 +25,8 @@ class ZukoFlow(TorchFlow):
     def make(self, flow: Flow) -> nn.Module:
         import zuko
 
-        if flow.members > 1:
-            raise NotOffered("no ensembles")
+        if flow.members > 1 or flow.kind == "glow":
+            raise NotOffered("no ensembles and no images")
         law: dict[str, Any] = {}
         if flow.spline:
             univariate = partial(zuko.transforms.MonotonicRQSTransform, bound=BOUND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -34,13 +35,15 @@ def run(
     write_page: Annotated[
         Path | None,
         typer.Option(
-            "--page", help="Page to write of all reports in --out, with its pictures beside it; alone, runs nothing."
+            "--page",
+            help="Page to write of the reports in --out, and of those that an earlier page kept in a folder of its name, "
+            "where pictures and reports go; alone, runs nothing.",
         ),
     ] = None,
 ) -> None:
     """Re-run a paper's claims on real data, and say which held."""
     from pushforward.cli.show import grid
-    from pushforward.experiments import read_reports, recipes, reproduce
+    from pushforward.experiments import recipes, reproduce
 
     if listing:
         rows = [(entry.name, entry.title, ", ".join(entry.data) or "–", entry.full) for entry in recipes()]
@@ -59,27 +62,32 @@ def run(
             absent.append(name)  # other recipes may have their data
             print(f"{name}: {error}")
     if every or write_page:
-        print(f"page: {write_all(read_reports(out, names, budget), out, write_page or out / PAGE)}")
+        print(f"page: {write_all(names, budget, out, write_page or out / PAGE)}")
     if absent:
         raise StorageError(f"not run for want of data: {', '.join(absent)}.")
 
 
-def write_all(reports: list[Report], out: Path, target: Path) -> Path:
-    """The page of all reports; their pictures go to a folder of the page's name, unless they lie beside it.
+def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Path:
+    """The page of all reports; they and their pictures go to a folder of the page's name, unless they lie beside it.
+
+    A recipe that ``out`` holds no report of keeps the one in that folder.
 
     Raises:
         StorageError: if there is no report to write of.
     """
-    from pushforward.experiments import page
+    from pushforward.experiments import page, read_reports
 
-    if not reports:
-        raise StorageError(f"{out} holds no report of this budget; run a recipe first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent.resolve() == out.resolve()
     folder = target.parent if beside else target.with_suffix("")
-    for name in () if beside else [name for report in reports for name in report.pictures]:
-        folder.mkdir(exist_ok=True)
-        shutil.copyfile(out / name, folder / name)
+    new = read_reports(out, names, budget)
+    if new and not beside:
+        folder.mkdir(parents=True, exist_ok=True)
+        for report in new:
+            for name in (report.file, *report.pictures):
+                shutil.copyfile(out / name, folder / name)
+    reports = read_reports(folder, names, budget)
+    if not reports:
+        raise StorageError(f"{out} holds no report of this budget; run a recipe first.")
     target.write_text(page(reports, "" if beside else f"{folder.name}/"))
     return target
 

@@ -69,9 +69,14 @@ class Report:
             recipe.name, recipe.title, budget, tuple(findings), names, round(seconds, 1), machine, date.today().isoformat(), command
         )  # fmt: skip
 
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{self.name}-{self.budget}.json"
+
     def write(self, folder: Path) -> Path:
         """Write it as JSON, and return the file."""
-        path = folder / f"{self.name}-{self.budget}.json"
+        path = folder / self.file
         content: dict[str, Any] = {**vars(self), "findings": [finding.to_json() for finding in self.findings]}
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return path

@@ -25,9 +25,12 @@ class Affine(Elementwise):
         shift: a number, or a tuple that broadcasts to the event shape.
         scale: likewise; not zero. A negative scale keeps its sign.
         trainable: learn the shift and log abs scale.
+        stride: of learning the scale. log abs scale is stride times the parameter, so that a step of an optimizer that
+            gives every parameter about the same step, as Adam, moves it so many times as far. The parameter is
+            ``log_factor`` where stride is 1, and else ``unit_log_factor``, so that neither is taken for the other.
 
     Raises:
-        ConfigError: for a zero or infinite scale, or a tuple that does not fit.
+        ConfigError: for a zero or infinite scale, a tuple that does not fit, or a stride that is not positive.
 
     Example:
         >>> import torch
@@ -38,21 +41,30 @@ class Affine(Elementwise):
 
     offset: Tensor
     log_factor: Tensor
+    unit_log_factor: Tensor
     factor: Tensor
     sign: Tensor
 
     def __init__(
-        self, features: int | Shape, shift: PerFeature = 0.0, scale: PerFeature = 1.0, trainable: bool = False
+        self,
+        features: int | Shape,
+        shift: PerFeature = 0.0,
+        scale: PerFeature = 1.0,
+        trainable: bool = False,
+        stride: float = 1.0,
     ) -> None:
         super().__init__(features)
-        self.shift, self.scale, self.trainable = shift, scale, trainable
+        self.shift, self.scale, self.trainable, self.stride = shift, scale, trainable, stride
+        if not 0 < stride < float("inf"):
+            raise ConfigError(f"a stride is a positive number; got {stride!r}.")
         if _has_zero(scale):
             raise ConfigError(f"a scale of zero cannot be undone; got scale={scale!r}.")
         factor = per_feature(scale, self.in_shape, "scale")
         offset = per_feature(shift, self.in_shape, "shift")
         if trainable:
             self.offset = nn.Parameter(offset)
-            self.log_factor = nn.Parameter(factor.abs().log())
+            name = "log_factor" if stride == 1 else "unit_log_factor"
+            self.register_parameter(name, nn.Parameter(factor.abs().log() / stride))
             self.register_buffer("sign", factor.sign())
         else:
             self.register_buffer("offset", offset)
@@ -80,10 +92,15 @@ class Affine(Elementwise):
         factor, log_factor = self._factor()
         return (z - self.offset) / factor, log_factor.expand_as(z)
 
-    def _factor(self) -> tuple[Tensor, Tensor]:
+    def log_scale(self) -> Tensor:
+        """Log abs scale, in nats; broadcasts to the event shape."""
         if self.trainable:
-            return self.sign * self.log_factor.exp(), self.log_factor
-        return self.factor, self.factor.abs().log()
+            return self.log_factor if self.stride == 1 else self.stride * self.unit_log_factor
+        return self.factor.abs().log()
+
+    def _factor(self) -> tuple[Tensor, Tensor]:
+        log_scale = self.log_scale()
+        return self.sign * log_scale.exp() if self.trainable else self.factor, log_scale
 
 
 def _values(value: PerFeature) -> list[float]:

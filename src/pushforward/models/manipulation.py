@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.maps import UniformDequantize, VariationalDequantize
-from pushforward.models.core import Model, check_data
+from pushforward.models.checks import check_data
+from pushforward.models.core import Model
 from pushforward.numerics import RowNoise
 
 __all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]
@@ -201,6 +202,7 @@ def inpaint(
     rate: float = 10.0,
     delay: float = 100.0,
     noise: float = 1.0,
+    limit: float | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Fill in hidden coordinates by gradient ascent on the log-density (NICE, Dinh et al. 2014, sec. 5.2).
@@ -208,7 +210,8 @@ def inpaint(
     x_H <- x_H + a_i (d log p / d x_H + e) with a_i = rate / (delay + i) and e normal; hidden pixels start as
     uniform noise (of real data: at 0) and known ones stay. The ascent is on the continuous values: dequantised pixels in
     [0, 1], to which they are clamped after each step, and which the dequantiser turns into integers at the end. Where the
-    density is steep, take a smaller rate.
+    density is steep (a pixel that is nearly always black), the steps overshoot and the ascent climbs down: take a smaller
+    rate, or bound each coordinate's gradient by ``limit``, so that it moves by at most a_i limit a step.
 
     Args:
         model: whose first map may be a dequantisation, and which has a density after it.
@@ -219,6 +222,7 @@ def inpaint(
         rate: of the step size.
         delay: of the step size.
         noise: standard deviation of e; 0 for plain ascent.
+        limit: largest absolute value of a coordinate's gradient, which is cut to it; None for no bound, as in the paper.
         seed: of the start and of e.
 
     Returns:
@@ -242,8 +246,8 @@ def inpaint(
         hidden = ~known.expand(x.shape)
     except RuntimeError:
         raise InputError(f"a mask of shape {tuple(known.shape)} does not fit data of shape {tuple(x.shape)}.") from None
-    if steps < 0 or not rate > 0 or not delay > 0 or not noise >= 0:
-        raise ConfigError("inpainting takes steps >= 0, rate > 0, delay > 0 and noise >= 0.")
+    if steps < 0 or not rate > 0 or not delay > 0 or not noise >= 0 or not (limit is None or limit > 0):
+        raise ConfigError("inpainting takes steps >= 0, rate > 0, delay > 0, noise >= 0 and limit > 0 (or None).")
     parts = list(model.chain)
     pixels = parts[0] if isinstance(parts[0], (UniformDequantize, VariationalDequantize)) else None
     rest = parts if pixels is None else parts[1:]
@@ -265,6 +269,7 @@ def inpaint(
                 z, total = step.z, total + step.contribution.sum()
             total = total + model.base.log_prob(z, given).sum()
             (gradient,) = torch.autograd.grad(total, value)
+        gradient = gradient if limit is None else gradient.clamp(-limit, limit)
         jolt = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
         value = value.detach() + torch.where(hidden, rate / (delay + i) * (gradient + noise * jolt), 0.0)
         value = value if pixels is None else value.clamp(0.0, 1.0)

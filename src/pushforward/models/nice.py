@@ -40,9 +40,11 @@ class NICE(Model):
         levels: integer values of a pixel.
         alpha: None, as in the paper, or the margin of a logit of the pixels.
         dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
+        scaling_stride: s = scaling_stride times its parameter. Adam moves a parameter by about its learning rate a step, and s
+            has to reach 2 to 4: with 1 a run of some thousand steps at 1e-3 ends before that. 10 is right for short runs.
 
     Raises:
-        ConfigError: for an unknown prior or impossible sizes.
+        ConfigError: for an unknown prior, impossible sizes, or a stride that is not positive.
 
     Example:
         >>> import torch
@@ -66,6 +68,7 @@ class NICE(Model):
         levels: int = 256,
         alpha: float | None = None,
         dequantize: str = "uniform",
+        scaling_stride: float = 1.0,
     ) -> None:
         event = event_of("NICE", features, shape)
         width = math.prod(event)
@@ -83,12 +86,13 @@ class NICE(Model):
             )
             for k in range(check_count("couplings", couplings))
         ]
-        scaling = Affine(width, trainable=True)
+        scaling = Affine(width, trainable=True, stride=scaling_stride)
         chain = vector_chain(width, [*layers, scaling], context=context, standardize=standardize, bend=True)
         if len(event) == 3:
             chain = Chain(*pixels(event, levels, alpha, dequantize), Flatten(event), chain)
         super().__init__(chain, Logistic(width) if prior == "logistic" else Normal(width))
         self.levels, self.alpha, self.dequantize = levels, alpha, dequantize
+        self.scaling_stride = scaling_stride
         self.features = width if len(event) == 1 else None
         self.context, self.couplings, self.hidden = context, couplings, tuple(hidden)
         self.prior, self.activation, self.dropout, self.standardize = prior, activation, dropout, standardize

@@ -9,7 +9,8 @@ from pushforward import bases
 from pushforward.errors import ConfigError
 from pushforward.maps import CategoricalLikelihood, Integers, LogisticLikelihood
 from pushforward.maps.core import Shape
-from pushforward.models.core import Model, check_data
+from pushforward.models.checks import check_data
+from pushforward.models.core import Model
 from pushforward.registry import register
 
 __all__ = ["PixelCNN"]

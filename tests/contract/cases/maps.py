@@ -27,6 +27,7 @@ MAPS: list[MapCase] = [
     *(m("Affine", f"D={d}", lambda d=d: maps.Affine(d, shift=0.5, scale=-2.0)) for d in (1, 5)),
     m("Affine", "trainable, image", lambda: maps.Affine((2, 3, 2), scale=0.3, trainable=True)),
     m("Affine", "per feature", lambda: maps.Affine(2, shift=(1.0, -1.0), scale=(-0.1, 10.0), trainable=True)),
+    m("Affine", "stride", lambda: maps.Affine(2, scale=(-0.1, 10.0), trainable=True, stride=10.0)),
     *(m("Sigmoid", f"D={d}", lambda d=d: maps.Sigmoid(d)) for d in (1, 2)),
     m("Logit", "alpha=0", lambda: maps.Logit(2), unit),
     m("Logit", "alpha=0.05", lambda: maps.Logit(2, alpha=0.05), unit),
