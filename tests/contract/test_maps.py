@@ -30,6 +30,11 @@ def scalable(map: Map) -> bool:
     return map.domain in (None, REAL) or (map.domain.low in (0, -math.inf) and map.domain.high == math.inf)
 
 
+def carries(map: Map) -> bool:
+    """Whether it and all maps within say that float64 coordinates pass."""
+    return all(part.wide for part in map.modules() if isinstance(part, Map))
+
+
 UNBOUNDED = [case for case in BIJECTIVE if scalable(built(case))]
 
 
@@ -84,6 +89,21 @@ def test_round_trip_on_wide_inputs(case, dtype):
         coarse = torch.float32 if case.casts else dtype
         allowed = attainable(jacobian, wide, z.double(), coarse)
         assert (error <= allowed).all(), f"x{scale:g}: errors {error.tolist()}, rounding explains {allowed.tolist()}"
+
+
+@pytest.mark.parametrize("case", [case for case in MAPS if carries(built(case))], ids=str)
+def test_float64_coordinates_through_float32_weights(case):
+    """They stay float64, and a bijection brings them back to what float64's rounding explains."""
+    map = built(case, torch.float32)
+    x, context = data_of(case, map).float().double(), context_of(map, dtype=torch.float32)
+    z = map.encode(x, context).z
+    back = map.decode(z, context)
+    assert z.dtype is back.dtype is torch.float64
+    if case.bijective:
+        jacobian = dense_jacobian(lambda t: map.encode(t, context).z, x, dims(map))
+        error = (back - x).flatten(1).abs().amax(-1)
+        allowed = attainable(jacobian, x, z.detach(), torch.float64)
+        assert (error <= allowed).all(), f"errors {error.tolist()}, rounding explains {allowed.tolist()}"
 
 
 @pytest.mark.parametrize("case", BIJECTIVE, ids=str)

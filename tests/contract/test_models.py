@@ -127,6 +127,43 @@ def test_round_trip_on_wide_inputs(case, dtype):
         assert (error <= allowed).all(), f"x{scale:g}: errors {error.tolist()}, rounding explains {allowed.tolist()}"
 
 
+ELSEWHERE = {
+    "BlockAutoregressive", "Continuous", "InvertibleResidual", "MaskedAutoregressive", "ModuloAutoregressive", "TokenAutoregressive",
+}  # fmt: skip
+"""Maps whose way back runs the network at other places: in a sequence or an iteration."""
+
+
+@pytest.mark.parametrize("case", [case for case in MODELS if case.invertible], ids=str)
+def test_float64_coordinates_through_float32_weights(case):
+    """Data come back to float64's rounding, or the model says which map cannot do that; float64 weights need nothing."""
+    model = built(case, torch.float32)
+    x, context = data_of(case, model, dtype=torch.float32), context_of(model, dtype=torch.float32)
+    if ELSEWHERE & {type(part).__name__ for part in model.chain.modules()}:
+        for run in (model.encode, model.decode):
+            given = x if run == model.encode else model.encode(x, context)
+            with pytest.raises(KindError, match=r"model\.double"):
+                run(given, context, wide=True)
+    else:
+        z = model.encode(x, context, wide=True)
+        back = model.decode(z, context, wide=True)
+        assert z.dtype is back.dtype is torch.float64
+        same(back, x.double(), 1e-11)
+        torch.testing.assert_close(z.float(), model.encode(x, context), rtol=1e-3, atol=1e-3)
+    exact = built(case)
+    z = exact.encode(x, context)
+    assert torch.equal(exact.encode(x, context, wide=True), z)
+    assert torch.equal(exact.decode(z, context, wide=True), exact.decode(z, context))
+
+
+@pytest.mark.parametrize("case", [case for case in MODELS if not case.invertible], ids=str)
+def test_models_that_drop_something_refuse_float64_coordinates(case):
+    model = built(case, torch.float32)
+    if model.chain.invertible or "augment" in str(case):  # what is added can be dropped again without a loss
+        return
+    with pytest.raises(KindError, match="drops"):
+        model.encode(data_of(case, model), context_of(model), wide=True)
+
+
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("case", MODELS, ids=str)
 def test_type_of_the_weights_is_the_type_of_the_result(case, dtype):

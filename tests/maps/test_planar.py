@@ -37,7 +37,7 @@ def test_constraint_divides_by_the_squared_norm(norm, product):
     with torch.no_grad():
         map.weight.copy_(weight)
         map.direction.copy_(product * weight / norm**2 + torch.tensor([0.8, -0.6], dtype=torch.float64))
-    push, slope = map._constrained()
+    push, slope = map._constrained(map.weight)
     along = (map.weight * push).sum()
     assert along.item() == pytest.approx(slope.item() - 1, abs=1e-12)
     assert slope.item() >= 1e-3

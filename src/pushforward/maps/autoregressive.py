@@ -50,6 +50,8 @@ class MaskedAutoregressive(Map):
         True
     """
 
+    wide = False
+
     def __init__(
         self,
         features: int,

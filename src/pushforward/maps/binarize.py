@@ -35,6 +35,7 @@ class DynamicBinarize(Map):
         tensor([[0., 1., 1.]])
     """
 
+    wide = False
     codomain = UNIT
     relation = Relation.ESTIMATE
     places = "any"

@@ -49,6 +49,8 @@ class BlockAutoregressive(Map):
         True
     """
 
+    wide = False
+
     def __init__(self, features: int, *, hidden: tuple[int, ...] = (8, 8), context: int = 0) -> None:
         super().__init__(features)
         vector_width(features, "BlockAutoregressive")

@@ -36,6 +36,7 @@ class Cast(Map):
         torch.float32
     """
 
+    wide = False
     domain = codomain = None
     keeps_surfaces = True
     places = "any"

@@ -58,7 +58,7 @@ class ConformalScale(Map):
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Z exp(-log_scale) + shift."""
-        return z * torch.exp(-self.log_scale) + self.shift
+        return z / self.log_scale.exp() + self.shift  # by the factor of encode, with its rounding
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:

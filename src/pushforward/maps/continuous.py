@@ -85,6 +85,8 @@ class Continuous(Map):
         True
     """
 
+    wide = False
+
     def __init__(
         self,
         features: int,

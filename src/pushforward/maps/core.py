@@ -84,6 +84,9 @@ class Map(nn.Module, ABC):
     conformal: bool = False
     """Whether it stretches all directions at a point alike, so that dx -> dz is exp(contribution / coordinates) times an
     isometry: what :class:`~pushforward.maps.ConformalEmbedding` is made of. Isometries are, with a contribution of 0."""
+    wide: bool = True
+    """Whether float64 coordinates stay so beside float32 weights, and ``decode`` undoes ``encode`` to their rounding (networks see
+    them in the weights' type). Not where the way back runs a network at other places, as in a sequence or an iteration."""
     encode_passes: int = 1
     """Sequential network passes of one encode; :attr:`decode_passes` likewise. They say which direction is fast."""
     decode_passes: int = 1

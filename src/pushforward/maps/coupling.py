@@ -179,4 +179,5 @@ def split(features: int, mask: str | tuple[int, ...]) -> list[int]:
 
 def expand(free: Tensor, x: Tensor) -> Tensor:
     """Free parameters ``(parameters, width)`` as ``(parameters, *x.shape)``."""
+    free = free.to(torch.promote_types(free.dtype, x.dtype))
     return free.reshape(free.shape[0], *(1,) * (x.dim() - 1), free.shape[1]).expand(free.shape[0], *x.shape)

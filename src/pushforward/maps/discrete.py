@@ -133,6 +133,8 @@ class ModuloAutoregressive(Modulo):
         tensor([[4., 0., 2.]])
     """
 
+    wide = False
+
     def __init__(
         self,
         features: int,

@@ -141,6 +141,7 @@ class ConvFunnel(Map):
         torch.Size([2, 3, 2, 2])
     """
 
+    wide = False
     order: Tensor
 
     def __init__(

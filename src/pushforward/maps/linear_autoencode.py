@@ -54,6 +54,8 @@ class LinearAutoencode(Codec):
         ('Extended(7, 5)', 'Lebesgue(5)')
     """
 
+    wide = False
+
     def __init__(
         self,
         features: int | Shape,

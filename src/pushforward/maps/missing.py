@@ -44,6 +44,7 @@ class AugmentMissing(Map):
         (tensor([5., 0.]), tensor(0.))
     """
 
+    wide = False
     relation = Relation.LOWER
     places = "any"
     mean: Tensor

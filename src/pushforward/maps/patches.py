@@ -90,6 +90,8 @@ class TokenAutoregressive(Map):
         True
     """
 
+    wide = False
+
     def __init__(
         self,
         features: Shape,

@@ -52,13 +52,13 @@ class Planar(Map):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """X + u' tanh(w.x + b)."""
-        push, slope_at_centre = self._constrained()
+        push, slope_at_centre = self._constrained(x)
         ridge = torch.tanh((x * self.weight).sum(-1) + self.bias)
         return Step(x + ridge.unsqueeze(-1) * push, ridge_slope(ridge, slope_at_centre).log())
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Z - u' tanh(a + b), where a = w.x solves a + w.u' tanh(a + b) = w.z."""
-        push, slope_at_centre = self._constrained()
+        push, slope_at_centre = self._constrained(z)
         height = slope_at_centre - 1
 
         def along(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,12 +70,14 @@ class Planar(Map):
         a = monotone_root(along, target, target.detach() - reach, target.detach() + reach, doublings=0)
         return z - torch.tanh(a + self.bias).unsqueeze(-1) * push
 
-    def _constrained(self) -> tuple[Tensor, Tensor]:
-        """u', and 1 + w.u' > 0."""
-        product = (self.weight * self.direction).sum()
+    def _constrained(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """u', and 1 + w.u' > 0, as precise as the coordinates."""
+        dtype = torch.promote_types(self.weight.dtype, like.dtype)
+        weight, direction = self.weight.to(dtype), self.direction.to(dtype)
+        product = (weight * direction).sum()
         slope_at_centre = softplus_positive(product, MIN_SLOPE)
-        square = self.weight.square().sum().clamp(min=1e-30)
-        return self.direction + (slope_at_centre - 1 - product) * self.weight / square, slope_at_centre
+        square = weight.square().sum().clamp(min=1e-30)
+        return direction + (slope_at_centre - 1 - product) * weight / square, slope_at_centre
 
 
 def ridge_slope(ridge: Tensor, slope_at_centre: Tensor) -> Tensor:

@@ -84,6 +84,8 @@ class InvertibleResidual(Map):
         <Relation.UNBIASED: 'unbiased'>
     """
 
+    wide = False
+
     def __init__(
         self,
         features: int | Shape,

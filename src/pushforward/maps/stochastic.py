@@ -110,6 +110,7 @@ class Variational(Map):
         (torch.Size([5, 2]), torch.Size([5, 3]))
     """
 
+    wide = False
     relation = Relation.LOWER
     max_log_scale = 7.0
     """Bound on |log s| of the posterior."""

@@ -83,7 +83,8 @@ class VariationalDequantize(Map):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """(x + u) / levels, with u from the flow."""
         count = self.uniform.count
-        x = x.to(count.dtype)
+        x = x.to(torch.promote_types(count.dtype, x.dtype))
+        count = count.to(x.dtype)
         whole = torch.floor(torch.minimum(x.clamp(min=0), count - 1))
         edge = torch.finfo(x.dtype).eps
         start = torch.clamp(uniform_like(x, 3, noise), edge, 1 - edge)

@@ -37,6 +37,7 @@ class Whiten(Map):
         True
     """
 
+    wide = False  # the axes are orthogonal to the weights' rounding only
     mean: Tensor
     axes: Tensor
     scale: Tensor

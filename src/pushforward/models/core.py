@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC
-from collections.abc import Iterable
 from typing import Literal, final
 
 import torch
@@ -15,6 +14,7 @@ from pushforward.bases.core import Base
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
+from pushforward.models.checks import check_data, check_form, check_numbers, check_sizes, check_wide, floating_type
 from pushforward.numerics import Noise, RowNoise, RunningMean, split_infinite
 from pushforward.registry import register
 
@@ -193,20 +193,54 @@ class Model(nn.Module, ABC):
         return -self._log_likelihood(x, context, generator).mean()
 
     @final
-    def encode(self, x: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:
-        """Data to noise: ``(*batch, *shape)`` to ``(*batch, *base.shape)``."""
-        x, context, _ = self._prepare(x, context)
-        return self.chain.encode(x, context, noise=RowNoise(seed)).z
+    def encode(self, x: Tensor, context: Tensor | None = None, *, seed: int = 0, wide: bool = False) -> Tensor:
+        """Data to noise: ``(*batch, *shape)`` to ``(*batch, *base.shape)``.
 
-    @final
-    def decode(self, z: Tensor, context: Tensor | None = None, *, seed: int = 0) -> Tensor:
-        """Noise to data: ``(*batch, *base.shape)`` to ``(*batch, *shape)``.
+        Args:
+            x: data.
+            context: where the model has one.
+            seed: of the model's own noise, as dequantisation.
+            wide: keep coordinates in float64 while networks run in the type of the weights. The noise is float64 then, and
+                ``decode(z, wide=True)`` undoes it to float64's rounding, whatever the weights: float32 noise has too few
+                digits for that where a flow stretches space. Decode the batches that were encoded: float32 networks may
+                round differently in a batch of another size.
 
         Raises:
             InputError: for a wrong shape or type, or NaN.
+            KindError: for ``wide``, if a map drops something or its way back runs its network at other places
+                (autoregressive, residual and continuous maps); the map is named. Float64 weights need none of this.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> model = pf.models.RealNVP(features=2)
+            >>> x = torch.randn(5, 2)
+            >>> z = model.encode(x, wide=True)
+            >>> z.dtype, (model.decode(z, wide=True) - x).abs().max().item() < 1e-12
+            (torch.float64, True)
+        """
+        if wide:
+            check_wide(self.chain, type(self).__name__)
+        x, context, _ = self._read(x, context, torch.float64 if wide else None)
+        return self.chain.encode(x, context, noise=RowNoise(seed)).z
+
+    @final
+    def decode(self, z: Tensor, context: Tensor | None = None, *, seed: int = 0, wide: bool = False) -> Tensor:
+        """Noise to data: ``(*batch, *base.shape)`` to ``(*batch, *shape)``.
+
+        Args:
+            z: noise.
+            context: where the model has one.
+            seed: of what the model draws on the way.
+            wide: as in :meth:`encode`; data are float64 then.
+
+        Raises:
+            InputError: for a wrong shape or type, or NaN.
+            KindError: as :meth:`encode`.
         """
         check_data(z, self.base.shape, "noise of " + type(self).__name__)
-        z = z.to(self.latent_dtype)
+        if wide:
+            check_wide(self.chain, type(self).__name__)
+        z = z.to(torch.float64 if wide else self.latent_dtype)
         context = self._broadcast(context, z.shape[: z.dim() - len(self.base.shape)])
         return self.chain.decode(z, context, noise=RowNoise(seed))
 
@@ -299,12 +333,12 @@ class Model(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Floating type that data are cast to: that of the first map with tensors."""
-        return _floating_type(itertools.chain(self.chain.maps, (self.base,)))
+        return floating_type(itertools.chain(self.chain.maps, (self.base,)))
 
     @property
     def latent_dtype(self) -> torch.dtype:
         """Floating type of the noise: that of the base, or of the last map with tensors."""
-        return _floating_type([self.base, *reversed(list(self.chain))])
+        return floating_type([self.base, *reversed(list(self.chain))])
 
     @property
     def fast(self) -> Literal["both", "log_prob", "sample"]:
@@ -354,10 +388,12 @@ class Model(nn.Module, ABC):
         x, context, far = self._read(x, context)
         return x, context, x.new_zeros(()) if far is None else far
 
-    def _read(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _read(
+        self, x: Tensor, context: Tensor | None, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Check x, cast it, and put rows that are infinitely far at 0 with a log-density of -inf; None if there are none."""
         check_form(x, self.shape, type(self).__name__)
-        given, x = x, x.to(self.dtype)
+        given, x = x, x.to(self.dtype if dtype is None else dtype)
         context = self._broadcast(context, x.shape[: x.dim() - len(self.shape)])
         if not torch.compiler.is_compiling():
             # One sum tells that all is finite, in a tenth of the time of looking at each; if it is not, they are looked at.
@@ -442,74 +478,3 @@ class Flow(Model):
 
     def __init__(self, chain: Map, base: Base) -> None:
         super().__init__(chain, base)
-
-
-def _floating_type(modules: Iterable[nn.Module]) -> torch.dtype:
-    for module in modules:
-        for kind in ("_parameters", "_buffers"):
-            found = _first_floating(module, kind)
-            if found is not None:
-                return found
-    return torch.get_default_dtype()
-
-
-def _first_floating(module: nn.Module, kind: str) -> torch.dtype | None:
-    """Type of the first floating tensor in a module; by hand, as every call asks and the generators of nn.Module are slow."""
-    for tensor in getattr(module, kind).values():
-        if tensor is not None and tensor.is_floating_point():
-            return tensor.dtype
-    for child in module._modules.values():
-        if child is not None and (found := _first_floating(child, kind)) is not None:
-            return found
-    return None
-
-
-def check_sizes(sample_shape: int | tuple[int, ...]) -> Size:
-    """How many samples are asked for.
-
-    Raises:
-        ConfigError: if it is not made of integers from 0 on.
-    """
-    sizes = tuple(sample_shape) if isinstance(sample_shape, (tuple, list)) else (sample_shape,)
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
-        raise ConfigError(f"sample_shape must be a number of samples, or a tuple of them; got {sample_shape!r}.")
-    return Size(sizes)
-
-
-def check_data(x: Tensor, shape: Shape, owner: str) -> None:
-    """Refuse data that a model cannot read, with the place that is wrong.
-
-    Raises:
-        InputError: for a non-tensor, a wrong event shape, complex numbers or NaN.
-    """
-    check_form(x, shape, owner)
-    if not torch.compiler.is_compiling():
-        check_numbers(x, owner)
-
-
-def check_form(x: Tensor, shape: Shape, owner: str) -> None:
-    """Refuse what has not the form of data.
-
-    Raises:
-        InputError: for a non-tensor, a wrong event shape or complex numbers.
-    """
-    if not isinstance(x, Tensor):
-        raise InputError(f"{owner} reads torch tensors; got {type(x).__name__}: torch.as_tensor(x) makes one.")
-    if x.is_complex():
-        raise InputError(f"{owner} reads real numbers; got {x.dtype}.")
-    if tuple(x.shape[x.dim() - len(shape) :]) != shape or x.dim() < len(shape):
-        raise InputError(f"{owner} reads data of shape (*batch, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
-
-
-def check_numbers(x: Tensor, owner: str) -> None:
-    """Refuse NaN.
-
-    Raises:
-        InputError: naming the place.
-    """
-    if x.is_floating_point() and torch.isnan(x).any():
-        place = torch.isnan(x).nonzero()[0].tolist()
-        raise InputError(
-            f"{owner} met NaN at index {tuple(place)} (row {place[0]}): fill or drop missing values, or use pf.Guard, "
-            "which models them."
-        )

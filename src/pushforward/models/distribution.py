@@ -13,7 +13,8 @@ from torch.distributions import Distribution, constraints
 from pushforward.errors import InputError, KindError
 from pushforward.maps.core import check_context
 from pushforward.measure import REAL, Support
-from pushforward.models.core import Model, check_data
+from pushforward.models.checks import check_data
+from pushforward.models.core import Model
 
 __all__ = ["ModelDistribution"]
 

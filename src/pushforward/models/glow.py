@@ -31,7 +31,7 @@ class Glow(Model):
     of which half of the channels leaves under a learned N(mu(h), sigma(h)). That prior is an affine map to a standard
     normal here, so the whole is one bijection to D = C H W standard normal coordinates, coarsest scale first, and
     ``model.decode(model.encode(x))`` is x; in float32 a pixel in some 100,000, whose noise lies at the edge of its grey level, may be off by
-    one. ``model.chain.decode(model.chain.encode(x.double()).z)`` has no such pixel: coordinates are float64 there, networks float32. Both
+    one. ``model.decode(model.encode(x, wide=True), wide=True)`` has no such pixel: coordinates are float64 there, networks float32. Both
     directions take one pass.
 
     The likelihood is a lower bound of the images' probability, because of the dequantisation:

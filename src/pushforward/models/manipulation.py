@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.maps import UniformDequantize, VariationalDequantize
-from pushforward.models.core import Model, check_data
+from pushforward.models.checks import check_data
+from pushforward.models.core import Model
 from pushforward.numerics import RowNoise
 
 __all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]

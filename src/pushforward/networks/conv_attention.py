@@ -109,7 +109,7 @@ class ConvAttentionNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""
-        rows = x.reshape(-1, self.inputs, *self.sides)
+        rows = x.reshape(-1, self.inputs, *self.sides).to(self.last.weight.dtype)  # coordinates may be wider
         if self.input_bound is not None:
             rows = bound_input(rows, self.input_bound)
         return self.last(self.blocks(self.first(rows))).reshape(*x.shape[:-3], self.outputs, *self.sides)

@@ -46,7 +46,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, channels, height, width)`` to ``(*batch, outputs)``."""
-        h = self.body(x.reshape(-1, *self.shape)).flatten(1)
+        h = self.body(x.reshape(-1, *self.shape).to(self.last.weight.dtype)).flatten(1)  # coordinates may be wider
         return self.last(h).reshape(*x.shape[:-3], self.last.out_features)
 
 
@@ -93,7 +93,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """``(*batch, inputs)`` to ``(*batch, outputs, height, width)``."""
-        flat = bound_input(z, self.input_bound).reshape(-1, z.shape[-1])
+        flat = bound_input(z, self.input_bound).reshape(-1, z.shape[-1]).to(self.last.weight.dtype)
         h = self.act(self.first(flat)).reshape(-1, *self.start)
         for size, layer in zip(self.larger, self.layers, strict=True):
             h = self.act(layer(F.interpolate(h, size=size, mode="nearest")))

@@ -133,6 +133,7 @@ class MLP(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """Everything before the last layer: ``(*batch, inputs)`` to ``(*batch, width)``."""
+        x = x.to(self.last.weight.dtype)  # coordinates may be wider
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)
         return self.body(x)
