@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["Average"]
 
@@ -30,8 +31,8 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step ``step``, counted from 1."""
-        weight = 1.0 - min(self.decay, step / (step + 2.0))
-        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in self.parameters], weight)
+        move = get_ema_multi_avg_fn(min(self.decay, step / (step + 2.0)))
+        move(self.values, [parameter.detach() for parameter in self.parameters], step)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -45,9 +46,10 @@ class Average:
     @torch.no_grad()
     def _swap(self) -> None:
         # By copies, not by exchanging storage: whoever keeps something made from a parameter looks at its version.
-        kept = [parameter.detach().clone() for parameter in self.parameters]
-        torch._foreach_copy_(self.parameters, self.values)
-        torch._foreach_copy_(self.values, kept)
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(value)
+            value.copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
         """The average, by place."""
