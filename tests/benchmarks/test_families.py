@@ -34,7 +34,9 @@ def test_a_family_trains_in_its_time_and_is_read_once(monkeypatch, tmp_path):
     # Dark images of few levels: far from the 8 bits that a model knows at its start.
     images = torch.randint(4, (700, *families.SHAPE), generator=draw).to(torch.uint8)
     monkeypatch.setattr(families, "load_images", lambda name, train, folder: images if train else images[:50])
-    options = SimpleNamespace(data=None, test=20, seeds=[0], families=["NICE"], seconds=4.0, draws=2)
+    options = SimpleNamespace(
+        data=None, test=20, seeds=[0], families=["NICE"], seconds=4.0, draws=2, rates=[1e-3, 3e-3]
+    )
     results = Results(tmp_path / "r.jsonl")
     families.run(options, results)
     families.run(options, Results(tmp_path / "r.jsonl"))  # finds what is there
