@@ -41,7 +41,7 @@ def _order(lab: Lab) -> None:
     train, entropy = _banana(lab.choose(smoke=200, quick=20_000, full=100_000), 0)
     test, _ = _banana(lab.choose(smoke=200, quick=50_000, full=50_000), 1)
     held_out, _ = _banana(2000, 2)
-    steps = lab.choose(smoke=3, quick=2000, full=20_000)
+    steps = lab.choose(smoke=3, quick=1000, full=20_000)
     gaps: dict[int, list[float]] = {1: [], 5: []}
     for layers, values in gaps.items():
         for seed in lab.repeats:
@@ -75,7 +75,7 @@ def _table(lab: Lab) -> None:
             for name, build in models.items():
                 model, _ = lab.train(
                     f"{table} {name} {seed}", build, train, held_out, seed=seed, patience=None,
-                    max_steps=lab.choose(smoke=3, quick=1500, full=100_000),
+                    max_steps=lab.choose(smoke=3, quick=600, full=100_000),
                 )  # fmt: skip
                 found[table][name].append(_mean(model, test))
     ahead = [table for table, nats in found.items() if _clearly_above(nats["MAF"], nats["Real NVP"])]

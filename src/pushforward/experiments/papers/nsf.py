@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushforward.experiments.lab import Lab, bits_per_dim, clearly_below, size, spread, width_for
+from pushforward.experiments.couplings import contest
+from pushforward.experiments.lab import Lab, bits_per_dim, clearly_below, spread
 from pushforward.experiments.recipe import recipe
-from pushforward.models import NICE, NSF, Model, RealNVP
+from pushforward.models import NSF, Model
 
 __all__ = ["run"]
 
@@ -19,36 +20,15 @@ __all__ = ["run"]
 )
 def run(lab: Lab) -> None:
     """Additive, affine and spline couplings on images, at equal parameters and equal steps."""
-    name = lab.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    images = lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=50_000))
-    held = lab.choose(smoke=50, quick=500, full=1000)
-    train, held_out = images[:-held], images[-held:]
-    test = lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000))
-    shape = tuple(test.shape[1:])
-    width = lab.choose(smoke=8, quick=24, full=96)
-    layers = lab.choose(smoke=1, quick=3, full=7)
-    couplings = lab.choose(smoke=2, quick=4, full=8)
+    setting = contest(lab)
+    train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
+    width, layers = lab.choose(smoke=8, quick=24, full=96), lab.choose(smoke=1, quick=3, full=7)
+    blocks = lab.choose(smoke=1, quick=1, full=3)
 
     def spline() -> Model:
-        return NSF(
-            shape=shape, flow_layers=layers, hidden_features=width, residual_blocks=lab.choose(smoke=1, quick=1, full=3)
-        )
+        return NSF(shape=setting.shape, flow_layers=layers, hidden_features=width, residual_blocks=blocks)
 
-    target = size(spline())
-    wide = lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024))
-    affine = width_for(lambda width: RealNVP(shape=shape, couplings=couplings, hidden=(width, width)), target, wide)
-    additive = width_for(lambda width: NICE(shape=shape, hidden=(width, width)), target, wide)
-    models: dict[str, Callable[[], Model]] = {
-        "NICE": lambda: NICE(shape=shape, hidden=(additive, additive)),
-        "Real NVP": lambda: RealNVP(shape=shape, couplings=couplings, hidden=(affine, affine)),
-        "NSF": spline,
-    }
-    options = {
-        "max_steps": lab.choose(smoke=2, quick=300, full=200_000),
-        "batch_size": 64,
-        "patience": None,
-        "evaluate_every": lab.choose(smoke=2, quick=100, full=1000),
-    }
+    models: dict[str, Callable[[], Model]] = {**setting.same_size(spline()), "NSF": spline}
     bits: dict[str, list[float]] = {model: [] for model in models}
     facts: dict[str, dict[str, float]] = {}
     for seed in lab.repeats:
@@ -61,14 +41,14 @@ def run(lab: Lab) -> None:
     lab.report(
         "affine couplings beat additive ones",
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (Real NVP and NICE, from their papers)",
-        ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {name}",
+        ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {setting.name}",
         held=clearly_below(bits["Real NVP"], bits["NICE"]),
         note=f"{options['max_steps']} steps of 64; {note}",
     )
     lab.report(
         "spline couplings beat affine ones",
         paper="3.38 against 3.41 bits/dim on CIFAR-10 (its affine baseline)",
-        ours=f"{spread(bits['NSF'])} against {spread(bits['Real NVP'])} bits/dim on {name}",
+        ours=f"{spread(bits['NSF'])} against {spread(bits['Real NVP'])} bits/dim on {setting.name}",
         held=clearly_below(bits["NSF"], bits["Real NVP"]),
         note="equal parameters and steps; the Real NVP has its own masks and scales, the NSF Glow's steps",
     )
