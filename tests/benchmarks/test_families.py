@@ -1,4 +1,4 @@
-"""The benchmark of image families: every family is there, trains in its time, and the table says what was found."""
+"""The benchmarks of image families and of PixelCNN: every family is there, trains in its time, and the table says what was found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are no part of the package
 
-from benchmarks.quality import families
+from benchmarks.quality import families, pixelcnn
 from benchmarks.quality.results import Results
 
 from pushforward.measure import Relation
@@ -34,7 +34,9 @@ def test_a_family_trains_in_its_time_and_is_read_once(monkeypatch, tmp_path):
     # Dark images of few levels: far from the 8 bits that a model knows at its start.
     images = torch.randint(4, (700, *families.SHAPE), generator=draw).to(torch.uint8)
     monkeypatch.setattr(families, "load_images", lambda name, train, folder: images if train else images[:50])
-    options = SimpleNamespace(data=None, test=20, seeds=[0], families=["NICE"], seconds=4.0, draws=2)
+    options = SimpleNamespace(
+        data=None, test=20, seeds=[0], families=["NICE"], seconds=4.0, draws=2, rates=[1e-3, 3e-3]
+    )
     results = Results(tmp_path / "r.jsonl")
     families.run(options, results)
     families.run(options, Results(tmp_path / "r.jsonl"))  # finds what is there
@@ -59,3 +61,16 @@ def test_the_table_decides_by_the_best_of_each(tmp_path):
     assert "≤ 3.100 ± 0.141" in text
     assert "| 3.050 [0.010]" in text
     assert "The best PixelCNN has 0.050 bits/dim fewer than the best flow." in text
+
+
+def test_samples_with_and_without_what_is_kept_are_put_beside_each_other(monkeypatch, tmp_path):
+    monkeypatch.setattr(pixelcnn, "SHAPE", (1, 5, 6))
+    monkeypatch.setattr(pixelcnn, "IMAGES", 3)
+    results = Results(tmp_path / "r.jsonl")
+    pixelcnn.sample(SimpleNamespace(rows=3), results)
+    pixelcnn.sample(SimpleNamespace(rows=3), results)  # finds what is there
+    assert [record["network"] for record in results.records] == ["gated", "plusplus"]
+    for record in results.records:
+        assert record["equal_images"] == 3
+        assert record["values"] > 20
+    assert "3 of 3" in pixelcnn.sampling_table(results)
