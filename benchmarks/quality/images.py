@@ -18,8 +18,7 @@ without a bound); the start of the 1 x 1 convolutions
 "Glow of the library" is ``pf.models.Glow``, whose channels leave under a normal that a convolution predicts from those that
 stay, as in the paper; it is no part of the comparison at equal architecture.
 
-"PixelCNN" is another question: 64 images sampled with what the network keeps between pixels, and with a pass of the whole network
-for each pixel, from the same noise.
+"PixelCNN" is another question, that of sampling in ``benchmarks.quality.pixelcnn``.
 
 All libraries of a case train at once, a block of steps each in turn, so that whatever else the machine does meets them alike. Time is
 the process's own; a ratio is the median over blocks.
@@ -38,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.quality.pixelcnn import sample, sampling_table
 from benchmarks.quality.results import Record, Results, footer, markdown
 from torch import Tensor, nn
 
@@ -229,62 +229,6 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 })  # fmt: skip
 
 
-@torch.no_grad()
-def sample(options: argparse.Namespace, results: Results, filters: int = 16, layers: int = 3, count: int = 64) -> None:
-    """Time both ways of sampling, and compare what they draw.
-
-    Of the slow way ``options.rows`` rows are drawn, and its time is scaled to all: a pass costs the same at every pixel.
-    """
-    drawn = options.rows
-    key: Record = {"kind": "sampling", "filters": filters, "layers": layers, "images": count, "seed": 0, "rows": drawn}
-    if results.where(**key):
-        return
-    torch.manual_seed(0)
-    base = pf.bases.PixelCNN(SHAPE, pf.maps.CategoricalLikelihood(LEVELS), filters=filters, layers=layers)
-    for weight in base.parameters():  # away from the uniform law, where equal draws would say little
-        weight.add_(0.05 * torch.randn_like(weight))
-    began = time.process_time()
-    kept = base.sample(torch.Size((count,)), generator=torch.Generator().manual_seed(0))
-    cached = time.process_time() - began
-    began = time.process_time()
-    law, (_, height, width) = base.likelihood, SHAPE
-    noise = torch.rand((count, height, width, law.draws(1)), generator=torch.Generator().manual_seed(0))
-    x = torch.zeros(count, *SHAPE)
-    for row in range(drawn):
-        for column in range(width):
-            raw = base.network(law.seen(x), None)[:, :, row, column]
-            x[:, :, row, column] = law.sample(raw, noise[:, row, column])
-    plain = (time.process_time() - began) * height / drawn
-    x, kept = x[:, :, :drawn], kept[:, :, :drawn]
-    found = {
-        "cached": cached, "uncached": plain, "ratio": plain / cached, "values": len(x.unique()),
-        "equal_images": int((x == kept).flatten(1).all(1).sum()), "equal_pixels": (x == kept).double().mean().item(),
-    }  # fmt: skip
-    results.add(key | found)
-
-
-def sampling_table(results: Results) -> str:
-    """One row a reading."""
-    records = results.where(kind="sampling")
-    rows = [
-        [f"{r['filters']} filters, {r['layers']} layers", str(r["images"]), f"{r['cached']:.2f}", f"{r['uncached']:.1f}",
-         f"{r['ratio']:.0f}", str(r["rows"]), f"{r['equal_images']} of {r['images']}", f"{100 * r['equal_pixels']:.2f} %"]
-        for r in records
-    ]  # fmt: skip
-    head = [
-        "PixelCNN",
-        "images",
-        "cached, s",
-        "uncached, s",
-        "ratio",
-        "rows drawn uncached",
-        "equal in them",
-        "equal pixels",
-    ]
-    return "\n".join(["\nSampling images of 28 x 28 from one seed, processor time.\n", markdown(head, rows),
-                      footer("python -m benchmarks.quality.images --cases PixelCNN", records)])  # fmt: skip
-
-
 def table(options: argparse.Namespace, results: Results) -> str:
     """One row a case and library."""
     rows, used = [], []
@@ -317,8 +261,13 @@ def table(options: argparse.Namespace, results: Results) -> str:
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    more = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{more}"
+    """Mean ± standard deviation of the runs that stayed finite, and how many did not."""
+    finite = [value for value in values if math.isfinite(value)]
+    lost = f" ({len(values) - len(finite)} of {len(values)} diverged)" if len(finite) < len(values) else ""
+    if not finite:
+        return f"–{lost}"
+    more = f" ± {statistics.stdev(finite):.{digits}f}" if len(finite) > 1 else ""
+    return f"{statistics.fmean(finite):.{digits}f}{more}{lost}"
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pushforward.measure import Counting, Relation
 from pushforward.models import PixelCNN
 
 TINY = {"filters": 6, "layers": 2, "first_kernel": 3}
+PLUSPLUS = {"network": "plusplus", "filters": 8, "layers": 1, "scales": 2}
 
 
 def test_kind_and_code_length():
@@ -43,12 +44,15 @@ def test_terms_of_the_chain_rule_are_those_of_longer_prefixes(output):
         torch.testing.assert_close(terms[..., place].reshape(*longer.shape, -1)[..., 0], expected)
 
 
-def test_it_learns_and_completes_what_it_learned():
+@pytest.mark.parametrize(
+    "network", [{"filters": 16, "layers": 2, "first_kernel": 3}, PLUSPLUS], ids=["gated", "plusplus"]
+)
+def test_it_learns_and_completes_what_it_learned(network):
     """Rows repeat the first one: after training, completions of a given row do too."""
     torch.manual_seed(0)
     first = torch.randint(0, 2, (400, 1, 1, 4))
     x = 3 * first.expand(-1, 1, 4, 4)
-    model = PixelCNN((1, 4, 4), levels=4, filters=16, layers=2, first_kernel=3)
+    model = PixelCNN((1, 4, 4), levels=4, **network)
     pf.fit(model, x, max_steps=150, batch_size=100, lr=1e-2, progress="silent")
     bits = model.evaluate(x).value.mean() / math.log(2)
     assert bits > -4.5  # the truth has 4 bits
@@ -57,11 +61,14 @@ def test_it_learns_and_completes_what_it_learned():
     assert torch.equal(filled[:, :, :1], x[:50, :, :1].float())
 
 
-def test_the_context_chooses():
+@pytest.mark.parametrize(
+    "network", [{"filters": 8, "layers": 2, "first_kernel": 3}, PLUSPLUS], ids=["gated", "plusplus"]
+)
+def test_the_context_chooses(network):
     torch.manual_seed(0)
     c = torch.randint(0, 2, (300, 1)).float()
     x = (3 * c).reshape(-1, 1, 1, 1).expand(-1, 1, 3, 3)
-    model = PixelCNN((1, 3, 3), levels=4, context=1, filters=8, layers=2, first_kernel=3)
+    model = PixelCNN((1, 3, 3), levels=4, context=1, **network)
     pf.fit(model, x, context=c, max_steps=100, batch_size=100, lr=1e-2, progress="silent")
     drawn = model.sample(20, torch.tensor([[0.0], [1.0]]), seed=0)
     assert (drawn[:, 0] == 0).double().mean() > 0.95
@@ -91,9 +98,39 @@ def test_inpainting_is_seeded_and_refuses_what_does_not_fit():
         model.inpaint(x + 0.5, 1, c)
 
 
-def test_unknown_output():
+def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ConfigError, match="output"):
         PixelCNN((1, 4, 4), output="gaussian")
+    with pytest.raises(ConfigError, match="network"):
+        PixelCNN((1, 4, 4), network="rows")
+    with pytest.raises(ConfigError, match="output='logistic'"):
+        PixelCNN((3, 4, 4), network="plusplus")
+
+
+@torch.no_grad()
+def test_the_channels_of_a_pixel_depend_on_each_other_linearly():
+    """PixelCNN++ of three colours (eq. 3): the green term sees red of its own pixel, blue both, red neither."""
+    torch.manual_seed(0)
+    model = PixelCNN((3, 2, 2), levels=16, output="logistic", components=2, **PLUSPLUS).double()
+    for weight in model.parameters():
+        weight.add_(0.2 * torch.randn_like(weight))
+    x = torch.full((1, 3, 2, 2), 8.0, dtype=torch.float64)
+    terms = model.conditional_log_prob(x)[0, :, 1, 1]
+    for changed, kept in ((0, []), (1, [0]), (2, [0, 1])):
+        y = x.clone()
+        y[0, changed, 1, 1] = 9
+        differs = model.conditional_log_prob(y)[0, :, 1, 1] != terms
+        assert differs.tolist() == [c not in kept for c in range(3)]
+
+
+def test_both_networks_survive_a_file(tmp_path):
+    for options in ({"filters": 8, "layers": 2}, PLUSPLUS | {"dropout": 0.3, "output": "logistic"}):
+        model = PixelCNN((1, 5, 3), levels=8, **options)
+        pf.save(model, tmp_path / "m.safetensors")
+        again = pf.load(tmp_path / "m.safetensors")
+        model.eval()
+        again.eval()
+        assert torch.equal(again.sample(3, seed=0), model.sample(3, seed=0))
 
 
 @pytest.mark.slow

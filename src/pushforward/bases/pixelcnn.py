@@ -14,6 +14,8 @@ from pushforward.maps.likelihoods import CategoricalLikelihood, Likelihood, chec
 from pushforward.measure import Measure
 from pushforward.networks.pixel_walk import PixelWalk
 from pushforward.networks.pixelcnn import GatedPixelCNN
+from pushforward.networks.pixelcnn_plusplus import PixelCNNPlusPlus
+from pushforward.networks.shifted_walk import ShiftedWalk
 from pushforward.numerics import split_infinite, sum_event
 from pushforward.registry import register
 
@@ -24,10 +26,10 @@ __all__ = ["PixelCNN"]
 class PixelCNN(Base):
     """log p(x) = sum over pixels, in raster order, and channels of log p(x_i | x_<i) (van den Oord et al. 2016, eq. 1-2).
 
-    A gated PixelCNN (arXiv 1606.05328) gives the raw parameters of the law of a pixel. For laws of independent channels, as the
-    categorical one, the network also sees the channels before in the same pixel; mixtures of discretised logistics (PixelCNN++,
-    arXiv 1701.05517) tie the channels of a pixel themselves. ``log_prob`` takes one pass and is exact; sampling goes pixel by
-    pixel with the arithmetic of about one pass, and carries no gradient.
+    A gated PixelCNN (arXiv 1606.05328) or the network of PixelCNN++ (arXiv 1701.05517) gives the raw parameters of the law of
+    a pixel. For laws of independent channels, as the categorical one, the gated network also sees the channels before in the same
+    pixel; mixtures of discretised logistics (PixelCNN++) tie the channels of a pixel themselves. ``log_prob`` takes one pass and
+    is exact; sampling goes pixel by pixel with the arithmetic of about one pass, and carries no gradient.
 
     With a discrete law it is a distribution of integers; with a continuous one, as
     :class:`~pushforward.maps.GaussianMixtureLikelihood`, a density on the reals: of codes on a grid, say.
@@ -35,14 +37,18 @@ class PixelCNN(Base):
     Args:
         shape: (channels, height, width).
         likelihood: the law of one pixel; 256-way categorical by default.
+        kind: of network, "gated" or "plusplus" (:class:`~pushforward.networks.pixelcnn_plusplus.PixelCNNPlusPlus`).
         filters: width of the network's stacks.
-        layers: gated layers.
-        kernel: odd kernel size.
+        layers: gated layers; of "plusplus" the blocks at each resolution.
+        kernel: odd kernel size; of "gated", as the next.
         first_kernel: of the first layer.
+        scales: resolutions of "plusplus".
+        dropout: probability, in the blocks of "plusplus".
         context: width of the context; 0 for none.
 
     Raises:
-        ConfigError: if the shape is no image, or a size is impossible.
+        ConfigError: if the shape is no image, a size is impossible, or "plusplus" meets several channels that the law does
+            not tie.
 
     Example:
         >>> import torch
@@ -59,10 +65,13 @@ class PixelCNN(Base):
         shape: Shape,
         likelihood: Likelihood | None = None,
         *,
+        kind: str = "gated",
         filters: int = 32,
         layers: int = 5,
         kernel: int = 3,
         first_kernel: int = 7,
+        scales: int = 3,
+        dropout: float = 0.0,
         context: int = 0,
     ) -> None:
         super().__init__(shape)
@@ -70,20 +79,36 @@ class PixelCNN(Base):
             raise ConfigError(f"PixelCNN reads images, so shape must be (channels, height, width); got {shape!r}.")
         channels, height, width = self.shape
         self.likelihood = check_likelihood(likelihood or CategoricalLikelihood())
-        self.filters, self.layers, self.kernel, self.first_kernel = filters, layers, kernel, first_kernel
-        self.context = context
+        self.kind, self.filters, self.layers = kind, filters, layers
+        self.kernel, self.first_kernel = kernel, first_kernel
+        self.scales, self.dropout, self.context = scales, dropout, context
         self.support = self.likelihood.support
         self.sample_passes = height * width * (1 if self.likelihood.joint else channels)
-        self.network = GatedPixelCNN(
-            (channels, height, width),
-            self.likelihood.outputs(channels),
-            ordered=not self.likelihood.joint,
-            filters=filters,
-            layers=layers,
-            kernel=kernel,
-            first_kernel=first_kernel,
-            context=context,
-        )
+        image, outputs = (channels, height, width), self.likelihood.outputs(channels)
+        if kind == "gated":
+            if dropout:
+                raise ConfigError("dropout is in the blocks of the network 'plusplus'; 'gated' has none.")
+            self.network = GatedPixelCNN(
+                image,
+                outputs,
+                ordered=not self.likelihood.joint,
+                filters=filters,
+                layers=layers,
+                kernel=kernel,
+                first_kernel=first_kernel,
+                context=context,
+            )
+        elif kind == "plusplus":
+            if channels > 1 and not self.likelihood.joint:
+                raise ConfigError(
+                    f"the network 'plusplus' sees nothing of its own pixel, so the {channels} channels need a law that ties them, as "
+                    "LogisticLikelihood (output='logistic'); or take 'gated'."
+                )
+            self.network = PixelCNNPlusPlus(
+                image, outputs, filters=filters, layers=layers, scales=scales, dropout=dropout, context=context
+            )
+        else:
+            raise ConfigError(f"kind of network must be 'gated' or 'plusplus'; got {kind!r}.")
 
     @property
     def measure(self) -> Measure:
@@ -156,7 +181,7 @@ class PixelCNN(Base):
         )
         x = torch.cat((top.to(noise.dtype), noise.new_zeros(len(top), channels, height - given, width)), 2)
         with torch.autocast(noise.device.type, enabled=False):
-            walk = PixelWalk(self.network, len(top), self._flat(context, batch), noise)
+            walk = self._walk(len(top), self._flat(context, batch), noise)
             for row in range(height):
                 walk.start_row()
                 if row < given:
@@ -167,7 +192,12 @@ class PixelCNN(Base):
                 walk.end_row()
         return x.reshape(*batch, *self.shape)
 
-    def _draw(self, walk: PixelWalk, column: int, u: Tensor) -> Tensor:
+    def _walk(self, rows: int, context: Tensor | None, like: Tensor) -> PixelWalk | ShiftedWalk:
+        if isinstance(self.network, GatedPixelCNN):
+            return PixelWalk(self.network, rows, context, like)
+        return ShiftedWalk(self.network, rows, context, like)
+
+    def _draw(self, walk: PixelWalk | ShiftedWalk, column: int, u: Tensor) -> Tensor:
         """The pixel in this column, ``(n, channels)``; where the network orders the channels, one after the other."""
         law, channels = self.likelihood, self.shape[0]
         if law.joint:

@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from pushforward.errors import ConfigError
 
-__all__ = ["kernels", "library", "use_kernels"]
+__all__ = ["kernels", "library", "usable", "use_kernels"]
 
 _MODES = ("auto", "native", "plain")
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
@@ -40,7 +42,7 @@ def kernels() -> str:
 
 @contextmanager
 def use_kernels(mode: str) -> Iterator[None]:
-    """Choose how the heavy elementwise functions are computed on a CPU, inside a ``with`` block.
+    """Choose how splines and stacks of convolutions are computed on a CPU, inside a ``with`` block.
 
     Args:
         mode: "auto" compiles a small C source once a machine where it finds a compiler and uses plain PyTorch
@@ -83,6 +85,22 @@ def library(source: str, dtype: torch.dtype) -> ctypes.CDLL | None:
             raise ConfigError(f"no native kernel: {found}; use_kernels('auto') falls back to plain operations.")
         return None
     return found
+
+
+def usable(source: str, *tensors: Tensor) -> bool:
+    """Whether these are ordinary tensors of one type that a compiled function can read, and it is there.
+
+    Not under ``torch.compile``, export, tracing, function transforms or forward-mode differentiation.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    dtype = tensors[0].dtype
+    return (
+        all(t.device.type == "cpu" and t.dtype == dtype and type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and library(source, dtype) is not None
+    )
 
 
 @functools.cache

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from pushforward.kernels.native import library
+from pushforward.kernels.native import library, usable
 from pushforward.numerics import soft_clamp
 
 __all__ = ["SplineLaw", "spline"]
@@ -54,28 +53,11 @@ def spline(x: Tensor, raw: Tensor, law: SplineLaw, *, inverse: bool = False) -> 
         law: of the splines.
         inverse: whether to solve for x.
     """
-    if _native(x, raw):
+    if usable("spline.c", x, raw):
         if torch.is_grad_enabled() and (x.requires_grad or raw.requires_grad):
             return _Spline.apply(x, raw, law, inverse)  # pyright: ignore[reportReturnType]
         return _forward(x, raw, law, inverse)
     return _plain(x, raw, law, inverse)
-
-
-def _native(x: Tensor, raw: Tensor) -> bool:
-    """Whether these are ordinary tensors that the compiled function can read, and it is there."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return False
-    ordinary = (Tensor, torch.nn.Parameter)
-    return (
-        x.device.type == "cpu"
-        and raw.device.type == "cpu"
-        and x.dtype == raw.dtype
-        and type(x) in ordinary
-        and type(raw) in ordinary
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-        and library("spline.c", x.dtype) is not None
-    )
 
 
 class _Spline(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""PixelCNN: gated (van den Oord et al. 2016, arXiv 1606.05328), and with the output law of PixelCNN++."""
+"""PixelCNN: gated (van den Oord et al. 2016, arXiv 1606.05328), and PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ __all__ = ["PixelCNN"]
 class PixelCNN(Model):
     """Exact log-probability of integer images: log p(x) = sum_i log p(x_i | x_<i) in raster order (eq. 1).
 
-    ``log_prob`` takes one pass of a gated PixelCNN and is EXACT on Counting, so that ``evaluate(x).bits_per_dim()`` is the
-    code length; :meth:`conditional_log_prob` gives the term of each pixel and channel. Sampling goes pixel by pixel.
+    ``log_prob`` takes one pass of the network and is EXACT on Counting, so that ``evaluate(x).bits_per_dim()`` is the code
+    length; :meth:`conditional_log_prob` gives the term of each pixel and channel. Sampling goes pixel by pixel.
+
+    PixelCNN++ is ``network="plusplus", output="logistic"``; in the paper with 10 components, 160 filters, 5 layers, 3 scales and a
+    dropout of 0.5.
 
     Args:
         shape: (channels, height, width); data are integers 0, ..., levels - 1.
@@ -30,13 +33,16 @@ class PixelCNN(Model):
         output: "categorical", a softmax over the levels of each channel given those before (van den Oord et al. 2016), or
             "logistic", a mixture of discretised logistics for the whole pixel (PixelCNN++, Salimans et al. 2017).
         components: of the mixture.
+        network: "gated", or "plusplus", whose categorical output is for one channel only.
         filters: width of the network's two stacks; with a categorical output a multiple of the channels.
-        layers: gated layers.
-        kernel: odd kernel size.
-        first_kernel: of the first layer.
+        layers: gated layers; of "plusplus" the blocks at each resolution, on the way down and again on the way up.
+        kernel: odd kernel size, of "gated".
+        first_kernel: of its first layer.
+        scales: resolutions, of "plusplus".
+        dropout: probability, in its blocks.
 
     Raises:
-        ConfigError: for another output or impossible sizes.
+        ConfigError: for another output or network, or impossible sizes.
 
     Example:
         >>> import torch
@@ -58,20 +64,25 @@ class PixelCNN(Model):
         *,
         output: str = "categorical",
         components: int = 10,
+        network: str = "gated",
         filters: int = 48,
         layers: int = 6,
         kernel: int = 3,
         first_kernel: int = 7,
+        scales: int = 3,
+        dropout: float = 0.0,
     ) -> None:
         if output not in ("categorical", "logistic"):
             raise ConfigError(f"output must be 'categorical' or 'logistic'; got {output!r}.")
         law = CategoricalLikelihood(levels) if output == "categorical" else LogisticLikelihood(levels, components)
         base = bases.PixelCNN(
-            shape, law, filters=filters, layers=layers, kernel=kernel, first_kernel=first_kernel, context=context
-        )
+            shape, law, kind=network, filters=filters, layers=layers, kernel=kernel, first_kernel=first_kernel,
+            scales=scales, dropout=dropout, context=context,
+        )  # fmt: skip
         super().__init__(Integers(shape, levels), base)
         self.levels, self.context, self.output, self.components = levels, context, output, components
-        self.filters, self.layers, self.kernel, self.first_kernel = filters, layers, kernel, first_kernel
+        self.network, self.filters, self.layers, self.kernel = network, filters, layers, kernel
+        self.first_kernel, self.scales, self.dropout = first_kernel, scales, dropout
 
     def inpaint(
         self,

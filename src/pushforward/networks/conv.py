@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
+from pushforward.kernels import conv_stack
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.mlp import check_hidden, check_options, check_width
 from pushforward.numerics import bound_input
@@ -176,7 +177,22 @@ class ConvNet(nn.Module):
         """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""
         height, width = x.shape[-2:]
         rows = x.reshape(-1, self.inputs, height, width).to(self.last.weight.dtype)  # coordinates may be wider
+        layers = self._stack()
+        if layers is not None:
+            biases = [part.bias for part in layers if part.bias is not None]
+            out = conv_stack(rows, [part.weight for part in layers], biases, self.input_bound)
+            return out.reshape(*x.shape[:-3], self.outputs, height, width)
         if self.input_bound is not None:
             rows = bound_input(rows, self.input_bound)
         rows = rows.contiguous(memory_format=torch.channels_last)  # up to 3 times faster, and never slower
         return self.last(self.body(rows)).reshape(*x.shape[:-3], self.outputs, height, width)
+
+    def _stack(self) -> list[nn.Conv2d] | None:
+        """The layers, if they are nothing but convolutions with ReLU between them; None where more happens."""
+        if self.residual or self.activation != "relu" or not self.hidden or (self.dropout and self.training):
+            return None
+        layers = [part for part in (*self.body, self.last) if not isinstance(part, nn.ReLU | nn.Dropout)]
+        for part in layers:
+            if type(part) is not nn.Conv2d or part.bias is None or part._forward_hooks or part._forward_pre_hooks:
+                return None
+        return layers  # pyright: ignore[reportReturnType]

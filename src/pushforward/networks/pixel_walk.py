@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.networks.masked_conv import MaskedConv2d
-from pushforward.networks.pixelcnn import GatedLayer, GatedPixelCNN, gate
+from pushforward.networks.pixelcnn import GatedLayer, GatedPixelCNN, bounded_context, gate, with_ones
 
 __all__ = ["PixelWalk"]
 
@@ -27,7 +27,7 @@ class PixelWalk:
     """
 
     def __init__(self, network: GatedPixelCNN, rows: int, context: Tensor | None, like: Tensor) -> None:
-        self.network, self.context = network, network.bounded(context)
+        self.network, self.context = network, bounded_context(context)
         self.layers: list[GatedLayer] = list(network.layers)  # pyright: ignore[reportAttributeAccessIssue]
         channels, _, width = network.shape
         self.seen = like.new_zeros(rows, channels, width)
@@ -80,7 +80,7 @@ class PixelWalk:
 
     def end_row(self, seen: Tensor | None = None) -> None:
         """End the row, or pass over it with given content ``(rows, channels, width)``."""
-        row = self.network.with_ones((self.seen if seen is None else seen).unsqueeze(2))
+        row = with_ones((self.seen if seen is None else seen).unsqueeze(2))
         self.above[0] = torch.cat((self.above[0][:, :, 1:], row), 2)
 
 

@@ -11,7 +11,17 @@ from pushforward.networks.masked_conv import MaskedConv2d, check_kernel
 from pushforward.networks.mlp import check_width
 from pushforward.numerics import bound_input
 
-__all__ = ["GatedPixelCNN", "gate"]
+__all__ = ["GatedPixelCNN", "bounded_context", "gate", "with_ones"]
+
+
+def with_ones(x: Tensor) -> Tensor:
+    """Each channel with a channel of ones after it, by which a network tells a grey value from the padding."""
+    return torch.stack((x, torch.ones_like(x)), 2).flatten(1, 2)
+
+
+def bounded_context(context: Tensor | None) -> Tensor | None:
+    """The context clamped to [-10, 10]."""
+    return None if context is None else bound_input(context, 10.0)
 
 
 def gate(raw: Tensor, dim: int = 1) -> Tensor:
@@ -122,18 +132,8 @@ class GatedPixelCNN(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(n, channels, height, width)``, of the order of 1, to ``(n, outputs, height, width)``."""
-        v = h = self.with_ones(x)
-        context = self.bounded(context)
+        v = h = with_ones(x)
+        context = bounded_context(context)
         for layer in self.layers:
             v, h = layer(v, h, context)
         return self.last(F.relu(self.hidden(F.relu(h))))
-
-    @staticmethod
-    def with_ones(x: Tensor) -> Tensor:
-        """Each channel with a channel of ones after it."""
-        return torch.stack((x, torch.ones_like(x)), 2).flatten(1, 2)
-
-    @staticmethod
-    def bounded(context: Tensor | None) -> Tensor | None:
-        """The context clamped to [-10, 10]."""
-        return None if context is None else bound_input(context, 10.0)

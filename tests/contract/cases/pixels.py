@@ -67,7 +67,15 @@ MAPS: list[MapCase] = [
     m("TokenAutoregressive", "spline, one token", lambda: maps.TokenAutoregressive((1, 2), SPLINE, **SMALL)),
 ]
 
+PLUSPLUS: dict[str, Any] = {"filters": 4, "layers": 1, "scales": 2}
+
 DISCRETE_BASES: list[BaseCase] = [
+    b(
+        "PixelCNN",
+        "plusplus, mixture",
+        lambda: bases.PixelCNN((2, 2, 3), maps.LogisticLikelihood(4, 2), kind="plusplus", **PLUSPLUS),
+        integers(4),
+    ),
     b("PixelCNN", "mixture", lambda: bases.PixelCNN((2, 2, 3), maps.LogisticLikelihood(4, 2), **TINY), integers(4)),
 ]
 """Bases that count. What holds of them is tested through their models; the tests of densities do not apply."""
@@ -87,6 +95,16 @@ MODELS: list[ModelCase] = [
         lambda: models.PixelCNN((2, 2, 2), 3, **TINY),
         integers(3),
         measure=Counting(8),
+        fast="log_prob",
+    ),
+    f(
+        "PixelCNN",
+        "plusplus, colour, context",
+        lambda: models.PixelCNN(
+            (2, 3, 2), 3, 2, network="plusplus", output="logistic", components=2, dropout=0.2, **PLUSPLUS
+        ),
+        integers(3),
+        measure=Counting(12),
         fast="log_prob",
     ),
     f(

@@ -1,0 +1,185 @@
+"""Families of image models beside each other: bits/dim of Fashion-MNIST after equal processor time.
+
+    python -m benchmarks.quality.families --data DATA                # runs what is missing, then prints the table
+    python -m benchmarks.quality.families --data DATA --table        # only prints it
+
+The question is whether a PixelCNN has fewer bits than all flows. A family gets ``--seconds`` of processor time with one thread:
+its sizes are chosen beforehand so that it takes some hundreds or thousands of steps in that time, and are in the table's
+source below. Before that each learning rate of ``--rates`` has a tenth of the time, and held-out images choose among them (one
+alone is taken as it is); they also choose the weights that are kept. All train with ``pf.fit`` (AdamW, cosine schedule over the time, batches of 32). Test images
+choose nothing.
+
+Numbers are bits/dim of integers 0 to 255: exact for PixelCNN; upper bounds for flows of dequantised images and for the VAE, of
+``--draws`` importance-weighted draws (Burda et al. 2016) each. MAF reads the flattened image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.quality.results import Record, Results, footer, markdown
+from torch import Tensor
+
+import pushforward as pf
+from pushforward import models
+from pushforward.experiments.datasets import load_images
+from pushforward.training import loop
+
+SHAPE, LEVELS, BATCH, HELD_OUT, CHECKS = (1, 28, 28), 256, 32, 300, 8
+PILOT = 0.1
+PIXELS = math.prod(SHAPE)
+
+
+def flat_maf() -> models.Model:
+    """MAF of the flattened image, dequantised and through a logit as in its paper's table of images."""
+    maps = pf.maps
+    chain = maps.Chain(
+        maps.UniformDequantize(SHAPE, LEVELS), maps.Logit(SHAPE, 0.05), maps.Flatten(SHAPE),
+        *models.MAF(PIXELS, hidden=(512,)).chain,
+    )  # fmt: skip
+    return models.Flow(chain, pf.bases.Normal(PIXELS))
+
+
+FLOWS: dict[str, Callable[[], models.Model]] = {
+    "NICE": lambda: models.NICE(shape=SHAPE, hidden=(512, 512)),
+    "RealNVP": lambda: models.RealNVP(shape=SHAPE, couplings=4, hidden=(32, 32)),
+    "Glow": lambda: models.Glow(SHAPE, hidden=(64, 64)),
+    "ConvGlow": lambda: models.ConvGlow(SHAPE, hidden=(64, 64)),
+    "NSF": lambda: models.NSF(shape=SHAPE, hidden_features=32, flow_layers=4),
+    "FlowPlusPlus": lambda: models.FlowPlusPlus(SHAPE, couplings=(1, 2, 1), components=4, hidden=(32,)),
+    "ResidualFlow": lambda: models.ResidualFlow(shape=SHAPE, blocks=2, hidden=(32,), terms=2, probes=1),
+    "TarFlow": lambda: models.TarFlow(SHAPE),
+    "MAF": flat_maf,
+}
+OTHERS: dict[str, Callable[[], models.Model]] = {
+    "VAE": lambda: models.VAE(SHAPE, latent=32, channels=(32, 64)),
+    "PixelCNN": lambda: models.PixelCNN(SHAPE, output="logistic", filters=32),
+    "PixelCNN, categorical": lambda: models.PixelCNN(SHAPE, filters=32),
+    "PixelCNN++": lambda: models.PixelCNN(SHAPE, output="logistic", network="plusplus", filters=24, layers=1),
+}
+FAMILIES = FLOWS | OTHERS
+
+
+def train(
+    name: str, images: Tensor, held_out: Tensor, seconds: float, rate: float, seed: int, checks: int = CHECKS
+) -> tuple[Any, Any]:
+    """A model trained for so long, and what ``fit`` says of it. The time is the process's own."""
+    torch.manual_seed(seed)
+    model = FAMILIES[name]()
+    # Evaluations count: how many steps lie between is found from the time that a few steps take.
+    start = time.process_time()
+    model.initialize(images[:BATCH].float())
+    model.train()
+    for _ in range(2):
+        start = time.process_time()
+        model.loss(images[:BATCH].float()).backward()
+    every = max(1, round(seconds / checks / (1.2 * (time.process_time() - start))))
+    torch.manual_seed(seed)
+    model = FAMILIES[name]()
+    result = pf.fit(
+        model, images, validation=held_out, batch_size=BATCH, max_time=seconds, lr=rate, average=None, patience=None, seed=seed,
+        evaluate_every=every, progress="silent",
+    )  # fmt: skip
+    return model, result
+
+
+def choose_rate(options: argparse.Namespace, name: str, images: Tensor, held_out: Tensor, seed: int) -> float:
+    """The learning rate after whose short training held-out images are likeliest."""
+    if len(options.rates) == 1:
+        return options.rates[0]
+    found: dict[float, float] = {}
+    for rate in options.rates:
+        _, result = train(name, images, held_out, PILOT * options.seconds, rate, seed, checks=1)
+        found[rate] = result.best_validation
+    return max(found, key=found.__getitem__)
+
+
+@torch.no_grad()
+def bits(model: models.Model, images: Tensor, draws: int) -> Tensor:
+    """Of each image."""
+    return torch.cat([model.evaluate(part, samples=draws).bits_per_dim().double() for part in images.split(100)])
+
+
+def run(options: argparse.Namespace, results: Results) -> None:
+    images = load_images("fashion-mnist", train=True, folder=options.data)
+    images, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
+    test = load_images("fashion-mnist", train=False, folder=options.data)[: options.test]
+    loop.monotonic = time.process_time  # the clock of pf.fit's max_time
+    for seed in options.seeds:
+        for name in options.families:
+            key: Record = {"kind": "families", "family": name, "seconds": options.seconds, "seed": seed}
+            if results.where(**key):
+                continue
+            rate = choose_rate(options, name, images, held_out, seed)
+            model, result = train(name, images, held_out, options.seconds, rate, seed)
+            found = bits(model, test, options.draws)
+            results.add(key | {
+                "bits": found.mean().item(), "error": found.std().item() / math.sqrt(len(found)),
+                "validation": -result.best_validation / (PIXELS * math.log(2)), "images": len(test), "draws": options.draws,
+                "relation": model.evaluate(test[:1]).relation.name, "rate": rate, "steps": result.steps,
+                "best_step": result.best_step, "cpu": result.seconds,
+                "parameters": sum(weight.numel() for weight in model.parameters()),
+            })  # fmt: skip
+
+
+def table(options: argparse.Namespace, results: Results) -> str:
+    """One row a family, the fewest bits first, and whether a PixelCNN has fewer than every flow."""
+    found: dict[str, list[Record]] = {}
+    for name in FAMILIES:
+        records = results.where(kind="families", family=name, seconds=options.seconds)
+        if records:
+            found[name] = records
+    mean = {name: statistics.fmean(r["bits"] for r in records) for name, records in found.items()}
+    rows = []
+    for name in sorted(found, key=mean.__getitem__):
+        records = found[name]
+        values = [record["bits"] for record in records]
+        spread = f"± {statistics.stdev(values):.3f}" if len(values) > 1 else f"[{records[0]['error']:.3f}]"
+        exact = records[0]["relation"] == "EXACT"
+        rows.append([
+            name, f"{'' if exact else '≤ '}{mean[name]:.3f} {spread}", str(len(values)), f"{records[0]['parameters']:,}",
+            f"{statistics.fmean(r['steps'] for r in records):,.0f}", ", ".join(f"{r['rate']:g}" for r in records),
+        ])  # fmt: skip
+    flows, ours = [mean[n] for n in FLOWS if n in mean], [mean[n] for n in mean if n.startswith("PixelCNN")]
+    answer = ""
+    if flows and ours:
+        gap = min(flows) - min(ours)
+        answer = f"\nThe best PixelCNN has {abs(gap):.3f} bits/dim {'fewer' if gap > 0 else 'more'} than the best flow."
+    title = (
+        f"Fashion-MNIST, bits/dim of test images after {options.seconds:g} s of processor time; mean ± standard deviation over "
+        "seeds, or [standard error over images] of one.\n"
+    )
+    used = [record for records in found.values() for record in records]
+    head = ["family", "bits/dim", "seeds", "parameters", "steps", "learning rate"]
+    return "\n".join([title, markdown(head, rows), answer, footer("python -m benchmarks.quality.families", used)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Families of image models in equal processor time.")
+    parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY")
+    parser.add_argument("--seconds", type=float, default=300.0, help="processor time of each family")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3], help="learning rates to choose from")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--test", type=int, default=2000, help="test images")
+    parser.add_argument("--draws", type=int, default=4, help="importance-weighted draws of bounds")
+    parser.add_argument("--out", type=Path, default=Path("runs/quality-families.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = Results(options.out)
+    if not options.table:
+        run(options, results)
+    print(table(options, results))
+
+
+if __name__ == "__main__":
+    main()

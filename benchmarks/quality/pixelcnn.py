@@ -1,0 +1,104 @@
+"""PixelCNN's two networks: sampling with what they keep between pixels and without, and bits/dim in equal processor time.
+
+    python -m benchmarks.quality.pixelcnn --data DATA                # runs what is missing, then prints the tables
+    python -m benchmarks.quality.pixelcnn --data DATA --table        # only prints them
+
+Sampling: 64 images of 28 x 28 from one seed; "without" is a pass of the whole network for each pixel, from the same noise. Of
+those passes ``--rows`` rows are drawn, and their time is scaled to all: a pass costs the same at every pixel. Weights are random,
+far enough from their start that the grey values differ.
+
+Bits/dim are those of ``benchmarks.quality.families``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.quality import families
+from benchmarks.quality.results import Record, Results, footer, markdown
+
+import pushforward as pf
+
+SHAPE, LEVELS, IMAGES = (1, 28, 28), 256, 64
+NETWORKS: dict[str, dict[str, Any]] = {
+    "gated": {"filters": 16, "layers": 3},
+    "plusplus": {"filters": 16, "layers": 1},
+}
+TRAINED = ["PixelCNN", "PixelCNN++"]
+
+
+@torch.no_grad()
+def sample(options: argparse.Namespace, results: Results) -> None:
+    """Time both ways of sampling, and compare what they draw."""
+    drawn, count = options.rows, IMAGES
+    for network, sizes in NETWORKS.items():
+        key: Record = {"kind": "sampling", "network": network, **sizes, "images": count, "seed": 0, "rows": drawn}
+        if results.where(**key):
+            continue
+        torch.manual_seed(0)
+        base = pf.bases.PixelCNN(SHAPE, pf.maps.CategoricalLikelihood(LEVELS), kind=network, **sizes).eval()
+        for weight in base.parameters():  # away from the uniform law, where equal draws would say little
+            weight.add_(0.05 * torch.randn_like(weight))
+        began = time.process_time()
+        kept = base.sample(torch.Size((count,)), generator=torch.Generator().manual_seed(0))
+        cached = time.process_time() - began
+        began = time.process_time()
+        law, (_, height, width) = base.likelihood, SHAPE
+        noise = torch.rand((count, height, width, law.draws(1)), generator=torch.Generator().manual_seed(0))
+        x = torch.zeros(count, *SHAPE)
+        for row in range(drawn):
+            for column in range(width):
+                raw = base.network(law.seen(x), None)[:, :, row, column]
+                x[:, :, row, column] = law.sample(raw, noise[:, row, column])
+        plain = (time.process_time() - began) * height / drawn
+        x, kept = x[:, :, :drawn], kept[:, :, :drawn]
+        results.add(key | {
+            "cached": cached, "uncached": plain, "ratio": plain / cached, "values": len(x.unique()),
+            "equal_images": int((x == kept).flatten(1).all(1).sum()), "equal_pixels": (x == kept).double().mean().item(),
+        })  # fmt: skip
+
+
+def sampling_table(results: Results) -> str:
+    """One row a reading."""
+    records = results.where(kind="sampling")
+    rows = [
+        [f"{r.get('network', 'gated')}, {r['filters']} filters, {r['layers']} layers", str(r["images"]),
+         f"{r['cached']:.2f}", f"{r['uncached']:.1f}", f"{r['ratio']:.0f}", str(r["rows"]),
+         f"{r['equal_images']} of {r['images']}", f"{100 * r['equal_pixels']:.2f} %"]
+        for r in records
+    ]  # fmt: skip
+    head = ["PixelCNN", "images", "cached, s", "uncached, s", "ratio", "rows drawn uncached", "equal in them", "equal pixels"]  # fmt: skip
+    return "\n".join(["\nSampling images of 28 x 28 from one seed, processor time.\n", markdown(head, rows),
+                      footer("python -m benchmarks.quality.pixelcnn", records)])  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="PixelCNN's two networks: sampling, and bits/dim.")
+    parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
+    parser.add_argument("--rows", type=int, default=SHAPE[1], help="rows of the image that uncached sampling draws")
+    parser.add_argument("--seconds", type=float, default=300.0, help="processor time of training; 0 for sampling only")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3], help="learning rates to choose from")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--test", type=int, default=2000, help="test images")
+    parser.add_argument("--out", type=Path, default=Path("runs/quality-families.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the tables of what is there; run nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = Results(options.out)
+    options.families, options.draws = TRAINED, 1
+    if not options.table:
+        sample(options, results)
+        if options.seconds:
+            families.run(options, results)
+    print(sampling_table(results))
+    if options.seconds:
+        print("\n" + families.table(options, results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The benchmarks of image families and of PixelCNN: every family is there, trains in its time, and the table says what was found."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are no part of the package
+
+from benchmarks.quality import families, pixelcnn
+from benchmarks.quality.results import Results
+
+from pushforward.measure import Relation
+from pushforward.training import loop
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_a_family_models_integers_and_says_what_its_number_is(name):
+    model = families.FAMILIES[name]()
+    assert model.shape == families.SHAPE
+    assert model.measure.kind == "Counting"
+    assert model.measure.dim == 784
+    assert model.relation is (Relation.EXACT if name.startswith("PixelCNN") else Relation.LOWER)
+
+
+def test_a_family_trains_in_its_time_and_is_read_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(loop, "monotonic", time.process_time)
+    draw = torch.Generator().manual_seed(0)
+    # Dark images of few levels: far from the 8 bits that a model knows at its start.
+    images = torch.randint(4, (700, *families.SHAPE), generator=draw).to(torch.uint8)
+    monkeypatch.setattr(families, "load_images", lambda name, train, folder: images if train else images[:50])
+    options = SimpleNamespace(
+        data=None, test=20, seeds=[0], families=["NICE"], seconds=4.0, draws=2, rates=[1e-3, 3e-3]
+    )
+    results = Results(tmp_path / "r.jsonl")
+    families.run(options, results)
+    families.run(options, Results(tmp_path / "r.jsonl"))  # finds what is there
+    (record,) = Results(tmp_path / "r.jsonl").records
+    assert record["steps"] > 0
+    assert 2.0 < record["bits"] < 7.9  # four equal levels have 2 bits
+    assert record["cpu"] < 8
+
+
+def test_the_table_decides_by_the_best_of_each(tmp_path):
+    results = Results(tmp_path / "r.jsonl")
+    for name, seed, bits in (
+        ("Glow", 0, 3.0), ("Glow", 1, 3.2), ("NICE", 0, 4.0), ("PixelCNN", 0, 3.05), ("PixelCNN++", 0, 3.3), ("VAE", 0, 2.0),
+    ):  # fmt: skip
+        results.add({
+            "kind": "families", "family": name, "seed": seed, "seconds": 1.0, "bits": bits, "error": 0.01, "rate": 1e-3, "steps": 9,
+            "relation": "EXACT" if name.startswith("PixelCNN") else "LOWER", "parameters": 5,
+        })  # fmt: skip
+    text = families.table(SimpleNamespace(seconds=1.0), results)
+    order = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert order == ["VAE", "PixelCNN", "Glow", "PixelCNN++", "NICE"]
+    assert "≤ 3.100 ± 0.141" in text
+    assert "| 3.050 [0.010]" in text
+    assert "The best PixelCNN has 0.050 bits/dim fewer than the best flow." in text
+
+
+def test_samples_with_and_without_what_is_kept_are_put_beside_each_other(monkeypatch, tmp_path):
+    monkeypatch.setattr(pixelcnn, "SHAPE", (1, 5, 6))
+    monkeypatch.setattr(pixelcnn, "IMAGES", 3)
+    results = Results(tmp_path / "r.jsonl")
+    pixelcnn.sample(SimpleNamespace(rows=3), results)
+    pixelcnn.sample(SimpleNamespace(rows=3), results)  # finds what is there
+    assert [record["network"] for record in results.records] == ["gated", "plusplus"]
+    for record in results.records:
+        assert record["equal_images"] == 3
+        assert record["values"] > 20
+    assert "3 of 3" in pixelcnn.sampling_table(results)
