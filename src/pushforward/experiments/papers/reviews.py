@@ -181,7 +181,7 @@ def _zoo(lab: Lab) -> None:
                 nats[target][name] = model.evaluate(test).value.double().mean().item()
                 density = model.evaluate(plane).value.exp().reshape(100, 100)
             axes.imshow(density.T.numpy(), origin="lower", extent=(-5, 5, -5, 5), cmap="magma")
-            axes.set(title=name if row is grid[0] else "")
+            axes.set(title=name if target == targets[0] else "")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     lab.picture("zoo", figure)
