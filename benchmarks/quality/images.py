@@ -261,8 +261,13 @@ def table(options: argparse.Namespace, results: Results) -> str:
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    more = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{more}"
+    """Mean ± standard deviation of the runs that stayed finite, and how many did not."""
+    finite = [value for value in values if math.isfinite(value)]
+    lost = f" ({len(values) - len(finite)} of {len(values)} diverged)" if len(finite) < len(values) else ""
+    if not finite:
+        return f"–{lost}"
+    more = f" ± {statistics.stdev(finite):.{digits}f}" if len(finite) > 1 else ""
+    return f"{statistics.fmean(finite):.{digits}f}{more}{lost}"
 
 
 def main() -> None:

@@ -49,7 +49,15 @@ def flow(name: str, split: Split, seconds: float, seed: int) -> dict[str, Any]:
     model = FLOWS[name](split.features)
     start = time.perf_counter()
     result = pf.fit(
-        model, split.train, validation=split.validation, max_time=seconds, patience=None, seed=seed, progress="silent"
+        model,
+        split.train,
+        validation=split.validation,
+        max_time=seconds,
+        batch_size=512,
+        average=None,
+        patience=None,
+        seed=seed,
+        progress="silent",
     )
     return {
         "test": mean_log_prob(model, split.test),

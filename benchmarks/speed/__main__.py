@@ -5,6 +5,7 @@
     python -m benchmarks.speed time --cases 'nsfc-*' 'maf-d63-h512/sample@512' --rounds 5 --threads 1
     python -m benchmarks.speed time --clock cpu --threads 1     # ratios on a machine that does other work too
     python -m benchmarks.speed growth                   # how cost grows with D, depth, batch and bins, with exponents
+    python -m benchmarks.speed growth --clock cpu --threads 1 --rounds 3 --visit 0.05 --steps 5 --picture docs/growth.png    # some minutes
     python -m benchmarks.speed --profile nsfc-d63-h128/log_prob@512     # the operations that take the time
     python -m benchmarks.speed --table                  # only the tables of what is there
 
@@ -58,15 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(f"no case fits {' '.join(options.cases)}: --list prints the names.")
         for part in parts:
             suite.run(part)
-    show(options.out, Readings(options.out, settings, ()).records, options.parts)
+    show(options.out, Readings(options.out, settings, ()).records, options.parts, options.picture)
 
 
-def show(out: Path, records: Sequence[Record], parts: Sequence[str]) -> None:
+def show(out: Path, records: Sequence[Record], parts: Sequence[str], picture: Path | None = None) -> None:
     """Write the tables and pictures of all readings, and print those of the parts that were asked for."""
     if not records:
         raise SystemExit(f"{out} holds no readings: run without --table first, or name another file by --out.")
     out.with_suffix(".md").write_text(report(records))
-    pictures = draw(records, out.with_suffix(".png"))
+    pictures = draw(records, out.with_suffix(".png"), picture)
     print("\n" + report(records, parts))
     print(f"written: {', '.join(map(str, (out, out.with_suffix('.md'), *pictures)))}")
 
@@ -99,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
                       help="cpu: processor time, for a machine that does other work too")  # fmt: skip
     made.add_argument("--out", type=Path, default=Path("runs/speed.jsonl"))
     made.add_argument("--profile", metavar="CASE", help="profile a case of the first of --libraries instead")
+    made.add_argument("--picture", type=Path, help="where to draw the growth of cost, if not beside --out")
     made.add_argument("--table", action="store_true", help="run nothing")
     return made
 

@@ -1,7 +1,8 @@
 """How time and memory of pushforward grow with D, depth, batch and bins, and with what exponent.
 
 One quantity varies, the others stay at the base: D 16, width 64, the depth of the family, batch 512, 8 bins. All sizes of
-a sweep run side by side, each in a process of its own. The exponent is the slope of the least-squares line through the
+a sweep run side by side, each in a process of its own, which goes on to the next sweep (it returns freed memory to the system before
+it looks at a peak, which then comes out as in a fresh one to some 5 %). The exponent is the slope of the least-squares line through the
 logarithms; the last step's is that of the two largest sizes alone, where what each call costs anyway weighs least.
 """
 
@@ -62,12 +63,10 @@ SWEEPS = tuple(sweeps())
 
 def measure(workers: Workers, sweep: Sweep) -> dict[str, dict[str, Any]]:
     """Time and memory at each size; ``above`` is in MiB."""
-    workers.keep(())  # freed memory of an earlier sweep would hide this one's
     found = interleave(workers, sweep.contestants())
     for size, reading in found.items():
         if "note" not in reading:
             reading["above"] = workers.get(size, "pushforward").ask("memory").get("above")
-    workers.keep(())
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.speed.cases import WORKS
-from benchmarks.speed.growth import SIZES
+from benchmarks.speed.growth import SIZES, exponents
 from benchmarks.speed.report import ALONE, Record, fastest_peer, versus
 
 if TYPE_CHECKING:
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 COLOURS = {"fastest torch peer": "#3b6ea5", "flowjax": "#c8553d", "floor": "#8a8a8a"}
+FAMILIES = {"maf": "#3b6ea5", "rnvp": "#c8553d", "nsfc": "#4c956c", "nsfar": "#8a5a9e"}
+NAMED = {"features": "D", "layers": "depth", "batch": "batch", "bins": "bins"}
 
 
-def draw(records: Sequence[Record], file: Path) -> list[Path]:
-    """Write what there is to see: the ratios to ``file``, and the growth of cost beside it."""
-    figures = {file: ratios(records), file.with_stem(f"{file.stem}-growth"): growth(records)}
+def draw(records: Sequence[Record], file: Path, growing: Path | None = None) -> list[Path]:
+    """Write what there is to see: the ratios to ``file``, and the growth of cost to ``growing``, or beside it."""
+    figures = {file: ratios(records), growing or file.with_stem(f"{file.stem}-growth"): growth(records)}
     written = []
     for path, figure in figures.items():
         if figure is not None:
@@ -73,31 +75,43 @@ def ratios(records: Sequence[Record]) -> Figure | None:
 
 
 def growth(records: Sequence[Record]) -> Figure | None:
-    """Time against each quantity on logarithmic axes, one row a work, one line a family of flows."""
+    """Time and memory against each quantity on logarithmic axes, two rows a work, one line a family of flows.
+
+    Beside a family's name stands the exponent over all sizes, and then that of the last step.
+    """
     from matplotlib.ticker import LogLocator, NullLocator
 
     newest = {r["case"]: r["readings"] for r in records if r["part"] == "growth"}
     if not newest:
         return None
-    figure = blank(4 * len(SIZES), 3 * len(WORKS))
-    grid = figure.subplots(len(WORKS), len(SIZES), squeeze=False)
+    figure = blank(3.6 * len(SIZES), 2.7 * 2 * len(WORKS))
+    grid = figure.subplots(2 * len(WORKS), len(SIZES), squeeze=False)
     for case, readings in newest.items():
         kind, work, quantity = case.split("/")
-        points = [
-            (int(size), statistics.median(r["seconds"]) * 1e3) for size, r in readings.items() if r.get("seconds")
-        ]
-        if points:
-            axes = grid[WORKS.index(work)][list(SIZES).index(quantity)]
-            axes.loglog(*zip(*sorted(points), strict=True), marker="o", label=kind)
-    for work, row in zip(WORKS, grid, strict=True):
+        place = 2 * WORKS.index(work), list(SIZES).index(quantity)
+        found = {int(size): reading for size, reading in readings.items() if reading.get("seconds")}
+        sizes = sorted(found)
+        times = [statistics.median(found[size]["seconds"]) * 1e3 for size in sizes]
+        for row, costs in enumerate((times, [found[size].get("above") or 0.0 for size in sizes])):
+            fitted = exponents(sizes, costs)
+            if fitted:
+                points = [(size, cost) for size, cost in zip(sizes, costs, strict=True) if cost > 0]
+                label = f"{kind} {fitted[0]:.2f}, {fitted[1]:.2f}"
+                grid[place[0] + row][place[1]].loglog(
+                    *zip(*points, strict=True), marker="o", ms=3, lw=1, label=label, color=FAMILIES.get(kind)
+                )
+    for k, row in enumerate(grid):
+        work, cost = WORKS[k // 2], ("ms", "MiB")[k % 2]
         for (quantity, sizes), axes in zip(SIZES.items(), row, strict=True):
             axes.set_visible(bool(axes.lines))
-            axes.set(title=f"{work} against {quantity}", ylabel="ms")
+            name = "rows" if quantity == "batch" and work != "train_step" else NAMED[quantity]
+            axes.set_title(f"{work}: {cost} against {name}", fontsize=9)
             axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.tick_params(labelsize=7)
             axes.xaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_locator(NullLocator())
             if axes.lines:
-                axes.legend(frameon=False, fontsize=8)
+                axes.legend(frameon=False, fontsize=7)
     return figure

@@ -20,7 +20,7 @@ from pushforward.training import loop
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 
-from benchmarks.quality import attacks, ood, ready_made, score_costs  # noqa: E402
+from benchmarks.quality import attacks, images, ood, ready_made, score_costs  # noqa: E402
 from benchmarks.quality.data import Split  # noqa: E402
 from benchmarks.quality.results import Results  # noqa: E402
 
@@ -74,6 +74,12 @@ def test_wilson_interval():
     assert attacks.interval(0.5, 100) == "50 [40, 60]"  # 0.404 to 0.596
     assert attacks.interval(0.0, 100) == "0 [0, 4]"  # 0.037
     assert attacks.interval(1.0, 100) == "100 [96, 100]"
+
+
+def test_a_run_that_diverged_is_counted_and_not_averaged():
+    assert images.spread([1.0, math.nan, 3.0]) == "2.000 ± 1.414 (1 of 3 diverged)"
+    assert images.spread([math.inf]) == "– (1 of 1 diverged)"
+    assert images.spread([1.0, 2.0], 1) == "1.5 ± 0.7"
 
 
 def test_the_curve_reads_back(tmp_path):

@@ -54,7 +54,7 @@ def test_it_finds_the_maximum_likelihood_gaussian(optimizer):
     x = rows(400, mean=2.0, scale=0.5)
     model = gaussian()
     lr = 0.02 if optimizer == "sgd" else 0.1
-    silent(model, x, validation=None, max_steps=300, optimizer=optimizer, lr=lr, initialize=False)
+    silent(model, x, validation=None, max_steps=300, optimizer=optimizer, lr=lr, initialize=False, average=None)
     assert model.log_prob(x).double().mean().item() == pytest.approx(maximum_likelihood(x), abs=2e-4)
 
 
@@ -226,7 +226,7 @@ def test_learning_rates_follow_the_schedule():
 def test_sgd_step_by_step_with_clipping():
     x = torch.tensor([[3.0]])
     model = gaussian(1)
-    silent(model, x, validation=None, max_steps=1, initialize=False, gradient_clip=0.5, lr=0.1,
+    silent(model, x, validation=None, max_steps=1, initialize=False, gradient_clip=0.5, lr=0.1, average=None,
            optimizer=functools.partial(torch.optim.SGD, lr=0.1))  # fmt: skip
     # loss = 0.5 (x - shift)^2 exp(2 s) - s at shift = s = 0: gradient (-3, 9 - 1), of norm sqrt(73), cut to 0.5
     scale = 0.1 * 0.5 / math.sqrt(73)

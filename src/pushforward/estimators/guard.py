@@ -368,6 +368,7 @@ class Guard(OutlierMixin, BaseEstimator):
         return {
             **{name: defaults[name] if value is None else value for name, value in given.items()},
             "max_time": None if self.max_time is None else seconds(self.max_time, "max_time"),
+            "average": None,  # as it was chosen and measured
             "progress": "auto" if self.verbose else "silent",
         }
 

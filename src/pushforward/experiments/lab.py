@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
     from pushforward.models import Model
 
-__all__ = ["Lab", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
+__all__ = ["AS_PAPERS", "Lab", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
+
+AS_PAPERS: dict[str, Any] = {"batch_size": 512, "average": None}
+"""Options of ``fit`` that recipes do not leave to its defaults: papers keep the weights themselves, and batches of one size."""
 
 
 @dataclass
@@ -120,7 +123,13 @@ class Lab:
             torch.manual_seed(seed)
             model = make()
             result = fit(
-                model, rows, validation=validation, seed=seed, progress="silent", checkpoint=checkpoint, **options
+                model,
+                rows,
+                validation=validation,
+                seed=seed,
+                progress="silent",
+                checkpoint=checkpoint,
+                **{**AS_PAPERS, **options},
             )
             save(model, kept)
             checkpoint.unlink(missing_ok=True)
@@ -170,6 +179,7 @@ class Lab:
                 rows[: 4 * batch_size],
                 validation=None,
                 batch_size=batch_size,
+                average=None,
                 max_steps=steps,
                 progress="silent",
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
@@ -92,12 +91,11 @@ class InvertibleConv1x1(Map):
             return matrix, torch.linalg.slogdet(matrix.double())[1]
         packed = self.packed.to(torch.promote_types(self.packed.dtype, like.dtype))
         log_diagonal = soft_clamp(self.log_diagonal.to(packed.dtype), MAX_LOG_DIAGONAL)
-        one = torch.eye(packed.shape[0], dtype=packed.dtype, device=packed.device)
         upper = packed.triu(1) + torch.diag(self.sign * log_diagonal.exp())
-        return ((packed.tril(-1) + one) @ upper).index_select(0, self.permutation), log_diagonal.sum()
+        product = torch.addmm(upper, packed.tril(-1), upper)  # L's diagonal is 1
+        return product.index_select(0, self.permutation), log_diagonal.sum()
 
 
 def mix(x: Tensor, matrix: Tensor) -> Tensor:
     """A matrix ``(out, in)`` applied to the channels of every pixel of ``(*batch, in, H, W)``."""
-    rows = x.to(matrix.dtype).reshape(-1, *x.shape[-3:])
-    return F.conv2d(rows, matrix[..., None, None]).reshape(*x.shape[:-3], matrix.shape[0], *x.shape[-2:])
+    return (matrix @ x.to(matrix.dtype).flatten(-2)).unflatten(-1, x.shape[-2:])

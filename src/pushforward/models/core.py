@@ -203,7 +203,8 @@ class Model(nn.Module, ABC):
             wide: keep coordinates in float64 while networks run in the type of the weights. The noise is float64 then, and
                 ``decode(z, wide=True)`` undoes it to float64's rounding, whatever the weights: float32 noise has too few
                 digits for that where a flow stretches space. Decode the batches that were encoded: float32 networks may
-                round differently in a batch of another size.
+                round differently in a batch of another size. Rarely a coordinate lies so near the border of two float32
+                numbers that a network sees the other one on the way back; the error is float32's then.
 
         Raises:
             InputError: for a wrong shape or type, or NaN.

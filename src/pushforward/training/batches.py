@@ -23,7 +23,29 @@ from pushforward.errors import InputError
 from pushforward.training.form import Form, Pair
 from pushforward.training.seeds import Purpose, generator, mix, seed_loading
 
-__all__ = ["ArrayRows", "Batch", "DatasetRows", "LoaderRows", "Position", "Rows", "Source", "as_pair"]
+__all__ = [
+    "BATCH",
+    "ArrayRows",
+    "Batch",
+    "DatasetRows",
+    "LoaderRows",
+    "Position",
+    "Rows",
+    "Source",
+    "as_pair",
+    "usual_batch",
+]
+
+BATCH = 512
+"""Rows of a batch where data are many."""
+
+
+def usual_batch(rows: int) -> int:
+    """Rows of a batch for so many training rows: 512, or as many as make 32 steps a pass, but at least 64.
+
+    Few rows in large batches are learned by heart before their law is.
+    """
+    return min(BATCH, max(64, rows // 32))
 
 
 class Position(NamedTuple):
@@ -83,17 +105,17 @@ class Rows(Source):
     Args:
         form: what the model reads.
         rows: indices of the rows that belong to this source.
-        batch_size: rows in a batch; all rows, if there are fewer.
+        batch_size: rows in a batch; all rows, if there are fewer; None is :func:`usual_batch` of the rows.
         seed: of the shuffling.
     """
 
     replacement = False
     """Whether a pass draws its rows with replacement, so that batches are independent."""
 
-    def __init__(self, form: Form, rows: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(self, form: Form, rows: Tensor, batch_size: int | None, seed: int) -> None:
         self.form = form
         self.rows = rows
-        self.batch_size = max(1, min(batch_size, len(rows)))
+        self.batch_size = max(1, min(usual_batch(len(rows)) if batch_size is None else batch_size, len(rows)))
         self.seed = seed
         self.steps = len(rows) / self.batch_size
         self.kind = f"{type(self).__name__} of {len(rows)} rows"
@@ -110,7 +132,7 @@ class Rows(Source):
         """The rows of these indices, as they came."""
 
     @abstractmethod
-    def part(self, rows: Tensor, batch_size: int) -> Rows:
+    def part(self, rows: Tensor, batch_size: int | None) -> Rows:
         """Some of these rows, as a source of their own."""
 
     def batches(self, start: Position) -> Iterator[Batch]:
@@ -168,11 +190,13 @@ class ArrayRows(Rows):
         seed: likewise.
     """
 
-    def __init__(self, form: Form, x: Tensor, context: Tensor | None, rows: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, form: Form, x: Tensor, context: Tensor | None, rows: Tensor, batch_size: int | None, seed: int
+    ) -> None:
         super().__init__(form, rows, batch_size, seed)
         self.x, self.context = x, context
 
-    def part(self, rows: Tensor, batch_size: int) -> ArrayRows:
+    def part(self, rows: Tensor, batch_size: int | None) -> ArrayRows:
         """Some of the rows; the tensors are shared."""
         return ArrayRows(self.form, self.x, self.context, rows, batch_size, self.seed)
 
@@ -209,11 +233,11 @@ class DatasetRows(Rows):
         seed: likewise.
     """
 
-    def __init__(self, form: Form, dataset: Dataset, rows: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(self, form: Form, dataset: Dataset, rows: Tensor, batch_size: int | None, seed: int) -> None:
         super().__init__(form, rows, batch_size, seed)
         self.dataset: Any = dataset
 
-    def part(self, rows: Tensor, batch_size: int) -> DatasetRows:
+    def part(self, rows: Tensor, batch_size: int | None) -> DatasetRows:
         """Some of the items."""
         return DatasetRows(self.form, self.dataset, rows, batch_size, self.seed)
 

@@ -66,7 +66,14 @@ class Checkpoint:
             return step - self.written_step >= self.every
         return time.monotonic() - self.written_at >= self.every
 
-    def save(self, state: State, elapsed: float, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    def save(
+        self,
+        state: State,
+        elapsed: float,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        average: dict[str, Tensor],
+    ) -> None:
         """Write the run: the file holds the old run or the new one, whatever happens.
 
         Raises:
@@ -89,13 +96,13 @@ class Checkpoint:
                 "stopped": state.stopped,
             },
         }
-        parts = {"model": model.state_dict(), "best": state.best, "optimizer": tensors}
+        parts = {"model": model.state_dict(), "best": state.best, "optimizer": tensors, "average": average}
         flat = {f"{part}.{key}": value for part, entries in parts.items() for key, value in entries.items()}
         storage.write(self.path, header, flat)
         self.written_at, self.written_step = time.monotonic(), state.position.step
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> State:
-        """Bring model and optimizer to where the run was, and return the rest of it.
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[State, dict[str, Tensor]]:
+        """Bring model and optimizer to where the run was, and return the rest of it and the average of the weights.
 
         Raises:
             TrainingError: if the run had other settings.
@@ -103,7 +110,7 @@ class Checkpoint:
         """
         header, tensors = storage.read(self.path, "checkpoint")
         self._compare(header)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
         device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
         try:
             for key, value in tensors.items():
@@ -128,7 +135,7 @@ class Checkpoint:
         if optimizer is not None:
             unpack_optimizer(optimizer, header["optimizer"], parts["optimizer"])
         self.written_step = state.position.step
-        return state
+        return state, parts["average"]
 
     def _compare(self, header: dict[str, Any]) -> None:
         stored = header.get("settings")

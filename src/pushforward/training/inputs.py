@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.training.batches import ArrayRows, DatasetRows, LoaderRows, Rows, Source
+from pushforward.training.batches import BATCH, ArrayRows, DatasetRows, LoaderRows, Rows, Source
 from pushforward.training.form import Form
 from pushforward.training.seeds import Purpose, generator
 
@@ -23,7 +23,7 @@ _LOOKED_AT = 10_000
 
 
 def open_sources(
-    form: Form, data: Any, context: Any, validation: Any, batch_size: int, seed: int
+    form: Form, data: Any, context: Any, validation: Any, batch_size: int | None, seed: int
 ) -> tuple[Source, Source | None]:
     """Training rows, and held-out rows if there are any.
 
@@ -33,7 +33,7 @@ def open_sources(
             or a source that is open already.
         context: of array data.
         validation: fraction to split off, or rows of the same kinds, or a pair (x, context) of arrays, or None.
-        batch_size: rows in a batch.
+        batch_size: rows in a batch of training; None for the usual number.
         seed: of split and shuffling.
 
     Raises:
@@ -52,10 +52,10 @@ def open_sources(
             )
         return _split(train, float(validation), batch_size, seed)
     x, held_context = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-    return train, _open(form, x, held_context, batch_size, seed, "validation data")
+    return train, _open(form, x, held_context, batch_size or BATCH, seed, "validation data")
 
 
-def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what: str) -> Source:
+def _open(form: Form, data: Any, context: Any, batch_size: int | None, seed: int, what: str) -> Source:
     if isinstance(data, Source):
         return data
     if isinstance(data, DataLoader | Dataset):
@@ -66,7 +66,7 @@ def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what:
         if isinstance(data, DataLoader):
             return LoaderRows(form, data, seed)
         if isinstance(data, IterableDataset):
-            return LoaderRows(form, DataLoader(data, batch_size=batch_size), seed)
+            return LoaderRows(form, DataLoader(data, batch_size=batch_size or BATCH), seed)
         if not isinstance(data, TensorDataset) or len(data.tensors) > 2:
             return _open_dataset(form, data, batch_size, seed, what)
         tensors = list(data.tensors)
@@ -92,7 +92,7 @@ def _open(form: Form, data: Any, context: Any, batch_size: int, seed: int, what:
     return ArrayRows(form, x, context, whole, batch_size, seed)
 
 
-def _open_dataset(form: Form, data: Any, batch_size: int, seed: int, what: str) -> Source:
+def _open_dataset(form: Form, data: Any, batch_size: int | None, seed: int, what: str) -> Source:
     try:
         count = len(data)
     except TypeError:
@@ -109,7 +109,7 @@ def _tensor(data: Any) -> Tensor:
     return as_tensor_data(data)[0]
 
 
-def _split(train: Source, fraction: float, batch_size: int, seed: int) -> tuple[Source, Source | None]:
+def _split(train: Source, fraction: float, batch_size: int | None, seed: int) -> tuple[Source, Source | None]:
     if fraction == 0:
         return train, None
     if not isinstance(train, Rows):
@@ -125,7 +125,8 @@ def _split(train: Source, fraction: float, batch_size: int, seed: int) -> tuple[
         return train, None
     shuffled = torch.randperm(count, generator=generator(seed, Purpose.SPLIT))
     # Sorted, so that reading either part in order walks through memory or files in order.
-    return train.part(shuffled[held:].sort().values, batch_size), train.part(shuffled[:held].sort().values, batch_size)
+    held_out = train.part(shuffled[:held].sort().values, batch_size or BATCH)
+    return train.part(shuffled[held:].sort().values, batch_size), held_out
 
 
 def _require_rows(count: int, what: str) -> None:

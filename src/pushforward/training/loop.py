@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import NamedTuple, NoReturn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pushforward.errors import InputError, PushforwardWarning, TrainingError
 from pushforward.maps.core import Shape
 from pushforward.models.core import Model
+from pushforward.training.average import Average
 from pushforward.training.batches import ArrayRows, Batch, Position, Source
 from pushforward.training.budget import Budget, Schedule
 from pushforward.training.checkpoint import Checkpoint, State, load_weights
@@ -80,6 +82,7 @@ class Trainer:
         budget: when to stop.
         schedule: factor of the learning rate.
         gradient_clip: largest norm of the gradient, or None.
+        decay: of the moving average of the weights, which is then what is evaluated and kept; or None.
         patience: evaluations without improvement before stopping, or None.
         evaluate_every: steps between evaluations.
         seed: of everything random.
@@ -99,6 +102,7 @@ class Trainer:
     budget: Budget
     schedule: Schedule
     gradient_clip: float | None
+    decay: float | None
     patience: int | None
     evaluate_every: int
     seed: int
@@ -120,6 +124,7 @@ class Trainer:
         self.noise = torch.Generator(self.device)
         self.check_every = 1 if self.device.type == "cpu" else _CHECK_EVERY
         self.pending: list[Pending] = []
+        self.average: Average | None = None
         self.asked_to_stop = False
         self.sample: Pair | None = None
         self.began = monotonic()
@@ -147,11 +152,16 @@ class Trainer:
 
     def _begin(self) -> None:
         self.model.eval()
+        resumed = None
         if self.resume and self.checkpoint is not None:
-            self.state = self.checkpoint.load(self.model, self.optimizer)
+            self.state, resumed = self.checkpoint.load(self.model, self.optimizer)
         elif self.initialize:
             noise = generator(self.seed, Purpose.INITIALIZE, device=self.device)
             self.model.initialize(*self._sample(), generator=noise)
+        if self.decay is not None and self.optimizer is not None:
+            self.average = Average(self.parameters, self.decay)  # begins at weights that data have set
+            if resumed is not None:
+                self.average.load(resumed)
         self.log.start(self.state.history)
         self.reporter.start(self.budget.steps)
         if not self.state.history:
@@ -199,6 +209,8 @@ class Trainer:
         if len(self.pending) >= self.check_every:
             self._look()
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step + 1)
         self.state.position = Position(step + 1, batch.epoch, batch.place + 1)
         elapsed = self.elapsed
         self.reporter.tick(step + 1, self.budget.spent(step + 1, elapsed), elapsed)
@@ -233,6 +245,10 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Measure the held-out rows, keep the weights if they are the best, and tell everyone."""
+        with nullcontext() if self.average is None else self.average.in_place():
+            self._evaluate_weights()
+
+    def _evaluate_weights(self) -> None:
         self._look()
         state, step = self.state, self.state.position.step
         self.model.eval()
@@ -303,7 +319,8 @@ class Trainer:
     def _save(self) -> None:
         if self.checkpoint is not None:
             self._look()
-            self.checkpoint.save(self.state, self.elapsed, self.model, self.optimizer)
+            average = {} if self.average is None else self.average.state()
+            self.checkpoint.save(self.state, self.elapsed, self.model, self.optimizer, average)
 
     def _sample(self) -> Pair:
         """Rows that data-dependent state is set from."""

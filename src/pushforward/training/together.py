@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from pushforward.errors import ConfigError
 from pushforward.models.core import Model
+from pushforward.training.average import Average
 from pushforward.training.batches import Position, Source
 from pushforward.training.budget import Budget, make_schedule, plan
 from pushforward.training.checkpoint import load_weights
@@ -26,7 +28,7 @@ from pushforward.training.stacked import Stack, Unstackable
 __all__ = ["fit_members"]
 
 _TOGETHER = {"validation", "batch_size", "epochs", "max_steps", "max_time", "optimizer", "lr", "weight_decay", "schedule",
-             "gradient_clip", "patience", "evaluate_every", "progress", "initialize"}  # fmt: skip
+             "gradient_clip", "average", "patience", "evaluate_every", "progress", "initialize"}  # fmt: skip
 """Options of ``fit`` that a common run knows."""
 
 
@@ -101,10 +103,10 @@ def _checked(models: list[Model], options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train_together(
-    models: list[Model], data: Any, seeds: list[int], *, validation: Any = 0.1, batch_size: int = 512,
+    models: list[Model], data: Any, seeds: list[int], *, validation: Any = 0.1, batch_size: int | None = None,
     epochs: float | None = None, max_steps: int | None = None, max_time: float | str | None = None, optimizer: str = "adamw",
     lr: float = 1e-3, weight_decay: float = 0.0, schedule: Any = "cosine", gradient_clip: float | None = 5.0,
-    patience: int | None = 20, evaluate_every: int | None = None, progress: Any = "auto", initialize: bool = True,
+    average: float | None = 0.99, patience: int | None = 20, evaluate_every: int | None = None, progress: Any = "auto", initialize: bool = True,
 ) -> list[FitResult]:  # fmt: skip
     Stack(models)  # before any work is done
     sources = [_sources(model, data, validation, batch_size, seed) for model, seed in zip(models, seeds, strict=True)]
@@ -116,8 +118,8 @@ def _train_together(
         evaluate_every = 500 if sources[0][0].steps is None else min(max(round(sources[0][0].steps), 25), 1000)
     trainers = [
         Trainer(
-            model, train, held_out, None, budget, make_schedule(schedule), gradient_clip, patience, evaluate_every, seed,
-            False, initialize, None, make_reporter(progress if k == 0 else "silent"), MetricsLog(None), None, False,
+            model, train, held_out, None, budget, make_schedule(schedule), gradient_clip, None, patience, evaluate_every,
+            seed, False, initialize, None, make_reporter(progress if k == 0 else "silent"), MetricsLog(None), None, False,
         )
         for k, (model, (train, held_out), seed) in enumerate(zip(models, sources, seeds, strict=True))
     ]  # fmt: skip
@@ -129,7 +131,7 @@ def _train_together(
                     optimizer, trainer.parameters, lr, weight_decay
                 )  # refuses what fit does
                 trainer._begin()
-            Run(trainers, budget, optimizer, lr, weight_decay, gradient_clip).go(interruption, results)
+            Run(trainers, budget, optimizer, lr, weight_decay, gradient_clip, average).go(interruption, results)
         finally:
             for trainer, result in zip(trainers, results, strict=True):
                 if trainer.state.best:
@@ -141,7 +143,9 @@ def _train_together(
         return [result for result in results if result is not None]
 
 
-def _sources(model: Model, data: Any, validation: Any, batch_size: int, seed: int) -> tuple[Source, Source | None]:
+def _sources(
+    model: Model, data: Any, validation: Any, batch_size: int | None, seed: int
+) -> tuple[Source, Source | None]:
     if isinstance(data, Source):
         data = data.reseeded(seed)
     return open_sources(Form.of(model), data, None, validation, batch_size, seed)
@@ -157,6 +161,7 @@ class Run:
         lr: learning rate.
         weight_decay: of matrices.
         clip: largest norm of a member's gradient, or None.
+        decay: of the average of the weights that is evaluated, or None.
     """
 
     def __init__(
@@ -167,10 +172,12 @@ class Run:
         lr: float,
         weight_decay: float,
         clip: float | None,
+        decay: float | None,
     ) -> None:
         self.trainers, self.budget, self.clip = trainers, budget, clip
         self.stack = Stack([trainer.model for trainer in trainers])
         self.parameters = list(self.stack.parameters())
+        self.average = None if decay is None else Average(self.parameters, decay)
         wide = [p for p, dim in self.stack.dimensions() if dim > 1]
         thin = [p for p, dim in self.stack.dimensions() if dim <= 1]
         groups = [{"params": wide, "weight_decay": weight_decay}, {"params": thin, "weight_decay": 0.0}]
@@ -188,7 +195,7 @@ class Run:
                     if (reason := trainer._reason()) is None:
                         going.append(k)
                     else:
-                        self.stack.spread()
+                        self._spread()
                         results[k] = trainer._finish(reason)
             if not going:
                 return
@@ -199,6 +206,11 @@ class Run:
             for k in going:
                 self.trainers[k].model.train()
             self._step([next(stream) for stream in streams], going)
+
+    def _spread(self) -> None:
+        """Give the members what is evaluated and kept."""
+        with nullcontext() if self.average is None else self.average.in_place():
+            self.stack.spread()
 
     def _step(self, batches: list[Any], going: list[int]) -> None:
         trainers, lead = self.trainers, self.trainers[going[0]]
@@ -221,9 +233,11 @@ class Run:
             for gradient in gradients:
                 gradient.mul_(factors.reshape(-1, *(1,) * (gradient.dim() - 1)))
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step + 1)
         due = [k for k in going if (step + 1) % trainers[k].evaluate_every == 0]
         if due:
-            self.stack.spread()
+            self._spread()
         for k in going:
             trainer, batch = trainers[k], batches[k]
             trainer.state.position = Position(step + 1, batch.epoch, batch.place + 1)

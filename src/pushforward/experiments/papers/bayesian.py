@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.detection import auroc
-from pushforward.experiments.lab import Lab
+from pushforward.experiments.lab import AS_PAPERS, Lab
 from pushforward.experiments.recipe import recipe
 from pushforward.models import NICE, VAE, Model
 from pushforward.training.bayes import Posterior, bayes_by_backprop, deep_ensemble, sghmc, swag
@@ -111,7 +111,7 @@ class Study:
             ),
             "ensemble": lambda: deep_ensemble(
                 self.make, self.train, lab.choose(smoke=2, quick=5, full=5), validation=self.held_out, progress="silent",
-                checkpoint=place.with_suffix(".checkpoint"), **self.options,
+                checkpoint=place.with_suffix(".checkpoint"), **{**AS_PAPERS, **self.options},
             ),
         }  # fmt: skip
         posterior = make[method]()

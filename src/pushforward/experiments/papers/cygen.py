@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pushforward.detection import auroc
 from pushforward.experiments.datasets import load_labels
-from pushforward.experiments.lab import Lab, clearly_below, spread
+from pushforward.experiments.lab import AS_PAPERS, Lab, clearly_below, spread
 from pushforward.experiments.recipe import recipe
 from pushforward.maps import Chain, Sylvester
 from pushforward.models import CyGen
@@ -89,7 +89,7 @@ def modes(x: Tensor) -> int:
 
 def _train(lab: Lab, kind: str, model: CyGen, rows: Tensor, seed: int, steps: int, warm: int, **options: Any) -> CyGen:
     """All steps as a VAE, as a denoising autoencoder, or by the cyclic loss, with ``warm`` of them as a VAE before."""
-    options = {"validation": None, "seed": seed, "progress": "silent", **options}
+    options = {"validation": None, "seed": seed, "progress": "silent", **AS_PAPERS, **options}
     if kind in ("VAE", "CyGen (PT)"):
         model.set_objective("elbo")
         fit(model, rows, max_steps=steps if kind == "VAE" else warm, **options)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pushforward.bases import GaussianMixture, StudentT
 from pushforward.experiments.datasets import load_table
-from pushforward.experiments.lab import Lab, clearly_below, size, spread
+from pushforward.experiments.lab import AS_PAPERS, Lab, clearly_below, size, spread
 from pushforward.experiments.recipe import recipe
 from pushforward.experiments.surfaces import Surface, circle, judge, phased, rotated, sphere, swiss_roll
 from pushforward.maps import SplineTransformer
@@ -73,6 +73,7 @@ def _overfitting(lab: Lab, cures: dict[str, list[dict[str, float]]]) -> None:
                 validation=None,
                 max_steps=stage - done,
                 schedule=None,
+                **AS_PAPERS,
                 seed=seed + stage,
                 progress="silent",
             )
@@ -167,7 +168,7 @@ def _models(lab: Lab, law: Surface) -> dict[str, Callable[[int], Model]]:
                 else NSF(law.dim, flow_layers=3, hidden_features=width[0])
             )
             model = TwoStep(AutoEncoder(law.ambient, latent=law.dim, hidden=(64, 64), activation="silu"), second)
-            shared: dict[str, Any] = {"validation": None, "seed": seed, "progress": "silent"}
+            shared: dict[str, Any] = {"validation": None, "seed": seed, "average": None, "progress": "silent"}
             fit_two_step(
                 model, rows, batch_size=batch, first={"max_steps": steps // 2, "lr": 5e-3},
                 second={"max_steps": steps - steps // 2, "lr": 3e-3}, **shared,

@@ -111,7 +111,7 @@ def _flow(lab: Lab, make: Callable[[int], Model], train: torch.Tensor, seed: int
     copies = torch.cat([train + 0.05 * torch.randn(train.shape, generator=draw) for _ in range(5)])
     fit(
         model, copies, validation=None, max_steps=lab.choose(smoke=2, quick=300, full=2000), batch_size=256, lr=2e-3,
-        weight_decay=1e-3, seed=seed, progress="silent",
+        weight_decay=1e-3, average=None, seed=seed, progress="silent",
     )  # fmt: skip
     return model.eval()
 

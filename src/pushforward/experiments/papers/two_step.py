@@ -82,7 +82,15 @@ def _circle(lab: Lab) -> None:
             torch.manual_seed(seed)
             model = TwoStep(AutoEncoder(2, latent=1, hidden=(64, 64)), GaussianMixture(1, 20, seed=seed))
             fit_two_step(
-                model, rows, validation=None, seed=seed, batch_size=500, progress="silent", lr=3e-3, max_steps=steps[1]
+                model,
+                rows,
+                validation=None,
+                seed=seed,
+                batch_size=500,
+                average=None,
+                progress="silent",
+                lr=3e-3,
+                max_steps=steps[1],
             )
             return _variation(model.sample(draws, seed=0))
 
@@ -224,7 +232,11 @@ def _second(
     def train() -> dict[str, Any]:
         torch.manual_seed(seed)
         model = TwoStep(first, second())
-        options: dict[str, Any] = {"batch_size": 256, "max_steps": lab.choose(smoke=2, quick=500, full=10_000)}
+        options: dict[str, Any] = {
+            "average": None,
+            "batch_size": 256,
+            "max_steps": lab.choose(smoke=2, quick=500, full=10_000),
+        }
         done = fit_two_step(model, rows, validation=kept, first=False, seed=seed, progress="silent", **options)
         save(model, file)
         return done.injectivity._asdict()

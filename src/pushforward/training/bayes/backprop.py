@@ -98,7 +98,7 @@ def bayes_by_backprop(
     source, _ = opened(model, data, context, None, batch_size, seed, device)
     count = count_rows(source, rows)
     law = MeanField(model, choose(model, parameters), count, prior_scale, initial_scale, local)
-    fit(law, source, validation=None, patience=None, seed=seed, callback=callback, **options)
+    fit(law, source, validation=None, average=None, patience=None, seed=seed, callback=callback, **options)
     posterior = Posterior(model, samples, varying(model, law.chosen))
     means = {name: weight.detach().clone() for name, weight in law.chosen.items()}
     with torch.no_grad():

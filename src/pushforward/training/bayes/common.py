@@ -74,7 +74,7 @@ def trained_alone(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Iterator
 
 
 def opened(
-    model: Model, data: Any, context: Any, validation: Any, batch_size: int, seed: int, device: Any
+    model: Model, data: Any, context: Any, validation: Any, batch_size: int | None, seed: int, device: Any
 ) -> tuple[Source, Source | None]:
     """The sources of training and held-out rows that ``pf.fit`` would open; the model goes to the device."""
     if not isinstance(model, Model):

@@ -27,7 +27,7 @@ def deep_ensemble(
     *,
     context: Any = None,
     validation: Any = 0.1,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     device: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
     **options: Any,
@@ -44,7 +44,7 @@ def deep_ensemble(
         seed: of everything random.
         context: as for ``fit``, like those below.
         validation: held-out rows, by which each member keeps its best weights.
-        batch_size: rows of a step.
+        batch_size: rows of a step; None as ``fit``.
         device: where the models are trained.
         checkpoint: file of each member's run, with the member's number appended: a run that was killed goes on.
         options: further options of ``fit``; ``max_time`` and ``max_steps`` are each member's.

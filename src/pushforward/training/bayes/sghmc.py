@@ -112,7 +112,7 @@ def sghmc(
 
     with trained_alone(model, chosen):
         fit(
-            model, source, validation=None, optimizer=make, schedule=None, gradient_clip=None, patience=None, seed=seed,
+            model, source, validation=None, optimizer=make, schedule=None, average=None, gradient_clip=None, patience=None, seed=seed,
             max_steps=burn_in + samples * thin, evaluate_every=thin, callback=collect, **options,
         )  # fmt: skip
     require_samples(len(taken), "the chain")

@@ -115,7 +115,7 @@ def swag(
 
     with trained_alone(model, chosen):
         fit(
-            model, train, validation=None, optimizer="sgd", lr=lr, schedule=None, patience=None, seed=seed,
+            model, train, validation=None, optimizer="sgd", lr=lr, schedule=None, average=None, patience=None, seed=seed,
             max_steps=snapshots * check_count("snapshot_every", every), evaluate_every=every, callback=look, **options,
         )  # fmt: skip
     require_samples(path.count > 1, "SGD")
