@@ -174,7 +174,7 @@ def _zoo(lab: Lab) -> None:
         for axes, (name, build) in zip(row[1:], small.items(), strict=True):
             model, _ = lab.train(
                 f"zoo {target} {name}", build, train, held_out, patience=None,
-                max_steps=lab.choose(smoke=2, quick=500, full=10_000),
+                max_steps=lab.choose(smoke=2, quick=300, full=10_000),
             )  # fmt: skip
             with torch.no_grad():
                 nats[target][name] = model.evaluate(test).value.double().mean().item()
@@ -196,7 +196,7 @@ def _zoo(lab: Lab) -> None:
 
 def _continuous(lab: Lab) -> None:
     """The same continuous flow by likelihood and by flow matching, for equal time."""
-    seconds = lab.choose(smoke=1, quick=10, full=600)
+    seconds = lab.choose(smoke=1, quick=8, full=600)
     count = lab.choose(smoke=100, quick=20_000, full=100_000)
     train, test = (
         two_dimensional("spirals", count, 0),
@@ -253,7 +253,7 @@ def _autoregressive(lab: Lab) -> None:
         "n x n Glow": lambda: ConvGlow(shape, steps=steps, hidden=hidden),
         "NSF": lambda: NSF(shape=shape, flow_layers=lab.choose(smoke=1, quick=4, full=8), hidden_features=width),
     }  # fmt: skip
-    seconds = lab.choose(smoke=1, quick=30, full=24 * 3600)
+    seconds = lab.choose(smoke=1, quick=20, full=24 * 3600)
     bits: dict[str, float] = {}
     taken: dict[str, float] = {}
     rows = {"test": test[:12]}
