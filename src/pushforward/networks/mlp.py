@@ -133,7 +133,10 @@ class MLP(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """Everything before the last layer: ``(*batch, inputs)`` to ``(*batch, width)``."""
-        x = x.to(self.last.weight.dtype)  # coordinates may be wider
+        if (
+            x.dtype is torch.float64
+        ):  # coordinates may be wider than weights; asked first, as looking up the weights takes longer
+            x = x.to(self.last.weight.dtype)
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)
         return self.body(x)

@@ -72,7 +72,8 @@ def fit(
             above, or a tuple (x, context) of arrays; or None for no held-out rows and no early stopping. A
             ``DataLoader`` cannot be split, so it needs one of the latter.
         batch_size: rows of a step; all, if there are fewer. None is 512, or where a pass would have fewer than 32 such
-            steps, a 32nd of the training rows but at least 64. A loader makes its own batches.
+            steps, a 32nd of the training rows but at least 64. A loader makes its own batches. From 8,192 rows on the
+            gradients of parts of a batch may be added up, which is sooner and needs less memory (``training/parts.py``).
         epochs: budget in passes over the training rows.
         max_steps: budget in optimizer steps.
         max_time: budget in seconds, or text such as "90s", "5m", "1h30m"; it counts evaluations and earlier runs that

@@ -22,6 +22,8 @@ from pushforward.training.budget import Budget, Schedule
 from pushforward.training.checkpoint import Checkpoint, State, load_weights
 from pushforward.training.form import Pair
 from pushforward.training.interruption import Interruption
+from pushforward.training.memory import freed_memory_kept
+from pushforward.training.parts import in_parts
 from pushforward.training.progress import MetricsLog, Reporter
 from pushforward.training.result import FitResult, TrainingEvent
 from pushforward.training.seeds import Purpose, generator, mix, preserved, seed_step
@@ -51,14 +53,20 @@ def gradients(
     """Loss and gradient norm of a batch, with the gradients clipped to norm ``clip`` in the parameters."""
     for parameter in parameters:
         parameter.grad = None
-    with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=amp):
-        loss = model.loss(batch.x, batch.context, generator=noise)
-    loss.backward()
+    losses = []
+    for part in in_parts(model, batch):
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=amp):
+            loss = model.loss(part.x, part.context, generator=noise)
+        if part is not batch:
+            loss = loss * (len(part.x) / len(batch.x))
+        loss.backward()
+        losses.append(loss.detach())
+    loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # On a CPU looking at the norm costs nothing and usually saves the pass that scales; elsewhere it would wait.
     if clip is not None and (norm.device.type != "cpu" or norm > clip):
         nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-    return loss.detach(), norm
+    return loss, norm
 
 
 class Pending(NamedTuple):
@@ -136,7 +144,7 @@ class Trainer:
 
     def run(self) -> FitResult:
         """Train to the end; whatever happens, the model is left with the best weights, in evaluation mode."""
-        with preserved(self.device), torch.enable_grad(), Interruption() as interruption:
+        with preserved(self.device), torch.enable_grad(), freed_memory_kept(), Interruption() as interruption:
             result = None
             try:
                 self._begin()

@@ -1,0 +1,37 @@
+"""Large batches in parts: the same gradient with less memory, and sooner, as what a part leaves behind stays in reach.
+
+A batch of thousands of rows of a wide network writes its activations to memory that the system must first clear, page by page,
+and reads them back from there. Of a part they fit into memory that is there already, much of it cache.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pushforward.models.core import Model
+from pushforward.training.batches import Batch
+
+__all__ = ["in_parts"]
+
+LARGE, PART, WIDE = 8192, 2048, 512
+"""Rows of a batch that is split, rows of a part, and outputs of a layer that make a network wide."""
+
+
+def in_parts(model: Model, batch: Batch) -> list[Batch]:
+    """The batch, or parts of it whose gradients add up to its own.
+
+    It is split on a CPU where it is large, the network is wide, and the loss is the mean of losses of rows that do not see
+    each other: no batch normalisation, and no loss of the model's own.
+    """
+    rows = batch.x.shape[0] if batch.x.dim() else 0
+    apart = type(model).loss is Model.loss and not model.chain.statistics
+    if rows < LARGE or batch.x.device.type != "cpu" or not apart or not wide(model):
+        return [batch]
+    contexts = [None] * rows if batch.context is None else batch.context.split(PART)
+    pairs = zip(batch.x.split(PART), contexts, strict=False)
+    return [batch._replace(x=x, context=context) for x, context in pairs]
+
+
+def wide(model: nn.Module) -> bool:
+    """Whether a layer has many outputs."""
+    return any(weight.dim() > 1 and weight.shape[0] >= WIDE for weight in model.parameters())

@@ -1,0 +1,61 @@
+"""A large batch in parts has the gradient of the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.training import parts
+from pushforward.training.batches import Batch
+from pushforward.training.loop import gradients
+from pushforward.training.parts import in_parts
+
+ROWS = 8192 + 1000
+
+
+def found(model, x, context=None, **options):
+    weights = [p for p in model.parameters() if p.requires_grad]
+    given = {"noise": torch.Generator().manual_seed(0), "clip": None, "amp": False} | options
+    loss, norm = gradients(model, weights, Batch(x, context, 0, 0), **given)
+    return loss, norm, [p.grad.clone() for p in weights if p.grad is not None]
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_loss_norm_and_gradients_are_those_of_the_whole(context, monkeypatch):
+    torch.manual_seed(0)
+    model = pf.models.RealNVP(3, context, couplings=2, hidden=(512, 4)).double()
+    x = torch.randn(ROWS, 3, dtype=torch.float64)
+    given = torch.randn(ROWS, 2, dtype=torch.float64) if context else None
+    pieces = in_parts(model, Batch(x, given, 0, 0))
+    assert [len(part.x) for part in pieces] == [2048] * 4 + [1000]
+    assert torch.equal(torch.cat([part.x for part in pieces]), x)
+    if given is not None:
+        assert torch.equal(torch.cat([part.context for part in pieces]), given)
+    loss, norm, grads = found(model, x, given)
+    monkeypatch.setattr(parts, "LARGE", ROWS + 1)
+    assert len(in_parts(model, Batch(x, given, 0, 0))) == 1
+    whole_loss, whole_norm, whole = found(model, x, given)
+    torch.testing.assert_close(loss, whole_loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(norm, whole_norm, rtol=1e-10, atol=0)
+    assert len(grads) == len(whole) > 0
+    for one, other in zip(grads, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_norm_is_clipped_once_for_all_parts():
+    torch.manual_seed(0)
+    model = pf.models.RealNVP(3, couplings=2, hidden=(512, 4)).double()
+    _, norm, grads = found(model, 9 * torch.randn(ROWS, 3, dtype=torch.float64), clip=1e-3)
+    assert norm > 1e-3
+    assert torch.cat([g.flatten() for g in grads]).norm().item() == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_what_cannot_be_split_is_not():
+    rows = Batch(torch.zeros(ROWS, 3), None, 0, 0)
+    wide = {"hidden": (512, 4)}
+    assert len(in_parts(pf.models.MAF(3, layers=1, **wide), rows)) == 5
+    assert len(in_parts(pf.models.MAF(3, layers=1, hidden=(8, 8)), rows)) == 1  # narrow
+    assert len(in_parts(pf.models.MAF(3, layers=1, batch_norm=True, **wide), rows)) == 1  # rows see each other
+    assert len(in_parts(pf.models.VAE(3, 2, **wide), rows)) == 1  # a loss of its own
+    assert len(in_parts(pf.models.MAF(3, layers=1, **wide), rows._replace(x=rows.x[:8191]))) == 1
