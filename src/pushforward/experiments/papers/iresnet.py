@@ -155,7 +155,7 @@ def _images(lab: Lab) -> None:
     size = lab.choose(smoke={"blocks": 1, "hidden": (4, 4)}, quick={"blocks": 3, "hidden": (32, 32)},
                       full={"blocks": 16, "hidden": (512, 512)})  # fmt: skip
     size |= {"shape": shape, "factor_out": False, "alpha": 1e-6, "levels": levels}
-    steps = lab.choose(smoke=2, quick=200, full=50_000)
+    steps = lab.choose(smoke=2, quick=600, full=50_000)
     kinds: dict[str, Callable[[], Model]] = {
         "i-ResNet": lambda: IResNet(terms=5, **size),
         "residual flow": lambda: ResidualFlow(terms=2, **size),
