@@ -42,8 +42,8 @@ class Entry:
 
 
 MODELS = {
-    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, steps=8, hidden=(96, 96)), 3000, 32, 100),
-    "PixelCNN": Entry(lambda shape: pf.models.PixelCNN(shape, output="logistic", filters=32), 1000, 16, 100),
+    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, steps=8, hidden=(96, 96)), 8000, 32, 100),
+    "PixelCNN": Entry(lambda shape: pf.models.PixelCNN(shape, output="logistic", filters=32), 2000, 16, 100),
     "NSF": Entry(
         lambda shape: pf.models.NSF(shape=shape, scales=3, flow_layers=3, hidden_features=64, residual_blocks=1),
         2000, 32, 50,
