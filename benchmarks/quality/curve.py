@@ -126,6 +126,7 @@ def draw(options: argparse.Namespace, results: Results, file: Path) -> None:
         highest.append(values[0])
     axes.set(xlabel="processor time, minutes, one thread", ylabel=f"bits/dim, {options.set}, held-out images")
     axes.set_ylim(top=min(8.0, max(highest, default=8.0)))
+    axes.margins(x=0.08)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
