@@ -29,7 +29,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "gated": {"filters": 16, "layers": 3},
     "plusplus": {"filters": 16, "layers": 1},
 }
-TRAINED = ["PixelCNN", "PixelCNN++"]
+TRAINED = ["PixelCNN, small", "PixelCNN++"]
 
 
 @torch.no_grad()
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--rows", type=int, default=SHAPE[1], help="rows of the image that uncached sampling draws")
     parser.add_argument("--seconds", type=float, default=300.0, help="processor time of training; 0 for sampling only")
+    parser.add_argument("--batch", type=int, default=32, help="images of a step")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3], help="learning rates to choose from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--test", type=int, default=2000, help="test images")
