@@ -42,8 +42,8 @@ class Entry:
 
 
 MODELS = {
-    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, steps=8, hidden=(96, 96)), 3000, 32, 100),
-    "PixelCNN": Entry(lambda shape: pf.models.PixelCNN(shape, output="logistic", filters=32), 1000, 16, 100),
+    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, steps=8, hidden=(96, 96)), 8000, 32, 100),
+    "PixelCNN": Entry(lambda shape: pf.models.PixelCNN(shape, output="logistic", filters=32), 2000, 16, 100),
     "NSF": Entry(
         lambda shape: pf.models.NSF(shape=shape, scales=3, flow_layers=3, hidden_features=64, residual_blocks=1),
         2000, 32, 50,
@@ -126,6 +126,7 @@ def draw(options: argparse.Namespace, results: Results, file: Path) -> None:
         highest.append(values[0])
     axes.set(xlabel="processor time, minutes, one thread", ylabel=f"bits/dim, {options.set}, held-out images")
     axes.set_ylim(top=min(8.0, max(highest, default=8.0)))
+    axes.margins(x=0.08)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
