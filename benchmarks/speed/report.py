@@ -158,7 +158,7 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
     if names & VARIANTS.keys():
         lines.insert(
             -1,
-            "- **pushforward-plain** is pushforward without its compiled kernels, run on splines only; **pushforward-frozen** scores "
+            "- **pushforward-plain** is pushforward without its compiled kernels, run where they matter; **pushforward-frozen** scores "
             "by `pf.freeze(model)`.",
         )
     runs = {record["id"]: record for record in records if record["part"] == "run"}

@@ -31,7 +31,7 @@ VARIANTS = {
     "pushforward-plain": ("pushforward", {"PUSHFORWARD_KERNELS": "plain"}),
 }
 """A library once more, with a setting in the environment: here scoring by ``pf.freeze``, and without compiled kernels (which
-matter to splines alone)."""
+matter to splines and to convolutions)."""
 EAGER = ("zuko", "nflows", "normflows", "freia", "torchflows")
 """The peers that run in eager torch."""
 
