@@ -366,3 +366,11 @@ def test_command_line(capsys, monkeypatch, tmp_path):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "checkout" in said
+
+
+def test_large_batches_are_compared_with_and_without_what_saves_time():
+    from benchmarks.speed.large_batches import WAYS, compare
+
+    rows = compare("maf-d6-h128", rows=64, steps=1, rounds=1)
+    assert [row[1] for row in rows] == list(WAYS)
+    assert rows[0][3] == "1.00 (1.00 to 1.00)"
