@@ -22,7 +22,7 @@ def test_the_average_is_that_of_its_formula():
         with torch.no_grad():
             weight.fill_(value)
         average.update(step)
-        decay = min(0.6, step / (step + 2))
+        decay = min(0.6, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
     with average.in_place():
         assert weight.item() == pytest.approx(expected, rel=1e-6)
@@ -40,7 +40,7 @@ def test_what_is_kept_is_the_average_of_the_steps():
         shifts.append(model.chain.maps[0].shift.item())
     expected = 0.0
     for step, shift in enumerate(shifts, start=1):
-        decay = min(0.5, step / (step + 2))
+        decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * shift
     model = gaussian(1)
     silent(model, x, max_steps=4, average=0.5, **options)

@@ -15,8 +15,9 @@ __all__ = ["Average"]
 class Average:
     """Exponential moving average of parameters (Polyak and Juditsky 1992).
 
-    After step t it is a_t = d a_{t-1} + (1 - d) w_t with d = min(decay, t / (t + 2)): at first a mean of about the last
-    half of the steps, later of about the last 1 / (1 - decay). Training goes on with the weights w themselves.
+    After step t it is a_t = d a_{t-1} + (1 - d) w_t with d = min(decay, (1 + t) / (10 + t)): at first a mean of about the
+    last tenth of the steps, so that a short run does not lag, later of about the last 1 / (1 - decay). Training goes on
+    with the weights w themselves.
 
     Args:
         parameters: to average; nothing is copied until the first call.
@@ -31,7 +32,7 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step ``step``, counted from 1."""
-        move = get_ema_multi_avg_fn(min(self.decay, step / (step + 2.0)))
+        move = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         move(self.values, [parameter.detach() for parameter in self.parameters], step)
 
     @contextmanager
