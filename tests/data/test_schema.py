@@ -519,3 +519,18 @@ def test_a_row_is_read_alike_alone_and_among_others():
     whole, _ = SCHEMA.encode(table, warn=False)
     for row in range(4):
         np.testing.assert_array_equal(SCHEMA.encode(table.slice(row, 1), warn=False)[0], whole[row : row + 1])
+
+
+def test_bytes_that_are_no_text_are_a_clear_error():
+    """As a damaged Parquet file gives them: Arrow hands them over unseen."""
+
+    def column(cells: bytes) -> pa.Table:
+        ends = np.arange(len(cells) + 1, dtype=np.int32)
+        return pa.table(
+            {"c": pa.Array.from_buffers(pa.string(), len(cells), [None, pa.py_buffer(ends), pa.py_buffer(cells)])}
+        )
+
+    with pytest.raises(InputError, match="column 'c' holds bytes that are not UTF-8 text"):
+        Schema.infer(column(b"x\x80xxxxxx"))
+    with pytest.raises(InputError, match="column 'c' holds bytes that are not UTF-8 text"):
+        Schema.infer(column(b"xyxyxyxy")).encode(column(b"xy\x80x"))

@@ -21,7 +21,7 @@ from pushforward.data.cells import (
     time_kind,
 )
 from pushforward.data.lattice import MAX_CELLS, detect_lattice, integer_lattice
-from pushforward.errors import SchemaError, StorageError
+from pushforward.errors import InputError, SchemaError, StorageError
 
 __all__ = ["KINDS", "MAX_CATEGORIES", "Column"]
 
@@ -128,7 +128,10 @@ class Column:
             )
         if pc.max(pc.utf8_length(text)).as_py() > _LONGEST_TEXT:
             raise SchemaError(f"column {name!r} holds texts of more than {_LONGEST_TEXT} characters: drop it.")
-        counts = [(-c["counts"], c["values"]) for c in pc.value_counts(pc.drop_null(text)).to_pylist()]
+        try:
+            counts = [(-c["counts"], c["values"]) for c in pc.value_counts(pc.drop_null(text)).to_pylist()]
+        except UnicodeDecodeError:  # a damaged file: Arrow does not look at the bytes of a text
+            raise InputError(f"column {name!r} holds bytes that are not UTF-8 text.") from None
         categories = tuple(category for _, category in sorted(counts))
         return cls(name, "categorical", categories, missing=present < len(text), lattice=_CODES)
 

@@ -257,7 +257,10 @@ def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.n
     for kind, mask in (("text", cells.unreadable), ("new", cells.unseen)):
         if mask is None:
             continue
-        examples = tuple(compute().unique(cells.text.filter(mask)).slice(0, _EXAMPLES).to_pylist())
+        try:
+            examples = tuple(compute().unique(cells.text.filter(mask)).slice(0, _EXAMPLES).to_pylist())
+        except UnicodeDecodeError:  # a damaged file
+            raise InputError(f"column {column.name!r} holds bytes that are not UTF-8 text.") from None
         if kind == "text" and strict:
             row = first_row + int(mask.argmax())
             raise SchemaError(
