@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pushforward.kernels import use_kernels
 from pushforward.maps import (
     AdditiveTransformer,
     AffineTransformer,
@@ -19,6 +20,14 @@ from pushforward.maps import (
 )
 from pushforward.networks import MADE
 from pushforward.networks.incremental import IncrementalMADE
+
+
+@pytest.fixture(autouse=True)
+def plain():
+    """Compiled, it takes steps whatever the network; tests/kernels/test_made_kernel.py compares the two."""
+    with use_kernels("plain"):
+        yield
+
 
 LAWS = [
     AffineTransformer(),

@@ -1,8 +1,21 @@
 """Heavy functions, each in a plain version (the reference) and a native one compiled at first use."""
 
 from pushforward.kernels.conv import conv_stack
-from pushforward.kernels.native import kernels, use_kernels
+from pushforward.kernels.made import AffineLaw, ShiftLaw, Stage, invert_made
+from pushforward.kernels.native import kernels, usable, use_kernels
 from pushforward.kernels.program import Program
 from pushforward.kernels.spline import SplineLaw, spline
 
-__all__ = ["Program", "SplineLaw", "conv_stack", "kernels", "spline", "use_kernels"]
+__all__ = [
+    "AffineLaw",
+    "Program",
+    "ShiftLaw",
+    "SplineLaw",
+    "Stage",
+    "conv_stack",
+    "invert_made",
+    "kernels",
+    "spline",
+    "usable",
+    "use_kernels",
+]

@@ -42,7 +42,7 @@ def kernels() -> str:
 
 @contextmanager
 def use_kernels(mode: str) -> Iterator[None]:
-    """Choose how splines and stacks of convolutions are computed on a CPU, inside a ``with`` block.
+    """Choose how splines, stacks of convolutions and samples of autoregressive maps are computed on a CPU, inside ``with``.
 
     Args:
         mode: "auto" compiles a small C source once a machine where it finds a compiler and uses plain PyTorch

@@ -1,30 +1,10 @@
 /* Products of small matrices in the cache, with what follows them in a layer: a bias, ReLU, or a mask; and weights packed for them. */
 
-#include <stdint.h>
+#include "vector.c"
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
-#define BYTES 64
-#define WIDE 4
-#elif defined(__AVX__)
-#define BYTES 32
-#define WIDE 2
-#else
-#define BYTES 16
-#define WIDE 2
-#endif
 #define ROWS 6
-#define LANES ((int64_t)(BYTES / sizeof(REAL)))
-
-typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-#if SINGLE
-typedef int32_t bits __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-#else
-typedef int64_t bits __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-#endif
-
-static inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* The rows of a matrix: row r starts at ``at`` + r * ``row`` (or at + place[r]) and is ``parts`` stretches of ``length``. */
 typedef struct {

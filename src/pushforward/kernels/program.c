@@ -6,7 +6,7 @@
    Weights of a linear layer are packed in blocks of outputs: for each input that any of the block's outputs sees, the
    weights of all of them lie together. A masked layer whose units are sorted by degree so skips most of its zeros. */
 
-#include "spline.c"
+#include "activate.c"
 #include <stdlib.h>
 
 #define GROUP 4
@@ -14,7 +14,6 @@
 typedef REAL vec __attribute__((vector_size(64)));
 
 enum { GATHER, DIAGONAL, LINEAR, ACTIVATE, ADD, CLAMP, CONSTANT, SHIFT, AFFINE, SPLINE, NORMAL, LOGISTIC };
-enum { RELU, TANH, ELU, SILU, GELU, SOFTPLUS, LEAKY };
 
 typedef struct {
   int64_t op, in, out, count, kind; /* in and out are registers, kind an activation or the number of blocks */
@@ -66,20 +65,6 @@ static void linear(const Op *o, const int rows, REAL *s, const int64_t room) {
     w += wide * (high - low);
     bias += wide * LANES;
     out += wide * LANES;
-  }
-}
-
-static inline REAL softplus(REAL x) { return x > 20 ? x : (REAL)log1p(exp((double)x)); }
-
-static void activate(const int kind, const int64_t count, REAL *h) {
-  switch (kind) {
-    case RELU: for (int64_t i = 0; i < count; i++) h[i] = h[i] > 0 ? h[i] : 0; break;
-    case LEAKY: for (int64_t i = 0; i < count; i++) h[i] = h[i] > 0 ? h[i] : (REAL)0.01 * h[i]; break;
-    case TANH: for (int64_t i = 0; i < count; i++) h[i] = hyperbolic(h[i]); break;
-    case ELU: for (int64_t i = 0; i < count; i++) h[i] = h[i] > 0 ? h[i] : (REAL)expm1((double)h[i]); break;
-    case SILU: for (int64_t i = 0; i < count; i++) h[i] = h[i] / (1 + exponential(-h[i])); break;
-    case GELU: for (int64_t i = 0; i < count; i++) h[i] *= (REAL)(0.5 * erfc(-(double)h[i] * 0.70710678118654752)); break;
-    default: for (int64_t i = 0; i < count; i++) h[i] = softplus(h[i]);
   }
 }
 

@@ -23,9 +23,10 @@ class MaskedAutoregressive(Map):
     """z_i = f(x_i; MADE(x_<i, context)) (MAF, Papamakarios et al. 2017, eq. 3; Durkan et al. 2019, sec. 2.2).
 
     log abs det dz/dx = sum of log f'. Encoding is one network pass. Decoding has the arithmetic of about one pass too, but
-    in D steps, each waiting for the one before: for wide networks and many rows it costs a few times an encode, for
-    small ones mostly the D steps (about 0.1 ms each). Few rows of many coordinates are solved by fixed-point sweeps
-    instead, where no gradient is wanted: see :func:`~pushforward.maps.triangular.solve_triangular`. ``Inverse`` of this
+    in D steps, each waiting for the one before. Where no gradient is wanted, a compiled function takes all steps of a shift,
+    an affine law or a spline, in about the time of an encode (``pf.use_kernels``). Otherwise the D steps cost about
+    0.1 ms each at least, and few rows of many coordinates are solved by fixed-point sweeps instead where no gradient is
+    wanted: see :func:`~pushforward.maps.triangular.solve_triangular`. ``Inverse`` of this
     map is the inverse autoregressive flow, which samples in one pass (Kingma et al. 2016).
 
     Args:

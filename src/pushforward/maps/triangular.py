@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.maps.transformers import Transformer
+from pushforward.kernels import AffineLaw, ShiftLaw, SplineLaw, Stage, invert_made, usable
+from pushforward.maps.splines import SplineTransformer
+from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, Transformer
 from pushforward.networks.incremental import IncrementalMADE
 from pushforward.networks.made import MADE
 from pushforward.numerics import eager
@@ -24,9 +26,10 @@ Solved = tuple[Tensor, Tensor]
 def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor | None = None) -> Solved:
     """x with f(x_i; MADE(x_<i, context)) = z_i, and log f'(x_i), both by place.
 
-    By steps, place after place: D small steps, and all together the arithmetic of one pass. Or, where that is faster
-    (few rows, many places) and no gradient is wanted, by sweeps over blocks of places until nothing moves
-    (Jacobi's iteration; Song et al. 2021, alg. 1), and by steps from where that does not settle.
+    By steps, place after place: D small steps, and all together the arithmetic of one pass. Where no gradient is wanted
+    a compiled function takes all steps of a shift, an affine law or a spline at once; for other laws, or without a
+    compiler, few rows of many places are solved by sweeps over blocks of places until nothing moves (Jacobi's iteration;
+    Song et al. 2021, alg. 1), and by steps from where that does not settle.
 
     Args:
         network: gives f's parameters. Full precision, also under autocast.
@@ -38,6 +41,11 @@ def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor
         if network.features == 1:  # nothing to wait for
             raw = network(z.new_zeros(z.shape[1], network.copies), context)
             return law.inverse(z, raw.mT)
+        native = native_law(law)
+        if native is not None and not torch.is_grad_enabled() and usable("made.c", z, *network.parameters()):
+            walk = IncrementalMADE(network, z.shape[1], context, block=network.features)
+            stages = [Stage(s.weights[0], s.starts[0], s.known, s.adds, s.keeps, s.acts) for s in walk.stages]
+            return invert_made(z.contiguous(), stages, native, network.activation, network.input_bound)
         if sweeping_pays(network, z):
             blocks = -(-network.features // _SWEEP_BLOCK)
             walk = IncrementalMADE(network, z.shape[1], context, block=-(-network.features // blocks))
@@ -46,6 +54,15 @@ def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor
             found = by_steps(IncrementalMADE(network, z.shape[1], context), law, z)
     xs, slopes = zip(*found, strict=True)
     return torch.cat(xs), torch.cat(slopes)
+
+
+def native_law(law: Transformer) -> ShiftLaw | AffineLaw | SplineLaw | None:
+    """The law as the compiled function knows it, if it does."""
+    if type(law) is AdditiveTransformer:
+        return ShiftLaw()
+    if type(law) is AffineTransformer:
+        return AffineLaw(law.max_log_scale)
+    return law._law if type(law) is SplineTransformer else None
 
 
 def by_steps(walk: IncrementalMADE, law: Transformer, z: Tensor) -> list[Solved]:
