@@ -2,6 +2,7 @@
 
 from pushforward.kernels.conv import conv_stack
 from pushforward.kernels.made import AffineLaw, ShiftLaw, Stage, invert_made
+from pushforward.kernels.memory import freed_memory_kept, keep_freed_memory
 from pushforward.kernels.native import kernels, usable, use_kernels
 from pushforward.kernels.program import Program
 from pushforward.kernels.spline import SplineLaw, spline
@@ -13,7 +14,9 @@ __all__ = [
     "SplineLaw",
     "Stage",
     "conv_stack",
+    "freed_memory_kept",
     "invert_made",
+    "keep_freed_memory",
     "kernels",
     "spline",
     "usable",

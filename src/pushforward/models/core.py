@@ -12,13 +12,17 @@ from torch import Size, Tensor, nn
 
 from pushforward.bases.core import Base
 from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.kernels import keep_freed_memory
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
 from pushforward.models.checks import check_data, check_form, check_numbers, check_sizes, check_wide, floating_type
-from pushforward.numerics import Noise, RowNoise, RunningMean, split_infinite
+from pushforward.numerics import Noise, RowNoise, RunningMean, eager, split_infinite
 from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
+
+_PART = 4096
+"""Rows that are scored together where no gradient is wanted: what they leave behind stays in reach of the cache."""
 
 
 class Model(nn.Module, ABC):
@@ -36,6 +40,7 @@ class Model(nn.Module, ABC):
 
     def __init__(self, chain: Map, base: Base) -> None:
         super().__init__()
+        keep_freed_memory()
         if not isinstance(chain, Map) or not isinstance(base, Base):
             raise ConfigError(f"a model is a map and a base; got {type(chain).__name__} and {type(base).__name__}.")
         if chain.out_shape != base.shape:
@@ -140,12 +145,18 @@ class Model(nn.Module, ABC):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log-density (or log-probability of discrete data) in nats, shape ``batch``.
 
+        Many rows on a CPU are scored in parts, in evaluation mode and where no gradient is wanted: memory does not grow
+        with them.
+
         Raises:
             KindError: if the model gives a bound or an estimate, or a density on a manifold; it names ``evaluate``.
             InputError: for a wrong shape or type, or NaN.
         """
         require_log_prob(self.relation, self.measure)
-        return self._log_likelihood(x, context, None)
+        if not self._scores_in_parts(x, context):
+            return self._log_likelihood(x, context, None)
+        contexts = itertools.repeat(None) if context is None else context.split(_PART)
+        return torch.cat([self._log_likelihood(*part, None) for part in zip(x.split(_PART), contexts, strict=False)])
 
     @final
     def conditional_log_prob(
@@ -376,6 +387,16 @@ class Model(nn.Module, ABC):
                 stderr = step.stderr if stderr is None else (stderr**2 + step.stderr**2).sqrt()
         terms["base"] = self.base.log_prob(z, context)
         return terms, residual, stderr
+
+    def _scores_in_parts(self, x: Tensor, context: Tensor | None) -> bool:
+        """Whether these are many rows that can be scored in parts. What is not in order is looked at as a whole."""
+        if torch.is_grad_enabled() or self.training or not eager() or not isinstance(x, Tensor):
+            return False
+        if x.device.type != "cpu" or x.shape[1:] != self.shape or x.is_complex() or len(x) < 2 * _PART:
+            return False
+        if context is not None and not (isinstance(context, Tensor) and context.dim() == 2 and len(context) == len(x)):
+            return False
+        return bool(x.sum().isfinite())
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         x, context, far = self._read(x, context)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.networks.activations import activation as make_activation
+from pushforward.networks.activations import replace
 from pushforward.networks.masked import MaskedLinear
 from pushforward.networks.mlp import check_hidden, check_options, check_width
 from pushforward.numerics import bound_input
@@ -28,7 +29,7 @@ class MaskedBlock(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """``(*batch, width)`` to the same shape."""
-        return h + self.second(self.dropout(self.act(self.first(self.act(h)))))
+        return h + self.second(self.dropout(replace(self.act, self.first(self.act(h)))))
 
 
 @register("networks")
@@ -139,7 +140,7 @@ class MADE(nn.Module):
             if index == 0 and first is not None:
                 h = h + first
             if not self.residual:
-                h = self.act(h)
+                h = replace(self.act, h)
                 if self.dropout:
                     h = self.drop(h)
         flat = self.last(h)
@@ -160,5 +161,5 @@ class MADE(nn.Module):
             raise InputError(f"MADE needs a context of width {self.context}; got {got}.")
         if self.input_bound is not None:
             context = bound_input(context, self.input_bound)
-        seen = self.act(self.context_in(context))
+        seen = replace(self.act, self.context_in(context))
         return None if self.context_first is None else self.context_first(seen), self.context_last(seen)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.networks.activations import activation as make_activation
+from pushforward.networks.activations import replace
 from pushforward.numerics import bound_input
 from pushforward.registry import register
 
@@ -64,7 +65,7 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """``(*batch, width)`` to the same shape."""
-        return h + self.second(self.dropout(self.act(self.first(self.act(h)))))
+        return h + self.second(self.dropout(replace(self.act, self.first(self.act(h)))))
 
 
 @register("networks")
@@ -139,4 +140,6 @@ class MLP(nn.Module):
             x = x.to(self.last.weight.dtype)
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)
-        return self.body(x)
+        for layer in self.body:
+            x = layer(x) if isinstance(layer, nn.Linear | Block | nn.Dropout) else replace(layer, x)
+        return x

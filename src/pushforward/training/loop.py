@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import InputError, PushforwardWarning, TrainingError
+from pushforward.kernels import freed_memory_kept
 from pushforward.maps.core import Shape
 from pushforward.models.core import Model
 from pushforward.training.average import Average
@@ -22,7 +23,6 @@ from pushforward.training.budget import Budget, Schedule
 from pushforward.training.checkpoint import Checkpoint, State, load_weights
 from pushforward.training.form import Pair
 from pushforward.training.interruption import Interruption
-from pushforward.training.memory import freed_memory_kept
 from pushforward.training.parts import in_parts
 from pushforward.training.progress import MetricsLog, Reporter
 from pushforward.training.result import FitResult, TrainingEvent

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from pushforward.training.memory import _glibc, freed_memory_kept
+from pushforward.kernels.memory import _glibc, freed_memory_kept
 
 SCRIPT = """
 import resource, torch
 from pathlib import Path
-from pushforward.training.memory import freed_memory_kept
+from pushforward.kernels.memory import freed_memory_kept
 
 def faults():  # of two blocks of 100 MiB written in turn, after the first round
     for turn in range(4):

@@ -1,4 +1,4 @@
-"""Freed memory kept for the next step: a step of large batches otherwise asks the system for thousands of cleared pages anew."""
+"""Freed memory kept for the next call: large results otherwise ask the system for thousands of cleared pages anew each time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["freed_memory_kept"]
+__all__ = ["freed_memory_kept", "keep_freed_memory"]
 
 _TRIM, _LARGE = -1, -3
 """mallopt's names for: free bytes at the end of the heap that go back to the system, and size from which a block is mapped on
@@ -17,6 +17,23 @@ _KEEP = {_LARGE: 1 << 30, _TRIM: (1 << 31) - 1}
 _AFTER = {_LARGE: 32 << 20, _TRIM: 64 << 20}
 """Where glibc's own thresholds end once a process has freed large blocks; they no longer move after mallopt."""
 _inside = 0
+_settled = False
+
+
+def keep_freed_memory() -> None:
+    """Once a process: up to 64 MiB of freed memory stay with it, and only blocks of 32 MiB and more are mapped on their own.
+
+    glibc's thresholds end there anyway once a block of that size has been freed, but start at 128 KiB: until then every
+    layer of a network writes to pages that the system has to clear first, which can take longer than its arithmetic.
+    Only with glibc on Linux, and not with ``PUSHFORWARD_KEEP_MEMORY=0``.
+    """
+    global _settled
+    if _settled or _inside:
+        return
+    _settled = True
+    if (library := _glibc()) is not None:
+        for name, value in _AFTER.items():
+            library.mallopt(name, value)
 
 
 @contextmanager

@@ -1,0 +1,67 @@
+"""Many rows are scored in parts: the same numbers and errors, with memory that does not grow with the rows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pushforward import models
+from pushforward.errors import InputError
+from pushforward.models import core
+
+ROWS = 2 * core._PART + 77
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """Rows of every chain that was run."""
+    seen: list[int] = []
+    whole = core.Model._log_likelihood
+
+    def watched(self, x, context, noise):
+        seen.append(len(x))
+        return whole(self, x, context, noise)
+
+    monkeypatch.setattr(core.Model, "_log_likelihood", watched)
+    return seen
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_parts_give_what_the_whole_gives(context, calls):
+    model = models.RealNVP(3, context=context, hidden=(16,)).double().eval()
+    x = torch.randn(ROWS, 3, dtype=torch.float64)
+    given = torch.randn(ROWS, context, dtype=torch.float64) if context else None
+    whole = model.log_prob(x, given)  # with a gradient
+    assert calls == [ROWS]
+    with torch.no_grad():
+        parts = model.log_prob(x, given)
+    assert calls[1:] == [core._PART, core._PART, 77]
+    torch.testing.assert_close(parts, whole.detach(), rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_one_context_for_all_rows(calls):
+    model = models.RealNVP(3, context=2, hidden=(16,)).eval()
+    x, given = torch.randn(ROWS, 3), torch.randn(2)
+    torch.testing.assert_close(model.log_prob(x, given), model.log_prob(x, given.expand(ROWS, 2)))
+
+
+@torch.no_grad()
+def test_what_depends_on_the_batch_is_left_whole(calls):
+    model = models.MAF(3, hidden=(16,), batch_norm=True)
+    model.log_prob(torch.randn(ROWS, 3))
+    assert calls == [ROWS]
+
+
+@torch.no_grad()
+def test_errors_name_the_row_of_the_whole():
+    model, x = models.RealNVP(3, hidden=(16,)).eval(), torch.zeros(ROWS, 3)
+    x[core._PART + 5, 1] = math.nan
+    with pytest.raises(InputError, match=str(core._PART + 5)):
+        model.log_prob(x)
+    x[core._PART + 5, 1] = math.inf
+    assert model.log_prob(x)[core._PART + 5] == -math.inf
+    with pytest.raises(InputError, match="data of shape"):
+        model.log_prob(torch.zeros(ROWS, 4))
