@@ -213,25 +213,49 @@ def test_nan_is_not_hidden(mode):
 @pytest.mark.parametrize("size", [0.0, 1.0, 100.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
-    raw = (size * torch.randn(bins, 20, dtype=torch.float64)).to(dtype)
+    raw = (size * torch.randn(2 * bins, 20, dtype=torch.float64)).to(dtype)
     edges = _knots(raw, SplineLaw(bins, 3.0, 1e-3, 1.0))
-    assert edges.shape == (bins + 1, 20)
-    assert (edges[0] == -3).all()
-    assert (edges[-1] == 3).all()
-    assert (edges.diff(dim=0) >= 6 * 1e-3 * (1 - 1e-2)).all()
+    assert edges.shape == (2, bins + 1, 20)
+    assert (edges[:, 0] == -3).all()
+    assert (edges[:, -1] == 3).all()
+    assert (edges.diff(dim=1) >= 6 * 1e-3 * (1 - 1e-2)).all()
+
+
+@pytest.mark.parametrize("bins", [1, 2, 8, 64])
+def test_knots_by_a_product_and_by_a_running_sum(bins):
+    """The second is for other devices; autocast takes it too, where a product would be of bfloat16."""
+    law, raw = SplineLaw(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        summed = _knots(raw, law)
+    assert summed.dtype is torch.float32
+    torch.testing.assert_close(_knots(raw, law), summed, rtol=0, atol=4e-6)
+    exact = _knots(raw.double(), law)
+    torch.testing.assert_close(_knots(raw, law).double(), exact, rtol=0, atol=4e-6)
+
+
+def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
+    law, raw = SplineLaw(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
+    with torch.inference_mode():
+        _knots(raw, law)
+    raw.requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: _knots(r, law), (raw,))
 
 
 def test_the_piece_that_holds_a_point():
-    xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]]).expand(4, 6)
-    ys, slopes = 10 * xs, xs + 5
-    at = torch.tensor([-1.0, -0.5, 0.0, 1.9, 2.0, 3.0])
-    piece = _find(at, xs, xs, ys, slopes)
+    law = SplineLaw(3, 3.0, 1e-3, 3.0)
+    xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]], dtype=torch.float64).expand(4, 6)
+    raw = torch.tensor([[0.5], [-0.25]], dtype=torch.float64).expand(2, 6)
+    one, two = (math.exp(3 * math.tanh(r / 3)) for r in (0.5, -0.25))
+    at = torch.tensor([-1.0, -0.5, 0.0, 1.9, 2.0, 3.0], dtype=torch.float64)
+    piece = _find(at, torch.stack((xs, 10 * xs)), raw, law, side=0)
     assert piece.left.tolist() == [-1, -1, 0, 0, 2, 2]
     assert piece.width.tolist() == [1, 1, 2, 2, 1, 1]
     assert piece.bottom.tolist() == [-10, -10, 0, 0, 20, 20]
     assert piece.height.tolist() == [10, 10, 20, 20, 10, 10]
-    assert piece.start.tolist() == [4, 4, 5, 5, 7, 7]
-    assert piece.end.tolist() == [5, 5, 7, 7, 8, 8]
+    assert piece.start.tolist() == pytest.approx([1, 1, one, one, two, two])
+    assert piece.end.tolist() == pytest.approx([one, one, two, two, 1, 1])
+    for side, points in enumerate((at, 10 * at)):
+        assert _find(points, torch.stack((xs, 10 * xs)), raw, law, side).left.tolist() == piece.left.tolist()
     y, _ = _value(at, piece)
     back, slope = _solve(y, piece)
     torch.testing.assert_close(back, at)

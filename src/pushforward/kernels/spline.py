@@ -7,6 +7,7 @@ computes the same numbers in one pass over memory and keeps only its inputs for 
 from __future__ import annotations
 
 import ctypes
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pushforward.kernels.native import library, usable
-from pushforward.numerics import soft_clamp
+from pushforward.numerics import eager, soft_clamp
 
 __all__ = ["SplineLaw", "spline"]
 
@@ -159,38 +160,67 @@ class _Bin(NamedTuple):
 
 def _plain(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tensor, Tensor]:
     """The reference."""
-    bins, bound = law.bins, law.bound
-    xs, ys = (_knots(part, law) for part in (raw[:bins], raw[bins : 2 * bins]))
-    slopes = soft_clamp(raw[2 * bins :], law.steepest).exp()
-    one = torch.ones_like(raw[:1])
-    slopes = torch.cat((slopes, slopes[:1]) if law.periodic else (one, slopes, one))
-    safe = x.clamp(-bound, bound)
-    piece = _find(safe, ys if inverse else xs, xs, ys, slopes)
+    safe = x.clamp(-law.bound, law.bound)
+    piece = _find(safe, _knots(raw[: 2 * law.bins], law), raw[2 * law.bins :], law, side=int(inverse))
     y, log_slope = (_solve if inverse else _value)(safe, piece)
     if law.periodic:
         return y, log_slope
-    inside = (x > -bound) & (x < bound)
+    inside = (x > -law.bound) & (x < law.bound)
     return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(x))
 
 
 def _knots(raw: Tensor, law: SplineLaw) -> Tensor:
-    """K raw sizes, ``(K, *shape)``, to K + 1 increasing knots. The end knots are exact: a running sum would miss them."""
-    sizes = law.smallest + (1 - law.smallest * law.bins) * torch.softmax(raw, 0)
-    inner = (2 * law.bound) * torch.cumsum(sizes[:-1], 0) - law.bound
-    end = torch.full_like(raw[:1], law.bound)
-    return torch.cat((-end, inner, end))
+    """K raw widths and K heights, ``(2 K, *shape)``, to K + 1 increasing knots each, ``(2, K + 1, *shape)``.
+
+    The end knots are exact: a running sum would miss them.
+    """
+    share = torch.softmax(raw.unflatten(0, (2, law.bins)), 1)
+    kind = share.device.type
+    if kind == "cpu" and not torch.is_autocast_enabled(kind):  # elsewhere a product may be of fewer digits
+        # Not kept where a tracer, or a mode with tensors of its own kind, looks on.
+        make = _kept_running if eager() and type(share) is Tensor else _running
+        start, sums = make(law, share.dtype)
+        knots = torch.baddbmm(start, sums, share.flatten(2) if share.dim() > 2 else share.unsqueeze(2))
+        return knots.reshape(2, law.bins + 1, *share.shape[2:])
+    sizes = law.smallest + (1 - law.smallest * law.bins) * share[:, :-1]
+    inner = (2 * law.bound) * torch.cumsum(sizes, 1) - law.bound
+    end = torch.full_like(share[:, :1], law.bound)
+    return torch.cat((-end, inner, end), 1)
 
 
-def _find(at: Tensor, edges: Tensor, xs: Tensor, ys: Tensor, slopes: Tensor) -> _Bin:
-    """The piece that holds ``at``, by counting the inner ``edges`` below it; knots come first, ``(K + 1, *shape)``."""
-    index = (at >= edges[1:-1]).sum(0, keepdim=True)
+def _running(law: SplineLaw, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Knots as a linear function of shares: ``(1, K + 1, 1)`` and ``(2, K + 1, K)``. One product is faster than a running sum."""
+    index = torch.arange(law.bins + 1, dtype=dtype)
+    start = (2 * law.bound * law.smallest) * index - law.bound
+    start[-1] = law.bound
+    sums = (index[:, None] > index[:-1]).to(dtype) * (2 * law.bound * (1 - law.smallest * law.bins))
+    sums[-1] = 0
+    return start.reshape(1, -1, 1), sums.expand(2, -1, -1)
 
-    def pick(values: Tensor, place: Tensor) -> Tensor:
-        return values.gather(0, place).squeeze(0)
 
-    left, right = pick(xs, index), pick(xs, index + 1)
-    bottom, top = pick(ys, index), pick(ys, index + 1)
-    return _Bin(left, right - left, bottom, top - bottom, pick(slopes, index), pick(slopes, index + 1))
+@functools.lru_cache(maxsize=64)
+def _kept_running(law: SplineLaw, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):
+        return _running(law, dtype)
+
+
+def _find(at: Tensor, knots: Tensor, slopes: Tensor, law: SplineLaw, side: int) -> _Bin:
+    """The piece that holds ``at``, by counting the inner knots of a side that are not above it.
+
+    Args:
+        at: ``shape``.
+        knots: ``(2, K + 1, *shape)``.
+        slopes: raw, ``(K - 1, *shape)``, or K of them where periodic.
+        law: of the spline.
+        side: 0 for x, 1 for y.
+    """
+    start = (at >= knots[side, 1:-1]).sum(0, dtype=torch.uint8 if law.bins <= 256 else torch.int64).long()
+    ends = torch.stack((start, start + 1))
+    (left, bottom), (right, top) = knots.gather(1, ends.expand(2, *ends.shape)).unbind(1)
+    edge = torch.zeros_like(slopes[:1]) if not law.periodic else slopes[:1]  # a raw slope of 0 is a slope of 1
+    bent = torch.cat((slopes, edge) if law.periodic else (edge, slopes, edge)).gather(0, ends)
+    first, last = soft_clamp(bent, law.steepest).exp()
+    return _Bin(left, right - left, bottom, top - bottom, first, last)
 
 
 def _log_slope(piece: _Bin, q: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
 
-_PART = 4096
+_PART = 2048
 """Rows that are scored together where no gradient is wanted: what they leave behind stays in reach of the cache."""
 
 
