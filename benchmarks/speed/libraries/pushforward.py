@@ -15,8 +15,8 @@ DISTRIBUTION = MODULE = "pushforward"
 IMPORT = "import pushforward; pushforward.models.MAF"
 START = (
     "starts near the identity (last layers times 0.1); scales exp(s), s = a / (1 + |a| / 3); bins of at least 1 % and slopes in "
-    "[0.01, 100]; networks see inputs clamped to [-10, 10]; actnorm starts as the identity; trains by its own fused Adam; an ensemble is trained by the "
-    "sum of its members' losses"
+    "[0.01, 100]; networks see inputs clamped to [-10, 10]; actnorm starts as the identity; trains by its own fused Adam; an ensemble is trained as one "
+    "stacked model by the sum of its members' losses, as fit_members does"
 )
 
 
@@ -26,10 +26,7 @@ def build(flow: Flow) -> PushforwardFlow:
 
 class PushforwardFlow(TorchFlow):
     def make(self, flow: Flow) -> nn.Module:
-        import pushforward as pf
-
-        members = [self.one(flow) for _ in range(flow.members)]
-        return members[0] if flow.members == 1 else pf.models.Ensemble(*members)
+        return self.one(flow) if flow.members == 1 else Together([self.one(flow) for _ in range(flow.members)])
 
     def one(self, flow: Flow) -> nn.Module:
         import pushforward as pf
@@ -62,8 +59,6 @@ class PushforwardFlow(TorchFlow):
         return self.frozen(x)
 
     def loss(self, x: Tensor) -> Tensor:
-        if self.flow.members > 1:
-            return -self.module.member_log_prob(x).mean(1).sum()
         return self.module.loss(x)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -80,6 +75,21 @@ class PushforwardFlow(TorchFlow):
 
     def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.module.chain.decode_with_contribution(z)
+
+
+class Together(nn.Module):
+    """Members as one stacked model, as ``pf.training.fit_members`` trains them."""
+
+    def __init__(self, members: list[Any]) -> None:
+        super().__init__()
+        from pushforward.training.stacked import Stack
+
+        self.stack = Stack(members)
+        self.parts = nn.ModuleList(self.stack.parts)
+        self.noise = [torch.Generator() for _ in members]
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self.stack.losses([x] * len(self.noise), self.noise).sum()
 
 
 def glow(flow: Flow) -> Any:

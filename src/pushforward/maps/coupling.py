@@ -80,6 +80,8 @@ class Coupling(Map):
         self.register_buffer("moved", torch.tensor(moved, dtype=torch.int64))
         together = [*kept, *moved]
         self.register_buffer("back", torch.tensor(sorted(range(features), key=together.__getitem__)))
+        # Of an even number, every other coordinate: views take less time than selections and their gradients.
+        self._first = kept[0] if len(kept) == len(moved) and kept == list(range(kept[0], features, 2)) else None
 
         count = self.transformer.parameters
         inputs = len(kept) * (2 if self.transformer.periodic else 1) + context
@@ -106,13 +108,13 @@ class Coupling(Map):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
-        a, b = x.index_select(-1, self.kept), x.index_select(-1, self.moved)
+        a, b = self._part(x)
         b, slope = self.transformer.forward(b, self._raw(a, context, b))
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
         if self.free_kept is not None:
             a, slope = self.transformer.forward(a, expand(self.free_kept, a))
             contribution = contribution + sum_event(slope, 1)
-        return Step(torch.cat((a, b), -1).index_select(-1, self.back), contribution)
+        return Step(self._join(a, b), contribution)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data in one pass."""
@@ -122,13 +124,13 @@ class Coupling(Map):
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
         """Noise to data in one pass, with the contribution of ``encode``."""
-        a, b = z.index_select(-1, self.kept), z.index_select(-1, self.moved)
+        a, b = self._part(z)
         contribution = z.new_zeros(())
         if self.free_kept is not None:
             a, slope = self.transformer.inverse(a, expand(self.free_kept, a))
             contribution = sum_event(slope, 1)
         b, slope = self.transformer.inverse(b, self._raw(a, context, b))
-        return torch.cat((a, b), -1).index_select(-1, self.back), contribution + sum_event(slope, 1)
+        return self._join(a, b), contribution + sum_event(slope, 1)
 
     def undo(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Step]:
         """The x behind z and ``encode(x)``, with one network pass for both: A is the same on both sides."""
@@ -143,6 +145,19 @@ class Coupling(Map):
         b, slope = self.transformer.forward(x.index_select(-1, self.moved), raw)
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
         return x, Step(torch.cat((a, b), -1).index_select(-1, self.back), contribution)
+
+    def _part(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A and B."""
+        if self._first is None:
+            return x.index_select(-1, self.kept), x.index_select(-1, self.moved)
+        pair = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return pair[self._first], pair[1 - self._first]
+
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
+        """The coordinates of A and B in their places."""
+        if self._first is None:
+            return torch.cat((a, b), -1).index_select(-1, self.back)
+        return torch.stack((b, a) if self._first else (a, b), -1).flatten(-2)
 
     def _raw(self, a: Tensor, context: Tensor | None, b: Tensor) -> Tensor:
         """The law's raw parameters for B, ``(parameters, *b.shape)``; float32 or better even under autocast."""
