@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from pushforward.kernels import SplineLaw, spline, use_kernels
 from pushforward.kernels.native import _compiler
-from pushforward.kernels.spline import _find, _knots, _log_slope, _solve, _value
+from pushforward.kernels.spline import _find, _knots, _solve, _value
 
 pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
 
@@ -256,10 +256,17 @@ def test_the_piece_that_holds_a_point():
     assert piece.end.tolist() == pytest.approx([one, one, two, two, 1, 1])
     for side, points in enumerate((at, 10 * at)):
         assert _find(points, torch.stack((xs, 10 * xs)), raw, law, side).left.tolist() == piece.left.tolist()
-    y, _ = _value(at, piece)
-    back, slope = _solve(y, piece)
+    y, slope = _value(at, piece)
+    back, same = _solve(y, piece)
     torch.testing.assert_close(back, at)
-    torch.testing.assert_close(slope, _log_slope(piece, (at - piece.left) / piece.width))
+    torch.testing.assert_close(same, slope)
+    q = (at - piece.left) / piece.width  # Durkan et al. 2019, eq. 4 and 5, as printed
+    s = piece.height / piece.width
+    both = piece.end + piece.start - 2 * s
+    inner = piece.height * (s * q**2 + piece.start * q * (1 - q)) / (s + both * q * (1 - q))
+    torch.testing.assert_close(y, piece.bottom + inner)
+    top = s**2 * (piece.end * q**2 + 2 * s * q * (1 - q) + piece.start * (1 - q) ** 2)
+    torch.testing.assert_close(slope, torch.log(top / (s + both * q * (1 - q)) ** 2))
 
 
 @pytest.mark.parametrize("shape", [(2, 16), (16, 2), (21, 3), (9, 7), (5, 3)], ids=str)

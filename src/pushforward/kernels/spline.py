@@ -165,8 +165,8 @@ def _plain(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tenso
     y, log_slope = (_solve if inverse else _value)(safe, piece)
     if law.periodic:
         return y, log_slope
-    inside = (x > -law.bound) & (x < law.bound)
-    return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(x))
+    inside = x.abs() < law.bound
+    return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
 
 def _knots(raw: Tensor, law: SplineLaw) -> Tensor:
@@ -223,32 +223,39 @@ def _find(at: Tensor, knots: Tensor, slopes: Tensor, law: SplineLaw, side: int) 
     return _Bin(left, right - left, bottom, top - bottom, first, last)
 
 
-def _log_slope(piece: _Bin, q: Tensor) -> Tensor:
-    """log dy/dx at the fraction q of a piece (eq. 5)."""
-    s = piece.height / piece.width
-    denominator = s + (piece.end + piece.start - 2 * s) * q * (1 - q)
-    numerator = piece.end * q.square() + 2 * s * q * (1 - q) + piece.start * (1 - q).square()
-    return 2 * torch.log(s) + torch.log(numerator) - 2 * torch.log(denominator)
-
-
 def _value(x: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
     """y and log dy/dx inside a piece (eq. 4-5)."""
     q = ((x - piece.left) / piece.width).clamp(0, 1)
-    s = piece.height / piece.width
-    denominator = s + (piece.end + piece.start - 2 * s) * q * (1 - q)
-    y = piece.bottom + piece.height * (s * q.square() + piece.start * q * (1 - q)) / denominator
-    return y, _log_slope(piece, q)
+    s, bend = _form(piece)
+    t = 1 - q
+    qt = q * t
+    under = torch.addcmul(s, bend, qt)
+    rise = torch.addcmul(s * q * q, piece.start, qt) / under
+    return torch.addcmul(piece.bottom, piece.height, rise), _log_slope(piece, q, t, qt, s, under)
 
 
 def _solve(y: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
     """x and log dy/dx inside a piece (eq. 6-8), by the root that does not cancel."""
-    s = piece.height / piece.width
+    s, bend = _form(piece)
     e = y - piece.bottom
-    bend = piece.end + piece.start - 2 * s
-    a = piece.height * (s - piece.start) + e * bend
-    b = piece.height * piece.start - e * bend
-    c = -s * e
+    bent, steep, se = e * bend, piece.height * piece.start, s * e  # a = height s - steep + bent, c = -s e
+    b = steep - bent
     # Rounding can make the discriminant negative; the floor also keeps the gradient of the root finite.
-    root = torch.sqrt((b.square() - 4 * a * c).clamp_min(torch.finfo(y.dtype).tiny))
-    q = (2 * c / (-b - root)).clamp(0, 1)
-    return piece.left + q * piece.width, _log_slope(piece, q)
+    square = torch.addcmul(b * b, torch.addcmul(-b, piece.height, s), se, value=4)
+    q = (2 * se / (b + torch.sqrt(square.clamp_min(torch.finfo(y.dtype).tiny)))).clamp(0, 1)
+    t = 1 - q
+    qt = q * t
+    return torch.addcmul(piece.left, q, piece.width), _log_slope(piece, q, t, qt, s, torch.addcmul(s, bend, qt))
+
+
+def _form(piece: _Bin) -> tuple[Tensor, Tensor]:
+    """The mean slope s of a piece, and by how much the slopes at its ends exceed 2 s together."""
+    s = piece.height / piece.width
+    return s, torch.sub(piece.start + piece.end, s, alpha=2)
+
+
+def _log_slope(piece: _Bin, q: Tensor, t: Tensor, qt: Tensor, s: Tensor, under: Tensor) -> Tensor:
+    """log dy/dx at the fraction q of a piece, t = 1 - q (eq. 5)."""
+    over = torch.addcmul(torch.addcmul(piece.end * q * q, piece.start * t, t), s, qt, value=2)
+    ratio = s / under
+    return torch.log(over * ratio * ratio)
