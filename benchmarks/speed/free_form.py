@@ -126,6 +126,7 @@ def seconds(contenders: list[Contender], rounds: int, visit: float) -> dict[str,
 
 
 CASES: dict[str, Callable[[bool], list[Contender]]] = {
+    "CNF, D = 63, B = 512": lambda train: continuous(63, 512, train),
     "CNF, D = 63, B = 64": lambda train: continuous(63, 64, train),
     "residual flow, D = 6, B = 512": lambda train: residual(6, 512, train),
 }
@@ -133,12 +134,14 @@ CASES: dict[str, Callable[[bool], list[Contender]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Exact log-determinants of free-form flows beside the peers.")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--visit", type=float, default=0.3, help="CPU seconds of a call's turn, at least")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for case, make in CASES.items():
+    for case in options.cases:
+        make = CASES[case]
         for work in ("log_prob", "gradient"):
             contenders = make(work == "gradient")
             found = seconds(contenders, options.rounds, options.visit)
