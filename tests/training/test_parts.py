@@ -59,3 +59,28 @@ def test_what_cannot_be_split_is_not():
     assert len(in_parts(pf.models.MAF(3, layers=1, batch_norm=True, **wide), rows)) == 1  # rows see each other
     assert len(in_parts(pf.models.VAE(3, 2, **wide), rows)) == 1  # a loss of its own
     assert len(in_parts(pf.models.MAF(3, layers=1, **wide), rows._replace(x=rows.x[:8191]))) == 1
+
+
+@pytest.mark.parametrize(("accumulate", "sizes"), [(1, [10]), (3, [4, 4, 2]), (10, [1] * 10), (50, [1] * 10)])
+def test_a_batch_in_as_many_parts_as_asked(accumulate, sizes):
+    model, x = pf.models.MAF(3, context=2, hidden=(8,)).double(), torch.randn(10, 3, dtype=torch.float64)
+    given = torch.randn(10, 2, dtype=torch.float64)
+    assert [len(part.x) for part in in_parts(model, Batch(x, given, 0, 0), accumulate)] == sizes
+    loss, norm, grads = found(model, x, given, accumulate=accumulate)
+    whole_loss, whole_norm, whole = found(model, x, given)
+    torch.testing.assert_close((loss, norm), (whole_loss, whole_norm), rtol=1e-12, atol=0)
+    torch.testing.assert_close(grads, whole, rtol=1e-9, atol=1e-12)
+
+
+def test_fit_accumulates():
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = []
+    for accumulate in (None, 4):
+        torch.manual_seed(0)
+        model = pf.models.MAF(2, hidden=(8,)).double()
+        pf.fit(model, x, batch_size=64, max_steps=30, accumulate=accumulate, progress="silent")
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-6, atol=1e-8)
+    assert not torch.equal(weights[0], weights[1])
+    with pytest.raises(pf.errors.ConfigError, match="accumulate must be an integer of at least 1"):
+        pf.fit(model, x, accumulate=0)

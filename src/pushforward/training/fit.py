@@ -45,6 +45,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     amp: bool = False,
+    accumulate: int | None = None,
     initialize: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | str = "60s",
@@ -94,6 +95,8 @@ def fit(
         seed: of split, shuffling, dropout, noise of maps, and the transforms of data sets.
         device: "cpu", "cuda", ...; the model is moved there. None for where it is.
         amp: train in bfloat16 where ``torch.autocast`` deems it safe; evaluation is never in it.
+        accumulate: parts that each batch is taken in, one after the other; their gradients add up, so a step's memory is
+            that of a part. Batch normalisation sees a part at a time. None for what suits: see ``batch_size``.
         initialize: set data-dependent state (standardisation, actnorm) that is not set yet, from up to 100,000
             training rows.
         checkpoint: file that the run is written to. Killed at any moment and called again, ``fit`` goes on from it and
@@ -128,7 +131,17 @@ def fit(
     if not isinstance(model, Model):
         raise ConfigError(f"fit trains a pushforward model, such as pf.models.NSF(features=2); got {model!r:.80}.")
     _check_options(
-        batch_size, lr, weight_decay, gradient_clip, average, patience, evaluate_every, seed, resume, callback
+        batch_size,
+        accumulate,
+        lr,
+        weight_decay,
+        gradient_clip,
+        average,
+        patience,
+        evaluate_every,
+        seed,
+        resume,
+        callback,
     )
     every = _interval(checkpoint_every)
     make_rate, reporter = make_schedule(schedule), make_reporter(progress)
@@ -162,6 +175,7 @@ def fit(
             "evaluate_every": evaluate_every,
             "seed": seed,
             "amp": amp,
+            "accumulate": accumulate,
             "initialize": initialize,
         }
         file = Checkpoint(checkpoint, every, settings)
@@ -170,7 +184,7 @@ def fit(
         raise StorageError(f"resume=True, but there is no checkpoint {checkpoint}: resume='auto' begins one.")
     return Trainer(
         model, train, held_out, made, budget, make_rate, gradient_clip, average, patience, evaluate_every, seed, amp,
-        initialize, callback, reporter, MetricsLog(log), file, resumes,
+        initialize, callback, reporter, MetricsLog(log), file, resumes, accumulate,
     ).run()  # fmt: skip
 
 
@@ -206,11 +220,12 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _check_options(
-    batch_size: Any, lr: Any, weight_decay: Any, gradient_clip: Any, average: Any, patience: Any, evaluate_every: Any,
+    batch_size: Any, accumulate: Any, lr: Any, weight_decay: Any, gradient_clip: Any, average: Any, patience: Any, evaluate_every: Any,
     seed: Any, resume: Any, callback: Any,
 ) -> None:  # fmt: skip
     for name, value, optional in (
         ("batch_size", batch_size, True),
+        ("accumulate", accumulate, True),
         ("patience", patience, True),
         ("evaluate_every", evaluate_every, True),
     ):

@@ -49,12 +49,13 @@ def gradients(
     noise: torch.Generator,
     clip: float | None,
     amp: bool,
+    accumulate: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and gradient norm of a batch, with the gradients clipped to norm ``clip`` in the parameters."""
     for parameter in parameters:
         parameter.grad = None
     losses = []
-    for part in in_parts(model, batch):
+    for part in in_parts(model, batch, accumulate):
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=amp):
             loss = model.loss(part.x, part.context, generator=noise)
         if part is not batch:
@@ -101,6 +102,7 @@ class Trainer:
         log: of metrics.
         checkpoint: where the run is written, or None.
         resume: go on with the run in the checkpoint.
+        accumulate: parts whose gradients add up to a step's, or None for what suits.
     """
 
     model: Model
@@ -121,6 +123,7 @@ class Trainer:
     log: MetricsLog
     checkpoint: Checkpoint | None
     resume: bool
+    accumulate: int | None = None
 
     state: State = field(default_factory=State, init=False)
 
@@ -209,8 +212,9 @@ class Trainer:
         self.noise.manual_seed(mix(self.seed, Purpose.LOSS, step))
         try:
             loss, norm = gradients(
-                self.model, self.parameters, batch, noise=self.noise, clip=self.gradient_clip, amp=self.amp
-            )
+                self.model, self.parameters, batch, noise=self.noise, clip=self.gradient_clip, amp=self.amp,
+                accumulate=self.accumulate,
+            )  # fmt: skip
         except InputError as error:
             raise InputError(f"step {step} (epoch {batch.epoch}, batch {batch.place}): {error}") from error
         self.pending.append(Pending(step, batch, loss, norm))
