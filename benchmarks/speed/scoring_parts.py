@@ -1,0 +1,56 @@
+"""What it brings to score many rows in parts: CPU time of ``log_prob`` at 8,192 and 32,768 rows, whole and in parts, in turn.
+
+python -m benchmarks.speed.scoring_parts               # a minute
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+
+import torch
+from benchmarks.quality.results import machine, markdown
+
+import pushforward as pf
+from pushforward.models import core
+
+ROWS, WHOLE, ROUNDS = (8192, 32_768), 1 << 40, 4
+FLOWS = {
+    "MAF, D 63, width 512": lambda: pf.models.MAF(63, layers=5, hidden=(512, 512)),
+    "RealNVP, D 63, width 512": lambda: pf.models.RealNVP(63, couplings=8, hidden=(512, 512)),
+    "MAF, D 6, width 128": lambda: pf.models.MAF(6, layers=5, hidden=(128, 128)),
+    "RealNVP, D 6, width 128": lambda: pf.models.RealNVP(6, couplings=8, hidden=(128, 128)),
+}
+
+
+@torch.no_grad()
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    part, table = core._PART, []
+    for name, make in FLOWS.items():
+        model = make().eval()
+        x = {rows: torch.randn(rows, *model.shape) for rows in ROWS}
+        found: dict[tuple[int, int], list[float]] = {(rows, size): [] for rows in ROWS for size in (WHOLE, part)}
+        for turn in range(ROUNDS + 1):
+            for (rows, size), seconds in found.items():
+                core._PART = size
+                start = time.process_time()
+                model.log_prob(x[rows])
+                if turn:
+                    seconds.append(time.process_time() - start)
+        core._PART = part
+        ms = {key: 1e3 * statistics.median(seconds) for key, seconds in found.items()}
+        row = [name]
+        for size in (WHOLE, part):
+            few, many = (ms[rows, size] for rows in ROWS)
+            row += [f"{few:.1f}", f"{many:.1f}", f"{math.log(many / few) / math.log(ROWS[1] / ROWS[0]):.2f}"]
+        table.append(row)
+    head = ["flow", "whole, 8,192, ms", "32,768", "exponent", f"parts of {part:,}, 8,192, ms", "32,768", "exponent"]
+    print(markdown(head, table))
+    print(f"\nCPU time, one thread, medians of {ROUNDS}, {machine()}.")
+
+
+if __name__ == "__main__":
+    main()
