@@ -10,8 +10,9 @@ from torch import Size, Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps.core import Map, Shape
+from pushforward.numerics import eager
 
-__all__ = ["check_data", "check_form", "check_numbers", "check_sizes", "check_wide", "floating_type"]
+__all__ = ["check_data", "check_form", "check_numbers", "check_sizes", "check_wide", "floating_type", "splits"]
 
 
 def check_wide(chain: Map, owner: str) -> None:
@@ -106,3 +107,17 @@ def _first_floating(module: nn.Module, kind: str) -> torch.dtype | None:
         if child is not None and (found := _first_floating(child, kind)) is not None:
             return found
     return None
+
+
+def splits(x: Tensor, context: Tensor | None, shape: Shape, fewest: int) -> bool:
+    """Whether these are many finite rows on a CPU that can be scored in parts, as no gradient is wanted.
+
+    What is not in order is looked at as a whole, so that errors name its rows.
+    """
+    if torch.is_grad_enabled() or not eager() or not isinstance(x, Tensor):
+        return False
+    if x.device.type != "cpu" or x.shape[1:] != shape or x.is_complex() or len(x) < fewest:
+        return False
+    if context is not None and not (isinstance(context, Tensor) and context.dim() == 2 and len(context) == len(x)):
+        return False
+    return bool(x.sum().isfinite())

@@ -15,8 +15,16 @@ from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.kernels import keep_freed_memory
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
-from pushforward.models.checks import check_data, check_form, check_numbers, check_sizes, check_wide, floating_type
-from pushforward.numerics import Noise, RowNoise, RunningMean, eager, split_infinite
+from pushforward.models.checks import (
+    check_data,
+    check_form,
+    check_numbers,
+    check_sizes,
+    check_wide,
+    floating_type,
+    splits,
+)
+from pushforward.numerics import Noise, RowNoise, RunningMean, split_infinite
 from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
@@ -153,7 +161,7 @@ class Model(nn.Module, ABC):
             InputError: for a wrong shape or type, or NaN.
         """
         require_log_prob(self.relation, self.measure)
-        if not self._scores_in_parts(x, context):
+        if self.training or not splits(x, context, self.shape, 2 * _PART):
             return self._log_likelihood(x, context, None)
         contexts = itertools.repeat(None) if context is None else context.split(_PART)
         return torch.cat([self._log_likelihood(*part, None) for part in zip(x.split(_PART), contexts, strict=False)])
@@ -387,16 +395,6 @@ class Model(nn.Module, ABC):
                 stderr = step.stderr if stderr is None else (stderr**2 + step.stderr**2).sqrt()
         terms["base"] = self.base.log_prob(z, context)
         return terms, residual, stderr
-
-    def _scores_in_parts(self, x: Tensor, context: Tensor | None) -> bool:
-        """Whether these are many rows that can be scored in parts. What is not in order is looked at as a whole."""
-        if torch.is_grad_enabled() or self.training or not eager() or not isinstance(x, Tensor):
-            return False
-        if x.device.type != "cpu" or x.shape[1:] != self.shape or x.is_complex() or len(x) < 2 * _PART:
-            return False
-        if context is not None and not (isinstance(context, Tensor) and context.dim() == 2 and len(context) == len(x)):
-            return False
-        return bool(x.sum().isfinite())
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         x, context, far = self._read(x, context)
