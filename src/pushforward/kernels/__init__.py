@@ -6,12 +6,14 @@ from pushforward.kernels.memory import freed_memory_kept, keep_freed_memory
 from pushforward.kernels.native import kernels, usable, use_kernels
 from pushforward.kernels.program import Program
 from pushforward.kernels.spline import SplineLaw, spline
+from pushforward.kernels.spline_steps import SplineSteps
 
 __all__ = [
     "AffineLaw",
     "Program",
     "ShiftLaw",
     "SplineLaw",
+    "SplineSteps",
     "Stage",
     "conv_stack",
     "freed_memory_kept",

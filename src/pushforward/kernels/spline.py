@@ -235,17 +235,33 @@ def _value(x: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
 
 
 def _solve(y: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
-    """x and log dy/dx inside a piece (eq. 6-8), by the root that does not cancel."""
+    """x and log dy/dx inside a piece."""
+    q = _fraction(y - piece.bottom, piece)
+    return torch.addcmul(piece.left, q, piece.width), _slope_at(q, piece)
+
+
+def _fraction(e: Tensor, piece: _Bin) -> Tensor:
+    """How far along its piece x lies, from 0 to 1, where y is e above its bottom (eq. 6-8).
+
+    With u = e / height and g = (start (1 - u) - end u) / (2 s) it is u / (u + g + sqrt(g^2 + u (1 - u))). As u lies in
+    [0, 1], nothing under the root is negative. Where g is, the sum would cancel: it is u (1 - u) by the difference.
+    """
+    u = e / piece.height
+    product = torch.addcmul(u, u, u, value=-1)
+    twice = torch.addcmul(piece.start, piece.start + piece.end, u, value=-1) * (piece.width / piece.height)
+    root = torch.sqrt(torch.addcmul(product, twice, twice, value=0.25))
+    falls = torch.signbit(twice)
+    # Not abs, which has no derivative at 0.
+    total = torch.add(root, torch.where(falls, -twice, twice), alpha=0.5)
+    return u / (u + torch.where(falls, product / total, total))
+
+
+def _slope_at(q: Tensor, piece: _Bin) -> Tensor:
+    """log dy/dx at the fraction q of a piece."""
     s, bend = _form(piece)
-    e = y - piece.bottom
-    bent, steep, se = e * bend, piece.height * piece.start, s * e  # a = height s - steep + bent, c = -s e
-    b = steep - bent
-    # Rounding can make the discriminant negative; the floor also keeps the gradient of the root finite.
-    square = torch.addcmul(b * b, torch.addcmul(-b, piece.height, s), se, value=4)
-    q = (2 * se / (b + torch.sqrt(square.clamp_min(torch.finfo(y.dtype).tiny)))).clamp(0, 1)
     t = 1 - q
     qt = q * t
-    return torch.addcmul(piece.left, q, piece.width), _log_slope(piece, q, t, qt, s, torch.addcmul(s, bend, qt))
+    return _log_slope(piece, q, t, qt, s, torch.addcmul(s, bend, qt))
 
 
 def _form(piece: _Bin) -> tuple[Tensor, Tensor]:

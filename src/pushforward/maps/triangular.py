@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.kernels import AffineLaw, ShiftLaw, SplineLaw, Stage, invert_made, usable
+from pushforward.kernels import AffineLaw, ShiftLaw, SplineLaw, SplineSteps, Stage, invert_made, usable
 from pushforward.maps.splines import SplineTransformer
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, Transformer
 from pushforward.networks.incremental import IncrementalMADE
@@ -68,6 +68,13 @@ def native_law(law: Transformer) -> ShiftLaw | AffineLaw | SplineLaw | None:
 def by_steps(walk: IncrementalMADE, law: Transformer, z: Tensor) -> list[Solved]:
     """The places that are not known yet, one after the other."""
     found: list[Solved] = []
+    if type(law) is SplineTransformer and SplineSteps.serves(z, walk.network.last.weight):
+        for block in z[walk.done :].split(walk.block):
+            steps = SplineSteps(block, law._law)
+            for _ in block:
+                walk.feed(steps.step(walk.step()))
+            found.append(steps.solved())
+        return found
     for value in z[walk.done :].split(1):
         x, slope = law.inverse(value, walk.step())
         walk.feed(_seen(law, x))
