@@ -66,6 +66,8 @@ class IncrementalMADE:
         self.sources = [self._rows(stage.linear.in_features) for stage in self.stages]
         self.tasks: list[tuple[_Task, ...]] = []
         """For each open place, or for all of them together, what is to be done at each level."""
+        self.rooms: Sequence[Tensor | None] = []
+        """For the same, where in the buffer of inputs they go."""
 
     def open(self, *, sweeps: bool = False) -> None:
         """Begin the next block, or an unaccepted one again; :meth:`step` does it by itself.
@@ -82,6 +84,9 @@ class IncrementalMADE:
         levels = range(len(self.stages))
         tasks = [self._together(level) if sweeps else self._by_place(level) for level in levels]
         self.tasks = list(zip(*tasks, strict=True))
+        copies = self.network.copies
+        counts = [copies * len(self.opened)] if sweeps else [copies] * len(self.opened)
+        self.rooms = self.sources[0].rooms(self.opened.start * copies, counts)
 
     def step(self) -> Tensor:
         """Raw parameters of the next place, ``(outputs, 1, batch)``."""
@@ -91,7 +96,7 @@ class IncrementalMADE:
 
     def feed(self, seen: Tensor) -> None:
         """What the network sees of the next place, ``(copies, batch)``."""
-        self.sources[0].put(self._bounded(seen))
+        self._put_input(seen, self.rooms[self.done - self.opened.start])
         self.done += 1
 
     def sweep(self, seen: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class IncrementalMADE:
         self.guessed = True
         for source in self.sources:
             source.forget()
-        self.sources[0].put(self._bounded(seen))
+        self._put_input(seen, self.rooms[0])
         return self._run(self.tasks[0]).unflatten(0, (self.network.outputs, len(self.opened)))
 
     def accept(self) -> None:
@@ -115,11 +120,11 @@ class IncrementalMADE:
         """Some units of every layer: each product reads what the block holds of the layer below."""
         act, last = self.network.act.forward, len(tasks) - 1
         value = stream = tasks[0].base
-        for level, (value, weight) in enumerate(tasks):
+        for level, (value, weight, seen, room) in enumerate(tasks):
             if not value.shape[0]:
                 continue  # a layer with fewer units than coordinates has none of some degrees
             if weight is not None:
-                value = torch.addmm(value, weight, self.sources[level].fresh())
+                value = torch.addmm(value, weight, self.sources[level].fresh() if seen is None else seen)
             if level == last:
                 break
             stage = self.stages[level]
@@ -127,15 +132,22 @@ class IncrementalMADE:
                 value = value + stream
             if stage.keeps:
                 stream = value
-            self.sources[level + 1].put(act(value) if stage.acts else value)
+            self.sources[level + 1].put(act(value) if stage.acts else value, room)
         return value
+
+    def _put_input(self, seen: Tensor, room: Tensor | None) -> None:
+        bound = self.network.input_bound
+        if bound is not None and room is not None:
+            torch.clamp(seen, -bound, bound, out=room)
+        else:
+            self.sources[0].put(seen if bound is None else bound_input(seen, bound), room)
 
     def _product(self, level: int) -> tuple[Tensor, Tensor]:
         """For the open places: what a stage makes of all that is known, and its weights for what is not."""
         stage, index = self.stages[level], self.opened.start // self.block
         weight, base = stage.weights[index], stage.starts[index].flatten(0, -2)
         before, after = self._known(level, self.opened.start), self._known(level, self.opened.stop)
-        old = self.sources[level].old()
+        old = self.sources[level].old(before)
         if old is not None:
             base = torch.addmm(base, weight.narrow(-1, 0, before).flatten(0, -2), old)
         elif base.shape[1] != self.batch:
@@ -154,12 +166,14 @@ class IncrementalMADE:
     def _together(self, level: int) -> list[_Task]:
         """One task for all open places."""
         base, weight = self._product(level)
-        if not weight.shape[-1]:
-            return [_Task(base, None)]
         rows, read = self._shape(level)
+        (room,) = self._rooms(level, [sum(rows)])
+        if not weight.shape[-1]:
+            return [_Task(base, None, None, room)]
         reach = torch.tensor([columns for count, columns in zip(rows, read, strict=True) for _ in range(count)])
         mask = torch.arange(weight.shape[-1]) < reach.unsqueeze(1)
-        return [_Task(base, torch.where(mask.to(weight.device), weight, 0.0).flatten(0, -2))]
+        weight = torch.where(mask.to(weight.device), weight, 0.0).flatten(0, -2)
+        return [_Task(base, weight, self._seen(level, weight.shape[1]), room)]
 
     def _by_place(self, level: int) -> list[_Task]:
         """One task for each open place: its rows, and the columns that they read."""
@@ -170,9 +184,22 @@ class IncrementalMADE:
         else:
             bases, weights = base.split(rows), weight.split(rows)
         return [
-            _Task(base, weight.narrow(1, 0, columns) if columns else None)
-            for base, weight, columns in zip(bases, weights, read, strict=True)
+            _Task(base, weight.narrow(1, 0, columns), self._seen(level, columns), room)
+            if columns
+            else _Task(base, None, None, room)
+            for base, weight, columns, room in zip(bases, weights, read, self._rooms(level, rows), strict=True)
         ]
+
+    def _seen(self, level: int, columns: int) -> Tensor | None:
+        """The first values of a level that the open block finds out, where they have a buffer."""
+        buffer = self.sources[level].buffer
+        return None if buffer is None else buffer.narrow(0, self._known(level, self.opened.start), columns)
+
+    def _rooms(self, level: int, rows: list[int]) -> Sequence[Tensor | None]:
+        """Where the results of a level go, if anywhere."""
+        if level + 1 == len(self.stages):
+            return [None] * len(rows)
+        return self.sources[level + 1].rooms(self._known(level + 1, self.opened.start), rows)
 
     def _known(self, level: int, place: int) -> int:
         """How many values of a level are known before a place: inputs (level 0), hidden units, coordinates."""
@@ -181,10 +208,6 @@ class IncrementalMADE:
     def _rows(self, count: int) -> _Rows:
         like = self.network.last.weight
         return _Rows(like.new_empty(count, self.batch) if eager() and not torch.is_grad_enabled() else None)
-
-    def _bounded(self, seen: Tensor) -> Tensor:
-        bound = self.network.input_bound
-        return seen if bound is None else bound_input(seen, bound)
 
     def _make_stages(self, context: Tensor | None) -> list[_Stage]:
         network = self.network
@@ -240,10 +263,15 @@ class _Stage:
 
 
 class _Task(NamedTuple):
-    """What remains of a product: its constant terms, and the weights of what the block itself finds out."""
+    """What remains of a product: its constant terms, and the weights of what the block itself finds out.
+
+    Where values are kept in buffers, also the piece of one that it reads, and the piece where its result goes.
+    """
 
     base: Tensor
     weight: Tensor | None
+    seen: Tensor | None
+    room: Tensor | None
 
 
 class _Rows:
@@ -251,38 +279,38 @@ class _Rows:
 
     def __init__(self, buffer: Tensor | None) -> None:
         self.buffer = buffer
-        self.start = self.end = 0
         self.whole: Tensor | None = None
         self.pieces: list[Tensor] = []
 
-    def put(self, piece: Tensor) -> None:
-        """Add to the open block."""
-        begin, self.end = self.end, self.end + piece.shape[0]
+    def rooms(self, start: int, counts: list[int]) -> Sequence[Tensor | None]:
+        """Pieces of the buffer, one after the other."""
         if self.buffer is None:
+            return [None] * len(counts)
+        return self.buffer.narrow(0, start, sum(counts)).split(counts)
+
+    def put(self, piece: Tensor, room: Tensor | None) -> None:
+        """Add to the open block."""
+        if room is None:
             self.pieces.append(piece)
         else:
-            self.buffer[begin : self.end] = piece
+            room.copy_(piece)
 
     def forget(self) -> None:
         """Empty the open block."""
-        self.end = self.start
         self.pieces = []
 
     def settle(self) -> None:
         """Make the open block an earlier one."""
-        self.start = self.end
         if self.pieces:
             self.whole = torch.cat(self.pieces if self.whole is None else [self.whole, *self.pieces])
             self.pieces = []
 
-    def old(self) -> Tensor | None:
-        """What earlier blocks hold, if anything."""
-        return self.whole if self.buffer is None or not self.start else self.buffer[: self.start]
+    def old(self, count: int) -> Tensor | None:
+        """What earlier blocks hold, if anything; so many values."""
+        return self.whole if self.buffer is None or not count else self.buffer.narrow(0, 0, count)
 
     def fresh(self) -> Tensor:
-        """What the open block holds."""
-        if self.buffer is not None:
-            return self.buffer[self.start : self.end]
+        """What the open block holds, of pieces."""
         return self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
 
 
