@@ -226,29 +226,35 @@ def _find(at: Tensor, knots: Tensor, slopes: Tensor, law: SplineLaw, side: int) 
 def _value(x: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
     """y and log dy/dx inside a piece (eq. 4-5)."""
     q = ((x - piece.left) / piece.width).clamp(0, 1)
-    s, bend = _form(piece)
-    t = 1 - q
+    s, t = piece.height / piece.width, 1 - q
     qt = q * t
-    under = torch.addcmul(s, bend, qt)
+    # By how much the slopes at the ends exceed 2 s together.
+    under = torch.addcmul(s, torch.sub(piece.start + piece.end, s, alpha=2), qt)
     rise = torch.addcmul(s * q * q, piece.start, qt) / under
-    return torch.addcmul(piece.bottom, piece.height, rise), _log_slope(piece, q, t, qt, s, under)
+    return torch.addcmul(piece.bottom, piece.height, rise), _log_slope(q, t, qt, s, piece.start, piece.end, under)
 
 
 def _solve(y: Tensor, piece: _Bin) -> tuple[Tensor, Tensor]:
     """x and log dy/dx inside a piece."""
-    q = _fraction(y - piece.bottom, piece)
-    return torch.addcmul(piece.left, q, piece.width), _slope_at(q, piece)
+    u, ratio = (y - piece.bottom) / piece.height, piece.width / piece.height
+    q = _fraction(u, ratio, piece.start, piece.end)
+    return torch.addcmul(piece.left, q, piece.width), _slope_at(q, piece.height / piece.width, piece.start, piece.end)
 
 
-def _fraction(e: Tensor, piece: _Bin) -> Tensor:
-    """How far along its piece x lies, from 0 to 1, where y is e above its bottom (eq. 6-8).
+def _fraction(u: Tensor, ratio: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """How far along its piece x lies, where y lies at the fraction u of its height (eq. 6-8).
 
-    With u = e / height and g = (start (1 - u) - end u) / (2 s) it is u / (u + g + sqrt(g^2 + u (1 - u))). As u lies in
-    [0, 1], nothing under the root is negative. Where g is, the sum would cancel: it is u (1 - u) by the difference.
+    With g = (start (1 - u) - end u) ratio / 2 it is u / (u + g + sqrt(g^2 + u (1 - u))). As u lies in [0, 1], nothing under
+    the root is negative. With g negative the sum would cancel: it is u (1 - u) by the difference.
+
+    Args:
+        u: in [0, 1].
+        ratio: width by height.
+        start: slope at the left knot.
+        end: slope at the right knot.
     """
-    u = e / piece.height
     product = torch.addcmul(u, u, u, value=-1)
-    twice = torch.addcmul(piece.start, piece.start + piece.end, u, value=-1) * (piece.width / piece.height)
+    twice = torch.addcmul(start, start + end, u, value=-1) * ratio
     root = torch.sqrt(torch.addcmul(product, twice, twice, value=0.25))
     falls = torch.signbit(twice)
     # Not abs, which has no derivative at 0.
@@ -256,22 +262,15 @@ def _fraction(e: Tensor, piece: _Bin) -> Tensor:
     return u / (u + torch.where(falls, product / total, total))
 
 
-def _slope_at(q: Tensor, piece: _Bin) -> Tensor:
-    """log dy/dx at the fraction q of a piece."""
-    s, bend = _form(piece)
+def _slope_at(q: Tensor, s: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """log dy/dx at the fraction q of a piece of mean slope s."""
     t = 1 - q
     qt = q * t
-    return _log_slope(piece, q, t, qt, s, torch.addcmul(s, bend, qt))
+    return _log_slope(q, t, qt, s, start, end, torch.addcmul(s, torch.sub(start + end, s, alpha=2), qt))
 
 
-def _form(piece: _Bin) -> tuple[Tensor, Tensor]:
-    """The mean slope s of a piece, and by how much the slopes at its ends exceed 2 s together."""
-    s = piece.height / piece.width
-    return s, torch.sub(piece.start + piece.end, s, alpha=2)
-
-
-def _log_slope(piece: _Bin, q: Tensor, t: Tensor, qt: Tensor, s: Tensor, under: Tensor) -> Tensor:
+def _log_slope(q: Tensor, t: Tensor, qt: Tensor, s: Tensor, start: Tensor, end: Tensor, under: Tensor) -> Tensor:
     """log dy/dx at the fraction q of a piece, t = 1 - q (eq. 5)."""
-    over = torch.addcmul(torch.addcmul(piece.end * q * q, piece.start * t, t), s, qt, value=2)
+    over = torch.addcmul(torch.addcmul(end * q * q, start * t, t), s, qt, value=2)
     ratio = s / under
     return torch.log(over * ratio * ratio)

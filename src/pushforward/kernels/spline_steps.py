@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.kernels.spline import SplineLaw, _Bin, _fraction, _kept_running, _slope_at
+from pushforward.kernels.spline import SplineLaw, _fraction, _kept_running, _slope_at
 from pushforward.numerics import eager
 
 __all__ = ["SplineSteps"]
@@ -14,29 +14,40 @@ __all__ = ["SplineSteps"]
 class SplineSteps:
     """x_i = f_i^-1(y_i) for places i whose parameters come one after the other: the numbers of :func:`spline`.
 
-    With few rows an operation costs what its call costs, so a step has few of them: the six numbers of the piece that
-    holds a y come out of one table by one index, and log-slopes are left for all places together. No gradients.
+    With few rows an operation costs what its call costs, so a step has few of them, between views of buffers that are
+    made once: the six numbers of the piece that holds a y come out of one table by one index, and log-slopes are left for
+    the places of a block together. No gradients.
 
     Args:
-        y: ``(places, rows)``, an ordinary tensor on the CPU.
         law: of the splines, not periodic.
+        places: in a block, at most.
+        rows: of each place.
+        like: a tensor of the type wanted, on the CPU.
     """
 
-    def __init__(self, y: Tensor, law: SplineLaw) -> None:
-        self.law, (_, self.rows) = law, y.shape
-        self.x, self.inside = torch.empty_like(y), y.abs() < law.bound
-        safe = y.clamp(-law.bound, law.bound)
-        self.todo = zip(*(t.split(1) for t in (y, safe, self.inside, self.x)), strict=True)
-        self.start, self.sums = _kept_running(law, y.dtype)
-        # Left knots, bottom knots and raw slopes over their bound, K + 1 rows each. The slopes at the ends stay 0.
-        table = y.new_zeros(3, law.bins + 1, self.rows)
+    def __init__(self, law: SplineLaw, places: int, rows: int, like: Tensor) -> None:
+        bins, each = law.bins, law.bins + 1
+        self.law, self.rows = law, rows
+        self.raw = like.new_empty(law.parameters, rows)
+        """Where the parameters of the next place go."""
+        self.sizes, raw_slopes = self.raw[: 2 * bins].view(2, bins, rows), self.raw[2 * bins :]
+        self.start, self.sums = _kept_running(law, like.dtype)
+        # Left knots, bottom knots and raw slopes, K + 1 rows each. The slopes at the ends stay 0.
+        table = like.new_zeros(3, each, rows)
         self.flat, self.knots, self.inner = table.view(-1), table[:2], table[1, 1:-1]
-        self.slopes, self.steepest = table[2, 1:-1].unsqueeze(1), y.new_tensor(law.steepest)
-        self.above, self.ones = y.new_empty(law.bins - 1, self.rows), y.new_ones(1, law.bins - 1)
-        each = law.bins + 1
-        places = torch.tensor([0, each, 1, each + 1, 2 * each, 2 * each + 1])
-        self.corners = places.unsqueeze(1) * self.rows + torch.arange(self.rows)
-        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.bent = (raw_slopes, like.new_tensor(law.steepest), table[2, 1:-1])
+        self.above, self.ones = like.new_empty(bins - 1, rows), like.new_ones(1, bins - 1)
+        ends = torch.tensor([[0], [each], [1], [each + 1], [2 * each], [2 * each + 1]])
+        self.ends = ends * rows + torch.arange(rows)
+        corners = like.new_empty(6, 1, rows)
+        self.corners, self.slopes = corners.view(-1), corners[4:]
+        self.starts, self.stops, self.extent = corners[:2], corners[2:4], like.new_empty(2, 1, rows)
+        self.left, self.bottom = self.starts.unbind(0)
+        self.width, self.height = self.extent.unbind(0)
+        self.kept = like.new_empty(3, places, rows)
+        """Ratio of width to height and slopes at both ends, of the places of a block."""
+        ratios, slopes = self.kept[0].split(1), self.kept[1:].split(1, 1)
+        self.views = [(ratio, both, *both.unbind(0)) for ratio, both in zip(ratios, slopes, strict=True)]
 
     @staticmethod
     def serves(*tensors: Tensor) -> bool:
@@ -48,27 +59,35 @@ class SplineSteps:
             and all(type(t) in (Tensor, nn.Parameter) for t in tensors)
         )
 
-    def step(self, raw: Tensor) -> Tensor:
-        """x of the next place, ``(1, rows)``, by its raw parameters, ``(parameters, 1, rows)``."""
-        y, safe, inside, x = next(self.todo)
-        sizes = 2 * self.law.bins
-        share = torch.softmax(raw[:sizes].view(2, self.law.bins, self.rows), 1)
-        torch.baddbmm(self.start, self.sums, share, out=self.knots)
-        torch.div(raw[sizes:], self.steepest, out=self.slopes)
-        torch.ge(safe, self.inner, out=self.above)
+    def begin(self, y: Tensor) -> None:
+        """The next block: ``(places, rows)``."""
+        bound = self.law.bound
+        self.y, self.inside, self.x, self.fractions = y, y.abs() < bound, torch.empty_like(y), []
+        self.outside = (~self.inside).any(1).tolist()
+        self.todo = zip(self.views, y.clamp(-bound, bound).split(1), self.x.split(1))
+
+    def step(self) -> Tensor:
+        """x of the next place, ``(1, rows)``."""
+        (ratio, slopes, start, end), y, x = next(self.todo)
+        torch.baddbmm(self.start, self.sums, torch.softmax(self.sizes, 1), out=self.knots)
+        torch.div(*self.bent[:2], out=self.bent[2])
+        # By counting the inner knots that are not above y, as the plain spline does.
+        torch.ge(y, self.inner, out=self.above)
         piece = torch.mm(self.ones, self.above).long()
-        at = torch.add(self.corners, piece, alpha=self.rows).view(-1)
-        corners = self.flat.index_select(0, at).view(6, 1, self.rows)
-        left, bottom, right, top = corners[:4].unbind(0)
-        slopes = torch.exp(torch.tanh(corners[4:]) * self.steepest)
-        piece = _Bin(left, right - left, bottom, top - bottom, *slopes.unbind(0))
-        q = _fraction(safe - bottom, piece)
-        self.found.append((corners, slopes, q))
-        return torch.where(inside, torch.addcmul(left, q, piece.width), y, out=x)
+        torch.index_select(self.flat, 0, torch.add(self.ends, piece, alpha=self.rows).view(-1), out=self.corners)
+        torch.sub(self.stops, self.starts, out=self.extent)
+        torch.exp(torch.tanh(self.slopes).mul_(self.bent[1]), out=slopes)
+        torch.div(self.width, self.height, out=ratio)
+        q = _fraction((y - self.bottom) / self.height, ratio, start, end)
+        torch.addcmul(self.left, q, self.width, out=x)
+        place = len(self.fractions)
+        self.fractions.append(q)
+        if self.outside[place]:
+            torch.where(self.inside[place], x, self.y[place], out=x)
+        return x
 
     def solved(self) -> tuple[Tensor, Tensor]:
-        """x and log f'(x), ``(places, rows)``, after the last step."""
-        corners, slopes, q = (torch.cat(t, -2) for t in zip(*self.found, strict=True))
-        left, bottom, right, top = corners[:4].unbind(0)
-        piece = _Bin(left, right - left, bottom, top - bottom, *slopes.unbind(0))
-        return self.x, torch.where(self.inside, _slope_at(q, piece), 0.0)
+        """x and log f'(x) of a block, ``(places, rows)``, after its last step."""
+        ratio, start, end = self.kept[:, : len(self.x)].unbind(0)
+        slopes = _slope_at(torch.cat(self.fractions), ratio.reciprocal(), start, end)
+        return self.x, torch.where(self.inside, slopes, 0.0)

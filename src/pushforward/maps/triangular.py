@@ -69,10 +69,12 @@ def by_steps(walk: IncrementalMADE, law: Transformer, z: Tensor) -> list[Solved]
     """The places that are not known yet, one after the other."""
     found: list[Solved] = []
     if type(law) is SplineTransformer and SplineSteps.serves(z, walk.network.last.weight):
+        steps = SplineSteps(law._law, walk.block, walk.batch, z)
         for block in z[walk.done :].split(walk.block):
-            steps = SplineSteps(block, law._law)
+            steps.begin(block)
             for _ in block:
-                walk.feed(steps.step(walk.step()))
+                walk.step(steps.raw)
+                walk.feed(steps.step())
             found.append(steps.solved())
         return found
     for value in z[walk.done :].split(1):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pushforward.networks.activations import replace
 from pushforward.networks.made import MADE, MaskedBlock
 from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import bound_input, eager
@@ -84,15 +85,20 @@ class IncrementalMADE:
         levels = range(len(self.stages))
         tasks = [self._together(level) if sweeps else self._by_place(level) for level in levels]
         self.tasks = list(zip(*tasks, strict=True))
-        copies = self.network.copies
-        counts = [copies * len(self.opened)] if sweeps else [copies] * len(self.opened)
-        self.rooms = self.sources[0].rooms(self.opened.start * copies, counts)
+        copies, count = self.network.copies, len(self.opened)
+        room = self.sources[0].part(self.opened.start * copies, count * copies)
+        self.rooms = [room] if sweeps else [None] * count if room is None else room.split(copies)
 
-    def step(self) -> Tensor:
-        """Raw parameters of the next place, ``(outputs, 1, batch)``."""
+    def step(self, out: Tensor | None = None) -> Tensor:
+        """Raw parameters of the next place, ``(outputs, 1, batch)``.
+
+        Args:
+            out: ``(outputs, batch)``, where to write them, if no gradient is wanted.
+        """
         if self.done == self.opened.stop:
             self.open()
-        return self._run(self.tasks[self.done - self.opened.start]).unsqueeze(1)
+        raw = self._run(self.tasks[self.done - self.opened.start], out)
+        return raw if out is not None else raw.unsqueeze(1)
 
     def feed(self, seen: Tensor) -> None:
         """What the network sees of the next place, ``(copies, batch)``."""
@@ -116,15 +122,18 @@ class IncrementalMADE:
         self.guessed = False
         self.done = self.opened.stop
 
-    def _run(self, tasks: tuple[_Task, ...]) -> Tensor:
+    def _run(self, tasks: tuple[_Task, ...], out: Tensor | None = None) -> Tensor:
         """Some units of every layer: each product reads what the block holds of the layer below."""
-        act, last = self.network.act.forward, len(tasks) - 1
+        act, last = self.network.act, len(tasks) - 1
         value = stream = tasks[0].base
         for level, (value, weight, seen, room) in enumerate(tasks):
             if not value.shape[0]:
                 continue  # a layer with fewer units than coordinates has none of some degrees
+            into = out if level == last else room if value is room else None
             if weight is not None:
-                value = torch.addmm(value, weight, self.sources[level].fresh() if seen is None else seen)
+                value = torch.addmm(value, weight, self.sources[level].fresh() if seen is None else seen, out=into)
+            elif into is not None and into is not value:
+                value = into.copy_(value)
             if level == last:
                 break
             stage = self.stages[level]
@@ -132,7 +141,9 @@ class IncrementalMADE:
                 value = value + stream
             if stage.keeps:
                 stream = value
-            self.sources[level + 1].put(act(value) if stage.acts else value, room)
+            if stage.acts:
+                value = replace(act, value) if value is room else act(value)
+            self.sources[level + 1].put(value, room)
         return value
 
     def _put_input(self, seen: Tensor, room: Tensor | None) -> None:
@@ -142,14 +153,16 @@ class IncrementalMADE:
         else:
             self.sources[0].put(seen if bound is None else bound_input(seen, bound), room)
 
-    def _product(self, level: int) -> tuple[Tensor, Tensor]:
+    def _product(self, level: int, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """For the open places: what a stage makes of all that is known, and its weights for what is not."""
         stage, index = self.stages[level], self.opened.start // self.block
         weight, base = stage.weights[index], stage.starts[index].flatten(0, -2)
         before, after = self._known(level, self.opened.start), self._known(level, self.opened.stop)
         old = self.sources[level].old(before)
         if old is not None:
-            base = torch.addmm(base, weight.narrow(-1, 0, before).flatten(0, -2), old)
+            base = torch.addmm(base, weight.narrow(-1, 0, before).flatten(0, -2), old, out=out)
+        elif out is not None:
+            base = out.copy_(base)
         elif base.shape[1] != self.batch:
             base = base.expand(-1, self.batch)
         return base, weight.narrow(-1, before, after - before)
@@ -167,7 +180,7 @@ class IncrementalMADE:
         """One task for all open places."""
         base, weight = self._product(level)
         rows, read = self._shape(level)
-        (room,) = self._rooms(level, [sum(rows)])
+        room = self._room(level, sum(rows))
         if not weight.shape[-1]:
             return [_Task(base, None, None, room)]
         reach = torch.tensor([columns for count, columns in zip(rows, read, strict=True) for _ in range(count)])
@@ -177,29 +190,32 @@ class IncrementalMADE:
 
     def _by_place(self, level: int) -> list[_Task]:
         """One task for each open place: its rows, and the columns that they read."""
-        base, weight = self._product(level)
         rows, read = self._shape(level)
+        room, stage = self._room(level, sum(rows)), self.stages[level]
+        # What a unit's constant terms lie in, its value may replace, unless the residual stream passes there.
+        inside = room is not None and not (stage.adds or stage.keeps)
+        base, weight = self._product(level, room if inside else None)
+        rooms = [None] * len(rows) if room is None else room.split(rows)
         if level + 1 == len(self.stages):
             bases, weights = base.unflatten(0, (self.network.outputs, -1)).unbind(1), weight.unbind(1)
         else:
-            bases, weights = base.split(rows), weight.split(rows)
+            bases, weights = rooms if inside else base.split(rows), weight.split(rows)
         return [
             _Task(base, weight.narrow(1, 0, columns), self._seen(level, columns), room)
             if columns
             else _Task(base, None, None, room)
-            for base, weight, columns, room in zip(bases, weights, read, self._rooms(level, rows), strict=True)
+            for base, weight, columns, room in zip(bases, weights, read, rooms, strict=True)
         ]
 
     def _seen(self, level: int, columns: int) -> Tensor | None:
         """The first values of a level that the open block finds out, where they have a buffer."""
-        buffer = self.sources[level].buffer
-        return None if buffer is None else buffer.narrow(0, self._known(level, self.opened.start), columns)
+        return self.sources[level].part(self._known(level, self.opened.start), columns)
 
-    def _rooms(self, level: int, rows: list[int]) -> Sequence[Tensor | None]:
-        """Where the results of a level go, if anywhere."""
+    def _room(self, level: int, rows: int) -> Tensor | None:
+        """Where the results of a level go, if there is a buffer."""
         if level + 1 == len(self.stages):
-            return [None] * len(rows)
-        return self.sources[level + 1].rooms(self._known(level + 1, self.opened.start), rows)
+            return None
+        return self.sources[level + 1].part(self._known(level + 1, self.opened.start), rows)
 
     def _known(self, level: int, place: int) -> int:
         """How many values of a level are known before a place: inputs (level 0), hidden units, coordinates."""
@@ -282,17 +298,15 @@ class _Rows:
         self.whole: Tensor | None = None
         self.pieces: list[Tensor] = []
 
-    def rooms(self, start: int, counts: list[int]) -> Sequence[Tensor | None]:
-        """Pieces of the buffer, one after the other."""
-        if self.buffer is None:
-            return [None] * len(counts)
-        return self.buffer.narrow(0, start, sum(counts)).split(counts)
+    def part(self, start: int, count: int) -> Tensor | None:
+        """A piece of the buffer."""
+        return None if self.buffer is None else self.buffer.narrow(0, start, count)
 
     def put(self, piece: Tensor, room: Tensor | None) -> None:
         """Add to the open block."""
         if room is None:
             self.pieces.append(piece)
-        else:
+        elif room is not piece:
             room.copy_(piece)
 
     def forget(self) -> None:
@@ -306,8 +320,8 @@ class _Rows:
             self.pieces = []
 
     def old(self, count: int) -> Tensor | None:
-        """What earlier blocks hold, if anything; so many values."""
-        return self.whole if self.buffer is None or not count else self.buffer.narrow(0, 0, count)
+        """What earlier blocks hold, if anything: so many values."""
+        return self.whole if self.buffer is None or not count else self.part(0, count)
 
     def fresh(self) -> Tensor:
         """What the open block holds, of pieces."""
