@@ -256,10 +256,10 @@ def _fraction(u: Tensor, ratio: Tensor, start: Tensor, end: Tensor) -> Tensor:
     product = torch.addcmul(u, u, u, value=-1)
     twice = torch.addcmul(start, start + end, u, value=-1) * ratio
     root = torch.sqrt(torch.addcmul(product, twice, twice, value=0.25))
-    falls = torch.signbit(twice)
-    # Not abs, which has no derivative at 0.
-    total = torch.add(root, torch.where(falls, -twice, twice), alpha=0.5)
-    return u / (u + torch.where(falls, product / total, total))
+    # 1 where negative. By products, as a choice with signs at random is slow; not by abs, which has no derivative at 0.
+    falls = torch.signbit(twice).to(twice.dtype)
+    total = torch.add(root, torch.addcmul(twice, twice, falls, value=-2), alpha=0.5)
+    return u / (u + torch.lerp(total, product / total, falls))
 
 
 def _slope_at(q: Tensor, s: Tensor, start: Tensor, end: Tensor) -> Tensor:

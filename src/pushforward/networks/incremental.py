@@ -201,7 +201,7 @@ class IncrementalMADE:
         else:
             bases, weights = rooms if inside else base.split(rows), weight.split(rows)
         return [
-            _Task(base, weight.narrow(1, 0, columns), self._seen(level, columns), room)
+            _Task(base, weight[:, :columns], self._seen(level, columns), room)
             if columns
             else _Task(base, None, None, room)
             for base, weight, columns, room in zip(bases, weights, read, rooms, strict=True)
@@ -300,7 +300,7 @@ class _Rows:
 
     def part(self, start: int, count: int) -> Tensor | None:
         """A piece of the buffer."""
-        return None if self.buffer is None else self.buffer.narrow(0, start, count)
+        return None if self.buffer is None else self.buffer[start : start + count]
 
     def put(self, piece: Tensor, room: Tensor | None) -> None:
         """Add to the open block."""
