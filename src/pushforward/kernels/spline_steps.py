@@ -64,7 +64,7 @@ class SplineSteps:
         bound = self.law.bound
         self.y, self.inside, self.x, self.fractions = y, y.abs() < bound, torch.empty_like(y), []
         self.outside = (~self.inside).any(1).tolist()
-        self.todo = zip(self.views, y.clamp(-bound, bound).split(1), self.x.split(1))
+        self.todo = zip(self.views, y.clamp(-bound, bound).split(1), self.x.split(1), strict=False)
 
     def step(self) -> Tensor:
         """x of the next place, ``(1, rows)``."""

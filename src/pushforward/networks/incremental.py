@@ -90,7 +90,7 @@ class IncrementalMADE:
         self.rooms = [room] if sweeps else [None] * count if room is None else room.split(copies)
 
     def step(self, out: Tensor | None = None) -> Tensor:
-        """Raw parameters of the next place, ``(outputs, 1, batch)``.
+        """Raw parameters of the next place, ``(outputs, 1, batch)``; once for each.
 
         Args:
             out: ``(outputs, batch)``, where to write them, if no gradient is wanted.
@@ -192,14 +192,14 @@ class IncrementalMADE:
         """One task for each open place: its rows, and the columns that they read."""
         rows, read = self._shape(level)
         room, stage = self._room(level, sum(rows)), self.stages[level]
-        # What a unit's constant terms lie in, its value may replace, unless the residual stream passes there.
+        # A value may lie where its constant terms lay, unless the residual stream passes there.
         inside = room is not None and not (stage.adds or stage.keeps)
         base, weight = self._product(level, room if inside else None)
-        rooms = [None] * len(rows) if room is None else room.split(rows)
         if level + 1 == len(self.stages):
             bases, weights = base.unflatten(0, (self.network.outputs, -1)).unbind(1), weight.unbind(1)
         else:
-            bases, weights = rooms if inside else base.split(rows), weight.split(rows)
+            bases, weights = base.split(rows), weight.split(rows)
+        rooms = bases if inside else [None] * len(rows) if room is None else room.split(rows)
         return [
             _Task(base, weight[:, :columns], self._seen(level, columns), room)
             if columns
