@@ -30,12 +30,12 @@ class SplineSteps:
         self.law, self.rows = law, rows
         self.raw = like.new_empty(law.parameters, rows)
         """Where the parameters of the next place go."""
-        self.sizes, raw_slopes = self.raw[: 2 * bins].view(2, bins, rows), self.raw[2 * bins :]
+        self.sizes, self.raw_slopes = self.raw[: 2 * bins].view(2, bins, rows), self.raw[2 * bins :]
         self.start, self.sums = _kept_running(law, like.dtype)
         # Left knots, bottom knots and raw slopes, K + 1 rows each. The slopes at the ends stay 0.
         table = like.new_zeros(3, each, rows)
         self.flat, self.knots, self.inner = table.view(-1), table[:2], table[1, 1:-1]
-        self.bent = (raw_slopes, like.new_tensor(law.steepest), table[2, 1:-1])
+        self.bent, self.steepest = table[2, 1:-1], like.new_tensor(law.steepest)
         self.above, self.ones = like.new_empty(bins - 1, rows), like.new_ones(1, bins - 1)
         ends = torch.tensor([[0], [each], [1], [each + 1], [2 * each], [2 * each + 1]])
         self.ends = ends * rows + torch.arange(rows)
@@ -70,13 +70,13 @@ class SplineSteps:
         """x of the next place, ``(1, rows)``."""
         (ratio, slopes, start, end), y, x = next(self.todo)
         torch.baddbmm(self.start, self.sums, torch.softmax(self.sizes, 1), out=self.knots)
-        torch.div(*self.bent[:2], out=self.bent[2])
+        torch.div(self.raw_slopes, self.steepest, out=self.bent)
         # By counting the inner knots that are not above y, as the plain spline does.
         torch.ge(y, self.inner, out=self.above)
         piece = torch.mm(self.ones, self.above).long()
         torch.index_select(self.flat, 0, torch.add(self.ends, piece, alpha=self.rows).view(-1), out=self.corners)
         torch.sub(self.stops, self.starts, out=self.extent)
-        torch.exp(torch.tanh(self.slopes).mul_(self.bent[1]), out=slopes)
+        torch.exp(torch.tanh(self.slopes).mul_(self.steepest), out=slopes)
         torch.div(self.width, self.height, out=ratio)
         q = _fraction((y - self.bottom) / self.height, ratio, start, end)
         torch.addcmul(self.left, q, self.width, out=x)
