@@ -17,7 +17,7 @@ from pushforward.networks.linearized import Linearized
 from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.lipschitz_conv import LinearizedConv, LipschitzConvNet
 from pushforward.networks.mlp import check_width
-from pushforward.numerics import Noise, RowNoise, contraction_root, sum_event
+from pushforward.numerics import Noise, RowNoise, constant, contraction_root, sum_event
 from pushforward.registry import register
 
 __all__ = ["InvertibleResidual", "common_signs", "mean_of_draws"]
@@ -212,7 +212,8 @@ class InvertibleResidual(Map):
         """Estimates of log det(I + J), ``(draws, *batch)``, with the gradient of the Neumann series."""
         value, dims = point.value.detach(), len(self.in_shape)
         if isinstance(noise, torch.Generator):
-            units = torch.rand(1, device=noise.device, generator=noise).tolist()
+            drawn = torch.rand(1, device=noise.device, generator=noise)
+            units = drawn.tolist() if self.log_det == "roulette" else [0.0]  # looked at only where it counts
             coins = torch.randint(2, (1, *value.shape), device=noise.device, generator=noise)
             probes = (2 * coins - 1).to(value.dtype)
         else:
@@ -230,7 +231,9 @@ class InvertibleResidual(Map):
                 # 1 / P(N >= k) where the roulette goes on, by probe.
                 weight = reach ** -max(k - self.terms, 0)
                 sign = 1.0 if k % 2 else -1.0
-                weights = value.new_tensor([sign * weight * (k <= length) for length in lengths])
+                weights = constant(
+                    tuple(sign * weight * (k <= length) for length in lengths), value.dtype, value.device
+                )
                 left = left + weights.reshape(-1, *(1,) * (probes.dim() - 1)) * row  # v^T J^(k-1)
                 row = point.vjp(row)
                 total = total + weights.reshape(-1, *(1,) * (total.dim() - 1)) / k * sum_event(row * probes, dims)
@@ -290,5 +293,5 @@ def common_signs(noise: RowNoise, count: int, salt: int, like: Tensor, dims: int
     """
     event = like.shape[-dims:]
     signs = [1.0 if unit < 0.5 else -1.0 for unit in noise.common(count * math.prod(event), salt)]
-    rows = like.new_tensor(signs).reshape(count, *(1,) * (like.dim() - dims), *event)
+    rows = constant(tuple(signs), like.dtype, like.device).reshape(count, *(1,) * (like.dim() - dims), *event)
     return rows.expand(count, *like.shape)
