@@ -21,6 +21,7 @@ from benchmarks.speed import __main__ as benchmark  # noqa: E402
 from benchmarks.speed import libraries, report, suite  # noqa: E402
 from benchmarks.speed.accuracy import errors  # noqa: E402
 from benchmarks.speed.cases import CASES, ENSEMBLES, WORKS, Case, Flow, batches, named, selected  # noqa: E402
+from benchmarks.speed.devices import Cuda  # noqa: E402
 from benchmarks.speed.growth import SWEEPS, exponents  # noqa: E402
 from benchmarks.speed.records import Readings  # noqa: E402
 from benchmarks.speed.runner import Contestant, Settings, Worker, Workers, interleave  # noqa: E402
@@ -312,12 +313,15 @@ def test_a_call_of_the_wrong_shape_is_no_reading(monkeypatch):
 
 
 def test_who_runs_what():
-    everyone = libraries.NAMES
+    everyone = [name for name in libraries.NAMES if name != "pushforward-graph"]  # which is not for the CPU
     affine, spline = Case(TINY, "sample", 1), Case(replace(TINY, kind="nsfc"), "sample", 1)
     assert set(suite.contestants(affine, everyone)) == set(everyone) - libraries.VARIANTS.keys()
+    assert suite.contestants(affine, libraries.NAMES) == suite.contestants(affine, everyone)
     assert set(suite.contestants(spline, everyone)) == set(everyone) - {"pushforward-frozen"}
     assert set(suite.contestants(replace(affine, work="log_prob"), everyone)) == set(everyone) - {"pushforward-plain"}
     assert set(suite.contestants(replace(spline, work="log_prob"), everyone)) == set(everyone)
+    on_gpu = set(libraries.NAMES) - {"pushforward-frozen", "pushforward-plain"}
+    assert set(suite.contestants(replace(spline, work="log_prob"), libraries.NAMES, Cuda(0))) == on_gpu
     five = suite.contestants(ENSEMBLES[0], everyone)
     assert set(five) == {"pushforward", "floor", report.ALONE}
     assert five[report.ALONE].case.flow == replace(ENSEMBLES[0].flow, members=1)
