@@ -59,9 +59,10 @@ class IncrementalMADE:
         self.opened = range(0)
         """Places of the open block."""
         order = network.order
-        sorted_already = order is None or order == tuple(range(network.features))
         self.guessed = False
-        self.order = None if sorted_already else constant(order, torch.int64, network.last.weight.device)
+        self.order: Tensor | None = None
+        if order is not None and order != tuple(range(network.features)):
+            self.order = constant(order, torch.int64, network.last.weight.device)
         self.stages = self._make_stages(context)
         self.sources = [self._rows(stage.linear.in_features) for stage in self.stages]
         self.tasks: list[tuple[_Task, ...]] = []
