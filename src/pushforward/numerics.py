@@ -161,16 +161,24 @@ def looks(x: Tensor, training: bool = False) -> bool:
 
 
 def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of fixed numbers. It is kept where it isn't on the CPU: each copy would make the host wait; never write to it."""
+    """A tensor of fixed numbers, which nobody writes to.
+
+    Off the CPU it is copied once and kept for good: a copy makes the host wait, and a CUDA graph reads it where it is. So the
+    numbers must belong to an architecture, not to a call.
+    """
     if device.type == "cpu" or torch.compiler.is_compiling():
         return torch.tensor(values, dtype=dtype, device=device)
-    return _constant(values, dtype, device)
+    key = values, dtype, device
+    found = _constants.get(key)
+    if found is None:
+        with torch.inference_mode(False):  # whoever comes next may want a gradient
+            found = torch.tensor(values, dtype=dtype, device=device)
+        if type(found) is Tensor:  # and no stand-in of a tracer
+            _constants[key] = found
+    return found
 
 
-@functools.lru_cache(maxsize=1024)
-def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # whoever comes next may want a gradient
-        return torch.tensor(values, dtype=dtype, device=device)
+_constants: dict[tuple[tuple[Any, ...], torch.dtype, torch.device], Tensor] = {}
 
 
 def jacobian_of(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
@@ -408,8 +416,16 @@ class RowNoise:
 
     def common(self, count: int, salt: int) -> list[float]:
         """Uniform numbers in [0, 1) for all rows alike: they depend on the seed, the draw and the salt alone."""
-        key = _hash(_hash(2 * self.seed + 1) + _hash(self.draw) * 3 + _hash(salt) * 5)
-        return [(_hash(key + k) >> 11) * 2.0**-53 for k in range(count)]
+        return [(_hash(self._key(salt) + k) >> 11) * 2.0**-53 for k in range(count)]
+
+    def common_signs(self, count: int, salt: int, like: Tensor) -> Tensor:
+        """+1 where :meth:`common` is below a half and -1 elsewhere, found on the device of ``like``, in its type."""
+        place = torch.arange(1, count + 1, dtype=torch.int64, device=like.device)
+        high = _mix((place + _signed(self._key(salt))) * _GOLDEN) < 0  # the highest bit
+        return (1 - 2 * high.to(torch.int64)).to(like.dtype)
+
+    def _key(self, salt: int) -> int:
+        return _hash(_hash(2 * self.seed + 1) + _hash(self.draw) * 3 + _hash(salt) * 5)
 
 
 Noise = torch.Generator | RowNoise | None

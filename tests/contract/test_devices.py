@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorDeviceMismatchError,
     FakeTensorMode,
 )
@@ -163,7 +164,7 @@ def pretended(*, graph: bool = False) -> Iterator[None]:
         patch.setattr(torch, "autocast", autocast)
         patch.setattr(torch, "is_autocast_enabled", lambda kind: False)
         patch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
-        patch.setattr(numerics, "_constant", kept)
+        patch.setattr(numerics, "_constants", Kept())
         if graph:
             patch.setattr(numerics, "capturing", lambda: True)
             patch.setitem(numerics.monotone_root.__kwdefaults__, "steps", 2)
@@ -176,9 +177,12 @@ def pretended(*, graph: bool = False) -> Iterator[None]:
             torch._C._set_only_lift_cpu_tensors(before)
 
 
-def kept(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A constant that the device has already."""
-    return there(torch.tensor(values, dtype=dtype))
+class Kept(dict):
+    """Constants that the device has already."""
+
+    def get(self, key: Any, default: None = None) -> Tensor:
+        values, dtype, _ = key
+        return there(torch.tensor(values, dtype=dtype))
 
 
 def ready(case: ModelCase) -> tuple[models.Model, Tensor, Tensor | None]:
@@ -353,3 +357,7 @@ def test_constants_are_made_once_for_a_device():
     here = numerics.constant((1.0, 2.0), torch.float64, torch.device("cpu"))
     assert here is not numerics.constant((1.0, 2.0), torch.float64, torch.device("cpu"))
     assert here.tolist() == [1, 2]
+    with FakeTensorMode():  # what a tracer sees is of no use to others
+        fake = numerics.constant((3.0,), torch.float64, torch.device("cuda"))
+    assert isinstance(fake, FakeTensor)
+    assert not any(isinstance(value, FakeTensor) for value in numerics._constants.values())

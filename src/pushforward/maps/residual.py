@@ -17,7 +17,7 @@ from pushforward.networks.linearized import Linearized
 from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.lipschitz_conv import LinearizedConv, LipschitzConvNet
 from pushforward.networks.mlp import check_width
-from pushforward.numerics import Noise, RowNoise, constant, contraction_root, sum_event
+from pushforward.numerics import Noise, RowNoise, contraction_root, sum_event
 from pushforward.registry import register
 
 __all__ = ["InvertibleResidual", "common_signs", "mean_of_draws"]
@@ -231,9 +231,9 @@ class InvertibleResidual(Map):
                 # 1 / P(N >= k) where the roulette goes on, by probe.
                 weight = reach ** -max(k - self.terms, 0)
                 sign = 1.0 if k % 2 else -1.0
-                weights = constant(
-                    tuple(sign * weight * (k <= length) for length in lengths), value.dtype, value.device
-                )
+                weights = value.new_full((len(lengths),), sign * weight)
+                for probe in (place for place, length in enumerate(lengths) if k > length):
+                    weights[probe] = 0.0
                 left = left + weights.reshape(-1, *(1,) * (probes.dim() - 1)) * row  # v^T J^(k-1)
                 row = point.vjp(row)
                 total = total + weights.reshape(-1, *(1,) * (total.dim() - 1)) / k * sum_event(row * probes, dims)
@@ -292,6 +292,6 @@ def common_signs(noise: RowNoise, count: int, salt: int, like: Tensor, dims: int
     The last ``dims`` dimensions of ``like`` are the event.
     """
     event = like.shape[-dims:]
-    signs = [1.0 if unit < 0.5 else -1.0 for unit in noise.common(count * math.prod(event), salt)]
-    rows = constant(tuple(signs), like.dtype, like.device).reshape(count, *(1,) * (like.dim() - dims), *event)
+    signs = noise.common_signs(count * math.prod(event), salt, like)
+    rows = signs.reshape(count, *(1,) * (like.dim() - dims), *event)
     return rows.expand(count, *like.shape)
