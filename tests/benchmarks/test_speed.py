@@ -378,3 +378,18 @@ def test_large_batches_are_compared_with_and_without_what_saves_time():
     rows = compare("maf-d6-h128", rows=64, steps=1, rounds=1)
     assert [row[1] for row in rows] == list(WAYS)
     assert rows[0][3] == "1.00 (1.00 to 1.00)"
+
+
+# The compiled step ----------------------------------------------------------------------------------------------------
+
+
+def test_the_compiled_step_is_set_beside_the_other(capsys, monkeypatch):
+    from benchmarks.speed import compiled_step
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(compiled_step, "VISIT", 0.01)
+    compiled_step.main(["--flows", "MAF*", "--rows", "16", "--visits", "1"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| MAF, D 6"))
+    _, flow, rows, eager, compiled, *_ = (cell.strip() for cell in row.split("|"))
+    assert (flow, rows) == ("MAF, D 6, width 128", "16")
+    assert float(eager) > 0 < float(compiled)
