@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pushforward.networks.made import MADE, MaskedBlock
 from pushforward.networks.masked import MaskedLinear
-from pushforward.numerics import bound_input, eager
+from pushforward.numerics import bound_input, constant, eager
 
 __all__ = ["IncrementalMADE"]
 
@@ -59,9 +59,10 @@ class IncrementalMADE:
         self.opened = range(0)
         """Places of the open block."""
         order = network.order
-        sorted_already = order is None or order == tuple(range(network.features))
         self.guessed = False
-        self.order = None if sorted_already else torch.tensor(order, device=network.last.weight.device)
+        self.order: Tensor | None = None
+        if order is not None and order != tuple(range(network.features)):
+            self.order = constant(order, torch.int64, network.last.weight.device)
         self.stages = self._make_stages(context)
         self.sources = [self._rows(stage.linear.in_features) for stage in self.stages]
         self.tasks: list[tuple[_Task, ...]] = []
@@ -157,9 +158,10 @@ class IncrementalMADE:
         if not weight.shape[-1]:
             return [_Task(base, None)]
         rows, read = self._shape(level)
-        reach = torch.tensor([columns for count, columns in zip(rows, read, strict=True) for _ in range(count)])
-        mask = torch.arange(weight.shape[-1]) < reach.unsqueeze(1)
-        return [_Task(base, torch.where(mask.to(weight.device), weight, 0.0).flatten(0, -2))]
+        columns = tuple(columns for count, columns in zip(rows, read, strict=True) for _ in range(count))
+        reach = constant(columns, torch.int64, weight.device)
+        mask = torch.arange(weight.shape[-1], device=weight.device) < reach.unsqueeze(1)
+        return [_Task(base, torch.where(mask, weight, 0.0).flatten(0, -2))]
 
     def _by_place(self, level: int) -> list[_Task]:
         """One task for each open place: its rows, and the columns that they read."""
