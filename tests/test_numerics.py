@@ -491,3 +491,13 @@ class TestRunningMean:
         mean.log_mean_exp()[1:].sum().backward()
         assert first.grad.tolist() == [0.0, 1.0, 0.0]
         assert second.grad.tolist() == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_common_signs_are_those_of_the_common_numbers(dtype):
+    for seed, draw, salt in ((0, 0, 0), (7, 0, 1), (123_456, 3, 99)):
+        noise = RowNoise(seed, draw)
+        expected = [1.0 if unit < 0.5 else -1.0 for unit in noise.common(200, salt)]
+        found = noise.common_signs(200, salt, torch.zeros(1, dtype=dtype))
+        assert found.dtype is dtype
+        assert found.tolist() == expected

@@ -4,6 +4,7 @@
     python -m benchmarks.speed                          # time, memory, accuracy and import: runs what is missing
     python -m benchmarks.speed time --cases 'nsfc-*' 'maf-d63-h512/sample@512' --rounds 5 --threads 1
     python -m benchmarks.speed time --clock cpu --threads 1     # ratios on a machine that does other work too
+    python -m benchmarks.speed --device cuda            # the same on a GPU, with CUDA graphs where they can be captured
     python -m benchmarks.speed growth                   # how cost grows with D, depth, batch and bins, with exponents
     python -m benchmarks.speed growth --clock cpu --threads 1 --rounds 3 --visit 0.05 --steps 5 --picture docs/growth.png    # some minutes
     python -m benchmarks.speed --profile nsfc-d63-h128/log_prob@512     # the operations that take the time
@@ -13,6 +14,9 @@ Readings go to --out as JSON lines as they come, so a stopped run goes on where 
 written beside it (.md, .png), and what the libraries print (.log). A library that is not installed is left out with a
 line that says so. Use a machine that does nothing else: on shared cores a busy neighbour makes a short call ten times
 slower.
+
+On a GPU calls are timed between CUDA events, memory is that of torch's tensors, and records and pictures stand apart under the name of
+the device. All of it is tested with a stand-in for the device; it has not been run on a GPU yet, as nobody had one.
 """
 
 from __future__ import annotations
@@ -23,10 +27,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.speed.cases import CASES, ENSEMBLES, named
+from benchmarks.speed.devices import device
 from benchmarks.speed.libraries import NAMES, missing
 from benchmarks.speed.pictures import draw
 from benchmarks.speed.profiling import profile
-from benchmarks.speed.records import Readings, load
+from benchmarks.speed.records import Readings, device_of, load, read
 from benchmarks.speed.report import TABLES, Record, report
 from benchmarks.speed.runner import Settings
 from benchmarks.speed.suite import Suite
@@ -40,15 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     settings = Settings(
         threads=options.threads, rounds=options.rounds, visit=options.visit, most=options.most, limit=options.limit,
-        steps=options.steps, clock=options.clock, log=options.out.with_suffix(".log"),
+        steps=options.steps, clock=options.clock, log=options.out.with_suffix(".log"), device=options.device,
     )  # fmt: skip
+    where = device(options.device, options.clock)
+    if not options.table:
+        where.check(options.clock)
     if options.profile:
         case = named(options.profile)
-        print(profile(case, options.libraries[0], settings.threads, settings.training(case)))
+        print(profile(case, options.libraries[0], settings.threads, settings.training(case), where))
         return
     if not options.table:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         reasons = {name: missing(name) for name in options.libraries}
+        if options.libraries != list(NAMES):  # who takes all wants those that are for the device
+            reasons |= {name: f"{name}: {where.refused[name]}." for name in reasons if name in where.refused}
         print(*filter(None, dict.fromkeys(reasons.values())), sep="\n")
         libraries = [name for name, reason in reasons.items() if reason is None]
         if load() and load()[0] > 0.5:
@@ -59,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(f"no case fits {' '.join(options.cases)}: --list prints the names.")
         for part in parts:
             suite.run(part)
-    show(options.out, Readings(options.out, settings, ()).records, options.parts, options.picture)
+    show(options.out, list(read(options.out)) if options.out.exists() else [], options.parts, options.picture)
 
 
 def show(out: Path, records: Sequence[Record], parts: Sequence[str], picture: Path | None = None) -> None:
@@ -67,9 +77,21 @@ def show(out: Path, records: Sequence[Record], parts: Sequence[str], picture: Pa
     if not records:
         raise SystemExit(f"{out} holds no readings: run without --table first, or name another file by --out.")
     out.with_suffix(".md").write_text(report(records))
-    pictures = draw(records, out.with_suffix(".png"), picture)
+    pictures = []
+    for name in dict.fromkeys(map(device_of, records)):
+        pictures += draw(
+            [record for record in records if device_of(record) == name], out.with_suffix(".png"), picture, name
+        )
     print("\n" + report(records, parts))
     print(f"written: {', '.join(map(str, (out, out.with_suffix('.md'), *pictures)))}")
+
+
+def place(name: str) -> str:
+    try:
+        device(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
 
 
 def known(part: str) -> str:
@@ -98,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=100, help="training steps before measuring; wide flows get a fifth")
     made.add_argument("--clock", choices=("wall", "cpu"), default="wall",
                       help="cpu: processor time, for a machine that does other work too")  # fmt: skip
+    made.add_argument("--device", type=place, default="cpu", metavar="DEVICE", help="cpu, cuda or cuda:1")
     made.add_argument("--out", type=Path, default=Path("runs/speed.jsonl"))
     made.add_argument("--profile", metavar="CASE", help="profile a case of the first of --libraries instead")
     made.add_argument("--picture", type=Path, help="where to draw the growth of cost, if not beside --out")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.speed.cases import WORKS
+from benchmarks.speed.devices import CPU
 from benchmarks.speed.growth import SIZES, exponents
 from benchmarks.speed.report import ALONE, Record, fastest_peer, versus
 
@@ -22,9 +24,16 @@ FAMILIES = {"maf": "#3b6ea5", "rnvp": "#c8553d", "nsfc": "#4c956c", "nsfar": "#8
 NAMED = {"features": "D", "layers": "depth", "batch": "batch", "bins": "bins"}
 
 
-def draw(records: Sequence[Record], file: Path, growing: Path | None = None) -> list[Path]:
-    """Write what there is to see: the ratios to ``file``, and the growth of cost to ``growing``, or beside it."""
-    figures = {file: ratios(records), growing or file.with_stem(f"{file.stem}-growth"): growth(records)}
+def draw(records: Sequence[Record], file: Path, growing: Path | None = None, device: str = CPU.title) -> list[Path]:
+    """Write what there is to see: the ratios to ``file``, and the growth of cost to ``growing``, or beside it.
+
+    The records are of one device, which stands in the names of the files if it is not the CPU.
+    """
+    growing = growing or file.with_stem(f"{file.stem}-growth")
+    if device != CPU.title:
+        tail = re.sub(r"\W+", "-", device.lower()).strip("-")
+        file, growing = (path.with_stem(f"{path.stem}-{tail}") for path in (file, growing))
+    figures = {file: ratios(records), growing: growth(records)}
     written = []
     for path, figure in figures.items():
         if figure is not None:

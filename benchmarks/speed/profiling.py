@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 from benchmarks.speed.cases import Case
-from benchmarks.speed.libraries import adapter
+from benchmarks.speed.devices import CPU, Device
+from benchmarks.speed.libraries import VARIANTS, adapter
 
 __all__ = ["profile"]
 
 OPERATIONS, SECONDS = 20, 2.0
 
 
-def profile(case: Case, library: str, threads: int, steps: int) -> str:
+def profile(case: Case, library: str, threads: int, steps: int, where: Device = CPU) -> str:
     """A table of the operations that take most time themselves, over about two seconds of calls.
 
     Args:
@@ -18,32 +21,36 @@ def profile(case: Case, library: str, threads: int, steps: int) -> str:
         library: any that runs in torch.
         threads: of torch.
         steps: training steps before.
+        where: the device; on one of its own, its time counts and not the processor's.
     """
     import torch
-    from benchmarks.speed.worker import Session, timed
-    from torch.profiler import ProfilerActivity
+    from benchmarks.speed.worker import Session
     from torch.profiler import profile as record
 
     if library == "flowjax":
         raise SystemExit("torch's profiler does not see into JAX: choose another library.")
+    if library in where.refused:
+        raise SystemExit(f"{library}: {where.refused[library]}.")
+    os.environ.update(VARIANTS.get(library, ("", {}))[1])
     torch.set_num_threads(threads)
-    session = Session(library)
+    where.begin()
+    session = Session(library, where)
     answer = session.prepare(case.plain(), steps)
     calls = min(max(3, round(SECONDS / answer["warm"])), 1000)
     assert session.call is not None
-    with record(activities=[ProfilerActivity.CPU]) as recorded:
-        took = [timed(session.call)[0] for _ in range(calls)]
+    with record(activities=where.activities()) as recorded:
+        took = [where.timed(session.call)[0] for _ in range(calls)]
     averages = recorded.key_averages()
-    rows = sorted(averages, key=lambda row: -row.self_cpu_time_total)[:OPERATIONS]
-    total = sum(row.self_cpu_time_total for row in averages)
+    rows = sorted(averages, key=lambda row: -where.profiled(row))[:OPERATIONS]
+    total = sum(map(where.profiled, averages)) or 1.0
     lines = [
-        f"{case.name}, {adapter(library).DISTRIBUTION}, {threads} threads: {sum(took) / calls * 1e3:.3g} ms a call under the "
+        f"{case.name}, {adapter(library).DISTRIBUTION}, {where.title}, {threads} threads: {sum(took) / calls * 1e3:.3g} ms a call under the "
         f"profiler, {answer['warm'] * 1e3:.3g} without; {sum(row.count for row in averages) // calls} operations a call",
         "",
         f"{'operation':<55}{'self time':>10}{'ms a call':>12}{'calls':>8}",
     ]
     lines += [
-        f"{row.key[:54]:<55}{row.self_cpu_time_total / total:>10.1%}{row.self_cpu_time_total / calls / 1e3:>12.4f}"
+        f"{row.key[:54]:<55}{where.profiled(row) / total:>10.1%}{where.profiled(row) / calls / 1e3:>12.4f}"
         f"{row.count / calls:>8.4g}"
         for row in rows
     ]

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from benchmarks.quality.results import machine
+from benchmarks.speed.devices import CPU, device
 from benchmarks.speed.libraries import VARIANTS, version
 from benchmarks.speed.runner import Settings
 
-__all__ = ["Readings", "load"]
+__all__ = ["Readings", "device_of", "load", "read"]
 
 
 class Readings:
@@ -23,7 +24,7 @@ class Readings:
 
     Args:
         file: to read and to append to.
-        settings: a record counts as done if it was made with the same threads, rounds and training steps.
+        settings: a record counts as done if it was made on the same kind of device with the same threads, rounds and training steps.
         libraries: those of this run.
     """
 
@@ -34,14 +35,17 @@ class Readings:
             "rounds": settings.rounds,
             "steps": settings.steps,
             "clock": settings.clock,
+            "device": device(settings.device).title,
         }
+        self.conditions = device(settings.device).circumstances()
         self.records: list[dict[str, Any]] = list(read(file)) if file.exists() else []
         self.run: str | None = None
 
     def done(self, part: str, case: str, names: Iterable[str]) -> bool:
         """Whether a record with a reading for each of the names is there."""
         key = {"part": part, "case": case, **self.key}
-        found = (record for record in self.records if all(record.get(name) == value for name, value in key.items()))
+        kept = ({**record, "device": device_of(record)} for record in self.records)
+        found = (record for record in kept if all(record.get(name) == value for name, value in key.items()))
         return any(set(names) <= record["readings"].keys() for record in found)
 
     def keep(self, part: str, case: str, readings: dict[str, dict[str, Any]]) -> None:
@@ -60,6 +64,7 @@ class Readings:
             "python": platform.python_version(),
             "versions": {name: version(name) for name in self.libraries if name not in (*VARIANTS, "floor")},
             "load": load(),
+            **self.conditions,
         }
 
     def _append(self, record: dict[str, Any]) -> None:
@@ -69,7 +74,13 @@ class Readings:
             out.write(json.dumps(record) + "\n")
 
 
+def device_of(record: dict[str, Any]) -> str:
+    """The device of a record; the first ones were all made on CPUs and do not say so."""
+    return record.get("device", CPU.title)
+
+
 def read(file: Path) -> Iterable[dict[str, Any]]:
+    """The records of a file; a line that a stopped run left incomplete is cut off."""
     text = file.read_text()
     complete, _, torn = text.rpartition("\n")
     if torn:  # a run was stopped while it wrote

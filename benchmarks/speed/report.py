@@ -10,8 +10,10 @@ from typing import Any
 from benchmarks.quality.results import markdown
 from benchmarks.speed.accuracy import ERRORS
 from benchmarks.speed.cases import WORKS
+from benchmarks.speed.devices import CPU
 from benchmarks.speed.growth import exponents
 from benchmarks.speed.libraries import EAGER, NAMES, VARIANTS, adapter
+from benchmarks.speed.records import device_of
 
 __all__ = ["ALONE", "TABLES", "Record", "fastest_peer", "ratio", "report", "versus"]
 
@@ -21,14 +23,26 @@ ALONE = "one flow alone"
 
 
 def report(records: Sequence[Record], parts: Sequence[str] | None = None) -> str:
-    """The tables of some parts (of all there are), newest reading of each case, with what they were made by and on."""
-    newest: dict[str, dict[str, Record]] = {}
+    """The tables of some parts (of all there are), newest reading of each case, with what they were made by and on.
+
+    Devices are apart, each under its name where there is more than the CPU.
+    """
+    newest: dict[str, dict[str, dict[str, Record]]] = {}
     for record in records:
         if record["part"] in (parts or TABLES):
-            newest.setdefault(record["part"], {})[record["case"]] = record
-    sections = [make(list(newest[part].values())) for part, make in TABLES.items() if part in newest]
-    shown = [record for part in newest.values() for record in part.values()]
+            newest.setdefault(device_of(record), {}).setdefault(record["part"], {})[record["case"]] = record
+    sections = []
+    for name, found in newest.items():
+        sections += [] if newest.keys() == {CPU.title} else [f"# {name}"]
+        sections += [make(list(found[part].values())) for part, make in TABLES.items() if part in found]
+    shown = [record for found in newest.values() for part in found.values() for record in part.values()]
     return "\n\n".join([*sections, notes(shown, records)]) + "\n"
+
+
+def columns(records: Sequence[Record]) -> list[str]:
+    """All libraries, and of the variants those that were run."""
+    run = {name for record in records for name in record["readings"]}
+    return [name for name in NAMES if name in run or name not in VARIANTS]
 
 
 def ratio(theirs: Record, ours: Record) -> float | None:
@@ -51,13 +65,14 @@ def versus(readings: dict[str, Record], other: str | None) -> float | None:
 def time_tables(records: Sequence[Record]) -> str:
     """Milliseconds of every library in every case, and pushforward's standing; ensembles have a table of their own."""
     plain = [record for record in records if ALONE not in record["readings"]]
-    head = ["case", *NAMES, "fastest torch peer", "it / ours", "flowjax / ours", "ours / floor"]
+    names = columns(records)
+    head = ["case", *names, "fastest torch peer", "it / ours", "flowjax / ours", "ours / floor"]
     rows = []
     for record in plain:
         readings = record["readings"]
         peer, to_floor = fastest_peer(readings), versus(readings, "floor")
         rows.append([
-            record["case"], *(milliseconds(readings.get(name)) for name in NAMES), peer or "–",
+            record["case"], *(milliseconds(readings.get(name)) for name in names), peer or "–",
             times(versus(readings, peer)), times(versus(readings, "flowjax")), figure(1 / to_floor if to_floor else None),
         ])  # fmt: skip
     parts = ["## Milliseconds a call", markdown(head, rows), *standing(plain)] if rows else []
@@ -96,13 +111,14 @@ def standing(records: Sequence[Record]) -> list[str]:
 
 
 def memory_table(records: Sequence[Record]) -> str:
-    head = ["case", *NAMES]
-    rows = [[r["case"], *(cell(r["readings"].get(name), "above") for name in NAMES)] for r in records]
+    names = columns(records)
+    head = ["case", *names]
+    rows = [[r["case"], *(cell(r["readings"].get(name), "above") for name in names)] for r in records]
     return "## Peak memory of a call, MiB above the model, its gradients and its optimiser\n\n" + markdown(head, rows)
 
 
 def accuracy_table(records: Sequence[Record]) -> str:
-    names = [name for name in NAMES if name != "floor"]
+    names = [name for name in columns(records) if name != "floor"]
     rows = []
     for record in records:
         cells = []
@@ -159,7 +175,8 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
         lines.insert(
             -1,
             "- **pushforward-plain** is pushforward without its compiled kernels, run where they matter; **pushforward-frozen** scores "
-            "by `pf.freeze(model)`.",
+            "by `pf.freeze(model)`; **pushforward-graph** starts each call as one CUDA graph, which a program can do where shapes "
+            "and inputs' places stay.",
         )
     runs = {record["id"]: record for record in records if record["part"] == "run"}
     lines += [
@@ -168,10 +185,27 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
     for run in (runs[key] for key in dict.fromkeys(record["run"] for record in shown) if key in runs):
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         lines.append(
-            f"- {run['id']}: {run['machine']}, {run['system']}, Python {run['python']}, {versions}; {run['threads']} threads, "
-            f"{run['rounds']} rounds, {run['steps']} training steps before, {run['clock']} time; load {run['load']} at the start."
+            f"- {run['id']}: {place(run)}, {run['system']}, Python {run['python']}, {versions}; {run['threads']} threads, "
+            f"{run['rounds']} rounds, {run['steps']} training steps before, {timing(run)}; load {run['load']} at the start."
         )
     return "\n".join(lines)
+
+
+def place(run: Record) -> str:
+    """Where a run was made."""
+    card = "" if device_of(run) == CPU.title else f"{device_of(run)} (CUDA {run['cuda']}) beside "
+    return f"{card}{run['machine']}"
+
+
+def timing(run: Record) -> str:
+    """By what clock, and on a GPU with what rounding of float32 numbers."""
+    if device_of(run) == CPU.title:
+        return f"{run['clock']} time"
+    tf32 = ", ".join(f"{'with' if used else 'without'} TF32 in {where}" for where, used in run["tf32"].items())
+    return (
+        f"time between CUDA events around each call (flowjax: until its result was there); torch {tf32}, as it comes; JAX by its own "
+        "default, which is TF32 where the device has it"
+    )
 
 
 def figure(value: float | None) -> str:

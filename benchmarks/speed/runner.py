@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.cases import Case
+from benchmarks.speed.devices import CPU, Device, device
 from benchmarks.speed.libraries import VARIANTS
 
 __all__ = ["ROOT", "Contestant", "Settings", "Worker", "Workers", "environment", "interleave"]
@@ -35,6 +36,7 @@ class Settings:
         log: file for what the libraries print.
         clock: "wall", or "cpu": the processor time of all threads of the library's process, which a busy neighbour changes
             far less.
+        device: "cpu", "cuda" or "cuda:1".
     """
 
     threads: int
@@ -45,6 +47,7 @@ class Settings:
     steps: int = 100
     log: Path = Path(os.devnull)
     clock: str = "wall"
+    device: str = "cpu"
 
     def training(self, case: Case) -> int:
         return self.steps // 5 if case.flow.features > 100 else self.steps
@@ -65,11 +68,17 @@ class Worker:
         self.settings = settings
         self.log = settings.log.open("a")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.speed.worker", library, str(settings.threads), settings.clock],
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.speed.worker",
+                library,
+                *map(str, (settings.threads, settings.clock, settings.device)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env=environment(settings.threads) | VARIANTS.get(library, ("", {}))[1],
+            env=environment(settings.threads, device(settings.device)) | VARIANTS.get(library, ("", {}))[1],
             bufsize=0,
         )
         self.pending = b""
@@ -141,15 +150,14 @@ class Workers:
             self.running.pop(name).close()
 
 
-def environment(threads: int) -> dict[str, str]:
-    """What a worker's process sees: the checkout on its path, and the threads in every library's own words."""
+def environment(threads: int, where: Device = CPU) -> dict[str, str]:
+    """What a worker's process sees: the checkout on its path, and threads and device in every library's own words."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")  # the last one is read by JAX
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
-        **os.environ,
+        **where.environment(dict(os.environ)),
         **dict.fromkeys(names, str(threads)),
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.speed import growth, startup
 from benchmarks.speed.cases import CASES, ENSEMBLES, FLOWS, MEMORY, Case, selected
+from benchmarks.speed.devices import CPU, Device, device
 from benchmarks.speed.libraries import VARIANTS
 from benchmarks.speed.records import Readings
 from benchmarks.speed.report import ALONE, figure
@@ -44,6 +45,11 @@ class Suite:
         """The cases of a part that the patterns name; an import has none."""
         return selected(CANDIDATES.get(part, ()), self.patterns)
 
+    @property
+    def where(self) -> Device:
+        """The device that it runs on."""
+        return device(self.settings.device)
+
     def run(self, part: str) -> None:
         """Measure what is missing of one part."""
         {
@@ -54,13 +60,14 @@ class Suite:
     def time(self) -> None:
         with Workers(self.settings) as workers:
             for case in self.chosen("time"):
-                racing = contestants(case, self.libraries)
+                racing = contestants(case, self.libraries, self.where)
                 if not self.readings.done("time", case.name, racing):
                     self.keep("time", case.name, interleave(workers, racing))
 
     def memory(self) -> None:
         for case in self.chosen("memory"):
-            racing = contestants(case, self.libraries)
+            racing = contestants(case, self.libraries, self.where)
+            racing.pop("pushforward-graph", None)  # a graph holds its memory from the start
             if self.readings.done("memory", case.name, racing):
                 continue
             found: dict[str, dict[str, Any]] = {}
@@ -77,7 +84,7 @@ class Suite:
     def accuracy(self) -> None:
         with Workers(self.settings) as workers:
             for case in self.chosen("accuracy"):
-                names = [name for name in contestants(case, self.libraries) if name != "floor"]
+                names = [name for name in contestants(case, self.libraries, self.where) if name != "floor"]
                 if self.readings.done("accuracy", case.flow.name, names):
                     continue
                 steps = self.settings.training(case)
@@ -103,10 +110,11 @@ class Suite:
         print(f"{part} {case}: " + ", ".join(f"{name} {said(reading)}" for name, reading in found.items()), flush=True)
 
 
-def contestants(case: Case, libraries: Sequence[str]) -> dict[str, Contestant]:
+def contestants(case: Case, libraries: Sequence[str], where: Device = CPU) -> dict[str, Contestant]:
     """Who runs a case: every library, but for variants where they cannot differ; beside an ensemble one of its flows."""
     if case.flow.members == 1:
-        absent = {"pushforward-plain"} if not (case.flow.spline or case.flow.kind == "glow") else set()
+        absent = set(where.refused)
+        absent |= {"pushforward-plain"} if not (case.flow.spline or case.flow.kind == "glow") else set()
         absent |= {"pushforward-frozen"} if case.work != "log_prob" or case.flow.kind == "glow" else set()
         return {name: Contestant(name, case) for name in libraries if name not in absent}
     one = replace(case, flow=replace(case.flow, members=1))

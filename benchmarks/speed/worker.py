@@ -1,13 +1,14 @@
 """A process that holds one library and does what it is told: one request a line on stdin, one answer a line on stdout.
 
-    python -m benchmarks.speed.worker LIBRARY THREADS [wall | cpu]
+    python -m benchmarks.speed.worker LIBRARY THREADS [wall | cpu [DEVICE]]
 
 Requests are JSON objects with a ``do``:
 
 - ``prepare``: build the case's flow (kept while the flow stays the same), train it for ``steps``, and warm the call up;
   answers the seconds of the first call, which may compile, and of a later one, and the number of parameters;
 - ``time``: ``calls`` calls; answers the seconds of each;
-- ``memory``: one call more; answers how far the process grew in it and how large it was, in MiB;
+- ``memory``: one call more; answers how far the memory in use grew in it and how much that was, in MiB: of the process, or of a
+  device of its own;
 - ``accuracy``: see :func:`benchmarks.speed.accuracy.errors`.
 
 An answer is ``{"note": ...}`` where the library has no such flow or the call failed.
@@ -19,10 +20,11 @@ import gc
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
+
+from benchmarks.speed.devices import CPU, Device, device
 
 __all__ = ["Session", "main"]
 
@@ -30,12 +32,18 @@ WARM_SECONDS, WARM_CALLS = 0.3, 3
 
 
 class Session:
-    """What a worker knows between two requests."""
+    """What a worker knows between two requests.
 
-    def __init__(self, library: str) -> None:
+    Args:
+        library: that it holds.
+        device: where its calls run.
+    """
+
+    def __init__(self, library: str, device: Device = CPU) -> None:
         from benchmarks.speed.libraries import adapter
 
-        self.adapter = adapter(library)
+        self.adapter, self.device = adapter(library), device
+        self.refused = device.refused.get(library)
         self.built: Any = None
         self.flow: Any = None
         self.call: Callable[[], Any] | None = None
@@ -59,40 +67,35 @@ class Session:
         wanted = Case.from_plain(case)
         self.build(wanted.flow, steps)
         self.call = self.built.work(wanted.work, wanted.batch)
-        first, result = timed(self.call)
+        first, result = self.device.timed(self.call)
         check(wanted, result)
         spent, calls, last = 0.0, 0, first
         while calls < WARM_CALLS and spent < WARM_SECONDS:
-            last = timed(self.call)[0]
+            last = self.device.timed(self.call)[0]
             spent, calls = spent + last, calls + 1
         return {"first": first, "warm": last, "parameters": self.built.parameters}
 
     def build(self, flow: Any, steps: int) -> None:
         """A flow trained for a number of steps: sampling and accuracy depend on the weights."""
+        from benchmarks.speed.libraries import NotOffered
+
+        if self.refused is not None:
+            raise NotOffered(self.refused)
         if flow == self.flow:
             return
         self.call = self.built = self.flow = None
         gc.collect()
-        self.built = self.adapter.build(flow)
-        if steps:
-            step = self.built.work("train_step", 512)
-            for _ in range(steps):
-                step()
+        self.built = self.adapter.build(flow, self.device)
+        self.built.train(steps)
         self.flow = flow
 
     def time(self, calls: int) -> dict[str, Any]:
         assert self.call is not None
-        return {"seconds": [timed(self.call)[0] for _ in range(calls)]}
+        return {"seconds": self.device.seconds(self.call, calls)}
 
     def memory(self) -> dict[str, Any]:
         assert self.call is not None
-        gc.collect()
-        give_back()
-        before = kibibytes("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        self.call()
-        peak = kibibytes("VmHWM")
-        return {"above": max(0, peak - before) / 1024, "process": peak / 1024}
+        return self.device.memory(self.call)
 
     def accuracy(self, case: dict[str, Any], steps: int) -> dict[str, Any]:
         from benchmarks.speed.accuracy import errors
@@ -103,15 +106,6 @@ class Session:
         return errors(self.built, flow)
 
 
-clock: Callable[[], float] = time.perf_counter
-
-
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    start = clock()
-    result = call()
-    return clock() - start, result
-
-
 def check(case: Any, result: Any) -> None:
     """The call did what the case says, as far as the shape of the result tells."""
     shape = {"log_prob": (case.batch,), "sample": (case.batch, case.flow.features), "train_step": ()}[case.work]
@@ -119,23 +113,8 @@ def check(case: Any, result: Any) -> None:
         raise ValueError(f"{case.name} gave an array of shape {tuple(result.shape)}, not {shape}")
 
 
-def give_back() -> None:
-    """Return freed memory to the system, or the peak of the next call would hide in it (glibc only)."""
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def kibibytes(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1])
-
-
-def main(library: str, threads: int, measured: str = "wall") -> None:
-    global clock
-    clock = time.process_time if measured == "cpu" else time.perf_counter
+def main(library: str, threads: int, clock: str = "wall", name: str = "cpu") -> None:
+    where = device(name, clock, library)
     # Libraries may print: their stdout becomes stderr, and the answers go where stdout went.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
@@ -145,7 +124,8 @@ def main(library: str, threads: int, measured: str = "wall") -> None:
             import torch
 
             torch.set_num_threads(threads)
-        serve(Session(library), sys.stdin, answers)
+        where.begin()
+        serve(Session(library, where), sys.stdin, answers)
 
 
 def serve(session: Session, requests: TextIO, answers: TextIO) -> None:
@@ -155,4 +135,4 @@ def serve(session: Session, requests: TextIO, answers: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:5])

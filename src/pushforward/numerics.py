@@ -21,6 +21,8 @@ __all__ = [
     "RunningMean",
     "bound_input",
     "bound_square",
+    "capturing",
+    "constant",
     "contraction_root",
     "draw_category",
     "eager",
@@ -29,6 +31,7 @@ __all__ = [
     "log1mexp",
     "log1p_square",
     "logmeanexp",
+    "looks",
     "monotone_root",
     "normal_like",
     "slow_clamp",
@@ -130,14 +133,52 @@ def logmeanexp(x: Tensor, dim: int) -> Tensor:
     return torch.where(empty.squeeze(dim), -math.inf, mean)
 
 
+def capturing() -> bool:
+    """Whether a CUDA graph is being captured: what runs is only written down, so there are no numbers to look at."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
 def eager() -> bool:
-    """Whether no compiler, tracer or function transform is watching, so that Python may look at values and buffers."""
+    """Whether no compiler, tracer, function transform or CUDA graph is watching, so that Python may look at values and buffers."""
     return not (
         torch.compiler.is_compiling()
+        or capturing()
         or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or forward_ad._current_level >= 0
     )
+
+
+def looks(x: Tensor, training: bool = False) -> bool:
+    """Whether to look at the numbers in x, to refuse what is wrong with them.
+
+    Not where a compiler or a CUDA graph only writes down what runs; and not in training on an accelerator, where each look
+    makes the host wait for all that it has queued. There NaN shows in the loss.
+    """
+    if torch.compiler.is_compiling() or capturing():
+        return False
+    return not training or x.device.type == "cpu"
+
+
+def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of fixed numbers, which nobody writes to.
+
+    Off the CPU it is copied once and kept for good: a copy makes the host wait, and a CUDA graph reads it where it is. So the
+    numbers must belong to an architecture, not to a call.
+    """
+    if device.type == "cpu" or torch.compiler.is_compiling():
+        return torch.tensor(values, dtype=dtype, device=device)
+    key = values, dtype, device
+    found = _constants.get(key)
+    if found is None:
+        with torch.inference_mode(False):  # whoever comes next may want a gradient
+            found = torch.tensor(values, dtype=dtype, device=device)
+        if type(found) is Tensor:  # and no stand-in of a tracer
+            _constants[key] = found
+    return found
+
+
+_constants: dict[tuple[tuple[Any, ...], torch.dtype, torch.device], Tensor] = {}
 
 
 def jacobian_of(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,7 +327,7 @@ def contraction_root(
         target: y, ``(*batch, D)``.
         rate: Lipschitz constant of g in the Euclidean norm, below 1.
         memory: steps that the acceleration looks back.
-        compiled_steps: number of steps under ``torch.compile``, which cannot stop early.
+        compiled_steps: number of steps under ``torch.compile`` and in a CUDA graph, which cannot stop early.
 
     Returns:
         x; infinite where y is.
@@ -309,7 +350,7 @@ def contraction_root(
     plain = torch.ones_like(size, dtype=torch.bool)  # rows whose next step is a plain one
     done = size == 0
     limit = 2 * math.ceil(math.log(eps) / math.log(rate)) + 20
-    compiling = torch.compiler.is_compiling()
+    compiling = torch.compiler.is_compiling() or capturing()
     for _ in range(compiled_steps if compiling else limit):
         if not compiling and bool(done.all()):
             break
@@ -375,8 +416,16 @@ class RowNoise:
 
     def common(self, count: int, salt: int) -> list[float]:
         """Uniform numbers in [0, 1) for all rows alike: they depend on the seed, the draw and the salt alone."""
-        key = _hash(_hash(2 * self.seed + 1) + _hash(self.draw) * 3 + _hash(salt) * 5)
-        return [(_hash(key + k) >> 11) * 2.0**-53 for k in range(count)]
+        return [(_hash(self._key(salt) + k) >> 11) * 2.0**-53 for k in range(count)]
+
+    def common_signs(self, count: int, salt: int, like: Tensor) -> Tensor:
+        """+1 where :meth:`common` is below a half and -1 elsewhere, found on the device of ``like``, in its type."""
+        place = torch.arange(1, count + 1, dtype=torch.int64, device=like.device)
+        high = _mix((place + _signed(self._key(salt))) * _GOLDEN) < 0  # the highest bit
+        return (1 - 2 * high.to(torch.int64)).to(like.dtype)
+
+    def _key(self, salt: int) -> int:
+        return _hash(_hash(2 * self.seed + 1) + _hash(self.draw) * 3 + _hash(salt) * 5)
 
 
 Noise = torch.Generator | RowNoise | None

@@ -21,6 +21,7 @@ from benchmarks.speed import __main__ as benchmark  # noqa: E402
 from benchmarks.speed import libraries, report, suite  # noqa: E402
 from benchmarks.speed.accuracy import errors  # noqa: E402
 from benchmarks.speed.cases import CASES, ENSEMBLES, WORKS, Case, Flow, batches, named, selected  # noqa: E402
+from benchmarks.speed.devices import Cuda  # noqa: E402
 from benchmarks.speed.growth import SWEEPS, exponents  # noqa: E402
 from benchmarks.speed.records import Readings  # noqa: E402
 from benchmarks.speed.runner import Contestant, Settings, Worker, Workers, interleave  # noqa: E402
@@ -312,12 +313,15 @@ def test_a_call_of_the_wrong_shape_is_no_reading(monkeypatch):
 
 
 def test_who_runs_what():
-    everyone = libraries.NAMES
+    everyone = [name for name in libraries.NAMES if name != "pushforward-graph"]  # which is not for the CPU
     affine, spline = Case(TINY, "sample", 1), Case(replace(TINY, kind="nsfc"), "sample", 1)
     assert set(suite.contestants(affine, everyone)) == set(everyone) - libraries.VARIANTS.keys()
+    assert suite.contestants(affine, libraries.NAMES) == suite.contestants(affine, everyone)
     assert set(suite.contestants(spline, everyone)) == set(everyone) - {"pushforward-frozen"}
     assert set(suite.contestants(replace(affine, work="log_prob"), everyone)) == set(everyone) - {"pushforward-plain"}
     assert set(suite.contestants(replace(spline, work="log_prob"), everyone)) == set(everyone)
+    on_gpu = set(libraries.NAMES) - {"pushforward-frozen", "pushforward-plain"}
+    assert set(suite.contestants(replace(spline, work="log_prob"), libraries.NAMES, Cuda(0))) == on_gpu
     five = suite.contestants(ENSEMBLES[0], everyone)
     assert set(five) == {"pushforward", "floor", report.ALONE}
     assert five[report.ALONE].case.flow == replace(ENSEMBLES[0].flow, members=1)
@@ -374,3 +378,18 @@ def test_large_batches_are_compared_with_and_without_what_saves_time():
     rows = compare("maf-d6-h128", rows=64, steps=1, rounds=1)
     assert [row[1] for row in rows] == list(WAYS)
     assert rows[0][3] == "1.00 (1.00 to 1.00)"
+
+
+# The compiled step ----------------------------------------------------------------------------------------------------
+
+
+def test_the_compiled_step_is_set_beside_the_other(capsys, monkeypatch):
+    from benchmarks.speed import compiled_step
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(compiled_step, "VISIT", 0.01)
+    compiled_step.main(["--flows", "MAF*", "--rows", "16", "--visits", "1"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| MAF, D 6"))
+    _, flow, rows, eager, compiled, *_ = (cell.strip() for cell in row.split("|"))
+    assert (flow, rows) == ("MAF, D 6, width 128", "16")
+    assert float(eager) > 0 < float(compiled)

@@ -271,9 +271,19 @@ def test_the_piece_that_holds_a_point():
 
 @pytest.mark.parametrize("shape", [(2, 16), (16, 2), (21, 3), (9, 7), (5, 3)], ids=str)
 def test_tiles_whose_ends_only_look_like_a_run(shape):
-    """Seen the other way round, 32 places of such a matrix start and end 31 apart without being consecutive."""
+    """Seen the other way round, the places of a tile may start and end as far apart as a run's without being consecutive."""
     law = LAWS["line"]
     x = torch.randn(shape, dtype=torch.float64)
     free = torch.randn(law.parameters, 1, shape[1], dtype=torch.float64)
     ours, theirs = both(lambda: values_and_gradients(x, free.expand(-1, *shape), law, False))
     close(ours, theirs, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("width", [*range(1, 18), 31, 32, 33])
+def test_runs_of_every_length(width, dtype):
+    """A network's rows, ``(rows, parameters, width)``: tiles cut them anywhere, and nothing is written beside them."""
+    law, x = LAWS["two"], torch.randn(7, width, dtype=dtype)
+    rows = torch.randn(7, law.parameters + 2, width, dtype=dtype)[:, 1:-1]  # of a wider matrix
+    ours, theirs = both(lambda: values_and_gradients(x, rows.movedim(1, 0), law, False))
+    close(ours, theirs, 1e-4 if dtype is torch.float32 else 1e-12)

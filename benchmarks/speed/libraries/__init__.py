@@ -4,7 +4,8 @@
 - ``MODULE``: the module that is there when it is installed;
 - ``IMPORT``: the statement after which a first model can be built (what the import time is of);
 - ``START``: how its flows start, and in what they differ from the architecture of ``cases.py``;
-- ``build(flow)``: the flow, as a :class:`Built`; raises :class:`NotOffered` where the library has none.
+- ``build(flow, device)``: the flow on a device (of ``devices.py``; the CPU if none is given), as a :class:`Built`; raises
+  :class:`NotOffered` where the library has none.
 
 Nothing of the library is imported before ``build``.
 """
@@ -23,15 +24,16 @@ from numpy.typing import NDArray
 __all__ = ["EAGER", "NAMES", "VARIANTS", "Array", "Built", "NotOffered", "adapter", "missing", "version"]
 
 NAMES = (
-    "pushforward", "pushforward-frozen", "pushforward-plain", "zuko", "nflows", "normflows", "freia", "torchflows", "flowjax",
-    "floor",
+    "pushforward", "pushforward-frozen", "pushforward-plain", "pushforward-graph", "zuko", "nflows", "normflows", "freia",
+    "torchflows", "flowjax", "floor",
 )  # fmt: skip
 VARIANTS = {
     "pushforward-frozen": ("pushforward", {"PUSHFORWARD_BENCH_FROZEN": "1"}),
     "pushforward-plain": ("pushforward", {"PUSHFORWARD_KERNELS": "plain"}),
+    "pushforward-graph": ("pushforward", {"PUSHFORWARD_BENCH_GRAPH": "1"}),
 }
-"""A library once more, with a setting in the environment: here scoring by ``pf.freeze``, and without compiled kernels (which
-matter to splines and to convolutions)."""
+"""A library once more, with a setting in the environment: here scoring by ``pf.freeze``, without compiled kernels (which
+matter to splines and to convolutions), and each call as a CUDA graph."""
 EAGER = ("zuko", "nflows", "normflows", "freia", "torchflows")
 """The peers that run in eager torch."""
 
@@ -43,13 +45,18 @@ class NotOffered(Exception):
 
 
 class Built(Protocol):
-    """A flow that a library has built. Arrays are NumPy's, of the flow's dtype."""
+    """A flow that a library has built on a device. Arrays are NumPy's, of the flow's dtype."""
 
     parameters: int
     """How many numbers are trained."""
 
+    def train(self, steps: int) -> None:
+        """Take training steps of 512 rows."""
+        ...
+
     def work(self, work: str, batch: int) -> Callable[[], Any]:
-        """A function that does the work once, waits for the end of it, and returns what has a ``shape``, or None."""
+        """A function that does the work once and returns what has a ``shape``; it need not wait for a device that torch
+        can wait for."""
         ...
 
     def encode(self, x: Array) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from benchmarks.speed.cases import SCALES, Flow
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow, convolutions, perceptron
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ START = (
 )
 
 
-def build(flow: Flow) -> Floor:
-    return Floor(flow)
+def build(flow: Flow, device: Device = CPU) -> Floor:
+    return Floor(flow, device)
 
 
 class Floor(TorchFlow):
@@ -59,7 +60,7 @@ class Floor(TorchFlow):
         return total
 
     def draw(self, rows: int) -> Tensor:
-        x = torch.randn(rows, *self.flow.event)
+        x = torch.randn(rows, *self.flow.event, device=self.device)
         self.log_prob(x)
         return x.flatten(1)
 

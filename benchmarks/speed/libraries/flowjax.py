@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.speed.cases import BOUND, Flow, batches
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import Array, NotOffered
 
 DISTRIBUTION = MODULE = "flowjax"
@@ -20,12 +21,12 @@ START = (
 LEARNING_RATE = 1e-3
 
 
-def build(flow: Flow) -> FlowjaxFlow:
-    return FlowjaxFlow(flow)
+def build(flow: Flow, device: Device = CPU) -> FlowjaxFlow:
+    return FlowjaxFlow(flow, device)
 
 
 class FlowjaxFlow:
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, device: Device = CPU) -> None:
         import equinox as eqx
         import jax
         import jax.numpy as jnp
@@ -36,6 +37,7 @@ class FlowjaxFlow:
 
         if flow.members > 1 or flow.kind == "glow":
             raise NotOffered("no ensembles and no images")
+        device.choose_in_jax()
         jax.clear_caches()  # what was compiled for the flow before this one
         jax.config.update("jax_enable_x64", flow.dtype == "float64")
         family = masked_autoregressive_flow if flow.autoregressive else coupling_flow
@@ -55,6 +57,12 @@ class FlowjaxFlow:
         )
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.weights))
         self.state: Any = None
+
+    def train(self, steps: int) -> None:
+        if steps:
+            step = self.work("train_step", 512)
+            for _ in range(steps):
+                step()
 
     def work(self, work: str, batch: int) -> Callable[[], Any]:
         import equinox as eqx

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.speed.cases import SCALES, Flow
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import TorchFlow, convolutions, perceptron
 from torch import Tensor, nn
@@ -20,8 +21,8 @@ START = (
 )
 
 
-def build(flow: Flow) -> FreiaFlow:
-    return FreiaFlow(flow)
+def build(flow: Flow, device: Device = CPU) -> FreiaFlow:
+    return FreiaFlow(flow, device)
 
 
 class FreiaFlow(TorchFlow):
@@ -46,7 +47,7 @@ class FreiaFlow(TorchFlow):
         return log_det - 0.5 * (z.square() + np.log(2 * np.pi)).sum(1)
 
     def draw(self, rows: int) -> Tensor:
-        return self.backward(torch.randn(rows, self.flow.features))[0].flatten(1)
+        return self.backward(torch.randn(rows, self.flow.features, device=self.device))[0].flatten(1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z, log_det = self.module(x)

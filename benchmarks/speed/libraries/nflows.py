@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from benchmarks.speed.cases import BOUND, SCALES, Flow
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import TorchFlow, convolutions, perceptron
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ class Network(nn.Module):
         return self.body(x)
 
 
-def build(flow: Flow) -> NflowsFlow:
-    return NflowsFlow(flow)
+def build(flow: Flow, device: Device = CPU) -> NflowsFlow:
+    return NflowsFlow(flow, device)
 
 
 class NflowsFlow(TorchFlow):

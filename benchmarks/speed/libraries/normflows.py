@@ -6,6 +6,7 @@ import math
 
 import torch
 from benchmarks.speed.cases import BOUND, SCALES, Flow
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.nflows import Network
 from benchmarks.speed.libraries.torch_flow import TorchFlow, perceptron
@@ -20,8 +21,8 @@ START = (
 )
 
 
-def build(flow: Flow) -> NormflowsFlow:
-    return NormflowsFlow(flow)
+def build(flow: Flow, device: Device = CPU) -> NormflowsFlow:
+    return NormflowsFlow(flow, device)
 
 
 class NormflowsFlow(TorchFlow):

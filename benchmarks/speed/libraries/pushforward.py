@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from benchmarks.speed.cases import BOUND, SCALES, Flow
+from benchmarks.speed.devices import CPU, Device
+from benchmarks.speed.graphs import captured
 from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow
 from torch import Tensor, nn
 
@@ -20,13 +23,22 @@ START = (
 )
 
 
-def build(flow: Flow) -> PushforwardFlow:
-    return PushforwardFlow(flow)
+def build(flow: Flow, device: Device = CPU) -> PushforwardFlow:
+    return PushforwardFlow(flow, device)
 
 
 class PushforwardFlow(TorchFlow):
+    def __init__(self, flow: Flow, device: Device = CPU) -> None:
+        super().__init__(flow, device)
+        self.graph = "PUSHFORWARD_BENCH_GRAPH" in os.environ
+        self.noise = (
+            torch.Generator(self.device) if self.graph else None
+        )  # a seed of each call's own is no part of a graph
+
     def make(self, flow: Flow) -> nn.Module:
-        return self.one(flow) if flow.members == 1 else Together([self.one(flow) for _ in range(flow.members)])
+        if flow.members == 1:
+            return self.one(flow)
+        return Together([self.one(flow).to(self.device) for _ in range(flow.members)], self.device)
 
     def one(self, flow: Flow) -> nn.Module:
         import pushforward as pf
@@ -61,13 +73,30 @@ class PushforwardFlow(TorchFlow):
     def loss(self, x: Tensor) -> Tensor:
         return self.module.loss(x)
 
+    def ready(self, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return call if self.noise is None else captured(call, [self.noise])
+
+    def training(self, rows: list[Tensor]) -> Callable[[], Tensor]:
+        if not self.graph:
+            return super().training(rows)
+        seen, turn = rows[0].clone(), itertools.cycle(rows)
+        replay = captured(lambda: self.step(seen))
+
+        def step() -> Tensor:
+            seen.copy_(next(turn))
+            return replay()
+
+        return step
+
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.graph:  # the same, with the count of steps on the device
+            return torch.optim.Adam(parameters, LEARNING_RATE, fused=True, capturable=True)
         from pushforward.training.optim import make_optimizer
 
         return make_optimizer("adam", list(parameters), LEARNING_RATE, 0.0)
 
     def draw(self, rows: int) -> Tensor:
-        return self.module.sample(rows).flatten(1)
+        return self.module.sample(rows, generator=self.noise).flatten(1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         step = self.module.chain.encode(x)
@@ -80,13 +109,13 @@ class PushforwardFlow(TorchFlow):
 class Together(nn.Module):
     """Members as one stacked model, as ``pf.training.fit_members`` trains them."""
 
-    def __init__(self, members: list[Any]) -> None:
+    def __init__(self, members: list[Any], device: torch.device) -> None:
         super().__init__()
         from pushforward.training.stacked import Stack
 
         self.stack = Stack(members)
         self.parts = nn.ModuleList(self.stack.parts)
-        self.noise = [torch.Generator() for _ in members]
+        self.noise = [torch.Generator(device) for _ in members]
 
     def loss(self, x: Tensor) -> Tensor:
         return self.stack.losses([x] * len(self.noise), self.noise).sum()

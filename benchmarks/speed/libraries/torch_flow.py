@@ -9,6 +9,7 @@ from typing import Any, final
 
 import torch
 from benchmarks.speed.cases import Flow, batches
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import Array
 from torch import Tensor, nn
 
@@ -18,20 +19,21 @@ LEARNING_RATE = 1e-3
 
 
 class TorchFlow(ABC):
-    """One flow of a torch library. A subclass makes the module and says how it is called."""
+    """One flow of a torch library, on a device. A subclass makes the module and says how it is called."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, device: Device = CPU) -> None:
         self.flow = flow
+        self.device = torch.device(device.name)
         self.dtype: torch.dtype = getattr(torch, flow.dtype)
         torch.set_default_dtype(self.dtype)
         torch.manual_seed(0)
-        self.module = self.make(flow)
+        self.module = self.make(flow).to(self.device)
         self.parameters = sum(weight.numel() for weight in self.module.parameters() if weight.requires_grad)
         self.optimizer: torch.optim.Optimizer | None = None
 
     @abstractmethod
     def make(self, flow: Flow) -> nn.Module:
-        """The library's model; made with the flow's dtype as torch's default."""
+        """The library's model; made with the flow's dtype as torch's default, and then brought to the device."""
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -58,35 +60,51 @@ class TorchFlow(ABC):
         return torch.optim.Adam(parameters, lr=LEARNING_RATE)
 
     @final
+    def train(self, steps: int) -> None:
+        self.module.train()
+        turn = itertools.cycle(self._rows(512, 8) if steps else ())
+        for x in itertools.islice(turn, steps):
+            self.step(x)
+
+    @final
     def work(self, work: str, batch: int) -> Callable[[], Any]:
-        feed = batches(self.flow.features, batch, self.flow.dtype)
-        rows = [
-            torch.from_numpy(next(feed)).reshape(batch, *self.flow.event)
-            for _ in range(8 if work == "train_step" else 1)
-        ]
+        rows = self._rows(batch, 8 if work == "train_step" else 1)
         self.module.train(work == "train_step")
         if work == "train_step":
-            return self._step(rows)
+            return self.training(rows)
         call = (lambda: self.log_prob(rows[0])) if work == "log_prob" else (lambda: self.draw(batch))
 
         def without_gradient() -> Tensor:
             with torch.no_grad():
                 return call()
 
-        return without_gradient
+        return self.ready(without_gradient)
 
-    def _step(self, rows: list[Tensor]) -> Callable[[], Any]:
-        optimizer = self.optimizer = self.optimizer or self.make_optimizer(self.module.parameters())
+    def ready(self, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """A call without gradient as it is timed."""
+        return call
+
+    def training(self, rows: list[Tensor]) -> Callable[[], Tensor]:
+        """Training steps as they are timed, on the batches in turn."""
         turn = itertools.cycle(rows)
+        return lambda: self.step(next(turn))
 
-        def step() -> Tensor:
-            optimizer.zero_grad()
-            loss = self.loss(next(turn))
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
+    @final
+    def step(self, x: Tensor) -> Tensor:
+        """One training step."""
+        optimizer = self.optimizer = self.optimizer or self.make_optimizer(self.module.parameters())
+        optimizer.zero_grad()
+        loss = self.loss(x)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
 
-        return step
+    def _rows(self, batch: int, count: int) -> list[Tensor]:
+        feed = batches(self.flow.features, batch, self.flow.dtype)
+        return [self._there(next(feed)).reshape(batch, *self.flow.event) for _ in range(count)]
+
+    def _there(self, value: Array) -> Tensor:
+        return torch.from_numpy(value).to(self.device)
 
     @final
     def encode(self, x: Array) -> tuple[Array, Array]:
@@ -99,18 +117,18 @@ class TorchFlow(ABC):
     def _apply(self, function: Callable[[Tensor], tuple[Tensor, Tensor]], value: Array) -> tuple[Array, Array]:
         self.module.eval()
         with torch.no_grad():
-            out, log_det = function(torch.from_numpy(value))
-        return out.flatten(1).numpy(), log_det.expand(len(out)).numpy()
+            out, log_det = function(self._there(value))
+        return out.flatten(1).cpu().numpy(), log_det.expand(len(out)).cpu().numpy()
 
     @final
     def autodiff_log_det(self, x: Array) -> Array:
         self.module.eval().double()
         torch.set_default_dtype(torch.float64)
         try:
-            rows = torch.from_numpy(x).double().requires_grad_()
+            rows = self._there(x).double().requires_grad_()
             z = self.forward(rows.reshape(len(x), *self.flow.event))[0]
             columns = [torch.autograd.grad(z[:, j].sum(), rows, retain_graph=True)[0] for j in range(z.shape[1])]
-            return torch.linalg.slogdet(torch.stack(columns, 1))[1].detach().numpy()
+            return torch.linalg.slogdet(torch.stack(columns, 1))[1].detach().cpu().numpy()
         finally:
             torch.set_default_dtype(self.dtype)
             self.module.to(self.dtype)

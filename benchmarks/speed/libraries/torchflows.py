@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import TorchFlow
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ START = (
 )
 
 
-def build(flow: Flow) -> TorchflowsFlow:
-    return TorchflowsFlow(flow)
+def build(flow: Flow, device: Device = CPU) -> TorchflowsFlow:
+    return TorchflowsFlow(flow, device)
 
 
 class TorchflowsFlow(TorchFlow):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.speed.cases import BOUND, Flow
+from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import TorchFlow
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ START = (
 )
 
 
-def build(flow: Flow) -> ZukoFlow:
-    return ZukoFlow(flow)
+def build(flow: Flow, device: Device = CPU) -> ZukoFlow:
+    return ZukoFlow(flow, device)
 
 
 class ZukoFlow(TorchFlow):

@@ -5,7 +5,6 @@
    never computed again: D places cost the arithmetic of one pass. Rows of the batch are the lanes of vectors, a panel of
    some vectors at a time, so that all values of a panel stay in the cache and the weights are read once for a panel. */
 
-#include "vector.c"
 #include "activate.c"
 #include <stdlib.h>
 

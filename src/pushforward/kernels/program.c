@@ -10,8 +10,8 @@
 #include <stdlib.h>
 
 #define GROUP 4
-#define LANES ((int)(64 / sizeof(REAL)))
-typedef REAL vec __attribute__((vector_size(64)));
+#define PACKED ((int)(64 / sizeof(REAL)))
+typedef REAL line __attribute__((vector_size(64)));
 
 enum { GATHER, DIAGONAL, LINEAR, ACTIVATE, ADD, CLAMP, CONSTANT, SHIFT, AFFINE, SPLINE, NORMAL, LOGISTIC };
 
@@ -30,22 +30,22 @@ typedef struct {
 } Program;
 
 static inline __attribute__((always_inline)) void block(const int rows, const int wide, const int step,
-                                                        const vec *restrict w, const int64_t low, const int64_t high,
+                                                        const line *restrict w, const int64_t low, const int64_t high,
                                                         const REAL *restrict bias, const REAL *restrict in,
                                                         REAL *restrict out, const int64_t room) {
-  vec sum[rows][wide];
+  line sum[rows][wide];
   for (int r = 0; r < rows; r++)
-    for (int v = 0; v < wide; v++) sum[r][v] = ((const vec *)bias)[v];
+    for (int v = 0; v < wide; v++) sum[r][v] = ((const line *)bias)[v];
   for (int64_t i = low; i < high; i++, w += step)
     for (int v = 0; v < wide; v++)
       for (int r = 0; r < rows; r++) sum[r][v] += w[v] * in[r * room + i];
   for (int r = 0; r < rows; r++)
-    for (int v = 0; v < wide; v++) ((vec *)(out + r * room))[v] = sum[r][v];
+    for (int v = 0; v < wide; v++) ((line *)(out + r * room))[v] = sum[r][v];
 }
 
 /* index: for each block its width in vectors (8, 4, 2 or 1) and the range of inputs that it sees. */
 static void linear(const Op *o, const int rows, REAL *s, const int64_t room) {
-  const vec *w = (const vec *)o->a;
+  const line *w = (const line *)o->a;
   const REAL *bias = o->b, *in = s + o->in;
   REAL *out = s + o->out;
   for (int64_t k = 0; k < o->kind; k++) {
@@ -53,7 +53,7 @@ static void linear(const Op *o, const int rows, REAL *s, const int64_t room) {
     const int64_t low = o->index[3 * k + 1], high = o->index[3 * k + 2];
 #define CASE(R, W) block(R, W, wide, w, low, high, bias, in, out, room)
     if (rows == GROUP || wide == 1) switch (wide) { /* narrow blocks cost the same for four, and round the same so */
-      case 8: CASE(GROUP, 4); block(GROUP, 4, 8, w + 4, low, high, bias + 4 * LANES, in, out + 4 * LANES, room); break;
+      case 8: CASE(GROUP, 4); block(GROUP, 4, 8, w + 4, low, high, bias + 4 * PACKED, in, out + 4 * PACKED, room); break;
       case 4: CASE(GROUP, 4); break;
       case 2: CASE(GROUP, 2); break;
       default: CASE(GROUP, 1);
@@ -63,8 +63,8 @@ static void linear(const Op *o, const int rows, REAL *s, const int64_t room) {
       default: CASE(1, 2);
     }
     w += wide * (high - low);
-    bias += wide * LANES;
-    out += wide * LANES;
+    bias += wide * PACKED;
+    out += wide * PACKED;
   }
 }
 

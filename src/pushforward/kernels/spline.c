@@ -1,17 +1,16 @@
 /* Monotone rational-quadratic splines (Durkan et al. 2019, eq. 4-8): values, log-slopes and their gradients.
 
    Compiled once for each floating type (REAL). Elements are taken in tiles: the parameters of a tile are gathered into
-   rows of TILE values, so that every loop below runs over a whole row and vectorises whatever the caller's strides.
+   vectors of TILE values, whatever the caller's strides, and all below is arithmetic of whole vectors.
 
    For an element with raw parameters r and share s_j = softmax(r)_j, the sizes of the bins are
    2 bound (smallest + (1 - K smallest) s_j) and the slopes exp(steepest tanh(r / steepest)). */
 
+#include "vector.c"
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
 
-#define TILE 32
-#define LOOP for (int e = 0; e < TILE; e++)
+#define TILE (BYTES / (int)sizeof(REAL))
 
 typedef struct {
   int64_t outer, inner;                /* elements are (outer, inner) */
@@ -22,16 +21,13 @@ typedef struct {
   double bound, smallest, steepest;
 } Layout;
 
-typedef REAL row[TILE];
-
 #if SINGLE
 /* exp, log and tanh by polynomials fitted for relative error (1e-8, 1e-8 and 8e-8 before rounding): the functions of libm
    do not vectorise without options that break NaN and infinity. */
 typedef union { REAL real; int32_t bits; } Bits;
 
-static inline REAL exponential(REAL x) {
+static inline REAL bounded_exponential(REAL x) { /* x < 88 */
   x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
   REAL n = rintf(x * 1.44269504f);
   REAL r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* log 2 in two parts, the first exact */
   REAL p = 0.00139529701f;
@@ -43,6 +39,8 @@ static inline REAL exponential(REAL x) {
   scale.bits = ((int32_t)n + 127) << 23;
   return (1.0f + (r + r * r * p)) * scale.real;
 }
+
+static inline REAL exponential(REAL x) { return bounded_exponential(x > 88.0f ? 88.0f : x); }
 
 static inline REAL logarithm(REAL x) {
   Bits mantissa;
@@ -70,6 +68,7 @@ static inline REAL hyperbolic(REAL x) {
 #define ROOT sqrtf
 #else
 #define exponential exp
+#define bounded_exponential exp
 #define logarithm log
 #define hyperbolic tanh
 #define ROOT sqrt
@@ -77,167 +76,180 @@ static inline REAL hyperbolic(REAL x) {
 
 /* What a tile needs of its bins: knots, shares and slopes of the piece that holds each element. */
 typedef struct {
-  row x, left, width, bottom, height, start, end, bent_start, bent_end;
-  row share[2], before[2], norm[2];
-  int32_t bin[TILE];
-  int32_t inside[TILE];
+  vec x, low[2], size[2], norm[2], start, end, bent_start, bent_end; /* sides: x and y */
+  bits bin, inside;
 } Piece;
 
-/* Whether a whole tile lies in order, without gaps. Its ends alone do not say: (2, 16) with strides (1, 2) has the same. */
-static inline int together(const int64_t *place, int64_t count) {
-  int all = count == TILE;
-  for (int64_t e = 0; e < count; e++) all &= place[e] == place[0] + e;
-  return all;
+static inline vec pick(const bits which, const vec yes, const vec no) {
+  return (vec)(((bits)yes & which) | ((bits)no & ~which));
 }
 
-static inline void gather(const REAL *from, const int64_t *place, int64_t count, int whole, REAL *to) {
-  if (whole)
-    memcpy(to, from + place[0], TILE * sizeof(REAL));
-  else {
-    for (int64_t e = 0; e < count; e++) to[e] = from[place[e]];
-    for (int64_t e = count; e < TILE; e++) to[e] = 0;
+static inline vec all(const REAL x) { return (vec){0} + x; }
+
+static inline vec within(const vec x, const REAL low, const REAL high) {
+  const vec above = pick(x < low, all(low), x);
+  return pick(above > high, all(high), above);
+}
+
+#define EACH(name, function)                                    \
+  static inline vec name(const vec x) {                         \
+    vec y;                                                      \
+    for (int e = 0; e < TILE; e++) y[e] = function(x[e]);       \
+    return y;                                                   \
   }
-}
+EACH(exponentials, bounded_exponential)
+EACH(logarithms, logarithm)
+EACH(hyperbolics, hyperbolic)
+EACH(roots, ROOT)
 
-static inline void scatter(const REAL *from, const int64_t *place, int64_t count, int whole, REAL *to) {
-  if (whole)
-    memcpy(to + place[0], from, TILE * sizeof(REAL));
-  else
-    for (int64_t e = 0; e < count; e++) to[place[e]] = from[e];
-}
+/* Where the elements of a tile lie: those from edge[r] to edge[r + 1] at from[r] + e * step. */
+typedef struct {
+  int64_t count, runs, step, from[TILE];
+  int32_t edge[TILE + 1];
+} Places;
 
-/* Places of the elements of a tile, and how many there are. */
-static inline int64_t places(const Layout *l, int64_t tile, int64_t outer, int64_t inner, int64_t *place) {
-  const int64_t first = tile * TILE, total = l->outer * l->inner, count = total - first < TILE ? total - first : TILE;
+static inline void places(const Layout *l, int64_t tile, int64_t outer, int64_t inner, Places *at) {
+  const int64_t first = tile * TILE, total = l->outer * l->inner;
+  at->count = total - first < TILE ? total - first : TILE;
+  at->runs = 0, at->step = inner;
   int64_t o = first / l->inner, i = first % l->inner;
-  for (int64_t e = 0; e < count; e++) {
-    place[e] = o * outer + i * inner;
-    if (++i == l->inner) i = 0, o++;
+  for (int64_t e = 0; e < at->count; o++) {
+    const int64_t from = o * outer + (i - e) * inner;
+    if (!at->runs || inner != 1 || at->from[at->runs - 1] != from) { /* else it goes on without a gap */
+      at->edge[at->runs] = (int32_t)e;
+      at->from[at->runs++] = from;
+    }
+    e += l->inner - i;
+    i = 0;
   }
-  return count;
+  at->edge[at->runs] = (int32_t)at->count;
 }
 
-/* The piece of one side, by a search (side == search) or by its index; exponentials of the raw sizes in place of them.
-   What only gradients need is kept with grad. */
-static inline void sizes(row *restrict raw, const Layout *l, const int side, const int search, const int grad,
-                         const REAL *restrict at, Piece *restrict p) {
+/* ``rows`` times n <= TILE values, rows apart by ``ahead`` and ``behind``: each in two pieces of fixed size that may overlap. */
+static inline void copy(REAL *restrict to, const REAL *restrict from, int64_t n, int64_t rows, int64_t ahead, int64_t behind) {
+#define PIECES(N)                                                             \
+  for (; rows--; to += ahead, from += behind) {                               \
+    REAL head[N], tail[N];                                                    \
+    memcpy(head, from, sizeof head), memcpy(tail, from + n - N, sizeof tail); \
+    memcpy(to, head, sizeof head), memcpy(to + n - N, tail, sizeof tail);     \
+  }
+  if (n == TILE)
+    PIECES(TILE)
+  else if (n >= 8)
+    PIECES(8)
+  else if (n >= 4)
+    PIECES(4)
+  else if (n >= 2)
+    PIECES(2)
+  else
+    PIECES(1)
+#undef PIECES
+}
+
+/* ``rows`` rows of values, ``apart`` from each other, as vectors. */
+static __attribute__((noinline)) void gather(const REAL *from, const Places *at, int64_t rows, int64_t apart, vec *to) {
+  if (at->count < TILE) memset(to, 0, rows * sizeof(vec));
+  for (int r = 0; r < at->runs; r++) {
+    const int64_t first = at->edge[r], next = at->edge[r + 1];
+    if (at->step == 1)
+      copy((REAL *)to + first, from + at->from[r] + first, next - first, rows, TILE, apart);
+    else
+      for (int64_t e = first; e < next; e++)
+        for (int64_t j = 0; j < rows; j++) ((REAL *)(to + j))[e] = from[at->from[r] + e * at->step + j * apart];
+  }
+}
+
+static __attribute__((noinline)) void scatter(const vec *from, const Places *at, int64_t rows, int64_t apart, REAL *to) {
+  for (int r = 0; r < at->runs; r++) {
+    const int64_t first = at->edge[r], next = at->edge[r + 1];
+    if (at->step == 1)
+      copy(to + at->from[r] + first, (const REAL *)from + first, next - first, rows, apart, TILE);
+    else
+      for (int64_t e = first; e < next; e++)
+        for (int64_t j = 0; j < rows; j++) to[at->from[r] + e * at->step + j * apart] = ((const REAL *)(from + j))[e];
+  }
+}
+
+/* The piece of one side, by a search or by its index; exponentials of the raw sizes in place of them. */
+static inline void sizes(vec *raw, const Layout *l, const int side, const int search, Piece *p) {
   const int bins = (int)l->bins;
   const REAL bound = (REAL)l->bound, small = (REAL)(2 * l->bound * l->smallest);
   const REAL room = (REAL)(2 * l->bound * (1 - l->bins * l->smallest));
-  row most, sum, run, ran, low, high;
-  LOOP most[e] = raw[0][e];
-  for (int j = 1; j < bins; j++) LOOP most[e] = raw[j][e] > most[e] ? raw[j][e] : most[e];
-  LOOP sum[e] = 0;
-  for (int j = 0; j < bins; j++) LOOP {
-    raw[j][e] = exponential(raw[j][e] - most[e]);
-    sum[e] += raw[j][e];
-  }
-  LOOP { sum[e] = 1 / sum[e]; run[e] = low[e] = -bound; ran[e] = 0; high[e] = bound; }
-  if (grad) LOOP p->norm[side][e] = sum[e];
+  raw += side * bins;
+  vec most = raw[0], sum = {0};
+  for (int j = 1; j < bins; j++) most = pick(raw[j] > most, raw[j], most);
   for (int j = 0; j < bins; j++) {
-    const REAL *restrict size = raw[j];
-    int32_t *restrict bin = p->bin;
-    if (side == search)
-      LOOP { /* the last piece whose knot is not above */
-        REAL next = run[e] + (small + room * size[e] * sum[e]);
-        int32_t here = at[e] >= run[e];
-        low[e] = here ? run[e] : low[e];
-        high[e] = here ? next : high[e];
-        bin[e] = here ? j : bin[e];
-        run[e] = next;
-      }
-    else
-      LOOP {
-        REAL next = run[e] + (small + room * size[e] * sum[e]);
-        int32_t here = bin[e] == j;
-        low[e] = here ? run[e] : low[e];
-        high[e] = here ? next : high[e];
-        run[e] = next;
-      }
+    raw[j] = exponentials(raw[j] - most);
+    sum += raw[j];
   }
-  LOOP high[e] = p->bin[e] == bins - 1 ? bound : high[e]; /* a running sum would miss the end */
-  if (grad)
-    for (int j = 0; j < bins; j++) LOOP {
-      REAL share = raw[j][e] * sum[e];
-      p->share[side][e] = p->bin[e] == j ? share : p->share[side][e];
-      p->before[side][e] += j < p->bin[e] ? share : 0;
-    }
-  if (side == 0)
-    LOOP { p->left[e] = low[e]; p->width[e] = high[e] - low[e]; }
-  else
-    LOOP { p->bottom[e] = low[e]; p->height[e] = high[e] - low[e]; }
+  sum = 1 / sum;
+  vec run = all(-bound), low = run, high = all(bound);
+  bits bin = p->bin;
+  for (int j = 0; j < bins; j++) {
+    bits here = bin == j;
+    if (search) here = p->x >= run; /* in the end the last piece whose knot is not above */
+    const vec next = run + (small + room * raw[j] * sum);
+    low = pick(here, run, low);
+    high = pick(here, next, high);
+    if (search) bin = (bin & ~here) | (here & j);
+    run = next;
+  }
+  p->bin = bin, p->norm[side] = sum, p->low[side] = low;
+  p->size[side] = pick(bin == bins - 1, all(bound), high) - low; /* a running sum would miss the end */
 }
 
-/* Rows of raw slopes at the start and at the end of bin j; -1 for an end of slope 1. */
-static inline int start_row(const Layout *l, int j) { return l->periodic ? j : j - 1; }
-static inline int end_row(const Layout *l, int j) {
-  if (l->periodic) return (j + 1) % (int)l->bins;
-  return j == l->bins - 1 ? -1 : j;
-}
+/* The bins that start and end with the raw slope k; ends without one have slope 1. */
+static inline int starts(const Layout *l, int k) { return l->periodic ? k : k + 1; }
+static inline int ends(const Layout *l, int k) { return !l->periodic || k ? k - (int)l->periodic : (int)l->bins - 1; }
 
-static inline void locate(row *raw, const Layout *l, const int search, const int grad, const row at, Piece *p) {
-  const int bins = (int)l->bins;
+static inline void locate(vec *raw, const Layout *l, const int search, const vec at, Piece *p) {
+  const int bins = (int)l->bins, slopes = (int)(l->periodic ? l->bins : l->bins - 1);
   const REAL bound = (REAL)l->bound, steep = (REAL)l->steepest;
-  row safe, start, end;
-  LOOP p->inside[e] = l->periodic || (at[e] > -bound && at[e] < bound);
-  LOOP { safe[e] = at[e] < -bound ? -bound : at[e]; safe[e] = safe[e] > bound ? bound : safe[e]; }
-  LOOP { p->bin[e] = 0; p->share[0][e] = p->share[1][e] = p->before[0][e] = p->before[1][e] = 0; }
-  sizes(raw + search * bins, l, search, search, grad, safe, p);
-  sizes(raw + (1 - search) * bins, l, 1 - search, search, grad, safe, p);
-  LOOP { start[e] = end[e] = 0; p->x[e] = safe[e]; }
-  for (int j = 0; j < bins; j++) {
-    const int a = start_row(l, j), b = end_row(l, j);
-    if (a >= 0) LOOP start[e] = p->bin[e] == j ? raw[2 * bins + a][e] : start[e];
-    if (b >= 0) LOOP end[e] = p->bin[e] == j ? raw[2 * bins + b][e] : end[e];
+  p->inside = (at > -bound) & (at < bound);
+  if (l->periodic) p->inside = ~(bits){0};
+  p->x = within(at, -bound, bound);
+  p->bin = (bits){0};
+  sizes(raw, l, search, 1, p);
+  sizes(raw, l, 1 - search, 0, p);
+  vec start = {0}, end = {0};
+  for (int k = 0; k < slopes; k++) {
+    start = pick(p->bin == starts(l, k), raw[2 * bins + k], start);
+    end = pick(p->bin == ends(l, k), raw[2 * bins + k], end);
   }
-  LOOP { p->bent_start[e] = hyperbolic(start[e] / steep); p->bent_end[e] = hyperbolic(end[e] / steep); }
-  LOOP { p->start[e] = exponential(steep * p->bent_start[e]); p->end[e] = exponential(steep * p->bent_end[e]); }
+  p->bent_start = hyperbolics(start * (1 / steep));
+  p->bent_end = hyperbolics(end * (1 / steep));
+  p->start = exponentials(steep * p->bent_start);
+  p->end = exponentials(steep * p->bent_end);
 }
 
 static void forward_tile(const Layout *l, int64_t tile, const REAL *x, const REAL *raw, REAL *y, REAL *slope) {
   const int rows = (int)(l->periodic ? 3 * l->bins : 3 * l->bins - 1);
-  int64_t value[TILE], place[TILE];
-  row all[rows], at, out, logs;
+  Places value, place;
   Piece p;
-  int64_t count = places(l, tile, l->value_outer, l->value_inner, value);
-  places(l, tile, l->raw_outer, l->raw_inner, place);
-  const int values = together(value, count), raws = together(place, count);
-  gather(x, value, count, values, at);
-  for (int j = 0; j < rows; j++) gather(raw + j * l->raw_first, place, count, raws, all[j]);
-  if (l->inverse)
-    locate(all, l, 1, 0, at, &p);
-  else
-    locate(all, l, 0, 0, at, &p);
-  LOOP {
-    REAL s = p.height[e] / p.width[e], bend = p.start[e] + p.end[e] - 2 * s, q, moved;
-    if (l->inverse) {
-      REAL rise = p.x[e] - p.bottom[e];
-      REAL a = p.height[e] * (s - p.start[e]) + rise * bend;
-      REAL b = p.height[e] * p.start[e] - rise * bend;
-      REAL d = b * b + 4 * a * s * rise;
-      q = 2 * s * rise / (b + ROOT(d < 0 ? 0 : d));
-      q = q < 0 ? 0 : q;
-      q = q > 1 ? 1 : q;
-      /* One step of Newton gives back the digits that the discriminant lost where slopes differ much. */
-      REAL over = 1 / (s + bend * q * (1 - q)), up = (s * q * q + p.start[e] * q * (1 - q)) * over;
-      REAL speed = p.end[e] * q * q + 2 * s * q * (1 - q) + p.start[e] * (1 - q) * (1 - q);
-      q -= (up - rise / p.height[e]) / (s * speed * over * over);
-    } else
-      q = (p.x[e] - p.left[e]) / p.width[e];
-    q = q < 0 ? 0 : q;
-    q = q > 1 ? 1 : q;
-    REAL t = 1 - q, den = s + bend * q * t;
-    REAL num = p.end[e] * q * q + 2 * s * q * t + p.start[e] * t * t;
-    if (l->inverse)
-      moved = p.left[e] + q * p.width[e];
-    else
-      moved = p.bottom[e] + p.height[e] * (s * q * q + p.start[e] * q * t) / den;
-    REAL ratio = s / den;
-    out[e] = p.inside[e] ? moved : at[e];
-    logs[e] = p.inside[e] ? logarithm(ratio * ratio * num) : 0;
-  }
-  scatter(out, value, count, values, y);
-  scatter(logs, value, count, values, slope);
+  vec parameters[rows], at, q;
+  places(l, tile, l->value_outer, l->value_inner, &value);
+  places(l, tile, l->raw_outer, l->raw_inner, &place);
+  gather(x, &value, 1, 0, &at);
+  gather(raw, &place, rows, l->raw_first, parameters);
+  locate(parameters, l, (int)l->inverse, at, &p);
+  const vec height = p.size[1], s = height / p.size[0], bend = p.start + p.end - 2 * s;
+  if (l->inverse) {
+    const vec rise = p.x - p.low[1], a = height * (s - p.start) + rise * bend, b = height * p.start - rise * bend;
+    const vec d = b * b + 4 * a * s * rise;
+    q = within(2 * s * rise / (b + roots(pick(d < 0, all(0), d))), 0, 1);
+    /* One step of Newton gives back the digits that the discriminant lost where slopes differ much. */
+    const vec over = 1 / (s + bend * q * (1 - q)), up = (s * q * q + p.start * q * (1 - q)) * over;
+    const vec speed = p.end * q * q + 2 * s * q * (1 - q) + p.start * (1 - q) * (1 - q);
+    q -= (up - rise / height) / (s * speed * over * over);
+  } else
+    q = (p.x - p.low[0]) / p.size[0];
+  q = within(q, 0, 1);
+  const vec t = 1 - q, over = 1 / (s + bend * q * t), num = p.end * q * q + 2 * s * q * t + p.start * t * t;
+  const vec moved = l->inverse ? p.low[0] + q * p.size[0] : p.low[1] + height * (s * q * q + p.start * q * t) * over;
+  const vec ratio = s * over;
+  const vec out = pick(p.inside, moved, at), logs = pick(p.inside, logarithms(ratio * ratio * num), all(0));
+  scatter(&out, &value, 1, 0, y);
+  scatter(&logs, &value, 1, 0, slope);
 }
 
 /* Gradients of a loss with respect to x and raw, given those with respect to y and the log-slope. For the inverse, x is
@@ -245,68 +257,56 @@ static void forward_tile(const Layout *l, int64_t tile, const REAL *x, const REA
 static void backward_tile(const Layout *l, int64_t tile, const REAL *x, const REAL *raw, const REAL *grad_y,
                           const REAL *grad_slope, REAL *grad_x, REAL *grad_raw) {
   const int bins = (int)l->bins, rows = l->periodic ? 3 * bins : 3 * bins - 1;
+  const REAL bound = (REAL)l->bound, small = (REAL)(2 * l->bound * l->smallest);
   const REAL room = (REAL)(2 * l->bound * (1 - l->bins * l->smallest));
-  int64_t value[TILE], place[TILE], target[TILE];
-  row all[rows], at, gy, gl, gx, g_low[2], g_size[2], g_start, g_end, g;
+  Places value, place, target;
   Piece p;
-  int64_t count = places(l, tile, l->value_outer, l->value_inner, value);
-  places(l, tile, l->raw_outer, l->raw_inner, place);
-  places(l, tile, l->grad_outer, l->grad_inner, target);
-  const int values = together(value, count), raws = together(place, count), targets = together(target, count);
-  gather(x, value, count, values, at);
-  gather(grad_y, value, count, values, gy);
-  gather(grad_slope, value, count, values, gl);
-  for (int j = 0; j < rows; j++) gather(raw + j * l->raw_first, place, count, raws, all[j]);
-  locate(all, l, 0, 1, at, &p);
-  LOOP {
-    REAL s = p.height[e] / p.width[e], start = p.start[e], end = p.end[e], bend = start + end - 2 * s;
-    REAL q = (p.x[e] - p.left[e]) / p.width[e];
-    q = q < 0 ? 0 : q;
-    q = q > 1 ? 1 : q;
-    REAL t = 1 - q, qt = q * t, over = 1 / (s + bend * qt);
-    REAL num = end * q * q + 2 * s * qt + start * t * t, under = 1 / num;
-    REAL rise = (s * q * q + start * qt) * over, speed = s * num * over * over; /* d rise / d q */
-    REAL l_q = (2 * end * q + 2 * s * (1 - 2 * q) - 2 * start * t) * under - 2 * bend * (1 - 2 * q) * over;
-    REAL u = gy[e], v = gl[e], back = 0;
-    if (l->inverse) {
-      back = (u + v * l_q / p.width[e]) / (s * speed);
-      u = -back;
-    }
-    REAL up = u * p.height[e];
-    REAL g_s = up * (q * q - rise * (1 - 2 * qt)) * over + v * (2 / s + 2 * qt * under - 2 * (1 - 2 * qt) * over);
-    REAL g_q = (up * speed + v * l_q) / p.width[e];
-    REAL keep = p.inside[e] ? 1 : 0;
-    gx[e] = p.inside[e] ? (l->inverse ? back : g_q) : gy[e];
-    g_low[0][e] = -g_q * keep;
-    g_size[0][e] = -(g_s * s / p.width[e] + g_q * q) * keep;
-    g_low[1][e] = u * keep;
-    g_size[1][e] = (u * rise + g_s / p.width[e]) * keep;
-    REAL g_a = up * qt * (1 - rise) * over + v * (t * t * under - 2 * qt * over);
-    REAL g_b = -up * rise * qt * over + v * (q * q * under - 2 * qt * over);
-    g_start[e] = g_a * start * (1 - p.bent_start[e] * p.bent_start[e]) * keep;
-    g_end[e] = g_b * end * (1 - p.bent_end[e] * p.bent_end[e]) * keep;
+  vec parameters[rows], at, gy, v;
+  places(l, tile, l->value_outer, l->value_inner, &value);
+  places(l, tile, l->raw_outer, l->raw_inner, &place);
+  places(l, tile, l->grad_outer, l->grad_inner, &target);
+  gather(x, &value, 1, 0, &at);
+  gather(grad_y, &value, 1, 0, &gy);
+  gather(grad_slope, &value, 1, 0, &v);
+  gather(raw, &place, rows, l->raw_first, parameters);
+  locate(parameters, l, 0, at, &p);
+  const vec start = p.start, end = p.end, height = p.size[1], narrow = 1 / p.size[0], s = height * narrow;
+  const vec bend = start + end - 2 * s;
+  const vec q = within((p.x - p.low[0]) * narrow, 0, 1), t = 1 - q, qt = q * t, over = 1 / (s + bend * qt);
+  const vec num = end * q * q + 2 * s * qt + start * t * t, under = 1 / num;
+  const vec rise = (s * q * q + start * qt) * over, speed = s * num * over * over; /* d rise / d q */
+  const vec l_q = (2 * end * q + 2 * s * (1 - 2 * q) - 2 * start * t) * under - 2 * bend * (1 - 2 * q) * over;
+  vec u = gy, back = {0};
+  if (l->inverse) {
+    back = (u + v * l_q * narrow) / (s * speed);
+    u = -back;
   }
-  scatter(gx, value, count, values, grad_x);
+  const vec up = u * height;
+  const vec g_s = up * (q * q - rise * (1 - 2 * qt)) * over + v * (2 / s + 2 * qt * under - 2 * (1 - 2 * qt) * over);
+  const vec g_q = (up * speed + v * l_q) * narrow;
+  const vec g_a = up * qt * (1 - rise) * over + v * (t * t * under - 2 * qt * over);
+  const vec g_b = -up * rise * qt * over + v * (q * q * under - 2 * qt * over);
+#define KEEP(x) pick(p.inside, x, all(0))
+  const vec g_low[2] = {KEEP(-g_q), KEEP(u)};
+  const vec g_size[2] = {KEEP(-(g_s * s * narrow + g_q * q)), KEEP(u * rise + g_s * narrow)};
+  const vec g_start = KEEP(g_a * start * (1 - p.bent_start * p.bent_start));
+  const vec g_end = KEEP(g_b * end * (1 - p.bent_end * p.bent_end));
+#undef KEEP
+  gy = pick(p.inside, l->inverse ? back : g_q, gy);
+  scatter(&gy, &value, 1, 0, grad_x);
   for (int side = 0; side < 2; side++) {
-    row mean;
-    LOOP mean[e] = g_low[side][e] * p.before[side][e] + g_size[side][e] * p.share[side][e];
+    /* The shares before the bin and of the bin, times room. */
+    const vec before = p.low[side] + bound - small * __builtin_convertvector(p.bin, vec), share = p.size[side] - small;
+    const vec mean = (g_low[side] * before + g_size[side] * share) / room, scale = room * p.norm[side];
     for (int j = 0; j < bins; j++) {
-      LOOP {
-        REAL part = j < p.bin[e] ? g_low[side][e] : 0;
-        part = j == p.bin[e] ? g_size[side][e] : part;
-        g[e] = room * all[side * bins + j][e] * p.norm[side][e] * (part - mean[e]);
-      }
-      scatter(g, target, count, targets, grad_raw + (side * bins + j) * l->grad_first);
+      const vec part = pick(p.bin == j, g_size[side], pick(p.bin > j, g_low[side], all(0)));
+      parameters[side * bins + j] *= scale * (part - mean);
     }
   }
-  for (int k = 0; k < rows - 2 * bins; k++) {
-    LOOP g[e] = 0;
-    for (int j = 0; j < bins; j++) {
-      if (start_row(l, j) == k) LOOP g[e] += p.bin[e] == j ? g_start[e] : 0;
-      if (end_row(l, j) == k) LOOP g[e] += p.bin[e] == j ? g_end[e] : 0;
-    }
-    scatter(g, target, count, targets, grad_raw + (2 * bins + k) * l->grad_first);
-  }
+  for (int k = 0; k < rows - 2 * bins; k++)
+    parameters[2 * bins + k] =
+        pick(p.bin == starts(l, k), g_start, all(0)) + pick(p.bin == ends(l, k), g_end, all(0));
+  scatter(parameters, &target, rows, l->grad_first, grad_raw);
 }
 
 void forward(const Layout *l, const REAL *x, const REAL *raw, REAL *y, REAL *slope) {

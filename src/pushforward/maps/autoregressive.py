@@ -12,7 +12,7 @@ from pushforward.maps.transformers import AffineTransformer, Transformer, check_
 from pushforward.maps.triangular import solve_triangular
 from pushforward.networks.made import MADE
 from pushforward.networks.mlp import check_hidden, check_width
-from pushforward.numerics import Noise, sum_event
+from pushforward.numerics import Noise, constant, sum_event
 from pushforward.registry import register
 
 __all__ = ["MaskedAutoregressive"]
@@ -107,7 +107,7 @@ class MaskedAutoregressive(Map):
         batch, features = z.shape[:-1], self.features
         if context is not None and self.context:
             context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])
-        order = torch.tensor(self.sequence, device=z.device)
+        order = constant(self.sequence, torch.int64, z.device)
         target = z.reshape(-1, features).t().index_select(0, order)
         x, slopes = solve_triangular(self.network, self.transformer, target, context)
         x = x.index_select(0, order.argsort()).t().contiguous()

@@ -11,7 +11,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.maps.tails import extend, extend_inverse
 from pushforward.maps.transformers import Transformer
-from pushforward.numerics import soft_clamp
+from pushforward.numerics import constant, soft_clamp
 from pushforward.registry import register
 
 __all__ = ["BernsteinTransformer"]
@@ -92,5 +92,5 @@ def _basis(u: Tensor, degree: int) -> Tensor:
     """B_{j,degree}(u), ``(degree + 1, *u.shape)``, for u in [0, 1]."""
     shape = (-1, *(1,) * u.dim())
     power = torch.arange(degree + 1, dtype=u.dtype, device=u.device).reshape(shape)
-    counts = torch.tensor([math.comb(degree, j) for j in range(degree + 1)], dtype=u.dtype, device=u.device)
+    counts = constant(tuple(math.comb(degree, j) for j in range(degree + 1)), u.dtype, u.device)
     return counts.reshape(shape) * u**power * (1 - u) ** (degree - power)

@@ -13,7 +13,7 @@ from pushforward.maps.arguments import vector_width
 from pushforward.maps.core import Map, Step
 from pushforward.maps.standardize import moments
 from pushforward.networks.mlp import check_width
-from pushforward.numerics import Noise, bound_square, monotone_root, soft_clamp, sum_event
+from pushforward.numerics import Noise, monotone_root, soft_clamp, sum_event
 from pushforward.registry import register
 
 __all__ = ["Gaussianize", "log_mills", "upper_quantile"]
@@ -199,5 +199,5 @@ def _newton(r: Tensor, log_tail: Tensor) -> Tensor:
 
 def _reach(z: Tensor) -> tuple[float, float]:
     """Where squares of z, times any scale, are finite."""
-    limit = float(bound_square(z.new_full((), math.inf)) * 1e-3)
+    limit = 0.5e-3 * math.sqrt(torch.finfo(z.dtype).max)
     return -limit, limit

@@ -212,7 +212,8 @@ class InvertibleResidual(Map):
         """Estimates of log det(I + J), ``(draws, *batch)``, with the gradient of the Neumann series."""
         value, dims = point.value.detach(), len(self.in_shape)
         if isinstance(noise, torch.Generator):
-            units = torch.rand(1, device=noise.device, generator=noise).tolist()
+            drawn = torch.rand(1, device=noise.device, generator=noise)
+            units = drawn.tolist() if self.log_det == "roulette" else [0.0]  # looked at only where it counts
             coins = torch.randint(2, (1, *value.shape), device=noise.device, generator=noise)
             probes = (2 * coins - 1).to(value.dtype)
         else:
@@ -230,7 +231,9 @@ class InvertibleResidual(Map):
                 # 1 / P(N >= k) where the roulette goes on, by probe.
                 weight = reach ** -max(k - self.terms, 0)
                 sign = 1.0 if k % 2 else -1.0
-                weights = value.new_tensor([sign * weight * (k <= length) for length in lengths])
+                weights = value.new_full((len(lengths),), sign * weight)
+                for probe in (place for place, length in enumerate(lengths) if k > length):
+                    weights[probe] = 0.0
                 left = left + weights.reshape(-1, *(1,) * (probes.dim() - 1)) * row  # v^T J^(k-1)
                 row = point.vjp(row)
                 total = total + weights.reshape(-1, *(1,) * (total.dim() - 1)) / k * sum_event(row * probes, dims)
@@ -289,6 +292,6 @@ def common_signs(noise: RowNoise, count: int, salt: int, like: Tensor, dims: int
     The last ``dims`` dimensions of ``like`` are the event.
     """
     event = like.shape[-dims:]
-    signs = [1.0 if unit < 0.5 else -1.0 for unit in noise.common(count * math.prod(event), salt)]
-    rows = like.new_tensor(signs).reshape(count, *(1,) * (like.dim() - dims), *event)
+    signs = noise.common_signs(count * math.prod(event), salt, like)
+    rows = signs.reshape(count, *(1,) * (like.dim() - dims), *event)
     return rows.expand(count, *like.shape)

@@ -15,7 +15,7 @@ from pushforward.maps.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from pushforward.measure import REAL, Measure, Relation
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
 from pushforward.networks.mlp import MLP, check_hidden, check_width
-from pushforward.numerics import Noise, bound_input, normal_like, soft_clamp, sum_event, uniform_like
+from pushforward.numerics import Noise, bound_input, looks, normal_like, soft_clamp, sum_event, uniform_like
 from pushforward.registry import register
 
 __all__ = ["Posterior", "Variational", "codec"]
@@ -257,7 +257,7 @@ class Variational(Map):
         self._check_binary(x, training=True)
 
     def _check_binary(self, x: Tensor, training: bool) -> None:
-        if not isinstance(self.likelihood, BernoulliLikelihood) or torch.compiler.is_compiling():
+        if not isinstance(self.likelihood, BernoulliLikelihood) or not looks(x, self.training):
             return
         grey = (x != 0) & (x != 1) if training else (x > 0) & (x < 1)
         if grey.any():

@@ -12,7 +12,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.maps.tails import extend, extend_inverse
 from pushforward.maps.transformers import Transformer
-from pushforward.numerics import soft_clamp
+from pushforward.numerics import constant, soft_clamp
 from pushforward.registry import register
 
 __all__ = ["SumOfSquaresTransformer"]
@@ -105,7 +105,7 @@ class SumOfSquaresTransformer(Transformer):
 
     def _integral(self, x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """The integral from 0 to x, and the logarithm of the integrand at x."""
-        nodes, weights = torch.tensor(self._rule, dtype=x.dtype, device=x.device)
+        nodes, weights = constant(self._rule, x.dtype, x.device)
         shape = (-1, *(1,) * x.dim())
         mean = (weights.reshape(shape) * self._integrand(nodes.reshape(shape) * x, coefficients)).sum(0)
         return x * mean, self._integrand(x.unsqueeze(0), coefficients)[0].log()

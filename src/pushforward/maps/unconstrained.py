@@ -12,7 +12,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.maps.tails import extend, extend_inverse
 from pushforward.maps.transformers import Transformer
-from pushforward.numerics import soft_clamp
+from pushforward.numerics import constant, soft_clamp
 from pushforward.registry import register
 
 __all__ = ["UnconstrainedMonotoneTransformer", "clenshaw_curtis"]
@@ -93,7 +93,7 @@ class UnconstrainedMonotoneTransformer(Transformer):
         centres = places.reshape(-1, *(1,) * (raw.dim() - 1)) + soft_clamp(centres, self.bound)
         weights = soft_clamp(weights, 1e6)  # the sum below stays finite
         weights = self.max_log_slope * weights / (self.max_log_slope + weights.abs().sum(0))
-        nodes, sizes = torch.tensor(self._rule, dtype=raw.dtype, device=raw.device)
+        nodes, sizes = constant(self._rule, raw.dtype, raw.device)
         steepness = soft_clamp(steepness, math.log(_STEEPEST)).exp() * (4.0 / self.bound)
         return _Integrand(weights, centres, steepness, soft_clamp(raw[-2], self.max_log_slope), nodes, sizes)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pushforward.networks.activations import replace
 from pushforward.networks.made import MADE, MaskedBlock
 from pushforward.networks.masked import MaskedLinear
-from pushforward.numerics import bound_input, eager
+from pushforward.numerics import bound_input, constant, eager
 
 __all__ = ["IncrementalMADE"]
 
@@ -60,9 +60,10 @@ class IncrementalMADE:
         self.opened = range(0)
         """Places of the open block."""
         order = network.order
-        sorted_already = order is None or order == tuple(range(network.features))
         self.guessed = False
-        self.order = None if sorted_already else torch.tensor(order, device=network.last.weight.device)
+        self.order: Tensor | None = None
+        if order is not None and order != tuple(range(network.features)):
+            self.order = constant(order, torch.int64, network.last.weight.device)
         self.stages = self._make_stages(context)
         self.sources = [self._rows(stage.linear.in_features) for stage in self.stages]
         self.tasks: list[tuple[_Task, ...]] = []
@@ -183,9 +184,10 @@ class IncrementalMADE:
         room = self._room(level, sum(rows))
         if not weight.shape[-1]:
             return [_Task(base, None, None, room)]
-        reach = torch.tensor([columns for count, columns in zip(rows, read, strict=True) for _ in range(count)])
-        mask = torch.arange(weight.shape[-1]) < reach.unsqueeze(1)
-        weight = torch.where(mask.to(weight.device), weight, 0.0).flatten(0, -2)
+        columns = tuple(columns for count, columns in zip(rows, read, strict=True) for _ in range(count))
+        reach = constant(columns, torch.int64, weight.device)
+        mask = torch.arange(weight.shape[-1], device=weight.device) < reach.unsqueeze(1)
+        weight = torch.where(mask, weight, 0.0).flatten(0, -2)
         return [_Task(base, weight, self._seen(level, weight.shape[1]), room)]
 
     def _by_place(self, level: int) -> list[_Task]:

@@ -202,7 +202,7 @@ class ArrayRows(Rows):
 
     def read(self, rows: Tensor) -> Pair:
         """The rows of these indices."""
-        rows = rows.to(self.x.device)
+        rows = rows.to(self.x.device, non_blocking=True)
         return self.x[rows], None if self.context is None else self.context[rows]
 
     # Reading a tensor draws nothing, so nothing needs a seed.

@@ -11,7 +11,8 @@ import torch
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.models.core import Model
-from pushforward.training.batches import Source
+from pushforward.training import compiled
+from pushforward.training.batches import Rows, Source
 from pushforward.training.budget import Budget, Schedule, make_schedule, plan, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
 from pushforward.training.form import Form
@@ -46,6 +47,7 @@ def fit(
     device: str | torch.device | None = None,
     amp: bool = False,
     accumulate: int | None = None,
+    compile: bool | Literal["auto"] = "auto",
     initialize: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | str = "60s",
@@ -97,6 +99,10 @@ def fit(
         amp: train in bfloat16 where ``torch.autocast`` deems it safe; evaluation is never in it.
         accumulate: parts that each batch is taken in, one after the other; their gradients add up, so a step's memory is
             that of a part. Batch normalisation sees a part at a time. None for what suits: see ``batch_size``.
+        compile: make machine code of the training step's loss with ``torch.compile``, which takes some seconds for each map
+            of the chain and needs a C++ compiler. True does it or raises; "auto" does it for flows of vectors on a CPU where
+            the budget is long enough for it to pay (50,000 steps, or a minute for each map), and goes on without if the
+            compiler fails. Rounding differs from that of False.
         initialize: set data-dependent state (standardisation, actnorm) that is not set yet, from up to 100,000
             training rows.
         checkpoint: file that the run is written to. Killed at any moment and called again, ``fit`` goes on from it and
@@ -156,6 +162,7 @@ def fit(
         budget = Budget(0, None, "nothing to train")
     if evaluate_every is None:
         evaluate_every = 500 if train.steps is None else min(max(round(train.steps), 25), 1000)
+    compiles = _compiles(compile, model, train, budget)
     file = None
     if checkpoint is not None:
         settings = {
@@ -176,6 +183,7 @@ def fit(
             "seed": seed,
             "amp": amp,
             "accumulate": accumulate,
+            "compile": bool(compiles),
             "initialize": initialize,
         }
         file = Checkpoint(checkpoint, every, settings)
@@ -184,8 +192,20 @@ def fit(
         raise StorageError(f"resume=True, but there is no checkpoint {checkpoint}: resume='auto' begins one.")
     return Trainer(
         model, train, held_out, made, budget, make_rate, gradient_clip, average, patience, evaluate_every, seed, amp,
-        initialize, callback, reporter, MetricsLog(log), file, resumes, accumulate,
+        initialize, callback, reporter, MetricsLog(log), file, resumes, accumulate, compiles,
     ).run()  # fmt: skip
+
+
+def _compiles(compile: bool | Literal["auto"], model: Model, train: Source, budget: Budget) -> bool | Literal["try"]:
+    """What the trainer does about compiling."""
+    if not (isinstance(compile, bool) or compile == "auto"):
+        raise ConfigError(f"compile must be True, False or 'auto'; got {compile!r}.")
+    if compile is True and (reason := compiled.why_not(model)) is not None:
+        raise ConfigError(f"compile=True, but {reason}: compile=False trains this {type(model).__name__} without.")
+    if compile == "auto":
+        rows = train.batch_size if isinstance(train, Rows) else None
+        return "try" if compiled.pays(model, rows, budget) else False
+    return compile
 
 
 def _described(name: str, source: Source | None) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import InputError, PushforwardWarning, TrainingError
+from pushforward.errors import ConfigError, InputError, PushforwardError, PushforwardWarning, TrainingError
 from pushforward.kernels import freed_memory_kept
 from pushforward.maps.core import Shape
 from pushforward.models.core import Model
@@ -21,6 +21,7 @@ from pushforward.training.average import Average
 from pushforward.training.batches import ArrayRows, Batch, Position, Source
 from pushforward.training.budget import Budget, Schedule
 from pushforward.training.checkpoint import Checkpoint, State, load_weights
+from pushforward.training.compiled import CompiledLoss, Loss
 from pushforward.training.form import Pair
 from pushforward.training.interruption import Interruption
 from pushforward.training.parts import in_parts
@@ -50,14 +51,19 @@ def gradients(
     clip: float | None,
     amp: bool,
     accumulate: int | None = None,
+    loss_of: Loss | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Loss and gradient norm of a batch, with the gradients clipped to norm ``clip`` in the parameters."""
+    """Loss and gradient norm of a batch, with the gradients clipped to norm ``clip`` in the parameters.
+
+    ``loss_of`` is ``model.loss`` in another form.
+    """
+    loss_of = model.loss if loss_of is None else loss_of
     for parameter in parameters:
         parameter.grad = None
     losses = []
     for part in in_parts(model, batch, accumulate):
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=amp):
-            loss = model.loss(part.x, part.context, generator=noise)
+            loss = loss_of(part.x, part.context, generator=noise)
         if part is not batch:
             loss = loss * (len(part.x) / len(batch.x))
         loss.backward()
@@ -103,6 +109,7 @@ class Trainer:
         checkpoint: where the run is written, or None.
         resume: go on with the run in the checkpoint.
         accumulate: parts whose gradients add up to a step's, or None for what suits.
+        compile: True compiles the loss, "try" does so if that works.
     """
 
     model: Model
@@ -124,6 +131,7 @@ class Trainer:
     checkpoint: Checkpoint | None
     resume: bool
     accumulate: int | None = None
+    compile: bool | Literal["try"] = False
 
     state: State = field(default_factory=State, init=False)
 
@@ -137,6 +145,7 @@ class Trainer:
         self.pending: list[Pending] = []
         self.average: Average | None = None
         self.asked_to_stop = False
+        self.loss_of: Loss = self.model.loss
         self.sample: Pair | None = None
         self.began = monotonic()
 
@@ -208,13 +217,10 @@ class Trainer:
         assert self.optimizer is not None
         step = self.state.position.step
         self._set_rate(self.budget.spent(step, self.elapsed))
-        seed_step(mix(self.seed, Purpose.STEP, step), self.device)
-        self.noise.manual_seed(mix(self.seed, Purpose.LOSS, step))
         try:
-            loss, norm = gradients(
-                self.model, self.parameters, batch, noise=self.noise, clip=self.gradient_clip, amp=self.amp,
-                accumulate=self.accumulate,
-            )  # fmt: skip
+            if self.compile:
+                self._compile(batch)
+            loss, norm = self._gradients(batch)
         except InputError as error:
             raise InputError(f"step {step} (epoch {batch.epoch}, batch {batch.place}): {error}") from error
         self.pending.append(Pending(step, batch, loss, norm))
@@ -226,6 +232,32 @@ class Trainer:
         self.state.position = Position(step + 1, batch.epoch, batch.place + 1)
         elapsed = self.elapsed
         self.reporter.tick(step + 1, self.budget.spent(step + 1, elapsed), elapsed)
+
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        step = self.state.position.step
+        seed_step(mix(self.seed, Purpose.STEP, step), self.device)
+        self.noise.manual_seed(mix(self.seed, Purpose.LOSS, step))
+        return gradients(
+            self.model, self.parameters, batch, noise=self.noise, clip=self.gradient_clip, amp=self.amp,
+            accumulate=self.accumulate, loss_of=self.loss_of,
+        )  # fmt: skip
+
+    def _compile(self, batch: Batch) -> None:
+        """Take the compiled loss from here on, if it gives gradients of this batch: a compiler fails at its first use."""
+        insists, self.compile = self.compile is True, False
+        self.loss_of = CompiledLoss(self.model)
+        try:
+            self._gradients(batch)
+        except PushforwardError:  # of the batch, not of the compiler
+            raise
+        except Exception as error:
+            self.loss_of = self.model.loss
+            self._gradients(batch)  # what fails here too is no matter of the compiler
+            said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            text = f"the loss of this {type(self.model).__name__} could not be compiled ({said:.200})"
+            if insists:
+                raise ConfigError(f"compile=True, but {text}: compile=False trains without.") from error
+            warnings.warn(f"{text}; it is trained without.", PushforwardWarning, stacklevel=5)
 
     def _set_rate(self, spent: float) -> None:
         assert self.optimizer is not None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pushforward.errors import ConfigError
+from pushforward.kernels import freed_memory_kept
 from pushforward.models.core import Model
 from pushforward.training.average import Average
 from pushforward.training.batches import Position, Source
@@ -122,7 +123,7 @@ def _train_together(
         )
         for k, (model, (train, held_out), seed) in enumerate(zip(models, sources, seeds, strict=True))
     ]  # fmt: skip
-    with preserved(torch.device("cpu")), torch.enable_grad(), Interruption() as interruption:
+    with preserved(torch.device("cpu")), torch.enable_grad(), freed_memory_kept(), Interruption() as interruption:
         results: list[FitResult | None] = [None] * len(models)
         try:
             for trainer in trainers:

@@ -1,0 +1,114 @@
+"""The loss of a training step as one graph that `torch.compile` has made machine code of, and when that pays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.maps import Chain, Jitter, Map
+from pushforward.measure import Relation
+from pushforward.models.core import Model
+from pushforward.training.budget import Budget
+
+__all__ = ["CompiledLoss", "Loss", "pays", "why_not"]
+
+Loss = Callable[..., Tensor]
+"""``loss(x, context, generator=...)``, as ``Model.loss``."""
+
+STEPS = 50_000
+"""Steps after which compiling has cost less than half of what it saved, for every flow that was looked at."""
+SECONDS, SHARE = 6.0, 0.1
+"""What a part of the chain takes to compile, and the share of a budget of time that all may take together."""
+ROWS, WIDE = 64, 512
+"""Rows of a batch from which it was looked at, and width of two layers in a row from which a step is mostly matrix products,
+which stay as they are."""
+
+
+class CompiledLoss:
+    """``model.loss`` with everything from the first trained part of the chain on in one compiled graph.
+
+    What comes before (checks of the data, preprocessing, noise of dequantisation) runs as ever. The graph is made at the first
+    call and holds for batches of one size; another size makes another one.
+
+    Args:
+        model: one that :func:`why_not` says nothing against.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.front, tail = halves(model)
+        chain, base = Chain(*tail), model.base
+
+        def finish(z: Tensor, context: Tensor | None, given: Tensor) -> Tensor:
+            step = chain.encode(z, context)
+            return -(given + step.contribution + base.log_prob(step.z, context)).mean()
+
+        self.finish = torch.compile(finish, fullgraph=True, dynamic=False)
+
+    def __call__(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss, a scalar."""
+        z, context, given = self.model._prepare(x, context)
+        for part in self.front:
+            step = part.encode(z, context, noise=generator)
+            z, given = step.z, given + step.contribution
+        return self.finish(z, context, given)
+
+
+def halves(model: Model) -> tuple[list[Map], list[Map]]:
+    """The maps in front that have nothing to train, and the others."""
+    chain = model.chain
+    parts: list[Map] = list(chain) if isinstance(chain, Chain) else [chain]
+    front = next((k for k, part in enumerate(parts) if any(p.requires_grad for p in part.parameters())), len(parts))
+    return parts[:front], parts[front:]
+
+
+def why_not(model: Model) -> str | None:
+    """Why the loss of a model is not compiled, or None."""
+    if type(model).loss is not Model.loss:
+        return f"{type(model).__name__} has a loss of its own"
+    tail = halves(model)[1]
+    if not tail:
+        return "its maps have nothing to train"
+    if isinstance(model.chain, Chain) and model.chain.reversible:
+        return "its chain is reversible"
+    for part in tail:
+        if any(_draws(inner) for inner in part.modules()):
+            return f"{type(part).__name__} draws noise, estimates or keeps statistics"
+    return None
+
+
+def pays(model: Model, rows: int | None, budget: Budget) -> bool:
+    """Whether compiling the loss saves more time than it takes, as far as is known before the first step.
+
+    Only what a resumed run finds the same is asked: the model, the batch and the budget.
+
+    Args:
+        model: to train.
+        rows: of a batch, or None if their number varies.
+        budget: of the run.
+    """
+    if rows is None or rows < ROWS or len(model.shape) != 1 or why_not(model) is not None or not _compiler():
+        return False
+    weights = list(model.parameters())
+    if any(w.device.type != "cpu" or (w.dim() > 1 and min(w.shape) >= WIDE) for w in weights):
+        return False
+    takes = SECONDS * len(halves(model)[1])
+    enough = budget.steps is None or budget.steps >= STEPS
+    return enough and (budget.seconds is None or takes <= SHARE * budget.seconds)
+
+
+def _compiler() -> bool:
+    """Whether there is a C++ compiler, without which torch makes no machine code for a CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name)
+
+
+def _draws(module: nn.Module) -> bool:
+    if isinstance(module, nn.Dropout):
+        return False
+    return isinstance(module, Map) and (
+        isinstance(module, Jitter) or module.statistics or module.relation is not Relation.EXACT
+    )

@@ -1,0 +1,195 @@
+"""Training steps of a compiled loss: the same loss, and a run that goes on bit by bit."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.errors import ConfigError, InputError, PushforwardWarning, TrainingError
+from pushforward.training import compiled as module
+from pushforward.training.batches import Batch
+from pushforward.training.budget import Budget
+from pushforward.training.compiled import CompiledLoss, pays, why_not
+from pushforward.training.loop import gradients
+
+from .tiny import curved, equal, silent, weights
+
+X = curved(200)
+BASE = {"max_steps": 12, "evaluate_every": 4, "batch_size": 16, "lr": 1e-2}
+compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+quiet = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch's own compiler
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Tracing and its graph, but no machine code, which takes long."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A compiler that fails at its first use, as real ones do."""
+
+    def fails(*args):
+        raise RuntimeError("no machine code today\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: fails)
+
+
+def nice(**options):
+    torch.manual_seed(0)
+    return pf.models.NICE(features=3, hidden=(8,), couplings=2, **options)
+
+
+def grads(model, x, context=None, loss_of=None):
+    noise = torch.Generator().manual_seed(3)
+    used = [p for p in model.parameters() if p.requires_grad]
+    loss, norm = gradients(model, used, Batch(x, context, 0, 0), noise=noise, clip=None, amp=False, loss_of=loss_of)
+    return loss, norm, [p.grad for p in used]
+
+
+def coupling_spline():
+    return pf.models.NSF(3, flow_layers=2, hidden_features=8), X, None
+
+
+def autoregressive_with_context():
+    return pf.models.MAF(3, layers=2, hidden=(8,), context=2), X, torch.randn(len(X), 2)
+
+
+def dequantised():
+    x = torch.randint(0, 4, (64, 3)).float()
+    chain = pf.maps.Chain(pf.maps.UniformDequantize(3, levels=4), pf.maps.Logit(3), pf.maps.Coupling(3, hidden=(8,)))
+    return pf.models.Flow(chain, pf.bases.Normal(3)), x, None
+
+
+def images():
+    return (
+        pf.models.Glow((1, 4, 4), scales=1, steps=2, hidden=(8, 8)),
+        torch.randint(0, 256, (32, 1, 4, 4)).float(),
+        None,
+    )
+
+
+@quiet
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("make", [coupling_spline, autoregressive_with_context, dequantised, images])
+def test_loss_and_gradients_are_those_of_the_model(make):
+    torch.manual_seed(0)
+    model, x, context = make()
+    model.double().initialize(x.double(), context if context is None else context.double())
+    x, context = x.double(), context if context is None else context.double()
+    model.train()
+    loss, norm, wanted = grads(model, x, context)
+    found = grads(model, x, context, CompiledLoss(model))
+    torch.testing.assert_close((loss, norm, wanted), found, rtol=1e-9, atol=1e-11)
+    assert norm > 0
+
+
+@compiler
+@quiet
+def test_a_compiled_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):
+    torch._dynamo.reset()
+    path = tmp_path / "run.safetensors"
+    whole = nice()
+    expected = silent(whole, X, compile=True, **BASE)
+    part = nice()
+    stop = silent(part, X, compile=True, checkpoint=path, callback=lambda event: event.step >= 4, **BASE)
+    assert (stop.stopped, stop.steps) == ("callback", 4)
+    torch._dynamo.reset()
+    part = nice()
+    assert silent(part, X, compile=True, checkpoint=path, **BASE).steps == expected.steps == 12
+    assert equal(weights(part), weights(whole))
+    plain = nice()
+    silent(plain, X, compile=False, **BASE)
+    torch.testing.assert_close(weights(plain), weights(whole), rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoint_belongs_to_a_compiled_run_or_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    path = tmp_path / "run.safetensors"
+    silent(nice(), X, compile=True, checkpoint=path, callback=lambda event: event.step >= 4, **BASE)
+    with pytest.raises(TrainingError, match="compile was True and is False"):
+        silent(nice(), X, checkpoint=path, **BASE)
+
+
+@pytest.mark.usefixtures("broken")
+def test_auto_goes_on_without_a_compiler_that_fails(monkeypatch):
+    monkeypatch.setattr(module, "pays", lambda *args: True)
+    model, plain = nice(), nice()
+    with pytest.warns(PushforwardWarning, match="could not be compiled .no machine code today.; it is trained without"):
+        silent(model, X, **BASE)
+    silent(plain, X, compile=False, **BASE)
+    assert equal(weights(model), weights(plain))
+
+
+@pytest.mark.usefixtures("broken")
+def test_true_insists(tmp_path):
+    model = nice()
+    before = weights(model)
+    with pytest.raises(ConfigError, match=r"compile=True, but .* could not be compiled .no machine code today"):
+        silent(model, X, compile=True, initialize=False, **BASE)
+    assert equal(weights(model), before)
+
+
+@pytest.mark.usefixtures("broken")
+def test_bad_data_are_not_blamed_on_the_compiler():
+    class Bad(torch.utils.data.Dataset):
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, index):
+            return torch.full((3,), float("nan"))
+
+    with pytest.raises(InputError, match="NaN"):
+        silent(nice(), Bad(), validation=None, initialize=False, compile=True, **BASE)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: pf.models.VAE(3, latent=2, hidden=(8,)), "loss of its own"),
+        (lambda: pf.models.Flow(pf.maps.Standardize(3), pf.bases.Normal(3)), "nothing to train"),
+        (lambda: pf.models.Flow(pf.maps.Chain(pf.maps.Coupling(3), reversible=True), pf.bases.Normal(3)), "reversible"),
+        (lambda: pf.models.Flow(pf.maps.Chain(pf.maps.BatchNorm(3), pf.maps.Coupling(3)), pf.bases.Normal(3)),
+         "BatchNorm draws noise, estimates or keeps statistics"),
+        (lambda: pf.models.ResidualFlow(3), "draws noise, estimates"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compiled_says_why(make, reason):
+    model = make()
+    assert reason in (why_not(model) or "")
+    with pytest.raises(ConfigError, match=f"compile=True.*{reason}"):
+        silent(model, X, compile=True, **BASE)
+
+
+@pytest.mark.parametrize("value", [None, "yes", 1.5, 1])
+def test_other_values_are_refused(value):
+    with pytest.raises(ConfigError, match="compile must be True, False or 'auto'"):
+        silent(nice(), X, compile=value, **BASE)
+
+
+@pytest.mark.parametrize(
+    ("make", "rows", "budget", "wanted"),
+    [
+        (nice, 512, Budget(50_000, None), True),
+        (nice, 512, Budget(49_999, None), False),
+        (nice, 512, Budget(None, 600.0), True),
+        (nice, 512, Budget(None, 60.0), False),
+        (nice, 512, Budget(50_000, 60.0), False),
+        (nice, 16, Budget(50_000, None), False),
+        (nice, None, Budget(50_000, None), False),
+        (lambda: pf.models.RealNVP(6, hidden=(512, 512)), 512, Budget(50_000, None), False),
+        (lambda: images()[0], 512, Budget(50_000, None), False),
+        (lambda: pf.models.ResidualFlow(3), 512, Budget(50_000, None), False),
+    ],
+)
+def test_when_it_pays(make, rows, budget, wanted, monkeypatch):
+    monkeypatch.setattr(module, "_compiler", lambda: True)
+    assert pays(make(), rows, budget) is wanted
+    monkeypatch.setattr(module, "_compiler", lambda: False)
+    assert not pays(make(), rows, budget)
