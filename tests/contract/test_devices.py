@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo  # before functions of torch that it keeps are patched below
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
