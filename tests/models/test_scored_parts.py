@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import pushforward as pf
 from pushforward import models
 from pushforward.errors import InputError
 from pushforward.models import core
@@ -39,6 +40,18 @@ def test_parts_give_what_the_whole_gives(context, calls):
         parts = model.log_prob(x, given)
     assert calls[1:] == [core._PART, core._PART, 77]
     torch.testing.assert_close(parts, whole.detach(), rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_parts_are_smaller_where_a_layer_has_many_outputs(calls):
+    chain = pf.maps.Coupling(80, pf.maps.SplineTransformer(8), hidden=(8,))  # 40 coordinates, 23 numbers each
+    model = models.Flow(chain, pf.bases.Normal(80)).eval()
+    x = torch.randn(core._PART + 5, 80)
+    found = model.log_prob(x)
+    assert calls == [core._PART // 2, core._PART // 2, 5]
+    model.log_prob(x[: core._PART - 1])
+    assert calls[3:] == [core._PART - 1]
+    torch.testing.assert_close(found[:3], model.log_prob(x[:3]))
 
 
 @torch.no_grad()

@@ -91,7 +91,6 @@ def test_loss_and_gradients_are_those_of_the_model(make):
 
 
 @compiler
-@quiet
 def test_a_compiled_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):
     torch._dynamo.reset()
     path = tmp_path / "run.safetensors"
@@ -127,8 +126,14 @@ def test_auto_goes_on_without_a_compiler_that_fails(monkeypatch):
     assert equal(weights(model), weights(plain))
 
 
+def test_the_user_is_told_what_takes_so_long(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    pf.fit(nice(), X, compile=True, progress="plain", **BASE)
+    assert "compiling the loss of a training step: some seconds for each of 3 maps\n" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("broken")
-def test_true_insists(tmp_path):
+def test_true_insists():
     model = nice()
     before = weights(model)
     with pytest.raises(ConfigError, match=r"compile=True, but .* could not be compiled .no machine code today"):

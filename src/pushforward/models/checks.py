@@ -12,7 +12,16 @@ from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.maps.core import Map, Shape
 from pushforward.numerics import eager, looks
 
-__all__ = ["check_data", "check_form", "check_numbers", "check_sizes", "check_wide", "floating_type", "splits"]
+__all__ = [
+    "check_data",
+    "check_form",
+    "check_numbers",
+    "check_sizes",
+    "check_wide",
+    "floating_type",
+    "splits",
+    "widest",
+]
 
 
 def check_wide(chain: Map, owner: str) -> None:
@@ -121,3 +130,8 @@ def splits(x: Tensor, context: Tensor | None, shape: Shape, fewest: int) -> bool
     if context is not None and not (isinstance(context, Tensor) and context.dim() == 2 and len(context) == len(x)):
         return False
     return bool(x.sum().isfinite())
+
+
+def widest(module: nn.Module) -> int:
+    """Most outputs of a layer."""
+    return max((weight.shape[0] for weight in module.parameters() if weight.dim() > 1), default=0)

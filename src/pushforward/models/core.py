@@ -23,14 +23,16 @@ from pushforward.models.checks import (
     check_wide,
     floating_type,
     splits,
+    widest,
 )
 from pushforward.numerics import Noise, RowNoise, RunningMean, looks, split_infinite
 from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
 
-_PART = 2048
-"""Rows that are scored together where no gradient is wanted: what they leave behind stays in reach of the cache."""
+_PART, _WIDE = 2048, 700
+"""Rows that are scored together where no gradient is wanted, so that what they leave behind stays in reach of the cache; half
+of them where a layer has so many outputs."""
 
 
 class Model(nn.Module, ABC):
@@ -162,10 +164,13 @@ class Model(nn.Module, ABC):
             InputError: for a wrong shape or type, or NaN.
         """
         require_log_prob(self.relation, self.measure)
-        if self.training or not splits(x, context, self.shape, 2 * _PART):
+        if self.training or not splits(x, context, self.shape, _PART):
             return self._log_likelihood(x, context, None)
-        contexts = itertools.repeat(None) if context is None else context.split(_PART)
-        return torch.cat([self._log_likelihood(*part, None) for part in zip(x.split(_PART), contexts, strict=False)])
+        part = _PART // 2 if widest(self) >= _WIDE else _PART
+        if len(x) < 2 * part:
+            return self._log_likelihood(x, context, None)
+        contexts = itertools.repeat(None) if context is None else context.split(part)
+        return torch.cat([self._log_likelihood(*some, None) for some in zip(x.split(part), contexts, strict=False)])
 
     @final
     def conditional_log_prob(

@@ -14,7 +14,7 @@ from pushforward.measure import Relation
 from pushforward.models.core import Model
 from pushforward.training.budget import Budget
 
-__all__ = ["CompiledLoss", "Loss", "pays", "why_not"]
+__all__ = ["CompiledLoss", "Loss", "halves", "pays", "why_not"]
 
 Loss = Callable[..., Tensor]
 """``loss(x, context, generator=...)``, as ``Model.loss``."""

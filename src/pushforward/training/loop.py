@@ -21,7 +21,7 @@ from pushforward.training.average import Average
 from pushforward.training.batches import ArrayRows, Batch, Position, Source
 from pushforward.training.budget import Budget, Schedule
 from pushforward.training.checkpoint import Checkpoint, State, load_weights
-from pushforward.training.compiled import CompiledLoss, Loss
+from pushforward.training.compiled import CompiledLoss, Loss, halves
 from pushforward.training.form import Pair
 from pushforward.training.interruption import Interruption
 from pushforward.training.parts import in_parts
@@ -245,9 +245,14 @@ class Trainer:
     def _compile(self, batch: Batch) -> None:
         """Take the compiled loss from here on, if it gives gradients of this batch: a compiler fails at its first use."""
         insists, self.compile = self.compile is True, False
-        self.loss_of = CompiledLoss(self.model)
+        parts = len(halves(self.model)[1])
+        self.reporter.note(f"compiling the loss of a training step: some seconds for each of {parts} maps")
         try:
-            self._gradients(batch)
+            with warnings.catch_warnings():  # of torch's own compiler
+                warnings.simplefilter("ignore", FutureWarning)
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.loss_of = CompiledLoss(self.model)
+                self._gradients(batch)
         except PushforwardError:  # of the batch, not of the compiler
             raise
         except Exception as error:

@@ -6,8 +6,9 @@ and reads them back from there. Of a part they fit into memory that is there alr
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pushforward.models.checks import widest
 from pushforward.models.core import Model
 from pushforward.training.batches import Batch
 
@@ -33,7 +34,7 @@ def in_parts(model: Model, batch: Batch, accumulate: int | None = None) -> list[
         size = -(-rows // accumulate)
         return [batch] if size >= rows else split(batch, size)
     apart = type(model).loss is Model.loss and not model.chain.statistics
-    if rows < LARGE or batch.x.device.type != "cpu" or not apart or not wide(model):
+    if rows < LARGE or batch.x.device.type != "cpu" or not apart or widest(model) < WIDE:
         return [batch]
     return split(batch, PART)
 
@@ -43,8 +44,3 @@ def split(batch: Batch, size: int) -> list[Batch]:
     xs = batch.x.split(size)
     contexts: list[Tensor | None] = [None] * len(xs) if batch.context is None else list(batch.context.split(size))
     return [batch._replace(x=x, context=context) for x, context in zip(xs, contexts, strict=True)]
-
-
-def wide(model: nn.Module) -> bool:
-    """Whether a layer has many outputs."""
-    return any(weight.dim() > 1 and weight.shape[0] >= WIDE for weight in model.parameters())
