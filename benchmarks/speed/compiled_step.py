@@ -1,6 +1,6 @@
 """What `pf.fit(compile=True)` brings: CPU time of a training step with and without, in turn, and of compiling.
 
-python -m benchmarks.speed.compiled_step                # a quarter of an hour: nothing is taken from torch's cache
+python -m benchmarks.speed.compiled_step                # some minutes: nothing is taken from torch's cache
 python -m benchmarks.speed.compiled_step --flows 'MAF*' --rows 512
 """
 
