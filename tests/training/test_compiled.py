@@ -209,6 +209,7 @@ def test_other_values_are_refused(value):
         (nice, 512, Budget(50_000, 300.0), False),
         (nice, 16, Budget(50_000, None), False),
         (nice, None, Budget(50_000, None), False),
+        (lambda: pf.models.RealNVP(6, hidden=(512, 512)), 512, Budget(50_000, None), False),
         (lambda: images()[0], 512, Budget(50_000, None), False),
         (lambda: pf.models.ResidualFlow(3), 512, Budget(50_000, None), False),
     ],

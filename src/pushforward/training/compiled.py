@@ -20,8 +20,9 @@ __all__ = ["CompiledLoss", "Loss", "halves", "pays", "why_not"]
 Loss = Callable[..., Tensor]
 """``loss(x, context, generator=...)``, as ``Model.loss``."""
 
-STEPS, ROWS = 50_000, 64
-"""Steps, of so many rows or more, after which every flow that was looked at has saved about twice what compiling took, or more."""
+STEPS, ROWS, LARGE = 50_000, 64, 500_000
+"""Steps, of so many rows or more, after which every flow that was looked at has saved twice what compiling took; but for those of
+so many weights, whose steps are matrix products, which stay as they are."""
 SECONDS, SHARE = 2.5, 0.02
 """What a part of the chain takes to compile, and the share of a budget of time that all may take together: it is as small as
 what some flows gain."""
@@ -101,7 +102,8 @@ def pays(model: Model, rows: int | None, budget: Budget) -> bool:
     """
     if rows is None or rows < ROWS or len(model.shape) != 1 or why_not(model) is not None or not _compiler():
         return False
-    if any(weight.device.type != "cpu" for weight in model.parameters()):
+    weights = list(model.parameters())
+    if any(weight.device.type != "cpu" for weight in weights) or sum(weight.numel() for weight in weights) > LARGE:
         return False
     takes = SECONDS * len(halves(model)[1])
     enough = budget.steps is None or budget.steps >= STEPS

@@ -100,10 +100,10 @@ def fit(
         accumulate: parts that each batch is taken in, one after the other; their gradients add up, so a step's memory is
             that of a part. Batch normalisation sees a part at a time. None for what suits: see ``batch_size``.
         compile: make machine code of the training step's loss with ``torch.compile``, which takes about two seconds for each
-            map of the chain and needs a C++ compiler. True does it or raises; "auto" does it for flows of vectors on a CPU
-            where the budget is long enough for it to pay (50,000 steps, or about two minutes for each map), and goes on
-            without if the compiler fails. A step then takes 0.6 to 1 times as long, the least for small batches and
-            networks. Rounding differs from that of False.
+            map of the chain and needs a C++ compiler. True does it or raises; "auto" does it for flows of vectors with up
+            to 500,000 weights on a CPU where the budget is long enough for it to pay (50,000 steps, or about two minutes for
+            each map), and goes on without if the compiler fails. A step of such a flow takes 0.6 to 0.85 times as long, the
+            least for small batches. Rounding differs from that of False.
         initialize: set data-dependent state (standardisation, actnorm) that is not set yet, from up to 100,000
             training rows.
         checkpoint: file that the run is written to. Killed at any moment and called again, ``fit`` goes on from it and
