@@ -48,8 +48,8 @@ def fit_members(
     operation costs anyway is paid once. Each member has its own batches, noise, gradient norm, early stopping and best
     weights, so it ends where it would have ended alone, up to rounding. Others are trained one after the other.
 
-    A step of five affine flows of width 64 in 20 dimensions takes 2.1 to 2.2 times as long as a step of one, with 512 rows
-    each and two threads; five spline flows take 3.1 to 3.8 times as long. The smaller the batch, the more is gained.
+    A step of five affine flows of width 64 in 20 dimensions takes 2.1 to 2.7 times as long as a step of one, with 512 rows
+    each and two threads; five spline flows take 2.8 to 4.2 times as long. The smaller the batch, the more is gained.
 
     Args:
         models: to train, in place.
