@@ -87,6 +87,7 @@ def show(out: Path, records: Sequence[Record], parts: Sequence[str], picture: Pa
 
 
 def place(name: str) -> str:
+    """A device that an option names, if it can be one."""
     try:
         device(name)
     except ValueError as error:
@@ -95,12 +96,14 @@ def place(name: str) -> str:
 
 
 def known(part: str) -> str:
+    """A part that an argument names, if there is such a part."""
     if part not in TABLES:
         raise argparse.ArgumentTypeError(f"there is no part {part!r}; the parts are {', '.join(TABLES)}")
     return part
 
 
 def parser() -> argparse.ArgumentParser:
+    """What the command line understands."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -104,6 +104,7 @@ class Case:
         return cls(Flow(**plain["flow"]), plain["work"], plain["batch"])
 
 
+MAF1, NSFAR1 = Flow("maf", 1, 128, 5), Flow("nsfar", 1, 128, 5)
 MAF6, MAF21 = Flow("maf", 6, 128, 5), Flow("maf", 21, 128, 5)
 MAF63, MAF784 = Flow("maf", 63, 512, 5), Flow("maf", 784, 512, 5)
 RNVP6, RNVP21 = Flow("rnvp", 6, 128, 8), Flow("rnvp", 21, 128, 8)
@@ -115,6 +116,8 @@ GLOW = Flow("glow", 28 * 28, 64, 8)
 SMALL, ALL = (1, 64, 512, 8192), (1, 64, 512, 8192, 65_536)
 #       flow      log_prob          sample             train_step
 TABLE: tuple[tuple[Flow, Sequence[int], Sequence[int], Sequence[int]], ...] = (
+    (MAF1,        (1, 512),         (512,),            (512,)),
+    (NSFAR1,      (1, 512),         (512,),            (512,)),
     (MAF6,        ALL,              SMALL,             (64, 512, 8192)),
     (MAF21,       (512, 8192),      (512, 8192),       (512, 8192)),
     (MAF63,       ALL,              (1, 512),          (64, 512, 8192)),

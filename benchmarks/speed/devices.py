@@ -281,5 +281,6 @@ def give_back() -> None:
 
 
 def kibibytes(field: str) -> int:
+    """A field of this process's status, as Linux tells it."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1])
