@@ -99,6 +99,36 @@ def test_one_feature_gives_free_constants(hidden):
     assert (network.last.bias.grad == 50).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"residual": True}, {"copies": 2}], ids=str)
+def test_one_feature_costs_one_row_and_gives_what_all_rows_would(options):
+    network = make(1, (8, 8), **options)
+    rows: list[int] = []
+    network.last.register_forward_hook(lambda module, given, out: rows.append(out.shape[:-1].numel()))
+    parameters = list(network.parameters())
+    for batch in [(), (1,), (7,), (0,), (2, 3)]:
+        x = torch.randn(*batch, network.copies, dtype=torch.float64)
+        upstream = torch.randn(2, *batch, 1, dtype=torch.float64)
+        short, long = network(x), network._run(x, None)
+        assert short.shape == long.shape == upstream.shape
+        torch.testing.assert_close(short, long)
+        for a, b in zip(
+            torch.autograd.grad(short, parameters, upstream),
+            torch.autograd.grad(long, parameters, upstream),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b)
+    assert rows[::2] == [1] * 5
+    assert rows[1::2] == [1, 1, 7, 0, 6]
+
+
+def test_one_feature_with_dropout_drops_for_each_row():
+    network = make(1, (32, 32), dropout=0.5)
+    x = torch.zeros(40, 1, dtype=torch.float64)
+    assert network(x)[0].unique().numel() > 20
+    network.eval()
+    assert network(x)[0].unique().numel() == 1
+
+
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 16)])
 @pytest.mark.parametrize("features", [1, 3])
 def test_the_first_coordinate_sees_the_context_nonlinearly(features, hidden):

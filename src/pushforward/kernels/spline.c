@@ -153,6 +153,8 @@ static __attribute__((noinline)) void gather(const REAL *from, const Places *at,
     const int64_t first = at->edge[r], next = at->edge[r + 1];
     if (at->step == 1)
       copy((REAL *)to + first, from + at->from[r] + first, next - first, rows, TILE, apart);
+    else if (!at->step && next - first == TILE) /* the same for all */
+      for (int64_t j = 0; j < rows; j++) to[j] = all(from[at->from[r] + j * apart]);
     else
       for (int64_t e = first; e < next; e++)
         for (int64_t j = 0; j < rows; j++) ((REAL *)(to + j))[e] = from[at->from[r] + e * at->step + j * apart];

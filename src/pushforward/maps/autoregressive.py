@@ -105,6 +105,10 @@ class MaskedAutoregressive(Map):
     ) -> tuple[Tensor, Tensor]:
         """As ``decode``, with the contribution of ``encode``."""
         batch, features = z.shape[:-1], self.features
+        if features == 1:  # nothing to wait for, and the network looks at the context alone
+            with torch.autocast(z.device.type, enabled=False):
+                x, slopes = self.transformer.inverse(z, self._raw(z, context))
+            return x, sum_event(slopes, 1)
         if context is not None and self.context:
             context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])
         order = constant(self.sequence, torch.int64, z.device)

@@ -38,9 +38,6 @@ def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor
         context: ``(batch, network.context)``.
     """
     with torch.autocast(z.device.type, enabled=False):
-        if network.features == 1:  # nothing to wait for
-            raw = network(z.new_zeros(z.shape[1], network.copies), context)
-            return law.inverse(z, raw.mT)
         native = native_law(law)
         if native is not None and not torch.is_grad_enabled() and usable("made.c", z, *network.parameters()):
             walk = IncrementalMADE(network, z.shape[1], context, block=network.features)

@@ -475,7 +475,7 @@ class Model(nn.Module, ABC):
             batch = batch + context.shape[:-1]
         context = self._broadcast(context, batch)
         if generator is None:
-            device = next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+            device = next((t.device for t in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
             generator = torch.Generator(device)
             generator.manual_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed)
         if noise is None:

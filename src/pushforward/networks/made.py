@@ -88,6 +88,8 @@ class MADE(nn.Module):
         self.residual, self.activation, self.dropout = residual, activation, dropout
         self.input_bound, self.output_gain, self.copies = input_bound, output_gain, copies
         check_options(dropout, input_bound)
+        self.alone = features == 1 and not context
+        """Whether the outputs depend on nothing."""
 
         degrees = torch.empty(features, dtype=torch.int64)
         degrees[torch.tensor(self.order or range(features))] = torch.arange(1, features + 1)
@@ -131,6 +133,13 @@ class MADE(nn.Module):
         Raises:
             InputError: if the context is missing or has the wrong width.
         """
+        if self.alone and not (self.training and self.dropout):
+            # The same for every row, so one row of anything will do.
+            raw = self._run(x.new_zeros(x.shape[-1:]), context)
+            return raw.reshape(self.outputs, *(1,) * x.dim()).expand(-1, *x.shape[:-1], 1)
+        return self._run(x, context)
+
+    def _run(self, x: Tensor, context: Tensor | None) -> Tensor:
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)
         first, last = self.context_terms(context)

@@ -289,6 +289,10 @@ def made(network: MADE, program: Program, source: str, target: str) -> None:
     """The masked network's operations."""
     if network.copies != 1:
         raise Unwritten("angles")
+    if network.alone:
+        with torch.no_grad():
+            program.constant(target, network(network.last.weight.new_zeros(1)).flatten())
+        return
     bound, first = network.input_bound, network.context_first if network.context else None
     here, width = source, network.features
     if bound is not None:
