@@ -12,7 +12,7 @@ import pytest
 import pushforward
 
 # From the ground up; a room may use what stands before it in this list (docs/architecture.md).
-ROOMS = ["errors", "measure", "numerics", "kernels", "registry", "networks", "maps", "bases", "models", "serving", "data",
+ROOMS = ["errors", "measure", "numerics", "kernels", "registry", "networks", "maps", "bases", "programs", "models", "serving", "data",
          "storage", "training", "detection", "estimators", "experiments", "cli"]  # fmt: skip
 PACKAGE = Path(pushforward.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))

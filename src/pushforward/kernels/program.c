@@ -13,7 +13,7 @@
 #define PACKED ((int)(64 / sizeof(REAL)))
 typedef REAL line __attribute__((vector_size(64)));
 
-enum { GATHER, DIAGONAL, LINEAR, ACTIVATE, ADD, CLAMP, CONSTANT, SHIFT, AFFINE, SPLINE, NORMAL, LOGISTIC };
+enum { GATHER, DIAGONAL, LINEAR, ROWS, ACTIVATE, ADD, CLAMP, CONSTANT, SHIFT, AFFINE, SPLINE, NORMAL, LOGISTIC };
 
 typedef struct {
   int64_t op, in, out, count, kind; /* in and out are registers, kind an activation or the number of blocks */
@@ -65,6 +65,63 @@ static void linear(const Op *o, const int rows, REAL *s, const int64_t room) {
     w += wide * (high - low);
     bias += wide * PACKED;
     out += wide * PACKED;
+  }
+}
+
+/* n <= LANES weights, and 0 behind them; reads no further than ``end``. */
+static inline vec few(const REAL *w, const int64_t n, const REAL *end) {
+  vec v = {0};
+  if (w + LANES > end) {
+    memcpy(&v, w, n * sizeof(REAL));
+    return v;
+  }
+  bits lane;
+  for (int e = 0; e < LANES; e++) lane[e] = e;
+  return pick(lane < (bits){0} + (int)n, *(const vec *)w, v);
+}
+
+typedef REAL half __attribute__((vector_size(BYTES / 2), aligned(sizeof(REAL)), may_alias));
+static inline REAL across(const vec v) {
+  half sum[2];
+  memcpy(sum, &v, sizeof v);
+  sum[0] += sum[1];
+  REAL part[LANES / 2];
+  memcpy(part, sum, sizeof part);
+  for (int n = LANES / 4; n; n /= 2)
+    for (int e = 0; e < n; e++) part[e] += part[e + n];
+  return part[0];
+}
+
+/* n weights times the inputs of each row. Registers behind the inputs may hold anything finite or not: they meet no weight. */
+static inline __attribute__((always_inline)) void dots(const int rows, const REAL *w, const int64_t n, const REAL *end,
+                                                       const REAL *in, const int64_t room, const REAL bias, REAL *out) {
+  vec even[rows], odd[rows];
+  for (int r = 0; r < rows; r++) even[r] = odd[r] = (vec){0};
+  int64_t i = 0;
+  for (; i + 2 * LANES <= n; i += 2 * LANES)
+    for (int r = 0; r < rows; r++) {
+      even[r] += *(const vec *)(w + i) * *(const vec *)(in + r * room + i);
+      odd[r] += *(const vec *)(w + i + LANES) * *(const vec *)(in + r * room + i + LANES);
+    }
+  for (; i < n; i += LANES) {
+    const int64_t left = n - i < LANES ? n - i : LANES;
+    const vec some = few(w + i, left, end);
+    for (int r = 0; r < rows; r++) even[r] += some * few(in + r * room + i, left, in + r * room + i + LANES);
+  }
+  for (int r = 0; r < rows; r++) out[r * room] = bias + across(even[r] + odd[r]);
+}
+
+/* index: for each output the range of inputs that it sees; kind: inputs. Weights and biases lie where their owner has them. */
+static void matrix(const Op *o, const int rows, REAL *s, const int64_t room) {
+  const REAL *in = s + o->in, *end = o->a + o->count * o->kind;
+  REAL *out = s + o->out;
+  for (int64_t k = 0; k < o->count; k++) {
+    const int64_t low = o->index[2 * k], n = o->index[2 * k + 1] - low;
+    const REAL *w = o->a + k * o->kind + low, bias = o->b ? o->b[k] : 0;
+    if (rows == GROUP)
+      dots(GROUP, w, n, end, in + low, room, bias, out + k);
+    else
+      dots(1, w, n, end, in + low, room, bias, out + k);
   }
 }
 
@@ -128,9 +185,18 @@ static void some(const Program *p, const int rows, const int64_t count, const RE
   for (const Op *o = p->op; o < p->op + p->ops; o++)
     if (o->op == LINEAR)
       linear(o, rows, s, p->room);
+    else if (o->op == ROWS)
+      matrix(o, rows, s, p->room);
     else
       for (int r = 0; r < count; r++) total[r] += each(o, s + r * p->room);
   for (int r = 0; r < count; r++) out[r] = (REAL)total[r];
+}
+
+/* Whether memory holds what it did. */
+int same(int64_t count, const void *const *now, const void *const *then, const int64_t *bytes) {
+  for (int64_t k = 0; k < count; k++)
+    if (memcmp(now[k], then[k], bytes[k])) return 0;
+  return 1;
 }
 
 /* Log-likelihoods of rows; 1 if a number of x or context is not finite, 2 if there is no memory, and then nothing is written. */
@@ -139,7 +205,7 @@ int run(const Program *p, int64_t rows, int64_t threads, const REAL *x, const RE
     if (!isfinite(x[i])) return 1;
   for (int64_t i = 0; i < rows * p->context; i++)
     if (!isfinite(context[i])) return 1;
-  const int64_t groups = (rows + GROUP - 1) / GROUP, size = GROUP * p->room * (int64_t)sizeof(REAL);
+  const int64_t groups = (rows + GROUP - 1) / GROUP, size = GROUP * p->room * (int64_t)sizeof(REAL) + 64; /* read past the end */
   int failed = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {

@@ -1,12 +1,13 @@
 """A flow as a list of small operations that one compiled function runs: for few rows, where dispatch costs most.
 
-This file knows registers and operations, not maps: :mod:`pushforward.serving` writes the program of a model.
+This file knows registers and operations, not maps: :mod:`pushforward.programs` writes the program of a model.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,13 +22,19 @@ ACTIVATIONS = ("relu", "tanh", "elu", "silu", "gelu", "softplus", "leaky_relu")
 _OPS = {
     name: code
     for code, name in enumerate(
-        ("gather", "diagonal", "linear", "activate", "add", "clamp", "constant", "shift", "affine", "spline", "normal",
+        ("gather", "diagonal", "linear", "rows", "activate", "add", "clamp", "constant", "shift", "affine", "spline", "normal",
          "logistic")
     )
 }  # fmt: skip
 _ALIGNED = 64
 _EACH_THREAD = 200_000
 """Multiplications that are worth a thread."""
+
+
+class _InPlace(NamedTuple):
+    """Numbers that are not copied."""
+
+    tensor: Tensor
 
 
 class _Op(ctypes.Structure):
@@ -49,12 +56,14 @@ class _Head(ctypes.Structure):
 class Program:
     """Operations on named registers, each a vector; "x" and "context" hold a row and its context at the start.
 
-    Every method appends one operation. Numbers are copied, so a program does not follow its model.
+    Every method appends one operation. Numbers are copied, so a program does not follow its model, but for the weights of
+    :meth:`linear_in_place`, which are read where they lie.
 
     Args:
         features: width of a row.
         context: width of its context.
         dtype: float32 or float64.
+        follows: whether its writer should prefer what is read in place.
 
     Example:
         >>> import torch
@@ -65,12 +74,15 @@ class Program:
         torch.Size([1])
     """
 
-    def __init__(self, features: int, context: int, dtype: torch.dtype) -> None:
+    def __init__(self, features: int, context: int, dtype: torch.dtype, *, follows: bool = False) -> None:
+        self.follows = follows
         self.features, self.context, self.dtype = features, context, dtype
         self.start = 0.0
         """What every row's log-likelihood has in common."""
         self.work = 0
         """Multiplications of a row."""
+        self.in_place: list[Tensor] = []
+        """What is read where it lies."""
         self._lanes = _ALIGNED // torch.finfo(dtype).bits * 8
         self._widths: dict[str, int] = {"x": features, "context": context}
         self._ops: list[tuple[str, str, str, int, int, dict[str, Any], float, int]] = []
@@ -117,6 +129,25 @@ class Program:
         self._append("linear", source, target, rows, kind=len(blocks) // 3, a=torch.cat(packed), b=torch.cat(biases),
                      index=blocks)  # fmt: skip
         self._widths[target] = max(self._widths[target], done)
+
+    def linear_in_place(
+        self, source: str, target: str, weight: Tensor, bias: Tensor | None, seen: Sequence[int]
+    ) -> None:
+        """target = weight source + bias, with the numbers that weight and bias hold when it runs.
+
+        Args:
+            source: read.
+            target: written.
+            weight: contiguous, ``(rows, columns)``; it must stay where it is.
+            bias: contiguous, ``(rows,)``, or None.
+            seen: for each row the first column that counts, and the one after the last.
+        """
+        self.in_place += [t for t in (weight, bias) if t is not None]
+        self.work += sum(seen[1::2]) - sum(seen[::2])
+        arrays: dict[str, Any] = {"a": _InPlace(weight), "index": list(seen)}
+        if bias is not None:
+            arrays["b"] = _InPlace(bias)
+        self._append("rows", source, target, weight.shape[0], kind=weight.shape[1], **arrays)
 
     def activate(self, register: str, width: int, name: str) -> None:
         """The activation of this name."""
@@ -224,7 +255,9 @@ class Program:
         return _Head(len(self._ops), room, self.features, self.context, address, self.start), ops
 
     def _keep(self, value: Any) -> int:
-        """The address of a copy of some numbers, at a multiple of 64 bytes."""
+        """The address of some numbers: of a copy, at a multiple of 64 bytes, unless they are read in place."""
+        if isinstance(value, _InPlace):
+            return value.tensor.data_ptr()
         if isinstance(value, ctypes.Structure):
             self._kept.append(value)
             return ctypes.addressof(value)

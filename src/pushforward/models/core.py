@@ -26,6 +26,7 @@ from pushforward.models.checks import (
     widest,
 )
 from pushforward.numerics import Noise, RowNoise, RunningMean, looks, split_infinite
+from pushforward.programs import FewRows
 from pushforward.registry import register
 
 __all__ = ["Flow", "Model"]
@@ -64,6 +65,7 @@ class Model(nn.Module, ABC):
         self.context_features = self.chain.context or base.context
         stated = join(self.chain.relation, base.relation)
         self.meeting = right_inverse(self.chain.codomain, base.support, "the chain", type(base).__name__, stated)
+        self._few_rows = FewRows()
         self.measure: Measure = self.chain.measure(base.measure)
         if self.context_features:  # networks see a standardised context, whatever the user's units
             self.register_buffer("context_mean", torch.zeros(self.context_features))
@@ -403,6 +405,11 @@ class Model(nn.Module, ABC):
         return terms, residual, stderr
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        if noise is None and not self.training:
+            scaling = (self.context_mean, self.context_scale) if self.context_features else None
+            found = self._few_rows.log_prob(self, self.chain, self.base, x, context, scaling)
+            if found is not None:
+                return found
         x, context, far = self._read(x, context)
         chain, base = self.chain, self.base
         step = chain.encode(x, context, noise=noise)

@@ -17,7 +17,7 @@ from pushforward.maps import Chain, Map
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import logmeanexp
-from pushforward.serving.writing import Unwritten, write
+from pushforward.programs.writing import Unwritten, write
 
 __all__ = ["Frozen", "freeze"]
 

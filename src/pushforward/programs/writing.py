@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,13 @@ class Writer:
 
 
 def write(
-    chain: Sequence[Map], base: Base, features: int, context: int, scaling: tuple[Tensor, Tensor] | None = None
+    chain: Sequence[Map],
+    base: Base,
+    features: int,
+    context: int,
+    scaling: tuple[Tensor, Tensor] | None = None,
+    *,
+    follows: bool = False,
 ) -> Program:
     """The program of a chain over a base, in the type of its weights.
 
@@ -76,6 +83,7 @@ def write(
         features: width of the data.
         context: width of the context.
         scaling: mean and scale of the context, where it comes as the user gives it.
+        follows: whether layers are to be read where they lie, as far as that goes, and not copied.
 
     Raises:
         Unwritten: naming what cannot be written.
@@ -90,16 +98,24 @@ def write(
         raise Unwritten("weights of several floating types, or of half precision")
     if features > _WIDEST:
         raise Unwritten(f"{features} features")
-    program = Program(features, context, types.pop())
+    program = Program(features, context, types.pop(), follows=follows)
     if scaling is not None and context:
         program.diagonal("context", 1 / scaling[1], scaling[0])
     writer = Writer(program)
     for part in chain:
         if len(part.in_shape) != 1:
             raise Unwritten(f"images ({type(part).__name__})")
+        known(add, part)
         add(part, writer)
+    known(end, base)
     end(base, writer)
     return program
+
+
+def known(function: Any, part: object) -> None:
+    """Refuse a subclass, which may do anything."""
+    if type(part) not in function.registry:
+        raise Unwritten(type(part).__name__)
 
 
 @functools.singledispatch
@@ -114,9 +130,15 @@ def end(base: Base, writer: Writer) -> None:
     raise Unwritten(type(base).__name__)
 
 
+def transform(law: Transformer, writer: Writer, index: list[int], raw: str) -> None:
+    """Append a law with its parameters in ``raw``, on some coordinates."""
+    known(apply, law)
+    apply(law, writer, index, raw)
+
+
 @functools.singledispatch
 def apply(law: Transformer, writer: Writer, index: list[int], raw: str) -> None:
-    """Append a law with its parameters in ``raw``, on some coordinates."""
+    """As :func:`transform`, for each law."""
     raise Unwritten(type(law).__name__)
 
 
@@ -218,10 +240,10 @@ def _(part: Coupling, writer: Writer) -> None:
         if part.context:
             program.gather("context", "seen", list(range(part.context)), at=len(kept))
         perceptron(part.network, program, "seen", "raw")
-    apply(part.transformer, writer, moved, "raw")
+    transform(part.transformer, writer, moved, "raw")
     if part.free_kept is not None:
         program.constant("raw", part.free_kept)
-        apply(part.transformer, writer, kept, "raw")
+        transform(part.transformer, writer, kept, "raw")
 
 
 @add.register
@@ -232,13 +254,13 @@ def _(part: Monotone, writer: Writer) -> None:
     else:
         writer.program.copy("context", "seen", part.context)
         perceptron(part.network, writer.program, "seen", "raw")
-    apply(part.transformer, writer, list(range(part.features)), "raw")
+    transform(part.transformer, writer, list(range(part.features)), "raw")
 
 
 @add.register
 def _(part: MaskedAutoregressive, writer: Writer) -> None:
     made(part.network, writer.program, writer.z, "raw")
-    apply(part.transformer, writer, list(range(part.features)), "raw")
+    transform(part.transformer, writer, list(range(part.features)), "raw")
 
 
 def name_of(activation: nn.Module) -> str:
@@ -249,12 +271,28 @@ def name_of(activation: nn.Module) -> str:
     return name
 
 
-def matrix_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weights, masked where they are, and bias."""
+def dense(layer: nn.Module, program: Program, source: str, target: str) -> None:
+    """The layer's operation, on its own weights or, masked where they are, on a copy."""
     if type(layer) not in (nn.Linear, MaskedLinear):
         raise Unwritten(type(layer).__name__)
     assert isinstance(layer, nn.Linear)
-    return layer.weight * layer.mask if isinstance(layer, MaskedLinear) else layer.weight, layer.bias
+    weight, mask = layer.weight, layer.mask if isinstance(layer, MaskedLinear) else None
+    if program.follows and weight.is_contiguous():
+        seen = ranges(mask) if mask is not None else [0, layer.in_features] * layer.out_features
+        if seen is not None:
+            program.linear_in_place(source, target, weight, layer.bias, seen)
+            return
+    program.linear(source, target, weight if mask is None else weight * mask, layer.bias)
+
+
+def ranges(mask: Tensor) -> list[int] | None:
+    """For each row its first true column and the one after the last, if all between are true in every row."""
+    count = mask.sum(1)
+    first = mask.to(torch.uint8).argmax(1)
+    last = mask.shape[1] - mask.flip(1).to(torch.uint8).argmax(1)
+    if not ((last - first == count) | (count == 0)).all():
+        return None
+    return torch.stack((first, first + count), 1).flatten().tolist()
 
 
 def residual(program: Program, block: Block | MaskedBlock, register: str) -> None:
@@ -262,14 +300,16 @@ def residual(program: Program, block: Block | MaskedBlock, register: str) -> Non
     width, name = block.first.out_features, name_of(block.act)
     program.copy(register, "s", width)
     program.activate("s", width, name)
-    program.linear("s", "t", *matrix_of(block.first))
+    dense(block.first, program, "s", "t")
     program.activate("t", width, name)
-    program.linear("t", "s", *matrix_of(block.second))
+    dense(block.second, program, "t", "s")
     program.add("s", register, width)
 
 
 def perceptron(network: MLP, program: Program, source: str, target: str) -> None:
     """The network's operations; ``source`` is overwritten."""
+    if type(network) is not MLP:
+        raise Unwritten(type(network).__name__)
     if network.input_bound is not None:
         program.clamp(source, source, network.inputs, network.input_bound)
     here, width = source, network.inputs
@@ -278,15 +318,17 @@ def perceptron(network: MLP, program: Program, source: str, target: str) -> None
             residual(program, layer, here)
         elif isinstance(layer, nn.Linear):
             there = "h" if here != "h" else "g"
-            program.linear(here, there, *matrix_of(layer))
+            dense(layer, program, here, there)
             here, width = there, layer.out_features
         elif not isinstance(layer, nn.Dropout):
             program.activate(here, width, name_of(layer))
-    program.linear(here, target, *matrix_of(network.last))
+    dense(network.last, program, here, target)
 
 
 def made(network: MADE, program: Program, source: str, target: str) -> None:
     """The masked network's operations."""
+    if type(network) is not MADE:
+        raise Unwritten(type(network).__name__)
     if network.copies != 1:
         raise Unwritten("angles")
     if network.alone:
@@ -303,7 +345,7 @@ def made(network: MADE, program: Program, source: str, target: str) -> None:
         if bound is not None:
             program.clamp("context", "c", network.context, bound)
             at = "c"
-        program.linear(at, "d", *matrix_of(network.context_in))
+        dense(network.context_in, program, at, "d")
         program.activate("d", network.context_in.out_features, name_of(network.act))
     for index, layer in enumerate(network.layers):
         if isinstance(layer, MaskedBlock):
@@ -311,14 +353,14 @@ def made(network: MADE, program: Program, source: str, target: str) -> None:
             continue
         assert isinstance(layer, nn.Linear)
         there = "h" if here != "h" else "g"
-        program.linear(here, there, *matrix_of(layer))
+        dense(layer, program, here, there)
         here, width = there, layer.out_features
         if index == 0 and first is not None:
-            program.linear("d", "e", *matrix_of(first))
+            dense(first, program, "d", "e")
             program.add("e", here, width)
         if not network.residual:
             program.activate(here, width, name_of(network.act))
-    program.linear(here, target, *matrix_of(network.last))
+    dense(network.last, program, here, target)
     if network.context:
-        program.linear("d", "e", *matrix_of(network.context_last))
+        dense(network.context_last, program, "d", "e")
         program.add("e", target, network.last.out_features)

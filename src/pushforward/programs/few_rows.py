@@ -1,0 +1,199 @@
+"""`FewRows`: a program that follows its model, for calls with one row or a few."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+
+from pushforward.bases import Base
+from pushforward.kernels import Program, kernels
+from pushforward.maps import Map
+from pushforward.networks.masked import MaskedLinear
+from pushforward.numerics import eager
+from pushforward.programs.writing import Unwritten, write
+
+__all__ = ["FewRows"]
+
+_MOST = 16
+"""With more rows torch's products are as fast."""
+
+
+class FewRows:
+    """Log-likelihoods of few rows of a model by a program, with the weights that the model has at each call.
+
+    One row costs torch tens of microseconds an operation and layer, a program tens of microseconds in all. Layers are read
+    where they lie, so that training, loading and whatever else writes to them is followed. What the program holds a copy of
+    (scales, permutations, small matrices) is compared at each call, number by number; so are the modules, their attributes
+    and the addresses of their tensors, by identity. If anything differs the program is written anew. A model with hooks, or
+    with a part that programs have no operation for, is left to torch.
+
+    Example:
+        >>> import torch
+        >>> from pushforward import models
+        >>> model = models.MAF(2).eval()
+        >>> with torch.no_grad():
+        ...     found = FewRows().log_prob(model, model.chain, model.base, torch.zeros(1, 2), None)
+        >>> found is None or found.shape == (1,)     # None where there is no C compiler
+        True
+    """
+
+    def __init__(self) -> None:
+        self._state: _State | None = None
+        self._hopeless = False
+
+    def log_prob(
+        self,
+        owner: nn.Module,
+        chain: Iterable[Map],
+        base: Base,
+        x: Tensor,
+        context: Tensor | None,
+        scaling: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor | None:
+        """Log-density in nats, ``(n, D)`` to ``n`` or ``(D,)`` to one number; None where it must go another way.
+
+        Args:
+            owner: the module that holds all others.
+            chain: its maps.
+            base: its base.
+            x: rows as the user gives them.
+            context: ``(n, C)`` or ``(C,)``, or None.
+            scaling: mean and scale of the context.
+        """
+        if self._hopeless or not plainly_run():  # first: a compiler must not see what follows
+            return None
+        if lone(x) and (context is None or lone(context)):
+            given = None if context is None else context.unsqueeze(0)
+            found = self.log_prob(owner, chain, base, x.unsqueeze(0), given, scaling)
+            return None if found is None else found.squeeze(0)
+        if not few(x) or (context is not None and not few(context)):
+            return None
+        state = self._state
+        if state is None or not state.holds():
+            self._state = state = self._written(owner, chain, base, scaling)
+            if state is None:
+                return None
+        program = state.program
+        shape = None if context is None else tuple(context.shape)
+        if x.shape[1] != program.features or shape != ((len(x), program.context) if program.context else None):
+            return None
+        given = None if context is None else context.to(program.dtype).contiguous()
+        return program.run(x.to(program.dtype).contiguous(), given)
+
+    def _written(
+        self, owner: nn.Module, chain: Iterable[Map], base: Base, scaling: tuple[Tensor, Tensor] | None
+    ) -> _State | None:
+        if not ordinary(owner):
+            return None
+        parts = list(chain)
+        shape = parts[0].in_shape if parts else base.shape
+        try:
+            if len(shape) != 1:
+                raise Unwritten("images")
+            width = 0 if scaling is None else scaling[0].numel()
+            program = write(parts, base, shape[0], width, scaling, follows=True)
+        except Unwritten:
+            self._hopeless = True
+            return None
+        return None if program.ready() is None else _State(owner, program)
+
+    def __reduce__(self) -> tuple[type[FewRows], tuple[()]]:
+        """Copies and files hold none of it: addresses mean nothing there."""
+        return FewRows, ()
+
+
+class _State:
+    """A program, and all that must be as it was when the program was written."""
+
+    def __init__(self, owner: nn.Module, program: Program) -> None:
+        self.program = program
+        modules = list(owner.modules())
+        self.modules = modules
+        self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self.dicts = [d for m in modules for d in watched_dicts(m)]
+        self.values = list(itertools.chain.from_iterable(map(dict.values, self.dicts)))
+        tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+        masks = [m.mask for m in modules if isinstance(m, MaskedLinear)]
+        self.masks = [(mask, mask._version) for mask in masks]
+        self.places = [(t, t.data_ptr()) for t in tensors]
+        apart = {id(t) for t in (*program.in_place, *masks)}
+        copied = [t for t in tensors if id(t) not in apart]
+        self.copies = [t.detach().clone() for t in copied]
+        count = len(copied)
+        addresses = ctypes.c_void_p * count
+        self.compare = (
+            ctypes.c_int64(count),
+            addresses(*(t.data_ptr() for t in copied)),
+            addresses(*(t.data_ptr() for t in self.copies)),
+            (ctypes.c_int64 * count)(*(t.numel() * t.element_size() for t in copied)),
+        )
+        compiled = program.ready()
+        assert compiled is not None
+        self.same = compiled.same
+
+    def holds(self) -> bool:
+        """Whether nothing has changed but numbers that are read in place."""
+        return (
+            not any(self.hooks)
+            and not any(map(_training, self.modules))
+            and sum(map(len, self.dicts)) == len(self.values)
+            and all(map(operator.is_, itertools.chain.from_iterable(map(_values, self.dicts)), self.values))
+            and all(t.data_ptr() == place and t.is_contiguous() for t, place in self.places)
+            and all(mask._version == version for mask, version in self.masks)
+            and self.same(*self.compare) == 1
+        )
+
+
+_training = operator.attrgetter("training")
+_values = dict.values
+
+
+def lone(x: Tensor) -> bool:
+    """Whether this is one row."""
+    return isinstance(x, Tensor) and x.dim() == 1
+
+
+def few(x: Tensor) -> bool:
+    """Whether these are a few ordinary rows."""
+    return type(x) is Tensor and x.dim() == 2 and 0 < len(x) <= _MOST and x.device.type == "cpu" and not x.is_complex()
+
+
+def plainly_run() -> bool:
+    """Whether nothing asks for torch's own operations: gradients, compilers, modes, autocast, hooks, ``use_kernels("plain")``."""
+    return not (
+        not eager()
+        or torch.is_grad_enabled()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch.is_autocast_enabled("cpu")
+        or nn_module._has_any_global_hook()
+        or kernels() == "plain"
+    )
+
+
+def ordinary(owner: nn.Module) -> bool:
+    """Whether all tensors can be read by a compiled function, and every module does what its class says."""
+    modules = list(owner.modules())
+    return (
+        not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in modules)
+        and all(
+            type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu" and t.is_contiguous() and not t.is_inference()
+            for t in (*owner.parameters(), *owner.buffers())
+        )
+        and not any(callable(getattr(type(m), name, None)) for m in modules for name in vars(m))
+    )
+
+
+def watched_dicts(module: nn.Module) -> list[dict[str, Any]]:
+    """Where a module keeps what a program depends on; also its attributes, if they are ours."""
+    found = [module._parameters, module._buffers, module._modules]
+    if type(module).__module__.startswith("pushforward.") and not isinstance(module, MaskedLinear):
+        found.append(module.__dict__)
+    return found
