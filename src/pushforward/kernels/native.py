@@ -42,7 +42,9 @@ def kernels() -> str:
 
 @contextmanager
 def use_kernels(mode: str) -> Iterator[None]:
-    """Choose how splines, stacks of convolutions and samples of autoregressive maps are computed on a CPU, inside ``with``.
+    """Choose how splines, stacks of convolutions, samples of autoregressive maps and scores of few rows are computed on a CPU.
+
+    It holds inside ``with``.
 
     Args:
         mode: "auto" compiles a small C source once a machine where it finds a compiler and uses plain PyTorch

@@ -30,7 +30,8 @@ class MaskedAutoregressive(Map):
     map is the inverse autoregressive flow, which samples in one pass (Kingma et al. 2016).
 
     Args:
-        features: D. With D = 1 the parameters are free (or functions of the context).
+        features: D. With D = 1 the parameters are functions of the context, or free: then the network runs on one row for
+            all, and ``hidden=()`` leaves constants alone.
         transformer: the law f.
         order: ``order[k]`` is the coordinate that comes k-th; None is 0, 1, ..., D-1; "reverse" is D-1, ..., 0.
         hidden: widths of the network's hidden layers.
