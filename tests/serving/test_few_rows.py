@@ -81,9 +81,9 @@ def test_few_rows_have_the_numbers_that_many_have(build, dtype, runs):
     for scale in (1.0, 30.0):
         x, context = rows(model, 40, scale)
         x, context = x.to(dtype), None if context is None else context.to(dtype)
-        many = model.log_prob(x, context)
+        many = plain(model, x, context)
         assert not runs
-        for count in (1, 2, 5, 16):
+        for count in (1, 2, 5, 16, 17, 40):  # with more than 16 weights are packed
             found = model.log_prob(x[:count], None if context is None else context[:count])
             assert runs.pop() == count
             close(found, many[:count], dtype)
@@ -107,7 +107,8 @@ def test_odd_widths_and_the_last_numbers_of_a_matrix():
     for width in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 40):
         for build in (lambda w=width: models.MAF(w, layers=2, hidden=(w + 2,)), lambda w=width: couplings_of(w)):
             model = made(build).double()
-            x = torch.randn(5, *model.shape, dtype=torch.float64)
+            x = torch.randn(21, *model.shape, dtype=torch.float64)
+            close(model.log_prob(x[:5]), plain(model, x[:5]))
             close(model.log_prob(x), plain(model, x))
 
 
@@ -129,7 +130,8 @@ def test_masked_weights_may_hold_anything(runs):
             module.weight.data[~module.mask] = math.nan
     runs.clear()
     assert torch.equal(model.log_prob(x), expected)
-    assert runs == [2]
+    torch.testing.assert_close(model.log_prob(x.repeat(10, 1)), expected.repeat(10))
+    assert runs == [2, 20]
 
 
 def first(model: models.Model, kind: type) -> nn.Module:
@@ -232,7 +234,8 @@ def test_changes_of_the_model_are_followed(change, runs):
         if change is not another_type:
             assert not torch.allclose(plain(model, x), before, rtol=1e-3, atol=1e-3)
         close(model.log_prob(x), plain(model, x), model.dtype)
-        close(model.eval().log_prob(x), plain(model, x), model.dtype)
+        many = torch.cat([x] * 10)
+        close(model.eval().log_prob(many), plain(model, many), model.dtype)
     if change is not transposed:  # which a compiled function does not read
         agrees(model, runs)
 
@@ -273,15 +276,29 @@ def test_a_permutation_is_followed():
 @compiled
 def test_nothing_is_written_anew_while_the_model_stays(writings):
     model = made(WHOLE["nsf"])
-    x, _ = rows(model, 100)
-    for part in x.split(10):
-        model.log_prob(part)
+    x, _ = rows(model, 1500)
+    for part in x.split(150):
+        model.log_prob(part[:10])
+        model.log_prob(part[:40])
         model.log_prob(x)
         model.sample(3, seed=0)
         model.evaluate(part)
         with torch.enable_grad():
             model.log_prob(part)
     assert len(writings) == 1
+
+
+@compiled
+def test_many_rows_go_to_torch_where_its_products_are_faster(runs):
+    """Wide layers: torch takes all but a few rows. Narrow ones: it takes those beyond a hundred or more."""
+    wide, narrow = (
+        made(lambda: models.RealNVP(20, hidden=(512, 512), couplings=2)),
+        made(lambda: models.MAF(4, hidden=(32,))),
+    )
+    for count in (16, 17, 600):
+        for model in (wide, narrow):
+            model.log_prob(rows(model, count)[0])
+    assert runs == [16, 16, 17, 600]
 
 
 @compiled
@@ -318,7 +335,7 @@ def test_what_wants_torch_gets_torch(runs):
         model.log_prob(x)
     with torch.device("cpu"):
         model.log_prob(x)
-    model.log_prob(rows(model, 17)[0])
+    model.log_prob(rows(model, 1025)[0])
     model.log_prob(x[:0])
     model.log_prob(x.expand(2, 3, 5))
     with pf.use_kernels("plain"):

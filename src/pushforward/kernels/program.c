@@ -1,7 +1,8 @@
 /* A flow as a list of small operations, run row by row: for few rows, where calling an operation costs more than doing it.
 
-   Every row has a workspace of registers (arrays at fixed places); an operation reads and writes registers. Rows are taken
-   four at a time, so that weights are read once for four, and each row's arithmetic is the same however many came with it.
+   Every row has a workspace of registers (arrays at fixed places); an operation reads and writes registers. A panel of rows
+   takes one operation after the other, so that weights stay near, and in products rows go four at a time. Each row's
+   arithmetic is the same however many came with it.
 
    Weights of a linear layer are packed in blocks of outputs: for each input that any of the block's outputs sees, the
    weights of all of them lie together. A masked layer whose units are sorted by degree so skips most of its zeros. */
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 
 #define GROUP 4
+#define PANEL 32
 #define PACKED ((int)(64 / sizeof(REAL)))
 typedef REAL line __attribute__((vector_size(64)));
 
@@ -43,28 +45,34 @@ static inline __attribute__((always_inline)) void block(const int rows, const in
     for (int v = 0; v < wide; v++) ((line *)(out + r * room))[v] = sum[r][v];
 }
 
-/* index: for each block its width in vectors (8, 4, 2 or 1) and the range of inputs that it sees. */
-static void linear(const Op *o, const int rows, REAL *s, const int64_t room) {
+/* Products for a panel of rows: groups of four, and ``last`` rows (1 or 4) in the last of them.
+   index: for each block its width in vectors (8, 4, 2 or 1) and the range of inputs that it sees. */
+static void linear(const Op *o, const int64_t groups, const int last, REAL *s, const int64_t room) {
   const line *w = (const line *)o->a;
-  const REAL *bias = o->b, *in = s + o->in;
-  REAL *out = s + o->out;
+  const REAL *bias = o->b;
+  int64_t column = 0;
   for (int64_t k = 0; k < o->kind; k++) {
     const int wide = (int)o->index[3 * k];
     const int64_t low = o->index[3 * k + 1], high = o->index[3 * k + 2];
+    for (int64_t g = 0; g < groups; g++) {
+      const int rows = g + 1 < groups ? GROUP : last;
+      const REAL *in = s + g * GROUP * room + o->in;
+      REAL *out = s + g * GROUP * room + o->out + column;
 #define CASE(R, W) block(R, W, wide, w, low, high, bias, in, out, room)
-    if (rows == GROUP || wide == 1) switch (wide) { /* narrow blocks cost the same for four, and round the same so */
-      case 8: CASE(GROUP, 4); block(GROUP, 4, 8, w + 4, low, high, bias + 4 * PACKED, in, out + 4 * PACKED, room); break;
-      case 4: CASE(GROUP, 4); break;
-      case 2: CASE(GROUP, 2); break;
-      default: CASE(GROUP, 1);
-    } else switch (wide) {
-      case 8: CASE(1, 8); break;
-      case 4: CASE(1, 4); break;
-      default: CASE(1, 2);
+      if (rows == GROUP || wide == 1) switch (wide) { /* narrow blocks cost the same for four, and round the same so */
+        case 8: CASE(GROUP, 4); block(GROUP, 4, 8, w + 4, low, high, bias + 4 * PACKED, in, out + 4 * PACKED, room); break;
+        case 4: CASE(GROUP, 4); break;
+        case 2: CASE(GROUP, 2); break;
+        default: CASE(GROUP, 1);
+      } else switch (wide) {
+        case 8: CASE(1, 8); break;
+        case 4: CASE(1, 4); break;
+        default: CASE(1, 2);
+      }
     }
     w += wide * (high - low);
     bias += wide * PACKED;
-    out += wide * PACKED;
+    column += wide * PACKED;
   }
 }
 
@@ -112,16 +120,19 @@ static inline __attribute__((always_inline)) void dots(const int rows, const REA
 }
 
 /* index: for each output the range of inputs that it sees; kind: inputs. Weights and biases lie where their owner has them. */
-static void matrix(const Op *o, const int rows, REAL *s, const int64_t room) {
-  const REAL *in = s + o->in, *end = o->a + o->count * o->kind;
-  REAL *out = s + o->out;
+static void matrix(const Op *o, const int64_t groups, const int last, REAL *s, const int64_t room) {
+  const REAL *end = o->a + o->count * o->kind;
   for (int64_t k = 0; k < o->count; k++) {
     const int64_t low = o->index[2 * k], n = o->index[2 * k + 1] - low;
     const REAL *w = o->a + k * o->kind + low, bias = o->b ? o->b[k] : 0;
-    if (rows == GROUP)
-      dots(GROUP, w, n, end, in + low, room, bias, out + k);
-    else
-      dots(1, w, n, end, in + low, room, bias, out + k);
+    for (int64_t g = 0; g < groups; g++) {
+      const REAL *in = s + g * GROUP * room + o->in + low;
+      REAL *out = s + g * GROUP * room + o->out + k;
+      if (g + 1 < groups || last == GROUP)
+        dots(GROUP, w, n, end, in, room, bias, out);
+      else
+        dots(1, w, n, end, in, room, bias, out);
+    }
   }
 }
 
@@ -152,13 +163,6 @@ static __attribute__((noinline)) double each(const Op *o, REAL *s) {
       }
       break;
     }
-    case SPLINE: {
-      REAL x[n], y[n], slope[n]; /* no more than 4,096, which the program's writer sees to */
-      for (int64_t i = 0; i < n; i++) x[i] = out[o->index[i]];
-      forward(o->law, x, in, y, slope);
-      for (int64_t i = 0; i < n; i++) out[o->index[i]] = y[i], total += slope[i];
-      break;
-    }
     case NORMAL:
       for (int64_t i = 0; i < n; i++) total += (double)((REAL)-0.5 * in[i] * in[i]);
       total -= n * 0.91893853320467274;
@@ -172,24 +176,73 @@ static __attribute__((noinline)) double each(const Op *o, REAL *s) {
   return total;
 }
 
-/* ``count`` rows of a group; the rest of the group repeats the first of them. */
-static void some(const Program *p, const int rows, const int64_t count, const REAL *x, const REAL *context, REAL *s,
-                 REAL *out) {
-  double total[GROUP];
-  for (int r = 0; r < rows; r++) {
-    const int64_t from = r < count ? r : 0;
+/* The spline for a panel of rows, as many at a time as fill some vectors. */
+static __attribute__((noinline)) void splines(const Op *o, const int64_t count, REAL *s, const int64_t room, double *total) {
+  const int64_t n = o->count, most = n < 128 ? 128 / n : 1; /* n is no more than 4,096, which the program's writer sees to */
+  REAL x[most * n], y[most * n], slope[most * n];
+  Layout law = *o->law;
+  law.inner = law.value_outer = law.raw_first = n;
+  law.raw_outer = room;
+  for (int64_t first = 0; first < count; first += most) {
+    law.outer = count - first < most ? count - first : most;
+    REAL *at = s + first * room, *out = at + o->out;
+    for (int64_t r = 0; r < law.outer; r++)
+      for (int64_t i = 0; i < n; i++) x[r * n + i] = out[r * room + o->index[i]];
+    forward(&law, x, at + o->in, y, slope);
+    for (int64_t r = 0; r < law.outer; r++)
+      for (int64_t i = 0; i < n; i++) {
+        out[r * room + o->index[i]] = y[r * n + i];
+        total[first + r] += slope[r * n + i];
+      }
+  }
+}
+
+/* ``count`` rows of a panel; the rest of the last group, if it has more than one, repeats the first of it. */
+static void some(const Program *p, const int64_t count, const REAL *x, const REAL *context, REAL *s, REAL *out) {
+  double total[PANEL];
+  const int64_t groups = (count + GROUP - 1) / GROUP, first = (groups - 1) * GROUP;
+  const int last = count - first == 1 ? 1 : GROUP;
+  for (int64_t r = 0; r < first + last; r++) {
+    const int64_t from = r < count ? r : first;
     total[r] = p->start;
     memcpy(s + r * p->room, x + from * p->features, p->features * sizeof(REAL));
     memcpy(s + r * p->room + p->features, context + from * p->context, p->context * sizeof(REAL));
   }
   for (const Op *o = p->op; o < p->op + p->ops; o++)
     if (o->op == LINEAR)
-      linear(o, rows, s, p->room);
+      linear(o, groups, last, s, p->room);
     else if (o->op == ROWS)
-      matrix(o, rows, s, p->room);
+      matrix(o, groups, last, s, p->room);
+    else if (o->op == SPLINE)
+      splines(o, count, s, p->room, total);
     else
-      for (int r = 0; r < count; r++) total[r] += each(o, s + r * p->room);
-  for (int r = 0; r < count; r++) out[r] = (REAL)total[r];
+      for (int64_t r = 0; r < count; r++) total[r] += each(o, s + r * p->room);
+  for (int64_t r = 0; r < count; r++) out[r] = (REAL)total[r];
+}
+
+/* A matrix as it lies with its owner, and where it is to lie for ``linear``. */
+typedef struct {
+  const REAL *weight, *bias;
+  int64_t rows, columns, blocks;
+  const int64_t *seen, *block;
+  REAL *packed, *biases;
+} Pack;
+
+/* What no row sees was 0 from the start. */
+void pack(const Pack *all, int64_t count) {
+  for (const Pack *p = all; p < all + count; p++) {
+    REAL *to = p->packed;
+    int64_t row = 0;
+    for (int64_t k = 0; k < p->blocks; k++) {
+      const int64_t width = p->block[3 * k] * PACKED, low = p->block[3 * k + 1], high = p->block[3 * k + 2];
+      for (int64_t e = 0; e < width && row < p->rows; e++, row++) {
+        const REAL *from = p->weight + row * p->columns;
+        for (int64_t i = p->seen[2 * row]; i < p->seen[2 * row + 1]; i++) to[(i - low) * width + e] = from[i];
+        p->biases[row] = p->bias ? p->bias[row] : 0;
+      }
+      to += width * (high - low);
+    }
+  }
 }
 
 /* Whether memory holds what it did. */
@@ -205,7 +258,10 @@ int run(const Program *p, int64_t rows, int64_t threads, const REAL *x, const RE
     if (!isfinite(x[i])) return 1;
   for (int64_t i = 0; i < rows * p->context; i++)
     if (!isfinite(context[i])) return 1;
-  const int64_t groups = (rows + GROUP - 1) / GROUP, size = GROUP * p->room * (int64_t)sizeof(REAL) + 64; /* read past the end */
+  int64_t panel = (rows / threads + GROUP - 1) / GROUP * GROUP; /* each thread has one at least */
+  panel = panel < GROUP ? GROUP : panel > PANEL ? PANEL : panel;
+  const int64_t panels = (rows + panel - 1) / panel;
+  const int64_t size = panel * p->room * (int64_t)sizeof(REAL) + 64; /* products read past the end */
   int failed = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -216,10 +272,9 @@ int run(const Program *p, int64_t rows, int64_t threads, const REAL *x, const RE
     } else
       memset(s, 0, size);
 #pragma omp for
-    for (int64_t g = 0; g < groups; g++) {
-      const int64_t first = g * GROUP, count = rows - first < GROUP ? rows - first : GROUP;
-      if (s != NULL)
-        some(p, count == 1 ? 1 : GROUP, count, x + first * p->features, context + first * p->context, s, out + first);
+    for (int64_t k = 0; k < panels; k++) {
+      const int64_t first = k * panel, count = rows - first < panel ? rows - first : panel;
+      if (s != NULL) some(p, count, x + first * p->features, context + first * p->context, s, out + first);
     }
     free(s);
   }

@@ -6,7 +6,7 @@ This file knows registers and operations, not maps: :mod:`pushforward.programs` 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,10 @@ _OPS = {
 _ALIGNED = 64
 _EACH_THREAD = 200_000
 """Multiplications that are worth a thread."""
+_FEW, _MANY = 16, 1024
+_SMALL, _EACH_LAYER = 33_000, 1_000_000
+"""Multiplications of a layer: for one row, so that packing its weights is worth it; for all rows, as long as torch's cost of
+starting its operations exceeds what its products gain (a tenth of a millisecond)."""
 
 
 class _InPlace(NamedTuple):
@@ -51,6 +55,23 @@ class _Head(ctypes.Structure):
         ("op", ctypes.c_void_p),
         ("start", ctypes.c_double),
     ]
+
+
+class _Pack(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "bias")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "blocks")),
+        *((name, ctypes.c_void_p) for name in ("seen", "block", "packed", "biases")),
+    ]
+
+
+class _Built(NamedTuple):
+    """A program with its addresses."""
+
+    head: _Head
+    packs: Any
+    ops: Any
+    compiled: ctypes.CDLL
 
 
 class Program:
@@ -79,14 +100,14 @@ class Program:
         self.features, self.context, self.dtype = features, context, dtype
         self.start = 0.0
         """What every row's log-likelihood has in common."""
-        self.work = 0
-        """Multiplications of a row."""
+        self.layers = self.work = 0
+        """Linear layers and laws, and multiplications of a row."""
         self.in_place: list[Tensor] = []
         """What is read where it lies."""
         self._lanes = _ALIGNED // torch.finfo(dtype).bits * 8
         self._widths: dict[str, int] = {"x": features, "context": context}
         self._ops: list[tuple[str, str, str, int, int, dict[str, Any], float, int]] = []
-        self._built: tuple[_Head, Any, ctypes.CDLL] | None = None
+        self._built: dict[bool, _Built] = {}
         self._kept: list[Any] = []
 
     # -- operations -------------------------------------------------------------------------------------------------
@@ -107,32 +128,24 @@ class Program:
 
     def linear(self, source: str, target: str, weight: Tensor, bias: Tensor | None) -> None:
         """target = weight source + bias; zeros at the ends of a block of rows cost nothing."""
-        rows = weight.shape[0]
-        packed, biases, blocks, done = [], [], [], 0
         weight = weight.detach()
-        while done < rows:
-            wide = next(w for w in (8, 4, 2, 1) if (rows - done) > (w // 2) * self._lanes or w == 1)
-            part = torch.zeros(wide * self._lanes, weight.shape[1], dtype=self.dtype)
-            taken = weight[done : done + wide * self._lanes]
+        blocks = self._blocks(extents(weight != 0).tolist())
+        packed, biases, done = [], [], 0
+        for wide, low, high in blocks:
+            size = wide * self._lanes
+            part, edge = torch.zeros(size, high - low, dtype=self.dtype), torch.zeros(size, dtype=self.dtype)
+            taken = weight[done : done + size, low:high]
             part[: len(taken)] = taken
-            seen = (part != 0).any(0).nonzero().flatten()
-            low, high = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
-            packed.append(part[:, low:high].t().reshape(-1))
-            edge = torch.zeros(wide * self._lanes, dtype=self.dtype)
             if bias is not None:
-                edge[: len(taken)] = bias.detach()[done : done + wide * self._lanes]
+                edge[: len(taken)] = bias.detach()[done : done + size]
+            packed.append(part.t().reshape(-1))
             biases.append(edge)
-            blocks += [wide, low, high]
-            self.work += wide * self._lanes * (high - low)
-            done += wide * self._lanes
-        self._widths[source] = max(self._widths.get(source, 0), weight.shape[1])
-        self._append("linear", source, target, rows, kind=len(blocks) // 3, a=torch.cat(packed), b=torch.cat(biases),
-                     index=blocks)  # fmt: skip
-        self._widths[target] = max(self._widths[target], done)
+            done += size
+        self._append("linear", source, target, weight.shape[0], kind=len(blocks), a=torch.cat(packed),
+                     b=torch.cat(biases), index=list(itertools.chain(*blocks)))  # fmt: skip
+        self._count(source, target, weight, blocks)
 
-    def linear_in_place(
-        self, source: str, target: str, weight: Tensor, bias: Tensor | None, seen: Sequence[int]
-    ) -> None:
+    def linear_in_place(self, source: str, target: str, weight: Tensor, bias: Tensor | None, seen: Tensor) -> None:
         """target = weight source + bias, with the numbers that weight and bias hold when it runs.
 
         Args:
@@ -140,14 +153,29 @@ class Program:
             target: written.
             weight: contiguous, ``(rows, columns)``; it must stay where it is.
             bias: contiguous, ``(rows,)``, or None.
-            seen: for each row the first column that counts, and the one after the last.
+            seen: for each row the first column that counts and the one after the last, ``(rows, 2)``.
         """
         self.in_place += [t for t in (weight, bias) if t is not None]
-        self.work += sum(seen[1::2]) - sum(seen[::2])
-        arrays: dict[str, Any] = {"a": _InPlace(weight), "index": list(seen)}
-        if bias is not None:
-            arrays["b"] = _InPlace(bias)
-        self._append("rows", source, target, weight.shape[0], kind=weight.shape[1], **arrays)
+        blocks = self._blocks(seen.tolist())
+        self._append("rows", source, target, weight.shape[0], kind=weight.shape[1], a=_InPlace(weight),
+                     b=None if bias is None else _InPlace(bias), index=seen.flatten().tolist(), blocks=blocks)  # fmt: skip
+        self._count(source, target, weight, blocks)
+
+    def _blocks(self, seen: list[list[int]]) -> list[tuple[int, int, int]]:
+        """Rows in blocks: width in vectors, and the range of columns that any of its rows sees."""
+        blocks: list[tuple[int, int, int]] = []
+        while seen:
+            wide = next(w for w in (8, 4, 2, 1) if len(seen) > (w // 2) * self._lanes or w == 1)
+            here, seen = seen[: wide * self._lanes], seen[wide * self._lanes :]
+            here = [(low, high) for low, high in here if low < high] or [(0, 0)]
+            blocks.append((wide, min(low for low, _ in here), max(high for _, high in here)))
+        return blocks
+
+    def _count(self, source: str, target: str, weight: Tensor, blocks: list[tuple[int, int, int]]) -> None:
+        self._widths[source] = max(self._widths.get(source, 0), weight.shape[1])
+        self._widths[target] = max(self._widths[target], sum(wide for wide, _, _ in blocks) * self._lanes)
+        self.layers += 1
+        self.work += sum(wide * self._lanes * (high - low) for wide, low, high in blocks)
 
     def activate(self, register: str, width: int, name: str) -> None:
         """The activation of this name."""
@@ -167,10 +195,12 @@ class Program:
 
     def shift(self, raw: str, target: str, index: list[int]) -> None:
         """The additive law, parameters in ``raw``, on coordinates ``index`` of target."""
+        self.layers += 1
         self._append("shift", raw, target, len(index), index=index)
 
     def affine(self, raw: str, target: str, index: list[int], bound: float) -> None:
         """The affine law: shifts, then log-scales before their slow clamp."""
+        self.layers += 1
         self._append("affine", raw, target, len(index), index=index, p=bound)
 
     def spline(self, raw: str, target: str, index: list[int], law: SplineLaw) -> None:
@@ -178,7 +208,8 @@ class Program:
         n = len(index)
         layout = _Layout(1, n, n, 1, n, n, 1, n, n, 1, law.bins, law.periodic, False, 1, law.bound, law.smallest,
                          law.steepest)  # fmt: skip
-        self.work += 40 * law.parameters * max(n, 8)
+        self.layers += 1
+        self.work += 40 * law.parameters * n
         self._append("spline", raw, target, n, index=index, law=layout)
 
     def normal(self, source: str, width: int) -> None:
@@ -210,6 +241,16 @@ class Program:
         """The compiled function's library, or None where plain operations are to be used."""
         return library("program.c", self.dtype)
 
+    @property
+    def most(self) -> int:
+        """Up to how many rows this is faster than torch's operations on any machine, if weights are read in place.
+
+        More rows than some are worth a copy of the weights in the order of products, which costs as much as ten of them, and
+        torch's own cost of a layer.
+        """
+        small = self.work <= _SMALL * self.layers
+        return max(_FEW, min(_EACH_LAYER * self.layers // self.work, _MANY)) if small and self.work else _FEW
+
     def run(self, x: Tensor, context: Tensor | None = None) -> Tensor | None:
         """Log-likelihoods of rows, ``(n, features)`` to ``n``; None if a number is not finite.
 
@@ -217,11 +258,13 @@ class Program:
             x: contiguous, on the CPU, of the program's type.
             context: the same, ``(n, context)``.
         """
-        if self._built is None:
-            compiled = self.ready()
-            assert compiled is not None
-            self._built = (*self._build(), compiled)
-        head, _, compiled = self._built
+        packed = bool(self.in_place) and x.shape[0] > _FEW
+        built = self._built.get(packed)
+        if built is None:
+            built = self._built[packed] = self._build(packed)
+        head, packs, _, compiled = built
+        if packed:
+            compiled.pack(packs, ctypes.c_int64(len(packs)))
         out = torch.empty(x.shape[0], dtype=self.dtype)
         threads = max(1, min(torch.get_num_threads(), x.shape[0] * self.work // _EACH_THREAD, x.shape[0] // 4))
         failed = compiled.run(
@@ -235,9 +278,11 @@ class Program:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the addresses, which are found again at the first run."""
-        return {**self.__dict__, "_built": None, "_kept": []}
+        return {**self.__dict__, "_built": {}, "_kept": []}
 
-    def _build(self) -> tuple[_Head, Any]:
+    def _build(self, packed: bool) -> _Built:
+        compiled = self.ready()
+        assert compiled is not None
         places, room = {"x": 0, "context": self.features}, self.features + self.context
         # What an operation reads may be wider than what was written to it: linear layers write whole blocks.
         for name, width in self._widths.items():
@@ -245,17 +290,27 @@ class Program:
             if name not in places:
                 places[name], room = room, room + width
         room = -(-room // self._lanes) * self._lanes
-        ops = (_Op * len(self._ops))()
+        ops, packs = (_Op * len(self._ops))(), []
         for op, (name, source, target, count, kind, arrays, p, at) in zip(ops, self._ops, strict=True):
             op.op, op.input, op.output = _OPS[name], places[source], places[target] + at
             op.count, op.kind, op.p = count, kind, p
-            for key, value in arrays.items():
-                setattr(op, key, self._keep(value))
-        address = ctypes.cast(ops, ctypes.c_void_p)
-        return _Head(len(self._ops), room, self.features, self.context, address, self.start), ops
+            blocks = arrays.get("blocks")
+            for key in arrays.keys() - {"blocks"}:
+                setattr(op, key, self._keep(arrays[key]))
+            if packed and blocks is not None:
+                size = sum(wide * (high - low) for wide, low, high in blocks) * self._lanes
+                index = self._keep(list(itertools.chain(*blocks)))
+                where = [self._keep(torch.zeros(n)) for n in (size, sum(b[0] for b in blocks) * self._lanes)]
+                packs.append(_Pack(op.a, op.b, count, kind, len(blocks), op.index, index, *where))
+                op.op, op.kind, op.index = _OPS["linear"], len(blocks), index
+                op.a, op.b = where
+        head = _Head(len(ops), room, self.features, self.context, ctypes.cast(ops, ctypes.c_void_p), self.start)
+        return _Built(head, (_Pack * len(packs))(*packs), ops, compiled)
 
     def _keep(self, value: Any) -> int:
         """The address of some numbers: of a copy, at a multiple of 64 bytes, unless they are read in place."""
+        if value is None:
+            return 0
         if isinstance(value, _InPlace):
             return value.tensor.data_ptr()
         if isinstance(value, ctypes.Structure):
@@ -269,3 +324,10 @@ class Program:
         home[skip : skip + flat.numel()] = flat
         self._kept.append(home)
         return home.data_ptr() + skip * flat.element_size()
+
+
+def extents(true: Tensor) -> Tensor:
+    """For each row of a matrix its first true column and the one after the last, ``(rows, 2)``; 0 and 0 if there is none."""
+    whole = true.to(torch.uint8)
+    any_ = true.any(1)
+    return torch.stack((whole.argmax(1) * any_, (true.shape[1] - whole.flip(1).argmax(1)) * any_), 1)

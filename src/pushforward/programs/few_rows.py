@@ -21,8 +21,8 @@ from pushforward.programs.writing import Unwritten, write
 
 __all__ = ["FewRows"]
 
-_MOST = 16
-"""With more rows torch's products are as fast."""
+_MANY = 1024
+"""No more rows than this."""
 
 
 class FewRows:
@@ -76,11 +76,15 @@ class FewRows:
         if not few(x) or (context is not None and not few(context)):
             return None
         state = self._state
+        if state is not None and len(x) > state.program.most:
+            return None
         if state is None or not state.holds():
             self._state = state = self._written(owner, chain, base, scaling)
             if state is None:
                 return None
         program = state.program
+        if len(x) > program.most:
+            return None
         shape = None if context is None else tuple(context.shape)
         if x.shape[1] != program.features or shape != ((len(x), program.context) if program.context else None):
             return None
@@ -162,7 +166,7 @@ def lone(x: Tensor) -> bool:
 
 def few(x: Tensor) -> bool:
     """Whether these are a few ordinary rows."""
-    return type(x) is Tensor and x.dim() == 2 and 0 < len(x) <= _MOST and x.device.type == "cpu" and not x.is_complex()
+    return type(x) is Tensor and x.dim() == 2 and 0 < len(x) <= _MANY and x.device.type == "cpu" and not x.is_complex()
 
 
 def plainly_run() -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.bases import Base, Logistic, Normal
-from pushforward.kernels.program import ACTIVATIONS, Program
+from pushforward.kernels.program import ACTIVATIONS, Program, extents
 from pushforward.maps import (
     ActNorm,
     AdditiveTransformer,
@@ -278,21 +278,12 @@ def dense(layer: nn.Module, program: Program, source: str, target: str) -> None:
     assert isinstance(layer, nn.Linear)
     weight, mask = layer.weight, layer.mask if isinstance(layer, MaskedLinear) else None
     if program.follows and weight.is_contiguous():
-        seen = ranges(mask) if mask is not None else [0, layer.in_features] * layer.out_features
-        if seen is not None:
+        mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
+        seen = extents(mask)
+        if torch.equal(seen[:, 1] - seen[:, 0], mask.sum(1)):  # no gaps
             program.linear_in_place(source, target, weight, layer.bias, seen)
             return
     program.linear(source, target, weight if mask is None else weight * mask, layer.bias)
-
-
-def ranges(mask: Tensor) -> list[int] | None:
-    """For each row its first true column and the one after the last, if all between are true in every row."""
-    count = mask.sum(1)
-    first = mask.to(torch.uint8).argmax(1)
-    last = mask.shape[1] - mask.flip(1).to(torch.uint8).argmax(1)
-    if not ((last - first == count) | (count == 0)).all():
-        return None
-    return torch.stack((first, first + count), 1).flatten().tolist()
 
 
 def residual(program: Program, block: Block | MaskedBlock, register: str) -> None:
