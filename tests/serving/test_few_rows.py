@@ -120,6 +120,18 @@ def couplings_of(width: int) -> models.Flow:
 
 
 @compiled
+def test_neighbours_in_a_shuffled_order_see_different_units():
+    """Ranges that go up and down from row to row, equal ones with others between them."""
+    for seed in range(4):
+        order = tuple(torch.randperm(9, generator=torch.Generator().manual_seed(seed)).tolist())
+        part = maps.MaskedAutoregressive(9, order=order, hidden=(6, 14))
+        model = made(lambda part=part: models.Flow(Chain(part), bases.Normal(9))).double()
+        for count in (1, 5, 21):
+            x = torch.randn(count, 9, dtype=torch.float64)
+            close(model.log_prob(x), plain(model, x))
+
+
+@compiled
 def test_masked_weights_may_hold_anything(runs):
     """Those that a mask rules out are read by nobody, and torch's product gives NaN for them."""
     model = made(WHOLE["maf"])
@@ -159,6 +171,11 @@ def transposed(model: models.Model) -> None:
     layer = next(m for m in model.modules() if isinstance(m, nn.Linear) and m.in_features == m.out_features)
     layer.weight.mul_(1.5)
     layer.weight.data = layer.weight.data.t()
+
+
+def cut(model: models.Model) -> None:
+    layer = next(m for m in model.modules() if isinstance(m, nn.Linear) and m.in_features == m.out_features)
+    layer.weight.data = layer.weight.data[:-1]
 
 
 def in_place(model: models.Model) -> None:
@@ -238,6 +255,16 @@ def test_changes_of_the_model_are_followed(change, runs):
         close(model.eval().log_prob(many), plain(model, many), model.dtype)
     if change is not transposed:  # which a compiled function does not read
         agrees(model, runs)
+
+
+@compiled
+def test_a_matrix_of_another_shape_is_not_read_as_the_old_one():
+    model = made(lambda: models.MAF(5, hidden=(24, 24)))
+    x, _ = rows(model, 2)
+    model.log_prob(x)
+    cut(model)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        model.log_prob(x)
 
 
 @compiled

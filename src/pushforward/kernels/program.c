@@ -100,38 +100,53 @@ static inline REAL across(const vec v) {
   return part[0];
 }
 
-/* n weights times the inputs of each row. Registers behind the inputs may hold anything finite or not: they meet no weight. */
-static inline __attribute__((always_inline)) void dots(const int rows, const REAL *w, const int64_t n, const REAL *end,
-                                                       const REAL *in, const int64_t room, const REAL bias, REAL *out) {
-  vec even[rows], odd[rows];
-  for (int r = 0; r < rows; r++) even[r] = odd[r] = (vec){0};
+/* ``outputs`` rows of n weights, ``ahead`` of each other, times the inputs of each row of data. What lies behind the inputs meets
+   no weight. The sums are the same, in the same order, for any number of rows and outputs. */
+static inline __attribute__((always_inline)) void dots(const int outputs, const int rows, const REAL *w, const int64_t ahead,
+                                                       const int64_t n, const REAL *end, const REAL *in,
+                                                       const int64_t room, const REAL *bias, REAL *out) {
+  vec even[outputs][rows], odd[outputs][rows];
+  for (int k = 0; k < outputs; k++)
+    for (int r = 0; r < rows; r++) even[k][r] = odd[k][r] = (vec){0};
   int64_t i = 0;
   for (; i + 2 * LANES <= n; i += 2 * LANES)
-    for (int r = 0; r < rows; r++) {
-      even[r] += *(const vec *)(w + i) * *(const vec *)(in + r * room + i);
-      odd[r] += *(const vec *)(w + i + LANES) * *(const vec *)(in + r * room + i + LANES);
-    }
+    for (int k = 0; k < outputs; k++)
+      for (int r = 0; r < rows; r++) {
+        even[k][r] += *(const vec *)(w + k * ahead + i) * *(const vec *)(in + r * room + i);
+        odd[k][r] += *(const vec *)(w + k * ahead + i + LANES) * *(const vec *)(in + r * room + i + LANES);
+      }
   for (; i < n; i += LANES) {
     const int64_t left = n - i < LANES ? n - i : LANES;
-    const vec some = few(w + i, left, end);
-    for (int r = 0; r < rows; r++) even[r] += some * few(in + r * room + i, left, in + r * room + i + LANES);
+    for (int k = 0; k < outputs; k++) {
+      const vec some = few(w + k * ahead + i, left, end);
+      for (int r = 0; r < rows; r++) even[k][r] += some * few(in + r * room + i, left, in + r * room + i + LANES);
+    }
   }
-  for (int r = 0; r < rows; r++) out[r * room] = bias + across(even[r] + odd[r]);
+  for (int k = 0; k < outputs; k++)
+    for (int r = 0; r < rows; r++) out[r * room + k] = (bias ? bias[k] : 0) + across(even[k][r] + odd[k][r]);
 }
 
-/* index: for each output the range of inputs that it sees; kind: inputs. Weights and biases lie where their owner has them. */
+/* index: for each output the range of inputs that it sees; kind: inputs; p: whether outputs of one row may go four at a time,
+   as one alone has too little to do while it waits. Weights and biases lie where their owner has them. */
 static void matrix(const Op *o, const int64_t groups, const int last, REAL *s, const int64_t room) {
   const REAL *end = o->a + o->count * o->kind;
-  for (int64_t k = 0; k < o->count; k++) {
-    const int64_t low = o->index[2 * k], n = o->index[2 * k + 1] - low;
-    const REAL *w = o->a + k * o->kind + low, bias = o->b ? o->b[k] : 0;
+  const int four = o->p > 0 && groups == 1 && last == 1;
+  for (int64_t k = 0, step; k < o->count; k += step) {
+    const int64_t *seen = o->index + 2 * k, low = seen[0], n = seen[1] - low;
+    step = four && k + 4 <= o->count ? 4 : 1;
+    for (int64_t other = 1; other < step; other++) /* all four must see the same */
+      if (seen[2 * other] != low || seen[2 * other + 1] != seen[1]) step = 1;
+    const REAL *w = o->a + k * o->kind + low, *bias = o->b ? o->b + k : NULL;
     for (int64_t g = 0; g < groups; g++) {
       const REAL *in = s + g * GROUP * room + o->in + low;
       REAL *out = s + g * GROUP * room + o->out + k;
+#define DOTS(K, R) dots(K, R, w, o->kind, n, end, in, room, bias, out)
       if (g + 1 < groups || last == GROUP)
-        dots(GROUP, w, n, end, in, room, bias, out);
+        DOTS(1, GROUP);
+      else if (step == 4)
+        DOTS(4, 1);
       else
-        dots(1, w, n, end, in, room, bias, out);
+        DOTS(1, 1);
     }
   }
 }
@@ -228,17 +243,38 @@ typedef struct {
   REAL *packed, *biases;
 } Pack;
 
-/* What no row sees was 0 from the start. */
+static inline void put(const Pack *p, const int64_t row, const int64_t from, const int64_t to, REAL *at, const int64_t width) {
+  for (int64_t i = from; i < to; i++) at[i * width] = p->weight[row * p->columns + i];
+}
+
+/* What no row sees was 0 from the start. As many rows together as a line has numbers: alone, each would touch as many lines. */
 void pack(const Pack *all, int64_t count) {
   for (const Pack *p = all; p < all + count; p++) {
     REAL *to = p->packed;
     int64_t row = 0;
     for (int64_t k = 0; k < p->blocks; k++) {
       const int64_t width = p->block[3 * k] * PACKED, low = p->block[3 * k + 1], high = p->block[3 * k + 2];
-      for (int64_t e = 0; e < width && row < p->rows; e++, row++) {
-        const REAL *from = p->weight + row * p->columns;
-        for (int64_t i = p->seen[2 * row]; i < p->seen[2 * row + 1]; i++) to[(i - low) * width + e] = from[i];
-        p->biases[row] = p->bias ? p->bias[row] : 0;
+      for (int64_t slab = 0; slab < width && row < p->rows; slab += PACKED) {
+        REAL *at = to + slab - low * width;
+        const int64_t rows = p->rows - row < PACKED ? p->rows - row : PACKED;
+        int64_t from = low, stop = rows < PACKED ? low : high; /* what all of them see */
+        for (int64_t e = 0; e < rows; e++) {
+          from = p->seen[2 * (row + e)] > from ? p->seen[2 * (row + e)] : from;
+          stop = p->seen[2 * (row + e) + 1] < stop ? p->seen[2 * (row + e) + 1] : stop;
+        }
+        if (stop < from) stop = from;
+        const REAL *w = p->weight + row * p->columns;
+        for (int64_t i = from; i < stop; i++) {
+          line v;
+          for (int e = 0; e < PACKED; e++) v[e] = w[e * p->columns + i];
+          memcpy(at + i * width, &v, sizeof v);
+        }
+        for (int64_t e = 0; e < rows; e++, row++) {
+          const int64_t first = p->seen[2 * row], last = p->seen[2 * row + 1];
+          put(p, row, first, last < from ? last : from, at + e, width);
+          put(p, row, first > stop ? first : stop, last, at + e, width);
+          p->biases[row] = p->bias ? p->bias[row] : 0;
+        }
       }
       to += width * (high - low);
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 from pushforward.kernels.native import library
 from pushforward.kernels.spline import SplineLaw, _Layout
 
-__all__ = ["ACTIVATIONS", "Program"]
+__all__ = ["ACTIVATIONS", "MANY", "Program", "extents"]
 
 ACTIVATIONS = ("relu", "tanh", "elu", "silu", "gelu", "softplus", "leaky_relu")
 """In the order of the C source."""
@@ -29,7 +29,11 @@ _OPS = {
 _ALIGNED = 64
 _EACH_THREAD = 200_000
 """Multiplications that are worth a thread."""
-_FEW, _MANY = 16, 1024
+MANY = 1024
+"""No program takes more rows than this in place of torch's operations."""
+_FEW = 16
+_CACHED = 4_000_000
+"""Weights that are not read from memory each time: from there several rows of a matrix at a time come slower than one."""
 _SMALL, _EACH_LAYER = 33_000, 1_000_000
 """Multiplications of a layer: for one row, so that packing its weights is worth it; for all rows, as long as torch's cost of
 starting its operations exceeds what its products gain (a tenth of a millisecond)."""
@@ -249,7 +253,7 @@ class Program:
         torch's own cost of a layer.
         """
         small = self.work <= _SMALL * self.layers
-        return max(_FEW, min(_EACH_LAYER * self.layers // self.work, _MANY)) if small and self.work else _FEW
+        return max(_FEW, min(_EACH_LAYER * self.layers // self.work, MANY)) if small and self.work else _FEW
 
     def run(self, x: Tensor, context: Tensor | None = None) -> Tensor | None:
         """Log-likelihoods of rows, ``(n, features)`` to ``n``; None if a number is not finite.
@@ -290,10 +294,11 @@ class Program:
             if name not in places:
                 places[name], room = room, room + width
         room = -(-room // self._lanes) * self._lanes
+        cached = sum(t.numel() for t in self.in_place) <= _CACHED
         ops, packs = (_Op * len(self._ops))(), []
         for op, (name, source, target, count, kind, arrays, p, at) in zip(ops, self._ops, strict=True):
             op.op, op.input, op.output = _OPS[name], places[source], places[target] + at
-            op.count, op.kind, op.p = count, kind, p
+            op.count, op.kind, op.p = count, kind, float(cached) if name == "rows" else p
             blocks = arrays.get("blocks")
             for key in arrays.keys() - {"blocks"}:
                 setattr(op, key, self._keep(arrays[key]))

@@ -14,6 +14,7 @@ from torch.nn.modules import module as nn_module
 
 from pushforward.bases import Base
 from pushforward.kernels import Program, kernels
+from pushforward.kernels.program import MANY
 from pushforward.maps import Map
 from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import eager
@@ -21,18 +22,16 @@ from pushforward.programs.writing import Unwritten, write
 
 __all__ = ["FewRows"]
 
-_MANY = 1024
-"""No more rows than this."""
-
 
 class FewRows:
     """Log-likelihoods of few rows of a model by a program, with the weights that the model has at each call.
 
-    One row costs torch tens of microseconds an operation and layer, a program tens of microseconds in all. Layers are read
-    where they lie, so that training, loading and whatever else writes to them is followed. What the program holds a copy of
-    (scales, permutations, small matrices) is compared at each call, number by number; so are the modules, their attributes
-    and the addresses of their tensors, by identity. If anything differs the program is written anew. A model with hooks, or
-    with a part that programs have no operation for, is left to torch.
+    A layer costs torch tens of microseconds however few the rows; the whole of a program takes so long for one row. Layers
+    are read where they lie, so that training, loading and whatever else writes to them is followed. What the program holds a
+    copy of (scales, permutations, small matrices) is compared at each call, number by number; so are the modules, their
+    attributes and the addresses of their tensors, by identity. If anything differs the program is written anew. A model with
+    hooks, or with a part that programs have no operation for, is left to torch, and so are more rows than pay
+    (:attr:`~pushforward.kernels.Program.most`).
 
     Example:
         >>> import torch
@@ -118,15 +117,14 @@ class _State:
 
     def __init__(self, owner: nn.Module, program: Program) -> None:
         self.program = program
-        modules = list(owner.modules())
-        self.modules = modules
+        self.modules = modules = list(owner.modules())
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.dicts = [d for m in modules for d in watched_dicts(m)]
         self.values = list(itertools.chain.from_iterable(map(dict.values, self.dicts)))
         tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
         masks = [m.mask for m in modules if isinstance(m, MaskedLinear)]
         self.masks = [(mask, mask._version) for mask in masks]
-        self.places = [(t, t.data_ptr()) for t in tensors]
+        self.places = [(t, t.data_ptr(), t.numel()) for t in tensors]
         apart = {id(t) for t in (*program.in_place, *masks)}
         copied = [t for t in tensors if id(t) not in apart]
         self.copies = [t.detach().clone() for t in copied]
@@ -149,7 +147,7 @@ class _State:
             and not any(map(_training, self.modules))
             and sum(map(len, self.dicts)) == len(self.values)
             and all(map(operator.is_, itertools.chain.from_iterable(map(_values, self.dicts)), self.values))
-            and all(t.data_ptr() == place and t.is_contiguous() for t, place in self.places)
+            and all(t.data_ptr() == at and t.numel() == n and t.is_contiguous() for t, at, n in self.places)
             and all(mask._version == version for mask, version in self.masks)
             and self.same(*self.compare) == 1
         )
@@ -166,7 +164,7 @@ def lone(x: Tensor) -> bool:
 
 def few(x: Tensor) -> bool:
     """Whether these are a few ordinary rows."""
-    return type(x) is Tensor and x.dim() == 2 and 0 < len(x) <= _MANY and x.device.type == "cpu" and not x.is_complex()
+    return type(x) is Tensor and x.dim() == 2 and 0 < len(x) <= MANY and x.device.type == "cpu" and not x.is_complex()
 
 
 def plainly_run() -> bool:

@@ -277,6 +277,10 @@ def dense(layer: nn.Module, program: Program, source: str, target: str) -> None:
         raise Unwritten(type(layer).__name__)
     assert isinstance(layer, nn.Linear)
     weight, mask = layer.weight, layer.mask if isinstance(layer, MaskedLinear) else None
+    if any(t is not None and t.shape != (layer.out_features, layer.in_features) for t in (weight, mask)):
+        raise Unwritten("a layer whose matrix has not its shape")
+    if layer.bias is not None and layer.bias.shape != (layer.out_features,):
+        raise Unwritten("a layer whose bias has not its shape")
     if program.follows and weight.is_contiguous():
         mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
         seen = extents(mask)
