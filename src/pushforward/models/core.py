@@ -159,8 +159,9 @@ class Model(nn.Module, ABC):
         """Exact log-density (or log-probability of discrete data) in nats, shape ``batch``.
 
         On a CPU, in evaluation mode and where no gradient is wanted, many rows are scored in parts, so that memory does not
-        grow with them, and up to 16 by one compiled function (``pf.use_kernels``), where all maps are known to it: it reads
-        the weights where they lie, so nothing has to be frozen. ``pf.freeze`` is faster still.
+        grow with them, and up to 16 (of narrow networks up to some hundred) by one compiled function (``pf.use_kernels``),
+        where all maps are known to it: it reads the weights where they lie, so nothing has to be frozen. ``pf.freeze`` is
+        faster still.
 
         Raises:
             KindError: if the model gives a bound or an estimate, or a density on a manifold; it names ``evaluate``.
