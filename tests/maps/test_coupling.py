@@ -164,3 +164,17 @@ def test_impossible_masks(mask):
 def test_impossible_networks(options):
     with pytest.raises(ConfigError):
         Coupling(5, **options)
+
+
+@pytest.mark.parametrize("mask", [(2, 0), (0, 2), (3, 1), (1, 3), (3, 0)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_mask_in_any_order_is_undone_and_meets_the_same_parameters_both_ways(mask, flip):
+    """The k-th group of the network's outputs belongs to the k-th index of the moved coordinates."""
+    coupling = make(4, mask=mask, flip=flip)
+    x = torch.randn(6, 4, dtype=torch.float64)
+    step = coupling.encode(x)
+    kept, moved = coupling.kept, coupling.moved
+    raw = coupling.network(x[:, kept]).unflatten(-1, (coupling.transformer.parameters, -1)).movedim(-2, 0)
+    torch.testing.assert_close(step.z[:, moved], coupling.transformer.forward(x[:, moved], raw)[0])
+    torch.testing.assert_close(coupling.undo(step.z)[0], x)
+    torch.testing.assert_close(coupling.decode(step.z), x)

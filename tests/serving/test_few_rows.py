@@ -440,6 +440,121 @@ def test_a_subclass_is_not_taken_for_its_parent():
         write(list(model.chain), model.base, 4, 0)
 
 
+class Noisy(nn.Dropout):
+    """Drops in evaluation mode too."""
+
+    def forward(self, h):
+        return nn.functional.dropout(h, self.p, True)
+
+
+class Tanh(nn.Module):
+    """Has the name of another."""
+
+    def forward(self, h):
+        return 1.7 * torch.tanh(h)
+
+
+class Doubled(nn.Linear):
+    def forward(self, h):
+        return 2 * super().forward(h)
+
+
+class Added(maps.Chain):
+    def encode(self, x, context=None, *, noise=None):
+        step = super().encode(x, context, noise=noise)
+        return maps.Step(step.z, step.contribution + 1)
+
+
+def exchange(model: models.Model, kind: type, make: Callable[[], nn.Module]) -> None:
+    """Put other modules in the place of all of a kind."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is kind:
+                setattr(module, name, make())
+    model.eval()
+
+
+FLOWS = [
+    lambda: models.MAF(5, hidden=(24,), layers=2, dropout=0.3),
+    lambda: models.MAF(5, hidden=(24, 24), layers=2, dropout=0.3, residual=True),
+    lambda: models.RealNVP(5, hidden=(24,), couplings=2, dropout=0.3),
+    lambda: models.NSF(5, hidden_features=24, flow_layers=2, dropout=0.3),
+]
+
+
+@compiled
+@pytest.mark.parametrize("build", FLOWS, ids=["maf", "maf residual", "realnvp", "nsf"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nn.LeakyReLU(0.5), lambda: nn.ELU(2.0), lambda: nn.Softplus(3.0), lambda: nn.GELU("tanh"), Tanh],
+    ids=["slope", "alpha", "beta", "approximate", "name"],
+)
+@pytest.mark.parametrize("used", [False, True])
+def test_an_activation_of_other_options_is_not_taken_for_the_usual_one(build, make, used):
+    model = made(build)
+    x, _ = rows(model, 2)
+    if used:
+        model.log_prob(x)
+    before = plain(model, x)
+    exchange(model, nn.ReLU, make)
+    close(model.log_prob(x), plain(model, x))
+    assert not torch.allclose(before, plain(model, x))
+
+
+@compiled
+def test_an_option_of_an_activation_is_followed(runs):
+    model = made(lambda: models.MAF(5, hidden=(24,), activation="leaky_relu"))
+    x, _ = rows(model, 2)
+    model.log_prob(x)
+    for module in model.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = 0.6
+    runs.clear()
+    close(model.log_prob(x), plain(model, x))
+    assert not runs
+
+
+@compiled
+@pytest.mark.parametrize("build", FLOWS, ids=["maf", "maf residual", "realnvp", "nsf"])
+def test_dropout_that_stays_is_left_to_torch(build, runs):
+    model = made(build)
+    exchange(model, nn.Dropout, lambda: Noisy(0.3))
+    x, _ = rows(model, 2)
+    assert not torch.equal(model.log_prob(x), model.log_prob(x))
+    assert not runs
+
+
+@compiled
+def test_a_layer_that_becomes_another_is_seen():
+    for change in (
+        lambda layer: setattr(layer, "__class__", Doubled),
+        lambda layer: setattr(layer, "forward", lambda h: 2 * nn.functional.linear(h, layer.weight, layer.bias)),
+    ):
+        model = made(WHOLE["realnvp"])
+        x, _ = rows(model, 2)
+        before = model.log_prob(x)
+        change(next(m for m in model.modules() if type(m) is nn.Linear))
+        close(model.log_prob(x), plain(model, x))
+        assert not torch.allclose(before, plain(model, x))
+
+
+@compiled
+def test_another_chain_is_not_taken_for_the_usual_one():
+    model = models.Flow(Added(maps.Coupling(5, hidden=(8,))), bases.Normal(5)).eval()
+    x = torch.randn(2, 5)
+    close(model.log_prob(x), plain(model, x))
+    with pytest.warns(pf.errors.PushforwardWarning, match="no native version of Added"):
+        close(pf.freeze(model)(x), plain(model, x))
+
+
+@compiled
+def test_numbers_behind_a_sign_are_read_with_it():
+    model = made(WHOLE["maf"])
+    x = torch._neg_view(torch.randn(3, 5))
+    close(model.log_prob(x), plain(model, x))
+    close(pf.freeze(model)(x), plain(model, x))
+
+
 @compiled
 def test_a_method_of_one_object_is_seen(runs):
     model = made(WHOLE["maf"])

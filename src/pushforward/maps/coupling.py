@@ -81,7 +81,11 @@ class Coupling(Map):
         together = [*kept, *moved]
         self.register_buffer("back", torch.tensor(sorted(range(features), key=together.__getitem__)))
         # Of an even number, every other coordinate: views take less time than selections and their gradients.
-        self._first = kept[0] if len(kept) == len(moved) and kept == list(range(kept[0], features, 2)) else None
+        in_turn = len(kept) == len(moved) and [*kept, *moved] == [
+            *range(kept[0], features, 2),
+            *range(moved[0], features, 2),
+        ]
+        self._first = kept[0] if in_turn else None
 
         count = self.transformer.parameters
         inputs = len(kept) * (2 if self.transformer.periodic else 1) + context

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 import operator
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn.modules import module as nn_module
 from pushforward.bases import Base
 from pushforward.kernels import Program, kernels
 from pushforward.kernels.program import MANY
-from pushforward.maps import Map
+from pushforward.maps import Chain
 from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import eager
 from pushforward.programs.writing import Unwritten, write
@@ -50,7 +49,7 @@ class FewRows:
     def log_prob(
         self,
         owner: nn.Module,
-        chain: Iterable[Map],
+        chain: Chain,
         base: Base,
         x: Tensor,
         context: Tensor | None,
@@ -91,15 +90,15 @@ class FewRows:
         return program.run(x.to(program.dtype).contiguous(), given)
 
     def _written(
-        self, owner: nn.Module, chain: Iterable[Map], base: Base, scaling: tuple[Tensor, Tensor] | None
+        self, owner: nn.Module, chain: Chain, base: Base, scaling: tuple[Tensor, Tensor] | None
     ) -> _State | None:
         if not ordinary(owner):
             return None
         parts = list(chain)
         shape = parts[0].in_shape if parts else base.shape
         try:
-            if len(shape) != 1:
-                raise Unwritten("images")
+            if type(chain) is not Chain or len(shape) != 1:
+                raise Unwritten("another chain, or images")
             width = 0 if scaling is None else scaling[0].numel()
             program = write(parts, base, shape[0], width, scaling, follows=True)
         except Unwritten:
@@ -120,13 +119,15 @@ class _State:
         self.modules = modules = list(owner.modules())
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.dicts = [d for m in modules for d in watched_dicts(m)]
+        self.types = list(map(type, modules))
+        self.attributes = sum(map(len, map(vars, modules)))
         self.values = list(itertools.chain.from_iterable(map(dict.values, self.dicts)))
         tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
         masks = [m.mask for m in modules if isinstance(m, MaskedLinear)]
         self.masks = [(mask, mask._version) for mask in masks]
-        self.places = [(t, t.data_ptr(), t.numel()) for t in tensors]
+        self.places = [(t, t.data_ptr(), t.shape) for t in tensors]
         apart = {id(t) for t in (*program.in_place, *masks)}
-        copied = [t for t in tensors if id(t) not in apart]
+        copied = [t for t in tensors if id(t) not in apart and t.numel()]
         self.copies = [t.detach().clone() for t in copied]
         count = len(copied)
         addresses = ctypes.c_void_p * count
@@ -145,9 +146,11 @@ class _State:
         return (
             not any(self.hooks)
             and not any(map(_training, self.modules))
+            and all(map(operator.is_, map(type, self.modules), self.types))
+            and sum(map(len, map(vars, self.modules))) == self.attributes
             and sum(map(len, self.dicts)) == len(self.values)
             and all(map(operator.is_, itertools.chain.from_iterable(map(_values, self.dicts)), self.values))
-            and all(t.data_ptr() == at and t.numel() == n and t.is_contiguous() for t, at, n in self.places)
+            and all(t.data_ptr() == at and t.shape == shape and t.is_contiguous() for t, at, shape in self.places)
             and all(mask._version == version for mask, version in self.masks)
             and self.same(*self.compare) == 1
         )
@@ -164,7 +167,9 @@ def lone(x: Tensor) -> bool:
 
 def few(x: Tensor) -> bool:
     """Whether these are a few ordinary rows."""
-    return type(x) is Tensor and x.dim() == 2 and 0 < len(x) <= MANY and x.device.type == "cpu" and not x.is_complex()
+    if type(x) is not Tensor or x.dim() != 2 or not 0 < len(x) <= MANY:
+        return False
+    return x.device.type == "cpu" and x.layout is torch.strided and not x.is_complex() and not x.is_neg()
 
 
 def plainly_run() -> bool:
@@ -193,9 +198,11 @@ def ordinary(owner: nn.Module) -> bool:
     )
 
 
+_PLAIN = (nn.Linear, MaskedLinear, nn.Dropout, nn.ModuleList, nn.Sequential)
+"""Modules without a setting that a program would depend on, but for their tensors and parts."""
+
+
 def watched_dicts(module: nn.Module) -> list[dict[str, Any]]:
-    """Where a module keeps what a program depends on; also its attributes, if they are ours."""
+    """Where a module keeps what a program depends on."""
     found = [module._parameters, module._buffers, module._modules]
-    if type(module).__module__.startswith("pushforward.") and not isinstance(module, MaskedLinear):
-        found.append(module.__dict__)
-    return found
+    return found if type(module) in _PLAIN else [*found, vars(module)]

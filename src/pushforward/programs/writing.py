@@ -32,6 +32,7 @@ from pushforward.maps import (
 )
 from pushforward.maps.linear import reflections_product
 from pushforward.maps.squeeze import Flatten
+from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.made import MADE, MaskedBlock
 from pushforward.networks.masked import MaskedLinear
 from pushforward.networks.mlp import MLP, Block
@@ -264,11 +265,20 @@ def _(part: MaskedAutoregressive, writer: Writer) -> None:
 
 
 def name_of(activation: nn.Module) -> str:
-    """The name of an activation module in the program's list."""
+    """The name of an activation module in the program's list, if it is that activation and has its default options."""
     name = {"LeakyReLU": "leaky_relu"}.get(type(activation).__name__, type(activation).__name__.lower())
     if name not in ACTIVATIONS:
         raise Unwritten(type(activation).__name__)
+    known = make_activation(name)
+    if type(activation) is not type(known) or repr(activation) != repr(known):
+        raise Unwritten(f"an activation of other kind or options, {activation!r}")
     return name
+
+
+def idle(dropout: nn.Module) -> None:
+    """Refuse what does something in evaluation mode."""
+    if type(dropout) is not nn.Dropout:
+        raise Unwritten(type(dropout).__name__)
 
 
 def dense(layer: nn.Module, program: Program, source: str, target: str) -> None:
@@ -292,6 +302,7 @@ def dense(layer: nn.Module, program: Program, source: str, target: str) -> None:
 
 def residual(program: Program, block: Block | MaskedBlock, register: str) -> None:
     """register += second(act(first(act(register))))."""
+    idle(block.dropout)
     width, name = block.first.out_features, name_of(block.act)
     program.copy(register, "s", width)
     program.activate("s", width, name)
@@ -309,13 +320,13 @@ def perceptron(network: MLP, program: Program, source: str, target: str) -> None
         program.clamp(source, source, network.inputs, network.input_bound)
     here, width = source, network.inputs
     for layer in network.body:
-        if isinstance(layer, Block):
+        if type(layer) is Block:
             residual(program, layer, here)
         elif isinstance(layer, nn.Linear):
             there = "h" if here != "h" else "g"
             dense(layer, program, here, there)
             here, width = there, layer.out_features
-        elif not isinstance(layer, nn.Dropout):
+        elif type(layer) is not nn.Dropout:
             program.activate(here, width, name_of(layer))
     dense(network.last, program, here, target)
 
@@ -324,6 +335,7 @@ def made(network: MADE, program: Program, source: str, target: str) -> None:
     """The masked network's operations."""
     if type(network) is not MADE:
         raise Unwritten(type(network).__name__)
+    idle(network.drop)
     if network.copies != 1:
         raise Unwritten("angles")
     if network.alone:
@@ -343,10 +355,11 @@ def made(network: MADE, program: Program, source: str, target: str) -> None:
         dense(network.context_in, program, at, "d")
         program.activate("d", network.context_in.out_features, name_of(network.act))
     for index, layer in enumerate(network.layers):
-        if isinstance(layer, MaskedBlock):
+        if type(layer) is MaskedBlock:
             residual(program, layer, here)
             continue
-        assert isinstance(layer, nn.Linear)
+        if not isinstance(layer, nn.Linear):
+            raise Unwritten(type(layer).__name__)
         there = "h" if here != "h" else "g"
         dense(layer, program, here, there)
         here, width = there, layer.out_features

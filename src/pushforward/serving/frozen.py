@@ -131,11 +131,11 @@ class NativeDensity(Base):
         if not len(x) or x.is_complex() or x.device.type != "cpu":
             return None
         dtype = self.programs[0].dtype
-        x = x.to(dtype).contiguous()
+        x = x.to(dtype).contiguous().resolve_neg()
         if self.context:
             if not isinstance(context, Tensor) or context.shape != (len(x), self.context):
                 return None
-            context = context.to(dtype).contiguous()
+            context = context.to(dtype).contiguous().resolve_neg()
         elif context is not None:
             return None
         found = []
@@ -188,6 +188,8 @@ def accelerate(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
     """
     parts: list[Map] = list(model.chain)
     scaling = (model.context_mean, model.context_scale) if model.context_features else None
+    if type(model.chain) is not Chain:
+        return model, None, "none", f"there is no native version of {type(model.chain).__name__}"
     best, reason = None, ""
     for first in range(len(parts), -1, -1):  # from the base towards the data, as far as it goes
         try:
