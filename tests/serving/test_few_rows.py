@@ -8,6 +8,7 @@ import io
 import math
 import pickle
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -522,6 +523,37 @@ def test_dropout_that_stays_is_left_to_torch(build, runs):
     x, _ = rows(model, 2)
     assert not torch.equal(model.log_prob(x), model.log_prob(x))
     assert not runs
+
+
+@compiled
+def test_a_model_goes_when_nobody_needs_it(runs):
+    gc.collect()
+    gc.disable()
+    try:
+        model = made(WHOLE["realnvp context"])
+        model.log_prob(*rows(model, 2))
+        weight = weakref.ref(first(model, nn.Linear).weight)
+        del model
+        assert runs
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+@compiled
+def test_attributes_that_come_and_go_are_seen(writings):
+    model = made(WHOLE["maf"])
+    x, _ = rows(model, 2)
+    before = model.log_prob(x)
+    part = first(model, maps.MaskedAutoregressive)
+    kept = part.__dict__.pop("decode_passes")  # which encoding does not need
+    part.of_mine = 1
+    assert torch.equal(model.log_prob(x), before)
+    assert len(writings) == 2
+    part.decode_passes = kept
+    assert torch.equal(model.log_prob(x), before)
+    assert torch.equal(model.log_prob(x), before)
+    assert len(writings) == 3
 
 
 @compiled

@@ -409,7 +409,7 @@ class Model(nn.Module, ABC):
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         if noise is None and not self.training:
             scaling = (self.context_mean, self.context_scale) if self.context_features else None
-            found = self._few_rows.log_prob(self, self.chain, self.base, x, context, scaling)
+            found = self._few_rows.log_prob(self.chain, self.base, x, context, scaling)
             if found is not None:
                 return found
         x, context, far = self._read(x, context)

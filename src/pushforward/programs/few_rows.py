@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import operator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class FewRows:
         >>> from pushforward import models
         >>> model = models.MAF(2).eval()
         >>> with torch.no_grad():
-        ...     found = FewRows().log_prob(model, model.chain, model.base, torch.zeros(1, 2), None)
+        ...     found = FewRows().log_prob(model.chain, model.base, torch.zeros(1, 2), None)
         >>> found is None or found.shape == (1,)     # None where there is no C compiler
         True
     """
@@ -48,7 +49,6 @@ class FewRows:
 
     def log_prob(
         self,
-        owner: nn.Module,
         chain: Chain,
         base: Base,
         x: Tensor,
@@ -58,9 +58,8 @@ class FewRows:
         """Log-density in nats, ``(n, D)`` to ``n`` or ``(D,)`` to one number; None where it must go another way.
 
         Args:
-            owner: the module that holds all others.
-            chain: its maps.
-            base: its base.
+            chain: maps.
+            base: what they lead to.
             x: rows as the user gives them.
             context: ``(n, C)`` or ``(C,)``, or None.
             scaling: mean and scale of the context.
@@ -69,15 +68,15 @@ class FewRows:
             return None
         if lone(x) and (context is None or lone(context)):
             given = None if context is None else context.unsqueeze(0)
-            found = self.log_prob(owner, chain, base, x.unsqueeze(0), given, scaling)
+            found = self.log_prob(chain, base, x.unsqueeze(0), given, scaling)
             return None if found is None else found.squeeze(0)
         if not few(x) or (context is not None and not few(context)):
             return None
         state = self._state
         if state is not None and len(x) > state.program.most:
             return None
-        if state is None or not state.holds():
-            self._state = state = self._written(owner, chain, base, scaling)
+        if state is None or not state.holds(chain, base, scaling):
+            self._state = state = self._written(chain, base, scaling)
             if state is None:
                 return None
         program = state.program
@@ -89,10 +88,9 @@ class FewRows:
         given = None if context is None else context.to(program.dtype).contiguous()
         return program.run(x.to(program.dtype).contiguous(), given)
 
-    def _written(
-        self, owner: nn.Module, chain: Chain, base: Base, scaling: tuple[Tensor, Tensor] | None
-    ) -> _State | None:
-        if not ordinary(owner):
+    def _written(self, chain: Chain, base: Base, scaling: tuple[Tensor, Tensor] | None) -> _State | None:
+        modules = [*chain.modules(), *base.modules()]
+        if not ordinary(modules, scaling or ()):
             return None
         parts = list(chain)
         shape = parts[0].in_shape if parts else base.shape
@@ -104,7 +102,7 @@ class FewRows:
         except Unwritten:
             self._hopeless = True
             return None
-        return None if program.ready() is None else _State(owner, program)
+        return None if program.ready() is None else _State(chain, base, modules, scaling or (), program)
 
     def __reduce__(self) -> tuple[type[FewRows], tuple[()]]:
         """Copies and files hold none of it: addresses mean nothing there."""
@@ -112,17 +110,22 @@ class FewRows:
 
 
 class _State:
-    """A program, and all that must be as it was when the program was written."""
+    """A program, and all that must be as it was when the program was written. It holds no model, which so goes when nobody needs it."""
 
-    def __init__(self, owner: nn.Module, program: Program) -> None:
-        self.program = program
-        self.modules = modules = list(owner.modules())
+    def __init__(
+        self, chain: Chain, base: Base, modules: list[nn.Module], scaling: tuple[Tensor, ...], program: Program
+    ) -> None:
+        self.chain, self.base, self.modules, self.program = chain, base, modules, program
+        self.scaled = tuple(map(id, scaling))  # which self.places keeps alive
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-        self.dicts = [d for m in modules for d in watched_dicts(m)]
         self.types = list(map(type, modules))
-        self.attributes = sum(map(len, map(vars, modules)))
-        self.values = list(itertools.chain.from_iterable(map(dict.values, self.dicts)))
-        tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+        registers = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
+        self.dicts = [*registers, *map(vars, modules)]
+        self.counts = list(map(len, self.dicts))
+        self.registers = [d for d in registers if d]
+        self.settings = [setting for m in modules if (setting := settings_of(m)) is not None]
+        self.values = list(self._current())
+        tensors = [t for d in registers for t in d.values() if isinstance(t, Tensor)] + [*scaling]
         masks = [m.mask for m in modules if isinstance(m, MaskedLinear)]
         self.masks = [(mask, mask._version) for mask in masks]
         self.places = [(t, t.data_ptr(), t.shape) for t in tensors]
@@ -141,18 +144,32 @@ class _State:
         assert compiled is not None
         self.same = compiled.same
 
-    def holds(self) -> bool:
-        """Whether nothing has changed but numbers that are read in place."""
+    def holds(self, chain: Chain, base: Base, scaling: tuple[Tensor, Tensor] | None) -> bool:
+        """Whether these are the parts of then, and nothing has changed but numbers that are read in place."""
+        if chain is not self.chain or base is not self.base or tuple(map(id, scaling or ())) != self.scaled:
+            return False
+        try:
+            return self._unchanged()
+        except KeyError:  # an attribute has gone, and another has come
+            return False
+
+    def _unchanged(self) -> bool:
         return (
             not any(self.hooks)
             and not any(map(_training, self.modules))
             and all(map(operator.is_, map(type, self.modules), self.types))
-            and sum(map(len, map(vars, self.modules))) == self.attributes
-            and sum(map(len, self.dicts)) == len(self.values)
-            and all(map(operator.is_, itertools.chain.from_iterable(map(_values, self.dicts)), self.values))
+            and list(map(len, self.dicts)) == self.counts  # so the next line finds as many as there were
+            and all(map(operator.is_, self._current(), self.values))
             and all(t.data_ptr() == at and t.shape == shape and t.is_contiguous() for t, at, shape in self.places)
             and all(mask._version == version for mask, version in self.masks)
             and self.same(*self.compare) == 1
+        )
+
+    def _current(self) -> Iterator[Any]:
+        """All tensors, parts and settings of all modules."""
+        return itertools.chain(
+            itertools.chain.from_iterable(map(_values, self.registers)),
+            itertools.chain.from_iterable(get(attributes) for get, attributes in self.settings),
         )
 
 
@@ -185,24 +202,28 @@ def plainly_run() -> bool:
     )
 
 
-def ordinary(owner: nn.Module) -> bool:
+def ordinary(modules: list[nn.Module], scaling: tuple[Tensor, ...]) -> bool:
     """Whether all tensors can be read by a compiled function, and every module does what its class says."""
-    modules = list(owner.modules())
+    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     return (
         not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in modules)
         and all(
             type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu" and t.is_contiguous() and not t.is_inference()
-            for t in (*owner.parameters(), *owner.buffers())
+            for t in (*tensors, *scaling)
         )
         and not any(callable(getattr(type(m), name, None)) for m in modules for name in vars(m))
     )
 
 
+_INTERNAL = vars(nn.Module()).keys()
+"""What every module has: its registers, looked at by themselves, its hooks, and whether it trains."""
 _PLAIN = (nn.Linear, MaskedLinear, nn.Dropout, nn.ModuleList, nn.Sequential)
-"""Modules without a setting that a program would depend on, but for their tensors and parts."""
+"""Modules without a setting that a program would depend on."""
 
 
-def watched_dicts(module: nn.Module) -> list[dict[str, Any]]:
-    """Where a module keeps what a program depends on."""
-    found = [module._parameters, module._buffers, module._modules]
-    return found if type(module) in _PLAIN else [*found, vars(module)]
+def settings_of(module: nn.Module) -> tuple[Callable[[dict[str, Any]], tuple[Any, ...]], dict[str, Any]] | None:
+    """How to get a module's own attributes, all at once, and from where; None if it has none of interest."""
+    names = [name for name in vars(module) if name not in _INTERNAL]
+    if type(module) in _PLAIN or not names:
+        return None
+    return (operator.itemgetter(*names) if len(names) > 1 else lambda found: (found.get(names[0]),)), vars(module)
