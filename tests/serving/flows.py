@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor, nn
 
+import pushforward as pf
 from pushforward import bases, maps, models
 from pushforward.kernels.native import _compiler
 from pushforward.maps import Chain
@@ -95,3 +100,38 @@ def close(found, expected, weights: torch.dtype = torch.float64) -> None:
     assert not found.requires_grad
     tolerance = 1e-12 if {found.dtype, weights} == {torch.float64} else 1e-5
     torch.testing.assert_close(found, expected.detach(), rtol=tolerance, atol=10 * tolerance)
+
+
+def plain(model: models.Model, x: Tensor, context: Tensor | None = None) -> Tensor:
+    with pf.use_kernels("plain"):
+        return model.log_prob(x, context)
+
+
+def agrees(model: models.Model, runs: list[int], count: int = 3) -> None:
+    """The model's number is torch's, and came from a program."""
+    x, context = rows(model, count)
+    runs.clear()
+    found = model.log_prob(x, context)
+    assert runs == [count]
+    close(found, plain(model, x, context), model.latent_dtype)
+
+
+def first(model: models.Model, kind: type) -> nn.Module:
+    return next(module for module in model.modules() if isinstance(module, kind))
+
+
+def in_threads(call: Callable[[], Tensor]) -> list[Tensor]:
+    """What a call gives in the end in each of eight threads that make it twenty times."""
+    found: list[Tensor] = [torch.zeros(())] * 8
+
+    def work(k: int) -> None:
+        with torch.no_grad():
+            for _ in range(20):
+                found[k] = call()
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(len(found))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return found

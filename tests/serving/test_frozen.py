@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import threading
 import warnings
 
 import numpy as np
@@ -17,7 +16,7 @@ from pushforward import maps
 from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.serving import Frozen, frozen
 
-from .flows import NONE, PART, WHOLE, close, compiled, made, rows
+from .flows import NONE, PART, WHOLE, close, compiled, in_threads, made, rows
 
 
 @compiled
@@ -157,17 +156,8 @@ def test_it_can_be_copied_and_sent_to_another_process(move):
 def test_threads_may_share_it():
     model = made(WHOLE["nsf"])
     score, x = pf.freeze(model), rows(model, 64)[0]
-    expected, found = score(x), [None] * 8
-
-    def work(k: int) -> None:
-        for _ in range(20):
-            found[k] = torch.cat([score(part) for part in x.split(4)])
-
-    workers = [threading.Thread(target=work, args=(k,)) for k in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    expected = score(x)
+    found = in_threads(lambda: torch.cat([score(part) for part in x.split(4)]))
     assert all(torch.equal(one, expected) for one in found)
 
 
