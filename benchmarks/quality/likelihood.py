@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality.data import SETS, Split, add_data_option, load
-from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.quality.data import SETS, Split, add_data_option, load
+from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 from pushforward.training import loop
 
 FLOWS: dict[str, Callable[[int], pf.models.Model]] = {

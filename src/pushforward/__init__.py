@@ -17,12 +17,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pushforward import (
-        bases,
         data,
         detection,
+        distributions,
         errors,
         kernels,
-        maps,
         measure,
         models,
         networks,
@@ -30,24 +29,25 @@ if TYPE_CHECKING:
         serving,
         storage,
         training,
+        transforms,
     )
+    from pushforward.compiled import compile_scorer
     from pushforward.estimators import FlowDensity, Guard
+    from pushforward.io import load, save
     from pushforward.kernels import use_kernels
-    from pushforward.measure import (
+    from pushforward.likelihood import (
         Counting,
         Extended,
+        Kind,
         Lebesgue,
         LogLik,
         Manifold,
         Measure,
         Mixed,
-        Relation,
     )
-    from pushforward.serving import freeze
-    from pushforward.storage import load, save
     from pushforward.training import fit
 
-_ROOMS = ("bases", "cli", "data", "detection", "errors", "estimators", "experiments", "kernels", "maps", "measure", "models", "networks",
+_ROOMS = ("distributions", "cli", "data", "detection", "errors", "estimators", "experiments", "kernels", "transforms", "measure", "models", "networks",
           "numerics", "registry", "serving", "storage", "training")  # fmt: skip
 _FROM = {
     "Counting": "measure",
@@ -59,17 +59,17 @@ _FROM = {
     "Manifold": "measure",
     "Measure": "measure",
     "Mixed": "measure",
-    "Relation": "measure",
+    "Kind": "measure",
     "fit": "training",
-    "freeze": "serving",
+    "compile_scorer": "serving",
     "load": "storage",
     "save": "storage",
     "use_kernels": "kernels",
 }
 
 __all__ = [
-    "Counting", "Extended", "FlowDensity", "Guard", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Relation",
-    "bases", "data", "detection", "errors", "fit", "freeze", "kernels", "load", "maps", "measure", "models", "networks", "registry", "save",
+    "Counting", "Extended", "FlowDensity", "Guard", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Kind",
+    "distributions", "data", "detection", "errors", "fit", "compile_scorer", "kernels", "load", "transforms", "measure", "models", "networks", "registry", "save",
     "serving", "storage", "training", "use_kernels",
 ]  # fmt: skip
 

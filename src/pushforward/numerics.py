@@ -21,20 +21,20 @@ __all__ = [
     "RunningMean",
     "bound_input",
     "bound_square",
-    "capturing",
+    "is_capturing",
     "constant",
     "contraction_root",
     "draw_category",
-    "eager",
+    "is_eager",
     "inverse_softplus",
-    "jacobian_of",
+    "batch_jacobian",
     "log1mexp",
     "log1p_square",
     "logmeanexp",
-    "looks",
+    "may_check_values",
     "monotone_root",
     "normal_like",
-    "slow_clamp",
+    "softsign_clamp",
     "soft_clamp",
     "split_infinite",
     "sum_event",
@@ -60,7 +60,7 @@ def soft_clamp(x: Tensor, bound: float) -> Tensor:
     return bound * torch.tanh(x / bound)
 
 
-def slow_clamp(x: Tensor, bound: float) -> Tensor:
+def softsign_clamp(x: Tensor, bound: float) -> Tensor:
     """Smooth clamp to (-bound, bound) with slope 1 at 0 that saturates slowly: ``x / (1 + |x| / bound)``.
 
     Its slope falls as 1/x^2 instead of exponentially, so a scale that has run to its bound still learns its way back.
@@ -72,7 +72,7 @@ def bound_input(x: Tensor, bound: float) -> Tensor:
     """What a conditioner may see of its input: the identity on [-bound, bound], constant outside.
 
     A network that sees only a box returns only bounded shifts and scales, so far from the data a flow is close to a
-    fixed linear map: nothing overflows, and the log-density falls as the base's does.
+    fixed linear transform: nothing overflows, and the log-density falls as the base's does.
     """
     return F.hardtanh(x, -bound, bound)  # as clamp, whose gradient takes five operations
 
@@ -133,29 +133,29 @@ def logmeanexp(x: Tensor, dim: int) -> Tensor:
     return torch.where(empty.squeeze(dim), -math.inf, mean)
 
 
-def capturing() -> bool:
+def is_capturing() -> bool:
     """Whether a CUDA graph is being captured: what runs is only written down, so there are no numbers to look at."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
-def eager() -> bool:
+def is_eager() -> bool:
     """Whether no compiler, tracer, function transform or CUDA graph is watching, so that Python may look at values and buffers."""
     return not (
         torch.compiler.is_compiling()
-        or capturing()
+        or is_capturing()
         or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or forward_ad._current_level >= 0
     )
 
 
-def looks(x: Tensor, training: bool = False) -> bool:
+def may_check_values(x: Tensor, training: bool = False) -> bool:
     """Whether to look at the numbers in x, to refuse what is wrong with them.
 
     Not where a compiler or a CUDA graph only writes down what runs; and not in training on an accelerator, where each look
     makes the host wait for all that it has queued. There NaN shows in the loss.
     """
-    if torch.compiler.is_compiling() or capturing():
+    if torch.compiler.is_compiling() or is_capturing():
         return False
     return not training or x.device.type == "cpu"
 
@@ -181,14 +181,14 @@ def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) 
 _constants: dict[tuple[tuple[Any, ...], torch.dtype, torch.device], Tensor] = {}
 
 
-def jacobian_of(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+def batch_jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     """f(z), ``(*batch, *shape)``, and df/dz, ``(*batch, D, d)``, by d forward-mode products of the whole batch.
 
     Args:
         function: ``(*batch, d)`` to ``(*batch, *shape)``; the rows must not see each other.
         z: ``(*batch, d)``.
     """
-    if eager():
+    if is_eager():
         _load_forward_mode()
     directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     products: Any = torch.func.vmap(
@@ -256,7 +256,7 @@ def monotone_root(
 
     Newton's step where it stays in the bracket and is at most half of the step before, and bisection where not; the
     bracket first doubles outward until it encloses the root, so that a start that is too narrow costs steps and never a
-    wrong answer. An element that has arrived stays where it is: its digits do not depend on its neighbours, and the
+    wrong answer. An element that has arrived stays where it is: its digits do not depend on its neighbors, and the
     search ends, where Python may look at values, when all have arrived.
 
     Args:
@@ -273,7 +273,7 @@ def monotone_root(
         dx/dtheta = -(df/dtheta)/f'(x), whatever f' was found by. Where nothing asks for a gradient, none is prepared.
     """
     with torch.no_grad():
-        look = eager()
+        look = is_eager()
         for _ in range(doublings):
             below, above = function(low)[0] > target, function(high)[0] < target
             if look and not (below | above).any():
@@ -306,7 +306,7 @@ def monotone_root(
     value, slope = function(x)
     slope = slope.detach()
     x = x - (value - target) / slope
-    if eager() and not x.requires_grad:
+    if is_eager() and not x.requires_grad:
         return x
     again = (function(x)[0] - target) / slope
     return x - (again - again.detach())
@@ -350,7 +350,7 @@ def contraction_root(
     plain = torch.ones_like(size, dtype=torch.bool)  # rows whose next step is a plain one
     done = size == 0
     limit = 2 * math.ceil(math.log(eps) / math.log(rate)) + 20
-    compiling = torch.compiler.is_compiling() or capturing()
+    compiling = torch.compiler.is_compiling() or is_capturing()
     for _ in range(compiled_steps if compiling else limit):
         if not compiling and bool(done.all()):
             break
@@ -369,7 +369,7 @@ def contraction_root(
         done = done | (size == 0) | (plain & ~better)
         plain = ~better
     solved = (r.abs() <= 800 * eps * scale.amax(-1, keepdim=True)).all()
-    message = "a residual map was not inverted to its tolerance: are its weights finite?"
+    message = "a residual transform was not inverted to its tolerance: are its weights finite?"
     if compiling:
         torch._assert_async(solved, message)  # pyright: ignore[reportPrivateImportUsage]
     elif not bool(solved):
@@ -378,7 +378,7 @@ def contraction_root(
 
 
 class RowNoise:
-    """Noise that is a function of each row's own content, so a row's score does not depend on its neighbours.
+    """Noise that is a function of each row's own content, so a row's score does not depend on its neighbors.
 
     Scoring draws from it instead of from a ``torch.Generator``: equal rows get equal noise, in any batch and order,
     and different rows get unrelated noise. SplitMix64 over the bits of the row.

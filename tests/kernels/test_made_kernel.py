@@ -12,7 +12,9 @@ from pushforward.errors import InputError
 from pushforward.kernels import use_kernels
 from pushforward.kernels.native import _compiler
 from pushforward.kernels.program import ACTIVATIONS
-from pushforward.maps import (
+from pushforward.networks import MADE
+from pushforward.networks.incremental import IncrementalMADE
+from pushforward.transforms import (
     AdditiveTransformer,
     AffineTransformer,
     CircularSplineTransformer,
@@ -22,8 +24,6 @@ from pushforward.maps import (
     Transformer,
     triangular,
 )
-from pushforward.networks import MADE
-from pushforward.networks.incremental import IncrementalMADE
 
 pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
 
@@ -155,7 +155,7 @@ def test_far_rows_come_back():
 
 @torch.no_grad()
 def test_changed_weights_are_seen():
-    """Nothing of a call is kept, though fused optimisers change weights and raise no version."""
+    """Nothing of a call is kept, though fused optimizers change weights and raise no version."""
     layer = MaskedAutoregressive(5, hidden=(16,)).double()
     z = torch.randn(3, 5, dtype=torch.float64)
     before = layer.decode(z)
@@ -188,5 +188,5 @@ def test_no_rows():
 
 
 def test_other_laws_are_left_to_plain_operations():
-    assert triangular.native_law(GatedTransformer()) is None
-    assert triangular.native_law(CircularSplineTransformer()) is None
+    assert triangular.native_settings(GatedTransformer()) is None
+    assert triangular.native_settings(CircularSplineTransformer()) is None

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from pushforward.kernels import SplineLaw, spline, use_kernels
+from pushforward.kernels import SplineSettings, spline, use_kernels
 from pushforward.kernels.native import _compiler
 from pushforward.kernels.spline import _find, _knots, _solve, _value
 
 pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
 
 LAWS = {
-    "line": SplineLaw(8, 4.0, 1e-2, -math.log(1e-2)),
-    "circle": SplineLaw(5, math.pi, 1e-2, -math.log(1e-2), periodic=True),
-    "many": SplineLaw(64, 1.0, 1e-3, 3.0),
-    "two": SplineLaw(2, 3.0, 1e-1, 1.0),
+    "line": SplineSettings(8, 4.0, 1e-2, -math.log(1e-2)),
+    "circle": SplineSettings(5, math.pi, 1e-2, -math.log(1e-2), periodic=True),
+    "many": SplineSettings(64, 1.0, 1e-3, 3.0),
+    "two": SplineSettings(2, 3.0, 1e-1, 1.0),
 }
 
 
-def some(law: SplineLaw, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, size: float = 1.0):
+def some(law: SplineSettings, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, size: float = 1.0):
     """Points, a fifth of them outside, and raw parameters."""
     x = 0.8 * law.bound * torch.randn(shape, dtype=torch.float64)
     if law.periodic:
@@ -77,7 +77,7 @@ def test_float32_is_as_near_to_the_truth_as_the_plain_version(law, inverse):
         assert (ours <= (1.5 * theirs).clamp_min(1e-7)).all()
 
 
-def layouts(law: SplineLaw) -> dict[str, torch.Tensor]:
+def layouts(law: SplineSettings) -> dict[str, torch.Tensor]:
     """The same parameters, (P, 12, 5), in different places in memory."""
     dense = torch.randn(law.parameters, 12, 5, dtype=torch.float64)
     rows = dense.permute(1, 0, 2).contiguous().permute(1, 0, 2)
@@ -172,7 +172,7 @@ def test_function_transforms_and_forward_mode():
 def test_compiled_without_a_graph_break():
     law = LAWS["line"]
     x, raw = some(law, (4, 3))
-    run = torch.compile(lambda x, raw: spline(x, raw, law), fullgraph=True, backend="eager")
+    run = torch.compile(lambda x, raw: spline(x, raw, law), fullgraph=True, backend="is_eager")
     close(run(x, raw), spline(x, raw, law), 1e-10)
 
 
@@ -214,7 +214,7 @@ def test_nan_is_not_hidden(mode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
     raw = (size * torch.randn(2 * bins, 20, dtype=torch.float64)).to(dtype)
-    edges = _knots(raw, SplineLaw(bins, 3.0, 1e-3, 1.0))
+    edges = _knots(raw, SplineSettings(bins, 3.0, 1e-3, 1.0))
     assert edges.shape == (2, bins + 1, 20)
     assert (edges[:, 0] == -3).all()
     assert (edges[:, -1] == 3).all()
@@ -224,7 +224,7 @@ def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
 @pytest.mark.parametrize("bins", [1, 2, 8, 64])
 def test_knots_by_a_product_and_by_a_running_sum(bins):
     """The second is for other devices; autocast takes it too, where a product would be of bfloat16."""
-    law, raw = SplineLaw(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
+    law, raw = SplineSettings(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         summed = _knots(raw, law)
     assert summed.dtype is torch.float32
@@ -234,7 +234,7 @@ def test_knots_by_a_product_and_by_a_running_sum(bins):
 
 
 def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
-    law, raw = SplineLaw(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
+    law, raw = SplineSettings(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
     with torch.inference_mode():
         _knots(raw, law)
     raw.requires_grad_()
@@ -242,7 +242,7 @@ def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
 
 
 def test_the_piece_that_holds_a_point():
-    law = SplineLaw(3, 3.0, 1e-3, 3.0)
+    law = SplineSettings(3, 3.0, 1e-3, 3.0)
     xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]], dtype=torch.float64).expand(4, 6)
     raw = torch.tensor([[0.5], [-0.25]], dtype=torch.float64).expand(2, 6)
     one, two = (math.exp(3 * math.tanh(r / 3)) for r in (0.5, -0.25))

@@ -11,7 +11,7 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import ConfigError
-from pushforward.measure import Counting
+from pushforward.likelihood import Counting
 from pushforward.models import DiscreteFlow
 
 

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
+from papers.claims.funnels import ring
 from pushforward.errors import ConfigError
-from pushforward.experiments.papers.funnels import ring
-from pushforward.maps import ConvFunnel, Coupling, Funnel, ImageFunnel, MaskedAutoregressive, Slice
-from pushforward.measure import Counting, Lebesgue, Relation
+from pushforward.likelihood import Counting, Kind, Lebesgue
 from pushforward.models import NSF, FunnelFlow
 from pushforward.training import fit
+from pushforward.transforms import ConvFunnel, Coupling, Funnel, ImageFunnel, MaskedAutoregressive, Slice
 
 TINY = {"hidden_features": 8, "residual_blocks": 1, "bins": 4}
 
@@ -25,7 +25,7 @@ def funnels(model: FunnelFlow) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("kind", ["coupling", "mlp"])
 def test_the_base_is_narrow_and_the_density_is_not(kind):
     model = FunnelFlow(7, latent=3, kind=kind, flow_layers=3, at=1, **TINY)
-    assert (model.relation, model.measure) == (Relation.EXACT, Lebesgue(7))
+    assert (model.kind, model.measure) == (Kind.EXACT, Lebesgue(7))
     assert model.base.shape == (3,)
     x = torch.randn(5, 7)
     assert model.log_prob(x).shape == (5,)
@@ -91,7 +91,7 @@ def test_images_are_a_bound_on_counting():
         x = torch.randint(0, 8, (3, 1, 8, 8))
         model.initialize(x)
         result = model.evaluate(x)
-        assert (result.relation, result.measure) == (Relation.LOWER, Counting(64))
+        assert (result.kind, result.measure) == (Kind.LOWER_BOUND, Counting(64))
         assert model.base.shape == (width,)
         drawn = model.sample(2, seed=0)
         assert torch.equal(drawn, drawn.round())

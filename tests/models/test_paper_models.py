@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pushforward.bases import MADEMixture, Normal, Uniform
+from pushforward.distributions import MADEMixture, Normal, Uniform
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.models import MAF, NSF, RealNVP
 
@@ -63,7 +63,7 @@ class TestMAF:
     def test_parts_and_alternating_order(self):
         model = MAF(3, layers=3, hidden=(8,))
         assert parts(model) == ["Standardize", *["MaskedAutoregressive"] * 3]
-        assert [part.places for part in list(model.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
+        assert [part.autoregressive_order for part in list(model.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
 
     def test_with_two_layers_no_coordinate_keeps_a_gaussian_margin(self):
         """Under one layer z_0 depends on x_0 alone; the second, reversed, layer lifts that."""
@@ -113,7 +113,7 @@ class TestNSF:
         assert isinstance(circular.base, Uniform)
 
     def test_starts_at_the_base(self):
-        """Identity splines and LU layers: the untrained density is near the standard normal of standardised data."""
+        """Identity splines and LU layers: the untrained density is near the standard normal of standardized data."""
         model = NSF(3, flow_layers=2, hidden_features=8).double()
         x = torch.randn(200, 3, dtype=torch.float64)
         normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
@@ -194,7 +194,7 @@ def test_impossible_contexts(cls, context):
         cls(3, context=context)
 
 
-def test_standardisation_is_part_of_the_density():
+def test_standardization_is_part_of_the_density():
     """In other units the density changes by the log of the unit, and nothing else."""
     torch.manual_seed(0)
     x = torch.randn(300, 2, dtype=torch.float64)

@@ -191,7 +191,9 @@ def test_infinite_numbers_survive(path):
     held = torch.tensor([[0.5], [2.0]])  # a logit gives no mass to 2
 
     def logit():
-        return pf.models.Flow(pf.maps.Chain(pf.maps.Logit(1), pf.maps.ActNorm(1)), pf.bases.Normal(1))
+        return pf.models.Flow(
+            pf.transforms.Chain(pf.transforms.Logit(1), pf.transforms.ActNorm(1)), pf.distributions.Normal(1)
+        )
 
     x = torch.rand(50, 1, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
     options = {"validation": held, "max_steps": 10, "evaluate_every": 5, "checkpoint": path}

@@ -1,6 +1,6 @@
 """The inverse of an autoregressive law by a compiled function: all places of a panel of rows while they are in the cache.
 
-This file knows stages of products, not networks; :mod:`pushforward.maps.triangular` has the plain version, which is the
+This file knows stages of products, not networks; :mod:`pushforward.transforms.autoregressive.inverse` has the plain version, which is the
 reference.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pushforward.kernels.native import library
 from pushforward.kernels.program import ACTIVATIONS
-from pushforward.kernels.spline import SplineLaw, _Layout
+from pushforward.kernels.spline import SplineSettings, _Layout
 
-__all__ = ["AffineLaw", "ShiftLaw", "Stage", "invert_made"]
+__all__ = ["AffineSettings", "ShiftSettings", "Stage", "invert_made"]
 
 _EACH_THREAD = 1 << 19
 """Multiplications that are worth a thread."""
@@ -27,12 +27,12 @@ _LANES = 16
 
 
 @dataclass(frozen=True)
-class ShiftLaw:
+class ShiftSettings:
     """y = x + t."""
 
 
 @dataclass(frozen=True)
-class AffineLaw:
+class AffineSettings:
     """y = x exp(s) + t with s = raw / (1 + abs(raw) / bound); t first."""
 
     bound: float
@@ -82,7 +82,7 @@ class _Solve(ctypes.Structure):
 def invert_made(
     z: Tensor,
     stages: Sequence[Stage],
-    law: ShiftLaw | AffineLaw | SplineLaw,
+    law: ShiftSettings | AffineSettings | SplineSettings,
     activation: str,
     bound: float | None,
 ) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ def invert_made(
     if not z.numel():
         return x, slope
     work = batch * sum(stage.weight.numel() for stage in stages) // 2
-    spline = law if isinstance(law, SplineLaw) else None
+    spline = law if isinstance(law, SplineSettings) else None
     if spline is not None:
         work += 40 * parameters * z.numel()
     threads = max(1, min(torch.get_num_threads(), -(-batch // _LANES), work // _EACH_THREAD))
@@ -113,9 +113,9 @@ def invert_made(
     layout = None if spline is None else _spline(spline)
     solve = _Solve(
         places, batch, len(rows), parameters, ACTIVATIONS.index(activation),
-        2 if layout is not None else int(isinstance(law, AffineLaw)), threads, ctypes.addressof(array),
+        2 if layout is not None else int(isinstance(law, AffineSettings)), threads, ctypes.addressof(array),
         None if layout is None else ctypes.addressof(layout), math.inf if bound is None else bound,
-        law.bound if isinstance(law, AffineLaw) else 0.0,
+        law.bound if isinstance(law, AffineSettings) else 0.0,
     )  # fmt: skip
     if compiled.run(ctypes.byref(solve), *(ctypes.c_void_p(t.data_ptr()) for t in (z, x, slope))):
         raise MemoryError("no memory for the values of an autoregressive network.")
@@ -134,6 +134,6 @@ def _described(stage: Stage, kept: list[object]) -> _Stage:
     )  # fmt: skip
 
 
-def _spline(law: SplineLaw) -> _Layout:
+def _spline(law: SplineSettings) -> _Layout:
     """The law's numbers; the compiled function fills in the places."""
     return _Layout(*(0,) * 10, law.bins, law.periodic, True, 1, law.bound, law.smallest, law.steepest)

@@ -42,7 +42,7 @@ def kernels() -> str:
 
 @contextmanager
 def use_kernels(mode: str) -> Iterator[None]:
-    """Choose how splines, stacks of convolutions, samples of autoregressive maps and scores of few rows are computed on a CPU.
+    """Choose how splines, stacks of convolutions, samples of autoregressive transforms and scores of few rows are computed on a CPU.
 
     It holds inside ``with``.
 

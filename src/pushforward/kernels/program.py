@@ -1,6 +1,6 @@
 """A flow as a list of small operations that one compiled function runs: for few rows, where dispatch costs most.
 
-This file knows registers and operations, not maps: :mod:`pushforward.programs` writes the program of a model.
+This file knows registers and operations, not transforms: :mod:`pushforward.compiled_programs_gone` writes the program of a model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pushforward.kernels.native import library
-from pushforward.kernels.spline import SplineLaw, _Layout
+from pushforward.kernels.spline import SplineSettings, _Layout
 
 __all__ = ["ACTIVATIONS", "MANY", "Program", "extents"]
 
@@ -207,7 +207,7 @@ class Program:
         self.layers += 1
         self._append("affine", raw, target, len(index), index=index, p=bound)
 
-    def spline(self, raw: str, target: str, index: list[int], law: SplineLaw) -> None:
+    def spline(self, raw: str, target: str, index: list[int], law: SplineSettings) -> None:
         """The rational-quadratic spline."""
         n = len(index)
         layout = _Layout(1, n, n, 1, n, n, 1, n, n, 1, law.bins, law.periodic, False, 1, law.bound, law.smallest,

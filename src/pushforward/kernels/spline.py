@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from pushforward.kernels.native import library, usable
-from pushforward.numerics import eager, soft_clamp
+from pushforward.numerics import is_eager, soft_clamp
 
-__all__ = ["SplineLaw", "spline"]
+__all__ = ["SplineSettings", "spline"]
 
 
 @dataclass(frozen=True)
-class SplineLaw:
+class SplineSettings:
     """Shape of a family of splines on [-bound, bound].
 
     Args:
@@ -45,7 +45,7 @@ class SplineLaw:
         return 3 * self.bins if self.periodic else 3 * self.bins - 1
 
 
-def spline(x: Tensor, raw: Tensor, law: SplineLaw, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+def spline(x: Tensor, raw: Tensor, law: SplineSettings, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """y = f(x) and log f'(x), or with ``inverse`` x = f^-1(y) and log f'(x); nats.
 
     Args:
@@ -63,7 +63,7 @@ def spline(x: Tensor, raw: Tensor, law: SplineLaw, *, inverse: bool = False) -> 
 
 class _Spline(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, raw: Tensor, law: SplineSettings, inverse: bool) -> tuple[Tensor, Tensor]:
         y, slope = _forward(x, raw, law, inverse)
         ctx.law, ctx.inverse = law, inverse
         ctx.save_for_backward(x, raw, *([y] if inverse else []))
@@ -99,7 +99,7 @@ _EACH_THREAD = 2048
 """Elements that are worth a thread."""
 
 
-def _layout(x: Tensor, raw: Tensor, grad: Tensor, law: SplineLaw, inverse: bool) -> _Layout:
+def _layout(x: Tensor, raw: Tensor, grad: Tensor, law: SplineSettings, inverse: bool) -> _Layout:
     """Sizes and strides, the inner dimension being the one along which the parameters lie together."""
     (outer, inner), (value_outer, value_inner) = x.shape, x.stride()
     first, raw_outer, raw_inner = raw.stride()
@@ -130,7 +130,7 @@ def _call(name: str, layout: _Layout, *tensors: Tensor) -> None:
     getattr(compiled, name)(ctypes.byref(layout), *(ctypes.c_void_p(t.data_ptr()) for t in tensors))
 
 
-def _forward(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tensor, Tensor]:
+def _forward(x: Tensor, raw: Tensor, law: SplineSettings, inverse: bool) -> tuple[Tensor, Tensor]:
     flat, flat_raw = _matrix(x), _matrices(raw)
     y, slope = torch.empty_like(flat), torch.empty_like(flat)
     _call("forward", _layout(flat, flat_raw, flat_raw, law, inverse), flat, flat_raw, y, slope)
@@ -138,7 +138,7 @@ def _forward(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Ten
 
 
 def _backward(
-    x: Tensor, raw: Tensor, grad_y: Tensor, grad_slope: Tensor, law: SplineLaw, inverse: bool
+    x: Tensor, raw: Tensor, grad_y: Tensor, grad_slope: Tensor, law: SplineSettings, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     flat, flat_raw = _matrix(x), _matrices(raw)
     grad_x, grad_raw = torch.empty_like(flat), torch.empty_like(flat_raw)
@@ -158,7 +158,7 @@ class _Bin(NamedTuple):
     end: Tensor
 
 
-def _plain(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tensor, Tensor]:
+def _plain(x: Tensor, raw: Tensor, law: SplineSettings, inverse: bool) -> tuple[Tensor, Tensor]:
     """The reference."""
     safe = x.clamp(-law.bound, law.bound)
     piece = _find(safe, _knots(raw[: 2 * law.bins], law), raw[2 * law.bins :], law, side=int(inverse))
@@ -169,7 +169,7 @@ def _plain(x: Tensor, raw: Tensor, law: SplineLaw, inverse: bool) -> tuple[Tenso
     return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
 
-def _knots(raw: Tensor, law: SplineLaw) -> Tensor:
+def _knots(raw: Tensor, law: SplineSettings) -> Tensor:
     """K raw widths and K heights, ``(2 K, *shape)``, to K + 1 increasing knots each, ``(2, K + 1, *shape)``.
 
     The end knots are exact: a running sum would miss them.
@@ -178,7 +178,7 @@ def _knots(raw: Tensor, law: SplineLaw) -> Tensor:
     kind = share.device.type
     if kind == "cpu" and not torch.is_autocast_enabled(kind):  # elsewhere a product may be of fewer digits
         # Not kept where a tracer, or a mode with tensors of its own kind, looks on.
-        make = _kept_running if eager() and type(share) is Tensor else _running
+        make = _kept_running if is_eager() and type(share) is Tensor else _running
         start, sums = make(law, share.dtype)
         knots = torch.baddbmm(start, sums, share.flatten(2) if share.dim() > 2 else share.unsqueeze(2))
         return knots.reshape(2, law.bins + 1, *share.shape[2:])
@@ -188,7 +188,7 @@ def _knots(raw: Tensor, law: SplineLaw) -> Tensor:
     return torch.cat((-end, inner, end), 1)
 
 
-def _running(law: SplineLaw, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _running(law: SplineSettings, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Knots as a linear function of shares: ``(1, K + 1, 1)`` and ``(2, K + 1, K)``. One product is faster than a running sum."""
     index = torch.arange(law.bins + 1, dtype=dtype)
     start = (2 * law.bound * law.smallest) * index - law.bound
@@ -199,12 +199,12 @@ def _running(law: SplineLaw, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 @functools.lru_cache(maxsize=64)
-def _kept_running(law: SplineLaw, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _kept_running(law: SplineSettings, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):
         return _running(law, dtype)
 
 
-def _find(at: Tensor, knots: Tensor, slopes: Tensor, law: SplineLaw, side: int) -> _Bin:
+def _find(at: Tensor, knots: Tensor, slopes: Tensor, law: SplineSettings, side: int) -> _Bin:
     """The piece that holds ``at``, by counting the inner knots of a side that are not above it.
 
     Args:

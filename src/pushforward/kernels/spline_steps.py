@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.kernels.spline import SplineLaw, _fraction, _kept_running, _slope_at
-from pushforward.numerics import eager
+from pushforward.kernels.spline import SplineSettings, _fraction, _kept_running, _slope_at
+from pushforward.numerics import is_eager
 
 __all__ = ["SplineSteps"]
 
@@ -25,7 +25,7 @@ class SplineSteps:
         like: a tensor of the type wanted, on the CPU.
     """
 
-    def __init__(self, law: SplineLaw, places: int, rows: int, like: Tensor) -> None:
+    def __init__(self, law: SplineSettings, places: int, rows: int, like: Tensor) -> None:
         bins, each = law.bins, law.bins + 1
         self.law, self.rows = law, rows
         self.raw = like.new_empty(law.parameters, rows)
@@ -54,7 +54,7 @@ class SplineSteps:
         """Whether these are ordinary tensors of one type on the CPU, and no gradient or trace is wanted."""
         return (
             not torch.is_grad_enabled()
-            and eager()
+            and is_eager()
             and all(t.device.type == "cpu" and t.dtype == tensors[0].dtype for t in tensors)
             and all(type(t) in (Tensor, nn.Parameter) for t in tensors)
         )

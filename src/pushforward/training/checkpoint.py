@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from pushforward import registry, storage
 from pushforward.errors import ConfigError, StorageError, TrainingError
-from pushforward.training.batches import Position
 from pushforward.training.optim import pack_optimizer, unpack_optimizer
 from pushforward.training.result import TrainingEvent, plain_number, restored
+from pushforward.training.sources import Position
 
 __all__ = ["Checkpoint", "State", "load_weights", "model_digest"]
 
