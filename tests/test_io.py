@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import pushforward as pf
-from pushforward import registry, storage
+from pushforward import io, registry
 from pushforward.errors import ConfigError, StorageError
 from pushforward.transforms import Affine, Chain, Logit, Permutation, Step, TorchTransform, Transform
 
@@ -97,7 +97,7 @@ MODELS = {
     "maf": lambda: pf.models.MAF(3, hidden=(8, 8)),
     "iaf": lambda: pf.models.IAF(3, hidden=(8, 8)),
     "nsf coupling": lambda: pf.models.NSF(4, hidden_features=8, flow_layers=2),
-    "nsf autoregressive": lambda: pf.models.NSF(2, kind="autoregressive", hidden_features=8, flow_layers=2),
+    "nsf autoregressive": lambda: pf.models.NSF(2, layer="autoregressive", hidden_features=8, flow_layers=2),
     "nsf one feature": lambda: pf.models.NSF(1, hidden_features=8, flow_layers=2),
     "no weights": lambda: pf.models.Flow(Logit(2), pf.distributions.Uniform(2, -9.0, 9.0)),
     "parts": lambda: pf.models.Flow(Chain(Permutation(3, seed=2**40), Affine(3), Scale(3)), pf.distributions.Normal(3)),
@@ -107,23 +107,23 @@ MODELS = {
 def test_header_and_tensors_come_back(tmp_path):
     header = {"kind": "checkpoint", "step": 2**60, "rate": 0.1, "names": ["a", "ü", "\ud800", '"\\\n'], "none": None,
               "yes": True, "deep": {"a": [{"b": [[]]}]}}  # fmt: skip
-    storage.write(tmp_path / "f", header, TENSORS)
-    found, tensors = storage.read(tmp_path / "f", "checkpoint")
-    assert found == header | {"format": storage.FORMAT, "versions": found["versions"]}
+    io.write(tmp_path / "f", header, TENSORS)
+    found, tensors = io.read(tmp_path / "f", "checkpoint")
+    assert found == header | {"format": io.FORMAT, "versions": found["versions"]}
     assert found["versions"]["torch"] == torch.__version__
     assert found["versions"]["pushforward"] == pf.__version__
     assert {name: bits(t) for name, t in tensors.items()} == {name: bits(t) for name, t in TENSORS.items()}
 
 
 def test_what_was_read_can_be_written_again(tmp_path):
-    storage.write(tmp_path / "a", {"kind": "model", "x": 1}, TENSORS)
-    header, tensors = storage.read(tmp_path / "a")
-    storage.write(tmp_path / "b", header, tensors)
+    io.write(tmp_path / "a", {"kind": "model", "x": 1}, TENSORS)
+    header, tensors = io.read(tmp_path / "a")
+    io.write(tmp_path / "b", header, tensors)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_the_safetensors_library_reads_it(tmp_path):
-    storage.write(tmp_path / "f", {"kind": "model", "x": 1}, TENSORS)
+    io.write(tmp_path / "f", {"kind": "model", "x": 1}, TENSORS)
     with safetensors.safe_open(tmp_path / "f", "pt") as file:
         text = json.loads(file.metadata()["pushforward"])
         assert (text["kind"], text["x"], text["format"]) == ("model", 1, 1)
@@ -134,8 +134,8 @@ def test_shared_and_strided_memory(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
     parts = {"whole": whole, "again": whole, "column": whole[:, 1], "transposed": whole.T,
              "spread": torch.ones(1).expand(5), "leaf": nn.Parameter(whole[0])}  # fmt: skip
-    storage.write(tmp_path / "f", {"kind": "model"}, parts)
-    _, tensors = storage.read(tmp_path / "f")
+    io.write(tmp_path / "f", {"kind": "model"}, parts)
+    _, tensors = io.read(tmp_path / "f")
     for name, part in parts.items():
         assert torch.equal(tensors[name], part)
     tensors["whole"].zero_()
@@ -162,22 +162,22 @@ def test_shared_and_strided_memory(tmp_path):
 )
 def test_what_a_file_cannot_hold(tmp_path, header, tensors):
     with pytest.raises(ConfigError):
-        storage.write(tmp_path / "f", header, tensors)
+        io.write(tmp_path / "f", header, tensors)
     assert os.listdir(tmp_path) == []
 
 
 def test_paths(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    storage.write("~/a", {"kind": "model"}, {})
-    assert storage.read(tmp_path / "a")[0] == storage.read("~/a")[0] == storage.read(os.fsencode(tmp_path / "a"))[0]
+    io.write("~/a", {"kind": "model"}, {})
+    assert io.read(tmp_path / "a")[0] == io.read("~/a")[0] == io.read(os.fsencode(tmp_path / "a"))[0]
     monkeypatch.chdir(tmp_path)
-    storage.write("b", {"kind": "model"}, {})
+    io.write("b", {"kind": "model"}, {})
     long = "x" * 255
-    storage.write(long, {"kind": "model"}, {})
+    io.write(long, {"kind": "model"}, {})
     (tmp_path / "link").symlink_to("b")
-    storage.write("link", {"kind": "guard"}, {})
+    io.write("link", {"kind": "guard"}, {})
     assert (tmp_path / "link").is_symlink()
-    assert storage.read("b")[0]["kind"] == "guard"
+    assert io.read("b")[0]["kind"] == "guard"
     assert sorted(os.listdir(tmp_path)) == sorted(["a", "b", "link", long])
 
 
@@ -185,7 +185,7 @@ def test_paths(tmp_path, monkeypatch):
 def test_paths_that_name_no_file(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     Path("f").write_text("here")
-    for attempt in (lambda: storage.write(path, {"kind": "model"}, {}), lambda: storage.read(path)):
+    for attempt in (lambda: io.write(path, {"kind": "model"}, {}), lambda: io.read(path)):
         with pytest.raises(StorageError) as caught:
             attempt()
         assert "\n" not in str(caught.value)
@@ -197,30 +197,30 @@ def test_permissions(tmp_path):
     path = tmp_path / "f"
     mask = os.umask(0o027)
     try:
-        storage.write(path, {"kind": "model"}, {})
+        io.write(path, {"kind": "model"}, {})
     finally:
         os.umask(mask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     path.chmod(0o604)
-    storage.write(path, {"kind": "model"}, {})
+    io.write(path, {"kind": "model"}, {})
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
 
 
 def test_a_read_only_file_stays(tmp_path, monkeypatch):
     path = tmp_path / "f"
-    storage.write(path, {"kind": "model"}, {})
+    io.write(path, {"kind": "model"}, {})
     path.chmod(0o444)
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
     with pytest.raises(StorageError, match="read-only"):
-        storage.write(path, {"kind": "guard"}, {})
-    assert storage.read(path)[0]["kind"] == "model"
+        io.write(path, {"kind": "guard"}, {})
+    assert io.read(path)[0]["kind"] == "model"
 
 
 def test_special_files_do_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
         with pytest.raises(StorageError, match="not a file"):
-            storage.read(path)
+            io.read(path)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_special_files_do_not_block(tmp_path):
 def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step, error, old):
     path = tmp_path / "f"
     if old:
-        storage.write(path, {"kind": "model", "x": 1}, TENSORS)
+        io.write(path, {"kind": "model", "x": 1}, TENSORS)
     before = path.read_bytes() if old else None
 
     def fail(*args, **kwargs):
@@ -239,7 +239,7 @@ def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(StorageError if isinstance(error, OSError) else type(error)) as caught:
-        storage.write(path, {"kind": "model", "x": 2}, TENSORS)
+        io.write(path, {"kind": "model", "x": 2}, TENSORS)
     if isinstance(error, OSError):
         assert str(caught.value) == f"cannot write {path}: no space left on device."
     monkeypatch.invert_with_graph()
@@ -249,14 +249,14 @@ def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step
 
 def test_a_disk_that_fills_up_while_writing(tmp_path):
     path = tmp_path / "f"
-    storage.write(path, {"kind": "model", "x": 1}, TENSORS)
+    io.write(path, {"kind": "model", "x": 1}, TENSORS)
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(StorageError, match="cannot write"):
-            storage.write(path, {"kind": "model"}, {"large": torch.zeros(1_000_000)})
+            io.write(path, {"kind": "model"}, {"large": torch.zeros(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
@@ -268,7 +268,7 @@ def test_a_disk_that_fills_up_while_writing(tmp_path):
 def test_a_directory_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="permission denied"):
-        storage.write(tmp_path / "f", {"kind": "model"}, {})
+        io.write(tmp_path / "f", {"kind": "model"}, {})
 
 
 def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
@@ -280,26 +280,26 @@ def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    storage.write(tmp_path / "f", {"kind": "model"}, {})
-    assert storage.read(tmp_path / "f")[0]["kind"] == "model"
+    io.write(tmp_path / "f", {"kind": "model"}, {})
+    assert io.read(tmp_path / "f")[0]["kind"] == "model"
 
 
 def test_killed_while_writing(tmp_path):
     """SIGKILL at random moments: the file is always one of the two that were being written."""
     script = """
         import os, random, signal, sys, time, torch
-        from pushforward import registry, storage
+        from pushforward import io, registry
         path, draw = sys.argv[1], random.Random(0)
         for _ in range(30):
             child = os.fork()
             while child == 0:
                 for value in (1.0, 2.0):
-                    storage.write(path, {"kind": "model", "value": value}, {"x": torch.full((100_000,), value)})
+                    io.write(path, {"kind": "model", "value": value}, {"x": torch.full((100_000,), value)})
             time.sleep(draw.uniform(0.0, 0.05))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             if os.path.exists(path):
-                header, tensors = storage.read(path)
+                header, tensors = io.read(path)
                 assert (tensors["x"] == header["value"]).all()
         print(sum(name.endswith(".tmp") for name in os.listdir(os.path.dirname(path))))
     """
@@ -372,12 +372,12 @@ def test_one_part_used_twice(tmp_path):
 
 def test_several_modules_in_one_file(tmp_path):
     pair = [randomized(MODELS["maf"](), 0), randomized(MODELS["nice"](), 1)]
-    packed = [storage.pack(model, f"models.{k}.") for k, model in enumerate(pair)]
+    packed = [io.pack(model, f"models.{k}.") for k, model in enumerate(pair)]
     tensors = {name: t for _, part in packed for name, t in part.items()} | {"calibration": torch.arange(3.0)}
-    storage.write(tmp_path / "g", {"kind": "guard", "models": [d for d, _ in packed]}, tensors)
-    header, tensors = storage.read(tmp_path / "g", "guard")
+    io.write(tmp_path / "g", {"kind": "guard", "models": [d for d, _ in packed]}, tensors)
+    header, tensors = io.read(tmp_path / "g", "guard")
     for k, model in enumerate(pair):
-        again = storage.unpack(header["models"][k], tensors, f"models.{k}.")
+        again = io.unpack(header["models"][k], tensors, f"models.{k}.")
         x = torch.rand(5, *model.shape)
         assert torch.equal(again.log_prob(x), model.log_prob(x))
 

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import io
 import json
 import os
 import pickle
@@ -11,13 +10,14 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 
 import pushforward as pf
-from pushforward import registry, storage
+from pushforward import io, registry
 from pushforward.errors import FormatVersionError, StorageError
 
 PREFIX = b'{"__metadata__":{"pushforward":"{\\"sha256\\":\\"'
@@ -147,7 +147,7 @@ def foreign() -> dict[str, tuple[bytes, str]]:
         def __reduce__(self):
             return os.system, ("touch evil",)
 
-    new, old, bomb, array = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    new, old, bomb, array = BytesIO(), BytesIO(), BytesIO(), BytesIO()
     torch.save({"a": torch.ones(1)}, new)
     torch.save({"a": torch.ones(1)}, old, _use_new_zipfile_serialization=False)
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -414,7 +414,7 @@ def test_random_changes_with_a_true_checksum(good, tmp_path):
         if model is not None:
             loaded += 1
             assert isinstance(model, pf.models.Model)
-            storage.pack(model)
+            io.pack(model)
     assert loaded < 700
     assert os.listdir(tmp_path) == ["m"]
 
@@ -511,7 +511,7 @@ def test_memory_time_and_side_effects_stay_bounded(good, tmp_path):
 def test_a_file_larger_than_the_limit_is_not_read(good, tmp_path):
     path = _written(tmp_path / "m", good)
     with pytest.raises(StorageError, match="too large"):
-        storage.read(path, limit=len(good) - 1)
+        io.read(path, limit=len(good) - 1)
     with open(path, "r+b") as file:
         file.truncate(1 << 40)  # sparse: a terabyte that takes no room
     with pytest.raises(StorageError, match="too large"):
@@ -530,4 +530,4 @@ def test_a_file_that_changes_while_it_is_read(good, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fstat", grow)
     with pytest.raises(StorageError):
-        storage.read(path)
+        io.read(path)

@@ -128,12 +128,12 @@ MODELS: dict[str, Callable[..., pf.models.Model]] = {
     "MAF": pf.models.MAF,
     "MAF MoG": lambda features, context: pf.models.MAF(features, context, components=8),
     "IAF": pf.models.IAF,
-    "NSF (C)": lambda features, context: pf.models.NSF(features, context, kind="coupling"),
-    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, kind="autoregressive"),
+    "NSF (C)": lambda features, context: pf.models.NSF(features, context, layer="coupling"),
+    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, layer="autoregressive"),
 }
 ANGLES: dict[str, Callable[..., pf.models.Model]] = {
     "NSF (C)": lambda features, context: pf.models.NSF(features, context, circular=True),
-    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, circular=True, kind="autoregressive"),
+    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, circular=True, layer="autoregressive"),
 }
 TRAIN, HELD_OUT, FRESH, BATCH = 8000, 2000, 50_000, 256
 

@@ -29,8 +29,8 @@ FLOWS: dict[str, Callable[[int], pf.models.Model]] = {
     "NICE": pf.models.NICE,
     "RealNVP": pf.models.RealNVP,
     "MAF": pf.models.MAF,
-    "NSF (C)": lambda features: pf.models.NSF(features, kind="coupling"),
-    "NSF (AR)": lambda features: pf.models.NSF(features, kind="autoregressive"),
+    "NSF (C)": lambda features: pf.models.NSF(features, layer="coupling"),
+    "NSF (AR)": lambda features: pf.models.NSF(features, layer="autoregressive"),
 }
 MODELS = ("Gaussian", *FLOWS)
 ROWS = 4096

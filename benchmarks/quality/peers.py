@@ -55,7 +55,7 @@ def pushforward_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
         case _:
             kind = "coupling" if model == "NSF (C)" else "autoregressive"
             flow = pf.models.NSF(
-                features, kind=kind, flow_layers=SPLINE_LAYERS, bins=BINS, tail_bound=BOUND, hidden_features=WIDTH,
+                features, layer=kind, flow_layers=SPLINE_LAYERS, bins=BINS, tail_bound=BOUND, hidden_features=WIDTH,
                 residual_blocks=BLOCKS, standardize=False,
             )  # fmt: skip
     return flow, flow.log_prob

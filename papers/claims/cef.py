@@ -160,7 +160,7 @@ def _roll(lab: Lab) -> None:
     width = lab.choose(smoke=(8,), quick=(64, 64), full=(64, 64))
     makers: dict[str, Callable[[], SurfaceModel]] = {
         "conformal": lambda: ConformalEmbeddingFlow(3, 2),
-        "free networks": lambda: RectangularFlow(3, 2, kind="free-form", hidden=width),
+        "free networks": lambda: RectangularFlow(3, 2, decoder="free-form", hidden=width),
     }
     found: dict[str, list[float]] = {}
     for name, make in makers.items():

@@ -17,17 +17,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pushforward import (
+        compiled,
         data,
         detection,
         distributions,
         errors,
+        io,
         kernels,
-        measure,
+        likelihood,
         models,
         networks,
         registry,
-        serving,
-        storage,
         training,
         transforms,
     )
@@ -47,37 +47,62 @@ if TYPE_CHECKING:
     )
     from pushforward.training import fit
 
-_ROOMS = ("distributions", "cli", "data", "detection", "errors", "estimators", "experiments", "kernels", "transforms", "measure", "models", "networks",
-          "numerics", "registry", "serving", "storage", "training")  # fmt: skip
+_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "kernels", "transforms", "likelihood", "models", "networks",
+          "numerics", "registry", "compiled", "io", "training")  # fmt: skip
 _FROM = {
-    "Counting": "measure",
-    "Extended": "measure",
+    "Counting": "likelihood",
+    "Extended": "likelihood",
     "FlowDensity": "estimators",
     "Guard": "estimators",
-    "Lebesgue": "measure",
-    "LogLik": "measure",
-    "Manifold": "measure",
-    "Measure": "measure",
-    "Mixed": "measure",
-    "Kind": "measure",
+    "Lebesgue": "likelihood",
+    "LogLik": "likelihood",
+    "Manifold": "likelihood",
+    "Measure": "likelihood",
+    "Mixed": "likelihood",
+    "Kind": "likelihood",
     "fit": "training",
-    "compile_scorer": "serving",
-    "load": "storage",
-    "save": "storage",
+    "compile_scorer": "compiled",
+    "load": "io",
+    "save": "io",
     "use_kernels": "kernels",
 }
 
 __all__ = [
-    "Counting", "Extended", "FlowDensity", "Guard", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Kind",
-    "distributions", "data", "detection", "errors", "fit", "compile_scorer", "kernels", "load", "transforms", "measure", "models", "networks", "registry", "save",
-    "serving", "storage", "training", "use_kernels",
+    "Counting",
+    "Extended",
+    "FlowDensity",
+    "Guard",
+    "Kind",
+    "Lebesgue",
+    "LogLik",
+    "Manifold",
+    "Measure",
+    "Mixed",
+    "compile_scorer",
+    "compiled",
+    "data",
+    "detection",
+    "distributions",
+    "errors",
+    "fit",
+    "io",
+    "kernels",
+    "likelihood",
+    "load",
+    "models",
+    "networks",
+    "registry",
+    "save",
+    "training",
+    "transforms",
+    "use_kernels",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in _FROM:
         return getattr(importlib.import_module(f"pushforward.{_FROM[name]}"), name)
-    if name in _ROOMS:
+    if name in _PACKAGES:
         return importlib.import_module(f"pushforward.{name}")
     raise AttributeError(f"module 'pushforward' has no attribute {name!r}")
 

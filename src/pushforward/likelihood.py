@@ -17,8 +17,20 @@ from torch import Tensor
 
 from pushforward.errors import KindError
 
-__all__ = ["REAL", "UNIT", "Counting", "Extended", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Kind",
-           "Support", "join"]  # fmt: skip
+__all__ = [
+    "REAL",
+    "UNIT",
+    "Counting",
+    "Extended",
+    "Kind",
+    "Lebesgue",
+    "LogLik",
+    "Manifold",
+    "Measure",
+    "Mixed",
+    "Support",
+    "join",
+]  # fmt: skip
 
 
 class Kind(Enum):
@@ -73,7 +85,7 @@ class Measure:
     Made by :func:`Lebesgue`, :func:`Counting`, :func:`Mixed`, :func:`Manifold` and :func:`Extended`.
     """
 
-    kind: str
+    name: str
     dim: int
     """Coordinates that carry the density."""
     ambient: int
@@ -84,12 +96,12 @@ class Measure:
     """Which surface a manifold is, where that is known, as :data:`SPHERE`. Area is area on any, so it does not tell measures apart."""
 
     def __str__(self) -> str:
-        match self.kind:
+        match self.name:
             case "Mixed":
                 return f"Mixed({self.dim - self.counted} continuous, {self.counted} counted)"
             case "Manifold" | "Extended":
-                return f"{self.kind}({self.dim}, {self.ambient})"
-        return f"{self.kind}({self.dim})"
+                return f"{self.name}({self.dim}, {self.ambient})"
+        return f"{self.name}({self.dim})"
 
 
 def Lebesgue(dim: int) -> Measure:
@@ -192,11 +204,11 @@ class LogLik:
         Raises:
             KindError: unless the measure is Counting and the kind EXACT, UNBIASED or LOWER_BOUND.
         """
-        if self.measure.kind != "Counting":
+        if self.measure.name != "Counting":
             raise KindError(
                 f"bits/dim is defined for the probability of discrete data, and this is a density on {self.measure}: "
                 "read .nats_per_dim() or .value, or put a dequantization transform first in the chain."
-                if self.measure.kind in ("Lebesgue", "Mixed")
+                if self.measure.name in ("Lebesgue", "Mixed")
                 else f"bits/dim is not defined on {self.measure}: read .value together with .residual."
             )
         if self.kind not in (Kind.EXACT, Kind.UNBIASED, Kind.LOWER_BOUND):
@@ -209,7 +221,7 @@ class LogLik:
         Raises:
             KindError: on a manifold or an extended space, or for an unnormalized value.
         """
-        if self.measure.kind in ("Manifold", "Extended") or self.kind is Kind.UNNORMALIZED:
+        if self.measure.name in ("Manifold", "Extended") or self.kind is Kind.UNNORMALIZED:
             raise KindError(f"nats/dim is not defined for {_named(self.kind)} value on {self.measure}: read .value.")
         return -self.value / self.measure.dim
 
@@ -252,7 +264,7 @@ def require_log_prob(kind: Kind, measure: Measure) -> None:
             f"log_prob would hide that this model gives {_named(kind)} value: call evaluate(x), which returns the "
             "number with its kind, measure and standard error."
         )
-    if measure.kind in ("Manifold", "Extended"):
+    if measure.name in ("Manifold", "Extended"):
         raise KindError(
             f"log_prob would hide that this density lives on {measure}, not on the data space: call evaluate(x), which "
             "returns the number with its measure and the residual."

@@ -22,7 +22,7 @@ from pushforward.training import loop
 def test_a_family_models_integers_and_says_what_its_number_is(name):
     model = families.FAMILIES[name]()
     assert model.shape == families.SHAPE
-    assert model.measure.kind == "Counting"
+    assert model.measure.name == "Counting"
     assert model.measure.dim == 784
     assert model.kind is (Kind.EXACT if name.startswith("PixelCNN") else Kind.LOWER_BOUND)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pushforward.compiled_programs_gone import few_rows, write
 
 from pushforward.kernels import Program
 
@@ -26,17 +25,4 @@ def runs(monkeypatch) -> list[int]:
         return run(self, x, context)
 
     monkeypatch.setattr(Program, "run", counted)
-    return found
-
-
-@pytest.fixture
-def writings(monkeypatch) -> list[int]:
-    """One entry for each program that is written."""
-    found: list[int] = []
-
-    def counted(*given, **options):
-        found.append(1)
-        return write(*given, **options)
-
-    monkeypatch.setattr(few_rows, "write", counted)
     return found

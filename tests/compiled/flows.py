@@ -36,7 +36,7 @@ WHOLE = {
     "maf of one": lambda: models.MAF(1),
     "maf of one with context": lambda: models.MAF(1, context=2),
     "nsf": lambda: models.NSF(5, hidden_features=24, flow_layers=3, unconditional=True),
-    "nsf autoregressive": lambda: models.NSF(5, context=1, kind="autoregressive", hidden_features=24, flow_layers=2),
+    "nsf autoregressive": lambda: models.NSF(5, context=1, layer="autoregressive", hidden_features=24, flow_layers=2),
     "nsf of one": lambda: models.NSF(1),
     "nsf double": lambda: models.NSF(4, hidden_features=16, flow_layers=2).double(),
     "householder": lambda: models.Flow(

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 import torch
 
-from pushforward import registry, storage
+from pushforward import io, registry
 
 from .cases import MODULES, Case
 from .test_coverage import assert_bitwise
@@ -21,10 +21,10 @@ from .tools import built
 @pytest.mark.parametrize("case", MODULES, ids=str)
 def test_through_a_file(case: Case, tmp_path):
     module = built(case)
-    description, tensors = storage.pack(module, "part.")
-    storage.write(tmp_path / "f", {"kind": "guard", "part": description}, tensors | {"other": torch.ones(1)})
-    header, tensors = storage.read(tmp_path / "f")
-    again = storage.unpack(header["part"], tensors, "part.")
+    description, tensors = io.pack(module, "part.")
+    io.write(tmp_path / "f", {"kind": "guard", "part": description}, tensors | {"other": torch.ones(1)})
+    header, tensors = io.read(tmp_path / "f")
+    again = io.unpack(header["part"], tensors, "part.")
     assert type(again) is type(module)
     assert {k: t.dtype for k, t in again.state_dict().items()} == {k: t.dtype for k, t in module.state_dict().items()}
     assert_bitwise(module, again, case)
@@ -63,7 +63,7 @@ def test_no_constructor_builds_what_its_file_could_not_hold():
              for where, d in inflated(json.loads(json.dumps(registry.describe(built(case)))), 60_000)}  # fmt: skip
     script = """
         import json, resource, sys, time
-        from pushforward import errors, storage
+        from pushforward import errors, io
         resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
 
         def peak():  # in MiB; not ru_maxrss, which a child inherits from the process that made it
@@ -72,7 +72,7 @@ def test_no_constructor_builds_what_its_file_could_not_hold():
 
         for name, description in json.load(sys.stdin).items():
             start = time.process_time()
-            try: storage.unpack(description, {})
+            try: io.unpack(description, {})
             except errors.StorageError: pass
             seconds = time.process_time() - start
             print(json.dumps([name, seconds, peak()]), flush=True)

@@ -43,7 +43,7 @@ def stirred(name: str) -> models.Model:
 
 
 def rows(model: models.Model, count: int = 5) -> torch.Tensor:
-    if model.measure.kind == "Counting":
+    if model.measure.name == "Counting":
         return torch.randint(256, (count, *model.shape)).double()
     return torch.randn(count, *model.shape, dtype=torch.float64)
 

@@ -25,13 +25,13 @@ REAL_LAWS = [GaussianLikelihood(), GaussianMixtureLikelihood(3)]
 KINDS = ["gated", "plusplus"]
 
 
-def rough(shape, law, spread=0.4, kind="gated", **more):
+def rough(shape, law, spread=0.4, network="gated", **more):
     torch.manual_seed(2)
-    if kind == "plusplus":
+    if network == "plusplus":
         small, spread = {"filters": 6, "layers": 1, "scales": 2}, spread / 4  # it is deeper
     else:
         small = {"filters": 6, "layers": 2, "first_kernel": 3}
-    base = PixelCNN(shape, law, kind=kind, **(small | more)).double()
+    base = PixelCNN(shape, law, network=network, **(small | more)).double()
     with torch.no_grad():
         for parameter in base.parameters():
             parameter.add_(spread * torch.randn_like(parameter))
@@ -43,19 +43,19 @@ def every(base):
     return torch.tensor(list(values), dtype=torch.float64).reshape(-1, *base.shape)
 
 
-def skip_untied(kind, law, shape):
-    if kind == "plusplus" and shape[0] > 1 and not law.joint:
+def skip_untied(network, law, shape):
+    if network == "plusplus" and shape[0] > 1 and not law.joint:
         pytest.skip("refused: see test_impossible_arguments")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("network", KINDS)
 @pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1), (3, 1, 1), (2, 2, 1), (1, 2, 2)], ids=str
 )
-def test_total_probability_is_one(law, shape, kind):
-    skip_untied(kind, law, shape)
-    base = rough(shape, law, kind=kind)
+def test_total_probability_is_one(law, shape, network):
+    skip_untied(network, law, shape)
+    base = rough(shape, law, network=network)
     log_prob = base.log_prob(every(base))
     assert log_prob.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
     assert log_prob.std() > 0.05  # away from the uniform law
@@ -64,11 +64,11 @@ def test_total_probability_is_one(law, shape, kind):
 
 @pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize("shape", [(1, 3, 3), (2, 2, 3)], ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_term_sees_only_earlier_values(law, shape, kind):
+@pytest.mark.parametrize("network", KINDS)
+def test_each_term_sees_only_earlier_values(law, shape, network):
     """A changed value changes its own term and later ones, and none before it."""
-    skip_untied(kind, law, shape)
-    base = rough(shape, law, layers=3, kind=kind)
+    skip_untied(network, law, shape)
+    base = rough(shape, law, layers=3, network=network)
     x = base.sample(Size((1,)), generator=torch.Generator().manual_seed(0))
     terms = base.log_prob_terms(x).flatten()
     order = list(base.autoregressive_order)
@@ -84,9 +84,9 @@ def test_each_term_sees_only_earlier_values(law, shape, kind):
 
 
 @pytest.mark.parametrize("law", LAWS, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_samples_follow_their_probabilities(law, kind):
-    base = rough((1, 1, 2), law, kind=kind)
+@pytest.mark.parametrize("network", KINDS)
+def test_samples_follow_their_probabilities(law, network):
+    base = rough((1, 1, 2), law, network=network)
     x = every(base)
     drawn = base.sample(Size((5000,)), generator=torch.Generator().manual_seed(1))
     observed = (drawn[:, None] == x).flatten(2).all(-1).sum(0).double()
@@ -106,10 +106,10 @@ def naive(base, top, generator, context=None):
     for row, column in itertools.product(range(given, height), range(width)):
         u = noise[:, row - given, column]
         if law.joint:
-            x[:, :, row, column] = law.sample(base.network(law.seen(x), context)[:, :, row, column], u)
+            x[:, :, row, column] = law.sample(base.conditioner(law.seen(x), context)[:, :, row, column], u)
             continue
         for c in range(channels):
-            raw = base.network(law.seen(x), context)[:, :, row, column].chunk(channels, 1)[c]
+            raw = base.conditioner(law.seen(x), context)[:, :, row, column].chunk(channels, 1)[c]
             x[:, c, row, column] = law.sample(raw, u[:, c : c + 1])[:, 0]
     return x
 
@@ -118,11 +118,11 @@ def naive(base, top, generator, context=None):
 @pytest.mark.parametrize("law", [*LAWS, *REAL_LAWS], ids=str)
 @pytest.mark.parametrize("shape", [(1, 5, 7), (2, 4, 3), (1, 1, 1)], ids=str)
 @pytest.mark.parametrize("given", [0, 1])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("network", KINDS)
 @torch.no_grad()
-def test_the_cached_sampler_is_the_naive_one(law, shape, context, given, kind):
-    skip_untied(kind, law, shape)
-    base = rough(shape, law, context=context, layers=3, kernel=5, kind=kind)
+def test_the_cached_sampler_is_the_naive_one(law, shape, context, given, network):
+    skip_untied(network, law, shape)
+    base = rough(shape, law, context=context, layers=3, kernel=5, network=network)
     c = torch.randn(4, context, dtype=torch.float64) if context else None
     top = base.sample(Size((4,)), c, generator=torch.Generator().manual_seed(5))[:, :, :given]
     cached = base.complete(top, c, generator=torch.Generator().manual_seed(6))
@@ -131,17 +131,17 @@ def test_the_cached_sampler_is_the_naive_one(law, shape, context, given, kind):
     assert torch.equal(cached[:, :, :given], top)
 
 
-@pytest.mark.parametrize(("kind", "layers"), [("gated", 3), ("plusplus", 1)])
+@pytest.mark.parametrize(("network", "layers"), [("gated", 3), ("plusplus", 1)])
 @torch.no_grad()
-def test_the_cached_sampler_is_many_times_faster(kind, layers):
+def test_the_cached_sampler_is_many_times_faster(network, layers):
     """64 images of 28 x 28: naive sampling is 784 passes, of which one is timed (a pass costs the same at every pixel)."""
     torch.manual_seed(0)
-    base = PixelCNN((1, 28, 28), CategoricalLikelihood(256), kind=kind, filters=16, layers=layers)
+    base = PixelCNN((1, 28, 28), CategoricalLikelihood(256), network=network, filters=16, layers=layers)
     start = time.process_time()
     x = base.sample(Size((64,)), generator=torch.Generator().manual_seed(0))
     cached = time.process_time() - start
     start = time.process_time()
-    base.network(base.likelihood.seen(x))
+    base.conditioner(base.likelihood.seen(x))
     naive_time = 784 * (time.process_time() - start)
     assert naive_time > 10 * cached
 
@@ -203,8 +203,8 @@ def test_wrong_rows_are_refused():
     [lambda: PixelCNN(4), lambda: PixelCNN((4, 4)),
      lambda: PixelCNN((1, 4, 4), "categorical"), lambda: PixelCNN((3, 4, 4), filters=4),
      lambda: PixelCNN((1, 0, 4)), lambda: PixelCNN((1, 4, 4), layers=0), lambda: PixelCNN((1, 4, 4), kernel=2),
-     lambda: PixelCNN((1, 4, 4), kind="pixelrnn"), lambda: PixelCNN((2, 4, 4), kind="plusplus"),
-     lambda: PixelCNN((1, 4, 4), dropout=0.5), lambda: PixelCNN((1, 4, 4), kind="plusplus", scales=0)],
+     lambda: PixelCNN((1, 4, 4), network="pixelrnn"), lambda: PixelCNN((2, 4, 4), network="plusplus"),
+     lambda: PixelCNN((1, 4, 4), dropout=0.5), lambda: PixelCNN((1, 4, 4), network="plusplus", scales=0)],
 )  # fmt: skip
 def test_impossible_arguments(make):
     with pytest.raises(ConfigError):

@@ -11,7 +11,7 @@ from pushforward import distributions, transforms
 from pushforward.errors import InputError, KindError, PushforwardError
 from pushforward.models.base import Flow
 from pushforward.models.distribution import ModelDistribution
-from pushforward.transforms.core import Step, Transform
+from pushforward.transforms.base import Step, Transform
 
 
 class Shift(Transform):

@@ -54,7 +54,7 @@ MAKERS = [
     lambda: MAF(1, layers=1, hidden=(16,), components=3),
     lambda: IAF(1, steps=2, hidden=(16,)),
     lambda: NSF(1, flow_layers=2, hidden_features=16),
-    lambda: NSF(1, kind="autoregressive", flow_layers=1, hidden_features=16),
+    lambda: NSF(1, layer="autoregressive", flow_layers=1, hidden_features=16),
 ]
 NAMES = ["NICE", "RealNVP", "MAF", "MAF MoG", "IAF", "NSF", "NSF AR"]
 

@@ -104,7 +104,7 @@ class TestNSF:
         small = {"flow_layers": 2, "hidden_features": 8, "residual_blocks": 1}
         mixed = ["Permutation", "LULinear"]
         assert parts(NSF(3, **small)) == ["Standardize", *mixed, "Coupling", *mixed, "Coupling", "LULinear"]
-        assert parts(NSF(3, kind="autoregressive", **small)).count("MaskedAutoregressive") == 2
+        assert parts(NSF(3, layer="autoregressive", **small)).count("MaskedAutoregressive") == 2
         assert parts(NSF(3, linear="permutation", **small)) == ["Standardize", *["Permutation", "Coupling"] * 2]
         assert parts(NSF(3, linear="none", **small)) == ["Standardize", "Coupling", "Coupling"]
         assert parts(NSF(1, **small)) == ["Standardize", "Monotone", "Monotone"]
@@ -126,7 +126,7 @@ class TestNSF:
             assert (jacobian != 0).all()
 
     def test_conditionals_follow_the_order_of_the_columns(self):
-        model = jolted(NSF(3, kind="autoregressive", linear="none", flow_layers=2, hidden_features=16))
+        model = jolted(NSF(3, layer="autoregressive", linear="none", flow_layers=2, hidden_features=16))
         x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         terms = model.conditional_log_prob(x)
         changed = x.clone()

@@ -32,7 +32,7 @@ def rectangular(**options) -> RectangularFlow:
 MAKERS = {
     "conformal": conformal,
     "flow": rectangular,
-    "free-form": lambda: rectangular(kind="free-form"),
+    "free-form": lambda: rectangular(decoder="free-form"),
 }
 
 
@@ -126,7 +126,7 @@ def test_probes_have_the_gradient_of_the_exact_loss_in_the_mean():
 
 def test_free_networks_are_an_estimate_and_flows_exact():
     assert rectangular().kind is Kind.EXACT
-    assert rectangular(kind="free-form", volume="encoder").kind is Kind.ESTIMATE
+    assert rectangular(decoder="free-form", volume="encoder").kind is Kind.ESTIMATE
     with pytest.raises(KindError, match="Manifold"):
         rectangular().log_prob(rows(2))
 
@@ -157,7 +157,7 @@ def test_a_plane_is_found_with_its_density():
 def test_latent_widths_at_both_ends():
     curve = ConformalEmbeddingFlow(3, 1).double()
     assert curve.measure == Manifold(1, 3)
-    free = RectangularFlow(3, 1, kind="free-form", volume="encoder", hidden=(8,), latent_hidden=(8,))
+    free = RectangularFlow(3, 1, decoder="free-form", volume="encoder", hidden=(8,), latent_hidden=(8,))
     assert (free.measure, free.kind) == (Manifold(1, 3), Kind.ESTIMATE)
     free.loss(rows(5).float(), generator=torch.Generator().manual_seed(0)).backward()
     whole = RectangularFlow(3, 3, couplings=2, hidden=(8,)).double()
@@ -193,7 +193,7 @@ def test_projection_and_singular_values():
 def test_a_surface_that_folds_has_a_cycle_error_and_one_that_cannot_has_none():
     z = rows(50, 2)
     assert cycle_error(rectangular().double(), z).max() < 1e-9
-    folded = rectangular(kind="free-form").double()
+    folded = rectangular(decoder="free-form").double()
     last = folded.embedding.decoder.body[0]
     with torch.no_grad():
         last.weight[:, 1] = 0.0  # the decoder does not see the second code
@@ -206,7 +206,7 @@ def test_a_surface_that_folds_has_a_cycle_error_and_one_that_cannot_has_none():
 def test_a_surface_that_folds_although_its_jacobian_has_full_rank():
     """An even decoder of one code: g(z) = g(-z), so the encoder can be right at one of the two only. Nothing in the number says so;
     its kind and the cycle error do."""
-    folded = RectangularFlow(3, 1, kind="free-form", hidden=(4,), latent_hidden=(8,)).double()
+    folded = RectangularFlow(3, 1, decoder="free-form", hidden=(4,), latent_hidden=(8,)).double()
     first, last = folded.embedding.decoder.body[0], folded.embedding.decoder.last
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]))
@@ -222,7 +222,7 @@ def test_a_surface_that_folds_although_its_jacobian_has_full_rank():
 @pytest.mark.parametrize("volume", ["exact", "probes"])
 def test_a_code_that_nothing_sees_stops_training_with_words(volume):
     """J^T J is singular in every row: the loss is infinite or its solve has failed, and no NaN gets into the weights."""
-    model = rectangular(kind="free-form", volume=volume).double()
+    model = rectangular(decoder="free-form", volume=volume).double()
     with torch.no_grad():
         model.embedding.decoder.body[0].weight[:, 1] = 0.0
     if volume == "exact":
@@ -260,12 +260,12 @@ def test_flow_and_base_of_your_own(tmp_path):
         (lambda: ConformalEmbeddingFlow(3, 2, reconstruction=-1.0), "reconstruction"),
         (lambda: ConformalEmbeddingFlow(3, 2, phase="second"), "phase must be one of"),
         (lambda: RectangularFlow(3, 2, volume="cg"), "volume must be one of"),
-        (lambda: RectangularFlow(3, 2, kind="linear"), "kind must be"),
+        (lambda: RectangularFlow(3, 2, decoder="linear"), "decoder must be"),
         (lambda: RectangularFlow(3, 2, tolerance=1.0), "tolerance"),
         (lambda: RectangularFlow(3, 2, noise=-0.1), "noise"),
         (lambda: RectangularFlow(3, 0), "latent must be"),
         (lambda: RectangularFlow(3, 4), r"latent in 1\.\.3"),
-        (lambda: RectangularFlow(3, 2, kind="free-form", standardize=False), "standardize"),
+        (lambda: RectangularFlow(3, 2, decoder="free-form", standardize=False), "standardize"),
     ],
 )
 def test_impossible_arguments(make, words):

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import pushforward as pf
-from pushforward import storage
+from pushforward import io
 
 STEPS = 80
 
@@ -136,7 +136,7 @@ def main(folder: Path, kind: str, seed: int) -> None:
 
     def step() -> int:
         path = folder / "killed" / "run.safetensors"
-        return storage.read(path, "checkpoint")[0]["state"]["position"][0] if path.exists() else -1
+        return io.read(path, "checkpoint")[0]["state"]["position"][0] if path.exists() else -1
 
     # First in the middle of writing: before the very first file has its name, then before a later one has it (the
     # data are on the disk, or not yet), then at random moments.

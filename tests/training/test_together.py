@@ -19,7 +19,7 @@ FAMILIES = {
     "realnvp": lambda: models.RealNVP(3, couplings=2, hidden=(8,)),
     "maf": lambda: models.MAF(3, layers=2, hidden=(9,)),
     "nsf": lambda: models.NSF(3, flow_layers=2, hidden_features=8),
-    "nsf autoregressive": lambda: models.NSF(3, kind="autoregressive", flow_layers=2, hidden_features=8),
+    "nsf autoregressive": lambda: models.NSF(3, layer="autoregressive", flow_layers=2, hidden_features=8),
     "noise in front": lambda: models.Flow(
         transforms.Chain(
             transforms.Standardize(3), transforms.Jitter(3, 0.1), models.MAF(3, layers=1, hidden=(8,)).chain

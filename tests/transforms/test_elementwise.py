@@ -213,7 +213,7 @@ def test_affine_signs_and_parameters(check):
 
 def test_affine_per_channel():
     transform = Affine((2, 1, 3), scale=(((2.0,),), ((4.0,),)))
-    z, contribution = map(torch.ones(5, 2, 1, 3))
+    z, contribution = transform(torch.ones(5, 2, 1, 3))
     assert z[0, :, 0, 0].tolist() == [2.0, 4.0]
     assert contribution[0].item() == pytest.approx(3 * math.log(8.0))
 

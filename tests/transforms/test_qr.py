@@ -26,7 +26,7 @@ def test_contract(width, check):
 def test_it_starts_as_a_rotation(check):
     transform = QRLinear(4).double()
     x = check.normal(5, 4)
-    z, contribution = map(x)
+    z, contribution = transform(x)
     torch.testing.assert_close(z.norm(dim=-1), x.norm(dim=-1))
     torch.testing.assert_close(contribution, torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
 

@@ -127,7 +127,7 @@ def second_order_gap(
         (True, True)
     """
     inner = WithoutPreprocessing(model)
-    if inner.measure.kind != "Lebesgue":
+    if inner.measure.name != "Lebesgue":
         raise KindError(
             f"{type(model).__name__} is a density on {inner.measure} behind its preprocessing, and only one on "
             "Lebesgue has a gradient and a curvature: use a model with dequantization."

@@ -25,7 +25,7 @@ from pushforward.io import unpack
 from pushforward.models import NICE, Glow, Model
 from pushforward.registry import register
 from pushforward.training import fit
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["ImageScore", "fit_image_score", "image_flow", "image_score"]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pushforward.detection.validation import count
 from pushforward.errors import ConfigError
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 from pushforward.transforms.validation import image_shape
 
 __all__ = ["RandomFeatures"]

@@ -75,7 +75,7 @@ def member(kind: str, index: int, features: int, rows: int) -> Model:
         return NSF(features, flow_layers=4, hidden_features=width, bins=bins)
     return NSF(
         features,
-        kind="autoregressive",
+        layer="autoregressive",
         linear="none",
         flow_layers=2,
         hidden_features=width,

@@ -17,9 +17,9 @@ from pushforward.distributions.uniform import Uniform
 from pushforward.distributions.von_mises import VonMises
 
 __all__ = [
-    "Distribution",
     "Categorical",
     "ConditionalNormal",
+    "Distribution",
     "GaussianMixture",
     "HalfNormal",
     "KernelDensity",

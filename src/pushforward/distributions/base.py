@@ -11,7 +11,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.errors import KindError
 from pushforward.likelihood import REAL, Kind, Lebesgue, Measure, Support
-from pushforward.transforms.core import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["Distribution"]
 

@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError
 from pushforward.networks.mlp import MLP, check_hidden
 from pushforward.numerics import bound_square, soft_clamp, split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, check_context
+from pushforward.transforms.base import Shape, check_context
 
 __all__ = ["ConditionalNormal"]
 

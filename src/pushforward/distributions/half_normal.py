@@ -11,7 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.likelihood import Support
 from pushforward.numerics import sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, outside
+from pushforward.transforms.base import Shape, outside
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["HalfNormal", "SortedNormal"]

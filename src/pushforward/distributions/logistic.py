@@ -9,7 +9,7 @@ from torch import Size, Tensor
 from pushforward.distributions.base import Distribution
 from pushforward.numerics import sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["Logistic"]
 

@@ -16,7 +16,7 @@ from pushforward.networks.made import MADE
 from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import check_context
+from pushforward.transforms.base import check_context
 
 __all__ = ["MADEMixture"]
 

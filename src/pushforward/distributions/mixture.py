@@ -11,7 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["GaussianMixture"]
 

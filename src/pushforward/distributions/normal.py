@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from pushforward.distributions.base import Distribution
 from pushforward.numerics import split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["Normal"]
 

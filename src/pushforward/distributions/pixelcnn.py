@@ -16,7 +16,7 @@ from pushforward.networks.pixelcnn_plusplus_sampler import PixelCNNPlusPlusSampl
 from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
 from pushforward.numerics import may_check_values, split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, check_context
+from pushforward.transforms.base import Shape, check_context
 from pushforward.transforms.stochastic.likelihoods import CategoricalLikelihood, Likelihood, check_likelihood
 
 __all__ = ["PixelCNN"]
@@ -37,7 +37,7 @@ class PixelCNN(Distribution):
     Args:
         shape: (channels, height, width).
         likelihood: the law of one pixel; 256-way categorical by default.
-        kind: of network, "gated" or "plusplus" (:class:`~pushforward.networks.pixelcnn_plusplus.PixelCNNPlusPlus`).
+        network: "gated" or "plusplus" (:class:`~pushforward.networks.pixelcnn_plusplus.PixelCNNPlusPlus`).
         filters: width of the network's stacks.
         layers: gated layers; of "plusplus" the blocks at each resolution.
         kernel: odd kernel size; of "gated", as the next.
@@ -65,7 +65,7 @@ class PixelCNN(Distribution):
         shape: Shape,
         likelihood: Likelihood | None = None,
         *,
-        kind: str = "gated",
+        network: str = "gated",
         filters: int = 32,
         layers: int = 5,
         kernel: int = 3,
@@ -79,16 +79,16 @@ class PixelCNN(Distribution):
             raise ConfigError(f"PixelCNN reads images, so shape must be (channels, height, width); got {shape!r}.")
         channels, height, width = self.shape
         self.likelihood = check_likelihood(likelihood or CategoricalLikelihood())
-        self.kind, self.filters, self.layers = kind, filters, layers
+        self.network, self.filters, self.layers = network, filters, layers
         self.kernel, self.first_kernel = kernel, first_kernel
         self.scales, self.dropout, self.context = scales, dropout, context
         self.support = self.likelihood.support
         self.sample_passes = height * width * (1 if self.likelihood.joint else channels)
         image, outputs = (channels, height, width), self.likelihood.outputs(channels)
-        if kind == "gated":
+        if network == "gated":
             if dropout:
                 raise ConfigError("dropout is in the blocks of the network 'plusplus'; 'gated' has none.")
-            self.network = GatedPixelCNN(
+            self.conditioner = GatedPixelCNN(
                 image,
                 outputs,
                 ordered=not self.likelihood.joint,
@@ -98,17 +98,17 @@ class PixelCNN(Distribution):
                 first_kernel=first_kernel,
                 context=context,
             )
-        elif kind == "plusplus":
+        elif network == "plusplus":
             if channels > 1 and not self.likelihood.joint:
                 raise ConfigError(
                     f"the network 'plusplus' sees nothing of its own pixel, so the {channels} channels need a law that ties them, as "
                     "LogisticLikelihood (output='logistic'); or take 'gated'."
                 )
-            self.network = PixelCNNPlusPlus(
+            self.conditioner = PixelCNNPlusPlus(
                 image, outputs, filters=filters, layers=layers, scales=scales, dropout=dropout, context=context
             )
         else:
-            raise ConfigError(f"kind of network must be 'gated' or 'plusplus'; got {kind!r}.")
+            raise ConfigError(f"network must be 'gated' or 'plusplus'; got {network!r}.")
 
     @property
     def measure(self) -> Measure:
@@ -118,7 +118,7 @@ class PixelCNN(Distribution):
     @property
     def discrete(self) -> bool:
         """Whether pixels are integers."""
-        return self.likelihood.measure(1).kind == "Counting"
+        return self.likelihood.measure(1).name == "Counting"
 
     @property
     def autoregressive_order(self) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ class PixelCNN(Distribution):
         check_context(context, self.context, "PixelCNN")
         batch = z.shape[:-3]
         z = z.reshape(-1, *self.shape)
-        raw = self.network(self.likelihood.seen(z), self._flat(context, batch)).to(z.dtype)
+        raw = self.conditioner(self.likelihood.seen(z), self._flat(context, batch)).to(z.dtype)
         terms = self.likelihood.log_prob(z.movedim(1, -1), raw.movedim(1, -1)).movedim(-1, 1)
         return terms.reshape(*batch, *self.shape)
 
@@ -193,9 +193,9 @@ class PixelCNN(Distribution):
         return x.reshape(*batch, *self.shape)
 
     def _walk(self, rows: int, context: Tensor | None, like: Tensor) -> PixelCNNSampler | PixelCNNPlusPlusSampler:
-        if isinstance(self.network, GatedPixelCNN):
-            return PixelCNNSampler(self.network, rows, context, like)
-        return PixelCNNPlusPlusSampler(self.network, rows, context, like)
+        if isinstance(self.conditioner, GatedPixelCNN):
+            return PixelCNNSampler(self.conditioner, rows, context, like)
+        return PixelCNNPlusPlusSampler(self.conditioner, rows, context, like)
 
     def _draw(self, walk: PixelCNNSampler | PixelCNNPlusPlusSampler, column: int, u: Tensor) -> Tensor:
         """The pixel in this column, ``(n, channels)``; where the network orders the channels, one after the other."""

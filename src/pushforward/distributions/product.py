@@ -36,7 +36,7 @@ class Product(Distribution):
     def __init__(self, *parts: Distribution) -> None:
         if not parts or not all(isinstance(part, Distribution) and len(part.shape) == 1 for part in parts):
             raise ConfigError(f"a product is made of distributions of vectors, at least one; got {parts!r:.80}.")
-        if strangers := [part for part in parts if part.measure.kind != "Lebesgue"]:
+        if strangers := [part for part in parts if part.measure.name != "Lebesgue"]:
             raise KindError(f"a product of densities on R^D cannot hold one on {strangers[0].measure}.")
         contexts = {part.context for part in parts} - {0}
         if len(contexts) > 1:

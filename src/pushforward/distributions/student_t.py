@@ -11,7 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError
 from pushforward.numerics import log1p_square, split_infinite, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["StudentT"]
 

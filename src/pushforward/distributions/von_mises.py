@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.numerics import sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["VonMises"]
 

@@ -10,10 +10,8 @@ from typing import Literal, final
 import torch
 from torch import Size, Tensor, nn
 
-from pushforward.compiled_programs_gone import FewRows
 from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.kernels import keep_freed_memory
 from pushforward.likelihood import Kind, LogLik, Measure, join, require_log_prob
 from pushforward.models.validation import (
     check_data,
@@ -27,7 +25,8 @@ from pushforward.models.validation import (
 )
 from pushforward.numerics import Noise, RowNoise, RunningMean, may_check_values, split_infinite
 from pushforward.registry import register
-from pushforward.transforms.core import Chain, Shape, Transform, check_context, check_support
+from pushforward.transforms.base import Shape, Transform, check_context
+from pushforward.transforms.chain import Chain, check_support
 
 __all__ = ["Flow", "Model"]
 
@@ -52,7 +51,6 @@ class Model(nn.Module, ABC):
 
     def __init__(self, chain: Transform, base: Distribution) -> None:
         super().__init__()
-        keep_freed_memory()
         if not isinstance(chain, Transform) or not isinstance(base, Distribution):
             raise ConfigError(
                 f"a model is a transform and a base; got {type(chain).__name__} and {type(base).__name__}."
@@ -69,7 +67,6 @@ class Model(nn.Module, ABC):
         self.context_features = self.chain.context or base.context
         stated = join(self.chain.kind, base.kind)
         self.support_kind = check_support(self.chain.codomain, base.support, "the chain", type(base).__name__, stated)
-        self._few_rows = FewRows()
         self.measure: Measure = self.chain.measure(base.measure)
         if self.context_features:  # networks see a standardized context, whatever the user's units
             self.register_buffer("context_mean", torch.zeros(self.context_features))
@@ -162,10 +159,8 @@ class Model(nn.Module, ABC):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log-density (or log-probability of discrete data) in nats, shape ``batch``.
 
-        On a CPU, in evaluation mode and where no gradient is wanted, many rows are scored in parts, so that memory does not
-        grow with them, and up to 16 (of narrow networks up to some hundred) by one compiled function (``pf.use_kernels``),
-        where all transforms are known to it: it reads the weights where they lie, so nothing has to be frozen. ``pf.compile_scorer`` is
-        faster still.
+        On a CPU, in evaluation mode and without gradient, many rows are scored in parts, so that memory does not grow with
+        the number of rows. :func:`pushforward.compile_scorer` is faster for few rows at a time.
 
         Raises:
             KindError: if the model gives a bound or an estimate, or a density on a manifold; it names ``evaluate``.
@@ -195,7 +190,7 @@ class Model(nn.Module, ABC):
 
         Example:
             >>> import torch, pushforward as pf
-            >>> model = pf.models.NSF(3, kind="autoregressive", linear="none", hidden_features=16)
+            >>> model = pf.models.NSF(3, layer="autoregressive", linear="none", hidden_features=16)
             >>> x = torch.randn(4, 3)
             >>> torch.allclose(model.conditional_log_prob(x).sum(-1), model.log_prob(x), atol=1e-5)
             True
@@ -204,7 +199,7 @@ class Model(nn.Module, ABC):
         if "mixed" in orders or len(orders) > 1:
             raise KindError(
                 f"{type(self).__name__} does not factorize in one order of the coordinates: use an autoregressive model "
-                'with one order, as NSF(kind="autoregressive", linear="none").'
+                'with one order, as NSF(layer="autoregressive", linear="none").'
             )
         x, context, far = self._read(x, context)
         total, draws = torch.zeros_like(x), samples if self.kind is not Kind.EXACT else 1
@@ -411,11 +406,6 @@ class Model(nn.Module, ABC):
         return terms, residual, stderr
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
-        if noise is None and not self.training:
-            scaling = (self.context_mean, self.context_scale) if self.context_features else None
-            found = self._few_rows.log_prob(self.chain, self.base, x, context, scaling)
-            if found is not None:
-                return found
         x, context, far = self._read(x, context)
         chain, base = self.chain, self.base
         step = chain.encode(x, context, noise=noise)

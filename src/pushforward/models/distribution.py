@@ -14,7 +14,7 @@ from pushforward.errors import InputError, KindError
 from pushforward.likelihood import REAL, Support
 from pushforward.models.base import Model
 from pushforward.models.validation import check_data
-from pushforward.transforms.core import check_context
+from pushforward.transforms.base import check_context
 
 __all__ = ["ModelDistribution"]
 

@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.numerics import is_eager, may_check_values
-from pushforward.transforms.core import Shape, Transform
+from pushforward.transforms.base import Shape, Transform
 
 __all__ = [
     "check_data",

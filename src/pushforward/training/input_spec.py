@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.errors import InputError, PushforwardWarning
 from pushforward.models.base import Model
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["InputSpec", "Pair"]
 

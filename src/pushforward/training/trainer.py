@@ -27,7 +27,7 @@ from pushforward.training.progress import MetricsLog, Reporter
 from pushforward.training.result import FitResult, TrainingEvent
 from pushforward.training.seeds import Purpose, generator, mix, preserved, seed_step
 from pushforward.training.sources import ArrayRows, Batch, Position, Source
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["Trainer", "gradients", "sample_rows"]
 

@@ -4,8 +4,9 @@ from pushforward.transforms.adapters import AsTorchTransform, TorchTransform, fr
 from pushforward.transforms.autoregressive.block import BlockAutoregressive
 from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
 from pushforward.transforms.autoregressive.sphere import SphereAutoregressive
+from pushforward.transforms.base import Step, Transform
+from pushforward.transforms.chain import Chain
 from pushforward.transforms.continuous.continuous import Continuous
-from pushforward.transforms.core import Chain, Inverse, Step, Transform
 from pushforward.transforms.coupling.coupling import Coupling
 from pushforward.transforms.coupling.image import ImageCoupling
 from pushforward.transforms.coupling.sphere import SphereCoupling
@@ -44,6 +45,7 @@ from pushforward.transforms.image.conv2d import InvertibleConv2d
 from pushforward.transforms.image.multiscale import FactorOut
 from pushforward.transforms.image.patches import Patches, TokenAutoregressive
 from pushforward.transforms.image.squeeze import Flatten, Squeeze
+from pushforward.transforms.inverse import Inverse
 from pushforward.transforms.linear.linear import Householder, LULinear
 from pushforward.transforms.linear.permutation import Permutation, Reverse
 from pushforward.transforms.linear.qr import QRLinear
@@ -83,6 +85,7 @@ __all__ = [
     "AdditiveTransformer",
     "Affine",
     "AffineTransformer",
+    "AsTorchTransform",
     "Augment",
     "AugmentMissing",
     "Autoencode",
@@ -109,6 +112,7 @@ __all__ = [
     "FreeFormEmbedding",
     "Funnel",
     "Gaps",
+    "GatedAffineTransformer",
     "GatedTransformer",
     "GaussianLikelihood",
     "GaussianMixtureLikelihood",
@@ -131,8 +135,6 @@ __all__ = [
     "LinearSplineTransformer",
     "LogisticLikelihood",
     "Logit",
-    "Transform",
-    "AsTorchTransform",
     "MaskedAutoregressive",
     "Max",
     "MaxPool",
@@ -167,11 +169,11 @@ __all__ = [
     "Step",
     "StochasticPermutation",
     "SumOfSquaresTransformer",
-    "GatedAffineTransformer",
     "Sylvester",
     "Tanh",
     "TokenAutoregressive",
     "TorchTransform",
+    "Transform",
     "Transformer",
     "UnconstrainedMonotoneTransformer",
     "UniformDequantize",

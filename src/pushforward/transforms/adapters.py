@@ -6,18 +6,19 @@ import math
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Transform, constraints, transform_to
+from torch import distributions as td
+from torch.distributions import constraints, transform_to
 from torch.distributions.constraints import Constraint
 
 from pushforward.errors import KindError
 from pushforward.likelihood import REAL, Support
 from pushforward.numerics import Noise, sum_event
-from pushforward.transforms.core import Shape, Step, Transform, as_shape, check_context
+from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context
 
 __all__ = ["AsTorchTransform", "TorchTransform", "from_torch", "to_torch"]
 
 
-def from_torch(transform: Transform, features: int | Shape) -> TorchTransform:
+def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform:
     """A transform that runs a ``torch.distributions`` transform backwards: its call takes noise to data, as our ``decode``.
 
     A transform holds tensors of any kind, so such a transform cannot be saved to a model file.
@@ -65,7 +66,7 @@ def to_torch(transform: Transform, context: Tensor | None = None) -> AsTorchTran
 class TorchTransform(Transform):
     """See :func:`from_torch`. Rows outside the transform's codomain get the contribution -inf."""
 
-    def __init__(self, transform: Transform, features: int | Shape) -> None:
+    def __init__(self, transform: td.Transform, features: int | Shape) -> None:
         shape = as_shape(features)
         if not transform.bijective:
             raise KindError(
@@ -110,7 +111,7 @@ class TorchTransform(Transform):
         return -sum_event(log_det, len(self.out_shape) - self.transform.domain.event_dim)
 
 
-class AsTorchTransform(Transform):
+class AsTorchTransform(td.Transform):
     """See :func:`to_torch`."""
 
     bijective = True
@@ -180,7 +181,7 @@ def _constraint(box: Support | None, dims: int) -> Constraint:
     return constraints.independent(one, dims)
 
 
-def _apply(transform: Transform | None, value: Tensor) -> Tensor:
+def _apply(transform: td.Transform | None, value: Tensor) -> Tensor:
     assert transform is not None
     return transform(value)  # pyright: ignore[reportReturnType]
 

@@ -14,7 +14,7 @@ from pushforward.errors import ConfigError, ConvergenceError
 from pushforward.numerics import may_check_values
 
 if TYPE_CHECKING:
-    from pushforward.transforms.core import Transform
+    from pushforward.transforms.base import Transform
 
 __all__ = ["encode_reversibly", "require_reversible", "reversible_from"]
 

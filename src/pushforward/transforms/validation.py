@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
-from pushforward.transforms.core import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["PerFeature", "image_shape", "per_feature", "seeded_normal", "vector_width"]
 

@@ -115,7 +115,7 @@ MODELS: list[ModelCase] = [
     f(
         "DiscreteFlow",
         "bipartite",
-        lambda: models.DiscreteFlow(3, 4, kind="bipartite", hidden=(8,)),
+        lambda: models.DiscreteFlow(3, 4, layer="bipartite", hidden=(8,)),
         integers(4),
         measure=Counting(3),
     ),

@@ -144,7 +144,7 @@ class ModelCase(Case):
     @property
     def surface(self) -> bool:
         """Whether the density lives on a surface: a row then scores as its projection does."""
-        return self.measure is not None and self.measure.kind == "Manifold"
+        return self.measure is not None and self.measure.name == "Manifold"
 
     @property
     def has_log_prob(self) -> bool:

@@ -87,7 +87,7 @@ MODELS: list[ModelCase] = [
     f(
         "RectangularFlow",
         "free-form curve",
-        lambda: models.RectangularFlow(3, 1, kind="free-form", volume="encoder", noise=0.01, hidden=(8,)),
+        lambda: models.RectangularFlow(3, 1, decoder="free-form", volume="encoder", noise=0.01, hidden=(8,)),
         kind=Kind.ESTIMATE,
         measure=Manifold(1, 3),
         invertible=False,

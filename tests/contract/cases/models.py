@@ -57,13 +57,13 @@ MODELS: list[ModelCase] = [
     f("NSF", "permutation only", lambda: models.NSF(5, linear="permutation", **NSF)),
     f("NSF", "context, D=1", lambda: models.NSF(1, context=2, **NSF)),
     *(
-        f("NSF", f"autoregressive, D={d}", lambda d=d: models.NSF(d, kind="autoregressive", **NSF), fast="log_prob")
+        f("NSF", f"autoregressive, D={d}", lambda d=d: models.NSF(d, layer="autoregressive", **NSF), fast="log_prob")
         for d in (2, 5)
     ),
     f(
         "NSF",
         "autoregressive, one order, context",
-        lambda: models.NSF(2, context=2, kind="autoregressive", linear="none", **NSF),
+        lambda: models.NSF(2, context=2, layer="autoregressive", linear="none", **NSF),
         fast="log_prob",
     ),
     f("NSF", "circular, D=1", lambda: models.NSF(1, circular=True, **NSF), angles),
@@ -71,7 +71,7 @@ MODELS: list[ModelCase] = [
     f(
         "NSF",
         "circular, autoregressive, context",
-        lambda: models.NSF(2, context=2, circular=True, kind="autoregressive", **NSF),
+        lambda: models.NSF(2, context=2, circular=True, layer="autoregressive", **NSF),
         angles,
         fast="log_prob",
     ),

@@ -77,7 +77,7 @@ DISCRETE_BASES: list[BaseCase] = [
     b(
         "PixelCNN",
         "plusplus, mixture",
-        lambda: distributions.PixelCNN((2, 2, 3), transforms.LogisticLikelihood(4, 2), kind="plusplus", **PLUSPLUS),
+        lambda: distributions.PixelCNN((2, 2, 3), transforms.LogisticLikelihood(4, 2), network="plusplus", **PLUSPLUS),
         integers(4),
     ),
     b(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from pushforward import storage
+from pushforward import io
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.likelihood import Kind
 from pushforward.training.bayes import Posterior
@@ -163,9 +163,9 @@ def test_through_a_file(tmp_path):
     ],
 )
 def test_files_that_lie_are_refused(change, tmp_path):
-    description, parts = storage.pack(jolted(location(2), 3, (SHIFT,), 1.0))
+    description, parts = io.pack(jolted(location(2), 3, (SHIFT,), 1.0))
     change(description)
-    storage.write(tmp_path / "p", {"kind": "posterior", "posterior": description}, parts)
+    io.write(tmp_path / "p", {"kind": "posterior", "posterior": description}, parts)
     with pytest.raises(StorageError):
         Posterior.load(tmp_path / "p")
 

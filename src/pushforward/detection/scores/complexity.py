@@ -65,7 +65,7 @@ class InputComplexity(Score):
         if form not in ("fixed", "fitted"):
             raise ConfigError(f"form must be 'fixed' or 'fitted'; got {form!r}.")
         check_model(model, "InputComplexity")
-        if form == "fixed" and model.measure.kind != "Counting":
+        if form == "fixed" and model.measure.name != "Counting":
             raise KindError(
                 f"a code length compares with the probability of an 8-bit image, and this model's is a density on "
                 f"{model.measure}: put a dequantization transform first in its chain, or use form='fitted'."

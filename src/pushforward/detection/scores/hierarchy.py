@@ -14,7 +14,7 @@ from pushforward.models import Model
 from pushforward.numerics import RowNoise, sum_event
 from pushforward.registry import register
 from pushforward.transforms import Transform, Variational
-from pushforward.transforms.core import outside
+from pushforward.transforms.base import outside
 
 __all__ = ["HierarchicalRatio"]
 

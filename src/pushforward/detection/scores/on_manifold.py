@@ -50,7 +50,7 @@ class OnManifold(Score):
 
     def __init__(self, model: Model, use: str = "both") -> None:
         super().__init__()
-        if model.measure.kind != "Manifold":
+        if model.measure.name != "Manifold":
             raise KindError(
                 f"{type(model).__name__} is a density on {model.measure}, which no point is off: use Likelihood for it."
             )

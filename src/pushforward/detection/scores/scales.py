@@ -13,7 +13,7 @@ from pushforward.distributions import Distribution, Normal
 from pushforward.models import Model
 from pushforward.numerics import RowNoise, sum_event
 from pushforward.transforms import FactorOut, Flatten, Transform, Variational
-from pushforward.transforms.core import Shape, outside
+from pushforward.transforms.base import Shape, outside
 
 __all__ = ["Stage", "latent_blocks", "path", "path_names", "scale_count", "stages"]
 
@@ -90,7 +90,7 @@ def path_names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
     count = scale_count(model)
     ends = [f" {scale}" for scale in range(count)] if count > 1 else [""]
     terms |= dict.fromkeys("base" + end for end in (ends if _splits(model.base) else [""]))
-    if model.measure.kind == "Manifold":
+    if model.measure.name == "Manifold":
         others["residual"] = None
     if _has_norms(model.base):
         others |= dict.fromkeys("square" + end for end in ends)
@@ -106,7 +106,7 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
         noise: for stochastic transforms.
     """
     columns: dict[str, Tensor] = {}
-    if model.measure.kind == "Manifold":
+    if model.measure.name == "Manifold":
         columns["residual"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     left: list[Tensor] = []  # what was factored out, finest first
     z = x
@@ -162,7 +162,7 @@ def _splits(base: Distribution) -> bool:
 
 def _has_norms(base: Distribution) -> bool:
     """Whether squared lengths of z say something that the base's log-density does not."""
-    return base.measure.kind == "Lebesgue" and not (isinstance(base, Normal) and not base.trainable)
+    return base.measure.name == "Lebesgue" and not (isinstance(base, Normal) and not base.trainable)
 
 
 def _square(x: Tensor) -> Tensor:

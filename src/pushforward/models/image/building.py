@@ -21,7 +21,7 @@ from pushforward.transforms import (
     UniformDequantize,
     VariationalDequantize,
 )
-from pushforward.transforms.core import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["event_of", "glow_scales", "multi_scale", "pixels"]
 

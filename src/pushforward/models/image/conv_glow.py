@@ -9,7 +9,7 @@ from pushforward.models.base import Model
 from pushforward.models.image.building import glow_scales, image_of, pixels
 from pushforward.registry import register
 from pushforward.transforms import AdditiveTransformer, AffineTransformer, Chain, InvertibleConv2d, Transform
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["ConvGlow"]
 

@@ -20,7 +20,7 @@ from pushforward.transforms import (
     Squeeze,
     Transform,
 )
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["FlowPlusPlus"]
 

@@ -18,7 +18,7 @@ from pushforward.transforms import (
     Reverse,
     Transform,
 )
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["Glow"]
 

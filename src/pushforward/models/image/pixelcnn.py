@@ -11,7 +11,7 @@ from pushforward.models.base import Model
 from pushforward.models.validation import check_data
 from pushforward.registry import register
 from pushforward.transforms import CategoricalLikelihood, Integers, LogisticLikelihood
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["PixelCNN"]
 
@@ -76,7 +76,7 @@ class PixelCNN(Model):
             raise ConfigError(f"output must be 'categorical' or 'logistic'; got {output!r}.")
         law = CategoricalLikelihood(levels) if output == "categorical" else LogisticLikelihood(levels, components)
         base = distributions.PixelCNN(
-            shape, law, kind=network, filters=filters, layers=layers, kernel=kernel, first_kernel=first_kernel,
+            shape, law, network=network, filters=filters, layers=layers, kernel=kernel, first_kernel=first_kernel,
             scales=scales, dropout=dropout, context=context,
         )  # fmt: skip
         super().__init__(Integers(shape, levels), base)

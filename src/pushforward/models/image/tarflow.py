@@ -17,7 +17,8 @@ from pushforward.transforms import (
     Transform,
     UniformDequantize,
 )
-from pushforward.transforms.core import Chain, Shape
+from pushforward.transforms.base import Shape
+from pushforward.transforms.chain import Chain
 
 __all__ = ["TarFlow"]
 

@@ -17,7 +17,7 @@ from pushforward.models.vector.building import check_count
 from pushforward.numerics import logmeanexp
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Autoencode, Chain, LinearAutoencode, Standardize, Transform
-from pushforward.transforms.core import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["AEF"]
 

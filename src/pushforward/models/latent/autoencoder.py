@@ -16,7 +16,7 @@ from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, bound_square, normal_like, soft_clamp, sum_event
 from pushforward.registry import register
 from pushforward.transforms import Affine, Chain, Standardize, Step, Transform
-from pushforward.transforms.core import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape
 from pushforward.transforms.stochastic.likelihoods import check_levels
 
 __all__ = ["AutoEncoder", "Codec", "mmd"]

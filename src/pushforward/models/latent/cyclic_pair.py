@@ -12,7 +12,7 @@ from pushforward.likelihood import Kind, Lebesgue, Measure
 from pushforward.models.latent.autoencoder import Codec
 from pushforward.numerics import Noise, bound_square, logmeanexp, normal_like, soft_clamp, sum_event
 from pushforward.transforms import Step, Transform
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["Cyclic", "Start"]
 

@@ -30,7 +30,7 @@ from pushforward.transforms import (
     Transform,
     Variational,
 )
-from pushforward.transforms.core import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["VAE"]
 
@@ -212,6 +212,6 @@ def prior_base(prior: Distribution | Model | None, latent: int) -> Distribution:
     base = Ensemble(prior) if isinstance(prior, Model) else Normal(latent) if prior is None else prior
     if not isinstance(base, Distribution) or base.shape != (latent,):
         raise ConfigError(f"prior must be a base or a model of {latent} coordinates; got {prior!r:.80}.")
-    if base.context or base.measure.kind != "Lebesgue":
+    if base.context or base.measure.name != "Lebesgue":
         raise ConfigError(f"the prior of z is a density on {latent} reals without a context; got {prior!r:.80}.")
     return base

@@ -17,7 +17,7 @@ from pushforward.transforms import (
     Transform,
 )
 from pushforward.transforms import Transformer as Law
-from pushforward.transforms.core import Shape, as_shape
+from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["ConformalEmbeddingFlow"]
 

@@ -32,7 +32,7 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["FunnelFlow"]
 
@@ -43,25 +43,25 @@ class FunnelFlow(Model):
 
         log p(x) = log p(z) + log p(x_dropped | z) + log abs det dz/dx_kept   at each funnel.
 
-    Vectors, kind "coupling" (F-NSF): couplings between random permutations and LU layers, of which the one numbered ``at`` is a
+    Vectors, funnel "coupling" (F-NSF): couplings between random permutations and LU layers, of which the one numbered ``at`` is a
     funnel to ``latent`` coordinates; the layers after it are narrow and cheaper. Kind "mlp" (F-MLP): ``flow_layers`` dense layers
     whose widths fall evenly from D to ``latent``, with elementwise splines between. Exact; ``decode`` draws what was dropped,
     or takes about its median where no generator is given, so it is the reconstruction of x from z.
 
-    Images of integers: after dequantization Glow's scales, and between them a funnel: kind "coupling" drops half of the
-    channels by :class:`~pushforward.transforms.ImageFunnel`, kind "conv" is a :class:`~pushforward.transforms.ConvFunnel` of 2 x 2 in place of
+    Images of integers: after dequantization Glow's scales, and between them a funnel: funnel "coupling" drops half of the
+    channels by :class:`~pushforward.transforms.ImageFunnel`, funnel "conv" is a :class:`~pushforward.transforms.ConvFunnel` of 2 x 2 in place of
     the next squeeze. The likelihood is a lower bound of the images' probability because of the dequantization.
 
     Args:
         features: D, for vectors.
         context: width of the context that couplings, funnels and decoders read.
         latent: coordinates that reach the base, for vectors; None is half of D. All of D makes a plain flow.
-        kind: "coupling" or "mlp" for vectors, "coupling" or "conv" for images.
+        funnel: "coupling" or "mlp" for vectors, "coupling" or "conv" for images.
         law: "spline" or "affine", of the couplings and the funnel.
         decoder: p(x_dropped | z) of vectors: "normal", or "spline", an autoregressive spline flow.
         decoder_layers: of the spline flow. An early funnel wants several.
         flow_layers: of vectors; of images those of each scale.
-        at: the layer that is the funnel, counted from 0, for vectors of kind "coupling"; None is the last. The earlier, the cheaper
+        at: the layer that is the funnel, counted from 0, for vectors of funnel "coupling"; None is the last. The earlier, the cheaper
             and the more is asked of the decoder: no later layer sees what is dropped.
         bins: of the splines.
         tail_bound: of the splines.
@@ -93,7 +93,7 @@ class FunnelFlow(Model):
         context: int = 0,
         *,
         latent: int | None = None,
-        kind: str = "coupling",
+        funnel: str = "coupling",
         law: str = "spline",
         decoder: str = "normal",
         decoder_layers: int = 1,
@@ -114,7 +114,7 @@ class FunnelFlow(Model):
     ) -> None:
         event = event_of("FunnelFlow", features, shape)
         allowed = ("coupling", "mlp") if len(event) == 1 else ("coupling", "conv")
-        for name, value, names in (("kind", kind, allowed), ("law", law, ("spline", "affine")),
+        for name, value, names in (("funnel", funnel, allowed), ("law", law, ("spline", "affine")),
                                    ("decoder", decoder, ("normal", "spline"))):  # fmt: skip
             if value not in names:
                 raise ConfigError(f"{name} must be {' or '.join(map(repr, names))} here; got {value!r}.")
@@ -126,15 +126,15 @@ class FunnelFlow(Model):
         network = {"hidden": hidden, "residual": True, "activation": activation}
         if len(event) == 3:
             if latent is not None:
-                raise ConfigError("the latent width of images follows from kind and scales: leave latent out.")
-            flow = _image_layers(event, kind, f, flow_layers, scales, context, network)
+                raise ConfigError("the latent width of images follows from funnel and scales: leave latent out.")
+            flow = _image_layers(event, funnel, f, flow_layers, scales, context, network)
             chain = Chain(*pixels(event, levels, alpha, dequantize), *flow, Flatten(flow[-1].out_shape))
         else:
             narrow = max(1, event[0] // 2) if latent is None else check_count("latent", latent)
             if narrow > event[0]:
                 raise ConfigError(f"latent is at most the {event[0]} coordinates of the data; got {latent!r}.")
             network["dropout"] = dropout
-            if kind == "mlp":
+            if funnel == "mlp":
                 layers = _dense_layers(event[0], narrow, flow_layers, bend, splines, context, hidden)
             else:
                 place = flow_layers - 1 if at is None else min(check_count("at", at, 0), flow_layers - 1)
@@ -142,7 +142,7 @@ class FunnelFlow(Model):
             chain = vector_chain(event[0], layers, context=context, standardize=standardize)
         super().__init__(chain, Normal(math.prod(chain.out_shape)))
         self.features = event[0] if len(event) == 1 else None
-        self.context, self.latent, self.kind, self.law, self.decoder = context, latent, kind, law, decoder
+        self.context, self.latent, self.funnel, self.law, self.decoder = context, latent, funnel, law, decoder
         self.decoder_layers = decoder_layers
         self.flow_layers, self.at, self.bins, self.tail_bound = flow_layers, at, bins, tail_bound
         self.hidden_features, self.residual_blocks, self.activation = hidden_features, residual_blocks, activation
@@ -203,7 +203,7 @@ def _dense_layers(
 
 
 def _image_layers(
-    event: Shape, kind: str, law: Transformer, steps: int, scales: int, context: int, network: dict[str, Any]
+    event: Shape, funnel: str, law: Transformer, steps: int, scales: int, context: int, network: dict[str, Any]
 ) -> list[Transform]:
     check_count("scales", scales)
     if any(side % 2**scales for side in event[1:]):
@@ -219,7 +219,7 @@ def _image_layers(
             transforms.append(ImageCoupling(inside, law, context=context, **network))
         if scale == scales - 1:
             return transforms
-        if kind == "conv":
+        if funnel == "conv":
             transforms.append(ConvFunnel(inside, hidden=network["hidden"], context=context, seed=scale))
         else:
             transforms.append(

@@ -48,7 +48,7 @@ class RectangularFlow(SurfaceModel):
     Args:
         features: D.
         latent: d.
-        kind: "flow" (affine couplings and a learned rotation) or "free-form" (two MLPs).
+        decoder: "flow" (affine couplings and a learned rotation) or "free-form" (two MLPs).
         volume: "exact", "probes" or "encoder".
         probes: random vectors a row, of the last two ways (at most d of them with "encoder").
         tolerance: of the conjugate gradients, relative. A loose one biases the gradient.
@@ -81,7 +81,7 @@ class RectangularFlow(SurfaceModel):
         features: int,
         latent: int,
         *,
-        kind: str = "flow",
+        decoder: str = "flow",
         volume: str = "exact",
         probes: int = 1,
         tolerance: float = 1e-3,
@@ -104,10 +104,16 @@ class RectangularFlow(SurfaceModel):
             raise ConfigError(f"noise must be finite and not negative; got {noise!r}.")
         check_count("probes", probes)
         check_count("latent", latent)
-        surface = _embedding(kind, features, latent, couplings, tuple(hidden), standardize, seed)
+        surface = _embedding(decoder, features, latent, couplings, tuple(hidden), standardize, seed)
         codes = latent_flow(latent, latent_couplings, tuple(latent_hidden), transformer)
         super().__init__(surface, codes, None, phase, reconstruction)
-        self.features, self.latent, self.kind, self.volume, self.probes = features, latent, kind, volume, probes
+        self.features, self.latent, self.decoder, self.volume, self.probes = (
+            features,
+            latent,
+            decoder,
+            volume,
+            probes,
+        )
         self.tolerance, self.noise, self.couplings, self.hidden = tolerance, noise, couplings, tuple(hidden)
         self.latent_couplings, self.latent_hidden = latent_couplings, tuple(latent_hidden)
         self.transformer, self.standardize, self.seed = transformer, standardize, seed
@@ -137,14 +143,14 @@ class RectangularFlow(SurfaceModel):
 
 
 def _embedding(
-    kind: str, features: int, latent: int, couplings: int, hidden: tuple[int, ...], standardize: bool, seed: int
+    decoder: str, features: int, latent: int, couplings: int, hidden: tuple[int, ...], standardize: bool, seed: int
 ) -> Embedding:
-    if kind == "free-form":
+    if decoder == "free-form":
         if not standardize:
             raise ConfigError("free networks standardize the data: leave standardize=True.")
         return FreeFormEmbedding(features, latent, hidden=hidden)
-    if kind != "flow":
-        raise ConfigError(f"kind must be 'flow' or 'free-form'; got {kind!r}.")
+    if decoder != "flow":
+        raise ConfigError(f"decoder must be 'flow' or 'free-form'; got {decoder!r}.")
     transforms: list[Transform] = [Standardize(features)] if standardize else []
     options = {"hidden": hidden, "activation": "silu"}
     transforms += [Coupling(features, flip=k % 2 == 1, **options) for k in range(check_count("couplings", couplings))]

@@ -27,13 +27,13 @@ class DiscreteFlow(Model):
         features: D.
         categories: K.
         context: width of the context that every layer reads.
-        kind: "autoregressive" or "bipartite".
+        layer: "autoregressive" or "bipartite".
         layers: transforms; the order is reversed, or the halves swapped, from one to the next.
         hidden: widths of the hidden layers of each network.
         temperature: of the straight-through gradient. The paper uses 0.1; at 1 training here got stuck less often.
 
     Raises:
-        ConfigError: for an unknown kind or impossible sizes.
+        ConfigError: for an unknown layer or impossible sizes.
 
     Example:
         >>> import torch
@@ -49,16 +49,16 @@ class DiscreteFlow(Model):
         categories: int = 2,
         context: int = 0,
         *,
-        kind: str = "autoregressive",
+        layer: str = "autoregressive",
         layers: int = 2,
         hidden: tuple[int, ...] = (64, 64),
         temperature: float = 1.0,
     ) -> None:
-        if kind not in ("autoregressive", "bipartite"):
-            raise ConfigError(f"kind must be 'autoregressive' or 'bipartite'; got {kind!r}.")
+        if layer not in ("autoregressive", "bipartite"):
+            raise ConfigError(f"layer must be 'autoregressive' or 'bipartite'; got {layer!r}.")
         transforms: list[Transform] = [OneHot(features, categories)]
         for k in range(check_count("layers", layers)):
-            if kind == "autoregressive":
+            if layer == "autoregressive":
                 order = "reverse" if k % 2 else None
                 transforms.append(
                     ModuloAutoregressive(
@@ -73,5 +73,5 @@ class DiscreteFlow(Model):
                     )
                 )
         super().__init__(Chain(*transforms), Categorical(features, categories, trainable=True))
-        self.features, self.categories, self.context, self.kind = features, categories, context, kind
+        self.features, self.categories, self.context, self.layer = features, categories, context, layer
         self.layers, self.hidden, self.temperature = layers, tuple(hidden), temperature

@@ -26,7 +26,7 @@ from pushforward.transforms import (
     Transform,
     UniformDequantize,
 )
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["InFlow"]
 

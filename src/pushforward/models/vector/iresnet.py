@@ -11,7 +11,7 @@ from pushforward.models.image.building import event_of, multi_scale, pixels
 from pushforward.models.vector.building import check_count, vector_chain
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Chain, ImageCoupling, InvertibleResidual, Squeeze, Transform
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["IResNet", "residual_chain"]
 

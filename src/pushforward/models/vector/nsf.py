@@ -24,7 +24,7 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["NSF"]
 
@@ -47,7 +47,7 @@ class NSF(Model):
     Args:
         features: D, for vectors.
         context: width of the context that every network reads.
-        kind: "coupling" or "autoregressive"; images have couplings.
+        layer: "coupling" or "autoregressive"; images have couplings.
         flow_layers: spline layers; of images those of each scale.
         bins: K.
         tail_bound: B; data are standardized first, and B matters little between 3 and 5.
@@ -72,7 +72,7 @@ class NSF(Model):
         factor_out: let half of the channels leave for the base between scales; the paper does not on CIFAR-10.
 
     Raises:
-        ConfigError: for an unknown kind or impossible sizes.
+        ConfigError: for an unknown layer or impossible sizes.
 
     Example:
         >>> import torch
@@ -87,7 +87,7 @@ class NSF(Model):
         features: int | None = None,
         context: int = 0,
         *,
-        kind: str = "coupling",
+        layer: str = "coupling",
         flow_layers: int = 6,
         bins: int = 8,
         tail_bound: float = 4.0,
@@ -107,8 +107,8 @@ class NSF(Model):
         factor_out: bool = True,
     ) -> None:
         event = event_of("NSF", features, shape)
-        if kind not in ("coupling", "autoregressive"):
-            raise ConfigError(f"kind must be 'coupling' or 'autoregressive'; got {kind!r}.")
+        if layer not in ("coupling", "autoregressive"):
+            raise ConfigError(f"layer must be 'coupling' or 'autoregressive'; got {layer!r}.")
         if linear not in ("lu", "permutation", "none"):
             raise ConfigError(f"linear must be 'lu', 'permutation' or 'none'; got {linear!r}.")
         law = CircularSplineTransformer(bins) if circular else SplineTransformer(bins, tail_bound)
@@ -117,10 +117,10 @@ class NSF(Model):
         check_count("flow_layers", flow_layers)
         if len(event) == 1:
             chain = _vectors(
-                event[0], law, kind, flow_layers, linear, unconditional, circular, context, network, standardize
+                event[0], law, layer, flow_layers, linear, unconditional, circular, context, network, standardize
             )
         else:
-            if kind != "coupling" or unconditional or circular:
+            if layer != "coupling" or unconditional or circular:
                 raise ConfigError("an NSF of images has couplings, and neither unconditional nor circular splines.")
 
             def mix(inside: Shape, seed: int) -> list[Transform]:
@@ -138,7 +138,7 @@ class NSF(Model):
         self.features = event[0] if len(event) == 1 else None
         self.scales, self.levels, self.alpha, self.dequantize = scales, levels, alpha, dequantize
         self.factor_out = factor_out
-        self.context, self.kind, self.flow_layers = context, kind, flow_layers
+        self.context, self.layer, self.flow_layers = context, layer, flow_layers
         self.bins, self.tail_bound, self.hidden_features = bins, tail_bound, hidden_features
         self.residual_blocks, self.linear, self.unconditional = residual_blocks, linear, unconditional
         self.circular, self.activation, self.dropout, self.standardize = circular, activation, dropout, standardize
@@ -147,7 +147,7 @@ class NSF(Model):
 def _vectors(
     features: int,
     law: Transformer,
-    kind: str,
+    layer: str,
     flow_layers: int,
     linear: str,
     unconditional: bool,
@@ -164,7 +164,7 @@ def _vectors(
                 transforms.append(LULinear(features))
         if features == 1:
             transforms.append(Monotone(1, law, context=context, hidden=network["hidden"]))
-        elif kind == "coupling":
+        elif layer == "coupling":
             flip = linear == "none" and k % 2 == 1
             transforms.append(
                 Coupling(features, law, flip=flip, context=context, unconditional=unconditional, **network)

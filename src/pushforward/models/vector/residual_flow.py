@@ -9,7 +9,7 @@ from pushforward.models.base import Model
 from pushforward.models.image.building import event_of
 from pushforward.models.vector.iresnet import residual_chain
 from pushforward.registry import register
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 
 __all__ = ["ResidualFlow"]
 

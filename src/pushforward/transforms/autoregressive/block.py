@@ -11,7 +11,7 @@ from pushforward.networks.blocks import BlockNetwork
 from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, monotone_root, soft_clamp, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, check_context
+from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["BlockAutoregressive"]

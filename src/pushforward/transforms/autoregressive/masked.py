@@ -11,7 +11,7 @@ from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, constant, sum_event
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.inverse import solve_triangular
-from pushforward.transforms.core import Step, Transform, within
+from pushforward.transforms.base import Step, Transform, within
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
 from pushforward.transforms.validation import vector_width
 

@@ -10,7 +10,7 @@ from pushforward.likelihood import SPHERE, Measure
 from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, check_context
+from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.elementwise.transformers import Transformer, check_transformer
 from pushforward.transforms.splines.rational_quadratic import CircularSplineTransformer, SplineTransformer
 
@@ -85,7 +85,7 @@ class SphereAutoregressive(Transform):
         Raises:
             KindError: for a density on any other surface, which is bent and stretched.
         """
-        if latent.kind == "Manifold" and latent.surface != SPHERE:
+        if latent.name == "Manifold" and latent.surface != SPHERE:
             raise KindError(
                 f"SphereAutoregressive keeps the area of spheres about 0 alone, and the density on {latent} behind it may lie on "
                 "another surface: use a base on the sphere, as UniformSphere(3), with transforms that keep lengths between."

@@ -13,8 +13,8 @@ from pushforward.networks.mlp import check_width
 from pushforward.networks.velocity import VelocityMLP
 from pushforward.numerics import Noise, RowNoise
 from pushforward.registry import register
+from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.continuous.ode import Field, solve_adaptive, solve_fixed
-from pushforward.transforms.core import Step, Transform, check_context
 from pushforward.transforms.linear.linear import whole_precision
 from pushforward.transforms.residual.residual import common_signs, mean_of_draws
 from pushforward.transforms.validation import vector_width

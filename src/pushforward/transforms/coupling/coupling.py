@@ -9,7 +9,7 @@ from pushforward.errors import ConfigError
 from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, check_context, within
+from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
 from pushforward.transforms.validation import vector_width
 

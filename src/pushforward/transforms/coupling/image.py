@@ -11,7 +11,7 @@ from pushforward.networks.conv_attention import ConvAttentionNet
 from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform, check_context, outside
+from pushforward.transforms.base import Shape, Step, Transform, check_context, outside
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
 from pushforward.transforms.validation import image_shape
 

@@ -9,7 +9,7 @@ from pushforward.errors import ConfigError
 from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, check_context
+from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.splines.rational_quadratic import SplineTransformer
 from pushforward.transforms.validation import vector_width
 

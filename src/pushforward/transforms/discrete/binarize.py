@@ -7,7 +7,7 @@ from torch import Tensor
 from pushforward.likelihood import UNIT, Kind, Support
 from pushforward.numerics import Noise, RowNoise, uniform_like
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform, outside
+from pushforward.transforms.base import Shape, Step, Transform, outside
 from pushforward.transforms.stochastic.likelihoods import check_levels
 
 __all__ = ["DynamicBinarize"]

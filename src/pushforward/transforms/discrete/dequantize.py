@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, UNIT, Counting, Kind, Measure, Mixed, Support
 from pushforward.numerics import Noise, sum_event, uniform_like
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import per_feature, vector_width
 
 __all__ = ["LatticeDequantize", "UniformDequantize"]
@@ -84,7 +84,7 @@ class UniformDequantize(Transform):
         Raises:
             KindError: for any other latent measure.
         """
-        if latent.kind == "Extended":
+        if latent.name == "Extended":
             return latent
         _require_lebesgue(latent, "UniformDequantize")
         return Counting(latent.dim)
@@ -180,7 +180,7 @@ class LatticeDequantize(Transform):
 
 
 def _require_lebesgue(latent: Measure, owner: str) -> None:
-    if latent.kind != "Lebesgue":
+    if latent.name != "Lebesgue":
         raise KindError(f"{owner} adds noise to make a density on Lebesgue(D) possible; the rest is on {latent}.")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pushforward.likelihood import Support
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.stochastic.likelihoods import check_levels
 
 __all__ = ["Integers"]

@@ -13,7 +13,7 @@ from pushforward.networks.made import MADE
 from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, check_context, outside
+from pushforward.transforms.base import Step, Transform, check_context, outside
 from pushforward.transforms.coupling.coupling import split
 from pushforward.transforms.validation import vector_width
 
@@ -269,6 +269,6 @@ def require_counting(latent: Measure, owner: str) -> Measure:
     Raises:
         KindError: if it does not.
     """
-    if latent.kind != "Counting":
+    if latent.name != "Counting":
         raise KindError(f"{owner} transforms categories to categories, so the rest must count them; it is on {latent}.")
     return latent

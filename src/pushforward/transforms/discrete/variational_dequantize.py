@@ -11,7 +11,7 @@ from pushforward.likelihood import UNIT, Kind, Measure
 from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, sum_event, uniform_like
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
 from pushforward.transforms.discrete.dequantize import UniformDequantize
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer

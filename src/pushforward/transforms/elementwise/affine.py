@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.registry import register
-from pushforward.transforms.core import Shape
+from pushforward.transforms.base import Shape
 from pushforward.transforms.elementwise.functions import Elementwise
 from pushforward.transforms.validation import PerFeature, per_feature
 

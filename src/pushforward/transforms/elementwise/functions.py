@@ -18,7 +18,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import UNIT, Support
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform, outside
+from pushforward.transforms.base import Shape, Step, Transform, outside
 
 __all__ = ["Elementwise", "Exp", "Logit", "Sigmoid", "SoftTail", "Softplus", "Tanh"]
 

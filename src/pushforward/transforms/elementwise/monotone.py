@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, check_context, within
+from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.coupling.coupling import expand
 from pushforward.transforms.elementwise.transformers import Transformer, check_transformer
 from pushforward.transforms.splines.rational_quadratic import SplineTransformer

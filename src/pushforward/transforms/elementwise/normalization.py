@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.elementwise.standardize import moments
 
 __all__ = ["ActNorm", "BatchNorm"]

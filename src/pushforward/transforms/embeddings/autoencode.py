@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, soft_clamp, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform, as_shape
+from pushforward.transforms.base import Shape, Step, Transform, as_shape
 from pushforward.transforms.stochastic.variational import codec
 from pushforward.transforms.surjections.conditional import MAX_LOG_SCALE
 

@@ -13,7 +13,8 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Kind
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Chain, Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
+from pushforward.transforms.chain import Chain
 from pushforward.transforms.elementwise.standardize import moments
 from pushforward.transforms.embeddings.embedding import Embedding
 from pushforward.transforms.validation import seeded_normal, vector_width

@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Manifold, Measure
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import reflections_product, whole_precision
 from pushforward.transforms.validation import seeded_normal, vector_width
 
@@ -63,9 +63,9 @@ class Embedding(Transform):
             KindError: for another measure, as that of pixels or of a surface that would be stretched.
         """
         ambient, dim = self.dims
-        if latent.kind == "Lebesgue":
+        if latent.name == "Lebesgue":
             return latent if ambient == dim else Manifold(latent.dim, ambient)
-        if latent.kind == "Manifold" and self.valid_on_manifold:
+        if latent.name == "Manifold" and self.valid_on_manifold:
             return latent if ambient == dim else Manifold(latent.dim, ambient)
         raise KindError(
             f"{type(self).__name__} makes a density on a surface in R^{ambient} of one on R^{dim}; behind it lives a density "

@@ -11,7 +11,7 @@ from pushforward.likelihood import REAL, Kind
 from pushforward.networks.mlp import MLP, check_hidden
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, outside
+from pushforward.transforms.base import Step, Transform, outside
 from pushforward.transforms.elementwise.standardize import Standardize
 from pushforward.transforms.embeddings.embedding import Embedding, check_latent, pad
 from pushforward.transforms.embeddings.jacobian import jacobian, log_volume

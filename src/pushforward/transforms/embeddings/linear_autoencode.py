@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Extended, Kind, Measure
 from pushforward.numerics import Noise, normal_like, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.embeddings.autoencode import Codec
 from pushforward.transforms.surjections.conditional import require_lebesgue
 

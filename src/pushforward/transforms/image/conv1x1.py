@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, soft_clamp
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import whole_precision
 from pushforward.transforms.validation import image_shape, seeded_normal
 

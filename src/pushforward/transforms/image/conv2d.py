@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError
 from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.image.conv1x1 import InvertibleConv1x1
 from pushforward.transforms.linear.linear import whole_precision
 from pushforward.transforms.validation import image_shape

@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Kind
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.image.squeeze import Flatten
 from pushforward.transforms.validation import image_shape
 

@@ -10,7 +10,7 @@ from pushforward.networks.attention import CausalTransformer
 from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform, check_context
+from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
 
 __all__ = ["Patches", "TokenAutoregressive"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, softplus_positive
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import seeded_normal, vector_width
 
 __all__ = ["Householder", "LULinear", "reflections_product", "whole_precision"]

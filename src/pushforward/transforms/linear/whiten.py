@@ -8,7 +8,7 @@ from torch import Tensor
 from pushforward.errors import InputError
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import whole_precision
 from pushforward.transforms.validation import vector_width
 

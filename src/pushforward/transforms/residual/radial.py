@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pushforward.numerics import Noise, softplus_positive
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import seeded_normal, vector_width
 
 __all__ = ["Radial"]

@@ -16,7 +16,7 @@ from pushforward.networks.lipschitz_conv import LinearizedConv, LipschitzConvNet
 from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, RowNoise, contraction_root, sum_event
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform, check_context
+from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.linear.linear import whole_precision
 from pushforward.transforms.validation import image_shape
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, monotone_root, softplus_positive
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import reflections_product, whole_precision
 from pushforward.transforms.residual.planar import MIN_SLOPE, ridge_slope
 from pushforward.transforms.validation import seeded_normal, vector_width

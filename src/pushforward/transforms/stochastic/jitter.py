@@ -10,7 +10,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, normal_like
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 
 __all__ = ["Jitter"]
 

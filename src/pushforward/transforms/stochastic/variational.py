@@ -15,7 +15,9 @@ from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, bound_input, may_check_values, normal_like, soft_clamp, sum_event, uniform_like
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
-from pushforward.transforms.core import Chain, Inverse, Shape, Step, Transform, as_shape, check_context, outside
+from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context, outside
+from pushforward.transforms.chain import Chain
+from pushforward.transforms.inverse import Inverse
 from pushforward.transforms.stochastic.likelihoods import (
     BernoulliLikelihood,
     GaussianLikelihood,

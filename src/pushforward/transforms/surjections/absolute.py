@@ -12,7 +12,7 @@ from pushforward.errors import ConfigError
 from pushforward.networks.mlp import MLP, check_hidden
 from pushforward.numerics import Noise, sum_event, uniform_like
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.elementwise.functions import POSITIVE
 
 __all__ = ["Abs"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Lebesgue, Measure
 from pushforward.numerics import Noise, bound_square, normal_like, sum_event
-from pushforward.transforms.core import Transform
+from pushforward.transforms.base import Transform
 from pushforward.transforms.elementwise.monotone import Monotone
 from pushforward.transforms.elementwise.transformers import AffineTransformer
 
@@ -89,7 +89,7 @@ def require_lebesgue(latent: Measure, dim: int, owner: str) -> Measure:
     Raises:
         KindError: for any other latent measure.
     """
-    if latent.kind != "Lebesgue":
+    if latent.name != "Lebesgue":
         raise KindError(f"{owner} joins densities on R^D; the rest of the chain is on {latent}.")
     return Lebesgue(dim)
 

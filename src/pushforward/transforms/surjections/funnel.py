@@ -9,7 +9,7 @@ from pushforward.likelihood import Measure
 from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, check_context
+from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.coupling.coupling import Coupling
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer
 from pushforward.transforms.surjections.conditional import ConditionalDensity, check_reals, require_lebesgue

@@ -12,7 +12,7 @@ from pushforward.likelihood import Measure
 from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer
 from pushforward.transforms.image.conv1x1 import InvertibleConv1x1

@@ -13,7 +13,7 @@ from pushforward.likelihood import Measure
 from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import Noise, draw_category, sum_event, unsoftplus
 from pushforward.registry import register
-from pushforward.transforms.core import Shape, Step, Transform
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer
 from pushforward.transforms.surjections.conditional import (

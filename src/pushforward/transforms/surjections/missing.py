@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Measure
 from pushforward.numerics import Noise, normal_like
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform
+from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["AugmentMissing"]

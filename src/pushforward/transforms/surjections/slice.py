@@ -10,7 +10,7 @@ from pushforward.likelihood import Kind, Measure
 from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform
+from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.surjections.conditional import ConditionalDensity, check_reals, require_lebesgue
 from pushforward.transforms.validation import vector_width
 

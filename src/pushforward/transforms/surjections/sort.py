@@ -12,7 +12,7 @@ from pushforward.likelihood import Kind, Support
 from pushforward.networks.mlp import MLP, check_hidden
 from pushforward.numerics import Noise, sum_event, uniform_like, unsoftplus
 from pushforward.registry import register
-from pushforward.transforms.core import Step, Transform, outside
+from pushforward.transforms.base import Step, Transform, outside
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["INCREASING", "Gaps", "Sort", "StochasticPermutation"]
