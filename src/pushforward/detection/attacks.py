@@ -134,7 +134,7 @@ def log_likelihood(model: Model) -> Objective:
     Returns:
         A function of rows ``(n, *shape)`` to ``(n,)``.
     """
-    first = next(iter(model.chain))
+    first = model.chain[0]
     if not isinstance(first, (UniformDequantize, VariationalDequantize)):
         return lambda x: model.evaluate(x).value
 
@@ -144,11 +144,8 @@ def log_likelihood(model: Model) -> Objective:
             whole = x.round()
             z, total, *_ = first.encode(whole)
             levels = torch.as_tensor(first.levels, dtype=x.dtype, device=x.device)
-        z = z + (x - whole) / levels
-        for part in list(model.chain)[1:]:
-            z, contribution, *_ = part.encode(z)
-            total = total + contribution
-        return total + model.base.log_prob(z)
+        step = model.chain[1:].encode(z + (x - whole) / levels)
+        return total + step.contribution + model.base.log_prob(step.z)
 
     return between
 

@@ -25,7 +25,7 @@ from pushforward.models.validation import (
 )
 from pushforward.numerics import Noise, RowNoise, RunningMean, may_check_values, split_infinite
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Transform, check_context
+from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.chain import Chain, check_support
 
 __all__ = ["Flow", "Model"]
@@ -392,18 +392,12 @@ class Model(nn.Module, ABC):
         self, x: Tensor, context: Tensor | None, noise: Noise
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
         terms: dict[str, Tensor] = {}
-        residual = stderr = None
-        z = x
-        for index, part in enumerate(self.chain):
-            step = part.encode(z, context, noise=noise)
-            z = step.z
-            terms[f"{index}.{type(part).__name__}"] = step.contribution
-            if step.residual is not None:
-                residual = step.residual if residual is None else residual + step.residual
-            if step.stderr is not None:
-                stderr = step.stderr if stderr is None else (stderr**2 + step.stderr**2).sqrt()
-        terms["base"] = self.base.log_prob(z, context)
-        return terms, residual, stderr
+        total = Step(x, self.chain.zero_log_det(x))
+        for index, step in enumerate(self.chain.encode_steps(x, context, noise=noise)):
+            terms[f"{index}.{type(self.chain[index]).__name__}"] = step.contribution
+            total = total.then(step)
+        terms["base"] = self.base.log_prob(total.z, context)
+        return terms, total.residual, total.stderr
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         x, context, far = self._read(x, context)

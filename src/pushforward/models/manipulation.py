@@ -248,9 +248,9 @@ def inpaint(
         raise InputError(f"a mask of shape {tuple(known.shape)} does not fit data of shape {tuple(x.shape)}.") from None
     if steps < 0 or not rate > 0 or not delay > 0 or not noise >= 0 or not (limit is None or limit > 0):
         raise ConfigError("inpainting takes steps >= 0, rate > 0, delay > 0, noise >= 0 and limit > 0 (or None).")
-    parts = list(model.chain)
-    pixels = parts[0] if isinstance(parts[0], (UniformDequantize, VariationalDequantize)) else None
-    rest = parts if pixels is None else parts[1:]
+    first = model.chain[0]
+    pixels = first if isinstance(first, (UniformDequantize, VariationalDequantize)) else None
+    rest = model.chain if pixels is None else model.chain[1:]
     generator = torch.Generator(x.device).manual_seed(seed)
     x = torch.where(hidden, 0.0, x.to(model.dtype))
     given = model._broadcast(context, x.shape[: x.dim() - len(model.shape)])
@@ -263,11 +263,8 @@ def inpaint(
     for i in range(steps):
         value = value.detach().requires_grad_()
         with torch.enable_grad():
-            z, total = value, 0.0
-            for part in rest:
-                step = part.encode(z, given)
-                z, total = step.z, total + step.contribution.sum()
-            total = total + model.base.log_prob(z, given).sum()
+            step = rest.encode(value, given)
+            total = step.contribution.sum() + model.base.log_prob(step.z, given).sum()
             (gradient,) = torch.autograd.grad(total, value)
         gradient = gradient if limit is None else gradient.clamp(-limit, limit)
         jolt = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

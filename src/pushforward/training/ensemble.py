@@ -201,8 +201,7 @@ class Run:
                 return
             if interruption.asked:
                 self.trainers[going[0]]._interrupt()
-            for stacked in self.stack.parts:
-                stacked.train()
+            self.stack.chain.train()
             for k in going:
                 self.trainers[k].model.train()
             self._step([next(stream) for stream in streams], going)

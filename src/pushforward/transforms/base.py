@@ -46,6 +46,15 @@ class Step(NamedTuple):
     residual: Tensor | None = None
     stderr: Tensor | None = None
 
+    def then(self, after: Step) -> Step:
+        """This step and the one after it as one: contributions, residuals and squared standard errors add."""
+        residual, stderr = after.residual, after.stderr
+        if self.residual is not None:
+            residual = self.residual if residual is None else self.residual + residual
+        if self.stderr is not None:
+            stderr = self.stderr if stderr is None else torch.hypot(self.stderr, stderr)
+        return Step(after.z, self.contribution + after.contribution, residual, stderr)
+
 
 class Transform(nn.Module, ABC):
     """Everything that sits between data and base: bijections, surjections, dequantization, injections.

@@ -72,10 +72,8 @@ class HierarchicalRatio(Score):
         parts = list(self.model.chain)
         latent = [index for index, part in enumerate(parts) if isinstance(part, Variational)]
         first, last = latent[0], latent[self.k]  # the transforms to z_1 and to z_{k+1}
-        z, total = x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for part in parts[:first]:
-            z = part.encode(z, noise=noise).z
-        data = z
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        data = z = self.model.chain[:first].encode(x, noise=noise).z
         for index, part in enumerate(parts[first : last + 1], start=first):
             if isinstance(part, Variational):
                 drawn = part.draw(z, noise)
@@ -85,8 +83,7 @@ class HierarchicalRatio(Score):
                 step = part.encode(z, noise=noise)
                 total += step.contribution.double()
                 z = step.z
-        for part in reversed(parts[first + 1 : last + 1]):
-            z = part.decode(z)
+        z = self.model.chain[first + 1 : last + 1].decode(z)
         return total - _log_p(parts[first], data, z)
 
 

@@ -72,12 +72,11 @@ class LikelihoodRegret(Score):
         self.model, self.refit, self.steps, self.lr, self.samples, self.seed = model, refit, steps, lr, samples, seed
 
     def _score(self, x: Tensor) -> Tensor:
-        y, _, total = self.model._prepare(x, None)
-        *before, last = self.model.chain
-        for part in before:
-            step = part.encode(y, noise=RowNoise(self.seed))
-            y, total = step.z, total + step.contribution
+        x, _, far = self.model._prepare(x, None)
+        last = self.model.chain[-1]
         assert isinstance(last, Variational)
+        before = self.model.chain[:-1].encode(x, noise=RowNoise(self.seed))
+        y, total = before.z, far + before.contribution
         inferred = last.infer(y)
         if self.refit == "latent":
             better = self._refit_latent(last, y, inferred)

@@ -212,8 +212,6 @@ def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, s
 
 def _bijective(inner: WithoutPreprocessing) -> bool:
     chain = inner.chain
-    if chain is None:
-        return True
     # A flow that estimates its log-determinant is a bijection all the same.
     exact = chain.kind in (Kind.EXACT, Kind.UNBIASED)
     return exact and math.prod(chain.in_shape) == math.prod(inner.base.shape)

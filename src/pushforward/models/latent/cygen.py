@@ -122,7 +122,7 @@ class CyGen(Model):
     @property
     def pair(self) -> Cyclic:
         """The conditionals, of scaled data."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Cyclic)
         return part
 
@@ -148,7 +148,7 @@ class CyGen(Model):
         if self.objective == "elbo":
             return super().loss(x, generator=generator)
         x, _, far = self._prepare(x, context)
-        x = self.chain.transforms[0].encode(x.reshape(-1, *self.shape)).z  # pyright: ignore[reportCallIssue]
+        x = self.chain[0].encode(x.reshape(-1, *self.shape)).z
         penalty = self.pair.penalty(x, generator, self.probes).mean() if self.weight else 0.0
         return self.weight * penalty - self.pair.encode(x, noise=generator).contribution.mean() - far.mean()
 
@@ -156,7 +156,7 @@ class CyGen(Model):
     def code(self, x: Tensor) -> Tensor:
         """The center of q(z | x): what the flow makes of the mean of its normal, ``(*batch, latent)``."""
         x, _, _ = self._prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return self.pair.transport(scaled.new_zeros((*self.chain.batch_shape(x), self.latent)), scaled)[0]
 
     @torch.no_grad()
@@ -193,7 +193,7 @@ class CyGen(Model):
 
     def _norms(self, x: Tensor, probes: int | None, seed: int, parts: tuple[float, float]) -> Tensor:
         x, _, _ = self._prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return torch.cat([self.pair.penalty(part, RowNoise(seed), probes, parts) for part in scaled.split(256)])
 
     @torch.no_grad()
@@ -209,7 +209,7 @@ class CyGen(Model):
         x, generator = self._begin(count, steps, seed, start)
         for _ in range(steps):
             x = self.pair.draw_x(self.pair.draw_z(x, generator), generator)
-        return self.chain.transforms[0].decode(x)  # pyright: ignore[reportCallIssue]
+        return self.chain[0].decode(x)
 
     @torch.no_grad()
     def langevin(self, count: int, steps: int, step: float, *, seed: int = 0, start: Tensor | None = None) -> Tensor:
@@ -232,7 +232,7 @@ class CyGen(Model):
             e = torch.randn(len(x), self.latent, **like)
             drift = torch.func.vmap(self.pair.score)(e, x)
             x = x + step * drift + math.sqrt(2 * step) * torch.randn(x.shape, **like)
-        return self.chain.transforms[0].decode(x)  # pyright: ignore[reportCallIssue]
+        return self.chain[0].decode(x)
 
     def _begin(self, count: int, steps: int, seed: int, start: Tensor | None) -> tuple[Tensor, torch.Generator]:
         check_count("count", count)
@@ -244,4 +244,4 @@ class CyGen(Model):
         rows, _, _ = self._prepare(start, None)
         if len(rows) != count:
             raise ConfigError(f"{count} chains need as many rows to start from; got {len(rows)}.")
-        return self.chain.transforms[0].encode(rows).z, generator  # pyright: ignore[reportCallIssue]
+        return self.chain[0].encode(rows).z, generator

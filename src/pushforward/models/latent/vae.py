@@ -137,12 +137,11 @@ class VAE(Model):
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """-mean of the bound over one draw; with free bits, of E log p(x | z) - sum of max(free bits, KL)."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        z, context, total = self._prepare(x, context)
-        for part in before:
-            step = part.encode(z, noise=generator)
-            z, total = step.z, total + step.contribution
+        x, context, far = self._prepare(x, context)
+        z, contribution, *_ = front.encode(x, noise=generator)
+        total = far + contribution
         last.check_training(z)
         if not self.free_bits:
             step = last.encode(z, context, noise=generator)
@@ -161,22 +160,17 @@ class VAE(Model):
 
     def code(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The center of q(z | x), without noise, ``(*batch, latent)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
         x = x if x.is_floating_point() else x.to(self.dtype)
         context = self._broadcast(context, x.shape[: x.dim() - len(self.shape)])
-        for part in before:
-            x = part.encode(x).z
-        return last.center(x, context)
+        return last.center(front.encode(x).z, context)
 
     def point(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        x = last.mean(z, self._broadcast(context, z.shape[:-1]))
-        for part in reversed(before):
-            x = part.decode(x)
-        return x
+        return front.decode(last.mean(z, self._broadcast(context, z.shape[:-1])))
 
 
 def posterior_flow(posterior: str, latent: int, steps: int, hidden: tuple[int, ...], context: int) -> Transform | None:

@@ -57,12 +57,12 @@ class SurfaceModel(Model):
     @property
     def embedding(self) -> Embedding:
         """From the data to their codes: the first transform of the chain."""
-        return next(iter(self.chain))  # pyright: ignore[reportReturnType]
+        return self.chain[0]  # pyright: ignore[reportReturnType]
 
     @property
-    def flow(self) -> Transform:
+    def flow(self) -> Chain:
         """From the codes to the base: the rest of the chain."""
-        return Chain(*list(self.chain)[1:])
+        return self.chain[1:]
 
     def begin(self, phase: str) -> None:
         """What the next training is for: "joint", "manifold" or "density".
@@ -100,11 +100,8 @@ class SurfaceModel(Model):
         return self.embedding.decode_with_volume(z, context)
 
     def _code_log_prob(self, z: Tensor, context: Tensor | None) -> Tensor:
-        total = z.new_zeros(z.shape[:-1])
-        for part in list(self.chain)[1:]:
-            step = part.encode(z, context)
-            z, total = step.z, total + step.contribution
-        return total + self.base.log_prob(z, context)
+        step = self.flow.encode(z, context)
+        return step.contribution + self.base.log_prob(step.z, context)
 
 
 def latent_flow(

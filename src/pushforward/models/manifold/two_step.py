@@ -172,14 +172,14 @@ class TwoStep(Model):
     @property
     def embed(self) -> Embed:
         """The transform from data to codes."""
-        part = next(iter(self.chain))
+        part = self.chain[0]
         assert isinstance(part, Embed)
         return part
 
     @property
     def whiten(self) -> Whiten:
         """The transform from codes to whitened codes."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Whiten)
         return part
 

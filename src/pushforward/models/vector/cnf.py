@@ -122,16 +122,14 @@ class CNF(Model):
         if self.objective == "likelihood" and not (self.kinetic or self.jacobian):
             return super().loss(x, context, generator=generator)
         x, context, far = self._prepare(x, context)
-        *before, flow = self.chain
+        flow = self.chain[-1]
         assert isinstance(flow, Continuous)
-        total = far
-        for part in before:
-            step = part.encode(x, context, noise=generator)
-            x, total = step.z, total + step.contribution
+        before = self.chain[:-1].encode(x, context, noise=generator)
+        x = before.z
         if self.objective == "flow-matching":
             return (_matching(flow, x, context, generator, self.pairing) - far).mean()
         step, effort = flow.encode_with_effort(x, context, noise=generator)
-        total = total + step.contribution + self.base.log_prob(step.z, context)
+        total = far + before.contribution + step.contribution + self.base.log_prob(step.z, context)
         return (self.kinetic * effort.kinetic + self.jacobian * effort.jacobian - total).mean()
 
 
