@@ -24,6 +24,7 @@ from pushforward.models.validation import (
     widest,
 )
 from pushforward.numerics import Noise, RowNoise, RunningMean, may_check_values, split_infinite
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.chain import Chain, check_support
@@ -133,8 +134,7 @@ class Model(nn.Module, ABC):
             >>> model.evaluate(torch.zeros(3, 2))
             LogLik(an exact value on Lebesgue(2), shape (3,), mean -2.773 nats)
         """
-        if samples < 1:
-            raise ConfigError(f"samples must be at least 1; got {samples}.")
+        check_integer("samples", samples)
         x, context, far = self._read(x, context)
         random = self.kind is not Kind.EXACT
         draws = samples if random else 1

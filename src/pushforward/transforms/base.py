@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Measure, Support
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import is_integer
 
 __all__ = ["Shape", "Step", "Transform", "as_shape", "check_context", "outside", "within"]
 
@@ -26,9 +27,9 @@ def as_shape(features: int | Shape) -> Shape:
         ConfigError: if it is not made of positive integers.
     """
     shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in shape):
+    if not all(is_integer(size) and size >= 1 for size in shape):
         raise ConfigError(f"features must be a positive integer or a tuple of them; got {features!r}.")
-    return shape
+    return tuple(int(size) for size in shape)
 
 
 class Step(NamedTuple):

@@ -12,6 +12,7 @@ from pushforward.detection.scores.model_outputs import check_model, far_rows
 from pushforward.errors import ConfigError
 from pushforward.models import Model
 from pushforward.numerics import RowNoise, sum_event
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Transform, Variational
 from pushforward.transforms.base import outside
@@ -58,8 +59,7 @@ class HierarchicalRatio(Score):
                 f"k must be from 1 to the number of latent variables less one; got {k!r}, and this model has {latents}: chain "
                 "several Variational transforms."
             )
-        if not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
+        check_integer("samples", samples)
         self.model, self.k, self.samples = model, k, samples
 
     def _score(self, x: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.models.latent.autoencoder import Codec, scaling
 from pushforward.models.latent.cyclic_pair import Cyclic, Start
-from pushforward.models.vector.building import check_count
 from pushforward.numerics import RowNoise
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Chain, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -99,9 +99,9 @@ class CyGen(Model):
         channels: tuple[int, ...] = (),
         activation: str = "tanh",
     ) -> None:
-        if not 0 < scale < math.inf or not 0 <= weight < math.inf:
-            raise ConfigError(f"scale must be positive and weight not negative; got {scale!r} and {weight!r}.")
-        shape, count = as_shape(features), check_count("draws", draws)
+        check_positive("scale", scale)
+        check_positive("weight", weight, zero=True)
+        shape, count = as_shape(features), check_integer("draws", draws)
         if flow is not None and (
             not isinstance(flow, Transform) or (flow.in_shape, flow.out_shape) != ((latent,), (latent,))
         ):
@@ -113,8 +113,8 @@ class CyGen(Model):
         pair = Cyclic(shape, latent, scale, count, flow, codec)
         super().__init__(Chain(scaling(shape, levels), pair), Start(latent))
         self.features, self.latent, self.scale, self.weight, self.draws = features, latent, scale, weight, draws
-        self.probes = None if probes is None else check_count("probes", probes)
-        self.chain_steps, self.levels, self.activation = check_count("chain_steps", chain_steps), levels, activation
+        self.probes = None if probes is None else check_integer("probes", probes)
+        self.chain_steps, self.levels, self.activation = check_integer("chain_steps", chain_steps), levels, activation
         self.hidden, self.channels = tuple(hidden), tuple(channels)
         self.pair.steps = chain_steps
         self.set_objective(objective)
@@ -137,8 +137,7 @@ class CyGen(Model):
         Raises:
             ConfigError: for another name.
         """
-        if objective not in ("cyclic", "elbo"):
-            raise ConfigError(f"objective must be 'cyclic' or 'elbo'; got {objective!r}.")
+        check_choice("objective", objective, ("cyclic", "elbo"))
         assert isinstance(self.base, Start)
         self.objective = objective
         self.pair.elbo = self.base.prior = objective == "elbo"
@@ -224,8 +223,7 @@ class CyGen(Model):
             seed: of everything random.
             start: as in :meth:`gibbs`.
         """
-        if not 0 < step < math.inf:
-            raise ConfigError(f"step must be positive; got {step!r}.")
+        check_positive("step", step)
         x, generator = self._begin(count, steps, seed, start)
         like = {"generator": generator, "dtype": x.dtype, "device": x.device}
         for _ in range(steps):
@@ -235,8 +233,8 @@ class CyGen(Model):
         return self.chain[0].decode(x)
 
     def _begin(self, count: int, steps: int, seed: int, start: Tensor | None) -> tuple[Tensor, torch.Generator]:
-        check_count("count", count)
-        check_count("steps", steps)
+        check_integer("count", count)
+        check_integer("steps", steps)
         device = self.pair.compatible.device
         generator = torch.Generator(device).manual_seed(seed)
         if start is None:
