@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import SPHERE, Measure
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.elementwise.transformers import Transformer, check_transformer
@@ -72,7 +73,11 @@ class SphereAutoregressive(Transform):
         self.features, self.transformer = 3, check_transformer(transformer or CircularSplineTransformer())
         if not self.transformer.periodic:
             raise ConfigError(f"the angle needs a periodic law, as MobiusTransformer(); got {transformer!r}.")
-        self.bins, self.hidden, self.context = bins, check_hidden(hidden, False), check_width("context", context, 0)
+        self.bins, self.hidden, self.context = (
+            bins,
+            check_widths("hidden", hidden),
+            check_integer("context", context, 0),
+        )
         self.height = SplineTransformer(bins, 1.0)
         self.network = MLP(1 + context, self.transformer.parameters, hidden, input_bound=10.0, output_gain=0.3)
         count = self.height.parameters

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.splines.rational_quadratic import SplineTransformer
@@ -63,8 +64,8 @@ class SphereCoupling(Transform):
         super().__init__(features)
         if vector_width(features, "SphereCoupling") < 3:
             raise ConfigError(f"SphereCoupling acts on points in R^D with D of at least 3; got {features!r}.")
-        self.features, self.bins, self.hidden = features, bins, check_hidden(hidden, False)
-        self.context = check_width("context", context, 0)
+        self.features, self.bins, self.hidden = features, bins, check_widths("hidden", hidden)
+        self.context = check_integer("context", context, 0)
         self.height = SplineTransformer(bins, 1.0)
         inputs = features - 1 + context
         self.network = MLP(inputs, self.height.parameters, hidden, input_bound=10.0, output_gain=0.3)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 from pushforward.transforms.elementwise.functions import Elementwise
@@ -55,8 +56,7 @@ class Affine(Elementwise):
     ) -> None:
         super().__init__(features)
         self.shift, self.scale, self.trainable, self.stride = shift, scale, trainable, stride
-        if not 0 < stride < float("inf"):
-            raise ConfigError(f"a stride is a positive number; got {stride!r}.")
+        check_positive("stride", stride)
         if _has_zero(scale):
             raise ConfigError(f"a scale of zero cannot be undone; got scale={scale!r}.")
         factor = per_feature(scale, self.in_shape, "scale")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import constant, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.elementwise.linear_tails import extend, extend_inverse
 from pushforward.transforms.elementwise.transformers import Transformer
@@ -51,12 +51,9 @@ class BernsteinTransformer(Transformer):
     start = 0.1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.degree, int) or isinstance(self.degree, bool) or not 1 <= self.degree <= 60:
-            raise ConfigError(f"degree must be an integer in 1, ..., 60; got {self.degree!r}.")
-        if not 0 < self.bound < math.inf:
-            raise ConfigError(f"bound must be positive and finite; got {self.bound}.")
-        if not 0 < self.max_log_slope <= 10:
-            raise ConfigError(f"max_log_slope must lie in (0, 10]; got {self.max_log_slope}.")
+        check_integer("degree", self.degree, most=60)
+        check_positive("bound", self.bound)
+        check_number("max_log_slope", self.max_log_slope, 0, 10, closed="right")
 
     @property
     def parameters(self) -> int:

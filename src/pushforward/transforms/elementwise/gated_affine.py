@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import soft_clamp
+from pushforward.numerics.checks import check_number
 from pushforward.registry import register
 from pushforward.transforms.elementwise.transformers import Transformer
 
@@ -34,10 +34,8 @@ class GatedAffineTransformer(Transformer):
     max_log_scale: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gate <= 1:
-            raise ConfigError(f"gate must lie in [0, 1]; got {self.gate!r}.")
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale}.")
+        check_number("gate", self.gate, 0, 1, closed="both")
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     @property
     def parameters(self) -> int:

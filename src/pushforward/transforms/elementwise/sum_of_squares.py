@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import constant, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.elementwise.linear_tails import extend, extend_inverse
 from pushforward.transforms.elementwise.transformers import Transformer
@@ -57,17 +56,11 @@ class SumOfSquaresTransformer(Transformer):
     start = 0.1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.polynomials, int) or isinstance(self.polynomials, bool) or self.polynomials < 1:
-            raise ConfigError(f"polynomials must be an integer of at least 1; got {self.polynomials!r}.")
-        if not isinstance(self.degree, int) or isinstance(self.degree, bool) or not 1 <= self.degree <= 32:
-            raise ConfigError(f"degree must be an integer in 1, ..., 32; got {self.degree!r}.")
-        if not 0 < self.bound < math.inf or not 0 < self.max_coefficient <= 100:
-            raise ConfigError(
-                "bound must be positive and finite, and max_coefficient in (0, 100]; "
-                f"got {self.bound} and {self.max_coefficient}."
-            )
-        if not 0 < self.min_slope < 1:
-            raise ConfigError(f"min_slope must lie in (0, 1); got {self.min_slope}.")
+        check_integer("polynomials", self.polynomials)
+        check_integer("degree", self.degree, most=32)
+        check_positive("bound", self.bound)
+        check_number("max_coefficient", self.max_coefficient, 0, 100, closed="right")
+        check_number("min_slope", self.min_slope, 0, 1)
         nodes, weights = np.polynomial.legendre.leggauss(self.degree + 1)
         object.__setattr__(self, "_rule", (tuple((0.5 + 0.5 * nodes).tolist()), tuple((0.5 * weights).tolist())))
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Support
 from pushforward.numerics import soft_clamp, softsign_clamp
+from pushforward.numerics.checks import check_number
 from pushforward.registry import register
 
 __all__ = ["AdditiveTransformer", "AffineTransformer", "GatedTransformer", "Transformer", "check_transformer"]
@@ -93,8 +94,7 @@ class AffineTransformer(Transformer):
     max_log_scale: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale}.")
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     @property
     def parameters(self) -> int:
@@ -133,10 +133,8 @@ class GatedTransformer(Transformer):
     max_logit: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_logit <= 20 or not abs(self.bias) <= 20:
-            raise ConfigError(
-                f"max_logit must lie in (0, 20] and bias in [-20, 20]; got {self.max_logit} and {self.bias}."
-            )
+        check_number("max_logit", self.max_logit, 0, 20, closed="right")
+        check_number("bias", self.bias, -20, 20, closed="both")
 
     @property
     def parameters(self) -> int:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, KindError
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, soft_clamp, sum_event
+from pushforward.numerics.checks import check_choice, check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, as_shape
 from pushforward.transforms.stochastic.variational import codec
@@ -46,8 +46,8 @@ class Codec(Transform):
             raise KindError(f"{type(flow).__name__} is not a bijection, so {owner} cannot move the core by it.")
         if flow is not None and flow.context:
             raise ConfigError(f"the flow of the core reads no context; got one of width {flow.context}.")
-        self.features, self.latent, self.flow = features, check_width("latent", latent), flow
-        self.hidden, self.channels = check_hidden(hidden, False), check_hidden(channels, False)
+        self.features, self.latent, self.flow = features, check_integer("latent", latent), flow
+        self.hidden, self.channels = check_widths("hidden", hidden), check_widths("channels", channels)
         self.activation = activation
         # The layout of a VAE with a Gaussian law: (mean, log-scale) of the code, and of each channel of a pixel in turn.
         count = 2 * (shape[0] if len(shape) == 3 else 1)
@@ -206,8 +206,7 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
         ):
             raise ConfigError(f"core must hold {latent} distinct indices in 0..{size - 1}; got {core!r:.80}.")
         return chosen
-    if core not in ("center", "corner"):
-        raise ConfigError(f"core must be 'center', 'corner' or a tuple of indices; got {core!r}.")
+    check_choice("core", core, ("center", "corner"))
     if len(shape) == 1:
         return list(range(latent))
     channels, height, width = shape

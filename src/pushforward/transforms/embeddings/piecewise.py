@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import reflections_product, whole_precision
@@ -51,8 +52,7 @@ class PiecewiseOrthogonal(Transform):
             raise ConfigError(
                 f"PiecewiseOrthogonal acts on vectors and on the channels of images (C, H, W); got {features!r}."
             )
-        if not 0 < radius < math.inf:
-            raise ConfigError(f"radius must be positive and finite; got {radius!r}.")
+        check_positive("radius", radius)
         self.features, self.radius, self.seed = features, radius, seed
         width = self.in_shape[0]
         self.outer = nn.Parameter(seeded_normal(width, width, seed=seed))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, soft_clamp
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import whole_precision
@@ -47,8 +47,7 @@ class InvertibleConv1x1(Transform):
     def __init__(self, features: Shape, form: str = "lu", seed: int = 0) -> None:
         super().__init__(features)
         channels = image_shape(features, "InvertibleConv1x1")[0]
-        if form not in ("lu", "free"):
-            raise ConfigError(f"form must be 'lu' or 'free'; got {form!r}.")
+        check_choice("form", form, ("lu", "free"))
         self.features, self.form, self.seed = features, form, seed
         start = seeded_normal(channels, channels, seed=seed)
         rotation = start if start.is_meta else torch.linalg.qr(start.double())[0].contiguous()

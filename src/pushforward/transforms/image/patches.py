@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.networks.attention import CausalTransformer
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
@@ -37,7 +37,7 @@ class Patches(Transform):
 
     def __init__(self, features: Shape, patch: int = 2) -> None:
         super().__init__(features)
-        check_width("patch", patch)
+        check_integer("patch", patch)
         if len(self.in_shape) != 3 or self.in_shape[1] % patch or self.in_shape[2] % patch:
             raise ConfigError(
                 f"features must be (channels, height, width), the sides multiples of {patch}; got {features!r}."

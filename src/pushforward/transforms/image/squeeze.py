@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import image_shape
@@ -55,8 +56,7 @@ class Squeeze(Transform):
                 f"Squeeze halves the sides of an image, so they must be even; got {height} x {width}: pad or crop the "
                 "images, or use fewer scales."
             )
-        if order not in ("glow", "checkerboard"):
-            raise ConfigError(f"order must be 'glow' or 'checkerboard'; got {order!r}.")
+        check_choice("order", order, ("glow", "checkerboard"))
         super().__init__((channels, height, width), (4 * channels, height // 2, width // 2))
         self.features, self.order = features, order
         places = torch.arange(4 * channels)

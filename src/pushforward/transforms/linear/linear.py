@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, softplus_positive
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import seeded_normal, vector_width
@@ -108,9 +108,8 @@ class Householder(Transform):
         super().__init__(features)
         self.features, self.reflections, self.seed = features, reflections, seed
         width = vector_width(features, "Householder")
+        check_integer("reflections", reflections, optional=True)
         count = width if reflections is None else reflections
-        if count < 1:
-            raise ConfigError(f"reflections must be at least 1; got {reflections}.")
         self.vectors = nn.Parameter(seeded_normal(count, width, seed=seed))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:

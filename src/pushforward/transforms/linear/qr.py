@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, softplus_positive
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import MIN_DIAGONAL, reflections_product, whole_precision
@@ -47,9 +47,8 @@ class QRLinear(Transform):
         super().__init__(features)
         self.features, self.reflections, self.bias, self.seed = features, reflections, bias, seed
         width = vector_width(features, "QRLinear")
+        check_integer("reflections", reflections, optional=True)
         count = width if reflections is None else reflections
-        if count < 1:
-            raise ConfigError(f"reflections must be at least 1; got {reflections}.")
         self.vectors = nn.Parameter(seeded_normal(count, width, seed=seed))
         self.packed = nn.Parameter(torch.zeros(width, width))  # R above the diagonal, its raw diagonal on it
         self.offset = nn.Parameter(torch.zeros(width)) if bias else None

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, softplus_positive
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.linear import MIN_DIAGONAL, whole_precision
@@ -52,8 +52,7 @@ class WoodburyLinear(Transform):
         super().__init__(features)
         self.features, self.rank, self.bias, self.seed = features, rank, bias, seed
         width = vector_width(features, "WoodburyLinear")
-        if not 1 <= rank <= width:
-            raise ConfigError(f"rank must lie in 1, ..., {width}; got {rank}.")
+        check_integer("rank", rank, most=width)
         self.left = nn.Parameter(torch.zeros(rank, width))
         self.right = nn.Parameter(seeded_normal(rank, width, seed=seed) / math.sqrt(width))
         self.offset = nn.Parameter(torch.zeros(width)) if bias else None

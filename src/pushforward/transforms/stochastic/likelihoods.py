@@ -18,6 +18,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Counting, Lebesgue, Measure, Support
 from pushforward.numerics import bound_square, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 
 __all__ = ["BernoulliLikelihood", "CategoricalLikelihood", "DiscreteLikelihood", "GaussianLikelihood", "Likelihood",
@@ -177,8 +178,7 @@ class GaussianLikelihood(Likelihood):
     max_log_scale: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale!r}.")
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     @property
     def support(self) -> Support:
@@ -224,8 +224,7 @@ def check_levels(levels: int) -> int:
     Raises:
         ConfigError: unless it is an integer of at least 2.
     """
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
-        raise ConfigError(f"levels must be an integer of at least 2; got {levels!r}.")
+    check_integer("levels", levels, 2)
     return levels
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pushforward.likelihood import Measure
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.coupling.coupling import Coupling
@@ -71,10 +71,10 @@ class Funnel(Transform):
     ) -> None:
         kept, dropped = parts_of(vector_width(features, "Funnel"), keep, "Funnel")
         super().__init__(features, len(kept))
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.keep, self.transformer = features, keep, transformer or AffineTransformer()
         self.hidden, self.residual, self.activation, self.dropout = tuple(hidden), residual, activation, dropout
-        self.decoder_hidden, self.context = check_hidden(decoder_hidden, False), context
+        self.decoder_hidden, self.context = check_widths("decoder_hidden", decoder_hidden), context
         self.move = Coupling(
             features, self.transformer, mask=tuple(dropped), hidden=hidden, residual=residual, activation=activation,
             dropout=dropout, context=context,

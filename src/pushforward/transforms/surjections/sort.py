@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.likelihood import Kind, Support
-from pushforward.networks.mlp import MLP, check_hidden
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event, uniform_like, unsoftplus
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, outside
 from pushforward.transforms.validation import vector_width
@@ -50,7 +51,7 @@ class Sort(Transform):
         width = vector_width(features, "Sort")
         super().__init__(features)
         self.features = features
-        self.hidden = None if hidden is None else check_hidden(hidden, False)
+        self.hidden = None if hidden is None else check_widths("hidden", hidden)
         self.has_rsample = self.hidden is None
         self.network = (
             None if self.hidden is None else MLP(width, width, self.hidden, input_bound=10.0, output_gain=0.1)
