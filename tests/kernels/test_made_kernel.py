@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.kernels import use_kernels
-from pushforward.kernels.native import _compiler
-from pushforward.kernels.program import ACTIVATIONS
+from pushforward.kernels import description, use_kernels
+from pushforward.kernels.structs import ACTIVATIONS
 from pushforward.maps import (
     AdditiveTransformer,
     AffineTransformer,
@@ -25,7 +24,7 @@ from pushforward.maps import (
 from pushforward.networks import MADE
 from pushforward.networks.incremental import IncrementalMADE
 
-pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 LAWS = [
     AdditiveTransformer(),

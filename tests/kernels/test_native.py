@@ -17,9 +17,9 @@ pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compi
 
 SCRIPT = """
 import torch
-from pushforward.kernels import SplineLaw, spline, use_kernels
+from pushforward.kernels import SplineSpec, spline, use_kernels
 from pushforward.kernels import native
-law = SplineLaw(4, 2.0, 1e-2, 3.0)
+law = SplineSpec(4, 2.0, 1e-2, 3.0)
 x, raw = torch.linspace(-3, 3, 50), torch.randn(law.parameters, 50, generator=torch.Generator().manual_seed(0))
 with use_kernels("plain"):
     expected = spline(x, raw, law)[0]

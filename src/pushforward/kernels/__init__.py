@@ -1,21 +1,26 @@
-"""Heavy functions, each in a plain version (the reference) and a native one compiled at first use."""
+"""Functions that take most of the time, each in plain PyTorch operations (the reference) and as a native kernel.
+
+The native kernels are built when the package is installed (:mod:`pushforward.kernels.native`).
+"""
 
 from pushforward.kernels.conv import conv_stack
-from pushforward.kernels.made import AffineLaw, ShiftLaw, Stage, invert_made
+from pushforward.kernels.made import AffineSpec, ShiftSpec, Stage, invert_made
 from pushforward.kernels.memory import freed_memory_kept, keep_freed_memory
-from pushforward.kernels.native import kernels, usable, use_kernels
+from pushforward.kernels.native import description, kernels, usable, use_kernels
 from pushforward.kernels.program import Program
-from pushforward.kernels.spline import SplineLaw, spline
+from pushforward.kernels.spline import spline
+from pushforward.kernels.spline_reference import SplineSpec
 from pushforward.kernels.spline_steps import SplineSteps
 
 __all__ = [
-    "AffineLaw",
+    "AffineSpec",
     "Program",
-    "ShiftLaw",
-    "SplineLaw",
+    "ShiftSpec",
+    "SplineSpec",
     "SplineSteps",
     "Stage",
     "conv_stack",
+    "description",
     "freed_memory_kept",
     "invert_made",
     "keep_freed_memory",

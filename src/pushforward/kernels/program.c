@@ -7,7 +7,8 @@
    Weights of a linear layer are packed in blocks of outputs: for each input that any of the block's outputs sees, the
    weights of all of them lie together. A masked layer whose units are sorted by degree so skips most of its zeros. */
 
-#include "activate.c"
+#include "activation.h"
+#include "spline.h"
 #include <stdlib.h>
 
 #define GROUP 4
@@ -21,7 +22,7 @@ typedef struct {
   int64_t op, in, out, count, kind; /* in and out are registers, kind an activation or the number of blocks */
   const REAL *a, *b, *c;
   const int64_t *index;
-  const Layout *law;
+  const SplineLayout *spline;
   double p;
 } Op;
 
@@ -195,7 +196,7 @@ static __attribute__((noinline)) double each(const Op *o, REAL *s) {
 static __attribute__((noinline)) void splines(const Op *o, const int64_t count, REAL *s, const int64_t room, double *total) {
   const int64_t n = o->count, most = n < 128 ? 128 / n : 1; /* n is no more than 4,096, which the program's writer sees to */
   REAL x[most * n], y[most * n], slope[most * n];
-  Layout law = *o->law;
+  SplineLayout law = *o->spline;
   law.inner = law.value_outer = law.raw_first = n;
   law.raw_outer = room;
   for (int64_t first = 0; first < count; first += most) {
@@ -203,7 +204,7 @@ static __attribute__((noinline)) void splines(const Op *o, const int64_t count, 
     REAL *at = s + first * room, *out = at + o->out;
     for (int64_t r = 0; r < law.outer; r++)
       for (int64_t i = 0; i < n; i++) x[r * n + i] = out[r * room + o->index[i]];
-    forward(&law, x, at + o->in, y, slope);
+    for (int64_t tile = 0; tile * TILE < law.outer * n; tile++) forward_tile(&law, tile, x, at + o->in, y, slope);
     for (int64_t r = 0; r < law.outer; r++)
       for (int64_t i = 0; i < n; i++) {
         out[r * room + o->index[i]] = y[r * n + i];
@@ -248,7 +249,7 @@ static inline void put(const Pack *p, const int64_t row, const int64_t from, con
 }
 
 /* What no row sees was 0 from the start. As many rows together as a line has numbers: alone, each would touch as many lines. */
-void pack(const Pack *all, int64_t count) {
+void EXPORT(program_pack)(const Pack *all, int64_t count) {
   for (const Pack *p = all; p < all + count; p++) {
     REAL *to = p->packed;
     int64_t row = 0;
@@ -282,14 +283,14 @@ void pack(const Pack *all, int64_t count) {
 }
 
 /* Whether memory holds what it did. */
-int same(int64_t count, const void *const *now, const void *const *then, const int64_t *bytes) {
+int EXPORT(program_same)(int64_t count, const void *const *now, const void *const *then, const int64_t *bytes) {
   for (int64_t k = 0; k < count; k++)
     if (memcmp(now[k], then[k], bytes[k])) return 0;
   return 1;
 }
 
 /* Log-likelihoods of rows; 1 if a number of x or context is not finite, 2 if there is no memory, and then nothing is written. */
-int run(const Program *p, int64_t rows, int64_t threads, const REAL *x, const REAL *context, REAL *out) {
+int EXPORT(program_run)(const Program *p, int64_t rows, int64_t threads, const REAL *x, const REAL *context, REAL *out) {
   for (int64_t i = 0; i < rows * p->features; i++)
     if (!isfinite(x[i])) return 1;
   for (int64_t i = 0; i < rows * p->context; i++)

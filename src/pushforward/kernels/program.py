@@ -7,28 +7,27 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pushforward.kernels import tuning
 from pushforward.kernels.native import library
-from pushforward.kernels.spline import SplineLaw, _Layout
+from pushforward.kernels.spline_reference import SplineSpec
+from pushforward.kernels.structs import (
+    ACTIVATIONS,
+    OPERATIONS,
+    ProgramHead,
+    ProgramOp,
+    ProgramPack,
+    SplineLayout,
+)
 
 __all__ = ["ACTIVATIONS", "MANY", "Program", "extents"]
 
-ACTIVATIONS = ("relu", "tanh", "elu", "silu", "gelu", "softplus", "leaky_relu")
-"""In the order of the C source."""
-_OPS = {
-    name: code
-    for code, name in enumerate(
-        ("gather", "diagonal", "linear", "rows", "activate", "add", "clamp", "constant", "shift", "affine", "spline", "normal",
-         "logistic")
-    )
-}  # fmt: skip
 _ALIGNED = 64
-_EACH_THREAD = 200_000
-"""Multiplications that are worth a thread."""
 MANY = 1024
 """No program takes more rows than this in place of torch's operations."""
 _FEW = 16
@@ -45,37 +44,13 @@ class _InPlace(NamedTuple):
     tensor: Tensor
 
 
-class _Op(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("op", "input", "output", "count", "kind")),
-        *((name, ctypes.c_void_p) for name in ("a", "b", "c", "index", "law")),
-        ("p", ctypes.c_double),
-    ]
-
-
-class _Head(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("ops", "room", "features", "context")),
-        ("op", ctypes.c_void_p),
-        ("start", ctypes.c_double),
-    ]
-
-
-class _Pack(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("weight", "bias")),
-        *((name, ctypes.c_int64) for name in ("rows", "columns", "blocks")),
-        *((name, ctypes.c_void_p) for name in ("seen", "block", "packed", "biases")),
-    ]
-
-
 class _Built(NamedTuple):
     """A program with its addresses."""
 
-    head: _Head
+    head: ProgramHead
     packs: Any
     ops: Any
-    compiled: ctypes.CDLL
+    functions: SimpleNamespace
 
 
 class Program:
@@ -207,14 +182,14 @@ class Program:
         self.layers += 1
         self._append("affine", raw, target, len(index), index=index, p=bound)
 
-    def spline(self, raw: str, target: str, index: list[int], law: SplineLaw) -> None:
+    def spline(self, raw: str, target: str, index: list[int], spec: SplineSpec) -> None:
         """The rational-quadratic spline."""
         n = len(index)
-        layout = _Layout(1, n, n, 1, n, n, 1, n, n, 1, law.bins, law.periodic, False, 1, law.bound, law.smallest,
-                         law.steepest)  # fmt: skip
+        layout = SplineLayout(1, n, n, 1, n, n, 1, n, n, 1, spec.bins, spec.periodic, False, 1, spec.bound, spec.smallest,
+                              spec.steepest)  # fmt: skip
         self.layers += 1
-        self.work += 40 * law.parameters * n
-        self._append("spline", raw, target, n, index=index, law=layout)
+        self.work += 40 * spec.parameters * n
+        self._append("spline", raw, target, n, index=index, spline=layout)
 
     def normal(self, source: str, width: int) -> None:
         """Log-density of the standard normal."""
@@ -241,9 +216,9 @@ class Program:
 
     # -- running ----------------------------------------------------------------------------------------------------
 
-    def ready(self) -> ctypes.CDLL | None:
+    def ready(self) -> SimpleNamespace | None:
         """The compiled function's library, or None where plain operations are to be used."""
-        return library("program.c", self.dtype)
+        return library("program", self.dtype)
 
     @property
     def most(self) -> int:
@@ -266,12 +241,14 @@ class Program:
         built = self._built.get(packed)
         if built is None:
             built = self._built[packed] = self._build(packed)
-        head, packs, _, compiled = built
+        head, packs, _, functions = built
         if packed:
-            compiled.pack(packs, ctypes.c_int64(len(packs)))
+            functions.pack(packs, ctypes.c_int64(len(packs)))
         out = torch.empty(x.shape[0], dtype=self.dtype)
-        threads = max(1, min(torch.get_num_threads(), x.shape[0] * self.work // _EACH_THREAD, x.shape[0] // 4))
-        failed = compiled.run(
+        threads = max(
+            1, min(torch.get_num_threads(), x.shape[0] * self.work // tuning.PROGRAM_WORK_PER_THREAD, x.shape[0] // 4)
+        )
+        failed = functions.run(
             ctypes.byref(head), ctypes.c_int64(x.shape[0]), ctypes.c_int64(threads),
             ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(x.data_ptr() if context is None else context.data_ptr()),
             ctypes.c_void_p(out.data_ptr()),
@@ -285,8 +262,8 @@ class Program:
         return {**self.__dict__, "_built": {}, "_kept": []}
 
     def _build(self, packed: bool) -> _Built:
-        compiled = self.ready()
-        assert compiled is not None
+        functions = self.ready()
+        assert functions is not None
         places, room = {"x": 0, "context": self.features}, self.features + self.context
         # What an operation reads may be wider than what was written to it: linear layers write whole blocks.
         for name, width in self._widths.items():
@@ -295,9 +272,9 @@ class Program:
                 places[name], room = room, room + width
         room = -(-room // self._lanes) * self._lanes
         cached = sum(t.numel() for t in self.in_place) <= _CACHED
-        ops, packs = (_Op * len(self._ops))(), []
+        ops, packs = (ProgramOp * len(self._ops))(), []
         for op, (name, source, target, count, kind, arrays, p, at) in zip(ops, self._ops, strict=True):
-            op.op, op.input, op.output = _OPS[name], places[source], places[target] + at
+            op.op, op.input, op.output = OPERATIONS.index(name), places[source], places[target] + at
             op.count, op.kind, op.p = count, kind, float(cached) if name == "rows" else p
             blocks = arrays.get("blocks")
             for key in arrays.keys() - {"blocks"}:
@@ -306,11 +283,11 @@ class Program:
                 size = sum(wide * (high - low) for wide, low, high in blocks) * self._lanes
                 index = self._keep(list(itertools.chain(*blocks)))
                 where = [self._keep(torch.zeros(n)) for n in (size, sum(b[0] for b in blocks) * self._lanes)]
-                packs.append(_Pack(op.a, op.b, count, kind, len(blocks), op.index, index, *where))
-                op.op, op.kind, op.index = _OPS["linear"], len(blocks), index
+                packs.append(ProgramPack(op.a, op.b, count, kind, len(blocks), op.index, index, *where))
+                op.op, op.kind, op.index = OPERATIONS.index("linear"), len(blocks), index
                 op.a, op.b = where
-        head = _Head(len(ops), room, self.features, self.context, ctypes.cast(ops, ctypes.c_void_p), self.start)
-        return _Built(head, (_Pack * len(packs))(*packs), ops, compiled)
+        head = ProgramHead(len(ops), room, self.features, self.context, ctypes.cast(ops, ctypes.c_void_p), self.start)
+        return _Built(head, (ProgramPack * len(packs))(*packs), ops, functions)
 
     def _keep(self, value: Any) -> int:
         """The address of some numbers: of a copy, at a multiple of 64 bytes, unless they are read in place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.kernels import AffineLaw, ShiftLaw, SplineLaw, SplineSteps, Stage, invert_made, usable
+from pushforward.kernels import AffineSpec, ShiftSpec, SplineSpec, SplineSteps, Stage, invert_made, usable
 from pushforward.maps.splines import SplineTransformer
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, Transformer
 from pushforward.networks.incremental import IncrementalMADE
@@ -39,7 +39,7 @@ def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor
     """
     with torch.autocast(z.device.type, enabled=False):
         native = native_law(law)
-        if native is not None and not torch.is_grad_enabled() and usable("made.c", z, *network.parameters()):
+        if native is not None and not torch.is_grad_enabled() and usable(z, *network.parameters()):
             walk = IncrementalMADE(network, z.shape[1], context, block=network.features)
             stages = [Stage(s.weights[0], s.starts[0], s.known, s.adds, s.keeps, s.acts) for s in walk.stages]
             return invert_made(z.contiguous(), stages, native, network.activation, network.input_bound)
@@ -53,12 +53,12 @@ def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor
     return torch.cat(xs), torch.cat(slopes)
 
 
-def native_law(law: Transformer) -> ShiftLaw | AffineLaw | SplineLaw | None:
+def native_law(law: Transformer) -> ShiftSpec | AffineSpec | SplineSpec | None:
     """The law as the compiled function knows it, if it does."""
     if type(law) is AdditiveTransformer:
-        return ShiftLaw()
+        return ShiftSpec()
     if type(law) is AffineTransformer:
-        return AffineLaw(law.max_log_scale)
+        return AffineSpec(law.max_log_scale)
     return law._law if type(law) is SplineTransformer else None
 
 
