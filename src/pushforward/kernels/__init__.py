@@ -5,7 +5,7 @@ The native kernels are built when the package is installed (:mod:`pushforward.ke
 
 from pushforward.kernels.conv import conv_stack
 from pushforward.kernels.made import AffineSpec, ShiftSpec, Stage, invert_made
-from pushforward.kernels.memory import freed_memory_kept, keep_freed_memory
+from pushforward.kernels.memory import freed_memory_kept
 from pushforward.kernels.native import description, kernels, usable, use_kernels
 from pushforward.kernels.program import Program
 from pushforward.kernels.spline import spline
@@ -23,7 +23,6 @@ __all__ = [
     "description",
     "freed_memory_kept",
     "invert_made",
-    "keep_freed_memory",
     "kernels",
     "spline",
     "usable",

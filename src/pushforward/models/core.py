@@ -12,7 +12,6 @@ from torch import Size, Tensor, nn
 
 from pushforward.bases.core import Base
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.kernels import keep_freed_memory
 from pushforward.maps.core import Chain, Map, Shape, check_context, right_inverse
 from pushforward.measure import LogLik, Measure, Relation, join, require_log_prob
 from pushforward.models.checks import (
@@ -52,7 +51,6 @@ class Model(nn.Module, ABC):
 
     def __init__(self, chain: Map, base: Base) -> None:
         super().__init__()
-        keep_freed_memory()
         if not isinstance(chain, Map) or not isinstance(base, Base):
             raise ConfigError(f"a model is a map and a base; got {type(chain).__name__} and {type(base).__name__}.")
         if chain.out_shape != base.shape:
