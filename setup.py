@@ -21,10 +21,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 FOLDER = "src/pushforward/kernels"
-LEVELS = {"x86-64-v2": ["-march=x86-64-v2"], "x86-64-v3": ["-march=x86-64-v3"], "x86-64-v4": ["-march=x86-64-v4"]}
-"""Compiler options of the levels of x86-64. Other processors have one level."""
+LEVELS = {
+    "x86-64-v2": ["-march=x86-64-v2"],
+    "x86-64-v3": ["-march=x86-64-v3"],
+    "x86-64-v4": ["-march=x86-64-v4", "-mtune=icelake-server", "-mprefer-vector-width=512"],
+}
+"""Compiler options of the levels of x86-64. Other processors have one level. With the compiler's default tuning the code of
+x86-64-v4 is up to 10 % slower."""
 TYPES = {"float32": [("REAL", "float"), ("SINGLE", "1")], "float64": [("REAL", "double"), ("SINGLE", "0")]}
-OPTIONS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+OPTIONS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fno-wrapv", "-Wno-psabi"]
 OPENMP = ["-fopenmp"]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.kernels import SplineSpec, conv_stack, description, native, spline, use_kernels
+from pushforward.kernels import SplineSettings, conv_stack, description, native, spline, use_kernels
 
 pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
@@ -16,7 +16,7 @@ LEVELS = [] if isinstance(FOUND, str) else list(FOUND.supported)
 
 def splines(dtype, inverse):
     draw = torch.Generator().manual_seed(0)
-    spec = SplineSpec(8, 4.0, 1e-2, 4.6)
+    spec = SplineSettings(8, 4.0, 1e-2, 4.6)
     x = (3 * torch.randn(50, 7, dtype=torch.float64, generator=draw)).to(dtype).requires_grad_()
     raw = torch.randn(spec.parameters, 50, 7, dtype=torch.float64, generator=draw).to(dtype).requires_grad_()
     y, log_slope = spline(x, raw, spec, inverse=inverse)

@@ -131,7 +131,7 @@ def audit(event, arguments):
 sys.addaudithook(audit)
 import torch
 import pushforward as pf
-from pushforward.kernels import SplineSpec, description, spline
+from pushforward.kernels import SplineSettings, description, spline
 allowed = False
 torch.manual_seed(0)
 model = pf.models.NSF(3)

@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from pushforward.kernels import SplineSpec, description, spline, use_kernels
+from pushforward.kernels import SplineSettings, description, spline, use_kernels
 from pushforward.kernels.spline_reference import evaluate, find_bin, find_knots, solve
 
 pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 LAWS = {
-    "line": SplineSpec(8, 4.0, 1e-2, -math.log(1e-2)),
-    "circle": SplineSpec(5, math.pi, 1e-2, -math.log(1e-2), periodic=True),
-    "many": SplineSpec(64, 1.0, 1e-3, 3.0),
-    "two": SplineSpec(2, 3.0, 1e-1, 1.0),
+    "line": SplineSettings(8, 4.0, 1e-2, -math.log(1e-2)),
+    "circle": SplineSettings(5, math.pi, 1e-2, -math.log(1e-2), periodic=True),
+    "many": SplineSettings(64, 1.0, 1e-3, 3.0),
+    "two": SplineSettings(2, 3.0, 1e-1, 1.0),
 }
 
 
-def some(law: SplineSpec, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, size: float = 1.0):
+def some(law: SplineSettings, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, size: float = 1.0):
     """Points, a fifth of them outside, and raw parameters."""
     x = 0.8 * law.bound * torch.randn(shape, dtype=torch.float64)
     if law.periodic:
@@ -76,7 +76,7 @@ def test_float32_is_as_near_to_the_truth_as_the_plain_version(law, inverse):
         assert (ours <= (1.5 * theirs).clamp_min(1e-7)).all()
 
 
-def layouts(law: SplineSpec) -> dict[str, torch.Tensor]:
+def layouts(law: SplineSettings) -> dict[str, torch.Tensor]:
     """The same parameters, (P, 12, 5), in different places in memory."""
     dense = torch.randn(law.parameters, 12, 5, dtype=torch.float64)
     rows = dense.permute(1, 0, 2).contiguous().permute(1, 0, 2)
@@ -213,7 +213,7 @@ def test_nan_is_not_hidden(mode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
     raw = (size * torch.randn(2 * bins, 20, dtype=torch.float64)).to(dtype)
-    edges = find_knots(raw, SplineSpec(bins, 3.0, 1e-3, 1.0))
+    edges = find_knots(raw, SplineSettings(bins, 3.0, 1e-3, 1.0))
     assert edges.shape == (2, bins + 1, 20)
     assert (edges[:, 0] == -3).all()
     assert (edges[:, -1] == 3).all()
@@ -223,7 +223,7 @@ def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
 @pytest.mark.parametrize("bins", [1, 2, 8, 64])
 def test_knots_by_a_product_and_by_a_running_sum(bins):
     """The second is for other devices; autocast takes it too, where a product would be of bfloat16."""
-    law, raw = SplineSpec(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
+    law, raw = SplineSettings(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         summed = find_knots(raw, law)
     assert summed.dtype is torch.float32
@@ -233,7 +233,7 @@ def test_knots_by_a_product_and_by_a_running_sum(bins):
 
 
 def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
-    law, raw = SplineSpec(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
+    law, raw = SplineSettings(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
     with torch.inference_mode():
         find_knots(raw, law)
     raw.requires_grad_()
@@ -241,7 +241,7 @@ def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
 
 
 def test_the_piece_that_holds_a_point():
-    law = SplineSpec(3, 3.0, 1e-3, 3.0)
+    law = SplineSettings(3, 3.0, 1e-3, 3.0)
     xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]], dtype=torch.float64).expand(4, 6)
     raw = torch.tensor([[0.5], [-0.25]], dtype=torch.float64).expand(2, 6)
     one, two = (math.exp(3 * math.tanh(r / 3)) for r in (0.5, -0.25))

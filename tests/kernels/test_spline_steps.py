@@ -7,12 +7,16 @@ import math
 import pytest
 import torch
 
-from pushforward.kernels import SplineSpec, SplineSteps, spline, use_kernels
+from pushforward.kernels import SplineSettings, SplineSteps, spline, use_kernels
 
-LAWS = [SplineSpec(8, 4.0, 1e-2, -math.log(1e-2)), SplineSpec(2, 3.0, 1e-1, 1.0), SplineSpec(64, 1.0, 1e-3, 3.0)]
+LAWS = [
+    SplineSettings(8, 4.0, 1e-2, -math.log(1e-2)),
+    SplineSettings(2, 3.0, 1e-1, 1.0),
+    SplineSettings(64, 1.0, 1e-3, 3.0),
+]
 
 
-def solved(y: torch.Tensor, raw: torch.Tensor, law: SplineSpec, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+def solved(y: torch.Tensor, raw: torch.Tensor, law: SplineSettings, block: int) -> tuple[torch.Tensor, torch.Tensor]:
     steps, found = SplineSteps(law, block, y.shape[1], y), []
     for values, parameters in zip(y.split(block), raw.split(block, 1), strict=True):
         steps.begin(values)

@@ -4,19 +4,19 @@ The native kernels are built when the package is installed (:mod:`pushforward.ke
 """
 
 from pushforward.kernels.conv import conv_stack
-from pushforward.kernels.made import AffineSpec, ShiftSpec, Stage, invert_made
+from pushforward.kernels.made import AffineSettings, ShiftSettings, Stage, invert_made
 from pushforward.kernels.memory import freed_memory_kept
 from pushforward.kernels.native import description, kernels, usable, use_kernels
 from pushforward.kernels.program import Program
 from pushforward.kernels.spline import spline
-from pushforward.kernels.spline_reference import SplineSpec
+from pushforward.kernels.spline_reference import SplineSettings
 from pushforward.kernels.spline_steps import SplineSteps
 
 __all__ = [
-    "AffineSpec",
+    "AffineSettings",
     "Program",
-    "ShiftSpec",
-    "SplineSpec",
+    "ShiftSettings",
+    "SplineSettings",
     "SplineSteps",
     "Stage",
     "conv_stack",

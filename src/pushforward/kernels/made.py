@@ -17,22 +17,22 @@ from torch import Tensor
 
 from pushforward.kernels import tuning
 from pushforward.kernels.native import library
-from pushforward.kernels.spline_reference import SplineSpec
+from pushforward.kernels.spline_reference import SplineSettings
 from pushforward.kernels.structs import ACTIVATIONS, MadeProblem, MadeStage, SplineLayout, address
 
-__all__ = ["AffineSpec", "ShiftSpec", "Stage", "invert_made"]
+__all__ = ["AffineSettings", "ShiftSettings", "Stage", "invert_made"]
 
 _ROWS_PER_THREAD = 16
 """Rows below which another thread would get less than a vector."""
 
 
 @dataclass(frozen=True)
-class ShiftSpec:
+class ShiftSettings:
     """y = x + t."""
 
 
 @dataclass(frozen=True)
-class AffineSpec:
+class AffineSettings:
     """y = x exp(s) + t with s = raw / (1 + abs(raw) / bound); t is the first parameter."""
 
     bound: float
@@ -61,7 +61,7 @@ class Stage(NamedTuple):
 def invert_made(
     z: Tensor,
     stages: Sequence[Stage],
-    spec: ShiftSpec | AffineSpec | SplineSpec,
+    settings: ShiftSettings | AffineSettings | SplineSettings,
     activation: str,
     bound: float | None,
 ) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ def invert_made(
     Args:
         z: ``(places, batch)``, contiguous.
         stages: of the network, all tensors of z's type.
-        spec: f.
+        settings: f.
         activation: by name.
         bound: the inputs of the network are clamped to [-bound, bound]; None for no bound.
 
@@ -87,7 +87,7 @@ def invert_made(
     if not z.numel():
         return x, log_slope
     work = batch * sum(stage.weight.numel() for stage in stages) // 2
-    spline = spec if isinstance(spec, SplineSpec) else None
+    spline = settings if isinstance(settings, SplineSettings) else None
     if spline is not None:
         work += 40 * parameters * z.numel()
     threads = max(1, min(torch.get_num_threads(), -(-batch // _ROWS_PER_THREAD), work // tuning.MADE_WORK_PER_THREAD))
@@ -95,9 +95,9 @@ def invert_made(
     layout = None if spline is None else _layout(spline)
     problem = MadeProblem(
         places, batch, len(rows), parameters, ACTIVATIONS.index(activation),
-        2 if layout is not None else int(isinstance(spec, AffineSpec)), threads, ctypes.addressof(array),
+        2 if layout is not None else int(isinstance(settings, AffineSettings)), threads, ctypes.addressof(array),
         None if layout is None else ctypes.addressof(layout), math.inf if bound is None else bound,
-        spec.bound if isinstance(spec, AffineSpec) else 0.0,
+        settings.bound if isinstance(settings, AffineSettings) else 0.0,
     )  # fmt: skip
     if functions.invert(ctypes.byref(problem), address(z), address(x), address(log_slope)):
         raise MemoryError("there is not enough memory for the values of an autoregressive network.")
@@ -116,6 +116,8 @@ def _described(stage: Stage, kept: list[object]) -> MadeStage:
     )  # fmt: skip
 
 
-def _layout(spec: SplineSpec) -> SplineLayout:
+def _layout(settings: SplineSettings) -> SplineLayout:
     """The shape of the splines; the kernel fills in the strides."""
-    return SplineLayout(*(0,) * 10, spec.bins, spec.periodic, True, 1, spec.bound, spec.smallest, spec.steepest)
+    return SplineLayout(
+        *(0,) * 10, settings.bins, settings.periodic, True, 1, settings.bound, settings.smallest, settings.steepest
+    )

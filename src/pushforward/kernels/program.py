@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pushforward.kernels import tuning
 from pushforward.kernels.native import library
-from pushforward.kernels.spline_reference import SplineSpec
+from pushforward.kernels.spline_reference import SplineSettings
 from pushforward.kernels.structs import (
     ACTIVATIONS,
     OPERATIONS,
@@ -182,13 +182,13 @@ class Program:
         self.layers += 1
         self._append("affine", raw, target, len(index), index=index, p=bound)
 
-    def spline(self, raw: str, target: str, index: list[int], spec: SplineSpec) -> None:
+    def spline(self, raw: str, target: str, index: list[int], settings: SplineSettings) -> None:
         """The rational-quadratic spline."""
         n = len(index)
-        layout = SplineLayout(1, n, n, 1, n, n, 1, n, n, 1, spec.bins, spec.periodic, False, 1, spec.bound, spec.smallest,
-                              spec.steepest)  # fmt: skip
+        layout = SplineLayout(1, n, n, 1, n, n, 1, n, n, 1, settings.bins, settings.periodic, False, 1, settings.bound, settings.smallest,
+                              settings.steepest)  # fmt: skip
         self.layers += 1
-        self.work += 40 * spec.parameters * n
+        self.work += 40 * settings.parameters * n
         self._append("spline", raw, target, n, index=index, spline=layout)
 
     def normal(self, source: str, width: int) -> None:

@@ -14,33 +14,33 @@ from torch import Tensor
 
 from pushforward.kernels import tuning
 from pushforward.kernels.native import library, usable
-from pushforward.kernels.spline_reference import SplineSpec, plain_spline
+from pushforward.kernels.spline_reference import SplineSettings, plain_spline
 from pushforward.kernels.structs import SplineLayout, address
 
 __all__ = ["spline"]
 
 
-def spline(x: Tensor, raw: Tensor, spec: SplineSpec, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+def spline(x: Tensor, raw: Tensor, settings: SplineSettings, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """y = f(x) and log f'(x), or with ``inverse`` x = f^-1(y) and log f'(x); nats.
 
     Args:
         x: any shape.
         raw: ``(parameters, *x.shape)``; any values, 0 is the identity.
-        spec: of the splines.
+        settings: of the splines.
         inverse: whether to solve for x.
     """
     if usable(x, raw):
         if torch.is_grad_enabled() and (x.requires_grad or raw.requires_grad):
-            return _Spline.apply(x, raw, spec, inverse)  # pyright: ignore[reportReturnType]
-        return _forward(x, raw, spec, inverse)
-    return plain_spline(x, raw, spec, inverse)
+            return _Spline.apply(x, raw, settings, inverse)  # pyright: ignore[reportReturnType]
+        return _forward(x, raw, settings, inverse)
+    return plain_spline(x, raw, settings, inverse)
 
 
 class _Spline(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, raw: Tensor, spec: SplineSpec, inverse: bool) -> tuple[Tensor, Tensor]:
-        y, log_slope = _forward(x, raw, spec, inverse)
-        ctx.spec, ctx.inverse = spec, inverse
+    def forward(ctx: Any, x: Tensor, raw: Tensor, settings: SplineSettings, inverse: bool) -> tuple[Tensor, Tensor]:
+        y, log_slope = _forward(x, raw, settings, inverse)
+        ctx.settings, ctx.inverse = settings, inverse
         ctx.save_for_backward(x, raw, *([y] if inverse else []))
         return y, log_slope
 
@@ -49,16 +49,16 @@ class _Spline(torch.autograd.Function):
         x, raw, *solved = ctx.saved_tensors
         if torch.is_grad_enabled():  # the backward pass must be differentiable itself
             wanted = [t for t in (x, raw) if t.requires_grad]
-            outputs = plain_spline(x, raw, ctx.spec, ctx.inverse)
+            outputs = plain_spline(x, raw, ctx.settings, ctx.inverse)
             found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True))
             grad_x, grad_raw = (next(found) if t.requires_grad else None for t in (x, raw))
             return grad_x, grad_raw, None, None
         grad_y, grad_log_slope = grads
-        grad_x, grad_raw = _backward(solved[0] if solved else x, raw, grad_y, grad_log_slope, ctx.spec, ctx.inverse)
+        grad_x, grad_raw = _backward(solved[0] if solved else x, raw, grad_y, grad_log_slope, ctx.settings, ctx.inverse)
         return grad_x, grad_raw, None, None
 
 
-def _layout(x: Tensor, raw: Tensor, grad: Tensor, spec: SplineSpec, inverse: bool) -> SplineLayout:
+def _layout(x: Tensor, raw: Tensor, grad: Tensor, settings: SplineSettings, inverse: bool) -> SplineLayout:
     """Sizes and strides. The inner dimension is the one along which parameters are contiguous."""
     (outer, inner), (value_outer, value_inner) = x.shape, x.stride()
     first, raw_outer, raw_inner = raw.stride()
@@ -69,7 +69,7 @@ def _layout(x: Tensor, raw: Tensor, grad: Tensor, spec: SplineSpec, inverse: boo
     threads = max(1, min(torch.get_num_threads(), outer * inner // tuning.SPLINE_ELEMENTS_PER_THREAD))
     return SplineLayout(
         outer, inner, value_outer, value_inner, first, raw_outer, raw_inner, grad_first, grad_outer, grad_inner,
-        spec.bins, spec.periodic, inverse, threads, spec.bound, spec.smallest, spec.steepest,
+        settings.bins, settings.periodic, inverse, threads, settings.bound, settings.smallest, settings.steepest,
     )  # fmt: skip
 
 
@@ -89,18 +89,18 @@ def _call(name: str, layout: SplineLayout, *tensors: Tensor) -> None:
     getattr(functions, name)(ctypes.byref(layout), *map(address, tensors))
 
 
-def _forward(x: Tensor, raw: Tensor, spec: SplineSpec, inverse: bool) -> tuple[Tensor, Tensor]:
+def _forward(x: Tensor, raw: Tensor, settings: SplineSettings, inverse: bool) -> tuple[Tensor, Tensor]:
     flat, flat_raw = _matrix(x), _matrices(raw)
     y, log_slope = torch.empty_like(flat), torch.empty_like(flat)
-    _call("forward", _layout(flat, flat_raw, flat_raw, spec, inverse), flat, flat_raw, y, log_slope)
+    _call("forward", _layout(flat, flat_raw, flat_raw, settings, inverse), flat, flat_raw, y, log_slope)
     return y.view(x.shape), log_slope.view(x.shape)
 
 
 def _backward(
-    x: Tensor, raw: Tensor, grad_y: Tensor, grad_log_slope: Tensor, spec: SplineSpec, inverse: bool
+    x: Tensor, raw: Tensor, grad_y: Tensor, grad_log_slope: Tensor, settings: SplineSettings, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     flat, flat_raw = _matrix(x), _matrices(raw)
     grad_x, grad_raw = torch.empty_like(flat), torch.empty_like(flat_raw)
-    layout = _layout(flat, flat_raw, grad_raw, spec, inverse)
+    layout = _layout(flat, flat_raw, grad_raw, settings, inverse)
     _call("backward", layout, flat, flat_raw, _matrix(grad_y), _matrix(grad_log_slope), grad_x, grad_raw)
     return grad_x.view(x.shape), grad_raw.reshape(raw.shape)

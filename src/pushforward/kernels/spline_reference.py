@@ -14,11 +14,11 @@ from torch import Tensor
 
 from pushforward.numerics import eager, soft_clamp
 
-__all__ = ["SplineSpec", "cached_knot_map", "fraction", "log_slope_at", "plain_spline"]
+__all__ = ["SplineSettings", "cached_knot_map", "fraction", "log_slope_at", "plain_spline"]
 
 
 @dataclass(frozen=True)
-class SplineSpec:
+class SplineSettings:
     """The shape of a family of splines on [-bound, bound].
 
     Args:
@@ -53,72 +53,74 @@ class Bin(NamedTuple):
     end: Tensor
 
 
-def plain_spline(x: Tensor, raw: Tensor, spec: SplineSpec, inverse: bool) -> tuple[Tensor, Tensor]:
+def plain_spline(x: Tensor, raw: Tensor, settings: SplineSettings, inverse: bool) -> tuple[Tensor, Tensor]:
     """:func:`~pushforward.kernels.spline` in plain operations."""
-    safe = x.clamp(-spec.bound, spec.bound)
-    bin_ = find_bin(safe, find_knots(raw[: 2 * spec.bins], spec), raw[2 * spec.bins :], spec, side=int(inverse))
+    safe = x.clamp(-settings.bound, settings.bound)
+    bin_ = find_bin(
+        safe, find_knots(raw[: 2 * settings.bins], settings), raw[2 * settings.bins :], settings, side=int(inverse)
+    )
     y, log_slope = (solve if inverse else evaluate)(safe, bin_)
-    if spec.periodic:
+    if settings.periodic:
         return y, log_slope
-    inside = x.abs() < spec.bound
+    inside = x.abs() < settings.bound
     return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
 
-def find_knots(raw: Tensor, spec: SplineSpec) -> Tensor:
+def find_knots(raw: Tensor, settings: SplineSettings) -> Tensor:
     """K + 1 increasing knots of both sides, ``(2, K + 1, *shape)``, from raw widths and heights, ``(2 K, *shape)``.
 
     The end knots are exact; a running sum would give them with rounding errors.
     """
-    softmax = torch.softmax(raw.unflatten(0, (2, spec.bins)), 1)
+    softmax = torch.softmax(raw.unflatten(0, (2, settings.bins)), 1)
     device = softmax.device.type
     if device == "cpu" and not torch.is_autocast_enabled(device):  # elsewhere the product may have less precision
         # Nothing is cached under a tracer, or with another type of tensor.
         make = cached_knot_map if eager() and type(softmax) is Tensor else knot_map
-        start, matrix = make(spec, softmax.dtype)
+        start, matrix = make(settings, softmax.dtype)
         knots = torch.baddbmm(start, matrix, softmax.flatten(2) if softmax.dim() > 2 else softmax.unsqueeze(2))
-        return knots.reshape(2, spec.bins + 1, *softmax.shape[2:])
-    sizes = spec.smallest + (1 - spec.smallest * spec.bins) * softmax[:, :-1]
-    inner = (2 * spec.bound) * torch.cumsum(sizes, 1) - spec.bound
-    end = torch.full_like(softmax[:, :1], spec.bound)
+        return knots.reshape(2, settings.bins + 1, *softmax.shape[2:])
+    sizes = settings.smallest + (1 - settings.smallest * settings.bins) * softmax[:, :-1]
+    inner = (2 * settings.bound) * torch.cumsum(sizes, 1) - settings.bound
+    end = torch.full_like(softmax[:, :1], settings.bound)
     return torch.cat((-end, inner, end), 1)
 
 
-def knot_map(spec: SplineSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def knot_map(settings: SplineSettings, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Knots as an affine map of the softmax: a start ``(1, K + 1, 1)`` and a matrix ``(2, K + 1, K)``.
 
     One product is faster than a running sum.
     """
-    index = torch.arange(spec.bins + 1, dtype=dtype)
-    start = (2 * spec.bound * spec.smallest) * index - spec.bound
-    start[-1] = spec.bound
-    matrix = (index[:, None] > index[:-1]).to(dtype) * (2 * spec.bound * (1 - spec.smallest * spec.bins))
+    index = torch.arange(settings.bins + 1, dtype=dtype)
+    start = (2 * settings.bound * settings.smallest) * index - settings.bound
+    start[-1] = settings.bound
+    matrix = (index[:, None] > index[:-1]).to(dtype) * (2 * settings.bound * (1 - settings.smallest * settings.bins))
     matrix[-1] = 0
     return start.reshape(1, -1, 1), matrix.expand(2, -1, -1)
 
 
 @functools.lru_cache(maxsize=64)
-def cached_knot_map(spec: SplineSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def cached_knot_map(settings: SplineSettings, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """:func:`knot_map`, computed once."""
     with torch.inference_mode(False):
-        return knot_map(spec, dtype)
+        return knot_map(settings, dtype)
 
 
-def find_bin(at: Tensor, knots: Tensor, slopes: Tensor, spec: SplineSpec, side: int) -> Bin:
+def find_bin(at: Tensor, knots: Tensor, slopes: Tensor, settings: SplineSettings, side: int) -> Bin:
     """The bin of each point, by counting the inner knots of a side that are not above it.
 
     Args:
         at: points, ``shape``.
         knots: ``(2, K + 1, *shape)``.
         slopes: raw, ``(K - 1, *shape)``, or K of them if periodic.
-        spec: of the splines.
+        settings: of the splines.
         side: 0 if the points are values of x, 1 if they are values of y.
     """
-    start = (at >= knots[side, 1:-1]).sum(0, dtype=torch.uint8 if spec.bins <= 256 else torch.int64).long()
+    start = (at >= knots[side, 1:-1]).sum(0, dtype=torch.uint8 if settings.bins <= 256 else torch.int64).long()
     ends = torch.stack((start, start + 1))
     (left, bottom), (right, top) = knots.gather(1, ends.expand(2, *ends.shape)).unbind(1)
-    edge = torch.zeros_like(slopes[:1]) if not spec.periodic else slopes[:1]  # a raw slope of 0 is a slope of 1
-    raw = torch.cat((slopes, edge) if spec.periodic else (edge, slopes, edge)).gather(0, ends)
-    first, last = soft_clamp(raw, spec.steepest).exp()
+    edge = torch.zeros_like(slopes[:1]) if not settings.periodic else slopes[:1]  # a raw slope of 0 is a slope of 1
+    raw = torch.cat((slopes, edge) if settings.periodic else (edge, slopes, edge)).gather(0, ends)
+    first, last = soft_clamp(raw, settings.steepest).exp()
     return Bin(left, right - left, bottom, top - bottom, first, last)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.kernels.spline_reference import SplineSpec, cached_knot_map, fraction, log_slope_at
+from pushforward.kernels.spline_reference import SplineSettings, cached_knot_map, fraction, log_slope_at
 from pushforward.numerics import eager
 
 __all__ = ["SplineSteps"]
@@ -19,23 +19,23 @@ class SplineSteps:
     a block together. No gradients.
 
     Args:
-        spec: of the splines, not periodic.
+        settings: of the splines, not periodic.
         places: the most places of a block.
         rows: of each place.
         like: a tensor of the floating type to use, on the CPU.
     """
 
-    def __init__(self, spec: SplineSpec, places: int, rows: int, like: Tensor) -> None:
-        bins, each = spec.bins, spec.bins + 1
-        self.spec, self.rows = spec, rows
-        self.raw = like.new_empty(spec.parameters, rows)
+    def __init__(self, settings: SplineSettings, places: int, rows: int, like: Tensor) -> None:
+        bins, each = settings.bins, settings.bins + 1
+        self.settings, self.rows = settings, rows
+        self.raw = like.new_empty(settings.parameters, rows)
         """The raw parameters of the next place, to be written by the caller."""
         self.sizes, self.raw_slopes = self.raw[: 2 * bins].view(2, bins, rows), self.raw[2 * bins :]
-        self.start, self.sums = cached_knot_map(spec, like.dtype)
+        self.start, self.sums = cached_knot_map(settings, like.dtype)
         # Left knots, bottom knots and raw slopes, K + 1 rows each. The raw slopes at the ends stay 0.
         table = like.new_zeros(3, each, rows)
         self.flat, self.knots, self.inner = table.view(-1), table[:2], table[1, 1:-1]
-        self.bent, self.steepest = table[2, 1:-1], like.new_tensor(spec.steepest)
+        self.bent, self.steepest = table[2, 1:-1], like.new_tensor(settings.steepest)
         self.above, self.ones = like.new_empty(bins - 1, rows), like.new_ones(1, bins - 1)
         ends = torch.tensor([[0], [each], [1], [each + 1], [2 * each], [2 * each + 1]])
         self.ends = ends * rows + torch.arange(rows)
@@ -61,7 +61,7 @@ class SplineSteps:
 
     def begin(self, y: Tensor) -> None:
         """Start the next block, y ``(places, rows)``."""
-        bound = self.spec.bound
+        bound = self.settings.bound
         self.y, self.inside, self.x, self.fractions = y, y.abs() < bound, torch.empty_like(y), []
         self.outside = (~self.inside).any(1).tolist()
         self.todo = zip(self.views, y.clamp(-bound, bound).split(1), self.x.split(1), strict=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
-from pushforward.kernels import SplineSpec, spline
+from pushforward.kernels import SplineSettings, spline
 from pushforward.maps.transformers import Transformer
 from pushforward.measure import Support
 from pushforward.numerics import soft_clamp
@@ -60,8 +60,8 @@ class SplineTransformer(Transformer):
         return spline(y, raw, self._law, inverse=True)
 
     @property
-    def _law(self) -> SplineSpec:
-        return SplineSpec(self.bins, self.bound, self.min_bin, -math.log(self.min_slope))
+    def _law(self) -> SplineSettings:
+        return SplineSettings(self.bins, self.bound, self.min_bin, -math.log(self.min_slope))
 
 
 @register("transformers")
@@ -104,8 +104,8 @@ class CircularSplineTransformer(Transformer):
         return wrap(turned - soft_clamp(raw[-1], math.pi)), log_slope
 
     @property
-    def _law(self) -> SplineSpec:
-        return SplineSpec(self.bins, math.pi, self.min_bin, -math.log(self.min_slope), periodic=True)
+    def _law(self) -> SplineSettings:
+        return SplineSettings(self.bins, math.pi, self.min_bin, -math.log(self.min_slope), periodic=True)
 
 
 def wrap(angle: Tensor) -> Tensor:

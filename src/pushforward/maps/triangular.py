@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.kernels import AffineSpec, ShiftSpec, SplineSpec, SplineSteps, Stage, invert_made, usable
+from pushforward.kernels import AffineSettings, ShiftSettings, SplineSettings, SplineSteps, Stage, invert_made, usable
 from pushforward.maps.splines import SplineTransformer
 from pushforward.maps.transformers import AdditiveTransformer, AffineTransformer, Transformer
 from pushforward.networks.incremental import IncrementalMADE
@@ -53,12 +53,12 @@ def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor
     return torch.cat(xs), torch.cat(slopes)
 
 
-def native_law(law: Transformer) -> ShiftSpec | AffineSpec | SplineSpec | None:
+def native_law(law: Transformer) -> ShiftSettings | AffineSettings | SplineSettings | None:
     """The law as the compiled function knows it, if it does."""
     if type(law) is AdditiveTransformer:
-        return ShiftSpec()
+        return ShiftSettings()
     if type(law) is AffineTransformer:
-        return AffineSpec(law.max_log_scale)
+        return AffineSettings(law.max_log_scale)
     return law._law if type(law) is SplineTransformer else None
 
 
