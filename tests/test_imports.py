@@ -12,7 +12,7 @@ import pytest
 import pushforward
 
 # From the ground up; a room may use what stands before it in this list (docs/architecture.md).
-ROOMS = ["errors", "measure", "numerics", "kernels", "registry", "networks", "maps", "bases", "programs", "models", "serving", "data",
+ROOMS = ["errors", "measure", "numerics", "kernels", "registry", "networks", "transforms", "distributions", "programs", "models", "serving", "data",
          "storage", "training", "detection", "estimators", "experiments", "cli"]  # fmt: skip
 PACKAGE = Path(pushforward.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -62,7 +62,7 @@ class Imports(ast.NodeVisitor):
             module = f"{base}.{node.module}" if node.module else base
         else:
             module = node.module or ""
-        # `from pushforward import maps` names a room, and `from pushforward.maps import Affine` a part of one.
+        # `from pushforward import transforms` names a room, and `from pushforward.transforms import Affine` a part of one.
         self.found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
 
 
@@ -91,12 +91,12 @@ def test_imports_point_down(path):
 
 def test_the_walk_sees_imports_inside_functions(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
-    file = tmp_path / "maps" / "a.py"
+    file = tmp_path / "transforms" / "a.py"
     file.parent.mkdir()
     file.write_text(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from pushforward.cli import x\n"
-        "def f():\n    from pushforward import models\n    import pushforward.storage.file\n    from ..data import y\n"
+        "def f():\n    from pushforward import models\n    import pushforward.io.container\n    from ..data import y\n"
     )
     assert [room for _, room in rooms_used(file)] == ["models", "storage", "data"]
 

@@ -13,11 +13,11 @@ from pushforward import numerics
 from pushforward.numerics import (
     RowNoise,
     RunningMean,
+    batch_jacobian,
     bound_input,
     bound_square,
     draw_category,
     inverse_softplus,
-    jacobian_of,
     log1mexp,
     log1p_square,
     logmeanexp,
@@ -223,7 +223,7 @@ class TestMonotoneRoot:
     @pytest.mark.parametrize("inner", [torch.func.jacrev, torch.func.jacfwd])
     def test_second_derivatives_in_every_mode(self, inner, outer):
         """By hand: x'' = -f''(x) / f'(x)^3."""
-        jacobian_of(lambda x: x, torch.zeros(1, 1))  # forward mode is loaded, with torch's own warning, once
+        batch_jacobian(lambda x: x, torch.zeros(1, 1))  # forward mode is loaded, with torch's own warning, once
         target = torch.tensor([-4.0, 0.1, 3.0], dtype=torch.float64)
 
         def solve(y):
@@ -266,7 +266,7 @@ class TestMonotoneRoot:
         root = monotone_root(law, law(x)[0], torch.full_like(x, -1.0), torch.full_like(x, 1.0))
         torch.testing.assert_close(root, x, rtol=4 * torch.finfo(dtype).eps, atol=100 * torch.finfo(dtype).eps)
 
-    def test_a_root_does_not_depend_on_its_neighbours(self):
+    def test_a_root_does_not_depend_on_its_neighbors(self):
         def law(x):
             return x + x * x * x, 1 + 3 * x * x  # no library functions: those may round by place in the batch
 
@@ -346,7 +346,7 @@ class TestRowNoise:
         u = RowNoise().uniform(rows(self.COUNT, 1).expand(-1, 2), 1)
         self.independent(u[:, 0], u[:, 1])
 
-    def test_neighbouring_rows_are_independent(self):
+    def test_neighboring_rows_are_independent(self):
         u = RowNoise().uniform(torch.arange(2.0 * self.COUNT, dtype=torch.float64)[:, None], 1)[:, 0]
         self.independent(u[0::2], u[1::2])
 
@@ -439,7 +439,7 @@ class TestRowNoise:
 
     def test_it_compiles(self):
         x = rows(5, 3)
-        draw = torch.compile(lambda t: RowNoise(3, 1).uniform(t, 1), fullgraph=True, backend="eager")
+        draw = torch.compile(lambda t: RowNoise(3, 1).uniform(t, 1), fullgraph=True, backend="is_eager")
         assert torch.equal(draw(x), RowNoise(3, 1).uniform(x, 1))
 
 

@@ -45,7 +45,7 @@ def tree(leaf):
 def test_names(leaf, tree):
     assert names() == ["parts.Leaf", "parts.Tree"]
     assert names("parts") == names()
-    assert names("maps") == []
+    assert names("transforms") == []
     assert registered("parts.Leaf") is leaf
 
 

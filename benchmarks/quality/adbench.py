@@ -1,4 +1,4 @@
-"""Guard on the ADBench tables: realised false alarms, and detection beside scikit-learn.
+"""Guard on the ADBench tables: realized false alarms, and detection beside scikit-learn.
 
     python -m benchmarks.quality.adbench alarms --data DIR --out alarms.jsonl
     python -m benchmarks.quality.adbench detection --data DIR --out detection.jsonl
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pushforward.detection import auroc, mean_rank, realised_interval, wins
+from pushforward.detection import auroc, mean_rank, realized_interval, wins
 from pushforward.estimators import Guard
 
 LEVELS = (0.01, 0.05)
@@ -45,7 +45,7 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
 
 
 def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:
-    """Realised false-alarm rates on normal rows alone: half fits the guard (a quarter of it calibrates), half is new."""
+    """Realized false-alarm rates on normal rows alone: half fits the guard (a quarter of it calibrates), half is new."""
     done = {(r["set"], r["split"]) for r in results(out)}
     for name, normal, _ in tables(data, 1000):
         for split in range(splits):
@@ -142,7 +142,7 @@ def append(path: Path, record: dict) -> None:
 
 
 def print_alarms(records: list[dict]) -> None:
-    """Mean realised rate and how many splits lie in the central 95% of what theory gives."""
+    """Mean realized rate and how many splits lie in the central 95% of what theory gives."""
     sets = list(dict.fromkeys(r["set"] for r in records))
     print(
         "\n| set | calibration | new | "
@@ -160,7 +160,7 @@ def print_alarms(records: list[dict]) -> None:
                 low <= r[f"marginal@{alpha}"] <= high
                 for r in rows
                 if f"marginal@{alpha}" in r
-                for low, high in [realised_interval(r["calibration"], r["new"], alpha)]
+                for low, high in [realized_interval(r["calibration"], r["new"], alpha)]
             ]
             over = [pac_exceeded(r, alpha) for r in rows if f"pac@{alpha}" in r]
             total.setdefault(f"in {alpha}", []).extend(map(int, inside))
@@ -176,7 +176,7 @@ def print_alarms(records: list[dict]) -> None:
 
 
 def pac_exceeded(record: dict, alpha: float) -> bool:
-    """Whether the realised rate on new rows is above alpha (the promise is on the true rate, of which this is a sample)."""
+    """Whether the realized rate on new rows is above alpha (the promise is on the true rate, of which this is a sample)."""
     return record[f"pac@{alpha}"] > alpha
 
 

@@ -3,12 +3,12 @@
     pushforward bench ood --attacks                      # as python -m benchmarks.quality.attacks; fits or finds the guard
 
 A guard with its default setting is fitted on Fashion-MNIST as the card does it. The attacker knows everything: weights, reference
-features, the calibration. Each image is attacked by itself, within a budget of grey levels a pixel:
+features, the calibration. Each image is attacked by itself, within a budget of gray levels a pixel:
 
 - *raise log p* (FGSM, PGD): hide from the likelihood, blind to guard and gate;
 - *raise log p, hide from the gate* (PGD): also lift the kernel mean that the gate's conformal p-value of a single image reads;
 - *lower the guard's score* (FGSM, PGD): the score itself. The compressors have no gradient, so there the attacker climbs a stand-in, the
-  sum of log(1 + differences of neighbours)^2, fitted to the log of the code lengths; what counts is always the true score, and the best
+  sum of log(1 + differences of neighbors)^2, fitted to the log of the code lengths; what counts is always the true score, and the best
   point met is kept;
 - *noise*: signs drawn at random, as large: what a change of that size does without an attacker.
 
@@ -28,25 +28,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.quality.data import add_data_option
-from benchmarks.quality.ood import fitted, flow_of
-from benchmarks.quality.results import Results, footer, markdown
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.quality.data import add_data_option
+from benchmarks.quality.ood import fitted, flow_of
+from benchmarks.quality.results import Results, footer, markdown
+from papers.datasets import load_images
 from pushforward.detection import ConformalCalibrator, RandomFeatures, auroc, fgsm, log_likelihood, pgd
-from pushforward.detection.batch_tests import median_distance
-from pushforward.detection.batches import by_batches
+from pushforward.detection.batching import by_batches
 from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Statistic
-from pushforward.experiments.datasets import load_images
-from pushforward.maps import Chain, Step, UniformDequantize
+from pushforward.detection.two_sample import median_distance
+from pushforward.transforms import Chain, Step, UniformDequantize
 
 ALPHA = 0.05
 Objective = Callable[[Tensor], Tensor]
 
 
 class Between(UniformDequantize):
-    """Dequantisation with a gradient: the value is that of the nearest integers, with their noise, the slope is that of the identity."""
+    """Dequantization with a gradient: the value is that of the nearest integers, with their noise, the slope is that of the identity."""
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Any = None) -> Step:
         whole = x.detach().round()
@@ -68,7 +68,7 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
         first, *rest = flow.chain
         assert isinstance(first, UniformDequantize)
         flow.chain = Chain(Between(first.in_shape, first.levels), *rest)
-    parts: list[Statistic] = list(dose.statistics)  # pyright: ignore[reportAssignmentType]
+    parts: list[Statistic] = list(dose.needs_refresh)  # pyright: ignore[reportAssignmentType]
     lines = {k: _line(part, reference) for k, part in enumerate(parts) if _compresses(part)}
 
     def columns(x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def _compresses(part: Statistic) -> bool:
 
 
 def _roughness(x: Tensor) -> Tensor:
-    """log of the sum of log(1 + d)^2 over differences d of neighbours, ``(n,)``: small where an image compresses well."""
+    """log of the sum of log(1 + d)^2 over differences d of neighbors, ``(n,)``: small where an image compresses well."""
     steps = (torch.log1p(x.diff(dim=dim).abs()).square().flatten(1).sum(1) for dim in (-1, -2))
     return torch.log1p(torch.stack(list(steps)).sum(0))
 
@@ -211,7 +211,7 @@ def table(results: Results) -> str:
         areas = [f"{100 * r[f'{name} auroc']:.1f}" for name in ("guard", "-log p", "gate")]
         rows.append([r["set"], r["attack"], str(r["budget"]) if r["budget"] else "", *caught, *areas])
     names = ("guard", "-log p", "gate")
-    head = ["images", "attack", "grey levels", *(f"{n}: caught at 5 %" for n in names), *(f"{n}: AUROC" for n in names)]
+    head = ["images", "attack", "gray levels", *(f"{n}: caught at 5 %" for n in names), *(f"{n}: AUROC" for n in names)]
     return markdown(head, rows) + "\n" + footer("pushforward bench ood --attacks", results.records)
 
 
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the guard")
     parser.add_argument("--images", type=int, default=200, help="of each set")
     parser.add_argument("--others", nargs="+", default=["mnist", "notmnist"])
-    parser.add_argument("--budgets", nargs="+", type=int, default=[2, 8, 32], help="grey levels a pixel")
+    parser.add_argument("--budgets", nargs="+", type=int, default=[2, 8, 32], help="gray levels a pixel")
     parser.add_argument("--steps", type=int, default=30, help="of PGD")
     parser.add_argument("--known", type=int, default=1000, help="reference images of the gate")
     parser.add_argument("--train", type=int, default=60_000, help="training images of the guard, at most")

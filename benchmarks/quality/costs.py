@@ -84,6 +84,7 @@ def main() -> None:
             score = [*cli, "score", *files, "-o", str(folder / "scores.parquet"), "--quiet"]
             peaks.append(add(f"pushforward score, {size:,} rows x {COLUMNS} columns", measure(score))[1])
     import torch
+
     from benchmarks.quality.results import machine, markdown
 
     print(markdown(["what", "seconds", "peak MiB"], rows))

@@ -1,4 +1,4 @@
-"""Bits/dim of colour images against processor time: a Glow and a PixelCNN from their first step on.
+"""Bits/dim of color images against processor time: a Glow and a PixelCNN from their first step on.
 
     python -m benchmarks.quality.curve --data DATA                     # trains what is missing, then draws and prints
     python -m benchmarks.quality.curve --data DATA --table             # only draws and prints
@@ -6,7 +6,7 @@
 Each model trains by ``pf.fit`` for a fixed number of steps, with a checkpoint, so that a run that was stopped goes on. A
 reading is the mean over 500 images held out of the training file; the test images are read once, with the weights of the
 best such reading. Time is that of the process (``time.process_time``) from the first step on, readings included. The flows'
-numbers are upper bounds, from one draw of the dequantisation noise; PixelCNN's are exact.
+numbers are upper bounds, from one draw of the dequantization noise; PixelCNN's are exact.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from benchmarks.quality.results import Record, Results, footer, markdown
 from torch import Tensor
 
 import pushforward as pf
-from pushforward.experiments.datasets import load_images
+from benchmarks.quality.results import Record, Results, footer, markdown
+from papers.datasets import load_images
 from pushforward.training import TrainingEvent
 
-COLOURS = {"Glow": "#3b6ea5", "NSF": "#6a9a4b", "PixelCNN": "#c8553d"}
+COLORS = {"Glow": "#3b6ea5", "NSF": "#6a9a4b", "PixelCNN": "#c8553d"}
 HELD_OUT = 500
 
 
@@ -121,7 +121,7 @@ def draw(options: argparse.Namespace, results: Results, file: Path) -> None:
             continue
         records = records[1:]  # the untrained model is far above the picture
         minutes, values = [r["cpu"] / 60 for r in records], [r["bits"] for r in records]
-        axes.plot(minutes, values, color=COLOURS[name], label=name)
+        axes.plot(minutes, values, color=COLORS[name], label=name)
         axes.annotate(f"{values[-1]:.2f}", (minutes[-1], values[-1]), xytext=(4, 0), textcoords="offset points", size=9)
         highest.append(values[0])
     axes.set(xlabel="processor time, minutes, one thread", ylabel=f"bits/dim, {options.set}, held-out images")
@@ -161,7 +161,7 @@ def table(options: argparse.Namespace, results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Bits/dim of colour images against processor time.")
+    parser = argparse.ArgumentParser(description="Bits/dim of color images against processor time.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--set", default="cifar10", help="image set")
     parser.add_argument("--models", nargs="+", default=["Glow", "PixelCNN"], choices=list(MODELS))

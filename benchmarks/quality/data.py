@@ -10,8 +10,8 @@ Every method reads the same arrays. A UCI table is treated once, before any spli
    bound, and changes nothing that matters in a continuous column, whose smallest gap is tiny.
 
 Then for each split: test rows by column ``seed`` of the published mask, a tenth of the others for validation, all
-standardised by the mean and standard deviation of the training rows. Log-likelihoods of UCI sets are in these
-standardised units, those of BSDS300 in the units of the papers (grey values / 256).
+standardized by the mean and standard deviation of the training rows. Log-likelihoods of UCI sets are in these
+standardized units, those of BSDS300 in the units of the papers (gray values / 256).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pushforward.experiments.datasets import load_images
+from papers.datasets import load_images
 
 __all__ = ["SETS", "Split", "add_data_option", "load"]
 
@@ -44,7 +44,7 @@ BSDS_PATCH = 8
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a set: float32 rows, standardised by the training part."""
+    """One split of a set: float32 rows, standardized by the training part."""
 
     name: str
     train: Tensor
@@ -71,14 +71,14 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
 def load(name: str, seed: int, folder: Path | None) -> Split:
     """Split ``seed`` of a set: 0 to 9 for UCI sets, any for BSDS300, scikit-learn's digits and Fashion-MNIST."""
     if name == "bsds300":
-        return _standardised(name, *_patches(folder, seed), raw_units=True)
+        return _standardized(name, *_patches(folder, seed), raw_units=True)
     if name in ("digits", "fashion-mnist"):
         return _images(name, folder, seed)
     rows = _treated(np.loadtxt(_find(folder, f"uci/{name}/data.csv.gz"), delimiter=","))
     mask = np.loadtxt(_find(folder, f"uci/{name}/test_mask.csv.gz"), delimiter=",")[:, seed] > 0
     rest = np.random.default_rng(seed).permutation(rows[~mask])
     held = len(rest) // 10
-    return _standardised(name, rest[held:], rest[:held], rows[mask])
+    return _standardized(name, rest[held:], rest[:held], rows[mask])
 
 
 def _find(folder: Path | None, file: str) -> Path:
@@ -107,7 +107,7 @@ def _treated(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return rows + gaps * np.random.default_rng(0).random(rows.shape)
 
 
-def _standardised(
+def _standardized(
     name: str,
     train: NDArray[np.float64],
     validation: NDArray[np.float64],
@@ -121,7 +121,7 @@ def _standardised(
 
 
 def _images(name: str, folder: Path | None, seed: int) -> Split:
-    """Images as vectors of dequantised pixels, scaled by one mean and one deviation."""
+    """Images as vectors of dequantized pixels, scaled by one mean and one deviation."""
     if name == "digits":
         from sklearn.datasets import load_digits
 
@@ -150,21 +150,21 @@ def _patches(folder: Path | None, seed: int) -> tuple[NDArray[np.float64], NDArr
 
 
 def _photographs(file: Path) -> list[NDArray[np.uint8]]:
-    """Grey values (ITU-R 601) of the photographs in a tar file, in the order of their names."""
+    """Gray values (ITU-R 601) of the photographs in a tar file, in the order of their names."""
     with tarfile.open(file) as tar:
         members = sorted((m for m in tar.getmembers() if m.name.endswith(".jpg")), key=lambda m: m.name)
         return [np.asarray(Image.open(stream).convert("L")) for m in members if (stream := tar.extractfile(m))]
 
 
 def _draw(images: list[NDArray[np.uint8]], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random patches, dequantised and scaled, without their mean and the last pixel, which the others determine."""
+    """Random patches, dequantized and scaled, without their mean and the last pixel, which the others determine."""
     chosen = np.bincount(rng.integers(len(images), size=count), minlength=len(images))
     parts = []
     for image, number in zip(images, chosen, strict=True):
         windows = np.lib.stride_tricks.sliding_window_view(image, (BSDS_PATCH, BSDS_PATCH))
         top, left = (rng.integers(size, size=number) for size in windows.shape[:2])
         parts.append(windows[top, left].reshape(number, -1))
-    grey = np.concatenate(parts)
-    rows = (grey + rng.random(grey.shape)) / 256
+    gray = np.concatenate(parts)
+    rows = (gray + rng.random(gray.shape)) / 256
     rows -= rows.mean(1, keepdims=True)
     return rows[rng.permutation(count), :-1]

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import scipy.stats
 import torch
-from benchmarks.quality.results import Results, footer, markdown
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.quality.results import Results, footer, markdown
 
 Rows = NDArray[np.float64]
 
@@ -51,12 +51,12 @@ class Target:
 
 
 NORMAL, MISES = scipy.stats.norm.logpdf, scipy.stats.vonmises.logpdf
-CENTRES = 3 * np.stack([(math.cos(a), math.sin(a)) for a in np.arange(8) * math.pi / 4])
+CENTERS = 3 * np.stack([(math.cos(a), math.sin(a)) for a in np.arange(8) * math.pi / 4])
 MIX = np.random.default_rng(5).normal(size=(5, 5))
 
 
 def mixture_rows(n: int, draw: Generator, _: Rows) -> Rows:
-    return CENTRES[draw.integers(8, size=n)] + 0.3 * draw.normal(size=(n, 2))
+    return CENTERS[draw.integers(8, size=n)] + 0.3 * draw.normal(size=(n, 2))
 
 
 def ring_rows(n: int, draw: Generator, _: Rows) -> Rows:
@@ -106,7 +106,7 @@ TARGETS: dict[str, Target] = {
     ),
     "eight normals, 2-D": Target(
         2, mixture_rows,
-        lambda x, _: scipy.special.logsumexp(NORMAL(x[:, None], CENTRES, 0.3).sum(-1), axis=1) - math.log(8), box=100.0,
+        lambda x, _: scipy.special.logsumexp(NORMAL(x[:, None], CENTERS, 0.3).sum(-1), axis=1) - math.log(8), box=100.0,
     ),
     "checkerboard, 2-D": Target(2, board_rows, lambda x, _: np.full(len(x), -math.log(8)), box=60.0),
     "two angles, 2-D": Target(2, torus_rows, torus_log_prob, box=math.pi, angles=True),
@@ -128,12 +128,12 @@ MODELS: dict[str, Callable[..., pf.models.Model]] = {
     "MAF": pf.models.MAF,
     "MAF MoG": lambda features, context: pf.models.MAF(features, context, components=8),
     "IAF": pf.models.IAF,
-    "NSF (C)": lambda features, context: pf.models.NSF(features, context, kind="coupling"),
-    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, kind="autoregressive"),
+    "NSF (C)": lambda features, context: pf.models.NSF(features, context, layer="coupling"),
+    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, layer="autoregressive"),
 }
 ANGLES: dict[str, Callable[..., pf.models.Model]] = {
     "NSF (C)": lambda features, context: pf.models.NSF(features, context, circular=True),
-    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, circular=True, kind="autoregressive"),
+    "NSF (AR)": lambda features, context: pf.models.NSF(features, context, circular=True, layer="autoregressive"),
 }
 TRAIN, HELD_OUT, FRESH, BATCH = 8000, 2000, 50_000, 256
 
@@ -153,7 +153,7 @@ def log_prob(model: pf.models.Model, x: Tensor, context: Tensor | None) -> Tenso
 
 
 def mass(model: pf.models.Model, target: Target, side: int) -> float | None:
-    """Mass by the midpoint rule on a grid, ``side`` points a side in 2-D, refined towards the middle of the box where it is wide."""
+    """Mass by the midpoint rule on a grid, ``side`` points a side in 2-D, refined toward the middle of the box where it is wide."""
     if target.box is None:
         return None
     count = 20_000 if target.features == 1 else side

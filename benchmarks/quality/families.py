@@ -9,7 +9,7 @@ source below. Before that each learning rate of ``--rates`` has a tenth of the t
 alone is taken as it is); they also choose the weights that are kept. All train with ``pf.fit`` (AdamW, cosine schedule over the time). Test images choose
 nothing: which PixelCNN and which flow are put beside each other in the end is decided by held-out images.
 
-Numbers are bits/dim of integers 0 to 255: exact for PixelCNN; upper bounds for flows of dequantised images and for the VAE, of
+Numbers are bits/dim of integers 0 to 255: exact for PixelCNN; upper bounds for flows of dequantized images and for the VAE, of
 ``--draws`` importance-weighted draws (Burda et al. 2016) each. MAF reads the flattened image.
 """
 
@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality.results import Record, Results, footer, markdown
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.quality.results import Record, Results, footer, markdown
+from papers.datasets import load_images
 from pushforward import models
-from pushforward.experiments.datasets import load_images
 from pushforward.training import loop
 
 SHAPE, LEVELS, HELD_OUT, CHECKS = (1, 28, 28), 256, 300, 8
@@ -39,13 +39,13 @@ PIXELS = math.prod(SHAPE)
 
 
 def flat_maf() -> models.Model:
-    """MAF of the flattened image, dequantised and through a logit as in its paper's table of images."""
-    maps = pf.maps
-    chain = maps.Chain(
-        maps.UniformDequantize(SHAPE, LEVELS), maps.Logit(SHAPE, 0.05), maps.Flatten(SHAPE),
+    """MAF of the flattened image, dequantized and through a logit as in its paper's table of images."""
+    transforms = pf.transforms
+    chain = transforms.Chain(
+        transforms.UniformDequantize(SHAPE, LEVELS), transforms.Logit(SHAPE, 0.05), transforms.Flatten(SHAPE),
         *models.MAF(PIXELS, hidden=(512,)).chain,
     )  # fmt: skip
-    return models.Flow(chain, pf.bases.Normal(PIXELS))
+    return models.Flow(chain, pf.distributions.Normal(PIXELS))
 
 
 FLOWS: dict[str, Callable[[], models.Model]] = {
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
             results.add(key | {
                 "bits": found.mean().item(), "error": found.std().item() / math.sqrt(len(found)),
                 "validation": -result.best_validation / (PIXELS * math.log(2)), "images": len(test), "draws": options.draws,
-                "relation": model.evaluate(test[:1]).relation.name, "rate": rate, "steps": result.steps,
+                "relation": model.evaluate(test[:1]).kind.name, "rate": rate, "steps": result.steps,
                 "best_step": result.best_step, "cpu": result.seconds,
                 "parameters": sum(weight.numel() for weight in model.parameters()),
             })  # fmt: skip

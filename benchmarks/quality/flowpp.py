@@ -1,4 +1,4 @@
-"""Flow++ on Fashion-MNIST: whether it trains steadily at its default size, beside Glow, and what its learned dequantisation is worth.
+"""Flow++ on Fashion-MNIST: whether it trains steadily at its default size, beside Glow, and what its learned dequantization is worth.
 
     python -m benchmarks.quality.flowpp --data DATA                    # trains what is missing, then prints the tables
     python -m benchmarks.quality.flowpp --data DATA --table            # only prints them
@@ -7,7 +7,7 @@
 that of the mean training loss of ten steps above the lowest such mean before it. The two differ in size and cost: equal steps
 say nothing of equal time.
 
-"dequantisation": a small ``FlowPlusPlus`` on every third row and column (8 x 8), with uniform and with variational dequantisation, from the
+"dequantization": a small ``FlowPlusPlus`` on every third row and column (8 x 8), with uniform and with variational dequantization, from the
 same seeds; all else is equal. Numbers are upper bounds of bits/dim, with one draw of the noise and with 16 (importance weighted).
 """
 
@@ -20,12 +20,12 @@ import time
 from pathlib import Path
 
 import torch
-from benchmarks.quality.images import spread
-from benchmarks.quality.results import Record, Results, footer, markdown
 from torch import Tensor
 
 import pushforward as pf
-from pushforward.experiments.datasets import load_images
+from benchmarks.quality.images import spread
+from benchmarks.quality.results import Record, Results, footer, markdown
+from papers.datasets import load_images
 
 SMALL = {"couplings": (2, 1, 1), "components": 4, "hidden": (16,)}
 LAWS = ("uniform", "variational")
@@ -73,8 +73,8 @@ def run(options: argparse.Namespace, results: Results) -> None:
     images, test = images[:, :, 2:26:3, 2:26:3], test[: options.test, :, 2:26:3, 2:26:3]
     for seed in range(options.seeds):
         for law in LAWS:
-            key = {"kind": "flow++ dequantisation", "law": law, "steps": options.small_steps, "batch": 64, "seed": seed}
-            if "dequantisation" not in options.cases or results.where(**key):
+            key = {"kind": "flow++ dequantization", "law": law, "steps": options.small_steps, "batch": 64, "seed": seed}
+            if "dequantization" not in options.cases or results.where(**key):
                 continue
             torch.manual_seed(seed)
             model = pf.models.FlowPlusPlus(tuple(images.shape[1:]), dequantize=law, **SMALL)
@@ -107,7 +107,7 @@ def tables(options: argparse.Namespace, results: Results) -> str:
     )
     parts = [title, markdown(head, rows), footer("python -m benchmarks.quality.flowpp", found)]
     used, rows = [], []
-    key = {"kind": "flow++ dequantisation", "steps": options.small_steps, "batch": 64}
+    key = {"kind": "flow++ dequantization", "steps": options.small_steps, "batch": 64}
     plain = {record["seed"]: record for record in results.where(law="uniform", **key)}
     for law in LAWS:
         records = results.where(law=law, **key)
@@ -119,7 +119,7 @@ def tables(options: argparse.Namespace, results: Results) -> str:
             law, f"{records[0]['parameters']:,}", spread([r["bits"] for r in records]), spread([r["bits_16"] for r in records]),
             "" if law == "uniform" else spread(gains), spread([r["seconds_a_step"] for r in records]),
         ])  # fmt: skip
-    head = ["dequantisation", "parameters", "bits/dim", "200 images, 16 draws", "gain", "s a step"]
+    head = ["dequantization", "parameters", "bits/dim", "200 images, 16 draws", "gain", "s a step"]
     title = (
         f"\nFashion-MNIST in 8 x 8, small Flow++, {options.small_steps} steps of 64; {options.test:,} test images, mean ± standard "
         f"deviation over {options.seeds} seeds.\n"
@@ -128,9 +128,9 @@ def tables(options: argparse.Namespace, results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Flow++ beside Glow, and its learned dequantisation.")
+    parser = argparse.ArgumentParser(description="Flow++ beside Glow, and its learned dequantization.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
-    parser.add_argument("--cases", nargs="+", default=["dequantisation", "size"], choices=["dequantisation", "size"])
+    parser.add_argument("--cases", nargs="+", default=["dequantization", "size"], choices=["dequantization", "size"])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--small-steps", type=int, default=400)

@@ -3,10 +3,10 @@
     python -m benchmarks.quality.images --data DATA                    # runs what is missing, then prints the table
     python -m benchmarks.quality.images --data DATA --table            # only prints it
 
-Fashion-MNIST. Equal in all libraries: images, dequantisation noise and the shift to (-1/2, 1/2); batches, Adam with a cosine
+Fashion-MNIST. Equal in all libraries: images, dequantization noise and the shift to (-1/2, 1/2); batches, Adam with a cosine
 schedule, gradient clipping, the last weights; scales, steps of actnorm, 1 x 1 convolution and coupling on half of the channels;
 widths and kernels of the couplings' networks, whose last layer starts at 0; channels that leave after each scale; and a
-learned diagonal normal of all coordinates as base. nflows has the maps but no network of that form, so it gets one put
+learned diagonal normal of all coordinates as base. nflows has the transforms but no network of that form, so it gets one put
 together here. normflows has no spline couplings of images.
 
 Not equal, because a library has it built in: the bound on the scale of affine couplings (pushforward exp(a / (1 + |a| / 3));
@@ -37,13 +37,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality.pixelcnn import sample, sampling_table
-from benchmarks.quality.results import Record, Results, footer, markdown
 from torch import Tensor, nn
 
 import pushforward as pf
-from pushforward.experiments.datasets import load_images
-from pushforward.models.image import multi_scale
+from benchmarks.quality.pixelcnn import sample, sampling_table
+from benchmarks.quality.results import Record, Results, footer, markdown
+from papers.datasets import load_images
+from pushforward.models.image.building import multi_scale
 
 SHAPE, LEVELS, SCALES, STEPS, BINS, BOUND = (1, 28, 28), 256, 2, 4, 8, 4.0
 BATCH, LEARNING_RATE, CLIP, BLOCK, START = 64, 1e-3, 5.0, 20, 512
@@ -54,27 +54,27 @@ Made = tuple[nn.Module, LogProb]
 
 
 def pushforward_flow(case: str, width: int) -> Made:
-    law = pf.maps.AffineTransformer() if case == "Glow" else pf.maps.SplineTransformer(BINS, BOUND)
+    law = pf.transforms.AffineTransformer() if case == "Glow" else pf.transforms.SplineTransformer(BINS, BOUND)
 
-    def block(shape: tuple[int, ...], scale: int) -> list[pf.maps.Map]:
-        squeeze = pf.maps.Squeeze(shape)
+    def block(shape: tuple[int, ...], scale: int) -> list[pf.transforms.Transform]:
+        squeeze = pf.transforms.Squeeze(shape)
         inside = squeeze.out_shape
-        maps: list[pf.maps.Map] = [squeeze]
+        transforms: list[pf.transforms.Transform] = [squeeze]
         for k in range(STEPS):
-            mix = pf.maps.InvertibleConv1x1(inside, seed=scale * STEPS + k)
-            coupling = pf.maps.ImageCoupling(inside, law, hidden=(width, width), residual=case != "Glow")
-            maps += [pf.maps.ActNorm(inside), mix, coupling]
-        return maps
+            mix = pf.transforms.InvertibleConv1x1(inside, seed=scale * STEPS + k)
+            coupling = pf.transforms.ImageCoupling(inside, law, hidden=(width, width), residual=case != "Glow")
+            transforms += [pf.transforms.ActNorm(inside), mix, coupling]
+        return transforms
 
-    flow = pf.models.Flow(multi_scale(SHAPE, SCALES, block), pf.bases.Normal(PIXELS, trainable=True))
+    flow = pf.models.Flow(multi_scale(SHAPE, SCALES, block), pf.distributions.Normal(PIXELS, trainable=True))
     return flow, flow.log_prob
 
 
 def library_flow(case: str, width: int) -> Made:
-    """The model that a user calls, without its dequantisation, which is the same for all here."""
+    """The model that a user calls, without its dequantization, which is the same for all here."""
     model: Any = pf.models.Glow(SHAPE, scales=SCALES, steps=STEPS, hidden=(width, width), alpha=None)
-    maps = list(model.chain)
-    flow = pf.models.Flow(pf.maps.Chain(*maps[2:]), model.base)
+    transforms = list(model.chain)
+    flow = pf.models.Flow(pf.transforms.Chain(*transforms[2:]), model.base)
     return flow, flow.log_prob
 
 
@@ -82,7 +82,7 @@ def normflows_flow(case: str, width: int, scale_map: str = "sigmoid") -> Made:
     import normflows as nf
 
     channels, height, side = SHAPE
-    bases, merges, flows = [], [], []
+    distributions, merges, flows = [], [], []
     for i in range(SCALES):  # from the coarsest scale to the finest
         inside = channels * 2 ** (SCALES + 1 - i)
         flows.append(
@@ -91,8 +91,8 @@ def normflows_flow(case: str, width: int, scale_map: str = "sigmoid") -> Made:
         merges += [nf.flows.Merge()] if i else []
         down = 2 ** (SCALES - i)
         leaving = inside if i == 0 else inside // 2
-        bases.append(nf.distributions.DiagGaussian((leaving, height // down, side // down)))
-    flow: Any = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+        distributions.append(nf.distributions.DiagGaussian((leaving, height // down, side // down)))
+    flow: Any = nf.MultiscaleFlow(distributions, flows, merges, class_cond=False)
     return flow, lambda x: flow.log_prob(x, None)
 
 
@@ -168,17 +168,17 @@ class Run:
                 self.flow.initialize(start)
             else:  # the peers' actnorms look at the first batch that they meet
                 self.log_prob(start)
-        self.optimiser = torch.optim.Adam(self.flow.parameters(), lr=LEARNING_RATE)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
+        self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=LEARNING_RATE)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
         self.seconds: list[float] = []
 
     def train(self, batches: list[Tensor]) -> None:
         began = time.process_time()
         for x in batches:
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             (-self.log_prob(x).mean()).backward()
             nn.utils.clip_grad_norm_(self.flow.parameters(), CLIP)
-            self.optimiser.step()
+            self.optimizer.step()
             self.schedule.step()
         self.seconds.append((time.process_time() - began) / len(batches))
 
@@ -189,7 +189,7 @@ class Run:
         return math.log2(LEVELS) - nats / (PIXELS * math.log(2))
 
 
-def dequantise(images: Tensor, draw: torch.Generator) -> Tensor:
+def dequantize(images: Tensor, draw: torch.Generator) -> Tensor:
     return (images + torch.rand(images.shape, generator=draw)) / LEVELS - 0.5
 
 
@@ -206,17 +206,17 @@ def run(options: argparse.Namespace, results: Results) -> None:
             if not missing:
                 continue
             draw = torch.Generator().manual_seed(seed)
-            start = dequantise(images[torch.randint(len(images), (START,), generator=draw)], draw)
+            start = dequantize(images[torch.randint(len(images), (START,), generator=draw)], draw)
             runs: dict[str, Run] = {}
             for library in CASES[case]:
                 torch.manual_seed(seed)
                 runs[library] = Run(MAKERS[library](case, options.width), start, steps)
             for _ in range(steps // BLOCK):
                 rows = torch.randint(len(images), (BLOCK, BATCH), generator=draw)
-                batches = [dequantise(images[row], draw) for row in rows]
+                batches = [dequantize(images[row], draw) for row in rows]
                 for entry in runs.values():
                     entry.train(batches)
-            x = dequantise(test, draw)
+            x = dequantize(test, draw)
             ours = runs["pushforward"].seconds
             for library, entry in runs.items():
                 if library not in missing:

@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality.data import SETS, Split, add_data_option, load
-from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.quality.data import SETS, Split, add_data_option, load
+from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 from pushforward.training import loop
 
 FLOWS: dict[str, Callable[[int], pf.models.Model]] = {
     "NICE": pf.models.NICE,
     "RealNVP": pf.models.RealNVP,
     "MAF": pf.models.MAF,
-    "NSF (C)": lambda features: pf.models.NSF(features, kind="coupling"),
-    "NSF (AR)": lambda features: pf.models.NSF(features, kind="autoregressive"),
+    "NSF (C)": lambda features: pf.models.NSF(features, layer="coupling"),
+    "NSF (AR)": lambda features: pf.models.NSF(features, layer="autoregressive"),
 }
 MODELS = ("Gaussian", *FLOWS)
 ROWS = 4096

@@ -2,7 +2,7 @@
 
     pushforward bench ood --data DATA                    # as python -m benchmarks.quality.ood; runs what is missing
     pushforward bench ood --data DATA --table            # only prints the tables
-    pushforward bench ood --data DATA --picture card.png # and draws the heat map
+    pushforward bench ood --data DATA --picture card.png # and draws the heat transform
 
 For each in-distribution set and seed one :class:`pushforward.Guard` is fitted with its default setting on the training
 images, but for 3,000 that are set aside: 2,000 of them are the reference on which the other scores are fitted, 1,000
@@ -12,7 +12,7 @@ go through one code path. No other image is seen before that, so no setting can 
 ``--others made`` takes outliers made of the calibration images instead of other sets: the default setting was chosen on
 those, because they exist wherever in-distribution images do.
 
-``--redraws 20`` draws calibration sets from the guard's calibration scores instead, and counts how often the realised
+``--redraws 20`` draws calibration sets from the guard's calibration scores instead, and counts how often the realized
 false-alarm rate on all test images lies in the central 95 % of the beta-binomial law that theory gives.
 
 ``--curve 500 1500 3000 6000`` fits guards whose flow trains for so many steps, on all training images (nothing else needs
@@ -37,13 +37,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.quality.data import add_data_option
-from benchmarks.quality.made_images import made_images
-from benchmarks.quality.results import Results, footer, markdown
 from torch import Tensor
 
 import pushforward as pf
-from pushforward.detection import ConformalCalibrator, auroc, bootstrap_interval, realised_interval
+from benchmarks.quality.data import add_data_option
+from benchmarks.quality.made_images import made_images
+from benchmarks.quality.results import Results, footer, markdown
+from papers.datasets import load_images
+from pushforward.detection import ConformalCalibrator, auroc, bootstrap_interval, realized_interval
 from pushforward.detection.scores import (
     Brightness,
     CodeLength,
@@ -51,21 +52,20 @@ from pushforward.detection.scores import (
     InputComplexity,
     LatentDependence,
     LatentMahalanobis,
-    LatentNeighbours,
+    LatentNeighbors,
     LatentNorm,
     Likelihood,
     LikelihoodPath,
-    Neighbours,
+    Neighbors,
     Score,
     TwoSided,
     Typicality,
     Variance,
 )
-from pushforward.experiments.datasets import load_images
 from pushforward.models import Model
 
-GREY = ("mnist", "fashion-mnist", "notmnist", "emnist-letters", "usps", "pneumonia")
-OTHERS = {"fashion-mnist": GREY, "mnist": GREY, "cifar10": ("gtsrb", "cifar100")}
+GRAY = ("mnist", "fashion-mnist", "notmnist", "emnist-letters", "usps", "pneumonia")
+OTHERS = {"fashion-mnist": GRAY, "mnist": GRAY, "cifar10": ("gtsrb", "cifar100")}
 MADE = ("constant", "noise", "inverted", "upside down")
 SCORES: dict[str, Callable[[Model], Score]] = {
     "-log p": Likelihood,
@@ -75,9 +75,9 @@ SCORES: dict[str, Callable[[Model], Score]] = {
     "latent norm": LatentNorm,
     "latent Mahalanobis": LatentMahalanobis,
     "latent dependence": LatentDependence,
-    "latent kNN": LatentNeighbours,
+    "latent kNN": LatentNeighbors,
     "DoSE (path)": lambda flow: DoSE(LikelihoodPath(flow), density="gmm", components=16),
-    "kNN": lambda flow: Neighbours(),
+    "kNN": lambda flow: Neighbors(),
     "code length": lambda flow: TwoSided(CodeLength("png")),
     "brightness": lambda flow: Brightness(),
     "variance": lambda flow: Variance(),
@@ -138,14 +138,14 @@ def flow_of(guard: pf.Guard) -> Model:
     """The flow that a guard of images reads."""
     dose = guard.score_.score
     assert isinstance(dose, DoSE)
-    return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
+    return next(part.model for part in dose.needs_refresh if isinstance(part, LikelihoodPath))
 
 
 def without(guard: pf.Guard, part: str, reference: Tensor) -> Score:
     """The guard's score with some statistics left out, fitted anew on the reference."""
     dose = guard.score_.score
     assert isinstance(dose, DoSE)
-    path, *codes = dose.statistics
+    path, *codes = dose.needs_refresh
     codes, distances = codes[:2], codes[2:]
     kept = {"without path": (*codes, *distances), "without code lengths": (path, *distances), "without distances": (path, *codes)}  # fmt: skip
     return DoSE(*kept[part], density="gmm", components=16, refit=False).fit(guard.score_.prepare(reference))
@@ -259,7 +259,7 @@ def redraws(options: argparse.Namespace) -> str:
         guard, _, _, test = fitted(name, 0, options)
         pool, fine = guard.calibrator_.scores, guard.anomaly_score(test.numpy())
         for level in LEVELS:
-            low, high = realised_interval(1000, len(fine), level)
+            low, high = realized_interval(1000, len(fine), level)
             rates = []
             for draw in range(options.redraws):
                 some = np.random.default_rng(draw).choice(pool, 1000, replace=False)
@@ -269,7 +269,7 @@ def redraws(options: argparse.Namespace) -> str:
             rows.append(
                 [name, f"{level:.0%}", spread, f"{100 * low:.2f} to {100 * high:.2f}", f"{inside} of {len(rates)}"]
             )
-    return markdown(["set", "promised", "realised, percent (range)", "central 95 % of the law", "inside"], rows)
+    return markdown(["set", "promised", "realized, percent (range)", "central 95 % of the law", "inside"], rows)
 
 
 def tables(results: Results, kind: str) -> str:
@@ -301,7 +301,7 @@ def tables(results: Results, kind: str) -> str:
 
 
 def picture(results: Results, kind: str, path: Path) -> None:
-    """Heat maps of AUROC, one for each in-distribution set."""
+    """Heat transforms of AUROC, one for each in-distribution set."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/quality-ood.jsonl"))
     parser.add_argument("--redraws", type=int, default=0, help="calibration sets of 1,000; measures false alarms only")
-    parser.add_argument("--picture", type=Path, help="write the heat map")
+    parser.add_argument("--picture", type=Path, help="write the heat transform")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there; run nothing")
     for flag, module in OTHER.items():
         parser.add_argument(flag, action="store_true", help=f"as python -m {module}, whose --help says more")

@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality.data import SETS, Split, add_data_option, load
-from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.quality.data import SETS, Split, add_data_option, load
+from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 
 MODELS = ("RealNVP", "MAF", "NSF (C)", "NSF (AR)")
 WIDTH, COUPLINGS, MAF_LAYERS, SPLINE_LAYERS, BLOCKS, BINS, BOUND = 128, 8, 5, 6, 2, 8, 4.0
@@ -55,7 +55,7 @@ def pushforward_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
         case _:
             kind = "coupling" if model == "NSF (C)" else "autoregressive"
             flow = pf.models.NSF(
-                features, kind=kind, flow_layers=SPLINE_LAYERS, bins=BINS, tail_bound=BOUND, hidden_features=WIDTH,
+                features, layer=kind, flow_layers=SPLINE_LAYERS, bins=BINS, tail_bound=BOUND, hidden_features=WIDTH,
                 residual_blocks=BLOCKS, standardize=False,
             )  # fmt: skip
     return flow, flow.log_prob
@@ -155,7 +155,7 @@ LIBRARIES = {"pushforward": pushforward_flow, "zuko": zuko_flow, "nflows": nflow
 
 def spline_orders(features: int) -> list[Tensor]:
     """The fixed permutations in front of the spline layers, those of ``pf.models.NSF``."""
-    return [pf.maps.Permutation(features, seed=k).permutation for k in range(SPLINE_LAYERS)]
+    return [pf.transforms.Permutation(features, seed=k).permutation for k in range(SPLINE_LAYERS)]
 
 
 def mean_log_prob(log_prob: LogProb, rows: Tensor) -> float:
@@ -165,17 +165,17 @@ def mean_log_prob(log_prob: LogProb, rows: Tensor) -> float:
 
 def train(flow: nn.Module, log_prob: LogProb, split: Split, steps: int, seed: int) -> tuple[float, float]:
     """Train and keep the weights of the best validation reading; validation and test log-likelihood, in nats."""
-    optimiser = torch.optim.Adam(flow.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     draw = torch.Generator().manual_seed(seed)
     best, weights = -math.inf, flow.state_dict()
     for step in range(1, steps + 1):
         flow.train()
         rows = split.train[torch.randint(len(split.train), (BATCH,), generator=draw)]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (-log_prob(rows).mean()).backward()
         nn.utils.clip_grad_norm_(flow.parameters(), CLIP)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step % max(1, steps // CHECKS) == 0 or step == steps:
             flow.eval()

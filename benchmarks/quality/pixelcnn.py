@@ -5,7 +5,7 @@
 
 Sampling: 64 images of 28 x 28 from one seed; "without" is a pass of the whole network for each pixel, from the same noise. Of
 those passes ``--rows`` rows are drawn, and their time is scaled to all: a pass costs the same at every pixel. Weights are random,
-far enough from their start that the grey values differ.
+far enough from their start that the gray values differ.
 
 Bits/dim are those of ``benchmarks.quality.families``.
 """
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality import families
-from benchmarks.quality.results import Record, Results, footer, markdown
 
 import pushforward as pf
+from benchmarks.quality import families
+from benchmarks.quality.results import Record, Results, footer, markdown
 
 SHAPE, LEVELS, IMAGES = (1, 28, 28), 256, 64
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -41,7 +41,9 @@ def sample(options: argparse.Namespace, results: Results) -> None:
         if results.where(**key):
             continue
         torch.manual_seed(0)
-        base = pf.bases.PixelCNN(SHAPE, pf.maps.CategoricalLikelihood(LEVELS), kind=network, **sizes).eval()
+        base = pf.distributions.PixelCNN(
+            SHAPE, pf.transforms.CategoricalLikelihood(LEVELS), kind=network, **sizes
+        ).eval()
         for weight in base.parameters():  # away from the uniform law, where equal draws would say little
             weight.add_(0.05 * torch.randn_like(weight))
         began = time.process_time()
@@ -53,7 +55,7 @@ def sample(options: argparse.Namespace, results: Results) -> None:
         x = torch.zeros(count, *SHAPE)
         for row in range(drawn):
             for column in range(width):
-                raw = base.network(law.seen(x), None)[:, :, row, column]
+                raw = base.conditioner(law.seen(x), None)[:, :, row, column]
                 x[:, :, row, column] = law.sample(raw, noise[:, row, column])
         plain = (time.process_time() - began) * height / drawn
         x, kept = x[:, :, :drawn], kept[:, :, :drawn]

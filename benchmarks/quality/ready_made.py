@@ -9,7 +9,7 @@ documentation. Ours are trained by ``pf.fit``. For the peers there is a loop her
 over the time, gradients clipped at a norm of 5, the weights of the best of about 20 validation readings. All time counts, with
 validation readings, and for flowjax with compilation. A library's column is the better of its two by validation rows.
 
-Images are dequantised by uniform noise from a fixed seed and scaled by one mean and one deviation, as vectors.
+Images are dequantized by uniform noise from a fixed seed and scaled by one mean and one deviation, as vectors.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.quality.data import Split, add_data_option, load
-from benchmarks.quality.results import Record, Results, footer, markdown, mean_and_spread
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.quality.data import Split, add_data_option, load
+from benchmarks.quality.results import Record, Results, footer, markdown, mean_and_spread
 from pushforward.training import loop
 
 SETS = ("protein", "kin40k", "elevators", "parkinsons", "digits", "fashion-mnist")
@@ -123,17 +123,17 @@ class Clock:
 def torch_peer(library: str, kind: str, split: Split, seconds: float, seed: int) -> Found:
     clock = Clock(seconds)
     flow, log_prob = TORCH[library](kind, split.features)
-    optimiser = torch.optim.Adam(flow.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=LEARNING_RATE)
     draw = torch.Generator().manual_seed(seed)
     best, weights, steps = -math.inf, flow.state_dict(), 0
     while clock.part < 1:
         flow.train()
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * clock.part))
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * clock.part))
         rows = split.train[torch.randint(len(split.train), (BATCH,), generator=draw)]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (-log_prob(rows).mean()).backward()
         nn.utils.clip_grad_norm_(flow.parameters(), CLIP)
-        optimiser.step()
+        optimizer.step()
         steps += 1
         if clock.due() or clock.part >= 1:
             flow.eval()
@@ -180,7 +180,7 @@ def flowjax_peer(kind: str, split: Split, seconds: float, seed: int) -> Found:
     def update(weights: Any, state: Any, x: Any, part: Any) -> Any:
         gradient = jax.grad(lambda w: -log_prob(w, x).mean())(weights)
         change, state = adam.update(gradient, state, weights)
-        change = jax.tree.map(lambda c: -rate(part) * c, change)
+        change = jax.tree.transform(lambda c: -rate(part) * c, change)
         return eqx.apply_updates(weights, change), state
 
     score = jax.jit(log_prob)

@@ -2,7 +2,7 @@
 
     pushforward bench ood --costs                        # as python -m benchmarks.quality.score_costs
 
-On 28 x 28 grey images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
+On 28 x 28 gray images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
 has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, as what they know costs nothing.
 Each score is fitted on 500 images, in a process of its own. Another process, which never scored anything, then gets the fitted score:
 
@@ -29,16 +29,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from benchmarks.quality.data import add_data_option
-from benchmarks.quality.results import Results, footer, markdown
 from torch import Tensor
 
 import pushforward as pf
-from pushforward import bases, maps, models, storage
+from benchmarks.quality.data import add_data_option
+from benchmarks.quality.results import Results, footer, markdown
+from papers.datasets import load_images
+from pushforward import distributions, models, storage, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
-from pushforward.detection.batches import by_batches
+from pushforward.detection.batching import by_batches
 from pushforward.detection.image import ImageScore, fit_image_score
-from pushforward.experiments.datasets import load_images
 from pushforward.models import Model
 
 SHAPE, REFERENCE, BATCH = (1, 28, 28), 500, 50
@@ -57,11 +57,11 @@ class Bench:
         self.test = images[2000 + REFERENCE :]
         self.flows = [self._trained(models.Glow(SHAPE, scales=2, steps=4, hidden=(32, 32)), seed) for seed in range(3)]
         self.vae = self._trained(models.VAE(SHAPE, latent=16), 0)
-        chain = maps.Chain(
-            maps.UniformDequantize(SHAPE, 256), maps.Flatten(SHAPE), maps.Affine(784, shift=-0.5),
-            maps.Variational(784, 32, hidden=(256,)), maps.Variational(32, 16, hidden=(64,)),
+        chain = transforms.Chain(
+            transforms.UniformDequantize(SHAPE, 256), transforms.Flatten(SHAPE), transforms.Affine(784, shift=-0.5),
+            transforms.Variational(784, 32, hidden=(256,)), transforms.Variational(32, 16, hidden=(64,)),
         )  # fmt: skip
-        self.deep = self._trained(models.Flow(chain, bases.Normal(16)), 0)
+        self.deep = self._trained(models.Flow(chain, distributions.Normal(16)), 0)
         self.surface = self._trained(models.RectangularFlow(784, 16), 0, vectors)
 
     def _trained(self, model: M, seed: int, view: Values = lambda x: x) -> M:
@@ -108,14 +108,14 @@ CASES: dict[str, Case] = {
     "Variance": Case(lambda bench: scores.Variance()),
     "CodeLength": Case(lambda bench: scores.CodeLength("png", "zlib"), note="PNG and zlib"),
     "Log": Case(lambda bench: scores.Log(scores.CodeLength("png", pool=2)), note="of the PNG of the halved image"),
-    "Neighbours": Case(lambda bench: scores.Neighbours(), note="of 500 images"),
+    "Neighbors": Case(lambda bench: scores.Neighbors(), note="of 500 images"),
     "PrincipalDistances": Case(lambda bench: scores.PrincipalDistances()),
     "Likelihood": Case(of(scores.Likelihood)),
     "Typicality": Case(of(scores.Typicality)),
     "TwoSided": Case(of(lambda flow: scores.TwoSided(scores.Likelihood(flow))), note="of -log p"),
     "LatentNorm": Case(of(scores.LatentNorm)),
     "LatentMahalanobis": Case(of(scores.LatentMahalanobis)),
-    "LatentNeighbours": Case(of(scores.LatentNeighbours), note="of 500 images"),
+    "LatentNeighbors": Case(of(scores.LatentNeighbors), note="of 500 images"),
     "LatentDependence": Case(of(scores.LatentDependence)),
     "LikelihoodPath": Case(of(scores.LikelihoodPath)),
     "InputComplexity": Case(of(scores.InputComplexity)),

@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from benchmarks.quality.results import Results, footer, markdown
 
+from benchmarks.quality.results import Results, footer, markdown
 from pushforward.detection import Monitor
 
 STRATEGIES = ("mixture", "restarted", "power")

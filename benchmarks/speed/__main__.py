@@ -12,7 +12,7 @@
 
 Readings go to --out as JSON lines as they come, so a stopped run goes on where it was; the tables and the pictures are
 written beside it (.md, .png), and what the libraries print (.log). A library that is not installed is left out with a
-line that says so. Use a machine that does nothing else: on shared cores a busy neighbour makes a short call ten times
+line that says so. Use a machine that does nothing else: on shared cores a busy neighbor makes a short call ten times
 slower.
 
 On a GPU calls are timed between CUDA events, memory is that of torch's tensors, and records and pictures stand apart under the name of

@@ -173,7 +173,7 @@ def named(name: str) -> Case:
 
 
 def batches(features: int, rows: int, dtype: str) -> Iterator[NDArray[Any]]:
-    """Batches without end, the same for every library: eight of them in turn, standardised, skewed and dependent."""
+    """Batches without end, the same for every library: eight of them in turn, standardized, skewed and dependent."""
     rng = np.random.default_rng(0)
     drawn = rng.standard_normal((max(8 * rows, 4096) if rows <= 8192 else rows, features))
     mixed = drawn.copy()

@@ -20,15 +20,15 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # in this process, whose time
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled_step")
 
 import torch
-from benchmarks.quality.results import machine, markdown
 from torch import Tensor
 
 import pushforward as pf
-from pushforward.models.core import Model
-from pushforward.training.batches import Batch
+from benchmarks.quality.results import machine, markdown
+from pushforward.models.base import Model
 from pushforward.training.compiled import CompiledLoss, halves
-from pushforward.training.loop import gradients
 from pushforward.training.optim import make_optimizer
+from pushforward.training.sources import Batch
+from pushforward.training.trainer import gradients
 
 FLOWS: dict[str, tuple[Callable[[], Model], Sequence[int]]] = {
     "MAF, D 6, width 128": (lambda: pf.models.MAF(6, layers=5, hidden=(128, 128)), (64, 512)),
@@ -77,8 +77,8 @@ def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, f
             times.append(step(loss_of))
             while time.monotonic() < end:
                 times.append(step(loss_of))
-    eager, quick = (statistics.median(times) for times in found.values())
-    return eager, quick, first - quick, len(halves(model)[1])
+    is_eager, quick = (statistics.median(times) for times in found.values())
+    return is_eager, quick, first - quick, len(halves(model)[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,10 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = []
     for name, (make, usual) in FLOWS.items():
         for rows in (options.rows or usual) if any(fnmatch(name, p) for p in options.flows) else ():
-            eager, quick, compiling, parts = measure(make, rows, options.visits)
-            saved = eager - quick
+            is_eager, quick, compiling, parts = measure(make, rows, options.visits)
+            saved = is_eager - quick
             even = f"{compiling / saved:,.0f}" if saved > 0 else "never"
-            table.append([name, f"{rows}", f"{1e3 * eager:.2f}", f"{1e3 * quick:.2f}", f"{eager / quick:.2f}",
+            table.append([name, f"{rows}", f"{1e3 * is_eager:.2f}", f"{1e3 * quick:.2f}", f"{is_eager / quick:.2f}",
                           f"{compiling:.0f}", f"{compiling / parts:.1f}", even])  # fmt: skip
             print(*table[-1], sep=" | ", flush=True)
     head = ["flow", "rows", "step, ms", "compiled, ms", "ratio", "compiling, s", "a part, s", "steps until even"]

@@ -145,7 +145,7 @@ class Cuda(Device):
     """
 
     refused: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("pushforward-frozen", "pushforward-plain"), "pf.freeze and the compiled kernels are for the CPU"
+        ("pushforward-frozen", "pushforward-plain"), "pf.compile_scorer and the compiled kernels are for the CPU"
     )
 
     def __init__(self, index: int = 0) -> None:

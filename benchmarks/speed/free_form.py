@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmarks.quality.results import machine, markdown
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.quality.results import machine, markdown
 
 HIDDEN, TOLERANCE = (128, 128), 1e-5
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from benchmarks.speed.libraries import NotOffered
 from torch import Generator, Tensor
+
+from benchmarks.speed.libraries import NotOffered
 
 __all__ = ["captured"]
 

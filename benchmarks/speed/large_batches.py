@@ -19,11 +19,11 @@ import sys
 import time
 
 import torch
+
+import pushforward as pf
 from benchmarks.quality.results import machine, markdown
 from benchmarks.speed.cases import batches, named
 from benchmarks.speed.libraries.pushforward import build
-
-import pushforward as pf
 from pushforward.training import parts
 
 FLOWS = ("maf-d63-h512", "rnvp-d63-h512", "maf-d6-h128", "rnvp-d6-h128")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-COLOURS = {"fastest torch peer": "#3b6ea5", "flowjax": "#c8553d", "floor": "#8a8a8a"}
+COLORS = {"fastest torch peer": "#3b6ea5", "flowjax": "#c8553d", "floor": "#8a8a8a"}
 FAMILIES = {"maf": "#3b6ea5", "rnvp": "#c8553d", "nsfc": "#4c956c", "nsfar": "#8a5a9e"}
 NAMED = {"features": "D", "layers": "depth", "batch": "batch", "bins": "bins"}
 
@@ -66,11 +66,11 @@ def ratios(records: Sequence[Record]) -> Figure | None:
         return None
     figure = blank(6.5 * len(panels), 1.2 + 0.36 * max(map(len, panels.values())))
     for axes, (work, cases) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for k, (label, colour) in enumerate(COLOURS.items()):
+        for k, (label, color) in enumerate(COLORS.items()):
             factors = [versus(r, fastest_peer(r) if label == "fastest torch peer" else label) for r in cases.values()]
             bars = [(y + (k - 1) * 0.27, math.log2(factor)) for y, factor in enumerate(factors) if factor]
             if bars:
-                axes.barh(*zip(*bars, strict=True), height=0.25, color=colour, label=label)
+                axes.barh(*zip(*bars, strict=True), height=0.25, color=color, label=label)
         axes.axvline(0, color="black", lw=1)
         axes.set_yticks(range(len(cases)), list(cases), fontsize=8)
         axes.set_ylim(len(cases) - 0.5, -0.5)
@@ -79,7 +79,7 @@ def ratios(records: Sequence[Record]) -> Figure | None:
         axes.set(title=work, xlabel="time / pushforward's (right of 1: pushforward is faster)")
         axes.spines[["top", "right"]].set_visible(False)
     handles = {label: bar for axes in figure.axes for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(COLOURS), frameon=False)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(COLORS), frameon=False)
     return figure
 
 

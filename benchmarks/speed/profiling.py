@@ -24,8 +24,9 @@ def profile(case: Case, library: str, threads: int, steps: int, where: Device = 
         where: the device; on one of its own, its time counts and not the processor's.
     """
     import torch
-    from benchmarks.speed.worker import Session
     from torch.profiler import profile as record
+
+    from benchmarks.speed.worker import Session
 
     if library == "flowjax":
         raise SystemExit("torch's profiler does not see into JAX: choose another library.")

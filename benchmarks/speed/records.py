@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from benchmarks.quality.results import machine
 from benchmarks.speed.devices import CPU, device
 from benchmarks.speed.libraries import VARIANTS, version

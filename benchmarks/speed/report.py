@@ -114,7 +114,7 @@ def memory_table(records: Sequence[Record]) -> str:
     names = columns(records)
     head = ["case", *names]
     rows = [[r["case"], *(cell(r["readings"].get(name), "above") for name in names)] for r in records]
-    return "## Peak memory of a call, MiB above the model, its gradients and its optimiser\n\n" + markdown(head, rows)
+    return "## Peak memory of a call, MiB above the model, its gradients and its optimizer\n\n" + markdown(head, rows)
 
 
 def accuracy_table(records: Sequence[Record]) -> str:
@@ -175,7 +175,7 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
         lines.insert(
             -1,
             "- **pushforward-plain** is pushforward without its compiled kernels, run where they matter; **pushforward-frozen** scores "
-            "by `pf.freeze(model)`; **pushforward-graph** starts each call as one CUDA graph, which a program can do where shapes "
+            "by `pf.compile_scorer(model)`; **pushforward-graph** starts each call as one CUDA graph, which a program can do where shapes "
             "and inputs' places stay.",
         )
     runs = {record["id"]: record for record in records if record["part"] == "run"}

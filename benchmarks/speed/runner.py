@@ -34,7 +34,7 @@ class Settings:
         limit: seconds after which an answer is not waited for any more.
         steps: training steps before anything is measured; wide flows get a fifth of them.
         log: file for what the libraries print.
-        clock: "wall", or "cpu": the processor time of all threads of the library's process, which a busy neighbour changes
+        clock: "wall", or "cpu": the processor time of all threads of the library's process, which a busy neighbor changes
             far less.
         device: "cpu", "cuda" or "cuda:1".
     """

@@ -10,9 +10,9 @@ import statistics
 import time
 
 import torch
-from benchmarks.quality.results import machine, markdown
 
 import pushforward as pf
+from benchmarks.quality.results import machine, markdown
 from pushforward.models import core
 
 ROWS, WHOLE, ROUNDS = (8192, 32_768), 1 << 40, 4

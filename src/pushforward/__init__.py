@@ -17,67 +17,92 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pushforward import (
-        bases,
+        compiled,
         data,
         detection,
+        distributions,
         errors,
+        io,
         kernels,
-        maps,
-        measure,
+        likelihood,
         models,
         networks,
         registry,
-        serving,
-        storage,
         training,
+        transforms,
     )
+    from pushforward.compiled import compile_scorer
     from pushforward.estimators import FlowDensity, Guard
+    from pushforward.io import load, save
     from pushforward.kernels import use_kernels
-    from pushforward.measure import (
+    from pushforward.likelihood import (
         Counting,
         Extended,
+        Kind,
         Lebesgue,
         LogLik,
         Manifold,
         Measure,
         Mixed,
-        Relation,
     )
-    from pushforward.serving import freeze
-    from pushforward.storage import load, save
     from pushforward.training import fit
 
-_ROOMS = ("bases", "cli", "data", "detection", "errors", "estimators", "experiments", "kernels", "maps", "measure", "models", "networks",
-          "numerics", "registry", "serving", "storage", "training")  # fmt: skip
+_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "kernels", "transforms", "likelihood", "models", "networks",
+          "numerics", "registry", "compiled", "io", "training")  # fmt: skip
 _FROM = {
-    "Counting": "measure",
-    "Extended": "measure",
+    "Counting": "likelihood",
+    "Extended": "likelihood",
     "FlowDensity": "estimators",
     "Guard": "estimators",
-    "Lebesgue": "measure",
-    "LogLik": "measure",
-    "Manifold": "measure",
-    "Measure": "measure",
-    "Mixed": "measure",
-    "Relation": "measure",
+    "Lebesgue": "likelihood",
+    "LogLik": "likelihood",
+    "Manifold": "likelihood",
+    "Measure": "likelihood",
+    "Mixed": "likelihood",
+    "Kind": "likelihood",
     "fit": "training",
-    "freeze": "serving",
-    "load": "storage",
-    "save": "storage",
+    "compile_scorer": "compiled",
+    "load": "io",
+    "save": "io",
     "use_kernels": "kernels",
 }
 
 __all__ = [
-    "Counting", "Extended", "FlowDensity", "Guard", "Lebesgue", "LogLik", "Manifold", "Measure", "Mixed", "Relation",
-    "bases", "data", "detection", "errors", "fit", "freeze", "kernels", "load", "maps", "measure", "models", "networks", "registry", "save",
-    "serving", "storage", "training", "use_kernels",
+    "Counting",
+    "Extended",
+    "FlowDensity",
+    "Guard",
+    "Kind",
+    "Lebesgue",
+    "LogLik",
+    "Manifold",
+    "Measure",
+    "Mixed",
+    "compile_scorer",
+    "compiled",
+    "data",
+    "detection",
+    "distributions",
+    "errors",
+    "fit",
+    "io",
+    "kernels",
+    "likelihood",
+    "load",
+    "models",
+    "networks",
+    "registry",
+    "save",
+    "training",
+    "transforms",
+    "use_kernels",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in _FROM:
         return getattr(importlib.import_module(f"pushforward.{_FROM[name]}"), name)
-    if name in _ROOMS:
+    if name in _PACKAGES:
         return importlib.import_module(f"pushforward.{name}")
     raise AttributeError(f"module 'pushforward' has no attribute {name!r}")
 

@@ -28,7 +28,7 @@ class PushforwardError(Exception):
 
 
 class KindError(PushforwardError, TypeError):
-    """A likelihood was used as something that it is not (its relation or measure forbids the operation)."""
+    """A likelihood was used as something that it is not (its kind or measure forbids the operation)."""
 
 
 class ConfigError(PushforwardError, ValueError):

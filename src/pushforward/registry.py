@@ -64,7 +64,7 @@ def describe(thing: Any) -> dict[str, Any]:
     if name is None:
         raise ConfigError(
             f"{cls.__module__}.{cls.__qualname__} is not registered, so a file could not name it: decorate it with "
-            "@pushforward.registry.register('maps') (or bases, models)."
+            "@pushforward.registry.register('transforms') (or distributions, models)."
         )
     arguments = {}
     for key, parameter in inspect.signature(cls).parameters.items():

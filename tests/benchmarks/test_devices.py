@@ -385,7 +385,7 @@ def test_a_run_on_a_gpu_passes_the_device_on(card, tmp_path, monkeypatch, capsys
     benchmark.main(["time", "--device", "cuda:1", "--cases", "nsfc-d6-h128/log_prob@1", "--out", str(out), "--libraries",
                     "pushforward", "pushforward-plain", "pushforward-graph", "floor"])  # fmt: skip
     assert seen == [("cuda:1", ["pushforward", "pushforward-graph", "floor"])]
-    assert "pushforward-plain: pf.freeze and the compiled kernels are for the CPU." in capsys.readouterr().out
+    assert "pushforward-plain: pf.compile_scorer and the compiled kernels are for the CPU." in capsys.readouterr().out
     assert f"# {CARD}, 1" in out.with_suffix(".md").read_text()
 
 

@@ -69,7 +69,7 @@ def test_patterns_name_flows_or_calls(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1, 64, 8192])
-def test_data_are_the_same_each_time_and_standardised(rows):
+def test_data_are_the_same_each_time_and_standardized(rows):
     feed, again = batches(3, rows, "float32"), batches(3, rows, "float32")
     drawn = [next(feed) for _ in range(9)]
     assert all(np.array_equal(one, next(again)) for one in drawn)
@@ -390,6 +390,6 @@ def test_the_compiled_step_is_set_beside_the_other(capsys, monkeypatch):
     monkeypatch.setattr(compiled_step, "VISIT", 0.01)
     compiled_step.main(["--flows", "MAF*", "--rows", "16", "--visits", "1"])
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| MAF, D 6"))
-    _, flow, rows, eager, compiled, *_ = (cell.strip() for cell in row.split("|"))
+    _, flow, rows, is_eager, compiled, *_ = (cell.strip() for cell in row.split("|"))
     assert (flow, rows) == ("MAF, D 6, width 128", "16")
-    assert float(eager) > 0 < float(compiled)
+    assert float(is_eager) > 0 < float(compiled)

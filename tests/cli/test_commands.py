@@ -13,7 +13,7 @@ import pytest
 
 from pushforward.cli import main
 from pushforward.data import load_image_sample
-from pushforward.detection import realised_interval
+from pushforward.detection import realized_interval
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_demo_on_images_is_fooled_only_by_the_likelihood(tmp_path: Path) -> None
 
     facts = run(tmp_path / "demo.png", max_steps=100)
     assert facts["AUROC"] > 0.9 > 0.6 > facts["likelihood AUROC"]
-    low, high = realised_interval(1250, 1000, 0.05, level=0.999)
+    low, high = realized_interval(1250, 1000, 0.05, level=0.999)
     assert low <= facts["false alarms"] <= high
     assert (tmp_path / "demo.png").stat().st_size > 20_000
 

@@ -15,7 +15,7 @@ from pushforward import registry
 from .cases import ALL, MODULES, Case, silently
 from .tools import build, built, context_of, data_of
 
-assert pushforward.storage  # so that everything a file may name is registered
+assert pushforward.io  # so that everything a file may name is registered
 
 
 def test_every_registered_class_has_a_case():
@@ -37,10 +37,10 @@ def outputs(module, case: Case) -> list[torch.Tensor]:
     if isinstance(module, pushforward.networks.ConvNet):
         return [module(torch.linspace(-2, 2, 2 * module.inputs * 12, dtype=torch.float64).reshape(2, -1, 3, 4))]
     x, context = data_of(case, module), context_of(module)
-    if isinstance(module, pushforward.maps.Map):
+    if isinstance(module, pushforward.transforms.Transform):
         step = module.encode(x, context)
         return [step.z, step.contribution, module.decode(step.z, context)]
-    if isinstance(module, pushforward.bases.Base):
+    if isinstance(module, pushforward.distributions.Distribution):
         return [module.log_prob(x, context)]
     return [module.evaluate(x, context).value, module.sample(3, context, seed=1)]
 
@@ -112,7 +112,7 @@ def test_building_and_evaluating_leave_the_global_generator_alone_or_use_it_open
     state = torch.random.get_rng_state()
     if not hasattr(module, "sample"):
         outputs(module, case)
-    elif isinstance(module, pushforward.bases.Base):
+    elif isinstance(module, pushforward.distributions.Distribution):
         module.log_prob(data_of(case, module), context_of(module))
     else:
         module.evaluate(data_of(case, module), context_of(module))

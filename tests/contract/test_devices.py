@@ -29,11 +29,11 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pushforward import bases, maps, models, numerics
-from pushforward.maps import Step
-from pushforward.training.average import Average
-from pushforward.training.batches import Batch
-from pushforward.training.loop import gradients
+from pushforward import distributions, models, numerics, transforms
+from pushforward.training.ema import WeightAverage
+from pushforward.training.sources import Batch
+from pushforward.training.trainer import gradients
+from pushforward.transforms import Step
 
 from .cases import MODELS, ModelCase
 from .cases.kinds import f
@@ -167,7 +167,7 @@ def pretended(*, graph: bool = False) -> Iterator[None]:
         patch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
         patch.setattr(numerics, "_constants", Kept())
         if graph:
-            patch.setattr(numerics, "capturing", lambda: True)
+            patch.setattr(numerics, "is_capturing", lambda: True)
             patch.setitem(numerics.monotone_root.__kwdefaults__, "steps", 2)
             patch.setitem(inspect.unwrap(numerics.contraction_root).__kwdefaults__, "compiled_steps", 2)
         torch._C._set_only_lift_cpu_tensors(True)  # a tensor of Python's numbers is then a copy to the device, as it is
@@ -196,7 +196,7 @@ def ready(case: ModelCase) -> tuple[models.Model, Tensor, Tensor | None]:
 
 
 def train(model: models.Model, x: Tensor, context: Tensor | None = None) -> None:
-    """A training step without its optimiser, with everything moved to the device."""
+    """A training step without its optimizer, with everything moved to the device."""
     move(model)
     loss = model.train().loss(there(x), context if context is None else there(context), generator=Generator(DEVICE))
     assert loss.device == DEVICE
@@ -237,7 +237,7 @@ def test_scores_and_samples_can_be_captured_as_a_graph(case):
 def test_scores_and_samples_stay_on_their_device(case, monkeypatch):
     """Outside a graph, where other ways are taken: up to the first look, which is allowed."""
     everything = ready(case)
-    monkeypatch.setattr("pushforward.models.core.looks", lambda *_: False)
+    monkeypatch.setattr("pushforward.models.base.looks", lambda *_: False)
     with pretended(), contextlib.suppress(*LOOKS):
         use(*everything)
 
@@ -247,7 +247,7 @@ def test_what_fit_does_with_a_batch_waits_for_nothing():
     with pretended():
         move(model.train())
         weights = list(model.parameters())
-        average, optimizer = Average(weights, 0.99), torch.optim.SGD(weights, lr=0.1, momentum=0.9, nesterov=True)
+        average, optimizer = WeightAverage(weights, 0.99), torch.optim.SGD(weights, lr=0.1, momentum=0.9, nesterov=True)
         for step in (1, 2):
             loss, norm = gradients(
                 model, weights, Batch(there(x), None, 0, 0), noise=Generator(DEVICE), clip=1.0, amp=False
@@ -261,20 +261,20 @@ def test_the_lists_name_cases():
     assert {*WAITS_IN_TRAINING, *NO_GRAPH} <= {str(case) for case in CASES}
 
 
-# A map that is not fit for a device must be caught -----------------------------------------------------------------------
+# A transform that is not fit for a device must be caught -----------------------------------------------------------------------
 
 
-class Shift(maps.Map):
+class Shift(transforms.Transform):
     """x + 1, in a way that a test chooses."""
 
-    places = "any"
+    autoregressive_order = "any"
 
     def __init__(self, add: Callable[[Tensor], Tensor]) -> None:
         super().__init__(2)
         self.add = add
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Any = None) -> Step:
-        return Step(self.add(x), self.no_volume(x))
+        return Step(self.add(x), self.zero_log_det(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Any = None) -> Tensor:
         return z
@@ -292,14 +292,15 @@ class Shift(maps.Map):
     ],
 )
 def test_what_is_not_fit_for_a_device_is_caught(add, error):
-    model = models.Flow(maps.Chain(maps.Affine(2, trainable=True), Shift(add)), bases.Normal(2))
+    model = models.Flow(transforms.Chain(transforms.Affine(2, trainable=True), Shift(add)), distributions.Normal(2))
     with pretended(), pytest.raises(error):
         train(model, torch.randn(ROWS, 2))
 
 
 def test_what_is_fit_for_a_device_passes():
     model = models.Flow(
-        maps.Chain(maps.Affine(2, trainable=True), Shift(lambda x: x + torch.ones_like(x))), bases.Normal(2)
+        transforms.Chain(transforms.Affine(2, trainable=True), Shift(lambda x: x + torch.ones_like(x))),
+        distributions.Normal(2),
     )
     with pretended():
         train(model, torch.randn(ROWS, 2))
@@ -310,25 +311,25 @@ def test_what_is_fit_for_a_device_passes():
 
 def test_numbers_are_looked_at_where_that_costs_nothing_or_no_step_waits():
     here = torch.zeros(3)
-    assert numerics.looks(here)
-    assert numerics.looks(here, training=True)
+    assert numerics.may_check_values(here)
+    assert numerics.may_check_values(here, training=True)
     far = torch.empty(3, device=DEVICE)
-    assert numerics.looks(far)
-    assert not numerics.looks(far, training=True)
+    assert numerics.may_check_values(far)
+    assert not numerics.may_check_values(far, training=True)
 
 
 def test_a_graph_is_no_place_to_look(monkeypatch):
-    assert numerics.eager()
+    assert numerics.is_eager()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    assert not numerics.eager()
-    assert not numerics.looks(torch.zeros(3))
+    assert not numerics.is_eager()
+    assert not numerics.may_check_values(torch.zeros(3))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    assert numerics.eager()
+    assert numerics.is_eager()
 
 
 def test_without_a_look_nan_shows_in_the_loss(monkeypatch):
-    monkeypatch.setattr("pushforward.models.core.looks", lambda *_: False)
+    monkeypatch.setattr("pushforward.models.base.looks", lambda *_: False)
     model, x = models.MAF(2, hidden=(8,)).train(), torch.randn(ROWS, 2)
     assert torch.isfinite(model.loss(x))
     x[1, 0] = torch.nan
@@ -338,17 +339,17 @@ def test_without_a_look_nan_shows_in_the_loss(monkeypatch):
 
 
 def test_without_a_look_an_input_that_was_not_found_again_shows_in_the_gradient(monkeypatch):
-    monkeypatch.setattr("pushforward.maps.reversible.looks", lambda *_, **__: False)
+    monkeypatch.setattr("pushforward.transforms.reversible.looks", lambda *_, **__: False)
     model, x = reversible(models.RealNVP(2, hidden=(8,))), torch.randn(ROWS, 2)
     model.loss(x).backward()
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
     model.zero_grad()
-    monkeypatch.setattr(maps.Coupling, "undo", lambda self, z, context: UNDO(self, z + 1, context))
+    monkeypatch.setattr(transforms.Coupling, "undo", lambda self, z, context: UNDO(self, z + 1, context))
     model.loss(x).backward()
     assert any(torch.isnan(weight.grad).any() for weight in model.parameters() if weight.grad is not None)
 
 
-UNDO = maps.Coupling.undo
+UNDO = transforms.Coupling.invert_with_graph
 
 
 def test_constants_are_made_once_for_a_device():

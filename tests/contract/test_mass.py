@@ -11,15 +11,15 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.errors import KindWarning
-from pushforward.measure import REAL, Relation
+from pushforward.likelihood import REAL, Kind
 from pushforward.models import Model
 
 from .cases import MODELS, ModelCase
 from .tools import box_line, built, context_of, line
 
-DENSITIES = [case for case in MODELS if case.relation is Relation.EXACT and case.measure is None]
+DENSITIES = [case for case in MODELS if case.kind is Kind.EXACT and case.measure is None]
 EXACT_1D = [case for case in DENSITIES if built(case).shape == (1,)]
 EXACT_2D = [case for case in DENSITIES if built(case).shape == (2,)]
 
@@ -36,8 +36,8 @@ def axes(model: Model, count: int) -> list[tuple[Tensor, Tensor]]:
         return [box_line(domain.low, domain.high, count)] * model.shape[0]
     x = model.sample(2000, one_context(model), seed=11)
     if domain == REAL:
-        centre, spread = x.quantile(0.5, dim=0), x.quantile(0.84, dim=0) - x.quantile(0.16, dim=0)
-        return [line(c.item(), 0.3 * s.item(), count) for c, s in zip(centre, spread, strict=True)]
+        center, spread = x.quantile(0.5, dim=0), x.quantile(0.84, dim=0) - x.quantile(0.16, dim=0)
+        return [line(c.item(), 0.3 * s.item(), count) for c, s in zip(center, spread, strict=True)]
     assert domain.low == 0  # positive data: the midpoint rule in log x
     result = []
     for column in x.log().T:
@@ -129,9 +129,7 @@ def test_chi_square_finds_a_wrong_model():
     assert chi_square(observed, 6000 * mass.reshape(30, 25, 30, 25).sum((1, 3)).flatten()) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in MODELS if case.relation is Relation.EXACT and case.measure is None], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in MODELS if case.kind is Kind.EXACT and case.measure is None], ids=str)
 def test_samples_and_density_agree_in_any_dimension(case):
     """E[q(x) / p(x)] = 1 over samples of p for every density q; a narrow normal at the median keeps its variance finite."""
     model = built(case, jolted=0.4)
@@ -140,12 +138,12 @@ def test_samples_and_density_agree_in_any_dimension(case):
     x = model.sample(count, context, seed=23)
     domain = model.base.support if model.chain.domain is None else model.chain.domain
     flat = x.flatten(1)
-    centre = flat.quantile(0.5, dim=0)
+    center = flat.quantile(0.5, dim=0)
     spread = 0.15 * (flat.quantile(0.84, dim=0) - flat.quantile(0.16, dim=0))
-    q = torch.distributions.Normal(centre, spread)
+    q = torch.distributions.Normal(center, spread)
     with torch.no_grad():
         ratio = (q.log_prob(flat).sum(-1) - model.log_prob(x, context)).exp()
-    low, high = (torch.full_like(centre, edge) for edge in (domain.low, domain.high))
+    low, high = (torch.full_like(center, edge) for edge in (domain.low, domain.high))
     expected = (q.cdf(high) - q.cdf(low)).prod().item()
     error = (ratio.std() / math.sqrt(count)).item()
     assert abs(ratio.mean().item() - expected) < 4 * error
@@ -153,14 +151,14 @@ def test_samples_and_density_agree_in_any_dimension(case):
 
 
 def lattice_of(case: ModelCase) -> Tensor:
-    """Every point that a dequantised case can take."""
-    levels = {"dequantised": 4, "dequantised, context": 6}[case.label]
+    """Every point that a dequantized case can take."""
+    levels = {"dequantized": 4, "dequantized, context": 6}[case.label]
     width = built(case).shape[0]
     return torch.tensor(list(itertools.product(range(levels), repeat=width)), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", [case for case in MODELS if case.label.startswith("dequantised")], ids=str)
-def test_a_dequantised_model_has_mass_one_in_the_mean_weight(case):
+@pytest.mark.parametrize("case", [case for case in MODELS if case.label.startswith("dequantized")], ids=str)
+def test_a_dequantized_model_has_mass_one_in_the_mean_weight(case):
     """The mean over noise of exp(value) is the probability itself, so it sums to 1; exp of the mean value to less."""
     model = built(case)
     x, context = lattice_of(case), one_context(model)
@@ -174,12 +172,12 @@ def test_a_dequantised_model_has_mass_one_in_the_mean_weight(case):
     assert error < 0.02
     assert values.mean(0).exp().sum() < 1  # Jensen
     assert tight.exp().sum() == pytest.approx(1.0, abs=5 * error.item())
-    # More draws tighten the bound, towards the probability of the cell.
+    # More draws tighten the bound, toward the probability of the cell.
     assert (tight >= values.mean(0) - 0.05).all()
 
 
-@pytest.mark.parametrize("case", [case for case in MODELS if case.label.startswith("dequantised")], ids=str)
-def test_dequantised_samples_follow_their_probabilities(case):
+@pytest.mark.parametrize("case", [case for case in MODELS if case.label.startswith("dequantized")], ids=str)
+def test_dequantized_samples_follow_their_probabilities(case):
     model = built(case)
     x, context = lattice_of(case), one_context(model)
     with torch.no_grad():
@@ -205,19 +203,19 @@ def test_a_margin_that_the_base_does_not_respect_loses_mass():
 
 def test_a_margin_warns_when_it_is_built():
     with pytest.warns(KindWarning, match="Logit"):
-        maps.Chain(maps.Logit(2, alpha=0.05), maps.SoftTail(2))
+        transforms.Chain(transforms.Logit(2, alpha=0.05), transforms.SoftTail(2))
     with pytest.warns(
         KindWarning, match="the chain lands in .* but Normal"
-    ):  # a fixed affine map carries the margin along
-        models.Flow(maps.Chain(maps.Logit(2, alpha=0.05), maps.Affine(2)), bases.Normal(2))
+    ):  # a fixed affine transform carries the margin along
+        models.Flow(transforms.Chain(transforms.Logit(2, alpha=0.05), transforms.Affine(2)), distributions.Normal(2))
     with pytest.warns(KindWarning, match="Normal"):
-        models.Flow(maps.Logit(2, alpha=0.05), bases.Normal(2))
+        models.Flow(transforms.Logit(2, alpha=0.05), distributions.Normal(2))
 
 
 def test_missing_values_are_integrated_out_in_the_mean_weight():
     """Over (value, indicator) with a standard normal: a seen row has its density, a missing one that of the indicator."""
-    chain = maps.Chain(maps.AugmentMissing(2, columns=(0,), indicators=(1,)))
-    model = models.Flow(chain, bases.Normal(2)).double()
+    chain = transforms.Chain(transforms.AugmentMissing(2, columns=(0,), indicators=(1,)))
+    model = models.Flow(chain, distributions.Normal(2)).double()
     next(iter(model.chain)).mean.fill_(0.7)
     next(iter(model.chain)).scale.fill_(1.5)
     seen = model.evaluate(torch.tensor([[0.3, 0.0]], dtype=torch.float64)).value

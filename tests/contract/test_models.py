@@ -12,9 +12,9 @@ from torch.export import Dim, export
 
 import pushforward as pf
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.measure import REAL, Lebesgue, Relation
+from pushforward.likelihood import REAL, Kind, Lebesgue
 from pushforward.models import Model
-from pushforward.models.core import Flow
+from pushforward.models.base import Flow
 
 from .cases import MODELS
 from .tools import ROWS, TYPES, attainable_by_parts, build, built, context_of, data_of, dense_jacobian, generator, same
@@ -29,7 +29,7 @@ def support(model: Model):
 
 
 UNBOUNDED = [case for case in MODELS if support(built(case)) == REAL]
-NO_DEQUANTISATION = [case for case in UNBOUNDED if case.relation is Relation.EXACT]
+NO_DEQUANTIZATION = [case for case in UNBOUNDED if case.kind is Kind.EXACT]
 
 
 def value(model: Model, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
@@ -42,12 +42,12 @@ def test_kind(case):
     model = built(case)
     measure = case.measure or Lebesgue(math.prod(model.shape))
     result = model.evaluate(data_of(case, model), context_of(model))
-    assert (model.relation, model.measure) == (case.relation, measure)
-    assert (result.relation, result.measure) == (case.relation, measure)
+    assert (model.kind, model.measure) == (case.kind, measure)
+    assert (result.kind, result.measure) == (case.kind, measure)
     assert model.fast == case.fast
     assert f"fast='{case.fast}'" in repr(model)
     assert str(measure) in repr(model)
-    assert case.relation.value in repr(model)
+    assert case.kind.value in repr(model)
 
 
 @pytest.mark.parametrize("case", MODELS, ids=str)
@@ -91,8 +91,8 @@ def test_bounds_refuse_to_be_called_log_prob(case):
 def test_change_of_variables(case):
     """Against the dense autograd Jacobian of encode: log p(x) = log p_base(z) + log abs det dz/dx."""
     model = built(case)
-    if case.relation is not Relation.EXACT or model.measure.kind != "Lebesgue" or not case.invertible:
-        return  # what a surjection drops is in no Jacobian: its mass is tested, and its density in tests/maps
+    if case.kind is not Kind.EXACT or model.measure.name != "Lebesgue" or not case.invertible:
+        return  # what a surjection drops is in no Jacobian: its mass is tested, and its density in tests/transforms
     x, context = data_of(case, model), context_of(model)
     z = model.encode(x, context)
     log_det = torch.linalg.slogdet(dense_jacobian(lambda t: model.encode(t, context), x, len(model.shape)))[1]
@@ -114,7 +114,7 @@ def test_encode_and_decode_are_inverse(case):
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("case", [case for case in NO_DEQUANTISATION if case.invertible], ids=str)
+@pytest.mark.parametrize("case", [case for case in NO_DEQUANTIZATION if case.invertible], ids=str)
 def test_round_trip_on_wide_inputs(case, dtype):
     """Up to what rounding explains, in each layer."""
     model, exact = built(case, dtype), built(case)
@@ -130,12 +130,12 @@ def test_round_trip_on_wide_inputs(case, dtype):
 ELSEWHERE = {
     "BlockAutoregressive", "Continuous", "InvertibleResidual", "MaskedAutoregressive", "ModuloAutoregressive", "TokenAutoregressive",
 }  # fmt: skip
-"""Maps whose way back runs the network at other places: in a sequence or an iteration."""
+"""Transforms whose way back runs the network at other places: in a sequence or an iteration."""
 
 
 @pytest.mark.parametrize("case", [case for case in MODELS if case.invertible], ids=str)
 def test_float64_coordinates_through_float32_weights(case):
-    """Data come back to float64's rounding, or the model says which map cannot do that; float64 weights need nothing."""
+    """Data come back to float64's rounding, or the model says which transform cannot do that; float64 weights need nothing."""
     model = built(case, torch.float32)
     x, context = data_of(case, model, dtype=torch.float32), context_of(model, dtype=torch.float32)
     if ELSEWHERE & {type(part).__name__ for part in model.chain.modules()}:
@@ -192,7 +192,7 @@ def test_float32_agrees_with_float64(case):
     single, double = build(case, torch.float32), built(case)
     single.load_state_dict(double.state_dict())
     x, context = data_of(case, double, dtype=torch.float32), context_of(double, dtype=torch.float32)
-    if case.relation is not Relation.EXACT and case.noisy and "margin" not in case.label:
+    if case.kind is not Kind.EXACT and case.noisy and "margin" not in case.label:
         return  # the two types round the noise differently, so the draws differ in their last digits
     high = value(double, x.double(), None if context is None else context.double())
     torch.testing.assert_close(value(single, x, context).double(), high, rtol=1e-4, atol=1e-4)
@@ -261,7 +261,7 @@ def test_determinism(case):
     assert torch.equal(unseeded, model.sample(4, context))
     with pytest.raises(ConfigError, match="not both"):
         model.sample(4, context, seed=5, generator=generator(5))
-    if case.relation is not Relation.EXACT and case.noisy and "margin" not in case.label:
+    if case.kind is not Kind.EXACT and case.noisy and "margin" not in case.label:
         assert torch.equal(
             model.evaluate(x, context, samples=3, seed=5).value, model.evaluate(x, context, samples=3, seed=5).value
         )
@@ -273,7 +273,7 @@ def test_determinism(case):
 
 @pytest.mark.parametrize("case", MODELS, ids=str)
 def test_rows_do_not_see_each_other(case):
-    """Also the noise of a dequantised row is its own. Not bitwise: matrix products add in another order."""
+    """Also the noise of a dequantized row is its own. Not bitwise: matrix products add in another order."""
     model = built(case)
     x, context = data_of(case, model, 40), context_of(model, 40)
     whole = value(model, x, context)
@@ -375,7 +375,7 @@ def test_context_reaches_every_coordinate(case):
     model = built(case)
     x, context = data_of(case, model), context_of(model)
     assert context is not None
-    # A dequantised value near its border may lie where a spline is the identity.
+    # A dequantized value near its border may lie where a spline is the identity.
     assert (value(model, x, context + 2.0) != value(model, x, context)).double().mean() > 0.5
     many = model.sample(50, context, seed=1) != model.sample(50, context + 2.0, seed=1)
     assert many.flatten(2).flatten(0, 1).any(0).all()
@@ -385,7 +385,7 @@ def test_context_reaches_every_coordinate(case):
 
 
 @pytest.mark.parametrize("case", WITH_CONTEXT, ids=str)
-def test_context_is_standardised_once_and_everywhere(case):
+def test_context_is_standardized_once_and_everywhere(case):
     """Other units of the context make no difference once the model has seen them."""
     torch.manual_seed(0)
     model = build(case)
@@ -504,7 +504,7 @@ def some_slow(cases: list) -> list:
     """One case of each class with most of its options is quick enough for every run; the rest runs with the slow ones."""
     chosen = {"NICE[normal prior, context]", "RealNVP[batch norm]", "MAF[context, residual]", "IAF[context]",
               "NSF[coupling, context]", "NSF[circular, autoregressive, context]", "NSF[context, D=1]",
-              "Flow[ensemble, context]", "Flow[dequantised]", "Flow[missing values]", "MAF[mixture base]",
+              "Flow[ensemble, context]", "Flow[dequantized]", "Flow[missing values]", "MAF[mixture base]",
               "Flow[bounded data]"}  # fmt: skip
     assert chosen <= {str(case) for case in cases}
     return [case if str(case) in chosen else pytest.param(case, marks=pytest.mark.slow) for case in cases]
@@ -515,10 +515,10 @@ def test_it_compiles_whole(case):
     torch._dynamo.reset()
     model = built(case)
     x, context = data_of(case, model), context_of(model)
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    compiled = torch.compile(model, fullgraph=True, backend="is_eager")
     same(compiled(x, context), model(x, context))
     if case.has_log_prob:
-        log_prob = torch.compile(model.log_prob, fullgraph=True, backend="eager")
+        log_prob = torch.compile(model.log_prob, fullgraph=True, backend="is_eager")
         same(log_prob(x, context), model.log_prob(x, context))
 
 
@@ -539,7 +539,7 @@ def test_it_exports(case):
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside torch's own compiler
 @pytest.mark.parametrize(
-    "case", [case for case in MODELS if str(case) in ("NSF[coupling, D=5]", "MAF[D=5]", "Flow[dequantised]")], ids=str
+    "case", [case for case in MODELS if str(case) in ("NSF[coupling, D=5]", "MAF[D=5]", "Flow[dequantized]")], ids=str
 )
 def test_it_compiles_to_machine_code(case):
     torch._dynamo.reset()
@@ -551,6 +551,6 @@ def test_it_compiles_to_machine_code(case):
 
 def test_parts_that_do_not_meet():
     with pytest.raises(ConfigError, match="shape"):
-        Flow(pf.maps.Affine(2), pf.bases.Normal(3))
+        Flow(pf.transforms.Affine(2), pf.distributions.Normal(3))
     with pytest.raises(ConfigError, match="context"):
-        Flow(pf.maps.Monotone(2, context=3), pf.bases.ConditionalNormal(2, context=2))
+        Flow(pf.transforms.Monotone(2, context=3), pf.distributions.ConditionalNormal(2, context=2))

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pushforward.errors import InputError
-from pushforward.maps import Map
-from pushforward.measure import REAL
+from pushforward.likelihood import REAL
 from pushforward.numerics import RowNoise, log1mexp, log1p_square, logmeanexp, soft_clamp
+from pushforward.transforms import Transform
 
 from .cases import MAPS, MODELS
 from .tools import built, context_of, same
@@ -73,17 +73,17 @@ def test_nan_is_always_refused_with_its_place(case, rows, place):
 @given(rows=tables(ordinary))
 @example(rows=[[0.0, 0.0], [-0.0, 1e-30], [3.0, -3.0], [1e6, -1e6]])
 def test_maps_are_finite_and_come_back(case, rows):
-    map: Map = built(case)
+    transform: Transform = built(case)
     x = torch.tensor(rows, dtype=torch.float64)
     reach = case.reach.get(torch.float64, math.inf)
     x = x.clamp(-reach, reach)
-    context = context_of(map, len(rows))
-    step = map.encode(x, context)
+    context = context_of(transform, len(rows))
+    step = transform.encode(x, context)
     assert torch.isfinite(step.z).all()
     assert torch.isfinite(step.contribution).all()
-    back, contribution = map.decode_with_contribution(step.z, context)
+    back, contribution = transform.decode_with_contribution(step.z, context)
     assert torch.isfinite(back).all()
-    if map.codomain in (None, REAL):  # where the map cannot saturate, nothing is lost
+    if transform.codomain in (None, REAL):  # where the transform cannot saturate, nothing is lost
         error = (back - x).abs().amax(-1)
         assert (error <= 1e-7 * (1 + x.abs().amax(-1))).all()
         same(contribution, step.contribution, 1e-5)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pushforward import storage
+from pushforward import io
 from pushforward.detection.scores import Score
 from pushforward.errors import InputError
 
@@ -89,10 +89,10 @@ def test_bad_input(case):
 @pytest.mark.parametrize("case", SCORES, ids=str)
 def test_through_a_file(case, tmp_path):
     score, x = fitted(case), drawn(case, 5, 1)
-    description, tensors = storage.pack(score)
-    storage.write(tmp_path / "f", {"kind": "guard", "score": description}, tensors)
-    header, tensors = storage.read(tmp_path / "f")
-    again = storage.unpack(header["score"], tensors)
+    description, tensors = io.pack(score)
+    io.write(tmp_path / "f", {"kind": "guard", "score": description}, tensors)
+    header, tensors = io.read(tmp_path / "f")
+    again = io.unpack(header["score"], tensors)
     assert torch.equal(again.values(x), score.values(x))
 
 

@@ -1,4 +1,4 @@
-"""What the contract tests share: built and randomised modules, data, Jacobians, and grids."""
+"""What the contract tests share: built and randomized modules, data, Jacobians, and grids."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def jolt(module: nn.Module, strength: float = 1.0, seed: int = 1) -> None:
 
 
 def shape_of(module: Any) -> tuple[int, ...]:
-    """Event shape of the data of a map, base or model."""
+    """Event shape of the data of a transform, base or model."""
     return tuple(getattr(module, "in_shape", None) or module.shape)
 
 
@@ -44,7 +44,7 @@ def data_of(case: Case, module: Any, count: int = ROWS, seed: int = 2, dtype: to
 
 
 def context_of(module: Any, count: int = ROWS, seed: int = 3, dtype: torch.dtype = torch.float64) -> Tensor | None:
-    """Contexts of unit spread, or of units of their own for models, which standardise them."""
+    """Contexts of unit spread, or of units of their own for models, which standardize them."""
     width = width_of_context(module)
     if not width:
         return None
@@ -96,7 +96,7 @@ def dense_jacobian(function: Callable[[Tensor], Tensor], x: Tensor, dims: int) -
 def attainable(jacobian: Tensor, x: Tensor, z: Tensor, dtype: torch.dtype, factor: float = 20.0) -> Tensor:
     """Largest error of a round trip x -> z -> x that rounding explains, for each row.
 
-    z carries a relative error of eps, which the inverse's slopes magnify; infinite where the map saturates.
+    z carries a relative error of eps, which the inverse's slopes magnify; infinite where the transform saturates.
     """
     eps = torch.finfo(dtype).eps
     smallest = torch.linalg.svdvals(torch.nan_to_num(jacobian)).amin(-1)
@@ -119,11 +119,11 @@ def attainable_by_parts(parts: list[Any], x: Tensor, context: Tensor | None, dty
     return total.detach()
 
 
-def line(centre: float, spread: float, count: int, reach: float = 6.0) -> tuple[Tensor, Tensor]:
-    """Points and weights of the midpoint rule in t for x = centre + spread sinh t: dense in the middle, very wide."""
+def line(center: float, spread: float, count: int, reach: float = 6.0) -> tuple[Tensor, Tensor]:
+    """Points and weights of the midpoint rule in t for x = center + spread sinh t: dense in the middle, very wide."""
     step = 2 * reach / count
     t = -reach + step * (torch.arange(count, dtype=torch.float64) + 0.5)
-    return centre + spread * torch.sinh(t), step * spread * torch.cosh(t)
+    return center + spread * torch.sinh(t), step * spread * torch.cosh(t)
 
 
 def box_line(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:

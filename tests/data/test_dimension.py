@@ -71,7 +71,7 @@ def test_what_should_make_no_difference_makes_none(method):
 
 
 def test_noise_is_dimensions_at_its_own_scale():
-    """A circle with noise wider than the distance of neighbours fills the plane."""
+    """A circle with noise wider than the distance of neighbors fills the plane."""
     x = sphere(2000, 1) + 0.1 * RNG(5).normal(size=(2000, 2))
     assert round(intrinsic_dimension(x, "twonn")) == 2
 

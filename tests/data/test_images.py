@@ -14,8 +14,8 @@ from PIL import Image
 from pushforward.data import as_images, read_images
 from pushforward.errors import ConfigError, InputError, StorageError
 
-GREY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
-COLOUR = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
+COLOR = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 
 
 def idx(array: np.ndarray, code: int = 8) -> bytes:
@@ -29,12 +29,12 @@ def encoded(array: np.ndarray, form: str = "PNG") -> bytes:
 
 
 def test_arrays_in_every_layout_mean_the_same_images():
-    first = torch.from_numpy(np.moveaxis(COLOUR, -1, 1).copy())
-    assert torch.equal(as_images(COLOUR), first)
+    first = torch.from_numpy(np.moveaxis(COLOR, -1, 1).copy())
+    assert torch.equal(as_images(COLOR), first)
     assert torch.equal(as_images(first), first)
-    assert torch.equal(as_images(GREY)[:, 0], torch.from_numpy(GREY))
-    assert torch.equal(as_images(GREY[..., None]), as_images(GREY))
-    assert torch.equal(as_images(GREY.astype(float)), as_images(GREY).int())
+    assert torch.equal(as_images(GRAY)[:, 0], torch.from_numpy(GRAY))
+    assert torch.equal(as_images(GRAY[..., None]), as_images(GRAY))
+    assert torch.equal(as_images(GRAY.astype(float)), as_images(GRAY).int())
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_what_is_no_stack_of_images_is_refused(bad: object, words: str):
 @pytest.mark.parametrize("ending", ["-idx3-ubyte", "-idx3-ubyte.gz"])
 def test_idx(tmp_path, ending: str):
     file = tmp_path / f"images{ending}"
-    file.write_bytes(gzip.compress(idx(GREY)) if ending.endswith("gz") else idx(GREY))
-    assert torch.equal(read_images(file), as_images(GREY))
+    file.write_bytes(gzip.compress(idx(GRAY)) if ending.endswith("gz") else idx(GRAY))
+    assert torch.equal(read_images(file), as_images(GRAY))
 
 
 def test_idx_of_16_bits_is_big_endian(tmp_path):
@@ -92,10 +92,10 @@ def test_idx_of_16_bits_is_big_endian(tmp_path):
 
 
 def test_numpy_files(tmp_path):
-    np.save(tmp_path / "a.npy", COLOUR)
-    assert torch.equal(read_images(tmp_path / "a.npy"), as_images(COLOUR))
-    np.savez(tmp_path / "two.npz", train=GREY, test=COLOUR)
-    assert torch.equal(read_images(tmp_path / "two.npz", array="test"), as_images(COLOUR))
+    np.save(tmp_path / "a.npy", COLOR)
+    assert torch.equal(read_images(tmp_path / "a.npy"), as_images(COLOR))
+    np.savez(tmp_path / "two.npz", train=GRAY, test=COLOR)
+    assert torch.equal(read_images(tmp_path / "two.npz", array="test"), as_images(COLOR))
     with pytest.raises(ConfigError, match="train, test"):
         read_images(tmp_path / "two.npz")
     with pytest.raises(ConfigError, match="no array 'other'"):
@@ -104,14 +104,14 @@ def test_numpy_files(tmp_path):
 
 def test_parquet_of_encoded_images(tmp_path):
     file = tmp_path / "a.parquet"
-    cells = [encoded(image) for image in COLOUR]
+    cells = [encoded(image) for image in COLOR]
     pq.write_table(pa.table({"label": [1] * 5, "image": cells, "thumbnail": cells[::-1]}), file)
-    assert torch.equal(read_images(file), as_images(COLOUR))
-    assert torch.equal(read_images(file, column="thumbnail"), as_images(COLOUR[::-1]))
+    assert torch.equal(read_images(file), as_images(COLOR))
+    assert torch.equal(read_images(file, column="thumbnail"), as_images(COLOR[::-1]))
     with pytest.raises(ConfigError, match="'label'"):
         read_images(file, column="label")
     pq.write_table(pa.table({"picture": [{"bytes": cell, "path": None} for cell in cells]}), file)
-    assert torch.equal(read_images(file), as_images(COLOUR))
+    assert torch.equal(read_images(file), as_images(COLOR))
     pq.write_table(pa.table({"a": cells, "b": cells}), file)
     with pytest.raises(ConfigError, match="column="):
         read_images(file)
@@ -122,18 +122,18 @@ def test_parquet_of_encoded_images(tmp_path):
 
 def test_a_folder_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "sub").mkdir()
-    for name, image in zip(["b.png", "a.png", "sub/c.png"], GREY, strict=False):
+    for name, image in zip(["b.png", "a.png", "sub/c.png"], GRAY, strict=False):
         (tmp_path / name).write_bytes(encoded(image))
     (tmp_path / "notes.txt").write_text("no image")
-    assert torch.equal(read_images(tmp_path), as_images(GREY[[1, 0, 2]]))
+    assert torch.equal(read_images(tmp_path), as_images(GRAY[[1, 0, 2]]))
 
 
-def test_one_colour_image_makes_all_of_them_colour(tmp_path):
-    (tmp_path / "a.png").write_bytes(encoded(GREY[0]))
-    (tmp_path / "b.png").write_bytes(encoded(COLOUR[0]))
+def test_one_color_image_makes_all_of_them_color(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(GRAY[0]))
+    (tmp_path / "b.png").write_bytes(encoded(COLOR[0]))
     images = read_images(tmp_path)
     assert images.shape == (2, 3, 4, 6)
-    assert torch.equal(images[0], torch.from_numpy(GREY[0]).expand(3, 4, 6))
+    assert torch.equal(images[0], torch.from_numpy(GRAY[0]).expand(3, 4, 6))
 
 
 def test_16_bit_pictures_keep_their_values(tmp_path):
@@ -143,8 +143,8 @@ def test_16_bit_pictures_keep_their_values(tmp_path):
 
 
 def test_unequal_sizes_name_the_file(tmp_path):
-    (tmp_path / "a.png").write_bytes(encoded(GREY[0]))
-    (tmp_path / "b.png").write_bytes(encoded(GREY[1][:3]))
+    (tmp_path / "a.png").write_bytes(encoded(GRAY[0]))
+    (tmp_path / "b.png").write_bytes(encoded(GRAY[1][:3]))
     with pytest.raises(InputError, match=r"b\.png is 6 wide and 3 high"):
         read_images(tmp_path)
 
@@ -153,7 +153,7 @@ def test_unequal_sizes_name_the_file(tmp_path):
     ("name", "content", "words"),
     [
         ("a.png", b"no picture", "none of"),
-        ("a.idx", idx(GREY)[:-1], "damaged"),
+        ("a.idx", idx(GRAY)[:-1], "damaged"),
         ("a.idx", bytes([0, 0, 8, 3]), "damaged"),
         ("a.gz", b"not gzip", "damaged"),
         ("a.npy", b"junk", "damaged"),
@@ -170,7 +170,7 @@ def test_damaged_files(tmp_path, name: str, content: bytes, words: str):
 def test_damaged_pictures_and_empty_folders(tmp_path):
     with pytest.raises(StorageError, match="no image files"):
         read_images(tmp_path)
-    (tmp_path / "a.png").write_bytes(encoded(GREY[0])[:20])
+    (tmp_path / "a.png").write_bytes(encoded(GRAY[0])[:20])
     with pytest.raises(StorageError, match=r"a\.png is no image"):
         read_images(tmp_path)
     with pytest.raises(StorageError, match="there is no file"):

@@ -25,7 +25,7 @@ def test_the_step_is_found(step, origin):
 
 
 @pytest.mark.parametrize("digits", [17, 12, 9])
-def test_standardised_integers_written_with_few_digits_are_found(digits):
+def test_standardized_integers_written_with_few_digits_are_found(digits):
     ticks = rng().integers(0, 40, 2000)
     written = [float(f"{value:.{digits}g}") for value in (ticks - ticks.mean()) / ticks.std()]
     found = detect_lattice(np.array(written))
@@ -74,7 +74,7 @@ def test_ties_off_a_lattice(values):
     assert detect_lattice(values) is None
 
 
-def test_without_ties_there_is_nothing_to_dequantise():
+def test_without_ties_there_is_nothing_to_dequantize():
     assert detect_lattice(np.arange(0, 50, 0.5)) is None
 
 

@@ -66,7 +66,7 @@ def test_images(name, part, count):
 
 
 def test_digits_are_darker_than_clothes():
-    """The means of the originals are 33 and 73 grey levels."""
+    """The means of the originals are 33 and 73 gray levels."""
     assert load_image_sample("mnist").mean() == pytest.approx(33, abs=5)
     assert load_image_sample("fashion-mnist").mean() == pytest.approx(73, abs=5)
 

@@ -1,4 +1,4 @@
-"""Columns are recognised, new tables are read against them, and every misfit has its answer."""
+"""Columns are recognized, new tables are read against them, and every misfit has its answer."""
 
 import datetime as dt
 import decimal
@@ -23,7 +23,7 @@ def column_of(values, **options):
     return Schema.infer({"c": values}, **options).columns[0]
 
 
-# -- recognising --
+# -- recognizing --
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_numbers_in_a_pandas_category_are_categories():
         (pa.array([{"u": 1}]), "'c' holds struct"),
     ],
 )
-def test_columns_that_cannot_be_modelled(values, words):
+def test_columns_that_cannot_be_modeled(values, words):
     with pytest.raises(SchemaError, match=words):
         column_of(values)
 
@@ -372,7 +372,7 @@ def test_decode_refuses_impossible_instants(time):
 
 
 def columns_of(n):
-    """Columns of n cells that can be modelled, of every kind."""
+    """Columns of n cells that can be modeled, of every kind."""
     maybe = lambda values: st.one_of(st.none(), values)  # noqa: E731
     micro = st.integers(-(10**15), 10**15)
     kinds = [
@@ -381,9 +381,9 @@ def columns_of(n):
         st.integers(-(2**53), 2**53),
         st.booleans(),
         st.text(st.characters(codec="utf-8"), max_size=5),
-        micro.map(lambda v: dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=v)),
+        micro.transform(lambda v: dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=v)),
         st.dates(),
-        micro.map(lambda v: dt.timedelta(microseconds=v)),
+        micro.transform(lambda v: dt.timedelta(microseconds=v)),
         st.times(),
     ]
     lists = [st.lists(maybe(kind) if k % 2 else kind, min_size=n, max_size=n) for kind in kinds for k in (0, 1)]

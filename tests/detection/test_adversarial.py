@@ -5,8 +5,8 @@ import torch
 
 import pushforward as pf
 from pushforward.detection import BatchTwoSampleGate, MMDTest, fgsm, gate_aware, log_likelihood, pgd
-from pushforward.detection.batch_tests import mmd_squared
 from pushforward.detection.scores import Likelihood
+from pushforward.detection.two_sample import mmd_squared
 from pushforward.errors import ConfigError, InputError
 from pushforward.models import InFlow
 
@@ -31,7 +31,7 @@ def test_a_linear_objective_is_solved(attack, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_real_images_have_grey_levels_of_their_own(dtype):
+def test_real_images_have_gray_levels_of_their_own(dtype):
     x = torch.tensor([[0.5, 0.0, 1.0]], dtype=dtype)
     for attack in (fgsm, pgd):
         y = attack(lambda t: t.sum(1), x, 51)  # a fifth of 255
@@ -41,7 +41,7 @@ def test_real_images_have_grey_levels_of_their_own(dtype):
 
 
 def test_a_concave_objective_is_solved_by_pgd_and_overshot_by_fgsm():
-    """The nearest grey to 100 within 20 levels."""
+    """The nearest gray to 100 within 20 levels."""
     x = torch.tensor([[60, 95, 100, 130]], dtype=torch.uint8)
 
     def near(t):
@@ -52,7 +52,7 @@ def test_a_concave_objective_is_solved_by_pgd_and_overshot_by_fgsm():
 
 
 def test_the_best_point_is_kept_even_where_it_is_the_start():
-    """A spike at 100, on a slope that leads away from it: steps of whole grey levels cannot find it again."""
+    """A spike at 100, on a slope that leads away from it: steps of whole gray levels cannot find it again."""
 
     def spike(t):
         return (10 * torch.exp(-100 * (t - 100) ** 2) + 0.01 * t).sum(1)
@@ -138,7 +138,7 @@ def test_likelihood_goes_up_and_down_within_the_budget(flow):
 
 def test_a_vector_model_and_a_score():
     """Of a standard normal the best point of the box is the one nearest to 0 in each coordinate."""
-    model = pf.models.Flow(pf.maps.Affine(3), pf.bases.Normal(3))
+    model = pf.models.Flow(pf.transforms.Affine(3), pf.distributions.Normal(3))
     x = torch.tensor([[0.5, 0.05, 1.0]])
     best = torch.tensor([[0.4, 0.0, 0.9]])
     assert torch.allclose(pgd(log_likelihood(model), x, 25.5, steps=200, step=1.0), best, atol=2e-3)
@@ -150,7 +150,7 @@ def test_who_knows_of_the_gate_hides_from_it_better():
     draw = torch.Generator().manual_seed(0)
     reference = (128 + 20 * torch.randn(200, 4, generator=draw)).round().clamp(0, 255)
     batch = (150 + 20 * torch.randn(30, 4, generator=draw)).round().clamp(0, 255).to(torch.uint8)
-    model = pf.models.Flow(pf.maps.Affine(4, shift=-6.4, scale=0.05), pf.bases.Normal(4))
+    model = pf.models.Flow(pf.transforms.Affine(4, shift=-6.4, scale=0.05), pf.distributions.Normal(4))
 
     def features(x):
         return x.float() / 20

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from pushforward.detection import BatchTest, ConformalCalibrator, MMDTest, ProjectionKSTest, TypicalityTest
-from pushforward.detection.batch_tests import median_distance, mmd, mmd_squared, projections
+from pushforward.detection.two_sample import median_distance, mmd, mmd_squared, projections
 from pushforward.errors import ConfigError, InputError
 
 MAKE = {

@@ -118,7 +118,7 @@ class TestInputComplexity:
 
     def test_units(self):
         density = models.NICE(4)
-        with pytest.raises(KindError, match="dequantisation"):
+        with pytest.raises(KindError, match="dequantization"):
             scores.InputComplexity(density)
         assert scores.InputComplexity(density, form="fitted").form == "fitted"
         with pytest.raises(ConfigError, match="form"):

@@ -1,11 +1,11 @@
-"""The second-order gap where it is exact, the two terms, and greying."""
+"""The second-order gap where it is exact, the two terms, and graying."""
 
 import math
 
 import pytest
 import torch
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection.curvature import (
     graying,
     likelihood_terms,
@@ -23,17 +23,19 @@ def test_exact_for_one_by_one_convolutions_on_gaussian_data():
     """log p(x) = -||W x||^2 / 2 + c at every pixel (sec. 5, eq. 5): both the sample's gap and the population's."""
     shape, count = (3, 4, 4), 4000
     flow = models.Flow(
-        maps.Chain(
-            maps.InvertibleConv1x1(shape, seed=1), maps.InvertibleConv1x1(shape, form="free"), maps.Flatten(shape)
+        transforms.Chain(
+            transforms.InvertibleConv1x1(shape, seed=1),
+            transforms.InvertibleConv1x1(shape, form="free"),
+            transforms.Flatten(shape),
         ),
-        bases.Normal(48),
+        distributions.Normal(48),
     ).double()
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(0.3 * normal(*parameter.shape, seed=5))
     w = torch.eye(3, dtype=torch.float64)
     for conv in list(flow.chain)[:2]:
-        assert isinstance(conv, maps.InvertibleConv1x1)
+        assert isinstance(conv, transforms.InvertibleConv1x1)
         w = conv.matrix_and_log_det()[0].detach() @ w
     mix_p, mix_q = normal(3, 3, seed=2), 0.5 * normal(3, 3, seed=3)
     mean_p, mean_q = torch.tensor([0.5, 0.0, -0.5]).double(), torch.tensor([0.2, 0.1, 0.0]).double()
@@ -55,7 +57,7 @@ def test_exact_for_one_by_one_convolutions_on_gaussian_data():
 
 def test_terms_apart_for_a_gaussian():
     """At y0 = 0 with mean m: g = 0, so all is second order; at y0 = m the gradient of N(0, I) is -m."""
-    flow = models.Flow(maps.Affine(2, trainable=True), bases.Normal(2)).double()
+    flow = models.Flow(transforms.Affine(2, trainable=True), distributions.Normal(2)).double()
     p, q = normal(500, 2, seed=0) + 1.0, 0.3 * normal(400, 2, seed=1)
     truth = -0.5 * ((q**2).sum(1).mean() - (p**2).sum(1).mean()).item()
     at_zero = second_order_gap(flow, p, q, at=torch.zeros(2))
@@ -107,13 +109,13 @@ def test_the_terms_add_up():
     x = torch.randint(8, (10, 1, 4, 4))
     terms = likelihood_terms(model, x, batch_size=4)
     torch.testing.assert_close(terms.total, model.evaluate(x).value.double(), rtol=1e-6, atol=1e-4)
-    affine = models.Flow(maps.Affine(2, scale=(2.0, 3.0), trainable=True), bases.Normal(2))
+    affine = models.Flow(transforms.Affine(2, scale=(2.0, 3.0), trainable=True), distributions.Normal(2))
     torch.testing.assert_close(
         likelihood_terms(affine, torch.zeros(1, 2)).volume, torch.tensor([math.log(6.0)]).double()
     )
 
 
-def test_greying():
+def test_graying():
     x = normal(50, 3, seed=0)
     torch.testing.assert_close(graying(x, 0.25, 2.0).var(0), 0.75**2 * x.var(0))
     assert torch.equal(graying(x, 0.0, 2.0), x)
@@ -125,7 +127,10 @@ def test_greying():
 
 
 def test_mixture():
-    members = [models.Flow(maps.Affine(1, shift=s, trainable=True), bases.Normal(1)).double() for s in (-1.0, 2.0)]
+    members = [
+        models.Flow(transforms.Affine(1, shift=s, trainable=True), distributions.Normal(1)).double()
+        for s in (-1.0, 2.0)
+    ]
     x = normal(7, 1, seed=0)
     laws = [torch.distributions.Normal(-s, 1.0) for s in (-1.0, 2.0)]
     expected = torch.stack([law.log_prob(x[:, 0]).exp() for law in laws]).mean(0).log()
@@ -137,7 +142,7 @@ def test_mixture():
 
 
 def test_what_has_no_curvature():
-    with pytest.raises(KindError, match="dequantisation"):
+    with pytest.raises(KindError, match="dequantization"):
         x = torch.zeros(2, 1, 4, 4)
         second_order_gap(models.PixelCNN((1, 4, 4), levels=4, filters=4, layers=1), x, x)
     image = models.NICE(shape=(1, 2, 2), hidden=(4,), levels=4)

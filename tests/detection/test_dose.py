@@ -9,10 +9,10 @@ from scipy import stats
 from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 
-from pushforward import bases, maps, models, storage
+from pushforward import distributions, models, storage, transforms
 from pushforward.detection import scores
 from pushforward.errors import ConfigError, InputError
-from pushforward.measure import Manifold
+from pushforward.likelihood import Manifold
 
 MODELS = {
     "flow of vectors": lambda: models.NSF(3, flow_layers=1, hidden_features=8),
@@ -22,10 +22,14 @@ MODELS = {
     "pixels": lambda: models.PixelCNN((1, 4, 4), filters=6, layers=2, first_kernel=3),
     "latent variable": lambda: models.VAE((1, 4, 4), 2, hidden=(8,)),
     "latent variable of a flow": lambda: models.VAE(3, 2, hidden=(8,), posterior="iaf", posterior_hidden=(4,)),
-    "mixture": lambda: models.Flow(maps.Standardize(3), models.Ensemble(models.NICE(3), models.RealNVP(3))),
+    "mixture": lambda: models.Flow(transforms.Standardize(3), models.Ensemble(models.NICE(3), models.RealNVP(3))),
     "two latent variables": lambda: models.Flow(
-        maps.Chain(maps.Variational(4, 3, hidden=(8,)), maps.Affine(3, scale=2.0), maps.Variational(3, 2, hidden=(8,))),
-        bases.Normal(2),
+        transforms.Chain(
+            transforms.Variational(4, 3, hidden=(8,)),
+            transforms.Affine(3, scale=2.0),
+            transforms.Variational(3, 2, hidden=(8,)),
+        ),
+        distributions.Normal(2),
     ),
 }
 
@@ -39,7 +43,7 @@ def stirred(name: str) -> models.Model:
 
 
 def rows(model: models.Model, count: int = 5) -> torch.Tensor:
-    if model.measure.kind == "Counting":
+    if model.measure.name == "Counting":
         return torch.randint(256, (count, *model.shape)).double()
     return torch.randn(count, *model.shape, dtype=torch.float64)
 
@@ -66,11 +70,14 @@ def test_draws_are_those_of_evaluate():
 class TestScales:
     def test_each_scale_by_hand(self):
         """Channels 0, 1 stay, doubled (log 2 for each of 4 coordinates); then channel 1 leaves and channel 0 is tripled."""
-        inner = maps.Chain(
-            maps.Affine((2, 2, 1), scale=2.0), maps.FactorOut((2, 2, 1), maps.Affine((1, 2, 1), scale=3.0))
+        inner = transforms.Chain(
+            transforms.Affine((2, 2, 1), scale=2.0),
+            transforms.FactorOut((2, 2, 1), transforms.Affine((1, 2, 1), scale=3.0)),
         )
-        chain = maps.Chain(maps.Permutation((3, 2, 1), order=(2, 1, 0), dim=-3), maps.FactorOut((3, 2, 1), inner))
-        path = scores.LikelihoodPath(models.Flow(chain, bases.Logistic(6)).double())
+        chain = transforms.Chain(
+            transforms.Permutation((3, 2, 1), order=(2, 1, 0), dim=-3), transforms.FactorOut((3, 2, 1), inner)
+        )
+        path = scores.LikelihoodPath(models.Flow(chain, distributions.Logistic(6)).double())
         assert path.names == (
             *("volume 0", "volume 1", "volume 2", "base 0", "base 1", "base 2"),
             *("square 0", "square 1", "square 2"),
@@ -83,7 +90,7 @@ class TestScales:
         torch.testing.assert_close(path.values(x), torch.stack((*volumes, *logistic, *squares), 1))
 
     def test_what_acts_at_the_data_is_apart(self):
-        """-log 256 for each of 16 pixels by dequantisation; nothing else before the couplings of NICE."""
+        """-log 256 for each of 16 pixels by dequantization; nothing else before the couplings of NICE."""
         path = scores.LikelihoodPath(models.NICE(shape=(1, 4, 4), couplings=2, hidden=(4,)))
         assert path.names == ("elementwise", "volume", "base", "square")
         values = path.values(torch.randint(256, (3, 1, 4, 4)))
@@ -93,7 +100,7 @@ class TestScales:
         model = stirred("latent variable")
         x, path = rows(model), scores.LikelihoodPath(model)
         assert path.names == (*("reconstruction", "posterior", "base", "error", "latent mean", "latent scale"),)
-        drawn = model.chain.maps[-1].draw(x, None)  # pyright: ignore[reportCallIssue]
+        drawn = model.chain.transforms[-1].draw(x, None)  # pyright: ignore[reportCallIssue]
         values = dict(zip(path.names, path.values(x).T, strict=True))
         torch.testing.assert_close(values["latent mean"], drawn.mean.square().sum(1).detach())
         torch.testing.assert_close(values["latent scale"], drawn.log_scale.exp().square().sum(1).detach())
@@ -102,11 +109,11 @@ class TestScales:
         )
 
     def test_distance_to_a_manifold(self):
-        class Plane(maps.Map):
+        class Plane(transforms.Transform):
             """The first two coordinates; the third is the distance."""
 
             def encode(self, x, context=None, *, noise=None):
-                return maps.Step(x[..., :2], self.no_volume(x), x[..., 2] ** 2)
+                return transforms.Step(x[..., :2], self.zero_log_det(x), x[..., 2] ** 2)
 
             def decode(self, z, context=None, *, noise=None):
                 return torch.cat((z, torch.zeros_like(z[..., :1])), -1)
@@ -114,7 +121,7 @@ class TestScales:
             def measure(self, latent):
                 return Manifold(2, 3)
 
-        path = scores.LikelihoodPath(models.Flow(Plane(3, 2), bases.Normal(2)))
+        path = scores.LikelihoodPath(models.Flow(Plane(3, 2), distributions.Normal(2)))
         assert path.names == ("volume", "base", "residual")
         x = torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, -3.0]])
         assert path.values(x)[:, 2].tolist() == [4.0, 9.0]
@@ -125,11 +132,13 @@ class TestScales:
 
 
 def test_both_sides_are_seen():
-    """Gaussian images: flat grey ones are the likeliest of all, and a wider spread is unlikely; neither is typical."""
-    chain = maps.Chain(
-        maps.UniformDequantize((1, 8, 8)), maps.Affine((1, 8, 8), shift=-4.0, scale=8.0), maps.Flatten((1, 8, 8))
+    """Gaussian images: flat gray ones are the likeliest of all, and a wider spread is unlikely; neither is typical."""
+    chain = transforms.Chain(
+        transforms.UniformDequantize((1, 8, 8)),
+        transforms.Affine((1, 8, 8), shift=-4.0, scale=8.0),
+        transforms.Flatten((1, 8, 8)),
     )
-    model = models.Flow(chain, bases.Normal(64))
+    model = models.Flow(chain, distributions.Normal(64))
     draw = 128 + 32 * torch.randn(400, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     x = draw.round().clamp(0, 255)
     flat, wild = torch.full((1, 1, 8, 8), 128.0), (128 + 2 * (x[300:301] - 128)).clamp(0, 255)
@@ -163,18 +172,18 @@ class TestDoSE:
     ) + 5  # fmt: skip
     x = 5 + 2 * torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
-    def standardised(self):
+    def standardized(self):
         mean, std = self.reference.mean(0), self.reference.std(0, correction=0)
         return ((self.reference - mean) / std).numpy(), ((self.x - mean) / std).numpy()
 
     def test_gaussian(self):
-        reference, x = self.standardised()
+        reference, x = self.standardized()
         expected = -stats.multivariate_normal(np.zeros(2), LedoitWolf().fit(reference).covariance_).logpdf(x)
         np.testing.assert_allclose(scores.DoSE(Columns()).fit(self.reference)(self.x).numpy(), expected, rtol=1e-9)
 
     def test_kde(self):
         """Against SciPy's estimate of each column, at Silverman's bandwidth."""
-        reference, x = self.standardised()
+        reference, x = self.standardized()
         expected = np.zeros(len(x))
         for points, column in zip(reference.T, x.T, strict=True):
             quarter, three = np.quantile(points, [0.25, 0.75])
@@ -185,7 +194,7 @@ class TestDoSE:
         )
 
     def test_gmm(self):
-        reference, x = self.standardised()
+        reference, x = self.standardized()
         mixture = GaussianMixture(2, reg_covar=1e-2, max_iter=200, random_state=3).fit(reference)
         score = scores.DoSE(Columns(), density="gmm", components=2, seed=3).fit(self.reference)
         np.testing.assert_allclose(score(self.x), -mixture.score_samples(x), rtol=1e-9)

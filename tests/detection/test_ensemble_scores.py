@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import special, stats
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection import scores
 from pushforward.errors import ConfigError, KindError
 
@@ -24,7 +24,7 @@ ALL = [
 
 def members(means=MEANS) -> list[models.Model]:
     """N(mean, 1) in two dimensions."""
-    return [models.Flow(maps.Affine(2, shift=-mean), bases.Normal(2)).double() for mean in means]
+    return [models.Flow(transforms.Affine(2, shift=-mean), distributions.Normal(2)).double() for mean in means]
 
 
 X = torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
@@ -55,9 +55,9 @@ class TestFormulas:
 
     def test_typicality(self):
         reference = X.flip(0)[:20] + 0.3
-        centre = np.mean([stats.norm(mean).logpdf(reference.numpy()).sum(1) for mean in MEANS])
+        center = np.mean([stats.norm(mean).logpdf(reference.numpy()).sum(1) for mean in MEANS])
         got = scores.EnsembleTypicality(*members()).fit(reference)(X)
-        np.testing.assert_allclose(got, np.abs(LOGS.mean(0) - centre), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(got, np.abs(LOGS.mean(0) - center), rtol=1e-10, atol=1e-12)
         expected = scores.TwoSided(scores.WAIC(*members(), weight=0.0)).fit(reference)(X)
         torch.testing.assert_close(scores.EnsembleTypicality(*members(), form="two-sided").fit(reference)(X), expected)
 
@@ -91,7 +91,8 @@ class TestIdentities:
     def test_a_constant_does_not_move_the_spread(self):
         """Twice the data with an extra log 2 for each coordinate in all members."""
         wide = [
-            models.Flow(maps.Chain(maps.Affine(2, scale=2.0), flow.chain), flow.base).double() for flow in members()
+            models.Flow(transforms.Chain(transforms.Affine(2, scale=2.0), flow.chain), flow.base).double()
+            for flow in members()
         ]
         torch.testing.assert_close(scores.EnsembleStd(*wide)(X / 2), scores.EnsembleStd(*members())(X))
         torch.testing.assert_close(scores.EnsembleEntropy(*wide)(X / 2), scores.EnsembleEntropy(*members())(X))
@@ -103,8 +104,11 @@ class TestMembers:
         flows = members()
         expected = kind(*flows).fit(X)(X)
         torch.testing.assert_close(kind(models.Ensemble(*flows)).fit(X)(X), expected)
-        scaled = models.Flow(maps.Affine(2, scale=0.5), models.Ensemble(*flows)).double()
-        by_hand = [models.Flow(maps.Chain(maps.Affine(2, scale=0.5), flow.chain), flow.base).double() for flow in flows]
+        scaled = models.Flow(transforms.Affine(2, scale=0.5), models.Ensemble(*flows)).double()
+        by_hand = [
+            models.Flow(transforms.Chain(transforms.Affine(2, scale=0.5), flow.chain), flow.base).double()
+            for flow in flows
+        ]
         torch.testing.assert_close(kind(scaled).fit(X)(X), kind(*by_hand).fit(X)(X))
 
     def test_one_model_is_no_ensemble(self, kind):
@@ -118,7 +122,9 @@ class TestMembers:
             kind(models.NICE(shape=(1, 2, 2)), models.TarFlow((1, 2, 2), 1, None, blocks=1, width=8, layers=1, heads=2))
 
     def test_a_row_that_one_member_rules_out(self, kind):
-        half = models.Flow(maps.Chain(maps.Inverse(maps.Exp(2))), bases.Normal(2)).double()  # log-normal
+        half = models.Flow(
+            transforms.Chain(transforms.Inverse(transforms.Exp(2))), distributions.Normal(2)
+        ).double()  # log-normal
         score = kind(half, *members()).fit(X.abs() + 0.1)
         got = score(torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64))
         assert not torch.isnan(got).any()
@@ -130,8 +136,8 @@ def test_members_meet_the_same_noise():
     """Two models that differ by a constant only: with noise of their own, differences would vary from row to row."""
     torch.manual_seed(1)
     first = models.VAE((1, 3, 3), 2, hidden=(8,), levels=4)
-    chain = first.chain.maps[0]
-    second = models.Flow(chain, bases.Normal(2, trainable=True))  # pyright: ignore[reportArgumentType]
+    chain = first.chain.transforms[0]
+    second = models.Flow(chain, distributions.Normal(2, trainable=True))  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
         second.base.log_scale.add_(1e-3)  # pyright: ignore[reportOperatorIssue, reportCallIssue]
     x = torch.randint(4, (40, 1, 3, 3))
@@ -147,7 +153,7 @@ def test_settings_that_make_no_sense():
         lambda: scores.Disagreement(*members(), temperature=0.0),
         lambda: scores.EnsembleEntropy(*members(), temperature=math.inf),
         lambda: scores.EnsembleTypicality(*members(), form="signed"),
-        lambda: scores.EnsembleStd(*members(), bases.Normal(2)),  # pyright: ignore[reportArgumentType]
+        lambda: scores.EnsembleStd(*members(), distributions.Normal(2)),  # pyright: ignore[reportArgumentType]
         lambda: scores.EnsembleStd(),
     ):
         with pytest.raises(ConfigError):

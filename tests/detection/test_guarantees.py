@@ -10,9 +10,9 @@ from scipy import stats
 
 from pushforward.detection import (
     ConformalCalibrator,
-    FalseAlarmLaw,
-    false_alarm_law,
-    realised_interval,
+    FalseAlarmDistribution,
+    false_alarm_distribution,
+    realized_interval,
     rows_needed,
 )
 from pushforward.errors import CalibrationError, ConfigError, PushforwardError
@@ -69,7 +69,7 @@ def test_threshold_exists_from_exactly_the_needed_rows_on(alpha, guarantee, delt
 def test_extreme_promises_are_answered_at_once():
     assert rows_needed(1e-9, "pac", 1e-300) == pytest.approx(math.log(1e-300) / math.log1p(-1e-9), rel=1e-9)
     assert rows_needed(math.nextafter(1, 0), "pac", 5e-324) == pytest.approx(math.log(5e-324) / math.log(2**-53), abs=1)
-    assert false_alarm_law(10**9, 0.05, "pac").mean == pytest.approx(0.05, rel=1e-3)
+    assert false_alarm_distribution(10**9, 0.05, "pac").mean == pytest.approx(0.05, rel=1e-3)
 
 
 # the error
@@ -101,21 +101,26 @@ def test_the_error_in_full():
         "give more rows, or ask for alpha=0.0722 or more, which these rows support."
     )
     with pytest.raises(CalibrationError) as caught:
-        false_alarm_law(1, 0.5, "pac", 1e-6)
+        false_alarm_distribution(1, 0.5, "pac", 1e-6)
     assert str(caught.value).endswith("needs at least 20 calibration rows and there is 1: give more rows.")
 
 
 @pytest.mark.parametrize("bad", [0, 1, -0.1, 1.5, math.nan, math.inf, 1e-10, "0.05", None, True, 0.05j, [0.05]])
 def test_bad_promises(bad):
     calibrator = ConformalCalibrator([1.0])
-    for ask in (calibrator.threshold, calibrator.score_threshold, rows_needed, lambda alpha: false_alarm_law(9, alpha)):
+    for ask in (
+        calibrator.threshold,
+        calibrator.score_threshold,
+        rows_needed,
+        lambda alpha: false_alarm_distribution(9, alpha),
+    ):
         with pytest.raises(ConfigError, match="alpha must be a number"):
             ask(bad)
     if bad != 1e-10:
         with pytest.raises(ConfigError, match="delta must be a number"):
             rows_needed(0.1, "pac", bad)
         with pytest.raises(ConfigError, match="level must be a number"):
-            realised_interval(100, 100, 0.1, bad)
+            realized_interval(100, 100, 0.1, bad)
     for guarantee in ("PAC", "conditional", None, 1, ["pac"]):
         with pytest.raises(ConfigError, match="'marginal' or 'pac'"):
             rows_needed(0.1, guarantee)
@@ -124,11 +129,11 @@ def test_bad_promises(bad):
 @pytest.mark.parametrize("bad", [0, -1, 1.0, "10", None, True, math.nan])
 def test_bad_counts(bad):
     with pytest.raises(ConfigError, match="whole number"):
-        false_alarm_law(bad, 0.1)
+        false_alarm_distribution(bad, 0.1)
     with pytest.raises(ConfigError, match="whole number"):
-        realised_interval(bad, 10, 0.1)
+        realized_interval(bad, 10, 0.1)
     with pytest.raises(ConfigError, match="whole number"):
-        realised_interval(100, bad, 0.1)
+        realized_interval(100, bad, 0.1)
 
 
 # the law
@@ -150,22 +155,22 @@ def test_pac_levels(promise, expected):
         if k is None:
             assert stats.binom.cdf(0, n, alpha) > delta
             with pytest.raises(CalibrationError):
-                false_alarm_law(n, alpha, "pac", delta)
+                false_alarm_distribution(n, alpha, "pac", delta)
         else:
             assert stats.binom.cdf(k - 1, n, alpha) <= delta < stats.binom.cdf(k, n, alpha)
-            assert false_alarm_law(n, alpha, "pac", delta) == FalseAlarmLaw(k, n + 1 - k)
+            assert false_alarm_distribution(n, alpha, "pac", delta) == FalseAlarmDistribution(k, n + 1 - k)
 
 
 @pytest.mark.parametrize(
     ("n", "alpha", "guarantee"), [(19, 0.05, "marginal"), (100, 0.1, "marginal"), (500, 0.05, "pac")]
 )
-def test_law_of_the_realised_rate(n, alpha, guarantee):
+def test_law_of_the_realized_rate(n, alpha, guarantee):
     """2,000 calibration sets of uniform scores, whose true rate above t is 1 - t."""
     rng = np.random.default_rng(4)
     rates = [1 - ConformalCalibrator(rng.random(n)).score_threshold(alpha, guarantee) for _ in range(2000)]
-    law = false_alarm_law(n, alpha, guarantee)
+    law = false_alarm_distribution(n, alpha, guarantee)
     assert stats.kstest(rates, stats.beta(law.a, law.b).cdf).pvalue > RARE
-    # A neighbouring law is told apart, so the test above can fail.
+    # A neighboring law is told apart, so the test above can fail.
     assert stats.kstest(rates, stats.beta(law.a + 1, law.b).cdf).pvalue < RARE
     low, high = law.interval(0.9)
     inside = int(((low <= np.array(rates)) & (np.array(rates) <= high)).sum())
@@ -173,9 +178,9 @@ def test_law_of_the_realised_rate(n, alpha, guarantee):
 
 
 def test_law_with_ties_is_smaller():
-    """Scores in {0, 1, 2, 3}: each quantile of the realised rate is at most that of the Beta law."""
+    """Scores in {0, 1, 2, 3}: each quantile of the realized rate is at most that of the Beta law."""
     rng = np.random.default_rng(5)
-    law = false_alarm_law(50, 0.3)
+    law = false_alarm_distribution(50, 0.3)
     rates = np.array([(4 - math.ceil(ConformalCalibrator(rng.integers(0, 4, 50)).score_threshold(0.3))) / 4
                       for _ in range(2000)])  # fmt: skip
     for rate in (0.0, 0.25, 0.5):
@@ -186,7 +191,7 @@ def test_law_with_ties_is_smaller():
 @pytest.mark.parametrize(("a", "b"), [(1, 1), (1, 99), (50, 951), (464, 9537)])
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 1 - 1e-9])
 def test_mean_and_interval_of_the_law(a, b, level):
-    law = FalseAlarmLaw(a, b)
+    law = FalseAlarmDistribution(a, b)
     assert law.mean == pytest.approx(stats.beta(a, b).mean(), rel=1e-12)
     assert law.interval(level) == pytest.approx(stats.beta(a, b).interval(level), rel=1e-8)
 
@@ -194,10 +199,10 @@ def test_mean_and_interval_of_the_law(a, b, level):
 @pytest.mark.parametrize(("n_cal", "n_test"), [(19, 1), (19, 7), (100, 50), (1000, 2000), (300, 20_000)])
 @pytest.mark.parametrize("guarantee", ["marginal", "pac"])
 @pytest.mark.parametrize("level", [0.05, 0.9, 0.95, 1 - 1e-6])
-def test_realised_interval_is_the_beta_binomial_one(n_cal, n_test, guarantee, level):
+def test_realized_interval_is_the_beta_binomial_one(n_cal, n_test, guarantee, level):
     alpha = 0.2
-    low, high = realised_interval(n_cal, n_test, alpha, level, guarantee)
-    law = false_alarm_law(n_cal, alpha, guarantee)
+    low, high = realized_interval(n_cal, n_test, alpha, level, guarantee)
+    law = false_alarm_distribution(n_cal, alpha, guarantee)
     reference = stats.betabinom(n_test, law.a, law.b)
     first, last = round(low * n_test), round(high * n_test)
     assert (low, high) == (first / n_test, last / n_test)
@@ -210,9 +215,9 @@ def test_realised_interval_is_the_beta_binomial_one(n_cal, n_test, guarantee, le
     assert mass[last:].sum() >= tail * (1 - 1e-6)
 
 
-def test_realised_interval_holds_observed_rates():
+def test_realized_interval_holds_observed_rates():
     rng = np.random.default_rng(6)
-    low, high = realised_interval(200, 300, 0.05, 0.9)
+    low, high = realized_interval(200, 300, 0.05, 0.9)
     inside = 0
     for _ in range(2000):
         calibrator = ConformalCalibrator(rng.gumbel(size=200))
@@ -222,7 +227,7 @@ def test_realised_interval_holds_observed_rates():
     assert inside <= stats.binom.isf(RARE, 2000, 0.95)  # counts are coarse, but not that coarse
 
 
-def test_realised_interval_of_a_million_rows():
-    low, high = realised_interval(10**6, 10**6, 0.01)
+def test_realized_interval_of_a_million_rows():
+    low, high = realized_interval(10**6, 10**6, 0.01)
     spread = math.sqrt(2 * 0.01 * 0.99 / 10**6)  # binomial and Beta variance are equal here
     assert (low, high) == pytest.approx((0.01 - 1.96 * spread, 0.01 + 1.96 * spread), abs=0.05 * spread)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pushforward.detection.image import ImageScore, fit_image_score, prepare
-from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbours, PrincipalDistances
+from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbors, PrincipalDistances
 from pushforward.errors import ConfigError, InputError
 from pushforward.models import NICE
 
@@ -35,7 +35,7 @@ class TestPrincipalDistances:
         assert values["outside 1"] == pytest.approx(math.log(49 / variance + 1e-4), abs=1e-9)
         assert values["inside 1"] == pytest.approx(math.log(1 / variance + 1e-4), abs=1e-9)
         assert values["outside 3"] == pytest.approx(math.log(1e-4), abs=1e-3)
-        assert values["white neighbours"] == pytest.approx(math.log(1e-4), abs=1e-6)  # it lies beside t = 1
+        assert values["white neighbors"] == pytest.approx(math.log(1e-4), abs=1e-6)  # it lies beside t = 1
 
     def test_the_unit_does_not_matter(self):
         rows = torch.randn(60, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -44,13 +44,13 @@ class TestPrincipalDistances:
         other = PrincipalDistances((1, 2, 4)).fit(1000 * rows + 5).values(1000 * x + 5)
         torch.testing.assert_close(one, other)
 
-    def test_neighbours_in_the_whole_space_are_neighbours(self):
+    def test_neighbors_in_the_whole_space_are_neighbors(self):
         rows = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         x = torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         distances = PrincipalDistances((1, 3, 4), k=4).fit(rows)  # the middle subspace is everything
-        near = distances.values(x)[:, distances.names.index("neighbours")]
+        near = distances.values(x)[:, distances.names.index("neighbors")]
         total = (rows - rows.mean(0)).square().sum(1).mean()
-        expected = torch.log(Neighbours(k=4).fit(rows)(x) / total.sqrt() + 1e-4)
+        expected = torch.log(Neighbors(k=4).fit(rows)(x) / total.sqrt() + 1e-4)
         torch.testing.assert_close(near, expected)
 
     def test_constant_rows(self):
@@ -86,7 +86,7 @@ def test_code_length_of_a_coarse_image():
 
 def test_parts_that_are_fitted_stay_where_asked():
     train, held, x = (torch.randn(40, 2, generator=torch.Generator().manual_seed(s)) for s in range(3))
-    part = Neighbours(1).fit(train)
+    part = Neighbors(1).fit(train)
     before = part(x)
     DoSE(part, refit=False).fit(held)
     assert torch.equal(part(x), before)

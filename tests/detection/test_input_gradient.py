@@ -2,26 +2,26 @@
 
 import torch
 
-from pushforward import bases, maps, models
-from pushforward.detection.inner import Inner
+from pushforward import distributions, models, transforms
 from pushforward.detection.scores import InputGradientNorm
+from pushforward.detection.without_preprocessing import WithoutPreprocessing
 
 
 def test_gaussian_with_known_precision():
     """log p(x) = -|| A x ||^2 / 2 + c has the gradient -A^T A x."""
     draw = torch.Generator().manual_seed(0)
-    layer = maps.LULinear(3).double()
+    layer = transforms.LULinear(3).double()
     with torch.no_grad():
         layer.packed.copy_(torch.randn(3, 3, generator=draw))
     shift = layer.encode(torch.zeros(1, 3).double()).z
     a = (layer.encode(torch.eye(3).double()).z - shift).detach().mT
     x = torch.randn(5, 3, dtype=torch.float64, generator=draw)
     expected = ((x @ a.mT + shift) @ a).norm(dim=1).detach()
-    torch.testing.assert_close(InputGradientNorm(models.Flow(layer, bases.Normal(3)))(x), expected)
+    torch.testing.assert_close(InputGradientNorm(models.Flow(layer, distributions.Normal(3)))(x), expected)
 
 
 def test_units_of_the_data_do_not_matter():
-    """Standardisation is preprocessing: the slope is per standard deviation, whatever the units."""
+    """Standardization is preprocessing: the slope is per standard deviation, whatever the units."""
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).double()
     norms = []
     for unit in (1.0, 1000.0):
@@ -34,18 +34,18 @@ def test_units_of_the_data_do_not_matter():
 
 def test_what_counts_as_preprocessing():
     def names(model: models.Model) -> list[str]:
-        return [type(part).__name__ for part in Inner(model).front]
+        return [type(part).__name__ for part in WithoutPreprocessing(model).front]
 
     assert names(models.NICE(shape=(1, 4, 4))) == ["UniformDequantize", "Affine", "Flatten", "Standardize"]
     assert names(models.Glow((1, 4, 4), scales=1)) == ["UniformDequantize", "Logit"]
-    assert names(models.Flow(maps.Affine(2, trainable=True), bases.Normal(2))) == []
+    assert names(models.Flow(transforms.Affine(2, trainable=True), distributions.Normal(2))) == []
     assert names(models.VAE(3, decoder="gaussian")) == ["Standardize"]
 
 
 def test_inner_and_preprocessing_add_up_to_the_likelihood():
     model = models.Glow((1, 4, 4), scales=1, steps=2, hidden=(4, 4), levels=8)
     x = torch.randint(8, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
-    inner = Inner(model)
+    inner = WithoutPreprocessing(model)
     y, added = inner.reach(x)
     torch.testing.assert_close(inner(y) + added, model.evaluate(x).value)
 

@@ -9,16 +9,16 @@ from scipy import stats
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection import scores
 from pushforward.detection.scores.scales import latent_blocks
-from pushforward.detection.scores.sides import two_sided
+from pushforward.detection.scores.two_sided import two_sided
 from pushforward.errors import ConfigError, InputError
 
 
 def standard(width: int, scale: float = 1.0) -> models.Model:
     """z = scale x, over a standard normal."""
-    return models.Flow(maps.Affine(width, scale=scale), bases.Normal(width)).double()
+    return models.Flow(transforms.Affine(width, scale=scale), distributions.Normal(width)).double()
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -82,7 +82,7 @@ class TestTypicality:
         assert scores.Likelihood(model)(rows).argmin() == 50
 
     def test_reference_that_is_ruled_out(self):
-        model = models.Flow(maps.Logit(2), bases.Logistic(2))
+        model = models.Flow(transforms.Logit(2), distributions.Logistic(2))
         with pytest.raises(InputError, match="row 1 of the reference"):
             scores.Typicality(model).fit(torch.tensor([[0.5, 0.5], [2.0, 0.5]]))
 
@@ -125,31 +125,31 @@ class TestMahalanobis:
             scores.LatentMahalanobis(standard(2)).fit(torch.zeros(1, 2))
 
 
-class TestNeighbours:
+class TestNeighbors:
     @pytest.mark.parametrize("k", [1, 5])
     def test_against_scikit_learn(self, k):
         reference, x = normal(60, 4, seed=1) + 100, normal(20, 4) + 100
         distance, _ = NearestNeighbors(n_neighbors=k).fit(reference.numpy()).kneighbors(x.numpy())
-        np.testing.assert_allclose(scores.Neighbours(k).fit(reference)(x).numpy(), distance[:, -1], atol=1e-6)
-        latent = scores.LatentNeighbours(standard(4, scale=3.0), k).fit(reference)(x)
+        np.testing.assert_allclose(scores.Neighbors(k).fit(reference)(x).numpy(), distance[:, -1], atol=1e-6)
+        latent = scores.LatentNeighbors(standard(4, scale=3.0), k).fit(reference)(x)
         np.testing.assert_allclose(latent.numpy(), 3 * distance[:, -1], atol=1e-5)
 
     def test_units_of_each_column(self):
         """Standard deviations of the reference are 1 and 1000; the constant column counts as it is."""
         reference = torch.tensor([[1.0, 1000.0, 7.0], [-1.0, -1000.0, 7.0]])
-        score = scores.Neighbours(1, standardize=True).fit(reference)
+        score = scores.Neighbors(1, standardize=True).fit(reference)
         x = torch.tensor([[3.0, 1000.0, 7.0], [1.0, 4000.0, 7.0], [1.0, 1000.0, 9.0]])
         torch.testing.assert_close(score(x), torch.tensor([2.0, 3.0, 2.0], dtype=torch.float64))
 
     def test_what_it_refuses(self):
         with pytest.raises(ConfigError, match="k must"):
-            scores.Neighbours(0)
+            scores.Neighbors(0)
         with pytest.raises(InputError, match="only 3"):
-            scores.Neighbours(4).fit(torch.zeros(3, 2))
+            scores.Neighbors(4).fit(torch.zeros(3, 2))
         with pytest.raises(InputError, match="row 1"):
-            scores.Neighbours(1).fit(torch.tensor([[0.0], [math.inf]]))
+            scores.Neighbors(1).fit(torch.tensor([[0.0], [math.inf]]))
         with pytest.raises(InputError, match="rows of 2 numbers"):
-            scores.Neighbours(1).fit(torch.zeros(3, 2))(torch.zeros(3, 4))
+            scores.Neighbors(1).fit(torch.zeros(3, 2))(torch.zeros(3, 4))
 
 
 class TestDependence:
@@ -163,13 +163,13 @@ class TestDependence:
 
     def test_correlation_by_hand(self):
         """Vector 1, 2, -1: (2 - 2) / ...; image: pairs side by side (1, 2), (3, 4), above (1, 3), (2, 4)."""
-        from pushforward.detection.scores.dependence import neighbour_correlation
+        from pushforward.detection.scores.dependence import neighbor_correlation
 
         z = torch.tensor([[1.0, 2.0, -3.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
-        got = neighbour_correlation(z, [(3,)])
+        got = neighbor_correlation(z, [(3,)])
         torch.testing.assert_close(got, torch.tensor([(2 - 6) / ((5 + 13) / 2), 1.0, 0.0]))
         image = torch.tensor([[1.0, 2.0, 3.0, 4.0, 9.0]])
-        got = neighbour_correlation(image, [(1, 2, 2), (1,)])
+        got = neighbor_correlation(image, [(1, 2, 2), (1,)])
         torch.testing.assert_close(got, torch.tensor([(2 + 12 + 3 + 8) / ((5 + 25 + 10 + 20) / 2)]))
 
     def test_it_sees_what_the_norm_does_not(self):
@@ -183,8 +183,8 @@ class TestDependence:
         norm = scores.LatentNorm(standard(64)).fit(reference)
         assert norm(smooth).median() < 1.5
 
-    def test_no_neighbours(self):
-        with pytest.raises(ConfigError, match="neighbours"):
+    def test_no_neighbors(self):
+        with pytest.raises(ConfigError, match="neighbors"):
             scores.LatentDependence(standard(1))
 
 
@@ -194,7 +194,7 @@ class TestDependence:
         scores.Typicality,
         scores.LatentNorm,
         scores.LatentMahalanobis,
-        scores.LatentNeighbours,
+        scores.LatentNeighbors,
         scores.LatentDependence,
         scores.InputComplexity,
         scores.LikelihoodPath,
@@ -206,4 +206,4 @@ class TestDependence:
 )
 def test_what_is_no_model(make):
     with pytest.raises(ConfigError, match="Normal"):
-        make(bases.Normal(2))
+        make(distributions.Normal(2))

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from pushforward import maps, models
+from pushforward import models, transforms
 from pushforward.detection.scores import LikelihoodRegret
 from pushforward.errors import ConfigError
 
 
-def latent(model: models.VAE) -> maps.Variational:
+def latent(model: models.VAE) -> transforms.Variational:
     last = list(model.chain)[-1]
-    assert isinstance(last, maps.Variational)
+    assert isinstance(last, transforms.Variational)
     return last
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection.scores import DualThreshold, LocalDimension, local_pca_dimension
 from pushforward.errors import ConfigError, InputError, KindError
 
@@ -15,9 +15,9 @@ SIGMA = torch.tensor([3.0, 1.0, 0.05, 0.01], dtype=torch.float64)
 
 def thin() -> models.Model:
     """x = R diag(sigma) z, with a rotation R: singular values sigma, right singular vectors e_i."""
-    rotate = maps.Householder(4).double()
-    scale = maps.Affine(4, scale=tuple((1 / SIGMA).tolist()), trainable=True)
-    return models.Flow(maps.Chain(rotate, scale), bases.Normal(4)).double()
+    rotate = transforms.Householder(4).double()
+    scale = transforms.Affine(4, scale=tuple((1 / SIGMA).tolist()), trainable=True)
+    return models.Flow(transforms.Chain(rotate, scale), distributions.Normal(4)).double()
 
 
 def test_counts_of_known_singular_values():
@@ -58,7 +58,7 @@ def test_local_pca_on_a_plane_in_space():
 
 
 def test_the_jacobian_of_a_bent_flow():
-    """Where the slope of an elementwise map falls, the generator stretches: sigma = 1 / slope."""
+    """Where the slope of an elementwise transform falls, the generator stretches: sigma = 1 / slope."""
     model = models.NSF(3, flow_layers=2, bins=4, hidden_features=8, residual_blocks=1).double().eval()
     x = torch.randn(2, 3, dtype=torch.float64, generator=DRAW)
     z = model.encode(x)
@@ -69,7 +69,7 @@ def test_the_jacobian_of_a_bent_flow():
 
 
 def test_dual_threshold_by_hand():
-    flow = models.Flow(maps.Affine(2, trainable=True), bases.Normal(2)).double()
+    flow = models.Flow(transforms.Affine(2, trainable=True), distributions.Normal(2)).double()
     reference = torch.randn(50, 2, dtype=torch.float64, generator=DRAW)
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [4.0, 4.0]], dtype=torch.float64)
     score = DualThreshold(flow, scale=0.5).fit(reference)  # the dimension is 2 everywhere: p_2 = 1
@@ -80,7 +80,7 @@ def test_dual_threshold_by_hand():
 def test_few_dimensions_alarm_in_spite_of_an_ordinary_likelihood():
     """A reference of rows with a wide direction; rows with none are not unlikely, and only that gives them away."""
     torch.manual_seed(0)
-    flow = models.Flow(maps.Monotone(2, maps.SplineTransformer(8, 3.0)), bases.Normal(2)).double()
+    flow = models.Flow(transforms.Monotone(2, transforms.SplineTransformer(8, 3.0)), distributions.Normal(2)).double()
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(torch.randn(parameter.shape, dtype=torch.float64))

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection.scores import OnManifold
 from pushforward.errors import ConfigError, KindError
 
 
 @pytest.fixture
 def plane() -> models.Model:
-    return models.Flow(maps.Pad(5, 2), bases.Normal(2)).double()
+    return models.Flow(transforms.Pad(5, 2), distributions.Normal(2)).double()
 
 
 def rows(count: int, seed: int = 0) -> torch.Tensor:

@@ -27,7 +27,7 @@ fine = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=25)
 groups = st.one_of(st.tuples(coarse, coarse), st.tuples(fine, fine))
 
 
-def labelled(normal, anomalous):
+def labeled(normal, anomalous):
     """Labels and scores as scikit-learn reads them; ranks stand for scores because it refuses infinities."""
     ranks = stats.rankdata([*normal, *anomalous], method="dense")
     return np.r_[np.zeros(len(normal)), np.ones(len(anomalous))], ranks
@@ -36,7 +36,7 @@ def labelled(normal, anomalous):
 @steady
 @given(groups)
 def test_against_scikit_learn(pair):
-    labels, ranks = labelled(*pair)
+    labels, ranks = labeled(*pair)
     assert auroc(*pair) == pytest.approx(sk.roc_auc_score(labels, ranks), abs=1e-12)
     assert average_precision(*pair) == pytest.approx(sk.average_precision_score(labels, ranks), abs=1e-12)
     assert normal_average_precision(*pair) == pytest.approx(sk.average_precision_score(1 - labels, -ranks), abs=1e-12)
@@ -160,7 +160,7 @@ def test_bad_shares_are_refused(bad):
 @steady
 @given(groups, st.sampled_from([0.01, 0.05, 0.3, 0.5, 0.99]))
 def test_partial_auroc_against_scikit_learn(pair, fpr):
-    labels, ranks = labelled(*pair)
+    labels, ranks = labeled(*pair)
     standardized = partial_auroc(*pair, fpr, standardized=True)
     assert standardized == pytest.approx(sk.roc_auc_score(labels, ranks, max_fpr=fpr), abs=1e-12)
     assert partial_auroc(*pair, 1.0) == pytest.approx(auroc(*pair), abs=1e-12)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection import auroc
 from pushforward.detection.scores import DensityAndResidual, Likelihood, Residual
 from pushforward.errors import KindError
@@ -13,8 +13,10 @@ from pushforward.errors import KindError
 
 def line() -> models.TwoStep:
     """x = (z, 0), z normal."""
-    model = models.TwoStep(models.AutoEncoder(2, latent=1, hidden=()), models.Flow(maps.Affine(1), bases.Normal(1)))
-    codec = model.first.chain.maps[1].codec
+    model = models.TwoStep(
+        models.AutoEncoder(2, latent=1, hidden=()), models.Flow(transforms.Affine(1), distributions.Normal(1))
+    )
+    codec = model.first.chain.transforms[1].codec
     with torch.no_grad():
         for layer, weight in ((codec.encoder.last, [[1.0, 0.0]]), (codec.decoder.last, [[1.0], [0.0]])):
             layer.weight.copy_(torch.tensor(weight))

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection import sample_gradients as module
-from pushforward.detection.inner import Inner
 from pushforward.detection.sample_gradients import sample_gradients
 from pushforward.detection.scores import FisherScore, LayerGradients, ParameterGradients, ScoreTypicality
+from pushforward.detection.without_preprocessing import WithoutPreprocessing
 from pushforward.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def rows(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def affine() -> models.Model:
-    return models.Flow(maps.Affine(2, trainable=True), bases.Normal(2)).double()
+    return models.Flow(transforms.Affine(2, trainable=True), distributions.Normal(2)).double()
 
 
 MODELS = {
@@ -34,7 +34,7 @@ MODELS = {
 def test_against_backward(name):
     torch.manual_seed(0)
     model, x = MODELS[name]().double().eval(), rows(3)
-    inner = Inner(model)
+    inner = WithoutPreprocessing(model)
     (found,) = sample_gradients(inner, inner.reach(x)[0])
     for i in range(3):
         model.zero_grad()
@@ -48,7 +48,7 @@ def test_against_backward(name):
 def test_flows_go_through_vmap(name, monkeypatch):
     """The loop is for models that vmap cannot take, not for these."""
     monkeypatch.setattr(module, "_one_by_one", lambda *_: pytest.fail("row by row"))
-    inner = Inner(MODELS[name]().eval())
+    inner = WithoutPreprocessing(MODELS[name]().eval())
     assert sum(len(next(iter(chunk.values()))) for chunk in sample_gradients(inner, rows(70).float())) == 70
 
 
@@ -60,7 +60,7 @@ def test_groups_add_up():
     with pytest.raises(ConfigError, match="groups"):
         ParameterGradients(model, groups=1000)
     with pytest.raises(ConfigError, match="no weights"):
-        ParameterGradients(models.Flow(maps.Affine(2), bases.Normal(2)))
+        ParameterGradients(models.Flow(transforms.Affine(2), distributions.Normal(2)))
 
 
 def test_fisher_score_of_an_affine_flow():

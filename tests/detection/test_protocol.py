@@ -32,8 +32,8 @@ def test_a_sound_score_passes():
     assert str(report).count("ok") == len(report.checks) == 6
 
 
-def test_batch_normalisation_in_training_mode_is_caught():
-    """Every row is normalised by its neighbours."""
+def test_batch_normalization_in_training_mode_is_caught():
+    """Every row is normalized by its neighbors."""
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.BatchNorm1d(5))
     with torch.no_grad():
         assert "batch independence" in failed(lambda x: norm(network(x)) if len(x) > 1 else x.new_zeros(1))

@@ -8,14 +8,14 @@ import pytest
 import torch
 from scipy import stats
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection import scores
 from pushforward.detection.scores import mutate
 from pushforward.errors import ConfigError, KindError
 
 
 def gauss(scale: float) -> models.Model:
-    return models.Flow(maps.Affine(2, scale=1 / scale), bases.Normal(2)).double()
+    return models.Flow(transforms.Affine(2, scale=1 / scale), distributions.Normal(2)).double()
 
 
 def stirred(model: models.Model, size: float = 0.1) -> models.Model:
@@ -58,7 +58,7 @@ class TestLikelihoodRatio:
     def test_both_meet_the_same_noise(self):
         """A copy whose base is wider by 1e-3: with other noise the ratio would spread as the bound does."""
         model = stirred(models.NICE(shape=(1, 6, 6), couplings=2, hidden=(8,), prior="normal", levels=4))
-        other = models.Flow(copy.deepcopy(model.chain), bases.Normal(36, trainable=True))
+        other = models.Flow(copy.deepcopy(model.chain), distributions.Normal(36, trainable=True))
         with torch.no_grad():
             other.base.log_scale.add_(1e-3)  # pyright: ignore[reportOperatorIssue, reportCallIssue]
         x = torch.randint(4, (30, 1, 6, 6))
@@ -70,7 +70,9 @@ class TestLikelihoodRatio:
         assert torch.equal(scores.LikelihoodRatio(model, copy.deepcopy(model))(x), torch.zeros(30, dtype=torch.float64))
 
     def test_rows_that_a_model_rules_out(self):
-        half = models.Flow(maps.Inverse(maps.Exp(2)), bases.Normal(2)).double()  # log-normal, on positive numbers
+        half = models.Flow(
+            transforms.Inverse(transforms.Exp(2)), distributions.Normal(2)
+        ).double()  # log-normal, on positive numbers
         x = torch.tensor([[-1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
         assert scores.LikelihoodRatio(half, gauss(1.0))(x).tolist()[0] == math.inf
         assert scores.LikelihoodRatio(half, half)(x).tolist() == [math.inf, 0.0]
@@ -100,9 +102,10 @@ class TestGeneralModelRatio:
         """The channel that stays is x or 3 x under N(0, 1): -log p is x^2 / 2, or 9 x^2 / 2 - log 3 for each coordinate."""
 
         def flow(scale: float) -> models.Model:
-            inside = maps.FactorOut((2, 2, 1), maps.Affine((1, 2, 1), scale=scale))
+            inside = transforms.FactorOut((2, 2, 1), transforms.Affine((1, 2, 1), scale=scale))
             return models.Flow(
-                maps.Chain(maps.Permutation((2, 2, 1), order=(0, 1), dim=-3), inside), bases.Normal(4)
+                transforms.Chain(transforms.Permutation((2, 2, 1), order=(0, 1), dim=-3), inside),
+                distributions.Normal(4),
             ).double()
 
         x = torch.randn(6, 2, 2, 1, dtype=torch.float64)
@@ -124,14 +127,14 @@ class TestGeneralModelRatio:
 
 class TestHierarchicalRatio:
     def deep(self) -> models.Model:
-        chain = maps.Chain(
-            maps.Standardize(5),
-            maps.Variational(5, 4, hidden=(8,)),
-            maps.Affine(4, scale=2.0),
-            maps.Variational(4, 3, hidden=(8,)),
-            maps.Variational(3, 2, hidden=(8,)),
+        chain = transforms.Chain(
+            transforms.Standardize(5),
+            transforms.Variational(5, 4, hidden=(8,)),
+            transforms.Affine(4, scale=2.0),
+            transforms.Variational(4, 3, hidden=(8,)),
+            transforms.Variational(3, 2, hidden=(8,)),
         )
-        return stirred(models.Flow(chain, bases.Normal(2)).double(), 0.3)
+        return stirred(models.Flow(chain, distributions.Normal(2)).double(), 0.3)
 
     @pytest.mark.parametrize("k", [1, 2])
     def test_against_the_two_bounds(self, k):

@@ -7,7 +7,7 @@ import torch
 from scipy import integrate, stats
 
 import pushforward as pf
-from pushforward import storage
+from pushforward import io
 from pushforward.detection import Monitor, SequentialPValues
 from pushforward.detection.martingales import Mixture, Power, Restarted, log_mixture
 from pushforward.errors import ConfigError, InputError, StorageError
@@ -294,7 +294,7 @@ def test_files_that_are_no_monitor(tmp_path):
     pf.save(pf.models.NICE(2, couplings=2, hidden=(4,)), path)
     with pytest.raises(StorageError, match="holds a model, not a monitor"):
         Monitor.load(path)
-    storage.write(path, {"kind": "monitor"}, {})
+    io.write(path, {"kind": "monitor"}, {})
     with pytest.raises(StorageError, match="monitor"):
         Monitor.load(path)
 

@@ -62,4 +62,4 @@ def test_architecture_example_is_a_correct_map() -> None:
         jacobian = torch.stack([torch.autograd.functional.jacobian(lambda row: cube.encode(row).z, row) for row in x])
         torch.testing.assert_close(step.contribution, torch.linalg.slogdet(jacobian)[1])
     finally:
-        _CLASSES.pop("maps.Cube", None)
+        _CLASSES.pop("transforms.Cube", None)

@@ -27,7 +27,7 @@ def test_file_round_trip(tmp_path) -> None:
     again = FlowDensity.load(tmp_path / "d.safetensors")
     np.testing.assert_array_equal(again.score_samples(x), density.score_samples(x))
     with pytest.raises(StorageError, match="FlowDensity"):
-        from pushforward.storage import load
+        from pushforward.io import load
 
         load(tmp_path / "d.safetensors")
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pushforward.detection import Monitor, realised_interval
+from pushforward.detection import Monitor, realized_interval
 from pushforward.errors import (
     CalibrationError,
     ConfigError,
@@ -40,7 +40,7 @@ def mixed_frame(n: int = 600, seed: int = 0) -> pd.DataFrame:
         {
             "size": size,
             "count": rng.poisson(3 * size),
-            "colour": rng.choice(["red", "green", "blue"], n, p=[0.6, 0.3, 0.1]),
+            "color": rng.choice(["red", "green", "blue"], n, p=[0.6, 0.3, 0.1]),
             "flag": rng.random(n) < 0.3,
             "level": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
             "unit": 7.0,
@@ -68,7 +68,7 @@ def test_far_rows_alarm_and_typical_rows_do_not(guard: Guard) -> None:
 
 def test_promise_holds_on_new_rows(guard: Guard) -> None:
     new = normal_rows(4000, seed=1)
-    low, high = realised_interval(guard.calibrator_.n, len(new), 0.05, level=1 - 1e-6)
+    low, high = realized_interval(guard.calibrator_.n, len(new), 0.05, level=1 - 1e-6)
     assert low <= (guard.predict(new) == -1).mean() <= high
 
 
@@ -193,7 +193,7 @@ def test_bad_columns_have_decided_answers(mixed: Guard) -> None:
     with pytest.warns(SchemaWarning, match="'more'"):
         np.testing.assert_array_equal(mixed.anomaly_score(frame.assign(more=1)), usual)
     with pytest.warns(SchemaWarning, match="mauve"):
-        new = mixed.anomaly_score(frame.assign(colour=["mauve", *frame["colour"][1:]]))
+        new = mixed.anomaly_score(frame.assign(color=["mauve", *frame["color"][1:]]))
     assert new[0] > usual[0]
     np.testing.assert_array_equal(new[1:], usual[1:])
     with pytest.raises(SchemaError, match=r"'size'.*row 2.*many"):
@@ -207,7 +207,7 @@ def test_samples_look_like_the_table(mixed: Guard) -> None:
     drawn = mixed.sample(200, random_state=0)
     frame = mixed_frame()
     assert drawn.column_names == list(frame.columns)
-    assert set(drawn["colour"].to_pylist()) <= {"red", "green", "blue"}
+    assert set(drawn["color"].to_pylist()) <= {"red", "green", "blue"}
     assert drawn["unit"].to_pylist() == [7.0] * 200
     assert 0 < drawn["level"].null_count < 120
     assert all(isinstance(v, int) for v in drawn["count"].to_pylist())

@@ -6,9 +6,9 @@ import torch
 
 from pushforward import Guard
 from pushforward.data import load_image_sample
-from pushforward.detection import auroc, realised_interval
+from pushforward.detection import auroc, realized_interval
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
-from pushforward.storage import read, write
+from pushforward.io import read, write
 
 OPTIONS = {"alpha": 0.05, "max_steps": 60, "random_state": 0}
 
@@ -26,7 +26,7 @@ def clothes() -> np.ndarray:
 def test_keeps_its_promise_and_tells_digits_from_clothes(guard, clothes):
     fine, odd = guard.assess(clothes), guard.assess(load_image_sample("mnist"))
     assert set(fine) == {"anomaly_score", "p_value", "alarm"}
-    low, high = realised_interval(500, 1000, 0.05, level=0.999)
+    low, high = realized_interval(500, 1000, 0.05, level=0.999)
     assert low <= fine["alarm"].mean() <= high
     assert auroc(fine["anomaly_score"], odd["anomaly_score"]) > 0.85
     assert odd["alarm"].mean() > 0.5

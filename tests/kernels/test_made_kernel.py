@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.kernels import description, use_kernels
-from pushforward.kernels.structs import ACTIVATIONS
-from pushforward.maps import (
+from pushforward.kernels import use_kernels
+from pushforward.kernels.native import _compiler
+from pushforward.kernels.program import ACTIVATIONS
+from pushforward.networks import MADE
+from pushforward.networks.incremental import IncrementalMADE
+from pushforward.transforms import (
     AdditiveTransformer,
     AffineTransformer,
     CircularSplineTransformer,
@@ -21,10 +24,8 @@ from pushforward.maps import (
     Transformer,
     triangular,
 )
-from pushforward.networks import MADE
-from pushforward.networks.incremental import IncrementalMADE
 
-pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
+pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
 
 LAWS = [
     AdditiveTransformer(),
@@ -154,7 +155,7 @@ def test_far_rows_come_back():
 
 @torch.no_grad()
 def test_changed_weights_are_seen():
-    """Nothing of a call is kept, though fused optimisers change weights and raise no version."""
+    """Nothing of a call is kept, though fused optimizers change weights and raise no version."""
     layer = MaskedAutoregressive(5, hidden=(16,)).double()
     z = torch.randn(3, 5, dtype=torch.float64)
     before = layer.decode(z)
@@ -187,5 +188,5 @@ def test_no_rows():
 
 
 def test_other_laws_are_left_to_plain_operations():
-    assert triangular.native_law(GatedTransformer()) is None
-    assert triangular.native_law(CircularSplineTransformer()) is None
+    assert triangular.native_settings(GatedTransformer()) is None
+    assert triangular.native_settings(CircularSplineTransformer()) is None

@@ -10,12 +10,12 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from pushforward import bases, maps
+from pushforward import distributions, transforms
 from pushforward.errors import ConfigError, KindError
-from pushforward.maps.autoencode import core_of
-from pushforward.measure import Counting, Extended, Lebesgue, Relation
+from pushforward.likelihood import Counting, Extended, Kind, Lebesgue
 from pushforward.models import AEF, NICE, VAE, Flow
 from pushforward.training import fit
+from pushforward.transforms.embeddings.autoencode import core_of
 
 S = (8,)
 
@@ -45,9 +45,9 @@ def test_it_is_the_formula():
     mean, raw = inner.encoder(seen).split(2, -1)
     log_scale = 7 * torch.tanh(raw / 7)
     code = mean + log_scale.exp() * core
-    centre, raw = inner.decoder(code).unflatten(-1, (5, 2)).unbind(-1)
+    center, raw = inner.decoder(code).unflatten(-1, (5, 2)).unbind(-1)
     log_spread = 5 * torch.tanh(raw / 5)
-    delta = ((shell - centre[:, [0, 2, 3]]) / log_spread[:, [0, 2, 3]].exp()).detach()
+    delta = ((shell - center[:, [0, 2, 3]]) / log_spread[:, [0, 2, 3]].exp()).detach()
     density = torch.from_numpy(scipy.stats.norm.logpdf(code.detach().numpy()).sum(1))
     density += torch.from_numpy(scipy.stats.norm.logpdf(delta.numpy()).sum(1))
     expected = density + log_scale.sum(1) - log_spread[:, [0, 2, 3]].sum(1)
@@ -57,9 +57,9 @@ def test_it_is_the_formula():
 
 def test_the_core_does_not_reach_the_encoder():
     for inner in (
-        maps.Autoencode((2, 4, 4), 4, channels=(4,)),
-        maps.Autoencode((2, 4, 4), 4, hidden=S),
-        maps.Autoencode(5, 2, hidden=S),
+        transforms.Autoencode((2, 4, 4), 4, channels=(4,)),
+        transforms.Autoencode((2, 4, 4), 4, hidden=S),
+        transforms.Autoencode(5, 2, hidden=S),
     ):
         inner.double()
         perturb(inner)
@@ -90,7 +90,7 @@ def test_images_are_a_bound_on_counting_and_come_back():
     x = torch.randint(0, 16, (5, 1, 6, 6), generator=torch.Generator().manual_seed(0))
     model.initialize(x)
     result = model.evaluate(x)
-    assert (result.relation, result.measure) == (Relation.LOWER, Counting(36))
+    assert (result.kind, result.measure) == (Kind.LOWER_BOUND, Counting(36))
     assert result.bits_per_dim().shape == (5,)
     assert torch.equal(model.decode(model.encode(x)), x.float())
     assert model.reconstruct(x).shape == x.shape
@@ -102,25 +102,25 @@ def test_reconstruction_is_the_decoder_s_mean_in_the_shell():
     perturb(model)
     (inner,) = model.chain
     x = normal(4, 5)
-    centre, _ = inner.law(model.encode(x)[:, :2])
-    torch.testing.assert_close(model.reconstruct(x)[:, 2:], centre[:, 2:])
+    center, _ = inner.law(model.encode(x)[:, :2])
+    torch.testing.assert_close(model.reconstruct(x)[:, 2:], center[:, 2:])
 
 
 @pytest.mark.parametrize("networks", [{"channels": (4, 8)}, {"hidden": (16,)}], ids=str)
 def test_its_networks_are_those_of_a_vae(networks):
     """Same weights, same reconstruction of the pixels of the shell."""
     shape, latent = (2, 6, 6), 4
-    law = maps.GaussianLikelihood()
-    vae = maps.Variational(shape, latent, law, **networks)
-    inner = maps.Autoencode(shape, latent, **networks)
+    law = transforms.GaussianLikelihood()
+    vae = transforms.Variational(shape, latent, law, **networks)
+    inner = transforms.Autoencode(shape, latent, **networks)
     inner.encoder.load_state_dict(vae.encoder.state_dict())
     inner.decoder.load_state_dict(vae.decoder.state_dict())
     code = torch.randn(3, latent)
-    centre, log_spread = inner.law(code)
-    torch.testing.assert_close(centre.reshape(3, *shape), vae.decode(code))
+    center, log_spread = inner.law(code)
+    torch.testing.assert_close(center.reshape(3, *shape), vae.decode(code))
     pixels = torch.randn(3, *shape)
     density = law.log_prob(pixels.movedim(-3, -1), vae.raw(code)).movedim(-1, -3).flatten(1)
-    e = (pixels.flatten(1) - centre) / log_spread.exp()
+    e = (pixels.flatten(1) - center) / log_spread.exp()
     expected = -0.5 * e * e - log_spread - 0.5 * math.log(2 * math.pi)
     torch.testing.assert_close(density, expected)
 
@@ -167,7 +167,7 @@ def test_the_linear_objective_is_the_density_of_the_pair_and_no_likelihood():
     for r in (0.1, 0.5, 0.999):
         model, x, truth = linear_gaussian(r)
         result = model.evaluate(x)
-        assert (result.relation, result.measure) == (Relation.EXACT, Extended(2, 1))
+        assert (result.kind, result.measure) == (Kind.EXACT, Extended(2, 1))
         given = scipy.stats.norm.logpdf(0.5 * x[:, 0].numpy(), r * x[:, 0].numpy(), math.sqrt(1 - r * r))
         np.testing.assert_allclose(result.value.detach().numpy(), truth.numpy() + given, rtol=1e-9)
         above += int((result.value > truth).sum())
@@ -186,7 +186,7 @@ def test_the_extended_number_is_refused_where_a_likelihood_is_asked_for():
         _ = model.evaluate(x) - AEF(2, latent=1).evaluate(torch.zeros(3, 2))
     images = AEF((1, 3, 3), 2, form="linear", levels=4, hidden=S)
     assert images.measure == Extended(11, 9)
-    assert images.relation is Relation.LOWER  # dequantised
+    assert images.kind is Kind.LOWER_BOUND  # dequantized
     assert images.reduced(0.1).measure == Counting(9)
 
 
@@ -194,7 +194,7 @@ def test_the_reduction_is_a_bound_that_rises_to_the_truth():
     model, x, truth = linear_gaussian(0.5)
     reduced = model.reduced(1.0)
     assert isinstance(reduced, Flow)
-    assert (reduced.relation, reduced.measure) == (Relation.LOWER, Lebesgue(1))
+    assert (reduced.kind, reduced.measure) == (Kind.LOWER_BOUND, Lebesgue(1))
     with torch.no_grad():
         step = reduced.chain.encode(x.expand(4000, 3, 1), noise=torch.Generator().manual_seed(0))
         draws = step.contribution + reduced.base.log_prob(step.z)
@@ -212,7 +212,7 @@ def test_log_k_is_subtracted():
     model, x, truth = linear_gaussian(0.5)
     estimate, count = model.importance_estimate(x, 1.0, samples=128)
     assert ((estimate.value - truth).abs() < 0.4).all()
-    assert (estimate.relation, estimate.measure) == (Relation.LOWER, Lebesgue(1))
+    assert (estimate.kind, estimate.measure) == (Kind.LOWER_BOUND, Lebesgue(1))
     assert ((count > 30) & (count <= 128)).all()
     assert estimate.stderr is not None
 
@@ -270,15 +270,20 @@ def test_training_finds_a_noisy_line(form):
 
 
 def test_a_product_is_a_sum_of_log_densities():
-    base = bases.Product(bases.Normal(2), bases.StudentT(1), bases.ConditionalNormal(1, context=3, hidden=S))
+    base = distributions.Product(
+        distributions.Normal(2), distributions.StudentT(1), distributions.ConditionalNormal(1, context=3, hidden=S)
+    )
     z, context = torch.randn(5, 4), torch.randn(5, 3)
     expected = base.parts[0].log_prob(z[:, :2]) + base.parts[1].log_prob(z[:, 2:3])
     torch.testing.assert_close(base.log_prob(z, context), expected + base.parts[2].log_prob(z[:, 3:], context))
     assert base.context == 3
     assert base.sample(torch.Size((7,)), context[:1].expand(7, 3)).shape == (7, 4)
-    mixed = bases.Product(bases.Uniform(1), bases.HalfNormal(1))
+    mixed = distributions.Product(distributions.Uniform(1), distributions.HalfNormal(1))
     assert (mixed.support.low, mixed.support.high) == (0.0, math.inf)
-    assert bases.Product(bases.Uniform(1), bases.Uniform(2)).support == bases.Uniform(1).support
+    assert (
+        distributions.Product(distributions.Uniform(1), distributions.Uniform(2)).support
+        == distributions.Uniform(1).support
+    )
 
 
 def test_what_does_not_fit_is_refused():
@@ -292,22 +297,25 @@ def test_what_does_not_fit_is_refused():
         (lambda: AEF(5, 2, channels=(4,)), "convolutions"),
         (lambda: AEF(5, 2, posterior="maf"), "posterior"),
         (lambda: AEF((1, 4, 4), 2, form="linear", dequantize="variational"), "uniform"),
-        (lambda: maps.Autoencode(5, 2, maps.Affine(3)), "2 coordinates"),
-        (lambda: maps.Autoencode(5, 2, maps.Monotone(2, context=1)), "no context"),
-        (lambda: maps.LinearAutoencode(5, 2, scale=-1.0), "scale"),
+        (lambda: transforms.Autoencode(5, 2, transforms.Affine(3)), "2 coordinates"),
+        (lambda: transforms.Autoencode(5, 2, transforms.Monotone(2, context=1)), "no context"),
+        (lambda: transforms.LinearAutoencode(5, 2, scale=-1.0), "scale"),
         (lambda: AEF(5, 2, form="linear").reduced(0.0), "positive"),
-        (lambda: bases.Product(), "at least one"),
-        (lambda: bases.Product(bases.Normal((1, 2, 2))), "vectors"),
-        (lambda: bases.Product(bases.ConditionalNormal(1, 2), bases.ConditionalNormal(1, 3)), "different widths"),
+        (lambda: distributions.Product(), "at least one"),
+        (lambda: distributions.Product(distributions.Normal((1, 2, 2))), "vectors"),
+        (
+            lambda: distributions.Product(distributions.ConditionalNormal(1, 2), distributions.ConditionalNormal(1, 3)),
+            "different widths",
+        ),
     ):
         with pytest.raises(ConfigError, match=match):
             make()
     with pytest.raises(KindError, match="not a bijection"):
-        maps.Autoencode(5, 2, maps.Abs(2))
+        transforms.Autoencode(5, 2, transforms.Abs(2))
     with pytest.raises(KindError, match="already"):
         AEF(5, 2).reduced(0.1)
     with pytest.raises(KindError, match="Manifold"):
-        bases.Product(bases.UniformSphere(3))
+        distributions.Product(distributions.UniformSphere(3))
 
 
 def test_a_vae_reads_the_same_images():

@@ -8,7 +8,7 @@ from torch.distributions import Normal
 
 from pushforward import models
 from pushforward.errors import ConfigError
-from pushforward.models.autoencoder import mmd
+from pushforward.models.latent.autoencoder import mmd
 
 
 def test_the_value_is_the_joint_density_at_the_code():
@@ -17,7 +17,7 @@ def test_the_value_is_the_joint_density_at_the_code():
     x = torch.randn(50, 3, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1]) + 4
     model.initialize(x)
     with torch.no_grad():
-        model.chain.maps[1].log_scale.fill_(0.3)
+        model.chain.transforms[1].log_scale.fill_(0.3)
     std = x.std(0, correction=0)
     z = model.code(x)
     scale = std * math.exp(5 * math.tanh(0.3 / 5))
@@ -29,9 +29,9 @@ def test_the_value_is_the_joint_density_at_the_code():
     torch.testing.assert_close(spread, scale, rtol=0.05, atol=0)  # 4000 draws: 1.1% standard error
 
 
-def test_grey_levels_are_scaled_to_the_unit_box():
+def test_gray_levels_are_scaled_to_the_unit_box():
     model = models.AutoEncoder((1, 2, 2), latent=1, levels=256, hidden=(4,))
-    z = model.chain.maps[0].encode(torch.tensor([0.0, 255.0, 127.5, 255.0]).reshape(1, 2, 2)).z
+    z = model.chain.transforms[0].encode(torch.tensor([0.0, 255.0, 127.5, 255.0]).reshape(1, 2, 2)).z
     torch.testing.assert_close(z.flatten(), torch.tensor([-1.0, 1.0, 0.0, 1.0]))
 
 
@@ -62,7 +62,7 @@ def test_codes_of_a_wasserstein_autoencoder_become_normal():
     normal = torch.randn(200, 2, generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     with torch.no_grad():
-        model.chain.maps[1].codec.encoder.last.weight.mul_(8)
+        model.chain.transforms[1].codec.encoder.last.weight.mul_(8)
         before = mmd(model.code(x), normal).item()
     for _ in range(150):
         optimizer.zero_grad()

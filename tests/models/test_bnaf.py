@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.maps import BlockAutoregressive, Reverse, Standardize
 from pushforward.models import BNAF
+from pushforward.transforms import BlockAutoregressive, Reverse, Standardize
 
 
 def test_it_reads_like_the_paper():
@@ -18,7 +18,7 @@ def test_it_reads_like_the_paper():
     assert [type(part) for part in BNAF(1, flows=2, hidden=(4,)).chain] == [Standardize, *[BlockAutoregressive] * 2]
 
 
-def test_one_flow_factorises_in_the_order_of_the_columns():
+def test_one_flow_factorizes_in_the_order_of_the_columns():
     torch.manual_seed(0)
     model = BNAF(3, flows=1, hidden=(4,))
     x = torch.randn(5, 3)

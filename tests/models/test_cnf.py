@@ -11,8 +11,8 @@ from torch import Tensor
 
 import pushforward as pf
 from pushforward.errors import ConfigError
-from pushforward.measure import Relation
-from pushforward.models.cnf import _pair
+from pushforward.likelihood import Kind
+from pushforward.models.vector.cnf import _pair
 
 SMALL = {"hidden": (16,), "steps": 6}
 
@@ -38,7 +38,7 @@ def gaussian(train: Tensor, test: Tensor) -> float:
         ({"objective": "flow-matching"}, 400),
         ({"objective": "flow-matching", "pairing": "optimal"}, 150),
     ],
-    ids=["likelihood", "regularised", "flow matching", "optimal pairing"],
+    ids=["likelihood", "regularized", "flow matching", "optimal pairing"],
 )
 def test_it_learns(options, steps):
     train, test = two_moons(2000, 0), two_moons(1000, 1)
@@ -74,13 +74,13 @@ def test_one_likelihood_for_both_objectives():
     assert b.loss(x).item() != pytest.approx(a.loss(x).item(), abs=1e-3)
 
 
-def test_the_regularised_loss_adds_what_the_flow_spends():
+def test_the_regularized_loss_adds_what_the_flow_spends():
     x = torch.randn(20, 3, dtype=torch.float64)
     plain, both = (
         pf.models.CNF(3, standardize=False, kinetic=k, jacobian=j, **SMALL).double() for k, j in ((0, 0), (0.3, 0.7))
     )
     both.load_state_dict(plain.state_dict())
-    _, effort = both.chain.maps[0].encode_with_effort(x, noise=torch.Generator().manual_seed(4))
+    _, effort = both.chain.transforms[0].encode_with_effort(x, noise=torch.Generator().manual_seed(4))
     expected = plain.loss(x) + (0.3 * effort.kinetic + 0.7 * effort.jacobian).mean()
     torch.testing.assert_close(both.loss(x, generator=torch.Generator().manual_seed(4)), expected)
     torch.testing.assert_close(both.log_prob(x), plain.log_prob(x))
@@ -94,7 +94,7 @@ def test_the_matching_loss_of_the_right_velocity_is_its_floor():
             return (2 * t - 1) * x / (t**2 + (1 - t) ** 2)
 
     model = pf.models.CNF(1, objective="flow-matching", standardize=False, **SMALL).double()
-    model.chain.maps[0] = pf.maps.Continuous(1, Best())
+    model.chain.transforms[0] = pf.transforms.Continuous(1, Best())
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200_000, 1, dtype=torch.float64, generator=generator)
     floor = math.pi / 2  # the integral of 1 / (t^2 + (1 - t)^2) over [0, 1]
@@ -120,7 +120,7 @@ def test_training_noise_comes_from_the_generator():
 def test_relation_is_switched():
     model = pf.models.CNF(2, log_det="hutchinson", **SMALL)
     x = torch.randn(4, 2)
-    assert model.relation is Relation.UNBIASED
+    assert model.kind is Kind.UNBIASED
     assert model.evaluate(x).stderr is not None
     model.set_log_det("exact")
     assert model.log_prob(x).shape == (4,)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from pushforward import maps, models
+from pushforward import models, transforms
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.measure import Relation
+from pushforward.likelihood import Kind
 
 S = 0.8
 
@@ -43,11 +43,11 @@ def data(count: int, a: Tensor, seed: int = 1) -> Tensor:
 
 def test_the_exact_posterior_is_compatible():
     model, a, _, _ = linear()
-    assert model.relation is Relation.ESTIMATE
+    assert model.kind is Kind.ESTIMATE
     assert model.compatibility(data(5, a)).max() < 1e-10
     found = model.check_compatibility(data(5, a))
     assert found.passed
-    assert model.relation is Relation.UPPER
+    assert model.kind is Kind.UPPER_BOUND
     # The mixed Hessian of log p alone is A / S^2, and its squared norm is tr(A^T A) / S^4 = 4 / S^4.
     assert found.decoder == pytest.approx(4 / S**4)
     assert found.encoder == pytest.approx(4 / S**4)
@@ -88,11 +88,11 @@ def density(model: models.CyGen, x: Tensor, z: Tensor) -> Tensor:
 
 FLOWS = {
     "none": lambda: None,
-    "conditional": lambda: maps.Chain(
-        maps.Coupling(2, maps.AffineTransformer(), context=3, hidden=(8,)),
-        maps.Coupling(2, maps.AffineTransformer(), context=3, hidden=(8,), flip=True),
+    "conditional": lambda: transforms.Chain(
+        transforms.Coupling(2, transforms.AffineTransformer(), context=3, hidden=(8,)),
+        transforms.Coupling(2, transforms.AffineTransformer(), context=3, hidden=(8,), flip=True),
     ),
-    "affine": lambda: maps.Affine(2, shift=0.3, scale=(2.0, -0.5)),
+    "affine": lambda: transforms.Affine(2, shift=0.3, scale=(2.0, -0.5)),
 }
 
 
@@ -125,7 +125,7 @@ def test_sylvester_flows_have_no_quick_inverse_and_need_none():
     """The flow does not read x, so the mixed Hessian is J^-T times that of the normal before it."""
     model, e, x = nonlinear("none")
     torch.manual_seed(1)
-    flow = maps.Chain(maps.Sylvester(2, 2, seed=1), maps.Sylvester(2, 1, seed=2)).double()
+    flow = transforms.Chain(transforms.Sylvester(2, 2, seed=1), transforms.Sylvester(2, 1, seed=2)).double()
     row, noise, pair = x[0], e[0], model.pair
     plain = torch.stack([pair.mixed(noise, row, v, (0.0, 1.0)) for v in torch.eye(3, dtype=torch.float64)])
     before = pair.transport(noise, row)[0].detach()
@@ -185,10 +185,10 @@ def test_pretraining_is_a_vae():
     model, a, _, _ = linear(objective="elbo")
     x = data(50, a)
     truth = torch.distributions.MultivariateNormal(torch.zeros(3, dtype=torch.float64), marginal(a)).log_prob(x)
-    assert model.relation is Relation.LOWER
+    assert model.kind is Kind.LOWER_BOUND
     torch.testing.assert_close(model.evaluate(x).value, truth)  # tight with the exact posterior, at every draw
     model.set_objective("cyclic")
-    assert model.relation is Relation.ESTIMATE
+    assert model.kind is Kind.ESTIMATE
     assert (model.evaluate(x).terms["base"] == 0).all()
 
 
@@ -239,7 +239,7 @@ def test_through_a_file_with_its_objective(tmp_path):
     model, _, x = nonlinear("conditional", objective="elbo")
     pf.save(model, tmp_path / "m")
     again = pf.load(tmp_path / "m")
-    assert again.relation is Relation.LOWER
+    assert again.kind is Kind.LOWER_BOUND
     assert torch.equal(again.evaluate(x).value, model.evaluate(x).value)
 
 
@@ -248,9 +248,9 @@ def test_what_is_refused():
         with pytest.raises(ConfigError):
             models.CyGen(3, **wrong)
     with pytest.raises(ConfigError, match="flow"):
-        models.CyGen(3, latent=2, flow=maps.Affine(3))
+        models.CyGen(3, latent=2, flow=transforms.Affine(3))
     with pytest.raises(KindError, match="bijection"):
-        models.CyGen(3, latent=2, flow=maps.UniformDequantize(2, 4))
+        models.CyGen(3, latent=2, flow=transforms.UniformDequantize(2, 4))
     model, a, _, _ = linear()
     with pytest.raises(ConfigError, match="step"):
         model.langevin(3, 5, 0.0)

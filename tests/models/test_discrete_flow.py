@@ -11,7 +11,7 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import ConfigError
-from pushforward.measure import Counting
+from pushforward.likelihood import Counting
 from pushforward.models import DiscreteFlow
 
 
@@ -84,7 +84,7 @@ def test_it_learns_a_deterministic_dependence(kind):
     best = -math.inf
     for seed in range(2):  # local optima: the better of two seeds
         torch.manual_seed(seed)
-        model = DiscreteFlow(2, 4, kind=kind, layers=1, hidden=(32,))
+        model = DiscreteFlow(2, 4, layer=kind, layers=1, hidden=(32,))
         pf.fit(model, x, max_steps=500, lr=1e-2, batch_size=256, patience=None, seed=seed, progress="silent")
         best = max(best, model.log_prob(x).mean().item())
     assert best == pytest.approx(-entropy, abs=0.03)
@@ -92,7 +92,7 @@ def test_it_learns_a_deterministic_dependence(kind):
 
 def test_impossible_arguments_are_refused():
     with pytest.raises(ConfigError, match="kind"):
-        DiscreteFlow(2, 3, kind="residual")
+        DiscreteFlow(2, 3, layer="residual")
     with pytest.raises(ConfigError, match="layers"):
         DiscreteFlow(2, 3, layers=0)
     with pytest.raises(ConfigError, match="categories"):

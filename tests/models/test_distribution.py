@@ -7,14 +7,14 @@ from scipy import stats
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, constraints
 
-from pushforward import bases, maps
+from pushforward import distributions, transforms
 from pushforward.errors import InputError, KindError, PushforwardError
-from pushforward.maps.core import Map, Step
-from pushforward.models.core import Flow
+from pushforward.models.base import Flow
 from pushforward.models.distribution import ModelDistribution
+from pushforward.transforms.base import Step, Transform
 
 
-class Shift(Map):
+class Shift(Transform):
     """x = scale z + W c: a normal base gives a normal of known mean, for every context."""
 
     def __init__(self, features: int, context: int = 0, scale: float = 2.0) -> None:
@@ -26,7 +26,7 @@ class Shift(Map):
         return torch.zeros(()) if context is None else context @ self.weight.T
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise=None) -> Step:
-        contribution = self.no_volume(x) - self.in_shape[0] * math.log(self.scale)
+        contribution = self.zero_log_det(x) - self.in_shape[0] * math.log(self.scale)
         return Step((x - self.shift(context)) / self.scale, contribution)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise=None) -> Tensor:
@@ -37,7 +37,7 @@ CONTEXT = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, -1.0], [0.0, 0.5, 0.0], [2.0
 
 
 def conditional() -> Flow:
-    return Flow(Shift(2, context=3), bases.Normal(2))
+    return Flow(Shift(2, context=3), distributions.Normal(2))
 
 
 def means(context: Tensor = CONTEXT) -> np.ndarray:
@@ -45,7 +45,7 @@ def means(context: Tensor = CONTEXT) -> np.ndarray:
 
 
 def plain() -> Flow:
-    return Flow(Shift(2), bases.Normal(2))
+    return Flow(Shift(2), distributions.Normal(2))
 
 
 def test_shapes():
@@ -91,7 +91,7 @@ def test_samples_follow_the_global_seed():
 def test_rsample_carries_gradients_to_weights_and_context():
     model, context = conditional(), CONTEXT.clone().requires_grad_()
     law = model.distribution(context)
-    weight, given = torch.autograd.grad(law.rsample((6,)).sum(), [model.chain.maps[0].weight, context])
+    weight, given = torch.autograd.grad(law.rsample((6,)).sum(), [model.chain.transforms[0].weight, context])
     # x = 2 z + W c, so the sum over 6 draws has derivative 6 sum_k c_k in each row of W, and 6 sum_i W_i in each c.
     torch.testing.assert_close(weight, 6 * CONTEXT.sum(0).expand(2, 3))
     torch.testing.assert_close(given, 6 * torch.tensor([5.0, 7.0, 9.0]).expand(5, 3))
@@ -100,7 +100,7 @@ def test_rsample_carries_gradients_to_weights_and_context():
 
 
 def test_rsample_is_refused_where_the_base_chooses():
-    law = Flow(Shift(2), bases.GaussianMixture(2)).distribution()
+    law = Flow(Shift(2), distributions.GaussianMixture(2)).distribution()
     assert not law.has_rsample
     assert law.sample((3,)).shape == (3, 2)
     with pytest.raises(KindError, match=r"call sample\(\)"):
@@ -108,7 +108,7 @@ def test_rsample_is_refused_where_the_base_chooses():
 
 
 def test_log_prob_refuses_what_the_model_refuses():
-    law = Flow(maps.UniformDequantize(2, 4), bases.Uniform(2)).distribution()
+    law = Flow(transforms.UniformDequantize(2, 4), distributions.Uniform(2)).distribution()
     assert law.sample((3,)).shape == (3, 2)
     with pytest.raises(KindError, match="evaluate"):
         law.log_prob(torch.zeros(3, 2))
@@ -117,10 +117,10 @@ def test_log_prob_refuses_what_the_model_refuses():
 @pytest.mark.parametrize(
     ("model", "inside", "outside"),
     [
-        (lambda: Flow(Shift(2), bases.Normal(2)), [-5.0, 5.0], None),
-        (lambda: Flow(maps.Logit(2), bases.Normal(2)), [0.2, 0.8], [0.2, 1.5]),
-        (lambda: Flow(maps.Inverse(maps.Exp(2)), bases.Normal(2)), [0.2, 8.0], [-0.2, 8.0]),
-        (lambda: Flow(maps.Reverse(2), bases.VonMises(2)), [0.2, -3.0], [0.2, 3.5]),
+        (lambda: Flow(Shift(2), distributions.Normal(2)), [-5.0, 5.0], None),
+        (lambda: Flow(transforms.Logit(2), distributions.Normal(2)), [0.2, 0.8], [0.2, 1.5]),
+        (lambda: Flow(transforms.Inverse(transforms.Exp(2)), distributions.Normal(2)), [0.2, 8.0], [-0.2, 8.0]),
+        (lambda: Flow(transforms.Reverse(2), distributions.VonMises(2)), [0.2, -3.0], [0.2, 3.5]),
     ],
 )
 def test_support(model, inside, outside):
@@ -138,7 +138,7 @@ def test_support(model, inside, outside):
 
 
 def test_supports_are_torch_constraints_that_map_to_the_reals():
-    law = Flow(maps.Logit(2), bases.Normal(2)).distribution()
+    law = Flow(transforms.Logit(2), distributions.Normal(2)).distribution()
     x = torch.distributions.biject_to(law.support)(torch.tensor([-1.0, 2.0]))
     assert bool(law.support.check(x))
     assert law.support.base_constraint.upper_bound == 1.0
@@ -196,7 +196,7 @@ def test_kl_by_monte_carlo():
 
 
 def test_images():
-    law = Flow(maps.Sigmoid((1, 2, 3)), bases.Uniform((1, 2, 3))).distribution()
+    law = Flow(transforms.Sigmoid((1, 2, 3)), distributions.Uniform((1, 2, 3))).distribution()
     assert law.event_shape == (1, 2, 3)
     assert law.support.event_dim == 3
     x = law.sample((4,))

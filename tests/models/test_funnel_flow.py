@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
+from papers.claims.funnels import ring
 from pushforward.errors import ConfigError
-from pushforward.experiments.papers.funnels import ring
-from pushforward.maps import ConvFunnel, Coupling, Funnel, ImageFunnel, MaskedAutoregressive, Slice
-from pushforward.measure import Counting, Lebesgue, Relation
+from pushforward.likelihood import Counting, Kind, Lebesgue
 from pushforward.models import NSF, FunnelFlow
 from pushforward.training import fit
+from pushforward.transforms import ConvFunnel, Coupling, Funnel, ImageFunnel, MaskedAutoregressive, Slice
 
 TINY = {"hidden_features": 8, "residual_blocks": 1, "bins": 4}
 
@@ -25,7 +25,7 @@ def funnels(model: FunnelFlow) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("kind", ["coupling", "mlp"])
 def test_the_base_is_narrow_and_the_density_is_not(kind):
     model = FunnelFlow(7, latent=3, kind=kind, flow_layers=3, at=1, **TINY)
-    assert (model.relation, model.measure) == (Relation.EXACT, Lebesgue(7))
+    assert (model.kind, model.measure) == (Kind.EXACT, Lebesgue(7))
     assert model.base.shape == (3,)
     x = torch.randn(5, 7)
     assert model.log_prob(x).shape == (5,)
@@ -37,11 +37,11 @@ def test_the_base_is_narrow_and_the_density_is_not(kind):
 
 def test_widths():
     assert funnels(FunnelFlow(7, **TINY)) == [(7, 3)]
-    assert funnels(FunnelFlow(7, latent=1, kind="mlp", flow_layers=3, **TINY)) == [(7, 5), (5, 3), (3, 1)]
+    assert funnels(FunnelFlow(7, latent=1, funnel="mlp", flow_layers=3, **TINY)) == [(7, 5), (5, 3), (3, 1)]
     assert funnels(FunnelFlow(7, latent=7, **TINY)) == []
     assert funnels(FunnelFlow(1, **TINY)) == []
     assert funnels(FunnelFlow(shape=(1, 8, 8), flow_layers=1, scales=3, **TINY)) == [(64, 32), (32, 16)]
-    assert funnels(FunnelFlow(shape=(1, 8, 8), kind="conv", flow_layers=1, scales=2, **TINY)) == [(64, 16)]
+    assert funnels(FunnelFlow(shape=(1, 8, 8), funnel="conv", flow_layers=1, scales=2, **TINY)) == [(64, 16)]
     after = [
         part.in_shape
         for part in FunnelFlow(7, latent=3, flow_layers=4, at=1, **TINY).chain
@@ -61,7 +61,7 @@ def test_the_decoder_has_as_many_spline_layers_as_asked_for():
     assert splines() == splines(decoder_layers=3) == 0
     assert splines(decoder="spline") == 1
     assert splines(decoder="spline", decoder_layers=3) == 3
-    assert splines(decoder="spline", decoder_layers=2, kind="mlp") == 4
+    assert splines(decoder="spline", decoder_layers=2, funnel="mlp") == 4
 
 
 @pytest.mark.parametrize(("kind", "latent"), [("coupling", 1), ("coupling", 4), ("mlp", 2)])
@@ -91,7 +91,7 @@ def test_images_are_a_bound_on_counting():
         x = torch.randint(0, 8, (3, 1, 8, 8))
         model.initialize(x)
         result = model.evaluate(x)
-        assert (result.relation, result.measure) == (Relation.LOWER, Counting(64))
+        assert (result.kind, result.measure) == (Kind.LOWER_BOUND, Counting(64))
         assert model.base.shape == (width,)
         drawn = model.sample(2, seed=0)
         assert torch.equal(drawn, drawn.round())
@@ -139,8 +139,8 @@ def test_what_does_not_fit_is_refused():
     for make, match in (
         (lambda: FunnelFlow(3, latent=4), "at most"),
         (lambda: FunnelFlow(3, latent=0), "latent"),
-        (lambda: FunnelFlow(3, kind="conv"), "kind"),
-        (lambda: FunnelFlow(shape=(1, 4, 4), kind="mlp"), "kind"),
+        (lambda: FunnelFlow(3, funnel="conv"), "funnel"),
+        (lambda: FunnelFlow(shape=(1, 4, 4), funnel="mlp"), "funnel"),
         (lambda: FunnelFlow(3, law="cubic"), "law"),
         (lambda: FunnelFlow(3, decoder="flow"), "decoder"),
         (lambda: FunnelFlow(3, decoder="spline", decoder_layers=0), "decoder_layers"),

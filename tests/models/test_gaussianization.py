@@ -1,4 +1,4 @@
-"""Gaussianization flow: iterative Gaussianisation before training, and what training adds."""
+"""Gaussianization flow: iterative Gaussianization before training, and what training adds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.maps import Gaussianize, Householder, Standardize
 from pushforward.models import GaussianizationFlow
+from pushforward.transforms import Gaussianize, Householder, Standardize
 
 
 def ring(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

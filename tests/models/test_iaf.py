@@ -32,8 +32,8 @@ def test_a_sample_and_its_density_take_one_pass_of_each_network(monkeypatch):
     calls = []
     for part in model.chain:
         if hasattr(part, "map"):
-            run = part.map.network.forward
-            monkeypatch.setattr(part.map.network, "forward", lambda *a, run=run: calls.append(1) or run(*a))
+            run = part.transform.network.forward
+            monkeypatch.setattr(part.transform.network, "forward", lambda *a, run=run: calls.append(1) or run(*a))
     x, _ = model.sample_and_log_prob(10, seed=0)
     assert len(calls) == 3
     calls.clear()
@@ -47,7 +47,7 @@ def test_update_is_the_papers():
     """z' = g z + (1 - g) m, and log q falls by the sum of log g (eq. 10-14)."""
     model = jolted(IAF(3, steps=1, hidden=(16,), standardize=False))
     noise = torch.randn(6, 3, dtype=torch.float64)
-    step = next(part.map for part in model.chain if hasattr(part, "map"))
+    step = next(part.transform for part in model.chain if hasattr(part, "map"))
     m, raw = step.network(noise)
     gate = torch.sigmoid(4 * torch.tanh(raw / 4) + 2.0)
     z = gate * noise + (1 - gate) * m
@@ -71,7 +71,7 @@ def test_gradients_of_a_sample_reach_weights_and_context():
 
 
 def test_variational_inference_finds_a_gaussian():
-    """Minimising E[log q - log p] over IAF samples reaches 0 for a target within reach."""
+    """Minimizing E[log q - log p] over IAF samples reaches 0 for a target within reach."""
     torch.manual_seed(0)
     model = IAF(2, steps=2, hidden=(16,), standardize=False)
     target = torch.distributions.MultivariateNormal(torch.tensor([1.0, -1.0]), torch.tensor([[1.0, 0.6], [0.6, 0.8]]))

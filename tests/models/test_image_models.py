@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward import bases, maps
+from pushforward import distributions, transforms
 from pushforward.data.samples import load_image_sample
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.measure import Counting, Relation
+from pushforward.likelihood import Counting, Kind
 from pushforward.models import (
     NICE,
     NSF,
@@ -44,7 +44,7 @@ TINY = {
     "glow, shuffle": lambda shape, **more: Glow(shape, scales=1, steps=2, hidden=(6,), linear="shuffle", **more),
     "causal": lambda shape, **more: ConvGlow(shape, scales=1, steps=2, hidden=(6,), kernel_size=2, **more),
     "periodic": lambda shape, **more: ConvGlow(shape, scales=1, steps=1, hidden=(6,), mode="periodic", **more),
-    "realnvp, normalised": lambda shape, **more: RealNVP(
+    "realnvp, normalized": lambda shape, **more: RealNVP(
         shape=shape, couplings=2, scales=1, hidden=(6,), normalize=True, **more
     ),
     "flow++": lambda shape, **more: FlowPlusPlus(
@@ -77,7 +77,7 @@ def images(shape, count: int = 5, levels: int = 256) -> torch.Tensor:
 
 
 def forward(model: Model, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise and log-determinant from dequantised pixels."""
+    """Noise and log-determinant from dequantized pixels."""
     total = torch.zeros(y.shape[:-3], dtype=y.dtype)
     for part in list(model.chain)[1:]:
         step = part.encode(y)
@@ -86,7 +86,7 @@ def forward(model: Model, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def backward(model: Model, z: torch.Tensor) -> torch.Tensor:
-    """Dequantised pixels from noise."""
+    """Dequantized pixels from noise."""
     for part in reversed(list(model.chain)[1:]):
         z = part.decode(z)
     return z
@@ -94,7 +94,7 @@ def backward(model: Model, z: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", TINY)
 def test_log_determinant_against_autograd(name):
-    """All that comes after the dequantisation, against the dense Jacobian."""
+    """All that comes after the dequantization, against the dense Jacobian."""
     torch.manual_seed(0)
     model = moved(TINY[name]((1, 4, 2)))
     y = next(iter(model.chain)).encode(images((1, 4, 2)).double()).z
@@ -122,7 +122,7 @@ def test_two_scales_of_a_larger_image(build, dequantize):
 def test_kind_and_bits(name):
     model = moved(TINY[name]((1, 2, 4), levels=16), levels=16)
     result = model.evaluate(images((1, 2, 4), levels=16))
-    assert (result.relation, result.measure) == (Relation.LOWER, Counting(8))
+    assert (result.kind, result.measure) == (Kind.LOWER_BOUND, Counting(8))
     torch.testing.assert_close(result.bits_per_dim(), -result.value / (8 * math.log(2)))
     terms = next(value for key, value in result.terms.items() if "Dequantize" in key)
     torch.testing.assert_close(terms, torch.full((5,), -8 * math.log(16)).double())
@@ -133,7 +133,7 @@ def test_kind_and_bits(name):
 @pytest.mark.parametrize("levels", [2, 32, 256])
 def test_a_uniform_density_costs_exactly_the_levels(levels):
     first, *_ = RealNVP(shape=(1, 2, 2), levels=levels, scales=1, hidden=(4,)).chain
-    model = Flow(maps.Chain(first, maps.Flatten((1, 2, 2))), bases.Uniform(4))
+    model = Flow(transforms.Chain(first, transforms.Flatten((1, 2, 2))), distributions.Uniform(4))
     bits = model.evaluate(images((1, 2, 2), levels=levels)).bits_per_dim()
     torch.testing.assert_close(bits, torch.full((5,), math.log2(levels)))
 
@@ -186,7 +186,7 @@ def test_images_of_every_sort(name):
     expected = model.evaluate(x.to(torch.uint8)).value
     for other in (x, x.to(torch.int16), x.to(torch.int32), x.double(), x.to(torch.float16)):
         assert torch.equal(model.evaluate(other).value, expected)
-    # No grey level of the model: an image of probability zero, beside others that keep theirs.
+    # No gray level of the model: an image of probability zero, beside others that keep theirs.
     for wrong in (0.5, -1.0, 256.0, 1e20, math.inf):
         mixed = x.float().clone()
         mixed[1, 0, 0, 0] = wrong
@@ -371,13 +371,13 @@ def test_what_glow_refuses(cls):
 
 
 def parts(model: Model) -> list[str]:
-    """Names of all maps in order, those inside a factoring-out after it."""
+    """Names of all transforms in order, those inside a factoring-out after it."""
     names = []
     waiting = list(model.chain)
     while waiting:
         part = waiting.pop(0)
         names.append(type(part).__name__)
-        if isinstance(part, maps.FactorOut):
+        if isinstance(part, transforms.FactorOut):
             waiting = [*part.inner, *waiting]  # pyright: ignore[reportGeneralTypeIssues]
     return names
 
@@ -400,19 +400,19 @@ def test_the_parts_of_real_nvp():
     assert parts(model) == [
         "UniformDequantize", "Logit", *board, "Squeeze", *board, "Inverse", "Squeeze", "FactorOut", *board,
         "ImageCoupling", "Flatten"]  # fmt: skip
-    masks = [part.mask for part in model.chain if isinstance(part, maps.ImageCoupling)]
+    masks = [part.mask for part in model.chain if isinstance(part, transforms.ImageCoupling)]
     assert masks == ["checkerboard"] * 3 + ["channels"] * 3
 
 
-def test_one_colour_of_the_checkerboard_leaves_first():
+def test_one_color_of_the_checkerboard_leaves_first():
     """At its start Real NVP's couplings do nothing, so z is the image in the order of the scales."""
     model = RealNVP(shape=(2, 4, 4), couplings=2, scales=2, hidden=(4,), standardize=False, alpha=None).double()
     x = images((2, 4, 4), 1)
     board = (torch.arange(4)[:, None] + torch.arange(4)) % 2
-    dequantised = next(iter(model.chain)).encode(x.double()).z[0] - 0.5
+    dequantized = next(iter(model.chain)).encode(x.double()).z[0] - 0.5
     z = model.encode(x)[0]
-    assert set(z[:16].tolist()) == set(dequantised[:, board == 0].flatten().tolist())
-    assert set(z[16:].tolist()) == set(dequantised[:, board == 1].flatten().tolist())
+    assert set(z[:16].tolist()) == set(dequantized[:, board == 0].flatten().tolist())
+    assert set(z[16:].tolist()) == set(dequantized[:, board == 1].flatten().tolist())
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_every_latent_sees_the_image_and_none_is_left_as_it_was(name):
     assert ((jacobian != 0).sum(1) > 1).all()
 
 
-def test_initialization_normalises_every_channel():
+def test_initialization_normalizes_every_channel():
     torch.manual_seed(0)
     model = Glow((1, 8, 8), scales=2, steps=2, hidden=(8,)).double()
     x = images((1, 8, 8), 500)
@@ -435,13 +435,13 @@ def test_initialization_normalises_every_channel():
     z = x.double()
     for part in model.chain:
         z = part.encode(z).z
-        if isinstance(part, maps.ActNorm):
+        if isinstance(part, transforms.ActNorm):
             torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(z.shape[1]).double(), rtol=0, atol=1e-5)
             torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(z.shape[1]).double(), rtol=1e-3, atol=0)
 
 
 def errors(model: Model, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The largest error of each image after a round trip of real coordinates through the flow, in grey levels."""
+    """The largest error of each image after a round trip of real coordinates through the flow, in gray levels."""
     found = []
     with torch.no_grad():
         for part in x.split(250):
@@ -517,7 +517,7 @@ def test_round_trip_of_a_trained_glow_on_all_test_images_of_fashion_mnist():
     assert single.max() < 1e-2
 
 
-def test_normalised_networks_score_alike_in_training_and_in_evaluation():
+def test_normalized_networks_score_alike_in_training_and_in_evaluation():
     """After the statistics belong to the weights, within 0.05 nats a dimension (batches of 200 against 2000 rows)."""
     torch.manual_seed(0)
     model = RealNVP(shape=(1, 4, 4), couplings=2, hidden=(8, 8), normalize=True, batch_norm=True)
@@ -542,7 +542,7 @@ def test_the_parts_of_flow_plus_plus():
     step = ["ActNorm", "InvertibleConv1x1", "ImageCoupling"]
     assert parts(model) == [
         "VariationalDequantize", "Logit", *step, *step, "Squeeze", *step, *step, "ActNorm", "Flatten"]  # fmt: skip
-    couplings = [part for part in model.chain if isinstance(part, maps.ImageCoupling)]
+    couplings = [part for part in model.chain if isinstance(part, transforms.ImageCoupling)]
     assert [part.mask for part in couplings] == ["checkerboard", "checkerboard", "channels", "checkerboard"]
     for wrong in ({"couplings": (1, 2)}, {"couplings": 3}, {"couplings": (1, -1, 0)}, {"components": 0}, {"heads": 3}):
         with pytest.raises(ConfigError):

@@ -6,8 +6,8 @@ from torch import nn
 
 import pushforward as pf
 from pushforward.errors import ConfigError
-from pushforward.maps import Coupling, ImageCoupling, SwitchedAffineTransformer
 from pushforward.models import InFlow
+from pushforward.transforms import Coupling, GatedAffineTransformer, ImageCoupling
 
 
 def jolted(module: nn.Module) -> nn.Module:
@@ -27,7 +27,7 @@ def rows(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["vector", "channels", "board"])
 def test_block_against_autograd(kind, gate):
     """Inverse and log-determinant of a coupling for each gate, by the dense Jacobian."""
-    law = SwitchedAffineTransformer(gate)
+    law = GatedAffineTransformer(gate)
     if kind == "vector":
         block, shape = Coupling(4, law, hidden=(8,)), (4,)
     else:
@@ -53,16 +53,16 @@ def test_block_against_autograd(kind, gate):
 
 def test_the_log_determinant_of_a_block_is_proportional_to_the_gate():
     """log abs det = c sum s(x_A), and x_A is the same for every c."""
-    block = jolted(Coupling(4, SwitchedAffineTransformer(1.0), hidden=(8,)))
+    block = jolted(Coupling(4, GatedAffineTransformer(1.0), hidden=(8,)))
     x = rows(6, 4)
     whole = block(x)[1]
     for gate in (0.0, 0.25, 0.5, 1.0):
-        block.transformer = SwitchedAffineTransformer(gate)
+        block.transformer = GatedAffineTransformer(gate)
         assert torch.allclose(block(x)[1], gate * whole, atol=1e-12)
 
 
 def test_law_by_hand():
-    law = SwitchedAffineTransformer(0.5, max_log_scale=20.0)
+    law = GatedAffineTransformer(0.5, max_log_scale=20.0)
     x = torch.tensor([3.0], dtype=torch.float64)
     raw = torch.tensor([[2.0], [0.1]], dtype=torch.float64)
     y, slope = law.forward(x, raw)
@@ -74,7 +74,7 @@ def test_law_by_hand():
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
 def test_gates_outside_are_refused(bad):
     with pytest.raises(ConfigError, match="gate must lie"):
-        SwitchedAffineTransformer(bad)
+        GatedAffineTransformer(bad)
     with pytest.raises(ConfigError, match="gate must lie"):
         InFlow(2, gate=bad)
     with pytest.raises(ConfigError, match="gate must lie"):
@@ -96,7 +96,7 @@ def test_other_refusals():
 
 
 def test_the_closed_flow_is_the_base_density_of_the_input():
-    """Vectors: N(0, v I) of the standardised row. Images: of the pixels in (0, 1), by their squared norm alone."""
+    """Vectors: N(0, v I) of the standardized row. Images: of the pixels in (0, 1), by their squared norm alone."""
     model = InFlow(3, hidden=(8,), variance=2.0)
     x = 4 * rows(50, 3).float() + 1
     model.initialize(x)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pushforward.bases import Normal
+from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
-from pushforward.maps import (
+from pushforward.models import NAF, SOS, UMNN, BernsteinFlow
+from pushforward.transforms import (
     BernsteinTransformer,
     SigmoidalTransformer,
     SumOfSquaresTransformer,
     UnconstrainedMonotoneTransformer,
 )
-from pushforward.models import NAF, SOS, UMNN, BernsteinFlow
 
 MODELS = [
     (NAF, {"units": 3, "law_layers": 2}, SigmoidalTransformer(2, 3)),
@@ -28,7 +28,7 @@ every = pytest.mark.parametrize(("model", "options", "law"), MODELS, ids=["NAF",
 def test_parts_and_alternating_order(model, options, law):
     built = model(3, context=2, layers=3, hidden=(8,), **options)
     assert [type(part).__name__ for part in built.chain] == ["Standardize", *["MaskedAutoregressive"] * 3]
-    assert [part.places for part in list(built.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
+    assert [part.autoregressive_order for part in list(built.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
     assert all(part.transformer == law for part in list(built.chain)[1:])
     assert type(built.base) is Normal
     assert built.fast == "log_prob"

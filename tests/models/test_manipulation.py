@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.errors import ConfigError, InputError
 from pushforward.models.manipulation import (
     attribute_direction,
@@ -18,7 +18,7 @@ from pushforward.models.manipulation import (
 
 def gaussian(correlation: float = 0.8) -> models.Flow:
     """N(0, [[1, r], [r, 1]]) as an LU flow."""
-    model = models.Flow(maps.LULinear(2, bias=False), bases.Normal(2)).double()
+    model = models.Flow(transforms.LULinear(2, bias=False), distributions.Normal(2)).double()
     covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64)
     # z = L U x with U diagonal: the inverse of the covariance's Cholesky factor, row by row.
     whitening = torch.linalg.inv(torch.linalg.cholesky(covariance))
@@ -68,8 +68,8 @@ def test_temperature_with_contexts_and_what_it_refuses():
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="temperature"):
             sample_at_temperature(gaussian(), 2, wrong)
-    base = models.Flow(maps.Affine(2), bases.ConditionalNormal(2, 3))
-    with pytest.raises(ConfigError, match="centre"):
+    base = models.Flow(transforms.Affine(2), distributions.ConditionalNormal(2, 3))
+    with pytest.raises(ConfigError, match="center"):
         sample_at_temperature(base, 2, 0.5, torch.zeros(3))
 
 
@@ -106,7 +106,7 @@ def test_inpainting_finds_the_conditional_mode():
 
 def test_a_bounded_gradient_climbs_where_the_plain_one_overshoots():
     """Of a density a thousand times narrower than the first step, whose mode is at 0.7."""
-    narrow = models.Flow(maps.Affine(2, shift=-700.0, scale=1000.0), bases.Normal(2)).double()
+    narrow = models.Flow(transforms.Affine(2, shift=-700.0, scale=1000.0), distributions.Normal(2)).double()
     x, known = torch.tensor([[0.7, 0.0]]).double(), torch.tensor([True, False])
     wild = inpaint(narrow, x, known, noise=0.0)
     assert not (wild[:, 1] - 0.7).abs() < 1.0

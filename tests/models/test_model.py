@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from pushforward import bases, maps
+from pushforward import distributions, transforms
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.measure import Relation
+from pushforward.likelihood import Kind
 from pushforward.models import MAF, NSF, Ensemble, Flow, RealNVP
 
 MAKERS = [lambda: RealNVP(3, 2, couplings=2, hidden=(8,)), lambda: MAF(3, 2, layers=2, hidden=(8,)),
@@ -69,32 +69,38 @@ def test_a_context_has_a_width():
 
 class TestParts:
     def test_a_model_is_a_map_and_a_base(self):
-        for chain, base in ((None, bases.Normal(2)), (maps.Affine(2), maps.Affine(2)), ("Affine", "Normal")):
+        for chain, base in (
+            (None, distributions.Normal(2)),
+            (transforms.Affine(2), transforms.Affine(2)),
+            ("Affine", "Normal"),
+        ):
             with pytest.raises(ConfigError):
                 Flow(chain, base)
 
     def test_chains_are_made_of_maps(self):
-        for parts in ((), ("Affine",), (maps.Affine(2), bases.Normal(2))):
+        for parts in ((), ("Affine",), (transforms.Affine(2), distributions.Normal(2))):
             with pytest.raises(ConfigError, match="chain"):
-                maps.Chain(*parts)
+                transforms.Chain(*parts)
         with pytest.raises(ConfigError, match="shape"):
-            maps.Chain(maps.Affine(2), maps.Affine(3))
+            transforms.Chain(transforms.Affine(2), transforms.Affine(3))
         with pytest.raises(ConfigError, match="different widths"):
-            maps.Chain(maps.Monotone(2, context=1), maps.Monotone(2, context=2))
+            transforms.Chain(transforms.Monotone(2, context=1), transforms.Monotone(2, context=2))
         with pytest.raises(ConfigError, match="Inverse"):
-            maps.Inverse("Affine")
+            transforms.Inverse("Affine")
 
     def test_nested_chains_are_one_chain(self):
-        chain = maps.Chain(maps.Chain(maps.Affine(2), maps.Tanh(2)), maps.Inverse(maps.Tanh(2)))
+        chain = transforms.Chain(
+            transforms.Chain(transforms.Affine(2), transforms.Tanh(2)), transforms.Inverse(transforms.Tanh(2))
+        )
         assert [type(part).__name__ for part in chain] == ["Affine", "Tanh", "Inverse"]
         assert len(chain) == 3
 
-    @pytest.mark.parametrize("cls", [maps.Coupling, maps.MaskedAutoregressive, maps.Monotone])
+    @pytest.mark.parametrize("cls", [transforms.Coupling, transforms.MaskedAutoregressive, transforms.Monotone])
     def test_laws_are_laws(self, cls):
         with pytest.raises(ConfigError, match="transformer"):
             cls(3, "affine")
 
-    @pytest.mark.parametrize("cls", [maps.Coupling, maps.MaskedAutoregressive])
+    @pytest.mark.parametrize("cls", [transforms.Coupling, transforms.MaskedAutoregressive])
     @pytest.mark.parametrize(
         "options", [{"dropout": -0.1}, {"dropout": 1.0}, {"input_bound": -1.0}, {"input_bound": 0.0}, {"hidden": 128}]
     )
@@ -105,7 +111,7 @@ class TestParts:
     @pytest.mark.parametrize("options", [{"max_logit": -1.0}, {"max_logit": math.nan}, {"bias": math.inf}])
     def test_gates_are_bounded(self, options):
         with pytest.raises(ConfigError, match="max_logit"):
-            maps.GatedTransformer(**options)
+            transforms.GatedTransformer(**options)
 
 
 class TestEnsemble:
@@ -117,7 +123,7 @@ class TestEnsemble:
         densities = torch.stack([member.log_prob(x).exp() for member in members])
         torch.testing.assert_close(ensemble.log_prob(x).exp(), densities.mean(0))
 
-    def test_members_keep_their_own_standardisation_of_the_context(self):
+    def test_members_keep_their_own_standardization_of_the_context(self):
         torch.manual_seed(0)
         member = RealNVP(2, 1, couplings=2, hidden=(8,)).double()
         x, c = torch.randn(50, 2, dtype=torch.float64), 300 + 20 * torch.randn(50, 1, dtype=torch.float64)
@@ -125,7 +131,7 @@ class TestEnsemble:
             for parameter in member.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))
         member.initialize(x, c)
-        model = Flow(maps.Affine(2), Ensemble(member)).double()
+        model = Flow(transforms.Affine(2), Ensemble(member)).double()
         torch.testing.assert_close(model.log_prob(x, c), member.log_prob(x, c))
         a, b = model.sample((), c, seed=0), member.sample((), c, seed=0)
         assert a.shape == b.shape
@@ -133,12 +139,12 @@ class TestEnsemble:
 
     def test_support_covers_every_member(self):
         """One member lives on the unit square and one on the plane: together they need the plane."""
-        bounded = Flow(maps.Logit(2), bases.Normal(2))
+        bounded = Flow(transforms.Logit(2), distributions.Normal(2))
         free = RealNVP(2, hidden=(8,))
         for members in ((bounded, free), (free, bounded)):
-            assert Flow(maps.Affine(2), Ensemble(*members)).relation is Relation.EXACT
+            assert Flow(transforms.Affine(2), Ensemble(*members)).kind is Kind.EXACT
         with pytest.warns(UserWarning, match="lower bound"):
-            assert Flow(maps.Sigmoid(2), Ensemble(bounded, free)).relation is Relation.LOWER
+            assert Flow(transforms.Sigmoid(2), Ensemble(bounded, free)).kind is Kind.LOWER_BOUND
 
     def test_refusals(self):
         with pytest.raises(ConfigError, match="at least one"):
@@ -147,7 +153,7 @@ class TestEnsemble:
             Ensemble(RealNVP(2, hidden=(8,)), RealNVP(3, hidden=(8,)))
         with pytest.raises(ConfigError, match="width"):
             Ensemble(RealNVP(2, hidden=(8,)), RealNVP(2, 1, hidden=(8,)))
-        counted = Flow(maps.Chain(maps.UniformDequantize(2), maps.Logit(2)), bases.Normal(2))
+        counted = Flow(transforms.Chain(transforms.UniformDequantize(2), transforms.Logit(2)), distributions.Normal(2))
         with pytest.raises(KindError):
             Ensemble(counted)
 
@@ -170,8 +176,8 @@ class TestTraining:
         assert torch.isfinite(model.log_prob(x, c)).all()
 
     def test_the_loss_draws_from_its_generator_only(self):
-        chain = maps.Chain(maps.UniformDequantize(2, 4), maps.Logit(2))
-        model = Flow(chain, bases.Normal(2))
+        chain = transforms.Chain(transforms.UniformDequantize(2, 4), transforms.Logit(2))
+        model = Flow(chain, distributions.Normal(2))
         x = torch.randint(4, (30, 2))
         state = torch.random.get_rng_state()
         losses = [model.loss(x, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
@@ -180,7 +186,9 @@ class TestTraining:
 
 
 class TestDraws:
-    MODEL = Flow(maps.Chain(maps.UniformDequantize(1, 2), maps.Logit(1)), bases.Normal(1)).double()
+    MODEL = Flow(
+        transforms.Chain(transforms.UniformDequantize(1, 2), transforms.Logit(1)), distributions.Normal(1)
+    ).double()
 
     def test_more_draws_tighten_the_bound_and_come_with_an_error(self):
         x = torch.zeros(1, 1)
@@ -205,4 +213,4 @@ def test_model_dtype_follows_the_weights():
     model = RealNVP(2, hidden=(8,))
     assert model.dtype is torch.float32
     assert model.double().dtype is torch.float64
-    assert Flow(maps.Reverse(2), bases.Logistic(2)).double().sample(1, seed=0).dtype is torch.float64
+    assert Flow(transforms.Reverse(2), distributions.Logistic(2)).double().sample(1, seed=0).dtype is torch.float64

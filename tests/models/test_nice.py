@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pushforward import storage
-from pushforward.bases import Logistic, Normal
+from pushforward.distributions import Logistic, Normal
 from pushforward.errors import ConfigError, StorageError
 from pushforward.models import NICE
 

@@ -54,7 +54,7 @@ MAKERS = [
     lambda: MAF(1, layers=1, hidden=(16,), components=3),
     lambda: IAF(1, steps=2, hidden=(16,)),
     lambda: NSF(1, flow_layers=2, hidden_features=16),
-    lambda: NSF(1, kind="autoregressive", flow_layers=1, hidden_features=16),
+    lambda: NSF(1, layer="autoregressive", flow_layers=1, hidden_features=16),
 ]
 NAMES = ["NICE", "RealNVP", "MAF", "MAF MoG", "IAF", "NSF", "NSF AR"]
 
@@ -107,5 +107,5 @@ def test_a_conditional_mean_is_learned(make):
     truth = -0.5 * math.log(2 * math.pi * math.e * 0.3**2)
     assert reached > truth - 0.15
     assert shuffled < truth - 3
-    centre = model.sample(500, torch.tensor([60.0]), seed=0).mean().item()
-    assert centre == pytest.approx(18.0, abs=0.3)
+    center = model.sample(500, torch.tensor([60.0]), seed=0).mean().item()
+    assert center == pytest.approx(18.0, abs=0.3)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pushforward.bases import MADEMixture, Normal, Uniform
+from pushforward.distributions import MADEMixture, Normal, Uniform
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.models import MAF, NSF, RealNVP
 
@@ -63,7 +63,7 @@ class TestMAF:
     def test_parts_and_alternating_order(self):
         model = MAF(3, layers=3, hidden=(8,))
         assert parts(model) == ["Standardize", *["MaskedAutoregressive"] * 3]
-        assert [part.places for part in list(model.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
+        assert [part.autoregressive_order for part in list(model.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
 
     def test_with_two_layers_no_coordinate_keeps_a_gaussian_margin(self):
         """Under one layer z_0 depends on x_0 alone; the second, reversed, layer lifts that."""
@@ -104,7 +104,7 @@ class TestNSF:
         small = {"flow_layers": 2, "hidden_features": 8, "residual_blocks": 1}
         mixed = ["Permutation", "LULinear"]
         assert parts(NSF(3, **small)) == ["Standardize", *mixed, "Coupling", *mixed, "Coupling", "LULinear"]
-        assert parts(NSF(3, kind="autoregressive", **small)).count("MaskedAutoregressive") == 2
+        assert parts(NSF(3, layer="autoregressive", **small)).count("MaskedAutoregressive") == 2
         assert parts(NSF(3, linear="permutation", **small)) == ["Standardize", *["Permutation", "Coupling"] * 2]
         assert parts(NSF(3, linear="none", **small)) == ["Standardize", "Coupling", "Coupling"]
         assert parts(NSF(1, **small)) == ["Standardize", "Monotone", "Monotone"]
@@ -113,7 +113,7 @@ class TestNSF:
         assert isinstance(circular.base, Uniform)
 
     def test_starts_at_the_base(self):
-        """Identity splines and LU layers: the untrained density is near the standard normal of standardised data."""
+        """Identity splines and LU layers: the untrained density is near the standard normal of standardized data."""
         model = NSF(3, flow_layers=2, hidden_features=8).double()
         x = torch.randn(200, 3, dtype=torch.float64)
         normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
@@ -126,7 +126,7 @@ class TestNSF:
             assert (jacobian != 0).all()
 
     def test_conditionals_follow_the_order_of_the_columns(self):
-        model = jolted(NSF(3, kind="autoregressive", linear="none", flow_layers=2, hidden_features=16))
+        model = jolted(NSF(3, layer="autoregressive", linear="none", flow_layers=2, hidden_features=16))
         x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         terms = model.conditional_log_prob(x)
         changed = x.clone()
@@ -194,7 +194,7 @@ def test_impossible_contexts(cls, context):
         cls(3, context=context)
 
 
-def test_standardisation_is_part_of_the_density():
+def test_standardization_is_part_of_the_density():
     """In other units the density changes by the log of the unit, and nothing else."""
     torch.manual_seed(0)
     x = torch.randn(300, 2, dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import ConfigError, InputError
-from pushforward.measure import Counting, Relation
+from pushforward.likelihood import Counting, Kind
 from pushforward.models import PixelCNN
 
 TINY = {"filters": 6, "layers": 2, "first_kernel": 3}
@@ -18,7 +18,7 @@ def test_kind_and_code_length():
     model = PixelCNN((1, 3, 5), levels=8, **TINY)
     x = model.sample(7, seed=0)
     result = model.evaluate(x)
-    assert (result.relation, result.measure) == (Relation.EXACT, Counting(15))
+    assert (result.kind, result.measure) == (Kind.EXACT, Counting(15))
     torch.testing.assert_close(result.bits_per_dim(), -model.log_prob(x) / (15 * math.log(2)))
     # Near the start every level is about equally likely: about log2(8) bits.
     assert result.bits_per_dim().mean().item() == pytest.approx(3.0, abs=0.2)
@@ -30,10 +30,14 @@ def test_terms_of_the_chain_rule_are_those_of_longer_prefixes(output):
     model = PixelCNN((2, 1, 2), levels=3, output=output, components=2, **TINY).double()
     grid = torch.cartesian_prod(*[torch.arange(3)] * 4).double()
     images = torch.zeros(81, 2, 1, 2, dtype=torch.float64)
-    for place, index in enumerate(model.base.places):
+    for place, index in enumerate(model.base.autoregressive_order):
         images.reshape(81, 4)[:, index] = grid[:, place]
     joint = model.log_prob(images).exp().reshape(3, 3, 3, 3)
-    terms = model.conditional_log_prob(images).reshape(81, 4)[:, list(model.base.places)].reshape(3, 3, 3, 3, 4)
+    terms = (
+        model.conditional_log_prob(images)
+        .reshape(81, 4)[:, list(model.base.autoregressive_order)]
+        .reshape(3, 3, 3, 3, 4)
+    )
     for place in range(4):
         longer, shorter = joint, joint
         for _ in range(3 - place):
@@ -109,7 +113,7 @@ def test_what_does_not_fit_together_is_refused():
 
 @torch.no_grad()
 def test_the_channels_of_a_pixel_depend_on_each_other_linearly():
-    """PixelCNN++ of three colours (eq. 3): the green term sees red of its own pixel, blue both, red neither."""
+    """PixelCNN++ of three colors (eq. 3): the green term sees red of its own pixel, blue both, red neither."""
     torch.manual_seed(0)
     model = PixelCNN((3, 2, 2), levels=16, output="logistic", components=2, **PLUSPLUS).double()
     for weight in model.parameters():

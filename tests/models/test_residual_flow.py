@@ -9,7 +9,7 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import ConfigError, KindError
-from pushforward.measure import Relation
+from pushforward.likelihood import Kind
 
 SMALL = {"blocks": 3, "hidden": (16,)}
 
@@ -23,28 +23,26 @@ def two_moons(count: int, seed: int) -> torch.Tensor:
     return torch.stack((x, y), -1) + 0.1 * torch.randn(count, 2, generator=generator)
 
 
-@pytest.mark.parametrize(
-    ("model", "relation"), [("IResNet", Relation.ESTIMATE), ("ResidualFlow", Relation.UNBIASED)], ids=str
-)
-def test_one_set_of_weights_has_three_evaluations(model, relation):
+@pytest.mark.parametrize(("model", "relation"), [("IResNet", Kind.ESTIMATE), ("ResidualFlow", Kind.UNBIASED)], ids=str)
+def test_one_set_of_weights_has_three_evaluations(model, kind):
     flow = getattr(pf.models, model)(3, probes=400, **SMALL).double().eval()
     x = torch.randn(50, 3, dtype=torch.float64)
     flow.initialize(2 * x + 1)
     estimate = flow.evaluate(x)
-    assert estimate.relation is flow.relation is relation
+    assert estimate.kind is flow.kind is kind
     assert estimate.stderr is not None
-    with pytest.raises(KindError, match=relation.value):
+    with pytest.raises(KindError, match=kind.value):
         flow.log_prob(x)
     flow.set_log_det("exact")
     exact = flow.evaluate(x)
-    assert exact.relation is flow.relation is Relation.EXACT
+    assert exact.kind is flow.kind is Kind.EXACT
     assert exact.stderr is None
     assert torch.equal(flow.log_prob(x), exact.value)
-    if relation is Relation.UNBIASED:  # the errors of all rows share their probes, so one row can speak for all
+    if kind is Kind.UNBIASED:  # the errors of all rows share their probes, so one row can speak for all
         assert ((estimate.value - exact.value).abs() < 5 * estimate.stderr).all()
     assert "an exact value" in repr(exact)
     flow.set_log_det("power")
-    assert flow.relation is Relation.ESTIMATE
+    assert flow.kind is Kind.ESTIMATE
 
 
 def test_the_way_is_part_of_the_file(tmp_path):
@@ -52,7 +50,7 @@ def test_the_way_is_part_of_the_file(tmp_path):
     flow.set_log_det("exact")
     pf.save(flow, tmp_path / "m.safetensors")
     again = pf.load(tmp_path / "m.safetensors")
-    assert again.relation is Relation.EXACT
+    assert again.kind is Kind.EXACT
     x = torch.randn(4, 2)
     assert torch.equal(again.log_prob(x), flow.log_prob(x))
 
@@ -78,11 +76,13 @@ def test_more_samples_average_and_do_not_tighten():
     assert ((many.value - flow.log_prob(x)).abs() < 5 * many.stderr).all()
 
 
-def test_a_model_over_dequantised_data_averages_bounds():
-    maps = pf.maps
-    chain = maps.Chain(maps.UniformDequantize(2, 4), maps.Logit(2), maps.InvertibleResidual(2, log_det="roulette"))
-    flow = pf.models.Flow(chain, pf.bases.Normal(2)).double()
-    assert flow.relation is Relation.LOWER
+def test_a_model_over_dequantized_data_averages_bounds():
+    transforms = pf.transforms
+    chain = transforms.Chain(
+        transforms.UniformDequantize(2, 4), transforms.Logit(2), transforms.InvertibleResidual(2, log_det="roulette")
+    )
+    flow = pf.models.Flow(chain, pf.distributions.Normal(2)).double()
+    assert flow.kind is Kind.LOWER_BOUND
     x = torch.randint(4, (6, 2))
     many = flow.evaluate(x, samples=10)
     torch.testing.assert_close(many.value, sum(many.terms.values()))
@@ -118,7 +118,7 @@ def test_an_image_flow_has_three_evaluations_that_agree(more):
             parameter.add_(0.3 * torch.randn_like(parameter))
     x = pictures(5)
     found = flow.evaluate(x)
-    assert flow.relation is found.relation is Relation.LOWER  # unbiased, but for the dequantisation
+    assert flow.kind is found.kind is Kind.LOWER_BOUND  # unbiased, but for the dequantization
     assert found.stderr is not None
     assert torch.equal(flow.decode(flow.encode(x)), x.double())
     flow.set_log_det("exact")
@@ -127,7 +127,7 @@ def test_an_image_flow_has_three_evaluations_that_agree(more):
     assert ((found.value - exact.value).abs() < 5 * found.stderr).all()
     assert found.stderr.max() < 1.0
     flow.set_log_det("power")
-    assert flow.relation is Relation.ESTIMATE
+    assert flow.kind is Kind.ESTIMATE
     with pytest.raises(KindError):
         flow.evaluate(x).bits_per_dim()
 
@@ -138,7 +138,7 @@ def test_the_parts_of_an_image_flow():
         while waiting:
             part = waiting.pop(0)
             names.append(type(part).__name__)
-            waiting = [*(part.inner if isinstance(part, pf.maps.FactorOut) else []), *waiting]
+            waiting = [*(part.inner if isinstance(part, pf.transforms.FactorOut) else []), *waiting]
         return names
 
     first, run = ["UniformDequantize", "Logit", "ActNorm"], ["ActNorm", "InvertibleResidual", "ActNorm"]

@@ -44,8 +44,10 @@ def test_parts_give_what_the_whole_gives(context, calls):
 
 @torch.no_grad()
 def test_parts_are_smaller_where_a_layer_has_many_outputs(calls):
-    chain = pf.maps.Coupling(80, pf.maps.SplineTransformer(8), hidden=(8,))  # 40 coordinates, 23 numbers each
-    model = models.Flow(chain, pf.bases.Normal(80)).eval()
+    chain = pf.transforms.Coupling(
+        80, pf.transforms.SplineTransformer(8), hidden=(8,)
+    )  # 40 coordinates, 23 numbers each
+    model = models.Flow(chain, pf.distributions.Normal(80)).eval()
     x = torch.randn(core._PART + 5, 80)
     found = model.log_prob(x)
     assert calls == [core._PART // 2, core._PART // 2, 5]

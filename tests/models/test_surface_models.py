@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from pushforward import bases, maps
+from pushforward import distributions, transforms
 from pushforward.errors import ConfigError, KindError
-from pushforward.measure import Lebesgue, Manifold, Relation
+from pushforward.likelihood import Kind, Lebesgue, Manifold
 from pushforward.models import ConformalEmbeddingFlow, RectangularFlow, SurfaceModel
-from pushforward.models.surface import cycle_error, project, singular_values
+from pushforward.models.manifold.surface import cycle_error, project, singular_values
 
 
 def rows(count: int, width: int = 3, seed: int = 0) -> Tensor:
@@ -32,7 +32,7 @@ def rectangular(**options) -> RectangularFlow:
 MAKERS = {
     "conformal": conformal,
     "flow": rectangular,
-    "free-form": lambda: rectangular(kind="free-form"),
+    "free-form": lambda: rectangular(decoder="free-form"),
 }
 
 
@@ -73,7 +73,7 @@ def touched(model: SurfaceModel, x: Tensor) -> set[str]:
 
 def test_phases_train_the_embedding_or_the_flow_alone(model):
     x = rows(50, seed=1)
-    inside = {name for name, _ in model.named_parameters() if name.startswith("chain.maps.0.")}
+    inside = {name for name, _ in model.named_parameters() if name.startswith("chain.transforms.0.")}
     model.begin("manifold")
     torch.testing.assert_close(model.loss(x), model.evaluate(x).residual.mean())
     assert touched(model, x) <= inside
@@ -95,7 +95,7 @@ def test_the_second_phase_scales_the_codes_anew():
     before = scaler.log_scale.clone()
     with torch.no_grad():
         next(p for p in model.embedding.parameters()).mul_(3.0)
-        model.embedding.map.maps[0].scale.mul_(0.1)
+        model.embedding.transform.transforms[0].scale.mul_(0.1)
     model.initialize(x)
     assert torch.equal(scaler.log_scale, before)
     model.begin("density")
@@ -125,8 +125,8 @@ def test_probes_have_the_gradient_of_the_exact_loss_in_the_mean():
 
 
 def test_free_networks_are_an_estimate_and_flows_exact():
-    assert rectangular().relation is Relation.EXACT
-    assert rectangular(kind="free-form", volume="encoder").relation is Relation.ESTIMATE
+    assert rectangular().kind is Kind.EXACT
+    assert rectangular(decoder="free-form", volume="encoder").kind is Kind.ESTIMATE
     with pytest.raises(KindError, match="Manifold"):
         rectangular().log_prob(rows(2))
 
@@ -146,8 +146,8 @@ def test_a_plane_is_found_with_its_density():
     codes = rows(2000, 2, seed=6) @ torch.diag(torch.tensor([2.0, 0.5], dtype=torch.float64))
     x = codes @ columns.T + 3
     truth = torch.distributions.Normal(0.0, torch.tensor([2.0, 0.5], dtype=torch.float64)).log_prob(codes).sum(-1)
-    embedding = maps.ConformalEmbedding(maps.ConformalScale(3), maps.OrthogonalEmbedding(3, 2))
-    model = ConformalEmbeddingFlow(3, 2, embedding=embedding, flow=maps.LULinear(2), reconstruction=100.0)
+    embedding = transforms.ConformalEmbedding(transforms.ConformalScale(3), transforms.OrthogonalEmbedding(3, 2))
+    model = ConformalEmbeddingFlow(3, 2, embedding=embedding, flow=transforms.LULinear(2), reconstruction=100.0)
     pf.fit(model, x.float(), max_steps=600, lr=2e-2, validation=None, progress="silent")
     result = model.evaluate(x.float())
     assert result.residual.mean() < 1e-4
@@ -157,8 +157,8 @@ def test_a_plane_is_found_with_its_density():
 def test_latent_widths_at_both_ends():
     curve = ConformalEmbeddingFlow(3, 1).double()
     assert curve.measure == Manifold(1, 3)
-    free = RectangularFlow(3, 1, kind="free-form", volume="encoder", hidden=(8,), latent_hidden=(8,))
-    assert (free.measure, free.relation) == (Manifold(1, 3), Relation.ESTIMATE)
+    free = RectangularFlow(3, 1, decoder="free-form", volume="encoder", hidden=(8,), latent_hidden=(8,))
+    assert (free.measure, free.kind) == (Manifold(1, 3), Kind.ESTIMATE)
     free.loss(rows(5).float(), generator=torch.Generator().manual_seed(0)).backward()
     whole = RectangularFlow(3, 3, couplings=2, hidden=(8,)).double()
     assert whole.measure == Lebesgue(3)
@@ -193,7 +193,7 @@ def test_projection_and_singular_values():
 def test_a_surface_that_folds_has_a_cycle_error_and_one_that_cannot_has_none():
     z = rows(50, 2)
     assert cycle_error(rectangular().double(), z).max() < 1e-9
-    folded = rectangular(kind="free-form").double()
+    folded = rectangular(decoder="free-form").double()
     last = folded.embedding.decoder.body[0]
     with torch.no_grad():
         last.weight[:, 1] = 0.0  # the decoder does not see the second code
@@ -205,8 +205,8 @@ def test_a_surface_that_folds_has_a_cycle_error_and_one_that_cannot_has_none():
 
 def test_a_surface_that_folds_although_its_jacobian_has_full_rank():
     """An even decoder of one code: g(z) = g(-z), so the encoder can be right at one of the two only. Nothing in the number says so;
-    its relation and the cycle error do."""
-    folded = RectangularFlow(3, 1, kind="free-form", hidden=(4,), latent_hidden=(8,)).double()
+    its kind and the cycle error do."""
+    folded = RectangularFlow(3, 1, decoder="free-form", hidden=(4,), latent_hidden=(8,)).double()
     first, last = folded.embedding.decoder.body[0], folded.embedding.decoder.last
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]))
@@ -215,14 +215,14 @@ def test_a_surface_that_folds_although_its_jacobian_has_full_rank():
     z = torch.linspace(0.5, 2.0, 7, dtype=torch.float64)[:, None]
     torch.testing.assert_close(folded.decode(z), folded.decode(-z))
     assert torch.isfinite(folded.evaluate(folded.decode(z)).value).all()
-    assert folded.evaluate(folded.decode(z)).relation is Relation.ESTIMATE
+    assert folded.evaluate(folded.decode(z)).kind is Kind.ESTIMATE
     assert (torch.maximum(cycle_error(folded, z), cycle_error(folded, -z)) >= z[:, 0] - 1e-9).all()
 
 
 @pytest.mark.parametrize("volume", ["exact", "probes"])
 def test_a_code_that_nothing_sees_stops_training_with_words(volume):
     """J^T J is singular in every row: the loss is infinite or its solve has failed, and no NaN gets into the weights."""
-    model = rectangular(kind="free-form", volume=volume).double()
+    model = rectangular(decoder="free-form", volume=volume).double()
     with torch.no_grad():
         model.embedding.decoder.body[0].weight[:, 1] = 0.0
     if volume == "exact":
@@ -238,9 +238,9 @@ def test_flow_and_base_of_your_own(tmp_path):
     model = ConformalEmbeddingFlow(
         (1, 2, 2),
         2,
-        embedding=maps.ConformalEmbedding(maps.Flatten((1, 2, 2)), maps.OrthogonalEmbedding(4, 2)),
-        flow=maps.Chain(maps.LULinear(2), maps.SoftTail(2)),
-        base=bases.Logistic(2),
+        embedding=transforms.ConformalEmbedding(transforms.Flatten((1, 2, 2)), transforms.OrthogonalEmbedding(4, 2)),
+        flow=transforms.Chain(transforms.LULinear(2), transforms.SoftTail(2)),
+        base=distributions.Logistic(2),
         phase="density",
     )
     x = torch.randn(5, 1, 2, 2)
@@ -255,17 +255,17 @@ def test_flow_and_base_of_your_own(tmp_path):
     [
         (lambda: ConformalEmbeddingFlow(3, 4), "at most the number of features"),
         (lambda: ConformalEmbeddingFlow((1, 2, 2), 2), "embedding of their own"),
-        (lambda: ConformalEmbeddingFlow(3, 2, embedding=maps.Pad(3, 1)), "should connect"),
-        (lambda: ConformalEmbeddingFlow(3, 2, embedding=maps.Affine(3)), "needs an embedding|should connect"),  # pyright: ignore
+        (lambda: ConformalEmbeddingFlow(3, 2, embedding=transforms.Pad(3, 1)), "should connect"),
+        (lambda: ConformalEmbeddingFlow(3, 2, embedding=transforms.Affine(3)), "needs an embedding|should connect"),  # pyright: ignore
         (lambda: ConformalEmbeddingFlow(3, 2, reconstruction=-1.0), "reconstruction"),
         (lambda: ConformalEmbeddingFlow(3, 2, phase="second"), "phase must be one of"),
         (lambda: RectangularFlow(3, 2, volume="cg"), "volume must be one of"),
-        (lambda: RectangularFlow(3, 2, kind="linear"), "kind must be"),
+        (lambda: RectangularFlow(3, 2, decoder="linear"), "decoder must be"),
         (lambda: RectangularFlow(3, 2, tolerance=1.0), "tolerance"),
         (lambda: RectangularFlow(3, 2, noise=-0.1), "noise"),
         (lambda: RectangularFlow(3, 0), "latent must be"),
         (lambda: RectangularFlow(3, 4), r"latent in 1\.\.3"),
-        (lambda: RectangularFlow(3, 2, kind="free-form", standardize=False), "standardise"),
+        (lambda: RectangularFlow(3, 2, decoder="free-form", standardize=False), "standardize"),
     ],
 )
 def test_impossible_arguments(make, words):

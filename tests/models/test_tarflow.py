@@ -7,9 +7,9 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import ConfigError
-from pushforward.maps import TokenAutoregressive
-from pushforward.measure import Counting, Lebesgue, Relation
+from pushforward.likelihood import Counting, Kind, Lebesgue
 from pushforward.models import TarFlow
+from pushforward.transforms import TokenAutoregressive
 
 TINY = {"width": 8, "layers": 1, "heads": 2}
 
@@ -27,14 +27,14 @@ def test_the_log_determinant_of_a_whole_image_model(shape, patch):
     expected = model.base.log_prob(model.encode(x)) + torch.linalg.slogdet(jacobian)[1]
     torch.testing.assert_close(model.log_prob(x), expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=1e-9, atol=1e-9)
-    assert (model.relation, model.measure) == (Relation.EXACT, Lebesgue(x.numel()))
+    assert (model.kind, model.measure) == (Kind.EXACT, Lebesgue(x.numel()))
 
 
-def test_integers_are_dequantised():
+def test_integers_are_dequantized():
     model = TarFlow((1, 4, 4), 2, levels=8, blocks=2, **TINY)
     x = torch.randint(0, 8, (5, 1, 4, 4))
     result = model.evaluate(x)
-    assert (result.relation, result.measure) == (Relation.LOWER, Counting(16))
+    assert (result.kind, result.measure) == (Kind.LOWER_BOUND, Counting(16))
     assert result.bits_per_dim().shape == (5,)
     assert torch.equal(model.decode(model.encode(x)), x.float())
     assert set(model.sample(20, seed=0).unique().tolist()) <= set(range(8))

@@ -8,14 +8,14 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 import pushforward as pf
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.measure import Manifold, Relation
-from pushforward.models.two_step import log_volume
+from pushforward.likelihood import Kind, Manifold
+from pushforward.models.manifold.two_step import log_volume
 
 
 def identity(width: int) -> models.Flow:
-    return models.Flow(maps.Affine(width), bases.Normal(width))
+    return models.Flow(transforms.Affine(width), distributions.Normal(width))
 
 
 def plane(dims: int = 2, ambient: int = 4) -> tuple[models.TwoStep, torch.Tensor, torch.Tensor]:
@@ -25,7 +25,7 @@ def plane(dims: int = 2, ambient: int = 4) -> tuple[models.TwoStep, torch.Tensor
     model = models.TwoStep(first, identity(dims)).double()
     a = torch.randn(ambient, dims, dtype=torch.float64)
     b = torch.randn(ambient, dtype=torch.float64)
-    encoder, decoder = first.chain.maps[1].codec.encoder, first.chain.maps[1].codec.decoder
+    encoder, decoder = first.chain.transforms[1].codec.encoder, first.chain.transforms[1].codec.decoder
     with torch.no_grad():
         decoder.last.weight.copy_(a)
         decoder.last.bias.copy_(b)
@@ -82,18 +82,18 @@ def test_whitening_and_scaling_leave_the_density_what_it_is():
 def test_injectivity_must_be_tested_before_the_value_is_exact():
     model, a, b = plane()
     x = torch.randn(30, 2, dtype=torch.float64) @ a.mT + b
-    assert model.relation is Relation.ESTIMATE
+    assert model.kind is Kind.ESTIMATE
     found = model.check_injectivity(x)
     values = torch.linalg.svdvals(a)
     assert found.singular == pytest.approx((values[-1] / values[0]).item(), rel=1e-9)
     assert found.cycle < 1e-12
     assert found.passed
-    assert model.relation is Relation.EXACT
-    assert model.evaluate(x).relation is Relation.EXACT
+    assert model.kind is Kind.EXACT
+    assert model.evaluate(x).kind is Kind.EXACT
     with pytest.raises(KindError, match="residual"):
         model.log_prob(x)
     assert not model.check_injectivity(x, singular=1.0).passed
-    assert model.relation is Relation.ESTIMATE
+    assert model.kind is Kind.ESTIMATE
     with pytest.raises(InputError, match="held-out"):
         model.check_injectivity(x[:0])
 
@@ -112,7 +112,7 @@ def test_a_bound_of_the_second_step_stays_a_bound():
     first = models.AutoEncoder(3, latent=2, hidden=())
     model = models.TwoStep(first, models.VAE(2, latent=1, hidden=(8,), decoder="gaussian"))
     model.embed.injective.fill_(True)
-    assert model.relation is Relation.LOWER
+    assert model.kind is Kind.LOWER_BOUND
 
 
 class Fold(nn.Module):
@@ -137,7 +137,7 @@ class Flat(nn.Module):
 def test_a_decoder_that_folds_does_not_pass():
     torch.manual_seed(0)
     model = models.TwoStep(models.AutoEncoder(2, latent=1, hidden=()), identity(1)).double().eval()
-    codec = model.first.chain.maps[1].codec
+    codec = model.first.chain.transforms[1].codec
     codec.decoder = Fold()
     with torch.no_grad():
         codec.encoder.last.weight.copy_(torch.tensor([[1.0, 0.0]]))  # right on one side of the fold
@@ -161,7 +161,7 @@ def bent(miss: float = 0.0) -> models.TwoStep:
     """A model on that surface, whose encoder reads (1 - miss) times the codes."""
     torch.manual_seed(0)
     model = models.TwoStep(models.AutoEncoder(3, latent=2, hidden=()), identity(2)).double().eval()
-    codec = model.first.chain.maps[1].codec
+    codec = model.first.chain.transforms[1].codec
     codec.decoder = Bend()
     with torch.no_grad():
         codec.encoder.last.weight.copy_((1 - miss) * torch.eye(2, 3, dtype=torch.float64))
@@ -189,7 +189,7 @@ def test_an_encoder_that_is_only_about_right_does_not_fail_an_injective_decoder(
     assert not alone.passed
     assert found.cycle < 1e-6
     assert found.passed
-    assert model.relation is Relation.EXACT
+    assert model.kind is Kind.EXACT
     with pytest.raises(ConfigError, match="refine"):
         model.check_injectivity(x, refine=-1)
 
@@ -198,7 +198,7 @@ def test_an_encoder_that_is_only_about_right_does_not_fail_an_injective_decoder(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_decoder_without_full_rank_is_flagged(copy, dtype):
     model = models.TwoStep(models.AutoEncoder(3, latent=2, hidden=()), identity(2)).to(dtype).eval()
-    model.first.chain.maps[1].codec.decoder = Flat(copy)
+    model.first.chain.transforms[1].codec.decoder = Flat(copy)
     x = torch.randn(6, 3, dtype=dtype)
     found = model.evaluate(x)
     assert (found.terms["0.Embed"] == -math.inf).all()
@@ -232,9 +232,9 @@ def test_volume_of_matrices():
 
 def test_through_a_file_with_its_flag_and_prior(tmp_path):
     torch.manual_seed(0)
-    prior = bases.GaussianMixture(2, 3)
+    prior = distributions.GaussianMixture(2, 3)
     model = models.TwoStep(
-        models.VAE((1, 4, 4), latent=2, levels=8, hidden=(8,), prior=prior), bases.GaussianMixture(2, 2)
+        models.VAE((1, 4, 4), latent=2, levels=8, hidden=(8,), prior=prior), distributions.GaussianMixture(2, 2)
     )
     x = torch.randint(0, 8, (40, 1, 4, 4)).float()
     model.initialize(x)
@@ -245,7 +245,7 @@ def test_through_a_file_with_its_flag_and_prior(tmp_path):
     again = pf.load(tmp_path / "m")
     assert isinstance(again, models.TwoStep)
     assert torch.equal(again.evaluate(x).value, model.evaluate(x).value)
-    assert again.relation is Relation.EXACT
+    assert again.kind is Kind.EXACT
     assert torch.equal(again.first.base.loc, prior.loc)
     assert torch.equal(again.second.sample(3, seed=0), model.second.sample(3, seed=0))
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
@@ -288,7 +288,7 @@ def test_what_is_refused():
     with pytest.raises(ConfigError, match="context"):
         models.TwoStep(first, models.NICE(2, context=1))
     with pytest.raises(KindError, match="reals"):
-        models.TwoStep(first, models.Flow(maps.UniformDequantize(2, 4), bases.Uniform(2)))
+        models.TwoStep(first, models.Flow(transforms.UniformDequantize(2, 4), distributions.Uniform(2)))
     with pytest.raises(KindError, match="random codes"):
         models.TwoStep(models.VAE((1, 2, 2), 2, decoder="bernoulli", binarize=True))
 
@@ -296,8 +296,8 @@ def test_what_is_refused():
 @pytest.mark.parametrize(
     "second",
     [
-        bases.KernelDensity(2, 50),
-        bases.PixelCNN((1, 1, 2), maps.GaussianMixtureLikelihood(2), filters=4, layers=1, first_kernel=3),
+        distributions.KernelDensity(2, 50),
+        distributions.PixelCNN((1, 1, 2), transforms.GaussianMixtureLikelihood(2), filters=4, layers=1, first_kernel=3),
         models.VAE(2, 1, hidden=(8,)),
         models.MAF(2, layers=2, hidden=(8,)),
     ],
@@ -309,7 +309,9 @@ def test_the_second_step_is_any_density(second, tmp_path):
     x = torch.cat((t, t.sin()), 1)
     model = models.TwoStep(models.AutoEncoder(4, 2, hidden=(16,)), second)
     done = pf.training.fit_two_step(model, x, max_steps=20, progress="silent")
-    assert done.second.stopped == ("nothing to train" if isinstance(second, bases.KernelDensity) else "max_steps")
+    assert done.second.stopped == (
+        "nothing to train" if isinstance(second, distributions.KernelDensity) else "max_steps"
+    )
     codes, noise = model.codes(x), {"seed": 0}
     found = model.evaluate(x)
     assert found.measure == Manifold(2, 4)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward import bases, models
+from pushforward import distributions, models
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.maps import GaussianLikelihood, Variational
-from pushforward.measure import Counting, Lebesgue, Relation
+from pushforward.likelihood import Counting, Kind, Lebesgue
 from pushforward.models import VAE
+from pushforward.transforms import GaussianLikelihood, Variational
 
 SPREAD = 0.6
 
@@ -25,7 +25,7 @@ def pca(weights, *, exact=True, **more):
     """
     size, latent = weights.shape
     model = VAE(size, latent, hidden=(), standardize=False, **more).double()
-    law = model.chain.maps[-1]
+    law = model.chain.transforms[-1]
     shift = torch.linspace(-0.5, 0.5, size, dtype=torch.float64)
     precision = weights.t() @ weights + SPREAD**2 * torch.eye(latent, dtype=torch.float64)
     gain = torch.linalg.solve(precision, weights.t())
@@ -59,7 +59,7 @@ def test_with_the_exact_posterior_every_draw_gives_the_exact_density():
         result = model.evaluate(x, samples=samples)
         torch.testing.assert_close(result.value, marginal.log_prob(x), rtol=1e-10, atol=1e-10)
     assert result.stderr.max() < 1e-10
-    assert (result.relation, result.measure) == (Relation.LOWER, Lebesgue(5))
+    assert (result.kind, result.measure) == (Kind.LOWER_BOUND, Lebesgue(5))
 
 
 def test_the_gap_of_the_bound_is_the_divergence_of_the_posteriors():
@@ -92,7 +92,7 @@ def test_the_density_of_every_posterior_is_right(posterior):
     """E_q [ p(x, z) / q(z | x) ] = p(x): a slip in log q, of sign or size, moves this mean."""
     torch.manual_seed(3)
     model, marginal, *_ = pca(OBLIQUE, exact=False, posterior=posterior, posterior_hidden=(8,), posterior_context=3)
-    law = model.chain.maps[-1]
+    law = model.chain.transforms[-1]
     with torch.no_grad():
         for parameter in law.flow.parameters() if law.flow is not None else ():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -163,7 +163,7 @@ def test_free_bits_hold_the_gradient_of_the_divergence_back():
     plain = VAE(3, 2, hidden=(8,))
     plain.load_state_dict(free.state_dict())
     loss = free.loss(x, generator=torch.Generator().manual_seed(1))
-    law = free.chain.maps[-1]
+    law = free.chain.transforms[-1]
     drawn = law.draw(x, torch.Generator().manual_seed(1))
     torch.testing.assert_close(loss, 200.0 - drawn.log_p.mean())  # 2 coordinates of at least 100 nats
     # Far below their value, free bits do nothing but take the closed-form divergence for the drawn one.
@@ -216,25 +216,29 @@ def test_terms_of_the_posterior_add_up_and_free_bits_bound_each_coordinate(poste
 
 def test_free_bits_of_other_priors_take_the_drawn_divergence():
     x = torch.randn(50, 3)
-    model = VAE(3, 2, hidden=(8,), free_bits=3.0, prior=bases.GaussianMixture(2, components=3))
+    model = VAE(3, 2, hidden=(8,), free_bits=3.0, prior=distributions.GaussianMixture(2, components=3))
     loss = model.loss(x, generator=torch.Generator().manual_seed(1))
-    drawn = model.chain.maps[-1].draw(x, torch.Generator().manual_seed(1))
+    drawn = model.chain.transforms[-1].draw(x, torch.Generator().manual_seed(1))
     kl = (drawn.log_q - model.base.log_prob(drawn.z)).mean()
     torch.testing.assert_close(loss, kl.clamp(min=6.0) - drawn.log_p.mean())
 
 
 def test_any_base_or_model_is_a_prior():
-    for prior in (bases.StudentT(2), bases.GaussianMixture(2, 3), models.NSF(2, flow_layers=1, hidden_features=8)):
+    for prior in (
+        distributions.StudentT(2),
+        distributions.GaussianMixture(2, 3),
+        models.NSF(2, flow_layers=1, hidden_features=8),
+    ):
         model = VAE(3, 2, hidden=(8,), prior=prior).double()
         x = torch.randn(4, 3, dtype=torch.float64)
         result = model.evaluate(x)
         z = model.encode(x)
         torch.testing.assert_close(result.terms["base"], prior.double().log_prob(z))
         assert model.sample(5, seed=0).shape == (5, 3)
-    assert isinstance(VAE(3, 2).prior, bases.Normal)
+    assert isinstance(VAE(3, 2).prior, distributions.Normal)
 
 
-def test_greys_are_refused_by_a_bernoulli_decoder():
+def test_grays_are_refused_by_a_bernoulli_decoder():
     model = VAE((1, 2, 2), 2, decoder="bernoulli", hidden=(4,))
     for run in (model.evaluate, model.loss):
         with pytest.raises(InputError, match="binarize=True"):
@@ -247,23 +251,23 @@ def test_greys_are_refused_by_a_bernoulli_decoder():
     assert torch.isfinite(model.evaluate(torch.ones(3, 1, 2, 2)).value).all()
 
 
-def test_dynamic_binarisation_is_an_estimate_of_one_binary_image():
+def test_dynamic_binarization_is_an_estimate_of_one_binary_image():
     torch.manual_seed(0)
     model = VAE((1, 2, 2), 2, decoder="bernoulli", binarize=True, levels=256, hidden=(4,)).double()
     plain = VAE((1, 2, 2), 2, decoder="bernoulli", hidden=(4,)).double()
     plain.load_state_dict(
-        {k.replace("maps.1", "maps.0"): v for k, v in model.state_dict().items() if "maps.0" not in k}
+        {k.replace("transforms.1", "transforms.0"): v for k, v in model.state_dict().items() if "transforms.0" not in k}
     )
     x = torch.randint(0, 256, (6, 1, 2, 2)).double()
-    assert model.relation is Relation.ESTIMATE
+    assert model.kind is Kind.ESTIMATE
     with pytest.raises(KindError, match="promise"):
         model.evaluate(x).bits_per_dim()
-    binary = model.chain.maps[0].encode(x).z
+    binary = model.chain.transforms[0].encode(x).z
     assert set(binary.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(model.evaluate(x, samples=20).value, plain.evaluate(binary, samples=20).value)
     # Each pixel is 1 as often as it is bright.
-    grey = torch.full((4000, 1), 64.0)
-    ones = pf.maps.DynamicBinarize(1).encode(grey, noise=torch.Generator().manual_seed(0)).z.mean().item()
+    gray = torch.full((4000, 1), 64.0)
+    ones = pf.transforms.DynamicBinarize(1).encode(gray, noise=torch.Generator().manual_seed(0)).z.mean().item()
     assert ones == pytest.approx(64 / 255, abs=4 * math.sqrt(0.25 * 0.75 / 4000))
 
 
@@ -287,16 +291,16 @@ def test_reconstructions_and_samples_of_a_trained_model():
     [
         (lambda: VAE(3, decoder="poisson"), "decoder"),
         (lambda: VAE(3, posterior="vamp"), "posterior"),
-        (lambda: VAE(3, 2, prior=bases.Normal(3)), "prior"),
+        (lambda: VAE(3, 2, prior=distributions.Normal(3)), "prior"),
         (lambda: VAE(3, 2, prior="normal"), "prior"),
-        (lambda: VAE(3, 2, prior=bases.ConditionalNormal(2, 1)), "prior"),
+        (lambda: VAE(3, 2, prior=distributions.ConditionalNormal(2, 1)), "prior"),
         (lambda: VAE(3, free_bits=-1.0), "free_bits"),
         (lambda: VAE(3, 0), "latent"),
         (lambda: VAE(3, channels=(4,)), "convolutions"),
         (lambda: VAE((1, 4, 4), binarize=True), "bernoulli"),
         (lambda: VAE((4, 4)), "width"),
         (lambda: Variational(3, 2, "gaussian"), "likelihood"),
-        (lambda: Variational(3, 2, GaussianLikelihood(), pf.maps.Affine(3)), "flow"),
+        (lambda: Variational(3, 2, GaussianLikelihood(), pf.transforms.Affine(3)), "flow"),
     ],
 )
 def test_impossible_arguments(make, match):
@@ -306,7 +310,7 @@ def test_impossible_arguments(make, match):
 
 def test_a_posterior_is_a_bijection_of_a_normal():
     with pytest.raises(KindError, match="bijection"):
-        Variational(3, 2, flow=pf.maps.UniformDequantize(2))
+        Variational(3, 2, flow=pf.transforms.UniformDequantize(2))
 
 
 @pytest.mark.parametrize("channels", [(), (8,)], ids=["vectors", "convolutions"])

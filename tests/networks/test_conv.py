@@ -44,7 +44,7 @@ def test_starts_at_zero_and_output_is_bounded():
     assert torch.equal(network(x), network(torch.full_like(x, 2.0)))
 
 
-def test_an_image_does_not_see_its_neighbours():
+def test_an_image_does_not_see_its_neighbors():
     network = ConvNet(2, 3, (8, 8), residual=True, output_gain=1.0).double()
     x = torch.randn(5, 2, 3, 3).double()
     torch.testing.assert_close(network(x)[2:3], network(x[2:3]), rtol=1e-13, atol=1e-13)
@@ -58,7 +58,7 @@ def test_refuses(options):
         ConvNet(2, 3, **{"hidden": (8, 8), **options})
 
 
-def normalised(*, dropout: float = 0.0) -> ConvNet:
+def normalized(*, dropout: float = 0.0) -> ConvNet:
     torch.manual_seed(0)
     made = ConvNet(2, 2, (6, 6), residual=True, normalize=True, output_gain=1.0, dropout=dropout).double()
     with torch.no_grad():
@@ -68,7 +68,7 @@ def normalised(*, dropout: float = 0.0) -> ConvNet:
 
 
 def test_gathered_statistics_are_those_of_all_rows_and_rows_do_not_see_each_other_afterwards():
-    network, x = normalised(dropout=0.5), 3 * torch.randn(400, 2, 4, 4, dtype=torch.float64) + 1
+    network, x = normalized(dropout=0.5), 3 * torch.randn(400, 2, 4, 4, dtype=torch.float64) + 1
     before = [part.training for part in network.modules()]
     with network.gathering(), torch.no_grad():
         network(x)
@@ -90,7 +90,7 @@ def test_gathered_statistics_are_those_of_all_rows_and_rows_do_not_see_each_othe
 
 
 def test_the_length_of_a_kernel_is_its_gain():
-    network = normalised()
+    network = normalized()
     block = next(part for part in network.modules() if hasattr(part, "norms") and part.norms is not None)
     x = torch.randn(3, 6, 4, 4, dtype=torch.float64)
     before = block.first(x)
@@ -103,8 +103,8 @@ def test_the_length_of_a_kernel_is_its_gain():
     torch.testing.assert_close(first(x.float()), plain)
 
 
-def test_normalisation_of_one_pixel_and_what_is_refused():
-    network = normalised().train()
+def test_normalization_of_one_pixel_and_what_is_refused():
+    network = normalized().train()
     assert torch.isfinite(network(torch.randn(1, 2, 1, 1, dtype=torch.float64))).all()
     with pytest.raises(ConfigError, match="residual"):
         ConvNet(2, 2, normalize=True)

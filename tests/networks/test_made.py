@@ -15,7 +15,7 @@ from pushforward.networks import MADE
 WIDE = 96  # each degree 0..7 gets many units, so no path can be missing by chance
 
 
-def randomise(network: torch.nn.Module, seed: int = 0) -> None:
+def randomize(network: torch.nn.Module, seed: int = 0) -> None:
     """Weights far from 0, so that a path that exists shows in the Jacobian."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -25,7 +25,7 @@ def randomise(network: torch.nn.Module, seed: int = 0) -> None:
 
 def make(features: int, hidden: tuple[int, ...], **options) -> MADE:
     network = MADE(features, 2, hidden, activation="tanh", input_bound=None, **options).double()
-    randomise(network)
+    randomize(network)
     for parameter in network.parameters():
         parameter.data.mul_(0.3)
     return network

@@ -5,8 +5,8 @@ import torch
 
 from pushforward.errors import ConfigError
 from pushforward.networks.masked_conv import MaskedConv2d
-from pushforward.networks.pixel_walk import PixelWalk
 from pushforward.networks.pixelcnn import GatedPixelCNN
+from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
 
 
 def dependence(function, shape):
@@ -16,22 +16,22 @@ def dependence(function, shape):
     return torch.stack(seen).any(0)
 
 
-def rank(channels, height, width, colours):
+def rank(channels, height, width, colors):
     """Place of each (channel, row, column): raster order, and its group inside the pixel."""
     pixel = torch.arange(height * width).reshape(1, height, width)
-    group = (torch.arange(channels) * colours // channels).reshape(-1, 1, 1)
-    return pixel * colours + group
+    group = (torch.arange(channels) * colors // channels).reshape(-1, 1, 1)
+    return pixel * colors + group
 
 
 @pytest.mark.parametrize("kind", ["A", "B"])
-@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("colors", [1, 3])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_masked_convolution_sees_what_its_mask_says(kind, colours, parts):
-    """A kernel as large as the image: all that comes before, of any colour, and nothing else."""
+def test_a_masked_convolution_sees_what_its_mask_says(kind, colors, parts):
+    """A kernel as large as the image: all that comes before, of any color, and nothing else."""
     torch.manual_seed(0)
-    conv = MaskedConv2d(6, 6 * parts, (9, 9), kind, colours, parts).double()
+    conv = MaskedConv2d(6, 6 * parts, (9, 9), kind, colors, parts).double()
     seen = dependence(conv, (6, 5, 4))
-    inner, outer = rank(6, 5, 4, colours), rank(6, 5, 4, colours).repeat(parts, 1, 1)
+    inner, outer = rank(6, 5, 4, colors), rank(6, 5, 4, colors).repeat(parts, 1, 1)
     expected = inner < outer[..., None, None, None] if kind == "A" else inner <= outer[..., None, None, None]
     assert torch.equal(seen, expected)
 
@@ -52,8 +52,8 @@ def test_outputs_see_all_earlier_pixels_and_nothing_else(shape, ordered):
     channels = shape[0]
     network = shaken(shape, 2 * channels, ordered=ordered, filters=24, layers=5, first_kernel=3)
     seen = dependence(network, shape)
-    colours = channels if ordered else 1
-    expected = rank(channels, *shape[1:], colours) < rank(2 * channels, *shape[1:], colours)[..., None, None, None]
+    colors = channels if ordered else 1
+    expected = rank(channels, *shape[1:], colors) < rank(2 * channels, *shape[1:], colors)[..., None, None, None]
     assert torch.equal(seen, expected)
 
 
@@ -67,7 +67,7 @@ def test_each_layer_widens_the_view_upwards_without_a_blind_spot():
     assert torch.equal(seen, expected)
 
 
-def test_padding_is_not_taken_for_a_grey_value():
+def test_padding_is_not_taken_for_a_gray_value():
     """An image of the value that zero padding has gives other outputs at the border than inside."""
     network = shaken((1, 7, 7), 1, filters=4, layers=1, first_kernel=3)
     out = network(torch.zeros(1, 1, 7, 7, dtype=torch.float64))[0, 0]
@@ -88,7 +88,7 @@ def test_the_walk_gives_the_outputs_of_the_whole_network(shape, ordered, context
     given = torch.randn(3, context, dtype=torch.float64) if context else None
     with torch.no_grad():
         whole = network(x, given)
-        walk = PixelWalk(network, 3, given, x)
+        walk = PixelCNNSampler(network, 3, given, x)
         for row in range(height):
             walk.start_row()
             for column in range(width):

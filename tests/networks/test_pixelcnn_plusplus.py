@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pushforward.errors import ConfigError
 from pushforward.networks.pixelcnn_plusplus import PixelCNNPlusPlus, ShiftedConv2d, concat_elu
-from pushforward.networks.shifted_walk import ShiftedWalk
+from pushforward.networks.pixelcnn_plusplus_sampler import PixelCNNPlusPlusSampler
 
 SHAPES = [(1, 5, 5), (3, 4, 6), (2, 1, 1), (1, 1, 6), (2, 5, 1), (1, 7, 4)]
 
@@ -71,7 +71,7 @@ def test_pixel_by_pixel_the_outputs_are_those_of_the_whole(shape, scales):
     x, context = torch.randn(3, *shape, dtype=torch.float64), 12 * torch.randn(3, 2, dtype=torch.float64)
     whole = network(x, context)
     assert whole.std() > 0.1
-    walk = ShiftedWalk(network, 3, context, x)
+    walk = PixelCNNPlusPlusSampler(network, 3, context, x)
     for row in range(shape[1]):
         walk.start_row()
         if row == 1:  # a row that is given

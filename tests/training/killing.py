@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import pushforward as pf
-from pushforward import storage
+from pushforward import io
 
 STEPS = 80
 
@@ -56,8 +56,8 @@ def model(kind: str) -> pf.models.Model:
     torch.manual_seed(0)
     if kind == "array":
         inner = pf.models.NSF(features=3, flow_layers=2, hidden_features=16, dropout=0.2)
-        maps = pf.maps.Chain(pf.maps.LatticeDequantize(3, columns=(2,)), inner.chain)
-        return pf.models.Flow(maps, inner.base)
+        transforms = pf.transforms.Chain(pf.transforms.LatticeDequantize(3, columns=(2,)), inner.chain)
+        return pf.models.Flow(transforms, inner.base)
     return pf.models.MAF(features=3, layers=2, hidden=(16,), batch_norm=True, dropout=0.2)
 
 
@@ -136,7 +136,7 @@ def main(folder: Path, kind: str, seed: int) -> None:
 
     def step() -> int:
         path = folder / "killed" / "run.safetensors"
-        return storage.read(path, "checkpoint")[0]["state"]["position"][0] if path.exists() else -1
+        return io.read(path, "checkpoint")[0]["state"]["position"][0] if path.exists() else -1
 
     # First in the middle of writing: before the very first file has its name, then before a later one has it (the
     # data are on the disk, or not yet), then at random moments.

@@ -8,15 +8,15 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import ConfigError
-from pushforward.training.average import Average
-from pushforward.training.batches import usual_batch
+from pushforward.training.ema import WeightAverage
+from pushforward.training.sources import usual_batch
 
 from .tiny import curved, equal, gaussian, rows, silent, weights
 
 
 def test_the_average_is_that_of_its_formula():
     weight = torch.nn.Parameter(torch.tensor([0.0]))
-    average = Average([weight], 0.6)
+    average = WeightAverage([weight], 0.6)
     expected = 0.0
     for step, value in enumerate((3.0, -1.0, 5.0, 2.0), start=1):
         with torch.no_grad():
@@ -37,14 +37,14 @@ def test_what_is_kept_is_the_average_of_the_steps():
     for steps in range(1, 5):
         model = gaussian(1)
         silent(model, x, max_steps=steps, average=None, **options)
-        shifts.append(model.chain.maps[0].shift.item())
+        shifts.append(model.chain.transforms[0].shift.item())
     expected = 0.0
     for step, shift in enumerate(shifts, start=1):
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * shift
     model = gaussian(1)
     silent(model, x, max_steps=4, average=0.5, **options)
-    assert model.chain.maps[0].shift.item() == pytest.approx(expected, rel=1e-5)
+    assert model.chain.transforms[0].shift.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_itself_is_not_changed():

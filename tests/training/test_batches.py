@@ -7,13 +7,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.training.batches import ArrayRows, DatasetRows, LoaderRows, Position
-from pushforward.training.form import Form
-from pushforward.training.inputs import open_sources
+from pushforward.training.input_spec import InputSpec
+from pushforward.training.open_sources import open_sources
+from pushforward.training.sources import ArrayRows, DatasetRows, LoaderRows, Position
 
 from .tiny import Items
 
-FORM = Form("Model", (1,), 0, torch.float32, torch.device("cpu"))
+FORM = InputSpec("Model", (1,), 0, torch.float32, torch.device("cpu"))
 
 
 def numbered(count: int) -> torch.Tensor:
@@ -94,11 +94,11 @@ def test_sample_is_spread_over_all_rows():
 
 
 def test_context_forms():
-    form = Form("Model", (1,), 2, torch.float32, torch.device("cpu"))
+    form = InputSpec("Model", (1,), 2, torch.float32, torch.device("cpu"))
     own = torch.arange(6.0).reshape(3, 2)
     assert torch.equal(form.cast(numbered(3), own)[1], own)
     assert torch.equal(form.cast(numbered(3), own[0])[1], own[:1].expand(3, 2))
-    single = Form("Model", (1,), 1, torch.float32, torch.device("cpu"))
+    single = InputSpec("Model", (1,), 1, torch.float32, torch.device("cpu"))
     assert single.cast(numbered(3), torch.arange(3))[1].tolist() == [[0], [1], [2]]
     for wrong in (own[:2], own[:, :1], own[None]):
         with pytest.raises(InputError, match=r"\(3, 2\)"):
@@ -108,7 +108,7 @@ def test_context_forms():
 
 
 def test_context_stays_with_its_row():
-    form = Form("Model", (1,), 1, torch.float32, torch.device("cpu"))
+    form = InputSpec("Model", (1,), 1, torch.float32, torch.device("cpu"))
     x = numbered(20)
     for data, context in ((x, 10 * x), ((x, 10 * x), None), (TensorDataset(x, 10 * x), None)):
         train, held = open_sources(form, data, context, 0.25, 4, 0)
@@ -122,11 +122,11 @@ def test_context_stays_with_its_row():
 def test_items_with_a_label_serve_a_model_without_context():
     data = [(torch.tensor([float(k)]), k % 2) for k in range(8)]
 
-    class Labelled(Items):
+    class Labeled(Items):
         def __getitem__(self, index):
             return data[index]
 
-    train, _ = open_sources(FORM, Labelled(numbered(8)), None, None, 4, 0)
+    train, _ = open_sources(FORM, Labeled(numbered(8)), None, None, 4, 0)
     assert train.form.cast(*train.read(torch.tensor([3, 1])))[0].flatten().tolist() == [3.0, 1.0]
 
 

@@ -11,10 +11,10 @@ import torch
 import pushforward as pf
 from pushforward.errors import ConfigError, InputError, PushforwardWarning, TrainingError
 from pushforward.training import compiled as module
-from pushforward.training.batches import Batch
 from pushforward.training.budget import Budget
 from pushforward.training.compiled import CompiledLoss, pays, why_not
-from pushforward.training.loop import gradients
+from pushforward.training.sources import Batch
+from pushforward.training.trainer import gradients
 
 from .tiny import curved, equal, silent, weights
 
@@ -61,10 +61,12 @@ def autoregressive_with_context():
     return pf.models.MAF(3, layers=2, hidden=(8,), context=2), X, torch.randn(len(X), 2)
 
 
-def dequantised():
+def dequantized():
     x = torch.randint(0, 4, (64, 3)).float()
-    chain = pf.maps.Chain(pf.maps.UniformDequantize(3, levels=4), pf.maps.Logit(3), pf.maps.Coupling(3, hidden=(8,)))
-    return pf.models.Flow(chain, pf.bases.Normal(3)), x, None
+    chain = pf.transforms.Chain(
+        pf.transforms.UniformDequantize(3, levels=4), pf.transforms.Logit(3), pf.transforms.Coupling(3, hidden=(8,))
+    )
+    return pf.models.Flow(chain, pf.distributions.Normal(3)), x, None
 
 
 def images():
@@ -77,7 +79,7 @@ def images():
 
 @quiet
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("make", [coupling_spline, autoregressive_with_context, dequantised, images])
+@pytest.mark.parametrize("make", [coupling_spline, autoregressive_with_context, dequantized, images])
 def test_loss_and_gradients_are_those_of_the_model(make):
     torch.manual_seed(0)
     model, x, context = make()
@@ -150,7 +152,7 @@ def test_auto_goes_on_without_a_compiler_that_fails(monkeypatch):
 def test_the_user_is_told_what_takes_so_long(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     pf.fit(nice(), X, compile=True, progress="plain", **BASE)
-    assert "compiling the loss of a training step: some seconds for each of 3 maps\n" in capsys.readouterr().err
+    assert "compiling the loss of a training step: some seconds for each of 3 transforms\n" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("broken")
@@ -179,9 +181,9 @@ def test_bad_data_are_not_blamed_on_the_compiler():
     ("make", "reason"),
     [
         (lambda: pf.models.VAE(3, latent=2, hidden=(8,)), "loss of its own"),
-        (lambda: pf.models.Flow(pf.maps.Standardize(3), pf.bases.Normal(3)), "nothing to train"),
-        (lambda: pf.models.Flow(pf.maps.Chain(pf.maps.Coupling(3), reversible=True), pf.bases.Normal(3)), "reversible"),
-        (lambda: pf.models.Flow(pf.maps.Chain(pf.maps.BatchNorm(3), pf.maps.Coupling(3)), pf.bases.Normal(3)),
+        (lambda: pf.models.Flow(pf.transforms.Standardize(3), pf.distributions.Normal(3)), "nothing to train"),
+        (lambda: pf.models.Flow(pf.transforms.Chain(pf.transforms.Coupling(3), reversible=True), pf.distributions.Normal(3)), "reversible"),
+        (lambda: pf.models.Flow(pf.transforms.Chain(pf.transforms.BatchNorm(3), pf.transforms.Coupling(3)), pf.distributions.Normal(3)),
          "BatchNorm draws noise, estimates or keeps statistics"),
         (lambda: pf.models.ResidualFlow(3), "draws noise, estimates"),
     ],

@@ -21,8 +21,8 @@ from pushforward.errors import (
     TrainingError,
 )
 from pushforward.training import FitResult, TrainingEvent
-from pushforward.training.loop import Trainer
 from pushforward.training.seeds import mix
+from pushforward.training.trainer import Trainer
 
 from .tiny import Items, curved, equal, gaussian, rows, silent, weights
 
@@ -41,7 +41,7 @@ class Fragile(pf.models.Flow):
     def loss(self, x, context=None, *, generator=None):
         loss = super().loss(x, context, generator=generator)
         if (x.abs() > 1000).any():
-            shift = self.chain.maps[0].shift.sum()
+            shift = self.chain.transforms[0].shift.sum()
             return loss * math.nan if self.kind == "loss" else loss + torch.sqrt((shift - shift.detach()).abs())
         return loss
 
@@ -137,13 +137,13 @@ def test_a_context_of_any_units_is_used():
     assert given.best_validation == pytest.approx(model.log_prob(x[:50], u[:50]).double().mean().item(), abs=1e-9)
 
 
-def test_integers_for_a_dequantising_model():
+def test_integers_for_a_dequantizing_model():
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 4, (300, 2), generator=generator, dtype=torch.uint8)
     torch.manual_seed(0)
     inner = pf.models.NSF(features=2, flow_layers=1, hidden_features=16)
-    maps = pf.maps.Chain(pf.maps.UniformDequantize(2, levels=4), pf.maps.Logit(2), inner.chain)
-    result = silent(pf.models.Flow(maps, inner.base), x, max_steps=150, lr=1e-2)
+    transforms = pf.transforms.Chain(pf.transforms.UniformDequantize(2, levels=4), pf.transforms.Logit(2), inner.chain)
+    result = silent(pf.models.Flow(transforms, inner.base), x, max_steps=150, lr=1e-2)
     # The truth is 2 log(1/4) = -2.77 nats, and no model does better but by chance; the bound starts well below.
     assert -3.1 < result.best_validation < -2.6
 
@@ -230,8 +230,8 @@ def test_sgd_step_by_step_with_clipping():
            optimizer=functools.partial(torch.optim.SGD, lr=0.1))  # fmt: skip
     # loss = 0.5 (x - shift)^2 exp(2 s) - s at shift = s = 0: gradient (-3, 9 - 1), of norm sqrt(73), cut to 0.5
     scale = 0.1 * 0.5 / math.sqrt(73)
-    assert model.chain.maps[0].shift.item() == pytest.approx(3 * scale, rel=1e-5)
-    assert model.chain.maps[0].log_scale.item() == pytest.approx(-8 * scale, rel=1e-5)
+    assert model.chain.transforms[0].shift.item() == pytest.approx(3 * scale, rel=1e-5)
+    assert model.chain.transforms[0].log_scale.item() == pytest.approx(-8 * scale, rel=1e-5)
 
 
 def test_epochs_and_time():
@@ -290,18 +290,20 @@ def test_few_rows(count):
 
 def test_nothing_to_train():
     x = rows(100, mean=4.0)
-    model = pf.models.Flow(pf.maps.Standardize(2), pf.bases.Normal(2))
+    model = pf.models.Flow(pf.transforms.Standardize(2), pf.distributions.Normal(2))
     result = silent(model, x, validation=None)
     assert (result.stopped, result.steps) == ("nothing to train", 0)
     assert model.log_prob(x).double().mean().item() == pytest.approx(maximum_likelihood(x), abs=1e-4)
 
 
 def test_frozen_parameters_stay():
-    model = pf.models.Flow(pf.maps.Chain(pf.maps.ActNorm(2), pf.maps.ActNorm(2)), pf.bases.Normal(2))
-    model.chain.maps[0].requires_grad_(False)
+    model = pf.models.Flow(
+        pf.transforms.Chain(pf.transforms.ActNorm(2), pf.transforms.ActNorm(2)), pf.distributions.Normal(2)
+    )
+    model.chain.transforms[0].requires_grad_(False)
     silent(model, rows(100, mean=2.0), max_steps=20, initialize=False, validation=None)
-    assert torch.equal(model.chain.maps[0].shift, torch.zeros(2))
-    assert not torch.equal(model.chain.maps[1].shift, torch.zeros(2))
+    assert torch.equal(model.chain.transforms[0].shift, torch.zeros(2))
+    assert not torch.equal(model.chain.transforms[1].shift, torch.zeros(2))
 
 
 @pytest.mark.parametrize("kind", ["numpy", "float64", "list", "pandas", "polars", "tensor data set", "data set"])
@@ -359,13 +361,17 @@ def test_held_out_rows_without_mass_do_not_decide():
     # A logit gives no mass to what is not in (0, 1).
     x = torch.rand(200, 1, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.1
     held = torch.cat([x[:50], torch.tensor([[2.0], [-1.0]])])
-    model = pf.models.Flow(pf.maps.Chain(pf.maps.Logit(1), pf.maps.ActNorm(1)), pf.bases.Normal(1))
+    model = pf.models.Flow(
+        pf.transforms.Chain(pf.transforms.Logit(1), pf.transforms.ActNorm(1)), pf.distributions.Normal(1)
+    )
     with pytest.warns(PushforwardWarning, match="2 held-out rows"):
         result = silent(model, x, validation=held, max_steps=100, initialize=False, lr=0.05, evaluate_every=10)
     assert result.best_validation == -math.inf
     assert {event["outside"] for event in result.history} == {2}
     assert result.best_step > 0
-    twin = pf.models.Flow(pf.maps.Chain(pf.maps.Logit(1), pf.maps.ActNorm(1)), pf.bases.Normal(1))
+    twin = pf.models.Flow(
+        pf.transforms.Chain(pf.transforms.Logit(1), pf.transforms.ActNorm(1)), pf.distributions.Normal(1)
+    )
     clean = silent(twin, x, validation=held[:50], max_steps=100, initialize=False, lr=0.05, evaluate_every=10)
     assert clean.best_step == result.best_step
     assert equal(weights(model), weights(twin))
@@ -375,7 +381,7 @@ def test_held_out_rows_without_mass_do_not_decide():
 
 
 def fragile(kind: str = "loss") -> Fragile:
-    model = Fragile(pf.maps.ActNorm(2), pf.bases.Normal(2))
+    model = Fragile(pf.transforms.ActNorm(2), pf.distributions.Normal(2))
     model.kind = kind
     return model
 

@@ -7,9 +7,9 @@ import torch
 
 import pushforward as pf
 from pushforward.training import parts
-from pushforward.training.batches import Batch
-from pushforward.training.loop import gradients
-from pushforward.training.parts import in_parts
+from pushforward.training.microbatches import in_parts
+from pushforward.training.sources import Batch
+from pushforward.training.trainer import gradients
 
 ROWS = 8192 + 1000
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import pushforward as pf
-from pushforward import storage
+from pushforward import io
 from pushforward.errors import StorageError, TrainingError
 from pushforward.training import TrainingEvent
 
@@ -82,7 +82,7 @@ def test_a_finished_run_is_not_trained_again(path):
 def test_time_is_carried_on(path):
     silent(gaussian(), rows(50), max_time=0.4, checkpoint=path, patience=None, evaluate_every=5,
            callback=lambda e: e.seconds > 0.2)  # fmt: skip
-    header, _ = storage.read(path, "checkpoint")
+    header, _ = io.read(path, "checkpoint")
     used = header["state"]["elapsed"]
     assert used > 0.2
     result = silent(gaussian(), rows(50), max_time=0.4, checkpoint=path, evaluate_every=5, patience=None)
@@ -173,13 +173,13 @@ def test_a_path_that_cannot_be_written_is_known_before_the_first_step(tmp_path):
 
 def test_checkpoints_are_written_every_so_many_steps(path, monkeypatch):
     written = []
-    write = storage.write
+    write = io.write
 
     def counted(target, header, tensors):
         written.append(header["state"]["position"][0])
         write(target, header, tensors)
 
-    monkeypatch.setattr(storage, "write", counted)
+    monkeypatch.setattr(io, "write", counted)
     silent(model(), X, checkpoint=path, checkpoint_every=7, **BASE)
     assert written == [0, 7, 14, 21, 28, 35, 40]
     written.clear()
@@ -191,7 +191,9 @@ def test_infinite_numbers_survive(path):
     held = torch.tensor([[0.5], [2.0]])  # a logit gives no mass to 2
 
     def logit():
-        return pf.models.Flow(pf.maps.Chain(pf.maps.Logit(1), pf.maps.ActNorm(1)), pf.bases.Normal(1))
+        return pf.models.Flow(
+            pf.transforms.Chain(pf.transforms.Logit(1), pf.transforms.ActNorm(1)), pf.distributions.Normal(1)
+        )
 
     x = torch.rand(50, 1, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
     options = {"validation": held, "max_steps": 10, "evaluate_every": 5, "checkpoint": path}
@@ -226,7 +228,7 @@ def test_ctrl_c_writes_a_checkpoint_and_restores_the_best_weights(path, capsys):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not part.training
     best = max((event for event in expected.history if event["step"] <= 10), key=lambda event: event["validation"])
-    _, tensors = storage.read(path, "checkpoint")
+    _, tensors = io.read(path, "checkpoint")
     kept = {key.removeprefix("best."): value for key, value in tensors.items() if key.startswith("best.")}
     assert equal(weights(part), {key: kept[key] for key in weights(part)})
     short = model()

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward import maps, models
+from pushforward import models, transforms
 from pushforward.errors import ConfigError
 from pushforward.training import fit_members
-from pushforward.training.stacked import Stack, Unstackable
+from pushforward.training.stacking import Stack, Unstackable
 
 from .tiny import curved, rows
 
@@ -19,10 +19,12 @@ FAMILIES = {
     "realnvp": lambda: models.RealNVP(3, couplings=2, hidden=(8,)),
     "maf": lambda: models.MAF(3, layers=2, hidden=(9,)),
     "nsf": lambda: models.NSF(3, flow_layers=2, hidden_features=8),
-    "nsf autoregressive": lambda: models.NSF(3, kind="autoregressive", flow_layers=2, hidden_features=8),
+    "nsf autoregressive": lambda: models.NSF(3, layer="autoregressive", flow_layers=2, hidden_features=8),
     "noise in front": lambda: models.Flow(
-        maps.Chain(maps.Standardize(3), maps.Jitter(3, 0.1), models.MAF(3, layers=1, hidden=(8,)).chain),
-        pf.bases.Normal(3),
+        transforms.Chain(
+            transforms.Standardize(3), transforms.Jitter(3, 0.1), models.MAF(3, layers=1, hidden=(8,)).chain
+        ),
+        pf.distributions.Normal(3),
     ),
 }
 
@@ -83,7 +85,7 @@ def test_each_stops_by_itself():
         ([lambda: models.MAF(3), lambda: models.MAF(3, layers=2)], {}, "not of one architecture"),
         ([lambda: models.MAF(3, dropout=0.1)] * 2, {}, "dropout"),
         ([lambda: models.MAF(3, batch_norm=True)] * 2, {}, "statistics"),
-        ([lambda: models.MAF(3, components=2)] * 2, {}, "bases with weights"),
+        ([lambda: models.MAF(3, components=2)] * 2, {}, "distributions with weights"),
         ([lambda: models.NSF(3, unconditional=True)] * 2, {}, "weights of its own"),
         ([lambda: models.MAF(3, context=1)] * 2, {}, "context"),
         ([lambda: models.MAF(3)] * 2, {"amp": True}, "amp"),
@@ -109,5 +111,5 @@ def test_others_are_trained_one_after_the_other():
 
 
 def test_a_stack_needs_something_to_train():
-    with pytest.raises(Unstackable, match="no map has anything to train"):
-        Stack([models.Flow(maps.Standardize(2), pf.bases.Normal(2)) for _ in range(2)])
+    with pytest.raises(Unstackable, match="no transform has anything to train"):
+        Stack([models.Flow(transforms.Standardize(2), pf.distributions.Normal(2)) for _ in range(2)])

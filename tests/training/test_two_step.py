@@ -7,7 +7,7 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import ConfigError, InputError
-from pushforward.measure import Relation
+from pushforward.likelihood import Kind
 from pushforward.training import fit_two_step
 
 
@@ -20,7 +20,9 @@ def curve(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_density_on_a_curve():
     torch.manual_seed(0)
-    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(32, 32)), pf.bases.GaussianMixture(1, 5))
+    model = pf.models.TwoStep(
+        pf.models.AutoEncoder(3, latent=1, hidden=(32, 32)), pf.distributions.GaussianMixture(1, 5)
+    )
     done = fit_two_step(
         model, curve(2000, 0)[0], first={"max_steps": 1500, "lr": 3e-3}, second={"max_steps": 300, "lr": 1e-2},
         batch_size=256, progress="silent",
@@ -58,21 +60,21 @@ def test_the_codes_are_frozen_and_white_and_both_steps_hold_out_the_same_rows():
     assert torch.equal(model.codes(x[50:]), codes)
     again = model.check_injectivity(held)
     assert again == done.injectivity
-    assert (model.relation is Relation.EXACT) is again.passed
+    assert (model.kind is Kind.EXACT) is again.passed
 
 
 def test_it_is_reproducible():
     x, values = torch.randn(100, 3, generator=torch.Generator().manual_seed(3)), []
     for _ in range(2):
         torch.manual_seed(0)
-        model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.bases.Normal(1))
+        model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.distributions.Normal(1))
         fit_two_step(model, x, max_steps=4, seed=5, progress="silent")
         values.append(model.evaluate(x).value)
     assert torch.equal(*values)
 
 
 def test_what_is_refused():
-    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.bases.Normal(1))
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.distributions.Normal(1))
     with pytest.raises(ConfigError, match="TwoStep"):
         fit_two_step(pf.models.NICE(3), torch.zeros(5, 3))  # pyright: ignore
     with pytest.raises(InputError, match="two rows"):
@@ -95,12 +97,14 @@ def test_a_code_wider_than_what_the_rows_span_is_refused(scale):
     rare = torch.cat((scale * flat, torch.zeros(3000, 1)), 1)
     rare[1, 2] = scale
     for rows, width, span in ((plane, 3, 2), (constant, 3, 2), (torch.ones(50, 3), 1, 0), (rare[:3], 2, 1)):
-        model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=width, hidden=(8,)), pf.bases.Normal(width))
+        model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=width, hidden=(8,)), pf.distributions.Normal(width))
         with pytest.raises(InputError, match=f"in {span} directions.*code of {width}"):
             fit_two_step(model, rows)
     for rows, width in ((plane, 2), (constant, 2), (rare, 3), (plane.reshape(3000, 1, 1, 3), 1)):
         shape = tuple(rows.shape[1:]) if rows.dim() > 2 else 3
-        model = pf.models.TwoStep(pf.models.AutoEncoder(shape, latent=width, hidden=(8,)), pf.bases.Normal(width))
+        model = pf.models.TwoStep(
+            pf.models.AutoEncoder(shape, latent=width, hidden=(8,)), pf.distributions.Normal(width)
+        )
         done = fit_two_step(model, rows, max_steps=1, progress="silent")
         assert done.first is not None
         assert done.first.steps == 1
@@ -108,17 +112,17 @@ def test_a_code_wider_than_what_the_rows_span_is_refused(scale):
 
 def test_training_again_forgets_that_the_decoder_was_injective():
     torch.manual_seed(0)
-    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.bases.Normal(1)).eval()
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.distributions.Normal(1)).eval()
     model.embed.injective.fill_(True)
-    assert model.relation is Relation.EXACT
+    assert model.kind is Kind.EXACT
     pf.fit(model, torch.randn(50, 3), max_steps=1, progress="silent")
-    assert model.relation is Relation.ESTIMATE
+    assert model.kind is Kind.ESTIMATE
 
 
 def test_constant_columns():
     torch.manual_seed(0)
     x = torch.cat((torch.randn(100, 2), torch.full((100, 1), 7.0)), 1)
-    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.bases.Normal(2))
+    model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.distributions.Normal(2))
     fit_two_step(model, x, max_steps=20, progress="silent")
     found = model.evaluate(x)
     assert torch.isfinite(found.value).all()

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import pushforward as pf
-from pushforward.models.core import Model
+from pushforward.models.base import Model
 
 
 def gaussian(features: int = 2) -> Model:
     """A diagonal Gaussian with a trained mean and scale, which starts as the standard normal."""
-    return pf.models.Flow(pf.maps.ActNorm(features), pf.bases.Normal(features))
+    return pf.models.Flow(pf.transforms.ActNorm(features), pf.distributions.Normal(features))
 
 
 def rows(count: int, features: int = 2, *, seed: int = 0, mean: float = 0.0, scale: float = 1.0) -> Tensor:

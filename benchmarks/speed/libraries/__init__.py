@@ -32,7 +32,7 @@ VARIANTS = {
     "pushforward-plain": ("pushforward", {"PUSHFORWARD_KERNELS": "plain"}),
     "pushforward-graph": ("pushforward", {"PUSHFORWARD_BENCH_GRAPH": "1"}),
 }
-"""A library once more, with a setting in the environment: here scoring by ``pf.freeze``, without compiled kernels (which
+"""A library once more, with a setting in the environment: here scoring by ``pf.compile_scorer``, without compiled kernels (which
 matter to splines and to convolutions), and each call as a CUDA graph."""
 EAGER = ("zuko", "nflows", "normflows", "freia", "torchflows")
 """The peers that run in eager torch."""

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from benchmarks.speed.cases import SCALES, Flow
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow, convolutions, perceptron
-from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "torch"
 IMPORT = "import torch"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from benchmarks.speed.cases import BOUND, Flow, batches
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import Array, NotOffered
@@ -117,7 +118,7 @@ class FlowjaxFlow:
         import paramax
 
         with jax.enable_x64(True):
-            weights, rest = jax.tree.map(
+            weights, rest = jax.tree.transform(
                 lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, (self.weights, self.rest)
             )
             bijection = paramax.unwrap(eqx.combine(weights, rest)).bijection

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from benchmarks.speed.cases import SCALES, Flow
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import TorchFlow, convolutions, perceptron
-from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "FrEIA"
 IMPORT = "import FrEIA.framework, FrEIA.modules"

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from benchmarks.speed.cases import BOUND, SCALES, Flow
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import TorchFlow, convolutions, perceptron
-from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "nflows"
 IMPORT = "import nflows.flows, nflows.transforms, nflows.distributions"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor, nn
+
 from benchmarks.speed.cases import BOUND, SCALES, Flow
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.nflows import Network
 from benchmarks.speed.libraries.torch_flow import TorchFlow, perceptron
-from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "normflows"
 IMPORT = "import normflows"
@@ -94,12 +95,14 @@ def scales(flow: Flow) -> nn.Module:
     import normflows as nf
 
     _, height, width = flow.event
-    bases, merges, flows = [], [], []
+    distributions, merges, flows = [], [], []
     for i in range(SCALES):
         channels, down = 2 ** (SCALES + 1 - i), 2 ** (SCALES - i)
         steps = [nf.flows.GlowBlock(channels, flow.width) for _ in range(flow.layers // SCALES)]
         flows.append([*steps, nf.flows.Squeeze()])
         merges += [nf.flows.Merge()] if i else []
         leaving = channels // 2 if i else channels
-        bases.append(nf.distributions.base.DiagGaussian((leaving, height // down, width // down), trainable=False))
-    return nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+        distributions.append(
+            nf.distributions.base.DiagGaussian((leaving, height // down, width // down), trainable=False)
+        )
+    return nf.MultiscaleFlow(distributions, flows, merges, class_cond=False)

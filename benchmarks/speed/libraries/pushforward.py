@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from benchmarks.speed.cases import BOUND, SCALES, Flow
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.graphs import captured
 from benchmarks.speed.libraries.torch_flow import LEARNING_RATE, TorchFlow
-from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "pushforward"
 IMPORT = "import pushforward; pushforward.models.MAF"
@@ -48,16 +49,16 @@ class PushforwardFlow(TorchFlow):
         if flow.kind == "rnvp":
             return pf.models.RealNVP(flow.features, couplings=flow.layers, hidden=flow.hidden, standardize=False)
         if flow.kind == "glow":
-            return pf.models.Flow(glow(flow), pf.bases.Normal(flow.features))
-        law = pf.maps.SplineTransformer(flow.bins, BOUND)
-        layers: list[pf.maps.Map] = []
+            return pf.models.Flow(glow(flow), pf.distributions.Normal(flow.features))
+        law = pf.transforms.SplineTransformer(flow.bins, BOUND)
+        layers: list[pf.transforms.Transform] = []
         for k in range(flow.layers):
             if flow.kind == "nsfc":
-                layers.append(pf.maps.Coupling(flow.features, law, flip=k % 2 == 1, hidden=flow.hidden))
+                layers.append(pf.transforms.Coupling(flow.features, law, flip=k % 2 == 1, hidden=flow.hidden))
             else:
                 order = "reverse" if k % 2 else None
-                layers.append(pf.maps.MaskedAutoregressive(flow.features, law, order=order, hidden=flow.hidden))
-        return pf.models.Flow(pf.maps.Chain(*layers), pf.bases.Normal(flow.features))
+                layers.append(pf.transforms.MaskedAutoregressive(flow.features, law, order=order, hidden=flow.hidden))
+        return pf.models.Flow(pf.transforms.Chain(*layers), pf.distributions.Normal(flow.features))
 
     frozen: Callable[[Tensor], Tensor] | None = None
 
@@ -67,7 +68,7 @@ class PushforwardFlow(TorchFlow):
         if self.frozen is None:  # training goes by the loss and is over
             import pushforward as pf
 
-            self.frozen = pf.freeze(self.module)
+            self.frozen = pf.compile_scorer(self.module)
         return self.frozen(x)
 
     def loss(self, x: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ class Together(nn.Module):
 
     def __init__(self, members: list[Any], device: torch.device) -> None:
         super().__init__()
-        from pushforward.training.stacked import Stack
+        from pushforward.training.stacking import Stack
 
         self.stack = Stack(members)
         self.parts = nn.ModuleList(self.stack.parts)
@@ -122,18 +123,21 @@ class Together(nn.Module):
 
 
 def glow(flow: Flow) -> Any:
-    """The peers' form of Glow: without the library's own prior of the channels that leave, and without dequantisation."""
+    """The peers' form of Glow: without the library's own prior of the channels that leave, and without dequantization."""
     import pushforward as pf
-    from pushforward.models.image import multi_scale
+    from pushforward.models.image.building import multi_scale
 
     steps = flow.layers // SCALES
 
-    def block(shape: tuple[int, ...], scale: int) -> list[pf.maps.Map]:
-        maps: list[pf.maps.Map] = [pf.maps.Squeeze(shape)]
-        inside = maps[0].out_shape
+    def block(shape: tuple[int, ...], scale: int) -> list[pf.transforms.Transform]:
+        transforms: list[pf.transforms.Transform] = [pf.transforms.Squeeze(shape)]
+        inside = transforms[0].out_shape
         for k in range(steps):
-            maps += [pf.maps.ActNorm(inside), pf.maps.InvertibleConv1x1(inside, seed=scale * steps + k)]
-            maps.append(pf.maps.ImageCoupling(inside, hidden=flow.hidden))
-        return maps
+            transforms += [
+                pf.transforms.ActNorm(inside),
+                pf.transforms.InvertibleConv1x1(inside, seed=scale * steps + k),
+            ]
+            transforms.append(pf.transforms.ImageCoupling(inside, hidden=flow.hidden))
+        return transforms
 
     return multi_scale(flow.event, SCALES, block)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import torch
+from torch import Tensor, nn
+
 from benchmarks.speed.cases import Flow, batches
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import Array
-from torch import Tensor, nn
 
 __all__ = ["LEARNING_RATE", "TorchFlow", "convolutions", "perceptron"]
 
@@ -52,7 +53,7 @@ class TorchFlow(ABC):
         """Noise, ``(rows, D)``, to data of any shape, and log abs det dz/dx there."""
 
     def loss(self, x: Tensor) -> Tensor:
-        """What a training step minimises."""
+        """What a training step minimizes."""
         return -self.log_prob(x).mean()
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

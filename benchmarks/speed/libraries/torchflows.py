@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from benchmarks.speed.cases import BOUND, Flow
 from benchmarks.speed.devices import CPU, Device
 from benchmarks.speed.libraries import NotOffered
 from benchmarks.speed.libraries.torch_flow import TorchFlow
-from torch import Tensor, nn
 
 DISTRIBUTION = MODULE = "torchflows"
 IMPORT = "import torchflows.flows, torchflows.bijections.finite.autoregressive.architectures"

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from papers.command import run as reproduce
 from pushforward.cli.bench import app as bench
-from pushforward.cli.reproduce import run as reproduce
 from pushforward.errors import ConfigError
 
 app = typer.Typer(
@@ -187,7 +187,7 @@ def sample(
     from pushforward.cli.show import pairs
     from pushforward.data import TableWriter, as_table
     from pushforward.estimators import FlowDensity, Guard
-    from pushforward.storage import load, read
+    from pushforward.io import load, read
 
     _check_output(output)
     kind = read(file)[0]["kind"]
@@ -211,7 +211,7 @@ def info(
     """Print what is in a file, or with --system what pushforward runs on."""
     from pushforward.cli.show import columns, pairs
     from pushforward.estimators import FlowDensity, Guard
-    from pushforward.storage import load, read
+    from pushforward.io import load, read
 
     if system == (file is not None):
         raise ConfigError("info takes either a file or --system.")
@@ -232,7 +232,7 @@ def info(
         model = load(file) if header["kind"] == "model" else FlowDensity.load(file).model_
         size = sum(p.numel() for p in model.parameters())
         pairs(str(file), {**facts, "model": type(model).__name__, "shape": str(tuple(model.shape)),
-                          "likelihood": f"{model.relation.value} on {model.measure}", "fast": model.fast,
+                          "likelihood": f"{model.kind.value} on {model.measure}", "fast": model.fast,
                           "parameters": f"{size:,}"})  # fmt: skip
     else:
         pairs(str(file), facts)
@@ -265,15 +265,15 @@ app.command("reproduce", epilog=_example("pushforward reproduce glow --data DATA
 
 def summary(guard: Any) -> dict[str, Any]:
     """What a user wants to know of a fitted guard."""
-    from pushforward.detection.guarantees import false_alarm_law
+    from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
     calibrated = len(guard.calibrator_.scores)
-    low, high = false_alarm_law(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
+    low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
     promise = f"at most {guard.alpha:.2%}"
     promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
     alarms = {
         "calibration rows": calibrated,
-        "false alarms": f"{promise} ({guard.guarantee}); 95% of guards like it realise {low:.2%} to {high:.2%}",
+        "false alarms": f"{promise} ({guard.guarantee}); 95% of guards like it realize {low:.2%} to {high:.2%}",
     }
     if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
@@ -281,7 +281,7 @@ def summary(guard: Any) -> dict[str, Any]:
         "columns": guard.n_features_in_,
         "training rows": guard.layout_.rows,
         **alarms,
-        "density": f"{guard.model} x {guard.members}, {guard.density_.relation.value} on {guard.density_.measure}",
+        "density": f"{guard.model} x {guard.members}, {guard.density_.kind.value} on {guard.density_.measure}",
     }
 
 

@@ -50,7 +50,7 @@ def run(output: Path, seed: int = 0, max_steps: int = 700) -> dict[str, float]:
             ("AUROC of the flow's -log p", f"{facts['likelihood AUROC']:.3f}"),
             ("AUROC of the guard", f"{facts['AUROC']:.3f}"),
             ("promised false-alarm rate (on average)", f"{ALPHA:.1%}"),
-            ("realised false-alarm rate on new clothes", f"{facts['false alarms']:.1%}"),
+            ("realized false-alarm rate on new clothes", f"{facts['false alarms']:.1%}"),
             ("digits caught at that rate", f"{facts['caught']:.1%}"),
             ("seconds to fit and calibrate", f"{fitted - start:.1f}"),
             ("seconds in all", f"{facts['seconds']:.1f}"),
@@ -66,7 +66,7 @@ def flow_of(guard: Guard) -> Model:
     assert isinstance(guard.score_, ImageScore)
     dose = guard.score_.score
     assert isinstance(dose, DoSE)
-    return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
+    return next(part.model for part in dose.needs_refresh if isinstance(part, LikelihoodPath))
 
 
 def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, Any]) -> None:
@@ -83,17 +83,17 @@ def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, 
     pictures.set(xticks=[], yticks=[], title="new clothes, digits")
     everything = np.concatenate((clothes["nats"], digits["nats"]))
     bins = np.linspace(np.quantile(-everything, 0.005), np.quantile(-everything, 0.995), 60)
-    for part, colour, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
-        left.hist(np.clip(-part["nats"], bins[0], bins[-1]), bins, density=True, color=colour, alpha=0.75, label=name)
+    for part, color, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
+        left.hist(np.clip(-part["nats"], bins[0], bins[-1]), bins, density=True, color=color, alpha=0.75, label=name)
     left.set(
         xlabel="log p(image), nats", yticks=[], title="The likelihood, trained on clothes, likes digits as much or more"
     )
     left.legend(frameon=False)
     scores = np.concatenate((clothes["anomaly_score"], digits["anomaly_score"]))
     bins = np.linspace(np.quantile(scores, 0.001), np.quantile(scores, 0.98), 60)
-    for part, colour, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
+    for part, color, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
         shown = np.clip(part["anomaly_score"], bins[0], bins[-1])
-        right.hist(shown, bins, density=True, color=colour, alpha=0.75, label=name)
+        right.hist(shown, bins, density=True, color=color, alpha=0.75, label=name)
     right.axvline(-guard.offset_, color="black", lw=1.4)
     right.annotate(
         f"alarm: {clothes['alarm'].mean():.1%} of new clothes\n(promised {guard.alpha:.0%}), {digits['alarm'].mean():.0%} of digits",

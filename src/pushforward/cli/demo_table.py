@@ -45,7 +45,7 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
         [
             ("AUROC, anomalies against new normal rows", f"{area:.3f}"),
             ("promised false-alarm rate (on average)", f"{ALPHA:.1%}"),
-            ("realised false-alarm rate", f"{facts['false alarms']:.1%}"),
+            ("realized false-alarm rate", f"{facts['false alarms']:.1%}"),
             ("anomalies caught at that rate", f"{facts['caught']:.1%}"),
             ("seconds to fit and calibrate", f"{fitted - start:.1f}"),
             ("seconds in all", f"{facts['seconds']:.1f}"),
@@ -60,7 +60,7 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
 
 
 def draw(output: Path, title: str, guard: Guard, fine: dict[str, Any], odd: dict[str, Any]) -> None:
-    """Scores with the alarm threshold, and realised against promised rate at every level."""
+    """Scores with the alarm threshold, and realized against promised rate at every level."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,9 +70,9 @@ def draw(output: Path, title: str, guard: Guard, fine: dict[str, Any], odd: dict
     low = min(fine["anomaly_score"].min(), odd["anomaly_score"].min())
     high = float(np.quantile(odd["anomaly_score"], 0.98))
     bins = np.linspace(low, max(high, fine["anomaly_score"].max()), 60)
-    for result, colour, name in ((fine, "#3b6ea5", "new normal rows"), (odd, "#c8553d", "anomalies")):
+    for result, color, name in ((fine, "#3b6ea5", "new normal rows"), (odd, "#c8553d", "anomalies")):
         left.hist(
-            np.minimum(result["anomaly_score"], bins[-1]), bins, density=True, color=colour, alpha=0.75, label=name
+            np.minimum(result["anomaly_score"], bins[-1]), bins, density=True, color=color, alpha=0.75, label=name
         )
     left.axvline(-guard.offset_, color="black", lw=1.4)
     left.annotate(
@@ -84,16 +84,16 @@ def draw(output: Path, title: str, guard: Guard, fine: dict[str, Any], odd: dict
     left.legend(loc="center right", frameon=False)
     levels = np.linspace(0, 0.25, 200)
     right.plot(levels, levels, color="black", lw=1, ls="--", label="promised")
-    for result, colour, name in ((fine, "#3b6ea5", "new normal rows"), (odd, "#c8553d", "anomalies")):
+    for result, color, name in ((fine, "#3b6ea5", "new normal rows"), (odd, "#c8553d", "anomalies")):
         share = [(result["p_value"] <= level).mean() for level in levels]
-        right.plot(levels, share, color=colour, lw=2, label=name)
+        right.plot(levels, share, color=color, lw=2, label=name)
     right.axvline(guard.alpha, color="black", lw=0.8, alpha=0.5)
     right.set(
         xlabel="p-value level",
         ylabel="share alarmed",
         ylim=(0, 1.02),
         xlim=(0, 0.25),
-        title="Realised against promised",
+        title="Realized against promised",
     )
     right.legend(frameon=False, loc="center right")
     for axes in (left, right):

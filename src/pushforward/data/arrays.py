@@ -127,7 +127,7 @@ def _share(array: np.ndarray) -> Tensor:
     if any(stride < 0 for stride in array.strides):
         array = array.copy()
     with warnings.catch_warnings():
-        # Read-only arrays (memory maps) are only read here.
+        # Read-only arrays (memory transforms) are only read here.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 

@@ -1,4 +1,4 @@
-"""One column of a fitted table: its kind, how it is recognised, and its way into and out of float64."""
+"""One column of a fitted table: its kind, how it is recognized, and its way into and out of float64."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class Column:
 
     @classmethod
     def infer(cls, name: str, data: Any) -> Column:
-        """Recognise a column from its training cells (a pyarrow array).
+        """Recognize a column from its training cells (a pyarrow array).
 
         Raises:
-            SchemaError: for a column that cannot be modelled, with what to do: only missing cells, infinities, free
+            SchemaError: for a column that cannot be modeled, with what to do: only missing cells, infinities, free
                 text or identifiers (more than 1000 texts, or more texts than half the rows), nested cells or bytes.
         """
         import pyarrow as pa

@@ -30,7 +30,7 @@ def stream_delimited(
         delimiter: between cells.
         columns: to read; None for all.
         types: what is known of columns: a number type makes every cell that is no number an error, a string type keeps
-            cells as they stand. Other columns are recognised.
+            cells as they stand. Other columns are recognized.
 
     Raises:
         InputError: for a file that is no such table; with its row where there is one.

@@ -13,20 +13,20 @@ from pushforward.errors import ConfigError, InputError
 __all__ = ["intrinsic_dimension"]
 
 METHODS = {"mle": 20, "twonn": 2, "pca": 30}
-"""Each method with its number of neighbours."""
+"""Each method with its number of neighbors."""
 
 
 def intrinsic_dimension(
     x: Any, method: str = "mle", *, neighbors: int | None = None, most: int = 5000, seed: int = 0
 ) -> float:
-    """Dimension of the manifold that rows lie on, from the distances to their nearest neighbours.
+    """Dimension of the manifold that rows lie on, from the distances to their nearest neighbors.
 
     - "mle": within a small ball, the logarithms of the ratios T_k / T_j of a row's k-th to its j-th distance are exponential
       with rate m (Levina and Bickel 2004); pooled over rows, 1/m = mean log(T_k / T_j), which corrects the bias of
       averaging each row's m (MacKay and Ghahramani 2005).
-    - "twonn": from two neighbours alone: P(r_2 / r_1 <= u) = 1 - u^-m, fitted by a line through the origin to 90% of the rows
+    - "twonn": from two neighbors alone: P(r_2 / r_1 <= u) = 1 - u^-m, fitted by a line through the origin to 90% of the rows
       (Facco et al. 2017, arXiv 1803.06992). The least local, so the least curved; sensitive to noise.
-    - "pca": the number of principal components that hold 95% of the variance of a row's neighbours, the mean over rows
+    - "pca": the number of principal components that hold 95% of the variance of a row's neighbors, the mean over rows
       (Fukunaga and Olsen 1971). Rounds up what is curved.
 
     All but the last shrink as m grows, since a ball then needs more rows than there are (by a tenth at m = 5 and 2,000 rows), and
@@ -45,8 +45,8 @@ def intrinsic_dimension(
         The estimate, not rounded.
 
     Raises:
-        ConfigError: for an unknown method, or an impossible number of neighbours.
-        InputError: for values that are not finite, or fewer distinct rows than neighbours + 1.
+        ConfigError: for an unknown method, or an impossible number of neighbors.
+        InputError: for values that are not finite, or fewer distinct rows than neighbors + 1.
 
     Example:
         >>> import numpy as np
@@ -69,7 +69,7 @@ def intrinsic_dimension(
     if len(rows) > most:
         rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
     if len(rows) <= count:
-        raise InputError(f"{count} neighbours need more than {count} distinct rows; got {len(rows)}.")
+        raise InputError(f"{count} neighbors need more than {count} distinct rows; got {len(rows)}.")
     from sklearn.neighbors import NearestNeighbors
 
     distances, index = NearestNeighbors(n_neighbors=count + 1).fit(rows).kneighbors(rows)

@@ -50,7 +50,7 @@ def file_format(path: str | os.PathLike[str]) -> str:
 def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
     """A table from a file, whole.
 
-    In CSV and TSV the first line names the columns; types are recognised from all rows (integers, numbers, true/false,
+    In CSV and TSV the first line names the columns; types are recognized from all rows (integers, numbers, true/false,
     dates, timestamps, else text). An empty cell is missing; in a column of numbers so are NA, NaN, null, None and ?.
     Numbers with leading zeros are text, as postal codes are. A blank line is no row.
 

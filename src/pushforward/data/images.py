@@ -30,7 +30,7 @@ def as_images(data: Any) -> Tensor:
     """A stack of images as integers, channels first.
 
     Args:
-        data: array or tensor of integers (or booleans, or floats that hold integers): ``(n, h, w)`` for grey images,
+        data: array or tensor of integers (or booleans, or floats that hold integers): ``(n, h, w)`` for gray images,
             ``(n, h, w, c)`` or ``(n, c, h, w)`` with c of 1, 3 or 4; where both readings are possible, channels are
             last.
 
@@ -74,7 +74,7 @@ def read_images(
         train: which part of a torchvision data set.
 
     Returns:
-        ``(n, c, h, w)`` integers: c is 1 if all images are grey, else 3; transparency is dropped.
+        ``(n, c, h, w)`` integers: c is 1 if all images are gray, else 3; transparency is dropped.
 
     Raises:
         StorageError: for a path that is absent, damaged, or of unknown format.
@@ -231,7 +231,7 @@ def _from_folder(path: Path) -> Tensor:
 
 
 def _pictures(files: Iterable[tuple[str, Any]]) -> Tensor:
-    """Decode encoded images of one size; grey if all of them are."""
+    """Decode encoded images of one size; gray if all of them are."""
     from PIL import Image
 
     arrays: list[NDArray[Any]] = []
@@ -239,8 +239,8 @@ def _pictures(files: Iterable[tuple[str, Any]]) -> Tensor:
         try:
             with Image.open(file) as picture:
                 deep = picture.mode.startswith("I") or picture.mode == "F"
-                grey = picture.mode in ("1", "L", "LA") or deep
-                array = np.asarray(picture if deep else picture.convert("L" if grey else "RGB"))
+                gray = picture.mode in ("1", "L", "LA") or deep
+                array = np.asarray(picture if deep else picture.convert("L" if gray else "RGB"))
         except Exception as error:  # damaged bytes make decoders raise anything
             raise StorageError(f"{name} is no image that Pillow can read: {error}") from error
         if arrays and array.shape[:2] != arrays[0].shape[:2]:

@@ -23,10 +23,10 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
     """Origin and step of the lattice that a column lies on, or None for a column to be treated as continuous.
 
     The likelihood of a continuous density is unbounded at values that repeat, so such columns must be found and
-    dequantised. All of these must hold, or the answer is None:
+    dequantized. All of these must hold, or the answer is None:
 
     - at least one row in twenty repeats a value of another row (a continuous column does not, and without ties there is
-      nothing to dequantise);
+      nothing to dequantize);
     - every value is origin + step * integer up to rounding (one part in 1e9 of the largest value, or that of float32
       where all values are float32), and the step is far above that rounding;
     - the range holds at most a million cells; where the step is no decimal (0.1, 0.25), also so few that values placed

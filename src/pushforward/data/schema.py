@@ -113,7 +113,7 @@ class Schema:
 
     @classmethod
     def infer(cls, data: Any, positional: bool | None = None) -> Schema:
-        """Recognise the columns of a training table.
+        """Recognize the columns of a training table.
 
         Integers are integer; so are floats that are all whole and span at most a million (counts). Text and categories
         are categorical, booleans boolean. Instants are numeric, in seconds since 1970 UTC (a table without zones is
@@ -125,7 +125,7 @@ class Schema:
             positional: whether columns have no names; by default whether ``data`` is an array.
 
         Raises:
-            SchemaError: naming the column that cannot be modelled, and why.
+            SchemaError: naming the column that cannot be modeled, and why.
             InputError: if ``data`` is no table, or has no rows.
         """
         table = as_table(data)
@@ -199,7 +199,7 @@ class Schema:
         """What :func:`~pushforward.data.stream_table` must know to read a text file against this schema.
 
         Number columns are float64 (the file's own integers stay integers), categories are strings; flags and instants
-        are recognised from the file and read by :meth:`encode`. Empty for a schema without names.
+        are recognized from the file and read by :meth:`encode`. Empty for a schema without names.
         """
         import pyarrow as pa
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pushforward.errors import ConfigError, InputError
+from pushforward.numerics import splitmix
 
 __all__ = ["duplicate_groups", "split_indices"]
 
@@ -134,12 +135,8 @@ def _assign(counts: np.ndarray, sizes: list[int], n: int, generator: np.random.G
 
 
 def _hash(bits: np.ndarray) -> np.ndarray:
-    """64 bits of each row of 64-bit words, well mixed (multiply, shift, add; wrapping)."""
-    key = np.full(len(bits), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    """A 64-bit hash of each row of 64-bit words (SplitMix64)."""
+    key = np.zeros(len(bits), dtype=np.uint64)
     for column in range(bits.shape[1]):
-        key ^= bits[:, column]
-        key *= np.uint64(0xBF58476D1CE4E5B9)
-        key ^= key >> np.uint64(29)
-        key *= np.uint64(0x94D049BB133111EB)
-        key ^= key >> np.uint64(32)
+        key = splitmix.mix((key ^ bits[:, column]) + np.uint64(splitmix.GOLDEN))
     return key

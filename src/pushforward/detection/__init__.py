@@ -1,19 +1,17 @@
 """Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
 
-from pushforward.detection.adversarial import fgsm, gate_aware, log_likelihood, pgd
-from pushforward.detection.batch_tests import BatchTest, MMDTest, ProjectionKSTest, TypicalityTest
+from pushforward.detection.attacks import fgsm, gate_aware, log_likelihood, pgd
 from pushforward.detection.bootstrap import bootstrap_interval
-from pushforward.detection.calibration import (
+from pushforward.detection.comparison import mean_rank, wins
+from pushforward.detection.conformal.calibration import (
     ConformalCalibrator,
-    FalseAlarmLaw,
+    FalseAlarmDistribution,
     Guarantee,
     benjamini_hochberg,
-    false_alarm_law,
-    realised_interval,
+    false_alarm_distribution,
+    realized_interval,
     rows_needed,
 )
-from pushforward.detection.comparison import mean_rank, wins
-from pushforward.detection.gate import BatchTwoSampleGate
 from pushforward.detection.metrics import (
     auroc,
     average_precision,
@@ -25,17 +23,19 @@ from pushforward.detection.metrics import (
     separation,
     tpr_at_fpr,
 )
-from pushforward.detection.operating import Operation, operation
+from pushforward.detection.operating_point import Operation, operation
 from pushforward.detection.protocol import Check, ProtocolReport, protocol_check
 from pushforward.detection.random_features import RandomFeatures
 from pushforward.detection.streams import Monitor, SequentialPValues
+from pushforward.detection.two_sample import BatchTest, MMDTest, ProjectionKSTest, TypicalityTest
+from pushforward.detection.two_sample.gate import BatchTwoSampleGate
 
 __all__ = [
     "BatchTest",
     "BatchTwoSampleGate",
     "Check",
     "ConformalCalibrator",
-    "FalseAlarmLaw",
+    "FalseAlarmDistribution",
     "Guarantee",
     "MMDTest",
     "Monitor",
@@ -49,7 +49,7 @@ __all__ = [
     "average_precision",
     "benjamini_hochberg",
     "bootstrap_interval",
-    "false_alarm_law",
+    "false_alarm_distribution",
     "fgsm",
     "fpr_at_tpr",
     "gate_aware",
@@ -62,7 +62,7 @@ __all__ = [
     "partial_auroc",
     "pgd",
     "protocol_check",
-    "realised_interval",
+    "realized_interval",
     "rows_needed",
     "separation",
     "tpr_at_fpr",

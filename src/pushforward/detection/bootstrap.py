@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pushforward.detection.checks import count, score_array, share
 from pushforward.detection.metrics import auroc, average_precision
+from pushforward.detection.validation import count, score_array, share
 
 __all__ = ["bootstrap_interval"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pushforward.detection.checks import score_array
+from pushforward.detection.validation import score_array
 from pushforward.errors import InputError
 
 __all__ = ["mean_rank", "wins"]
@@ -66,7 +66,7 @@ def wins(table: Mapping[str, ArrayLike], *, higher_is_better: bool = True) -> di
 def _figures(table: Mapping[str, ArrayLike], higher_is_better: bool) -> NDArray[np.float64]:
     """The table as an array (methods, datasets) in which higher is better."""
     if not isinstance(table, Mapping) or not table:
-        raise InputError("the table must map each method's name to its figures, one a data set; got none.")
+        raise InputError("the table must transform each method's name to its figures, one a data set; got none.")
     rows = [score_array(values, f"the figures of {name!r}") for name, values in table.items()]
     lengths = {name: row.size for name, row in zip(table, rows, strict=True)}
     if len(set(lengths.values())) > 1:

@@ -1,8 +1,8 @@
 """Why other data can be likelier than the training data: variances, means, and the curvature of log p.
 
 "Do deep generative models know what they don't know?" (Nalisnick, Matsukawa, Teh, Gorur and Lakshminarayanan 2019, arXiv
-1810.09136, sec. 5). Everything is in the coordinates y that the flow sees, behind dequantisation, logit and
-standardisation: there, and not in those of the pixels, an additive flow has constant volume.
+1810.09136, sec. 5). Everything is in the coordinates y that the flow sees, behind dequantization, logit and
+standardization: there, and not in those of the pixels, an additive flow has constant volume.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.detection.inner import Inner, differentiable
+from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.measure import LogLik
+from pushforward.likelihood import LogLik
 from pushforward.models import Model
 from pushforward.numerics import logmeanexp
 
@@ -30,7 +30,7 @@ class Terms:
     Attributes:
         base: log p_z(f(y)).
         volume: log abs det df/dy.
-        preprocessing: what dequantisation, logit and standardisation add.
+        preprocessing: what dequantization, logit and standardization add.
     """
 
     base: Tensor
@@ -48,7 +48,7 @@ def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> Terms
     """Base and volume term of each row, apart.
 
     Args:
-        model: any model without a context; "volume" is what its maps add, a log-determinant for flows.
+        model: any model without a context; "volume" is what its transforms add, a log-determinant for flows.
         x: ``(n, *shape)``.
         batch_size: rows at once.
 
@@ -58,11 +58,11 @@ def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> Terms
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.curvature import likelihood_terms
-        >>> flow = pf.models.Flow(pf.maps.Affine(2, scale=2.0, trainable=True), pf.bases.Normal(2))
+        >>> flow = pf.models.Flow(pf.transforms.Affine(2, scale=2.0, trainable=True), pf.distributions.Normal(2))
         >>> likelihood_terms(flow, torch.zeros(1, 2)).volume        # 2 log 2
         tensor([1.3863], dtype=torch.float64)
     """
-    inner, found = Inner(model), []
+    inner, found = WithoutPreprocessing(model), []
     for y, added in _reached(inner, x, batch_size):
         z, volume = inner.encode(y)
         found.append(torch.stack((inner.base.log_prob(z).double(), volume.double(), added.double())))
@@ -114,23 +114,23 @@ def second_order_gap(
         batch_size: rows at once.
 
     Raises:
-        KindError: for a model that gives probabilities of integers without dequantisation: it has no curvature.
+        KindError: for a model that gives probabilities of integers without dequantization: it has no curvature.
         InputError: for rows that the model cannot read, none, or rows with probability 0.
 
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.curvature import second_order_gap
-        >>> flow = pf.models.Flow(pf.maps.Affine(2, trainable=True), pf.bases.Normal(2))
+        >>> flow = pf.models.Flow(pf.transforms.Affine(2, trainable=True), pf.distributions.Normal(2))
         >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
         >>> gap = second_order_gap(flow, x, 0.5 * x)              # less variance: likelier
         >>> gap.predicted > 0, abs(gap.predicted - gap.observed) < 1e-4
         (True, True)
     """
-    inner = Inner(model)
-    if inner.measure.kind != "Lebesgue":
+    inner = WithoutPreprocessing(model)
+    if inner.measure.name != "Lebesgue":
         raise KindError(
             f"{type(model).__name__} is a density on {inner.measure} behind its preprocessing, and only one on "
-            "Lebesgue has a gradient and a curvature: use a model with dequantisation."
+            "Lebesgue has a gradient and a curvature: use a model with dequantization."
         )
     if at is None:
         parts = [y.double().sum(0) for y, _ in _reached(inner, reference, batch_size)]
@@ -153,7 +153,7 @@ def second_order_gap(
     return Gap(first, second, observed, error(0, 1), error(2))
 
 
-def _orders(inner: Inner, y: Tensor, at: Tensor) -> Tensor:
+def _orders(inner: WithoutPreprocessing, y: Tensor, at: Tensor) -> Tensor:
     """g . v, v . H v / 2, and log p(y) of each row, for v = y - y0; float64, ``(n, 3)``."""
     step = y - at
     with differentiable(at.expand_as(y)) as point:
@@ -168,13 +168,13 @@ def _orders(inner: Inner, y: Tensor, at: Tensor) -> Tensor:
     return torch.stack((first, 0.5 * (bend.detach().double() * wide).flatten(1).sum(1), value), 1)
 
 
-def graying(x: Tensor, amount: float, grey: Tensor | float) -> Tensor:
+def graying(x: Tensor, amount: float, gray: Tensor | float) -> Tensor:
     """(1 - t) x + t m: contrast taken away, so that the variance falls by (1 - t)^2; integers stay integers.
 
     Args:
         x: ``(n, *shape)``.
         amount: t, in [0, 1].
-        grey: m, a number or a tensor that broadcasts to x, such as a mean image.
+        gray: m, a number or a tensor that broadcasts to x, such as a mean image.
 
     Raises:
         ConfigError: for an amount outside [0, 1].
@@ -186,8 +186,8 @@ def graying(x: Tensor, amount: float, grey: Tensor | float) -> Tensor:
         tensor([[ 64, 192]], dtype=torch.uint8)
     """
     if not 0 <= amount <= 1:
-        raise ConfigError(f"the amount of grey must lie in [0, 1]; got {amount!r}.")
-    mixed = (1 - amount) * x.double() + amount * torch.as_tensor(grey, dtype=torch.float64)
+        raise ConfigError(f"the amount of gray must lie in [0, 1]; got {amount!r}.")
+    mixed = (1 - amount) * x.double() + amount * torch.as_tensor(gray, dtype=torch.float64)
     return mixed.to(x.dtype) if x.is_floating_point() else mixed.round().to(x.dtype)
 
 
@@ -222,7 +222,7 @@ def mixture_log_likelihood(models: Sequence[Model], x: Tensor, *, batch_size: in
     return logmeanexp(torch.stack([values(model) for model in models]), 0)
 
 
-def _reached(inner: Inner, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _reached(inner: WithoutPreprocessing, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     if len(x) == 0:
         raise InputError("a mean log-likelihood needs at least one row; got none.")
     for part in x.split(batch_size):

@@ -21,11 +21,11 @@ from pushforward.detection.scores import (
     Score,
 )
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
-from pushforward.maps.core import Shape
+from pushforward.io import unpack
 from pushforward.models import NICE, Glow, Model
 from pushforward.registry import register
-from pushforward.storage import unpack
 from pushforward.training import fit
+from pushforward.transforms.base import Shape
 
 __all__ = ["ImageScore", "fit_image_score", "image_flow", "image_score"]
 

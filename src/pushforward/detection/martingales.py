@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from pushforward.detection.checks import count, share
+from pushforward.detection.validation import count, share
 
 __all__ = ["BETTINGS", "Betting", "Mixture", "Power", "Restarted"]
 
@@ -63,7 +63,7 @@ class Mixture(Betting):
     """The mixture power martingale, the power martingale averaged over epsilon uniform in (0, 1) (ibid.).
 
     With S = -sum log p_i, M_t = integral of epsilon^t exp((1 - epsilon) S) = e^S S^-(t+1) t! P(t+1, S), where P is the
-    regularised lower incomplete gamma function.
+    regularized lower incomplete gamma function.
     """
 
     def start(self) -> list[float]:

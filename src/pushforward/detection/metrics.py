@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pushforward.detection.checks import ROUNDING, score_array, share
+from pushforward.detection.validation import ROUNDING, score_array, share
 from pushforward.errors import InputError
 
 __all__ = [

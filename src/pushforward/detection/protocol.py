@@ -1,4 +1,4 @@
-"""Whether an evaluation is what it seems: one code path for both sides, no row that sees its neighbours, no hidden noise."""
+"""Whether an evaluation is what it seems: one code path for both sides, no row that sees its neighbors, no hidden noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.detection.checks import count
+from pushforward.detection.validation import count
 from pushforward.errors import InputError
 
 __all__ = ["Check", "ProtocolReport", "protocol_check"]
@@ -142,7 +142,7 @@ def protocol_check(
         return compare("batch independence", found, what)
 
     places = np.arange(len(both))
-    neighbours = (
+    neighbors = (
         batches("a batch of one row", *places[:, None]),
         batches("another order", rng.permutation(places)),
         batches("a batch of one side only", places[: len(sides[0])], places[len(sides[0]) :]),
@@ -153,7 +153,7 @@ def protocol_check(
             *paths,
             compare("determinism", _scores(score, both.clone()), "a second call"),
             Check("rows left alone", kept, "unchanged" if kept else "scoring writes into its input"),
-            next((check for check in neighbours if not check.passed), neighbours[0]),
+            next((check for check in neighbors if not check.passed), neighbors[0]),
             compare(
                 "one code path", _scores(score_anomalous or score, both.clone()), "the function for anomalous rows"
             ),

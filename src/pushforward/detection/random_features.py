@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.checks import count
+from pushforward.detection.validation import count
 from pushforward.errors import ConfigError
-from pushforward.maps.arguments import image_shape
-from pushforward.maps.core import Shape
+from pushforward.transforms.base import Shape
+from pushforward.transforms.validation import image_shape
 
 __all__ = ["RandomFeatures"]
 

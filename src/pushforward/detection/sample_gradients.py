@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from pushforward.detection.inner import Inner, differentiable
+from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
 
 __all__ = ["sample_gradients"]
 
@@ -17,10 +17,10 @@ _NUMBERS = 2**25
 """Numbers that the gradients of one chunk may hold: 128 MB in float32."""
 
 
-def sample_gradients(inner: Inner, y: Tensor) -> Iterator[dict[str, Tensor]]:
+def sample_gradients(inner: WithoutPreprocessing, y: Tensor) -> Iterator[dict[str, Tensor]]:
     """d log p(y_i) / d theta of each row, chunk by chunk: parameter's name -> ``(rows, *its shape)``.
 
-    All weights count, frozen ones too, and none is touched. Rows go together through ``vmap`` where the model's maps
+    All weights count, frozen ones too, and none is touched. Rows go together through ``vmap`` where the model's transforms
     allow that, else one by one. Chunks have a power of two of rows, so that they divide batches that do.
     """
     weights = {name: weight.detach() for name, weight in inner.named_parameters()}
@@ -36,11 +36,11 @@ def sample_gradients(inner: Inner, y: Tensor) -> Iterator[dict[str, Tensor]]:
             with torch.inference_mode(False), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch, where vmap is slow
                 yield vmap(grad(one), in_dims=(None, 0))(weights, part.clone())
-        except RuntimeError:  # a map that looks at values, or an operation that vmap does not know
+        except RuntimeError:  # a transform that looks at values, or an operation that vmap does not know
             yield _one_by_one(inner, weights, part)
 
 
-def _one_by_one(inner: Inner, weights: dict[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+def _one_by_one(inner: WithoutPreprocessing, weights: dict[str, Tensor], y: Tensor) -> dict[str, Tensor]:
     found: dict[str, list[Tensor]] = {name: [] for name in weights}
     for row in y:
         with differentiable(row.unsqueeze(0)) as at:

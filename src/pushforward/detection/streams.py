@@ -14,10 +14,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pushforward.detection.checks import score_array, share
 from pushforward.detection.martingales import BETTINGS, Betting
+from pushforward.detection.validation import score_array, share
 from pushforward.errors import ConfigError, StorageError
-from pushforward.storage import read, write
+from pushforward.io import read, write
 
 __all__ = ["Monitor", "SequentialPValues"]
 

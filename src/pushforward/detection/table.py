@@ -9,35 +9,44 @@ from typing import Any
 import numpy as np
 import torch
 
-from pushforward.detection.layout import Layout
+from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError
-from pushforward.maps import AugmentMissing, Cast, Chain, Jitter, LatticeDequantize, Map, SoftTail, Standardize
 from pushforward.models import MAF, NICE, NSF, Ensemble, Flow, Model, RealNVP
 from pushforward.registry import describe
 from pushforward.training import fit_members
+from pushforward.transforms import (
+    AugmentMissing,
+    Cast,
+    Chain,
+    Jitter,
+    LatticeDequantize,
+    SoftTail,
+    Standardize,
+    Transform,
+)
 
 __all__ = ["KINDS", "explainer", "fit_table_density", "member", "preprocessing"]
 
 KINDS = ("auto", "nice", "realnvp", "maf", "nsf")
 
 
-def preprocessing(layout: Layout, jitter: float = 0.05) -> list[Map]:
-    """The maps that make a table's matrix fit for a flow, in float64, ending in float32.
+def preprocessing(layout: TableFeatures, jitter: float = 0.05) -> list[Transform]:
+    """The transforms that make a table's matrix fit for a flow, in float64, ending in float32.
 
-    Missing values augmented, lattice columns dequantised, robust scaling (median and quartiles), a soft tail beyond
+    Missing values augmented, lattice columns dequantized, robust scaling (median and quartiles), a soft tail beyond
     three robust deviations, Gaussian noise while training.
     """
     width = layout.features
-    maps: list[Map] = []
+    transforms: list[Transform] = []
     if layout.indicators:
         flags = tuple(len(layout.kept) + k for k in range(len(layout.indicators)))
-        maps.append(AugmentMissing(width, columns=layout.indicators, indicators=flags))
+        transforms.append(AugmentMissing(width, columns=layout.indicators, indicators=flags))
     if layout.lattices:
         columns, origins, steps = zip(*layout.lattices, strict=True)
-        maps.append(LatticeDequantize(width, columns=columns, steps=steps, origins=origins))
-    maps += [Standardize(width, robust=True), SoftTail(width, width=3.0)]
-    maps = [part.double() for part in maps]
-    return [*maps, Cast(width), Jitter(width, std=jitter)]
+        transforms.append(LatticeDequantize(width, columns=columns, steps=steps, origins=origins))
+    transforms += [Standardize(width, robust=True), SoftTail(width, width=3.0)]
+    transforms = [part.double() for part in transforms]
+    return [*transforms, Cast(width), Jitter(width, std=jitter)]
 
 
 def member(kind: str, index: int, features: int, rows: int) -> Model:
@@ -66,7 +75,7 @@ def member(kind: str, index: int, features: int, rows: int) -> Model:
         return NSF(features, flow_layers=4, hidden_features=width, bins=bins)
     return NSF(
         features,
-        kind="autoregressive",
+        layer="autoregressive",
         linear="none",
         flow_layers=2,
         hidden_features=width,
@@ -78,7 +87,7 @@ def member(kind: str, index: int, features: int, rows: int) -> Model:
 def fit_table_density(
     train: np.ndarray,
     validation: np.ndarray,
-    layout: Layout,
+    layout: TableFeatures,
     *,
     kind: str = "auto",
     members: int = 5,
@@ -103,13 +112,13 @@ def fit_table_density(
         **options: passed on to ``pf.fit``.
 
     Returns:
-        A model of the table's matrix: preprocessing maps over an :class:`~pushforward.models.Ensemble`.
+        A model of the table's matrix: preprocessing transforms over an :class:`~pushforward.models.Ensemble`.
     """
-    maps = preprocessing(layout, jitter)
+    transforms = preprocessing(layout, jitter)
     rows = torch.from_numpy(train)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(seed)
-        Chain(*maps).initialize(rows, noise=generator)
+        Chain(*transforms).initialize(rows, noise=generator)
     held_out = torch.from_numpy(validation) if len(validation) else None
     flows: list[Model] = []
     alike: dict[str, list[int]] = {}
@@ -121,20 +130,20 @@ def fit_table_density(
     for group in alike.values():
         if on_member is not None:
             on_member(group[0], members)
-        wholes = [Flow(Chain(*maps, flows[k].chain), flows[k].base) for k in group]
+        wholes = [Flow(Chain(*transforms, flows[k].chain), flows[k].base) for k in group]
         share = None if max_time is None else max_time * len(group) / members
         seeds = [seed + k for k in group]
         fit_members(wholes, rows, validation=held_out, seeds=seeds, max_time=share, **options)
-    return Flow(Chain(*maps), Ensemble(*(flow.eval() for flow in flows))).eval()
+    return Flow(Chain(*transforms), Ensemble(*(flow.eval() for flow in flows))).eval()
 
 
 def explainer(density: Flow) -> Flow | None:
-    """The member that factorises in the order of the columns, under the same preprocessing; None if there is none."""
+    """The member that factorizes in the order of the columns, under the same preprocessing; None if there is none."""
     base = density.base
     assert isinstance(base, Ensemble)
     for flow in base.models:
         assert isinstance(flow, Model)
-        orders = {part.places for part in flow.chain} - {"any"}
+        orders = {part.autoregressive_order for part in flow.chain} - {"any"}
         if "mixed" not in orders and len(orders) <= 1:
             return Flow(Chain(density.chain, flow.chain), flow.base)
     return None

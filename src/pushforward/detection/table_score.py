@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
+from pushforward.compiled import CompiledScorer, compile_scorer
 from pushforward.data import Schema
-from pushforward.detection.batches import by_batches
-from pushforward.detection.layout import Layout
+from pushforward.detection.batching import by_batches
 from pushforward.detection.table import explainer
+from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, StorageError, TrainingError
+from pushforward.io import pack, unpack
 from pushforward.models import Flow
-from pushforward.serving import Frozen, freeze
-from pushforward.storage import pack, unpack
 
 __all__ = ["Explanation", "TableScore"]
 
@@ -49,12 +49,12 @@ class TableScore:
         schema: names, types and categories of the columns.
         layout: which columns are kept, and what the density sees of them.
         density: of the layout's matrix.
-        draws: noise draws a row where columns are dequantised or missing.
+        draws: noise draws a row where columns are dequantized or missing.
     """
 
-    def __init__(self, schema: Schema, layout: Layout, density: Flow, draws: int) -> None:
+    def __init__(self, schema: Schema, layout: TableFeatures, density: Flow, draws: int) -> None:
         self.schema, self.layout, self.density, self.draws = schema, layout, density, draws
-        self._frozen: Frozen | None = None
+        self._frozen: CompiledScorer | None = None
 
     @property
     def frozen(self) -> bool:
@@ -131,10 +131,10 @@ class TableScore:
                 raise TrainingError("the density puts no mass on legal rows; fit it longer or with more rows.")
         return self.schema.decode(np.concatenate(legal)[:count])
 
-    def freeze(self) -> TableScore:
+    def compile_scorer(self) -> TableScore:
         """A copy whose density is one compiled program for few rows."""
         quick = copy.copy(self)
-        quick.density, quick._frozen = copy.deepcopy(self.density), freeze(self.density)
+        quick.density, quick._frozen = copy.deepcopy(self.density), compile_scorer(self.density)
         return quick
 
     def pack(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -149,7 +149,7 @@ class TableScore:
         Raises:
             StorageError: for parts that do not fit each other.
         """
-        schema, layout = Schema.from_json(header["schema"]), Layout.from_json(header["layout"])
+        schema, layout = Schema.from_json(header["schema"]), TableFeatures.from_json(header["layout"])
         density = unpack(header["density"], tensors, "density.")
         if not isinstance(density, Flow) or density.shape != (layout.features,):
             raise StorageError("its density does not fit its table.")

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
 
-from pushforward.detection.batches import by_batches
+from pushforward.detection.batching import by_batches
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.estimators.checks import check_array, require_fitted, seed_from
-from pushforward.maps import Cast, Chain, Standardize
+from pushforward.estimators.validation import check_array, require_fitted, seed_from
+from pushforward.io import pack, read, unpack, write
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
-from pushforward.storage import pack, read, unpack, write
 from pushforward.training import fit
 from pushforward.training.budget import seconds
+from pushforward.transforms import Cast, Chain, Standardize
 
 __all__ = ["FlowDensity"]
 
@@ -26,7 +26,7 @@ _MODELS: dict[str, type[Model]] = {"nsf": NSF, "maf": MAF, "realnvp": RealNVP, "
 class FlowDensity(DensityMixin, BaseEstimator):
     """Density of a table of numbers by a normalizing flow; scikit-learn's ``KernelDensity`` with a flow inside.
 
-    ``score_samples`` is the exact log-density in the units of X: data are standardised inside the model, in float64,
+    ``score_samples`` is the exact log-density in the units of X: data are standardized inside the model, in float64,
     and the change of variables is counted.
 
     Args:

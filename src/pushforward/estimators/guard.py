@@ -14,13 +14,13 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from pushforward.data import Schema, as_images, as_table, duplicate_groups, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.detection.image import ImageScore, fit_image_score, image_score
-from pushforward.detection.layout import Layout
 from pushforward.detection.table import KINDS, fit_table_density
+from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import Explanation, TableScore
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
-from pushforward.estimators.checks import check_array, require_fitted, seed_from
+from pushforward.estimators.validation import check_array, require_fitted, seed_from
+from pushforward.io import pack, read, write
 from pushforward.models import Flow
-from pushforward.storage import pack, read, write
 from pushforward.training.budget import seconds
 
 __all__ = ["Explanation", "Guard"]
@@ -56,7 +56,7 @@ class Guard(OutlierMixin, BaseEstimator):
         members: flows in the ensemble, of tables.
         calibration: share (or number) of rows for calibration; the share grows to what ``alpha`` needs, at most half.
         validation: share of rows for early stopping; of images also for the density of the statistics.
-        draws: noise draws a row where columns are dequantised or missing.
+        draws: noise draws a row where columns are dequantized or missing.
         jitter: training noise, in robust standard deviations; bounds the density on repeated values.
         max_steps: of training, for each flow; None for 2000 on tables and 3000 on images.
         max_time: seconds (or "90s", "5m") of training, all flows together; None for no limit.
@@ -158,7 +158,7 @@ class Guard(OutlierMixin, BaseEstimator):
         schema = Schema.infer(train_table, positional=not named)
         encoded = schema.encode(table, positional=not named)[0]
         train, held_out = self._train_rows(encoded[parts[0]], seed)
-        layout = Layout.fit(
+        layout = TableFeatures.fit(
             train,
             lattices=[column.lattice for column in schema.columns],
             coded=[column.kind in ("boolean", "categorical") for column in schema.columns],
@@ -176,7 +176,7 @@ class Guard(OutlierMixin, BaseEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, nats, ``(rows,)``: higher is more normal (scikit-learn's sign).
 
-        A lower bound where columns are dequantised or missing; -inf for a row that is infinitely far.
+        A lower bound where columns are dequantized or missing; -inf for a row that is infinitely far.
         """
         return -self.anomaly_score(X)
 
@@ -250,18 +250,18 @@ class Guard(OutlierMixin, BaseEstimator):
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
         """Rows drawn from the fitted density, a ``pyarrow.Table`` with the training table's columns.
 
-        The density of a dequantised code or flag has tails beyond its cells; rows that fall there are drawn again.
+        The density of a dequantized code or flag has tails beyond its cells; rows that fall there are drawn again.
         """
         table = self._tables("of images a guard holds no density that is worth drawing from")
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
             raise ConfigError(f"n_samples must be a positive integer; got {n_samples!r}.")
         return table.sample(int(n_samples), seed_from(random_state))
 
-    def freeze(self) -> Guard:
+    def compile_scorer(self) -> Guard:
         """A copy that answers for few rows at a time in a small part of the time, and cannot be fitted again.
 
         A guard scores in batches of 512, filled up where there are fewer rows, so that equal rows get equal scores to the
-        last digit. The copy scores the rows that there are, by :func:`~pushforward.freeze`, whose scores differ from
+        last digit. The copy scores the rows that there are, by :func:`~pushforward.compile_scorer`, whose scores differ from
         these in the last digits. Where a score is so near to a calibration score that this could matter (2e-5 of its
         size), the row is scored as the guard does: p-values and alarms are the guard's.
 
@@ -272,12 +272,12 @@ class Guard(OutlierMixin, BaseEstimator):
             >>> import numpy as np, pushforward as pf
             >>> x = np.random.default_rng(0).normal(size=(500, 2))
             >>> guard = pf.Guard(alpha=0.05, members=2, max_steps=100, random_state=0).fit(x)
-            >>> quick = guard.freeze()
+            >>> quick = guard.compile_scorer()
             >>> bool(quick.p_value(x[:1]) == guard.p_value(x[:1]))
             True
         """
         quick = copy.copy(self)
-        quick.score_ = self._tables("freeze is for guards of tables").freeze()
+        quick.score_ = self._tables("compile_scorer is for guards of tables").compile_scorer()
         return quick
 
     @property
@@ -291,7 +291,7 @@ class Guard(OutlierMixin, BaseEstimator):
         return self._part("schema")
 
     @property
-    def layout_(self) -> Layout:
+    def layout_(self) -> TableFeatures:
         """Which columns of the table are kept, and what the density sees of them."""
         return self._part("layout")
 

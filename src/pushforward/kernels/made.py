@@ -1,7 +1,7 @@
 """The inverse of an autoregressive transform by the native kernel: all places of a panel of rows while they are in the cache.
 
 This module handles stages of matrix products, not networks. The plain version, which is the reference, is
-:mod:`pushforward.maps.triangular`.
+:mod:`pushforward.transforms.autoregressive.inverse`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A flow as a list of small operations that one compiled function runs: for few rows, where dispatch costs most.
 
-This file knows registers and operations, not maps: :mod:`pushforward.programs` writes the program of a model.
+This file knows registers and operations, not transforms: :mod:`pushforward.compiled` writes the program of a model.
 """
 
 from __future__ import annotations

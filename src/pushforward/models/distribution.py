@@ -11,10 +11,10 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
 from pushforward.errors import InputError, KindError
-from pushforward.maps.core import check_context
-from pushforward.measure import REAL, Support
-from pushforward.models.checks import check_data
-from pushforward.models.core import Model
+from pushforward.likelihood import REAL, Support
+from pushforward.models.base import Model
+from pushforward.models.validation import check_data
+from pushforward.transforms.base import check_context
 
 __all__ = ["ModelDistribution"]
 
@@ -57,7 +57,7 @@ class ModelDistribution(Distribution):
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether samples carry gradients; False where the base or a map chooses among alternatives."""
+        """Whether samples carry gradients; False where the base or a transform chooses among alternatives."""
         return self.model.base.has_rsample and all(part.has_rsample for part in self.model.chain)
 
     @property

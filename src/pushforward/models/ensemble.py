@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor, nn
 
-from pushforward.bases.core import Base
+from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError
-from pushforward.measure import Measure, Support, require_log_prob
-from pushforward.models.core import Model
+from pushforward.likelihood import Measure, Support, require_log_prob
+from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
 from pushforward.registry import register
 
@@ -16,11 +16,11 @@ __all__ = ["Ensemble"]
 
 
 @register("models")
-class Ensemble(Base):
+class Ensemble(Distribution):
     """Equal-weight mixture of models on the same data space: p(x) = mean_k p_k(x).
 
     The density of a mixture stays exact (Papamakarios et al. 2021, sec. 5), so a deep ensemble is a density model like
-    any other: put it under a chain of preprocessing maps, save it, sample from it.
+    any other: put it under a chain of preprocessing transforms, save it, sample from it.
 
     Args:
         models: at least one, all of one shape and measure, each with an exact ``log_prob``.
@@ -44,7 +44,7 @@ class Ensemble(Base):
             raise ConfigError("an ensemble needs at least one model.")
         first = models[0]
         for model in models:
-            require_log_prob(model.relation, model.measure)
+            require_log_prob(model.kind, model.measure)
             if model.shape != first.shape or model.measure != first.measure:
                 raise ConfigError("the members of an ensemble must share their data shape and measure.")
             if model.context_features != first.context_features:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.maps import UniformDequantize, VariationalDequantize
-from pushforward.models.checks import check_data
-from pushforward.models.core import Model
+from pushforward.models.base import Model
+from pushforward.models.validation import check_data
 from pushforward.numerics import RowNoise
+from pushforward.transforms import UniformDequantize, VariationalDequantize
 
 __all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]
 
@@ -32,7 +32,7 @@ def sample_at_temperature(
     Dhariwal 2018, sec. 6, where the exponent is printed upside down); for others only a heuristic.
 
     Args:
-        model: whose base is centred at 0, as a standard normal or logistic.
+        model: whose base is centerd at 0, as a standard normal or logistic.
         count: how many.
         temperature: T, at least 0; 1 is ordinary sampling.
         context: ``(*context_batch, context)`` for a model that reads one.
@@ -44,7 +44,7 @@ def sample_at_temperature(
     Example:
         >>> import pushforward as pf
         >>> from pushforward.models.manipulation import sample_at_temperature
-        >>> model = pf.models.Flow(pf.maps.Affine(2, shift=-3.0), pf.bases.Normal(2))
+        >>> model = pf.models.Flow(pf.transforms.Affine(2, shift=-3.0), pf.distributions.Normal(2))
         >>> sample_at_temperature(model, 2, temperature=0.0)          # the mode of the base, decoded
         tensor([[3., 3.],
                 [3., 3.]])
@@ -55,7 +55,7 @@ def sample_at_temperature(
     generator = torch.Generator(device).manual_seed(seed)
     batch = torch.Size((count, *(() if context is None else context.shape[:-1])))
     if model.base.context:
-        raise ConfigError(f"{type(model.base).__name__} depends on the context, so its noise has no common centre.")
+        raise ConfigError(f"{type(model.base).__name__} depends on the context, so its noise has no common center.")
     noise = model.base.sample(batch, generator=generator)
     return model.sample(noise=temperature * noise, context=context, generator=generator)
 
@@ -67,7 +67,7 @@ def interpolate(
     """Data on the way from one row to another, by latents: ``(steps, *batch, *shape)``, with both ends.
 
     Args:
-        model: a bijection, or one but for dequantisation.
+        model: a bijection, or one but for dequantization.
         start: ``(*batch, *shape)``.
         end: likewise.
         steps: at least 2.
@@ -82,7 +82,7 @@ def interpolate(
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.models.manipulation import interpolate
-        >>> model = pf.models.Flow(pf.maps.Affine(2, shift=-3.0), pf.bases.Normal(2))
+        >>> model = pf.models.Flow(pf.transforms.Affine(2, shift=-3.0), pf.distributions.Normal(2))
         >>> interpolate(model, torch.zeros(2), torch.ones(2), steps=3)
         tensor([[0.0000, 0.0000],
                 [0.5000, 0.5000],
@@ -108,11 +108,11 @@ def attribute_direction(
     The labels are needed for this alone, not for training. z has the latents of every scale of an image model.
 
     Args:
-        model: a bijection, or one but for dequantisation.
+        model: a bijection, or one but for dequantization.
         x: ``(n, *shape)``.
         labels: ``(n,)``: True (or 1) where the attribute is there, False (or 0) where it is not.
         context: ``(n, context)`` for a model that reads one.
-        seed: of the dequantisation's noise.
+        seed: of the dequantization's noise.
         batch: rows that are encoded together.
 
     Returns:
@@ -124,7 +124,7 @@ def attribute_direction(
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.models.manipulation import attribute_direction, manipulate
-        >>> model = pf.models.Flow(pf.maps.Affine(2, scale=0.5), pf.bases.Normal(2))
+        >>> model = pf.models.Flow(pf.transforms.Affine(2, scale=0.5), pf.distributions.Normal(2))
         >>> x = torch.tensor([[0.0, 1.0], [0.0, 3.0], [4.0, 2.0]])
         >>> direction = attribute_direction(model, x, torch.tensor([0, 0, 1]))
         >>> direction
@@ -168,12 +168,12 @@ def manipulate(
     """Data moved along a direction of the latents, as that of an attribute: decode(encode(x) + amount * direction).
 
     Args:
-        model: a bijection, or one but for dequantisation.
+        model: a bijection, or one but for dequantization.
         x: ``(*batch, *shape)``.
         direction: ``(*base.shape)``.
         amounts: how far; Glow's pictures go up to 1.6.
         context: ``(*batch, context)`` for a model that reads one.
-        seed: of the dequantisation's noise.
+        seed: of the dequantization's noise.
 
     Returns:
         ``(len(amounts), *batch, *shape)``.
@@ -208,13 +208,13 @@ def inpaint(
     """Fill in hidden coordinates by gradient ascent on the log-density (NICE, Dinh et al. 2014, sec. 5.2).
 
     x_H <- x_H + a_i (d log p / d x_H + e) with a_i = rate / (delay + i) and e normal; hidden pixels start as
-    uniform noise (of real data: at 0) and known ones stay. The ascent is on the continuous values: dequantised pixels in
-    [0, 1], to which they are clamped after each step, and which the dequantiser turns into integers at the end. Where the
+    uniform noise (of real data: at 0) and known ones stay. The ascent is on the continuous values: dequantized pixels in
+    [0, 1], to which they are clamped after each step, and which the dequantizer turns into integers at the end. Where the
     density is steep (a pixel that is nearly always black), the steps overshoot and the ascent climbs down: take a smaller
     rate, or bound each coordinate's gradient by ``limit``, so that it moves by at most a_i limit a step.
 
     Args:
-        model: whose first map may be a dequantisation, and which has a density after it.
+        model: whose first transform may be a dequantization, and which has a density after it.
         x: ``(*batch, *shape)``; hidden entries may hold anything finite.
         known: True where x is observed; broadcasts to x.
         steps: of the ascent.
@@ -235,7 +235,7 @@ def inpaint(
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.models.manipulation import inpaint
-        >>> model = pf.models.Flow(pf.maps.Affine(2, shift=-3.0), pf.bases.Normal(2))       # mean 3
+        >>> model = pf.models.Flow(pf.transforms.Affine(2, shift=-3.0), pf.distributions.Normal(2))       # mean 3
         >>> inpaint(model, torch.zeros(2), torch.tensor([True, False]), noise=0.0)
         tensor([0.0000, 3.0000])
     """

@@ -35,7 +35,7 @@ class NormedConv2d(nn.Conv2d):
 
 
 class PixelBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by channel; one pixel alone in training has no variance, and is normalised as in evaluation."""
+    """Batch normalization by channel; one pixel alone in training has no variance, and is normalized as in evaluation."""
 
     def forward(self, input: Tensor) -> Tensor:
         """``(rows, channels, H, W)`` to the same shape."""
@@ -82,14 +82,14 @@ class ConvNet(nn.Module):
 
     Plain: k x k, then 1 x 1 for each further hidden width, then k x k (with two widths the 3-1-3 network of Glow,
     Kingma and Dhariwal 2018, sec. 3.3). Residual: k x k, pre-activation blocks of two k x k each, and a last k x k (after
-    Real NVP, Dinh et al. 2016, sec. 4.1; with its batch and weight normalisation where they are asked for).
+    Real NVP, Dinh et al. 2016, sec. 4.1; with its batch and weight normalization where they are asked for).
 
     Args:
         inputs: channels in.
         outputs: channels out.
         hidden: widths of the hidden layers; in a residual network the number of blocks and their equal width.
         residual: residual blocks instead of plain layers.
-        normalize: batch normalisation before each activation of the residual blocks, and weight normalisation of their
+        normalize: batch normalization before each activation of the residual blocks, and weight normalization of their
             convolutions. In training images see each other; in evaluation they do not (:meth:`gathering`).
         kernel_size: odd k.
         activation: name of the activation.
@@ -126,7 +126,7 @@ class ConvNet(nn.Module):
         self.residual, self.normalize, self.activation, self.dropout = residual, normalize, activation, dropout
         if normalize and not residual:
             raise ConfigError(
-                "normalize stands for the normalisation inside residual blocks: give residual=True with it."
+                "normalize stands for the normalization inside residual blocks: give residual=True with it."
             )
         self.input_bound, self.output_gain = input_bound, output_gain
         self.kernel_size = check_width("kernel_size", kernel_size)
@@ -157,7 +157,7 @@ class ConvNet(nn.Module):
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """Within, the statistics of batch normalisation become those of the rows that pass, all at once; without dropout."""
+        """Within, the statistics of batch normalization become those of the rows that pass, all at once; without dropout."""
         norms = [part for part in self.modules() if isinstance(part, PixelBatchNorm)]
         before = [(part.training, part.momentum) for part in norms]
         for part in norms:

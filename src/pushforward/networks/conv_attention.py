@@ -40,13 +40,13 @@ class ConvAttentionBlock(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """``(rows, width, H, W)`` to the same shape."""
         h = h + gated(self.second(self.dropout(both_signs(self.first(both_signs(h))))))
-        h = self._normalised(h, 0)
+        h = self._normalized(h, 0)
         tokens = self.project(h + self.place).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
         seen = F.scaled_dot_product_attention(*tokens.unbind(1))  # (rows, heads, H W, width / heads)
         seen = seen.transpose(-1, -2).flatten(1, 2).unflatten(-1, h.shape[-2:])
-        return self._normalised(h + gated(self.out(self.dropout(seen))), 1)
+        return self._normalized(h + gated(self.out(self.dropout(seen))), 1)
 
-    def _normalised(self, h: Tensor, which: int) -> Tensor:
+    def _normalized(self, h: Tensor, which: int) -> Tensor:
         return self.norms[which](h.movedim(1, -1)).movedim(-1, 1)
 
 

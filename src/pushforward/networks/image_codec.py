@@ -51,7 +51,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Vectors to images: a linear layer, then nearest-neighbour doubling and 3x3 convolutions.
+    """Vectors to images: a linear layer, then nearest-neighbor doubling and 3x3 convolutions.
 
     Args:
         inputs: width of the vector.

@@ -13,7 +13,7 @@ from torch import Tensor
 from pushforward.networks.activations import replace
 from pushforward.networks.made import MADE, MaskedBlock
 from pushforward.networks.masked import MaskedLinear
-from pushforward.numerics import bound_input, constant, eager
+from pushforward.numerics import bound_input, constant, is_eager
 
 __all__ = ["IncrementalMADE"]
 
@@ -198,15 +198,15 @@ class IncrementalMADE:
         inside = room is not None and not (stage.adds or stage.keeps)
         base, weight = self._product(level, room if inside else None)
         if level + 1 == len(self.stages):
-            bases, weights = base.unflatten(0, (self.network.outputs, -1)).unbind(1), weight.unbind(1)
+            distributions, weights = base.unflatten(0, (self.network.outputs, -1)).unbind(1), weight.unbind(1)
         else:
-            bases, weights = base.split(rows), weight.split(rows)
-        rooms = bases if inside else [None] * len(rows) if room is None else room.split(rows)
+            distributions, weights = base.split(rows), weight.split(rows)
+        rooms = distributions if inside else [None] * len(rows) if room is None else room.split(rows)
         return [
             _Task(base, weight[:, :columns], self._seen(level, columns), room)
             if columns
             else _Task(base, None, None, room)
-            for base, weight, columns, room in zip(bases, weights, read, rooms, strict=True)
+            for base, weight, columns, room in zip(distributions, weights, read, rooms, strict=True)
         ]
 
     def _seen(self, level: int, columns: int) -> Tensor | None:
@@ -225,7 +225,7 @@ class IncrementalMADE:
 
     def _rows(self, count: int) -> _Rows:
         like = self.network.last.weight
-        return _Rows(like.new_empty(count, self.batch) if eager() and not torch.is_grad_enabled() else None)
+        return _Rows(like.new_empty(count, self.batch) if is_eager() and not torch.is_grad_enabled() else None)
 
     def _make_stages(self, context: Tensor | None) -> list[_Stage]:
         network = self.network

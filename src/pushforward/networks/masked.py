@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from pushforward.numerics import eager
+from pushforward.numerics import is_eager
 
 __all__ = ["MaskedLinear"]
 
@@ -57,7 +57,7 @@ class MaskedLinear(nn.Linear):
         if kept is not None and kept[0] is mask and kept[1] == mask._version and kept[2].dtype is self.weight.dtype:
             return kept[2]
         factor = mask.to(self.weight.dtype)
-        if eager():
+        if is_eager():
             self._factor = (mask, mask._version, factor)
         return factor
 
@@ -66,7 +66,7 @@ class MaskedLinear(nn.Linear):
         wide = self.out_features // self.groups >= _FEWEST_UNITS and self.in_features >= _FEWEST_INPUTS
         if not wide or input.numel() < _FEWEST_ROWS * self.in_features or input.device.type != "cpu":
             return ()
-        if not eager() or torch.is_autocast_enabled("cpu"):
+        if not is_eager() or torch.is_autocast_enabled("cpu"):
             return ()
         mask = self.mask
         if mask.is_inference():

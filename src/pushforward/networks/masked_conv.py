@@ -1,4 +1,4 @@
-"""A convolution that sees only what comes earlier in raster order, and earlier colours of the same pixel."""
+"""A convolution that sees only what comes earlier in raster order, and earlier colors of the same pixel."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class MaskedConv2d(nn.Conv2d):
     """Convolution with fixed zeros: an output sees the pixels before its own in raster order (PixelCNN, van den Oord et
     al. 2016, arXiv 1601.06759, sec. 3.4).
 
-    Channels are in ``colours`` equal groups, one a colour. At its own pixel an output sees the groups before its own
+    Channels are in ``colors`` equal groups, one a color. At its own pixel an output sees the groups before its own
     (type "A", for the first layer) or up to its own (type "B", for all others); elsewhere it sees all groups.
 
     Args:
-        inputs: channels, a multiple of ``colours``.
-        outputs: channels, a multiple of ``colours`` times ``parts``.
+        inputs: channels, a multiple of ``colors``.
+        outputs: channels, a multiple of ``colors`` times ``parts``.
         kernel: odd height and width.
         kind: "A" or "B".
-        colours: groups of channels; with 1, type "A" hides the whole pixel.
+        colors: groups of channels; with 1, type "A" hides the whole pixel.
         parts: the outputs are this many equal parts, each with all groups.
 
     Raises:
@@ -43,19 +43,19 @@ class MaskedConv2d(nn.Conv2d):
 
     Example:
         >>> import torch
-        >>> MaskedConv2d(3, 6, (3, 3), "A", colours=3)(torch.zeros(2, 3, 5, 5)).shape
+        >>> MaskedConv2d(3, 6, (3, 3), "A", colors=3)(torch.zeros(2, 3, 5, 5)).shape
         torch.Size([2, 6, 5, 5])
     """
 
     mask: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, int], kind: str, colours: int = 1, parts: int = 1
+        self, inputs: int, outputs: int, kernel: tuple[int, int], kind: str, colors: int = 1, parts: int = 1
     ) -> None:
         height, width = check_kernel("kernel", kernel[0]), check_kernel("kernel", kernel[1])
-        check_width("colours", colours)
-        if inputs % colours or outputs % (colours * parts):
-            raise ConfigError(f"{inputs} inputs and {outputs} outputs do not split into {colours} colours.")
+        check_width("colors", colors)
+        if inputs % colors or outputs % (colors * parts):
+            raise ConfigError(f"{inputs} inputs and {outputs} outputs do not split into {colors} colors.")
         if kind not in ("A", "B"):
             raise ConfigError(f"kind must be 'A' or 'B'; got {kind!r}.")
         super().__init__(inputs, outputs, (height, width), padding=(height // 2, width // 2))
@@ -63,8 +63,8 @@ class MaskedConv2d(nn.Conv2d):
         column = torch.arange(width)[None, :] - width // 2
         before = (row < 0) | ((row == 0) & (column < 0))
         here = (row == 0) & (column == 0)
-        group_in = torch.arange(inputs) * colours // inputs
-        group_out = (torch.arange(outputs // parts) * (colours * parts) // outputs).repeat(parts)
+        group_in = torch.arange(inputs) * colors // inputs
+        group_out = (torch.arange(outputs // parts) * (colors * parts) // outputs).repeat(parts)
         allowed = group_in < group_out[:, None] if kind == "A" else group_in <= group_out[:, None]
         self.register_buffer("mask", before | (here & allowed[:, :, None, None]))
 

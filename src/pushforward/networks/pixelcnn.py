@@ -15,7 +15,7 @@ __all__ = ["GatedPixelCNN", "bounded_context", "gate", "with_ones"]
 
 
 def with_ones(x: Tensor) -> Tensor:
-    """Each channel with a channel of ones after it, by which a network tells a grey value from the padding."""
+    """Each channel with a channel of ones after it, by which a network tells a gray value from the padding."""
     return torch.stack((x, torch.ones_like(x)), 2).flatten(1, 2)
 
 
@@ -37,7 +37,7 @@ class GatedLayer(nn.Module):
     vertical one. Together they see every earlier pixel in reach: there is no blind spot.
     """
 
-    def __init__(self, inputs: int, filters: int, kernel: int, colours: int, context: int, first: bool) -> None:
+    def __init__(self, inputs: int, filters: int, kernel: int, colors: int, context: int, first: bool) -> None:
         super().__init__()
         self.first, self.reach = first, kernel // 2
         # In the first layer the rows above end with the last one; later ones may read features of their own row, which
@@ -45,8 +45,8 @@ class GatedLayer(nn.Module):
         rows = self.reach if first else self.reach + 1
         self.vertical = nn.Conv2d(inputs, 2 * filters, (rows, kernel))
         self.link = nn.Conv2d(2 * filters, 2 * filters, 1)
-        self.horizontal = MaskedConv2d(inputs, 2 * filters, (1, kernel), "A" if first else "B", colours, parts=2)
-        self.out = MaskedConv2d(filters, filters, (1, 1), "B", colours)
+        self.horizontal = MaskedConv2d(inputs, 2 * filters, (1, kernel), "A" if first else "B", colors, parts=2)
+        self.out = MaskedConv2d(filters, filters, (1, 1), "B", colors)
         self.context = nn.Linear(context, 4 * filters) if context else None
 
     def rows(self, v: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ class GatedPixelCNN(nn.Module):
     """Gated PixelCNN (van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016, arXiv 1606.05328, sec. 2).
 
     ``layers`` gated layers of a vertical and a horizontal stack, then two 1x1 layers. Inputs carry a channel of ones a
-    colour, so that the padding is not taken for a grey value. The context is added to every gate (eq. 4).
+    color, so that the padding is not taken for a gray value. The context is added to every gate (eq. 4).
 
     Args:
         shape: (channels, height, width).
@@ -110,21 +110,21 @@ class GatedPixelCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.ordered, self.outputs = shape, ordered, check_width("outputs", outputs)
-        self.colours = shape[0] if ordered else 1
+        self.colors = shape[0] if ordered else 1
         check_width("layers", layers)
         check_width("context", context, 0)
-        if check_width("filters", filters) % self.colours:
-            raise ConfigError(f"filters must be a multiple of the {self.colours} channels; got {filters}.")
+        if check_width("filters", filters) % self.colors:
+            raise ConfigError(f"filters must be a multiple of the {self.colors} channels; got {filters}.")
         if check_kernel("first_kernel", first_kernel) < 3 or check_kernel("kernel", kernel) < 3:
             raise ConfigError("a kernel of size 1 sees no earlier pixel: give kernels of at least 3.")
         self.layers = nn.ModuleList(
             GatedLayer(
-                filters if k else 2 * shape[0], filters, kernel if k else first_kernel, self.colours, context, not k
+                filters if k else 2 * shape[0], filters, kernel if k else first_kernel, self.colors, context, not k
             )
             for k in range(layers)
         )
-        self.hidden = MaskedConv2d(filters, filters, (1, 1), "B", self.colours)
-        self.last = MaskedConv2d(filters, outputs, (1, 1), "B", self.colours)
+        self.hidden = MaskedConv2d(filters, filters, (1, 1), "B", self.colors)
+        self.last = MaskedConv2d(filters, outputs, (1, 1), "B", self.colors)
         with torch.no_grad():
             self.last.weight.mul_(0.1)
             assert self.last.bias is not None

@@ -176,8 +176,8 @@ class PixelCNNPlusPlus(nn.Module):
     One stream sees the rows above a pixel, through kernels of 2 x 3 that end in its row; the other the pixels to the left
     too, through kernels of 2 x 2, and links to the first. Gated residual blocks with concatenated ELU at ``scales`` resolutions, down and up
     again; a block on the way up links to the same features on the way down. Odd sides are rounded up in halving and cut
-    after doubling. Inputs carry a channel of ones a colour; the context is added to every gate. Weights are plain: the
-    authors' code normalises them.
+    after doubling. Inputs carry a channel of ones a color; the context is added to every gate. Weights are plain: the
+    authors' code normalizes them.
 
     No output sees any of its own pixel, so the law of a pixel has to tie its channels.
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward import registry, storage
+from pushforward import io, registry
 from pushforward.errors import ConfigError, StorageError, TrainingError
-from pushforward.training.batches import Position
 from pushforward.training.optim import pack_optimizer, unpack_optimizer
 from pushforward.training.result import TrainingEvent, plain_number, restored
+from pushforward.training.sources import Position
 
 __all__ = ["Checkpoint", "State", "load_weights", "model_digest"]
 
@@ -98,7 +98,7 @@ class Checkpoint:
         }
         parts = {"model": model.state_dict(), "best": state.best, "optimizer": tensors, "average": average}
         flat = {f"{part}.{key}": value for part, entries in parts.items() for key, value in entries.items()}
-        storage.write(self.path, header, flat)
+        io.write(self.path, header, flat)
         self.written_at, self.written_step = time.monotonic(), state.position.step
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[State, dict[str, Tensor]]:
@@ -108,7 +108,7 @@ class Checkpoint:
             TrainingError: if the run had other settings.
             StorageError: if the file is damaged or no checkpoint.
         """
-        header, tensors = storage.read(self.path, "checkpoint")
+        header, tensors = io.read(self.path, "checkpoint")
         self._compare(header)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
         device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))

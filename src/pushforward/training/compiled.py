@@ -10,10 +10,10 @@ from types import FunctionType
 import torch
 from torch import Tensor, nn
 
-from pushforward.maps import Chain, Jitter, Map
-from pushforward.measure import Relation
-from pushforward.models.core import Model
+from pushforward.likelihood import Kind
+from pushforward.models.base import Model
 from pushforward.training.budget import Budget
+from pushforward.transforms import Chain, Jitter, Transform
 
 __all__ = ["CompiledLoss", "Loss", "halves", "pays", "why_not"]
 
@@ -33,7 +33,7 @@ SIZES = 4
 class CompiledLoss:
     """``model.loss`` with everything from the first trained part of the chain on in one compiled graph.
 
-    What comes before (checks of the data, preprocessing, noise of dequantisation) runs as ever. The graph is made at the first
+    What comes before (checks of the data, preprocessing, noise of dequantization) runs as ever. The graph is made at the first
     call and holds for batches of one size; another size makes another one, up to four, and what has more sizes runs as ever.
 
     Args:
@@ -67,10 +67,10 @@ class CompiledLoss:
         return self.finish(z, context, given)
 
 
-def halves(model: Model) -> tuple[list[Map], list[Map]]:
-    """The maps in front that have nothing to train, and the others."""
+def halves(model: Model) -> tuple[list[Transform], list[Transform]]:
+    """The transforms in front that have nothing to train, and the others."""
     chain = model.chain
-    parts: list[Map] = list(chain) if isinstance(chain, Chain) else [chain]
+    parts: list[Transform] = list(chain) if isinstance(chain, Chain) else [chain]
     front = next((k for k, part in enumerate(parts) if any(p.requires_grad for p in part.parameters())), len(parts))
     return parts[:front], parts[front:]
 
@@ -81,7 +81,7 @@ def why_not(model: Model) -> str | None:
         return f"{type(model).__name__} has a loss of its own"
     tail = halves(model)[1]
     if not tail:
-        return "its maps have nothing to train"
+        return "its transforms have nothing to train"
     if isinstance(model.chain, Chain) and model.chain.reversible:
         return "its chain is reversible"
     for part in tail:
@@ -118,6 +118,6 @@ def _compiler() -> bool:
 def _draws(module: nn.Module) -> bool:
     if isinstance(module, nn.Dropout):
         return False
-    return isinstance(module, Map) and (
-        isinstance(module, Jitter) or module.statistics or module.relation is not Relation.EXACT
+    return isinstance(module, Transform) and (
+        isinstance(module, Jitter) or module.needs_refresh or module.kind is not Kind.EXACT
     )

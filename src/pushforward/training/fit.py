@@ -10,17 +10,17 @@ from typing import Any, Literal
 import torch
 
 from pushforward.errors import ConfigError, StorageError
-from pushforward.models.core import Model
+from pushforward.models.base import Model
 from pushforward.training import compiled
-from pushforward.training.batches import Rows, Source
 from pushforward.training.budget import Budget, Schedule, make_schedule, plan, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
-from pushforward.training.form import Form
-from pushforward.training.inputs import open_sources
-from pushforward.training.loop import Trainer
+from pushforward.training.input_spec import InputSpec
+from pushforward.training.open_sources import open_sources
 from pushforward.training.optim import MakeOptimizer, make_optimizer, pack_optimizer
 from pushforward.training.progress import MetricsLog, Style, make_reporter
 from pushforward.training.result import FitResult, TrainingEvent
+from pushforward.training.sources import Rows, Source
+from pushforward.training.trainer import Trainer
 
 __all__ = ["fit"]
 
@@ -64,7 +64,7 @@ def fit(
     ``seed``, and the caller's random state stays as it was.
 
     Args:
-        model: any :class:`~pushforward.models.core.Model`.
+        model: any :class:`~pushforward.models.base.Model`.
         data: training rows ``(n, *shape)``: an array, tensor, data frame or list of numbers, or a tuple
             (x, context) of them if the model takes a context; or a map-style
             ``Dataset`` with items x or (x, context); or a ``DataLoader`` or ``IterableDataset`` of such, for data
@@ -90,21 +90,21 @@ def fit(
             from the part of the budget spent, in [0, 1], to a factor.
         gradient_clip: largest norm of the gradient; None for no clipping.
         average: decay of the exponential moving average of the weights that is evaluated and kept: about the last
-            1 / (1 - average) steps count. It generalises better than the last weights, above all where data are few
+            1 / (1 - average) steps count. It generalizes better than the last weights, above all where data are few
             and while the learning rate is still high. None for the weights themselves.
         patience: evaluations without improvement before training stops; None to use up the budget.
         evaluate_every: steps between evaluations; by default one pass, but at least 25 and at most 1,000 steps.
-        seed: of split, shuffling, dropout, noise of maps, and the transforms of data sets.
+        seed: of split, shuffling, dropout, noise of transforms, and the transforms of data sets.
         device: "cpu", "cuda", ...; the model is moved there. None for where it is.
         amp: train in bfloat16 where ``torch.autocast`` deems it safe; evaluation is never in it.
         accumulate: parts that each batch is taken in, one after the other; their gradients add up, so a step's memory is
-            that of a part. Batch normalisation sees a part at a time. None for what suits: see ``batch_size``.
+            that of a part. Batch normalization sees a part at a time. None for what suits: see ``batch_size``.
         compile: make machine code of the training step's loss with ``torch.compile``, which takes about two seconds for each
-            map of the chain and needs a C++ compiler. True does it or raises; "auto" does it for flows of vectors with up
+            transform of the chain and needs a C++ compiler. True does it or raises; "auto" does it for flows of vectors with up
             to 500,000 weights on a CPU where the budget is long enough for it to pay (50,000 steps, or about two minutes for
-            each map), and goes on without if the compiler fails. A step of such a flow takes 0.6 to 0.85 times as long, the
+            each transform), and goes on without if the compiler fails. A step of such a flow takes 0.6 to 0.85 times as long, the
             least for small batches. Rounding differs from that of False.
-        initialize: set data-dependent state (standardisation, actnorm) that is not set yet, from up to 100,000
+        initialize: set data-dependent state (standardization, actnorm) that is not set yet, from up to 100,000
             training rows.
         checkpoint: file that the run is written to. Killed at any moment and called again, ``fit`` goes on from it and
             ends with the same weights, bit by bit on the same machine, as a run that nothing disturbed (with a budget
@@ -154,7 +154,7 @@ def fit(
     make_rate, reporter = make_schedule(schedule), make_reporter(progress)
     if device is not None:
         model.to(_device(device))
-    form = Form.of(model)
+    form = InputSpec.of(model)
     train, held_out = open_sources(form, data, context, validation, batch_size, seed)
     budget = plan(epochs, max_steps, max_time, train.steps)
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -10,9 +10,9 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-__all__ = ["Purpose", "generator", "mix", "preserved", "seed_loading", "seed_step"]
+from pushforward.numerics import splitmix
 
-_MASK = (1 << 64) - 1
+__all__ = ["Purpose", "generator", "mix", "preserved", "seed_loading", "seed_step"]
 
 
 class Purpose(IntEnum):
@@ -36,10 +36,7 @@ def mix(*parts: int) -> int:
     """
     state = 0
     for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
+        state = splitmix.mix((state + part + splitmix.GOLDEN) & splitmix.WORD)
     return state >> 1
 
 

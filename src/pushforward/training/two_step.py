@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from pushforward.errors import ConfigError, InputError
-from pushforward.models.two_step import Injectivity, TwoStep
+from pushforward.models.manifold.two_step import Injectivity, TwoStep
 from pushforward.training.fit import fit
 from pushforward.training.result import FitResult
 
@@ -39,7 +39,7 @@ def fit_two_step(
     seed: int = 0,
     **options: Any,
 ) -> TwoStepResult:
-    """Train the autoencoder; freeze and whiten its codes; train their density; test that the decoder is injective.
+    """Train the autoencoder; compile_scorer and whiten its codes; train their density; test that the decoder is injective.
 
     Both steps hold out the same rows. :func:`pushforward.data.intrinsic_dimension` helps to choose the width of the codes before.
 

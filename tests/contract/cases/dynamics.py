@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pushforward import maps, models
-from pushforward.measure import Counting, Relation
+from pushforward import models, transforms
+from pushforward.likelihood import Counting, Kind
 
 from .kinds import SMALL, MapCase, ModelCase, f, integers, m
 
 SHORT: dict[str, Any] = {"time": 0.006, "steps": 2}
 
 MAPS: list[MapCase] = [
-    m("InvertibleResidual", "D=5, context", lambda: maps.InvertibleResidual(5, context=2, **SMALL)),
-    m("InvertibleResidual", "image, context", lambda: maps.InvertibleResidual((2, 3, 2), context=2, **SMALL)),
+    m("InvertibleResidual", "D=5, context", lambda: transforms.InvertibleResidual(5, context=2, **SMALL)),
+    m("InvertibleResidual", "image, context", lambda: transforms.InvertibleResidual((2, 3, 2), context=2, **SMALL)),
     # A short time, in which the solver's error is below rounding: what it is otherwise, test_continuous.py says.
-    m("Continuous", "D=2", lambda: maps.Continuous(2, hidden=(16,), **SHORT)),
-    m("Continuous", "D=5, context", lambda: maps.Continuous(5, hidden=(16, 16), context=2, **SHORT)),
+    m("Continuous", "D=2", lambda: transforms.Continuous(2, hidden=(16,), **SHORT)),
+    m("Continuous", "D=5, context", lambda: transforms.Continuous(5, hidden=(16, 16), context=2, **SHORT)),
 ]
 
 MODELS: list[ModelCase] = [
@@ -24,14 +24,14 @@ MODELS: list[ModelCase] = [
         "IResNet",
         "power series",
         lambda: models.IResNet(2, blocks=2, probes=2, **SMALL),
-        relation=Relation.ESTIMATE,
+        kind=Kind.ESTIMATE,
     ),
     f("IResNet", "exact", lambda: models.IResNet(2, blocks=2, log_det="exact", **SMALL)),
     f(
         "ResidualFlow",
         "roulette, context",
         lambda: models.ResidualFlow(2, context=2, blocks=2, coefficient=0.7, probes=2, **SMALL),
-        relation=Relation.UNBIASED,
+        kind=Kind.UNBIASED,
     ),
     f("ResidualFlow", "exact, context", lambda: models.ResidualFlow(5, context=2, blocks=2, log_det="exact", **SMALL)),
     f(
@@ -39,7 +39,7 @@ MODELS: list[ModelCase] = [
         "image, power series, context",
         lambda: models.IResNet(shape=(1, 4, 2), context=2, blocks=1, probes=2, hidden=(4,)),
         integers(256),
-        relation=Relation.ESTIMATE,
+        kind=Kind.ESTIMATE,
         measure=Counting(8),
     ),
     f(
@@ -47,7 +47,7 @@ MODELS: list[ModelCase] = [
         "image, exact, dense",
         lambda: models.IResNet(shape=(1, 2, 2), blocks=1, dense=(6,), log_det="exact", levels=8, hidden=(4,)),
         integers(8),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         measure=Counting(4),
     ),
     f(
@@ -55,10 +55,10 @@ MODELS: list[ModelCase] = [
         "image, roulette",
         lambda: models.ResidualFlow(shape=(1, 2, 4), blocks=1, probes=2, coefficient=0.7, hidden=(4, 4)),
         integers(256),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         measure=Counting(8),
     ),
     f("CNF", "D=1, context", lambda: models.CNF(1, context=2, hidden=(16,), **SHORT)),
     f("CNF", "D=3", lambda: models.CNF(3, hidden=(16, 16), **SHORT)),
-    f("CNF", "hutchinson", lambda: models.CNF(2, log_det="hutchinson", **SMALL, **SHORT), relation=Relation.UNBIASED),
+    f("CNF", "hutchinson", lambda: models.CNF(2, log_det="hutchinson", **SMALL, **SHORT), kind=Kind.UNBIASED),
 ]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pushforward import maps, models
-from pushforward.measure import Counting, Relation
+from pushforward import models, transforms
+from pushforward.likelihood import Counting, Kind
 
 from .kinds import Case, MapCase, ModelCase, f, integers, m
 
-HALF = maps.SwitchedAffineTransformer(gate=0.5)
+HALF = transforms.GatedAffineTransformer(gate=0.5)
 
 TRANSFORMERS: list[Case] = [
-    Case("transformers.SwitchedAffineTransformer", "open", maps.SwitchedAffineTransformer),
-    Case("transformers.SwitchedAffineTransformer", "half", lambda: HALF),
+    Case("transformers.GatedAffineTransformer", "open", transforms.GatedAffineTransformer),
+    Case("transformers.GatedAffineTransformer", "half", lambda: HALF),
 ]
 
 MAPS: list[MapCase] = [
-    m("Coupling", "switched, half", lambda: maps.Coupling(3, HALF, hidden=(8,))),
+    m("Coupling", "switched, half", lambda: transforms.Coupling(3, HALF, hidden=(8,))),
 ]
 
 MODELS: list[ModelCase] = [
@@ -26,7 +26,7 @@ MODELS: list[ModelCase] = [
         "image",
         lambda: models.InFlow(shape=(1, 2, 4), blocks=1, hidden=(4,), levels=8),
         integers(8),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         measure=Counting(8),
     ),
 ]

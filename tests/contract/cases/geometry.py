@@ -1,12 +1,12 @@
-"""Linear factors, block networks, Gaussianisation, circles and spheres, discrete flows."""
+"""Linear factors, block networks, Gaussianization, circles and spheres, discrete flows."""
 
 from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor
 
-from pushforward import bases, maps, models
-from pushforward.measure import Counting, Manifold
+from pushforward import distributions, models, transforms
+from pushforward.likelihood import Counting, Manifold
 
 from .kinds import BaseCase, Case, MapCase, ModelCase, angles, b, f, flow, integers, m, normal, shifted
 
@@ -21,41 +21,46 @@ def corners(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return torch.eye(shape[-1], dtype=torch.float64)[torch.randint(shape[-1], shape[:-1], generator=generator)]
 
 
-MOBIUS = maps.MobiusTransformer(components=3)
+MOBIUS = transforms.MobiusTransformer(components=3)
 
 MAPS: list[MapCase] = [
-    m("QRLinear", "D=1", lambda: maps.QRLinear(1)),
-    m("QRLinear", "two reflections, no bias", lambda: maps.QRLinear(5, reflections=2, bias=False, seed=3)),
-    m("WoodburyLinear", "D=1", lambda: maps.WoodburyLinear(1)),
-    m("WoodburyLinear", "rank 3", lambda: maps.WoodburyLinear(5, rank=3)),
-    m("BlockAutoregressive", "D=1", lambda: maps.BlockAutoregressive(1, hidden=(4,))),
-    m("BlockAutoregressive", "context", lambda: maps.BlockAutoregressive(3, hidden=(4, 3), context=2)),
-    m("Gaussianize", "D=1", lambda: maps.Gaussianize(1, components=3)),
-    m("Gaussianize", "other units", lambda: maps.Gaussianize(2, components=4), shifted),
-    m("MaskedAutoregressive", "Moebius", lambda: maps.MaskedAutoregressive(2, MOBIUS, hidden=(8,), context=1), angles),
-    m("SphereCoupling", "D=4, context", lambda: maps.SphereCoupling(4, bins=4, hidden=(8,), context=2)),
-    m("SphereAutoregressive", "spline", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,))),
-    m("SphereAutoregressive", "context", lambda: maps.SphereAutoregressive(bins=4, hidden=(8,), context=2)),
+    m("QRLinear", "D=1", lambda: transforms.QRLinear(1)),
+    m("QRLinear", "two reflections, no bias", lambda: transforms.QRLinear(5, reflections=2, bias=False, seed=3)),
+    m("WoodburyLinear", "D=1", lambda: transforms.WoodburyLinear(1)),
+    m("WoodburyLinear", "rank 3", lambda: transforms.WoodburyLinear(5, rank=3)),
+    m("BlockAutoregressive", "D=1", lambda: transforms.BlockAutoregressive(1, hidden=(4,))),
+    m("BlockAutoregressive", "context", lambda: transforms.BlockAutoregressive(3, hidden=(4, 3), context=2)),
+    m("Gaussianize", "D=1", lambda: transforms.Gaussianize(1, components=3)),
+    m("Gaussianize", "other units", lambda: transforms.Gaussianize(2, components=4), shifted),
+    m(
+        "MaskedAutoregressive",
+        "Moebius",
+        lambda: transforms.MaskedAutoregressive(2, MOBIUS, hidden=(8,), context=1),
+        angles,
+    ),
+    m("SphereCoupling", "D=4, context", lambda: transforms.SphereCoupling(4, bins=4, hidden=(8,), context=2)),
+    m("SphereAutoregressive", "spline", lambda: transforms.SphereAutoregressive(bins=4, hidden=(8,))),
+    m("SphereAutoregressive", "context", lambda: transforms.SphereAutoregressive(bins=4, hidden=(8,), context=2)),
     m(
         "OneHot",
         "three categories",
-        lambda: maps.OneHot(2, 3),
+        lambda: transforms.OneHot(2, 3),
         integers(3),
         latent_measure=Counting(2),
         bijective=False,
     ),
-    m("ModuloCoupling", "D=1", lambda: maps.ModuloCoupling(1, 3), corners, latent_measure=Counting(1)),
+    m("ModuloCoupling", "D=1", lambda: transforms.ModuloCoupling(1, 3), corners, latent_measure=Counting(1)),
     m(
         "ModuloCoupling",
         "flip",
-        lambda: maps.ModuloCoupling(3, 4, flip=True, hidden=(8,)),
+        lambda: transforms.ModuloCoupling(3, 4, flip=True, hidden=(8,)),
         corners,
         latent_measure=Counting(3),
     ),
     m(
         "ModuloAutoregressive",
         "context",
-        lambda: maps.ModuloAutoregressive(3, 4, hidden=(8,), context=2),
+        lambda: transforms.ModuloAutoregressive(3, 4, hidden=(8,), context=2),
         corners,
         latent_measure=Counting(3),
     ),
@@ -64,17 +69,23 @@ MAPS: list[MapCase] = [
 SURFACE = Manifold(2, 3)
 
 BASES: list[BaseCase] = [
-    b("UniformSphere", "S2", lambda: bases.UniformSphere(3), unit_vectors, bounded=True, measure=SURFACE),
-    b("VonMisesFisher", "", lambda: bases.VonMisesFisher(concentration=5.0), unit_vectors, measure=SURFACE),
+    b("UniformSphere", "S2", lambda: distributions.UniformSphere(3), unit_vectors, bounded=True, measure=SURFACE),
+    b("VonMisesFisher", "", lambda: distributions.VonMisesFisher(concentration=5.0), unit_vectors, measure=SURFACE),
     b(
         "VonMisesFisher",
         "trainable",
-        lambda: bases.VonMisesFisher(mean=(1.0, -2.0, 0.5), trainable=True),
+        lambda: distributions.VonMisesFisher(mean=(1.0, -2.0, 0.5), trainable=True),
         unit_vectors,
         measure=SURFACE,
     ),
-    b("Categorical", "", lambda: bases.Categorical(2, 3), corners, bounded=True, measure=Counting(2)),
-    b("Categorical", "trainable", lambda: bases.Categorical(2, 3, trainable=True), corners, measure=Counting(2)),
+    b("Categorical", "", lambda: distributions.Categorical(2, 3), corners, bounded=True, measure=Counting(2)),
+    b(
+        "Categorical",
+        "trainable",
+        lambda: distributions.Categorical(2, 3, trainable=True),
+        corners,
+        measure=Counting(2),
+    ),
 ]
 
 MODELS: list[ModelCase] = [
@@ -87,9 +98,9 @@ MODELS: list[ModelCase] = [
         "Flow",
         "torus",
         flow(
-            lambda: maps.Coupling(2, MOBIUS, hidden=(8,)),
-            lambda: maps.Coupling(2, MOBIUS, hidden=(8,), flip=True),
-            lambda: bases.VonMises(2, trainable=True),
+            lambda: transforms.Coupling(2, MOBIUS, hidden=(8,)),
+            lambda: transforms.Coupling(2, MOBIUS, hidden=(8,), flip=True),
+            lambda: distributions.VonMises(2, trainable=True),
         ),
         angles,
     ),
@@ -104,13 +115,18 @@ MODELS: list[ModelCase] = [
     f(
         "DiscreteFlow",
         "bipartite",
-        lambda: models.DiscreteFlow(3, 4, kind="bipartite", hidden=(8,)),
+        lambda: models.DiscreteFlow(3, 4, layer="bipartite", hidden=(8,)),
         integers(4),
         measure=Counting(3),
     ),
 ]
 
 TRANSFORMERS: list[Case] = [
-    Case("transformers.MobiusTransformer", "", maps.MobiusTransformer, angles),
-    Case("transformers.MobiusTransformer", "one", lambda: maps.MobiusTransformer(components=1, min_slope=0.1), angles),
+    Case("transformers.MobiusTransformer", "", transforms.MobiusTransformer, angles),
+    Case(
+        "transformers.MobiusTransformer",
+        "one",
+        lambda: transforms.MobiusTransformer(components=1, min_slope=0.1),
+        angles,
+    ),
 ]

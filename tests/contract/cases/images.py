@@ -1,83 +1,89 @@
-"""Images: their maps, networks and models, on the smallest images that tell."""
+"""Images: their transforms, networks and models, on the smallest images that tell."""
 
 from __future__ import annotations
 
-from pushforward import maps, models, networks
-from pushforward.measure import Counting, Relation
+from pushforward import models, networks, transforms
+from pushforward.likelihood import Counting, Kind
 
 from .kinds import NSF, SPLINE, Case, MapCase, ModelCase, f, integers, m
 
 SMALL = {"hidden": (6,)}
 
 MAPS: list[MapCase] = [
-    m("Squeeze", "glow", lambda: maps.Squeeze((2, 2, 4))),
-    m("Squeeze", "checkerboard", lambda: maps.Squeeze((2, 4, 2), "checkerboard")),
-    m("Flatten", "image", lambda: maps.Flatten((2, 1, 3))),
-    m("FactorOut", "half", lambda: maps.FactorOut((3, 2, 1))),
+    m("Squeeze", "glow", lambda: transforms.Squeeze((2, 2, 4))),
+    m("Squeeze", "checkerboard", lambda: transforms.Squeeze((2, 4, 2), "checkerboard")),
+    m("Flatten", "image", lambda: transforms.Flatten((2, 1, 3))),
+    m("FactorOut", "half", lambda: transforms.FactorOut((3, 2, 1))),
     m(
         "FactorOut",
         "nested",
-        lambda: maps.FactorOut(
+        lambda: transforms.FactorOut(
             (4, 2, 1),
-            maps.Chain(
-                maps.ActNorm((2, 2, 1)),
-                maps.ImageCoupling((2, 2, 1), **SMALL),
-                maps.FactorOut((2, 2, 1), maps.Affine((1, 2, 1), trainable=True)),
+            transforms.Chain(
+                transforms.ActNorm((2, 2, 1)),
+                transforms.ImageCoupling((2, 2, 1), **SMALL),
+                transforms.FactorOut((2, 2, 1), transforms.Affine((1, 2, 1), trainable=True)),
             ),
         ),
     ),
-    m("ImageCoupling", "channels, affine", lambda: maps.ImageCoupling((3, 2, 3), residual=True, **SMALL)),
+    m("ImageCoupling", "channels, affine", lambda: transforms.ImageCoupling((3, 2, 3), residual=True, **SMALL)),
     m(
         "ImageCoupling",
         "channels, spline, context, flip",
-        lambda: maps.ImageCoupling((3, 2, 2), SPLINE, keep=2, flip=True, context=2, kernel_size=1, hidden=(3,)),
+        lambda: transforms.ImageCoupling((3, 2, 2), SPLINE, keep=2, flip=True, context=2, kernel_size=1, hidden=(3,)),
     ),
-    m("ImageCoupling", "board, spline", lambda: maps.ImageCoupling((1, 3, 3), SPLINE, mask="checkerboard", **SMALL)),
+    m(
+        "ImageCoupling",
+        "board, spline",
+        lambda: transforms.ImageCoupling((1, 3, 3), SPLINE, mask="checkerboard", **SMALL),
+    ),
     m(
         "ImageCoupling",
         "board, gated, context, keep",
-        lambda: maps.ImageCoupling(
-            (2, 2, 3), maps.GatedTransformer(), mask="checkerboard", keep=1, flip=True, context=1, **SMALL
+        lambda: transforms.ImageCoupling(
+            (2, 2, 3), transforms.GatedTransformer(), mask="checkerboard", keep=1, flip=True, context=1, **SMALL
         ),
     ),
     m(
         "ImageCoupling",
-        "board, normalised, context",
-        lambda: maps.ImageCoupling((1, 3, 2), mask="checkerboard", residual=True, normalize=True, context=2, **SMALL),
+        "board, normalized, context",
+        lambda: transforms.ImageCoupling(
+            (1, 3, 2), mask="checkerboard", residual=True, normalize=True, context=2, **SMALL
+        ),
     ),
     m(
         "ImageCoupling",
         "channels, attention, mixture, context",
-        lambda: maps.ImageCoupling((2, 2, 3), maps.MixtureCDFTransformer(2), heads=2, context=2, **SMALL),
+        lambda: transforms.ImageCoupling((2, 2, 3), transforms.MixtureCDFTransformer(2), heads=2, context=2, **SMALL),
     ),
-    m("InvertibleConv1x1", "lu", lambda: maps.InvertibleConv1x1((3, 2, 2))),
-    m("InvertibleConv2d", "causal", lambda: maps.InvertibleConv2d((2, 3, 2), kernel_size=2)),
-    m("InvertibleConv2d", "emerging", lambda: maps.InvertibleConv2d((2, 2, 3), "emerging")),
-    m("InvertibleConv2d", "depthwise", lambda: maps.InvertibleConv2d((2, 2, 2), "depthwise", form="free")),
-    m("InvertibleConv2d", "periodic", lambda: maps.InvertibleConv2d((2, 3, 2), "periodic")),
-    m("InvertibleConv1x1", "free", lambda: maps.InvertibleConv1x1((3, 1, 2), form="free", seed=2)),
+    m("InvertibleConv1x1", "lu", lambda: transforms.InvertibleConv1x1((3, 2, 2))),
+    m("InvertibleConv2d", "causal", lambda: transforms.InvertibleConv2d((2, 3, 2), kernel_size=2)),
+    m("InvertibleConv2d", "emerging", lambda: transforms.InvertibleConv2d((2, 2, 3), "emerging")),
+    m("InvertibleConv2d", "depthwise", lambda: transforms.InvertibleConv2d((2, 2, 2), "depthwise", form="free")),
+    m("InvertibleConv2d", "periodic", lambda: transforms.InvertibleConv2d((2, 3, 2), "periodic")),
+    m("InvertibleConv1x1", "free", lambda: transforms.InvertibleConv1x1((3, 1, 2), form="free", seed=2)),
     m(
         "VariationalDequantize",
         "8 levels",
-        lambda: maps.VariationalDequantize((1, 2, 2), levels=8, couplings=1, hidden=(4,)),
+        lambda: transforms.VariationalDequantize((1, 2, 2), levels=8, couplings=1, hidden=(4,)),
         integers(8),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         data_measure=Counting(4),
         bijective=False,
     ),
-    m("Permutation", "channels", lambda: maps.Permutation((3, 2, 2), seed=1, dim=-3)),
-    m("Reverse", "channels", lambda: maps.Reverse((3, 2, 2), dim=-3)),
+    m("Permutation", "channels", lambda: transforms.Permutation((3, 2, 2), seed=1, dim=-3)),
+    m("Reverse", "channels", lambda: transforms.Reverse((3, 2, 2), dim=-3)),
 ]
 
 NETWORKS: list[Case] = [
     Case("networks.ConvNet", "plain", lambda: networks.ConvNet(3, 2, (6, 5), input_bound=5.0)),
-    Case("networks.ConvNet", "normalised", lambda: networks.ConvNet(3, 2, (6, 6), residual=True, normalize=True)),
+    Case("networks.ConvNet", "normalized", lambda: networks.ConvNet(3, 2, (6, 6), residual=True, normalize=True)),
     Case("networks.ConvNet", "residual, dropout", lambda: networks.ConvNet(3, 2, (6, 6), residual=True, dropout=0.2)),
 ]
 
 
 def image(name: str, label: str, make, levels: int, size: int) -> ModelCase:
-    return f(name, label, make, integers(levels), relation=Relation.LOWER, measure=Counting(size))
+    return f(name, label, make, integers(levels), kind=Kind.LOWER_BOUND, measure=Counting(size))
 
 
 MODELS: list[ModelCase] = [
@@ -85,7 +91,7 @@ MODELS: list[ModelCase] = [
     image("RealNVP", "image", lambda: models.RealNVP(shape=(1, 4, 2), couplings=3, batch_norm=True, **SMALL), 256, 8),
     image(
         "RealNVP",
-        "image, normalised networks",
+        "image, normalized networks",
         lambda: models.RealNVP(shape=(1, 2, 4), couplings=1, scales=1, normalize=True, **SMALL),
         256,
         8,

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from pushforward import maps, models
+from pushforward import models, transforms
 from pushforward.errors import KindWarning
-from pushforward.measure import Measure, Relation
-from pushforward.models.core import Model
+from pushforward.likelihood import Kind, Measure
+from pushforward.models.base import Model
 
 Draw = Callable[[tuple[int, ...], Generator], Tensor]
 
@@ -44,7 +44,7 @@ def integers(levels: int) -> Draw:
 
 
 def shifted(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Data in units of their own, so that standardisation has something to do."""
+    """Data in units of their own, so that standardization has something to do."""
     return 2 * normal(shape, generator) + 3
 
 
@@ -85,10 +85,10 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class MapCase(Case):
-    """A map.
+    """A transform.
 
     Attributes:
-        relation: of its contribution.
+        kind: of its contribution.
         latent_measure: what the rest of a chain refers to; None for Lebesgue(D).
         data_measure: of the data, given the latent one; None for the same.
         reach: largest coordinate that survives a round trip, by type.
@@ -97,7 +97,7 @@ class MapCase(Case):
         noisy: whether a contribution that is not exact comes with noise of its own.
     """
 
-    relation: Relation = Relation.EXACT
+    kind: Kind = Kind.EXACT
     latent_measure: Measure | None = None
     data_measure: Measure | None = None
     reach: dict[torch.dtype, float] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class ModelCase(Case):
     """A model.
 
     Attributes:
-        relation: of its likelihood.
+        kind: of its likelihood.
         measure: None for Lebesgue(D).
         fast: the direction that takes one pass.
         invertible: whether decode(encode(x)) is x.
@@ -133,7 +133,7 @@ class ModelCase(Case):
         exports: whether torch can export it: forward-mode derivatives have no rules yet for batches of any size.
     """
 
-    relation: Relation = Relation.EXACT
+    kind: Kind = Kind.EXACT
     measure: Measure | None = None
     fast: str = "both"
     invertible: bool = True
@@ -144,12 +144,12 @@ class ModelCase(Case):
     @property
     def surface(self) -> bool:
         """Whether the density lives on a surface: a row then scores as its projection does."""
-        return self.measure is not None and self.measure.kind == "Manifold"
+        return self.measure is not None and self.measure.name == "Manifold"
 
     @property
     def has_log_prob(self) -> bool:
         """Whether the number is an exact density or probability of the data themselves."""
-        return self.relation is Relation.EXACT and not self.surface
+        return self.kind is Kind.EXACT and not self.surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +179,8 @@ def silently(make: Callable[[], Any]) -> Callable[[], Any]:
 
 
 H = {"hidden": (16, 16)}
-SPLINE = maps.SplineTransformer(bins=5, bound=3.0)
-CIRCLE = maps.CircularSplineTransformer(bins=5)
+SPLINE = transforms.SplineTransformer(bins=5, bound=3.0)
+CIRCLE = transforms.CircularSplineTransformer(bins=5)
 # exp leaves the range of the type beyond these.
 EXP_REACH = {torch.float32: 80.0, torch.float64: 600.0}
 # SoftTail decodes by sinh, which it bounds at asinh(1e30) = 69 widths of 3.
@@ -190,11 +190,11 @@ NSF: dict[str, Any] = {"flow_layers": 2, "bins": 5, "hidden_features": 16, "resi
 
 
 def m(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> MapCase:
-    return MapCase(f"maps.{name}", label, make, data, **more)
+    return MapCase(f"transforms.{name}", label, make, data, **more)
 
 
 def b(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> BaseCase:
-    return BaseCase(name if "." in name else f"bases.{name}", label, make, data, **more)
+    return BaseCase(name if "." in name else f"distributions.{name}", label, make, data, **more)
 
 
 def f(name: str, label: str, make: Callable[[], Any], data: Draw = shifted, **more: Any) -> ModelCase:
@@ -210,7 +210,7 @@ def flow(*parts: Any) -> Callable[[], Model]:
 
     def build() -> Model:
         made = [part() for part in parts]
-        return models.Flow(maps.Chain(*made[:-1]), made[-1])
+        return models.Flow(transforms.Chain(*made[:-1]), made[-1])
 
     return build
 

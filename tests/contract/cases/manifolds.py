@@ -1,56 +1,59 @@
-"""Conformal maps, embeddings, models of densities on a learned surface."""
+"""Conformal transforms, embeddings, models of densities on a learned surface."""
 
 from __future__ import annotations
 
-from pushforward import maps, models
+from pushforward import models, transforms
 from pushforward.detection import scores
-from pushforward.measure import Lebesgue, Manifold, Relation
+from pushforward.likelihood import Kind, Lebesgue, Manifold
 
 from .kinds import MapCase, ModelCase, ScoreCase, f, m, s
 
 SURFACE = {"latent_measure": Lebesgue(2), "data_measure": Manifold(2, 3), "bijective": False}
 
 
-def sphere() -> maps.ConformalEmbedding:
-    return maps.ConformalEmbedding(
-        maps.ConformalScale(3), maps.Householder(3), maps.SpecialConformal(3, spread=0.5), maps.Pad(3, 2)
+def sphere() -> transforms.ConformalEmbedding:
+    return transforms.ConformalEmbedding(
+        transforms.ConformalScale(3),
+        transforms.Householder(3),
+        transforms.SpecialConformal(3, spread=0.5),
+        transforms.Pad(3, 2),
     )
 
 
-def coupled(features: int, context: int = 0) -> maps.Chain:
-    spline = maps.SplineTransformer(bins=4, bound=3.0)
-    return maps.Chain(
-        maps.Coupling(features, spline, hidden=(8,), context=context),
-        maps.Coupling(features, flip=True, hidden=(8,), context=context),
-        maps.Householder(features),
+def coupled(features: int, context: int = 0) -> transforms.Chain:
+    spline = transforms.SplineTransformer(bins=4, bound=3.0)
+    return transforms.Chain(
+        transforms.Coupling(features, spline, hidden=(8,), context=context),
+        transforms.Coupling(features, flip=True, hidden=(8,), context=context),
+        transforms.Householder(features),
     )
 
 
 MAPS: list[MapCase] = [
-    m("ConformalScale", "D=1", lambda: maps.ConformalScale(1)),
-    m("ConformalScale", "image", lambda: maps.ConformalScale((2, 3, 2))),
-    m("Inversion", "", lambda: maps.Inversion(3)),
-    m("SpecialConformal", "start", lambda: maps.SpecialConformal(3)),
-    m("SpecialConformal", "random", lambda: maps.SpecialConformal(3, spread=0.5)),
-    m("PiecewiseOrthogonal", "D=3", lambda: maps.PiecewiseOrthogonal(3)),
-    m("PiecewiseOrthogonal", "image", lambda: maps.PiecewiseOrthogonal((2, 1, 3))),
-    m("OrthogonalEmbedding", "square", lambda: maps.OrthogonalEmbedding(3)),
-    m("OrthogonalEmbedding", "plane", lambda: maps.OrthogonalEmbedding(3, 2), **SURFACE),
+    m("ConformalScale", "D=1", lambda: transforms.ConformalScale(1)),
+    m("ConformalScale", "image", lambda: transforms.ConformalScale((2, 3, 2))),
+    m("Inversion", "", lambda: transforms.Inversion(3)),
+    m("SpecialConformal", "start", lambda: transforms.SpecialConformal(3)),
+    m("SpecialConformal", "random", lambda: transforms.SpecialConformal(3, spread=0.5)),
+    m("PiecewiseOrthogonal", "D=3", lambda: transforms.PiecewiseOrthogonal(3)),
+    m("PiecewiseOrthogonal", "image", lambda: transforms.PiecewiseOrthogonal((2, 1, 3))),
+    m("OrthogonalEmbedding", "square", lambda: transforms.OrthogonalEmbedding(3)),
+    m("OrthogonalEmbedding", "plane", lambda: transforms.OrthogonalEmbedding(3, 2), **SURFACE),
     m(
         "OrthogonalEmbedding",
         "image",
-        lambda: maps.OrthogonalEmbedding((3, 2, 2), 1),
+        lambda: transforms.OrthogonalEmbedding((3, 2, 2), 1),
         latent_measure=Lebesgue(4),
         data_measure=Manifold(4, 12),
         bijective=False,
     ),
-    m("Pad", "", lambda: maps.Pad(3, 2), **SURFACE),
+    m("Pad", "", lambda: transforms.Pad(3, 2), **SURFACE),
     m("ConformalEmbedding", "sphere", sphere, **SURFACE),
-    m("Injective", "surface", lambda: maps.Injective(coupled(3), 2), **SURFACE),
+    m("Injective", "surface", lambda: transforms.Injective(coupled(3), 2), **SURFACE),
     m(
         "Injective",
         "curve, context",
-        lambda: maps.Injective(coupled(2, 2), 1),
+        lambda: transforms.Injective(coupled(2, 2), 1),
         latent_measure=Lebesgue(1),
         data_measure=Manifold(1, 2),
         bijective=False,
@@ -58,8 +61,8 @@ MAPS: list[MapCase] = [
     m(
         "FreeFormEmbedding",
         "",
-        lambda: maps.FreeFormEmbedding(3, 2, hidden=(8,)),
-        relation=Relation.ESTIMATE,
+        lambda: transforms.FreeFormEmbedding(3, 2, hidden=(8,)),
+        kind=Kind.ESTIMATE,
         noisy=False,
         **SURFACE,
     ),
@@ -84,8 +87,8 @@ MODELS: list[ModelCase] = [
     f(
         "RectangularFlow",
         "free-form curve",
-        lambda: models.RectangularFlow(3, 1, kind="free-form", volume="encoder", noise=0.01, hidden=(8,)),
-        relation=Relation.ESTIMATE,
+        lambda: models.RectangularFlow(3, 1, decoder="free-form", volume="encoder", noise=0.01, hidden=(8,)),
+        kind=Kind.ESTIMATE,
         measure=Manifold(1, 3),
         invertible=False,
         noisy=False,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pushforward import bases, maps, models
-from pushforward.measure import Counting, Mixed, Relation
+from pushforward import distributions, models, transforms
+from pushforward.likelihood import Counting, Kind, Mixed
 
 from .kinds import (
     CIRCLE,
@@ -57,13 +57,13 @@ MODELS: list[ModelCase] = [
     f("NSF", "permutation only", lambda: models.NSF(5, linear="permutation", **NSF)),
     f("NSF", "context, D=1", lambda: models.NSF(1, context=2, **NSF)),
     *(
-        f("NSF", f"autoregressive, D={d}", lambda d=d: models.NSF(d, kind="autoregressive", **NSF), fast="log_prob")
+        f("NSF", f"autoregressive, D={d}", lambda d=d: models.NSF(d, layer="autoregressive", **NSF), fast="log_prob")
         for d in (2, 5)
     ),
     f(
         "NSF",
         "autoregressive, one order, context",
-        lambda: models.NSF(2, context=2, kind="autoregressive", linear="none", **NSF),
+        lambda: models.NSF(2, context=2, layer="autoregressive", linear="none", **NSF),
         fast="log_prob",
     ),
     f("NSF", "circular, D=1", lambda: models.NSF(1, circular=True, **NSF), angles),
@@ -71,91 +71,130 @@ MODELS: list[ModelCase] = [
     f(
         "NSF",
         "circular, autoregressive, context",
-        lambda: models.NSF(2, context=2, circular=True, kind="autoregressive", **NSF),
+        lambda: models.NSF(2, context=2, circular=True, layer="autoregressive", **NSF),
         angles,
         fast="log_prob",
     ),
-    # Flows of one's own: other bases, bounded data, other event shapes.
-    f("Flow", "mixture base", flow(lambda: maps.Affine(2, trainable=True), lambda: bases.GaussianMixture(2, 3))),
-    f("Flow", "heavy tails", flow(lambda: maps.Standardize(2), lambda: maps.LULinear(2), lambda: bases.StudentT(2))),
-    f("Flow", "soft tail", flow(lambda: maps.SoftTail(2), lambda: maps.Planar(2), lambda: bases.Normal(2))),
+    # Flows of one's own: other distributions, bounded data, other event shapes.
+    f(
+        "Flow",
+        "mixture base",
+        flow(lambda: transforms.Affine(2, trainable=True), lambda: distributions.GaussianMixture(2, 3)),
+    ),
+    f(
+        "Flow",
+        "heavy tails",
+        flow(lambda: transforms.Standardize(2), lambda: transforms.LULinear(2), lambda: distributions.StudentT(2)),
+    ),
+    f(
+        "Flow",
+        "soft tail",
+        flow(lambda: transforms.SoftTail(2), lambda: transforms.Planar(2), lambda: distributions.Normal(2)),
+    ),
     f(
         "Flow",
         "sigmoid to the cube",
-        flow(lambda: maps.Standardize(2), lambda: maps.Sigmoid(2), lambda: bases.Uniform(2)),
+        flow(lambda: transforms.Standardize(2), lambda: transforms.Sigmoid(2), lambda: distributions.Uniform(2)),
     ),
-    f("Flow", "bounded data", flow(lambda: maps.Logit(2), lambda: maps.Radial(2), lambda: bases.Normal(2)), unit),
+    f(
+        "Flow",
+        "bounded data",
+        flow(lambda: transforms.Logit(2), lambda: transforms.Radial(2), lambda: distributions.Normal(2)),
+        unit,
+    ),
     f(
         "Flow",
         "positive data",
-        flow(lambda: maps.Inverse(maps.Exp(1)), lambda: maps.ActNorm(1), lambda: bases.Normal(1)),
+        flow(
+            lambda: transforms.Inverse(transforms.Exp(1)),
+            lambda: transforms.ActNorm(1),
+            lambda: distributions.Normal(1),
+        ),
         positive,
     ),
-    f("Flow", "circle", flow(lambda: maps.Monotone(1, CIRCLE), lambda: bases.VonMises(1, trainable=True)), angles),
+    f(
+        "Flow",
+        "circle",
+        flow(lambda: transforms.Monotone(1, CIRCLE), lambda: distributions.VonMises(1, trainable=True)),
+        angles,
+    ),
     f(
         "Flow",
         "conditional base",
-        flow(lambda: maps.Coupling(2, SPLINE, context=2, **H), lambda: bases.ConditionalNormal(2, 2, hidden=(16,))),
+        flow(
+            lambda: transforms.Coupling(2, SPLINE, context=2, **H),
+            lambda: distributions.ConditionalNormal(2, 2, hidden=(16,)),
+        ),
     ),
     f(
         "Flow",
         "context in the base only",
-        flow(lambda: maps.Standardize(1), lambda: bases.ConditionalNormal(1, 2, hidden=(16,))),
+        flow(lambda: transforms.Standardize(1), lambda: distributions.ConditionalNormal(1, 2, hidden=(16,))),
     ),
     f(
         "Flow",
         "image",
-        flow(lambda: maps.ActNorm((1, 2, 2)), lambda: maps.SoftTail((1, 2, 2)), lambda: bases.Normal((1, 2, 2))),
+        flow(
+            lambda: transforms.ActNorm((1, 2, 2)),
+            lambda: transforms.SoftTail((1, 2, 2)),
+            lambda: distributions.Normal((1, 2, 2)),
+        ),
     ),
-    f("Flow", "sylvester", flow(lambda: maps.Standardize(2), lambda: maps.Sylvester(2, 2), lambda: bases.Normal(2))),
-    f("Flow", "householder", flow(lambda: maps.Householder(2), lambda: bases.Logistic(2))),
-    f("Flow", "ensemble", flow(lambda: maps.Standardize(2), lambda: models.Ensemble(*pair()))),
-    f("Flow", "ensemble, context", flow(lambda: maps.Standardize(2), lambda: models.Ensemble(*pair(context=2)))),
+    f(
+        "Flow",
+        "sylvester",
+        flow(lambda: transforms.Standardize(2), lambda: transforms.Sylvester(2, 2), lambda: distributions.Normal(2)),
+    ),
+    f("Flow", "householder", flow(lambda: transforms.Householder(2), lambda: distributions.Logistic(2))),
+    f("Flow", "ensemble", flow(lambda: transforms.Standardize(2), lambda: models.Ensemble(*pair()))),
+    f("Flow", "ensemble, context", flow(lambda: transforms.Standardize(2), lambda: models.Ensemble(*pair(context=2)))),
     f(
         "Flow",
         "margin that the base does not respect",
-        silently(flow(lambda: maps.Logit(2, alpha=0.05), lambda: maps.Affine(2), lambda: bases.Normal(2))),
+        silently(
+            flow(lambda: transforms.Logit(2, alpha=0.05), lambda: transforms.Affine(2), lambda: distributions.Normal(2))
+        ),
         unit,
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
     ),
     f(
         "Flow",
-        "dequantised",
+        "dequantized",
         flow(
-            lambda: maps.UniformDequantize(2, 4),
-            lambda: maps.Logit(2),
-            lambda: maps.LULinear(2),
-            lambda: bases.Normal(2),
+            lambda: transforms.UniformDequantize(2, 4),
+            lambda: transforms.Logit(2),
+            lambda: transforms.LULinear(2),
+            lambda: distributions.Normal(2),
         ),
         integers(4),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         measure=Counting(2),
     ),
     f(
         "Flow",
-        "dequantised, context",
+        "dequantized, context",
         flow(
-            lambda: maps.UniformDequantize(1, 6),
-            lambda: maps.Logit(1),
-            lambda: maps.Monotone(1, SPLINE, context=2, **H),
-            lambda: bases.Normal(1),
+            lambda: transforms.UniformDequantize(1, 6),
+            lambda: transforms.Logit(1),
+            lambda: transforms.Monotone(1, SPLINE, context=2, **H),
+            lambda: distributions.Normal(1),
         ),
         integers(6),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         measure=Counting(1),
     ),
     f(
         "Flow",
         "lattice columns",
         flow(
-            lambda: maps.LatticeDequantize(3, columns=(1, 2), steps=0.25, origins=0.5),
-            lambda: maps.Jitter(3, 0.1),
-            lambda: maps.Standardize(3),
-            lambda: maps.MaskedAutoregressive(3, SPLINE, **H),
-            lambda: bases.Normal(3),
+            lambda: transforms.LatticeDequantize(3, columns=(1, 2), steps=0.25, origins=0.5),
+            lambda: transforms.Jitter(3, 0.1),
+            lambda: transforms.Standardize(3),
+            lambda: transforms.MaskedAutoregressive(3, SPLINE, **H),
+            lambda: distributions.Normal(3),
         ),
         lattice,
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         measure=Mixed(1, 2),
         fast="log_prob",
     ),
@@ -163,13 +202,13 @@ MODELS: list[ModelCase] = [
         "Flow",
         "missing values",
         flow(
-            lambda: maps.AugmentMissing(3, columns=(0,), indicators=(1,)),
-            lambda: maps.Standardize(3),
-            lambda: maps.Coupling(3, **H),
-            lambda: bases.Normal(3),
+            lambda: transforms.AugmentMissing(3, columns=(0,), indicators=(1,)),
+            lambda: transforms.Standardize(3),
+            lambda: transforms.Coupling(3, **H),
+            lambda: distributions.Normal(3),
         ),
         with_missing,
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         invertible=False,  # a missing value is drawn, and not taken back
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection import scores
 
 from .kinds import ScoreCase, integers, pair, s
@@ -25,12 +25,12 @@ def vae() -> models.Model:
 
 
 def over() -> models.Model:
-    return models.Flow(maps.Standardize(2), models.Ensemble(*pair()))
+    return models.Flow(transforms.Standardize(2), models.Ensemble(*pair()))
 
 
 def deep() -> models.Model:
-    chain = maps.Chain(maps.Variational(4, 3, hidden=(8,)), maps.Variational(3, 2, hidden=(8,)))
-    return models.Flow(chain, bases.Normal(2))
+    chain = transforms.Chain(transforms.Variational(4, 3, hidden=(8,)), transforms.Variational(3, 2, hidden=(8,)))
+    return models.Flow(chain, distributions.Normal(2))
 
 
 IMAGES = {"data": integers(256), "shape": (1, 2, 3), "reach": 1.0}
@@ -42,9 +42,9 @@ SCORES: list[ScoreCase] = [
     s("TwoSided", "likelihood", lambda: scores.TwoSided(scores.Likelihood(nice()))),
     s("LatentNorm", "flow", lambda: scores.LatentNorm(nice())),
     s("LatentMahalanobis", "flow", lambda: scores.LatentMahalanobis(nice())),
-    s("LatentNeighbours", "flow", lambda: scores.LatentNeighbours(nice(), k=3)),
-    s("Neighbours", "image", lambda: scores.Neighbours(), shape=(2, 1, 3)),
-    s("Neighbours", "standardised", lambda: scores.Neighbours(1, standardize=True)),
+    s("LatentNeighbors", "flow", lambda: scores.LatentNeighbors(nice(), k=3)),
+    s("Neighbors", "image", lambda: scores.Neighbors(), shape=(2, 1, 3)),
+    s("Neighbors", "standardized", lambda: scores.Neighbors(1, standardize=True)),
     s("LatentDependence", "vector", lambda: scores.LatentDependence(nice())),
     s("CodeLength", "all", lambda: scores.CodeLength("png", "webp", "zlib", "bz2", "lzma"), **IMAGES),
     s("CodeLength", "two channels", lambda: scores.CodeLength("zlib"), **IMAGES | {"shape": (2, 2, 2)}),
@@ -71,7 +71,7 @@ SCORES: list[ScoreCase] = [
         lambda: scores.DoSE(scores.LikelihoodPath(pixels()), scores.InputComplexity(pixels(), form="fitted")),
         **IMAGES,
     ),
-    s("DoSE", "kde", lambda: scores.DoSE(scores.LikelihoodPath(nice()), scores.Neighbours(2), density="kde")),
+    s("DoSE", "kde", lambda: scores.DoSE(scores.LikelihoodPath(nice()), scores.Neighbors(2), density="kde")),
     s("DoSE", "gmm", lambda: scores.DoSE(scores.LikelihoodPath(nice()), density="gmm", components=2)),
     s("WAIC", "std", lambda: scores.WAIC(*pair(), weight=2.0, form="std")),
     s("EnsembleLikelihood", "flows", lambda: scores.EnsembleLikelihood(*pair())),

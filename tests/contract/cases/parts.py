@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushforward import maps, networks
+from pushforward import networks, transforms
 
 from .kinds import Case, angles
 
@@ -17,12 +17,12 @@ NETWORKS: list[Case] = [
 ]
 
 TRANSFORMERS: list[Case] = [
-    Case("transformers.AdditiveTransformer", "", maps.AdditiveTransformer),
-    Case("transformers.AffineTransformer", "", maps.AffineTransformer),
-    Case("transformers.AffineTransformer", "narrow", lambda: maps.AffineTransformer(max_log_scale=0.5)),
-    Case("transformers.GatedTransformer", "", maps.GatedTransformer),
-    Case("transformers.GatedTransformer", "no bias", lambda: maps.GatedTransformer(bias=0.0)),
-    Case("transformers.SplineTransformer", "", maps.SplineTransformer),
-    Case("transformers.SplineTransformer", "two bins", lambda: maps.SplineTransformer(bins=2, bound=1.0)),
-    Case("transformers.CircularSplineTransformer", "", maps.CircularSplineTransformer, angles),
+    Case("transformers.AdditiveTransformer", "", transforms.AdditiveTransformer),
+    Case("transformers.AffineTransformer", "", transforms.AffineTransformer),
+    Case("transformers.AffineTransformer", "narrow", lambda: transforms.AffineTransformer(max_log_scale=0.5)),
+    Case("transformers.GatedTransformer", "", transforms.GatedTransformer),
+    Case("transformers.GatedTransformer", "no bias", lambda: transforms.GatedTransformer(bias=0.0)),
+    Case("transformers.SplineTransformer", "", transforms.SplineTransformer),
+    Case("transformers.SplineTransformer", "two bins", lambda: transforms.SplineTransformer(bins=2, bound=1.0)),
+    Case("transformers.CircularSplineTransformer", "", transforms.CircularSplineTransformer, angles),
 ]

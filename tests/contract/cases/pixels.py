@@ -4,67 +4,71 @@ from __future__ import annotations
 
 from typing import Any
 
-from pushforward import bases, maps, models
-from pushforward.measure import Counting, Relation
+from pushforward import distributions, models, transforms
+from pushforward.likelihood import Counting, Kind
 
 from .kinds import SPLINE, BaseCase, Case, MapCase, ModelCase, b, f, integers, m
 
-VAE: dict[str, Any] = {"relation": Relation.LOWER, "invertible": False, "draws": True}
+VAE: dict[str, Any] = {"relation": Kind.LOWER_BOUND, "invertible": False, "draws": True}
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2}
 TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
 
 LIKELIHOODS: list[Case] = [
-    Case("likelihoods.BernoulliLikelihood", "", maps.BernoulliLikelihood),
-    Case("likelihoods.CategoricalLikelihood", "", lambda: maps.CategoricalLikelihood(5)),
-    Case("likelihoods.GaussianLikelihood", "", maps.GaussianLikelihood),
-    Case("likelihoods.GaussianMixtureLikelihood", "", lambda: maps.GaussianMixtureLikelihood(2)),
-    Case("likelihoods.LogisticLikelihood", "", lambda: maps.LogisticLikelihood(5, 2)),
+    Case("likelihoods.BernoulliLikelihood", "", transforms.BernoulliLikelihood),
+    Case("likelihoods.CategoricalLikelihood", "", lambda: transforms.CategoricalLikelihood(5)),
+    Case("likelihoods.GaussianLikelihood", "", transforms.GaussianLikelihood),
+    Case("likelihoods.GaussianMixtureLikelihood", "", lambda: transforms.GaussianMixtureLikelihood(2)),
+    Case("likelihoods.LogisticLikelihood", "", lambda: transforms.LogisticLikelihood(5, 2)),
 ]
 
 MAPS: list[MapCase] = [
-    m("Integers", "image", lambda: maps.Integers((1, 2, 2), levels=4), integers(4)),
+    m("Integers", "image", lambda: transforms.Integers((1, 2, 2), levels=4), integers(4)),
     m(
         "DynamicBinarize",
         "image",
-        lambda: maps.DynamicBinarize((1, 2, 2), levels=8),
+        lambda: transforms.DynamicBinarize((1, 2, 2), levels=8),
         integers(8),
-        relation=Relation.ESTIMATE,
+        kind=Kind.ESTIMATE,
         bijective=False,
     ),
     m(
         "Variational",
         "image, convolutions, flow",
-        lambda: maps.Variational(
+        lambda: transforms.Variational(
             (1, 3, 2),
             2,
-            maps.LogisticLikelihood(4, 1),
-            maps.Inverse(maps.MaskedAutoregressive(2, context=3, hidden=(8,))),
+            transforms.LogisticLikelihood(4, 1),
+            transforms.Inverse(transforms.MaskedAutoregressive(2, context=3, hidden=(8,))),
             channels=(4,),
         ),
         integers(4),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         data_measure=Counting(6),
         bijective=False,
     ),
     m(
         "Variational",
         "vector",
-        lambda: maps.Variational(3, 2, hidden=(8,)),
-        relation=Relation.LOWER,
+        lambda: transforms.Variational(3, 2, hidden=(8,)),
+        kind=Kind.LOWER_BOUND,
         bijective=False,
     ),
     m(
         "Variational",
         "image, context",
-        lambda: maps.Variational((1, 2, 2), 2, maps.LogisticLikelihood(4, 1), channels=(4,), context=3),
+        lambda: transforms.Variational((1, 2, 2), 2, transforms.LogisticLikelihood(4, 1), channels=(4,), context=3),
         integers(4),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         data_measure=Counting(4),
         bijective=False,
     ),
-    m("Patches", "colour", lambda: maps.Patches((2, 4, 2), patch=2)),
-    m("TokenAutoregressive", "flip, context", lambda: maps.TokenAutoregressive((3, 2), flip=True, context=2, **SMALL)),
-    m("TokenAutoregressive", "spline, one token", lambda: maps.TokenAutoregressive((1, 2), SPLINE, **SMALL)),
+    m("Patches", "color", lambda: transforms.Patches((2, 4, 2), patch=2)),
+    m(
+        "TokenAutoregressive",
+        "flip, context",
+        lambda: transforms.TokenAutoregressive((3, 2), flip=True, context=2, **SMALL),
+    ),
+    m("TokenAutoregressive", "spline, one token", lambda: transforms.TokenAutoregressive((1, 2), SPLINE, **SMALL)),
 ]
 
 PLUSPLUS: dict[str, Any] = {"filters": 4, "layers": 1, "scales": 2}
@@ -73,17 +77,22 @@ DISCRETE_BASES: list[BaseCase] = [
     b(
         "PixelCNN",
         "plusplus, mixture",
-        lambda: bases.PixelCNN((2, 2, 3), maps.LogisticLikelihood(4, 2), kind="plusplus", **PLUSPLUS),
+        lambda: distributions.PixelCNN((2, 2, 3), transforms.LogisticLikelihood(4, 2), network="plusplus", **PLUSPLUS),
         integers(4),
     ),
-    b("PixelCNN", "mixture", lambda: bases.PixelCNN((2, 2, 3), maps.LogisticLikelihood(4, 2), **TINY), integers(4)),
+    b(
+        "PixelCNN",
+        "mixture",
+        lambda: distributions.PixelCNN((2, 2, 3), transforms.LogisticLikelihood(4, 2), **TINY),
+        integers(4),
+    ),
 ]
 """Bases that count. What holds of them is tested through their models; the tests of densities do not apply."""
 
 MODELS: list[ModelCase] = [
     f(
         "PixelCNN",
-        "grey, context",
+        "gray, context",
         lambda: models.PixelCNN((1, 3, 2), 4, 2, **TINY),
         integers(4),
         measure=Counting(6),
@@ -91,7 +100,7 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "PixelCNN",
-        "colour",
+        "color",
         lambda: models.PixelCNN((2, 2, 2), 3, **TINY),
         integers(3),
         measure=Counting(8),
@@ -99,7 +108,7 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "PixelCNN",
-        "plusplus, colour, context",
+        "plusplus, color, context",
         lambda: models.PixelCNN(
             (2, 3, 2), 3, 2, network="plusplus", output="logistic", components=2, dropout=0.2, **PLUSPLUS
         ),
@@ -109,7 +118,7 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "VAE",
-        "grey, convolutions, iaf",
+        "gray, convolutions, iaf",
         lambda: models.VAE((1, 3, 3), 2, levels=4, channels=(4,), posterior="iaf", steps=1, posterior_hidden=(8,)),
         integers(4),
         measure=Counting(9),
@@ -134,17 +143,17 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "VAE",
-        "binarised, free bits",
+        "binarized, free bits",
         lambda: models.VAE((1, 2, 2), 2, decoder="bernoulli", binarize=True, levels=8, hidden=(8,), free_bits=0.1),
         integers(8),
         measure=Counting(4),
-        **(VAE | {"relation": Relation.ESTIMATE}),
+        **(VAE | {"relation": Kind.ESTIMATE}),
     ),
     f("VAE", "vector", lambda: models.VAE(3, 2, hidden=(8,)), **VAE),
     f("VAE", "vector, context", lambda: models.VAE(3, 2, 2, hidden=(8,)), **VAE),
     f(
         "VAE",
-        "grey, convolutions, context",
+        "gray, convolutions, context",
         lambda: models.VAE((1, 3, 2), 2, 2, levels=4, channels=(4,)),
         integers(4),
         measure=Counting(6),
@@ -158,10 +167,10 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "TarFlow",
-        "grey",
+        "gray",
         lambda: models.TarFlow((1, 2, 2), 1, 4, blocks=1, **SMALL),
         integers(4),
-        relation=Relation.LOWER,
+        kind=Kind.LOWER_BOUND,
         measure=Counting(4),
         fast="log_prob",
     ),

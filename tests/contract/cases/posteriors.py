@@ -12,7 +12,9 @@ POSTERIORS: list[Case] = [
         "training.Posterior",
         "flow",
         lambda: bayes.Posterior(
-            models.NICE(2, couplings=2, hidden=(4,)), 3, ("chain.maps.1.network.last.weight", "chain.maps.0.mean")
+            models.NICE(2, couplings=2, hidden=(4,)),
+            3,
+            ("chain.transforms.1.network.last.weight", "chain.transforms.0.mean"),
         ),
     ),
 ]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pushforward import bases, maps, models
+from pushforward import distributions, models, transforms
 from pushforward.detection import scores
-from pushforward.measure import Lebesgue, Manifold, Relation
+from pushforward.likelihood import Kind, Lebesgue, Manifold
 
 from .kinds import NSF, MapCase, ModelCase, ScoreCase, f, m, s
 
-AE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
-TWO: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
+AE: dict[str, Any] = {"relation": Kind.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
+TWO: dict[str, Any] = {"relation": Kind.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
 
-CYCLE: dict[str, Any] = {"relation": Relation.ESTIMATE, "invertible": False, "draws": True}
+CYCLE: dict[str, Any] = {"relation": Kind.ESTIMATE, "invertible": False, "draws": True}
 
 MAPS: list[MapCase] = [
-    m("Whiten", "D=1", lambda: maps.Whiten(1)),
-    m("Whiten", "D=3", lambda: maps.Whiten(3)),
+    m("Whiten", "D=1", lambda: transforms.Whiten(1)),
+    m("Whiten", "D=3", lambda: transforms.Whiten(3)),
 ]
 
 MODELS: list[ModelCase] = [
@@ -39,14 +39,14 @@ MODELS: list[ModelCase] = [
     f(
         "TwoStep",
         "convolutions, mixture, d=1",
-        lambda: models.TwoStep(models.AutoEncoder((1, 4, 3), 1, channels=(4,)), bases.GaussianMixture(1, 2)),
+        lambda: models.TwoStep(models.AutoEncoder((1, 4, 3), 1, channels=(4,)), distributions.GaussianMixture(1, 2)),
         measure=Manifold(1, 12),
         **TWO,
     ),
     f(
         "TwoStep",
         "kernels",
-        lambda: models.TwoStep(models.AutoEncoder(3, 2, hidden=(16,)), bases.KernelDensity(2, 50)),
+        lambda: models.TwoStep(models.AutoEncoder(3, 2, hidden=(16,)), distributions.KernelDensity(2, 50)),
         measure=Manifold(2, 3),
         **TWO,
     ),
@@ -55,7 +55,9 @@ MODELS: list[ModelCase] = [
         "codes as an image",
         lambda: models.TwoStep(
             models.AutoEncoder(5, 4, hidden=(16,)),
-            bases.PixelCNN((1, 2, 2), maps.GaussianMixtureLikelihood(2), filters=6, layers=1, first_kernel=3),
+            distributions.PixelCNN(
+                (1, 2, 2), transforms.GaussianMixtureLikelihood(2), filters=6, layers=1, first_kernel=3
+            ),
         ),
         measure=Manifold(4, 5),
         fast="log_prob",
@@ -70,7 +72,7 @@ MODELS: list[ModelCase] = [
             hidden=(16,),
             draws=4,
             chain_steps=3,
-            flow=maps.Coupling(2, maps.AffineTransformer(), context=2, hidden=(8,)),
+            flow=transforms.Coupling(2, transforms.AffineTransformer(), context=2, hidden=(8,)),
         ),
         **CYCLE,
     ),
@@ -85,13 +87,13 @@ MODELS: list[ModelCase] = [
         "CyGen",
         "elbo",
         lambda: models.CyGen(2, 1, hidden=(16,), objective="elbo"),
-        **(CYCLE | {"relation": Relation.LOWER}),
+        **(CYCLE | {"relation": Kind.LOWER_BOUND}),
     ),
 ]
 
 
 def curve() -> models.TwoStep:
-    return models.TwoStep(models.AutoEncoder(2, 1, hidden=(8,)), bases.GaussianMixture(1, 2))
+    return models.TwoStep(models.AutoEncoder(2, 1, hidden=(8,)), distributions.GaussianMixture(1, 2))
 
 
 SCORES: list[ScoreCase] = [

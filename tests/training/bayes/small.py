@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
-from pushforward.maps import Map, Step
+from pushforward.transforms import Step, Transform
 
-SHIFT = "chain.maps.0.shift"
+SHIFT = "chain.transforms.0.shift"
 
 
 def location(features: int) -> pf.models.Model:
     """x ~ N(shift, 1): with the prior N(0, s^2) the posterior of each shift is N(sum x / P, 1 / P), P = N + 1 / s^2."""
-    return pf.models.Flow(pf.maps.ActNorm(features), pf.bases.Normal(features))
+    return pf.models.Flow(pf.transforms.ActNorm(features), pf.distributions.Normal(features))
 
 
-class Regression(Map):
+class Regression(Transform):
     """x ~ N(W u + b, noise^2) given the context u."""
 
     def __init__(self, features: int, context: int, noise: float) -> None:

@@ -35,13 +35,13 @@ def test_linear_regression(local: bool):
     precision = seen.T @ seen / NOISE**2 + torch.eye(4) / PRIOR**2
     mean = torch.linalg.solve(precision, seen.T @ x[:, 0].double() / NOISE**2)
     posterior = bayes_by_backprop(
-        pf.models.Flow(Regression(1, 3, NOISE), pf.bases.Normal(1)), x, 500, context=u, prior_scale=PRIOR, local=local,
+        pf.models.Flow(Regression(1, 3, NOISE), pf.distributions.Normal(1)), x, 500, context=u, prior_scale=PRIOR, local=local,
         initial_scale=0.03, lr=3e-2, max_steps=600, progress="silent",
     )  # fmt: skip
     drawn = torch.cat([stack.flatten(1) for stack in posterior.samples().values()], 1).double()
     best = precision.diagonal() ** -0.5
-    centre = torch.cat([p.detach().flatten() for p in posterior.model.parameters()]).double()
-    assert ((centre - mean) / best).abs().max() < 0.15
+    center = torch.cat([p.detach().flatten() for p in posterior.model.parameters()]).double()
+    assert ((center - mean) / best).abs().max() < 0.15
     assert (drawn.std(0) / best - 1).abs().max() < 0.12  # of 500 draws: 0.03
 
 
@@ -79,7 +79,7 @@ def test_outputs_are_drawn_with_the_mean_and_variance_that_weights_give(layer, h
     assert (drawn.std(0) / scale - 1)[by_weights.std(0) > 0].abs().max() < 0.04
 
 
-class Unusual(pf.maps.Map):
+class Unusual(pf.transforms.Transform):
     """Reads one layer twice, one by its weights beside a call, one by its weights alone, and one as it should."""
 
     def __init__(self) -> None:
@@ -89,15 +89,15 @@ class Unusual(pf.maps.Map):
     def encode(self, x, context=None, *, noise=None):
         h = self.twice(torch.tanh(self.twice(x))) + self.beside(x) @ self.beside.weight
         h = h + x @ self.weights.weight + self.once(x)
-        return pf.maps.Step(x + 0 * h, h.sum(-1))
+        return pf.transforms.Step(x + 0 * h, h.sum(-1))
 
     def decode(self, z, context=None, *, noise=None):
         raise NotImplementedError
 
 
 def test_which_layers_draw_their_outputs():
-    law = mean_field(pf.models.Flow(Unusual(), pf.bases.Normal(2)))
-    assert law._find_layers(torch.randn(3, 2), None) == ["chain.maps.0.once"]
+    law = mean_field(pf.models.Flow(Unusual(), pf.distributions.Normal(2)))
+    assert law._find_layers(torch.randn(3, 2), None) == ["chain.transforms.0.once"]
     whole = mean_field(vae())
     assert len(whole._find_layers(images(3), None)) == 4  # two layers of the encoder, two of the decoder
     assert mean_field(pf.models.ResidualFlow(2, blocks=1, hidden=(4,)))._find_layers(torch.randn(3, 2), None) == []

@@ -23,7 +23,7 @@ def test_members_differ_in_weights_and_share_preprocessing():
     state = torch.random.get_rng_state()
     posterior = deep_ensemble(make, x, 3, seed=1, **OPTIONS)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert not any(name.endswith("mask") or name.startswith("chain.maps.0.") for name in posterior.names)
+    assert not any(name.endswith("mask") or name.startswith("chain.transforms.0.") for name in posterior.names)
     assert any(name.endswith("var") for name in posterior.names)  # batch norm's statistics are each member's
     values = posterior.log_likelihoods(x)
     assert (values.std(0) > 1e-3).all()

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from pushforward import storage
+from pushforward import io
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.measure import Relation
+from pushforward.likelihood import Kind
 from pushforward.training.bayes import Posterior
 
 from .small import SHIFT, images, location, vae
 
-NAMES = ("chain.maps.0.decoder.last.weight", "chain.maps.0.decoder.last.bias")
+NAMES = ("chain.transforms.0.decoder.last.weight", "chain.transforms.0.decoder.last.bias")
 
 
 def jolted(model: pf.models.Model, draws: int, names: tuple[str, ...], size: float) -> Posterior:
@@ -79,12 +79,12 @@ def test_predictive_is_the_mean_of_the_probabilities():
     wanted = np.log(np.exp(posterior.log_likelihoods(x).numpy()).mean(0))
     found = posterior.predictive(x)
     np.testing.assert_allclose(found.value.numpy(), wanted, rtol=1e-12)
-    assert found.relation is Relation.LOWER
+    assert found.kind is Kind.LOWER_BOUND
     assert found.bits_per_dim().shape == (5,)
-    assert jolted(location(2), 2, (SHIFT,), 1.0).predictive(torch.zeros(1, 2)).relation is Relation.EXACT
+    assert jolted(location(2), 2, (SHIFT,), 1.0).predictive(torch.zeros(1, 2)).kind is Kind.EXACT
     residual = pf.models.ResidualFlow(2, blocks=1, hidden=(4,))
     name = next(name for name, _ in residual.named_parameters())
-    assert jolted(residual, 2, (name,), 0.1).predictive(torch.zeros(1, 2)).relation is Relation.ESTIMATE
+    assert jolted(residual, 2, (name,), 0.1).predictive(torch.zeros(1, 2)).kind is Kind.ESTIMATE
 
 
 def test_a_posterior_of_a_flow_becomes_a_mixture():
@@ -109,7 +109,7 @@ def test_monte_carlo_noise_is_no_spread_of_the_weights():
     models have spread 0 with common noise whatever K, and with noise of their own one that measures K."""
     model, x = vae(), images(50, seed=4)
     with torch.no_grad():
-        model.chain.maps[0].decoder.last.weight.mul_(2)  # so that z matters
+        model.chain.transforms[0].decoder.last.weight.mul_(2)  # so that z matters
     same, near = jolted(model, 5, NAMES, 0.0), jolted(model, 5, NAMES, 0.02)
 
     def spread(posterior: Posterior, samples: int, common: bool) -> float:
@@ -127,15 +127,15 @@ def test_monte_carlo_noise_is_no_spread_of_the_weights():
 
 def test_trimmed_keeps_what_differs():
     model = location(2)
-    posterior = Posterior(model, 4, (SHIFT, "chain.maps.0.log_scale"))
+    posterior = Posterior(model, 4, (SHIFT, "chain.transforms.0.log_scale"))
     for k in range(2):
         with torch.no_grad():
-            model.chain.maps[0].shift.fill_(float(k))
+            model.chain.transforms[0].shift.fill_(float(k))
         posterior.record(k)
     short = posterior.trimmed(2)
     assert short.names == (SHIFT,)
     assert torch.equal(short.samples()[SHIFT], torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
-    assert len(Posterior(model, 3, ("chain.maps.0.log_scale",)).trimmed(2)) == 2  # all alike: still two models
+    assert len(Posterior(model, 3, ("chain.transforms.0.log_scale",)).trimmed(2)) == 2  # all alike: still two models
 
 
 def test_through_a_file(tmp_path):
@@ -156,16 +156,16 @@ def test_through_a_file(tmp_path):
     [
         lambda d: d["arguments"].update(draws=60_000),
         lambda d: d["arguments"].update(draws=2),
-        lambda d: d["arguments"].update(names=["chain.maps.0.nothing"]),
+        lambda d: d["arguments"].update(names=["chain.transforms.0.nothing"]),
         lambda d: d["arguments"].update(names=[SHIFT, SHIFT]),
         lambda d: d["arguments"].update(model=3),
         lambda d: d.update(d["arguments"]["model"]),
     ],
 )
 def test_files_that_lie_are_refused(change, tmp_path):
-    description, parts = storage.pack(jolted(location(2), 3, (SHIFT,), 1.0))
+    description, parts = io.pack(jolted(location(2), 3, (SHIFT,), 1.0))
     change(description)
-    storage.write(tmp_path / "p", {"kind": "posterior", "posterior": description}, parts)
+    io.write(tmp_path / "p", {"kind": "posterior", "posterior": description}, parts)
     with pytest.raises(StorageError):
         Posterior.load(tmp_path / "p")
 

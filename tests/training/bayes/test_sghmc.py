@@ -39,13 +39,13 @@ def test_only_chosen_weights_move():
     x = curved(200)
     model = pf.models.NICE(3, couplings=2, hidden=(8,))
     pf.fit(model, x, max_steps=20, progress="silent")
-    frozen = model.chain.maps[1].network.last.weight.requires_grad_(False)
+    frozen = model.chain.transforms[1].network.last.weight.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     posterior = sghmc(model, x, 2, parameters=["last"], burn_in=10, thin=5, progress="silent")
     assert set(posterior.names) == {
-        "chain.maps.1.network.last.bias",
-        "chain.maps.2.network.last.weight",
-        "chain.maps.2.network.last.bias",
+        "chain.transforms.1.network.last.bias",
+        "chain.transforms.2.network.last.weight",
+        "chain.transforms.2.network.last.bias",
     }
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == set(posterior.names)

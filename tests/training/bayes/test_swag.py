@@ -66,8 +66,8 @@ def test_a_wild_path_is_tamed_by_held_out_rows():
     assert tame.samples()[SHIFT].std(0).mean() < 0.12
     assert tame.predictive(held).value.mean() > wild.predictive(held).value.mean()
     ratio = (
-        wild.samples()[SHIFT] - wild.model.chain.maps[0].shift,
-        tame.samples()[SHIFT] - tame.model.chain.maps[0].shift,
+        wild.samples()[SHIFT] - wild.model.chain.transforms[0].shift,
+        tame.samples()[SHIFT] - tame.model.chain.transforms[0].shift,
     )
     torch.testing.assert_close(ratio[1] / ratio[0], torch.full_like(ratio[0], (ratio[1] / ratio[0]).median().item()),
                                rtol=1e-2, atol=1e-3)  # fmt: skip

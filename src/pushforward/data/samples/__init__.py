@@ -24,7 +24,7 @@ IMAGE_SAMPLES = {"fashion-mnist": ("train", "test"), "mnist": ("test",)}
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled table.
+    """A labeled table.
 
     Attributes:
         title: for headings.
@@ -66,7 +66,7 @@ def load_sample(name: str) -> Sample:
 
 
 def load_image_sample(name: str, part: str = "test") -> np.ndarray:
-    """Images that come with the package, 28 x 28 grey, uint8 ``(n, 28, 28)``, in the order of the originals.
+    """Images that come with the package, 28 x 28 gray, uint8 ``(n, 28, 28)``, in the order of the originals.
 
     Args:
         name: a key of :data:`IMAGE_SAMPLES`: "fashion-mnist" (the first 5,000 training and 1,000 test images) or "mnist"

@@ -1,8 +1,9 @@
 """Out-of-distribution scores, one a file: higher is more anomalous."""
 
+from pushforward.detection.scores.base import Need, Score, Statistic
+from pushforward.detection.scores.baselines import Brightness, Variance
 from pushforward.detection.scores.code_length import CodeLength
 from pushforward.detection.scores.complexity import InputComplexity
-from pushforward.detection.scores.core import Need, Score, Statistic
 from pushforward.detection.scores.dependence import LatentDependence
 from pushforward.detection.scores.dose import DoSE
 from pushforward.detection.scores.ensemble import (
@@ -23,16 +24,15 @@ from pushforward.detection.scores.likelihood_regret import LikelihoodRegret
 from pushforward.detection.scores.local_dimension import DualThreshold, LocalDimension, local_pca_dimension
 from pushforward.detection.scores.log import Log
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
-from pushforward.detection.scores.manifold import OnManifold
-from pushforward.detection.scores.neighbours import LatentNeighbours, Neighbours
-from pushforward.detection.scores.on_manifold import DensityAndResidual, Residual
+from pushforward.detection.scores.manifold_distance import DensityAndResidual, Residual
+from pushforward.detection.scores.neighbors import LatentNeighbors, Neighbors
+from pushforward.detection.scores.on_manifold import OnManifold
 from pushforward.detection.scores.parameter_gradients import FisherScore, LayerGradients, ParameterGradients
 from pushforward.detection.scores.path import LikelihoodPath
 from pushforward.detection.scores.principal import PrincipalDistances
 from pushforward.detection.scores.ratio import LikelihoodRatio, mutate
 from pushforward.detection.scores.score_typicality import ScoreTypicality
-from pushforward.detection.scores.sides import TwoSided
-from pushforward.detection.scores.trivial import Brightness, Variance
+from pushforward.detection.scores.two_sided import TwoSided
 from pushforward.detection.scores.typicality import Typicality
 
 __all__ = [
@@ -55,7 +55,7 @@ __all__ = [
     "InputGradientNorm",
     "LatentDependence",
     "LatentMahalanobis",
-    "LatentNeighbours",
+    "LatentNeighbors",
     "LatentNorm",
     "LayerGradients",
     "Likelihood",
@@ -65,7 +65,7 @@ __all__ = [
     "LocalDimension",
     "Log",
     "Need",
-    "Neighbours",
+    "Neighbors",
     "OnManifold",
     "ParameterGradients",
     "PrincipalDistances",

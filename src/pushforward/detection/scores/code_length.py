@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.detection.scores.core import Statistic
-from pushforward.detection.scores.readings import far_rows
+from pushforward.detection.scores.base import Statistic
+from pushforward.detection.scores.model_outputs import far_rows
 from pushforward.errors import ConfigError, InputError
 from pushforward.registry import register
 

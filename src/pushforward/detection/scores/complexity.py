@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.batches import by_batches
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.code_length import check_codecs, code_lengths
-from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import check_model, finite_reference, log_likelihood
-from pushforward.detection.scores.sides import two_sided
+from pushforward.detection.scores.model_outputs import check_model, finite_reference, log_likelihood
+from pushforward.detection.scores.two_sided import two_sided
 from pushforward.errors import ConfigError, KindError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -65,10 +65,10 @@ class InputComplexity(Score):
         if form not in ("fixed", "fitted"):
             raise ConfigError(f"form must be 'fixed' or 'fitted'; got {form!r}.")
         check_model(model, "InputComplexity")
-        if form == "fixed" and model.measure.kind != "Counting":
+        if form == "fixed" and model.measure.name != "Counting":
             raise KindError(
                 f"a code length compares with the probability of an 8-bit image, and this model's is a density on "
-                f"{model.measure}: put a dequantisation map first in its chain, or use form='fitted'."
+                f"{model.measure}: put a dequantization transform first in its chain, or use form='fitted'."
             )
         self.model, self.codecs, self.form = model, check_codecs(codecs), form
         self.two_sided, self.samples = two_sided, samples

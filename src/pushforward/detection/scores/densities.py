@@ -21,7 +21,7 @@ def gaussian(rows: Tensor, owner: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gmm(rows: Tensor, components: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A mixture of at most ``components`` normals, by expectation and maximisation: see :func:`log_gaussians`."""
+    """A mixture of at most ``components`` normals, by expectation and maximization: see :func:`log_gaussians`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 

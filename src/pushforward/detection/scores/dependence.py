@@ -1,4 +1,4 @@
-"""Whether neighbouring latents still depend on each other."""
+"""Whether neighboring latents still depend on each other."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.batches import by_batches
-from pushforward.detection.scores.readings import check_model, far_rows, finite_reference, latents
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.model_outputs import check_model, far_rows, finite_reference, latents
 from pushforward.detection.scores.scales import latent_blocks
-from pushforward.detection.scores.sides import TwoSidedScore
+from pushforward.detection.scores.two_sided import TwoSidedScore
 from pushforward.errors import ConfigError
 from pushforward.models import Model
 from pushforward.registry import register
 
-__all__ = ["LatentDependence", "neighbour_correlation"]
+__all__ = ["LatentDependence", "neighbor_correlation"]
 
 
-def neighbour_correlation(z: Tensor, blocks: list[tuple[int, ...]]) -> Tensor:
-    """Sum of products of neighbours over the sum of squares of those pairs: ``sum a b / sum (a^2 + b^2) / 2``, in [-1, 1].
+def neighbor_correlation(z: Tensor, blocks: list[tuple[int, ...]]) -> Tensor:
+    """Sum of products of neighbors over the sum of squares of those pairs: ``sum a b / sum (a^2 + b^2) / 2``, in [-1, 1].
 
-    Neighbours lie side by side or one above the other in the blocks of shape (C, H, W), and one after the other in those of
+    Neighbors lie side by side or one above the other in the blocks of shape (C, H, W), and one after the other in those of
     shape (D,).
 
     Args:
-        z: ``(n, D)``, centred.
+        z: ``(n, D)``, centerd.
         blocks: shapes that z lists one after the other.
     """
     products, squares = z.new_zeros(len(z)), z.new_zeros(len(z))
@@ -43,25 +43,25 @@ def neighbour_correlation(z: Tensor, blocks: list[tuple[int, ...]]) -> Tensor:
 
 @register("scores")
 class LatentDependence(TwoSidedScore):
-    """Correlation of neighbouring latents, unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank.
+    """Correlation of neighboring latents, unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank.
 
-    r = sum z_i z_j / (sum (z_i^2 + z_j^2) / 2) over pairs of neighbours, z being standardised coordinate by coordinate on the
-    reference rows. Neighbours are pixels side by side or one above the other where z is an image, within each scale of a
+    r = sum z_i z_j / (sum (z_i^2 + z_j^2) / 2) over pairs of neighbors, z being standardized coordinate by coordinate on the
+    reference rows. Neighbors are pixels side by side or one above the other where z is an image, within each scale of a
     multi-scale flow, and coordinates one after the other where it is a vector.
 
     The latents of a flow keep structure of unlike images that the norm does not see (Kirichenko et al. 2020, arXiv
     2006.08545). r does not depend on the length of z.
 
     Args:
-        model: any model whose latents have at least one pair of neighbours.
+        model: any model whose latents have at least one pair of neighbors.
 
     Raises:
-        ConfigError: if there are no neighbours.
+        ConfigError: if there are no neighbors.
 
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import LatentDependence
-        >>> model = pf.models.Flow(pf.maps.Affine(8), pf.bases.Normal(8))
+        >>> model = pf.models.Flow(pf.transforms.Affine(8), pf.distributions.Normal(8))
         >>> score = LatentDependence(model).fit(torch.randn(99, 8))
         >>> score(torch.ones(1, 8)) > 2
         tensor([True])
@@ -72,7 +72,7 @@ class LatentDependence(TwoSidedScore):
         self.model = check_model(model, "LatentDependence")
         self.blocks = latent_blocks(model.chain, model.shape)
         if not any(length > 1 for block in self.blocks for length in block[-2:]):
-            raise ConfigError(f"LatentDependence needs latents with neighbours; those of this model are {self.blocks}.")
+            raise ConfigError(f"LatentDependence needs latents with neighbors; those of this model are {self.blocks}.")
         self.declare(mean=1, scale=1)
 
     mean: Tensor
@@ -87,4 +87,4 @@ class LatentDependence(TwoSidedScore):
 
     def _number(self, x: Tensor) -> Tensor:
         z = (latents(self.model, x) - self.mean) / self.scale
-        return torch.where(far_rows(x), math.inf, neighbour_correlation(z, self.blocks))
+        return torch.where(far_rows(x), math.inf, neighbor_correlation(z, self.blocks))

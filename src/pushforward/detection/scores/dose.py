@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.batches import by_batches
-from pushforward.detection.scores.core import Need, Score, Statistic
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Need, Score, Statistic
 from pushforward.detection.scores.densities import gaussian, gmm, kde, log_gaussians, log_kde
-from pushforward.detection.scores.readings import far_rows, finite_reference
-from pushforward.detection.scores.sides import TwoSidedScore
+from pushforward.detection.scores.model_outputs import far_rows, finite_reference
+from pushforward.detection.scores.two_sided import TwoSidedScore
 from pushforward.errors import ConfigError
 from pushforward.registry import register
 
@@ -24,7 +24,7 @@ class DoSE(Score):
     """-log q(T(x)): how rare the statistics T of a row are among those of in-distribution rows, nats.
 
     Density of states estimation (Morningstar et al. 2021, arXiv 2006.09273). The columns of all statistics are
-    standardised by mean and standard deviation of the reference rows (a column that is constant there keeps scale 1), and q is
+    standardized by mean and standard deviation of the reference rows (a column that is constant there keeps scale 1), and q is
     fitted on them:
 
     - "gaussian": a normal with a shrunk covariance (Ledoit and Wolf 2004), -log q being a Mahalanobis distance but for scale;
@@ -66,7 +66,7 @@ class DoSE(Score):
             raise ConfigError(f"density must be 'gaussian', 'kde' or 'gmm'; got {density!r}.")
         if not isinstance(components, int) or components < 1:
             raise ConfigError(f"components must be an integer of at least 1; got {components!r}.")
-        self.statistics = nn.ModuleList(statistics)
+        self.needs_refresh = nn.ModuleList(statistics)
         self.density, self.components, self.refit, self.seed = density, components, refit, seed
         self.needs: frozenset[Need] = frozenset().union(*(part.needs for part in statistics))  # pyright: ignore[reportIncompatibleVariableOverride]
         self.declare(center=1, scale=1)
@@ -121,4 +121,4 @@ class DoSE(Score):
         return torch.where(far, math.inf, -log_q)
 
     def _parts(self) -> Iterable[Statistic]:
-        return iter(self.statistics)  # pyright: ignore[reportReturnType]
+        return iter(self.needs_refresh)  # pyright: ignore[reportReturnType]

@@ -10,15 +10,15 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.batches import by_batches
-from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import finite_reference, log_likelihood
-from pushforward.detection.scores.sides import two_sided
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Score
+from pushforward.detection.scores.model_outputs import finite_reference, log_likelihood
+from pushforward.detection.scores.two_sided import two_sided
 from pushforward.errors import ConfigError, KindError, KindWarning
-from pushforward.maps import Chain
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.numerics import logmeanexp
 from pushforward.registry import register
+from pushforward.transforms import Chain
 
 __all__ = [
     "WAIC",

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.base import Score
+from pushforward.detection.scores.model_outputs import far_rows
 from pushforward.detection.scores.ratio import check_pair
-from pushforward.detection.scores.readings import far_rows
 from pushforward.detection.scores.scales import latent_blocks, path, path_names, scale_count
 from pushforward.errors import ConfigError
 from pushforward.models import Model
@@ -21,7 +21,7 @@ __all__ = ["GeneralModelRatio"]
 
 @register("scores")
 class GeneralModelRatio(Score):
-    """``-(l_k(x) - l_k,general(x))``, nats, with the share of one scale in log p: ``l_k = log p(z_k) + log abs det of its maps``.
+    """``-(l_k(x) - l_k,general(x))``, nats, with the share of one scale in log p: ``l_k = log p(z_k) + log abs det of its transforms``.
 
     The general model saw a broad set of images, and the other is fine-tuned from it on the data; low-level features that all
     images share cancel (Schirrmeister et al. 2020, arXiv 2006.10848). The coarsest scale alone, where shapes are seen, did
@@ -30,7 +30,7 @@ class GeneralModelRatio(Score):
     Args:
         model: a multi-scale flow, such as :class:`~pushforward.models.Glow`.
         general: another with the same scales.
-        scale: 0 is the finest, to which the maps from integers to reals belong; negative numbers count from the coarsest, -1.
+        scale: 0 is the finest, to which the transforms from integers to reals belong; negative numbers count from the coarsest, -1.
         samples: draws of the models' own noise, over which shares are averaged.
 
     Raises:
@@ -54,7 +54,9 @@ class GeneralModelRatio(Score):
         if latent_blocks(model.chain, model.shape) != latent_blocks(general.chain, general.shape):
             raise ConfigError("GeneralModelRatio compares scale with scale: both models need the same scales.")
         if count > 1 and any("base" in path_names(part)[0] for part in (model, general)):
-            raise ConfigError("GeneralModelRatio needs bases that are products over coordinates, as the normal is.")
+            raise ConfigError(
+                "GeneralModelRatio needs distributions that are products over coordinates, as the normal is."
+            )
         if not isinstance(scale, int) or isinstance(scale, bool) or not -count <= scale < count:
             raise ConfigError(
                 f"scale must be an integer from {-count} to {count - 1}, for {count} scales; got {scale!r}."

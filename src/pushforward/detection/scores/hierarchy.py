@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import check_model, far_rows
+from pushforward.detection.scores.base import Score
+from pushforward.detection.scores.model_outputs import check_model, far_rows
 from pushforward.errors import ConfigError
-from pushforward.maps import Map, Variational
-from pushforward.maps.core import outside
 from pushforward.models import Model
 from pushforward.numerics import RowNoise, sum_event
 from pushforward.registry import register
+from pushforward.transforms import Transform, Variational
+from pushforward.transforms.base import outside
 
 __all__ = ["HierarchicalRatio"]
 
@@ -33,7 +33,7 @@ class HierarchicalRatio(Score):
     Unlike data lean on features of low level, which need no semantics, and score high.
 
     Args:
-        model: whose chain holds at least k + 1 :class:`~pushforward.maps.Variational` maps; bijections may stand between.
+        model: whose chain holds at least k + 1 :class:`~pushforward.transforms.Variational` transforms; bijections may stand between.
         k: how many latents come from above, from 1 to n - 1.
         samples: draws of the posterior, over which the ratio is averaged.
 
@@ -42,10 +42,10 @@ class HierarchicalRatio(Score):
 
     Example:
         >>> import torch
-        >>> from pushforward import bases, maps, models
+        >>> from pushforward import distributions, transforms, models
         >>> from pushforward.detection.scores import HierarchicalRatio
-        >>> chain = maps.Chain(maps.Variational(6, 3, hidden=(8,)), maps.Variational(3, 2, hidden=(8,)))
-        >>> HierarchicalRatio(models.Flow(chain, bases.Normal(2)))(torch.randn(4, 6)).shape
+        >>> chain = transforms.Chain(transforms.Variational(6, 3, hidden=(8,)), transforms.Variational(3, 2, hidden=(8,)))
+        >>> HierarchicalRatio(models.Flow(chain, distributions.Normal(2)))(torch.randn(4, 6)).shape
         torch.Size([4])
     """
 
@@ -56,7 +56,7 @@ class HierarchicalRatio(Score):
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k < latents:
             raise ConfigError(
                 f"k must be from 1 to the number of latent variables less one; got {k!r}, and this model has {latents}: chain "
-                "several Variational maps."
+                "several Variational transforms."
             )
         if not isinstance(samples, int) or samples < 1:
             raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
@@ -71,7 +71,7 @@ class HierarchicalRatio(Score):
     def _ratio(self, x: Tensor, noise: RowNoise) -> Tensor:
         parts = list(self.model.chain)
         latent = [index for index, part in enumerate(parts) if isinstance(part, Variational)]
-        first, last = latent[0], latent[self.k]  # the maps to z_1 and to z_{k+1}
+        first, last = latent[0], latent[self.k]  # the transforms to z_1 and to z_{k+1}
         z, total = x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for part in parts[:first]:
             z = part.encode(z, noise=noise).z
@@ -90,7 +90,7 @@ class HierarchicalRatio(Score):
         return total - _log_p(parts[first], data, z)
 
 
-def _log_p(part: Map, x: Tensor, z: Tensor) -> Tensor:
+def _log_p(part: Transform, x: Tensor, z: Tensor) -> Tensor:
     """log p(x | z), float64."""
     assert isinstance(part, Variational)
     pixels = x.unsqueeze(-1) if len(part.in_shape) == 1 else x.movedim(-3, -1)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pushforward.detection.inner import Inner, differentiable
-from pushforward.detection.scores.core import Need, Score
+from pushforward.detection.scores.base import Need, Score
+from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
 from pushforward.models import Model
 from pushforward.registry import register
 
@@ -21,8 +21,8 @@ class InputGradientNorm(Score):
     """||d log p(y) / dy||, the "approximate mass" of Grathwohl et al. 2020 (arXiv 1912.03263, sec. 5.3) without its sign.
 
     A likely point in a region of little mass has steep surroundings. y is the input as the flow sees it, behind
-    dequantisation, logit and standardisation, so that neither units nor integers matter. For models of integers
-    without dequantisation it is the slope of the formula between them.
+    dequantization, logit and standardization, so that neither units nor integers matter. For models of integers
+    without dequantization it is the slope of the formula between them.
 
     Args:
         model: any model without a context.
@@ -30,7 +30,7 @@ class InputGradientNorm(Score):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import InputGradientNorm
-        >>> score = InputGradientNorm(pf.models.Flow(pf.maps.Affine(2), pf.bases.Normal(2)))
+        >>> score = InputGradientNorm(pf.models.Flow(pf.transforms.Affine(2), pf.distributions.Normal(2)))
         >>> score(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))        # of a standard normal, ||x||
         tensor([0., 5.], dtype=torch.float64)
     """
@@ -42,7 +42,7 @@ class InputGradientNorm(Score):
         self.model = model
 
     def _score(self, x: Tensor) -> Tensor:
-        inner = Inner(self.model)
+        inner = WithoutPreprocessing(self.model)
         y, added = inner.reach(x)
         with differentiable(y) as at:
             value = inner(at)

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.readings import check_model, far_rows, latents
-from pushforward.detection.scores.sides import TwoSidedScore
+from pushforward.detection.scores.model_outputs import check_model, far_rows, latents
+from pushforward.detection.scores.two_sided import TwoSidedScore
 from pushforward.models import Model
 from pushforward.registry import register
 
@@ -20,7 +20,7 @@ class LatentNorm(TwoSidedScore):
     """The Euclidean norm of z = encode(x), unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank.
 
     Under a perfect flow ||z||^2 follows chi^2 with D degrees of freedom; ranks among the reference rows hold for any model.
-    A flow maps smooth images to short z, so the short side matters.
+    A flow transforms smooth images to short z, so the short side matters.
 
     Args:
         model: any model.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pushforward.detection.scores.core import Score
+from pushforward.detection.scores.base import Score
 from pushforward.models import Model
 from pushforward.registry import register
 

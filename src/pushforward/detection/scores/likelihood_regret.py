@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pushforward.detection.inner import differentiable
-from pushforward.detection.scores.core import Need, Score
+from pushforward.detection.scores.base import Need, Score
+from pushforward.detection.without_preprocessing import differentiable
 from pushforward.errors import ConfigError
-from pushforward.maps import Variational
 from pushforward.models import VAE
 from pushforward.numerics import RowNoise, RunningMean
 from pushforward.registry import register
+from pushforward.transforms import Variational
 
 __all__ = ["LikelihoodRegret"]
 

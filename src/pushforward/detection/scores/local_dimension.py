@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pushforward.bases import Normal
-from pushforward.detection.batches import by_batches
-from pushforward.detection.inner import Inner, differentiable
-from pushforward.detection.scores.core import Need, Score, Statistic
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Need, Score, Statistic
 from pushforward.detection.scores.score_typicality import p_above
+from pushforward.detection.without_preprocessing import WithoutPreprocessing, differentiable
+from pushforward.distributions import Normal
 from pushforward.errors import ConfigError, InputError, KindError
-from pushforward.measure import Relation
+from pushforward.likelihood import Kind
 from pushforward.models import Model
 from pushforward.registry import register
 
@@ -31,11 +31,11 @@ class LocalDimension(Statistic):
     directions with sigma_i > s, and the others are thin. They are found as 1 / those of df/dy, so nothing is inverted
     numerically; that costs D backward passes a row, and a singular value decomposition of D x D.
 
-    ``smooth`` gives D + d log p_s(y) / d log s instead, where p_s is the density of G, linearised at z, convolved with
+    ``smooth`` gives D + d log p_s(y) / d log s instead, where p_s is the density of G, linearized at z, convolved with
     N(0, s^2 I): sum_i sigma_i^2 / (sigma_i^2 + s^2) + s^2 sum_i sigma_i^2 (v_i . z)^2 / (sigma_i^2 + s^2)^2, v_i being the
     right singular vectors. It has no ties, and needs a standard normal base.
 
-    y is the input behind dequantisation, logit and standardisation.
+    y is the input behind dequantization, logit and standardization.
 
     Args:
         model: a flow: a bijection behind its preprocessing.
@@ -51,7 +51,7 @@ class LocalDimension(Statistic):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import LocalDimension
-        >>> thin = pf.models.Flow(pf.maps.Affine(3, scale=(1.0, 1.0, 100.0), trainable=True), pf.bases.Normal(3))
+        >>> thin = pf.models.Flow(pf.transforms.Affine(3, scale=(1.0, 1.0, 100.0), trainable=True), pf.distributions.Normal(3))
         >>> LocalDimension(thin, scale=0.1).fit(torch.randn(9, 3)).values(torch.zeros(1, 3))
         tensor([[2.]], dtype=torch.float64)
     """
@@ -64,7 +64,7 @@ class LocalDimension(Statistic):
         self, model: Model, scale: float | None = None, smooth: bool = False, rows: int = 128, neighbors: int = 100
     ) -> None:
         super().__init__()
-        if not _bijective(Inner(model)):
+        if not _bijective(WithoutPreprocessing(model)):
             raise KindError(
                 f"{type(model).__name__} is no bijection behind its preprocessing: it has no square Jacobian."
             )
@@ -86,7 +86,7 @@ class LocalDimension(Statistic):
         if self.scale is not None:
             self.log_scale = torch.tensor(math.log(self.scale), dtype=torch.float64)
             return
-        y, _ = Inner(self.model).reach(reference)
+        y, _ = WithoutPreprocessing(self.model).reach(reference)
         target = local_pca_dimension(y.flatten(1), self.neighbors, self.rows)
         spectra = by_batches(self._spectrum, reference[: self.rows], self.batch_size)
 
@@ -115,7 +115,7 @@ class LocalDimension(Statistic):
 
     def _spectrum(self, x: Tensor) -> Tensor:
         """log sigma_i, and v_i . z if that is needed, float64, ``(n, D, 2)``."""
-        inner = Inner(self.model)
+        inner = WithoutPreprocessing(self.model)
         y, _ = inner.reach(x)
         with differentiable(y) as at:
             z = inner.encode(at)[0].flatten(1)
@@ -152,7 +152,7 @@ class DualThreshold(Score):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import DualThreshold
-        >>> flow = pf.models.Flow(pf.maps.Affine(2, trainable=True), pf.bases.Normal(2))
+        >>> flow = pf.models.Flow(pf.transforms.Affine(2, trainable=True), pf.distributions.Normal(2))
         >>> score = DualThreshold(flow).fit(torch.randn(99, 2, generator=torch.Generator().manual_seed(0)))
         >>> score(torch.full((1, 2), 9.0)).exp()            # -log p_1 with p_1 = 1/100
         tensor([100.0000], dtype=torch.float64)
@@ -187,7 +187,7 @@ class DualThreshold(Score):
 
 
 def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, share: float = 0.05) -> float:
-    """Mean over points of the number of principal components of their neighbours whose variance exceeds a share of the
+    """Mean over points of the number of principal components of their neighbors whose variance exceeds a share of the
     largest (Fukunaga and Olsen 1971).
 
     Args:
@@ -210,10 +210,10 @@ def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, s
     return sum(counts) / len(counts)
 
 
-def _bijective(inner: Inner) -> bool:
+def _bijective(inner: WithoutPreprocessing) -> bool:
     chain = inner.chain
     if chain is None:
         return True
     # A flow that estimates its log-determinant is a bijection all the same.
-    exact = chain.relation in (Relation.EXACT, Relation.UNBIASED)
+    exact = chain.kind in (Kind.EXACT, Kind.UNBIASED)
     return exact and math.prod(chain.in_shape) == math.prod(inner.base.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Need, Statistic
+from pushforward.detection.scores.base import Need, Statistic
 from pushforward.errors import ConfigError
 from pushforward.registry import register
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.batches import by_batches
-from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import check_model, far_rows, finite_reference, latents
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Score
+from pushforward.detection.scores.model_outputs import check_model, far_rows, finite_reference, latents
 from pushforward.errors import InputError
 from pushforward.models import Model
 from pushforward.registry import register

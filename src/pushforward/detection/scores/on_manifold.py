@@ -1,4 +1,4 @@
-"""Scores of models with a manifold: distance to it, and density on it and distance together."""
+"""Scores of a model whose density lives on a surface: the density on it, the distance to it, and both."""
 
 from __future__ import annotations
 
@@ -8,102 +8,77 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Need, Score
-from pushforward.errors import KindError
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Need, Score
+from pushforward.errors import ConfigError, KindError
 from pushforward.models import Model
 from pushforward.registry import register
 
-__all__ = ["DensityAndResidual", "Residual"]
+__all__ = ["OnManifold"]
 
 
 @register("scores")
-class Residual(Score):
-    """Squared distance of x to the model's manifold, ``evaluate(x).residual``, in the data's units squared.
+class OnManifold(Score):
+    """-log p on the surface, the squared distance to it, or both in nats.
 
-    Blind to everything along the manifold: of rows on it none is more anomalous than another.
+    "density" is -log p at the row's projection, which alone says nothing of how far the row is; "residual" is norm(x - g(g+(x)))^2,
+    which alone says nothing of where on the surface it lies. "both" is
 
-    Args:
-        model: with a residual, as :class:`~pushforward.models.TwoStep`.
+        -log p(g+(x)) + residual / (2 s^2),     s^2 = mean residual of the reference rows / (D - d):
 
-    Example:
-        >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import Residual
-        >>> model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.bases.Normal(2))
-        >>> Residual(model)(torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])).argmax().item()
-        1
-    """
-
-    needs: ClassVar[frozenset[Need]] = frozenset({"forward", "Jacobian"})
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def _score(self, x: Tensor) -> Tensor:
-        return density_and_residual(self.model, x)[1]
-
-
-@register("scores")
-class DensityAndResidual(Score):
-    """How unlikely x is on the manifold and how far from it: (-log p(x) - a) / b + (log r(x) - c) / e.
-
-    The density on a manifold is that of the decoded point, so it says nothing of the way there; the residual says nothing of
-    the place. Both are brought to in-distribution mean 0 and deviation 1 (a, b, c, e) and added: at equal weight, since
-    no out-of-distribution data are seen. Residuals r count by their logarithm, from 1e-9 of their median up.
+    the negative log-density, up to a constant, of a point of the surface with normal noise across it, of the variance that the
+    reference rows have.
 
     Args:
-        model: with a residual, as :class:`~pushforward.models.TwoStep`.
-
-    Example:
-        >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import DensityAndResidual
-        >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
-        >>> model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.bases.Normal(2))
-        >>> score = DensityAndResidual(model).fit(x)
-        >>> abs(score(x).mean()).item() < 1e-6
-        True
-    """
-
-    needs: ClassVar[frozenset[Need]] = frozenset({"forward", "Jacobian"})
-    centre: Tensor
-    scale: Tensor
-    floor: Tensor
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-        self.declare(centre=1, scale=1, floor=1)
-
-    def _learn(self, reference: Tensor) -> None:
-        pairs = [density_and_residual(self.model, part) for part in reference.split(self.batch_size)]
-        density, residual = (torch.cat(list(each)) for each in zip(*pairs, strict=True))
-        finite = residual[torch.isfinite(residual)]
-        middle = finite.median() if len(finite) else residual.new_ones(())
-        self.floor = (1e-9 * middle).clamp(min=1e-30).reshape(1)
-        both = torch.stack((-density, self._log(residual)))
-        good = torch.isfinite(both).all(0)
-        both = both[:, good] if good.any() else torch.zeros_like(both)
-        spread = both.std(1, correction=0)
-        self.centre, self.scale = both.mean(1), torch.where(spread > 0, spread, 1.0)
-
-    def _score(self, x: Tensor) -> Tensor:
-        density, residual = density_and_residual(self.model, x)
-        both = (torch.stack((-density, self._log(residual))) - self.centre[:, None]) / self.scale[:, None]
-        impossible = torch.isposinf(both).any(0)  # one certain sign is enough, whatever the other says
-        return torch.where(impossible, math.inf, both.sum(0))
-
-    def _log(self, residual: Tensor) -> Tensor:
-        return torch.maximum(residual, self.floor).log()
-
-
-def density_and_residual(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x) and the residual, float64, ``(n,)`` each; -inf and +inf for a row that is infinitely far.
+        model: any model on Manifold(d, D), as :class:`~pushforward.models.RectangularFlow`.
+        use: "both", "density" or "residual".
 
     Raises:
-        KindError: if the model has no residual.
+        KindError: for a model without a surface.
+        ConfigError: for another ``use``.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import OnManifold
+        >>> plane = pf.models.Flow(pf.transforms.Pad(3, 2), pf.distributions.Normal(2))
+        >>> score = OnManifold(plane, use="residual")
+        >>> score(torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]))
+        tensor([0., 9.], dtype=torch.float64)
     """
-    found = model.evaluate(x)
-    if found.residual is None:
-        raise KindError(f"{type(model).__name__} has no manifold to be far from: use a model with a residual.")
-    far = torch.isinf(x).flatten(1).any(1) if x.is_floating_point() else torch.zeros(len(x), dtype=torch.bool)
-    return found.value.double(), torch.where(far, math.inf, found.residual.double())
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"forward", "Jacobian"})
+
+    def __init__(self, model: Model, use: str = "both") -> None:
+        super().__init__()
+        if model.measure.name != "Manifold":
+            raise KindError(
+                f"{type(model).__name__} is a density on {model.measure}, which no point is off: use Likelihood for it."
+            )
+        if use not in ("both", "density", "residual"):
+            raise ConfigError(f"use must be 'both', 'density' or 'residual'; got {use!r}.")
+        self.model, self.use = model, use
+        if use == "both":
+            self.declare(variance=0)
+
+    variance: Tensor
+
+    def _learn(self, reference: Tensor) -> None:
+        if self.use == "both":
+            residual = by_batches(lambda part: self._parts(part)[1], reference, self.batch_size)
+            across = self.model.measure.ambient - self.model.measure.dim
+            # Rows that lie on the surface to rounding still need a width.
+            smallest = torch.finfo(torch.float32).eps ** 2 * (1 + reference.double().square().mean())
+            self.variance = torch.maximum(residual.mean() / across, smallest.to(residual.device))
+
+    def _score(self, x: Tensor) -> Tensor:
+        density, residual = self._parts(x)
+        if self.use == "density":
+            return density
+        return residual if self.use == "residual" else density + residual / (2 * self.variance)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p and the residual, float64; +inf for a row that is infinitely far."""
+        result = self.model.evaluate(x)
+        assert result.residual is not None
+        far = torch.isinf(x).flatten(1).any(1) if x.is_floating_point() else torch.zeros(len(x), dtype=torch.bool)
+        return -result.value.double(), torch.where(far, math.inf, result.residual.double())

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pushforward.detection.batches import by_batches
-from pushforward.detection.inner import Inner
+from pushforward.detection.batching import by_batches
 from pushforward.detection.sample_gradients import sample_gradients
-from pushforward.detection.scores.core import Need, Score, Statistic
+from pushforward.detection.scores.base import Need, Score, Statistic
+from pushforward.detection.without_preprocessing import WithoutPreprocessing
 from pushforward.errors import ConfigError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -40,11 +40,11 @@ class ParameterGradients(Statistic):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import ParameterGradients
-        >>> statistic = ParameterGradients(pf.models.Flow(pf.maps.Affine(2, trainable=True), pf.bases.Normal(2)))
+        >>> statistic = ParameterGradients(pf.models.Flow(pf.transforms.Affine(2, trainable=True), pf.distributions.Normal(2)))
         >>> statistic.values(torch.tensor([[3.0, 4.0]])).exp()      # ||-x||^2 and ||1 - x^2||^2
         tensor([[ 25.0000, 289.0000]], dtype=torch.float64)
         >>> statistic.names
-        ('chain.maps.0.offset', 'chain.maps.0.log_factor')
+        ('chain.transforms.0.offset', 'chain.transforms.0.log_factor')
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"forward", "backward"})
@@ -81,7 +81,7 @@ class LayerGradients(Score):
     """-sum_l log N(f_l; mu_l, sigma_l^2) of the layers' log gradient norms f_l, fitted on reference rows (Dauncey et al.
     2024, arXiv 2403.01485, sec. 4).
 
-    No hyper-parameters, two-sided, and the same whatever invertible map the data went through before. Tensors whose norm
+    No hyper-parameters, two-sided, and the same whatever invertible transform the data went through before. Tensors whose norm
     does not vary on the reference say nothing and are left out.
 
     Args:
@@ -91,7 +91,7 @@ class LayerGradients(Score):
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import LayerGradients
         >>> draw = torch.Generator().manual_seed(0)
-        >>> flow = pf.models.Flow(pf.maps.Affine(2, trainable=True), pf.bases.Normal(2))
+        >>> flow = pf.models.Flow(pf.transforms.Affine(2, trainable=True), pf.distributions.Normal(2))
         >>> score = LayerGradients(flow).fit(torch.randn(100, 2, generator=draw))
         >>> score(torch.tensor([[0.5, 1.5], [30.0, 30.0]])).argmax().item()
         1
@@ -157,14 +157,14 @@ class FisherScore(Score):
         self.declare(fisher=1)
 
     def _learn(self, reference: Tensor) -> None:
-        inner, total = Inner(self.model), torch.zeros(())
+        inner, total = WithoutPreprocessing(self.model), torch.zeros(())
         for part in reference.split(self.batch_size):
             for chunk in sample_gradients(inner, inner.reach(part)[0]):
                 total = total + _flat(chunk).square().sum(0)
         self.fisher = total / len(reference)
 
     def _score(self, x: Tensor) -> Tensor:
-        inner, weight = Inner(self.model), self.fisher + self.damping
+        inner, weight = WithoutPreprocessing(self.model), self.fisher + self.damping
         chunks = sample_gradients(inner, inner.reach(x)[0])
         squares = torch.cat([(_flat(chunk).square() / weight).sum(1) for chunk in chunks])
         return beyond(self.model, x, squares.sqrt())
@@ -172,14 +172,14 @@ class FisherScore(Score):
 
 def squared_norms(model: Model, x: Tensor) -> Tensor:
     """||d log p(x_i) / d theta_t||^2 of each tensor t, float64, ``(n, tensors)``."""
-    inner = Inner(model)
+    inner = WithoutPreprocessing(model)
     chunks = sample_gradients(inner, inner.reach(x)[0])
     return torch.cat([torch.stack([_square(g) for g in chunk.values()], 1) for chunk in chunks])
 
 
 def beyond(model: Model, x: Tensor, score: Tensor) -> Tensor:
     """The score, and +inf for rows that cannot be: infinitely far, or outside the support."""
-    return torch.where(torch.isneginf(Inner(model).reach(x)[1]), math.inf, score)
+    return torch.where(torch.isneginf(WithoutPreprocessing(model).reach(x)[1]), math.inf, score)
 
 
 def _square(gradient: Tensor) -> Tensor:
@@ -195,4 +195,4 @@ def _flat(chunk: dict[str, Tensor]) -> Tensor:
 def _tensors(model: Model) -> list[str]:
     """Names of the weights, as they stand in the model, in the order of :func:`squared_norms`."""
     names = {id(weight): name for name, weight in model.named_parameters()}
-    return [names[id(weight)] for weight in Inner(model).parameters()]
+    return [names[id(weight)] for weight in WithoutPreprocessing(model).parameters()]

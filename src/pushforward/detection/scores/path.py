@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Statistic
-from pushforward.detection.scores.readings import check_model, far_rows
+from pushforward.detection.scores.base import Statistic
+from pushforward.detection.scores.model_outputs import check_model, far_rows
 from pushforward.detection.scores.scales import path, path_names
 from pushforward.errors import ConfigError
 from pushforward.models import Model
@@ -22,8 +22,8 @@ class LikelihoodPath(Statistic):
 
     The first :attr:`terms` columns are nats and add up to ``model.evaluate(x).value``:
 
-    - ``elementwise``: of the maps at the data's side that take each coordinate by itself (dequantisation, logit, scaling);
-    - ``volume``: log abs det of all other maps;
+    - ``elementwise``: of the transforms at the data's side that take each coordinate by itself (dequantization, logit, scaling);
+    - ``volume``: log abs det of all other transforms;
     - ``reconstruction`` and ``posterior`` of a latent variable: log p(x | z) and -log q(z | x), at one draw of z;
     - ``base``: log p(z).
 

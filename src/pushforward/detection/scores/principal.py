@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Statistic
-from pushforward.detection.scores.neighbours import kth_distance
-from pushforward.detection.scores.readings import far_rows, finite_reference
+from pushforward.detection.scores.base import Statistic
+from pushforward.detection.scores.model_outputs import far_rows, finite_reference
+from pushforward.detection.scores.neighbors import kth_distance
 from pushforward.errors import ConfigError, InputError
 from pushforward.registry import register
 
@@ -23,12 +23,12 @@ _FLOOR = 1e-4
 class PrincipalDistances(Statistic):
     """Log-distances from the reference rows in their principal subspaces; needs no model.
 
-    With x centred, c its first k principal coordinates and v their variances on the reference, for each k in ``sizes``
+    With x centerd, c its first k principal coordinates and v their variances on the reference, for each k in ``sizes``
 
     - ``outside k``: log ||x - V c||^2, the energy off the subspace (reconstruction error of a linear autoencoder);
     - ``inside k``: log sum_i c_i^2 / v_i, the Mahalanobis distance within it;
 
-    and ``neighbours``, ``white neighbours``: the log-distance to the k-th nearest reference row in the middle subspace,
+    and ``neighbors``, ``white neighbors``: the log-distance to the k-th nearest reference row in the middle subspace,
     in the data's units, and in the smallest one in units of the standard deviations. All are compared with the reference's
     own spread, so that the unit of x does not matter; on constant rows all are 0.
 
@@ -36,8 +36,8 @@ class PrincipalDistances(Statistic):
 
     Args:
         sizes: of three subspaces, increasing; each is cut to what the rows allow.
-        k: which neighbour.
-        rows: at most that many reference rows are kept to look for neighbours among, the first ones.
+        k: which neighbor.
+        rows: at most that many reference rows are kept to look for neighbors among, the first ones.
 
     Raises:
         ConfigError: for sizes that do not increase, or impossible counts.
@@ -72,9 +72,9 @@ class PrincipalDistances(Statistic):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Outside and inside of each subspace, then the neighbours."""
+        """Outside and inside of each subspace, then the neighbors."""
         ends = tuple(f"{side} {size}" for size in self.sizes for side in ("outside", "inside"))
-        return (*ends, "neighbours", "white neighbours")
+        return (*ends, "neighbors", "white neighbors")
 
     def _learn(self, reference: Tensor) -> None:
         if len(reference) <= self.k:

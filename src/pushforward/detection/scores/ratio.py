@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import check_model, log_likelihood
+from pushforward.detection.scores.base import Score
+from pushforward.detection.scores.model_outputs import check_model, log_likelihood
 from pushforward.errors import ConfigError, KindError
 from pushforward.models import Model
 from pushforward.registry import register
@@ -20,7 +20,7 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
     """Images in which each value is replaced, with probability ``rate``, by a uniform draw from 0, ..., levels - 1.
 
     What a background model is trained on (Ren et al. 2019, sec. 3; 0.1 to 0.3 there): the semantics are spoilt, and the statistics
-    of the background stay. Draw anew for each epoch, and give the model integers, before any dequantisation.
+    of the background stay. Draw anew for each epoch, and give the model integers, before any dequantization.
 
     Args:
         images: integers of any type and shape.
@@ -76,8 +76,8 @@ def check_pair(first: Model, second: Model, owner: str, *, context: bool = True)
 class LikelihoodRatio(Score):
     """``-(log p(x) - log p_background(x))``, nats (Ren et al. 2019, arXiv 1906.02845, sec. 3).
 
-    The background model is of the same kind, regularised and trained on mutated inputs (:func:`mutate`), so what both explain
-    equally well cancels. Both meet the same noise where they dequantise the same images, and the difference is taken in
+    The background model is of the same kind, regularized and trained on mutated inputs (:func:`mutate`), so what both explain
+    equally well cancels. Both meet the same noise where they dequantize the same images, and the difference is taken in
     float64. The pair is only as good as the gap between the models is larger than their errors.
 
     Args:

@@ -9,25 +9,25 @@ from math import prod
 import torch
 from torch import Tensor
 
-from pushforward.bases import Base, Normal
-from pushforward.maps import FactorOut, Flatten, Map, Variational
-from pushforward.maps.core import Shape, outside
+from pushforward.distributions import Distribution, Normal
 from pushforward.models import Model
 from pushforward.numerics import RowNoise, sum_event
+from pushforward.transforms import FactorOut, Flatten, Transform, Variational
+from pushforward.transforms.base import Shape, outside
 
 __all__ = ["Stage", "latent_blocks", "path", "path_names", "scale_count", "stages"]
 
-Stage = tuple[str, list[Map]] | FactorOut
-"""Maps with the name of their column (of a latent variable, the ending of its columns), or where channels leave."""
+Stage = tuple[str, list[Transform]] | FactorOut
+"""Transforms with the name of their column (of a latent variable, the ending of its columns), or where channels leave."""
 
 
-def latent_blocks(chain: Iterable[Map], shape: Shape) -> list[Shape]:
+def latent_blocks(chain: Iterable[Transform], shape: Shape) -> list[Shape]:
     """The shapes whose coordinates z lists one after the other: of a multi-scale flow one a scale, the coarsest first.
 
-    A vector that was an image before keeps that image's shape, as far as maps keep its width.
+    A vector that was an image before keeps that image's shape, as far as transforms keep its width.
 
     Args:
-        chain: the maps, data side first.
+        chain: the transforms, data side first.
         shape: of the data.
     """
     blocks = [shape]
@@ -41,13 +41,13 @@ def latent_blocks(chain: Iterable[Map], shape: Shape) -> list[Shape]:
 
 
 def stages(model: Model) -> list[Stage]:
-    """The maps of a model, by column: elementwise ones at its start, those of each scale, and latent variables.
+    """The transforms of a model, by column: elementwise ones at its start, those of each scale, and latent variables.
 
     Scales are counted from 0, the finest. Only a chain that ends by factoring out has more than one.
     """
     parts, scales = list(model.chain), [0]
-    first = list(itertools.takewhile(lambda part: part.places == "any", parts))
-    runs: list[tuple[int, list[Map] | FactorOut]] = []
+    first = list(itertools.takewhile(lambda part: part.autoregressive_order == "any", parts))
+    runs: list[tuple[int, list[Transform] | FactorOut]] = []
     parts = parts[len(first) :]
     while parts and isinstance(parts[-1], FactorOut):
         runs += [(scales[-1], parts[:-1]), (scales[-1], parts[-1])]
@@ -81,8 +81,8 @@ def path_names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for stage in stages(model):
         if isinstance(stage, FactorOut):
             continue
-        name, maps = stage
-        if isinstance(maps[0], Variational):
+        name, transforms = stage
+        if isinstance(transforms[0], Variational):
             terms |= dict.fromkeys(("reconstruction" + name, "posterior" + name))
             others |= dict.fromkeys(("error" + name, "latent mean" + name, "latent scale" + name))
         else:
@@ -90,7 +90,7 @@ def path_names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
     count = scale_count(model)
     ends = [f" {scale}" for scale in range(count)] if count > 1 else [""]
     terms |= dict.fromkeys("base" + end for end in (ends if _splits(model.base) else [""]))
-    if model.measure.kind == "Manifold":
+    if model.measure.name == "Manifold":
         others["residual"] = None
     if _has_norms(model.base):
         others |= dict.fromkeys("square" + end for end in ends)
@@ -103,10 +103,10 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
     Args:
         model: without a context.
         x: ``(n, *shape)``, of the model's type.
-        noise: for stochastic maps.
+        noise: for stochastic transforms.
     """
     columns: dict[str, Tensor] = {}
-    if model.measure.kind == "Manifold":
+    if model.measure.name == "Manifold":
         columns["residual"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     left: list[Tensor] = []  # what was factored out, finest first
     z = x
@@ -119,8 +119,8 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
             left.append(z[:, stage.kept :].flatten(1))
             z = z[:, : stage.kept]
             continue
-        name, maps = stage
-        for part in maps:
+        name, transforms = stage
+        for part in transforms:
             if isinstance(part, Variational):
                 drawn = part.draw(z, noise)
                 add("reconstruction" + name, drawn.log_p + outside(z, part.domain, len(part.in_shape)))
@@ -151,18 +151,18 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
     return columns
 
 
-def _inside(part: FactorOut) -> list[Map]:
+def _inside(part: FactorOut) -> list[Transform]:
     return list(part.inner) if isinstance(part.inner, Iterable) else [part.inner]
 
 
-def _splits(base: Base) -> bool:
+def _splits(base: Distribution) -> bool:
     """Whether the base's log-density is a sum over coordinates."""
-    return type(base).log_prob_terms is not Base.log_prob_terms and base.places == "any"
+    return type(base).log_prob_terms is not Distribution.log_prob_terms and base.autoregressive_order == "any"
 
 
-def _has_norms(base: Base) -> bool:
+def _has_norms(base: Distribution) -> bool:
     """Whether squared lengths of z say something that the base's log-density does not."""
-    return base.measure.kind == "Lebesgue" and not (isinstance(base, Normal) and not base.trainable)
+    return base.measure.name == "Lebesgue" and not (isinstance(base, Normal) and not base.trainable)
 
 
 def _square(x: Tensor) -> Tensor:

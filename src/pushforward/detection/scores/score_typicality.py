@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pushforward.detection.batches import by_batches
-from pushforward.detection.scores.core import Need, Score
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Need, Score
 from pushforward.detection.scores.parameter_gradients import FisherScore
 from pushforward.errors import InputError
 from pushforward.models import Model
@@ -42,7 +42,7 @@ class ScoreTypicality(Score):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import ScoreTypicality
-        >>> flow = pf.models.Flow(pf.maps.Affine(2, trainable=True), pf.bases.Normal(2))
+        >>> flow = pf.models.Flow(pf.transforms.Affine(2, trainable=True), pf.distributions.Normal(2))
         >>> draw = torch.Generator().manual_seed(0)
         >>> score = ScoreTypicality(flow).fit(torch.randn(200, 2, generator=draw))
         >>> score(torch.full((1, 2), 9.0))          # both p-values are 1/101

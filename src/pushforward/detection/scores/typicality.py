@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pushforward.detection.batches import by_batches
-from pushforward.detection.scores.core import Score
-from pushforward.detection.scores.readings import check_model, finite_reference, log_likelihood
-from pushforward.detection.scores.sides import two_sided
+from pushforward.detection.batching import by_batches
+from pushforward.detection.scores.base import Score
+from pushforward.detection.scores.model_outputs import check_model, finite_reference, log_likelihood
+from pushforward.detection.scores.two_sided import two_sided
 from pushforward.errors import ConfigError
 from pushforward.models import Model
 from pushforward.registry import register

@@ -1,4 +1,4 @@
-"""Bayes by Backprop (Blundell et al. 2015, arXiv 1505.05424), with local reparameterisation (Kingma, Salimans, Welling 2015,
+"""Bayes by Backprop (Blundell et al. 2015, arXiv 1505.05424), with local reparameterization (Kingma, Salimans, Welling 2015,
 arXiv 1506.02557)."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pushforward.models.core import Model
+from pushforward.models.base import Model
 from pushforward.networks.masked import MaskedLinear
 from pushforward.networks.masked_conv import MaskedConv2d
 from pushforward.numerics import inverse_softplus
@@ -57,7 +57,7 @@ def bayes_by_backprop(
     """Train q(theta) = N(mu, softplus(rho)^2) on E_q [mean loss] + KL(q || N(0, prior_scale^2)) / N (eq. 2), and sample it.
 
     mu are the model's own weights, and start where they are: an untrained model, or one that ``fit`` has trained. Weights
-    that are not chosen are trained beside them, without a posterior; freeze them with ``requires_grad_(False)``. loss is the
+    that are not chosen are trained beside them, without a posterior; compile_scorer them with ``requires_grad_(False)``. loss is the
     model's own, -mean log-likelihood (of a VAE the bound).
 
     One draw of the weights serves a whole batch. A linear or convolutional layer that the loss calls once, and whose weights

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from pushforward.errors import ConfigError, TrainingError
-from pushforward.models.core import Model
-from pushforward.training.batches import LoaderRows, Rows, Source
+from pushforward.models.base import Model
 from pushforward.training.bayes.posterior import Posterior
-from pushforward.training.form import Form
-from pushforward.training.inputs import open_sources
-from pushforward.training.loop import sample_rows
+from pushforward.training.input_spec import InputSpec
+from pushforward.training.open_sources import open_sources
 from pushforward.training.result import TrainingEvent
 from pushforward.training.seeds import Purpose, generator, preserved
+from pushforward.training.sources import LoaderRows, Rows, Source
+from pushforward.training.trainer import sample_rows
 
 __all__ = ["Callback", "check_count", "check_options", "check_positive", "choose", "collector", "count_rows", "opened", "refresh",
            "require_samples", "trained_alone", "varying"]  # fmt: skip
@@ -31,7 +31,7 @@ def choose(model: Model, parameters: Sequence[str] | None) -> dict[str, nn.Param
     Args:
         model: any model.
         parameters: names of sub-modules or parameters, as they stand anywhere in the dotted names: "decoder" chooses
-            ``chain.maps.0.decoder.last.weight``, and "decoder.last" does too.
+            ``chain.transforms.0.decoder.last.weight``, and "decoder.last" does too.
 
     Raises:
         ConfigError: if a name chooses nothing, or there is nothing to train.
@@ -56,7 +56,7 @@ def _lies_under(name: str, wanted: str) -> bool:
 
 def varying(model: Model, chosen: dict[str, nn.Parameter]) -> tuple[str, ...]:
     """What to record of each sample: the chosen weights, and the statistics that must belong to them."""
-    return (*chosen, *(dict(model.named_buffers()) if model.chain.statistics else ()))
+    return (*chosen, *(dict(model.named_buffers()) if model.chain.needs_refresh else ()))
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def opened(
         raise ConfigError(f"weight samples are taken of pushforward models; got {model!r:.80}.")
     if device is not None:
         model.to(device)
-    return open_sources(Form.of(model), data, context, validation, batch_size, seed)
+    return open_sources(InputSpec.of(model), data, context, validation, batch_size, seed)
 
 
 def count_rows(source: Source, rows: int | None) -> int:
@@ -103,7 +103,7 @@ def count_rows(source: Source, rows: int | None) -> int:
 
 def refresh(model: Model, source: Source, seed: int) -> None:
     """Bring statistics (batch norm) to the present weights, with training rows."""
-    if model.chain.statistics:
+    if model.chain.needs_refresh:
         with preserved(source.form.device):
             rows = source.form.cast(*source.raw_sample(sample_rows(model.shape)))
         model.refresh(*rows, generator=generator(seed, Purpose.REFRESH, device=source.form.device))

@@ -10,7 +10,7 @@ import torch
 
 from pushforward import registry
 from pushforward.errors import ConfigError
-from pushforward.models.core import Model
+from pushforward.models.base import Model
 from pushforward.training.bayes.common import check_count, opened
 from pushforward.training.bayes.posterior import Posterior, tensors_of
 from pushforward.training.fit import fit

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, StorageError
-from pushforward.measure import LogLik, Relation
-from pushforward.models.core import Model
+from pushforward.io import pack, read, unpack, write
+from pushforward.io.container import Path
+from pushforward.likelihood import Kind, LogLik
+from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
 from pushforward.registry import register
-from pushforward.storage import pack, read, unpack, write
-from pushforward.storage.file import Path
 from pushforward.training.seeds import mix
 
 __all__ = ["Posterior"]
@@ -46,9 +46,9 @@ class Posterior(nn.Module):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.training.bayes import Posterior
-        >>> flow = pf.models.Flow(pf.maps.ActNorm(1), pf.bases.Normal(1))
+        >>> flow = pf.models.Flow(pf.transforms.ActNorm(1), pf.distributions.Normal(1))
         >>> shifts = torch.tensor([[-1.0], [0.0], [1.0]])
-        >>> posterior = Posterior.of(flow, {"chain.maps.0.shift": shifts})
+        >>> posterior = Posterior.of(flow, {"chain.transforms.0.shift": shifts})
         >>> posterior.log_likelihoods(torch.zeros(2, 1))
         tensor([[-1.4189, -1.4189],
                 [-0.9189, -0.9189],
@@ -142,7 +142,7 @@ class Posterior(nn.Module):
     ) -> Tensor:
         """l_i(x) = log p(x | theta_i) of each model and row, nats, float64 on the CPU, ``(M, n)``.
 
-        Models whose likelihood is random (VAEs, dequantised flows) share their noise: it belongs to the row and the seed.
+        Models whose likelihood is random (VAEs, dequantized flows) share their noise: it belongs to the row and the seed.
         Then the spread over i is that of the weights. With noise of each model's own its variance would be added, and the
         spread would measure ``samples``. (Where encoders differ, the same noise gives other latents, and cancels in part only.)
 
@@ -183,10 +183,10 @@ class Posterior(nn.Module):
             options: of :meth:`log_likelihoods`.
         """
         value = logmeanexp(self.log_likelihoods(x, context, **options), 0)
-        kept = self.model.relation in (Relation.EXACT, Relation.LOWER)
+        kept = self.model.kind in (Kind.EXACT, Kind.LOWER_BOUND)
         # An unbiased log-likelihood does not stay one through an exponential.
-        unbiased = any(part.relation is not Relation.EXACT for part in self.model.chain.estimators)
-        return LogLik(value, self.model.relation if kept and not unbiased else Relation.ESTIMATE, self.model.measure)
+        unbiased = any(part.kind is not Kind.EXACT for part in self.model.chain.estimators)
+        return LogLik(value, self.model.kind if kept and not unbiased else Kind.ESTIMATE, self.model.measure)
 
     def save(self, path: Path) -> None:
         """Write model and samples to one safetensors file, no code.

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.models.core import Model
-from pushforward.training.batches import Rows
+from pushforward.models.base import Model
 from pushforward.training.bayes.common import (
     Callback,
     check_count,
@@ -28,6 +27,7 @@ from pushforward.training.bayes.common import (
 )
 from pushforward.training.bayes.posterior import Posterior
 from pushforward.training.fit import fit
+from pushforward.training.sources import Rows
 
 __all__ = ["AdaptiveSGHMC", "sghmc"]
 
@@ -58,7 +58,7 @@ def sghmc(
 
     A chain of the weights with momentum, friction, and the noise that keeps it at temperature 1
     (:class:`AdaptiveSGHMC`): ``burn_in`` steps, in which the scale of each weight's gradient is learned, then a sample every
-    ``thin`` steps. Start from a trained model: burn-in is no optimiser. loss is the model's own, -mean log-likelihood
+    ``thin`` steps. Start from a trained model: burn-in is no optimizer. loss is the model's own, -mean log-likelihood
     (of a VAE the bound). Weights that are not chosen stay as they are; batches are drawn with replacement, so that their
     noise is independent from step to step, unless the data come from a loader.
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.models.core import Model
-from pushforward.training.batches import Source
+from pushforward.models.base import Model
 from pushforward.training.bayes.common import (
     Callback,
     check_count,
@@ -27,6 +26,7 @@ from pushforward.training.bayes.posterior import Posterior
 from pushforward.training.fit import fit
 from pushforward.training.result import TrainingEvent
 from pushforward.training.seeds import generator, preserved
+from pushforward.training.sources import Source
 
 __all__ = ["swag"]
 

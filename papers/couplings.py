@@ -1,0 +1,85 @@
+"""Rows, steps and sizes with which the recipes of coupling flows compare them: one setting for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from papers.context import Lab, size, width_for
+from pushforward.models import NICE, Model, RealNVP
+
+__all__ = ["Contest", "contest"]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One setting: images, options of training, and builders of models of about so many parameters.
+
+    Attributes:
+        name: of the image set.
+        train: training images.
+        held_out: images that choose among the weights.
+        test: images that are measured.
+        options: of ``Lab.train``.
+        couplings: of Real NVP.
+    """
+
+    name: str
+    train: Tensor
+    held_out: Tensor
+    test: Tensor
+    options: dict[str, Any]
+    couplings: int
+    widths: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image."""
+        return tuple(self.test.shape[1:])
+
+    def nice(self, parameters: int) -> Callable[[], Model]:
+        """A builder of NICE; its log-scales move ten times as far a step as other weights, else they would hardly move."""
+
+        def build(width: int) -> Model:
+            return NICE(shape=self.shape, hidden=(width, width), scaling_stride=10.0)
+
+        width = width_for(build, parameters, self.widths)
+        return lambda: build(width)
+
+    def real_nvp(self, parameters: int) -> Callable[[], Model]:
+        """A builder of Real NVP."""
+
+        def build(width: int) -> Model:
+            return RealNVP(shape=self.shape, couplings=self.couplings, hidden=(width, width))
+
+        width = width_for(build, parameters, self.widths)
+        return lambda: build(width)
+
+    def same_size(self, model: Model) -> dict[str, Callable[[], Model]]:
+        """Builders of both, as large as a model."""
+        return {"NICE": self.nice(size(model)), "Real NVP": self.real_nvp(size(model))}
+
+
+def contest(lab: Lab) -> Contest:
+    """The setting that belongs to the budget: Fashion-MNIST, or CIFAR-10 with the full one."""
+    name = lab.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
+    held = lab.choose(smoke=50, quick=500, full=1000)
+    images = lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=50_000) + held)
+    options = {
+        "max_steps": lab.choose(smoke=2, quick=200, full=200_000),
+        "batch_size": 64,
+        "patience": None,
+        "evaluate_every": lab.choose(smoke=2, quick=100, full=1000),
+    }
+    return Contest(
+        name=name,
+        train=images[:-held],
+        held_out=images[-held:],
+        test=lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000)),
+        options=options,
+        couplings=lab.choose(smoke=2, quick=2, full=8),
+        widths=lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024)),
+    )

@@ -1,0 +1,135 @@
+"""Findings as tables: on the terminal's width, in JSON, and as a page of the docs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from papers.reproduction import Budget, Finding, Recipe
+from pushforward.errors import StorageError
+
+__all__ = ["Report", "markdown", "page", "read_reports", "verdict"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run of a recipe found, and on what.
+
+    Attributes:
+        name: of the recipe.
+        title: of the paper.
+        budget: of the run.
+        findings: in order.
+        pictures: file names, beside the report.
+        seconds: in all.
+        machine: processor, cores, versions.
+        day: ISO date.
+        command: that makes it again.
+    """
+
+    name: str
+    title: str
+    budget: Budget
+    findings: tuple[Finding, ...]
+    pictures: tuple[str, ...]
+    seconds: float
+    machine: str
+    day: str
+    command: str
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        budget: Budget,
+        findings: Sequence[Finding],
+        pictures: Sequence[Path],
+        seconds: float,
+        seeds: int | None = None,
+    ) -> Report:
+        """The report of a run that has just ended; ``seeds`` are those asked for."""
+        import pushforward
+
+        processor = platform.processor() or platform.machine()
+        machine = (
+            f"{os.cpu_count()} cores ({processor}), torch {torch.__version__} with {torch.get_num_threads()} threads, "
+            f"pushforward {pushforward.__version__}"
+        )
+        command = f"pushforward reproduce {recipe.name} --budget {budget}" + (f" --seeds {seeds}" if seeds else "")
+        names = tuple(path.name for path in pictures)
+        return cls(
+            recipe.name, recipe.title, budget, tuple(findings), names, round(seconds, 1), machine, date.today().isoformat(), command
+        )  # fmt: skip
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{self.name}-{self.budget}.json"
+
+    def write(self, folder: Path) -> Path:
+        """Write it as JSON, and return the file."""
+        path = folder / self.file
+        content: dict[str, Any] = {**vars(self), "findings": [finding.to_json() for finding in self.findings]}
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            StorageError: if it is something else.
+        """
+        try:
+            content = json.loads(path.read_text())
+            findings = tuple(Finding(**finding) for finding in content.pop("findings"))
+            return cls(**{**content, "findings": findings, "pictures": tuple(content["pictures"])})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StorageError(f"{path} is no report of an experiment: {error}") from error
+
+
+def verdict(held: bool | None) -> str:
+    """In one word."""
+    return "not decided" if held is None else "yes" if held else "**no**"
+
+
+def markdown(report: Report) -> str:
+    """A table of one report."""
+    lines = ["| claim | paper | here | held | s |", "| --- | --- | --- | --- | ---: |"]
+    for finding in report.findings:
+        ours = finding.ours + (f" ({finding.note})" if finding.note else "")
+        cells = (finding.claim, finding.paper or "–", ours, verdict(finding.held), f"{finding.seconds:.0f}")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def page(reports: Sequence[Report], pictures: str = "") -> str:
+    """The page of all reports, ``docs/papers.md``; ``pictures`` is where their pictures lie, seen from the page."""
+    parts = [
+        "# The papers, re-run\n",
+        "Written by `pushforward reproduce --all --page docs/papers.md`. Each table says what the paper claims, its figure where one is known for certain, what",
+        "was measured here, and whether the claim held at this budget. A claim that did not hold is reported as such. Seconds are those of the last",
+        "run, which takes from earlier ones what they had measured already.\n",
+    ]
+    for report in reports:
+        parts += [
+            f"## {report.title}\n",
+            f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
+            markdown(report) + "\n",
+            *(f"![{name}]({pictures}{name})\n" for name in report.pictures),
+        ]
+    return "\n".join(parts)
+
+
+def read_reports(folder: Path, names: Sequence[str], budget: str) -> list[Report]:
+    """The reports that a folder holds of these recipes, in their order."""
+    files = [folder / f"{name}-{budget}.json" for name in names]
+    return [Report.read(file) for file in files if file.exists()]

@@ -1,0 +1,154 @@
+"""`Score` and `Statistic`: what of an input is compared with in-distribution inputs, one row at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, final
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.batching import by_batches
+from pushforward.errors import InputError
+from pushforward.models import Model
+
+__all__ = ["Need", "Score", "Statistic"]
+
+Need = Literal["forward", "backward", "second model", "ensemble", "compressor", "Jacobian"]
+
+
+class Statistic(nn.Module, ABC):
+    """Numbers that describe each input: one or several columns, fitted on in-distribution rows where that is needed.
+
+    Row i of the result depends on row i of the input alone: not on the rows beside it, not on their number.
+
+    Subclasses are leaves. They store their constructor's arguments under the arguments' names, declare with
+    :meth:`declare` the tensors that fitting finds, and implement :meth:`_values` and, if they learn, :meth:`_learn`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"forward"})
+    """What one evaluation takes, beside memory for its own fitted tensors."""
+    batch_size: ClassVar[int] = 256
+    """Rows that are evaluated at once; a fixed number, so that rounding does not depend on how many rows came."""
+    _declared: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("fitted", torch.tensor(False))
+
+    fitted: Tensor
+
+    @final
+    def declare(self, **dims: int) -> None:
+        """Say which tensors fitting finds, and of how many dimensions: ``declare(mean=1, factor=2)``, float64 buffers."""
+        for name, count in dims.items():
+            self.register_buffer(name, torch.zeros((0,) * count, dtype=torch.float64))
+        self._declared = (*self._declared, *dims)
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """What each column is called."""
+
+    @abstractmethod
+    def _values(self, x: Tensor) -> Tensor:
+        """The columns of at most ``batch_size`` rows, ``(n, columns)``; grad mode is off."""
+
+    def _learn(self, reference: Tensor) -> None:
+        """Find the declared tensors on in-distribution rows; grad mode is off. By default there is nothing to find."""
+
+    @final
+    def fit(self, reference: Tensor) -> Self:
+        """Fit on in-distribution rows that the model was **not** trained on, and that calibrate nothing later.
+
+        Args:
+            reference: ``(n, *shape)``.
+
+        Raises:
+            InputError: for a wrong shape, NaN, or no rows.
+        """
+        reference = self._check(reference)
+        if len(reference) == 0:
+            raise InputError(f"{type(self).__name__}.fit needs in-distribution rows; got none.")
+        with torch.no_grad():
+            self._learn(reference)
+        self.fitted = torch.ones_like(self.fitted)
+        return self
+
+    @final
+    def values(self, x: Tensor) -> Tensor:
+        """The columns of each row, float64, ``(n, len(names))``.
+
+        Args:
+            x: ``(n, *shape)``.
+
+        Raises:
+            InputError: for a wrong shape, NaN, or a statistic that learns and was not fitted.
+        """
+        if self._declared and not self.fitted:
+            raise InputError(
+                f"{type(self).__name__} must be fitted on in-distribution rows first: call .fit(reference)."
+            )
+        x = self._check(x)
+        if len(x) == 0:
+            return torch.zeros(0, len(self.names), dtype=torch.float64)
+        return by_batches(lambda part: self._values(part).double(), x, self.batch_size)
+
+    def _check(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            try:
+                x = torch.as_tensor(x)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise InputError(f"{type(self).__name__} reads numbers, one row an input: {error}") from error
+        if x.dim() < 2 or x.is_complex():
+            raise InputError(
+                f"{type(self).__name__} reads real numbers of shape (n, ...), one row an input; got {tuple(x.shape)}, {x.dtype}."
+            )
+        model = getattr(self, "model", None)
+        if isinstance(model, Model) and tuple(x.shape[1:]) != model.shape:
+            raise InputError(f"{type(self).__name__} reads rows of shape {model.shape}; got {tuple(x.shape[1:])}.")
+        if x.is_floating_point() and torch.isnan(x).any():
+            row = torch.isnan(x).flatten(1).any(1).nonzero()[0].item()
+            raise InputError(f"{type(self).__name__} met NaN in row {row}: fill or drop missing values.")
+        return x
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name in self._declared:  # their sizes are known only once fitted
+            stored = state_dict.get(prefix + name)
+            if isinstance(stored, Tensor) and stored.dim() == getattr(self, name).dim():
+                setattr(self, name, torch.empty_like(stored))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class Score(Statistic):
+    """An anomaly score: one number a row, **higher is more anomalous**.
+
+    ``score.fit(reference)`` on in-distribution rows, then ``score(x)``.
+    """
+
+    @property
+    @final
+    def names(self) -> tuple[str, ...]:
+        """The class's own name."""
+        return (type(self).__name__,)
+
+    @abstractmethod
+    def _score(self, x: Tensor) -> Tensor:
+        """The score of at most ``batch_size`` rows, ``(n,)``; grad mode is off."""
+
+    @final
+    def _values(self, x: Tensor) -> Tensor:
+        return self._score(x)[:, None]
+
+    @final
+    def forward(self, x: Tensor) -> Tensor:
+        """The score of each row, float64, ``(n,)``; +inf for a row that is infinitely far.
+
+        Args:
+            x: ``(n, *shape)``.
+
+        Raises:
+            InputError: for a wrong shape, NaN, or a score that learns and was not fitted.
+        """
+        return self.values(x)[:, 0]

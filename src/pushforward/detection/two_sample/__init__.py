@@ -1,0 +1,8 @@
+"""Tests of a whole batch against reference rows, each with a valid p-value."""
+
+from pushforward.detection.two_sample.base import BatchTest
+from pushforward.detection.two_sample.mmd import MMDTest, median_distance, mmd_squared
+from pushforward.detection.two_sample.projections import ProjectionKSTest
+from pushforward.detection.two_sample.typicality import TypicalityTest
+
+__all__ = ["BatchTest", "MMDTest", "ProjectionKSTest", "TypicalityTest", "median_distance", "mmd_squared"]

@@ -1,0 +1,128 @@
+"""Maximum mean discrepancy: do two samples have the same mean in the space of a kernel?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pushforward.detection.two_sample.base import Array, BatchTest, rows_of
+from pushforward.errors import ConfigError
+
+__all__ = ["MMDTest", "median_distance", "mmd_squared"]
+
+_CHUNK = 4_000_000
+"""Entries of the kernel matrix that are held at once."""
+
+
+class MMDTest(BatchTest):
+    """Statistic MMD^2 = mean k(r, r') + mean k(b, b') - 2 mean k(r, b) (Gretton et al. 2012, eq. 5), Gaussian kernel.
+
+    k(x, y) = exp(-|x - y|^2 / (2 s^2)) with s the median distance within the pool, unless given. The kernel matrix is made
+    and used in strips, so memory does not grow with (N + n)^2.
+
+    Args:
+        reference: features of N held-out normal rows, ``(N, d)``.
+        bandwidth: s; None for the median distance of each pool.
+        permutations: subsets of the pool.
+        seed: of the subsets, and of the rows of the pool (at most 1,000) whose median distance is taken.
+
+    Raises:
+        ConfigError: for an option that makes no sense.
+        InputError: for rows that are no ``(N, d)`` of finite numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection import MMDTest
+        >>> rng = np.random.default_rng(0)
+        >>> test = MMDTest(rng.normal(size=(200, 3)))
+        >>> test.p_value(rng.normal(size=(30, 3))) > 0.05, test.p_value(rng.normal(size=(30, 3)) + 1) > 0.05
+        (True, False)
+    """
+
+    def __init__(
+        self, reference: Any, *, bandwidth: float | None = None, permutations: int = 199, seed: int = 0
+    ) -> None:
+        super().__init__(reference, permutations=permutations, seed=seed)
+        if bandwidth is not None and not 0 < bandwidth < math.inf:
+            raise ConfigError(f"bandwidth must be a positive number or None; got {bandwidth!r}.")
+        self.bandwidth = bandwidth
+        self._sums: Array | None = None
+
+    def _statistics(self, pool: Array, subsets: NDArray[np.intp]) -> Array:
+        size, n = len(pool), subsets.shape[1]
+        pool = pool - pool.mean(0)  # squared distances of large numbers would cancel
+        # The median belongs to the pool as a whole: one of the reference alone would tell its rows from the batch's.
+        bandwidth = self.bandwidth or median_distance(pool, seed=self.seed)
+        sums, inside = np.zeros(size), np.ones(len(subsets))  # k(x, x) = 1, which is all there is inside a single row
+        member = np.zeros((size, len(subsets)) if n > 1 else (size, 0))
+        if n > 1:
+            np.put_along_axis(member, subsets.T, 1.0, axis=0)
+            inside[:] = 0.0
+        strip = max(1, _CHUNK // size)
+        for start in range(0, size, strip):
+            kernel = _kernel(pool[start : start + strip], pool, bandwidth)
+            sums[start : start + strip] = kernel.sum(1)
+            if n > 1:
+                inside += np.einsum("ip,ip->p", member[start : start + strip], kernel @ member)
+        rest = size - n
+        across = sums[subsets].sum(1) - inside
+        return inside / n**2 + (sums.sum() - 2 * across - inside) / rest**2 - 2 * across / (n * rest)
+
+    def single_p_values(self, rows: Any) -> Array:
+        """:meth:`p_value` of each row as a batch of its own, ``(n,)``: conformal p-values with the kernel mean as score.
+
+        A row is the more anomalous the smaller its mean kernel to all the others. Costs N kernels a row where a bandwidth was
+        given, and N^2 where each pool has its own.
+
+        Raises:
+            InputError: as :meth:`p_value`.
+        """
+        rows = rows_of(rows, "the rows", self.reference.shape[1])
+        if self.bandwidth is None:
+            return super().single_p_values(rows)
+        strip = max(1, _CHUNK // len(self.reference))
+        center = self.reference.mean(0)
+        rows, reference = rows - center, self.reference - center
+        if self._sums is None:
+            parts = np.array_split(reference, -(-len(reference) // strip))
+            self._sums = np.concatenate([_kernel(part, reference, self.bandwidth).sum(1) for part in parts])
+        found = []
+        for start in range(0, len(rows), strip):
+            kernel = _kernel(rows[start : start + strip], reference, self.bandwidth)
+            own = 1.0 + kernel.sum(1, keepdims=True)
+            less = self._sums + kernel <= own * (1 + 1e-10)
+            found.append((1 + less.sum(1)) / (1 + len(reference)))
+        return np.concatenate(found)
+
+
+def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
+    """Median distance between different rows, of at most ``most`` of them chosen at random; 1 where it is 0."""
+    if len(rows) > most:
+        rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
+    squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]
+    median = float(np.sqrt(np.median(squares))) if squares.size else 0.0
+    return median or 1.0
+
+
+def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
+    """MMD^2 of two samples of rows ``(n, d)`` and ``(m, d)`` under the Gaussian kernel, with gradients; a scalar >= 0."""
+
+    def mean(a: Tensor, b: Tensor) -> Tensor:
+        squares = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)
+        return torch.exp(-squares / (2 * bandwidth**2)).mean()
+
+    return mean(x, x) + mean(y, y) - 2 * mean(x, y)
+
+
+def _squares(a: Array, b: Array) -> Array:
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.maximum(squares, 0.0)
+
+
+def _kernel(a: Array, b: Array, bandwidth: float) -> Array:
+    return np.exp(_squares(a, b) / (-2 * bandwidth**2))

@@ -1,0 +1,73 @@
+"""Typicality of a batch: is its mean log-likelihood what the entropy says?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushforward.detection.two_sample.base import Array, BatchTest, rows_of
+from pushforward.detection.validation import count, share
+from pushforward.errors import InputError
+
+__all__ = ["TypicalityTest"]
+
+
+class TypicalityTest(BatchTest):
+    """Statistic abs(mean of the batch's -log p - H), H the entropy (Nalisnick et al. 2019, arXiv 1906.02994).
+
+    :meth:`p_value` is the exact permutation test with H the mean of the pool. :meth:`bootstrap_p_value` and
+    :meth:`threshold` are the paper's: H is the mean of the reference, and batches are drawn from the reference with
+    replacement. They cost less, and alarm too often by a factor of up to sqrt(1 + n/N) in the spread.
+
+    A batch whose mean likelihood matches passes, however different it looks.
+
+    Args:
+        reference: log-likelihoods (or scores: the sign does not matter) of N held-out normal rows, ``(N,)``.
+        permutations: subsets, or bootstrap batches.
+        seed: of them.
+
+    Raises:
+        InputError: for anything but one finite number a row.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection import TypicalityTest
+        >>> rng = np.random.default_rng(0)
+        >>> test = TypicalityTest(rng.normal(size=1000))
+        >>> test.p_value(rng.normal(size=50)) > 0.05, test.p_value(rng.normal(size=50) + 1) > 0.05
+        (True, False)
+    """
+
+    def __init__(self, reference: Any, *, permutations: int = 999, seed: int = 0) -> None:
+        super().__init__(reference, permutations=permutations, seed=seed)
+        if self.reference.shape[1] != 1:
+            raise InputError(f"typicality reads one number a row; got {self.reference.shape[1]}.")
+        self.entropy = float(self.reference.mean())
+
+    def _statistics(self, pool: Array, subsets: NDArray[np.intp]) -> Array:
+        values = pool[:, 0] - pool.mean()
+        return np.abs(values[subsets].mean(1))
+
+    def statistic(self, batch: Any) -> float:
+        """abs(mean of the batch - H) in nats."""
+        return float(np.abs(rows_of(batch, "the batch", 1).mean() - self.entropy))
+
+    def threshold(self, size: int, alpha: float = 0.05) -> float:
+        """The 1 - alpha quantile of the statistic over bootstrap batches of this size: alarm above it.
+
+        Raises:
+            ConfigError: for a size below 1 or an alpha outside (0, 1).
+        """
+        return float(np.quantile(self._bootstrap(count(size, "size")), 1 - share(alpha, "alpha"), method="higher"))
+
+    def bootstrap_p_value(self, batch: Any) -> float:
+        """(1 + number of bootstrap batches at least as far from H) / (1 + their number)."""
+        far = self._bootstrap(len(rows_of(batch, "the batch", 1))) >= self.statistic(batch)
+        return float((1 + far.sum()) / (1 + far.size))
+
+    def _bootstrap(self, size: int) -> Array:
+        rng = np.random.default_rng([self.seed, size])
+        drawn = rng.integers(len(self.reference), size=(self.permutations, size))
+        return np.abs(self.reference[drawn, 0].mean(1) - self.entropy)

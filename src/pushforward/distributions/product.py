@@ -1,0 +1,81 @@
+"""Independent distributions side by side."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Size, Tensor, nn
+
+from pushforward.distributions.base import Distribution
+from pushforward.errors import ConfigError, KindError
+from pushforward.likelihood import Support, join
+from pushforward.registry import register
+
+__all__ = ["Product"]
+
+
+@register("distributions")
+class Product(Distribution):
+    """log p(z) = sum_k log p_k(z_k), where z is the vectors z_k one after the other.
+
+    Args:
+        parts: at least one base, each of vectors with a density on Lebesgue.
+
+    Raises:
+        ConfigError: if a part is no base of vectors, or contexts differ in width.
+        KindError: if a part counts or lives on a surface.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.distributions import Logistic, Normal, Product
+        >>> Product(Normal(2), Logistic(1)).log_prob(torch.zeros(1, 3))        # -log(2 pi) - log 4
+        tensor([-3.2242])
+    """
+
+    def __init__(self, *parts: Distribution) -> None:
+        if not parts or not all(isinstance(part, Distribution) and len(part.shape) == 1 for part in parts):
+            raise ConfigError(f"a product is made of distributions of vectors, at least one; got {parts!r:.80}.")
+        if strangers := [part for part in parts if part.measure.name != "Lebesgue"]:
+            raise KindError(f"a product of densities on R^D cannot hold one on {strangers[0].measure}.")
+        contexts = {part.context for part in parts} - {0}
+        if len(contexts) > 1:
+            raise ConfigError(f"the parts of a product read contexts of different widths: {sorted(contexts)}.")
+        super().__init__(sum(part.shape[0] for part in parts))
+        self.parts = nn.ModuleList(parts)
+        self.context = contexts.pop() if contexts else 0
+        boxes = [part.support for part in parts]
+        same = all(box == boxes[0] and not box.within for box in boxes)
+        self.support = boxes[0] if same else Support(min(box.low for box in boxes), max(box.high for box in boxes))
+        self.kind = join(*(part.kind for part in parts))
+        self.sample_passes = max(part.sample_passes for part in parts)
+        self.has_rsample = all(part.has_rsample for part in parts)
+        ends = list(itertools.accumulate(part.shape[0] for part in parts))
+        self.slices = [slice(end - part.shape[0], end) for end, part in zip(ends, parts, strict=True)]
+
+    @property
+    def autoregressive_order(self) -> tuple[int, ...] | str:
+        """No order, unless every coordinate stands alone."""
+        return "any" if all(part.autoregressive_order == "any" for part in self._list()) else "mixed"
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Sum of the parts' log-densities."""
+        terms = [part.log_prob(z[..., where], context) for part, where in zip(self._list(), self.slices, strict=True)]
+        return torch.stack(terms).sum(0)
+
+    def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Of the parts, where all have terms."""
+        pairs = zip(self._list(), self.slices, strict=True)
+        return torch.cat([part.log_prob_terms(z[..., where], context) for part, where in pairs], -1)
+
+    def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
+        """That of each part, with its coordinates."""
+        for part, where in zip(self._list(), self.slices, strict=True):
+            part.initialize(z[..., where], context)
+
+    def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Samples of the parts, one after the other."""
+        return torch.cat([part.sample(batch, context, generator=generator) for part in self._list()], -1)
+
+    def _list(self) -> list[Distribution]:
+        return list(self.parts)  # pyright: ignore[reportReturnType]

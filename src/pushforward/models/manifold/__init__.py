@@ -1,0 +1,1 @@
+"""Models of densities on a learned manifold."""

@@ -1,0 +1,155 @@
+"""Continuous normalizing flow (FFJORD: Grathwohl et al. 2019, arXiv 1810.01367; flow matching: Lipman et al. 2023)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward.distributions import Normal
+from pushforward.errors import ConfigError
+from pushforward.models.base import Model
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics import normal_like, uniform_like
+from pushforward.registry import register
+from pushforward.transforms import Continuous
+
+__all__ = ["CNF"]
+
+
+@register("models")
+class CNF(Model):
+    """The flow of dx/dt = v(t, x; context) from normal noise (t = 0) to data (t = 1), with an exact trace.
+
+    log p(x) = log N(z) - integral of tr(dv/dx) dt along the way back from x to z (Grathwohl et al. 2019, sec. 2.2). With one
+    or two hidden layers the trace costs about what v costs, so the likelihood is EXACT up to the solver's error at any D
+    (:class:`~pushforward.transforms.Continuous`); ``log_det="hutchinson"`` is FFJORD's unbiased estimate.
+
+    One model, two ways to train it; ``evaluate`` and ``log_prob`` are the same for both:
+
+    - "likelihood": the loss is the negative log-likelihood, with the equation solved for every batch, plus
+      ``kinetic`` and ``jacobian`` times what the flow spends on its way (RNODE, Finlay et al. 2020, sec. 3), which keeps the
+      way straight and the equation easy. They are part of the loss alone;
+    - "flow-matching": no equation is solved. With x_0 noise, x_1 data and t uniform, the loss is the mean over coordinates of
+      |v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0)|^2 (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et al. 2022). It is no
+      likelihood and no bound on one.
+
+    ``log_prob`` and ``sample`` solve one equation each, 4 ``steps`` passes of v with "rk4".
+
+    Args:
+        features: D.
+        context: width of the context that v reads.
+        objective: of training, "likelihood" or "flow-matching".
+        pairing: of noise and data in flow matching: "independent", or "optimal", which pairs them inside each batch so that
+            the sum of squared distances is least (Tong et al. 2024, here without replacement). Under a context that
+            mixes contexts up, so it is refused there.
+        hidden: widths of v's hidden layers.
+        activation: "tanh", "softplus", "silu", "elu" or "lipswish".
+        time: length of the way; v's time runs from 0 to this.
+        log_det: "exact" or "hutchinson".
+        probes: of a score by "hutchinson".
+        solver: "rk4" with ``steps`` equal steps, or "dopri5" with own steps for each row.
+        steps: of "rk4".
+        atol: of "dopri5".
+        rtol: of "dopri5".
+        kinetic: weight of the integral of |v|^2 / D in the loss of "likelihood".
+        jacobian: weight of the integral of |e^T dv/dx|^2 / D, likewise.
+        recompute: less memory in training, for more time.
+        standardize: standardize the data first.
+
+    Raises:
+        ConfigError: for impossible sizes, unknown names or negative weights.
+
+    Example:
+        >>> import torch
+        >>> model = CNF(features=2, hidden=(16,), objective="flow-matching")
+        >>> x = torch.randn(8, 2)
+        >>> model.loss(x).shape, model.log_prob(x).shape
+        (torch.Size([]), torch.Size([8]))
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        *,
+        objective: str = "likelihood",
+        pairing: str = "independent",
+        hidden: tuple[int, ...] = (128, 128),
+        activation: str = "tanh",
+        time: float = 1.0,
+        log_det: str = "exact",
+        probes: int = 8,
+        solver: str = "rk4",
+        steps: int = 20,
+        atol: float = 1e-5,
+        rtol: float = 1e-5,
+        kinetic: float = 0.0,
+        jacobian: float = 0.0,
+        recompute: bool = False,
+        standardize: bool = True,
+    ) -> None:
+        if objective not in ("likelihood", "flow-matching"):
+            raise ConfigError(f"objective must be 'likelihood' or 'flow-matching'; got {objective!r}.")
+        if pairing not in ("independent", "optimal"):
+            raise ConfigError(f"pairing must be 'independent' or 'optimal'; got {pairing!r}.")
+        if pairing == "optimal" and context:
+            raise ConfigError("optimal pairing would pair noise with data of all contexts at once: use 'independent'.")
+        if not (0 <= kinetic < float("inf") and 0 <= jacobian < float("inf")):
+            raise ConfigError(f"kinetic and jacobian must be finite, from 0 on; got {kinetic!r} and {jacobian!r}.")
+        flow = Continuous(
+            features,
+            hidden=hidden,
+            activation=activation,
+            context=context,
+            time=time,
+            log_det=log_det,
+            probes=probes,
+            solver=solver,
+            steps=steps,
+            atol=atol,
+            rtol=rtol,
+            recompute=recompute,
+        )
+        super().__init__(vector_chain(features, [flow], context=context, standardize=standardize), Normal(features))
+        self.features, self.context, self.hidden = features, context, tuple(hidden)
+        self.objective, self.pairing = objective, pairing
+        self.activation, self.time, self.log_det, self.probes, self.solver = activation, time, log_det, probes, solver
+        self.steps, self.atol, self.rtol, self.kinetic, self.jacobian = steps, atol, rtol, kinetic, jacobian
+        self.recompute, self.standardize = recompute, standardize
+
+    def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """What training minimizes, a scalar: see ``objective``. Never reported."""
+        if self.objective == "likelihood" and not (self.kinetic or self.jacobian):
+            return super().loss(x, context, generator=generator)
+        x, context, far = self._prepare(x, context)
+        *before, flow = self.chain
+        assert isinstance(flow, Continuous)
+        total = far
+        for part in before:
+            step = part.encode(x, context, noise=generator)
+            x, total = step.z, total + step.contribution
+        if self.objective == "flow-matching":
+            return (_matching(flow, x, context, generator, self.pairing) - far).mean()
+        step, effort = flow.encode_with_effort(x, context, noise=generator)
+        total = total + step.contribution + self.base.log_prob(step.z, context)
+        return (self.kinetic * effort.kinetic + self.jacobian * effort.jacobian - total).mean()
+
+
+def _matching(
+    flow: Continuous, data: Tensor, context: Tensor | None, generator: torch.Generator | None, pairing: str
+) -> Tensor:
+    """Squared error of the velocity on the straight line from noise to data, at a random time; shape ``batch``."""
+    noise = normal_like(data, 1, generator)
+    if pairing == "optimal":
+        noise = _pair(noise.reshape(-1, flow.features), data.reshape(-1, flow.features)).reshape(data.shape)
+    t = uniform_like(data[..., :1], 1, generator)
+    velocity = flow.velocity(t, torch.lerp(noise, data, t), context)
+    return (velocity - (data - noise)).square().mean(-1)
+
+
+def _pair(noise: Tensor, data: Tensor) -> Tensor:
+    """The noise in the order in which its sum of squared distances to the data is least, each used once."""
+    from scipy.optimize import linear_sum_assignment
+
+    cost = torch.cdist(data.detach().double(), noise.double()).square().cpu().numpy()
+    return noise[torch.as_tensor(linear_sum_assignment(cost)[1], device=noise.device)]

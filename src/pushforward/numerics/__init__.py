@@ -1,0 +1,45 @@
+"""Numerical guards: bounds, stable functions, roots, noise of rows, long sums, and checks of tracing."""
+
+from pushforward.numerics.clamp import bound_input, bound_square, soft_clamp, softsign_clamp, split_infinite
+from pushforward.numerics.functions import (
+    inverse_softplus,
+    log1mexp,
+    log1p_square,
+    logmeanexp,
+    softplus_positive,
+    sum_event,
+    unsoftplus,
+)
+from pushforward.numerics.jacobian import batch_jacobian
+from pushforward.numerics.noise import Noise, RowNoise, draw_category, normal_like, uniform_like
+from pushforward.numerics.roots import contraction_root, monotone_root
+from pushforward.numerics.running import RunningMean
+from pushforward.numerics.tracing import constant, is_capturing, is_eager, may_check_values
+
+__all__ = [
+    "Noise",
+    "RowNoise",
+    "RunningMean",
+    "batch_jacobian",
+    "bound_input",
+    "bound_square",
+    "constant",
+    "contraction_root",
+    "draw_category",
+    "inverse_softplus",
+    "is_capturing",
+    "is_eager",
+    "log1mexp",
+    "log1p_square",
+    "logmeanexp",
+    "may_check_values",
+    "monotone_root",
+    "normal_like",
+    "soft_clamp",
+    "softplus_positive",
+    "softsign_clamp",
+    "split_infinite",
+    "sum_event",
+    "uniform_like",
+    "unsoftplus",
+]

@@ -1,0 +1,61 @@
+"""Elementary functions without cancellation or overflow, and long sums."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["inverse_softplus", "log1mexp", "log1p_square", "logmeanexp", "softplus_positive", "sum_event", "unsoftplus"]
+
+
+def sum_event(x: Tensor, dims: int) -> Tensor:
+    """Sum the last ``dims`` dimensions; in float64 where thousands of terms meet, returned in ``x``'s own type."""
+    if dims == 0:
+        return x
+    if dims == 1 and x.shape[-1] <= 1024:
+        return x.sum(-1)
+    axes = tuple(range(-dims, 0))
+    if math.prod(x.shape[-dims:]) > 1024 and x.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return x.sum(axes, dtype=torch.float64).to(x.dtype)
+    return x.sum(axes)
+
+
+def log1p_square(x: Tensor) -> Tensor:
+    """``log(1 + x^2)`` for any finite x: exact for small x, and ``2 log abs(x)`` where x^2 would overflow."""
+    far = x.abs() > 1
+    near = torch.log1p(torch.where(far, 0.0, x) ** 2)
+    outer = torch.where(far, x, 1.0).abs()
+    return torch.where(far, 2 * torch.log(outer) + torch.log1p(outer.reciprocal() ** 2), near)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """``log(1 - exp(-x))`` for x > 0 without cancellation."""
+    near = x < math.log(2.0)
+    small, large = torch.where(near, x, 1.0), torch.where(near, 1.0, x)
+    return torch.where(near, torch.log(-torch.expm1(-small)), torch.log1p(-torch.exp(-large)))
+
+
+def logmeanexp(x: Tensor, dim: int) -> Tensor:
+    """``log mean exp`` along ``dim``; -inf where every term is -inf, with finite gradients elsewhere."""
+    empty = torch.isneginf(x).all(dim, keepdim=True)
+    mean = torch.logsumexp(torch.where(empty, 0.0, x), dim) - math.log(x.shape[dim])
+    return torch.where(empty.squeeze(dim), -math.inf, mean)
+
+
+def inverse_softplus(y: float) -> float:
+    """The x with ``softplus(x) == y``, for a constant y > 0."""
+    return y + math.log(-math.expm1(-y))
+
+
+def unsoftplus(y: Tensor) -> Tensor:
+    """The x with ``softplus(x) == y``, elementwise; what is not positive is read as the smallest normal number."""
+    y = y.clamp(min=torch.finfo(y.dtype).tiny)
+    return y + torch.log(-torch.expm1(-y))
+
+
+def softplus_positive(raw: Tensor, minimum: float) -> Tensor:
+    """A positive number >= minimum that is 1 at raw = 0."""
+    return minimum + F.softplus(raw + inverse_softplus(1.0 - minimum))

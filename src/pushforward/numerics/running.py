@@ -1,0 +1,47 @@
+"""Statistics of many tensors in constant memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.numerics.functions import logmeanexp
+
+__all__ = ["RunningMean"]
+
+
+class RunningMean:
+    """Mean, ``log mean exp`` and spread of any number of equally shaped tensors, one after the other, in float64.
+
+    Memory does not grow with their number (Welford 1962 for the spread).
+    """
+
+    def __init__(self, first: Tensor) -> None:
+        self.dtype, self.count = first.dtype, 1
+        self.sum = self.log_sum = first.double()
+        self.center = torch.where(torch.isinf(first), 0.0, first).detach().double()
+        self.squares = torch.zeros_like(self.center)
+
+    def add(self, value: Tensor) -> None:
+        """One more; infinite entries count as 0 in the spread."""
+        self.count += 1
+        self.sum = self.sum + value.double()
+        self.log_sum = logmeanexp(torch.stack((self.log_sum, value.double())), 0) + math.log(2.0)
+        finite = torch.where(torch.isinf(value), 0.0, value).detach().double()
+        step = finite - self.center
+        self.center = self.center + step / self.count
+        self.squares = self.squares + step * (finite - self.center)
+
+    def mean(self) -> Tensor:
+        """The plain mean; infinite where any was."""
+        return (self.sum / self.count).to(self.dtype)
+
+    def log_mean_exp(self) -> Tensor:
+        """log of the mean of the exponentials."""
+        return (self.log_sum - math.log(self.count)).to(self.dtype)
+
+    def standard_error(self) -> Tensor:
+        """Of the plain mean: the spread over the root of the count; needs two."""
+        return (self.squares / ((self.count - 1) * self.count)).sqrt().to(self.dtype)

@@ -1,0 +1,196 @@
+"""Bijections from and to ``torch.distributions``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Size, Tensor
+from torch import distributions as td
+from torch.distributions import constraints, transform_to
+from torch.distributions.constraints import Constraint
+
+from pushforward.errors import KindError
+from pushforward.likelihood import REAL, Support
+from pushforward.numerics import Noise, sum_event
+from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context
+
+__all__ = ["AsTorchTransform", "TorchTransform", "from_torch", "to_torch"]
+
+
+def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform:
+    """A transform that runs a ``torch.distributions`` transform backwards: its call takes noise to data, as our ``decode``.
+
+    A transform holds tensors of any kind, so such a transform cannot be saved to a model file.
+
+    Args:
+        transform: bijective, between spaces of equally many coordinates.
+        features: event shape of the data.
+
+    Raises:
+        KindError: if the transform is no such bijection.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import ExpTransform
+        >>> from pushforward.transforms import from_torch
+        >>> log = from_torch(ExpTransform(), features=2)           # positive data to the reals
+        >>> log.encode(torch.ones(1, 2))[:2]
+        (tensor([[0., 0.]]), tensor([-0.]))
+    """
+    return TorchTransform(transform, features)
+
+
+def to_torch(transform: Transform, context: Tensor | None = None) -> AsTorchTransform:
+    """A ``torch.distributions`` transform, noise to data, for ``TransformedDistribution``, Pyro and friends.
+
+    Args:
+        transform: a bijection.
+        context: ``(*batch, context)`` for a transform that reads one; it is kept in the transform.
+
+    Raises:
+        KindError: if the transform is no bijection.
+        InputError: if the transform needs a context and got none.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal, TransformedDistribution
+        >>> from pushforward.transforms import Exp, Inverse, to_torch
+        >>> lognormal = TransformedDistribution(Normal(torch.zeros(2), 1.0), to_torch(Inverse(Exp(2))))
+        >>> lognormal.log_prob(torch.ones(2))
+        tensor(-1.8379)
+    """
+    return AsTorchTransform(transform, context)
+
+
+class TorchTransform(Transform):
+    """See :func:`from_torch`. Rows outside the transform's codomain get the contribution -inf."""
+
+    def __init__(self, transform: td.Transform, features: int | Shape) -> None:
+        shape = as_shape(features)
+        if not transform.bijective:
+            raise KindError(
+                f"{type(transform).__name__} is not bijective, so it has no exact likelihood as a transform."
+            )
+        out_shape = tuple(transform.inverse_shape(shape))
+        if math.prod(out_shape) != math.prod(shape):
+            raise KindError(
+                f"{type(transform).__name__} takes shape {out_shape} to {shape}: it is no bijection between spaces of "
+                "equally many coordinates."
+            )
+        super().__init__(shape, out_shape)
+        self.features = features
+        self.transform = transform
+        self.inverse = transform.inv
+        self.domain, self.codomain = _box(transform.codomain), _box(transform.domain)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """The transform's inverse."""
+        legal = _legal(self.transform.codomain, x, len(self.in_shape))
+        x = _replace(x, legal, _apply(self.transform, self._legal_noise(x)))
+        z = _apply(self.inverse, x)
+        return Step(z, torch.where(legal, self._contribution(z, x), -math.inf))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """The transform itself."""
+        return self.decode_with_contribution(z)[0]
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """The transform, with its log-determinant negated."""
+        z = _replace(z, _legal(self.transform.domain, z, len(self.out_shape)), self._legal_noise(z))
+        x = _apply(self.transform, z)
+        return x, self._contribution(z, x)
+
+    def _legal_noise(self, like: Tensor) -> Tensor:
+        return transform_to(self.transform.domain)(like.new_zeros(self.out_shape))
+
+    def _contribution(self, z: Tensor, x: Tensor) -> Tensor:
+        log_det = self.transform.log_abs_det_jacobian(z, x)
+        return -sum_event(log_det, len(self.out_shape) - self.transform.domain.event_dim)
+
+
+class AsTorchTransform(td.Transform):
+    """See :func:`to_torch`."""
+
+    bijective = True
+
+    def __init__(self, transform: Transform, context: Tensor | None = None) -> None:
+        if not transform.bijective:
+            raise KindError(
+                f"{type(transform).__name__} is not a bijection, so it cannot be a torch.distributions transform."
+            )
+        check_context(context, transform.context, type(transform).__name__)
+        super().__init__()
+        self.transform, self.context = transform, context
+
+    @constraints.dependent_property(is_discrete=False)
+    def domain(self) -> Constraint:
+        """Where the noise lies."""
+        return _constraint(self.transform.codomain, len(self.transform.out_shape))
+
+    @constraints.dependent_property(is_discrete=False)
+    def codomain(self) -> Constraint:
+        """Where the data lie."""
+        return _constraint(self.transform.domain, len(self.transform.in_shape))
+
+    def forward_shape(self, shape: Size) -> Size:
+        """Shape of the data for noise of this shape."""
+        return Size((*shape[: len(shape) - len(self.transform.out_shape)], *self.transform.in_shape))
+
+    def inverse_shape(self, shape: Size) -> Size:
+        """Shape of the noise for data of this shape."""
+        return Size((*shape[: len(shape) - len(self.transform.in_shape)], *self.transform.out_shape))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log abs det dy/dx, where in torch's terms x is the noise and y the data: minus our contribution."""
+        return -self.transform.encode(y, self._context(y, self.transform.in_shape)).contribution
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.transform.decode(x, self._context(x, self.transform.out_shape))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.transform.encode(y, self._context(y, self.transform.in_shape)).z
+
+    def _context(self, value: Tensor, shape: Shape) -> Tensor | None:
+        if self.context is None:
+            return None
+        return self.context.expand(*value.shape[: value.dim() - len(shape)], self.context.shape[-1])
+
+
+def _box(constraint: Constraint) -> Support:
+    """The box of a constraint; the reals where it has no bounds."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    low = torch.as_tensor(getattr(constraint, "lower_bound", -math.inf))
+    high = torch.as_tensor(getattr(constraint, "upper_bound", math.inf))
+    return Support(float(low.min()), float(high.max()))
+
+
+def _constraint(box: Support | None, dims: int) -> Constraint:
+    """The constraint of a box, for events of ``dims`` dimensions."""
+    if box is None or box == REAL:
+        one = constraints.real
+    elif math.isinf(box.high):
+        one = constraints.greater_than_eq(box.low)
+    elif math.isinf(box.low):
+        one = constraints.less_than(box.high)
+    else:
+        one = constraints.interval(box.low, box.high)
+    return constraints.independent(one, dims)
+
+
+def _apply(transform: td.Transform | None, value: Tensor) -> Tensor:
+    assert transform is not None
+    return transform(value)  # pyright: ignore[reportReturnType]
+
+
+def _legal(constraint: Constraint, value: Tensor, dims: int) -> Tensor:
+    """Whether each row meets the constraint in all its coordinates, shape ``batch``."""
+    return constraint.check(value).reshape(*value.shape[: value.dim() - dims], -1).all(-1)
+
+
+def _replace(value: Tensor, legal: Tensor, stand_in: Tensor) -> Tensor:
+    """Legal rows in place of illegal ones, before anything is computed of them that could spoil a gradient."""
+    return torch.where(legal.reshape(*legal.shape, *(1 for _ in stand_in.shape)), value, stand_in)

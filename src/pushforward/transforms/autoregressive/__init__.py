@@ -1,0 +1,1 @@
+"""Autoregressive transforms: each coordinate is transformed given the coordinates before it."""

@@ -1,0 +1,1 @@
+"""Continuous-time transforms: solutions of ordinary differential equations."""

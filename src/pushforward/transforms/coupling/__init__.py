@@ -1,0 +1,1 @@
+"""Coupling transforms: one part of the coordinates is transformed given the other part."""

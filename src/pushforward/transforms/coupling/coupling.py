@@ -1,0 +1,202 @@
+"""Coupling: half of the coordinates is transformed by a law whose parameters depend on the other half."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.numerics import Noise, sum_event
+from pushforward.registry import register
+from pushforward.transforms.base import Step, Transform, check_context, within
+from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.transforms.validation import vector_width
+
+__all__ = ["Coupling"]
+
+
+@register("transforms")
+class Coupling(Transform):
+    """z_A = x_A, z_B = f(x_B; network(x_A, context)) (NICE, Dinh et al. 2014, eq. 5-7; Durkan et al. 2019, sec. 2.2).
+
+    log abs det dz/dx = sum over B of log f'. Encoding and decoding cost one network pass each.
+
+    Args:
+        features: D. With D = 1 there is no A, and the parameters are free (or functions of the context).
+        transformer: the law f.
+        mask: which coordinates form A: "alternate" (0, 2, 4, ...), "halves" (the first half), or a tuple of indices.
+        flip: swap A and B.
+        hidden: widths of the network's hidden layers.
+        residual: residual blocks instead of plain layers.
+        activation: name of the activation.
+        dropout: probability, in the network.
+        context: width of the context.
+        unconditional: also transform A, by a law with free parameters (as the reference code of Durkan et al. does).
+        input_bound: the network sees coordinates clamped to this range.
+
+    Raises:
+        ConfigError: for an impossible mask or width.
+
+    Example:
+        >>> import torch
+        >>> coupling = Coupling(4, hidden=(16,))
+        >>> x = torch.randn(3, 4)
+        >>> torch.allclose(coupling.decode(coupling.encode(x).z), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        transformer: Transformer | None = None,
+        *,
+        mask: str | tuple[int, ...] = "alternate",
+        flip: bool = False,
+        hidden: tuple[int, ...] = (128, 128),
+        residual: bool = False,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        context: int = 0,
+        unconditional: bool = False,
+        input_bound: float = 10.0,
+    ) -> None:
+        super().__init__(features)
+        vector_width(features, "Coupling")
+        check_width("context", context, 0)
+        self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
+        self.mask, self.flip, self.hidden, self.residual = mask, flip, check_hidden(hidden, residual), residual
+        self.activation, self.dropout, self.context = activation, dropout, context
+        self.unconditional, self.input_bound = unconditional, input_bound
+        self.domain = self.codomain = self.transformer.support
+
+        kept = split(features, mask)
+        moved = sorted(set(range(features)) - set(kept))
+        if flip:
+            kept, moved = moved, kept
+        if not moved:
+            kept, moved = moved, kept
+        self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
+        self.register_buffer("moved", torch.tensor(moved, dtype=torch.int64))
+        together = [*kept, *moved]
+        self.register_buffer("back", torch.tensor(sorted(range(features), key=together.__getitem__)))
+        # Of an even number, every other coordinate: views take less time than selections and their gradients.
+        in_turn = len(kept) == len(moved) and [*kept, *moved] == [
+            *range(kept[0], features, 2),
+            *range(moved[0], features, 2),
+        ]
+        self._first = kept[0] if in_turn else None
+
+        count = self.transformer.parameters
+        inputs = len(kept) * (2 if self.transformer.periodic else 1) + context
+        self.network = (
+            MLP(
+                inputs,
+                count * len(moved),
+                hidden,
+                residual=residual,
+                activation=activation,
+                dropout=dropout,
+                input_bound=input_bound,
+                output_gain=self.transformer.start,
+            )
+            if inputs
+            else None
+        )
+        self.free_moved = None if inputs else nn.Parameter(torch.zeros(count, len(moved)))
+        self.free_kept = nn.Parameter(torch.zeros(count, len(kept))) if unconditional and kept else None
+
+    kept: Tensor
+    moved: Tensor
+    back: Tensor
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Data to noise in one pass."""
+        a, b = self._part(x)
+        b, slope = self.transformer.forward(b, self._raw(a, context, b))
+        contribution = within(sum_event(slope, 1), x, self.domain, 1)
+        if self.free_kept is not None:
+            a, slope = self.transformer.forward(a, expand(self.free_kept, a))
+            contribution = contribution + sum_event(slope, 1)
+        return Step(self._join(a, b), contribution)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Noise to data in one pass."""
+        return self.decode_with_contribution(z, context)[0]
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """Noise to data in one pass, with the contribution of ``encode``."""
+        a, b = self._part(z)
+        contribution = z.new_zeros(())
+        if self.free_kept is not None:
+            a, slope = self.transformer.inverse(a, expand(self.free_kept, a))
+            contribution = sum_event(slope, 1)
+        b, slope = self.transformer.inverse(b, self._raw(a, context, b))
+        return self._join(a, b), contribution + sum_event(slope, 1)
+
+    def invert_with_graph(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Step]:
+        """The x behind z and ``encode(x)``, with one network pass for both: A is the same on both sides."""
+        if self.free_kept is not None:
+            return super().invert_with_graph(z, context)
+        x = z.detach().clone().requires_grad_()
+        a = x.index_select(-1, self.kept)
+        raw = self._raw(a, context, z.index_select(-1, self.moved))
+        with torch.no_grad():
+            b, _ = self.transformer.inverse(z.index_select(-1, self.moved), raw.detach())
+            x.data.index_copy_(-1, self.moved, b)  # a is a copy, so its graph does not see this
+        b, slope = self.transformer.forward(x.index_select(-1, self.moved), raw)
+        contribution = within(sum_event(slope, 1), x, self.domain, 1)
+        return x, Step(torch.cat((a, b), -1).index_select(-1, self.back), contribution)
+
+    def _part(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A and B."""
+        if self._first is None:
+            return x.index_select(-1, self.kept), x.index_select(-1, self.moved)
+        pair = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return pair[self._first], pair[1 - self._first]
+
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
+        """The coordinates of A and B in their places."""
+        if self._first is None:
+            return torch.cat((a, b), -1).index_select(-1, self.back)
+        return torch.stack((b, a) if self._first else (a, b), -1).flatten(-2)
+
+    def _raw(self, a: Tensor, context: Tensor | None, b: Tensor) -> Tensor:
+        """The law's raw parameters for B, ``(parameters, *b.shape)``; float32 or better even under autocast."""
+        if self.network is None:
+            assert self.free_moved is not None
+            return expand(self.free_moved, b)
+        check_context(context, self.context, "Coupling")
+        seen = torch.cat((a.cos(), a.sin()), -1) if self.transformer.periodic else a
+        if self.context and context is not None:
+            seen = torch.cat((seen, context), -1)
+        raw = self.network(seen).to(b.dtype)
+        return raw.unflatten(-1, (self.transformer.parameters, b.shape[-1])).movedim(-2, 0)
+
+
+def split(features: int, mask: str | tuple[int, ...]) -> list[int]:
+    """The coordinates that condition (A) under a named or explicit mask.
+
+    Raises:
+        ConfigError: for an unknown name, an index out of range or repeated, or a mask that leaves nothing to transform.
+    """
+    if mask == "alternate":
+        return list(range(0, features, 2)) if features > 1 else []
+    if mask == "halves":
+        return list(range(features // 2))
+    if isinstance(mask, str):
+        raise ConfigError(f"mask must be 'alternate', 'halves' or a tuple of indices; got {mask!r}.")
+    kept = list(mask)
+    if len(set(kept)) != len(kept) or not all(isinstance(i, int) and 0 <= i < features for i in kept):
+        raise ConfigError(f"a mask holds distinct indices in 0..{features - 1}; got {mask!r}.")
+    if len(kept) == features:
+        raise ConfigError("the mask holds every coordinate, so the coupling would transform none.")
+    return kept
+
+
+def expand(free: Tensor, x: Tensor) -> Tensor:
+    """Free parameters ``(parameters, width)`` as ``(parameters, *x.shape)``."""
+    free = free.to(torch.promote_types(free.dtype, x.dtype))
+    return free.reshape(free.shape[0], *(1,) * (x.dim() - 1), free.shape[1]).expand(free.shape[0], *x.shape)

@@ -1,0 +1,1 @@
+"""Transforms of integers and categories, and dequantization."""

@@ -1,0 +1,188 @@
+"""Dequantization: noise that turns integers or lattice values into continuous ones, and a likelihood bound for them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import ConfigError, KindError
+from pushforward.likelihood import REAL, UNIT, Counting, Kind, Measure, Mixed, Support
+from pushforward.numerics import Noise, sum_event, uniform_like
+from pushforward.registry import register
+from pushforward.transforms.base import Shape, Step, Transform
+from pushforward.transforms.validation import per_feature, vector_width
+
+__all__ = ["LatticeDequantize", "UniformDequantize"]
+
+
+@register("transforms")
+class UniformDequantize(Transform):
+    """z = (x + u) / levels with u uniform in [0, 1): integers 0, ..., levels - 1 to (0, 1).
+
+    The probability of x is the integral of the density over its cell, so by Jensen's inequality
+    log P(x) >= E log p(z) - sum log levels (Theis et al. 2016, sec. 3.1): the contribution is -sum log levels, a lower
+    bound, and what was a density on Lebesgue(D) becomes a probability on Counting(D). ``decode`` is floor(levels z).
+
+    An x that is no integer or out of range has probability zero: its row's contribution is -inf. u keeps a few
+    rounding units away from 0 and 1, so that ``decode(encode(x).z)`` is x; float32 has room for a million levels.
+
+    Args:
+        features: event shape.
+        levels: number of integer values, one for all or a tuple that broadcasts to the event shape.
+
+    Raises:
+        ConfigError: if levels are not integers from 1 on.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import UniformDequantize
+        >>> pixels = UniformDequantize(2, levels=256)
+        >>> step = pixels.encode(torch.tensor([[0.0, 255.0]]))
+        >>> pixels.decode(step.z), step.contribution               # -2 log 256
+        (tensor([[  0., 255.]]), tensor([-11.0904]))
+    """
+
+    codomain = UNIT
+    kind = Kind.LOWER_BOUND
+    autoregressive_order = "any"
+    count: Tensor
+
+    def __init__(self, features: int | Shape, levels: int | tuple = 256) -> None:
+        super().__init__(features)
+        self.features, self.levels = features, levels
+        flat = _flat(levels)
+        if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 1 for count in flat):
+            raise ConfigError(f"levels must be integers from 1 on; got {levels!r}.")
+        self.register_buffer("count", per_feature(levels, self.in_shape, "levels"))
+        self.domain = Support(0.0, float(max(flat) - 1))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """(x + u) / levels."""
+        z, terms = self.encode_terms(x, context, noise=noise)
+        return Step(z, sum_event(terms, len(self.in_shape)))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with -log levels of each coordinate; -inf where x is no integer in range."""
+        x = x.to(
+            torch.promote_types(self.count.dtype, x.dtype)
+        )  # float64 coordinates stay so, whatever the networks' type
+        count = self.count.to(x.dtype)
+        whole = torch.floor(torch.minimum(x.clamp(min=0), count - 1))
+        edge = torch.finfo(x.dtype).eps * count
+        u = torch.clamp(uniform_like(x, len(self.in_shape), noise), edge, 1 - edge)
+        return (whole + u) / count, torch.where(whole == x, -count.log(), -math.inf)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """floor(levels z), within 0, ..., levels - 1."""
+        return torch.minimum(torch.floor(z * self.count).clamp(min=0), self.count - 1)
+
+    def measure(self, latent: Measure) -> Measure:
+        """Lebesgue(D) becomes Counting(D); beside further coordinates, on an extended space, it stays one on that.
+
+        Raises:
+            KindError: for any other latent measure.
+        """
+        if latent.name == "Extended":
+            return latent
+        _require_lebesgue(latent, "UniformDequantize")
+        return Counting(latent.dim)
+
+
+@register("transforms")
+class LatticeDequantize(Transform):
+    """z = x + step u, u uniform in [0, 1), in the columns whose values lie on a lattice origin + step * integer.
+
+    The other columns of the table pass unchanged. The probability of a lattice point is the integral over its cell, so
+    log P(k) >= E log p(z) + log step (Jensen): the contribution is sum log step over the columns, a lower bound, and
+    the measure counts these columns. ``decode`` goes down to the lattice.
+
+    A value off the lattice is scored as the lattice point below it, except that one within a thousandth of a step (or
+    within rounding) below a point is taken for that point. u keeps a few rounding units away from 0 and 1.
+
+    Args:
+        features: width D of the table.
+        columns: indices of the lattice columns; none makes the transform the identity, and EXACT.
+        steps: positive lattice spacing, one number or one for each of ``columns``.
+        origins: a point of each lattice, likewise.
+
+    Raises:
+        ConfigError: for indices out of range or given twice, or spacings that are not positive.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import LatticeDequantize
+        >>> ages = LatticeDequantize(2, columns=(1,), steps=1.0)
+        >>> ages.decode(ages.encode(torch.tensor([[0.25, 41.0]])).z)
+        tensor([[ 0.2500, 41.0000]])
+    """
+
+    kind = Kind.LOWER_BOUND
+    domain = REAL
+    autoregressive_order = "any"
+    lattice: Tensor
+    step: Tensor
+    origin: Tensor
+
+    def __init__(
+        self,
+        features: int | Shape,
+        columns: tuple[int, ...],
+        steps: float | tuple[float, ...] = 1.0,
+        origins: float | tuple[float, ...] = 0.0,
+    ) -> None:
+        super().__init__(features)
+        self.features, self.columns, self.steps, self.origins = features, columns, steps, origins
+        width = vector_width(features, "LatticeDequantize")
+        if len(set(columns)) != len(columns) or not all(isinstance(c, int) and 0 <= c < width for c in columns):
+            raise ConfigError(f"columns must be different indices in 0, ..., {width - 1}; got {columns!r}.")
+        if not all(step > 0 for step in _flat(steps)):
+            raise ConfigError(f"steps must be positive; got {steps!r}.")
+        if not columns:
+            self.kind = Kind.EXACT
+        place = torch.tensor(columns, dtype=torch.int64)
+        self.register_buffer("lattice", torch.zeros(width, dtype=torch.bool).index_fill(0, place, True))
+        spacing, start = per_feature(steps, (len(columns),), "steps"), per_feature(origins, (len(columns),), "origins")
+        self.register_buffer("step", torch.ones(width).index_copy(0, place, spacing))
+        self.register_buffer("origin", torch.zeros(width).index_copy(0, place, start))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Down to the lattice, then up by a uniform part of a step."""
+        z, terms = self.encode_terms(x, context, noise=noise)
+        return Step(z, terms.sum(-1))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with log step of each lattice coordinate."""
+        eps = torch.finfo(self.step.dtype).eps
+        place = (x - self.origin) / self.step
+        rounding = eps * (place.abs() + (self.origin / self.step).abs() + 1)
+        k = torch.floor(place + torch.clamp(1e-3 + 2 * rounding, max=0.25))
+        snapped = torch.where(self.lattice, self.origin + k * self.step, x)
+        edge = (4 * rounding).clamp(max=0.25)
+        u = torch.clamp(uniform_like(snapped, 1, noise), edge, 1 - edge)
+        z = torch.where(self.lattice, self.origin + (k + u) * self.step, x)
+        return z, self.step.log().expand_as(x)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """The lattice point at or below, in the lattice columns."""
+        k = torch.floor((z - self.origin) / self.step)
+        return torch.where(self.lattice, self.origin + k * self.step, z)
+
+    def measure(self, latent: Measure) -> Measure:
+        """Lebesgue(D) becomes D - m continuous and m counted coordinates.
+
+        Raises:
+            KindError: for a latent density on anything but Lebesgue(D).
+        """
+        _require_lebesgue(latent, "LatticeDequantize")
+        return Mixed(latent.dim - len(self.columns), len(self.columns))
+
+
+def _require_lebesgue(latent: Measure, owner: str) -> None:
+    if latent.name != "Lebesgue":
+        raise KindError(f"{owner} adds noise to make a density on Lebesgue(D) possible; the rest is on {latent}.")
+
+
+def _flat(value: float | tuple) -> list:
+    return [leaf for item in value for leaf in _flat(item)] if isinstance(value, (tuple, list)) else [value]

@@ -1,0 +1,274 @@
+"""Transforms of categories to categories: one-hot codes, and shifts modulo K whose size depends on other coordinates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError, KindError
+from pushforward.likelihood import UNIT, Measure, Support
+from pushforward.networks.made import MADE
+from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.numerics import Noise
+from pushforward.registry import register
+from pushforward.transforms.base import Step, Transform, check_context, outside
+from pushforward.transforms.coupling.coupling import split
+from pushforward.transforms.validation import vector_width
+
+__all__ = ["ModuloAutoregressive", "ModuloCoupling", "OneHot"]
+
+
+def check_categories(categories: int) -> int:
+    """K, at least 2.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    return check_width("categories", categories, 2)
+
+
+@register("transforms")
+class OneHot(Transform):
+    """Categories 0, ..., K-1 of D columns as one-hot rows ``(D, K)``. A bijection of finite sets: contribution 0.
+
+    In this code a category is a corner of a simplex, which a gradient can leave: the transforms below need that to be trained.
+    A row that holds anything but 0, ..., K-1 has contribution -inf. Under a base on one-hot rows
+    (:class:`~pushforward.distributions.Categorical`) the result is a probability, on Counting(D).
+
+    Args:
+        features: D.
+        categories: K.
+
+    Raises:
+        ConfigError: if the event is not a vector, or K is less than 2.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import OneHot
+        >>> OneHot(2, categories=3).encode(torch.tensor([[2.0, 0.0]])).z
+        tensor([[[0., 0., 1.],
+                 [1., 0., 0.]]])
+    """
+
+    codomain = UNIT
+
+    def __init__(self, features: int, categories: int = 2) -> None:
+        vector_width(features, "OneHot")
+        super().__init__(features, (features, check_categories(categories)))
+        self.features, self.categories = features, categories
+        self.domain = Support(0.0, categories - 1.0)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Categories to one-hot rows; anything else is read as the nearest category."""
+        z, inside = one_hot(x, self.categories)
+        return Step(z, torch.where(inside.all(-1), 0.0, -math.inf).to(x.dtype))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """One-hot rows to categories, by the largest entry."""
+        return z.argmax(-1).to(z.dtype)
+
+    def measure(self, latent: Measure) -> Measure:
+        """Counting(D), as the latent.
+
+        Raises:
+            KindError: for a latent density on anything else.
+        """
+        return require_counting(latent, "OneHot")
+
+
+class Modulo(Transform):
+    """What shifts modulo K share: one-hot rows in and out, the shift, and the measure."""
+
+    domain = codomain = UNIT
+
+    def __init__(self, features: int, categories: int, temperature: float) -> None:
+        super().__init__((vector_width(features, type(self).__name__), check_categories(categories)))
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"temperature must be positive and finite; got {temperature!r}.")
+        self.features, self.categories, self.temperature = features, categories, temperature
+
+    def measure(self, latent: Measure) -> Measure:
+        """Counting(D), as the latent.
+
+        Raises:
+            KindError: for a latent density on anything else.
+        """
+        return require_counting(latent, type(self).__name__)
+
+    def shift(self, logits: Tensor) -> Tensor:
+        """One-hot shifts of the largest logits; their gradient is that of softmax(logits / temperature)."""
+        hard = one_hot(logits.argmax(-1).to(logits.dtype), self.categories)[0]
+        soft = torch.softmax(logits / self.temperature, -1)
+        return hard + (soft - soft.detach())
+
+
+@register("transforms")
+class ModuloAutoregressive(Modulo):
+    """z_i = (x_i - m_i(x_<i, context)) mod K on one-hot rows (Tran et al. 2019, eq. 6); contribution 0.
+
+    A permutation of the K^D states. m_i is the largest of K logits from a MADE; its gradient is the straight-through
+    estimate, that of softmax(logits / temperature) (sec. 4.3), which is biased. Encoding is one pass, decoding D.
+
+    The paper's scale, (m + s x) mod K with s prime to K, is left out.
+
+    Args:
+        features: D.
+        categories: K.
+        order: "reverse" or None.
+        hidden: widths of the network's hidden layers.
+        context: width of the context.
+        temperature: of the straight-through gradient.
+
+    Raises:
+        ConfigError: for impossible sizes, or an unknown order.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Chain, ModuloAutoregressive, OneHot
+        >>> chain = Chain(OneHot(3, 5), ModuloAutoregressive(3, 5, hidden=(16,)))
+        >>> x = torch.tensor([[4.0, 0.0, 2.0]])
+        >>> chain.decode(chain.encode(x).z)
+        tensor([[4., 0., 2.]])
+    """
+
+    supports_float64 = False
+
+    def __init__(
+        self,
+        features: int,
+        categories: int = 2,
+        *,
+        order: str | None = None,
+        hidden: tuple[int, ...] = (64, 64),
+        context: int = 0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(features, categories, temperature)
+        self.order, self.hidden, self.context = order, check_hidden(hidden, False), check_width("context", context, 0)
+        if order not in (None, "reverse"):
+            raise ConfigError(f"order must be None or 'reverse'; got {order!r}.")
+        self.sequence = tuple(range(features))[:: -1 if order else 1]
+        self.network = MADE(features, categories, hidden, context=context, order=self.sequence, copies=categories)
+        self.decode_passes = features
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Data to noise in one pass."""
+        return Step(rotate(x, self._shifts(x, context), back=True), outside(x, UNIT, 2))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Noise to data, coordinate by coordinate."""
+        found = [torch.zeros_like(z[..., 0, :])] * self.features
+        for i in self.sequence:
+            shifts = self._shifts(torch.stack(found, -2), context)
+            found[i] = rotate(z[..., i, :], shifts[..., i, :])
+        return torch.stack(found, -2)
+
+    def _shifts(self, x: Tensor, context: Tensor | None) -> Tensor:
+        check_context(context, self.context, "ModuloAutoregressive")
+        logits = self.network(x.transpose(-1, -2).flatten(-2), context).to(x.dtype)
+        return self.shift(logits.movedim(0, -1))
+
+
+@register("transforms")
+class ModuloCoupling(Modulo):
+    """z_A = x_A, z_B = (x_B - m(x_A, context)) mod K on one-hot rows: the bipartite flow (Tran et al. 2019, sec. 4.2).
+
+    As :class:`ModuloAutoregressive`, with one pass in both directions. With D = 1 there is no A, and m is free or a
+    function of the context.
+
+    Args:
+        features: D.
+        categories: K.
+        flip: swap A (coordinates 0, 2, ...) and B.
+        hidden: widths of the network's hidden layers.
+        context: width of the context.
+        temperature: of the straight-through gradient.
+
+    Raises:
+        ConfigError: for impossible sizes.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Chain, ModuloCoupling, OneHot
+        >>> chain = Chain(OneHot(2, 3), ModuloCoupling(2, 3, hidden=(16,)))
+        >>> chain.decode(chain.encode(torch.tensor([[2.0, 1.0]])).z)
+        tensor([[2., 1.]])
+    """
+
+    still: Tensor
+    turned: Tensor
+    back: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        categories: int = 2,
+        *,
+        flip: bool = False,
+        hidden: tuple[int, ...] = (64, 64),
+        context: int = 0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(features, categories, temperature)
+        self.flip, self.hidden, self.context = flip, check_hidden(hidden, False), check_width("context", context, 0)
+        kept = split(features, "alternate")
+        moved = sorted(set(range(features)) - set(kept))
+        if flip and kept:
+            kept, moved = moved, kept
+        self.register_buffer("still", torch.tensor(kept, dtype=torch.int64))
+        self.register_buffer("turned", torch.tensor(moved, dtype=torch.int64))
+        together = [*kept, *moved]
+        self.register_buffer("back", torch.tensor(sorted(range(features), key=together.__getitem__)))
+        inputs = len(kept) * categories + context
+        self.network = MLP(inputs, len(moved) * categories, hidden, input_bound=10.0) if inputs else None
+        self.free = None if inputs else nn.Parameter(torch.zeros(len(moved), categories))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Data to noise in one pass."""
+        return Step(self._move(x, context, back=True), outside(x, UNIT, 2))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Noise to data in one pass."""
+        return self._move(z, context)
+
+    def _move(self, x: Tensor, context: Tensor | None, back: bool = False) -> Tensor:
+        a, b = x.index_select(-2, self.still), x.index_select(-2, self.turned)
+        if self.network is None:
+            assert self.free is not None
+            logits = self.free.to(x.dtype)
+        else:
+            check_context(context, self.context, "ModuloCoupling")
+            seen = a.flatten(-2)
+            if self.context and context is not None:
+                seen = torch.cat((seen, context), -1)
+            logits = self.network(seen).to(x.dtype).unflatten(-1, b.shape[-2:])
+        moved = rotate(b, self.shift(logits).expand_as(b), back)
+        return torch.cat((a, moved), -2).index_select(-2, self.back)
+
+
+def one_hot(x: Tensor, categories: int) -> tuple[Tensor, Tensor]:
+    """One-hot rows ``(*x.shape, K)`` of the nearest categories, and whether x is a category."""
+    nearest = x.clamp(0, categories - 1).round()
+    grid = torch.arange(categories, dtype=x.dtype, device=x.device)
+    return (nearest.unsqueeze(-1) == grid).to(x.dtype), nearest == x
+
+
+def rotate(x: Tensor, shift: Tensor, back: bool = False) -> Tensor:
+    """(x + m) mod K, or (x - m) mod K, of one-hot rows ``(*batch, K)``: a circular convolution, linear in both."""
+    count = x.shape[-1]
+    grid = torch.arange(count, device=x.device)
+    place = (grid[:, None] + grid if back else grid[:, None] - grid) % count  # where x must be, for result and shift
+    return (x[..., place] * shift.unsqueeze(-2)).sum(-1)
+
+
+def require_counting(latent: Measure, owner: str) -> Measure:
+    """The latent measure, if it counts.
+
+    Raises:
+        KindError: if it does not.
+    """
+    if latent.name != "Counting":
+        raise KindError(f"{owner} transforms categories to categories, so the rest must count them; it is on {latent}.")
+    return latent

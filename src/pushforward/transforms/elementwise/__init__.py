@@ -1,0 +1,1 @@
+"""Transforms of single coordinates: fixed functions, scaling, and the transformers that conditioners parameterize."""

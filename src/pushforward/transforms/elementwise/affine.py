@@ -1,0 +1,111 @@
+"""A fixed or learned shift and scale of each coordinate."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.likelihood import Support
+from pushforward.registry import register
+from pushforward.transforms.base import Shape
+from pushforward.transforms.elementwise.functions import Elementwise
+from pushforward.transforms.validation import PerFeature, per_feature
+
+__all__ = ["Affine"]
+
+
+@register("transforms")
+class Affine(Elementwise):
+    """z = scale x + shift, coordinate by coordinate; contribution sum log abs scale.
+
+    Args:
+        features: event shape.
+        shift: a number, or a tuple that broadcasts to the event shape.
+        scale: likewise; not zero. A negative scale keeps its sign.
+        trainable: learn the shift and log abs scale.
+        stride: of learning the scale. log abs scale is stride times the parameter, so that a step of an optimizer that
+            gives every parameter about the same step, as Adam, moves it so many times as far. The parameter is
+            ``log_factor`` where stride is 1, and else ``unit_log_factor``, so that neither is taken for the other.
+
+    Raises:
+        ConfigError: for a zero or infinite scale, a tuple that does not fit, or a stride that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Affine
+        >>> Affine(2, shift=1.0, scale=(2.0, 4.0)).encode(torch.tensor([[1.0, 1.0]]))[:2]
+        (tensor([[3., 5.]]), tensor([2.0794]))
+    """
+
+    offset: Tensor
+    log_factor: Tensor
+    unit_log_factor: Tensor
+    factor: Tensor
+    sign: Tensor
+
+    def __init__(
+        self,
+        features: int | Shape,
+        shift: PerFeature = 0.0,
+        scale: PerFeature = 1.0,
+        trainable: bool = False,
+        stride: float = 1.0,
+    ) -> None:
+        super().__init__(features)
+        self.shift, self.scale, self.trainable, self.stride = shift, scale, trainable, stride
+        if not 0 < stride < float("inf"):
+            raise ConfigError(f"a stride is a positive number; got {stride!r}.")
+        if _has_zero(scale):
+            raise ConfigError(f"a scale of zero cannot be undone; got scale={scale!r}.")
+        factor = per_feature(scale, self.in_shape, "scale")
+        offset = per_feature(shift, self.in_shape, "shift")
+        if trainable:
+            self.offset = nn.Parameter(offset)
+            name = "log_factor" if stride == 1 else "unit_log_factor"
+            self.register_parameter(name, nn.Parameter(factor.abs().log() / stride))
+            self.register_buffer("sign", factor.sign())
+        else:
+            self.register_buffer("offset", offset)
+            self.register_buffer("factor", factor)
+
+    def map_support(self, box: Support) -> Support | None:
+        """A fixed transform moves the ends of a box; of several features, what all of them reach. Order is kept by one scale > 0."""
+        if self.trainable:
+            return None
+        ends = [
+            sorted((scale * box.low + shift, scale * box.high + shift))
+            for scale, shift in itertools.product(_values(self.scale), _values(self.shift))
+        ]
+        moved = Support(max(low for low, _ in ends), min(high for _, high in ends), box.within)
+        (scale, *other), more = _values(self.scale), _values(self.shift)[1:]
+        return moved if scale > 0 and not other and not more else moved.reordered("Affine")
+
+    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale x + shift."""
+        factor, log_factor = self._factor()
+        return x * factor + self.offset, log_factor.expand_as(x)
+
+    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(z - shift) / scale."""
+        factor, log_factor = self._factor()
+        return (z - self.offset) / factor, log_factor.expand_as(z)
+
+    def log_scale(self) -> Tensor:
+        """Log abs scale, in nats; broadcasts to the event shape."""
+        if self.trainable:
+            return self.log_factor if self.stride == 1 else self.stride * self.unit_log_factor
+        return self.factor.abs().log()
+
+    def _factor(self) -> tuple[Tensor, Tensor]:
+        log_scale = self.log_scale()
+        return self.sign * log_scale.exp() if self.trainable else self.factor, log_scale
+
+
+def _values(value: PerFeature) -> list[float]:
+    return [v for part in value for v in _values(part)] if isinstance(value, (tuple, list)) else [float(value)]
+
+
+def _has_zero(value: PerFeature) -> bool:
+    return any(map(_has_zero, value)) if isinstance(value, (tuple, list)) else value == 0

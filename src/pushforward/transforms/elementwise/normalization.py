@@ -1,0 +1,186 @@
+"""Layers that keep intermediate values near unit scale: actnorm, and batch normalization as MAF uses it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError
+from pushforward.numerics import Noise, sum_event
+from pushforward.registry import register
+from pushforward.transforms.base import Shape, Step, Transform
+from pushforward.transforms.elementwise.standardize import moments
+
+__all__ = ["ActNorm", "BatchNorm"]
+
+
+def per_channel(shape: Shape) -> Shape:
+    """Shape of one number for each coordinate of a vector, or for each channel of an image (C, H, W)."""
+    return (shape[0], 1, 1) if len(shape) == 3 else shape
+
+
+@register("transforms")
+class ActNorm(Transform):
+    """z = (x - shift) exp(log_scale), one shift and scale for each coordinate, or each channel of an image (C, H, W).
+
+    Contribution: sum log_scale, times H W for images. :meth:`initialize` sets both so that the first training rows come
+    out with mean 0 and variance 1; then they are trained like any weight (Kingma and Dhariwal 2018, sec. 3.1). Before
+    that the transform is the identity. A constant coordinate keeps scale 1.
+
+    Args:
+        features: event shape.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import ActNorm
+        >>> norm = ActNorm(1)
+        >>> norm.initialize(torch.tensor([[1.0], [3.0]]))
+        tensor([[-1.],
+                [ 1.]])
+    """
+
+    autoregressive_order = "any"
+    initialized: Tensor
+
+    def __init__(self, features: int | Shape) -> None:
+        super().__init__(features)
+        self.features = features
+        self.shift = nn.Parameter(torch.zeros(per_channel(self.in_shape)))
+        self.log_scale = nn.Parameter(torch.zeros(per_channel(self.in_shape)))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """(x - shift) exp(log_scale)."""
+        contribution = sum_event(self.log_scale.expand(self.in_shape), len(self.in_shape))
+        return Step(self.encode_terms(x)[0], contribution.expand(self.batch_shape(x)))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with log_scale of each coordinate."""
+        return (x - self.shift) * self.log_scale.exp(), self.log_scale.expand_as(x)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Z exp(-log_scale) + shift."""
+        return (
+            z / self.log_scale.exp() + self.shift
+        )  # by the factor of encode, where exp(-log_scale) is rounded on its own
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Set shift and scale from the rows of x, unless they are set; return z.
+
+        Raises:
+            InputError: if there is no row.
+        """
+        if not self.initialized:
+            mean, std = moments(x, self.in_shape, tuple(self.shift.shape))
+            self.shift.copy_(mean)
+            self.log_scale.copy_(-torch.where(std > 0, std, 1.0).log())
+            self.initialized.fill_(True)
+        return self.encode(x).z
+
+
+@register("transforms")
+class BatchNorm(Transform):
+    """z = (x - mean) / sqrt(var + eps) exp(log_gamma) + beta, per coordinate, or per channel of an image (C, H, W).
+
+    Contribution: sum (log_gamma - log(var + eps) / 2), times H W for images (Papamakarios et al. 2017, app. B).
+
+    In training mode mean and variance are those of the batch, with gradients. In evaluation mode they are those of the
+    whole training set, which :meth:`refresh` puts into buffers: running averages lag behind the weights and give wrong
+    likelihoods. ``decode`` always uses the buffers, so the round trip holds in evaluation mode. A training batch of
+    one row has no variance and is normalized with the buffers.
+
+    Args:
+        features: event shape.
+        eps: added to the variance.
+
+    Raises:
+        ConfigError: if eps is not positive.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import BatchNorm
+        >>> norm = BatchNorm(1, eps=1e-5).eval()
+        >>> _ = norm.refresh(torch.tensor([[1.0], [3.0]]))
+        >>> norm.encode(torch.tensor([[2.0]])).z
+        tensor([[0.]], grad_fn=<AddBackward0>)
+    """
+
+    autoregressive_order = "any"
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, features: int | Shape, eps: float = 1e-5) -> None:
+        super().__init__(features)
+        if not 0 < eps < math.inf:
+            raise ConfigError(f"eps must be positive; got {eps}.")
+        self.features, self.eps = features, eps
+        shape = per_channel(self.in_shape)
+        self.log_gamma = nn.Parameter(torch.zeros(shape))
+        self.beta = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+
+    @property
+    def needs_refresh(self) -> bool:
+        """True: the buffers must belong to the current weights of the transforms before this one."""
+        return True
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Normalize with the batch's statistics in training mode, with the buffers in evaluation mode."""
+        mean, slope = self._statistics(x)
+        return self._normalize(x, mean, slope)
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with log dz/dx of each coordinate."""
+        mean, slope = self._statistics(x)
+        return self._normalize(x, mean, slope).z, slope.expand_as(x)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Undo the normalization with the buffers."""
+        return (z - self.beta) / self._slope().exp() + self.mean
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """x, and the contribution that encode has in evaluation mode."""
+        x = self.decode(z)
+        return x, self._normalize(x, self.mean, self._slope()).contribution
+
+    @torch.no_grad()
+    def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Set mean and variance from all training rows; return z under them.
+
+        Raises:
+            InputError: if there is no row.
+        """
+        mean, std = moments(x, self.in_shape, tuple(self.mean.shape))
+        self.mean.copy_(mean)
+        self.var.copy_(std.square())
+        return self._normalize(x, self.mean, self._slope()).z
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """As :meth:`refresh`, so that transforms behind this one start from normalized data."""
+        return self.refresh(x)
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, and log dz/dx: of the batch in training mode, from the buffers in evaluation mode."""
+        rows = x.reshape(-1, *self.in_shape)
+        if not self.training or rows.shape[0] < 2:
+            return self.mean, self._slope()
+        dims = (0, *(place + 1 for place, size in enumerate(self.mean.shape) if size != self.in_shape[place]))
+        mean = rows.mean(dims, keepdim=True)
+        # In units of the largest deviation, so that the square of a far row does not overflow.
+        unit = (rows - mean).detach().abs().amax(dims, keepdim=True).clamp(min=1.0)
+        var = ((rows - mean) / unit).square().mean(dims, keepdim=True)
+        log_std = torch.log(unit) + 0.5 * torch.log(var + self.eps / unit / unit)
+        return mean.reshape(self.mean.shape), self.log_gamma - log_std.reshape(self.mean.shape)
+
+    def _slope(self) -> Tensor:
+        return self.log_gamma - 0.5 * torch.log(self.var + self.eps)
+
+    def _normalize(self, x: Tensor, mean: Tensor, slope: Tensor) -> Step:
+        contribution = sum_event(slope.expand(self.in_shape), len(self.in_shape))
+        return Step((x - mean) * slope.exp() + self.beta, contribution.expand(self.batch_shape(x)))

@@ -1,0 +1,1 @@
+"""Embeddings of a low-dimensional latent space in the data space, and their volume elements."""

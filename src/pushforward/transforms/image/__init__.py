@@ -1,0 +1,1 @@
+"""Transforms of images: convolutions, squeezing, patches and multi-scale splitting."""

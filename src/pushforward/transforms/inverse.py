@@ -1,0 +1,65 @@
+"""`Inverse`: a bijection in the other direction."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pushforward.errors import ConfigError, KindError
+from pushforward.likelihood import Measure
+from pushforward.numerics import Noise
+from pushforward.registry import register
+from pushforward.transforms.base import Step, Transform, outside
+
+__all__ = ["Inverse"]
+
+
+@register("transforms")
+class Inverse(Transform):
+    """A bijection run backwards: encode is the inner transform's decode.
+
+    Args:
+        transform: an EXACT transform whose in and out shapes have equally many coordinates.
+
+    Raises:
+        KindError: if the transform is no bijection.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Inverse, Softplus
+        >>> log_like = Inverse(Softplus(1))          # positive data to the reals
+        >>> log_like.encode(torch.tensor([[1.0]])).z
+        tensor([[0.5413]])
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        if not isinstance(transform, Transform):
+            raise ConfigError(f"Inverse runs a transform backwards; got {type(transform).__name__}.")
+        if not transform.bijective:
+            raise KindError(f"{type(transform).__name__} is not a bijection, so it cannot be run backwards.")
+        super().__init__(transform.out_shape, transform.in_shape)
+        self.transform = transform
+        self.context = transform.context
+        self.domain, self.codomain = transform.codomain, transform.domain
+        self.valid_on_manifold, self.angle_preserving = transform.valid_on_manifold, transform.angle_preserving
+        self.encode_passes, self.decode_passes = transform.decode_passes, transform.encode_passes
+
+    def measure(self, latent: Measure) -> Measure:
+        """Unchanged, where the inner transform takes it."""
+        self.transform.measure(latent)
+        return super().measure(latent)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """The inner transform's decode, with the contribution negated."""
+        z, contribution = self.transform.decode_with_contribution(x, context, noise=noise)
+        return Step(z, outside(x, self.domain, len(self.in_shape)) - contribution)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """The inner transform's encode."""
+        return self.transform.encode(z, context, noise=noise).z
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """The inner transform's encode, with the contribution negated."""
+        step = self.transform.encode(z, context, noise=noise)
+        return step.z, -step.contribution

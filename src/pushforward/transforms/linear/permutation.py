@@ -1,0 +1,115 @@
+"""Fixed reorderings of the coordinates."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import ConfigError
+from pushforward.numerics import Noise
+from pushforward.registry import register
+from pushforward.transforms.base import Shape, Step, Transform
+
+__all__ = ["Permutation", "Reverse"]
+
+
+@register("transforms")
+class Permutation(Transform):
+    """z_i = x_{order[i]} along one dimension of the event, by default the last; contribution 0.
+
+    The order lives in the buffer ``permutation``, so a saved model keeps it whatever the seed.
+
+    Args:
+        features: event shape.
+        order: a permutation of 0, ..., D - 1; None draws one.
+        seed: of the drawn order.
+        dim: which dimension is reordered, counted from the end: -1, or -3 for the channels of an image (C, H, W).
+
+    Raises:
+        ConfigError: if ``order`` is no permutation, or the event has no such dimension.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Permutation
+        >>> Permutation(3, order=(2, 0, 1)).encode(torch.tensor([10.0, 11.0, 12.0])).z
+        tensor([12., 10., 11.])
+    """
+
+    domain = None
+    codomain = None
+    valid_on_manifold = angle_preserving = True
+    permutation: Tensor
+
+    def __init__(
+        self, features: int | Shape, order: tuple[int, ...] | None = None, seed: int = 0, dim: int = -1
+    ) -> None:
+        super().__init__(features)
+        self.features, self.order, self.seed, self.dim = features, order, seed, dim
+        width = _length(self.in_shape, dim, "Permutation")
+        if (
+            order is None and torch.get_default_device().type == "meta"
+        ):  # a file's skeleton: of any width, without values
+            self.register_buffer("permutation", torch.empty(width, dtype=torch.int64))
+            return
+        places = list(range(width) if order is None else order)
+        if order is None:
+            random.Random(seed).shuffle(places)
+        elif sorted(places) != list(range(width)):
+            raise ConfigError(f"order must hold each of 0, ..., {width - 1} once; got {order!r}.")
+        self.register_buffer("permutation", torch.tensor(places, dtype=torch.int64))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Reorder the dimension."""
+        return Step(x.index_select(self.dim, self.permutation), self.zero_log_det(x))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Put the dimension back in its own order."""
+        return z.index_select(self.dim, torch.argsort(self.permutation))
+
+
+@register("transforms")
+class Reverse(Transform):
+    """z_i = x_{D - 1 - i} along one dimension of the event, by default the last; contribution 0.
+
+    MAF reverses the order after every layer, Glow's simplest steps that of the channels.
+
+    Args:
+        features: event shape.
+        dim: which dimension is reversed, counted from the end: -1, or -3 for the channels of an image (C, H, W).
+
+    Raises:
+        ConfigError: if the event has no such dimension.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Reverse
+        >>> Reverse(3).encode(torch.tensor([10.0, 11.0, 12.0])).z
+        tensor([12., 11., 10.])
+    """
+
+    domain = None
+    codomain = None
+    valid_on_manifold = angle_preserving = True
+
+    def __init__(self, features: int | Shape, dim: int = -1) -> None:
+        super().__init__(features)
+        self.features, self.dim = features, dim
+        _length(self.in_shape, dim, "Reverse")
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Reverse the dimension."""
+        return Step(x.flip(self.dim), self.zero_log_det(x))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Reverse the dimension again."""
+        return z.flip(self.dim)
+
+
+def _length(shape: Shape, dim: int, owner: str) -> int:
+    if not shape:
+        raise ConfigError(f"{owner} needs an event of at least one dimension; got the shape ().")
+    if not isinstance(dim, int) or isinstance(dim, bool) or not -len(shape) <= dim <= -1:
+        raise ConfigError(f"dim counts dimensions of the event from its end, -{len(shape)}..-1; got {dim!r}.")
+    return shape[dim]

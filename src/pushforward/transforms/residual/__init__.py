@@ -1,0 +1,1 @@
+"""Residual flows: the identity plus a contraction, a ridge or a bump."""

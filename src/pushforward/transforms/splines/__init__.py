@@ -1,0 +1,1 @@
+"""Monotone splines as elementwise transformers."""

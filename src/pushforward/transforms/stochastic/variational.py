@@ -1,0 +1,278 @@
+"""Latent variables: a transform whose way to the noise is a draw from an approximate posterior."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.likelihood import REAL, Kind, Measure
+from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
+from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.numerics import Noise, bound_input, may_check_values, normal_like, soft_clamp, sum_event, uniform_like
+from pushforward.registry import register
+from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
+from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context, outside
+from pushforward.transforms.chain import Chain
+from pushforward.transforms.inverse import Inverse
+from pushforward.transforms.stochastic.likelihoods import (
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    check_likelihood,
+)
+
+__all__ = ["Posterior", "Variational", "codec"]
+
+
+def codec(
+    shape: Shape,
+    latent: int,
+    codes: int,
+    count: int,
+    hidden: tuple[int, ...],
+    channels: tuple[int, ...],
+    activation: str,
+    context: int = 0,
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder networks between data and latent vectors, convolutional if there are ``channels``.
+
+    Args:
+        shape: of the data: (D,), or (channels, height, width).
+        latent: width of what the decoder reads.
+        codes: width of what the encoder gives.
+        count: outputs of the decoder for each pixel, or for each coordinate of a vector.
+        hidden: widths of the hidden layers without convolutions.
+        channels: of the convolutions.
+        activation: of the networks.
+        context: width of a context that both read beside their input: planes of it where the encoder is convolutional.
+
+    Raises:
+        ConfigError: if convolutions shall read a vector.
+    """
+    if not channels:
+        size, pixels = math.prod(shape), math.prod(shape[1:] if len(shape) == 3 else shape)
+        return (
+            MLP(size + context, codes, hidden, activation=activation, output_gain=0.1),
+            MLP(latent + context, count * pixels, hidden, activation=activation, input_bound=10.0),
+        )
+    if len(shape) != 3:
+        raise ConfigError(f"convolutions read images; got features={shape!r} with channels={channels!r}.")
+    image, out = (shape[0] + context, shape[1], shape[2]), (count, shape[1], shape[2])
+    return ConvEncoder(image, codes, channels, activation), ConvDecoder(latent + context, out, channels, activation)
+
+
+class Posterior(NamedTuple):
+    """A draw z ~ q(z | x), with what is known of it.
+
+    Attributes:
+        z: ``(*batch, latent)``.
+        log_q: log q(z | x), nats, shape ``batch``.
+        log_p: log p(x | z), nats, shape ``batch``.
+        mean: of the diagonal normal that the draw starts from, ``(*batch, latent)``.
+        log_scale: likewise.
+        log_q_terms: what each coordinate adds to log q(z | x), ``(*batch, latent)``; None if the flow has no such terms.
+    """
+
+    z: Tensor
+    log_q: Tensor
+    log_p: Tensor
+    mean: Tensor
+    log_scale: Tensor
+    log_q_terms: Tensor | None
+
+
+@register("transforms")
+class Variational(Transform):
+    """Latent variable: encode draws z ~ q(z | x) and adds log p(x | z) - log q(z | x) (VAE, Kingma and Welling 2014,
+    arXiv 1312.6114, eq. 3; as a stochastic transform, Nielsen et al. 2020, arXiv 2007.02731, sec. 3.1).
+
+    With the prior as base the sum is the evidence lower bound: kind LOWER_BOUND, on the measure of p(x | z). q is a diagonal
+    normal, pushed through ``flow`` if there is one: z = flow.decode(z_0, h), where h is a further output of the encoder
+    (IAF, Kingma et al. 2016, arXiv 1606.04934, alg. 1). ``decode`` draws x ~ p(x | z) if a generator is given, and else
+    returns about the median of p(x | z), which is the reconstruction.
+
+    Args:
+        features: event shape: a width, or (channels, height, width).
+        latent: width of z.
+        likelihood: the law p(x | z) of each pixel; Gaussian by default.
+        flow: a bijection of width ``latent``, which may read a context; its decode must be the fast direction.
+        hidden: widths of the hidden layers of encoder and decoder.
+        channels: widths of the convolutions instead, for images; each halves the sides.
+        activation: of the networks.
+        context: width of the context c that encoder and decoder read: q(z | x, c) and p(x | z, c) (Sohn et al. 2015).
+
+    Raises:
+        ConfigError: for impossible sizes, or parts that do not fit.
+        KindError: if ``flow`` is no bijection.
+
+    Example:
+        >>> import torch
+        >>> latent = Variational(3, latent=2, hidden=(8,))
+        >>> step = latent.encode(torch.randn(5, 3))
+        >>> step.z.shape, latent.decode(step.z).shape
+        (torch.Size([5, 2]), torch.Size([5, 3]))
+    """
+
+    supports_float64 = False
+    kind = Kind.LOWER_BOUND
+    max_log_scale = 7.0
+    """Bound on |log s| of the posterior."""
+
+    def __init__(
+        self,
+        features: int | Shape,
+        latent: int = 8,
+        likelihood: Likelihood | None = None,
+        flow: Transform | None = None,
+        *,
+        hidden: tuple[int, ...] = (128, 128),
+        channels: tuple[int, ...] = (),
+        activation: str = "relu",
+        context: int = 0,
+    ) -> None:
+        shape = as_shape(features)
+        super().__init__(shape, check_width("latent", latent))
+        if len(shape) not in (1, 3):
+            raise ConfigError(f"features must be a width or (channels, height, width); got {features!r}.")
+        if flow is not None and (
+            not isinstance(flow, Transform) or flow.in_shape != (latent,) or flow.out_shape != (latent,)
+        ):
+            raise ConfigError(f"flow must be a transform of {latent} coordinates; got {flow!r:.80}.")
+        if flow is not None and not flow.bijective:
+            raise KindError(f"{type(flow).__name__} is not a bijection, so it has no density for a posterior.")
+        self.features, self.latent = features, latent
+        self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
+        self.hidden, self.channels, self.activation = (
+            check_hidden(hidden, False),
+            check_hidden(channels, False),
+            activation,
+        )
+        self.context = check_width("context", context, 0)
+        self.domain, self.codomain = self.likelihood.support, REAL
+        self.flow = flow
+        self.extra = 0 if flow is None else flow.context
+        count = self.likelihood.outputs(shape[0] if len(shape) == 3 else 1)
+        self.space = shape[1:] if len(shape) == 3 else shape
+        self.encoder, self.decoder = codec(
+            shape, latent, 2 * latent + self.extra, count, self.hidden, self.channels, activation, context
+        )
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """A draw of z, with log p(x | z) - log q(z | x)."""
+        drawn = self.draw(x, noise, context)
+        return Step(drawn.z, drawn.log_p - drawn.log_q + outside(x, self.domain, len(self.in_shape)))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """A draw of x with a generator; about the median of p(x | z) without."""
+        raw, channels = self.raw(z, context), 1 if len(self.in_shape) == 1 else self.in_shape[0]
+        rows, shape = z.shape[:-1], (*self.space, self.likelihood.draws(channels))
+        if isinstance(noise, torch.Generator):
+            u = uniform_like(z, 1, noise, shape)
+        else:
+            u = z.new_full((*rows, *shape), 0.5)
+        x = self.likelihood.sample(raw, u)
+        return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
+
+    def draw(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Posterior:
+        """z ~ q(z | x), with its log-density, that of x given z, and the posterior's parameters."""
+        return self.draw_from(self.infer(x, context), x, noise, context)
+
+    def infer(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the encoder says of x, ``(*batch, 2 latent + extra)``: mean, raw log-scale, and h for the flow."""
+        self._check_binary(x, training=False)
+        return self._encoded(x, context)
+
+    def draw_from(self, inferred: Tensor, x: Tensor, noise: Noise, context: Tensor | None = None) -> Posterior:
+        """As :meth:`draw`, from a posterior that is given in the form of :meth:`infer`."""
+        mean, log_scale, h = inferred.split((self.latent, self.latent, self.extra), -1)
+        log_scale = soft_clamp(log_scale, self.max_log_scale)
+        e = normal_like(x, len(self.in_shape), noise, (self.latent,))
+        z = mean + log_scale.exp() * e
+        terms = -0.5 * e * e - 0.5 * math.log(2 * math.pi) - log_scale
+        z, terms, log_q = self._push(z, terms, h if self.extra else None)
+        pixels = x.unsqueeze(-1) if len(self.in_shape) == 1 else x.movedim(-3, -1)
+        log_p = sum_event(self.likelihood.log_prob(pixels, self.raw(z, context)), len(self.space) + 1)
+        return Posterior(z, log_q, log_p, mean, log_scale, terms)
+
+    def _push(self, z: Tensor, terms: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What the flow makes of a draw and of the terms of its log-density: z, the terms if there are any, and their sum."""
+        parts = [] if self.flow is None else list(self.flow) if isinstance(self.flow, Chain) else [self.flow]
+        laws = [
+            part.transform
+            for part in parts
+            if isinstance(part, Inverse) and isinstance(part.transform, MaskedAutoregressive)
+        ]
+        if self.flow is not None and len(laws) < len(parts):
+            z, contribution = self.flow.decode_with_contribution(z, h)
+            return z, None, sum_event(terms, 1) + contribution
+        for law in reversed(laws):  # the fast direction scales each coordinate by a factor of its own
+            z, scaled = law.encode_terms(z, h)
+            terms = terms - scaled
+        return z, terms, sum_event(terms, 1)
+
+    def center(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Where q(z | x) is centerd: its mean, or what the flow makes of the mean of its normal; ``(*batch, latent)``."""
+        mean, _, h = self._encoded(x, context).split((self.latent, self.latent, self.extra), -1)
+        return mean if self.flow is None else self.flow.decode(mean, h if self.extra else None)
+
+    def mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Mean of p(x | z), smooth in z; ``(*batch, *in_shape)``."""
+        x = self.likelihood.mean(self.raw(z, context), 1 if len(self.in_shape) == 1 else self.in_shape[0])
+        return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
+
+    def raw(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Raw parameters of p(x | z) for each pixel, ``(*batch, *space, outputs)``."""
+        check_context(context, self.context, "Variational")
+        seen = z
+        if self.context and context is not None:
+            seen = torch.cat((z, context.to(z.dtype).expand(*z.shape[:-1], -1)), -1)
+        out = self.decoder(seen).to(z.dtype)
+        return out.movedim(-3, -1) if self.channels else out.unflatten(-1, (*self.space, -1))
+
+    def _encoded(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The encoder's output for x, and the context beside it where there is one."""
+        check_context(context, self.context, "Variational")
+        seen = self.likelihood.seen(x)
+        if not self.channels:
+            seen = seen.flatten(x.dim() - len(self.in_shape))
+        if self.context and context is not None:
+            given = bound_input(context.to(seen.dtype), 10.0).expand(*self.batch_shape(x), -1)
+            if self.channels:
+                given = given[..., None, None].expand(*given.shape, *self.space)
+            seen = torch.cat((seen, given), -3 if self.channels else -1)
+        return self.encoder(seen).to(x.dtype)
+
+    def measure(self, latent: Measure) -> Measure:
+        """That of p(x | z)."""
+        return self.likelihood.measure(math.prod(self.in_shape))
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Look at the training rows: a Bernoulli law needs 0 and 1.
+
+        Raises:
+            InputError: for gray values where the law is Bernoulli.
+        """
+        self.check_training(x)
+        return self.encode(x, context, noise=noise).z
+
+    def check_training(self, x: Tensor) -> None:
+        """Refuse training rows that are not 0 or 1 where the law is Bernoulli.
+
+        Raises:
+            InputError: naming a value.
+        """
+        self._check_binary(x, training=True)
+
+    def _check_binary(self, x: Tensor, training: bool) -> None:
+        if not isinstance(self.likelihood, BernoulliLikelihood) or not may_check_values(x, self.training):
+            return
+        gray = (x != 0) & (x != 1) if training else (x > 0) & (x < 1)
+        if gray.any():
+            raise InputError(
+                f"a Bernoulli decoder gives the probability of images of 0 and 1, and met {x[gray][0].item():g}: grays have "
+                "no such probability. Binarize them (binarize=True draws each pixel anew), or choose a decoder of gray levels."
+            )

@@ -1,0 +1,1 @@
+"""Surjections: transforms that drop or add coordinates, with the conditional density of what they drop."""

@@ -1,0 +1,104 @@
+"""Missing values as a generative augmentation: a value that was not seen is drawn, and its density is taken out again."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import ConfigError
+from pushforward.likelihood import Kind, Measure
+from pushforward.numerics import Noise, normal_like
+from pushforward.registry import register
+from pushforward.transforms.base import Step, Transform
+from pushforward.transforms.validation import vector_width
+
+__all__ = ["AugmentMissing"]
+
+
+@register("transforms")
+class AugmentMissing(Transform):
+    """Replace the value of a missing cell by a draw v ~ q = N(mean, scale^2) and add -log q(v).
+
+    Each of ``columns`` has an indicator coordinate (1 where its value is missing). For such a row
+
+        log p(observed, missing) >= E_q [ log p(observed, missing, v) - log q(v) ],
+
+    the augmentation surjection of SurVAE flows (Nielsen et al. 2020, sec. 3.2): kind LOWER_BOUND. Other cells pass
+    through. ``mean`` and ``scale`` are the observed values' and are set by ``initialize``.
+
+    Args:
+        features: D, values and indicators together.
+        columns: coordinates whose values may be missing.
+        indicators: their indicator coordinates, in the same order.
+
+    Raises:
+        ConfigError: if the two differ in length or an index is out of range.
+
+    Example:
+        >>> import torch
+        >>> augment = AugmentMissing(2, columns=(0,), indicators=(1,))
+        >>> step = augment.encode(torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
+        >>> step.z[0], step.contribution[0]
+        (tensor([5., 0.]), tensor(0.))
+    """
+
+    supports_float64 = False
+    kind = Kind.LOWER_BOUND
+    autoregressive_order = "any"
+    mean: Tensor
+    scale: Tensor
+    initialized: Tensor
+    at: Tensor
+    flag: Tensor
+
+    def __init__(self, features: int, columns: tuple[int, ...], indicators: tuple[int, ...]) -> None:
+        super().__init__(features)
+        width = vector_width(features, "AugmentMissing")
+        columns, indicators = tuple(columns), tuple(indicators)
+        if len(columns) != len(indicators) or not columns:
+            raise ConfigError("columns and indicators must name equally many coordinates, at least one.")
+        if len({*columns, *indicators}) != 2 * len(columns) or not all(0 <= i < width for i in (*columns, *indicators)):
+            raise ConfigError(f"columns and indicators must be distinct coordinates in 0..{width - 1}.")
+        self.features, self.columns, self.indicators = features, columns, indicators
+        self.register_buffer("at", torch.tensor(columns, dtype=torch.int64))
+        self.register_buffer("flag", torch.tensor(indicators, dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(len(columns)))
+        self.register_buffer("scale", torch.ones(len(columns)))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Draw the missing values."""
+        z, terms = self.encode_terms(x, context, noise=noise)
+        return Step(z, terms.sum(-1))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """As ``encode``, with the contribution of each coordinate."""
+        e = normal_like(x, 1, noise).index_select(-1, self.at)
+        missing = x.index_select(-1, self.flag) > 0.5
+        values = torch.where(missing, self.mean + self.scale * e, x.index_select(-1, self.at))
+        log_q = -0.5 * e.square() - 0.5 * math.log(2 * math.pi) - torch.log(self.scale)
+        terms = torch.zeros_like(x).index_copy(-1, self.at, torch.where(missing, -log_q, 0.0))
+        return x.index_copy(-1, self.at, values), terms
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """The identity: the indicator says which values to ignore."""
+        return z
+
+    def measure(self, latent: Measure) -> Measure:
+        """Unchanged: the extra coordinates are integrated out by the bound."""
+        return latent
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Take mean and scale from the observed values of each column."""
+        if not self.initialized:
+            observed = (x.index_select(-1, self.flag) <= 0.5).double()
+            values = x.index_select(-1, self.at).double()
+            count = observed.sum(0).clamp_min(1)
+            mean = (values * observed).sum(0) / count
+            scale = (((values - mean).square() * observed).sum(0) / count).sqrt()
+            self.mean.copy_(mean)
+            self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+            self.initialized.fill_(True)
+        return self.encode(x, context, noise=noise).z

@@ -1,0 +1,182 @@
+"""The contract of scalar laws (transformers) and of networks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import pushforward
+from pushforward.likelihood import REAL
+
+from .cases import NETWORKS, TRANSFORMERS, Case
+from .tools import TYPES, build, built, generator, same
+
+
+def points(case: Case, count: int = 400, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return case.data((count,), generator(1)).to(dtype)
+
+
+def raws(case: Case, count: int = 400, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    shape = (built(case).parameters, count)
+    return (scale * torch.randn(shape, dtype=torch.float64, generator=generator(2))).to(dtype)
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_inverse(case):
+    law, x, raw = built(case), points(case), raws(case)
+    y, log_slope = law.forward(x, raw)
+    back, same_slope = law.inverse(y, raw)
+    assert y.shape == log_slope.shape == x.shape
+    same(back, x, 1e-10)
+    same(same_slope, log_slope, 1e-9)
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_slope_is_the_derivative_both_ways(case):
+    law, raw = built(case), raws(case)
+    x = points(case).requires_grad_()
+    y, log_slope = law.forward(x, raw)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert (slope > 0).all()
+    same(slope.log(), log_slope.detach(), 1e-9)
+    y = y.detach().requires_grad_()
+    (inverse_slope,) = torch.autograd.grad(law.inverse(y, raw)[0].sum(), y)
+    same(-inverse_slope.log(), log_slope.detach(), 1e-9)
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_gradients_to_the_raw_parameters(case):
+    law = built(case)
+    # A fixed point inside a piece: at a knot the second derivative jumps, and finite differences straddle it.
+    x, raw = points(case, 6), raws(case, 6, 0.5).requires_grad_()
+    y = law.forward(x, raw)[0].detach()
+    assert torch.autograd.gradcheck(lambda r: law.forward(x, r), (raw,))
+    assert torch.autograd.gradcheck(lambda r: law.inverse(y, r)[0], (raw,))
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_identity_at_zero(case):
+    law, x = built(case), points(case)
+    raw = torch.zeros(law.parameters, x.numel(), dtype=torch.float64)
+    y, log_slope = law.forward(x, raw)
+    if "Gated" in case.name:  # the paper's gate starts as a contraction
+        gate = 1 / (1 + math.exp(-law.bias))
+        same(y, gate * x)
+        same(log_slope, torch.full_like(x, math.log(gate)))
+    else:
+        same(y, x)
+        same(log_slope, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_volume_says_whether_the_slope_can_differ_from_one(case):
+    law = built(case)
+    log_slope = law.forward(points(case), raws(case))[1]
+    assert (log_slope != 0).any() == law.volume
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_it_keeps_its_interval(case):
+    law = built(case)
+    raw = raws(case, scale=5.0)
+    edge = 1e3 if law.support == REAL else law.support.high
+    x = torch.linspace(-edge, edge, 400, dtype=torch.float64)
+    for y, _ in (law.forward(x, raw), law.inverse(x, raw)):
+        assert law.support.contains(y).all()
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_it_is_increasing(case):
+    law = built(case)
+    raw = raws(case, 1, 3.0).expand(-1, 4000)
+    edge = 10.0 if law.support == REAL else law.support.high
+    x = torch.linspace(-edge, edge - 1e-9, 4000, dtype=torch.float64)
+    steps = law.forward(x, raw)[0].diff()
+    if law.periodic:  # one jump back, where the turn ends
+        assert (steps <= 0).sum() <= 1
+    else:
+        assert (steps > 0).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_any_raw_value_and_any_distance_is_finite(case, dtype):
+    law = built(case)
+    for size in (0.0, 1.0, 20.0, 1e6):
+        for distance in (0.0, 1.0, 1e3, 1e6):
+            x = (distance * points(case, dtype=dtype)).requires_grad_()
+            raw = raws(case, scale=size, dtype=dtype).requires_grad_()
+            for run in (law.forward, law.inverse):
+                y, log_slope = run(x, raw)
+                assert y.dtype is log_slope.dtype is dtype
+                assert torch.isfinite(y).all()
+                assert torch.isfinite(log_slope).all()
+                gradients = torch.autograd.grad(y.sum() + log_slope.sum(), (x, raw), allow_unused=True)
+                assert all(g is None or torch.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+def test_shapes(case):
+    law = built(case)
+    for shape in ((), (3,), (2, 3, 4), (0, 2)):
+        x = torch.zeros(shape, dtype=torch.float64)
+        raw = torch.zeros(law.parameters, *shape, dtype=torch.float64)
+        for run in (law.forward, law.inverse):
+            y, log_slope = run(x, raw)
+            assert y.shape == log_slope.shape == shape
+
+
+def event_of(network) -> tuple[int, ...]:
+    if isinstance(network, pushforward.networks.ConvNet):
+        return (network.inputs, 3, 4)
+    return (network.inputs if isinstance(network, pushforward.networks.MLP) else network.features,)
+
+
+def network_inputs(network, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
+    x = torch.randn(*shape, *event_of(network), generator=generator(1), dtype=torch.float64).to(dtype)
+    if not getattr(network, "context", 0):
+        return (x,)
+    return x, torch.randn(*shape, network.context, generator=generator(2), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=str)
+def test_networks_keep_batch_shapes(case):
+    network = built(case)
+    whole = network(*network_inputs(network, (6,)))
+    parameters_first = isinstance(network, pushforward.networks.MADE)
+    for shape in ((), (2, 3), (0,)):
+        inputs = [t[: math.prod(shape)].reshape(*shape, *t.shape[1:]) if shape != (0,) else t[:0]
+                  for t in network_inputs(network, (6,))]  # fmt: skip
+        out = network(*inputs)
+        if parameters_first:
+            assert out.shape == (network.outputs, *shape, network.features)
+            if shape == (2, 3):
+                same(out.flatten(1, 2), whole, 1e-13)
+        else:
+            assert out.shape == (*shape, network.outputs, *event_of(network)[1:])
+            if shape == (2, 3):
+                same(out.flatten(0, 1), whole, 1e-13)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("case", NETWORKS, ids=str)
+def test_networks_keep_the_type(case, dtype):
+    network = built(case, dtype)
+    assert network(*network_inputs(network, (6,), dtype)).dtype is dtype
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=str)
+def test_networks_train_all_their_weights(case):
+    network = build(case)
+    network(*network_inputs(network, (64,))).square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=str)
+def test_networks_compile_whole(case):
+    torch._dynamo.reset()
+    network = built(case)
+    inputs = network_inputs(network, (6,))
+    same(torch.compile(network, fullgraph=True, backend="is_eager")(*inputs), network(*inputs))

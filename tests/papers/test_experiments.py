@@ -1,0 +1,230 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+import pushforward as pf
+from papers import Lab, Report, find, load_images, markdown, page, recipe, recipes, reproduce
+from papers import recipe as registration
+from papers.context import bits_per_dim, spread
+from pushforward.cli import main
+from pushforward.errors import ConfigError, StorageError
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch):
+    """A registry with one recipe, which counts how often it measures."""
+    module = __import__("papers.reproduction", fromlist=["_RECIPES"])
+    monkeypatch.setattr(module, "_RECIPES", {})
+    monkeypatch.setattr(module, "recipes", lambda: list(module._RECIPES.values()))
+    calls: list[int] = []
+
+    @registration("toy", "A toy (Nobody 2020)", data=("none",), full="no time at all")
+    def run(lab: Lab) -> None:
+        from matplotlib.figure import Figure
+
+        values = [lab.measure(f"seed {seed}", lambda: calls.append(1) or 2.5) for seed in lab.repeats]
+        lab.picture("plot", Figure())
+        lab.report("two is less than three", paper="2.00", ours=spread(values), held=values[0] < 3)
+        lab.report("four is less than three", ours="4 | 3", held=False, note="tried")
+
+    return calls
+
+
+def test_a_recipe_reports_findings_pictures_and_time(toy, tmp_path):
+    report = reproduce("toy", out=tmp_path, say=lambda line: None)
+    assert [f.held for f in report.findings] == [True, False]
+    assert report.findings[0].ours == "2.500 ± 0.000"
+    assert report.command == "pushforward reproduce toy --budget quick"
+    assert (tmp_path / "toy-plot.png").exists()
+    assert report.pictures == ("toy-plot.png",)
+    assert Report.read(tmp_path / "toy-quick.json") == report
+
+
+def test_measurements_are_made_once(toy, tmp_path):
+    reproduce("toy", out=tmp_path, say=lambda line: None)
+    assert len(toy) == 3
+    reproduce("toy", out=tmp_path, say=lambda line: None)
+    assert len(toy) == 3
+    report = reproduce("toy", out=tmp_path, seeds=4, say=lambda line: None)
+    assert report.command == "pushforward reproduce toy --budget quick --seeds 4"
+    assert len(toy) == 4
+
+
+def test_smoke_decides_nothing(toy, tmp_path):
+    report = reproduce("toy", budget="smoke", out=tmp_path, say=lambda line: None)
+    assert [f.held for f in report.findings] == [None, None]
+    assert len(toy) == 1
+
+
+def test_tables_say_what_did_not_hold(toy, tmp_path):
+    report = reproduce("toy", out=tmp_path, say=lambda line: None)
+    table = markdown(report)
+    assert "| two is less than three | 2.00 | 2.500 ± 0.000 | yes |" in table
+    assert "| four is less than three | – | 4 \\| 3 (tried) | **no** |" in table
+    text = page([report], "pictures/")
+    assert "## A toy (Nobody 2020)" in text
+    assert "![toy-plot.png](pictures/toy-plot.png)" in text
+
+
+def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys, monkeypatch):
+    module = __import__("papers", fromlist=["recipes"])
+    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
+    assert main(["reproduce", "--list"]) == 0
+    assert "toy" in capsys.readouterr().out
+    assert main(["reproduce", "--all", "--out", str(tmp_path), "--page", str(tmp_path / "papers.md")]) == 0
+    assert "| two is less than three |" in (tmp_path / "papers.md").read_text()
+    assert main(["reproduce", "toy", "--out", str(tmp_path)]) == 0
+
+
+def test_a_page_of_earlier_reports_runs_nothing_and_takes_its_pictures_along(toy, tmp_path, capsys, monkeypatch):
+    module = __import__("papers", fromlist=["recipes"])
+    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
+    docs = tmp_path / "docs" / "papers.md"
+    assert main(["reproduce", "--out", str(tmp_path / "runs"), "--page", str(docs)]) != 0
+    assert "holds no report" in capsys.readouterr().err
+    assert main(["reproduce", "toy", "--out", str(tmp_path / "runs")]) == 0
+    made = len(toy)
+    assert main(["reproduce", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
+    assert len(toy) == made
+    assert "![toy-plot.png](papers/toy-plot.png)" in docs.read_text()
+    assert (docs.parent / "papers" / "toy-plot.png").exists()
+
+
+def test_a_page_keeps_its_reports_for_the_next_one(toy, tmp_path, monkeypatch):
+    module = __import__("papers", fromlist=["recipes"])
+    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
+    docs = tmp_path / "docs" / "papers.md"
+    assert main(["reproduce", "toy", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
+    first = docs.read_text()
+    assert main(["reproduce", "--out", str(tmp_path / "empty"), "--page", str(docs)]) == 0
+    assert docs.read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reproduce"], "name one recipe"),
+        (["reproduce", "toy", "--all"], "name one recipe"),
+        (["reproduce", "nothing"], "no recipe 'nothing'; there are toy"),
+        (["reproduce", "toy", "--budget", "huge"], "budget must be one of"),
+        (["reproduce", "toy", "--seeds", "0"], "seeds must be at least 1"),
+    ],
+)
+def test_errors_are_one_line(toy, tmp_path, capsys, arguments, words):
+    assert main([*arguments, "--out", str(tmp_path)]) != 0
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_damaged_measurements_and_reports_are_named(toy, tmp_path):
+    (tmp_path / "toy-quick.jsonl").write_text("{")
+    with pytest.raises(StorageError, match="delete it"):
+        reproduce("toy", out=tmp_path)
+    (tmp_path / "bad.json").write_text(json.dumps({"name": "x"}))
+    with pytest.raises(StorageError, match="no report"):
+        Report.read(tmp_path / "bad.json")
+
+
+def test_two_recipes_of_one_name_are_refused(toy):
+    with pytest.raises(ConfigError, match="two recipes named 'toy'"):
+        recipe("toy", "Again", full="")(lambda lab: None)
+
+
+def test_every_recipe_has_a_title_and_an_estimate():
+    for entry in recipes():
+        assert entry.title
+        assert entry.full
+
+
+def test_images_are_found_under_their_names(tmp_path, monkeypatch):
+    array = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+    (tmp_path / "mnist").mkdir()
+    raw = bytes([0, 0, 8, 3]) + struct.pack(">3I", *array.shape) + array.tobytes()
+    import gzip
+
+    (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(raw))
+    assert torch.equal(load_images("mnist", train=False, folder=tmp_path)[:, 0], torch.from_numpy(array))
+    monkeypatch.setenv("PUSHFORWARD_DATA", str(tmp_path))
+    assert load_images("mnist", train=False).shape == (2, 1, 3, 4)
+
+
+def test_absent_images_say_where_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("PUSHFORWARD_DATA", raising=False)
+    with pytest.raises(StorageError, match=r"fashion-mnist is not in a data folder.*PUSHFORWARD_DATA.*torchvision"):
+        load_images("fashion-mnist", train=True)
+    with pytest.raises(StorageError, match=r"cifar10/test\.parquet"):
+        load_images("cifar10", train=False, folder=tmp_path)
+    with pytest.raises(ConfigError, match="no training part"):
+        load_images("notmnist", train=True, folder=tmp_path)
+    with pytest.raises(ConfigError, match="there is no image set 'svhn'"):
+        load_images("svhn", train=True, folder=tmp_path)
+
+
+def test_usps_is_scaled_and_padded(tmp_path):
+    images = np.full((1, 16, 16), 2000, dtype=np.uint16)
+    (tmp_path / "usps").mkdir()
+    np.savez(tmp_path / "usps" / "usps.npz", train_images=images, test_images=images // 2)
+    train = load_images("usps", train=True, folder=tmp_path)
+    assert train.shape == (1, 1, 28, 28)
+    assert train.dtype == torch.uint8
+    assert train[0, 0, 6:22, 6:22].min() == 255
+    assert train.long().sum() == 255 * 256
+    assert load_images("usps", train=False, folder=tmp_path).max() == 128
+
+
+def test_bits_per_dim_of_a_uniform_model():
+    # A uniform density on dequantized pixels of 4 levels is 2 bits a pixel, whatever the image.
+    model = pf.models.Flow(
+        pf.transforms.Chain(pf.transforms.UniformDequantize((1, 2, 2), 4)), pf.distributions.Uniform((1, 2, 2))
+    )
+    assert bits_per_dim(model, torch.randint(4, (7, 1, 2, 2)), batch=3) == pytest.approx(2.0)
+
+
+def test_a_model_is_trained_once(toy, tmp_path):
+    rows, held_out = torch.randn(50, 2), torch.randn(10, 2)
+    made: list[int] = []
+
+    def make() -> pf.models.NICE:
+        made.append(1)
+        return pf.models.NICE(2, couplings=2, hidden=(8,))
+
+    model, facts = Lab("toy", "smoke", tmp_path, say=lambda line: None).train(
+        "a run", make, rows, held_out, max_steps=3
+    )
+    again, same = Lab("toy", "smoke", tmp_path, say=lambda line: None).train("a run", make, rows, held_out, max_steps=3)
+    assert made == [1]
+    assert facts == same
+    assert facts["steps"] == 3
+    assert torch.equal(model.log_prob(rows), again.log_prob(rows))
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_equal_time_is_steps_of_equal_processor_time(toy, tmp_path):
+    """A model with more work for each step gets fewer steps, measured once; smoke and full have limits of their own."""
+    rows = torch.randn(600, 8)
+
+    def limit(lab: Lab, width: int) -> dict[str, float]:
+        make = lambda: pf.models.NICE(8, hidden=(width, width))  # noqa: E731
+        return lab.time_limit(f"width {width}", make, rows, smoke=3, quick=2.0, full=60.0, batch_size=256)
+
+    lab = Lab("toy", "quick", tmp_path, say=lambda line: None)
+    narrow, wide = limit(lab, 8), limit(lab, 1024)
+    assert narrow.keys() == {"max_steps"}
+    assert narrow["max_steps"] > 2 * wide["max_steps"] > 0
+    assert wide["max_steps"] % 10 == 0
+    assert limit(Lab("toy", "quick", tmp_path, say=lambda line: None), 1024) == wide
+    assert limit(Lab("toy", "smoke", tmp_path, say=lambda line: None), 8) == {"max_steps": 3}
+    assert limit(Lab("toy", "full", tmp_path, say=lambda line: None), 8) == {"max_time": 60.0}
+
+
+def test_a_strip_of_images(toy, tmp_path):
+    from PIL import Image
+
+    lab = Lab("toy", "smoke", tmp_path, say=lambda line: None)
+    lab.strip("images", {"gray": torch.zeros(4, 1, 5, 5), "color": torch.full((4, 3, 5, 5), 300)})
+    with Image.open(tmp_path / "toy-images.png") as picture:
+        assert picture.width > 4 * 5

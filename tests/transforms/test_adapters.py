@@ -1,0 +1,179 @@
+"""Adapters to and from torch.distributions, against TransformedDistribution."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import (
+    AffineTransform,
+    ComposeTransform,
+    ExpTransform,
+    Independent,
+    Normal,
+    SigmoidTransform,
+    StickBreakingTransform,
+    TanhTransform,
+    TransformedDistribution,
+)
+from torch.distributions.transforms import AbsTransform, ReshapeTransform, SoftmaxTransform
+
+from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.likelihood import REAL, UNIT, Support
+from pushforward.registry import describe
+from pushforward.transforms import (
+    Affine,
+    Chain,
+    Exp,
+    Householder,
+    Inverse,
+    Sigmoid,
+    Step,
+    Tanh,
+    Transform,
+    UniformDequantize,
+    from_torch,
+    to_torch,
+)  # fmt: skip
+
+TRANSFORMS = {
+    "exp": ExpTransform(),
+    "sigmoid": SigmoidTransform(),
+    "tanh": TanhTransform(),
+    "affine": AffineTransform(torch.tensor([1.0, 2.0], dtype=torch.float64), -3.0),
+    "affine-event": AffineTransform(torch.tensor([1.0, 2.0], dtype=torch.float64), -3.0, event_dim=1),
+    "compose": ComposeTransform([AffineTransform(1.0, 0.5), ExpTransform()]),
+}
+
+
+def base() -> Independent:
+    return Independent(Normal(torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)), 1)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_from_torch_against_transformed_distribution(transform, check):
+    transform = from_torch(transform, features=2)
+    target = TransformedDistribution(base(), [transform])
+    torch.manual_seed(0)
+    x = target.sample((7,))
+    step = transform.encode(x)
+    torch.testing.assert_close(base().log_prob(step.z) + step.contribution, target.log_prob(x))
+    torch.testing.assert_close(transform.decode(step.z), x)
+    check.contribution(transform, x, 1e-7)
+    check.decode_contribution(transform, step.z, 1e-9)
+    for batch in ((), (3,), (2, 3)):
+        assert transform.encode(x[0].expand(*batch, 2)).contribution.shape == batch
+
+
+def test_from_torch_boxes_and_rows_outside():
+    assert (from_torch(ExpTransform(), 2).domain, from_torch(ExpTransform(), 2).codomain) == (
+        Support(0, math.inf),
+        REAL,
+    )
+    assert from_torch(SigmoidTransform(), 2).domain == UNIT
+    assert from_torch(TanhTransform(), 2).domain == Support(-1, 1)
+    x = torch.tensor([[1.0, 2.0], [1.0, -2.0]], requires_grad=True)
+    step = from_torch(ExpTransform(), 2).encode(x)
+    assert step.contribution[1] == -math.inf
+    (gradient,) = torch.autograd.grad(step.contribution[0] + step.z.sum(), x)
+    assert torch.isfinite(step.z).all()
+    assert torch.isfinite(gradient).all()
+    backwards = Inverse(from_torch(ExpTransform().inv, 2)).encode(x.detach())
+    assert backwards.contribution.tolist() == [pytest.approx(-math.log(2.0)), -math.inf]
+
+
+def test_from_torch_with_a_change_of_shape(check):
+    transform = from_torch(ReshapeTransform((4,), (2, 2)), features=(2, 2))
+    x = check.normal(5, 2, 2)
+    assert transform.out_shape == (4,)
+    assert torch.equal(transform.encode(x).z, x.reshape(5, 4))
+    assert torch.equal(transform.decode(x.reshape(5, 4)), x)
+    assert torch.equal(transform.encode(x).contribution, torch.zeros(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("transform", [AbsTransform(), SoftmaxTransform(), StickBreakingTransform()])
+def test_from_torch_refuses_what_is_no_bijection(transform):
+    with pytest.raises(KindError, match="bijecti"):
+        from_torch(transform, features=3)
+
+
+def test_from_torch_cannot_be_saved():
+    with pytest.raises(ConfigError, match="not registered"):
+        describe(from_torch(ExpTransform(), 2))
+    with pytest.raises(ConfigError, match="TorchTransform"):
+        describe(Chain(from_torch(ExpTransform(), 2), Affine(2)))
+
+
+def test_from_torch_gradients_reach_the_transform():
+    loc = torch.zeros(2, requires_grad=True)
+    transform = from_torch(AffineTransform(loc, 2.0), features=2)
+    transform.encode(torch.ones(3, 2)).z.sum().backward()
+    assert loc.grad is not None
+    assert loc.grad.tolist() == [-1.5, -1.5]
+
+
+MAPS = {
+    "affine": lambda: Affine(2, shift=1.0, scale=(-2.0, 0.5)),
+    "log": lambda: Inverse(Exp(2)),
+    "logit": lambda: Inverse(Sigmoid(2)),
+    "chain": lambda: Chain(Inverse(Tanh(2)), Householder(2), Affine(2, scale=2.0)),
+}
+
+
+@pytest.mark.parametrize("make", MAPS.values(), ids=MAPS)
+def test_to_torch(make):
+    transform = make().double()
+    transform = to_torch(transform)
+    target = TransformedDistribution(base(), [transform])
+    assert target.event_shape == (2,)
+    assert target.batch_shape == ()
+    torch.manual_seed(0)
+    x = target.rsample((6,))
+    step = transform.encode(x)
+    torch.testing.assert_close(target.log_prob(x), base().log_prob(step.z) + step.contribution)
+    torch.testing.assert_close(transform.inv(x), step.z)
+    jacobian = torch.autograd.functional.jacobian(transform, step.z[0].detach())
+    expected = torch.linalg.slogdet(jacobian).logabsdet
+    assert transform.log_abs_det_jacobian(step.z[0], x[0]).item() == pytest.approx(expected.item())
+    assert target.support.check(x).all()
+
+
+def test_to_torch_support_refuses_outside():
+    target = TransformedDistribution(base(), [to_torch(Inverse(Exp(2)).double())], validate_args=True)
+    with pytest.raises(ValueError, match="support"):
+        target.log_prob(torch.tensor([-1.0, 1.0], dtype=torch.float64))
+
+
+def test_there_and_back(check):
+    transform = Inverse(Tanh(2))
+    again = from_torch(to_torch(transform), features=2)
+    x = 0.9 * torch.tanh(check.normal(5, 2))
+    for one, other in zip(again.encode(x)[:2], transform.encode(x)[:2], strict=True):
+        torch.testing.assert_close(one, other)
+    assert again.domain == transform.domain
+    assert again.codomain == transform.codomain
+
+
+class Shifted(Transform):
+    """z = x - context."""
+
+    context = 2
+
+    def encode(self, x, context=None, *, noise=None):
+        return Step(x - context, self.zero_log_det(x))
+
+    def decode(self, z, context=None, *, noise=None):
+        return z + context
+
+
+def test_to_torch_with_a_context():
+    transform = to_torch(Shifted(2), context=torch.tensor([1.0, 2.0]))
+    assert transform(torch.zeros(3, 2)).tolist() == [[1.0, 2.0]] * 3
+    with pytest.raises(InputError, match="context"):
+        to_torch(Shifted(2))
+
+
+def test_to_torch_refuses_what_is_no_bijection():
+    with pytest.raises(KindError, match="bijection"):
+        to_torch(UniformDequantize(2))
