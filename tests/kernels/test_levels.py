@@ -51,7 +51,7 @@ def samples(dtype, kind):
 
 @torch.no_grad()
 def programs(dtype, kind):
-    score = pf.freeze(flow(kind, dtype))
+    score = pf.compile_scorer(flow(kind, dtype))
     x = torch.randn(21, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
     return [score(x), score(x[:1])]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pushforward.numerics import eager, soft_clamp
+from pushforward.numerics import is_eager, soft_clamp
 
 __all__ = ["SplineSettings", "cached_knot_map", "fraction", "log_slope_at", "plain_spline"]
 
@@ -75,7 +75,7 @@ def find_knots(raw: Tensor, settings: SplineSettings) -> Tensor:
     device = softmax.device.type
     if device == "cpu" and not torch.is_autocast_enabled(device):  # elsewhere the product may have less precision
         # Nothing is cached under a tracer, or with another type of tensor.
-        make = cached_knot_map if eager() and type(softmax) is Tensor else knot_map
+        make = cached_knot_map if is_eager() and type(softmax) is Tensor else knot_map
         start, matrix = make(settings, softmax.dtype)
         knots = torch.baddbmm(start, matrix, softmax.flatten(2) if softmax.dim() > 2 else softmax.unsqueeze(2))
         return knots.reshape(2, settings.bins + 1, *softmax.shape[2:])

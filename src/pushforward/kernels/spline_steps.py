@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.kernels.spline_reference import SplineSettings, cached_knot_map, fraction, log_slope_at
-from pushforward.numerics import eager
+from pushforward.numerics import is_eager
 
 __all__ = ["SplineSteps"]
 
@@ -54,7 +54,7 @@ class SplineSteps:
         """Whether these are ordinary tensors of one type on the CPU, without gradient or tracing."""
         return (
             not torch.is_grad_enabled()
-            and eager()
+            and is_eager()
             and all(t.device.type == "cpu" and t.dtype == tensors[0].dtype for t in tensors)
             and all(type(t) in (Tensor, nn.Parameter) for t in tensors)
         )
