@@ -61,7 +61,7 @@ CASES = {
     "inverse spline": lambda dtype: splines(dtype, True),
     "convolutions": convolutions,
     "affine samples": lambda dtype: samples(dtype, pf.models.MAF),
-    "spline samples": lambda dtype: samples(dtype, lambda width: pf.models.NSF(width, kind="autoregressive")),
+    "spline samples": lambda dtype: samples(dtype, lambda width: pf.models.NSF(width, layer="autoregressive")),
     "affine program": lambda dtype: programs(dtype, pf.models.MAF),
     "spline program": lambda dtype: programs(dtype, pf.models.NSF),
 }

@@ -32,7 +32,7 @@ _FUNCTIONS = {
     "spline": ("forward", "backward"),
     "conv": ("forward", "backward"),
     "made": ("invert",),
-    "program": ("run", "pack", "same"),
+    "program": ("run",),
 }
 """The exported functions of each C source."""
 _FILE = Path(__file__).with_name("libkernels.so")

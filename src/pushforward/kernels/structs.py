@@ -14,7 +14,6 @@ __all__ = [
     "MadeStage",
     "ProgramHead",
     "ProgramOp",
-    "ProgramPack",
     "SplineLayout",
     "address",
 ]
@@ -22,7 +21,7 @@ __all__ = [
 ACTIVATIONS = ("relu", "tanh", "elu", "silu", "gelu", "softplus", "leaky_relu")
 """In the order of the enumeration in ``activation.h``."""
 OPERATIONS = (
-    "gather", "diagonal", "linear", "rows", "activate", "add", "clamp", "constant", "shift", "affine", "spline", "normal",
+    "gather", "diagonal", "linear", "activate", "add", "clamp", "constant", "shift", "affine", "spline", "normal",
     "logistic",
 )  # fmt: skip
 """In the order of the enumeration in ``program.c``."""
@@ -97,17 +96,7 @@ class ProgramOp(ctypes.Structure):
 class ProgramHead(ctypes.Structure):
     """``Program`` of ``program.c``: all operations, and the size of the memory of a row."""
 
-    _fields_ = [*_integers("ops", "room", "features", "context"), *_pointers("op"), *_doubles("start")]
-
-
-class ProgramPack(ctypes.Structure):
-    """``Pack`` of ``program.c``: a matrix, and where it is packed."""
-
-    _fields_ = [
-        *_pointers("weight", "bias"),
-        *_integers("rows", "columns", "blocks"),
-        *_pointers("seen", "block", "packed", "biases"),
-    ]
+    _fields_ = [*_integers("ops", "size", "features", "context"), *_pointers("op"), *_doubles("start")]
 
 
 def address(tensor: Tensor) -> ctypes.c_void_p:
