@@ -1,8 +1,9 @@
-"""Rooms import only from rooms below them, and importing the package costs next to nothing."""
+"""Imports follow the order of the table in docs/architecture.md, and importing the library loads nothing heavy."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 
 import pushforward
 
-# From the ground up; a room may use what stands before it in this list (docs/architecture.md).
-ROOMS = ["errors", "measure", "numerics", "kernels", "registry", "networks", "transforms", "distributions", "programs", "models", "serving", "data",
-         "storage", "training", "detection", "estimators", "experiments", "cli"]  # fmt: skip
+ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
+PACKAGES = re.findall(r"^\| `(\w+)` \|", ARCHITECTURE.read_text(), re.MULTILINE)
+"""In import order: a package may import those before it."""
 PACKAGE = Path(pushforward.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-FACES = {"__init__", "__main__"}
-"""The package's own face and its `python -m` entry stand above every room."""
+ENTRY_POINTS = {"__init__", "__main__"}
+"""The public interface and the `python -m` entry may import every package."""
 
 HEAVY = [
     "torch",
@@ -34,7 +35,7 @@ HEAVY = [
 ]
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -62,30 +63,32 @@ class Imports(ast.NodeVisitor):
             module = f"{base}.{node.module}" if node.module else base
         else:
             module = node.module or ""
-        # `from pushforward import transforms` names a room, and `from pushforward.transforms import Affine` a part of one.
+        # `from pushforward import transforms` names a package, and `from pushforward.transforms import Affine` a part of one.
         self.found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
 
 
-def rooms_used(path: Path) -> list[tuple[int, str]]:
+def packages_used(path: Path) -> list[tuple[int, str]]:
     names = ((line, name.split(".")) for line, name in Imports(path).found)
     return [(line, parts[1] if len(parts) > 1 else "") for line, parts in names if parts[0] == "pushforward"]
 
 
-def test_the_list_of_rooms_is_complete():
-    assert {room_of(path) for path in FILES} - FACES == set(ROOMS)
+def test_the_table_lists_every_package():
+    assert {package_of(path) for path in FILES} - ENTRY_POINTS == set(PACKAGES)
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if room_of(path) not in FACES], ids=lambda path: str(path.relative_to(PACKAGE))
+    "path",
+    [path for path in FILES if package_of(path) not in ENTRY_POINTS],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
 )
-def test_imports_point_down(path):
-    here = ROOMS.index(room_of(path))
-    for line, room in rooms_used(path):
-        if room in ("__version__", ""):
-            continue  # the version stands in the face, which loads nothing
-        assert room in ROOMS, f"{path.name}:{line} imports {room}, which is no room"
-        assert ROOMS.index(room) <= here, (
-            f"{path.name}:{line}: {ROOMS[here]} must not use {room}, which stands above it"
+def test_imports_follow_the_order(path):
+    here = PACKAGES.index(package_of(path))
+    for line, package in packages_used(path):
+        if package in ("__version__", ""):
+            continue  # the version is in the public interface, which loads nothing
+        assert package in PACKAGES, f"{path.name}:{line} imports {package}, which the table does not list"
+        assert PACKAGES.index(package) <= here, (
+            f"{path.name}:{line}: {PACKAGES[here]} must not use {package}, which comes after it in the table"
         )
 
 
@@ -98,7 +101,7 @@ def test_the_walk_sees_imports_inside_functions(tmp_path, monkeypatch):
         "if TYPE_CHECKING:\n    from pushforward.cli import x\n"
         "def f():\n    from pushforward import models\n    import pushforward.io.container\n    from ..data import y\n"
     )
-    assert [room for _, room in rooms_used(file)] == ["models", "storage", "data"]
+    assert [package for _, package in packages_used(file)] == ["models", "io", "data"]
 
 
 def loaded_after(code: str) -> set[str]:
@@ -126,13 +129,13 @@ def test_every_public_name_is_there():
         _ = pushforward.nothing
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_can_be_imported_first(room):
-    """No room relies on another having been imported before it: no hidden cycle."""
-    assert "pushforward" in loaded_after(f"import pushforward.{room}")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_can_be_imported_first(package):
+    """No package relies on another that was imported before it."""
+    assert "pushforward" in loaded_after(f"import pushforward.{package}")
 
 
-def test_what_rooms_promise_they_hold():
+def test_every_name_in_all_exists():
     """Every name in ``__all__`` of every module exists."""
     for path in FILES:
         tree = ast.parse(path.read_text())
@@ -141,7 +144,7 @@ def test_what_rooms_promise_they_hold():
             for node in tree.body
             if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
         ]
-        if not public or (path.parent == PACKAGE and path.stem in FACES):
+        if not public or (path.parent == PACKAGE and path.stem in ENTRY_POINTS):
             continue
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         module = __import__(".".join(parts).removesuffix(".__init__"), fromlist=["*"])

@@ -242,7 +242,7 @@ def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step
         io.write(path, {"kind": "model", "x": 2}, TENSORS)
     if isinstance(error, OSError):
         assert str(caught.value) == f"cannot write {path}: no space left on device."
-    monkeypatch.invert_with_graph()
+    monkeypatch.undo()
     assert os.listdir(tmp_path) == (["f"] if old else [])
     assert not old or path.read_bytes() == before
 

@@ -107,12 +107,12 @@ class TestUnits:
     def test_a_fair_coin_has_one_bit(self):
         assert loglik([math.log(0.5)], measure=Counting(1)).bits_per_dim().item() == pytest.approx(1.0, abs=1e-15)
 
-    @pytest.mark.parametrize("relation", [E, U, L])
+    @pytest.mark.parametrize("kind", [E, U, L])
     def test_bits_of_discrete_data(self, kind):
         got = loglik([-2 * math.log(2.0)], kind, Counting(2)).bits_per_dim()
         assert got.item() == pytest.approx(1.0, abs=1e-15)
 
-    @pytest.mark.parametrize("relation", [P, S, N])
+    @pytest.mark.parametrize("kind", [P, S, N])
     def test_bits_refuse_weak_relations(self, kind):
         with pytest.raises(KindError, match=kind.value):
             loglik(kind=kind, measure=Counting(2)).bits_per_dim()
@@ -127,12 +127,12 @@ class TestUnits:
         with pytest.raises(KindError, match="residual"):
             loglik(measure=measure).bits_per_dim()
 
-    @pytest.mark.parametrize("relation", [E, U, L, P, S])
+    @pytest.mark.parametrize("kind", [E, U, L, P, S])
     @pytest.mark.parametrize("measure", [Lebesgue(2), Counting(2), Mixed(1, 1)])
     def test_nats_per_dim(self, kind, measure):
         assert loglik([-3.0], kind, measure).nats_per_dim().item() == 1.5
 
-    @pytest.mark.parametrize(("relation", "measure"), [(E, Manifold(1, 2)), (E, Extended(3, 2)), (N, Lebesgue(2))])
+    @pytest.mark.parametrize(("kind", "measure"), [(E, Manifold(1, 2)), (E, Extended(3, 2)), (N, Lebesgue(2))])
     def test_nats_refuse(self, kind, measure):
         with pytest.raises(KindError, match="value"):
             loglik(kind=kind, measure=measure).nats_per_dim()
@@ -179,7 +179,7 @@ class TestLogProb:
     def test_allowed(self, measure):
         assert loglik([1.0], E, measure).require_log_prob().tolist() == [1.0]
 
-    @pytest.mark.parametrize("relation", [U, L, P, S, N])
+    @pytest.mark.parametrize("kind", [U, L, P, S, N])
     def test_refused_unless_exact(self, kind):
         with pytest.raises(KindError, match=r"evaluate\(x\)") as caught:
             require_log_prob(kind, Lebesgue(2))

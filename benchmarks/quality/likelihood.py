@@ -23,7 +23,7 @@ from torch import Tensor
 import pushforward as pf
 from benchmarks.quality.data import SETS, Split, add_data_option, load
 from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
-from pushforward.training import loop
+from pushforward.training import trainer
 
 FLOWS: dict[str, Callable[[int], pf.models.Model]] = {
     "NICE": pf.models.NICE,
@@ -136,7 +136,7 @@ def main() -> None:
         parser.error("--clock cpu adds up the seconds of all threads: use it with --threads 1.")
     torch.set_num_threads(options.threads)
     if options.clock == "cpu":
-        loop.monotonic = time.process_time  # the clock of pf.fit's max_time
+        trainer.monotonic = time.process_time  # the clock of pf.fit's max_time
     results = Results(options.out)
     if not options.table:
         run(options, results)

@@ -35,7 +35,7 @@ import pushforward as pf
 from benchmarks.quality.data import add_data_option
 from benchmarks.quality.results import Results, footer, markdown
 from papers.datasets import load_images
-from pushforward import distributions, models, storage, transforms
+from pushforward import distributions, io, models, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
 from pushforward.detection.batching import by_batches
 from pushforward.detection.image import ImageScore, fit_image_score
@@ -221,7 +221,7 @@ def fit(name: str, bench: Bench) -> dict[str, Any]:
     start = time.process_time()
     score.fit(case.view(bench.reference[:rows]))
     took = time.process_time() - start
-    description, tensors = storage.pack(score)
+    description, tensors = io.pack(score)
     arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
     return {"description": description, "arrays": arrays, "seconds": took, "rows": rows}
 
@@ -229,7 +229,7 @@ def fit(name: str, bench: Bench) -> dict[str, Any]:
 def measured(name: str, bench: Bench, fitted: dict[str, Any]) -> dict[str, Any]:
     """Everything of one score."""
     tensors = {key: torch.from_numpy(array) for key, array in fitted["arrays"].items()}
-    score = storage.unpack(fitted["description"], tensors)
+    score = io.unpack(fitted["description"], tensors)
     assert isinstance(score, scores.Statistic)
     x = CASES[name].view(bench.test[: score.batch_size])
     memory = extra_memory(lambda: score.values(x))

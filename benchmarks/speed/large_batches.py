@@ -24,7 +24,7 @@ import pushforward as pf
 from benchmarks.quality.results import machine, markdown
 from benchmarks.speed.cases import batches, named
 from benchmarks.speed.libraries.pushforward import build
-from pushforward.training import parts
+from pushforward.training import microbatches
 
 FLOWS = ("maf-d63-h512", "rnvp-d63-h512", "maf-d6-h128", "rnvp-d6-h128")
 WAYS = {"neither": (0, 0), "keep": (0, 1), "parts": (1, 0), "both": (1, 1)}
@@ -34,7 +34,7 @@ def worker(name: str, rows: int, steps: int, split: bool) -> None:
     """Trains for some steps at each line that it reads, and answers with seconds and faults a step, and MiB."""
     torch.set_num_threads(1)
     if not split:
-        parts.LARGE = sys.maxsize
+        microbatches.LARGE = sys.maxsize
     flow = named(f"{name}/train_step@8192").flow
     model = build(flow).module
     data = torch.from_numpy(next(batches(flow.features, 8 * rows, "float32")))

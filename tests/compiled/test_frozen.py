@@ -13,7 +13,7 @@ import torch
 
 import pushforward as pf
 from pushforward import transforms
-from pushforward.compiled import CompiledScorer, frozen
+from pushforward.compiled import CompiledScorer, scorer
 from pushforward.errors import ConfigError, InputError, PushforwardWarning
 
 from .flows import NONE, PART, WHOLE, close, compiled, in_threads, made, rows
@@ -179,7 +179,7 @@ def test_only_models_can_be_frozen():
     with pytest.raises(ConfigError, match="compile_scorer takes a pushforward model"):
         pf.compile_scorer(transforms.Affine(2))  # pyright: ignore[reportArgumentType]
     assert isinstance(pf.compile_scorer(made(WHOLE["nice"])), CompiledScorer)
-    assert "native" in repr(frozen.compile_scorer(made(WHOLE["nice"])))
+    assert "native" in repr(scorer.compile_scorer(made(WHOLE["nice"])))
 
 
 # Guards ---------------------------------------------------------------------------------------------------------------

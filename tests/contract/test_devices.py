@@ -165,9 +165,10 @@ def pretended(*, graph: bool = False) -> Iterator[None]:
         patch.setattr(torch, "autocast", autocast)
         patch.setattr(torch, "is_autocast_enabled", lambda kind: False)
         patch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
-        patch.setattr(numerics, "_constants", Kept())
+        patch.setattr(numerics.tracing, "_constants", Kept())
         if graph:
-            patch.setattr(numerics, "is_capturing", lambda: True)
+            patch.setattr(numerics.tracing, "is_capturing", lambda: True)
+            patch.setattr(numerics.roots, "is_capturing", lambda: True)
             patch.setitem(numerics.monotone_root.__kwdefaults__, "steps", 2)
             patch.setitem(inspect.unwrap(numerics.contraction_root).__kwdefaults__, "compiled_steps", 2)
         torch._C._set_only_lift_cpu_tensors(True)  # a tensor of Python's numbers is then a copy to the device, as it is
@@ -237,7 +238,7 @@ def test_scores_and_samples_can_be_captured_as_a_graph(case):
 def test_scores_and_samples_stay_on_their_device(case, monkeypatch):
     """Outside a graph, where other ways are taken: up to the first look, which is allowed."""
     everything = ready(case)
-    monkeypatch.setattr("pushforward.models.base.looks", lambda *_: False)
+    monkeypatch.setattr("pushforward.models.base.may_check_values", lambda *_: False)
     with pretended(), contextlib.suppress(*LOOKS):
         use(*everything)
 
@@ -329,7 +330,7 @@ def test_a_graph_is_no_place_to_look(monkeypatch):
 
 
 def test_without_a_look_nan_shows_in_the_loss(monkeypatch):
-    monkeypatch.setattr("pushforward.models.base.looks", lambda *_: False)
+    monkeypatch.setattr("pushforward.models.base.may_check_values", lambda *_: False)
     model, x = models.MAF(2, hidden=(8,)).train(), torch.randn(ROWS, 2)
     assert torch.isfinite(model.loss(x))
     x[1, 0] = torch.nan
@@ -339,7 +340,7 @@ def test_without_a_look_nan_shows_in_the_loss(monkeypatch):
 
 
 def test_without_a_look_an_input_that_was_not_found_again_shows_in_the_gradient(monkeypatch):
-    monkeypatch.setattr("pushforward.transforms.reversible.looks", lambda *_, **__: False)
+    monkeypatch.setattr("pushforward.transforms.reversible.may_check_values", lambda *_, **__: False)
     model, x = reversible(models.RealNVP(2, hidden=(8,))), torch.randn(ROWS, 2)
     model.loss(x).backward()
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
@@ -362,4 +363,4 @@ def test_constants_are_made_once_for_a_device():
     with FakeTensorMode():  # what a tracer sees is of no use to others
         fake = numerics.constant((3.0,), torch.float64, torch.device("cuda"))
     assert isinstance(fake, FakeTensor)
-    assert not any(isinstance(value, FakeTensor) for value in numerics._constants.values())
+    assert not any(isinstance(value, FakeTensor) for value in numerics.tracing._constants.values())

@@ -515,10 +515,10 @@ def test_it_compiles_whole(case):
     torch._dynamo.reset()
     model = built(case)
     x, context = data_of(case, model), context_of(model)
-    compiled = torch.compile(model, fullgraph=True, backend="is_eager")
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
     same(compiled(x, context), model(x, context))
     if case.has_log_prob:
-        log_prob = torch.compile(model.log_prob, fullgraph=True, backend="is_eager")
+        log_prob = torch.compile(model.log_prob, fullgraph=True, backend="eager")
         same(log_prob(x, context), model.log_prob(x, context))
 
 

@@ -179,4 +179,4 @@ def test_networks_compile_whole(case):
     torch._dynamo.reset()
     network = built(case)
     inputs = network_inputs(network, (6,))
-    same(torch.compile(network, fullgraph=True, backend="is_eager")(*inputs), network(*inputs))
+    same(torch.compile(network, fullgraph=True, backend="eager")(*inputs), network(*inputs))

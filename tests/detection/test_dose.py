@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 
-from pushforward import distributions, models, storage, transforms
+from pushforward import distributions, io, models, transforms
 from pushforward.detection import scores
 from pushforward.errors import ConfigError, InputError
 from pushforward.likelihood import Manifold
@@ -232,8 +232,8 @@ class TestDoSE:
             *("LikelihoodPath.elementwise", "LikelihoodPath.volume", "LikelihoodPath.base", "LikelihoodPath.square"),
             *("Typicality.Typicality", "LatentNorm.LatentNorm"),
         )
-        description, tensors = storage.pack(score)
-        again = storage.unpack(description, tensors)
+        description, tensors = io.pack(score)
+        again = io.unpack(description, tensors)
         assert torch.equal(again(self.x), score(self.x))  # pyright: ignore[reportCallIssue]
 
     def test_ranked_numbers_come_unranked(self):

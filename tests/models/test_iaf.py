@@ -31,7 +31,7 @@ def test_a_sample_and_its_density_take_one_pass_of_each_network(monkeypatch):
     model = jolted(IAF(5, steps=3, hidden=(16,)))
     calls = []
     for part in model.chain:
-        if hasattr(part, "map"):
+        if hasattr(part, "transform"):
             run = part.transform.network.forward
             monkeypatch.setattr(part.transform.network, "forward", lambda *a, run=run: calls.append(1) or run(*a))
     x, _ = model.sample_and_log_prob(10, seed=0)
@@ -47,7 +47,7 @@ def test_update_is_the_papers():
     """z' = g z + (1 - g) m, and log q falls by the sum of log g (eq. 10-14)."""
     model = jolted(IAF(3, steps=1, hidden=(16,), standardize=False))
     noise = torch.randn(6, 3, dtype=torch.float64)
-    step = next(part.transform for part in model.chain if hasattr(part, "map"))
+    step = next(part.transform for part in model.chain if hasattr(part, "transform"))
     m, raw = step.network(noise)
     gate = torch.sigmoid(4 * torch.tanh(raw / 4) + 2.0)
     z = gate * noise + (1 - gate) * m

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pushforward import storage
+from pushforward import io
 from pushforward.distributions import Logistic, Normal
 from pushforward.errors import ConfigError, StorageError
 from pushforward.models import NICE
@@ -102,14 +102,14 @@ def test_files_keep_their_meaning(tmp_path):
     x = torch.randn(5, 4, dtype=torch.float64)
     for stride in (1.0, 10.0):
         model = jolted(NICE(4, hidden=(8,), scaling_stride=stride))
-        storage.save(model, tmp_path / "nice")
-        assert torch.equal(storage.load(tmp_path / "nice").log_prob(x), model.log_prob(x))
+        io.save(model, tmp_path / "nice")
+        assert torch.equal(io.load(tmp_path / "nice").log_prob(x), model.log_prob(x))
     model = jolted(NICE(4, hidden=(8,)))
-    description, tensors = storage.pack(model)
+    description, tensors = io.pack(model)
     del description["arguments"]["scaling_stride"]
-    assert torch.equal(storage.unpack(description, tensors).log_prob(x), model.log_prob(x))
+    assert torch.equal(io.unpack(description, tensors).log_prob(x), model.log_prob(x))
     with pytest.raises(StorageError, match="log_factor"):
-        storage.unpack(storage.pack(NICE(4, hidden=(8,), scaling_stride=10.0))[0], tensors)
+        io.unpack(io.pack(NICE(4, hidden=(8,), scaling_stride=10.0))[0], tensors)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def two_moons(count: int, seed: int) -> torch.Tensor:
     return torch.stack((x, y), -1) + 0.1 * torch.randn(count, 2, generator=generator)
 
 
-@pytest.mark.parametrize(("model", "relation"), [("IResNet", Kind.ESTIMATE), ("ResidualFlow", Kind.UNBIASED)], ids=str)
+@pytest.mark.parametrize(("model", "kind"), [("IResNet", Kind.ESTIMATE), ("ResidualFlow", Kind.UNBIASED)], ids=str)
 def test_one_set_of_weights_has_three_evaluations(model, kind):
     flow = getattr(pf.models, model)(3, probes=400, **SMALL).double().eval()
     x = torch.randn(50, 3, dtype=torch.float64)

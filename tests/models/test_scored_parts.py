@@ -10,22 +10,22 @@ import torch
 import pushforward as pf
 from pushforward import models
 from pushforward.errors import InputError
-from pushforward.models import core
+from pushforward.models import base
 
-ROWS = 2 * core._PART + 77
+ROWS = 2 * base._PART + 77
 
 
 @pytest.fixture
 def calls(monkeypatch) -> list[int]:
     """Rows of every chain that was run."""
     seen: list[int] = []
-    whole = core.Model._log_likelihood
+    whole = base.Model._log_likelihood
 
     def watched(self, x, context, noise):
         seen.append(len(x))
         return whole(self, x, context, noise)
 
-    monkeypatch.setattr(core.Model, "_log_likelihood", watched)
+    monkeypatch.setattr(base.Model, "_log_likelihood", watched)
     return seen
 
 
@@ -38,7 +38,7 @@ def test_parts_give_what_the_whole_gives(context, calls):
     assert calls == [ROWS]
     with torch.no_grad():
         parts = model.log_prob(x, given)
-    assert calls[1:] == [core._PART, core._PART, 77]
+    assert calls[1:] == [base._PART, base._PART, 77]
     torch.testing.assert_close(parts, whole.detach(), rtol=1e-12, atol=1e-12)
 
 
@@ -48,11 +48,11 @@ def test_parts_are_smaller_where_a_layer_has_many_outputs(calls):
         80, pf.transforms.SplineTransformer(8), hidden=(8,)
     )  # 40 coordinates, 23 numbers each
     model = models.Flow(chain, pf.distributions.Normal(80)).eval()
-    x = torch.randn(core._PART + 5, 80)
+    x = torch.randn(base._PART + 5, 80)
     found = model.log_prob(x)
-    assert calls == [core._PART // 2, core._PART // 2, 5]
-    model.log_prob(x[: core._PART - 1])
-    assert calls[3:] == [core._PART - 1]
+    assert calls == [base._PART // 2, base._PART // 2, 5]
+    model.log_prob(x[: base._PART - 1])
+    assert calls[3:] == [base._PART - 1]
     torch.testing.assert_close(found[:3], model.log_prob(x[:3]))
 
 
@@ -73,10 +73,10 @@ def test_what_depends_on_the_batch_is_left_whole(calls):
 @torch.no_grad()
 def test_errors_name_the_row_of_the_whole():
     model, x = models.RealNVP(3, hidden=(16,)).eval(), torch.zeros(ROWS, 3)
-    x[core._PART + 5, 1] = math.nan
-    with pytest.raises(InputError, match=str(core._PART + 5)):
+    x[base._PART + 5, 1] = math.nan
+    with pytest.raises(InputError, match=str(base._PART + 5)):
         model.log_prob(x)
-    x[core._PART + 5, 1] = math.inf
-    assert model.log_prob(x)[core._PART + 5] == -math.inf
+    x[base._PART + 5, 1] = math.inf
+    assert model.log_prob(x)[base._PART + 5] == -math.inf
     with pytest.raises(InputError, match="data of shape"):
         model.log_prob(torch.zeros(ROWS, 4))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.training import parts
+from pushforward.training import microbatches
 from pushforward.training.microbatches import in_parts
 from pushforward.training.sources import Batch
 from pushforward.training.trainer import gradients
@@ -33,7 +33,7 @@ def test_loss_norm_and_gradients_are_those_of_the_whole(context, monkeypatch):
     if given is not None:
         assert torch.equal(torch.cat([part.context for part in pieces]), given)
     loss, norm, grads = found(model, x, given)
-    monkeypatch.setattr(parts, "LARGE", ROWS + 1)
+    monkeypatch.setattr(microbatches, "LARGE", ROWS + 1)
     assert len(in_parts(model, Batch(x, given, 0, 0))) == 1
     whole_loss, whole_norm, whole = found(model, x, given)
     torch.testing.assert_close(loss, whole_loss, rtol=1e-12, atol=0)

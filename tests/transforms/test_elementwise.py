@@ -100,7 +100,7 @@ def test_log_slope_stays_right_where_float32_saturates(x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("map", [Sigmoid(1), Tanh(1), Softplus(1), Exp(1)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("transform", [Sigmoid(1), Tanh(1), Softplus(1), Exp(1)], ids=lambda m: type(m).__name__)
 def test_image_stays_strictly_inside(transform, dtype):
     x = torch.tensor([-1e30, -1e4, -30.0, 0.0, 30.0, 1e4, 1e30], dtype=dtype).reshape(-1, 1).requires_grad_()
     z = transform.encode(x).z
@@ -114,7 +114,7 @@ def test_image_stays_strictly_inside(transform, dtype):
 
 
 @pytest.mark.parametrize(
-    ("map", "inside", "illegal"),
+    ("transform", "inside", "illegal"),
     [
         (Logit(2), 0.5, (-0.1, 1.1)),
         (Logit(2, alpha=0.05), 0.5, (-0.1, 1.1)),
@@ -137,7 +137,7 @@ def test_outside_the_domain(transform, inside, illegal):
     torch.testing.assert_close(alone.contribution, step.contribution[:1])
 
 
-@pytest.mark.parametrize("map", [Sigmoid(1), Tanh(1), Softplus(1), Exp(1), Logit(1, alpha=0.1)], ids=str)
+@pytest.mark.parametrize("transform", [Sigmoid(1), Tanh(1), Softplus(1), Exp(1), Logit(1, alpha=0.1)], ids=str)
 def test_decode_moves_into_the_codomain(transform):
     back = transform.decode(torch.tensor([[-1e20], [1e20]]))
     assert torch.isfinite(back).all()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConvergenceError
-from pushforward.transforms import ode
+from pushforward.transforms.continuous import ode
 
 A = torch.tensor([[-0.5, 2.0, 0.0], [-2.0, -0.3, 0.1], [0.4, 0.0, 0.7]], dtype=torch.float64)
 START = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

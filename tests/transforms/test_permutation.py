@@ -10,7 +10,7 @@ from pushforward.transforms import Permutation, Reverse
 
 
 @pytest.mark.parametrize(
-    "map", [Permutation(4, seed=1), Permutation(1), Permutation((2, 3)), Reverse(4), Reverse((2, 3))]
+    "transform", [Permutation(4, seed=1), Permutation(1), Permutation((2, 3)), Reverse(4), Reverse((2, 3))]
 )
 def test_is_a_volume_preserving_bijection(transform, check):
     x = check.normal(6, *transform.in_shape)

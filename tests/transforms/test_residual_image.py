@@ -169,7 +169,7 @@ def test_decoding_of_large_images_compiles(check, monkeypatch):
     torch._dynamo.reset()
     made = block()
     z = made.encode(check.normal(3, *SHAPE)).z.detach()
-    compiled = torch.compile(made.decode, fullgraph=True, backend="is_eager")(z)
+    compiled = torch.compile(made.decode, fullgraph=True, backend="eager")(z)
     torch.testing.assert_close(compiled, made.decode(z), rtol=1e-9, atol=1e-9)
 
 

@@ -220,7 +220,7 @@ def test_a_map_that_stretches_space_is_refused_before_a_surface():
 
 
 @pytest.mark.parametrize(
-    "make", [SphereAutoregressive, lambda: Inverse(SphereAutoregressive())], ids=["map", "inverse"]
+    "make", [SphereAutoregressive, lambda: Inverse(SphereAutoregressive())], ids=["transform", "inverse"]
 )
 def test_another_surface_than_the_sphere_is_refused(make):
     """A plane, a circle and a learned surface in R^3 are bent by this transform; its contribution is not that of their area."""

@@ -26,7 +26,9 @@ def test_checkerboard_order_brings_one_color_of_every_channel_to_the_front():
     assert set(z[:6].flatten().tolist()) == set(x[:, even].flatten().tolist())
 
 
-@pytest.mark.parametrize("map", [Squeeze((1, 2, 2)), Squeeze((3, 2, 6), "checkerboard"), Flatten((2, 3, 1))], ids=str)
+@pytest.mark.parametrize(
+    "transform", [Squeeze((1, 2, 2)), Squeeze((3, 2, 6), "checkerboard"), Flatten((2, 3, 1))], ids=str
+)
 def test_is_a_volume_preserving_bijection(transform, check):
     x = check.normal(4, *transform.in_shape)
     check.round_trip(transform, x, 0.0)

@@ -163,7 +163,7 @@ def test_a_support_covers_what_is_known_to_lie_within():
 
 
 @pytest.mark.parametrize(
-    "map",
+    "transform",
     [Abs(2), Sort(2), StochasticPermutation(2), Slice(2), Augment(2), Max(2), Chain(Slice(2), Augment(1))],
     ids=lambda transform: type(transform).__name__,
 )

@@ -18,8 +18,8 @@ from pushforward.transforms import (
     GatedTransformer,
     SplineTransformer,
     Transformer,
-    triangular,
 )
+from pushforward.transforms.autoregressive import inverse
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +61,14 @@ def residual(network: MADE, law: Transformer, z: Tensor, x: Tensor, context: Ten
 def outcomes(monkeypatch) -> list[bool]:
     """Whether each swept block settled."""
     seen: list[bool] = []
-    sweep = triangular._sweep
+    sweep = inverse._sweep
 
     def watched(*args):
         result = sweep(*args)
         seen.append(result is not None)
         return result
 
-    monkeypatch.setattr(triangular, "_sweep", watched)
+    monkeypatch.setattr(inverse, "_sweep", watched)
     return seen
 
 
@@ -87,9 +87,9 @@ def noise(
 def test_sweeps_leave_no_more_error_than_steps(law, features, gain, dtype, outcomes):
     network = make(features, law, gain, dtype)
     z = noise(features, 4, law, dtype=dtype)
-    swept = triangular.solve_triangular(network, law, z)
+    swept = inverse.solve_triangular(network, law, z)
     assert len(outcomes) >= 1  # they were used
-    steps = triangular.by_steps(IncrementalMADE(network, 4), law, z)
+    steps = inverse.by_steps(IncrementalMADE(network, 4), law, z)
     stepped = torch.cat([x for x, _ in steps])
     scale = 1 + (z - law.inverse(z, torch.zeros(law.parameters, *z.shape, dtype=dtype))[0]).abs().max() + z.abs().max()
     allowed = 4 * residual(network, law, z, stepped) + 8 * torch.finfo(dtype).eps * scale
@@ -104,7 +104,7 @@ def test_sweeps_leave_no_more_error_than_steps(law, features, gain, dtype, outco
 def test_mild_layers_settle(law, outcomes):
     for options in ({}, {"residual": True}, {"context": 2}, {"order": tuple(range(79, -1, -1))}):
         context = torch.randn(3, 2, dtype=torch.float64) if options.get("context") else None
-        triangular.solve_triangular(make(80, law, 0.5, **options), law, noise(80, 3, law), context)
+        inverse.solve_triangular(make(80, law, 0.5, **options), law, noise(80, 3, law), context)
     assert outcomes == [True] * 4
 
 
@@ -120,9 +120,9 @@ def test_chaotic_layers_end_in_steps_and_are_right(law, strength, dtype, outcome
     network = make(300, law, 0.0, dtype, hidden=(), input_bound=10.0)
     network.last.weight[:300].copy_(strength * torch.diag(torch.ones(299), -1))
     z = noise(300, 3, law, dtype=dtype)
-    x, slope = triangular.solve_triangular(network, law, z)
+    x, slope = inverse.solve_triangular(network, law, z)
     assert outcomes == [False]
-    stepped = torch.cat([x for x, _ in triangular.by_steps(IncrementalMADE(network, 3), law, z)])
+    stepped = torch.cat([x for x, _ in inverse.by_steps(IncrementalMADE(network, 3), law, z)])
     assert residual(network, law, z, x) <= 10 * residual(network, law, z, stepped) + 10 * torch.finfo(dtype).eps
     assert torch.isfinite(slope).all()
 
@@ -131,13 +131,13 @@ def test_chaotic_layers_end_in_steps_and_are_right(law, strength, dtype, outcome
 @pytest.mark.parametrize("law", LAWS, ids=str)
 @torch.no_grad()
 def test_giving_up_leaves_no_trace(law, options, outcomes, monkeypatch):
-    monkeypatch.setattr(triangular, "most_sweeps", lambda places: 2)
+    monkeypatch.setattr(inverse, "most_sweeps", lambda places: 2)
     network = make(300, law, 1.0, **options)
     context = torch.randn(3, 2, dtype=torch.float64) if options.get("context") else None
     z = noise(300, 3, law)
-    found = triangular.solve_triangular(network, law, z, context)
+    found = inverse.solve_triangular(network, law, z, context)
     assert outcomes == [False]
-    stepped = triangular.by_steps(IncrementalMADE(network, 3, context), law, z)
+    stepped = inverse.by_steps(IncrementalMADE(network, 3, context), law, z)
     for one, other in zip(found, zip(*stepped, strict=True), strict=True):
         torch.testing.assert_close(one, torch.cat(other), rtol=1e-9, atol=1e-9)
 
@@ -149,7 +149,7 @@ def test_a_chain_that_takes_as_many_sweeps_as_places(outcomes):
     network = MADE(130, 1, (), input_bound=10.0).double()
     network.last.weight.copy_(1.5 * torch.diag(torch.ones(129), -1))
     z = torch.randn(130, 2, dtype=torch.float64)
-    x = triangular.solve_triangular(network, law, z)[0]
+    x = inverse.solve_triangular(network, law, z)[0]
     expected = [z[0]]
     for value in z[1:]:
         expected.append(value - 1.5 * expected[-1].clamp(-10, 10))
@@ -165,7 +165,7 @@ def test_blocks_that_settle_before_one_that_does_not_are_kept(outcomes):
     stiff = torch.where(torch.arange(599) >= 250, 1.5, 0.01)
     network.last.weight.copy_(torch.diag(stiff, -1))
     z = torch.randn(600, 2, dtype=torch.float64)
-    x = triangular.solve_triangular(network, law, z)[0]
+    x = inverse.solve_triangular(network, law, z)[0]
     expected = [z[0]]
     for factor, value in zip(stiff.tolist(), z[1:], strict=True):
         expected.append(value - factor * expected[-1].clamp(-10, 10))
@@ -182,7 +182,7 @@ def test_settling_is_judged_in_the_units_of_the_data(spread):
     weight = 0.3 * torch.randn(40, 40, dtype=torch.float64)
     network.last.weight.copy_(torch.cat((weight, torch.zeros_like(weight))))
     z = spread * torch.randn(40, 3, dtype=torch.float64)
-    x = triangular.solve_triangular(network, law, z)[0]
+    x = inverse.solve_triangular(network, law, z)[0]
     exact = torch.linalg.solve_triangular(torch.eye(40).double() + weight.tril(-1), z, upper=False)
     torch.testing.assert_close(x / spread, exact / spread, rtol=1e-11, atol=1e-11)
 
@@ -192,9 +192,9 @@ def test_rows_that_are_infinite_spoil_no_other():
     law = AffineTransformer()
     network = make(40, law, 0.5)
     z = noise(40, 3, law)
-    wanted = triangular.solve_triangular(network, law, z)[0]
+    wanted = inverse.solve_triangular(network, law, z)[0]
     z[5, 1] = math.inf
-    x = triangular.solve_triangular(network, law, z)[0]
+    x = inverse.solve_triangular(network, law, z)[0]
     torch.testing.assert_close(x[:, [0, 2]], wanted[:, [0, 2]])
     assert x[5, 1] == math.inf
     assert not torch.isnan(x).any()
@@ -203,8 +203,8 @@ def test_rows_that_are_infinite_spoil_no_other():
 def test_sweeps_are_for_few_rows_of_many_places_without_gradient():
     network = MADE(63, 2, (512, 512))
     with torch.no_grad():
-        assert triangular.sweeping_pays(network, torch.zeros(63, 1))
-        assert not triangular.sweeping_pays(network, torch.zeros(63, 512))
-        assert not triangular.sweeping_pays(MADE(6, 2), torch.zeros(6, 1))
-        assert triangular.sweeping_pays(MADE(784, 2, (512, 512)), torch.zeros(784, 16))
-    assert not triangular.sweeping_pays(network, torch.zeros(63, 1))
+        assert inverse.sweeping_pays(network, torch.zeros(63, 1))
+        assert not inverse.sweeping_pays(network, torch.zeros(63, 512))
+        assert not inverse.sweeping_pays(MADE(6, 2), torch.zeros(6, 1))
+        assert inverse.sweeping_pays(MADE(784, 2, (512, 512)), torch.zeros(784, 16))
+    assert not inverse.sweeping_pays(network, torch.zeros(63, 1))

@@ -24,6 +24,9 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+_SIGNED = signed(_MULTIPLIERS[0]), signed(_MULTIPLIERS[1])
+
+
 def mix(x: T) -> T:
     """The output function of SplitMix64, for Python integers below 2^64 and for arrays of ``uint64``."""
     x = ((x ^ (x >> 30)) * _MULTIPLIERS[0]) & WORD  # pyright: ignore[reportAssignmentType]
@@ -38,8 +41,8 @@ def hash_integer(value: int) -> int:
 
 def mix_tensor(x: Tensor) -> Tensor:
     """:func:`mix` of a tensor of ``int64``, bit by bit the same."""
-    x = (x ^ _shift(x, 30)) * signed(_MULTIPLIERS[0])
-    x = (x ^ _shift(x, 27)) * signed(_MULTIPLIERS[1])
+    x = (x ^ _shift(x, 30)) * _SIGNED[0]
+    x = (x ^ _shift(x, 27)) * _SIGNED[1]
     return x ^ _shift(x, 31)
 
 

@@ -9,7 +9,7 @@ from pushforward.likelihood import Counting, Kind
 
 from .kinds import SPLINE, BaseCase, Case, MapCase, ModelCase, b, f, integers, m
 
-VAE: dict[str, Any] = {"relation": Kind.LOWER_BOUND, "invertible": False, "draws": True}
+VAE: dict[str, Any] = {"kind": Kind.LOWER_BOUND, "invertible": False, "draws": True}
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2}
 TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
 
@@ -147,7 +147,7 @@ MODELS: list[ModelCase] = [
         lambda: models.VAE((1, 2, 2), 2, decoder="bernoulli", binarize=True, levels=8, hidden=(8,), free_bits=0.1),
         integers(8),
         measure=Counting(4),
-        **(VAE | {"relation": Kind.ESTIMATE}),
+        **(VAE | {"kind": Kind.ESTIMATE}),
     ),
     f("VAE", "vector", lambda: models.VAE(3, 2, hidden=(8,)), **VAE),
     f("VAE", "vector, context", lambda: models.VAE(3, 2, 2, hidden=(8,)), **VAE),

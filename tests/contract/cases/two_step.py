@@ -10,10 +10,10 @@ from pushforward.likelihood import Kind, Lebesgue, Manifold
 
 from .kinds import NSF, MapCase, ModelCase, ScoreCase, f, m, s
 
-AE: dict[str, Any] = {"relation": Kind.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
-TWO: dict[str, Any] = {"relation": Kind.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
+AE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
+TWO: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
 
-CYCLE: dict[str, Any] = {"relation": Kind.ESTIMATE, "invertible": False, "draws": True}
+CYCLE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": True}
 
 MAPS: list[MapCase] = [
     m("Whiten", "D=1", lambda: transforms.Whiten(1)),
@@ -87,7 +87,7 @@ MODELS: list[ModelCase] = [
         "CyGen",
         "elbo",
         lambda: models.CyGen(2, 1, hidden=(16,), objective="elbo"),
-        **(CYCLE | {"relation": Kind.LOWER_BOUND}),
+        **(CYCLE | {"kind": Kind.LOWER_BOUND}),
     ),
 ]
 
