@@ -1,8 +1,8 @@
 """The optional native kernels; all else is in pyproject.toml.
 
-The C sources are compiled once for each floating type and each level of the instruction set, and linked into one shared library,
-which pushforward/kernels/native.py opens with ctypes: it contains no Python code and serves every version of Python. Without
-GCC or Clang the build goes on without it, and plain PyTorch operations are used.
+The C sources are compiled once for each floating type and each level of the instruction set, and linked into one shared
+library, which pushforward/kernels/native.py opens with ctypes: it contains no Python code and serves every version of
+Python. Without GCC or Clang the build goes on without it, and plain PyTorch operations are used.
 
 PUSHFORWARD_BUILD_KERNELS=0 leaves the kernels out and builds a pure-Python wheel.
 """
@@ -26,8 +26,8 @@ LEVELS = {
     "x86-64-v3": ["-march=x86-64-v3"],
     "x86-64-v4": ["-march=x86-64-v4", "-mtune=icelake-server", "-mprefer-vector-width=512"],
 }
-"""Compiler options of the levels of x86-64. Other processors have one level. With the compiler's default tuning the code of
-x86-64-v4 is up to 10 % slower."""
+"""Compiler options of the levels of x86-64. Other processors have one level. With the compiler's default tuning the
+code of x86-64-v4 is up to 10 % slower."""
 TYPES = {"float32": [("REAL", "float"), ("SINGLE", "1")], "float64": [("REAL", "double"), ("SINGLE", "0")]}
 OPTIONS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fno-wrapv", "-Wno-psabi"]
 OPENMP = ["-fopenmp"]

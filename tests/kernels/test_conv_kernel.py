@@ -1,4 +1,4 @@
-"""The two versions of a stack of convolutions agree, in every size, layout, type and transform that the plain one knows."""
+"""The native and the plain stack of convolutions agree for every size, layout, type and function transform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All levels of the instruction set give the numbers of the plain versions, and the same as each other up to rounding."""
+"""All levels of the instruction set agree with the plain versions, and with each other, up to rounding."""
 
 from __future__ import annotations
 

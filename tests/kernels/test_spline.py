@@ -270,7 +270,7 @@ def test_the_piece_that_holds_a_point():
 
 @pytest.mark.parametrize("shape", [(2, 16), (16, 2), (21, 3), (9, 7), (5, 3)], ids=str)
 def test_tiles_whose_ends_only_look_like_a_run(shape):
-    """Seen the other way round, the places of a tile may start and end as far apart as a run's without being consecutive."""
+    """After a transposition, the first and last offset of a tile may be as far apart as those of a run that it is not."""
     law = LAWS["line"]
     x = torch.randn(shape, dtype=torch.float64)
     free = torch.randn(law.parameters, 1, shape[1], dtype=torch.float64)

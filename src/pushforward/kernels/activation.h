@@ -15,7 +15,7 @@ static void activate(const int kind, const int64_t count, REAL *h) {
     case TANH: for (int64_t i = 0; i < count; i++) h[i] = hyperbolic_tangent(h[i]); break;
     case ELU: for (int64_t i = 0; i < count; i++) h[i] = h[i] > 0 ? h[i] : (REAL)expm1((double)h[i]); break;
     case SILU: for (int64_t i = 0; i < count; i++) h[i] = h[i] / (1 + exponential(-h[i])); break;
-    case GELU: for (int64_t i = 0; i < count; i++) h[i] *= (REAL)(0.5 * erfc(-(double)h[i] * 0.70710678118654752)); break;
+    case GELU: for (int64_t i = 0; i < count; i++) h[i] *= (REAL)(0.5 * erfc(-0.70710678118654752 * h[i])); break;
     default: for (int64_t i = 0; i < count; i++) h[i] = softplus(h[i]);
   }
 }

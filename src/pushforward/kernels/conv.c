@@ -1,8 +1,8 @@
 /* A stack of convolutions with zero padding, k x k -> 1 x 1 -> ... -> k x k with ReLU between them (kernels/conv.py).
 
-   One image is computed at a time, in bands of rows, so that the hidden layers of a band stay in the cache. The backward pass
-   computes them again instead of storing them. Pixels are rows of matrices and channels are columns, so that every layer is a
-   matrix product (product.h):
+   One image is computed at a time, in bands of rows, so that the hidden layers of a band stay in the cache. The
+   backward pass computes them again instead of storing them. Pixels are rows of matrices and channels are columns, so
+   that every layer is a matrix product (product.h):
 
    - the first convolution multiplies patches, each of which is k runs of k * channels numbers of a padded image;
    - a 1 x 1 convolution is a plain product;
@@ -24,8 +24,8 @@ typedef struct {
 } ConvStack;
 
 /* Copies an image, (channels, height, width), into a padded one with channels last. */
-static void load_image(const ConvStack *s, const int64_t channels, const REAL *from, const int64_t channel, const int64_t row,
-                       const int64_t column, const REAL bound, REAL *to) {
+static void load_image(const ConvStack *s, const int64_t channels, const REAL *from, const int64_t channel,
+                       const int64_t row, const int64_t column, const REAL bound, REAL *to) {
   const int64_t r = s->kernel / 2, across = (s->width + 2 * r) * channels;
   for (int64_t c = 0; c < channels; c++)
     for (int64_t y = 0; y < s->height; y++) {
@@ -38,15 +38,16 @@ static void load_image(const ConvStack *s, const int64_t channels, const REAL *f
     }
 }
 
-static inline __attribute__((always_inline)) void add_pixels(const int64_t channels, const int64_t width, const REAL *restrict t,
-                                                             const int64_t ld, REAL *restrict to) {
+static inline __attribute__((always_inline)) void add_pixels(const int64_t channels, const int64_t width,
+                                                             const REAL *restrict t, const int64_t ld,
+                                                             REAL *restrict to) {
   for (int64_t x = 0; x < width; x++)
     for (int64_t o = 0; o < channels; o++) to[x * channels + o] += t[x * ld + o];
 }
 
 /* Adds the contributions t of each pixel to its neighbors to a padded image with channels last. */
-static void add_to_neighbors(const ConvStack *s, const int64_t channels, const int64_t top, const int64_t rows, const REAL *t,
-                             const int64_t ld, REAL *to) {
+static void add_to_neighbors(const ConvStack *s, const int64_t channels, const int64_t top, const int64_t rows,
+                             const REAL *t, const int64_t ld, REAL *to) {
   const int64_t k = s->kernel, across = (s->width + k - 1) * channels;
   for (int64_t y = 0; y < rows; y++)
     for (int64_t dy = 0; dy < k; dy++)
@@ -113,7 +114,8 @@ static int pack_weights(const ConvStack *s, REAL *const *weights, const int back
     if (backward) {
       p->middle_back[i] = m, m += p->ld[i] * p->ld[i - 1];
       for (int64_t o = 0; o < s->widths[i]; o++)
-        memcpy(p->middle_back[i] + o * p->ld[i - 1], weights[i] + o * s->widths[i - 1], s->widths[i - 1] * sizeof(REAL));
+        memcpy(p->middle_back[i] + o * p->ld[i - 1], weights[i] + o * s->widths[i - 1],
+               s->widths[i - 1] * sizeof(REAL));
     }
   }
   p->final = m, m += p->ld[n - 1] * p->last;
@@ -128,15 +130,16 @@ static int pack_weights(const ConvStack *s, REAL *const *weights, const int back
 }
 
 /* Offsets of the patches of a band in a padded image with channels last. */
-static void patch_offsets(const ConvStack *s, const int64_t channels, const int64_t top, const int64_t rows, int64_t *offset) {
+static void patch_offsets(const ConvStack *s, const int64_t channels, const int64_t top, const int64_t rows,
+                          int64_t *offset) {
   const int64_t across = (s->width + s->kernel - 1) * channels;
   for (int64_t y = 0; y < rows; y++)
     for (int64_t x = 0; x < s->width; x++) offset[y * s->width + x] = (top + y) * across + x * channels;
 }
 
 /* The hidden layers of a band. */
-static void hidden_layers(const ConvStack *s, const Packed *p, const REAL *image, const int64_t *offset, const int64_t count,
-                          REAL *const *h) {
+static void hidden_layers(const ConvStack *s, const Packed *p, const REAL *image, const int64_t *offset,
+                          const int64_t count, REAL *const *h) {
   const int64_t k = s->kernel;
   const Matrix patch = {image, 0, k, k * s->inputs, (s->width + k - 1) * s->inputs, 1};
   product(&patch, count, offset, p->first, p->ld[0], h[0], &(Epilogue){.bias = p->bias[0], .relu = 1});
@@ -205,7 +208,8 @@ int EXPORT(conv_forward)(const ConvStack *s, const REAL *x, REAL *const *weights
       }
       for (int64_t o = 0; o < s->outputs; o++)
         for (int64_t y = 0; y < s->height; y++) {
-          const REAL *from = m.other + ((y + r) * (s->width + 2 * r) + r) * s->outputs + o, bias = weights[2 * n + 1][o];
+          const REAL *from = m.other + ((y + r) * (s->width + 2 * r) + r) * s->outputs + o;
+          const REAL bias = weights[2 * n + 1][o];
           REAL *to = out + ((image * s->outputs + o) * s->height + y) * s->width;
           for (int64_t c = 0; c < s->width; c++) to[c] = from[c * s->outputs] + bias;
         }
@@ -246,8 +250,8 @@ static void sum_rows(const REAL *from, const int64_t count, const int64_t ld, RE
     for (int64_t c = 0; c < ld; c++) to[c] += from[r * ld + c];
 }
 
-static void backward_band(const ConvStack *s, const Packed *p, const Workspace *m, const REAL *grad, REAL *grad_x, const int64_t top,
-                          const int64_t rows, const Gradients *g) {
+static void backward_band(const ConvStack *s, const Packed *p, const Workspace *m, const REAL *grad, REAL *grad_x,
+                          const int64_t top, const int64_t rows, const Gradients *g) {
   const int64_t n = s->hidden, k = s->kernel, count = rows * s->width, across = s->width + k - 1;
   patch_offsets(s, s->inputs, top, rows, m->offset);
   hidden_layers(s, p, m->image, m->offset, count, m->h);
@@ -278,8 +282,8 @@ static void backward_band(const ConvStack *s, const Packed *p, const Workspace *
   add_to_neighbors(s, s->inputs, top, rows, next, p->first_ld, grad_x);
 }
 
-/* Gradients of a loss with respect to x, (images, inputs, height, width) or NULL, and to the weights, which must be 0 at the
-   start, from those with respect to the outputs. Returns 0, or 1 if there is no memory. */
+/* Gradients of a loss with respect to x, (images, inputs, height, width) or NULL, and to the weights, which must be 0
+   at the start, from those with respect to the outputs. Returns 0, or 1 if there is no memory. */
 int EXPORT(conv_backward)(const ConvStack *s, const REAL *x, REAL *const *weights, const REAL *grad, REAL *grad_x,
                           REAL *const *grads) {
   Packed p;
@@ -290,7 +294,7 @@ int EXPORT(conv_backward)(const ConvStack *s, const REAL *x, REAL *const *weight
   REAL *memory = allocate(size * s->threads);
   int failed = memory == NULL;
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1) schedule(static, 1)
-  for (int64_t thread = 0; thread < s->threads; thread++) { /* fixed images for each thread, so that sums are reproducible */
+  for (int64_t thread = 0; thread < s->threads; thread++) { /* fixed images for each, so that sums are reproducible */
     Workspace m = {0};
     const int64_t image_size = (s->height + k - 1) * (s->width + k - 1);
     REAL *padded_grad = grad_x ? allocate(image_size * s->inputs + LANES) : NULL;

@@ -1,8 +1,8 @@
 """Stacks of convolutions, k x k -> 1 x 1 -> ... -> k x k with ReLU between them: plain and native.
 
-The plain version is the reference: differentiable any number of times, traceable, on any device. The native version computes
-all layers of one image at a time, while it is in the cache, and computes the hidden layers again in the backward pass instead
-of saving them.
+The plain version is the reference: differentiable any number of times, traceable, on any device. The native version
+computes all layers of one image at a time, while it is in the cache, and computes the hidden layers again in the
+backward pass instead of saving them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def conv_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], b
 
     Args:
         x: ``(rows, inputs, height, width)``.
-        weights: two or more, ``(outputs, inputs, k, k)``, with the same odd k for the first and the last, and k = 1 between them.
+        weights: two or more, ``(outputs, inputs, k, k)``, with the same odd k for the first and the last, and k = 1
+            between them.
         biases: one for each weight.
         bound: x is clamped to [-bound, bound] first; None for no bound.
 

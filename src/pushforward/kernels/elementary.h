@@ -1,7 +1,7 @@
 /* exp, log, tanh and the square root.
 
-   In float32 the first three are polynomials, fitted for relative error (1e-8, 1e-8 and 8e-8 before rounding): compilers
-   do not vectorize the functions of libm without options that give wrong results for NaN and infinity. */
+   In float32 the first three are polynomials, fitted for relative error (1e-8, 1e-8 and 8e-8 before rounding):
+   compilers do not vectorize the functions of libm without options that give wrong results for NaN and infinity. */
 
 #pragma once
 

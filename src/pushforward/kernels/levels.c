@@ -6,12 +6,14 @@
 int kernels_support(const char *level) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  /* Compilers have no portable names for a few small features of the levels (lzcnt, movbe, f16c). All processors with the
-     features below have them. */
+  /* Compilers have no portable names for a few small features of the levels (lzcnt, movbe, f16c). All processors with
+     the features below have them. */
   const int v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
-  const int v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const int v3 =
+      v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   const int v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                 __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+                 __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                 __builtin_cpu_supports("avx512vl");
   if (!strcmp(level, "x86-64-v2")) return v2;
   if (!strcmp(level, "x86-64-v3")) return v3;
   if (!strcmp(level, "x86-64-v4")) return v4;

@@ -1,10 +1,10 @@
 /* The inverse of an autoregressive transform: z_i = f(x_i; MADE(x_<i)) solved for x, one place after the other
    (kernels/made.py).
 
-   A hidden unit or an output of MADE of degree i depends on the first i places only. So place i computes the hidden units of
-   its degree, its own outputs, and one inverse of the scalar function f, and nothing is computed twice: D places cost the
-   arithmetic of one pass. Rows of the batch are the lanes of vectors. A panel of a few vectors is solved at a time, so that
-   all its values stay in the cache and the weights are read once for each panel. */
+   A hidden unit or an output of MADE of degree i depends on the first i places only. So place i computes the hidden
+   units of its degree, its own outputs, and one inverse of the scalar function f, and nothing is computed twice: D
+   places cost the arithmetic of one pass. Rows of the batch are the lanes of vectors. A panel of a few vectors is
+   solved at a time, so that all its values stay in the cache and the weights are read once for each panel. */
 
 #include "activation.h"
 #include "spline.h"
@@ -16,7 +16,7 @@
 typedef struct {
   int64_t rows, columns;
   const REAL *weight, *start;
-  int64_t start_row, start_column; /* strides of the constant terms; start_column is 0 if all rows of the batch share them */
+  int64_t start_row, start_column; /* strides of the constant terms, which all rows share if start_column is 0 */
   const int64_t *known;            /* the number of rows that are known before each place */
   int64_t adds, keeps, acts;       /* adds the residual stream, replaces it, is followed by the activation */
 } MadeStage;
@@ -30,11 +30,12 @@ typedef struct {
 
 enum { SHIFT, AFFINE, SPLINE }; /* f */
 
-/* c += w h for ``rows`` rows of w and a panel of ``wide`` vectors. Each sum is split into ``ways`` independent ones, as an
-   addition would otherwise wait for the result of the one before it. */
-static inline __attribute__((always_inline)) void multiply_strip(const int rows, const int wide, const int ways, const REAL *restrict w,
-                                                        const int64_t ld, const REAL *restrict h, const int64_t n,
-                                                        REAL *restrict c) {
+/* c += w h for ``rows`` rows of w and a panel of ``wide`` vectors. Each sum is split into ``ways`` independent ones, as
+   an addition would otherwise wait for the result of the one before it. */
+static inline __attribute__((always_inline)) void multiply_strip(const int rows, const int wide, const int ways,
+                                                                 const REAL *restrict w, const int64_t ld,
+                                                                 const REAL *restrict h, const int64_t n,
+                                                                 REAL *restrict c) {
   vec sum[MOST_ROWS][WIDE][4];
   for (int r = 0; r < rows; r++)
     for (int v = 0; v < wide; v++)
@@ -60,12 +61,17 @@ static inline __attribute__((always_inline)) void multiply_strip(const int rows,
     }
 }
 
-static inline __attribute__((always_inline)) void multiply_strips(const int wide, const int64_t rows, const REAL *w, const int64_t ld,
-                                                         const REAL *h, const int64_t n, REAL *c) {
+static inline __attribute__((always_inline)) void multiply_strips(const int wide, const int64_t rows, const REAL *w,
+                                                                  const int64_t ld, const REAL *h, const int64_t n,
+                                                                  REAL *c) {
   for (int64_t r = 0; r < rows;) {
     const REAL *at = w + r * ld;
     REAL *to = c + r * wide * LANES;
-#define CASE(R) case R: multiply_strip(R, wide, R * wide >= 8 ? 1 : R * wide >= 4 ? 2 : 4, at, ld, h, n, to); r += R; break
+#define CASE(R)                                                                          \
+  case R:                                                                                \
+    multiply_strip(R, wide, R * wide >= 8 ? 1 : R * wide >= 4 ? 2 : 4, at, ld, h, n, to); \
+    r += R;                                                                              \
+    break
     switch (rows - r) {
       CASE(1); CASE(2); CASE(3); CASE(4); CASE(5);
       case 7: multiply_strip(4, wide, wide == 1 ? 2 : 1, at, ld, h, n, to); r += 4; break;
@@ -76,8 +82,8 @@ static inline __attribute__((always_inline)) void multiply_strips(const int wide
   }
 }
 
-static void multiply(const int64_t wide, const int64_t rows, const REAL *w, const int64_t ld, const REAL *h, const int64_t n,
-                     REAL *c) {
+static void multiply(const int64_t wide, const int64_t rows, const REAL *w, const int64_t ld, const REAL *h,
+                     const int64_t n, REAL *c) {
   switch (wide) {
     case 1: multiply_strips(1, rows, w, ld, h, n, c); break;
 #if WIDE == 4
@@ -89,7 +95,8 @@ static void multiply(const int64_t wide, const int64_t rows, const REAL *w, cons
 }
 
 /* Sets a row of a panel to its constant terms: ``count`` rows of the batch from ``first``, then zeros. */
-static inline void set_constants(const MadeStage *s, const int64_t row, const int64_t first, const int64_t count, const int64_t panel, REAL *c) {
+static inline void set_constants(const MadeStage *s, const int64_t row, const int64_t first, const int64_t count,
+                                 const int64_t panel, REAL *c) {
   const REAL *at = s->start + row * s->start_row + first * s->start_column;
   for (int64_t e = 0; e < count; e++) c[e] = at[e * s->start_column];
   for (int64_t e = count; e < panel; e++) c[e] = 0;
@@ -118,9 +125,9 @@ static inline void invert(const MadeProblem *p, const int64_t panel, const REAL 
   }
 }
 
-/* Solves a panel of ``wide`` vectors: ``count`` rows of the batch from ``first``. ``memory`` is for all values of the panel. */
-static void solve(const MadeProblem *p, const int64_t first, const int64_t count, const int64_t wide, REAL *memory, const REAL *z, REAL *x,
-                  REAL *log_slope) {
+/* Solves a panel of ``wide`` vectors: ``count`` rows of the batch from ``first``. ``memory`` is for all its values. */
+static void solve(const MadeProblem *p, const int64_t first, const int64_t count, const int64_t wide, REAL *memory,
+                  const REAL *z, REAL *x, REAL *log_slope) {
   const int64_t panel = wide * LANES, hidden = p->stages - 1;
   const MadeStage *last = p->stage + hidden;
   REAL *seen = memory, *value = seen + p->places * panel, *logs = value + panel, *raw = logs + panel;
@@ -140,7 +147,8 @@ static void solve(const MadeProblem *p, const int64_t first, const int64_t count
       if (s->acts) activate((int)p->activation, rows * panel, c);
       below = layer, read = s->known[place + 1], layer += s->rows * panel;
     }
-    for (int64_t j = 0; j < p->parameters; j++) set_constants(last, j * p->places + place, first, count, panel, raw + j * panel);
+    for (int64_t j = 0; j < p->parameters; j++)
+      set_constants(last, j * p->places + place, first, count, panel, raw + j * panel);
     multiply(wide, p->parameters, last->weight + place * last->columns, p->places * last->columns, below, read, raw);
     for (int64_t e = 0; e < panel; e++) value[e] = e < count ? z[place * p->batch + first + e] : 0;
     invert(p, panel, raw, value, logs);

@@ -1,4 +1,6 @@
-"""The inverse of an autoregressive transform by the native kernel: all places of a panel of rows while they are in the cache.
+"""The inverse of an autoregressive transform by the native kernel.
+
+All places of a panel of rows are solved while its values are in the cache.
 
 This module handles stages of matrix products, not networks. The plain version, which is the reference, is
 :mod:`pushforward.transforms.autoregressive.inverse`.
@@ -39,7 +41,9 @@ class AffineSettings:
 
 
 class Stage(NamedTuple):
-    """A masked product and what follows it, rows and columns sorted by place (see :mod:`pushforward.networks.incremental`).
+    """A masked product and what follows it, rows and columns sorted by place.
+
+    See :mod:`pushforward.networks.incremental`.
 
     Attributes:
         weight: ``(rows, columns)``; of the last stage ``(parameters, places, columns)``.
@@ -65,7 +69,9 @@ def invert_made(
     activation: str,
     bound: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """x with f(x_i; MADE(x_<i)) = z_i, and log f'(x_i), both ``(places, batch)``. The caller has checked ``usable(...)``.
+    """x with f(x_i; MADE(x_<i)) = z_i, and log f'(x_i), both ``(places, batch)``.
+
+    The caller has checked ``usable(...)``.
 
     Args:
         z: ``(places, batch)``, contiguous.

@@ -1,4 +1,7 @@
-"""Freed memory kept for the next training step: otherwise the system clears the pages of large results again in every step."""
+"""Freed memory kept for the next training step.
+
+Otherwise the system clears the pages of large results again in every step.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,13 @@ _BLOCK, _BLOCKS = 31 << 20, 33
 def freed_memory_kept() -> Iterator[None]:
     """Keep memory that is freed inside the ``with`` block in the process, up to about 1 GiB, and return it at the end.
 
-    glibc returns memory to the system when much of it is free at the end of its heap. One block that stays allocated at the end of a
-    large free area prevents that. The area is reserved and not written to, so it takes no memory until it is used.
+    glibc returns memory to the system when much of it is free at the end of its heap. One block that stays allocated at
+    the end of a large free area prevents that. The area is reserved and not written to, so it takes no memory until it
+    is used.
 
     No setting of the allocator is changed. What remains afterwards is what remains in every process that has freed one
-    tensor of 31 MiB: glibc, whose thresholds follow the sizes of freed blocks, takes blocks of up to this size from its heap
-    and keeps up to 62 MiB of freed memory.
+    tensor of 31 MiB: glibc, whose thresholds follow the sizes of freed blocks, takes blocks of up to this size from its
+    heap and keeps up to 62 MiB of freed memory.
 
     Nothing is done with other C libraries than glibc, or if the environment variable ``PUSHFORWARD_KEEP_MEMORY`` is 0.
     """

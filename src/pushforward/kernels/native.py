@@ -1,8 +1,8 @@
 """The native kernels: a shared library that is built when the package is installed (``setup.py``), never at run time.
 
-It contains every function once for each floating type and each level of the instruction set: x86-64-v2, x86-64-v3 (AVX2) and
-x86-64-v4 (AVX-512) on x86-64, one level "baseline" elsewhere. The best level that the processor supports is used. Where the
-library is missing, :func:`library` returns None and callers use plain PyTorch operations.
+It contains every function once for each floating type and each level of the instruction set: x86-64-v2, x86-64-v3
+(AVX2) and x86-64-v4 (AVX-512) on x86-64, one level "baseline" elsewhere. The best level that the processor supports is
+used. Where the library is missing, :func:`library` returns None and callers use plain PyTorch operations.
 """
 
 from __future__ import annotations
@@ -53,19 +53,20 @@ def kernels() -> str:
 
 @contextmanager
 def use_kernels(mode: str) -> Iterator[None]:
-    """Choose how splines, convolutions and samples of autoregressive flows are computed on a CPU, inside a ``with`` block.
+    """Choose how splines, convolutions and samples of autoregressive flows are computed on a CPU in a ``with`` block.
 
     The native kernels are built when the package is installed with a C compiler (GCC or Clang). ``pushforward info
     --system`` prints which kernels are in use.
 
     Args:
-        mode: "auto" uses the native kernels if they are installed, else plain PyTorch operations; "native" requires them;
-            "plain" never uses them. "x86-64-v2", "x86-64-v3", "x86-64-v4" or "baseline" requires the native kernels of this
-            level of the instruction set. The environment variable ``PUSHFORWARD_KERNELS`` sets the mode of a process.
+        mode: "auto" uses the native kernels if they are installed, else plain PyTorch operations; "native" requires
+            them; "plain" never uses them. "x86-64-v2", "x86-64-v3", "x86-64-v4" or "baseline" requires the native
+            kernels of this level of the instruction set. The environment variable ``PUSHFORWARD_KERNELS`` sets the mode
+            of a process.
 
     Raises:
-        ConfigError: for an unknown mode, or if the native kernels of this mode are not installed or not supported by the
-            processor.
+        ConfigError: for an unknown mode, or if the native kernels of this mode are not installed or not supported by
+            the processor.
 
     Example:
         >>> import torch, pushforward as pf
@@ -90,9 +91,9 @@ def description() -> dict[str, Any]:
     """Which kernels are in use in this process, and why.
 
     Returns:
-        ``mode`` (see :func:`use_kernels`), ``level`` of the instruction set in use (None where plain operations are used),
-        ``reason`` for plain operations (else empty), ``installed`` (whether the native kernels are), ``levels`` that were
-        built, ``openmp`` (whether they can use several threads), and ``threads`` of PyTorch.
+        ``mode`` (see :func:`use_kernels`), ``level`` of the instruction set in use (None where plain operations are
+        used), ``reason`` for plain operations (else empty), ``installed`` (whether the native kernels are), ``levels``
+        that were built, ``openmp`` (whether they can use several threads), and ``threads`` of PyTorch.
 
     Raises:
         ConfigError: if the kernels that ``PUSHFORWARD_KERNELS`` requires are missing.
@@ -134,8 +135,8 @@ def library(source: str, dtype: torch.dtype) -> SimpleNamespace | None:
 def usable(*tensors: Tensor) -> bool:
     """Whether native kernels can read these tensors: plain tensors on the CPU, all float32 or all float64.
 
-    False under ``torch.compile``, export, tracing, function transforms and forward-mode differentiation, and where plain
-    operations are to be used.
+    False under ``torch.compile``, export, tracing, function transforms and forward-mode differentiation, and where
+    plain operations are to be used.
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
@@ -150,7 +151,7 @@ def usable(*tensors: Tensor) -> bool:
 
 
 class _Installed(NamedTuple):
-    """The shared library, the levels that were built, and those of them that the processor supports (the best one first)."""
+    """The shared library, the levels that were built, and those that the processor supports, the best one first."""
 
     functions: ctypes.CDLL
     built: tuple[str, ...]

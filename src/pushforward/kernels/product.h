@@ -9,23 +9,26 @@
 
 #define ROWS 6 /* rows that are computed together */
 
-/* The left factor. Row r starts at ``at`` + r * ``row`` (or at + offset[r]) and consists of ``parts`` runs, ``jump`` apart,
-   of ``length`` numbers, ``step`` apart. */
+/* The left factor. Row r starts at ``at`` + r * ``row`` (or at + offset[r]) and consists of ``parts`` runs, ``jump``
+   apart, of ``length`` numbers, ``step`` apart. */
 typedef struct {
   const REAL *at;
   int64_t row, parts, length, jump, step;
 } Matrix;
 
-/* What a product starts from, ``bias`` or the numbers that are there (``add``), and what follows: ReLU, or 0 where mask <= 0. */
+/* What a product starts from, ``bias`` or the numbers that are there (``add``), and what follows: ReLU, or a mask that
+   sets results to 0 where it is <= 0. */
 typedef struct {
   const REAL *bias, *mask;
   int add, relu;
 } Epilogue;
 
-static inline __attribute__((always_inline)) void multiply_tile(const int rows, const int wide, const REAL *const *restrict a,
-                                                                const Matrix *m, const REAL *restrict b, const int64_t ldb,
-                                                                REAL *restrict c, const int64_t ldc, const int64_t column,
-                                                                const int64_t first, const Epilogue *f) {
+static inline __attribute__((always_inline)) void multiply_tile(const int rows, const int wide,
+                                                                const REAL *const *restrict a, const Matrix *m,
+                                                                const REAL *restrict b, const int64_t ldb,
+                                                                REAL *restrict c, const int64_t ldc,
+                                                                const int64_t column, const int64_t first,
+                                                                const Epilogue *f) {
   vec sum[ROWS][WIDE];
   const REAL *at[ROWS];
   for (int r = 0; r < rows; r++) {
@@ -56,9 +59,10 @@ static inline __attribute__((always_inline)) void multiply_tile(const int rows, 
     }
 }
 
-static inline __attribute__((always_inline)) void multiply_rows(const int rows, const int64_t wide, const REAL *const *a,
-                                                                const Matrix *m, const REAL *b, const int64_t ldb, REAL *c,
-                                                                const int64_t ldc, const int64_t column, const int64_t first,
+static inline __attribute__((always_inline)) void multiply_rows(const int rows, const int64_t wide,
+                                                                const REAL *const *a, const Matrix *m, const REAL *b,
+                                                                const int64_t ldb, REAL *c, const int64_t ldc,
+                                                                const int64_t column, const int64_t first,
                                                                 const Epilogue *f) {
   switch (wide) {
     case 1: multiply_tile(rows, 1, a, m, b, ldb, c, ldc, column, first, f); break;
@@ -70,7 +74,8 @@ static inline __attribute__((always_inline)) void multiply_rows(const int rows, 
   }
 }
 
-/* c = m b for ``count`` rows of m. b and c have ``columns`` columns, a multiple of LANES. ``offset``: where rows start, or NULL. */
+/* c = m b for ``count`` rows of m. b and c have ``columns`` columns, a multiple of LANES. ``offset``: where rows start,
+   or NULL. */
 static void product(const Matrix *m, const int64_t count, const int64_t *offset, const REAL *b, const int64_t columns,
                     REAL *c, const Epilogue *f) {
   int64_t left = columns / LANES, column = 0;
@@ -91,11 +96,13 @@ static void product(const Matrix *m, const int64_t count, const int64_t *offset,
   }
 }
 
-/* The weights of a k x k convolution, (outputs, inputs, k, k), as a matrix with rows (dy, dx, input) and columns output, or
-   with ``columns_are_taps`` transposed. ``rotate`` rotates the kernel by half a turn, and ``taps_and_outputs`` makes it
-   rows (dy, dx, output) and columns input. ``add_back`` adds packed gradients to the gradients of the weights. */
-static void pack(const int64_t outputs, const int64_t inputs, const int64_t k, const int rotate, const int taps_and_outputs,
-                 REAL *weight, REAL *packed, const int columns_are_taps, const int64_t ld, const int add_back) {
+/* The weights of a k x k convolution, (outputs, inputs, k, k), as a matrix with rows (dy, dx, input) and columns
+   output, or with ``columns_are_taps`` transposed. ``rotate`` rotates the kernel by half a turn, and
+   ``taps_and_outputs`` makes it rows (dy, dx, output) and columns input. ``add_back`` adds packed gradients to the
+   gradients of the weights. */
+static void pack(const int64_t outputs, const int64_t inputs, const int64_t k, const int rotate,
+                 const int taps_and_outputs, REAL *weight, REAL *packed, const int columns_are_taps, const int64_t ld,
+                 const int add_back) {
   for (int64_t o = 0; o < outputs; o++)
     for (int64_t i = 0; i < inputs; i++)
       for (int64_t tap = 0; tap < k * k; tap++) {

@@ -1,12 +1,13 @@
 /* A flow as a list of small operations, for few rows, where calling an operation takes longer than computing it
    (kernels/program.py).
 
-   Every row has a workspace of registers, which are arrays at fixed offsets. An operation reads and writes registers. A panel
-   of rows executes one operation after the other, so that weights stay in the cache, and matrix products take four rows at a
-   time. The result for a row does not depend on the other rows.
+   Every row has a workspace of registers, which are arrays at fixed offsets. An operation reads and writes registers. A
+   panel of rows executes one operation after the other, so that weights stay in the cache, and matrix products take
+   four rows at a time. The result for a row does not depend on the other rows.
 
-   Weights of a linear layer are packed in blocks of outputs: for each input that any output of the block depends on, the
-   weights of all outputs of the block are contiguous. So a masked layer whose units are sorted by degree skips most zeros. */
+   Weights of a linear layer are packed in blocks of outputs: for each input that any output of the block depends on,
+   the weights of all outputs of the block are contiguous. So a masked layer whose units are sorted by degree skips most
+   zeros. */
 
 #include "activation.h"
 #include "spline.h"
@@ -52,8 +53,9 @@ static inline __attribute__((always_inline)) void multiply(const int rows, const
 
 /* A block of ``width`` outputs, as many vectors at a time as fit into the registers. */
 static inline __attribute__((always_inline)) void multiply_block(const int rows, const int64_t width, const REAL *w,
-                                                                 const int64_t low, const int64_t high, const REAL *bias,
-                                                                 const REAL *in, REAL *out, const int64_t size) {
+                                                                 const int64_t low, const int64_t high,
+                                                                 const REAL *bias, const REAL *in, REAL *out,
+                                                                 const int64_t size) {
   const int64_t most = rows == GROUP ? GROUP_WIDE : SINGLE_WIDE;
   for (int64_t first = 0, wide; first < width; first += wide * LANES) { /* width is a power of 2 */
     wide = (width - first) / LANES < most ? (width - first) / LANES : most;
@@ -130,7 +132,8 @@ static __attribute__((noinline)) double each(const Op *o, REAL *s) {
 }
 
 /* The spline for a panel of rows, as many rows at a time as fill some vectors. */
-static __attribute__((noinline)) void splines(const Op *o, const int64_t count, REAL *s, const int64_t size, double *total) {
+static __attribute__((noinline)) void splines(const Op *o, const int64_t count, REAL *s, const int64_t size,
+                                              double *total) {
   const int64_t n = o->count, most = n < 128 ? 128 / n : 1; /* compiled/lowering.py limits n to 4,096 */
   REAL x[most * n], y[most * n], log_slope[most * n];
   SplineLayout l = *o->spline;
@@ -171,9 +174,10 @@ static void run_panel(const Program *p, const int64_t count, const REAL *x, cons
   for (int64_t r = 0; r < count; r++) out[r] = (REAL)total[r];
 }
 
-/* Log-likelihoods of rows. Returns 0; or 1 if a number of x or context is not finite, or 2 if there is no memory, without
-   writing anything. */
-int EXPORT(program_run)(const Program *p, int64_t rows, int64_t threads, const REAL *x, const REAL *context, REAL *out) {
+/* Log-likelihoods of rows. Returns 0; or 1 if a number of x or context is not finite, or 2 if there is no memory,
+   without writing anything. */
+int EXPORT(program_run)(const Program *p, int64_t rows, int64_t threads, const REAL *x, const REAL *context,
+                        REAL *out) {
   for (int64_t i = 0; i < rows * p->features; i++)
     if (!isfinite(x[i])) return 1;
   for (int64_t i = 0; i < rows * p->context; i++)

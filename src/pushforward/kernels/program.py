@@ -1,5 +1,6 @@
-"""A flow as a list of small operations that one native function executes: for few rows, where calling operations takes most of the time.
+"""A flow as a list of small operations that one native function executes.
 
+It is for few rows, where calling operations takes most of the time.
 This module handles registers and operations, not transforms. :mod:`pushforward.compiled` writes the program of a model.
 """
 
@@ -35,8 +36,8 @@ class _Built(NamedTuple):
 class Program:
     """Operations on named registers, each a vector. The registers "x" and "context" start with a row and its context.
 
-    Every method up to :meth:`logistic` appends one operation. Numbers are copied, so a program does not follow later changes
-    of its model.
+    Every method up to :meth:`logistic` appends one operation. Numbers are copied, so a program does not follow later
+    changes of its model.
 
     Args:
         features: width of a row.
@@ -239,7 +240,7 @@ class Program:
 
 
 def _extents(true: Tensor) -> Tensor:
-    """For each row of a matrix the first true column and the one after the last, ``(rows, 2)``; 0 and 0 if there is none."""
+    """For each row of a matrix the first true column and the one after the last, ``(rows, 2)``; 0, 0 if there is none."""
     whole = true.to(torch.uint8)
     any_ = true.any(1)
     return torch.stack((whole.argmax(1) * any_, (true.shape[1] - whole.flip(1).argmax(1)) * any_), 1)

@@ -2,8 +2,9 @@
 
 #include "spline.h"
 
-/* Gradients of a loss with respect to x and raw, from those with respect to y and the log-slope. For the inverse, x is what
-   the inverse returned, grad_y the gradient with respect to it, and grad_x the gradient with respect to its argument. */
+/* Gradients of a loss with respect to x and raw, from those with respect to y and the log-slope. For the inverse, x is
+   what the inverse returned, grad_y the gradient with respect to it, and grad_x the gradient with respect to its
+   argument. */
 static void backward_tile(const SplineLayout *l, int64_t tile, const REAL *x, const REAL *raw, const REAL *grad_y,
                           const REAL *grad_log_slope, REAL *grad_x, REAL *grad_raw) {
   const int bins = (int)l->bins, rows = l->periodic ? 3 * bins : 3 * bins - 1;
@@ -46,7 +47,8 @@ static void backward_tile(const SplineLayout *l, int64_t tile, const REAL *x, co
   scatter(&gy, &value, 1, 0, grad_x);
   for (int side = 0; side < 2; side++) {
     /* spare times the softmax: summed over the bins before this one, and of this one. */
-    const vec before = p.low[side] + bound - smallest * __builtin_convertvector(p.bin, vec), own = p.size[side] - smallest;
+    const vec before = p.low[side] + bound - smallest * __builtin_convertvector(p.bin, vec),
+              own = p.size[side] - smallest;
     const vec mean = (g_low[side] * before + g_size[side] * own) / spare, scale = spare * p.norm[side];
     for (int j = 0; j < bins; j++) {
       const vec part = pick(p.bin == j, g_size[side], pick(p.bin > j, g_low[side], all(0)));

@@ -1,10 +1,10 @@
 /* Monotone rational-quadratic splines (Durkan et al. 2019, eq. 4-8): values and log-slopes, forward and inverse.
 
-   Elements are processed in tiles of TILE. The parameters of a tile are gathered into vectors, whatever the strides of the
-   caller's arrays, and all arithmetic is on whole vectors.
+   Elements are processed in tiles of TILE. The parameters of a tile are gathered into vectors, whatever the strides of
+   the caller's arrays, and all arithmetic is on whole vectors.
 
-   With the raw parameters r of an element, the bin sizes are 2 bound (smallest + (1 - K smallest) softmax(r)_j), and the
-   slopes at the knots exp(steepest tanh(r / steepest)). */
+   With the raw parameters r of an element, the bin sizes are 2 bound (smallest + (1 - K smallest) softmax(r)_j), and
+   the slopes at the knots exp(steepest tanh(r / steepest)). */
 
 #pragma once
 
@@ -22,8 +22,8 @@ typedef struct {
   double bound, smallest, steepest;
 } SplineLayout;
 
-/* The bin of each element: the element clamped to the interval, left edges and sizes (index 0: x, 1: y), one over the sums
-   of the softmax, slopes at both knots, and the tanh that gave them. */
+/* The bin of each element: the element clamped to the interval, left edges and sizes (index 0: x, 1: y), one over the
+   sums of the softmax, slopes at both knots, and the tanh that gave them. */
 typedef struct {
   vec x, low[2], size[2], norm[2], start, end, start_tanh, end_tanh;
   bits bin, inside;
@@ -69,7 +69,8 @@ static inline void find_offsets(const SplineLayout *l, int64_t tile, int64_t out
 }
 
 /* Copies n <= TILE values of each of ``rows`` rows, as two pieces of a fixed size that may overlap. */
-static inline void copy(REAL *restrict to, const REAL *restrict from, int64_t n, int64_t rows, int64_t to_stride, int64_t from_stride) {
+static inline void copy(REAL *restrict to, const REAL *restrict from, int64_t n, int64_t rows, int64_t to_stride,
+                        int64_t from_stride) {
 #define COPY_PIECES(N)                                                        \
   for (; rows--; to += to_stride, from += from_stride) {                      \
     REAL head[N], tail[N];                                                    \
@@ -90,7 +91,8 @@ static inline void copy(REAL *restrict to, const REAL *restrict from, int64_t n,
 }
 
 /* A tile of ``rows`` rows that are ``stride`` apart, as vectors. */
-static __attribute__((noinline)) void gather(const REAL *from, const Offsets *at, int64_t rows, int64_t stride, vec *to) {
+static __attribute__((noinline)) void gather(const REAL *from, const Offsets *at, int64_t rows, int64_t stride,
+                                             vec *to) {
   if (at->count < TILE) memset(to, 0, rows * sizeof(vec));
   for (int r = 0; r < at->runs; r++) {
     const int64_t first = at->edge[r], next = at->edge[r + 1];
@@ -104,7 +106,8 @@ static __attribute__((noinline)) void gather(const REAL *from, const Offsets *at
   }
 }
 
-static __attribute__((noinline)) void scatter(const vec *from, const Offsets *at, int64_t rows, int64_t stride, REAL *to) {
+static __attribute__((noinline)) void scatter(const vec *from, const Offsets *at, int64_t rows, int64_t stride,
+                                              REAL *to) {
   for (int r = 0; r < at->runs; r++) {
     const int64_t first = at->edge[r], next = at->edge[r + 1];
     if (at->step == 1)
@@ -115,8 +118,8 @@ static __attribute__((noinline)) void scatter(const vec *from, const Offsets *at
   }
 }
 
-/* The edges of the bins on one side (0: x, 1: y). With ``search`` it finds the bin of p->x, else it reads p->bin. Replaces
-   the raw sizes by their exponentials. */
+/* The edges of the bins on one side (0: x, 1: y). With ``search`` it finds the bin of p->x, else it reads p->bin.
+   Replaces the raw sizes by their exponentials. */
 static inline void find_edges(vec *raw, const SplineLayout *l, const int side, const int search, Bin *p) {
   const int bins = (int)l->bins;
   const REAL bound = (REAL)l->bound, smallest = (REAL)(2 * l->bound * l->smallest);
@@ -146,7 +149,9 @@ static inline void find_edges(vec *raw, const SplineLayout *l, const int side, c
 
 /* The bins that start and end at the knot of raw slope k. Ends without a raw slope have slope 1. */
 static inline int bin_after(const SplineLayout *l, int k) { return l->periodic ? k : k + 1; }
-static inline int bin_before(const SplineLayout *l, int k) { return !l->periodic || k ? k - (int)l->periodic : (int)l->bins - 1; }
+static inline int bin_before(const SplineLayout *l, int k) {
+  return !l->periodic || k ? k - (int)l->periodic : (int)l->bins - 1;
+}
 
 static inline void find_bin(vec *raw, const SplineLayout *l, const int search, const vec at, Bin *p) {
   const int bins = (int)l->bins, slopes = (int)(l->periodic ? l->bins : l->bins - 1);
@@ -169,7 +174,8 @@ static inline void find_bin(vec *raw, const SplineLayout *l, const int search, c
 }
 
 /* y and log f'(x) of a tile, or with l->inverse x and log f'(x). */
-static void forward_tile(const SplineLayout *l, int64_t tile, const REAL *x, const REAL *raw, REAL *y, REAL *log_slope) {
+static void forward_tile(const SplineLayout *l, int64_t tile, const REAL *x, const REAL *raw, REAL *y,
+                         REAL *log_slope) {
   const int rows = (int)(l->periodic ? 3 * l->bins : 3 * l->bins - 1);
   Offsets value, parameter;
   Bin p;

@@ -1,7 +1,7 @@
 """Monotone rational-quadratic splines as functions of tensors (Durkan et al. 2019, sec. 3.1): native or plain.
 
-The native version computes the numbers of :mod:`~pushforward.kernels.spline_reference` in one pass over memory, and saves only
-its inputs for the backward pass.
+The native version computes the numbers of :mod:`~pushforward.kernels.spline_reference` in one pass over memory, and
+saves only its inputs for the backward pass.
 """
 
 from __future__ import annotations

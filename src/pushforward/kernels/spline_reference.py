@@ -26,8 +26,8 @@ class SplineSettings:
         bound: half the width of the interval.
         smallest: the smallest width and height of a bin, as a fraction of the interval.
         steepest: bound on abs(log slope) at a knot, smooth.
-        periodic: if true, K free slopes, equal at both ends, and nothing outside the interval. Otherwise K - 1 free slopes,
-            slope 1 at both ends, and the identity outside.
+        periodic: if true, K free slopes, equal at both ends, and nothing outside the interval. Otherwise K - 1 free
+            slopes, slope 1 at both ends, and the identity outside.
     """
 
     bins: int
@@ -145,9 +145,9 @@ def solve(y: Tensor, bin_: Bin) -> tuple[Tensor, Tensor]:
 def fraction(u: Tensor, ratio: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Where x lies in its bin, as a fraction of the width, for y at the fraction u of the height (eq. 6-8).
 
-    With g = (start (1 - u) - end u) ratio / 2 it is u / (u + g + sqrt(g^2 + u (1 - u))). As u is in [0, 1], the argument of
-    the root is never negative. For negative g the sum g + sqrt(...) would cancel, so it is computed as u (1 - u) divided by
-    sqrt(...) - g.
+    With g = (start (1 - u) - end u) ratio / 2 it is u / (u + g + sqrt(g^2 + u (1 - u))). As u is in [0, 1], the
+    argument of the root is never negative. For negative g the sum g + sqrt(...) would cancel, so it is computed as
+    u (1 - u) divided by sqrt(...) - g.
 
     Args:
         u: in [0, 1].
@@ -158,7 +158,7 @@ def fraction(u: Tensor, ratio: Tensor, start: Tensor, end: Tensor) -> Tensor:
     product = torch.addcmul(u, u, u, value=-1)
     twice = torch.addcmul(start, start + end, u, value=-1) * ratio
     root = torch.sqrt(torch.addcmul(product, twice, twice, value=0.25))
-    # 1 where g is negative. By products, as a choice with signs at random is slow; not by abs, which has no derivative at 0.
+    # 1 where g is negative. A choice by torch.where is slow for random signs, and abs has no derivative at 0.
     negative = torch.signbit(twice).to(twice.dtype)
     total = torch.add(root, torch.addcmul(twice, twice, negative, value=-2), alpha=0.5)
     return u / (u + torch.lerp(total, product / total, negative))

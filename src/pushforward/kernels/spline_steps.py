@@ -1,4 +1,4 @@
-"""The inverse of splines one place after the other, in plain operations, where each place needs the result of the one before."""
+"""The inverse of splines in plain operations, one place after the other, as each needs the result of the one before."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SplineSteps:
     """x_i = f_i^-1(y_i) for places i whose parameters become known one after the other; the numbers of :func:`spline`.
 
     With few rows an operation costs as much as its call. So a step has few operations, on views of buffers that are
-    allocated once: one index reads the six numbers of a bin from one table, and log-slopes are computed for all places of
-    a block together. No gradients.
+    allocated once: one index reads the six numbers of a bin from one table, and log-slopes are computed for all places
+    of a block together. No gradients.
 
     Args:
         settings: of the splines, not periodic.

@@ -1,4 +1,7 @@
-"""The structs and enumerations that Python and the C sources share. Order and types of the fields must agree with the C side."""
+"""The structs and enumerations that Python and the C sources share.
+
+The order and the types of the fields must agree with the C side.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 /* Vectors as wide as the registers, and names of exported functions.
 
-   Every source is compiled once for each floating type (REAL, SINGLE) and each level of the instruction set. The names of
-   its exported functions end in both (VARIANT), as in spline_forward_float32_x86_64_v3: see setup.py. */
+   Every source is compiled once for each floating type (REAL, SINGLE) and each level of the instruction set. The names
+   of its exported functions end in both (VARIANT), as in spline_forward_float32_x86_64_v3: see setup.py. */
 
 #pragma once
 
@@ -11,8 +11,8 @@
 #define JOIN(name, variant) JOIN_NAMES(name, variant)
 #define EXPORT(name) JOIN(name, VARIANT)
 
-/* BYTES: size of a vector. WIDE: vectors of a row that are computed together. More would not fit into the registers, and
-   fewer would leave arithmetic units idle. */
+/* BYTES: size of a vector. WIDE: vectors of a row that are computed together. More would not fit into the registers,
+   and fewer would leave arithmetic units idle. */
 #if defined(__AVX512F__)
 #define BYTES 64
 #define WIDE 4
