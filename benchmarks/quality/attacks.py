@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.data import add_data_option
 from benchmarks.quality.ood import fitted, flow_of
-from benchmarks.quality.results import Results, footer, markdown
-from papers.datasets import load_images
 from pushforward.detection import ConformalCalibrator, RandomFeatures, auroc, fgsm, log_likelihood, pgd
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Statistic
@@ -68,7 +68,7 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
         first, *rest = flow.chain
         assert isinstance(first, UniformDequantize)
         flow.chain = Chain(Between(first.in_shape, first.levels), *rest)
-    parts: list[Statistic] = list(dose.needs_refresh)  # pyright: ignore[reportAssignmentType]
+    parts: list[Statistic] = list(dose.statistics)  # pyright: ignore[reportAssignmentType]
     lines = {k: _line(part, reference) for k, part in enumerate(parts) if _compresses(part)}
 
     def columns(x: Tensor) -> Tensor:

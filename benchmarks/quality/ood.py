@@ -40,10 +40,10 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.data import add_data_option
 from benchmarks.quality.made_images import made_images
-from benchmarks.quality.results import Results, footer, markdown
-from papers.datasets import load_images
 from pushforward.detection import ConformalCalibrator, auroc, bootstrap_interval, realized_interval
 from pushforward.detection.scores import (
     Brightness,
@@ -138,14 +138,14 @@ def flow_of(guard: pf.Guard) -> Model:
     """The flow that a guard of images reads."""
     dose = guard.score_.score
     assert isinstance(dose, DoSE)
-    return next(part.model for part in dose.needs_refresh if isinstance(part, LikelihoodPath))
+    return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
 
 
 def without(guard: pf.Guard, part: str, reference: Tensor) -> Score:
     """The guard's score with some statistics left out, fitted anew on the reference."""
     dose = guard.score_.score
     assert isinstance(dose, DoSE)
-    path, *codes = dose.needs_refresh
+    path, *codes = dose.statistics
     codes, distances = codes[:2], codes[2:]
     kept = {"without path": (*codes, *distances), "without code lengths": (path, *distances), "without distances": (path, *codes)}  # fmt: skip
     return DoSE(*kept[part], density="gmm", components=16, refit=False).fit(guard.score_.prepare(reference))

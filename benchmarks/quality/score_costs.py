@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.data import add_data_option
-from benchmarks.quality.results import Results, footer, markdown
-from papers.datasets import load_images
 from pushforward import distributions, io, models, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
 from pushforward.detection.batching import by_batches

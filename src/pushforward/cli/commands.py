@@ -1,4 +1,4 @@
-"""The commands: demo, fit, score, sample, info; `bench` and `reproduce` have files of their own."""
+"""The commands: demo, fit, score, sample, info."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from papers.command import run as reproduce
-from pushforward.cli.bench import app as bench
 from pushforward.errors import ConfigError
 
 app = typer.Typer(
@@ -23,7 +21,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="Add --debug to any command for a traceback.",
 )
-app.add_typer(bench, name="bench")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -258,9 +255,6 @@ def _system() -> dict[str, Any]:
         "kernels asked for": kernels["mode"],
         "threads": kernels["threads"],
     }
-
-
-app.command("reproduce", epilog=_example("pushforward reproduce glow --data DATA"))(reproduce)
 
 
 def summary(guard: Any) -> dict[str, Any]:

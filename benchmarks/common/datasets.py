@@ -1,4 +1,4 @@
-"""Real data for recipes: found in a folder, never downloaded."""
+"""Real data for reproductions: found in a folder, never downloaded."""
 
 from __future__ import annotations
 
