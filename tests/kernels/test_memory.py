@@ -60,8 +60,8 @@ if sys.argv[1] == "fit":
     pf.fit(pf.models.NICE(2, hidden=(8,)), torch.randn(64, 2), max_steps=3, progress="silent")
 else:
     torch.empty(31 << 20, dtype=torch.uint8)
-# Large blocks are mapped; the threshold has followed a block of 31 MiB, and it still follows: mallopt would have
-# stopped it. print(mapped(40 << 20), mapped(30 << 20), mapped((31 << 20) + (1 << 19)), mapped((31 << 20) + (1 << 18)))
+# Large blocks are mapped. The threshold has followed a block of 31 MiB and still follows; mallopt would have stopped it.
+print(mapped(40 << 20), mapped(30 << 20), mapped((31 << 20) + (1 << 19)), mapped((31 << 20) + (1 << 18)))
 """
 
 
