@@ -39,7 +39,7 @@ def solve_triangular(network: MADE, law: Transformer, z: Tensor, context: Tensor
     """
     with torch.autocast(z.device.type, enabled=False):
         native = native_settings(law)
-        if native is not None and not torch.is_grad_enabled() and usable("made.c", z, *network.parameters()):
+        if native is not None and not torch.is_grad_enabled() and usable(z, *network.parameters()):
             walk = IncrementalMADE(network, z.shape[1], context, block=network.features)
             stages = [Stage(s.weights[0], s.starts[0], s.known, s.adds, s.keeps, s.acts) for s in walk.stages]
             return invert_made(z.contiguous(), stages, native, network.activation, network.input_bound)
