@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pushforward.data.files import read_table
 from pushforward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,8 +56,10 @@ def load_sample(name: str) -> Sample:
     """
     if name not in SAMPLES:
         raise ConfigError(f"no sample is called {name!r}; there is {', '.join(SAMPLES)}.")
+    from pyarrow import csv
+
     with resources.as_file(resources.files("pushforward.data.samples") / f"{name}.csv.gz") as path:
-        table = read_table(path)
+        table = csv.read_csv(path)
     classes = np.asarray(table.column("diagnosis").to_pylist())
     return Sample(
         SAMPLES[name], table.drop_columns("diagnosis"), (classes == "primary hypothyroid").astype(int), classes

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pushforward.data import Schema, is_positional, read_table, stream_table
+from pushforward.data import Schema, is_positional
 from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
+from pushforward.io import read_table, stream_table
 
 TABLE = pa.table({"a": [1, 2, 3], "b": [0.5, None, 2.0], "c": ["x", "y", None]})
 
@@ -108,7 +109,7 @@ def long(tmp_path_factory):
 
 @pytest.mark.parametrize("rows", [1000, 7777, 65_536])
 def test_chunks_are_the_whole(long, rows, monkeypatch):
-    monkeypatch.setattr("pushforward.data.delimited._BLOCK", 1 << 16)
+    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1 << 16)
     path, frame = long
     chunks = list(stream_table(path, rows))
     assert [chunk.num_rows for chunk in chunks] == [
@@ -158,7 +159,7 @@ def test_known_columns(tmp_path):
 
 @pytest.mark.parametrize("bad", ["abc", "2024-01-01", "0x10", "1;5"])
 def test_text_in_a_known_number_column_is_found_before_the_first_chunk(tmp_path, bad, monkeypatch):
-    monkeypatch.setattr("pushforward.data.delimited._BLOCK", 1000)
+    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1000)
     path = tmp_path / "t.csv"
     path.write_text("a,x\n" + "1,2\n" * 5000 + f"1,{bad}\n1,2\n")
     chunks = stream_table(path, 10, types={"x": pa.float64()})
@@ -188,7 +189,7 @@ def test_a_first_line_of_numbers_is_doubted(tmp_path):
 
 PEAK = """
 import resource, sys
-from pushforward.data import read_table, stream_table
+from pushforward.io import read_table, stream_table
 import pyarrow.csv, pyarrow.parquet
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = sum(chunk.num_rows for chunk in stream_table(sys.argv[1], rows=10_000))

@@ -7,7 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pushforward.data import TableWriter, as_table, is_positional, read_table, stream_table
+from pushforward.data import as_table, is_positional
+from pushforward.io import TableWriter, read_table, stream_table
 from pushforward.errors import InputError, StorageError
 
 TABLE = pa.table(
