@@ -51,7 +51,7 @@ def read_delimited(path: Path, delimiter: str, columns: Sequence[str] | None) ->
         if any(pa.types.is_binary(kind) for kind in table.schema.types):
             raise InputError(_NOT_UTF8.format(path=path))
         _check_end(path, table)
-        return _empty_as_missing(table)
+        return _finished(table)
 
 
 def check_delimited(
@@ -92,7 +92,7 @@ def stream_delimited(
     with _plain_errors(path, delimiter):
         for batch in _open(path, delimiter, names, _complete(names, types)):
             if batch.num_rows:
-                yield _empty_as_missing(pa.Table.from_batches([batch]))
+                yield _finished(pa.Table.from_batches([batch]))
 
 
 def _complete(names: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
@@ -196,15 +196,18 @@ def _count_quotes(path: Path) -> int:
     return count
 
 
-def _empty_as_missing(table: pa.Table) -> pa.Table:
-    """Null for the empty cells of text columns."""
+def _finished(table: pa.Table) -> pa.Table:
+    """Null for the empty cells of text columns, and microseconds in all timestamps."""
     import pyarrow as pa
 
     pc = compute()
     for i, field in enumerate(table.schema):
+        cells = table.column(i)
         if pa.types.is_string(field.type):
-            cells = table.column(i)
             table = table.set_column(i, field.name, pc.if_else(pc.equal(cells, ""), pa.scalar(None, field.type), cells))
+        elif pa.types.is_timestamp(field.type):
+            # float64 seconds are exact to a microsecond, and are not if they are computed from nanoseconds.
+            table = table.set_column(i, field.name, pc.cast(cells, pa.timestamp("us", field.type.tz), safe=False))
     return table
 
 

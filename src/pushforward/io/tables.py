@@ -192,16 +192,16 @@ def _joined(source: _Source) -> pa.Table:
     """The rows of all files of a format that is read file by file."""
     import pyarrow as pa
 
-    if source.format == "arrow":
-        tables = list(_arrow_chunks(source))
-    else:
-        tables = []
+    tables = list(_arrow_chunks(source)) if source.format == "arrow" else []
+    if source.format != "arrow":
         for file, keys in zip(source.files, source.keys, strict=True):
             if source.format == "jsonl":
                 table = read_json(file)
             else:
                 table = read_delimited(file, _DELIMITERS[source.format], source.own_columns(keys))
             tables.append(_with_keys(table, keys))
+    if not tables:
+        raise InputError(f"{source.path} has no rows.")
     try:
         return pa.concat_tables(map(as_table, tables), promote_options="permissive")
     except pa.ArrowTypeError as error:
