@@ -69,7 +69,7 @@ def test_a_code_in_the_last_row_makes_the_column_text(tmp_path, monkeypatch):
 
 def test_a_file_that_changes_between_the_passes_is_an_error(tmp_path):
     path = write(tmp_path / "t.csv", ["1", "a"])
-    with pytest.raises(SchemaError, match="column 'x', row 1 .*'a' is not a number"):
+    with pytest.raises(SchemaError, match=r"column 'x', row 1 .*'a' is not a number"):
         list(stream_delimited(path, ",", ["x"], {"x": pa.float64()}))
 
 

@@ -252,6 +252,94 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name):
         assert peaks[1] - peaks[0] < 16
 
 
+# -- JSON Lines and folders --
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
+def test_json_lines(tmp_path, name):
+    path = tmp_path / name
+    text = b'{"a": 1, "b": 0.5, "c": "x"}\n{"a": 2, "c": "y"}\n{"a": 3, "b": 2, "c": null}\n'
+    path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    assert read_table(path).equals(TABLE)
+    assert pa.concat_tables(stream_table(path, 2)).equals(TABLE)
+    assert read_table(path, columns=["c", "a"]).equals(TABLE.select(["c", "a"]))
+
+
+def test_json_lines_whose_first_rows_mislead(tmp_path):
+    """Integers that become fractions after the first block, and a key that is absent before it."""
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"x": 1, "late": null, "code": "007"}\n' * 100_000 + '{"x": 2.5, "late": 3.0}\n')
+    schema = Schema.infer({"x": [0.5, 5.5], "late": [1.5, 2.0], "code": ["007", "8"]})
+    chunks = list(stream_table(path, types=schema.pyarrow_types()))
+    assert [chunk.num_rows for chunk in chunks] == [65_536, 34_465]
+    assert chunks[-1].slice(34_464).to_pylist() == [{"x": 2.5, "late": 3.0, "code": None}]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (b"\n\n", InputError, "no rows"),
+        (b"a,b\n1,2\n", InputError, "not JSON Lines"),
+        (b"[1, 2]\n", InputError, "not JSON Lines|JSON types"),
+        (b'{"a": 1}\n{"a"', InputError, "not JSON Lines"),
+        (b'{"a": 1, "a": 2}\n', InputError, "not JSON Lines.*specified twice"),
+        (b'{"a": "\xff"}\n', InputError, "not UTF-8"),
+        (b'{"a": 1}\n{"a": "x"}\n', SchemaError, "column 'a' .* number and string"),
+        (b'{"a": 1}\n' * 200_000 + b'{"a": 2.5}\n', SchemaError, "the value '2.5' later"),
+    ],
+)
+def test_json_lines_that_cannot_be_read(tmp_path, content, error, words):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(error, match=words) as caught:
+        list(stream_table(path))
+    assert "\n" not in str(caught.value)
+
+
+def partitioned(folder, name):
+    """Two years of a table, one file for each, and files that are not part of it."""
+    for year, rows in ((2023, TABLE.slice(0, 1)), (2024, TABLE.slice(1, 2))):
+        (folder / f"year={year}").mkdir(parents=True)
+        write(folder / f"year={year}" / name, rows)
+    (folder / "_SUCCESS").touch()
+    (folder / ".hidden.csv").write_text("z\n1\n")
+    (folder / "notes.txt").write_text("not a table")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "T.CSV"])
+def test_a_folder_is_one_table(tmp_path, name):
+    folder = partitioned(tmp_path / "t", name)
+    whole = TABLE.append_column("year", pa.array([2023, 2024, 2024], pa.int32()))
+    assert read_table(folder).equals(whole)
+    assert read_table(folder, columns=["year", "a"]).equals(whole.select(["year", "a"]))
+    types = dict(zip(TABLE.column_names, TABLE.schema.types, strict=True))
+    chunks = list(stream_table(folder, 2, types=types))
+    assert [chunk.num_rows for chunk in chunks] == [2, 1]
+    assert pa.concat_tables(chunks).equals(whole)
+
+
+def test_the_types_of_a_folder_fit_all_of_its_files(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,NA\n")
+    (tmp_path / "b.csv").write_text("x,y\n2.5,3\n")
+    assert read_table(tmp_path).to_pydict() == {"x": [1.0, 2.5], "y": [None, 3]}
+    (tmp_path / "c.csv").write_text("x,y\na,3\n")
+    with pytest.raises(InputError, match="column has different types in the files"):
+        read_table(tmp_path)
+    with pytest.raises(SchemaError, match=r"column 'x', row 0 .*c.csv: 'a' is not a number"):
+        next(stream_table(tmp_path, types={"x": pa.float64()}))
+    (tmp_path / "c.csv").write_text("x,z\n1,3\n")
+    with pytest.raises(InputError, match=r"c\.csv has the columns \['x', 'z'\]"):
+        next(stream_table(tmp_path))
+
+
+def test_a_folder_of_several_formats_is_refused(tmp_path):
+    write(tmp_path / "a.csv", TABLE)
+    write(tmp_path / "a.parquet", TABLE)
+    with pytest.raises(StorageError, match=r"one format .*it has csv, parquet"):
+        read_table(tmp_path)
+
+
 # -- damaged, absent, foreign --
 
 

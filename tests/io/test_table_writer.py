@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pushforward.data import as_table, is_positional
-from pushforward.io import TableWriter, read_table, stream_table
 from pushforward.errors import InputError, StorageError
+from pushforward.io import TableWriter, read_table, stream_table
 
 TABLE = pa.table(
     {

@@ -151,7 +151,9 @@ def _encode(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterabl
     if length > _LARGEST_HEADER:
         raise ConfigError(f"the header takes {length} bytes; a file can store at most {_LARGEST_HEADER}.")
     if data[8:_DIGEST] != _PREFIX:
-        raise StorageError("this version of safetensors writes a header that pushforward cannot read: install another version of safetensors.")
+        raise StorageError(
+            "this version of safetensors writes a header that pushforward cannot read: install another version of safetensors."
+        )
     view = memoryview(data)
     digest = hashlib.sha256(data).hexdigest().encode()
     return view[:_DIGEST], digest, view[_DIGEST + 64 :]
@@ -181,7 +183,9 @@ def _bytes(name: str, limit: int) -> bytes:
             if start[8:_DIGEST] != _PREFIX or len(start) < _DIGEST + 64:
                 _refuse_foreign(name, start, size)
             if not len(start) - 8 <= length <= size - 8:
-                raise StorageError(f"{name} is cut short or damaged: its header says that it is {length} bytes long, and the file has {size} bytes.")
+                raise StorageError(
+                    f"{name} is cut short or damaged: its header says that it is {length} bytes long, and the file has {size} bytes."
+                )
             if length > _LARGEST_HEADER or size > limit:
                 raise StorageError(f"{name} is too large to read: {size} bytes, {length} of them in its header.")
             file.seek(0)
@@ -202,7 +206,9 @@ def _refuse_foreign(name: str, start: bytes, size: int) -> NoReturn:
         if start.startswith(magic) and start[8:10] != b'{"':
             raise StorageError(f"{name} looks like {meaning}; pushforward reads only files that it wrote.")
     if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") <= size - 8:
-        raise StorageError(f"{name} is a safetensors file that pushforward did not write, or that another program changed.")
+        raise StorageError(
+            f"{name} is a safetensors file that pushforward did not write, or that another program changed."
+        )
     raise StorageError(f"{name} is not a file that pushforward wrote, or its first bytes are damaged.")
 
 

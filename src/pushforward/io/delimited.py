@@ -240,7 +240,9 @@ def _plain_errors(path: Path, delimiter: str) -> Iterator[None]:
 def _translated(path: Path, delimiter: str, message: str) -> InputError:
     if "UTF8" in message or "UTF-8" in message:
         return InputError(_NOT_UTF8.format(path=path))
-    if found := re.search(r"column #(\d+): Row #(\d+): CSV conversion error to (\w+).*invalid value '(.*)'", message, re.S):
+    if found := re.search(
+        r"column #(\d+): Row #(\d+): CSV conversion error to (\w+).*invalid value '(.*)'", message, re.S
+    ):
         column, row, kind, cell = found.groups()
         with _open(path, delimiter, None, {}) as reader:
             name = reader.schema.names[int(column)]

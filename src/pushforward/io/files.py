@@ -91,7 +91,11 @@ def load_array(path: Path, name: str | None = None) -> np.ndarray:
         wanted = name or ("X" if "X" in names or len(names) != 1 else names[0])
         if wanted not in names:
             present = f"{path} has no array {wanted!r}; it has {', '.join(names) or 'none'}"
-            raise ConfigError(f"{present}.") if name else InputError(f"{present}. Store one array, or call one of them X.")
+            raise (
+                ConfigError(f"{present}.")
+                if name
+                else InputError(f"{present}. Store one array, or call one of them X.")
+            )
         return loaded[wanted]
 
 

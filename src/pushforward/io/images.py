@@ -92,14 +92,18 @@ def holds_images(path: Path) -> bool:
 def _idx_array(path: Path, raw: bytes) -> NDArray[Any]:
     """The array of an IDX file: two zero bytes, a type, the number of dimensions, the sizes, and the numbers."""
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in _IDX_TYPES:
-        raise StorageError(f"{path} is not a file of images: it must be .npy, .npz, .parquet, an IDX file, or a folder of image files.")
+        raise StorageError(
+            f"{path} is not a file of images: it must be .npy, .npz, .parquet, an IDX file, or a folder of image files."
+        )
     kind, dims = np.dtype(_IDX_TYPES[raw[2]]), raw[3]
     sizes = [int.from_bytes(raw[4 + 4 * k : 8 + 4 * k], "big") for k in range(dims)]
     begin, count = 4 + 4 * dims, int(np.prod(sizes, dtype=object))
     if len(raw) != begin + count * kind.itemsize:
         raise StorageError(f"{path} is damaged: its header states an array of {sizes}, and it has {len(raw)} bytes.")
     if dims != 3:
-        raise InputError(f"{path} has an array of shape {tuple(sizes)}, which is not images. Is it the file of the labels?")
+        raise InputError(
+            f"{path} has an array of shape {tuple(sizes)}, which is not images. Is it the file of the labels?"
+        )
     return np.frombuffer(raw, kind, count, begin).reshape(sizes).astype(kind.newbyteorder("="))
 
 

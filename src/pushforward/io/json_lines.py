@@ -29,7 +29,9 @@ def read_json(path: Path) -> pa.Table:
     with _plain_errors(path):
         compression = "gzip" if path.name.lower().endswith(".gz") else None
         with pa.input_stream(str(path), compression=compression) as stream:
-            return pyarrow.json.read_json(stream)
+            table = pyarrow.json.read_json(stream)
+        table.validate(full=True)  # pyarrow does not look at the bytes of a text
+        return table
 
 
 def infer_json(path: Path, types: Mapping[str, pa.DataType]) -> pa.Schema:
@@ -56,6 +58,7 @@ def stream_json(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
         # No read-ahead and one thread, to keep memory constant.
         scan = {"batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
         for batch in dataset.dataset(str(path), format="json", schema=schema).to_batches(**scan):
+            batch.validate(full=True)
             yield pa.Table.from_batches([batch])
 
 
@@ -71,6 +74,8 @@ def _plain_errors(path: Path) -> Iterator[None]:
     except pa.ArrowInvalid as error:
         # pyarrow counts the rows of one block, so the row in its message is not the row in the file.
         text = re.sub(r" in row \d+$", "", str(error).splitlines()[0])
+        if "UTF8" in text:
+            raise InputError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
         if found := re.search(r"Column\(/(.*)\) changed from (\w+) to (\w+)", text):
             name, before, after = found.groups()
             raise SchemaError(
@@ -84,4 +89,6 @@ def _plain_errors(path: Path) -> Iterator[None]:
             ) from None
         if "Empty JSON" in text:
             raise InputError(f"{path} has no rows.") from None
-        raise InputError(f"{path} is not JSON Lines, one object in each line: {text.rsplit('error: ', 1)[-1][:200]}") from None
+        raise InputError(
+            f"{path} is not JSON Lines, one object in each line: {text.rsplit('error: ', 1)[-1][:200]}"
+        ) from None

@@ -142,5 +142,7 @@ def _printable(table: pa.Table) -> pa.Table:
         if pa.types.is_dictionary(field.type):
             table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
         elif pa.types.is_nested(field.type):
-            raise InputError(f"column {field.name!r} has the type {field.type}, which a text file cannot store: write a .parquet file.")
+            raise InputError(
+                f"column {field.name!r} has the type {field.type}, which a text file cannot store: write a .parquet file."
+            )
     return table

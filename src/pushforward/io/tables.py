@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +45,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
     """
     source = _Source.at(path, columns)
     with plain_errors(source.path):
-        if source.format == "parquet":
-            table = source.dataset().to_table(columns=source.columns)
-        elif source.format in ("npy", "npz"):
-            table = as_table(load_array(source.path))
-        else:
-            table = _joined(source)
+        table = source.dataset().to_table(columns=source.columns) if source.format == "parquet" else _joined(source)
         if table.num_rows == 0:
             raise InputError(f"{path} has no rows.")
         return source.checked(table)
@@ -94,15 +89,13 @@ class _Source:
     Attributes:
         path: the file or folder that the user named.
         format: the format of all files, a value of :data:`~pushforward.io.files.FORMATS`.
-        files: the files, in the order of their paths.
-        keys: for each file, the columns that its folders ``key=value`` add.
+        files: the files in the order of their paths, each with the columns that its folders ``key=value`` add.
         columns: names of the columns to read; None for all.
     """
 
     path: Path
     format: str
-    files: tuple[Path, ...]
-    keys: tuple[Mapping[str, Any], ...]
+    files: Sequence[tuple[Path, Mapping[str, Any]]]
     columns: list[str] | None
 
     @classmethod
@@ -113,16 +106,15 @@ class _Source:
         where = existing_path(path)
         chosen = None if columns is None else list(columns)
         if not where.is_dir():
-            return cls(where, file_format(where), (where,), ({},), chosen)
-        names = sorted(file for file in where.rglob("*") if file.is_file() and _is_visible(file.relative_to(where)))
-        files = tuple(file for file in names if file.name.lower().endswith(tuple(FORMATS)))
+            return cls(where, file_format(where), [(where, {})], chosen)
+        files = [file for file in sorted(where.rglob("*")) if _is_table(file, where)]
         formats = {file_format(file) for file in files}
         if len(formats) != 1 or formats & {"npy", "npz"}:
             raise StorageError(
                 f"the files in the folder {path} must be tables of one format (.csv, .tsv, .jsonl, .parquet, .arrow); it has "
                 f"{', '.join(sorted(formats)) or 'no table'}."
             )
-        return cls(where, formats.pop(), files, _partition_keys(where, files), chosen)
+        return cls(where, formats.pop(), _with_partition_keys(files, where), chosen)
 
     def dataset(self) -> Any:
         """The Parquet files as a ``pyarrow.dataset``."""
@@ -135,17 +127,28 @@ class _Source:
         if self.path.is_dir():
             options |= {"partitioning": "hive", "partition_base_dir": str(self.path)}
         try:
-            found = dataset.dataset([str(file) for file in self.files], **options)
+            found = dataset.dataset([str(file) for file, _ in self.files], **options)
         except pa.ArrowInvalid as error:
             if "duplicate field names" in str(error):
-                raise InputError(f"{self.path} has more than one column of the same name: rename or drop one.") from None
+                raise InputError(
+                    f"{self.path} has more than one column of the same name: rename or drop one."
+                ) from None
             raise
         self.checked(found.schema.empty_table())
         return found
 
-    def own_columns(self, keys: Mapping[str, Any]) -> list[str] | None:
-        """The columns to read from a file, without those that its folders add."""
-        return None if self.columns is None else [name for name in self.columns if name not in keys]
+    def tables(self, read: Callable[[Path, list[str] | None], Iterable[pa.Table]]) -> Iterator[pa.Table]:
+        """The tables that ``read(file, columns)`` gives for each file, with the columns that its folders add."""
+        import pyarrow as pa
+
+        for file, keys in self.files:
+            columns = None if self.columns is None else [name for name in self.columns if name not in keys]
+            for table in read(file, columns):
+                for name, value in keys.items():
+                    if name not in table.column_names:
+                        kind = pa.int32() if isinstance(value, int) else pa.string()
+                        table = table.append_column(name, pa.repeat(pa.scalar(value, kind), len(table)))
+                yield table
 
     def checked(self, table: pa.Table) -> pa.Table:
         """The chosen columns of a table that can be used."""
@@ -159,51 +162,38 @@ class _Source:
         return table.select(self.columns)
 
 
-def _is_visible(path: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in path.parts)
+def _is_table(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return not hidden and file.name.lower().endswith(tuple(FORMATS)) and file.is_file()
 
 
-def _partition_keys(folder: Path, files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
-    """The columns that folders named ``key=value`` add to each file."""
+def _with_partition_keys(files: Sequence[Path], folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
     from pyarrow import dataset, fs
 
-    options = dataset.FileSystemFactoryOptions(
+    hive = dataset.FileSystemFactoryOptions(
         partition_base_dir=str(folder), partitioning=dataset.HivePartitioning.discover()
     )
-    # The format is not used: no file is opened here.
-    factory = dataset.FileSystemDatasetFactory(
-        fs.LocalFileSystem(), [str(file) for file in files], dataset.ParquetFileFormat(), options
-    )
-    found = factory.finish(factory.inspect(fragments=0))
-    return tuple(dataset.get_partition_keys(fragment.partition_expression) for fragment in found.get_fragments())
-
-
-def _with_keys(table: pa.Table, keys: Mapping[str, Any]) -> pa.Table:
-    import pyarrow as pa
-
-    for name, value in keys.items():
-        if name not in table.column_names:
-            kind = pa.int32() if isinstance(value, int) else pa.string()
-            table = table.append_column(name, pa.repeat(pa.scalar(value, kind), len(table)))
-    return table
+    names = [str(file) for file in files]
+    # No file is opened here, so the format is not used.
+    factory = dataset.FileSystemDatasetFactory(fs.LocalFileSystem(), names, dataset.ParquetFileFormat(), hive)
+    found = factory.finish(factory.inspect(fragments=0)).get_fragments()
+    return [(Path(part.path), dataset.get_partition_keys(part.partition_expression)) for part in found]
 
 
 def _joined(source: _Source) -> pa.Table:
-    """The rows of all files of a format that is read file by file."""
+    """All rows of a format that is read file by file."""
     import pyarrow as pa
 
-    tables = list(_arrow_chunks(source)) if source.format == "arrow" else []
-    if source.format != "arrow":
-        for file, keys in zip(source.files, source.keys, strict=True):
-            if source.format == "jsonl":
-                table = read_json(file)
-            else:
-                table = read_delimited(file, _DELIMITERS[source.format], source.own_columns(keys))
-            tables.append(_with_keys(table, keys))
-    if not tables:
-        raise InputError(f"{source.path} has no rows.")
+    def read(file: Path, columns: list[str] | None) -> Iterable[pa.Table]:
+        if source.format in _DELIMITERS:
+            return [read_delimited(file, _DELIMITERS[source.format], columns)]
+        if source.format == "arrow":
+            return _arrow_batches(file, columns)
+        return [read_json(file) if source.format == "jsonl" else as_table(load_array(file))]
+
+    tables = [as_table(table) for table in source.tables(read)]
     try:
-        return pa.concat_tables(map(as_table, tables), promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowTypeError as error:
         raise InputError(f"a column has different types in the files of {source.path}: {error}") from None
 
@@ -218,7 +208,7 @@ def _stream(source: _Source, rows: int, types: Mapping[str, pa.DataType]) -> Ite
         elif source.format == "parquet":
             chunks = _parquet_chunks(source, rows)
         elif source.format == "arrow":
-            chunks = _arrow_chunks(source)
+            chunks = source.tables(_arrow_batches)
         else:
             array = load_array(source.path)
             chunks = (as_table(array[start : start + rows]) for start in range(0, len(array), rows))
@@ -233,21 +223,22 @@ def _stream(source: _Source, rows: int, types: Mapping[str, pa.DataType]) -> Ite
 def _delimited_chunks(source: _Source, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
     delimiter = _DELIMITERS[source.format]
     names: list[str] = []
-    for file, keys in zip(source.files, source.keys, strict=True):
-        found = check_delimited(file, delimiter, source.own_columns(keys), types)
+
+    def check(file: Path, columns: list[str] | None) -> Iterable[pa.Table]:
+        nonlocal names
+        found = check_delimited(file, delimiter, columns, types)
         if names and set(found) != set(names):
             raise InputError(f"{file} has the columns {found[:10]}, and the first file of the folder has {names[:10]}.")
         names = names or found
-    for file, keys in zip(source.files, source.keys, strict=True):
-        for table in stream_delimited(file, delimiter, names, types):
-            yield _with_keys(table, keys)
+        return []
+
+    list(source.tables(check))
+    return source.tables(lambda file, _: stream_delimited(file, delimiter, names, types))
 
 
 def _json_chunks(source: _Source, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    schema = infer_json(source.files[0], types)
-    for file, keys in zip(source.files, source.keys, strict=True):
-        for table in stream_json(file, schema):
-            yield _with_keys(table, keys)
+    schema = infer_json(source.files[0][0], types)
+    return source.tables(lambda file, _: stream_json(file, schema))
 
 
 def _parquet_chunks(source: _Source, rows: int) -> Iterator[pa.Table]:
@@ -259,13 +250,7 @@ def _parquet_chunks(source: _Source, rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches([batch])
 
 
-def _arrow_chunks(source: _Source) -> Iterator[pa.Table]:
-    for file, keys in zip(source.files, source.keys, strict=True):
-        for table in _arrow_batches(file):
-            yield _with_keys(table, keys)
-
-
-def _arrow_batches(file: Path) -> Iterator[pa.Table]:
+def _arrow_batches(file: Path, columns: Any = None) -> Iterator[pa.Table]:
     """The batches of an Arrow file or stream; ``pyarrow.dataset`` reads no streams and validates nothing."""
     import pyarrow as pa
 
