@@ -189,7 +189,7 @@ def test_images_from_fit_to_score(tmp_path: Path, capsys) -> None:
     assert table.column_names == ["image", "anomaly_score", "p_value", "alarm"]
     assert table["image"].to_pylist() == list(range(30))
     for wrong, words in (
-        (["score", guard, str(tmp_path / "scores.csv"), "-o", str(tmp_path / "x.csv")], "none of"),
+        (["score", guard, str(tmp_path / "scores.csv"), "-o", str(tmp_path / "x.csv")], "not a file of images"),
         (["fit", str(tmp_path / "train.npy"), "-o", guard, "--drop", "a"], "images"),
         (["sample", guard, "-o", str(tmp_path / "x.csv")], "images"),
     ):
