@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="Add --debug to any command for a traceback.",
 )
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 
 

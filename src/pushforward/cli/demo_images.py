@@ -71,7 +71,7 @@ def flow_of(guard: Guard) -> Model:
     assert isinstance(guard.score_, ImageScore)
     dose = guard.score_.score
     assert isinstance(dose, DoSE)
-    return next(part.model for part in dose.needs_refresh if isinstance(part, LikelihoodPath))
+    return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
 
 
 def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, Any]) -> None:
