@@ -1,6 +1,6 @@
 """What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the rows beside it.
 
-    python -m benchmarks.quality.ood --costs                      
+    python -m benchmarks.quality.ood --costs
 
 On 28 x 28 gray images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
 has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, as what they know costs nothing.

@@ -72,5 +72,5 @@ def test_digits_are_darker_than_clothes():
 
 
 def test_unknown_images():
-    with pytest.raises(ConfigError, match="there is fashion-mnist"):
+    with pytest.raises(ConfigError, match="there are fashion-mnist"):
         load_image_sample("mnist", "train")

@@ -73,7 +73,7 @@ def test_parquet_of_encoded_images(tmp_path):
         read_images(file)
 
 
-def test_a_folder_in_the_order_of_its_paths(tmp_path):
+def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "sub").mkdir()
     for name, image in zip(["b.png", "a.png", "sub/c.png"], GRAY, strict=False):
         (tmp_path / name).write_bytes(encoded(image))
@@ -143,7 +143,7 @@ def test_pickles_are_never_loaded(tmp_path):
 
 
 class Digits:
-    """A data set with torchvision's interface."""
+    """A data set with the interface of torchvision."""
 
     def __init__(self, root: str, train: bool = True, download: bool = True) -> None:
         if root != "here":
@@ -170,7 +170,7 @@ def test_without_torchvision_the_error_says_so(monkeypatch: pytest.MonkeyPatch):
         read_images("torchvision:MNIST:.")
 
 
-def test_images_are_told_from_tables(tmp_path):
+def test_images_and_tables_are_distinguished(tmp_path):
     np.save(tmp_path / "i.npy", np.zeros((2, 3, 3), np.uint8))
     np.save(tmp_path / "t.npy", np.zeros((2, 3)))
     np.savez(tmp_path / "i.npz", np.zeros((2, 3, 3), np.uint8))
