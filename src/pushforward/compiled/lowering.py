@@ -34,8 +34,8 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
-from pushforward.transforms.image.squeeze import Flatten
-from pushforward.transforms.linear.linear import reflections_product
+from pushforward.transforms.image.reshape import Flatten
+from pushforward.transforms.linear.factored import reflections_product
 
 __all__ = ["NotLowerable", "write"]
 

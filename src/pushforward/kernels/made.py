@@ -1,6 +1,6 @@
 """The inverse of an autoregressive law by a compiled function: all places of a panel of rows while they are in the cache.
 
-This file knows stages of products, not networks; :mod:`pushforward.transforms.autoregressive.inverse` has the plain version, which is the
+This file knows stages of products, not networks; :mod:`pushforward.transforms.autoregressive.masked_inverse` has the plain version, which is the
 reference.
 """
 

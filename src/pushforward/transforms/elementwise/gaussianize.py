@@ -13,7 +13,7 @@ from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, monotone_root, soft_clamp, sum_event
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
-from pushforward.transforms.elementwise.standardize import moments
+from pushforward.transforms.elementwise.normalization import moments
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Gaussianize", "log_mills", "upper_quantile"]

@@ -9,9 +9,8 @@ from pushforward.networks.mlp import MLP, check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
-from pushforward.transforms.coupling.coupling import expand
-from pushforward.transforms.elementwise.transformers import Transformer, check_transformer
 from pushforward.transforms.splines.rational_quadratic import SplineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer, expand_parameters
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Monotone"]
@@ -80,7 +79,7 @@ class Monotone(Transform):
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
         if self.network is None:
             assert self.free is not None
-            return expand(self.free, x)
+            return expand_parameters(self.free, x)
         check_context(context, self.context, "Monotone")
         raw = self.network(context).to(x.dtype)
         return raw.unflatten(-1, (self.transformer.parameters, self.features)).movedim(-2, 0)

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.numerics import Noise, sum_event
+from pushforward.numerics import Noise, full_precision, sum_event
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
-from pushforward.transforms.linear.linear import whole_precision
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Whiten"]
@@ -54,13 +53,13 @@ class Whiten(Transform):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """S^-1 V^T (x - mean)."""
-        with whole_precision(x):
+        with full_precision(x):
             z = (x - self.mean) @ self.axes / self.scale
         return Step(z, -sum_event(self.scale.log(), 1).expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """V S z + mean."""
-        with whole_precision(z):
+        with full_precision(z):
             return (z * self.scale) @ self.axes.mT + self.mean
 
     @torch.no_grad()

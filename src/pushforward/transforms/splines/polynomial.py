@@ -11,8 +11,8 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.numerics import monotone_root, soft_clamp
 from pushforward.registry import register
-from pushforward.transforms.elementwise.transformers import Transformer
 from pushforward.transforms.splines.rational_quadratic import check_spline
+from pushforward.transforms.transformers.base import Transformer
 
 __all__ = ["CubicSplineTransformer", "LinearSplineTransformer", "QuadraticSplineTransformer"]
 

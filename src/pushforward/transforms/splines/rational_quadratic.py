@@ -13,7 +13,7 @@ from pushforward.kernels import SplineSettings, spline
 from pushforward.likelihood import Support
 from pushforward.numerics import soft_clamp
 from pushforward.registry import register
-from pushforward.transforms.elementwise.transformers import Transformer
+from pushforward.transforms.transformers.base import Transformer
 
 __all__ = ["CircularSplineTransformer", "SplineTransformer"]
 
