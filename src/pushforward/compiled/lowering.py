@@ -155,7 +155,7 @@ def _(law: AffineTransformer, writer: Lowering, index: list[int], raw: str) -> N
 
 @apply.register
 def _(law: SplineTransformer, writer: Lowering, index: list[int], raw: str) -> None:
-    writer.program.spline(raw, writer.z, index, law._law)
+    writer.program.spline(raw, writer.z, index, law.settings)
 
 
 @end.register

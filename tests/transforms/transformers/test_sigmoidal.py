@@ -34,7 +34,7 @@ def mixture_by_hand(law, raw: list[float], x: mpmath.mpf) -> mpmath.mpf:
     below = above = mpmath.mpf(0)
     for k in range(count):
         pace = mpmath.mpf(1) if count == 1 else mpmath.mpf(1) / 2 + mpmath.mpf(k) / (count - 1)
-        center = clamp(float(raw[count + k] * pace), law.reach)
+        center = clamp(float(raw[count + k] * pace), law.max_center)
         power = mpmath.exp(-(x - center) * mpmath.exp(-clamp(raw[2 * count + k], law.max_log_scale)))
         below += weights[k] / (1 + power)
         above += weights[k] * power / (1 + power)
@@ -108,7 +108,7 @@ def test_slopes_are_bounded_for_any_raw_value():
         (MixtureCDFTransformer, {"components": 0}),
         (MixtureCDFTransformer, {"components": True}),
         (MixtureCDFTransformer, {"max_log_scale": 0.0}),
-        (MixtureCDFTransformer, {"reach": math.inf}),
+        (MixtureCDFTransformer, {"max_center": math.inf}),
         (MixtureCDFTransformer, {"min_slope": 1.0}),
         (SigmoidalTransformer, {"layers": 0}),
         (SigmoidalTransformer, {"units": 1.5}),

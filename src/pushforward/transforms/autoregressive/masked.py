@@ -84,7 +84,7 @@ class MaskedAutoregressive(Transform):
         self.autoregressive_order = self.sequence
         self.network = MADE(
             features, self.transformer.parameters, hidden, context=context, order=self.sequence, residual=residual,
-            activation=activation, dropout=dropout, input_bound=input_bound, output_gain=self.transformer.start,
+            activation=activation, dropout=dropout, input_bound=input_bound, output_gain=self.transformer.output_gain,
             copies=2 if self.transformer.periodic else 1,
         )  # fmt: skip
         self.decode_passes = features  # in sequence, though the arithmetic is that of one

@@ -64,14 +64,14 @@ def native_settings(law: Transformer) -> ShiftSettings | AffineSettings | Spline
         return ShiftSettings()
     if type(law) is AffineTransformer:
         return AffineSettings(law.max_log_scale)
-    return law._law if type(law) is SplineTransformer else None
+    return law.settings if type(law) is SplineTransformer else None
 
 
 def by_steps(walk: IncrementalMADE, law: Transformer, z: Tensor) -> list[Solved]:
     """The places that are not known yet, one after the other."""
     found: list[Solved] = []
     if type(law) is SplineTransformer and SplineSteps.serves(z, walk.network.last.weight):
-        steps = SplineSteps(law._law, walk.block, walk.batch, z)
+        steps = SplineSteps(law.settings, walk.block, walk.batch, z)
         for block in z[walk.done :].split(walk.block):
             steps.begin(block)
             for _ in block:

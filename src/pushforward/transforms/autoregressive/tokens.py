@@ -79,7 +79,7 @@ class TokenAutoregressive(Transform):
             layers=layers,
             heads=heads,
             context=context,
-            output_gain=0.1 * self.transformer.start,
+            output_gain=0.1 * self.transformer.output_gain,
         )
         self.decode_passes = tokens
 

@@ -99,7 +99,7 @@ class Coupling(Transform):
                 activation=activation,
                 dropout=dropout,
                 input_bound=input_bound,
-                output_gain=self.transformer.start,
+                output_gain=self.transformer.output_gain,
             )
             if inputs
             else None

@@ -1,4 +1,4 @@
-"""Shifts and affine functions as transformers: of couplings, MAF, IAF and InFlow."""
+"""Shifts and affine functions as transformers, with and without a gate (NICE, Real NVP, MAF, IAF, InFlow)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ __all__ = ["AdditiveTransformer", "AffineTransformer", "GatedAffineTransformer",
 class AdditiveTransformer(Transformer):
     """y = x + t (NICE, Dinh et al. 2014, eq. 7); log-derivative 0."""
 
-    volume = False
-    start = 0.1
+    output_gain = 0.1
 
     @property
     def parameters(self) -> int:
-        """The shift."""
+        """1: the shift."""
         return 1
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,18 +43,20 @@ class AffineTransformer(Transformer):
     """y = x exp(s) + t with s in (-bound, bound) (Real NVP, Dinh et al. 2016, eq. 7; MAF, Papamakarios et al. 2017, eq. 3).
 
     Args:
-        max_log_scale: bound on |s|, smooth: s = raw / (1 + |raw| / bound), which saturates slowly.
+        max_log_scale: smooth bound on |s|: s = raw / (1 + |raw| / bound), which saturates slowly.
+
+    Raises:
+        ConfigError: for a bound outside (0, 20].
     """
 
     max_log_scale: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale}.")
+        check_max_log_scale(self.max_log_scale)
 
     @property
     def parameters(self) -> int:
-        """Shift and log-scale."""
+        """2: shift and log-scale."""
         return 2
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +69,8 @@ class AffineTransformer(Transformer):
         """(y - t) exp(-s)."""
         shift, log_scale = raw.unbind(0)
         log_scale = softsign_clamp(log_scale, self.max_log_scale)
-        return (y - shift) / torch.exp(log_scale), log_scale  # the factor of forward, with its rounding
+        # Dividing by the factor of forward keeps its rounding; exp(-s) has a rounding of its own.
+        return (y - shift) / torch.exp(log_scale), log_scale
 
 
 @register("transformers")
@@ -76,14 +78,14 @@ class AffineTransformer(Transformer):
 class GatedTransformer(Transformer):
     """y = g x + (1 - g) m with a gate g = sigmoid(s + bias) (IAF, Kingma et al. 2016, eq. 13-14).
 
-    Not the identity at 0: with the paper's bias of 1 to 2 a step starts as a mild contraction.
+    It is not the identity at 0: with the paper's bias of 1 to 2 it starts as a mild contraction.
 
     Args:
-        bias: added to the gate's logit.
-        max_logit: smooth bound on the logit's distance from ``bias``, so that the inverse cannot overflow.
+        bias: number added to the gate's logit.
+        max_logit: smooth bound on the distance of the logit from ``bias``, so that the inverse cannot overflow.
 
     Raises:
-        ConfigError: for a bound that is not positive, or either beyond 20.
+        ConfigError: for a ``max_logit`` outside (0, 20], or a bias outside [-20, 20].
     """
 
     bias: float = 2.0
@@ -97,20 +99,23 @@ class GatedTransformer(Transformer):
 
     @property
     def parameters(self) -> int:
-        """m and the gate's logit."""
+        """2: m and the gate's logit."""
         return 2
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """g x + (1 - g) m."""
-        logit = soft_clamp(raw[1], self.max_logit) + self.bias
-        gate = torch.sigmoid(logit)
-        return gate * x + (1 - gate) * raw[0], F.logsigmoid(logit).expand_as(x)
+        gate, log_gate = self._gate(raw)
+        return gate * x + (1 - gate) * raw[0], log_gate.expand_as(x)
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """(y - (1 - g) m) / g."""
+        gate, log_gate = self._gate(raw)
+        return (y - (1 - gate) * raw[0]) / gate, log_gate.expand_as(y)
+
+    def _gate(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """g and log g."""
         logit = soft_clamp(raw[1], self.max_logit) + self.bias
-        gate = torch.sigmoid(logit)
-        return (y - (1 - gate) * raw[0]) / gate, F.logsigmoid(logit).expand_as(y)
+        return torch.sigmoid(logit), F.logsigmoid(logit)
 
 
 @register("transformers")
@@ -118,12 +123,12 @@ class GatedTransformer(Transformer):
 class GatedAffineTransformer(Transformer):
     """y = x exp(c s) + c t with a gate c in [0, 1] (InFlow, Kumar et al. 2021, arXiv 2106.12894); log-derivative c s.
 
-    c = 1 is the affine law and c = 0 the identity; the law is invertible for every c, as its inverse and its log-derivative
-    have the same c.
+    c = 1 is the affine transformer and c = 0 the identity. It is invertible for every c, because its inverse and its
+    log-derivative use the same c.
 
     Args:
-        gate: c.
-        max_log_scale: bound on |s|, smooth: s = bound tanh(raw / bound).
+        gate: the gate c.
+        max_log_scale: smooth bound on |s|: s = bound tanh(raw / bound).
 
     Raises:
         ConfigError: for a gate outside [0, 1] or a bound outside (0, 20].
@@ -135,12 +140,11 @@ class GatedAffineTransformer(Transformer):
     def __post_init__(self) -> None:
         if not 0 <= self.gate <= 1:
             raise ConfigError(f"gate must lie in [0, 1]; got {self.gate!r}.")
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale}.")
+        check_max_log_scale(self.max_log_scale)
 
     @property
     def parameters(self) -> int:
-        """Shift and log-scale."""
+        """2: shift and log-scale."""
         return 2
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,3 +156,13 @@ class GatedAffineTransformer(Transformer):
         """(y - c t) exp(-c s)."""
         log_scale = self.gate * soft_clamp(raw[1], self.max_log_scale)
         return (y - self.gate * raw[0]) * (-log_scale).exp(), log_scale.expand_as(y)
+
+
+def check_max_log_scale(bound: float) -> None:
+    """Refuse a bound on a log-scale outside (0, 20].
+
+    Raises:
+        ConfigError: naming the bound.
+    """
+    if not 0 < bound <= 20:
+        raise ConfigError(f"max_log_scale must lie in (0, 20]; got {bound!r}.")

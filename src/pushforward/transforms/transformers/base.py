@@ -1,8 +1,9 @@
-"""Scalar monotone laws y = f(x; parameters) that couplings and autoregressive transforms apply to each coordinate.
+"""`Transformer`: increasing functions y = f(x; parameters) that couplings and autoregressive transforms apply to each coordinate.
 
-In the terms of Papamakarios et al. (2021, sec. 3.1) a *conditioner* gives the parameters and a *transformer* uses them.
-Parameters come first: ``raw`` has shape ``(parameters, *x.shape)`` and any real value is legal; at 0 each law is the
-identity. Scales and slopes are bounded, so nothing overflows far from the data.
+In the terms of Papamakarios et al. (2021, sec. 3.1) a *conditioner* computes the parameters and a *transformer* uses them.
+Parameters come first: ``raw`` has shape ``(parameters, *x.shape)`` and any real value is legal. At ``raw = 0`` each
+transformer is the identity, unless its docstring says otherwise. Scales and slopes are bounded, so nothing overflows far
+from the data.
 """
 
 from __future__ import annotations
@@ -15,25 +16,23 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Support
 
-__all__ = ["Transformer", "check_transformer"]
+__all__ = ["Transformer", "check_transformer", "expand_parameters"]
 
 
 class Transformer(ABC):
-    """A family of increasing functions of one variable. Subclasses are frozen dataclasses and hold no tensors."""
+    """A family of increasing functions of one variable. Subclasses are frozen dataclasses and store no tensors."""
 
     support: Support = REAL
-    """The interval that the law transforms onto itself."""
-    volume: bool = True
-    """Whether the slope can differ from 1."""
+    """The interval that the transformer maps onto itself."""
     periodic: bool = False
-    """Whether coordinates are angles, which conditioners see as cosine and sine."""
-    start: float = 1.0
-    """Factor on the weights of a conditioner's last layer at the start. Flexible laws learn faster from near the identity."""
+    """Whether coordinates are angles. Conditioners then read their cosine and sine."""
+    output_gain: float = 1.0
+    """Factor on the initial weights of a conditioner's last layer. Flexible transformers learn faster from near the identity."""
 
     @property
     @abstractmethod
     def parameters(self) -> int:
-        """Raw parameters for each coordinate."""
+        """Number of raw parameters for each coordinate."""
 
     @abstractmethod
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,13 +44,13 @@ class Transformer(ABC):
 
 
 def check_transformer(transformer: Transformer) -> Transformer:
-    """The law, if it is one.
+    """Return the argument if it is a transformer.
 
     Raises:
         ConfigError: for anything else.
     """
     if not isinstance(transformer, Transformer):
-        raise ConfigError(f"transformer must be a law such as AffineTransformer(); got {transformer!r}.")
+        raise ConfigError(f"transformer must be a Transformer such as AffineTransformer(); got {transformer!r}.")
     return transformer
 
 

@@ -1,19 +1,50 @@
-"""Laws that are given on an interval [-bound, bound] and go on outside as the straight lines that touch them there."""
+"""Transformers that are defined on [-bound, bound] and continue outside as the tangent lines at the two ends."""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from pushforward.errors import ConfigError
 from pushforward.numerics import monotone_root
+from pushforward.transforms.transformers.base import Transformer
 
-__all__ = ["Interior", "extend", "extend_inverse"]
-
+__all__ = ["Interior", "LinearTailTransformer", "extend", "extend_inverse"]
 
 Interior = Callable[[Tensor], tuple[Tensor, Tensor]]
 """x in [-bound, bound] to f(x) and log f'(x), elementwise, increasing."""
+
+
+class LinearTailTransformer(Transformer):
+    """y = f(x) + c, with f a family of functions on [-bound, bound] continued by straight lines, and c the last raw parameter.
+
+    The inverse is closed-form on the lines, and a bracketed root, found to rounding, between them. A subclass defines
+    ``bound``, ``parameters`` and :meth:`interior`.
+    """
+
+    bound: float
+    output_gain = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bound < math.inf:
+            raise ConfigError(f"bound must be positive and finite; got {self.bound}.")
+
+    @abstractmethod
+    def interior(self, raw: Tensor) -> Interior:
+        """f on [-bound, bound] for raw parameters ``(parameters, *x.shape)``, without the shift c."""
+
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """f(x) + c and log f'(x)."""
+        y, log_slope = extend(self.interior(raw), x, self.bound)
+        return y + raw[-1], log_slope
+
+    def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """The root x of f(x) = y - c, and log f'(x)."""
+        return extend_inverse(self.interior(raw), y - raw[-1], self.bound)
 
 
 def extend(function: Interior, x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
@@ -24,7 +55,7 @@ def extend(function: Interior, x: Tensor, bound: float) -> tuple[Tensor, Tensor]
 
 
 def extend_inverse(function: Interior, y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """The x with f(x) = y, and log f'(x): in closed form outside, and a bracketed root inside, found to rounding."""
+    """The x with f(x) = y, and log f'(x): closed-form outside, and a bracketed root, found to rounding, inside."""
 
     def value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
         value, log_slope = function(x)
@@ -34,6 +65,7 @@ def extend_inverse(function: Interior, y: Tensor, bound: float) -> tuple[Tensor,
     low, high = function(-end)[0], function(end)[0]
     target = torch.minimum(torch.maximum(y, low), high)
     x = monotone_root(value_and_slope, target, -end, end, doublings=0).clamp(-bound, bound)
-    x = torch.where(y <= low, -end, torch.where(y >= high, end, x))  # to the last digit: the slope there is magnified
+    # Outside, x is exactly the end: its slope multiplies the distance to the interval, which may be large.
+    x = torch.where(y <= low, -end, torch.where(y >= high, end, x))
     log_slope = function(x)[1]
     return x + (y - target) * torch.exp(-log_slope), log_slope

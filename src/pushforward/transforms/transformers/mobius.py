@@ -1,4 +1,4 @@
-"""Moebius transforms of the circle, and convex combinations of them."""
+"""Mobius transforms of the circle, and convex combinations of them, as a transformer of angles."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["MobiusTransformer"]
 @register("transformers")
 @dataclass(frozen=True)
 class MobiusTransformer(Transformer):
-    """Convex combination of K Moebius transforms of the circle, and a turn (Rezende et al. 2020, sec. 2.1.1, eq. 6-9).
+    """Convex combination of K Mobius transforms of the circle, and a rotation (Rezende et al. 2020, sec. 2.1.1, eq. 6-9).
 
-    A Moebius transform with center w = r exp(i phi) inside the disc, turned so that 0 stays, has the angle
+    A Mobius transform with center w = r exp(i phi) inside the unit disc, rotated so that 0 is a fixed point, maps the angle x to
 
         h(x) = x + 2 [ atan2(r sin(x - phi), 1 - r cos(x - phi)) + atan2(r sin phi, 1 - r cos phi) ],
         h'(x) = (1 - r^2) / (1 + r^2 - 2 r cos(x - phi)),
 
-    and y = sum_k rho_k h_k(x) + phase (mod 2 pi), rho on the simplex. The centers are kept inside a smaller disc, so
-    that slopes lie between ``min_slope`` and 1 / ``min_slope``. Raw parameters: K and K coordinates of the centers, K
-    logits of rho, one phase. Data are angles in radians in [-pi, pi]. The inverse is found by root finding.
+    and y = sum_k rho_k h_k(x) + phase (mod 2 pi), rho on the simplex. The centers stay inside a smaller disc, so that
+    slopes lie between ``min_slope`` and 1 / ``min_slope``. Raw parameters: 2 K coordinates of the centers, K logits of
+    rho, one phase. Data are angles in radians in [-pi, pi]. The inverse is found by root finding.
 
     Args:
-        components: K.
+        components: number of Mobius transforms K.
         min_slope: smallest slope; the largest is 1 / ``min_slope``.
 
     Raises:
@@ -41,10 +41,10 @@ class MobiusTransformer(Transformer):
 
     Example:
         >>> import torch
-        >>> law = MobiusTransformer(components=2)
+        >>> transformer = MobiusTransformer(components=2)
         >>> x = torch.tensor([-3.0, 0.5])
-        >>> y, log_slope = law.forward(x, torch.ones(7, 2))
-        >>> torch.allclose(law.inverse(y, torch.ones(7, 2))[0], x, atol=1e-5)
+        >>> y, log_slope = transformer.forward(x, torch.ones(7, 2))
+        >>> torch.allclose(transformer.inverse(y, torch.ones(7, 2))[0], x, atol=1e-5)
         True
     """
 
@@ -52,7 +52,7 @@ class MobiusTransformer(Transformer):
     min_slope: float = 1e-2
     support = Support(-math.pi, math.pi)
     periodic = True
-    start = 0.1
+    output_gain = 0.1
 
     def __post_init__(self) -> None:
         if not isinstance(self.components, int) or isinstance(self.components, bool) or self.components < 1:
@@ -67,13 +67,13 @@ class MobiusTransformer(Transformer):
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """y = f(x) and log f'(x)."""
-        lifted, slope = combination(x.clamp(-math.pi, math.pi), *self._centers(raw))
-        return wrap(lifted + soft_clamp(raw[-1], math.pi)), slope.log()
+        unwrapped, slope = combination(x.clamp(-math.pi, math.pi), *self._centers(raw))
+        return wrap(unwrapped + soft_clamp(raw[-1], math.pi)), slope.log()
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """x with f(x) = y, and log f'(x)."""
         centers = self._centers(raw)
-        # 0 and a whole turn stay where they are, so a target on one turn has its root on the same.
+        # 0 and 2 pi are fixed points, so a target in [0, 2 pi) has its root in [0, 2 pi).
         target = torch.remainder(y.clamp(-math.pi, math.pi) - soft_clamp(raw[-1], math.pi), 2 * math.pi)
         low = torch.zeros_like(target)
         x = monotone_root(lambda t: combination(t, *centers), target, low, low + 2 * math.pi, doublings=0)
@@ -83,19 +83,19 @@ class MobiusTransformer(Transformer):
         """Coordinates of the centers and their weights, ``(K, *x.shape)`` each."""
         count = self.components
         a, b, logits = bound_square(raw[:count], 3), bound_square(raw[count : 2 * count], 3), raw[2 * count : -1]
-        # At 0 all components are the identity, and would stay alike under equal gradients: each has its own gain and turn.
+        # At raw = 0 all components are the identity, and equal gradients would keep them equal: each has its own gain and angle.
         k = torch.arange(count, dtype=raw.dtype, device=raw.device).reshape(-1, *(1,) * (raw.dim() - 1))
-        gain, turn = 0.5 + (k + 0.5) / count, 2 * math.pi * k / count
-        largest = (1 - self.min_slope) / (1 + self.min_slope)  # where (1 - r) / (1 + r) is the smallest slope
+        gain, angle = 0.5 + (k + 0.5) / count, 2 * math.pi * k / count
+        largest = (1 - self.min_slope) / (1 + self.min_slope)  # the radius r at which (1 - r) / (1 + r) is min_slope
         scale = largest * gain * torch.rsqrt(1 + (gain * a).square() + (gain * b).square())
-        cos, sin = turn.cos(), turn.sin()
+        cos, sin = angle.cos(), angle.sin()
         return scale * (cos * a - sin * b), scale * (sin * a + cos * b), torch.softmax(logits, 0)
 
 
 def combination(x: Tensor, a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of ``weight`` times Moebius transforms with centers (a, b), lifted to the line, and its slope; both shaped as ``x``."""
+    """Sum of ``weight`` times Mobius transforms with centers (a, b), unwrapped to the line, and its slope; both shaped as ``x``."""
     cos, sin = x.cos(), x.sin()
-    across, along = a * sin - b * cos, 1 - a * cos - b * sin
-    turned = torch.atan2(across, along) + torch.atan2(b, 1 - a)
-    slope = (1 - a * a - b * b) / (across.square() + along.square())
-    return x + 2 * (weight * turned).sum(0), (weight * slope).sum(0)
+    sine, cosine = a * sin - b * cos, 1 - a * cos - b * sin
+    angles = torch.atan2(sine, cosine) + torch.atan2(b, 1 - a)
+    slope = (1 - a * a - b * b) / (sine.square() + cosine.square())
+    return x + 2 * (weight * angles).sum(0), (weight * slope).sum(0)

@@ -1,4 +1,4 @@
-"""Laws made of mixtures of sigmoids: the logistic-mixture CDF of Flow++ and the deep sigmoidal flow of NAF."""
+"""Mixtures of sigmoids as transformers: the logistic-mixture CDF of Flow++ and the deep sigmoidal flow of NAF."""
 
 from __future__ import annotations
 
@@ -23,40 +23,41 @@ __all__ = ["MixtureCDFTransformer", "SigmoidalTransformer"]
 class MixtureCDFTransformer(Transformer):
     """y = exp(a) g(x) + b, with g the logit of a mixture of logistic CDFs (Flow++, Ho et al. 2019, sec. 3.2.1).
 
-    g(x) = e x + (1 - e) logit(sum_k w_k sigmoid((x - m_k) / s_k)). The paper has e = 0; here it is ``min_slope``, so that
-    the law can be inverted between modes far apart, where the mixture alone is flat to the last digit. Everything is
-    found from logarithms, so both tails are exact; far away the law is a line, whose slope is that of the widest
+    g(x) = e x + (1 - e) logit(sum_k w_k sigmoid((x - m_k) / s_k)). The paper has e = 0; here e = ``min_slope``, so that
+    the inverse exists between modes far apart, where the mixture alone is flat to the last digit. Everything is computed
+    from logarithms, so both tails are exact. Far from the data y is a straight line with the slope of the widest
     component. The inverse is a bracketed root, found to rounding.
 
-    Raw parameters: K logits of weights, K centers, K log-scales, then b and a. At 0 all components are one, the law is the
-    identity, and its first derivatives are those of an affine law: free parameters leave that point because each center
-    moves at its own speed.
+    Raw parameters: K logits of weights, K centers, K log-scales, then b and a. At 0 all components are equal, y = x, and
+    the derivatives with respect to the parameters are those of an affine transformer. Training separates the components
+    because each center has its own factor on its raw parameter.
 
     Args:
-        components: K.
+        components: number of components K.
         max_log_scale: smooth bound on abs(log s_k), and on abs(a).
-        reach: smooth bound on abs(m_k); data should mostly lie within.
-        min_slope: e.
+        max_center: smooth bound on abs(m_k); data should mostly lie within.
+        min_slope: smallest slope e.
 
     Raises:
         ConfigError: for no components, or bounds out of range.
 
     Example:
         >>> import torch
-        >>> law = MixtureCDFTransformer(components=3)
-        >>> x, raw = torch.tensor([-1e6, 0.5, 50.0]), torch.linspace(-2, 2, law.parameters)[:, None].expand(-1, 3)
-        >>> torch.allclose(law.inverse(law.forward(x, raw)[0], raw)[0], x)
+        >>> transformer = MixtureCDFTransformer(components=3)
+        >>> x = torch.tensor([-1e6, 0.5, 50.0])
+        >>> raw = torch.linspace(-2, 2, transformer.parameters)[:, None].expand(-1, 3)
+        >>> torch.allclose(transformer.inverse(transformer.forward(x, raw)[0], raw)[0], x)
         True
     """
 
     components: int = 8
     max_log_scale: float = 3.0
-    reach: float = 8.0
+    max_center: float = 8.0
     min_slope: float = 1e-3
 
     def __post_init__(self) -> None:
         _check("components", self.components)
-        _check_bounds(self.max_log_scale, self.reach, self.min_slope)
+        _check_bounds(self.max_log_scale, self.max_center, self.min_slope)
 
     @property
     def parameters(self) -> int:
@@ -76,51 +77,52 @@ class MixtureCDFTransformer(Transformer):
         return x, log_slope + log_scale
 
     def _mixture(self, raw: Tensor) -> _Mixture:
-        return _Mixture.of(raw[:-2], self.max_log_scale, self.reach, self.min_slope)
+        return _Mixture.of(raw[:-2], self.max_log_scale, self.max_center, self.min_slope)
 
 
 @register("transformers")
 @dataclass(frozen=True)
 class SigmoidalTransformer(Transformer):
-    """Deep sigmoidal flow: L laws y = logit(sum_k w_k sigmoid(a_k (x - m_k))) one after the other (NAF, Huang et al.
-    2018, eq. 8, with b_k = -a_k m_k).
+    """Deep sigmoidal flow: L layers y = logit(sum_k w_k sigmoid(a_k (x - m_k))) in sequence (NAF, Huang et al. 2018,
+    eq. 8, with b_k = -a_k m_k).
 
-    Each of the L laws has U units and a slope of at least ``min_slope``: it is e x + (1 - e) logit(...), with the paper's
-    e = 0. Between two of them stands a single number (the paper's "DSF", not its dense "DDSF"). Computed from
-    logarithms, exact in both tails, a line far away; the inverse is a bracketed root for each law, found to rounding.
-    Universal in U (Huang et al. 2018, prop. 2).
+    Each layer has U units and a slope of at least ``min_slope``: it is e x + (1 - e) logit(...), with e = 0 in the paper.
+    One number passes from layer to layer (the paper's "DSF", not its dense "DDSF"). Everything is computed from
+    logarithms, so both tails are exact; far from the data y is a straight line. The inverse is a bracketed root for each
+    layer, found to rounding. It is universal as U grows (Huang et al. 2018, prop. 2).
 
-    Raw parameters: for each law U logits of weights, U centers and U log-scales. At 0 it is the identity; see
-    :class:`MixtureCDFTransformer` for what that means for free parameters.
+    Raw parameters: for each layer U logits of weights, U centers and U log-scales. At 0 it is the identity, where all
+    units are equal; see :class:`MixtureCDFTransformer`.
 
     Args:
-        layers: L.
-        units: U.
+        layers: number of layers L.
+        units: number of units U of each layer.
         max_log_scale: smooth bound on abs(log a_k).
-        reach: smooth bound on abs(m_k).
-        min_slope: e.
+        max_center: smooth bound on abs(m_k).
+        min_slope: smallest slope e.
 
     Raises:
         ConfigError: for no layers or units, or bounds out of range.
 
     Example:
         >>> import torch
-        >>> law = SigmoidalTransformer(layers=2, units=3)
-        >>> x, raw = torch.tensor([-1e6, 0.5, 50.0]), torch.linspace(-2, 2, law.parameters)[:, None].expand(-1, 3)
-        >>> torch.allclose(law.inverse(law.forward(x, raw)[0], raw)[0], x)
+        >>> transformer = SigmoidalTransformer(layers=2, units=3)
+        >>> x = torch.tensor([-1e6, 0.5, 50.0])
+        >>> raw = torch.linspace(-2, 2, transformer.parameters)[:, None].expand(-1, 3)
+        >>> torch.allclose(transformer.inverse(transformer.forward(x, raw)[0], raw)[0], x)
         True
     """
 
     layers: int = 1
     units: int = 16
     max_log_scale: float = 3.0
-    reach: float = 8.0
+    max_center: float = 8.0
     min_slope: float = 1e-3
 
     def __post_init__(self) -> None:
         _check("layers", self.layers)
         _check("units", self.units)
-        _check_bounds(self.max_log_scale, self.reach, self.min_slope)
+        _check_bounds(self.max_log_scale, self.max_center, self.min_slope)
 
     @property
     def parameters(self) -> int:
@@ -128,42 +130,41 @@ class SigmoidalTransformer(Transformer):
         return 3 * self.layers * self.units
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Law after law."""
+        """All layers in order."""
         log_slope = torch.zeros_like(x)
         for mixture in self._mixtures(raw):
-            x, more = mixture.forward(x)
-            log_slope = log_slope + more
+            x, layer_log_slope = mixture.forward(x)
+            log_slope = log_slope + layer_log_slope
         return x, log_slope
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Root after root, from the last law back."""
+        """The inverses of the layers, last first."""
         log_slope = torch.zeros_like(y)
         for mixture in reversed(list(self._mixtures(raw))):
-            y, more = mixture.inverse(y)
-            log_slope = log_slope + more
+            y, layer_log_slope = mixture.inverse(y)
+            log_slope = log_slope + layer_log_slope
         return y, log_slope
 
     def _mixtures(self, raw: Tensor) -> Iterable[_Mixture]:
         for part in raw.chunk(self.layers):
-            yield _Mixture.of(part, self.max_log_scale, self.reach, self.min_slope)
+            yield _Mixture.of(part, self.max_log_scale, self.max_center, self.min_slope)
 
 
 @dataclass(frozen=True)
 class _Mixture:
-    """x -> e x + (1 - e) logit(sum_k w_k sigmoid(a_k (x - m_k))); components come first, ``(K, *x.shape)``."""
+    """x -> e x + (1 - e) logit(sum_k w_k sigmoid(a_k (x - m_k))), with log a_k in ``log_scales``; tensors are ``(K, *x.shape)``."""
 
     log_weights: Tensor
     log_scales: Tensor
-    """log a."""
     centers: Tensor
     min_slope: float
 
     @staticmethod
-    def of(raw: Tensor, max_log_scale: float, reach: float, min_slope: float) -> _Mixture:
+    def of(raw: Tensor, max_log_scale: float, max_center: float, min_slope: float) -> _Mixture:
         weights, centers, scales = raw.chunk(3)
-        # At 0 all components are one, and equal ones with equal gradients would stay equal.
-        pace = torch.linspace(0.5, 1.5, len(centers), dtype=raw.dtype, device=raw.device)
-        centers = soft_clamp(centers * pace.reshape(-1, *(1,) * (raw.dim() - 1)), reach)
+        # At raw = 0 all components are equal, and equal gradients would keep them equal.
+        factor = torch.linspace(0.5, 1.5, len(centers), dtype=raw.dtype, device=raw.device)
+        centers = soft_clamp(centers * factor.reshape(-1, *(1,) * (raw.dim() - 1)), max_center)
         return _Mixture(torch.log_softmax(weights, 0), -soft_clamp(scales, max_log_scale), centers, min_slope)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,17 +173,15 @@ class _Mixture:
         log_on, log_off = F.logsigmoid(inner), F.logsigmoid(-inner)
         below, above = self.log_weights + log_on, self.log_weights + log_off
         log_below, log_above = torch.logsumexp(below, 0), torch.logsumexp(above, 0)
-        # With p below and q = 1 - p above, d logit(p) = dp / (p q) = dp (1/p + 1/q): positive terms, no cancellation.
-        parts = torch.cat((below - log_below + log_off, above - log_above + log_on)) + self.log_scales.repeat(
-            2, *(1,) * x.dim()
-        )
-        log_slope = torch.logsumexp(parts, 0) + math.log1p(-self.min_slope)
+        # With p the mass below x and q = 1 - p the mass above, d logit(p) = dp / (p q) = dp (1/p + 1/q): positive terms, no cancellation.
+        terms = torch.cat((below - log_below + log_off, above - log_above + log_on))
+        log_slope = torch.logsumexp(terms + self.log_scales.repeat(2, *(1,) * x.dim()), 0) + math.log1p(-self.min_slope)
         value = self.min_slope * x + (1 - self.min_slope) * (log_below - log_above)
         return value, torch.logaddexp(log_slope, torch.full_like(x, math.log(self.min_slope)))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The root, and the logarithm of the slope there."""
-        # A mean of sigmoids lies between the least and the greatest, so the root lies between the roots of single lines.
+        # A mean of sigmoids lies between the smallest and the largest, so the root lies between the roots of the single components.
         scale = (1 - self.min_slope) * self.log_scales.exp()
         roots = ((y + scale * self.centers) / (self.min_slope + scale)).detach()
 
@@ -199,10 +198,10 @@ def _check(name: str, count: int) -> None:
         raise ConfigError(f"{name} must be an integer of at least 1; got {count!r}.")
 
 
-def _check_bounds(max_log_scale: float, reach: float, min_slope: float) -> None:
+def _check_bounds(max_log_scale: float, max_center: float, min_slope: float) -> None:
     if not 0 < max_log_scale <= 10:
         raise ConfigError(f"max_log_scale must lie in (0, 10]; got {max_log_scale}.")
-    if not 0 < reach < math.inf:
-        raise ConfigError(f"reach must be positive and finite; got {reach}.")
+    if not 0 < max_center < math.inf:
+        raise ConfigError(f"max_center must be positive and finite; got {max_center}.")
     if not 0 < min_slope < 1:
         raise ConfigError(f"min_slope must lie in (0, 1); got {min_slope}.")
