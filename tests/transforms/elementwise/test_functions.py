@@ -19,7 +19,9 @@ from pushforward.transforms import Affine, Chain, Exp, Inverse, Logit, Sigmoid, 
 REALS = {
     "affine": lambda: Affine(3, shift=(1.0, 2.0, 3.0), scale=(-2.0, 0.5, 7.0)),
     "affine-trainable": lambda: Affine(3, shift=1.0, scale=-2.0, trainable=True),
-    "affine-stride": lambda: Affine(3, shift=1.0, scale=(-2.0, 0.5, 7.0), trainable=True, stride=10.0),
+    "affine-multiplier": lambda: Affine(
+        3, shift=1.0, scale=(-2.0, 0.5, 7.0), trainable=True, learning_rate_multiplier=10.0
+    ),
     "softtail": lambda: SoftTail(3, width=2.0),
 }
 BOXED = {

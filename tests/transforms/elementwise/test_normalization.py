@@ -88,7 +88,7 @@ def test_batch_norm_evaluation_uses_the_whole_training_set(check):
     transform.refresh(x)
     torch.testing.assert_close(transform.mean, x.mean(0))
     torch.testing.assert_close(transform.var, x.var(0, correction=0))
-    z, contribution = map(x)
+    z, contribution = transform(x)
     whole, again = transform.train()(x)
     torch.testing.assert_close(z, whole)
     torch.testing.assert_close(contribution, again)

@@ -1,4 +1,4 @@
-"""Elementwise transform with a learned law for each coordinate, free or given by the context."""
+"""Elementwise transform with a learned monotone function of each coordinate, which may depend on the context."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ __all__ = ["Monotone"]
 
 @register("transforms")
 class Monotone(Transform):
-    """z_i = f(x_i; theta_i), where theta_i is free or a function of the context.
+    """z_i = f(x_i; theta_i), where theta_i is learned directly or a function of the context.
 
-    log abs det dz/dx = sum of log f'. Without a context it warps each margin by itself; in one dimension a spline law
-    makes it a universal density.
+    log abs det dz/dx = sum of log f'. Without a context it transforms each marginal by itself. In one dimension, with a
+    spline as transformer, it can approximate any density.
 
     Args:
-        features: D.
-        transformer: the law f, a rational-quadratic spline by default.
-        context: width of the context; 0 makes the parameters free.
+        features: number of coordinates D.
+        transformer: the function f, a rational-quadratic spline by default.
+        context: width of the context; 0 for parameters that are learned directly.
         hidden: widths of the network that reads the context.
+
+    Raises:
+        ConfigError: if the event is not a vector, or for impossible widths.
 
     Example:
         >>> import torch
-        >>> warp = Monotone(1)
-        >>> warp.encode(torch.tensor([[0.5]])).z.detach()        # the identity before training
+        >>> transform = Monotone(1)
+        >>> transform.encode(torch.tensor([[0.5]])).z.detach()        # the identity before training
         tensor([[0.5000]])
     """
 

@@ -1,4 +1,4 @@
-"""Learned matrices of vectors, each held by factors whose determinant and inverse are cheap."""
+"""Learned linear transforms, parameterized by factors with a cheap determinant and inverse: LU, QR, reflections, low rank."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MIN_DIAGONAL = 1e-3
 class LULinear(Transform):
     """z = L U x + b with L unit lower and U upper triangular; contribution sum log U_ii.
 
-    The diagonal of U is positive, at least 1e-3, by a softplus. The start is the identity. Decoding solves two
-    triangular systems, O(D^2). The LU factors of Glow's 1x1 convolution (Kingma and Dhariwal 2018, eq. 10) without its
-    fixed permutation: put a :class:`Permutation` before it where that is wanted.
+    A softplus keeps the diagonal of U at least 1e-3. It starts as the identity. Decoding solves two triangular systems,
+    O(D^2). These are the LU factors of Glow's 1x1 convolution (Kingma and Dhariwal 2018, eq. 10) without its fixed
+    permutation; put a :class:`~pushforward.transforms.Permutation` before it if you want one.
 
     Args:
         features: width D of the vectors.
-        bias: whether b is learned; else it is 0.
+        bias: whether b is learned; otherwise it is 0.
 
     Raises:
         ConfigError: if the event is not a vector.
@@ -47,7 +47,7 @@ class LULinear(Transform):
         super().__init__(features)
         self.features, self.bias = features, bias
         width = vector_width(features, "LULinear")
-        # One matrix holds both factors, as LAPACK does: L below the diagonal, U above, U's raw diagonal on it.
+        # One matrix stores both factors, as in LAPACK: L below the diagonal, U above, and the raw diagonal of U on it.
         self.packed = nn.Parameter(torch.zeros(width, width))
         self.offset = nn.Parameter(torch.zeros(width)) if bias else None
 
@@ -57,8 +57,8 @@ class LULinear(Transform):
             lower, upper, diagonal = self._factors(x)
             z = x.to(lower.dtype) @ upper.mT @ lower.mT
             z = z if self.offset is None else z + self.offset
-            volume = diagonal.log().sum(-1)  # one number, or one for each of several matrices
-            return Step(z, (volume.unsqueeze(-1) if volume.dim() else volume).expand(self.batch_shape(x)))
+            log_det = diagonal.log().sum(-1)  # a scalar, or one number for each of several stacked matrices
+            return Step(z, (log_det.unsqueeze(-1) if log_det.dim() else log_det).expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """U^-1 L^-1 (z - b)."""
@@ -73,21 +73,21 @@ class LULinear(Transform):
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         packed = self.packed.to(torch.promote_types(self.packed.dtype, like.dtype))
         diagonal = softplus_positive(packed.diagonal(dim1=-2, dim2=-1), MIN_DIAGONAL)
-        one = torch.eye(packed.shape[-1], dtype=packed.dtype, device=packed.device)
-        return packed.tril(-1) + one, packed.triu(1) + torch.diag_embed(diagonal), diagonal
+        identity = torch.eye(packed.shape[-1], dtype=packed.dtype, device=packed.device)
+        return packed.tril(-1) + identity, packed.triu(1) + torch.diag_embed(diagonal), diagonal
 
 
 @register("transforms")
 class Householder(Transform):
     """z = Q x with Q = H_1 ... H_K orthogonal, H_k = I - 2 v_k v_k^T / (v_k^T v_k); contribution 0.
 
-    Every orthogonal matrix of determinant (-1)^K is within reach at K = D (or D - 1). All K reflections are applied at
-    once, as I - U^T T U with a K x K triangular T. The start is random: a dense mixing of the coordinates.
+    K = D (or D - 1) reflections can represent every orthogonal matrix of determinant (-1)^K. All K reflections are applied
+    at once, as I - U^T T U with a triangular K x K matrix T. It starts as a random rotation or reflection.
 
     Args:
         features: width D of the vectors.
-        reflections: K; None for D.
-        seed: of the starting vectors.
+        reflections: number of reflections K; None for D.
+        seed: seed of the initial vectors.
 
     Raises:
         ConfigError: if the event is not a vector, or K is not positive.
@@ -134,16 +134,15 @@ class QRLinear(Transform):
     """z = Q R x + b with Q orthogonal and R upper triangular; contribution sum log R_ii (Hoogeboom et al. 2019, sec. 3.4).
 
     Q is a product of K Householder reflections, as in :class:`~pushforward.transforms.Householder`. The diagonal of R is
-    positive, at least 1e-3, by a softplus. With K = D - 1 every matrix whose determinant has the sign (-1)^K is within
-    reach (to the bound on the diagonal), without the fixed permutation that LU factors need. The start is a random
-    rotation: R is the identity.
-    Decoding is Q^T and one triangular solve, O(D^2).
+    at least 1e-3, by a softplus. K = D - 1 reflections can represent every matrix whose determinant has the sign (-1)^K (up
+    to the bound on the diagonal), without the fixed permutation that LU factors need. It starts as a random rotation or
+    reflection: R is the identity. Decoding applies Q^T and solves one triangular system, O(D^2).
 
     Args:
         features: width D of the vectors.
-        reflections: K; None for D.
-        bias: whether b is learned; else it is 0.
-        seed: of the starting vectors of Q.
+        reflections: number of reflections K; None for D.
+        bias: whether b is learned; otherwise it is 0.
+        seed: seed of the initial vectors of Q.
 
     Raises:
         ConfigError: if the event is not a vector, or K is not positive.
@@ -165,7 +164,7 @@ class QRLinear(Transform):
         if count < 1:
             raise ConfigError(f"reflections must be at least 1; got {reflections}.")
         self.vectors = nn.Parameter(seeded_normal(count, width, seed=seed))
-        self.packed = nn.Parameter(torch.zeros(width, width))  # R above the diagonal, its raw diagonal on it
+        self.packed = nn.Parameter(torch.zeros(width, width))  # R above the diagonal, and its raw diagonal
         self.offset = nn.Parameter(torch.zeros(width)) if bias else None
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
@@ -187,7 +186,7 @@ class QRLinear(Transform):
             return torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False).reshape(z.shape)
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The reflections of Q as U and M, then R and its diagonal."""
+        """The reflections of Q as U and M (see :func:`reflections_product`), then R and its diagonal."""
         dtype = torch.promote_types(self.packed.dtype, like.dtype)
         packed = self.packed.to(dtype)
         diagonal = softplus_positive(packed.diagonal(), MIN_DIAGONAL)
@@ -199,20 +198,20 @@ class WoodburyLinear(Transform):
     """z = (I + U' V^T) x + b with U', V of shape D x K (Lu and Huang 2020, eq. 8): O(D K) in place of O(D^2).
 
     By the determinant lemma the contribution is log det C, with C = I + V^T U' of shape K x K; by Woodbury's identity
-    x = z - U' C^-1 V^T z. Whether a free C is invertible is anybody's guess, so C is held by its factors L T, lower
-    and unit upper triangular, and the diagonal of L is at least 1e-3, by a softplus. With M = V^T U this is
+    x = z - U' C^-1 V^T z. A matrix C without constraints may be singular, so the parameters are its factors C = L T, lower
+    and unit upper triangular, and a softplus keeps the diagonal of L at least 1e-3. With M = V^T U this is
 
         U' = U T,   T = (I - strict upper part of M)^-1,   L = I + lower part of M,
 
-    which are K rank-one steps (I + u_k v_k^T) multiplied out. So log det C = sum log L_kk, C never has to be formed,
-    and every U', V whose C has positive leading minors is within reach. L_kk = 1 + v_k.u_k is bounded by moving u_k
-    along v_k. The start is the identity.
+    the product of K rank-one updates (I + u_k v_k^T). So log det C = sum log L_kk, C is never formed, and every pair U', V
+    whose C has positive leading minors can be represented. L_kk = 1 + v_k.u_k is bounded by adding a multiple of v_k to
+    u_k. It starts as the identity.
 
     Args:
         features: width D of the vectors.
-        rank: K, from 1 to D.
-        bias: whether b is learned; else it is 0.
-        seed: of the starting V.
+        rank: rank K, from 1 to D.
+        bias: whether b is learned; otherwise it is 0.
+        seed: seed of the initial V.
 
     Raises:
         ConfigError: if the event is not a vector, or the rank is not in 1, ..., D.
@@ -230,24 +229,24 @@ class WoodburyLinear(Transform):
         self.features, self.rank, self.bias, self.seed = features, rank, bias, seed
         width = vector_width(features, "WoodburyLinear")
         if not 1 <= rank <= width:
-            raise ConfigError(f"rank must lie in 1, ..., {width}; got {rank}.")
+            raise ConfigError(f"rank must be an integer in 1, ..., {width}; got {rank}.")
         self.left = nn.Parameter(torch.zeros(rank, width))
         self.right = nn.Parameter(seeded_normal(rank, width, seed=seed) / math.sqrt(width))
         self.offset = nn.Parameter(torch.zeros(width)) if bias else None
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """X + U T V^T x + b."""
+        """x + U T V^T x + b."""
         with full_precision(x):
             left, right, products, diagonal = self._factors(x)
             x = x.to(left.dtype)
-            one = torch.eye(len(diagonal), dtype=left.dtype, device=left.device)
-            mixed = torch.linalg.solve_triangular(one - products.triu(1), right, upper=True, unitriangular=True)
+            identity = torch.eye(len(diagonal), dtype=left.dtype, device=left.device)
+            mixed = torch.linalg.solve_triangular(identity - products.triu(1), right, upper=True, unitriangular=True)
             z = x + (x @ mixed.mT) @ left
             z = z if self.offset is None else z + self.offset
             return Step(z, diagonal.log().sum().expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Y - U L^-1 V^T y with y = z - b."""
+        """y - U L^-1 V^T y with y = z - b."""
         with full_precision(z):
             left, right, products, diagonal = self._factors(z)
             y = z.to(left.dtype) if self.offset is None else z.to(left.dtype) - self.offset
@@ -255,7 +254,7 @@ class WoodburyLinear(Transform):
             return y - (y @ torch.linalg.solve_triangular(lower, right, upper=False).mT) @ left
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """U and V, both as K rows, M = V^T U, and the diagonal of L."""
+        """U and V, each as K rows, M = V^T U, and the diagonal of L."""
         dtype = torch.promote_types(self.left.dtype, like.dtype)
         left, right = self.left.to(dtype), self.right.to(dtype)
         free = (left * right).sum(-1)
@@ -269,13 +268,13 @@ def reflections_product(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """U and M, both ``(K, D)``, with H_1 ... H_K = I - U^T M (the UT transform, Joffrain et al. 2006).
 
     The rows of U are the vectors at unit length, and M = T U solves (I / 2 + strict upper part of U U^T) M = U.
-    A vector shorter than about 1e-15 has no direction to speak of; its reflection is left out.
+    The direction of a vector shorter than about 1e-15 is not defined; its reflection is replaced by the identity.
 
     Args:
         vectors: ``(K, D)``, of any length.
     """
-    # A reflection does not depend on its vector's length, so the scaling needs no gradient; without it v^T v of a
-    # tiny or huge vector would leave the range of float32.
+    # A reflection does not depend on the length of its vector, so the scaling needs no gradient. Without it v^T v of a
+    # tiny or huge vector would underflow or overflow in float32.
     largest = vectors.detach().abs().amax(-1, keepdim=True)
     tiny = largest < 1e-15
     scaled = torch.where(tiny, 1.0, vectors / torch.where(tiny, 1.0, largest))
