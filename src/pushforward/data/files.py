@@ -14,6 +14,7 @@ import numpy as np
 from pushforward.data.delimited import read_delimited, stream_delimited
 from pushforward.data.tables import as_table
 from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, StorageError
+from pushforward.numerics.checks import check_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,8 +100,7 @@ def stream_table(
     Raises:
         SchemaError: for text in a number column, naming column, row and value; and as :func:`read_table`.
     """
-    if rows < 1:
-        raise ConfigError(f"rows must be at least 1; got {rows}.")
+    check_integer("rows", rows)
     path, kind = _checked(path, columns)
     return _stream(path, kind, rows, columns, types or {})
 

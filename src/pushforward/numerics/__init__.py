@@ -1,5 +1,6 @@
-"""Numerical guards: bounds, stable functions, roots, noise of rows, long sums, and checks of tracing."""
+"""Numerical guards: bounds, stable functions, roots, Jacobians, noise of rows, long sums, checks of arguments and of tracing."""
 
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive, check_widths
 from pushforward.numerics.clamp import bound_input, bound_square, soft_clamp, softsign_clamp, split_infinite
 from pushforward.numerics.functions import (
     inverse_softplus,
@@ -24,6 +25,11 @@ __all__ = [
     "batch_jacobian",
     "bound_input",
     "bound_square",
+    "check_choice",
+    "check_integer",
+    "check_number",
+    "check_positive",
+    "check_widths",
     "constant",
     "contraction_root",
     "draw_category",

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import SPHERE, Measure
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, full_precision
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.splines.rational_quadratic import CircularSplineTransformer, SplineTransformer
@@ -66,8 +67,8 @@ class SphereCoupling(Transform):
         super().__init__(features)
         if vector_width(features, "SphereCoupling") < 3:
             raise ConfigError(f"SphereCoupling acts on points in R^D with D of at least 3; got {features!r}.")
-        self.features, self.bins, self.hidden = features, bins, check_hidden(hidden, False)
-        self.context = check_width("context", context, 0)
+        self.features, self.bins, self.hidden = features, bins, check_widths("hidden", hidden)
+        self.context = check_integer("context", context, 0)
         self.height = SplineTransformer(bins, 1.0)
         inputs = features - 1 + context
         self.network = MLP(inputs, self.height.parameters, hidden, input_bound=10.0, output_gain=0.3)
@@ -175,7 +176,11 @@ class SphereAutoregressive(Transform):
         self.features, self.transformer = 3, check_transformer(transformer or CircularSplineTransformer())
         if not self.transformer.periodic:
             raise ConfigError(f"the angle needs a periodic law, as MobiusTransformer(); got {transformer!r}.")
-        self.bins, self.hidden, self.context = bins, check_hidden(hidden, False), check_width("context", context, 0)
+        self.bins, self.hidden, self.context = (
+            bins,
+            check_widths("hidden", hidden),
+            check_integer("context", context, 0),
+        )
         self.height = SplineTransformer(bins, 1.0)
         self.network = MLP(1 + context, self.transformer.parameters, hidden, input_bound=10.0, output_gain=0.3)
         count = self.height.parameters

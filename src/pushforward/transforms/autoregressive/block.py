@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.networks.blocks import BlockNetwork
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, full_precision, monotone_root, soft_clamp, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.validation import vector_width
@@ -54,8 +54,8 @@ class BlockAutoregressive(Transform):
     def __init__(self, features: int, *, hidden: tuple[int, ...] = (8, 8), context: int = 0) -> None:
         super().__init__(features)
         vector_width(features, "BlockAutoregressive")
-        self.features, self.hidden = features, check_hidden(hidden, False)
-        self.context = check_width("context", context, 0)
+        self.features, self.hidden = features, check_widths("hidden", hidden)
+        self.context = check_integer("context", context, 0)
         if not self.hidden:
             raise ConfigError("BlockAutoregressive needs at least one hidden layer, as hidden=(8,).")
         self.network = BlockNetwork(features, self.hidden, context)

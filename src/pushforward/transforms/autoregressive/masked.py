@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.networks.made import MADE
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, constant, full_precision, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked_inverse import solve_autoregressive
 from pushforward.transforms.base import Step, Transform, within
@@ -70,9 +70,9 @@ class MaskedAutoregressive(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "MaskedAutoregressive")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
-        self.order, self.hidden, self.residual = order, check_hidden(hidden, residual), residual
+        self.order, self.hidden, self.residual = order, check_widths("hidden", hidden, equal=residual), residual
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
         if isinstance(order, str) and order != "reverse":

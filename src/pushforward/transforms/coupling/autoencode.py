@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Extended, Kind, Measure
 from pushforward.networks.codec import encoder_and_decoder
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, as_shape
 from pushforward.transforms.surjections.conditional import MAX_LOG_SCALE, require_lebesgue
@@ -49,8 +49,8 @@ class Codec(Transform):
             raise KindError(f"{type(flow).__name__} is not a bijection, so {owner} cannot move the core by it.")
         if flow is not None and flow.context:
             raise ConfigError(f"the flow of the core reads no context; got one of width {flow.context}.")
-        self.features, self.latent, self.flow = features, check_width("latent", latent), flow
-        self.hidden, self.channels = check_hidden(hidden, False), check_hidden(channels, False)
+        self.features, self.latent, self.flow = features, check_integer("latent", latent), flow
+        self.hidden, self.channels = check_widths("hidden", hidden), check_widths("channels", channels)
         self.activation = activation
         # The layout of a VAE with a Gaussian law: (mean, log-scale) of the code, and of each channel of a pixel in turn.
         count = 2 * (shape[0] if len(shape) == 3 else 1)
@@ -211,8 +211,7 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
         ):
             raise ConfigError(f"core must hold {latent} distinct indices in 0..{size - 1}; got {core!r:.80}.")
         return chosen
-    if core not in ("center", "corner"):
-        raise ConfigError(f"core must be 'center', 'corner' or a tuple of indices; got {core!r}.")
+    check_choice("core", core, ("center", "corner"))
     if len(shape) == 1:
         return list(range(latent))
     channels, height, width = shape
@@ -279,7 +278,7 @@ class LinearAutoencode(Codec):
         activation: str = "relu",
     ) -> None:
         super().__init__(features, latent, flow, hidden, channels, activation)
-        self.scale = _check_scale(scale, 0.0)
+        self.scale = check_positive("scale", scale, zero=True)
         self.out_shape = (math.prod(self.in_shape) + latent,)
         self.extension = nn.Linear(math.prod(self.in_shape), latent, bias=False)
 
@@ -295,7 +294,7 @@ class LinearAutoencode(Codec):
             ConfigError: unless the scale is positive and finite.
         """
         other = copy.copy(self)
-        other.scale = _check_scale(scale, math.ulp(0.0))
+        other.scale = check_positive("scale", scale)
         return other
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
@@ -325,9 +324,3 @@ class LinearAutoencode(Codec):
         size = math.prod(self.in_shape)
         plain = require_lebesgue(latent, size, "LinearAutoencode")
         return plain if self.scale else Extended(size + self.latent, size)
-
-
-def _check_scale(scale: float, least: float) -> float:
-    if not least <= scale < math.inf:
-        raise ConfigError(f"scale must be {'positive' if least else 'at least 0'} and finite; got {scale!r}.")
-    return scale

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.transformers.affine import AffineTransformer
@@ -64,9 +65,14 @@ class Coupling(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "Coupling")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
-        self.mask, self.flip, self.hidden, self.residual = mask, flip, check_hidden(hidden, residual), residual
+        self.mask, self.flip, self.hidden, self.residual = (
+            mask,
+            flip,
+            check_widths("hidden", hidden, equal=residual),
+            residual,
+        )
         self.activation, self.dropout, self.context = activation, dropout, context
         self.unconditional, self.input_bound = unconditional, input_bound
         self.domain = self.codomain = self.transformer.support

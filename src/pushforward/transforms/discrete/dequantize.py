@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, UNIT, Counting, Kind, Measure, Mixed, Support
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, sum_event, uniform_like
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
@@ -230,7 +230,7 @@ class VariationalDequantize(Transform):
         if not isinstance(levels, int):
             raise ConfigError(f"levels must be an integer from 1 on; got {levels!r}.")
         self.features, self.levels, self.hidden = features, levels, hidden
-        self.couplings, self.transformer = check_width("couplings", couplings, 0), transformer or AffineTransformer()
+        self.couplings, self.transformer = check_integer("couplings", couplings, 0), transformer or AffineTransformer()
         self.uniform = UniformDequantize(features, levels)
         self.domain = self.uniform.domain
         # Transforms of (image, noise) that keep the image as it is.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 from pushforward.transforms.elementwise.functions import Elementwise
@@ -56,10 +57,7 @@ class Affine(Elementwise):
         super().__init__(features)
         self.shift, self.scale, self.trainable = shift, scale, trainable
         self.learning_rate_multiplier = learning_rate_multiplier
-        if not 0 < learning_rate_multiplier < float("inf"):
-            raise ConfigError(
-                f"learning_rate_multiplier must be positive and finite; got {learning_rate_multiplier!r}."
-            )
+        check_positive("learning_rate_multiplier", learning_rate_multiplier)
         if _has_zero(scale):
             raise ConfigError(f"scale must not be zero, as the transform would have no inverse; got scale={scale!r}.")
         factor = per_feature(scale, self.in_shape, "scale")

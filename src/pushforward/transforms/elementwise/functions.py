@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import UNIT, Support
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, outside
 
@@ -123,8 +123,7 @@ class Logit(Elementwise):
 
     def __init__(self, features: int | Shape, alpha: float = 0.0) -> None:
         super().__init__(features)
-        if not 0 <= alpha < 0.5:
-            raise ConfigError(f"alpha must lie in [0, 0.5); got {alpha}.")
+        check_number("alpha", alpha, 0, 0.5, closed="left")
         self.alpha = alpha
         if alpha > 0:
             edge = math.log1p(-alpha) - math.log(alpha)
@@ -256,8 +255,7 @@ class SoftTail(Elementwise):
 
     def __init__(self, features: int | Shape, width: float = 3.0) -> None:
         super().__init__(features)
-        if not 0 < width < math.inf:
-            raise ConfigError(f"width must be positive and finite; got {width}.")
+        check_positive("width", width)
         self.width = width
 
     def function(self, x: Tensor) -> tuple[Tensor, Tensor]:

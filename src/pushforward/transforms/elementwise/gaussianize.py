@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import InputError
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, monotone_root, soft_clamp, sum_event
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.elementwise.normalization import moments
@@ -62,7 +62,7 @@ class Gaussianize(Transform):
     def __init__(self, features: int, components: int = 8) -> None:
         super().__init__(features)
         vector_width(features, "Gaussianize")
-        self.features, self.components = features, check_width("components", components)
+        self.features, self.components = features, check_integer("components", components)
         # In units of the background component's center and width; spread evenly, so that no two components start equal.
         start = torch.linspace(-1.5, 1.5, components) if components > 1 else torch.zeros(1)
         self.loc = nn.Parameter(start.unsqueeze(-1).repeat(1, features))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
 from pushforward.transforms.splines.rational_quadratic import SplineTransformer
@@ -51,9 +52,9 @@ class Monotone(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "Monotone")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or SplineTransformer())
-        self.context, self.hidden = context, check_hidden(hidden, False)
+        self.context, self.hidden = context, check_widths("hidden", hidden)
         self.domain = self.codomain = self.transformer.support
         count = self.transformer.parameters
         self.network = MLP(context, count * features, hidden, input_bound=10.0, output_gain=0.1) if context else None

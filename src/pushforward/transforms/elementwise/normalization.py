@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 
@@ -212,8 +211,7 @@ class BatchNorm(Transform):
 
     def __init__(self, features: int | Shape, eps: float = 1e-5) -> None:
         super().__init__(features)
-        if not 0 < eps < math.inf:
-            raise ConfigError(f"eps must be positive; got {eps}.")
+        check_positive("eps", eps)
         self.features, self.eps = features, eps
         shape = per_channel(self.in_shape)
         self.log_gamma = nn.Parameter(torch.zeros(shape))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Kind
 from pushforward.numerics import Noise, full_precision
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain
@@ -171,8 +172,7 @@ class SpecialConformal(Moebius):
     def __init__(self, features: int, spread: float = 0.0, seed: int = 0) -> None:
         super().__init__(features)
         width = vector_width(features, "SpecialConformal")
-        if not 0 <= spread < math.inf:
-            raise ConfigError(f"spread must be finite and not negative; got {spread!r}.")
+        check_positive("spread", spread, zero=True)
         self.features, self.spread, self.seed = features, spread, seed
         self.shift = nn.Parameter(spread * seeded_normal(width, seed=seed))
 
@@ -226,8 +226,7 @@ class PiecewiseOrthogonal(Transform):
             raise ConfigError(
                 f"PiecewiseOrthogonal acts on vectors and on the channels of images (C, H, W); got {features!r}."
             )
-        if not 0 < radius < math.inf:
-            raise ConfigError(f"radius must be positive and finite; got {radius!r}.")
+        check_positive("radius", radius)
         self.features, self.radius, self.seed = features, radius, seed
         width = self.in_shape[0]
         self.outer = nn.Parameter(seeded_normal(width, width, seed=seed))

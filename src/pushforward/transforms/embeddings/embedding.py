@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Manifold, Measure
 from pushforward.numerics import Noise, full_precision, sum_event
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.factored import reflections_product
@@ -84,9 +85,7 @@ def check_latent(latent: int, most: int, owner: str) -> int:
     Raises:
         ConfigError: if it is no integer in 1, ..., ``most``.
     """
-    if not isinstance(latent, int) or isinstance(latent, bool) or not 1 <= latent <= most:
-        raise ConfigError(f"{owner} needs latent in 1..{most}; got {latent!r}.")
-    return latent
+    return check_integer(f"latent of {owner}", latent, most=most)
 
 
 @register("transforms")

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, full_precision, soft_clamp
+from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import image_shape, seeded_normal
@@ -51,8 +51,7 @@ class InvertibleConv1x1(Transform):
     def __init__(self, features: Shape, form: str = "lu", seed: int = 0) -> None:
         super().__init__(features)
         channels = image_shape(features, "InvertibleConv1x1")[0]
-        if form not in ("lu", "free"):
-            raise ConfigError(f"form must be 'lu' or 'free'; got {form!r}.")
+        check_choice("form", form, ("lu", "free"))
         self.features, self.form, self.seed = features, form, seed
         start = seeded_normal(channels, channels, seed=seed)
         rotation = start if start.is_meta else torch.linalg.qr(start.double())[0].contiguous()
@@ -164,16 +163,12 @@ class InvertibleConv2d(Transform):
     ) -> None:
         super().__init__(features)
         channels, height, width = image_shape(features, "InvertibleConv2d")
-        if mode not in MODES:
-            raise ConfigError(f"mode must be one of {', '.join(MODES)}; got {mode!r}.")
-        if check_width("kernel_size", kernel_size) % 2 == 0 and mode in ("emerging", "periodic"):
+        check_choice("mode", mode, MODES)
+        if check_integer("kernel_size", kernel_size) % 2 == 0 and mode in ("emerging", "periodic"):
             raise ConfigError(
                 f"a kernel that is {mode} has a pixel in its middle, so its size is odd; got {kernel_size}."
             )
-        if not 0 < max_norm < 1:
-            raise ConfigError(
-                f"max_norm must lie in (0, 1), so that the inverse is well conditioned; got {max_norm!r}."
-            )
+        check_number("max_norm", max_norm, 0, 1)
         self.features, self.mode, self.kernel_size = features, mode, kernel_size
         self.max_norm, self.form, self.seed = max_norm, form, seed
         around = kernel_size // 2

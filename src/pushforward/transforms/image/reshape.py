@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import image_shape
@@ -56,8 +56,7 @@ class Squeeze(Transform):
                 f"Squeeze halves the sides of an image, so they must be even; got {height} x {width}: pad or crop the "
                 "images, or use fewer scales."
             )
-        if order not in ("glow", "checkerboard"):
-            raise ConfigError(f"order must be 'glow' or 'checkerboard'; got {order!r}.")
+        check_choice("order", order, ("glow", "checkerboard"))
         super().__init__((channels, height, width), (4 * channels, height // 2, width // 2))
         self.features, self.order = features, order
         places = torch.arange(4 * channels)
@@ -135,7 +134,7 @@ class Patches(Transform):
 
     def __init__(self, features: Shape, patch: int = 2) -> None:
         super().__init__(features)
-        check_width("patch", patch)
+        check_integer("patch", patch)
         if len(self.in_shape) != 3 or self.in_shape[1] % patch or self.in_shape[2] % patch:
             raise ConfigError(
                 f"features must be (channels, height, width), the sides multiples of {patch}; got {features!r}."

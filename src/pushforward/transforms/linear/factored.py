@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, full_precision, softplus_positive
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.validation import seeded_normal, vector_width
@@ -106,9 +106,8 @@ class Householder(Transform):
         super().__init__(features)
         self.features, self.reflections, self.seed = features, reflections, seed
         width = vector_width(features, "Householder")
+        check_integer("reflections", reflections, optional=True)
         count = width if reflections is None else reflections
-        if count < 1:
-            raise ConfigError(f"reflections must be at least 1; got {reflections}.")
         self.vectors = nn.Parameter(seeded_normal(count, width, seed=seed))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
@@ -160,9 +159,8 @@ class QRLinear(Transform):
         super().__init__(features)
         self.features, self.reflections, self.bias, self.seed = features, reflections, bias, seed
         width = vector_width(features, "QRLinear")
+        check_integer("reflections", reflections, optional=True)
         count = width if reflections is None else reflections
-        if count < 1:
-            raise ConfigError(f"reflections must be at least 1; got {reflections}.")
         self.vectors = nn.Parameter(seeded_normal(count, width, seed=seed))
         self.packed = nn.Parameter(torch.zeros(width, width))  # R above the diagonal, and its raw diagonal
         self.offset = nn.Parameter(torch.zeros(width)) if bias else None
@@ -228,8 +226,7 @@ class WoodburyLinear(Transform):
         super().__init__(features)
         self.features, self.rank, self.bias, self.seed = features, rank, bias, seed
         width = vector_width(features, "WoodburyLinear")
-        if not 1 <= rank <= width:
-            raise ConfigError(f"rank must be an integer in 1, ..., {width}; got {rank}.")
+        check_integer("rank", rank, most=width)
         self.left = nn.Parameter(torch.zeros(rank, width))
         self.right = nn.Parameter(seeded_normal(rank, width, seed=seed) / math.sqrt(width))
         self.offset = nn.Parameter(torch.zeros(width)) if bias else None

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind
 from pushforward.networks.linearized import Linearized
 from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.lipschitz_conv import LinearizedConv, LipschitzConvNet
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import Noise, RowNoise, contraction_root, full_precision, sum_event
+from pushforward.numerics.checks import check_choice, check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.hutchinson import common_signs, mean_of_draws
@@ -107,11 +106,10 @@ class InvertibleResidual(Transform):
     ) -> None:
         super().__init__(features)
         image = len(self.in_shape) != 1
-        if not 0 < coefficient < 1:
-            raise ConfigError(f"coefficient must lie in (0, 1), else the block has no inverse; got {coefficient!r}.")
+        check_number("coefficient", coefficient, 0, 1)
         self.features, self.hidden, self.coefficient, self.activation = features, tuple(hidden), coefficient, activation
-        self.context, self.terms = check_width("context", context, 0), check_width("terms", terms)
-        self.probes, self.input_bound, self.seed = check_width("probes", probes), input_bound, seed
+        self.context, self.terms = check_integer("context", context, 0), check_integer("terms", terms)
+        self.probes, self.input_bound, self.seed = check_integer("probes", probes), input_bound, seed
         self.kernel_size = kernel_size
         self.set_log_det(log_det)
         options: dict[str, Any] = {
@@ -130,8 +128,7 @@ class InvertibleResidual(Transform):
         Raises:
             ConfigError: for any other name.
         """
-        if log_det not in RELATIONS:
-            raise ConfigError(f"log_det must be 'exact', 'power' or 'roulette'; got {log_det!r}.")
+        check_choice("log_det", log_det, RELATIONS)
         self.log_det, self.kind = log_det, RELATIONS[log_det]
 
     @property

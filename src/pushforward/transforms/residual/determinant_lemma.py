@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, full_precision, monotone_root, softplus_positive
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.linear.factored import reflections_product
@@ -188,8 +188,7 @@ class Sylvester(Transform):
         super().__init__(features)
         self.features, self.rank, self.seed = features, rank, seed
         width = vector_width(features, "Sylvester")
-        if not 1 <= rank <= width:
-            raise ConfigError(f"rank must lie in 1, ..., {width}; got {rank}.")
+        check_integer("rank", rank, most=width)
         start = seeded_normal(2 * rank + 3, rank, seed=seed)
         self.vectors = nn.Parameter(seeded_normal(rank, width, seed=seed + 1))
         self.outer = nn.Parameter(0.3 * start[:rank] / math.sqrt(rank))

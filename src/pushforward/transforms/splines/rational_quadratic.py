@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.kernels import SplineSettings, spline
 from pushforward.likelihood import Support
 from pushforward.numerics import soft_clamp
+from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.transformers.base import Transformer
 
@@ -124,11 +124,7 @@ def check_spline(bins: int, bound: float, min_bin: float, min_slope: float) -> N
     Raises:
         ConfigError: naming the argument.
     """
-    if not isinstance(bins, int) or bins < 2:
-        raise ConfigError(f"bins must be an integer of at least 2; got {bins!r}.")
-    if not 0 < bound < math.inf:
-        raise ConfigError(f"bound must be positive and finite; got {bound}.")
-    if not 0 < min_bin < 1 / bins:
-        raise ConfigError(f"min_bin must lie in (0, 1 / bins = {1 / bins:.3g}); got {min_bin}.")
-    if not 0 < min_slope < 1:
-        raise ConfigError(f"min_slope must lie in (0, 1); got {min_slope}.")
+    check_integer("bins", bins, 2)
+    check_positive("bound", bound)
+    check_number("min_bin", min_bin, 0, 1 / bins)
+    check_number("min_slope", min_slope, 0, 1)

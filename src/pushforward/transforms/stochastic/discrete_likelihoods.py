@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.numerics import log1mexp, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.stochastic.likelihoods import Likelihood, check_levels
 
@@ -147,10 +147,8 @@ class LogisticLikelihood(DiscreteLikelihood):
 
     def __post_init__(self) -> None:
         check_levels(self.levels)
-        if not isinstance(self.components, int) or isinstance(self.components, bool) or self.components < 1:
-            raise ConfigError(f"components must be an integer of at least 1; got {self.components!r}.")
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale!r}.")
+        check_integer("components", self.components)
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     def outputs(self, channels: int) -> int:
         """Weights, means and log-scales of each component, and the coefficients of each pair of channels."""

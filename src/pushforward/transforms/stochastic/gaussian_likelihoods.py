@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Lebesgue, Measure, Support
 from pushforward.numerics import bound_square, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.stochastic.likelihoods import Likelihood
 
@@ -37,8 +37,7 @@ class GaussianLikelihood(Likelihood):
     max_log_scale: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale!r}.")
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     @property
     def support(self) -> Support:
@@ -102,10 +101,8 @@ class GaussianMixtureLikelihood(Likelihood):
     max_log_scale: float = 5.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.components, int) or isinstance(self.components, bool) or self.components < 1:
-            raise ConfigError(f"components must be an integer of at least 1; got {self.components!r}.")
-        if not 0 < self.max_log_scale <= 20:
-            raise ConfigError(f"max_log_scale must lie in (0, 20]; got {self.max_log_scale!r}.")
+        check_integer("components", self.components)
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     @property
     def support(self) -> Support:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Counting, Measure, Support
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["Likelihood", "check_levels", "check_likelihood"]
 
@@ -63,8 +64,7 @@ def check_levels(levels: int) -> int:
     Raises:
         ConfigError: unless it is an integer of at least 2.
     """
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
-        raise ConfigError(f"levels must be an integer of at least 2; got {levels!r}.")
+    check_integer("levels", levels, 2)
     return levels
 
 

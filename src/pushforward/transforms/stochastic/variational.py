@@ -11,8 +11,8 @@ from torch import Tensor
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Measure
 from pushforward.networks.codec import encoder_and_decoder
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, bound_input, may_check_values, normal_like, soft_clamp, sum_event, uniform_like
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
 from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context, outside
@@ -95,7 +95,7 @@ class Variational(Transform):
         context: int = 0,
     ) -> None:
         shape = as_shape(features)
-        super().__init__(shape, check_width("latent", latent))
+        super().__init__(shape, check_integer("latent", latent))
         if len(shape) not in (1, 3):
             raise ConfigError(f"features must be a width or (channels, height, width); got {features!r}.")
         if flow is not None and (
@@ -107,11 +107,11 @@ class Variational(Transform):
         self.features, self.latent = features, latent
         self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
         self.hidden, self.channels, self.activation = (
-            check_hidden(hidden, False),
-            check_hidden(channels, False),
+            check_widths("hidden", hidden),
+            check_widths("channels", channels),
             activation,
         )
-        self.context = check_width("context", context, 0)
+        self.context = check_integer("context", context, 0)
         self.domain, self.codomain = self.likelihood.support, REAL
         self.flow = flow
         self.extra = 0 if flow is None else flow.context

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Measure
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_number, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.coupling.coupling import Coupling
@@ -84,10 +84,10 @@ class Funnel(Transform):
     ) -> None:
         kept, dropped = parts_of(vector_width(features, "Funnel"), keep, "Funnel")
         super().__init__(features, len(kept))
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.keep, self.transformer = features, keep, transformer or AffineTransformer()
         self.hidden, self.residual, self.activation, self.dropout = tuple(hidden), residual, activation, dropout
-        self.decoder_hidden, self.context = check_hidden(decoder_hidden, False), context
+        self.decoder_hidden, self.context = check_widths("decoder_hidden", decoder_hidden), context
         self.move = Coupling(
             features, self.transformer, mask=tuple(dropped), hidden=hidden, residual=residual, activation=activation,
             dropout=dropout, context=context,
@@ -176,15 +176,12 @@ class ImageFunnel(Transform):
         context: int = 0,
     ) -> None:
         channels, height, width = image_shape(features, "ImageFunnel")
-        kept = channels // 2 if keep is None else check_width("keep", keep)
-        if not 0 < kept < channels:
-            raise ConfigError(
-                f"ImageFunnel keeps some of its {channels} channels and drops the others; got keep={keep}."
-            )
+        kept = channels // 2 if keep is None else check_integer("keep", keep)
+        check_number("kept", kept, 0, channels)
         super().__init__(features, (kept, height, width))
         self.features, self.keep, self.kept = features, keep, kept
         self.transformer, self.decoder = transformer or AffineTransformer(), decoder or AffineTransformer(MAX_LOG_SCALE)
-        self.hidden, self.decoder_hidden = tuple(hidden), check_hidden(decoder_hidden, False)
+        self.hidden, self.decoder_hidden = tuple(hidden), check_widths("decoder_hidden", decoder_hidden)
         self.residual, self.activation, self.context = residual, activation, context
         self.move = ImageCoupling(
             features, self.transformer, keep=channels - kept, flip=True, hidden=hidden, residual=residual,
@@ -264,13 +261,13 @@ class ConvFunnel(Transform):
         seed: int = 0,
     ) -> None:
         channels, height, width = image_shape(features, "ConvFunnel")
-        check_width("window", window, 2)
+        check_integer("window", window, 2)
         if height % window or width % window:
             raise ConfigError(f"a window of {window} must divide the sides of the image; got {height} x {width}.")
         small = (height // window, width // window)
         super().__init__(features, (channels, *small))
         self.features, self.window, self.decoder = features, window, decoder or AffineTransformer(MAX_LOG_SCALE)
-        self.hidden, self.kernel_size, self.activation = check_hidden(hidden, False), kernel_size, activation
+        self.hidden, self.kernel_size, self.activation = check_widths("hidden", hidden), kernel_size, activation
         self.context, self.seed = context, seed
         self.square = InvertibleConv1x1((channels, *small), seed=seed)
         area = window * window

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Measure
-from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import Noise, draw_category, sum_event, unsoftplus
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
@@ -64,7 +64,7 @@ class Max(Transform):
         if width < 2:
             raise ConfigError(f"Max needs at least two coordinates; got features={features!r}.")
         super().__init__(features, 1)
-        self.features, self.hidden = features, check_hidden(hidden, False)
+        self.features, self.hidden = features, check_widths("hidden", hidden)
         self.given = ConditionalDensity(width - 1, 1 + width, decoder, self.hidden, "Max")
         check_reals(self.given.flow, "Max")
         self.logits = nn.Parameter(torch.zeros(width))
@@ -135,7 +135,7 @@ class MaxPool(Transform):
         if height % 2 or width % 2:
             raise ConfigError(f"MaxPool halves the sides of an image, so they must be even; got {height} x {width}.")
         super().__init__(features, (channels, height // 2, width // 2))
-        self.features, self.hidden, self.kernel_size = features, check_hidden(hidden, False), kernel_size
+        self.features, self.hidden, self.kernel_size = features, check_widths("hidden", hidden), kernel_size
         self.transformer = transformer or AffineTransformer(MAX_LOG_SCALE)
         self.law = ImageCoupling(
             (4 * channels, height // 2, width // 2), self.transformer, keep=channels, hidden=hidden, kernel_size=kernel_size

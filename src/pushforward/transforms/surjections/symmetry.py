@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Support
-from pushforward.networks.mlp import MLP, check_hidden
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event, uniform_like, unsoftplus
+from pushforward.numerics.checks import check_number, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, outside
 from pushforward.transforms.elementwise.functions import POSITIVE
@@ -50,10 +50,9 @@ class Abs(Transform):
         self, features: int | Shape, probability: float = 0.5, *, hidden: tuple[int, ...] | None = None
     ) -> None:
         super().__init__(features)
-        if not 0 < probability < 1:
-            raise ConfigError(f"probability must lie in (0, 1); got {probability!r}.")
+        check_number("probability", probability, 0, 1)
         self.features, self.probability = features, probability
-        self.hidden = None if hidden is None else check_hidden(hidden, False)
+        self.hidden = None if hidden is None else check_widths("hidden", hidden)
         self.has_rsample = self.hidden is None
         size = math.prod(self.in_shape)
         self.network = None if self.hidden is None else MLP(size, size, self.hidden, input_bound=10.0, output_gain=0.1)
@@ -112,7 +111,7 @@ class Sort(Transform):
         width = vector_width(features, "Sort")
         super().__init__(features)
         self.features = features
-        self.hidden = None if hidden is None else check_hidden(hidden, False)
+        self.hidden = None if hidden is None else check_widths("hidden", hidden)
         self.has_rsample = self.hidden is None
         self.network = (
             None if self.hidden is None else MLP(width, width, self.hidden, input_bound=10.0, output_gain=0.1)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import soft_clamp, softsign_clamp
+from pushforward.numerics.checks import check_number
 from pushforward.registry import register
 from pushforward.transforms.transformers.base import Transformer
 
@@ -52,7 +52,7 @@ class AffineTransformer(Transformer):
     max_log_scale: float = 3.0
 
     def __post_init__(self) -> None:
-        check_max_log_scale(self.max_log_scale)
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     @property
     def parameters(self) -> int:
@@ -92,10 +92,8 @@ class GatedTransformer(Transformer):
     max_logit: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_logit <= 20 or not abs(self.bias) <= 20:
-            raise ConfigError(
-                f"max_logit must lie in (0, 20] and bias in [-20, 20]; got {self.max_logit} and {self.bias}."
-            )
+        check_number("max_logit", self.max_logit, 0, 20, closed="right")
+        check_number("bias", self.bias, -20, 20, closed="both")
 
     @property
     def parameters(self) -> int:
@@ -138,9 +136,8 @@ class GatedAffineTransformer(Transformer):
     max_log_scale: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gate <= 1:
-            raise ConfigError(f"gate must lie in [0, 1]; got {self.gate!r}.")
-        check_max_log_scale(self.max_log_scale)
+        check_number("gate", self.gate, 0, 1, closed="both")
+        check_number("max_log_scale", self.max_log_scale, 0, 20, closed="right")
 
     @property
     def parameters(self) -> int:
@@ -156,13 +153,3 @@ class GatedAffineTransformer(Transformer):
         """(y - c t) exp(-c s)."""
         log_scale = self.gate * soft_clamp(raw[1], self.max_log_scale)
         return (y - self.gate * raw[0]) * (-log_scale).exp(), log_scale.expand_as(y)
-
-
-def check_max_log_scale(bound: float) -> None:
-    """Refuse a bound on a log-scale outside (0, 20].
-
-    Raises:
-        ConfigError: naming the bound.
-    """
-    if not 0 < bound <= 20:
-        raise ConfigError(f"max_log_scale must lie in (0, 20]; got {bound!r}.")

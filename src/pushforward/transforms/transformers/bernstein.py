@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import constant, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.transformers.linear_tails import Interior, LinearTailTransformer
 
@@ -50,11 +50,9 @@ class BernsteinTransformer(LinearTailTransformer):
     max_log_slope: float = 5.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.degree, int) or isinstance(self.degree, bool) or not 1 <= self.degree <= 60:
-            raise ConfigError(f"degree must be an integer in 1, ..., 60; got {self.degree!r}.")
+        check_integer("degree", self.degree, most=60)
         super().__post_init__()
-        if not 0 < self.max_log_slope <= 10:
-            raise ConfigError(f"max_log_slope must lie in (0, 10]; got {self.max_log_slope}.")
+        check_number("max_log_slope", self.max_log_slope, 0, 10, closed="right")
 
     @property
     def parameters(self) -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import monotone_root
+from pushforward.numerics.checks import check_positive
 from pushforward.transforms.transformers.base import Transformer
 
 __all__ = ["Interior", "LinearTailTransformer", "extend", "extend_inverse"]
@@ -30,8 +29,7 @@ class LinearTailTransformer(Transformer):
     output_gain = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.bound < math.inf:
-            raise ConfigError(f"bound must be positive and finite; got {self.bound}.")
+        check_positive("bound", self.bound)
 
     @abstractmethod
     def interior(self, raw: Tensor) -> Interior:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.numerics import bound_square, monotone_root, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.splines.rational_quadratic import wrap
 from pushforward.transforms.transformers.base import Transformer
@@ -55,10 +55,8 @@ class MobiusTransformer(Transformer):
     output_gain = 0.1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.components, int) or isinstance(self.components, bool) or self.components < 1:
-            raise ConfigError(f"components must be an integer of at least 1; got {self.components!r}.")
-        if not 0 < self.min_slope < 1:
-            raise ConfigError(f"min_slope must lie in (0, 1); got {self.min_slope}.")
+        check_integer("components", self.components)
+        check_number("min_slope", self.min_slope, 0, 1)
 
     @property
     def parameters(self) -> int:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import monotone_root, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.transformers.base import Transformer
 
@@ -56,7 +56,7 @@ class MixtureCDFTransformer(Transformer):
     min_slope: float = 1e-3
 
     def __post_init__(self) -> None:
-        _check("components", self.components)
+        check_integer("components", self.components)
         _check_bounds(self.max_log_scale, self.max_center, self.min_slope)
 
     @property
@@ -120,8 +120,8 @@ class SigmoidalTransformer(Transformer):
     min_slope: float = 1e-3
 
     def __post_init__(self) -> None:
-        _check("layers", self.layers)
-        _check("units", self.units)
+        check_integer("layers", self.layers)
+        check_integer("units", self.units)
         _check_bounds(self.max_log_scale, self.max_center, self.min_slope)
 
     @property
@@ -193,15 +193,7 @@ class _Mixture:
         return x, self.forward(x)[1]
 
 
-def _check(name: str, count: int) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigError(f"{name} must be an integer of at least 1; got {count!r}.")
-
-
 def _check_bounds(max_log_scale: float, max_center: float, min_slope: float) -> None:
-    if not 0 < max_log_scale <= 10:
-        raise ConfigError(f"max_log_scale must lie in (0, 10]; got {max_log_scale}.")
-    if not 0 < max_center < math.inf:
-        raise ConfigError(f"max_center must be positive and finite; got {max_center}.")
-    if not 0 < min_slope < 1:
-        raise ConfigError(f"min_slope must lie in (0, 1); got {min_slope}.")
+    check_number("max_log_scale", max_log_scale, 0, 10, closed="right")
+    check_positive("max_center", max_center)
+    check_number("min_slope", min_slope, 0, 1)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import constant, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.transformers.linear_tails import Interior, LinearTailTransformer
 
@@ -55,15 +55,11 @@ class SumOfSquaresTransformer(LinearTailTransformer):
     _rule: tuple[tuple[float, ...], tuple[float, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.polynomials, int) or isinstance(self.polynomials, bool) or self.polynomials < 1:
-            raise ConfigError(f"polynomials must be an integer of at least 1; got {self.polynomials!r}.")
-        if not isinstance(self.degree, int) or isinstance(self.degree, bool) or not 1 <= self.degree <= 32:
-            raise ConfigError(f"degree must be an integer in 1, ..., 32; got {self.degree!r}.")
+        check_integer("polynomials", self.polynomials)
+        check_integer("degree", self.degree, most=32)
         super().__post_init__()
-        if not 0 < self.max_coefficient <= 100:
-            raise ConfigError(f"max_coefficient must lie in (0, 100]; got {self.max_coefficient}.")
-        if not 0 < self.min_slope < 1:
-            raise ConfigError(f"min_slope must lie in (0, 1); got {self.min_slope}.")
+        check_number("max_coefficient", self.max_coefficient, 0, 100, closed="right")
+        check_number("min_slope", self.min_slope, 0, 1)
         nodes, weights = np.polynomial.legendre.leggauss(self.degree + 1)
         object.__setattr__(self, "_rule", (tuple((0.5 + 0.5 * nodes).tolist()), tuple((0.5 * weights).tolist())))
 

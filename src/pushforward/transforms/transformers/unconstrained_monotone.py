@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.numerics import constant, soft_clamp
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 from pushforward.transforms.transformers.linear_tails import Interior, LinearTailTransformer
 
@@ -61,13 +62,11 @@ class UnconstrainedMonotoneTransformer(LinearTailTransformer):
     _rule: tuple[tuple[float, ...], tuple[float, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.units, int) or isinstance(self.units, bool) or self.units < 1:
-            raise ConfigError(f"units must be an integer of at least 1; got {self.units!r}.")
-        if not isinstance(self.nodes, int) or not 8 <= self.nodes <= 1024 or self.nodes % 2:
-            raise ConfigError(f"nodes must be an even integer in 8, ..., 1024; got {self.nodes!r}.")
+        check_integer("units", self.units)
+        if check_integer("nodes", self.nodes, 8, most=1024) % 2:
+            raise ConfigError(f"nodes must be even; got {self.nodes!r}.")
         super().__post_init__()
-        if not 0 < self.max_log_slope <= 10:
-            raise ConfigError(f"max_log_slope must lie in (0, 10]; got {self.max_log_slope}.")
+        check_number("max_log_slope", self.max_log_slope, 0, 10, closed="right")
         object.__setattr__(self, "_rule", clenshaw_curtis(self.nodes))
 
     @property
