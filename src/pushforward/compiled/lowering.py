@@ -34,8 +34,8 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
-from pushforward.transforms.image.squeeze import Flatten
-from pushforward.transforms.linear.linear import reflections_product
+from pushforward.transforms.image.reshape import Flatten
+from pushforward.transforms.linear.factored import reflections_product
 
 __all__ = ["NotLowerable", "write"]
 
@@ -152,7 +152,7 @@ def _(law: AffineTransformer, writer: Lowering, index: list[int], raw: str) -> N
 
 @apply.register
 def _(law: SplineTransformer, writer: Lowering, index: list[int], raw: str) -> None:
-    writer.program.spline(raw, writer.z, index, law._law)
+    writer.program.spline(raw, writer.z, index, law.settings)
 
 
 @end.register
