@@ -29,8 +29,8 @@ __all__ = ["FORMAT", "KINDS", "Path", "read", "write"]
 
 Path = str | os.PathLike[str]
 
-FORMAT = 1
-"""Version of the format that this code writes; it reads this one and all before it."""
+FORMAT = 2
+"""Version of the format, which this code reads and writes. Format 1 named classes and arguments that have new names."""
 
 KINDS = {
     "model": "pf.load(path)",
@@ -111,7 +111,7 @@ def read(
         The header, with ``format`` and ``versions`` (of pushforward, torch and python that wrote it), and the tensors.
 
     Raises:
-        FormatVersionError: if a newer version of pushforward wrote it.
+        FormatVersionError: if a newer version of pushforward wrote it, or an early version 0.1.
         StorageError: if there is no such file, or it is damaged, not pushforward's, too large, or of another kind.
     """
     name = _text(path)
@@ -241,10 +241,15 @@ def _refuse_foreign(name: str, start: bytes, size: int) -> NoReturn:
 def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
     if type(version) is not int or version < 1:
         raise StorageError(f"{name} states no format version that pushforward writes.")
+    if version < FORMAT:
+        raise FormatVersionError(
+            f"{name} was written by an early version 0.1 of pushforward, whose names have changed since: fit the model "
+            "again, and save it."
+        )
     if version > FORMAT:
         raise FormatVersionError(
             f"{name} has format {version} and was written by pushforward {versions.get('pushforward', '?')[:40]}; this "
-            f"is {__version__}, which reads formats up to {FORMAT}: upgrade pushforward."
+            f"is {__version__}, which reads format {FORMAT}: upgrade pushforward."
         )
 
 

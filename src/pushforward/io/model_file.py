@@ -68,7 +68,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
         device: where the weights go.
 
     Raises:
-        FormatVersionError: if a newer version of pushforward wrote the file.
+        FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
         StorageError: if there is no such file, or it is damaged, or does not hold a model.
         ConfigError: if the device is not there.
     """
