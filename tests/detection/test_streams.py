@@ -300,7 +300,7 @@ def test_files_that_are_no_monitor(tmp_path):
 
 
 def test_options_that_make_no_sense():
-    with pytest.raises(ConfigError, match="betting must be one of power, mixture, restarted"):
+    with pytest.raises(ConfigError, match="betting must be 'power', 'mixture' or 'restarted'"):
         Monitor(betting="all")
     with pytest.raises(ConfigError, match="alpha"):
         Monitor(alpha=1.0)

@@ -193,9 +193,18 @@ def test_another_kind_names_the_call_that_reads_it(good, tmp_path, kind):
 
 def test_a_newer_format(good, tmp_path):
     def newer(inner, entries):
-        inner.update(format=2, versions={"pushforward": "7.1"}, kind="oracle", model=None)
+        inner.update(format=3, versions={"pushforward": "7.1"}, kind="oracle", model=None)
 
-    refused(tmp_path / "m", reforge(good, newer), FormatVersionError, r"format 2 .*pushforward 7\.1.*upgrade")
+    refused(tmp_path / "m", reforge(good, newer), FormatVersionError, r"format 3 .*pushforward 7\.1.*upgrade")
+
+
+def test_the_format_before_the_names_changed(good, tmp_path):
+    def old(inner, entries):
+        inner.update(format=1, model={"class": "maps.Affine", "arguments": {"features": 2}})
+
+    refused(
+        tmp_path / "m", reforge(good, old), FormatVersionError, "early version 0.1 .*fit the model again, and save it"
+    )
 
 
 HEADERS = [
@@ -218,7 +227,7 @@ def test_missing_headers(good, tmp_path, key):
     refused(tmp_path / "m", reforge(good, lambda inner, _: inner.pop(key)))
 
 
-TAIL = ',"format":1,"kind":"model","versions":{},"model":'
+TAIL = ',"format":2,"kind":"model","versions":{},"model":'
 TEXTS = {
     "nested lists": TAIL + "[" * 100_000 + "]" * 100_000,
     "nested objects": TAIL + '{"a":' * 100_000 + "1" + "}" * 100_000,

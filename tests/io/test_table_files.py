@@ -437,7 +437,7 @@ def test_absent_columns_are_named(tmp_path, name):
     for columns in ([], "a", ["a", "a"]):
         with pytest.raises(ConfigError, match="list of different names"):
             read_table(path, columns=columns)
-    with pytest.raises(ConfigError, match="rows must be at least 1"):
+    with pytest.raises(ConfigError, match="rows must be an integer of at least 1"):
         stream_table(path, 0)
 
 

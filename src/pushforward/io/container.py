@@ -28,8 +28,8 @@ __all__ = ["FORMAT", "KINDS", "Path", "read", "write"]
 
 Path = str | os.PathLike[str]
 
-FORMAT = 1
-"""Version of the format that this code writes. It reads this version and all earlier ones."""
+FORMAT = 2
+"""Version of the format, which this code reads and writes. Format 1 named classes and arguments that have new names."""
 
 KINDS = {
     "model": "pf.load(path)",
@@ -107,8 +107,8 @@ def read(
         and the tensors, on the CPU, none of which share memory.
 
     Raises:
-        FormatVersionError: if a newer version of pushforward wrote the file.
-        StorageError: if there is no such file, or if it is damaged, too large, of another kind or not from pushforward.
+        FormatVersionError: if a newer version of pushforward wrote it, or an early version 0.1.
+        StorageError: if there is no such file, or it is damaged, not pushforward's, too large, or of another kind.
     """
     name = _text(path)
     data = _bytes(name, limit)
@@ -214,11 +214,16 @@ def _refuse_foreign(name: str, start: bytes, size: int) -> NoReturn:
 
 def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
     if type(version) is not int or version < 1:
-        raise StorageError(f"{name} has no format version that pushforward writes.")
+        raise StorageError(f"{name} states no format version that pushforward writes.")
+    if version < FORMAT:
+        raise FormatVersionError(
+            f"{name} was written by an early version 0.1 of pushforward, whose names have changed since: fit the model "
+            "again, and save it."
+        )
     if version > FORMAT:
         raise FormatVersionError(
-            f"{name} has format {version}, written by pushforward {versions.get('pushforward', '?')[:40]}, and pushforward "
-            f"{__version__} reads formats up to {FORMAT}: upgrade pushforward."
+            f"{name} has format {version} and was written by pushforward {versions.get('pushforward', '?')[:40]}; this "
+            f"is {__version__}, which reads format {FORMAT}: upgrade pushforward."
         )
 
 
