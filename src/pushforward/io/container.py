@@ -217,7 +217,7 @@ def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
         raise StorageError(f"{name} has no format version that pushforward writes.")
     if version > FORMAT:
         raise FormatVersionError(
-            f"{name} has format {version}, written by pushforward {versions.get('pushforward', '?')[:40]}, and pushforward "
+            f"{name} has format {version} of pushforward {versions.get('pushforward', '?')[:40]}, and pushforward "
             f"{__version__} reads formats up to {FORMAT}: upgrade pushforward."
         )
 
