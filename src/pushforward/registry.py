@@ -7,6 +7,7 @@ its signature (scikit-learn's rule). Only registered classes are ever built from
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -127,6 +128,8 @@ def _fits(value: Any, annotation: str) -> bool:
 def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, numbers.Real):  # of numpy
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
     if isinstance(value, (list, tuple, nn.ModuleList)) or (
         isinstance(value, Sequence) and not isinstance(value, (str, bytes))
     ):

@@ -14,6 +14,7 @@ import pytest
 from pushforward.cli import main
 from pushforward.data import load_image_sample
 from pushforward.detection import realized_interval
+from pushforward.kernels import description, use_kernels
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +212,14 @@ def test_images_from_fit_to_score(tmp_path: Path, capsys) -> None:
     ):
         assert main(wrong) != 0
         assert words in capsys.readouterr().err
+
+
+def test_info_says_which_kernels_are_in_use(capsys) -> None:
+    with use_kernels("plain"):
+        assert main(["info", "--system"]) == 0
+        assert description()["reason"] in " ".join(capsys.readouterr().out.split())
+    assert main(["info", "--system"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"native, {description()['level']}" in said if description()["level"] else description()["reason"] in said
+    assert main(["info"]) == main(["info", "file", "--system"]) == 1
+    assert "either a file or --system" in capsys.readouterr().err

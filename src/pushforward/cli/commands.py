@@ -209,12 +209,20 @@ def sample(
 
 
 @app.command(epilog=_example("pushforward info guard.safetensors"))
-def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wrote.")]) -> None:
-    """Print what a file contains."""
+def info(
+    file: Annotated[Path | None, typer.Argument(help="Any file that pushforward wrote.")] = None,
+    system: Annotated[bool, typer.Option("--system", help="Print versions and the native kernels in use.")] = False,
+) -> None:
+    """Print what a file contains, or with --system the versions and the native kernels in use."""
     from pushforward.cli.show import columns, pairs
     from pushforward.estimators import FlowDensity, Guard
     from pushforward.io import load, read
 
+    if system == (file is not None):
+        raise ConfigError("info takes either a file or --system.")
+    if file is None:
+        pairs("system", _system())
+        return
     header = read(file)[0]
     facts: dict[str, Any] = {
         "kind": header["kind"],
@@ -233,6 +241,28 @@ def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wr
                           "parameters": f"{size:,}"})  # fmt: skip
     else:
         pairs(str(file), facts)
+
+
+def _system() -> dict[str, Any]:
+    """Versions, and the native kernels in use."""
+    import platform
+
+    import torch
+
+    import pushforward
+    from pushforward.kernels import description
+
+    kernels = description()
+    levels = f"{', '.join(kernels['levels'])} ({'with' if kernels['openmp'] else 'without'} OpenMP)"
+    return {
+        "pushforward": pushforward.__version__,
+        "torch": torch.__version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "kernels in use": f"native, {kernels['level']}" if kernels["level"] else f"plain: {kernels['reason']}",
+        "kernels installed": levels if kernels["installed"] else "none",
+        "kernels asked for": kernels["mode"],
+        "threads": kernels["threads"],
+    }
 
 
 def summary(guard: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.distributions import Distribution, Logistic, Normal
-from pushforward.kernels.program import ACTIVATIONS, Program, extents
+from pushforward.kernels.program import ACTIVATIONS, Program
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.made import MADE, MaskedBlock
 from pushforward.networks.masked import MaskedLinear
@@ -34,8 +34,8 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
-from pushforward.transforms.image.squeeze import Flatten
-from pushforward.transforms.linear.linear import reflections_product
+from pushforward.transforms.image.reshape import Flatten
+from pushforward.transforms.linear.factored import reflections_product
 
 __all__ = ["NotLowerable", "write"]
 
@@ -73,8 +73,6 @@ def write(
     features: int,
     context: int,
     scaling: tuple[Tensor, Tensor] | None = None,
-    *,
-    follows: bool = False,
 ) -> Program:
     """The program of a chain over a base, in the type of its weights.
 
@@ -84,7 +82,6 @@ def write(
         features: width of the data.
         context: width of the context.
         scaling: mean and scale of the context, where it comes as the user gives it.
-        follows: whether layers are to be read where they lie, as far as that goes, and not copied.
 
     Raises:
         NotLowerable: naming what cannot be written.
@@ -99,7 +96,7 @@ def write(
         raise NotLowerable("weights of several floating types, or of half precision")
     if features > _WIDEST:
         raise NotLowerable(f"{features} features")
-    program = Program(features, context, types.pop(), follows=follows)
+    program = Program(features, context, types.pop())
     if scaling is not None and context:
         program.diagonal("context", 1 / scaling[1], scaling[0])
     writer = Lowering(program)
@@ -155,7 +152,7 @@ def _(law: AffineTransformer, writer: Lowering, index: list[int], raw: str) -> N
 
 @apply.register
 def _(law: SplineTransformer, writer: Lowering, index: list[int], raw: str) -> None:
-    writer.program.spline(raw, writer.z, index, law._law)
+    writer.program.spline(raw, writer.z, index, law.settings)
 
 
 @end.register
@@ -282,7 +279,7 @@ def idle(dropout: nn.Module) -> None:
 
 
 def dense(layer: nn.Module, program: Program, source: str, target: str) -> None:
-    """The layer's operation, on its own weights or, masked where they are, on a copy."""
+    """The operation of a linear layer, with its mask multiplied in."""
     if type(layer) not in (nn.Linear, MaskedLinear):
         raise NotLowerable(type(layer).__name__)
     assert isinstance(layer, nn.Linear)
@@ -291,12 +288,6 @@ def dense(layer: nn.Module, program: Program, source: str, target: str) -> None:
         raise NotLowerable("a layer whose matrix has not its shape")
     if layer.bias is not None and layer.bias.shape != (layer.out_features,):
         raise NotLowerable("a layer whose bias has not its shape")
-    if program.follows and weight.is_contiguous():
-        mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
-        seen = extents(mask)
-        if torch.equal(seen[:, 1] - seen[:, 0], mask.sum(1)):  # no gaps
-            program.linear_in_place(source, target, weight, layer.bias, seen)
-            return
     program.linear(source, target, weight if mask is None else weight * mask, layer.bias)
 
 

@@ -17,7 +17,7 @@ from pushforward.kernels.program import Program
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import logmeanexp
-from pushforward.transforms import Chain, Transform
+from pushforward.transforms import Chain
 
 __all__ = ["CompiledScorer", "compile_scorer"]
 
@@ -110,23 +110,23 @@ class NativeDensity(Distribution):
 
     Args:
         programs: one, or one for each member of an ensemble.
-        chain: the modules that they stand for: transforms, if any,
-        base: and a base.
+        chain: the transforms that the programs replace; may be empty.
+        base: the base distribution that they replace.
         raw: whether programs read the context as the user gives it; else standardized.
     """
 
-    def __init__(self, programs: list[Program], chain: Chain | None, base: Distribution, raw: bool) -> None:
-        super().__init__(base.shape if chain is None else chain.in_shape)
+    def __init__(self, programs: list[Program], chain: Chain, base: Distribution, raw: bool) -> None:
+        super().__init__(chain.in_shape)
         self.chain, self.base = chain, base
-        self.context = base.context if chain is None else chain.context or base.context
-        self.support = base.support if chain is None or chain.domain is None else chain.domain
+        self.context = chain.context or base.context
+        self.support = base.support if chain.domain is None else chain.domain
         self.kind = base.kind
         self.programs, self.raw = programs, raw
 
     @property
     def measure(self) -> Any:
         """Of the density behind."""
-        return self.base.measure if self.chain is None else self.chain.measure(self.base.measure)
+        return self.chain.measure(self.base.measure)
 
     def quick(self, x: Tensor, context: Tensor | None) -> Tensor | None:
         """Log-density of rows ``(n, D)``, from a context as the user gives it; None where that must go another way."""
@@ -157,15 +157,13 @@ class NativeDensity(Distribution):
             found = self.quick(z.reshape(-1, z.shape[-1]), rows)
             if found is not None:
                 return found.reshape(batch)
-        if self.chain is None:
-            return self.base.log_prob(z, context)
         step = self.chain.encode(z, context)
         return step.contribution + self.base.log_prob(step.z, context)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Drawn by the modules behind."""
         z = self.base.sample(batch, context, generator=generator)
-        return z if self.chain is None else self.chain.decode(z, context, noise=generator)
+        return self.chain.decode(z, context, noise=generator)
 
 
 def plain_copy(model: Model) -> Model:
@@ -188,29 +186,29 @@ def accelerate(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
         A model for all that programs do not do; the density that they give of the user's rows, if they do it all; how much
         they do ("all", "part", "none"), and why not more.
     """
-    parts: list[Transform] = list(model.chain)
+    chain = model.chain
     scaling = (model.context_mean, model.context_scale) if model.context_features else None
-    if type(model.chain) is not Chain:
-        return model, None, "none", f"there is no native version of {type(model.chain).__name__}"
+    if type(chain) is not Chain:
+        return model, None, "none", f"there is no native version of {type(chain).__name__}"
     best, reason = None, ""
-    for first in range(len(parts), -1, -1):  # from the base toward the data, as far as it goes
+    for first in range(len(chain), -1, -1):  # from the base toward the data, as far as it goes
         try:
-            programs = programs_of(parts[first:], model.base, model.context_features, None if first else scaling)
+            programs = programs_of(chain[first:], model.base, model.context_features, None if first else scaling)
         except NotLowerable as stranger:
             reason = f"there is no native version of {stranger}"
             break
         best = first, programs
-    if best is None or (best[0] and not worth(parts[best[0] :], model.base)):
+    if best is None or (best[0] and not worth(chain[best[0] :], model.base)):
         return model, None, "none", reason
     first, programs = best
     if any(program.ready() is None for program in programs):
         return model, None, "none", "no C compiler is at hand"
-    density = NativeDensity(programs, Chain(*parts[first:]) if parts[first:] else None, model.base, first == 0)
+    density = NativeDensity(programs, chain[first:], model.base, first == 0)
     if first == 0:
         return model, density, "all", ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KindWarning)  # the model that is taken apart has said it
-        rest = Flow(Chain(*parts[:first]), density).eval()
+        rest = Flow(chain[:first], density).eval()
     if scaling is not None:
         rest.context_features = model.context_features
         rest.register_buffer("context_mean", scaling[0])
@@ -218,22 +216,20 @@ def accelerate(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
     return rest, None, "part", reason
 
 
-def worth(parts: list[Transform], base: Distribution) -> bool:
+def worth(parts: Chain, base: Distribution) -> bool:
     """Whether a program of these has anything to gain: a network."""
     return any(isinstance(module, nn.Linear) for part in (*parts, base) for module in part.modules())
 
 
-def programs_of(
-    parts: list[Transform], base: Distribution, context: int, scaling: tuple[Tensor, Tensor] | None
-) -> list[Program]:
+def programs_of(parts: Chain, base: Distribution, context: int, scaling: tuple[Tensor, Tensor] | None) -> list[Program]:
     """One program, or one for each member of an ensemble.
 
     Raises:
         NotLowerable: naming what has no operation.
     """
-    width = (parts[0].in_shape if parts else base.shape)[0]
+    width = parts.in_shape[0]
     if not isinstance(base, Ensemble):
-        return [write(parts, base, width, context, scaling)]
+        return [write(list(parts), base, width, context, scaling)]
     if context:
         raise NotLowerable("an ensemble with a context")
     members = [model for model in base.models if isinstance(model, Model)]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.checks import check_choice
 
 __all__ = ["intrinsic_dimension"]
 
@@ -54,8 +55,7 @@ def intrinsic_dimension(
         >>> round(intrinsic_dimension(np.stack((t, np.sin(t), np.cos(t)), 1)), 1)       # a curve in space
         1.0
     """
-    if method not in METHODS:
-        raise ConfigError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}.")
+    check_choice("method", method, METHODS)
     if neighbors is not None and (method == "twonn" or not isinstance(neighbors, int) or neighbors < 2):
         raise ConfigError(f"neighbors must be an integer of at least 2, and 'twonn' always takes 2; got {neighbors!r}.")
     count = METHODS[method] if neighbors is None else neighbors

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pushforward.detection.validation import ROUNDING, score_array, share
+from pushforward.detection.validation import ROUNDING, score_array
 from pushforward.errors import InputError
+from pushforward.numerics.checks import check_number
 
 __all__ = [
     "auroc",
@@ -99,7 +100,7 @@ def fpr_at_tpr(normal: ArrayLike, anomalous: ArrayLike, tpr: float = 0.95) -> fl
         0.2
     """
     normal, anomalous = _groups(normal, anomalous)
-    to_catch = max(1, math.ceil(share(tpr, "tpr", closed="right") * anomalous.size / ROUNDING))
+    to_catch = max(1, math.ceil(check_number("tpr", tpr, 0, 1, closed="right") * anomalous.size / ROUNDING))
     threshold = np.sort(anomalous)[-to_catch]
     return float(np.mean(normal >= threshold))
 
@@ -125,7 +126,7 @@ def tpr_at_fpr(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05) -> fl
         1.0
     """
     normal, anomalous = _groups(normal, anomalous)
-    may_alarm = math.floor(share(fpr, "fpr", closed="both") * normal.size * ROUNDING)
+    may_alarm = math.floor(check_number("fpr", fpr, 0, 1, closed="both") * normal.size * ROUNDING)
     if may_alarm >= normal.size:
         return 1.0
     # The next normal row must stay quiet, and with it all that tie with it.
@@ -174,7 +175,7 @@ def miss_rate_at_acceptance(normal: ArrayLike, anomalous: ArrayLike, acceptance:
         (0.2, 0.25)
     """
     normal, anomalous = _groups(normal, anomalous)
-    return fpr_at_tpr(-anomalous, -normal, share(acceptance, "acceptance", closed="right"))
+    return fpr_at_tpr(-anomalous, -normal, check_number("acceptance", acceptance, 0, 1, closed="right"))
 
 
 def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *, standardized: bool = False) -> float:
@@ -199,7 +200,7 @@ def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *,
         0.8
     """
     labels, ranks = _labeled_ranks(normal, anomalous)
-    fpr = share(fpr, "fpr", closed="right")
+    fpr = check_number("fpr", fpr, 0, 1, closed="right")
     rescaled = float(roc_auc_score(labels, ranks, max_fpr=fpr))
     if standardized or fpr == 1:  # with max_fpr=1 scikit-learn does not rescale
         return rescaled

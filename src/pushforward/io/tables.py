@@ -13,6 +13,7 @@ from pushforward.errors import ConfigError, InputError, SchemaError, StorageErro
 from pushforward.io.delimited import check_delimited, read_delimited, stream_delimited
 from pushforward.io.files import FORMATS, existing_path, file_format, load_array, plain_errors
 from pushforward.io.json_lines import infer_json, read_json, stream_json
+from pushforward.numerics.checks import check_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,8 +78,7 @@ def stream_table(
         SchemaError: for a cell that does not fit the type of its column, with column, row and value. The other errors are
             those of :func:`read_table`.
     """
-    if rows < 1:
-        raise ConfigError(f"rows must be at least 1; got {rows}.")
+    check_integer("rows", rows)
     return _stream(_Source.at(path, columns), rows, types or {})
 
 

@@ -27,7 +27,11 @@ TRANSFORMS: list[TransformCase] = [
     *(m("Affine", f"D={d}", lambda d=d: transforms.Affine(d, shift=0.5, scale=-2.0)) for d in (1, 5)),
     m("Affine", "trainable, image", lambda: transforms.Affine((2, 3, 2), scale=0.3, trainable=True)),
     m("Affine", "per feature", lambda: transforms.Affine(2, shift=(1.0, -1.0), scale=(-0.1, 10.0), trainable=True)),
-    m("Affine", "stride", lambda: transforms.Affine(2, scale=(-0.1, 10.0), trainable=True, stride=10.0)),
+    m(
+        "Affine",
+        "multiplier",
+        lambda: transforms.Affine(2, scale=(-0.1, 10.0), trainable=True, learning_rate_multiplier=10.0),
+    ),
     *(m("Sigmoid", f"D={d}", lambda d=d: transforms.Sigmoid(d)) for d in (1, 2)),
     m("Logit", "alpha=0", lambda: transforms.Logit(2), unit),
     m("Logit", "alpha=0.05", lambda: transforms.Logit(2, alpha=0.05), unit),

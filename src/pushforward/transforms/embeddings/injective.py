@@ -8,11 +8,12 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Kind
-from pushforward.networks.mlp import MLP, check_hidden
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, outside
-from pushforward.transforms.elementwise.standardize import Standardize
+from pushforward.transforms.elementwise.normalization import Standardize
 from pushforward.transforms.embeddings.embedding import Embedding, check_latent, pad
 from pushforward.transforms.embeddings.jacobian import jacobian, log_volume
 from pushforward.transforms.validation import vector_width
@@ -135,7 +136,7 @@ class FreeFormEmbedding(JacobianEmbedding):
         width = vector_width(features, "FreeFormEmbedding")
         super().__init__(width, check_latent(latent, width, "FreeFormEmbedding"))
         self.features, self.latent, self.activation = features, latent, activation
-        self.hidden = check_hidden(hidden, False)
+        self.hidden = check_widths("hidden", hidden)
         self.scaler = Standardize(width)
         self.encoder = MLP(width, latent, self.hidden, activation=activation)
         self.decoder = MLP(latent, width, self.hidden[::-1], activation=activation)
