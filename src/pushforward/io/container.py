@@ -60,8 +60,8 @@ _DTYPES = {
 _LARGEST_FILE = 16 << 30
 _LARGEST_HEADER = 16 << 20
 _MAGIC = {
-    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which may hold pickled code",
-    **{bytes([0x80, protocol]): "a Python pickle, which may hold code" for protocol in range(2, 6)},
+    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which can contain pickled code",
+    **{bytes([0x80, protocol]): "a Python pickle, which can contain code" for protocol in range(2, 6)},
     b"\x93NUMPY": "a NumPy array",
     b"PAR1": "a Parquet table",
     b"\x89HDF": "an HDF5 file",

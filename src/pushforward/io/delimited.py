@@ -1,4 +1,4 @@
-"""CSV and TSV files, read by ``pyarrow.csv``. The type of each column is decided here and holds for the whole file."""
+"""CSV and TSV files, read by ``pyarrow.csv``. The type of each column is decided here, once for the whole file."""
 
 from __future__ import annotations
 
