@@ -60,8 +60,8 @@ _DTYPES = {
 _LARGEST_FILE = 16 << 30
 _LARGEST_HEADER = 16 << 20
 _MAGIC = {
-    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which may hold pickled code",
-    **{bytes([0x80, protocol]): "a Python pickle, which may hold code" for protocol in range(2, 6)},
+    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which can contain pickled code",
+    **{bytes([0x80, protocol]): "a Python pickle, which can contain code" for protocol in range(2, 6)},
     b"\x93NUMPY": "a NumPy array",
     b"PAR1": "a Parquet table",
     b"\x89HDF": "an HDF5 file",
@@ -223,7 +223,7 @@ def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
     if version > FORMAT:
         raise FormatVersionError(
             f"{name} has format {version} and was written by pushforward {versions.get('pushforward', '?')[:40]}; this "
-            f"is {__version__}, which reads format {FORMAT}: upgrade pushforward."
+            f"is version {__version__}, which reads format {FORMAT}: upgrade pushforward."
         )
 
 
