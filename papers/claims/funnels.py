@@ -14,7 +14,7 @@ from papers.context import Lab, bits_per_dim, size, spread
 from papers.datasets import load_table
 from papers.reproduction import recipe
 from pushforward.detection import auroc
-from pushforward.models import NSF, FunnelFlow, Model
+from pushforward.models import NSF, FunnelFlow, ImageFunnelFlow, ImageNSF, Model
 
 __all__ = ["ring", "run"]
 
@@ -89,9 +89,9 @@ def _table(lab: Lab, name: str) -> None:
             "full": lambda features=features: NSF(features),
         }
         if seed == 0:  # as early as in the reference code
-            models["early"] = lambda features=features, narrow=narrow: FunnelFlow(features, at=2, **narrow)
+            models["early"] = lambda features=features, narrow=narrow: FunnelFlow(features, funnel_layer=2, **narrow)
             models["early, deep"] = lambda features=features, narrow=narrow: FunnelFlow(
-                features, at=2, decoder_layers=3, **narrow
+                features, funnel_layer=2, decoder_layers=3, **narrow
             )
         for kind, build in models.items():
             flows[kind], _ = lab.train(
@@ -120,12 +120,12 @@ def _images(lab: Lab) -> None:
     test = lab.images("fashion-mnist", train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000))
     other = lab.images("mnist", train=False, rows=len(test))
     sizes = {
-        "shape": tuple(test.shape[1:]), "flow_layers": lab.choose(smoke=1, quick=3, full=7), "residual_blocks": 1,
-        "hidden_features": lab.choose(smoke=8, quick=24, full=96), "bins": 4,
+        "shape": tuple(test.shape[1:]), "layers": lab.choose(smoke=1, quick=3, full=7), "hidden": (lab.choose(smoke=8, quick=24, full=96),),
+        "bins": 4,
     }  # fmt: skip
     models: dict[str, Callable[[], Model]] = {
-        "funnel": lambda: FunnelFlow(**sizes),
-        "full": lambda: NSF(**sizes, factor_out=False),
+        "funnel": lambda: ImageFunnelFlow(**sizes),
+        "full": lambda: ImageNSF(**sizes, factor_out=False),
     }
     options = {"max_steps": lab.choose(smoke=2, quick=400, full=100_000), "batch_size": 64, "patience": None}
     flows: dict[str, Model] = {}

@@ -42,7 +42,7 @@ def run(lab: Lab) -> None:
     )
     flows = {
         "diagonal": {"posterior": "normal"},
-        "IAF": {"posterior": "iaf", "steps": lab.choose(smoke=1, quick=2, full=8),
+        "IAF": {"posterior": "iaf", "posterior_layers": lab.choose(smoke=1, quick=2, full=8),
                 "posterior_hidden": lab.choose(smoke=(16,), quick=(320,), full=(1920, 1920)), "posterior_context": 32},
     }  # fmt: skip
     options = {

@@ -8,7 +8,7 @@ import torch
 
 from papers.context import Lab, bits_per_dim
 from papers.reproduction import recipe
-from pushforward.models import NICE
+from pushforward.models import NICE, ImageNICE
 from pushforward.models.manipulation import inpaint
 from pushforward.transforms import Affine
 
@@ -34,11 +34,11 @@ def run(lab: Lab) -> None:
     shape = (1, 28, 28)
 
     def build(**sizes: Any) -> NICE:
-        return NICE(shape=shape, scaling_stride=10.0, **sizes)
+        return ImageNICE(shape=shape, scaling_stride=10.0, **sizes)
 
     flow, facts = lab.train("nice", lambda: build(hidden=hidden), train, held_out, **options)
     few = {"max_steps": lab.choose(smoke=3, quick=2000, full=5000)}
-    scale, _ = lab.train("scales only", lambda: build(couplings=1, hidden=()), train, held_out, **options | few)
+    scale, _ = lab.train("scales only", lambda: build(layers=1, hidden=()), train, held_out, **options | few)
     ours = lab.measure("nice bits", lambda: bits_per_dim(flow, test))
     linear = lab.measure("scales only bits", lambda: bits_per_dim(scale, test))
     lab.report(
@@ -81,7 +81,13 @@ def _inpainting(lab: Lab, flow: NICE, test: torch.Tensor) -> None:
     start = torch.where(known, images, noise)
     # Unbounded, the gradient of a pixel that is nearly always black throws it from end to end (tried on training images).
     filled = inpaint(
-        flow, images.float(), known, steps=lab.choose(smoke=3, quick=400, full=400), rate=3.0, limit=1.0, noise=0.0
+        flow,
+        images.float(),
+        known,
+        steps=lab.choose(smoke=3, quick=400, full=400),
+        rate=3.0,
+        max_gradient=1.0,
+        noise=0.0,
     )
     with torch.no_grad():
         before, after, whole = (flow.evaluate(x).value.mean().item() for x in (start, filled, images))

@@ -35,7 +35,7 @@ class WithoutPreprocessing(nn.Module):
         self.front: list[Transform] = parts[:count]
         self.chain = Chain(*parts[count:]) if parts[count:] else None
         self.base = model.base
-        self._prepare = model._prepare
+        self._prepare = model.prepare
 
     @property
     def measure(self) -> Measure:

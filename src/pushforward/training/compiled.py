@@ -60,7 +60,7 @@ class CompiledLoss:
             if len(self.sizes) == SIZES:
                 return self.model.loss(x, context, generator=generator)
             self.sizes.add(x.shape)
-        z, context, given = self.model._prepare(x, context)
+        z, context, given = self.model.prepare(x, context)
         for part in self.front:
             step = part.encode(z, context, noise=generator)
             z, given = step.z, given + step.contribution

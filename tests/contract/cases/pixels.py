@@ -11,7 +11,7 @@ from .kinds import SPLINE, BaseCase, Case, MapCase, ModelCase, b, f, integers, m
 
 VAE: dict[str, Any] = {"kind": Kind.LOWER_BOUND, "invertible": False, "draws": True}
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2}
-TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
+TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel_size": 3}
 
 LIKELIHOODS: list[Case] = [
     Case("likelihoods.BernoulliLikelihood", "", transforms.BernoulliLikelihood),
@@ -119,7 +119,9 @@ MODELS: list[ModelCase] = [
     f(
         "VAE",
         "gray, convolutions, iaf",
-        lambda: models.VAE((1, 3, 3), 2, levels=4, channels=(4,), posterior="iaf", steps=1, posterior_hidden=(8,)),
+        lambda: models.VAE(
+            (1, 3, 3), 2, levels=4, channels=(4,), posterior="iaf", posterior_layers=1, posterior_hidden=(8,)
+        ),
         integers(4),
         measure=Counting(9),
         **VAE,
@@ -132,9 +134,9 @@ MODELS: list[ModelCase] = [
             2,
             decoder="bernoulli",
             posterior="nsf",
-            steps=1,
+            posterior_layers=1,
             posterior_hidden=(8,),
-            prior=models.NICE(2, couplings=2, hidden=(8,), standardize=False),
+            prior=models.NICE(2, layers=2, hidden=(8,), standardize=False),
             hidden=(8,),
         ),
         integers(2),

@@ -72,7 +72,7 @@ class LikelihoodRegret(Score):
         self.model, self.refit, self.steps, self.lr, self.samples, self.seed = model, refit, steps, lr, samples, seed
 
     def _score(self, x: Tensor) -> Tensor:
-        y, _, total = self.model._prepare(x, None)
+        y, _, total = self.model.prepare(x, None)
         *before, last = self.model.chain
         for part in before:
             step = part.encode(y, noise=RowNoise(self.seed))

@@ -12,7 +12,7 @@ from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import BatchTest
 from pushforward.detection.validation import share
 from pushforward.errors import InputError
-from pushforward.models import InFlow
+from pushforward.models import GatedFlow
 
 __all__ = ["BatchTwoSampleGate"]
 
@@ -67,7 +67,7 @@ class BatchTwoSampleGate:
         """Whether the p-value exceeds alpha."""
         return self.p_value(batch) > self.alpha
 
-    def scores(self, model: InFlow, batch: Tensor) -> Tensor:
+    def scores(self, model: GatedFlow, batch: Tensor) -> Tensor:
         """-log p(x | c) of each row, float64 ``(n,)``, with the one c that the batch as a whole gets.
 
         Args:
