@@ -211,7 +211,7 @@ def test_images():
         (lambda: conditional().distribution(torch.zeros(5, 2)), "width 3"),
         (
             lambda: conditional().distribution(torch.full((5, 3), math.nan)).log_prob(torch.zeros(2)),
-            "met NaN in its context",
+            "got NaN in its context",
         ),
         (lambda: plain().distribution().log_prob(torch.zeros(4, 3)), "shape"),
         (lambda: plain().distribution().log_prob(torch.full((4, 2), math.nan)), "NaN"),

@@ -18,8 +18,6 @@ from pushforward.data.samples import load_image_sample
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Counting, Kind
 from pushforward.models import (
-    NICE,
-    NSF,
     VAE,
     ConvGlow,
     Flow,
@@ -32,7 +30,6 @@ from pushforward.models import (
     ImageResidualFlow,
     Model,
     PixelCNN,
-    RealNVP,
     TarFlow,
 )  # fmt: skip
 
@@ -544,8 +541,6 @@ def test_normalized_networks_score_alike_in_training_and_in_evaluation():
         one = model.evaluate(x[5:6]).value
         torch.testing.assert_close(model.evaluate(x[:10]).value[5:6], one)
         assert torch.equal(model.decode(model.encode(x[:50])), x[:50].float())
-    with pytest.raises(ConfigError, match="images"):
-        RealNVP(4, normalize=True)
 
 
 def test_the_parts_of_flow_plus_plus():

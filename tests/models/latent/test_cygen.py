@@ -51,7 +51,7 @@ def test_the_exact_posterior_is_compatible():
     # The mixed Hessian of log p alone is A / S^2, and its squared norm is tr(A^T A) / S^4 = 4 / S^4.
     assert found.decoder == pytest.approx(4 / S**4)
     assert found.encoder == pytest.approx(4 / S**4)
-    with pytest.raises(InputError, match="rows"):
+    with pytest.raises(InputError, match="one row"):
         model.check_compatibility(data(0, a))
 
 
@@ -261,7 +261,7 @@ def test_what_is_refused():
     model, a, _, _ = linear()
     with pytest.raises(ConfigError, match="step"):
         model.langevin(3, 5, 0.0)
-    with pytest.raises(ConfigError, match="rows to start"):
+    with pytest.raises(ConfigError, match="one row for each"):
         model.gibbs(3, 5, start=data(2, a))
     with pytest.raises(ConfigError, match="steps"):
         model.gibbs(3, 0)

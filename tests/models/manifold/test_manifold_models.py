@@ -186,7 +186,7 @@ def test_projection_and_singular_values():
     torch.testing.assert_close(project(model, point), point, rtol=1e-8, atol=1e-8)
     values = singular_values(model, x)
     torch.testing.assert_close(values.log().sum(-1), -model.evaluate(x).terms["0.Injective"], rtol=1e-8, atol=1e-8)
-    with pytest.raises(KindError, match="no learned surface"):
+    with pytest.raises(KindError, match="no learned manifold"):
         project(pf.models.NICE(3), x)
 
 
@@ -254,12 +254,15 @@ def test_flow_and_base_of_your_own(tmp_path):
     ("make", "words"),
     [
         (lambda: ConformalEmbeddingFlow(3, 4), "at most the number of features"),
-        (lambda: ConformalEmbeddingFlow((1, 2, 2), 2), "embedding of their own"),
-        (lambda: ConformalEmbeddingFlow(3, 2, embedding=transforms.Pad(3, 1)), "should connect"),
-        (lambda: ConformalEmbeddingFlow(3, 2, embedding=transforms.Affine(3)), "needs an embedding|should connect"),  # pyright: ignore
+        (lambda: ConformalEmbeddingFlow((1, 2, 2), 2), "no default embedding"),
+        (lambda: ConformalEmbeddingFlow(3, 2, embedding=transforms.Pad(3, 1)), "must have the shapes"),
+        (
+            lambda: ConformalEmbeddingFlow(3, 2, embedding=transforms.Affine(3)),
+            "needs an embedding|must have the shapes",
+        ),  # pyright: ignore
         (lambda: ConformalEmbeddingFlow(3, 2, reconstruction_weight=-1.0), "reconstruction"),
-        (lambda: ConformalEmbeddingFlow(3, 2, phase="second"), "phase must be one of"),
-        (lambda: RectangularFlow(3, 2, volume="cg"), "volume must be one of"),
+        (lambda: ConformalEmbeddingFlow(3, 2, phase="second"), "phase must be 'joint'"),
+        (lambda: RectangularFlow(3, 2, volume="cg"), "volume must be 'exact'"),
         (lambda: RectangularFlow(3, 2, decoder="linear"), "decoder must be"),
         (lambda: RectangularFlow(3, 2, tolerance=1.0), "tolerance"),
         (lambda: RectangularFlow(3, 2, noise=-0.1), "noise"),

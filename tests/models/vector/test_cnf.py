@@ -148,7 +148,7 @@ def test_a_file_keeps_solver_and_objective(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"objective": "guess"}, {"pairing": "guess"}, {"kinetic": -1.0}, {"jacobian": math.inf},
+    [{"objective": "guess"}, {"pairing": "guess"}, {"kinetic_weight": -1.0}, {"jacobian_weight": math.inf},
      {"context": 1, "pairing": "optimal"}, {"solver": "euler"}],
     ids=str,
 )  # fmt: skip

@@ -28,10 +28,10 @@ def made(*size: int, **options) -> DiscreteFlow:
     return model
 
 
-@pytest.mark.parametrize("kind", ["autoregressive", "bipartite"])
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling"])
 @pytest.mark.parametrize("size", [(1, 6), (3, 4), (6, 2)])
 def test_the_probabilities_of_all_states_sum_to_one(kind, size):
-    model = made(*size, kind=kind, layers=3)
+    model = made(*size, layer=kind, layers=3)
     x = states(*size)
     assert model.log_prob(x).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
     assert torch.equal(model.decode(model.encode(x)), x.double())
@@ -39,9 +39,9 @@ def test_the_probabilities_of_all_states_sum_to_one(kind, size):
     assert model.evaluate(x).bits_per_dim().shape == (len(x),)
 
 
-@pytest.mark.parametrize("kind", ["autoregressive", "bipartite"])
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling"])
 def test_samples_follow_their_probabilities(kind):
-    model = made(2, 4, kind=kind, layers=2)
+    model = made(2, 4, layer=kind, layers=2)
     x = states(2, 4)
     expected = 8000 * model.log_prob(x).exp().detach()
     drawn = model.sample(8000, seed=1)
@@ -57,9 +57,9 @@ def test_what_is_not_a_category_has_no_probability():
     assert torch.isneginf(value[1:]).all()
 
 
-@pytest.mark.parametrize("kind", ["autoregressive", "bipartite"])
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling"])
 def test_a_context_chooses_the_permutation(kind):
-    model = made(3, 4, context=2, kind=kind, layers=2)
+    model = made(3, 4, context=2, layer=kind, layers=2)
     x = states(3, 4)
     values = []
     for value in (-2.0, 0.0, 2.0):
@@ -71,7 +71,7 @@ def test_a_context_chooses_the_permutation(kind):
     assert not torch.equal(values[1], values[2])
 
 
-@pytest.mark.parametrize("kind", ["autoregressive", "bipartite"])
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling"])
 def test_it_learns_a_deterministic_dependence(kind):
     """Second column = first + 1 mod 4, with a noise of 10 %: independence costs log 4 = 1.386 less the noise's entropy."""
     generator = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def test_it_learns_a_deterministic_dependence(kind):
 
 
 def test_impossible_arguments_are_refused():
-    with pytest.raises(ConfigError, match="kind"):
+    with pytest.raises(ConfigError, match="layer"):
         DiscreteFlow(2, 3, layer="residual")
     with pytest.raises(ConfigError, match="layers"):
         DiscreteFlow(2, 3, layers=0)

@@ -81,8 +81,8 @@ def test_other_refusals():
         InFlow(2, max_log_scale=0)
     with pytest.raises(ConfigError, match="blocks"):
         InFlow(2, blocks=0)
-    with pytest.raises(ConfigError, match="one of the two"):
-        InFlow()
+    with pytest.raises(ConfigError, match="ImageInFlow"):
+        InFlow(None)
     with pytest.raises(ConfigError):
         ImageInFlow(shape=(1, 3, 3))  # an odd side cannot be squeezed
 

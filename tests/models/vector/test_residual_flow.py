@@ -111,7 +111,7 @@ def pictures(count: int, shape=(1, 4, 4), levels: int = 16) -> torch.Tensor:
 @pytest.mark.parametrize("more", [{}, {"factor_out": True}, {"dense": (8,)}, {"scales": 3}], ids=str)
 def test_an_image_flow_has_three_evaluations_that_agree(more):
     torch.manual_seed(0)
-    flow = pf.models.ResidualFlow(**IMAGE, **more, probes=200).double().eval()
+    flow = pf.models.ImageResidualFlow(**IMAGE, **more, probes=200).double().eval()
     flow.initialize(pictures(100))
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -143,15 +143,15 @@ def test_the_parts_of_an_image_flow():
 
     first, run = ["UniformDequantize", "Logit", "ActNorm"], ["ActNorm", "InvertibleResidual", "ActNorm"]
     one = {"shape": (1, 4, 4), "blocks": 1, "hidden": (4,)}
-    assert parts(pf.models.ResidualFlow(**one, dense=(4,))) == [
+    assert parts(pf.models.ImageResidualFlow(**one, dense=(4,))) == [
         *first, *run, "Squeeze", *run, "Flatten", "InvertibleResidual"]  # fmt: skip
-    assert parts(pf.models.IResNet(**one)) == [
+    assert parts(pf.models.ImageIResNet(**one)) == [
         *first, *run, "Squeeze", "ImageCoupling", "FactorOut", *run, "Flatten"]  # fmt: skip
-    blocks = pf.models.ResidualFlow(**IMAGE).chain.estimators
+    blocks = pf.models.ImageResidualFlow(**IMAGE).chain.estimators
     assert sorted(block.seed for block in blocks) == list(range(4))  # probes of their own
-    for wrong in ({"scales": 4}, {"scales": 0}, {"kernel_size": 2}, {"blocks": 0}, {"features": 16}):
+    for wrong in ({"scales": 4}, {"scales": 0}, {"kernel_size": 2}, {"blocks": 0}, {"shape": (16,)}):
         with pytest.raises(ConfigError):
-            pf.models.ResidualFlow(**(one | wrong))
+            pf.models.ImageResidualFlow(**(one | wrong))
 
 
 @pytest.mark.slow
