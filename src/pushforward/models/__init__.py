@@ -3,17 +3,15 @@
 from pushforward.models.base import Model
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.flow import Flow
-from pushforward.models.image.conv_glow import ConvGlow
 from pushforward.models.image.flowpp import FlowPlusPlus
 from pushforward.models.image.funnel_flow import ImageFunnelFlow
-from pushforward.models.image.glow import Glow
+from pushforward.models.image.glow import ConvGlow, Glow
 from pushforward.models.image.inflow import ImageInFlow
-from pushforward.models.image.iresnet import ImageIResNet
 from pushforward.models.image.nice import ImageNICE
 from pushforward.models.image.nsf import ImageNSF
 from pushforward.models.image.pixelcnn import PixelCNN
 from pushforward.models.image.realnvp import ImageRealNVP
-from pushforward.models.image.residual_flow import ImageResidualFlow
+from pushforward.models.image.residual import ImageIResNet, ImageResidualFlow
 from pushforward.models.image.tarflow import TarFlow
 from pushforward.models.latent.aef import AEF
 from pushforward.models.latent.autoencoder import AutoEncoder
@@ -31,12 +29,11 @@ from pushforward.models.vector.funnel_flow import FunnelFlow
 from pushforward.models.vector.gaussianization import GaussianizationFlow
 from pushforward.models.vector.iaf import IAF
 from pushforward.models.vector.inflow import GatedFlow, InFlow
-from pushforward.models.vector.iresnet import IResNet
 from pushforward.models.vector.maf import MAF
 from pushforward.models.vector.nice import NICE
 from pushforward.models.vector.nsf import NSF
 from pushforward.models.vector.realnvp import RealNVP
-from pushforward.models.vector.residual_flow import ResidualFlow
+from pushforward.models.vector.residual import IResNet, ResidualFlow
 
 __all__ = [
     "AEF",

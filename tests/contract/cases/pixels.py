@@ -83,7 +83,9 @@ DISCRETE_BASES: list[BaseCase] = [
     b(
         "PixelCNN",
         "mixture",
-        lambda: distributions.PixelCNN((2, 2, 3), transforms.LogisticLikelihood(4, 2), **TINY),
+        lambda: distributions.PixelCNN(
+            (2, 2, 3), transforms.LogisticLikelihood(4, 2), filters=6, layers=2, first_kernel=3
+        ),
         integers(4),
     ),
 ]
