@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from papers.experiment import Experiment, size, width_for
-from pushforward.models import NICE, Model, RealNVP
+from pushforward.models import ImageNICE, ImageRealNVP, Model
 
 __all__ = ["Contest", "contest"]
 
@@ -44,7 +44,7 @@ class Contest:
         """A builder of NICE; its log-scales move ten times as far a step as other weights, else they would hardly move."""
 
         def build(width: int) -> Model:
-            return NICE(shape=self.shape, hidden=(width, width), scaling_stride=10.0)
+            return ImageNICE(shape=self.shape, hidden=(width, width), scaling_stride=10.0)
 
         width = width_for(build, parameters, self.widths)
         return lambda: build(width)
@@ -53,7 +53,7 @@ class Contest:
         """A builder of Real NVP."""
 
         def build(width: int) -> Model:
-            return RealNVP(shape=self.shape, couplings=self.couplings, hidden=(width, width))
+            return ImageRealNVP(shape=self.shape, layers=self.couplings, hidden=(width, width))
 
         width = width_for(build, parameters, self.widths)
         return lambda: build(width)

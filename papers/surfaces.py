@@ -15,7 +15,7 @@ from pushforward.models import Model
 
 if TYPE_CHECKING:
     from papers.experiment import Experiment
-    from pushforward.models.manifold.surface import SurfaceModel
+    from pushforward.models import ManifoldModel
 
 __all__ = ["Surface", "circle", "judge", "phased", "rotated", "sphere", "swiss_roll"]
 
@@ -237,18 +237,18 @@ def judge(surface: Surface, model: Model, *, test: int, count: int, cells: int, 
 def phased(
     experiment: Experiment,
     key: str,
-    make: Callable[[], SurfaceModel],
+    make: Callable[[], ManifoldModel],
     rows: Tensor,
     phases: dict[str, int],
     **options: Any,
-) -> SurfaceModel:
+) -> ManifoldModel:
     """A model trained in phases of so many steps, one after the other."""
-    model: SurfaceModel | None = None
+    model: ManifoldModel | None = None
     for phase, steps in phases.items():
 
-        def begun(before: SurfaceModel | None = model, phase: str = phase) -> SurfaceModel:
+        def begun(before: ManifoldModel | None = model, phase: str = phase) -> ManifoldModel:
             model = make() if before is None else before
-            model.begin(phase)
+            model.set_phase(phase)
             return model
 
         model = experiment.train(f"{key} {phase}", begun, rows, None, max_steps=steps, **options)[0]

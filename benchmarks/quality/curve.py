@@ -42,10 +42,10 @@ class Entry:
 
 
 MODELS = {
-    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, steps=8, hidden=(96, 96)), 8000, 32, 100),
+    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, layers=8, hidden=(96, 96)), 8000, 32, 100),
     "PixelCNN": Entry(lambda shape: pf.models.PixelCNN(shape, output="logistic", filters=32), 2000, 16, 100),
     "NSF": Entry(
-        lambda shape: pf.models.NSF(shape=shape, scales=3, flow_layers=3, hidden_features=64, residual_blocks=1),
+        lambda shape: pf.models.ImageNSF(shape=shape, scales=3, layers=3, hidden=(64,)),
         2000, 32, 50,
     ),
 }  # fmt: skip

@@ -49,13 +49,13 @@ def flat_maf() -> models.Model:
 
 
 FLOWS: dict[str, Callable[[], models.Model]] = {
-    "NICE": lambda: models.NICE(shape=SHAPE, hidden=(512, 512)),
-    "RealNVP": lambda: models.RealNVP(shape=SHAPE, couplings=4, hidden=(32, 32)),
+    "NICE": lambda: models.ImageNICE(shape=SHAPE, hidden=(512, 512)),
+    "RealNVP": lambda: models.ImageRealNVP(shape=SHAPE, layers=4, hidden=(32, 32)),
     "Glow": lambda: models.Glow(SHAPE, hidden=(64, 64)),
     "ConvGlow": lambda: models.ConvGlow(SHAPE, hidden=(64, 64)),
-    "NSF": lambda: models.NSF(shape=SHAPE, hidden_features=32, flow_layers=4),
-    "FlowPlusPlus": lambda: models.FlowPlusPlus(SHAPE, couplings=(1, 2, 1), components=4, hidden=(32,)),
-    "ResidualFlow": lambda: models.ResidualFlow(shape=SHAPE, blocks=2, hidden=(32,), terms=2, probes=1),
+    "NSF": lambda: models.ImageNSF(shape=SHAPE, hidden=(32, 32), layers=4),
+    "FlowPlusPlus": lambda: models.FlowPlusPlus(SHAPE, layers=(1, 2, 1), components=4, hidden=(32,)),
+    "ResidualFlow": lambda: models.ImageResidualFlow(shape=SHAPE, blocks=2, hidden=(32,), terms=2, probes=1),
     "TarFlow": lambda: models.TarFlow(SHAPE),
     "MAF": flat_maf,
 }

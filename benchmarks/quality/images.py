@@ -72,7 +72,7 @@ def pushforward_flow(case: str, width: int) -> Made:
 
 def library_flow(case: str, width: int) -> Made:
     """The model that a user calls, without its dequantization, which is the same for all here."""
-    model: Any = pf.models.Glow(SHAPE, scales=SCALES, steps=STEPS, hidden=(width, width), alpha=None)
+    model: Any = pf.models.Glow(SHAPE, scales=SCALES, layers=STEPS, hidden=(width, width), alpha=None)
     transforms = list(model.chain)
     flow = pf.models.Flow(pf.transforms.Chain(*transforms[2:]), model.base)
     return flow, flow.log_prob

@@ -55,7 +55,7 @@ class Bench:
         self.train = images[:2000]
         self.reference = images[2000 : 2000 + REFERENCE]
         self.test = images[2000 + REFERENCE :]
-        self.flows = [self._trained(models.Glow(SHAPE, scales=2, steps=4, hidden=(32, 32)), seed) for seed in range(3)]
+        self.flows = [self._trained(models.Glow(SHAPE, scales=2, layers=4, hidden=(32, 32)), seed) for seed in range(3)]
         self.vae = self._trained(models.VAE(SHAPE, latent=16), 0)
         chain = transforms.Chain(
             transforms.UniformDequantize(SHAPE, 256), transforms.Flatten(SHAPE), transforms.Affine(784, shift=-0.5),

@@ -32,8 +32,8 @@ from pushforward.training.trainer import gradients
 
 FLOWS: dict[str, tuple[Callable[[], Model], Sequence[int]]] = {
     "MAF, D 6, width 128": (lambda: pf.models.MAF(6, layers=5, hidden=(128, 128)), (64, 512)),
-    "RealNVP, D 6, width 128": (lambda: pf.models.RealNVP(6, couplings=8, hidden=(128, 128)), (64, 512)),
-    "RealNVP, D 63, width 512": (lambda: pf.models.RealNVP(63, couplings=8, hidden=(512, 512)), (512,)),
+    "RealNVP, D 6, width 128": (lambda: pf.models.RealNVP(6, layers=8, hidden=(128, 128)), (64, 512)),
+    "RealNVP, D 63, width 512": (lambda: pf.models.RealNVP(63, layers=8, hidden=(512, 512)), (512,)),
     "NSF, D 6": (lambda: pf.models.NSF(6), (64, 512)),
     "NSF, D 63": (lambda: pf.models.NSF(63), (512,)),
     "Glow, 28 x 28": (lambda: pf.models.Glow((1, 28, 28)), (32,)),

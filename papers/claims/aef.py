@@ -14,9 +14,9 @@ from papers.experiment import Experiment, bits_per_dim, clearly_below, principal
 from papers.reproduction import reproduction
 from pushforward.distributions import Distribution
 from pushforward.models import AEF, MAF, Flow, Model
-from pushforward.models.image.building import pixels
+from pushforward.models.image.building import pixel_transforms
 from pushforward.models.latent.autoencoder import mmd
-from pushforward.models.latent.vae import posterior_flow, prior_base
+from pushforward.models.latent.vae import posterior_flow, prior_distribution
 from pushforward.transforms import ActNorm, Chain, GaussianLikelihood, Variational
 from pushforward.transforms.coupling.autoencode import core_of
 
@@ -103,18 +103,18 @@ class _Sides:
         self.shape, self.latent, self.channels, self.flows = shape, latent, channels, flows
 
     def prior(self) -> Distribution:
-        return prior_base(MAF(self.latent, standardize=False, **self.flows), self.latent)
+        return prior_distribution(MAF(self.latent, standardize=False, **self.flows), self.latent)
 
     def aef(self) -> Model:
         return AEF(
-            self.shape, self.latent, channels=self.channels, posterior="iaf", steps=self.flows["layers"],
+            self.shape, self.latent, channels=self.channels, posterior="iaf", posterior_layers=self.flows["layers"],
             posterior_hidden=self.flows["hidden"], prior=self.prior(),
         )  # fmt: skip
 
     def vae(self) -> Model:
         flow = posterior_flow("iaf", self.latent, self.flows["layers"], self.flows["hidden"], 0)
         inner = Variational(self.shape, self.latent, GaussianLikelihood(), flow, channels=self.channels)
-        return Flow(Chain(*pixels(self.shape, 256, 0.0, "uniform"), ActNorm(self.shape), inner), self.prior())
+        return Flow(Chain(*pixel_transforms(self.shape, 256, 0.0, "uniform"), ActNorm(self.shape), inner), self.prior())
 
 
 def _images(experiment: Experiment, name: str) -> None:

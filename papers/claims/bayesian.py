@@ -11,7 +11,7 @@ from torch import Tensor
 from papers.experiment import AS_PAPERS, Experiment
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
-from pushforward.models import NICE, VAE, Model
+from pushforward.models import VAE, ImageNICE, Model
 from pushforward.training.bayes import Posterior, bayes_by_backprop, deep_ensemble, sghmc, swag
 
 __all__ = ["run", "spreads"]
@@ -82,7 +82,7 @@ class Study:
         width = self.experiment.choose(smoke=8, quick=400, full=400)
         if self.kind == "VAE":
             return VAE((1, 28, 28), 20, hidden=(width,))
-        return NICE(shape=(1, 28, 28), hidden=(width // 2, width // 2))
+        return ImageNICE(shape=(1, 28, 28), hidden=(width // 2, width // 2))
 
     def model(self) -> Model:
         """The trained model that the samplers start from; a new object each time."""

@@ -15,7 +15,7 @@ from papers.surfaces import judge, phased, sphere, swiss_roll
 from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import OnManifold
 from pushforward.distributions import StudentT
-from pushforward.models import ConformalEmbeddingFlow, Model, RealNVP, RectangularFlow, SurfaceModel
+from pushforward.models import ConformalEmbeddingFlow, ManifoldModel, Model, RealNVP, RectangularFlow
 from pushforward.transforms import (
     ConformalEmbedding,
     ConformalScale,
@@ -58,7 +58,7 @@ def _sphere(experiment: Experiment) -> None:
 
     def conformal() -> ConformalEmbeddingFlow:
         # A density on the whole sphere has codes of Student's tails: the uniform one is a bivariate t with 2 degrees of freedom.
-        return ConformalEmbeddingFlow(3, 2, hidden=width, couplings=8, base=StudentT(2, 3.0))
+        return ConformalEmbeddingFlow(3, 2, hidden=width, layers=8, base=StudentT(2, 3.0))
 
     def trained(way: str, seed: int) -> Model:
         shared: dict[str, Any] = {"seed": seed, "lr": 5e-3}
@@ -77,7 +77,7 @@ def _sphere(experiment: Experiment) -> None:
             case _:
                 return experiment.train(
                     f"sphere ambient {seed}",
-                    lambda: RealNVP(3, couplings=8, hidden=width),
+                    lambda: RealNVP(3, layers=8, hidden=width),
                     rows,
                     None,
                     max_steps=steps,
@@ -160,7 +160,7 @@ def _roll(experiment: Experiment) -> None:
     test = law.sample(experiment.choose(smoke=100, quick=5000, full=20_000), 1)
     steps = experiment.choose(smoke=2, quick=1500, full=10_000)
     width = experiment.choose(smoke=(8,), quick=(64, 64), full=(64, 64))
-    makers: dict[str, Callable[[], SurfaceModel]] = {
+    makers: dict[str, Callable[[], ManifoldModel]] = {
         "conformal": lambda: ConformalEmbeddingFlow(3, 2),
         "free networks": lambda: RectangularFlow(3, 2, decoder="free-form", hidden=width),
     }
@@ -208,8 +208,8 @@ def _images(experiment: Experiment) -> None:
 
     def make() -> ConformalEmbeddingFlow:
         width = experiment.choose(smoke=(8,), quick=(128,), full=(512, 512))
-        return ConformalEmbeddingFlow((1, 28, 28), latent, embedding=images_embedding(28, latent), couplings=4, hidden=width,
-                                      reconstruction=experiment.choose(smoke=1.0, quick=1e-3, full=1e-3))  # fmt: skip
+        return ConformalEmbeddingFlow((1, 28, 28), latent, embedding=images_embedding(28, latent), layers=4, hidden=width,
+                                      reconstruction_weight=experiment.choose(smoke=1.0, quick=1e-3, full=1e-3))  # fmt: skip
 
     steps = experiment.choose(smoke=1, quick=500, full=20_000)
     model = phased(

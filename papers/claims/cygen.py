@@ -43,7 +43,7 @@ def _bias(experiment: Experiment) -> None:
     scale, count = 0.1, experiment.choose(smoke=50, quick=5000, full=100_000)
 
     def run(draws: int) -> float:
-        pair = CyGen(1, 1, scale=scale, draws=draws, hidden=()).double().eval()
+        pair = CyGen(1, 1, scale=scale, samples=draws, hidden=()).double().eval()
         encoder, decoder = cast("Any", pair.pair.codec.encoder).last, cast("Any", pair.pair.codec.decoder).last
         v = 1 / (1 + scale**-2)
         with torch.no_grad():
@@ -110,8 +110,8 @@ def _toy(experiment: Experiment) -> None:
     def one(kind: str, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         model = CyGen(
-            2, 2, scale=0.1, weight=0.0 if kind == "DAE" else 1e-4, draws=1 if kind == "DAE" else 8, hidden=(64, 64),
-            flow=Chain(*(Sylvester(2, 2, seed=k) for k in range(2))), chain_steps=chain,
+            2, 2, scale=0.1, penalty_weight=0.0 if kind == "DAE" else 1e-4, samples=1 if kind == "DAE" else 8, hidden=(64, 64),
+            flow=Chain(*(Sylvester(2, 2, seed=k) for k in range(2))), gibbs_steps=chain,
         )  # fmt: skip
         # Without pretraining as many steps as the others have would cost ten times their time: it gets half of them.
         total = steps // 2 if kind == "CyGen" else steps
@@ -185,7 +185,7 @@ def _codes(experiment: Experiment) -> None:
 
         torch.manual_seed(seed)
         model = CyGen(
-            (1, 28, 28), 10, levels=256, scale=0.2, weight=0.0 if kind == "DAE" else 1e-5, draws=1, objective="elbo",
+            (1, 28, 28), 10, levels=256, scale=0.2, penalty_weight=0.0 if kind == "DAE" else 1e-5, samples=1, objective="elbo",
             hidden=experiment.choose(smoke=(16,), quick=(200, 200), full=(400, 400)),
             flow=Chain(*(Sylvester(10, experiment.choose(smoke=2, quick=8, full=8), seed=k) for k in range(experiment.choose(smoke=1, quick=2, full=4)))),
         )  # fmt: skip

@@ -14,7 +14,7 @@ from benchmarks.common.datasets import load_table
 from papers.experiment import Experiment, bits_per_dim, size, spread
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
-from pushforward.models import NSF, FunnelFlow, Model
+from pushforward.models import NSF, FunnelFlow, ImageFunnelFlow, ImageNSF, Model
 
 __all__ = ["ring", "run"]
 
@@ -91,9 +91,9 @@ def _table(experiment: Experiment, name: str) -> None:
             "full": lambda features=features: NSF(features),
         }
         if seed == 0:  # as early as in the reference code
-            models["early"] = lambda features=features, narrow=narrow: FunnelFlow(features, at=2, **narrow)
+            models["early"] = lambda features=features, narrow=narrow: FunnelFlow(features, funnel_layer=2, **narrow)
             models["early, deep"] = lambda features=features, narrow=narrow: FunnelFlow(
-                features, at=2, decoder_layers=3, **narrow
+                features, funnel_layer=2, decoder_layers=3, **narrow
             )
         for kind, build in models.items():
             flows[kind], _ = experiment.train(
@@ -126,12 +126,12 @@ def _images(experiment: Experiment) -> None:
     test = experiment.images("fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
     other = experiment.images("mnist", train=False, rows=len(test))
     sizes = {
-        "shape": tuple(test.shape[1:]), "flow_layers": experiment.choose(smoke=1, quick=3, full=7), "residual_blocks": 1,
-        "hidden_features": experiment.choose(smoke=8, quick=24, full=96), "bins": 4,
+        "shape": tuple(test.shape[1:]), "layers": experiment.choose(smoke=1, quick=3, full=7), "hidden": (experiment.choose(smoke=8, quick=24, full=96),),
+        "bins": 4,
     }  # fmt: skip
     models: dict[str, Callable[[], Model]] = {
-        "funnel": lambda: FunnelFlow(**sizes),
-        "full": lambda: NSF(**sizes, factor_out=False),
+        "funnel": lambda: ImageFunnelFlow(**sizes),
+        "full": lambda: ImageNSF(**sizes, factor_out=False),
     }
     options = {"max_steps": experiment.choose(smoke=2, quick=400, full=100_000), "batch_size": 64, "patience": None}
     flows: dict[str, Model] = {}

@@ -30,9 +30,9 @@ def run(experiment: Experiment) -> None:
     test = experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
     shape = tuple(test.shape[1:])
     sizes = experiment.choose(
-        smoke={"scales": 1, "steps": 1, "hidden": (8, 8)},
-        quick={"scales": 2, "steps": 4, "hidden": (32, 32)},
-        full={"scales": 3, "steps": 32, "hidden": (512, 512)},
+        smoke={"scales": 1, "layers": 1, "hidden": (8, 8)},
+        quick={"scales": 2, "layers": 4, "hidden": (32, 32)},
+        full={"scales": 3, "layers": 32, "hidden": (512, 512)},
     )
     options = {
         "max_steps": experiment.choose(smoke=2, quick=400, full=500_000),
@@ -170,7 +170,7 @@ def _round_trip(experiment: Experiment, flow: Callable[[int], Glow], test: torch
             for name, dtype in kinds.items():
                 wide, error = name == "float64", errors(model, dtype)
                 off = torch.cat([
-                    (model.decode(model.encode(part, wide=wide), wide=wide) - part).abs().flatten(1) for part in test.split(250)
+                    (model.decode(model.encode(part, float64=wide), float64=wide) - part).abs().flatten(1) for part in test.split(250)
                 ])  # fmt: skip
                 found[name] = {
                     "worst": error.max().item(), "above": int((error >= LIMIT).sum()),

@@ -44,7 +44,7 @@ def run(experiment: Experiment) -> None:
     )
     flows = {
         "diagonal": {"posterior": "normal"},
-        "IAF": {"posterior": "iaf", "steps": experiment.choose(smoke=1, quick=2, full=8),
+        "IAF": {"posterior": "iaf", "posterior_layers": experiment.choose(smoke=1, quick=2, full=8),
                 "posterior_hidden": experiment.choose(smoke=(16,), quick=(320,), full=(1920, 1920)), "posterior_context": 32},
     }  # fmt: skip
     options = {

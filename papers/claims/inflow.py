@@ -25,7 +25,7 @@ from pushforward.detection import (
 )
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import median_distance
-from pushforward.models import InFlow
+from pushforward.models import ImageInFlow, InFlow
 
 __all__ = ["run"]
 
@@ -72,7 +72,7 @@ def _model(experiment: Experiment) -> InFlow:
     train = experiment.images("fashion-mnist", train=True)[: experiment.choose(smoke=200, quick=50_000, full=50_000)]
     model, _ = experiment.train(
         "flow",
-        lambda: InFlow(
+        lambda: ImageInFlow(
             shape=(1, 28, 28),
             blocks=experiment.choose(smoke=1, quick=4, full=8),
             squeezes=2,

@@ -68,7 +68,7 @@ def _table(experiment: Experiment) -> None:
             width = train.shape[1]
             models = {
                 "MAF": lambda width=width: MAF(width),
-                "Real NVP": lambda width=width: RealNVP(width, couplings=5),
+                "Real NVP": lambda width=width: RealNVP(width, layers=5),
             }
             if experiment.budget == "smoke":
                 train, held_out = train[:250], held_out[:50]

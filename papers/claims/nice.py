@@ -8,7 +8,7 @@ import torch
 
 from papers.experiment import Experiment, bits_per_dim
 from papers.reproduction import reproduction
-from pushforward.models import NICE
+from pushforward.models import NICE, ImageNICE
 from pushforward.models.manipulation import inpaint
 from pushforward.transforms import Affine
 
@@ -34,11 +34,11 @@ def run(experiment: Experiment) -> None:
     shape = (1, 28, 28)
 
     def build(**sizes: Any) -> NICE:
-        return NICE(shape=shape, scaling_stride=10.0, **sizes)
+        return ImageNICE(shape=shape, scaling_stride=10.0, **sizes)
 
     flow, facts = experiment.train("nice", lambda: build(hidden=hidden), train, held_out, **options)
     few = {"max_steps": experiment.choose(smoke=3, quick=2000, full=5000)}
-    scale, _ = experiment.train("scales only", lambda: build(couplings=1, hidden=()), train, held_out, **options | few)
+    scale, _ = experiment.train("scales only", lambda: build(layers=1, hidden=()), train, held_out, **options | few)
     ours = experiment.measure("nice bits", lambda: bits_per_dim(flow, test))
     linear = experiment.measure("scales only bits", lambda: bits_per_dim(scale, test))
     experiment.report(
@@ -86,7 +86,7 @@ def _inpainting(experiment: Experiment, flow: NICE, test: torch.Tensor) -> None:
         known,
         steps=experiment.choose(smoke=3, quick=400, full=400),
         rate=3.0,
-        limit=1.0,
+        max_gradient=1.0,
         noise=0.0,
     )
     with torch.no_grad():

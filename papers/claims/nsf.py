@@ -7,7 +7,7 @@ from collections.abc import Callable
 from papers.couplings import contest
 from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
 from papers.reproduction import reproduction
-from pushforward.models import NSF, Model
+from pushforward.models import ImageNSF, Model
 
 __all__ = ["run"]
 
@@ -26,7 +26,7 @@ def run(experiment: Experiment) -> None:
     blocks = experiment.choose(smoke=1, quick=1, full=3)
 
     def spline() -> Model:
-        return NSF(shape=setting.shape, flow_layers=layers, hidden_features=width, residual_blocks=blocks)
+        return ImageNSF(shape=setting.shape, layers=layers, hidden=(width,) * blocks)
 
     models: dict[str, Callable[[], Model]] = {**setting.same_size(spline()), "NSF": spline}
     bits: dict[str, list[float]] = {model: [] for model in models}

@@ -99,10 +99,10 @@ def _images(experiment: Experiment) -> None:
     width = experiment.choose(smoke=8, quick=32, full=512)
 
     def glow(width: int) -> Model:
-        return Glow(shape, scales=scales, steps=steps, hidden=(width, width))
+        return Glow(shape, scales=scales, layers=steps, hidden=(width, width))
 
     def conv(width: int) -> Model:
-        return ConvGlow(shape, mode="causal", scales=scales, steps=steps, hidden=(width, width))
+        return ConvGlow(shape, mode="causal", scales=scales, layers=steps, hidden=(width, width))
 
     narrower = width_for(conv, size(glow(width)), (4, width))
     kinds: dict[str, Callable[[], Model]] = {"1x1": lambda: glow(width), "3x3": lambda: conv(narrower)}

@@ -9,7 +9,7 @@ import torch
 from papers.couplings import contest
 from papers.experiment import Experiment, bits_per_dim, size, spread
 from papers.reproduction import reproduction
-from pushforward.models import Model, RealNVP
+from pushforward.models import ImageRealNVP, Model
 from pushforward.models.manipulation import interpolate, sample_at_temperature
 
 __all__ = ["run"]
@@ -27,7 +27,7 @@ def run(experiment: Experiment) -> None:
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
     hidden = experiment.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
     make: dict[str, Callable[[], Model]] = {
-        "Real NVP": lambda: RealNVP(shape=setting.shape, couplings=setting.couplings, hidden=hidden)
+        "Real NVP": lambda: ImageRealNVP(shape=setting.shape, layers=setting.couplings, hidden=hidden)
     }
     make["NICE"] = setting.nice(size(make["Real NVP"]()))
     bits: dict[str, list[float]] = {}

@@ -66,7 +66,7 @@ def _overfitting(experiment: Experiment, cures: dict[str, list[dict[str, float]]
 
     def follow(seed: int) -> list[dict[str, float]]:
         torch.manual_seed(seed)
-        model = RealNVP(2, couplings=8, hidden=(64, 64))
+        model = RealNVP(2, layers=8, hidden=(64, 64))
         found, done = [], 0
         for stage in stages:
             fit(
@@ -128,8 +128,8 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
     law_of_codes = SplineTransformer(8)
     batch = experiment.choose(smoke=20, quick=250, full=500)
     options: dict[str, Any] = {
-        "couplings": experiment.choose(smoke=2, quick=4, full=6), "hidden": width, "latent_hidden": width,
-        "transformer": law_of_codes, "reconstruction": 50.0 if law.dim == 1 else 500.0,
+        "layers": experiment.choose(smoke=2, quick=4, full=6), "hidden": width, "latent_hidden": width,
+        "transformer": law_of_codes, "reconstruction_weight": 50.0 if law.dim == 1 else 500.0,
     }  # fmt: skip
 
     def surface(seed: int, phases: dict[str, int], way: str, **more: Any) -> Model:
@@ -145,7 +145,7 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
     halves = {"manifold": steps // 2, "density": steps - steps // 2}
 
     def ambient(seed: int) -> Model:
-        make = partial(RealNVP, law.ambient, couplings=8, hidden=width)
+        make = partial(RealNVP, law.ambient, layers=8, hidden=width)
         return experiment.train(
             f"{law.name} ambient {seed}", make, rows, None, seed=seed, max_steps=steps, batch_size=batch, lr=3e-3
         )[0]
@@ -170,7 +170,7 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
             second = (
                 GaussianMixture(1, 20, seed=seed)
                 if law.dim == 1
-                else NSF(law.dim, flow_layers=3, hidden_features=width[0])
+                else NSF(law.dim, layers=3, hidden=(width[0], width[0]))
             )
             model = TwoStep(AutoEncoder(law.ambient, latent=law.dim, hidden=(64, 64), activation="silu"), second)
             shared: dict[str, Any] = {"validation": None, "seed": seed, "average": None, "progress": "silent"}
@@ -193,7 +193,7 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
         ways["K = 1"] = partial(surface, phases=joint, way="K = 1", volume="probes")
         if law.name == "Swiss roll" or experiment.budget == "full":  # ten probes cost ten times one
             ways["K = 10"] = partial(surface, phases=joint, way="K = 10", volume="probes", probes=10)
-    free: dict[str, Any] = {"kind": "free-form", "volume": "encoder", "probes": law.dim, "hidden": (64, 64), "reconstruction": 500.0}  # fmt: skip
+    free: dict[str, Any] = {"decoder": "free-form", "volume": "encoder", "probes": law.dim, "hidden": (64, 64), "reconstruction_weight": 500.0}  # fmt: skip
     ways["free form"] = partial(surface, phases=warm, way="free form", **free)
     ways["M-flow"] = partial(surface, phases=halves, way="M-flow")
     ways["two-step"] = two_step
@@ -295,7 +295,7 @@ def _tables(experiment: Experiment) -> None:
             train, _, test = load_table(name, seed=seed, folder=experiment.data)
             few = experiment.choose(smoke=100, quick=len(train), full=len(train))
             half = train.shape[1] // 2
-            options: dict[str, Any] = {"couplings": experiment.choose(smoke=1, quick=4, full=10), "hidden": width, "latent_hidden": (32, 32)}  # fmt: skip
+            options: dict[str, Any] = {"layers": experiment.choose(smoke=1, quick=4, full=10), "hidden": width, "latent_hidden": (32, 32)}  # fmt: skip
             for way, phases in (
                 ("RNF", {"manifold": steps // 3, "joint": steps - steps // 3}),
                 ("M-flow", {"manifold": steps // 2, "density": steps - steps // 2}),
@@ -362,7 +362,7 @@ def _cost(experiment: Experiment) -> None:
 
     def step(latent: int, volume: str) -> list[float]:
         torch.manual_seed(0)
-        model = RectangularFlow(wide, latent, volume=volume, couplings=4, hidden=(128,), latent_hidden=(128,))
+        model = RectangularFlow(wide, latent, volume=volume, layers=4, hidden=(128,), latent_hidden=(128,))
         model.initialize(rows)
         times = []
         for repeat in range(experiment.choose(smoke=2, quick=4, full=10)):

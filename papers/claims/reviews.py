@@ -21,6 +21,9 @@ from pushforward.models import (
     ConvGlow,
     Flow,
     Glow,
+    ImageNICE,
+    ImageNSF,
+    ImageRealNVP,
     Model,
     PixelCNN,
     RealNVP,
@@ -157,7 +160,7 @@ def _zoo(experiment: Experiment) -> None:
         "Real NVP": lambda: RealNVP(2, hidden=(64, 64)),
         "MAF": lambda: MAF(2, hidden=(64, 64)),
         "IAF": lambda: IAF(2, hidden=(64, 64)),
-        "NSF": lambda: NSF(2, flow_layers=4, hidden_features=64),
+        "NSF": lambda: NSF(2, layers=4, hidden=(64, 64)),
         "BNAF": lambda: BNAF(2),
         "residual": lambda: ResidualFlow(2, hidden=(64, 64), log_det="exact"),
         "CNF": lambda: CNF(2, hidden=(64, 64), objective="flow-matching"),
@@ -253,13 +256,13 @@ def _autoregressive(experiment: Experiment) -> None:
     models: dict[str, Callable[[], Model]] = {
         "PixelCNN": lambda: PixelCNN(shape, output="logistic", filters=experiment.choose(smoke=4, quick=16, full=96),
                                      layers=experiment.choose(smoke=1, quick=4, full=6)),
-        "NICE": lambda: NICE(shape=shape, hidden=experiment.choose(smoke=(8,), quick=(300, 300), full=(1000,) * 5),
+        "NICE": lambda: ImageNICE(shape=shape, hidden=experiment.choose(smoke=(8,), quick=(300, 300), full=(1000,) * 5),
                              scaling_stride=10.0),
-        "Real NVP": lambda: RealNVP(shape=shape, couplings=experiment.choose(smoke=2, quick=2, full=8),
+        "Real NVP": lambda: ImageRealNVP(shape=shape, layers=experiment.choose(smoke=2, quick=2, full=8),
                                     hidden=experiment.choose(smoke=(4,), quick=(16, 16), full=(64,) * 8)),
-        "Glow": lambda: Glow(shape, steps=steps, hidden=hidden),
-        "n x n Glow": lambda: ConvGlow(shape, steps=steps, hidden=hidden),
-        "NSF": lambda: NSF(shape=shape, flow_layers=experiment.choose(smoke=1, quick=4, full=8), hidden_features=width),
+        "Glow": lambda: Glow(shape, layers=steps, hidden=hidden),
+        "n x n Glow": lambda: ConvGlow(shape, layers=steps, hidden=hidden),
+        "NSF": lambda: ImageNSF(shape=shape, layers=experiment.choose(smoke=1, quick=4, full=8), hidden=(width, width)),
     }  # fmt: skip
     seconds = experiment.choose(smoke=1, quick=20, full=24 * 3600)
     bits: dict[str, float] = {}

@@ -137,7 +137,7 @@ def _forest(train: torch.Tensor, seed: int) -> Callable[[torch.Tensor], Array]:
 
 
 def _nice(width: int) -> Model:
-    return NICE(width, couplings=6, hidden=(64, 64), prior="normal")
+    return NICE(width, layers=6, hidden=(64, 64), prior="normal")
 
 
 def _areas(experiment: Experiment, rows: Array, odd: Array, how: str, seed: int) -> dict[str, float]:
@@ -260,7 +260,7 @@ def _images(experiment: Experiment) -> None:
         held = experiment.choose(smoke=40, quick=1000, full=5000)
         model, _ = experiment.train(
             f"flow of {name}",
-            lambda: Glow((1, 28, 28), scales=2, steps=experiment.choose(smoke=1, quick=4, full=16), hidden=experiment.choose(smoke=(4,), quick=(32, 32), full=(200, 200))),
+            lambda: Glow((1, 28, 28), scales=2, layers=experiment.choose(smoke=1, quick=4, full=16), hidden=experiment.choose(smoke=(4,), quick=(32, 32), full=(200, 200))),
             train[:-held], None, max_steps=experiment.choose(smoke=2, quick=400, full=20_000), batch_size=64, lr=2e-3,
         )  # fmt: skip
         scores: dict[str, Score] = {

@@ -21,7 +21,7 @@ from pushforward.detection import auroc
 from pushforward.detection.scores import DensityAndResidual, Likelihood, Residual, Score
 from pushforward.distributions import Distribution, GaussianMixture, KernelDensity, PixelCNN
 from pushforward.io import load, save
-from pushforward.models import NICE, NSF, VAE, AutoEncoder, Model, TwoStep
+from pushforward.models import NSF, VAE, AutoEncoder, ImageNICE, ImageNSF, Model, TwoStep
 from pushforward.models.latent.autoencoder import mmd
 from pushforward.training import fit_two_step
 from pushforward.transforms import GaussianMixtureLikelihood
@@ -72,7 +72,7 @@ def _circle(experiment: Experiment) -> None:
         for count in steps:
             key = f"circle flow {count} {seed}"
             flow, _ = experiment.train(
-                key, lambda: NSF(2, flow_layers=3, hidden_features=32), rows, None, seed=seed, max_steps=count,
+                key, lambda: NSF(2, layers=3, hidden=(32, 32)), rows, None, seed=seed, max_steps=count,
                 batch_size=500, schedule=None,
             )  # fmt: skip
             with torch.no_grad():
@@ -127,11 +127,11 @@ def _images(experiment: Experiment) -> None:
     firsts: dict[str, Callable[[], AutoEncoder | VAE]] = {
         "AE": lambda: AutoEncoder(image, **sizes),
         "VAE": lambda: VAE(image, **sizes),
-        "WAE": lambda: AutoEncoder(image, penalty="mmd", weight=300.0, **sizes),
+        "WAE": lambda: AutoEncoder(image, penalty="mmd", penalty_weight=300.0, **sizes),
     }
     grid = (1, *experiment.choose(smoke=(1, 2), quick=(4, 5), full=(4, 5)))  # of the codes, for PixelCNN
     seconds: dict[str, Callable[[], Model | Distribution]] = {
-        "NF": lambda: NSF(width, flow_layers=experiment.choose(smoke=1, quick=4, full=4), hidden_features=64),
+        "NF": lambda: NSF(width, layers=experiment.choose(smoke=1, quick=4, full=4), hidden=(64, 64)),
         "mixture": lambda: GaussianMixture(width, experiment.choose(smoke=2, quick=50, full=100)),
         "KDE": lambda: KernelDensity(width, experiment.choose(smoke=20, quick=5000, full=20_000)),
         "PixelCNN": lambda: PixelCNN(
@@ -141,11 +141,10 @@ def _images(experiment: Experiment) -> None:
     options = {"batch_size": 128, "max_steps": experiment.choose(smoke=2, quick=1200, full=40_000)}
     # On pixels: a flow of image couplings, as the paper's, and one whose volume is constant.
     ambient: dict[str, Callable[[], Model]] = {
-        "NSF": lambda: NSF(
-            shape=image, flow_layers=experiment.choose(smoke=1, quick=3, full=7), residual_blocks=1, bins=4,
-            hidden_features=experiment.choose(smoke=8, quick=24, full=96), factor_out=False,
+        "NSF": lambda: ImageNSF(
+            shape=image, layers=experiment.choose(smoke=1, quick=3, full=7), hidden=(experiment.choose(smoke=8, quick=24, full=96),), bins=4, factor_out=False,
         ),
-        "NICE": lambda: NICE(shape=image, hidden=hidden, standardize=False),
+        "NICE": lambda: ImageNICE(shape=image, hidden=hidden, standardize=False),
     }  # fmt: skip
     found = Found()
     for inside, outside in (SETS, SETS[::-1]):
@@ -158,7 +157,7 @@ def _images(experiment: Experiment) -> None:
                 first, _ = experiment.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options)
                 if inside == "mnist":
                     noise = torch.randn(few, width, generator=torch.Generator().manual_seed(seed))
-                    found.samples(f"{kind} prior", first.point(noise).detach(), rows, pair[0])
+                    found.samples(f"{kind} prior", first.decode_mean(noise).detach(), rows, pair[0])
                 for law, second in seconds.items():
                     key, name = f"{inside} {kind}+{law} {seed}", f"{kind}+{law}"
                     model = _second(experiment, key, first, second, rows, kept, seed, found)
@@ -270,7 +269,7 @@ def _log_density(model: Model, part: str) -> Callable[[Tensor], Tensor]:
     if part != "codes":
         return lambda rows: -Likelihood(model)(rows)
     two = cast("TwoStep", model)
-    return lambda rows: two.second.evaluate(two.codes(rows)).value.double()
+    return lambda rows: two.density.evaluate(two.codes(rows)).value.double()
 
 
 @torch.no_grad()

@@ -35,10 +35,10 @@ WHOLE = {
     "maf context, no hidden layer": lambda: models.MAF(3, context=2, hidden=()),
     "maf of one": lambda: models.MAF(1),
     "maf of one with context": lambda: models.MAF(1, context=2),
-    "nsf": lambda: models.NSF(5, hidden_features=24, flow_layers=3, unconditional=True),
-    "nsf autoregressive": lambda: models.NSF(5, context=1, layer="autoregressive", hidden_features=24, flow_layers=2),
+    "nsf": lambda: models.NSF(5, hidden=(24, 24), layers=3, unconditional=True),
+    "nsf autoregressive": lambda: models.NSF(5, context=1, layer="autoregressive", hidden=(24, 24), layers=2),
     "nsf of one": lambda: models.NSF(1),
-    "nsf double": lambda: models.NSF(4, hidden_features=16, flow_layers=2).double(),
+    "nsf double": lambda: models.NSF(4, hidden=(16, 16), layers=2).double(),
     "householder": lambda: models.Flow(
         Chain(
             transforms.ActNorm(4),
@@ -67,7 +67,7 @@ PART = {
         Chain(transforms.Logit(3), transforms.Coupling(3, hidden=(16,), context=2)), distributions.Normal(3)
     ),
     "ensemble": lambda: models.Flow(
-        transforms.SoftTail(4), models.Ensemble(models.NSF(4, hidden_features=16), models.MAF(4), models.NICE(4))
+        transforms.SoftTail(4), models.Ensemble(models.NSF(4, hidden=(16, 16)), models.MAF(4), models.NICE(4))
     ),
     "table": lambda: models.Flow(
         Chain(transforms.Standardize(4).double(), transforms.Cast(4), transforms.Jitter(4)),
@@ -77,7 +77,7 @@ PART = {
 NONE = {
     "other transformer": lambda: models.SOS(3),
     "other base": lambda: models.MAF(3, components=2),
-    "image": lambda: models.Glow((1, 4, 4), scales=1, steps=1, hidden=(8, 8)),
+    "image": lambda: models.Glow((1, 4, 4), scales=1, layers=1, hidden=(8, 8)),
 }
 
 

@@ -291,7 +291,7 @@ def test_files_that_are_no_monitor(tmp_path):
             Monitor.from_state(header, {**tensors, **wrong})
     with pytest.raises(StorageError, match="monitor"):
         Monitor.from_state(header, {})
-    pf.save(pf.models.NICE(2, couplings=2, hidden=(4,)), path)
+    pf.save(pf.models.NICE(2, layers=2, hidden=(4,)), path)
     with pytest.raises(StorageError, match="contains a model, not a monitor"):
         Monitor.load(path)
     io.write(path, {"kind": "monitor"}, {})

@@ -60,7 +60,7 @@ def reforge(raw: bytes, change=lambda inner, entries: None, data: bytes | None =
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("good") / "m"
-    pf.save(pf.models.NICE(2, couplings=2, hidden=(2,)), path)
+    pf.save(pf.models.NICE(2, layers=2, hidden=(2,)), path)
     return path.read_bytes()
 
 
@@ -444,14 +444,14 @@ BIG = 60_000
 HUGE = {
     "features": thing("models.NICE", features=BIG),
     "features beyond": thing("models.NICE", features=10**9),
-    "layers": thing("models.NICE", features=2, couplings=BIG),
+    "layers": thing("models.NICE", features=2, layers=BIG),
     "hidden": thing("models.NICE", features=2, hidden=[BIG] * 3),
     "list": thing("models.NICE", features=2, hidden=[8] * 99_999),
-    "both": thing("models.NICE", features=BIG, couplings=BIG, hidden=[BIG] * 5_000),
+    "both": thing("models.NICE", features=BIG, layers=BIG, hidden=[BIG] * 5_000),
     "autoregressive": thing("models.MAF", features=BIG, layers=BIG, hidden=[BIG]),
     "one autoregressive layer": thing("models.MAF", features=BIG, layers=1, hidden=[BIG]),
-    "splines": thing("models.NSF", features=BIG, bins=BIG, flow_layers=BIG),
-    "blocks": thing("models.NSF", features=2, residual_blocks=BIG),
+    "splines": thing("models.NSF", features=BIG, bins=BIG, layers=BIG),
+    "blocks": thing("models.NSF", features=2, hidden=[BIG, BIG]),
     "chain": chain(20_000, thing("transforms.Affine", features=2)),
     "chain without weights": chain(20_000, thing("transforms.Logit", features=2)),
     "members": thing("models.Ensemble", models=[thing("models.NICE", features=2, hidden=[])] * 20_000),

@@ -96,9 +96,9 @@ MODELS = {
     "realnvp": lambda: pf.models.RealNVP(4, context=2, hidden=(8, 8)),
     "maf": lambda: pf.models.MAF(3, hidden=(8, 8)),
     "iaf": lambda: pf.models.IAF(3, hidden=(8, 8)),
-    "nsf coupling": lambda: pf.models.NSF(4, hidden_features=8, flow_layers=2),
-    "nsf autoregressive": lambda: pf.models.NSF(2, layer="autoregressive", hidden_features=8, flow_layers=2),
-    "nsf one feature": lambda: pf.models.NSF(1, hidden_features=8, flow_layers=2),
+    "nsf coupling": lambda: pf.models.NSF(4, hidden=(8, 8), layers=2),
+    "nsf autoregressive": lambda: pf.models.NSF(2, layer="autoregressive", hidden=(8, 8), layers=2),
+    "nsf one feature": lambda: pf.models.NSF(1, hidden=(8, 8), layers=2),
     "no weights": lambda: pf.models.Flow(Logit(2), pf.distributions.Uniform(2, -9.0, 9.0)),
     "parts": lambda: pf.models.Flow(Chain(Permutation(3, seed=2**40), Affine(3), Scale(3)), pf.distributions.Normal(3)),
 }

@@ -185,7 +185,7 @@ def test_a_model_is_trained_once(toy, tmp_path):
 
     def make() -> pf.models.NICE:
         made.append(1)
-        return pf.models.NICE(2, couplings=2, hidden=(8,))
+        return pf.models.NICE(2, layers=2, hidden=(8,))
 
     model, facts = Experiment("toy", "smoke", tmp_path, say=lambda line: None).train(
         "a run", make, rows, held_out, max_steps=3

@@ -55,7 +55,7 @@ def data(kind: str) -> tuple[object, Tensor]:
 def model(kind: str) -> pf.models.Model:
     torch.manual_seed(0)
     if kind == "array":
-        inner = pf.models.NSF(features=3, flow_layers=2, hidden_features=16, dropout=0.2)
+        inner = pf.models.NSF(features=3, layers=2, hidden=(16, 16), dropout=0.2)
         transforms = pf.transforms.Chain(pf.transforms.LatticeDequantize(3, columns=(2,)), inner.chain)
         return pf.models.Flow(transforms, inner.base)
     return pf.models.MAF(features=3, layers=2, hidden=(16,), batch_norm=True, dropout=0.2)

@@ -57,7 +57,7 @@ def test_training_itself_is_not_changed():
 
 def made():
     torch.manual_seed(0)
-    return pf.models.NSF(features=3, flow_layers=1, hidden_features=8)
+    return pf.models.NSF(features=3, layers=1, hidden=(8, 8))
 
 
 def test_an_average_with_a_constant_rate_is_nearer_to_the_best_weights():

@@ -43,7 +43,7 @@ def broken(monkeypatch):
 
 def nice(**options):
     torch.manual_seed(0)
-    return pf.models.NICE(features=3, hidden=(8,), couplings=2, **options)
+    return pf.models.NICE(features=3, hidden=(8,), layers=2, **options)
 
 
 def grads(model, x, context=None, loss_of=None):
@@ -54,7 +54,7 @@ def grads(model, x, context=None, loss_of=None):
 
 
 def coupling_spline():
-    return pf.models.NSF(3, flow_layers=2, hidden_features=8), X, None
+    return pf.models.NSF(3, layers=2, hidden=(8, 8)), X, None
 
 
 def autoregressive_with_context():
@@ -71,7 +71,7 @@ def dequantized():
 
 def images():
     return (
-        pf.models.Glow((1, 4, 4), scales=1, steps=2, hidden=(8, 8)),
+        pf.models.Glow((1, 4, 4), scales=1, layers=2, hidden=(8, 8)),
         torch.randint(0, 256, (32, 1, 4, 4)).float(),
         None,
     )
@@ -96,7 +96,7 @@ def test_loss_and_gradients_are_those_of_the_model(make):
 @pytest.mark.usefixtures("traced")
 def test_each_model_has_its_own_count_of_graphs():
     for width in range(3, 13):  # torch stops at eight graphs of one piece of code
-        model = pf.models.NICE(width, hidden=(4,), couplings=1).train()
+        model = pf.models.NICE(width, hidden=(4,), layers=1).train()
         x = torch.randn(5, width)
         torch.testing.assert_close(CompiledLoss(model)(x), model.loss(x))
 

@@ -69,7 +69,7 @@ def test_initialize_sets_the_data_dependent_state_from_all_rows():
 def test_the_weights_kept_are_those_of_the_best_evaluation():
     x, held = curved(150), curved(400, seed=1)  # 150 rows: it must overfit
     torch.manual_seed(0)
-    model = pf.models.RealNVP(features=3, couplings=4, hidden=(64, 64))
+    model = pf.models.RealNVP(features=3, layers=4, hidden=(64, 64))
     result = silent(model, x, validation=held, max_steps=400, evaluate_every=20, lr=3e-3, patience=None)
     seen = [event["validation"] for event in result.history]
     assert len(seen) == 21
@@ -84,7 +84,7 @@ def test_the_weights_kept_are_those_of_the_best_evaluation():
 def test_patience_counts_evaluations_since_the_best():
     x, held = curved(150), curved(400, seed=1)
     torch.manual_seed(0)
-    model = pf.models.RealNVP(features=3, couplings=4, hidden=(64, 64))
+    model = pf.models.RealNVP(features=3, layers=4, hidden=(64, 64))
     result = silent(model, x, validation=held, max_steps=4000, evaluate_every=10, lr=3e-3, patience=4)
     assert result.stopped == "patience"
     assert 0 < result.best_step == result.steps - 4 * 10
@@ -141,7 +141,7 @@ def test_integers_for_a_dequantizing_model():
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 4, (300, 2), generator=generator, dtype=torch.uint8)
     torch.manual_seed(0)
-    inner = pf.models.NSF(features=2, flow_layers=1, hidden_features=16)
+    inner = pf.models.NSF(features=2, layers=1, hidden=(16, 16))
     transforms = pf.transforms.Chain(pf.transforms.UniformDequantize(2, levels=4), pf.transforms.Logit(2), inner.chain)
     result = silent(pf.models.Flow(transforms, inner.base), x, max_steps=150, lr=1e-2)
     # The truth is 2 log(1/4) = -2.77 nats, and no model does better but by chance; the bound starts well below.
@@ -161,7 +161,7 @@ def test_double_precision():
 
 def trained(seed: int, data=None, **options) -> tuple[dict[str, Tensor], FitResult]:
     torch.manual_seed(0)
-    model = pf.models.NSF(features=2, flow_layers=1, hidden_features=8, dropout=0.2)
+    model = pf.models.NSF(features=2, layers=1, hidden=(8, 8), dropout=0.2)
     torch.manual_seed(time.monotonic_ns())  # what the global state is must not matter
     x = rows(60) if data is None else data
     result = silent(model, x, seed=seed, **{"max_steps": 30, "batch_size": 16, **options})
@@ -194,7 +194,7 @@ def test_the_callers_random_state_is_untouched():
     def drawn():
         return random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
 
-    model = pf.models.NSF(features=2, flow_layers=1, hidden_features=8, dropout=0.2)
+    model = pf.models.NSF(features=2, layers=1, hidden=(8, 8), dropout=0.2)
     state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     expected = drawn()
     random.setstate(state[0]), np.random.set_state(state[1]), torch.set_rng_state(state[2])  # noqa: NPY002
@@ -336,8 +336,8 @@ def test_data_are_not_changed():
 def test_bfloat16_trains_about_as_well():
     x = curved(500)
     torch.manual_seed(0)
-    model = pf.models.RealNVP(features=3, couplings=2, hidden=(32,))
-    twin = pf.models.RealNVP(features=3, couplings=2, hidden=(32,))
+    model = pf.models.RealNVP(features=3, layers=2, hidden=(32,))
+    twin = pf.models.RealNVP(features=3, layers=2, hidden=(32,))
     twin.load_state_dict(model.state_dict())
     half = silent(model, x, max_steps=50, amp=True)
     full = silent(twin, x, max_steps=50)

@@ -24,7 +24,7 @@ def found(model, x, context=None, **options):
 @pytest.mark.parametrize("context", [0, 2])
 def test_loss_norm_and_gradients_are_those_of_the_whole(context, monkeypatch):
     torch.manual_seed(0)
-    model = pf.models.RealNVP(3, context, couplings=2, hidden=(512, 4)).double()
+    model = pf.models.RealNVP(3, context, layers=2, hidden=(512, 4)).double()
     x = torch.randn(ROWS, 3, dtype=torch.float64)
     given = torch.randn(ROWS, 2, dtype=torch.float64) if context else None
     pieces = in_parts(model, Batch(x, given, 0, 0))
@@ -45,7 +45,7 @@ def test_loss_norm_and_gradients_are_those_of_the_whole(context, monkeypatch):
 
 def test_the_norm_is_clipped_once_for_all_parts():
     torch.manual_seed(0)
-    model = pf.models.RealNVP(3, couplings=2, hidden=(512, 4)).double()
+    model = pf.models.RealNVP(3, layers=2, hidden=(512, 4)).double()
     _, norm, grads = found(model, 9 * torch.randn(ROWS, 3, dtype=torch.float64), clip=1e-3)
     assert norm > 1e-3
     assert torch.cat([g.flatten() for g in grads]).norm().item() == pytest.approx(1e-3, rel=1e-4)

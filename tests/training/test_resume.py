@@ -21,7 +21,7 @@ X = curved(100)
 
 def model(width: int = 8):
     torch.manual_seed(0)
-    return pf.models.NSF(features=3, flow_layers=1, hidden_features=width, dropout=0.1)
+    return pf.models.NSF(features=3, layers=1, hidden=(width, width), dropout=0.1)
 
 
 def stop_at(step: int):
@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(path, tmp_path, optimize
     with log.open("a") as file:
         file.write('{"step": 20, "torn')  # as a kill in the middle of a line leaves it
     torch.manual_seed(99)
-    other = pf.models.NSF(features=3, flow_layers=1, hidden_features=8, dropout=0.1)  # other weights, not to be seen
+    other = pf.models.NSF(features=3, layers=1, hidden=(8, 8), dropout=0.1)  # other weights, not to be seen
     found = silent(other, X, checkpoint=path, log=log, **options)
     assert equal(weights(other), weights(whole))
     assert without_seconds(found.history) == without_seconds(expected.history)

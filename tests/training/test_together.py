@@ -15,11 +15,11 @@ from .tiny import curved, rows
 
 OPTIONS = {"max_steps": 12, "batch_size": 50, "lr": 1e-2, "evaluate_every": 5, "progress": "silent"}
 FAMILIES = {
-    "nice": lambda: models.NICE(3, couplings=2, hidden=(8, 8)),
-    "realnvp": lambda: models.RealNVP(3, couplings=2, hidden=(8,)),
+    "nice": lambda: models.NICE(3, layers=2, hidden=(8, 8)),
+    "realnvp": lambda: models.RealNVP(3, layers=2, hidden=(8,)),
     "maf": lambda: models.MAF(3, layers=2, hidden=(9,)),
-    "nsf": lambda: models.NSF(3, flow_layers=2, hidden_features=8),
-    "nsf autoregressive": lambda: models.NSF(3, layer="autoregressive", flow_layers=2, hidden_features=8),
+    "nsf": lambda: models.NSF(3, layers=2, hidden=(8, 8)),
+    "nsf autoregressive": lambda: models.NSF(3, layer="autoregressive", layers=2, hidden=(8, 8)),
     "noise in front": lambda: models.Flow(
         transforms.Chain(
             transforms.Standardize(3), transforms.Jitter(3, 0.1), models.MAF(3, layers=1, hidden=(8,)).chain
@@ -63,7 +63,7 @@ def test_each_stops_by_itself():
 
     def pair() -> list[models.Model]:
         torch.manual_seed(0)
-        found = [models.RealNVP(2, couplings=2, hidden=(4,)).double() for _ in range(2)]
+        found = [models.RealNVP(2, layers=2, hidden=(4,)).double() for _ in range(2)]
         with torch.no_grad():
             for parameter in found[1].parameters():
                 parameter.mul_(3.0)
@@ -99,7 +99,7 @@ def test_what_cannot_be_trained_as_one_says_why(builds, extra, reason):
 
 
 def test_others_are_trained_one_after_the_other():
-    mixed = [models.NICE(3, couplings=2, hidden=(8,)), models.MAF(3, layers=1, hidden=(8,))]
+    mixed = [models.NICE(3, layers=2, hidden=(8,)), models.MAF(3, layers=1, hidden=(8,))]
     results = fit_members(mixed, curved(100), max_time=20.0, **OPTIONS)
     assert [result.steps for result in results] == [12, 12]
     with pytest.raises(ConfigError, match="2 models and 1 seeds"):

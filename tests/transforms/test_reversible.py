@@ -84,7 +84,7 @@ def test_it_trains_a_model_as_ever():
     found = []
     for way in (False, True):
         torch.manual_seed(0)
-        model = models.RealNVP(3, couplings=4, hidden=(16,))
+        model = models.RealNVP(3, layers=4, hidden=(16,))
         model.chain.set_reversible(way)
         pf.fit(model, x, max_steps=20, progress="silent")
         found.append(model.log_prob(x).detach())

@@ -22,7 +22,7 @@ from pushforward.detection.scores import (
 )
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.io import unpack
-from pushforward.models import NICE, Glow, Model
+from pushforward.models import Glow, ImageNICE, Model
 from pushforward.registry import register
 from pushforward.training import fit
 from pushforward.transforms.base import Shape
@@ -105,9 +105,9 @@ def image_flow(kind: str, shape: Shape) -> Model:
         ConfigError: for another kind.
     """
     if kind in ("auto", "glow"):
-        return Glow(shape, scales=2, steps=4, hidden=(32, 32))
+        return Glow(shape, scales=2, layers=4, hidden=(32, 32))
     if kind == "nice":
-        return NICE(shape=shape)
+        return ImageNICE(shape=shape)
     raise ConfigError(f"model for images must be 'auto', 'glow' or 'nice'; got {kind!r}.")
 
 

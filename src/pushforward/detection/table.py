@@ -64,21 +64,20 @@ def member(kind: str, index: int, features: int, rows: int) -> Model:
     if kind == "auto":
         kind = "ordered" if index == 0 else ("nice", "realnvp")[index % 2]
     if kind == "nice":
-        return NICE(features, couplings=couplings, hidden=(width, width), prior="normal")
+        return NICE(features, layers=couplings, hidden=(width, width), prior="normal")
     if kind == "realnvp":
-        return RealNVP(features, couplings=couplings, hidden=(width, width), max_log_scale=2.0)
+        return RealNVP(features, layers=couplings, hidden=(width, width), max_log_scale=2.0)
     if kind == "maf":
         return MAF(features, layers=5, hidden=(width, width), max_log_scale=2.0)
     bins = 8 if features <= 64 else 4
     if kind == "nsf":
-        return NSF(features, flow_layers=4, hidden_features=width, bins=bins)
+        return NSF(features, layers=4, hidden=(width, width), bins=bins)
     return NSF(
         features,
         layer="autoregressive",
         linear="none",
-        flow_layers=2,
-        hidden_features=width,
-        residual_blocks=1,
+        layers=2,
+        hidden=(width,),
         bins=bins,
     )
 

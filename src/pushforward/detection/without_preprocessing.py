@@ -34,7 +34,7 @@ class WithoutPreprocessing(nn.Module):
         self.chain = model.chain[count:]
         object.__setattr__(self, "front", model.chain[:count])  # its weights are not among this module's parameters
         self.base = model.base
-        self._prepare = model._prepare
+        self._prepare = model.prepare
 
     front: Chain
 

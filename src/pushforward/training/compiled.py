@@ -60,7 +60,7 @@ class CompiledLoss:
             if len(self.sizes) == SIZES:
                 return self.model.loss(x, context, generator=generator)
             self.sizes.add(x.shape)
-        x, context, far = self.model._prepare(x, context)
+        x, context, far = self.model.prepare(x, context)
         step = self.front.encode(x, context, noise=generator)
         return self.finish(step.z, context, far + step.contribution)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pushforward.models.base import Model
-from pushforward.models.validation import widest
+from pushforward.models.row_parts import widest_layer
 from pushforward.training.sources import Batch
 
 __all__ = ["in_parts"]
@@ -34,7 +34,7 @@ def in_parts(model: Model, batch: Batch, accumulate: int | None = None) -> list[
         size = -(-rows // accumulate)
         return [batch] if size >= rows else split(batch, size)
     apart = type(model).loss is Model.loss and not model.chain.needs_refresh
-    if rows < LARGE or batch.x.device.type != "cpu" or not apart or widest(model) < WIDE:
+    if rows < LARGE or batch.x.device.type != "cpu" or not apart or widest_layer(model) < WIDE:
         return [batch]
     return split(batch, PART)
 

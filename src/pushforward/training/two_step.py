@@ -82,19 +82,19 @@ def fit_two_step(
         rows, held = rows[order[count:]], rows[order[:count]]
     else:
         held = None if validation is None else torch.as_tensor(validation)
-    _check_span(rows, model.first.latent)
+    _check_span(rows, model.autoencoder.latent)
     model.embed.injective.fill_(False)
     trained = None
     if first is not False:
-        trained = fit(model.first, rows, validation=held, seed=seed, **{**options, **(first or {})})
+        trained = fit(model.autoencoder, rows, validation=held, seed=seed, **{**options, **(first or {})})
     model.eval()
     place = model.whiten.mean.device
     with torch.no_grad():
-        codes = torch.cat([model.first.code(part.to(place, model.dtype)) for part in rows.split(1024)])
+        codes = torch.cat([model.autoencoder.code(part.to(place, model.dtype)) for part in rows.split(1024)])
     model.whiten.initialized.fill_(False)
     codes = model.whiten.initialize(codes)
     held_codes = None if held is None else model.codes(held.to(place))
-    density = fit(model.second, codes, validation=held_codes, seed=seed, **{**options, **(second or {})})
+    density = fit(model.density, codes, validation=held_codes, seed=seed, **{**options, **(second or {})})
     model.eval()
     return TwoStepResult(trained, density, model.check_injectivity((rows if held is None else held).to(place)))
 

@@ -22,9 +22,9 @@ MODELS: list[ModelCase] = [
     f("InFlow", "D=4", lambda: models.InFlow(4, hidden=(8,))),
     f("InFlow", "half open", lambda: models.InFlow(3, blocks=1, hidden=(8,), gate=0.5, variance=2.0)),
     f(
-        "InFlow",
-        "image",
-        lambda: models.InFlow(shape=(1, 2, 4), blocks=1, hidden=(4,), levels=8),
+        "ImageInFlow",
+        "",
+        lambda: models.ImageInFlow(shape=(1, 2, 4), blocks=1, hidden=(4,), levels=8),
         integers(8),
         kind=Kind.LOWER_BOUND,
         measure=Counting(8),

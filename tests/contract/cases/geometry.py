@@ -89,9 +89,9 @@ DISTRIBUTIONS: list[DistributionCase] = [
 ]
 
 MODELS: list[ModelCase] = [
-    f("BNAF", "D=1", lambda: models.BNAF(1, flows=1, hidden=(4,))),
-    f("BNAF", "D=2", lambda: models.BNAF(2, flows=2, hidden=(4, 3)), fast="log_prob"),
-    f("BNAF", "context", lambda: models.BNAF(2, context=2, flows=1, hidden=(4,)), fast="log_prob"),
+    f("BNAF", "D=1", lambda: models.BNAF(1, layers=1, hidden=(4,))),
+    f("BNAF", "D=2", lambda: models.BNAF(2, layers=2, hidden=(4, 3)), fast="log_prob"),
+    f("BNAF", "context", lambda: models.BNAF(2, context=2, layers=1, hidden=(4,)), fast="log_prob"),
     f("GaussianizationFlow", "D=1", lambda: models.GaussianizationFlow(1, layers=1, components=3)),
     f("GaussianizationFlow", "D=2", lambda: models.GaussianizationFlow(2, layers=1, components=2)),
     f(
@@ -114,8 +114,8 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "DiscreteFlow",
-        "bipartite",
-        lambda: models.DiscreteFlow(3, 4, layer="bipartite", hidden=(8,)),
+        "coupling",
+        lambda: models.DiscreteFlow(3, 4, layer="coupling", hidden=(8,)),
         integers(4),
         measure=Counting(3),
     ),

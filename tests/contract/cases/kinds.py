@@ -186,7 +186,7 @@ EXP_REACH = {torch.float32: 80.0, torch.float64: 600.0}
 # SoftTail decodes by sinh, which it bounds at asinh(1e30) = 69 widths of 3.
 SINH_REACH = {torch.float32: 50.0, torch.float64: 50.0}
 SMALL: dict[str, Any] = {"hidden": (16,)}
-NSF: dict[str, Any] = {"flow_layers": 2, "bins": 5, "hidden_features": 16, "residual_blocks": 1}
+NSF: dict[str, Any] = {"layers": 2, "bins": 5, "hidden": (16,)}
 
 
 def m(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> TransformCase:
@@ -217,6 +217,6 @@ def flow(*parts: Any) -> Callable[[], Model]:
 
 def pair(*, context: int = 0) -> tuple[Model, Model]:
     return (
-        models.NICE(2, context=context, couplings=2, hidden=(16,)),
-        models.NSF(2, context=context, flow_layers=2, bins=4, hidden_features=16, residual_blocks=1),
+        models.NICE(2, context=context, layers=2, hidden=(16,)),
+        models.NSF(2, context=context, layers=2, bins=4, hidden=(16,)),
     )

@@ -74,13 +74,13 @@ MODELS: list[ModelCase] = [
     f(
         "ConformalEmbeddingFlow",
         "sphere",
-        lambda: models.ConformalEmbeddingFlow(3, 2, couplings=2, hidden=(8,)),
+        lambda: models.ConformalEmbeddingFlow(3, 2, layers=2, hidden=(8,)),
         **ON_SURFACE,
     ),
     f(
         "RectangularFlow",
         "surface",
-        lambda: models.RectangularFlow(3, 2, couplings=2, hidden=(8,), latent_couplings=2, latent_hidden=(8,)),
+        lambda: models.RectangularFlow(3, 2, layers=2, hidden=(8,), latent_layers=2, latent_hidden=(8,)),
         exports=False,
         **ON_SURFACE,
     ),
@@ -98,7 +98,7 @@ MODELS: list[ModelCase] = [
 
 
 def tube() -> models.Model:
-    return models.RectangularFlow(3, 2, couplings=2, hidden=(8,), latent_couplings=2, latent_hidden=(8,))
+    return models.RectangularFlow(3, 2, layers=2, hidden=(8,), latent_layers=2, latent_hidden=(8,))
 
 
 SCORES: list[ScoreCase] = [

@@ -71,6 +71,14 @@ MODELS: list[ModelCase] = [
         "cubic spline",
         flow(lambda: transforms.Monotone(1, CUBIC, context=2, **H), lambda: distributions.Normal(1)),
     ),
+    f(
+        "AutoregressiveFlow",
+        "quadratic spline, context",
+        lambda: models.AutoregressiveFlow(
+            3, context=2, transformer=transforms.QuadraticSplineTransformer(4), layers=2, **SMALL
+        ),
+        fast="log_prob",
+    ),
     f("NAF", "D=1", lambda: models.NAF(1, layers=1, units=3)),
     f("NAF", "context", lambda: models.NAF(3, context=2, layers=2, units=3, **SMALL), fast="log_prob"),
     f("UMNN", "D=1, context", lambda: models.UMNN(1, context=2, layers=1, units=2, nodes=48, **SMALL)),

@@ -46,7 +46,7 @@ def test_linear_regression(local: bool):
 
 
 def test_divergence_is_that_of_torch():
-    law = mean_field(pf.models.NICE(2, couplings=2, hidden=(4,)))
+    law = mean_field(pf.models.NICE(2, layers=2, hidden=(4,)))
     q = [torch.distributions.Normal(p, law.scale(name)) for name, p in law.chosen.items()]
     p = torch.distributions.Normal(0.0, PRIOR)
     wanted = sum(torch.distributions.kl_divergence(each, p).sum() for each in q)

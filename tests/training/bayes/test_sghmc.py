@@ -37,7 +37,7 @@ def test_gaussian_posterior(batch: int, lr: float, prior: float):
 
 def test_only_chosen_weights_move():
     x = curved(200)
-    model = pf.models.NICE(3, couplings=2, hidden=(8,))
+    model = pf.models.NICE(3, layers=2, hidden=(8,))
     pf.fit(model, x, max_steps=20, progress="silent")
     frozen = model.chain.transforms[1].network.last.weight.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -60,7 +60,7 @@ def test_seeds_and_budgets():
     def run(seed: int = 0, **options):
         torch.manual_seed(5)
         return sghmc(
-            pf.models.NICE(3, couplings=2, hidden=(8,)), x, 3, burn_in=7, thin=5, seed=seed, batch_size=20,
+            pf.models.NICE(3, layers=2, hidden=(8,)), x, 3, burn_in=7, thin=5, seed=seed, batch_size=20,
             progress="silent", **options,
         )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_batch_norm_statistics_belong_to_each_sample():
 def test_data_from_a_loader():
     x = curved(60)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=20)
-    model = pf.models.NICE(3, couplings=2, hidden=(8,))
+    model = pf.models.NICE(3, layers=2, hidden=(8,))
     assert len(sghmc(model, loader, 2, burn_in=5, thin=5, progress="silent")) == 2
 
     class Stream(torch.utils.data.IterableDataset):

@@ -91,7 +91,7 @@ def test_chosen_weights_and_seeds():
 
     def run(seed: int):
         torch.manual_seed(0)
-        model = pf.models.NICE(3, couplings=2, hidden=(8,))
+        model = pf.models.NICE(3, layers=2, hidden=(8,))
         return swag(model, x, 2, parameters=["last"], snapshots=3, rank=2, seed=seed, batch_size=20, progress="silent")
 
     first = run(0)

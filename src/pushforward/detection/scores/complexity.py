@@ -46,7 +46,7 @@ class InputComplexity(Score):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import InputComplexity
-        >>> model, images = pf.models.NICE(shape=(1, 4, 4)), torch.randint(256, (20, 1, 4, 4))
+        >>> model, images = pf.models.ImageNICE((1, 4, 4)), torch.randint(256, (20, 1, 4, 4))
         >>> InputComplexity(model)(images).shape, InputComplexity(model, form="fitted").fit(images)(images).shape
         (torch.Size([20]), torch.Size([20]))
     """

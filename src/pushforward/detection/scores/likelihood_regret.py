@@ -73,7 +73,7 @@ class LikelihoodRegret(Score):
         self.model, self.refit, self.steps, self.lr, self.samples, self.seed = model, refit, steps, lr, samples, seed
 
     def _score(self, x: Tensor) -> Tensor:
-        x, _, far = self.model._prepare(x, None)
+        x, _, far = self.model.prepare(x, None)
         last = self.model.chain[-1]
         assert isinstance(last, Variational)
         before = self.model.chain[:-1].encode(x, noise=RowNoise(self.seed))

@@ -11,7 +11,7 @@ from torch import Tensor
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import BatchTest
 from pushforward.errors import InputError
-from pushforward.models import InFlow
+from pushforward.models import GatedFlow
 from pushforward.numerics.checks import check_number
 
 __all__ = ["BatchTwoSampleGate"]
@@ -67,7 +67,7 @@ class BatchTwoSampleGate:
         """Whether the p-value exceeds alpha."""
         return self.p_value(batch) > self.alpha
 
-    def scores(self, model: InFlow, batch: Tensor) -> Tensor:
+    def scores(self, model: GatedFlow, batch: Tensor) -> Tensor:
         """-log p(x | c) of each row, float64 ``(n,)``, with the one c that the batch as a whole gets.
 
         Args:
