@@ -49,7 +49,7 @@ def run(lab: Lab) -> None:
         "max_steps": lab.choose(smoke=3, quick=1500, full=400_000),
         "batch_size": 128,
         "patience": None,
-        "lr": 1e-3,
+        "learning_rate": 1e-3,
     }
     part = held_out[: lab.choose(smoke=20, quick=500, full=10_000)]
     frees = lab.choose(smoke=FREE_BITS[:1], quick=FREE_BITS, full=FREE_BITS)

@@ -110,8 +110,8 @@ def _flow(lab: Lab, make: Callable[[int], Model], train: torch.Tensor, seed: int
     draw = torch.Generator().manual_seed(seed)
     copies = torch.cat([train + 0.05 * torch.randn(train.shape, generator=draw) for _ in range(5)])
     fit(
-        model, copies, validation=None, max_steps=lab.choose(smoke=2, quick=300, full=2000), batch_size=256, lr=2e-3,
-        weight_decay=1e-3, average=None, seed=seed, progress="silent",
+        model, copies, validation=None, max_steps=lab.choose(smoke=2, quick=300, full=2000), batch_size=256, learning_rate=2e-3,
+        weight_decay=1e-3, ema=None, seed=seed, progress="silent",
     )  # fmt: skip
     return model.eval()
 
@@ -259,7 +259,7 @@ def _images(lab: Lab) -> None:
         model, _ = lab.train(
             f"flow of {name}",
             lambda: Glow((1, 28, 28), scales=2, steps=lab.choose(smoke=1, quick=4, full=16), hidden=lab.choose(smoke=(4,), quick=(32, 32), full=(200, 200))),
-            train[:-held], None, max_steps=lab.choose(smoke=2, quick=400, full=20_000), batch_size=64, lr=2e-3,
+            train[:-held], None, max_steps=lab.choose(smoke=2, quick=400, full=20_000), batch_size=64, learning_rate=2e-3,
         )  # fmt: skip
         scores: dict[str, Score] = {
             "-log p": Likelihood(model),

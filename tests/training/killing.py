@@ -78,7 +78,7 @@ def train(kind: str, folder: Path, death: str) -> None:
     trained = model(kind)
     rows, held = data(kind)
     result = pf.fit(
-        trained, rows, validation=held, batch_size=32, max_steps=STEPS, evaluate_every=4, lr=8e-2, average=0.5, patience=6, seed=5,
+        trained, rows, validation=held, batch_size=32, max_steps=STEPS, evaluate_every=4, learning_rate=8e-2, ema=0.5, patience=6, seed=5,
         checkpoint=folder / "run.safetensors", checkpoint_every=1, log=folder / "metrics.jsonl", progress="silent",
     )  # fmt: skip
     digest = hashlib.sha256()

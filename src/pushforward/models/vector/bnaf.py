@@ -18,7 +18,7 @@ class BNAF(Model):
     log p(x) = log N(z; 0, I) + sum over transforms and coordinates of log dz_i/dx_i (eq. 2), where the derivatives are products
     of positive blocks, taken in logarithms (eq. 8). Transforms are joined to their input by a gate (eq. 11), and the order is
     reversed from transform to transform. ``log_prob`` takes one pass a transform and is the fast direction; sampling solves one equation
-    for each coordinate in turn. Weights are held as logarithms, which move slowly: train with the paper's ``lr=1e-2``
+    for each coordinate in turn. Weights are held as logarithms, which move slowly: train with the paper's ``learning_rate=1e-2``
     rather than 1e-3.
 
     Args:

@@ -13,7 +13,7 @@ from pushforward.training.stacking import Stack, Unstackable
 
 from .tiny import curved, rows
 
-OPTIONS = {"max_steps": 12, "batch_size": 50, "lr": 1e-2, "evaluate_every": 5, "progress": "silent"}
+OPTIONS = {"max_steps": 12, "batch_size": 50, "learning_rate": 1e-2, "evaluate_every": 5, "progress": "silent"}
 FAMILIES = {
     "nice": lambda: models.NICE(3, couplings=2, hidden=(8, 8)),
     "realnvp": lambda: models.RealNVP(3, couplings=2, hidden=(8,)),
@@ -43,7 +43,7 @@ def test_each_ends_where_it_would_have_ended_alone(build, extra):
     alone, together = members(build), members(build)
     expected = [pf.fit(model, x, seed=10 + k, **options) for k, model in enumerate(alone)]
     state = torch.random.get_rng_state()
-    found = fit_members(together, x, seeds=[10, 11, 12], together=True, **options)
+    found = fit_members(together, x, seeds=[10, 11, 12], stack=True, **options)
     assert torch.equal(torch.random.get_rng_state(), state)
     for one, other in zip(alone, together, strict=True):
         for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
@@ -69,10 +69,17 @@ def test_each_stops_by_itself():
                 parameter.mul_(3.0)
         return found
 
-    options = {"max_steps": 60, "batch_size": 20, "lr": 3e-2, "evaluate_every": 2, "patience": 4, "progress": "silent"}
+    options = {
+        "max_steps": 60,
+        "batch_size": 20,
+        "learning_rate": 3e-2,
+        "evaluate_every": 2,
+        "patience": 4,
+        "progress": "silent",
+    }
     alone, together = pair(), pair()
     expected = [pf.fit(model, x, seed=k, **options) for k, model in enumerate(alone)]
-    found = fit_members(together, x, together=True, **options)
+    found = fit_members(together, x, stack=True, **options)
     assert [result.steps for result in found] == [result.steps for result in expected]
     assert found[0].steps != found[1].steps
     for one, other in zip(alone, together, strict=True):
@@ -82,20 +89,20 @@ def test_each_stops_by_itself():
 @pytest.mark.parametrize(
     ("builds", "extra", "reason"),
     [
-        ([lambda: models.MAF(3), lambda: models.MAF(3, layers=2)], {}, "not of one architecture"),
+        ([lambda: models.MAF(3), lambda: models.MAF(3, layers=2)], {}, "architectures differ"),
         ([lambda: models.MAF(3, dropout=0.1)] * 2, {}, "dropout"),
         ([lambda: models.MAF(3, batch_norm=True)] * 2, {}, "statistics"),
         ([lambda: models.MAF(3, components=2)] * 2, {}, "distributions with weights"),
-        ([lambda: models.NSF(3, unconditional=True)] * 2, {}, "weights of its own"),
+        ([lambda: models.NSF(3, unconditional=True)] * 2, {}, "its own weights"),
         ([lambda: models.MAF(3, context=1)] * 2, {}, "context"),
         ([lambda: models.MAF(3)] * 2, {"amp": True}, "amp"),
         ([lambda: models.MAF(3)] * 2, {"optimizer": torch.optim.Adam}, "optimizer function"),
-        ([lambda: models.MAF(3)], {}, "only one"),
+        ([lambda: models.MAF(3)], {}, "only one model"),
     ],
 )
 def test_what_cannot_be_trained_as_one_says_why(builds, extra, reason):
     with pytest.raises(ConfigError, match=reason):
-        fit_members([build() for build in builds], curved(60), together=True, **OPTIONS | extra)
+        fit_members([build() for build in builds], curved(60), stack=True, **OPTIONS | extra)
 
 
 def test_others_are_trained_one_after_the_other():
@@ -104,10 +111,10 @@ def test_others_are_trained_one_after_the_other():
     assert [result.steps for result in results] == [12, 12]
     with pytest.raises(ConfigError, match="2 models and 1 seeds"):
         fit_members(mixed, curved(100), seeds=[1])
-    with pytest.raises(ConfigError, match="list of pushforward models"):
+    with pytest.raises(ConfigError, match="list of at least one pushforward model"):
         fit_members([], curved(100))
-    with pytest.raises(ConfigError, match="together must be"):
-        fit_members(mixed, curved(100), together="yes")
+    with pytest.raises(ConfigError, match="stack must be"):
+        fit_members(mixed, curved(100), stack="yes")
 
 
 def test_a_stack_needs_something_to_train():
