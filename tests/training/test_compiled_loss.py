@@ -30,6 +30,13 @@ def traced(monkeypatch):
 
 
 @pytest.fixture
+def only_traced(monkeypatch):
+    """Tracing without a graph of the backward pass."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+
+@pytest.fixture
 def broken(monkeypatch):
     """A compiler that fails at its first use, as real ones do."""
 
@@ -42,6 +49,12 @@ def broken(monkeypatch):
 def nice(**options):
     torch.manual_seed(0)
     return pf.models.NICE(features=3, hidden=(8,), couplings=2, **options)
+
+
+def one_coupling():
+    torch.manual_seed(0)
+    chain = pf.transforms.Chain(pf.transforms.Standardize(3), pf.transforms.Coupling(3, hidden=(4,)))
+    return pf.models.Flow(chain, pf.distributions.Normal(3))
 
 
 def grads(model, x, context=None, loss_function=None):
@@ -93,18 +106,18 @@ def test_loss_and_gradients_are_those_of_the_model(make):
 
 
 @quiet
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("only_traced")
 def test_each_model_has_its_own_count_of_graphs():
     for width in range(3, 13):  # torch stops at eight graphs of one piece of code
-        model = pf.models.NICE(width, hidden=(4,), couplings=1).train()
+        model = pf.models.Flow(pf.transforms.ActNorm(width), pf.distributions.Normal(width)).train()
         x = torch.randn(5, width)
         torch.testing.assert_close(CompiledLoss(model)(x), model.loss(x))
 
 
 @quiet
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("only_traced")
 def test_batches_of_many_sizes_are_not_all_compiled(monkeypatch):
-    model = nice().train()
+    model = one_coupling().train()
     compiled, seen = CompiledLoss(model), []
     graph = compiled.graph
     monkeypatch.setattr(compiled, "graph", lambda z, *others: seen.append(len(z)) or graph(z, *others))
@@ -117,16 +130,16 @@ def test_batches_of_many_sizes_are_not_all_compiled(monkeypatch):
 def test_a_compiled_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):
     torch._dynamo.reset()
     path = tmp_path / "run.safetensors"
-    whole = nice()
+    whole = one_coupling()
     expected = silent(whole, X, compile=True, **BASE)
-    part = nice()
+    part = one_coupling()
     stop = silent(part, X, compile=True, checkpoint=path, callback=lambda event: event.step >= 4, **BASE)
     assert (stop.stopped, stop.steps) == ("callback", 4)
     torch._dynamo.reset()
-    part = nice()
+    part = one_coupling()
     assert silent(part, X, compile=True, checkpoint=path, **BASE).steps == expected.steps == 12
     assert equal(weights(part), weights(whole))
-    plain = nice()
+    plain = one_coupling()
     silent(plain, X, compile=False, **BASE)
     torch.testing.assert_close(weights(plain), weights(whole), rtol=1e-3, atol=1e-4)
 
@@ -137,6 +150,13 @@ def test_a_checkpoint_belongs_to_a_compiled_run_or_another(tmp_path, monkeypatch
     silent(nice(), X, compile=True, checkpoint=path, callback=lambda event: event.step >= 4, **BASE)
     with pytest.raises(TrainingError, match="compile was True and is False"):
         silent(nice(), X, checkpoint=path, **BASE)
+
+
+def test_nothing_compiles_unless_asked_to(monkeypatch):
+    """Even with the longest budget."""
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("torch.compile was called"))
+    options = BASE | {"max_steps": 10**7, "batch_size": 64}
+    assert silent(nice(), X, callback=lambda event: event.step >= 4, **options).stopped == "callback"
 
 
 def test_the_user_is_told_what_takes_so_long(monkeypatch, capsys):

@@ -177,7 +177,7 @@ def test_errors():
         Posterior(location(2), 0, ())
     with pytest.raises(ConfigError, match="pushforward model"):
         Posterior(torch.nn.Linear(1, 1), 1, ())  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigError, match=r"shape \(2, 3\)"):
+    with pytest.raises(ConfigError, match=r"must have shape \(2, 2\); got \(2, 3\)"):
         Posterior.of(location(2), {SHIFT: torch.zeros(2, 3)})
     with pytest.raises(ConfigError, match="n_samples must be an integer of at least 1"):
         Posterior.of(location(2), {SHIFT: torch.zeros(0, 2)})

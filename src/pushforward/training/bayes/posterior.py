@@ -84,8 +84,9 @@ class Posterior(nn.Module):
         posterior = cls(model, min(count, 1), tuple(stacks))  # one sample only, because they are replaced
         posterior.n_samples = count
         for name, want in posterior.samples().items():
-            if stacks[name].shape != (posterior.n_samples, *want.shape[1:]):
-                raise ConfigError(f"the samples of {name!r} must have shape {(posterior.n_samples, *want.shape[1:])}.")
+            shape, given = (count, *want.shape[1:]), tuple(stacks[name].shape)
+            if given != shape:
+                raise ConfigError(f"the samples of {name!r} must have shape {shape}; got {given}.")
             setattr(posterior.stacks, _key(name), stacks[name].detach())
         return posterior
 
