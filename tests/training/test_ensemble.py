@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 import pushforward as pf
 from pushforward import models, transforms
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, TrainingError
 from pushforward.training import fit_members
 from pushforward.training.stacking import Stack, Unstackable
 
@@ -120,3 +122,47 @@ def test_others_are_trained_one_after_the_other():
 def test_a_stack_needs_something_to_train():
     with pytest.raises(Unstackable, match="no transform has anything to train"):
         Stack([models.Flow(transforms.Standardize(2), pf.distributions.Normal(2)) for _ in range(2)])
+
+
+def test_each_member_takes_its_own_seed():
+    x = curved(100).double()
+    for seeds, own in ((None, [7, 8]), ([3, 5], [3, 5])):
+        found, alone = members(FAMILIES["maf"], 2), members(FAMILIES["maf"], 2)
+        fit_members(found, x, seeds=seeds, seed=7, **OPTIONS)
+        for model, other, seed in zip(found, alone, own, strict=True):
+            pf.fit(other, x, seed=seed, **OPTIONS)
+            torch.testing.assert_close(model.log_prob(x), other.log_prob(x), rtol=1e-7, atol=1e-9)
+
+
+def test_a_context_is_passed_to_every_member():
+    x = curved(80)
+    pair = [models.MAF(2, context=1, layers=1, hidden=(8,)) for _ in range(2)]
+    assert [result.steps for result in fit_members(pair, x[:, :2], context=x[:, 2:], **OPTIONS)] == [12, 12]
+    with pytest.raises(ConfigError, match="context"):
+        fit_members(pair, x[:, :2], context=x[:, 2:], stack=True, **OPTIONS)
+
+
+@pytest.mark.parametrize("option", ["checkpoint", "log"])
+def test_files_of_one_run_are_refused(option, tmp_path):
+    with pytest.raises(ConfigError, match="no checkpoint and no log"):
+        fit_members(members(FAMILIES["nice"], 2), curved(50), **OPTIONS | {option: tmp_path / "file"})
+
+
+def test_after_an_error_every_member_has_its_best_weights(monkeypatch):
+    x, calls, losses = curved(300).double(), [], Stack.losses
+
+    def breaks(self, batches, noise):
+        calls.append(None)
+        return losses(self, batches, noise) * (math.nan if len(calls) == 8 else 1)
+
+    monkeypatch.setattr(Stack, "losses", breaks)
+    trained, best = members(FAMILIES["nice"], 2), members(FAMILIES["nice"], 2)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 7 .*weights of step 5 again"):
+        fit_members(trained, x, stack=True, **OPTIONS)
+    monkeypatch.undo()
+    for k, model in enumerate(best):
+        result = pf.fit(model, x, seed=k, callback=lambda event: event.step >= 5, **OPTIONS)
+        assert result.best_step == 5
+    for one, other in zip(trained, best, strict=True):
+        assert not one.training
+        torch.testing.assert_close(one.log_prob(x), other.log_prob(x), rtol=1e-7, atol=1e-9)

@@ -111,17 +111,18 @@ def _fit_stacked(
 ) -> list[FitResult]:
     _require_stackable(models, config)
     strategy = StackedModels(models, config)
+    configs = [dataclasses.replace(config, seed=seed) for seed in seeds]
     sources = []
-    for model, seed in zip(models, seeds, strict=True):
-        rows = data.reseeded(seed) if isinstance(data, Source) else data
-        sources.append(open_sources(InputSpec.of(model), rows, None, validation, config.batch_size, seed))
+    for model, own in zip(models, configs, strict=True):
+        rows = data.reseeded(own.seed) if isinstance(data, Source) else data
+        sources.append(open_sources(InputSpec.of(model), rows, None, validation, own.batch_size, own.seed))
     if len({train.steps for train, _ in sources}) != 1:
         raise Unstackable("their data differ in length")
     plan = make_plan(config, sources[0][0].steps)
-    runs = [
-        Run(model, train, held_out, config, plan, seed, make_reporter(config.progress if k == 0 else "silent"))
-        for k, (model, (train, held_out), seed) in enumerate(zip(models, sources, seeds, strict=True))
-    ]
+    runs = []
+    for model, (train, held_out), own in zip(models, sources, configs, strict=True):
+        reporter = make_reporter("silent" if runs else config.progress)  # only the first one is shown
+        runs.append(Run(model, train, held_out, own, plan, reporter))
     return Trainer(runs, strategy, plan, initialize=config.initialize).train()
 
 

@@ -95,7 +95,7 @@ def fit(
         raise StorageError(
             f"resume=True, but there is no checkpoint {config.checkpoint}: resume='auto' starts a new run."
         )
-    run = Run(model, train, held_out, config, plan, config.seed, make_reporter(config.progress))
+    run = Run(model, train, held_out, config, plan, make_reporter(config.progress))
     trainer = Trainer([run], strategy, plan, initialize=config.initialize, checkpoint=checkpoint, resume=resume)
     return trainer.train()[0]
 

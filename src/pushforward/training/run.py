@@ -78,7 +78,6 @@ class Run:
         held_out: held-out rows, or None.
         config: options of the run.
         plan: when to stop and to evaluate.
-        seed: seed of everything random.
         reporter: shows progress.
     """
 
@@ -89,11 +88,11 @@ class Run:
         held_out: Source | None,
         config: TrainingConfig,
         plan: Plan,
-        seed: int,
         reporter: Reporter,
     ) -> None:
         self.model, self.train, self.held_out = model, train, held_out
-        self.config, self.plan, self.seed, self.reporter = config, plan, seed, reporter
+        self.config, self.plan, self.reporter = config, plan, reporter
+        self.seed = config.seed
         self.device = train.spec.device
         self.log = MetricsLog(config.log)
         self.state = State()

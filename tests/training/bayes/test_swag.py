@@ -108,6 +108,9 @@ def test_chosen_weights_and_seeds():
         ({"rank": 1}, "rank"),
         ({"rank": 9, "snapshots": 8}, "rank must be at most the number of snapshots"),
         ({"snapshots": 1}, "snapshots"),
+        ({"snapshot_every": 0}, "snapshot_every"),
+        ({"n_samples": 0}, "n_samples"),
+        ({"optimizer": "adam"}, "optimizer is not available in swag"),
         ({"validation": None}, "held-out"),
         ({"scale": 0.0}, "scale"),
         ({"resume": True}, "resume"),
@@ -115,4 +118,4 @@ def test_chosen_weights_and_seeds():
 )
 def test_errors(options, message):
     with pytest.raises(ConfigError, match=message):
-        swag(location(2), torch.randn(20, 2), 2, **{"progress": "silent"} | options)
+        swag(location(2), torch.randn(20, 2), **{"n_samples": 2, "progress": "silent"} | options)

@@ -103,7 +103,9 @@ def swag(
     train, held_out = open_data(model, data, context, validation, config)
     if not scales or (len(scales) > 1 and held_out is None):
         raise ConfigError("the scale is chosen by held-out rows: pass validation=, or a single number as scale=.")
-    every = snapshot_every or (500 if train.steps is None else min(max(round(train.steps), 1), 500))
+    if snapshot_every is None:
+        snapshot_every = 500 if train.steps is None else min(max(round(train.steps), 1), 500)
+    check_count("snapshot_every", snapshot_every)
     chosen = choose_parameters(model, parameters)
     trajectory = Trajectory(chosen, rank)
     callback = config.callback
@@ -114,8 +116,8 @@ def swag(
         return None if callback is None else callback(event)
 
     config = dataclasses.replace(
-        config, optimizer="sgd", schedule=None, ema=None, patience=None, callback=take_snapshot, evaluate_every=every,
-        max_steps=snapshots * check_count("snapshot_every", every),
+        config, optimizer="sgd", schedule=None, ema=None, patience=None, callback=take_snapshot, evaluate_every=snapshot_every,
+        max_steps=snapshots * snapshot_every,
     )  # fmt: skip
     with train_only(model, chosen):
         fit(model, train, validation=None, config=config)
