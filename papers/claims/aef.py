@@ -18,7 +18,7 @@ from pushforward.models.image.building import pixels
 from pushforward.models.latent.autoencoder import mmd
 from pushforward.models.latent.vae import posterior_flow, prior_base
 from pushforward.transforms import ActNorm, Chain, GaussianLikelihood, Variational
-from pushforward.transforms.embeddings.autoencode import core_of
+from pushforward.transforms.coupling.autoencode import core_of
 
 __all__ = ["gaussian_pair", "run"]
 

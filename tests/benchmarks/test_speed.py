@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 

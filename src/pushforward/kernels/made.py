@@ -3,7 +3,7 @@
 All places of a panel of rows are solved while its values are in the cache.
 
 This module handles stages of matrix products, not networks. The plain version, which is the reference, is
-:mod:`pushforward.transforms.autoregressive.inverse`.
+:mod:`pushforward.transforms.autoregressive.masked_inverse`.
 """
 
 from __future__ import annotations

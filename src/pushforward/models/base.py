@@ -24,8 +24,9 @@ from pushforward.models.validation import (
     widest,
 )
 from pushforward.numerics import Noise, RowNoise, RunningMean, may_check_values, split_infinite
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
-from pushforward.transforms.base import Shape, Transform, check_context
+from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.chain import Chain, check_support
 
 __all__ = ["Flow", "Model"]
@@ -133,8 +134,7 @@ class Model(nn.Module, ABC):
             >>> model.evaluate(torch.zeros(3, 2))
             LogLik(an exact value on Lebesgue(2), shape (3,), mean -2.773 nats)
         """
-        if samples < 1:
-            raise ConfigError(f"samples must be at least 1; got {samples}.")
+        check_integer("samples", samples)
         x, context, far = self._read(x, context)
         random = self.kind is not Kind.EXACT
         draws = samples if random else 1
@@ -392,18 +392,12 @@ class Model(nn.Module, ABC):
         self, x: Tensor, context: Tensor | None, noise: Noise
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
         terms: dict[str, Tensor] = {}
-        residual = stderr = None
-        z = x
-        for index, part in enumerate(self.chain):
-            step = part.encode(z, context, noise=noise)
-            z = step.z
-            terms[f"{index}.{type(part).__name__}"] = step.contribution
-            if step.residual is not None:
-                residual = step.residual if residual is None else residual + step.residual
-            if step.stderr is not None:
-                stderr = step.stderr if stderr is None else (stderr**2 + step.stderr**2).sqrt()
-        terms["base"] = self.base.log_prob(z, context)
-        return terms, residual, stderr
+        total = Step(x, self.chain.zero_log_det(x))
+        for index, step in enumerate(self.chain.encode_steps(x, context, noise=noise)):
+            terms[f"{index}.{type(self.chain[index]).__name__}"] = step.contribution
+            total = total.then(step)
+        terms["base"] = self.base.log_prob(total.z, context)
+        return terms, total.residual, total.stderr
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         x, context, far = self._read(x, context)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pushforward.errors import ConfigError
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.transforms import (
     ActNorm,
     Affine,
@@ -73,8 +73,7 @@ def pixels(shape: Shape, levels: int, alpha: float | None, dequantize: str) -> l
     Raises:
         ConfigError: for an unknown dequantization.
     """
-    if dequantize not in ("uniform", "variational"):
-        raise ConfigError(f"dequantize must be 'uniform' or 'variational'; got {dequantize!r}.")
+    check_choice("dequantize", dequantize, ("uniform", "variational"))
     noise = UniformDequantize(shape, levels) if dequantize == "uniform" else VariationalDequantize(shape, levels)
     return [noise, Affine(shape, shift=-0.5) if alpha is None else Logit(shape, alpha)]
 
@@ -109,7 +108,7 @@ def multi_scale(
     largest = 0
     while all(side % 2 ** (largest + 1) == 0 for side in shape[1:]):
         largest += 1
-    check_count("scales", scales)
+    check_integer("scales", scales)
     if scales > largest + 1:  # the block may need one more halving, which Squeeze checks
         raise ConfigError(
             f"{scales} scales halve the sides of an image more often than {shape[1]} x {shape[2]} allows: use at most "
@@ -145,7 +144,7 @@ def glow_scales(
         network: of the couplings.
         alternate: let the halves of the channels take turns, where nothing mixes them.
     """
-    check_count("steps", steps)
+    check_integer("steps", steps)
 
     def block(shape: Shape, scale: int) -> list[Transform]:
         squeeze = Squeeze(shape)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from pushforward.distributions import Normal
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import glow_scales, image_of, pixels
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 from pushforward.transforms import (
     AdditiveTransformer,
@@ -86,8 +86,7 @@ class Glow(Model):
         dropout: float = 0.0,
     ) -> None:
         event = image_of("Glow", shape)
-        if linear not in ("1x1", "reverse", "shuffle"):
-            raise ConfigError(f"linear must be '1x1', 'reverse' or 'shuffle'; got {linear!r}.")
+        check_choice("linear", linear, ("1x1", "reverse", "shuffle"))
 
         def mix(inside: Shape, seed: int) -> list[Transform]:
             if linear == "1x1":

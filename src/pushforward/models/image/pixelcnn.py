@@ -9,6 +9,7 @@ from pushforward import distributions
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.validation import check_data
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import CategoricalLikelihood, Integers, LogisticLikelihood
 from pushforward.transforms.base import Shape
@@ -72,8 +73,7 @@ class PixelCNN(Model):
         scales: int = 3,
         dropout: float = 0.0,
     ) -> None:
-        if output not in ("categorical", "logistic"):
-            raise ConfigError(f"output must be 'categorical' or 'logistic'; got {output!r}.")
+        check_choice("output", output, ("categorical", "logistic"))
         law = CategoricalLikelihood(levels) if output == "categorical" else LogisticLikelihood(levels, components)
         base = distributions.PixelCNN(
             shape, law, network=network, filters=filters, layers=layers, kernel=kernel, first_kernel=first_kernel,
@@ -109,8 +109,7 @@ class PixelCNN(Model):
             InputError: for a wrong shape, or kept rows that are no integers in range.
         """
         check_data(x, self.shape, type(self).__name__)
-        if not isinstance(rows, int) or isinstance(rows, bool) or not 0 <= rows <= self.shape[1]:
-            raise ConfigError(f"rows must be an integer in 0..{self.shape[1]}; got {rows!r}.")
+        check_integer("rows", rows, 0, most=self.shape[1])
         if seed is not None and generator is not None:
             raise ConfigError("give a seed or a generator, not both.")
         if generator is None:

@@ -13,8 +13,8 @@ from pushforward.likelihood import LogLik
 from pushforward.models.base import Flow, Model
 from pushforward.models.image.building import pixels
 from pushforward.models.latent.vae import posterior_flow, prior_base
-from pushforward.models.vector.building import check_count
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Autoencode, Chain, LinearAutoencode, Standardize, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -87,11 +87,10 @@ class AEF(Model):
         activation: str = "relu",
     ) -> None:
         shape = as_shape(features)
-        if form not in ("partition", "linear"):
-            raise ConfigError(f"form must be 'partition' or 'linear'; got {form!r}.")
+        check_choice("form", form, ("partition", "linear"))
         if form == "linear" and dequantize != "uniform":
             raise ConfigError("the linear form extends uniformly dequantized images: leave dequantize at 'uniform'.")
-        check_count("latent", latent)
+        check_integer("latent", latent)
         flow = posterior_flow(posterior, latent, steps, tuple(posterior_hidden), 0)
         networks = {"hidden": tuple(hidden), "channels": tuple(channels), "activation": activation}
         if form == "partition":
@@ -160,7 +159,7 @@ class AEF(Model):
             KindError: for the partition form.
             ConfigError: for an impossible scale or number.
         """
-        check_count("samples", samples)
+        check_integer("samples", samples)
         model = self.reduced(scale)
         with torch.no_grad():
             draws = [model.evaluate(x, seed=seed * samples + k) for k in range(samples)]

@@ -12,8 +12,9 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Lebesgue, Measure
 from pushforward.models.base import Model
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, bound_square, normal_like, soft_clamp, sum_event
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms import Affine, Chain, Standardize, Step, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -45,8 +46,8 @@ class Codec(nn.Module):
                 "an autoencoder reads vectors, or images (channels, height, width), which alone may have channels; "
                 f"got features={shape} with channels={channels!r}."
             )
-        self.shape, self.channels, self.bound = shape, check_hidden(channels, False), input_bound
-        check_width("latent", latent)
+        self.shape, self.channels, self.bound = shape, check_widths("channels", channels), input_bound
+        check_integer("latent", latent)
         self.encoder: nn.Module
         self.decoder: nn.Module
         if self.channels:
@@ -150,10 +151,8 @@ class AutoEncoder(Model):
         channels: tuple[int, ...] = (),
         activation: str = "elu",
     ) -> None:
-        if penalty not in ("code", "mmd"):
-            raise ConfigError(f"penalty must be 'code' or 'mmd'; got {penalty!r}.")
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"weight must be finite and not negative; got {weight!r}.")
+        check_choice("penalty", penalty, ("code", "mmd"))
+        check_positive("weight", weight, zero=True)
         shape = as_shape(features)
         coder = PointPosterior(shape, latent, tuple(hidden), tuple(channels), activation)
         super().__init__(Chain(scaling(shape, levels), coder), Normal(latent))

@@ -13,8 +13,8 @@ from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.models.latent.autoencoder import Codec, scaling
 from pushforward.models.latent.cyclic_pair import Cyclic, Start
-from pushforward.models.vector.building import check_count
 from pushforward.numerics import RowNoise
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Chain, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -99,9 +99,9 @@ class CyGen(Model):
         channels: tuple[int, ...] = (),
         activation: str = "tanh",
     ) -> None:
-        if not 0 < scale < math.inf or not 0 <= weight < math.inf:
-            raise ConfigError(f"scale must be positive and weight not negative; got {scale!r} and {weight!r}.")
-        shape, count = as_shape(features), check_count("draws", draws)
+        check_positive("scale", scale)
+        check_positive("weight", weight, zero=True)
+        shape, count = as_shape(features), check_integer("draws", draws)
         if flow is not None and (
             not isinstance(flow, Transform) or (flow.in_shape, flow.out_shape) != ((latent,), (latent,))
         ):
@@ -113,8 +113,8 @@ class CyGen(Model):
         pair = Cyclic(shape, latent, scale, count, flow, codec)
         super().__init__(Chain(scaling(shape, levels), pair), Start(latent))
         self.features, self.latent, self.scale, self.weight, self.draws = features, latent, scale, weight, draws
-        self.probes = None if probes is None else check_count("probes", probes)
-        self.chain_steps, self.levels, self.activation = check_count("chain_steps", chain_steps), levels, activation
+        self.probes = None if probes is None else check_integer("probes", probes)
+        self.chain_steps, self.levels, self.activation = check_integer("chain_steps", chain_steps), levels, activation
         self.hidden, self.channels = tuple(hidden), tuple(channels)
         self.pair.steps = chain_steps
         self.set_objective(objective)
@@ -122,7 +122,7 @@ class CyGen(Model):
     @property
     def pair(self) -> Cyclic:
         """The conditionals, of scaled data."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Cyclic)
         return part
 
@@ -137,8 +137,7 @@ class CyGen(Model):
         Raises:
             ConfigError: for another name.
         """
-        if objective not in ("cyclic", "elbo"):
-            raise ConfigError(f"objective must be 'cyclic' or 'elbo'; got {objective!r}.")
+        check_choice("objective", objective, ("cyclic", "elbo"))
         assert isinstance(self.base, Start)
         self.objective = objective
         self.pair.elbo = self.base.prior = objective == "elbo"
@@ -148,7 +147,7 @@ class CyGen(Model):
         if self.objective == "elbo":
             return super().loss(x, generator=generator)
         x, _, far = self._prepare(x, context)
-        x = self.chain.transforms[0].encode(x.reshape(-1, *self.shape)).z  # pyright: ignore[reportCallIssue]
+        x = self.chain[0].encode(x.reshape(-1, *self.shape)).z
         penalty = self.pair.penalty(x, generator, self.probes).mean() if self.weight else 0.0
         return self.weight * penalty - self.pair.encode(x, noise=generator).contribution.mean() - far.mean()
 
@@ -156,7 +155,7 @@ class CyGen(Model):
     def code(self, x: Tensor) -> Tensor:
         """The center of q(z | x): what the flow makes of the mean of its normal, ``(*batch, latent)``."""
         x, _, _ = self._prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return self.pair.transport(scaled.new_zeros((*self.chain.batch_shape(x), self.latent)), scaled)[0]
 
     @torch.no_grad()
@@ -193,7 +192,7 @@ class CyGen(Model):
 
     def _norms(self, x: Tensor, probes: int | None, seed: int, parts: tuple[float, float]) -> Tensor:
         x, _, _ = self._prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return torch.cat([self.pair.penalty(part, RowNoise(seed), probes, parts) for part in scaled.split(256)])
 
     @torch.no_grad()
@@ -209,7 +208,7 @@ class CyGen(Model):
         x, generator = self._begin(count, steps, seed, start)
         for _ in range(steps):
             x = self.pair.draw_x(self.pair.draw_z(x, generator), generator)
-        return self.chain.transforms[0].decode(x)  # pyright: ignore[reportCallIssue]
+        return self.chain[0].decode(x)
 
     @torch.no_grad()
     def langevin(self, count: int, steps: int, step: float, *, seed: int = 0, start: Tensor | None = None) -> Tensor:
@@ -224,19 +223,18 @@ class CyGen(Model):
             seed: of everything random.
             start: as in :meth:`gibbs`.
         """
-        if not 0 < step < math.inf:
-            raise ConfigError(f"step must be positive; got {step!r}.")
+        check_positive("step", step)
         x, generator = self._begin(count, steps, seed, start)
         like = {"generator": generator, "dtype": x.dtype, "device": x.device}
         for _ in range(steps):
             e = torch.randn(len(x), self.latent, **like)
             drift = torch.func.vmap(self.pair.score)(e, x)
             x = x + step * drift + math.sqrt(2 * step) * torch.randn(x.shape, **like)
-        return self.chain.transforms[0].decode(x)  # pyright: ignore[reportCallIssue]
+        return self.chain[0].decode(x)
 
     def _begin(self, count: int, steps: int, seed: int, start: Tensor | None) -> tuple[Tensor, torch.Generator]:
-        check_count("count", count)
-        check_count("steps", steps)
+        check_integer("count", count)
+        check_integer("steps", steps)
         device = self.pair.compatible.device
         generator = torch.Generator(device).manual_seed(seed)
         if start is None:
@@ -244,4 +242,4 @@ class CyGen(Model):
         rows, _, _ = self._prepare(start, None)
         if len(rows) != count:
             raise ConfigError(f"{count} chains need as many rows to start from; got {len(rows)}.")
-        return self.chain.transforms[0].encode(rows).z, generator  # pyright: ignore[reportCallIssue]
+        return self.chain[0].encode(rows).z, generator

@@ -11,7 +11,7 @@ from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.ensemble import Ensemble
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     BernoulliLikelihood,
@@ -107,13 +107,11 @@ class VAE(Model):
         kind = decoder or ("logistic" if len(shape) == 3 else "gaussian")
         laws = {"logistic": lambda: LogisticLikelihood(levels, components), "categorical": lambda: CategoricalLikelihood(levels),
                 "bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}  # fmt: skip
-        if kind not in laws:
-            raise ConfigError(f"decoder must be one of {', '.join(map(repr, laws))}; got {decoder!r}.")
+        check_choice("decoder", kind, laws)
         if binarize and kind != "bernoulli":
             raise ConfigError(f"binarized images want decoder='bernoulli'; got {kind!r}.")
-        if not 0 <= free_bits < math.inf:
-            raise ConfigError(f"free_bits must be finite and not negative; got {free_bits!r}.")
-        check_count("latent", latent)
+        check_positive("free_bits", free_bits, zero=True)
+        check_integer("latent", latent)
         law: Likelihood = laws[kind]()
         flow = posterior_flow(posterior, latent, steps, tuple(posterior_hidden), posterior_context)
         transforms: list[Transform] = [DynamicBinarize(shape, levels)] if binarize else []
@@ -137,12 +135,11 @@ class VAE(Model):
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """-mean of the bound over one draw; with free bits, of E log p(x | z) - sum of max(free bits, KL)."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        z, context, total = self._prepare(x, context)
-        for part in before:
-            step = part.encode(z, noise=generator)
-            z, total = step.z, total + step.contribution
+        x, context, far = self._prepare(x, context)
+        z, contribution, *_ = front.encode(x, noise=generator)
+        total = far + contribution
         last.check_training(z)
         if not self.free_bits:
             step = last.encode(z, context, noise=generator)
@@ -161,22 +158,17 @@ class VAE(Model):
 
     def code(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The center of q(z | x), without noise, ``(*batch, latent)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
         x = x if x.is_floating_point() else x.to(self.dtype)
         context = self._broadcast(context, x.shape[: x.dim() - len(self.shape)])
-        for part in before:
-            x = part.encode(x).z
-        return last.center(x, context)
+        return last.center(front.encode(x).z, context)
 
     def point(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        x = last.mean(z, self._broadcast(context, z.shape[:-1]))
-        for part in reversed(before):
-            x = part.decode(x)
-        return x
+        return front.decode(last.mean(z, self._broadcast(context, z.shape[:-1])))
 
 
 def posterior_flow(posterior: str, latent: int, steps: int, hidden: tuple[int, ...], context: int) -> Transform | None:
@@ -185,12 +177,11 @@ def posterior_flow(posterior: str, latent: int, steps: int, hidden: tuple[int, .
     Raises:
         ConfigError: for another name.
     """
+    check_choice("posterior", posterior, ("normal", "iaf", "nsf"))
     if posterior == "normal":
         return None
-    if posterior not in ("iaf", "nsf"):
-        raise ConfigError(f"posterior must be 'normal', 'iaf' or 'nsf'; got {posterior!r}.")
     transforms: list[Transform] = []
-    for k in range(check_count("steps", steps)):
+    for k in range(check_integer("steps", steps)):
         if posterior == "iaf":
             order = "reverse" if k % 2 else None
             law = MaskedAutoregressive(latent, GatedTransformer(), order=order, hidden=hidden, context=context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushforward.distributions import Distribution
 from pushforward.errors import ConfigError
 from pushforward.models.manifold.surface import SurfaceModel, latent_flow
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ConformalEmbedding,
@@ -71,7 +71,7 @@ class ConformalEmbeddingFlow(SurfaceModel):
         seed: int = 0,
     ) -> None:
         shape = as_shape(features)
-        check_count("latent", latent)
+        check_integer("latent", latent)
         surface = _moebius(shape, latent, seed) if embedding is None else embedding
         if surface.in_shape != shape or surface.out_shape != (latent,):
             raise ConfigError(

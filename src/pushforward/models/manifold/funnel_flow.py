@@ -9,7 +9,8 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import event_of, pixels
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ActNorm,
@@ -118,11 +119,13 @@ class FunnelFlow(Model):
                                    ("decoder", decoder, ("normal", "spline"))):  # fmt: skip
             if value not in names:
                 raise ConfigError(f"{name} must be {' or '.join(map(repr, names))} here; got {value!r}.")
-        check_count("flow_layers", flow_layers)
-        splines = 0 if decoder == "normal" else check_count("decoder_layers", decoder_layers)
+        check_integer("flow_layers", flow_layers)
+        splines = 0 if decoder == "normal" else check_integer("decoder_layers", decoder_layers)
         bend = SplineTransformer(bins, tail_bound)
         f: Transformer = bend if law == "spline" else AffineTransformer()
-        hidden = (check_count("hidden_features", hidden_features),) * check_count("residual_blocks", residual_blocks)
+        hidden = (check_integer("hidden_features", hidden_features),) * check_integer(
+            "residual_blocks", residual_blocks
+        )
         network = {"hidden": hidden, "residual": True, "activation": activation}
         if len(event) == 3:
             if latent is not None:
@@ -130,14 +133,14 @@ class FunnelFlow(Model):
             flow = _image_layers(event, funnel, f, flow_layers, scales, context, network)
             chain = Chain(*pixels(event, levels, alpha, dequantize), *flow, Flatten(flow[-1].out_shape))
         else:
-            narrow = max(1, event[0] // 2) if latent is None else check_count("latent", latent)
+            narrow = max(1, event[0] // 2) if latent is None else check_integer("latent", latent)
             if narrow > event[0]:
                 raise ConfigError(f"latent is at most the {event[0]} coordinates of the data; got {latent!r}.")
             network["dropout"] = dropout
             if funnel == "mlp":
                 layers = _dense_layers(event[0], narrow, flow_layers, bend, splines, context, hidden)
             else:
-                place = flow_layers - 1 if at is None else min(check_count("at", at, 0), flow_layers - 1)
+                place = flow_layers - 1 if at is None else min(check_integer("at", at, 0), flow_layers - 1)
                 layers = _coupling_layers(event[0], narrow, flow_layers, place, f, bend, splines, context, network)
             chain = vector_chain(event[0], layers, context=context, standardize=standardize)
         super().__init__(chain, Normal(math.prod(chain.out_shape)))
@@ -205,7 +208,7 @@ def _dense_layers(
 def _image_layers(
     event: Shape, funnel: str, law: Transformer, steps: int, scales: int, context: int, network: dict[str, Any]
 ) -> list[Transform]:
-    check_count("scales", scales)
+    check_integer("scales", scales)
     if any(side % 2**scales for side in event[1:]):
         raise ConfigError(
             f"{scales} scales halve the sides of an image that often, and {event[1]} x {event[2]} do not allow it: use "

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.models.manifold.surface import SurfaceModel, latent_flow
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     Chain,
@@ -96,14 +94,11 @@ class RectangularFlow(SurfaceModel):
         standardize: bool = True,
         seed: int = 0,
     ) -> None:
-        if volume not in VOLUMES:
-            raise ConfigError(f"volume must be one of {', '.join(map(repr, VOLUMES))}; got {volume!r}.")
-        if not 0 < tolerance < 1:
-            raise ConfigError(f"tolerance must lie between 0 and 1; got {tolerance!r}.")
-        if not 0 <= noise < math.inf:
-            raise ConfigError(f"noise must be finite and not negative; got {noise!r}.")
-        check_count("probes", probes)
-        check_count("latent", latent)
+        check_choice("volume", volume, VOLUMES)
+        check_number("tolerance", tolerance, 0, 1)
+        check_positive("noise", noise, zero=True)
+        check_integer("probes", probes)
+        check_integer("latent", latent)
         surface = _embedding(decoder, features, latent, couplings, tuple(hidden), standardize, seed)
         codes = latent_flow(latent, latent_couplings, tuple(latent_hidden), transformer)
         super().__init__(surface, codes, None, phase, reconstruction)
@@ -153,6 +148,6 @@ def _embedding(
         raise ConfigError(f"decoder must be 'flow' or 'free-form'; got {decoder!r}.")
     transforms: list[Transform] = [Standardize(features)] if standardize else []
     options = {"hidden": hidden, "activation": "silu"}
-    transforms += [Coupling(features, flip=k % 2 == 1, **options) for k in range(check_count("couplings", couplings))]
+    transforms += [Coupling(features, flip=k % 2 == 1, **options) for k in range(check_integer("couplings", couplings))]
     # So many reflections turn any d directions into the first d coordinates.
     return Injective(Chain(*transforms, Householder(features, min(latent, features), seed)), latent)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError, KindError
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count
+from pushforward.numerics import batch_jacobian
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.transforms import ActNorm, Chain, Coupling, Embedding, Monotone, Transform, Transformer
 from pushforward.transforms.embeddings.embedding import squared_distance
-from pushforward.transforms.embeddings.jacobian import jacobian
 
 __all__ = ["PHASES", "SurfaceModel", "cycle_error", "latent_flow", "project", "singular_values"]
 
@@ -48,8 +46,7 @@ class SurfaceModel(Model):
                 f"{type(self).__name__} needs an embedding with vector codes, as transforms.ConformalEmbedding(...); got "
                 f"{type(embedding).__name__}."
             )
-        if not 0 <= reconstruction < math.inf:
-            raise ConfigError(f"reconstruction must be finite and not negative; got {reconstruction!r}.")
+        check_positive("reconstruction", reconstruction, zero=True)
         super().__init__(Chain(embedding, flow), Normal(embedding.out_shape[0]) if base is None else base)
         self.reconstruction = reconstruction
         self.begin(phase)
@@ -57,12 +54,12 @@ class SurfaceModel(Model):
     @property
     def embedding(self) -> Embedding:
         """From the data to their codes: the first transform of the chain."""
-        return next(iter(self.chain))  # pyright: ignore[reportReturnType]
+        return self.chain[0]  # pyright: ignore[reportReturnType]
 
     @property
-    def flow(self) -> Transform:
+    def flow(self) -> Chain:
         """From the codes to the base: the rest of the chain."""
-        return Chain(*list(self.chain)[1:])
+        return self.chain[1:]
 
     def begin(self, phase: str) -> None:
         """What the next training is for: "joint", "manifold" or "density".
@@ -72,8 +69,7 @@ class SurfaceModel(Model):
         Raises:
             ConfigError: for another name.
         """
-        if phase not in PHASES:
-            raise ConfigError(f"phase must be one of {', '.join(map(repr, PHASES))}; got {phase!r}.")
+        check_choice("phase", phase, PHASES)
         self.phase = phase
         if phase == "density":
             for part in (*self.flow.modules(), *self.base.modules()):
@@ -100,18 +96,15 @@ class SurfaceModel(Model):
         return self.embedding.decode_with_volume(z, context)
 
     def _code_log_prob(self, z: Tensor, context: Tensor | None) -> Tensor:
-        total = z.new_zeros(z.shape[:-1])
-        for part in list(self.chain)[1:]:
-            step = part.encode(z, context)
-            z, total = step.z, total + step.contribution
-        return total + self.base.log_prob(z, context)
+        step = self.flow.encode(z, context)
+        return step.contribution + self.base.log_prob(step.z, context)
 
 
 def latent_flow(
     latent: int, couplings: int, hidden: tuple[int, ...], law: Transformer | None, context: int = 0
 ) -> Transform:
     """Actnorm and couplings of d codes; with one code, which has no other to depend on, an elementwise spline."""
-    check_count("couplings", couplings, 0)
+    check_integer("couplings", couplings, 0)
     transforms: list[Transform] = [ActNorm(latent)]
     if latent == 1:
         transforms += [Monotone(1, context=context)] if couplings else []
@@ -159,7 +152,7 @@ def singular_values(model: Model, x: Tensor, context: Tensor | None = None) -> T
     model = surface(model)
     x, context, _ = model._prepare(x, context)
     z = model.embedding.codes(x, context)
-    return torch.linalg.svdvals(jacobian(lambda t: model.embedding.decode(t, context), z)[1])
+    return torch.linalg.svdvals(batch_jacobian(lambda t: model.embedding.decode(t, context), z)[1])
 
 
 @torch.no_grad()

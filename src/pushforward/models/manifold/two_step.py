@@ -14,9 +14,9 @@ from pushforward.likelihood import Kind, Lebesgue, Manifold, Measure
 from pushforward.models.base import Flow, Model
 from pushforward.models.latent.autoencoder import AutoEncoder
 from pushforward.models.latent.vae import VAE
-from pushforward.models.vector.building import check_count
 from pushforward.models.vector.nsf import NSF
 from pushforward.numerics import Noise, batch_jacobian, bound_square, is_eager
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Chain, Flatten, Inverse, Standardize, Step, Transform, Whiten
 
@@ -172,14 +172,14 @@ class TwoStep(Model):
     @property
     def embed(self) -> Embed:
         """The transform from data to codes."""
-        part = next(iter(self.chain))
+        part = self.chain[0]
         assert isinstance(part, Embed)
         return part
 
     @property
     def whiten(self) -> Whiten:
         """The transform from codes to whitened codes."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Whiten)
         return part
 
@@ -222,7 +222,7 @@ class TwoStep(Model):
         """
         if len(x) == 0:
             raise InputError("check_injectivity needs held-out rows; got none.")
-        check_count("refine", refine, 0)
+        check_integer("refine", refine, 0)
         drawn = self.second.sample(draws, seed=seed).to(self.dtype)
         ratios, cycles, plain = [], [], []
         for part in torch.cat((self.codes(x), drawn)).split(_ROWS):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_integer
 from pushforward.transforms import Chain, MaskedAutoregressive, Monotone, Standardize, Transform, Transformer
 
-__all__ = ["autoregressive_layers", "check_count", "vector_chain"]
+__all__ = ["autoregressive_layers", "vector_chain"]
 
 
 def vector_chain(
@@ -49,16 +49,5 @@ def autoregressive_layers(features: int, law: Transformer, layers: int, **option
     orders = (None, "reverse")
     return [
         MaskedAutoregressive(features, law, order=orders[k % 2], **options)
-        for k in range(check_count("layers", layers))
+        for k in range(check_integer("layers", layers))
     ]
-
-
-def check_count(name: str, value: int, smallest: int = 1) -> int:
-    """A number of layers.
-
-    Raises:
-        ConfigError: if it is too small or no integer.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ConfigError(f"{name} must be an integer of at least {smallest}; got {value!r}.")
-    return value

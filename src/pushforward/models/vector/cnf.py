@@ -10,6 +10,7 @@ from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.vector.building import vector_chain
 from pushforward.numerics import normal_like, uniform_like
+from pushforward.numerics.checks import check_choice, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Continuous
 
@@ -88,14 +89,12 @@ class CNF(Model):
         recompute: bool = False,
         standardize: bool = True,
     ) -> None:
-        if objective not in ("likelihood", "flow-matching"):
-            raise ConfigError(f"objective must be 'likelihood' or 'flow-matching'; got {objective!r}.")
-        if pairing not in ("independent", "optimal"):
-            raise ConfigError(f"pairing must be 'independent' or 'optimal'; got {pairing!r}.")
+        check_choice("objective", objective, ("likelihood", "flow-matching"))
+        check_choice("pairing", pairing, ("independent", "optimal"))
         if pairing == "optimal" and context:
             raise ConfigError("optimal pairing would pair noise with data of all contexts at once: use 'independent'.")
-        if not (0 <= kinetic < float("inf") and 0 <= jacobian < float("inf")):
-            raise ConfigError(f"kinetic and jacobian must be finite, from 0 on; got {kinetic!r} and {jacobian!r}.")
+        check_positive("kinetic", kinetic, zero=True)
+        check_positive("jacobian", jacobian, zero=True)
         flow = Continuous(
             features,
             hidden=hidden,
@@ -122,16 +121,14 @@ class CNF(Model):
         if self.objective == "likelihood" and not (self.kinetic or self.jacobian):
             return super().loss(x, context, generator=generator)
         x, context, far = self._prepare(x, context)
-        *before, flow = self.chain
+        flow = self.chain[-1]
         assert isinstance(flow, Continuous)
-        total = far
-        for part in before:
-            step = part.encode(x, context, noise=generator)
-            x, total = step.z, total + step.contribution
+        before = self.chain[:-1].encode(x, context, noise=generator)
+        x = before.z
         if self.objective == "flow-matching":
             return (_matching(flow, x, context, generator, self.pairing) - far).mean()
         step, effort = flow.encode_with_effort(x, context, noise=generator)
-        total = total + step.contribution + self.base.log_prob(step.z, context)
+        total = far + before.contribution + step.contribution + self.base.log_prob(step.z, context)
         return (self.kinetic * effort.kinetic + self.jacobian * effort.jacobian - total).mean()
 
 

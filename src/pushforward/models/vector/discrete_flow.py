@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pushforward.distributions import Categorical
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import Chain, ModuloAutoregressive, ModuloCoupling, OneHot, Transform
 
@@ -54,10 +53,9 @@ class DiscreteFlow(Model):
         hidden: tuple[int, ...] = (64, 64),
         temperature: float = 1.0,
     ) -> None:
-        if layer not in ("autoregressive", "bipartite"):
-            raise ConfigError(f"layer must be 'autoregressive' or 'bipartite'; got {layer!r}.")
+        check_choice("layer", layer, ("autoregressive", "bipartite"))
         transforms: list[Transform] = [OneHot(features, categories)]
-        for k in range(check_count("layers", layers)):
+        for k in range(check_integer("layers", layers)):
             if layer == "autoregressive":
                 order = "reverse" if k % 2 else None
                 transforms.append(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Affine, AffineTransformer, GatedTransformer, Inverse, MaskedAutoregressive, Transform
 
@@ -59,7 +60,7 @@ class IAF(Model):
     ) -> None:
         # A gate only contracts, so a learned scale in front lets the flow be as wide as the data.
         transforms: list[Transform] = [Affine(features, trainable=True)]
-        for k in range(check_count("steps", steps)):
+        for k in range(check_integer("steps", steps)):
             law = GatedTransformer(gate_bias) if gated else AffineTransformer()
             transforms.append(
                 Inverse(

@@ -8,10 +8,9 @@ import math
 from typing import Any
 
 from pushforward.distributions import Normal
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import event_of
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     Affine,
@@ -87,11 +86,10 @@ class InFlow(Model):
     ) -> None:
         event = event_of("InFlow", features, shape)
         image = len(event) == 3
-        check_count("blocks", blocks)
-        check_count("squeezes", squeezes, 0)
+        check_integer("blocks", blocks)
+        check_integer("squeezes", squeezes, 0)
+        check_positive("variance", variance, optional=True)
         spread = variance if variance is not None else (1.96 if image else 1.0)
-        if not 0 < spread < math.inf:
-            raise ConfigError(f"variance must be a positive number; got {variance!r}.")
         law = GatedAffineTransformer(gate, max_log_scale)
         network: dict[str, Any] = {"hidden": hidden, "activation": activation}
         transforms: list[Transform] = [UniformDequantize(event, levels) if image else Standardize(event[0])]

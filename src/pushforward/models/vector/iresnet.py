@@ -8,7 +8,8 @@ from typing import Any
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
 from pushforward.models.image.building import event_of, multi_scale, pixels
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Chain, ImageCoupling, InvertibleResidual, Squeeze, Transform
 from pushforward.transforms.base import Shape
@@ -45,7 +46,7 @@ def residual_chain(
         dequantize: "uniform" or "variational".
         options: of every :class:`~pushforward.transforms.InvertibleResidual`.
     """
-    check_count("blocks", blocks)
+    check_integer("blocks", blocks)
 
     def run(inside: Shape, first: int) -> list[Transform]:
         transforms: list[Transform] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pushforward.distributions import MADEMixture, Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import AffineTransformer, BatchNorm, MaskedAutoregressive, Transform
 
@@ -61,7 +62,7 @@ class MAF(Model):
         standardize: bool = True,
     ) -> None:
         transforms: list[Transform] = []
-        for k in range(check_count("layers", layers)):
+        for k in range(check_integer("layers", layers)):
             transforms.append(
                 MaskedAutoregressive(
                     features,
@@ -76,7 +77,7 @@ class MAF(Model):
             )
             if batch_norm:
                 transforms.append(BatchNorm(features))
-        check_count("components", components, 0)
+        check_integer("components", components, 0)
         base = (
             MADEMixture(features, components=components, hidden=hidden, context=context)
             if components

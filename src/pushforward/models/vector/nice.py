@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from pushforward.distributions import Logistic, Normal
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import event_of, pixels
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import AdditiveTransformer, Affine, Chain, Coupling, Flatten
 from pushforward.transforms.base import Shape
@@ -72,8 +72,7 @@ class NICE(Model):
     ) -> None:
         event = event_of("NICE", features, shape)
         width = math.prod(event)
-        if prior not in ("logistic", "normal"):
-            raise ConfigError(f"prior must be 'logistic' or 'normal'; got {prior!r}.")
+        check_choice("prior", prior, ("logistic", "normal"))
         layers = [
             Coupling(
                 width,
@@ -84,9 +83,9 @@ class NICE(Model):
                 activation=activation,
                 dropout=dropout,
             )
-            for k in range(check_count("couplings", couplings))
+            for k in range(check_integer("couplings", couplings))
         ]
-        scaling = Affine(width, trainable=True, stride=scaling_stride)
+        scaling = Affine(width, trainable=True, learning_rate_multiplier=scaling_stride)
         chain = vector_chain(width, [*layers, scaling], context=context, standardize=standardize, bend=True)
         if len(event) == 3:
             chain = Chain(*pixels(event, levels, alpha, dequantize), Flatten(event), chain)

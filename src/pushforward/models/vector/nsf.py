@@ -9,7 +9,8 @@ from pushforward.distributions import Normal, Uniform
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import event_of, glow_scales, pixels
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     Chain,
@@ -107,14 +108,12 @@ class NSF(Model):
         factor_out: bool = True,
     ) -> None:
         event = event_of("NSF", features, shape)
-        if layer not in ("coupling", "autoregressive"):
-            raise ConfigError(f"layer must be 'coupling' or 'autoregressive'; got {layer!r}.")
-        if linear not in ("lu", "permutation", "none"):
-            raise ConfigError(f"linear must be 'lu', 'permutation' or 'none'; got {linear!r}.")
+        check_choice("layer", layer, ("coupling", "autoregressive"))
+        check_choice("linear", linear, ("lu", "permutation", "none"))
         law = CircularSplineTransformer(bins) if circular else SplineTransformer(bins, tail_bound)
-        hidden = (hidden_features,) * check_count("residual_blocks", residual_blocks)
+        hidden = (hidden_features,) * check_integer("residual_blocks", residual_blocks)
         network = {"hidden": hidden, "residual": True, "activation": activation, "dropout": dropout}
-        check_count("flow_layers", flow_layers)
+        check_integer("flow_layers", flow_layers)
         if len(event) == 1:
             chain = _vectors(
                 event[0], law, layer, flow_layers, linear, unconditional, circular, context, network, standardize

@@ -9,7 +9,8 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import event_of, multi_scale, pixels
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ActNorm,
@@ -90,7 +91,7 @@ class RealNVP(Model):
         dequantize: str = "uniform",
     ) -> None:
         event = event_of("RealNVP", features, shape)
-        check_count("couplings", couplings)
+        check_integer("couplings", couplings)
         law = AffineTransformer(max_log_scale)
         network: dict[str, Any] = {"hidden": hidden, "activation": activation, "dropout": dropout}
         if len(event) == 1:
