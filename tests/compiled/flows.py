@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pushforward import distributions, models, transforms
-from pushforward.kernels.native import _compiler
+from pushforward.kernels import description
 from pushforward.transforms import Chain
 
-compiled = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+compiled = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 
 def couplings(*transformers: transforms.Transformer, **options) -> models.Flow:

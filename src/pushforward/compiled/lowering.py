@@ -37,8 +37,8 @@ from pushforward.transforms import (
     Transform,
     Transformer,
 )
-from pushforward.transforms.image.squeeze import Flatten
-from pushforward.transforms.linear.linear import reflections_product
+from pushforward.transforms.image.reshape import Flatten
+from pushforward.transforms.linear.factored import reflections_product
 
 __all__ = ["NotLowerable", "lower"]
 
@@ -160,7 +160,7 @@ def _(transformer: AffineTransformer, lowering: Lowering, index: list[int], raw:
 
 @append_transformer.register
 def _(transformer: SplineTransformer, lowering: Lowering, index: list[int], raw: str) -> None:
-    lowering.program.spline(raw, lowering.z, index, transformer._law)
+    lowering.program.spline(raw, lowering.z, index, transformer.settings)
 
 
 @lower_base.register

@@ -13,6 +13,7 @@ from pushforward.numerics.functions import (
 )
 from pushforward.numerics.jacobian import batch_jacobian, push_forward
 from pushforward.numerics.noise import Noise, RowNoise, draw_category, normal_like, uniform_like
+from pushforward.numerics.precision import full_precision
 from pushforward.numerics.roots import contraction_root, monotone_root
 from pushforward.numerics.running import RunningMean
 from pushforward.numerics.tracing import (
@@ -40,6 +41,7 @@ __all__ = [
     "constant",
     "contraction_root",
     "draw_category",
+    "full_precision",
     "inverse_softplus",
     "is_capturing",
     "is_compiling",

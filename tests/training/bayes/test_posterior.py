@@ -147,7 +147,7 @@ def test_through_a_file(tmp_path):
     with pytest.raises(StorageError, match=r"Posterior\.load"):
         pf.load(tmp_path / "p.safetensors")
     pf.save(posterior.model, tmp_path / "m.safetensors")
-    with pytest.raises(StorageError, match="holds a model"):
+    with pytest.raises(StorageError, match="contains a model"):
         Posterior.load(tmp_path / "m.safetensors")
 
 

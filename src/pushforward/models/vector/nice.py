@@ -85,7 +85,7 @@ class NICE(Model):
             )
             for k in range(check_integer("couplings", couplings))
         ]
-        scaling = Affine(width, trainable=True, stride=scaling_stride)
+        scaling = Affine(width, trainable=True, learning_rate_multiplier=scaling_stride)
         chain = vector_chain(width, [*layers, scaling], context=context, standardize=standardize, bend=True)
         if len(event) == 3:
             chain = Chain(*pixels(event, levels, alpha, dequantize), Flatten(event), chain)

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from pushforward.likelihood import Kind
 from pushforward.networks.velocity import VelocityMLP
-from pushforward.numerics import Noise, RowNoise
+from pushforward.numerics import Noise, RowNoise, full_precision
 from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.continuous.ode import Field, solve_adaptive, solve_fixed
-from pushforward.transforms.linear.linear import whole_precision
-from pushforward.transforms.residual.residual import common_signs, mean_of_draws
+from pushforward.transforms.hutchinson import common_signs, mean_of_draws
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Continuous", "Effort"]
@@ -191,7 +190,7 @@ class Continuous(Transform):
     ) -> tuple[Step, Effort | None]:
         check_context(context, self.context, "Continuous")
         batch = self.batch_shape(x)
-        with whole_precision(x):
+        with full_precision(x):
             rows = x.reshape(-1, self.features)
             if context is not None and self.context:
                 context = context.expand(*batch, self.context).reshape(-1, self.context)

@@ -12,7 +12,8 @@ from pushforward.numerics import Noise, sum_event
 from pushforward.numerics.checks import check_choice, check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context, outside
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer
 from pushforward.transforms.validation import image_shape
 
 __all__ = ["ImageCoupling"]

@@ -13,7 +13,7 @@ from pushforward.numerics import Noise, batch_jacobian
 from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, outside
-from pushforward.transforms.elementwise.standardize import Standardize
+from pushforward.transforms.elementwise.normalization import Standardize
 from pushforward.transforms.embeddings.embedding import Embedding, check_latent, pad
 from pushforward.transforms.embeddings.jacobian import log_volume
 from pushforward.transforms.validation import vector_width

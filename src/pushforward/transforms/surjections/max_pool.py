@@ -15,7 +15,6 @@ from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer
 from pushforward.transforms.surjections.conditional import (
     MAX_LOG_SCALE,
     ConditionalDensity,
@@ -24,6 +23,8 @@ from pushforward.transforms.surjections.conditional import (
     require_lebesgue,
     start,
 )
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer
 from pushforward.transforms.validation import image_shape, vector_width
 
 __all__ = ["Max", "MaxPool"]
