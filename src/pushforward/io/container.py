@@ -107,8 +107,8 @@ def read(
         and the tensors, on the CPU, none of which share memory.
 
     Raises:
-        FormatVersionError: if a newer version of pushforward wrote it, or an early version 0.1.
-        StorageError: if there is no such file, or it is damaged, not pushforward's, too large, or of another kind.
+        FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
+        StorageError: if there is no such file, or if it is damaged, too large, of another kind or not from pushforward.
     """
     name = _text(path)
     data = _bytes(name, limit)
@@ -214,7 +214,7 @@ def _refuse_foreign(name: str, start: bytes, size: int) -> NoReturn:
 
 def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
     if type(version) is not int or version < 1:
-        raise StorageError(f"{name} states no format version that pushforward writes.")
+        raise StorageError(f"{name} has no format version that pushforward writes.")
     if version < FORMAT:
         raise FormatVersionError(
             f"{name} was written by an early version 0.1 of pushforward, whose names have changed since: fit the model "
