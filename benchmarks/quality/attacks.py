@@ -61,14 +61,14 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
         guard: of images whose sides are multiples of 4.
         reference: images on which the stand-in for the compressors is fitted.
     """
-    dose = copy.deepcopy(guard.score_.score)
+    dose = copy.deepcopy(guard.score_.inner)
     assert isinstance(dose, DoSE)
     flows = {part.model for part in dose.modules() if isinstance(part, LikelihoodPath)}
     for flow in flows:
         first, *rest = flow.chain
         assert isinstance(first, UniformDequantize)
         flow.chain = Chain(Between(first.in_shape, first.levels), *rest)
-    parts: list[Statistic] = list(dose.needs_refresh)  # pyright: ignore[reportAssignmentType]
+    parts: list[Statistic] = list(dose.statistics)  # pyright: ignore[reportAssignmentType]
     lines = {k: _line(part, reference) for k, part in enumerate(parts) if _compresses(part)}
 
     def columns(x: Tensor) -> Tensor:

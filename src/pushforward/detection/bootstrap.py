@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pushforward.detection.metrics import auroc, average_precision
-from pushforward.detection.validation import count, score_array, share
+from pushforward.detection.validation import count, fraction, score_array
 
 __all__ = ["bootstrap_interval"]
 
@@ -57,7 +57,7 @@ def bootstrap_interval(
         True
     """
     normal, anomalous = score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
-    tail, draws = 0.5 * (1 - share(level, "level")), count(draws, "draws")
+    tail, draws = 0.5 * (1 - fraction(level, "level")), count(draws, "draws")
     rng = np.random.default_rng(seed)
     counted = None if options else _COUNTED.get(metric)
     if counted is None:

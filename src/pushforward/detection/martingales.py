@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from pushforward.detection.validation import count, share
+from pushforward.detection.validation import count, fraction
 
 __all__ = ["BETTINGS", "Betting", "Mixture", "Power", "Restarted"]
 
@@ -44,7 +44,7 @@ class Power(Betting):
     """
 
     def __init__(self, epsilon: float = 0.5) -> None:
-        self.epsilon = share(epsilon, "epsilon")
+        self.epsilon = fraction(epsilon, "epsilon")
         super().__init__()
 
     def start(self) -> list[float]:

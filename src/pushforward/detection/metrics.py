@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pushforward.detection.validation import ROUNDING, score_array, share
+from pushforward.detection.validation import ROUNDING, fraction, score_array
 from pushforward.errors import InputError
 
 __all__ = [
@@ -101,7 +101,7 @@ def fpr_at_tpr(normal: ArrayLike, anomalous: ArrayLike, tpr: float = 0.95) -> fl
         0.2
     """
     normal, anomalous = _groups(normal, anomalous)
-    to_catch = max(1, math.ceil(share(tpr, "tpr", closed="right") * anomalous.size / ROUNDING))
+    to_catch = max(1, math.ceil(fraction(tpr, "tpr", closed="right") * anomalous.size / ROUNDING))
     threshold = np.sort(anomalous)[-to_catch]
     return float(np.mean(normal >= threshold))
 
@@ -127,7 +127,7 @@ def tpr_at_fpr(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05) -> fl
         1.0
     """
     normal, anomalous = _groups(normal, anomalous)
-    may_alarm = math.floor(share(fpr, "fpr", closed="both") * normal.size * ROUNDING)
+    may_alarm = math.floor(fraction(fpr, "fpr", closed="both") * normal.size * ROUNDING)
     if may_alarm >= normal.size:
         return 1.0
     # The next normal row must stay quiet, and with it all that tie with it.
@@ -176,7 +176,7 @@ def miss_rate_at_acceptance(normal: ArrayLike, anomalous: ArrayLike, acceptance:
         (0.2, 0.25)
     """
     normal, anomalous = _groups(normal, anomalous)
-    return fpr_at_tpr(-anomalous, -normal, share(acceptance, "acceptance", closed="right"))
+    return fpr_at_tpr(-anomalous, -normal, fraction(acceptance, "acceptance", closed="right"))
 
 
 def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *, standardized: bool = False) -> float:
@@ -201,7 +201,7 @@ def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *,
         0.8
     """
     normal, anomalous = _groups(normal, anomalous)
-    fpr = share(fpr, "fpr", closed="right")
+    fpr = fraction(fpr, "fpr", closed="right")
     thresholds = np.unique(np.concatenate([normal, anomalous]))[::-1]
     x = np.concatenate([[0.0], _at_least(normal, thresholds) / normal.size])
     y = np.concatenate([[0.0], _at_least(anomalous, thresholds) / anomalous.size])

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pushforward.detection.martingales import BETTINGS, Betting
-from pushforward.detection.validation import score_array, share
+from pushforward.detection.validation import fraction, score_array
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import read, write
 
@@ -129,7 +129,7 @@ class Monitor:
     ) -> None:
         if betting not in BETTINGS:
             raise ConfigError(f"betting must be one of {', '.join(BETTINGS)}; got {betting!r}.")
-        self.alpha, self.betting, self.epsilon, self.seed = share(alpha, "alpha"), betting, epsilon, seed
+        self.alpha, self.betting, self.epsilon, self.seed = fraction(alpha, "alpha"), betting, epsilon, seed
         self.p_values = SequentialPValues(reference, seed)
         self.restart()
 

@@ -1,4 +1,4 @@
-"""What calibration and metrics accept: arrays of scores, shares, counts. Everything else is refused by name."""
+"""Checks of arguments that calibration, metrics and tests share: arrays of scores, fractions, counts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from pushforward.errors import ConfigError, InputError
 
-__all__ = ["ROUNDING", "count", "score_array", "share"]
+__all__ = ["ROUNDING", "count", "fraction", "score_array"]
 
 ROUNDING = 1.0 + 1e-12
-"""Slack on a bound that is compared with a ratio of counts: without it the rounding in ``alpha = 1 - 0.9`` or in
-``0.29 * 100`` would move a count by one. It is far below anything that data could show."""
+"""Tolerance on a bound that is compared with a ratio of counts: without it the rounding of ``alpha = 1 - 0.9`` or
+``0.29 * 100`` would change a count by one. It is far smaller than any ratio of counts of real data."""
 
 
 def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> NDArray[np.float64]:
-    """A one-dimensional float64 array; infinities pass.
+    """Convert values to a one-dimensional float64 array; infinities are allowed.
 
     Args:
         values: array, list, series or CPU tensor of real numbers, shape (n,).
-        name: what the error calls them, in the plural ("the normal scores").
-        may_be_empty: whether n = 0 is fine.
+        name: of the values in an error, in the plural ("the normal scores").
+        may_be_empty: whether n = 0 is allowed.
 
     Raises:
         InputError: for another shape, for values that are not real numbers, for NaN, and for no values.
@@ -34,7 +34,7 @@ def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> 
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must be a one-dimensional array of numbers: {error}") from error
     if array.ndim != 1:
-        raise InputError(f"{name} must be one-dimensional, one number a row; got shape {array.shape}.")
+        raise InputError(f"{name} must be one-dimensional, one number for each row; got shape {array.shape}.")
     if array.size == 0:
         if may_be_empty:
             return np.empty(0)
@@ -45,24 +45,24 @@ def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> 
     missing = np.flatnonzero(np.isnan(array))
     if missing.size:
         raise InputError(
-            f"{name} hold NaN at {missing.size} of {array.size} places, first at index {missing[0]}: NaN has no rank."
+            f"{name} have {missing.size} NaN among {array.size} values, the first at index {missing[0]}: NaN has no rank."
         )
     return array
 
 
-def share(
+def fraction(
     value: Any, name: str, *, low: float = 0.0, closed: Literal["neither", "left", "right", "both"] = "neither"
 ) -> float:
-    """A number between ``low`` and 1, as a float.
+    """Check that a value is a number between ``low`` and 1, and return it as a float.
 
     Args:
-        value: what the user gave.
-        name: the argument's name.
-        low: lower end.
-        closed: which ends belong.
+        value: of the argument.
+        name: of the argument.
+        low: lower end of the interval.
+        closed: which ends belong to the interval.
 
     Raises:
-        ConfigError: if it is not a number, or outside.
+        ConfigError: if the value is not a number, or is outside.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = float(value) if real else math.nan
@@ -75,11 +75,11 @@ def share(
 
 
 def count(value: Any, name: str) -> int:
-    """A whole number of at least 1.
+    """Check that a value is an integer of at least 1, and return it as an int.
 
     Raises:
         ConfigError: if it is not.
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
+        raise ConfigError(f"{name} must be an integer of at least 1; got {value!r}.")
     return int(value)

@@ -1,8 +1,8 @@
-"""A model without its preprocessing: the space in which gradients mean something.
+"""A model without its preprocessing, for gradients with respect to what the flow itself reads.
 
-Pixels are integers and columns have units, so a gradient with respect to the raw input is zero, or a matter of units. The
-leading transforms that nothing was learned for (dequantization, logit, standardization) are therefore taken off, and gradients,
-curvatures and Jacobians are those of log p(y) in the coordinates y behind them: what the flow itself sees.
+Pixels are integers and columns have units, so the gradient with respect to the raw input is zero or depends on the units.
+The leading transforms without learned parameters (dequantization, logit, standardization) are therefore left out: gradients,
+curvatures and Jacobians are those of log p(y), where y is the output of these transforms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["WithoutPreprocessing", "differentiable"]
 
 
 class WithoutPreprocessing(nn.Module):
-    """log p(y) of a model behind its preprocessing, nats; it shares the model's weights.
+    """log p(y) in nats, where y is the output of a model's preprocessing; the weights are the model's own.
 
     Args:
         model: any model without a context.
@@ -39,12 +39,12 @@ class WithoutPreprocessing(nn.Module):
 
     @property
     def measure(self) -> Measure:
-        """What log p(y) refers to."""
+        """The measure of log p(y)."""
         return self.base.measure if self.chain is None else self.chain.measure(self.base.measure)
 
     @torch.no_grad()
     def reach(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """y of data x, ``(n, *shape)``, and what the preprocessing adds to log p(x), ``(n,)``; -inf where x is impossible."""
+        """Preprocess data x, ``(n, *shape)``: y, and the contribution to log p(x), ``(n,)``, -inf where x is impossible."""
         y, _, total = self._prepare(x, None)
         for part in self.front:
             step = part.encode(y, noise=RowNoise(seed))
@@ -52,7 +52,7 @@ class WithoutPreprocessing(nn.Module):
         return y, total.expand(len(x))
 
     def encode(self, y: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
-        """z, and the contribution of the way from y to z."""
+        """z of y, and its contribution to log p(y)."""
         if self.chain is None:
             return y, y.new_zeros(len(y))
         step = self.chain.encode(y, noise=noise)
@@ -66,13 +66,13 @@ class WithoutPreprocessing(nn.Module):
 
 @contextmanager
 def differentiable(y: Tensor) -> Iterator[Tensor]:
-    """A copy of y that wants a gradient, and gradients switched on, whatever the caller's modes are."""
+    """A copy of y that requires a gradient, with gradients enabled whatever modes the caller has set."""
     with torch.inference_mode(False), torch.enable_grad():
         yield y.detach().clone().requires_grad_()
 
 
 def _fixed(part: Transform) -> bool:
-    """Whether a leading transform is preprocessing: nothing is learned in it, or it only makes integers real."""
+    """Whether a leading transform is preprocessing: it has no learned parameters, or it dequantizes."""
     if isinstance(part, (Flatten, VariationalDequantize)):
         return True
     return part.autoregressive_order == "any" and next(part.parameters(), None) is None

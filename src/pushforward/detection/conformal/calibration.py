@@ -18,7 +18,7 @@ from pushforward.detection.conformal.guarantees import (
     realized_interval,
     rows_needed,
 )
-from pushforward.detection.validation import ROUNDING, score_array, share
+from pushforward.detection.validation import ROUNDING, fraction, score_array
 from pushforward.errors import CalibrationError, InputError
 
 __all__ = [
@@ -168,7 +168,7 @@ def benjamini_hochberg(p: ArrayLike, fdr: float) -> NDArray[np.bool_]:
         array([ True, False,  True,  True])
     """
     p = score_array(p, "the p-values", may_be_empty=True)
-    fdr = share(fdr, "fdr")
+    fdr = fraction(fdr, "fdr")
     outside = np.flatnonzero((p < 0) | (p > 1))
     if outside.size:
         raise InputError(f"p-values lie in [0, 1]; got {p[outside[0]]:g} at index {outside[0]}.")

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from pushforward.detection.validation import ROUNDING, count, share
+from pushforward.detection.validation import ROUNDING, count, fraction
 from pushforward.errors import CalibrationError, ConfigError
 
 __all__ = [
@@ -99,7 +99,7 @@ class FalseAlarmDistribution:
         """
         from scipy.special import betainccinv, betaincinv
 
-        tail = 0.5 * (1.0 - share(level, "level"))
+        tail = 0.5 * (1.0 - fraction(level, "level"))
         return float(betaincinv(self.a, self.b, tail)), float(betainccinv(self.a, self.b, tail))
 
 
@@ -165,7 +165,7 @@ def realized_interval(
         (0.028, 0.074)
     """
     n_test = count(n_test, "n_test")
-    tail = 0.5 * (1.0 - share(level, "level"))
+    tail = 0.5 * (1.0 - fraction(level, "level"))
     law = false_alarm_distribution(n_cal, alpha, guarantee, delta)
     x = np.arange(n_test, dtype=np.float64)
     # P(x + 1) / P(x), summed in logs and normalized: no difference of large log-gammas.
@@ -181,7 +181,7 @@ def realized_interval(
 def _checked(alpha: float, guarantee: str, delta: float) -> tuple[float, float]:
     if guarantee not in get_args(Guarantee):
         raise ConfigError(f"guarantee must be 'marginal' or 'pac'; got {guarantee!r}.")
-    return share(alpha, "alpha", low=_SMALLEST_ALPHA, closed="left"), share(delta, "delta")
+    return fraction(alpha, "alpha", low=_SMALLEST_ALPHA, closed="left"), fraction(delta, "delta")
 
 
 def _keeps(k: int, n: int, alpha: float, guarantee: Guarantee, delta: float) -> bool:

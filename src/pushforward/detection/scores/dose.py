@@ -66,7 +66,7 @@ class DoSE(Score):
             raise ConfigError(f"density must be 'gaussian', 'kde' or 'gmm'; got {density!r}.")
         if not isinstance(components, int) or components < 1:
             raise ConfigError(f"components must be an integer of at least 1; got {components!r}.")
-        self.needs_refresh = nn.ModuleList(statistics)
+        self.statistics = nn.ModuleList(statistics)
         self.density, self.components, self.refit, self.seed = density, components, refit, seed
         self.needs: frozenset[Need] = frozenset().union(*(part.needs for part in statistics))  # pyright: ignore[reportIncompatibleVariableOverride]
         self.declare(center=1, scale=1)
@@ -121,4 +121,4 @@ class DoSE(Score):
         return torch.where(far, math.inf, -log_q)
 
     def _parts(self) -> Iterable[Statistic]:
-        return iter(self.needs_refresh)  # pyright: ignore[reportReturnType]
+        return iter(self.statistics)  # pyright: ignore[reportReturnType]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import BatchTest
-from pushforward.detection.validation import share
+from pushforward.detection.validation import fraction
 from pushforward.errors import InputError
 from pushforward.models import InFlow
 
@@ -50,7 +50,7 @@ class BatchTwoSampleGate:
     def __init__(self, test: BatchTest, features: Features | None = None, *, alpha: float = 0.05) -> None:
         if not isinstance(test, BatchTest):
             raise InputError(f"the gate needs a batch test such as MMDTest(reference); got {type(test).__name__}.")
-        self.test, self.features, self.alpha = test, features, share(alpha, "alpha")
+        self.test, self.features, self.alpha = test, features, fraction(alpha, "alpha")
 
     def p_value(self, batch: Tensor) -> float:
         """P-value of "this batch is like the reference".
