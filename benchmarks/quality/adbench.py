@@ -56,7 +56,7 @@ def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:
             start = time.perf_counter()
             # 299 calibration rows are what the 1% PAC promise needs.
             guard = Guard(
-                0.05, model="realnvp", members=1, max_steps=steps, random_state=split,
+                0.05, model="realnvp", n_estimators=1, max_steps=steps, random_state=split,
                 calibration=max(299, len(fit_rows) // 4) if len(fit_rows) >= 600 else len(fit_rows) // 2,
             ).fit(fit_rows)  # fmt: skip
             scores = guard.anomaly_score(new_rows)

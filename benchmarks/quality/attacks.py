@@ -61,7 +61,7 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
         guard: of images whose sides are multiples of 4.
         reference: images on which the stand-in for the compressors is fitted.
     """
-    dose = copy.deepcopy(guard.score_.score)
+    dose = copy.deepcopy(guard.score_.inner)
     assert isinstance(dose, DoSE)
     flows = {part.model for part in dose.modules() if isinstance(part, LikelihoodPath)}
     for flow in flows:

@@ -136,14 +136,14 @@ def fitted(name: str, seed: int, options: argparse.Namespace) -> tuple[pf.Guard,
 
 def flow_of(guard: pf.Guard) -> Model:
     """The flow that a guard of images reads."""
-    dose = guard.score_.score
+    dose = guard.score_.inner
     assert isinstance(dose, DoSE)
     return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
 
 
 def without(guard: pf.Guard, part: str, reference: Tensor) -> Score:
     """The guard's score with some statistics left out, fitted anew on the reference."""
-    dose = guard.score_.score
+    dose = guard.score_.inner
     assert isinstance(dose, DoSE)
     path, *codes = dose.statistics
     codes, distances = codes[:2], codes[2:]

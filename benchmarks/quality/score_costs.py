@@ -38,7 +38,7 @@ from benchmarks.quality.data import add_data_option
 from pushforward import distributions, io, models, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
 from pushforward.detection.batching import by_batches
-from pushforward.detection.image import ImageScore, fit_image_score
+from pushforward.detection.image_score import ImageScore, fit_image_score
 from pushforward.models import Model
 
 SHAPE, REFERENCE, BATCH = (1, 28, 28), 500, 50

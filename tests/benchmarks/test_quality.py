@@ -14,7 +14,7 @@ import torch
 
 from pushforward import registry
 from pushforward.detection import pgd
-from pushforward.detection.image import fit_image_score
+from pushforward.detection.image_score import fit_image_score
 from pushforward.training import trainer
 
 ROOT = Path(__file__).parents[2]

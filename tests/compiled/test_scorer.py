@@ -7,7 +7,6 @@ import math
 import pickle
 import warnings
 
-import numpy as np
 import pytest
 import torch
 
@@ -180,40 +179,3 @@ def test_only_models_are_compiled():
         pf.compile_scorer(transforms.Affine(2))  # pyright: ignore[reportArgumentType]
     assert isinstance(pf.compile_scorer(made(WHOLE["nice"])), CompiledScorer)
     assert "native" in repr(scorer.compile_scorer(made(WHOLE["nice"])))
-
-
-# Guards ---------------------------------------------------------------------------------------------------------------
-
-
-@compiled
-def test_a_compiled_guard_answers_as_the_guard_does():
-    rng = np.random.default_rng(0)
-    table = rng.normal(size=(600, 4))
-    table[:, 3] = np.round(table[:, 3])  # ties
-    table[rng.random(600) < 0.05, 2] = np.nan
-    guard = pf.Guard(alpha=0.05, members=2, max_steps=20, random_state=0).fit(table)
-    quick = guard.compile_scorer()
-    new = rng.normal(size=(40, 4)) * 2
-    new[:, 3], new[0, 0], new[1, 1] = np.round(new[:, 3]), np.inf, 1e20
-    for x in (table[:80], new, new[:1], new[5:6]):
-        np.testing.assert_array_equal(quick.p_value(x), guard.p_value(x))
-        np.testing.assert_array_equal(quick.predict(x), guard.predict(x))
-        np.testing.assert_allclose(quick.anomaly_score(x), guard.anomaly_score(x), rtol=1e-5, atol=1e-4)
-    assert not guard.score_.frozen
-    with pytest.raises(ConfigError, match="frozen copy"):
-        quick.fit(table)
-
-
-@compiled
-def test_a_compiled_guard_scores_again_only_next_to_a_calibration_score(monkeypatch):
-    rng = np.random.default_rng(0)
-    table = rng.normal(size=(400, 2))
-    guard = pf.Guard(alpha=0.05, members=1, max_steps=10, random_state=0).fit(table)
-    quick, long = guard.compile_scorer(), []
-    values = type(guard.score_)._values
-    monkeypatch.setattr(type(guard.score_), "_values", lambda self, rows: long.append(len(rows)) or values(self, rows))
-    quick.anomaly_score(rng.normal(size=(200, 2)))
-    assert sum(long) < 20
-    long.clear()
-    quick.anomaly_score(table)  # the calibration rows are among them
-    assert sum(long) >= guard.calibrator_.n

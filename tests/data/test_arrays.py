@@ -1,4 +1,4 @@
-"""What training is handed becomes tensors, or is refused with the place that is wrong."""
+"""Training data become tensors; the error for other data names the row and the column."""
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,7 @@ def test_a_memory_mapped_file_is_not_copied(tmp_path):
     assert x.data_ptr() == mapped.ctypes.data
 
 
-def test_gradients_end_here():
+def test_the_tensor_is_detached():
     assert not as_tensor_data(torch.ones(2, 2, requires_grad=True))[0].requires_grad
 
 
@@ -76,7 +76,7 @@ def test_context():
         (np.array([[0.0, 1.0], [2.0, np.nan]]), "NaN in row 1, column 1"),
         (torch.tensor([[0.0, 1.0], [-np.inf, 0.0]]), "-inf in row 1, column 0"),
         (np.array([0.0, np.inf]), r"inf in row 1 \(counted"),
-        (np.where(np.arange(8).reshape(2, 2, 2) == 5, np.nan, 0.0), r"NaN in row 1, place \(0, 1\)"),
+        (np.where(np.arange(8).reshape(2, 2, 2) == 5, np.nan, 0.0), r"NaN in row 1, index \(0, 1\)"),
         (pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, None]}), "NaN in row 1, column 'b'"),
         (pl.DataFrame({"a": [1, None]}), "NaN in row 1, column 'a'"),
         (pd.DataFrame({"a": ["1", "x"]}), "column 'a', row 1 .*'x'"),
@@ -97,7 +97,7 @@ def test_refused(data, words):
         as_tensor_data(data)
 
 
-def test_a_bad_row_far_down_is_named(monkeypatch):
+def test_a_bad_row_in_a_later_block_is_named(monkeypatch):
     monkeypatch.setattr("pushforward.data.arrays._BLOCK", 10)
     data = np.zeros((100, 3))
     data[57, 2] = np.nan

@@ -1,4 +1,4 @@
-"""Lattice columns are found whatever their step, and continuous columns are never taken for one."""
+"""Lattices are found whatever their step, and a continuous column never has one."""
 
 import numpy as np
 import pytest
@@ -43,13 +43,13 @@ def test_the_largest_step_is_taken():
     assert detect_lattice(np.array([10, 30, 50, 10, 30])) == (10.0, 20.0)
 
 
-def test_missing_and_infinite_values_are_left_out():
+def test_missing_and_infinite_values_are_ignored():
     assert detect_lattice(np.array([np.nan, 0.1, 0.2, 0.1, 0.5, np.inf, 0.2])) == (0.1, 0.1)
 
 
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from(["normal", "uniform", "cauchy", "exponential"]))
 @settings(max_examples=60, deadline=None)
-def test_a_continuous_column_is_no_lattice(seed, kind):
+def test_a_continuous_column_has_no_lattice(seed, kind):
     generator = rng(seed)
     draw = {
         "normal": generator.normal,
@@ -64,7 +64,7 @@ def test_a_continuous_column_is_no_lattice(seed, kind):
 
 @given(seed=st.integers(0, 10_000), single=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_repeated_rows_of_a_continuous_column_are_no_lattice(seed, single):
+def test_repeated_rows_of_a_continuous_column_have_no_lattice(seed, single):
     values = np.repeat(rng(seed).normal(size=rng(seed).integers(4, 60)), 5)
     assert detect_lattice(values.astype(np.float32) if single else values) is None
 
@@ -86,7 +86,7 @@ def test_too_many_cells_are_continuous():
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [2.0, 2.0, 2.0], [np.nan, np.nan], [1e308, -1e308, 1e308]])
-def test_too_little_to_say(values):
+def test_too_few_values(values):
     assert detect_lattice(np.array(values)) is None
 
 
@@ -100,8 +100,8 @@ def test_every_value_lies_on_the_lattice_that_is_found(origin, step, ticks):
     found = detect_lattice(values)
     if len(set(ticks)) < 2:
         return
-    assert found is not None or np.unique(values).size < 4  # three values may be a lattice by accident: left alone
+    assert found is not None or np.unique(values).size < 4  # three values may fit a lattice by chance
     if found is not None:
-        place = (values - found[0]) / found[1]
-        assert np.abs(place - np.rint(place)).max() < 1e-3
+        ticks_found = (values - found[0]) / found[1]
+        assert np.abs(ticks_found - np.rint(ticks_found)).max() < 1e-3
         assert found[1] >= step * 0.999 * np.gcd.reduce(np.diff(np.unique(ticks)))

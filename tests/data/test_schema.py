@@ -1,4 +1,4 @@
-"""Columns are recognized, new tables are read against them, and every misfit has its answer."""
+"""Columns are recognized, and new tables are converted by them; each difference has a defined result."""
 
 import datetime as dt
 import decimal
@@ -10,17 +10,44 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushforward.data import Column, Problem, Schema, as_table
 from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageError
 
-INF = np.inf
+INF, NAN = np.inf, np.nan
 
 
 def column_of(values, **options):
     return Schema.infer({"c": values}, **options).columns[0]
+
+
+def columns_of(n):
+    """Columns of n cells that can be modeled, of every kind."""
+    maybe = lambda values: st.one_of(st.none(), values)  # noqa: E731
+    micro = st.integers(-(10**15), 10**15)
+    kinds = [
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from([0.1, 0.2, 0.3]),
+        st.integers(-(2**53), 2**53),
+        st.booleans(),
+        st.text(st.characters(codec="utf-8"), max_size=5),
+        micro.map(lambda v: dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=v)),
+        st.dates(),
+        micro.map(lambda v: dt.timedelta(microseconds=v)),
+        st.times(),
+    ]
+    lists = [st.lists(maybe(kind) if k % 2 else kind, min_size=n, max_size=n) for kind in kinds for k in (0, 1)]
+    return st.one_of(lists).filter(lambda values: any(value not in (None, "") for value in values))
+
+
+@st.composite
+def tables(draw):
+    n = draw(st.integers(1, 12))
+    names = draw(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=1, max_size=4, unique=True))
+    return pa.table({name: pa.array(draw(columns_of(n))) for name in names})
 
 
 # -- recognizing --
@@ -75,7 +102,7 @@ def test_instants_are_seconds(values, time, seconds):
     assert schema.encode(table)[0][:, 0].tolist() == pytest.approx(seconds, rel=1e-12)
 
 
-def test_categories_stand_by_frequency_then_name():
+def test_categories_are_ordered_by_frequency_then_name():
     assert column_of(["b", "c", "a", "c", None, "a"]).categories == ("a", "c", "b")
 
 
@@ -86,17 +113,17 @@ def test_numbers_in_a_pandas_category_are_categories():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([None, None], "'c' holds only missing"),
-        ([np.nan, np.nan], "'c' holds only missing"),
-        (["", ""], "'c' holds only missing"),
-        ([1.0, INF, 2.0], "'c', row 1 .*holds inf"),
-        ([1.0, 2.0, -INF], "'c', row 2 .*holds -inf"),
+        ([None, None], "'c' has only missing"),
+        ([np.nan, np.nan], "'c' has only missing"),
+        (["", ""], "'c' has only missing"),
+        ([1.0, INF, 2.0], "'c', row 1 .*the cell is inf"),
+        ([1.0, 2.0, -INF], "'c', row 2 .*the cell is -inf"),
         ([f"id{i}" for i in range(30)], "30 different texts in 30 rows.*drop it"),
         ([str(i % 1001) + "x" for i in range(5000)], "1001 different texts"),
         (["x" * 1001, "y"], "more than 1000 characters"),
-        (pa.array([b"a", b"b"]), "'c' holds binary"),
-        (pa.array([[1], [2]]), "'c' holds list"),
-        (pa.array([{"u": 1}]), "'c' holds struct"),
+        (pa.array([b"a", b"b"]), "'c' has the type binary"),
+        (pa.array([[1], [2]]), "'c' has the type list"),
+        (pa.array([{"u": 1}]), "'c' has the type struct"),
     ],
 )
 def test_columns_that_cannot_be_modeled(values, words):
@@ -114,7 +141,7 @@ def test_no_rows_teach_nothing():
         Schema.infer({"a": []})
 
 
-# -- reading a new table --
+# -- encoding --
 
 TRAIN = {
     "x": [0.5, 1.25, None, 2.0],
@@ -134,13 +161,13 @@ def altered(**columns):
 
 
 @pytest.mark.parametrize("frame", [as_table, pd.DataFrame, pl.DataFrame, lambda data: data])
-def test_the_training_table_reads_as_itself(frame):
+def test_the_training_table_is_encoded_without_problems(frame):
     encoded, problems = SCHEMA.encode(frame(TRAIN))
     np.testing.assert_array_equal(encoded, ENCODED)
     assert problems == []
 
 
-def test_columns_are_matched_by_name_in_silence():
+def test_columns_are_matched_by_name_without_a_warning():
     shuffled = {name: TRAIN[name] for name in ("code", "flag", "x", "city", "n")}
     np.testing.assert_array_equal(SCHEMA.encode(shuffled)[0], ENCODED)
 
@@ -160,7 +187,7 @@ def test_a_chunked_and_dictionary_encoded_table_encodes_alike():
 
 def test_an_absent_column_is_named_with_the_nearest_name():
     table = as_table(TRAIN).rename_columns(["x", "n", "flag", "City", "code"])
-    with pytest.raises(SchemaError, match="lacks the column 'city' that it was fitted with; it has 'City'"):
+    with pytest.raises(SchemaError, match="lacks the column 'city', which the fitted table had; it has 'City'"):
         SCHEMA.encode(table)
     with pytest.raises(SchemaError, match=r"lacks the columns 'n', 'flag', 'city', \.\.\."):
         SCHEMA.encode({"x": [1.0]})
@@ -175,21 +202,23 @@ def test_extra_columns_are_ignored_with_one_warning():
     assert problems == [Problem("extra", "", 4, ("u", "v", "w"))]
 
 
-def test_a_new_category_is_marked_as_never_seen():
-    with pytest.warns(SchemaWarning, match="'city': 2 rows hold a value never seen at fit .'Rome', 'oslo'.*never seen"):
+def test_a_new_category_is_infinity():
+    with pytest.warns(
+        SchemaWarning, match="'city': 2 rows have a value that no row had at fit .'Rome', 'oslo'.; this raises"
+    ):
         encoded, problems = SCHEMA.encode(altered(city=["Rome", "Bern", "oslo", None]))
     assert encoded[:, 3].tolist()[:3] == [INF, 1.0, INF]
     assert np.isnan(encoded[3, 3])
     assert problems == [Problem("new", "city", 2, ("Rome", "oslo"))]
 
 
-def test_a_missing_cell_in_a_column_that_had_none_is_infinitely_unlikely():
-    with pytest.warns(SchemaWarning, match="'n': 1 row has a missing value and none was missing at fit; it is scored"):
+def test_a_missing_cell_in_a_column_that_had_none_is_nan_with_a_warning():
+    with pytest.warns(SchemaWarning, match="'n': 1 row has a missing value and no row had one at fit; this raises"):
         encoded, _ = SCHEMA.encode(altered(n=[1, None, 3, 4]))
-    assert encoded[:, 1].tolist() == [1.0, INF, 3.0, 4.0]
+    np.testing.assert_array_equal(encoded[:, 1], [1.0, NAN, 3.0, 4.0])
     with pytest.warns(SchemaWarning, match="'code': 2 rows have a missing value"):
         encoded, _ = SCHEMA.encode(altered(code=["", "1", None, "1"]))
-    assert encoded[:, 4].tolist() == [INF, 1.0, INF, 1.0]
+    np.testing.assert_array_equal(encoded[:, 4], [NAN, 1.0, NAN, 1.0])
 
 
 def test_each_column_gives_one_warning():
@@ -198,7 +227,7 @@ def test_each_column_gives_one_warning():
     assert len(caught) == 3
 
 
-def test_warnings_can_be_left_to_the_caller():
+def test_warnings_can_be_turned_off():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, problems = SCHEMA.encode(altered(city=["?"] * 4), warn=False)
@@ -222,9 +251,9 @@ def test_infinities_are_kept_at_scoring():
 
 
 @pytest.mark.parametrize("column", ["x", "n"])
-def test_text_in_a_number_column_is_refused_with_its_place(column):
+def test_the_error_for_text_in_a_number_column_names_the_cell(column):
     bad = altered(**{column: ["1", "2.5", "abc", "4"]})
-    with pytest.raises(SchemaError, match=rf"column '{column}', row 2 .*'abc' is no number"):
+    with pytest.raises(SchemaError, match=rf"column '{column}', row 2 .*'abc' is not a number"):
         SCHEMA.encode(bad)
     with pytest.raises(SchemaError, match="row 102 "):
         SCHEMA.encode(bad, first_row=100)
@@ -232,8 +261,8 @@ def test_text_in_a_number_column_is_refused_with_its_place(column):
         SCHEMA.encode(pd.DataFrame(altered(**{column: [1.0, 2.5, "abc", 4]})))
 
 
-def test_text_in_a_number_column_can_be_scored_as_infinitely_unlikely():
-    with pytest.warns(SchemaWarning, match="'n': 1 row holds text that cannot be read .'abc'"):
+def test_text_in_a_number_column_is_infinity_unless_strict():
+    with pytest.warns(SchemaWarning, match="'n': 1 row has text that cannot be read .'abc'"):
         encoded, _ = SCHEMA.encode(altered(n=["1", "2.5", "abc", "4"]), strict=False)
     assert encoded[:, 1].tolist() == [1.0, 2.5, INF, 4.0]
 
@@ -289,11 +318,11 @@ def test_instants_as_text_and_as_seconds():
     seconds = 1704067200.0
     for values in (["2024-01-01"], ["2024-01-01T01:00:00+01:00"], [seconds], [dt.date(2024, 1, 1)]):
         assert schema.encode({"t": values})[0].tolist() == [[seconds]]
-    with pytest.raises(SchemaError, match=r"column 't', row 0 .*'soon' is no timestamp"):
+    with pytest.raises(SchemaError, match=r"column 't', row 0 .*'soon' is not a timestamp"):
         schema.encode({"t": ["soon"]})
-    with pytest.raises(SchemaError, match="must hold a timestamp and holds duration"):
+    with pytest.raises(SchemaError, match="must be timestamps, and its type is duration"):
         schema.encode({"t": [dt.timedelta(1)]})
-    with pytest.raises(SchemaError, match="'x' must hold a number and holds timestamp"):
+    with pytest.raises(SchemaError, match="'x' must be numbers, and its type is timestamp"):
         SCHEMA.encode(altered(x=[dt.datetime(2024, 1, 1)] * 4))
 
 
@@ -320,18 +349,60 @@ def test_arrays_are_matched_by_position():
         schema.encode(np.zeros((1, 3)), owner="Guard")
 
 
+@given(
+    rows=st.integers(1, 30), seed=st.integers(0, 10**6), dtype=st.sampled_from(["f8", "f4", "f2", ">f8", "i8", "u2"]),
+    kind=st.sampled_from(["normal", "steps", "missing", "constant"]),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_an_array_of_numbers_is_read_as_its_arrow_table_is(rows, seed, dtype, kind):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 3))
+    if kind == "steps" or dtype[-2] in "iu":
+        x = np.abs(np.round(10 * x))
+    if kind == "constant":
+        x[:, 1] = 3
+    if kind == "missing" and dtype[-2] == "f":
+        x[1:][rng.random((rows - 1, 3)) < 0.3] = np.nan
+    x = x.astype(dtype)
+    schema, encoded = Schema.infer_encode(x)
+    assert schema == Schema.infer(as_table(x)) == Schema.infer(x)
+    assert encoded.dtype == np.float64
+    for data in (x, as_table(x), torch.from_numpy(x.astype(dtype[-2:])) if dtype != "u2" else x, x.tolist()):
+        again, problems = schema.encode(data)
+        assert problems == []
+        np.testing.assert_array_equal(again, encoded)
+    flagged = Schema((*schema.columns[:2], Column("x2", "boolean", lattice=(0.0, 1.0))), positional=True)
+    for data in (x, as_table(x)):
+        np.testing.assert_array_equal(*(flagged.encode(form, warn=False)[0] for form in (data, as_table(x))))
+
+
+def test_the_matrix_of_a_float64_array_is_not_copied():
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    schema, encoded = Schema.infer_encode(x)
+    assert np.shares_memory(encoded, x)
+    assert np.shares_memory(schema.encode(x)[0], x)
+
+
+@given(tables())
+@settings(max_examples=50, deadline=None)
+def test_infer_encode_is_infer_and_encode(table):
+    schema, encoded = Schema.infer_encode(table)
+    assert schema == Schema.infer(table)
+    np.testing.assert_array_equal(encoded, schema.encode(table)[0])
+
+
 def test_an_array_against_names_and_names_against_an_array():
     named, unnamed = Schema.infer({"a": [0.5, 1.5], "b": [0.1, 0.7]}), Schema.infer(np.array([[0.5, 0.1], [1.5, 0.7]]))
-    with pytest.warns(SchemaWarning, match="had named columns and this one has none"):
+    with pytest.warns(SchemaWarning, match="had column names and this one has none"):
         assert named.encode([[1.0, 2.0]])[0].tolist() == [[1.0, 2.0]]
-    with pytest.warns(SchemaWarning, match="had no column names and this one has"):
+    with pytest.warns(SchemaWarning, match="had no column names and this one has some"):
         assert unnamed.encode({"a": [1.0], "b": [2.0]})[0].tolist() == [[1.0, 2.0]]
     with pytest.raises(SchemaError, match="expecting 2 features"):
         named.encode(np.zeros((1, 3)))
     assert unnamed.encode(unnamed.decode(np.array([[1.0, 2.0]])))[0].tolist() == [[1.0, 2.0]]
 
 
-# -- and back --
+# -- decoding --
 
 
 def test_decode():
@@ -349,7 +420,7 @@ def test_decode_rounds():
 @pytest.mark.parametrize(
     ("column", "value"), [(1, INF), (1, 1e19), (1, -1e19), (2, 2.0), (2, -1.0), (3, 2.0), (3, INF), (4, -0.6)]
 )
-def test_decode_refuses_what_stands_for_no_cell(column, value):
+def test_decode_refuses_a_value_that_no_cell_can_have(column, value):
     row = np.array([[0.5, 1, 1, 0, 1]] * 2)
     row[1, column] = value
     with pytest.raises(SchemaError, match=f"column '{SCHEMA.names[column]}', row 1 "):
@@ -369,32 +440,6 @@ def test_decode_refuses_impossible_instants(time):
         with pytest.raises(SchemaError, match="column 't', row 0"):
             schema.decode([[value]])
     assert schema.decode([[np.nan]]).to_pydict() == {"t": [None]}
-
-
-def columns_of(n):
-    """Columns of n cells that can be modeled, of every kind."""
-    maybe = lambda values: st.one_of(st.none(), values)  # noqa: E731
-    micro = st.integers(-(10**15), 10**15)
-    kinds = [
-        st.floats(allow_nan=False, allow_infinity=False),
-        st.sampled_from([0.1, 0.2, 0.3]),
-        st.integers(-(2**53), 2**53),
-        st.booleans(),
-        st.text(st.characters(codec="utf-8"), max_size=5),
-        micro.transform(lambda v: dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=v)),
-        st.dates(),
-        micro.transform(lambda v: dt.timedelta(microseconds=v)),
-        st.times(),
-    ]
-    lists = [st.lists(maybe(kind) if k % 2 else kind, min_size=n, max_size=n) for kind in kinds for k in (0, 1)]
-    return st.one_of(lists).filter(lambda values: any(value not in (None, "") for value in values))
-
-
-@st.composite
-def tables(draw):
-    n = draw(st.integers(1, 12))
-    names = draw(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=1, max_size=4, unique=True))
-    return pa.table({name: pa.array(draw(columns_of(n))) for name in names})
 
 
 @given(tables())
@@ -425,7 +470,7 @@ def test_json_is_plain():
     assert Schema.from_json(plain) == SCHEMA
 
 
-def hostile(change):
+def changed(change):
     data = json.loads(json.dumps(SCHEMA.to_json()))
     change(data)
     return data
@@ -472,9 +517,9 @@ def hostile(change):
         lambda d: d["columns"][3].pop("missing"),
     ],
 )
-def test_a_hostile_description_is_refused(change):
+def test_a_false_description_is_refused(change):
     with pytest.raises(StorageError):
-        Schema.from_json(hostile(change))
+        Schema.from_json(changed(change))
 
 
 JSON = st.recursive(
@@ -486,20 +531,20 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from(["", "positional", "columns", "name", "kind", "categories", "missing", "lattice", "time"]))
 @settings(max_examples=300, deadline=None)
-def test_any_json_in_any_place_is_a_schema_or_a_clear_error(value, place):
+def test_any_json_under_any_key_is_a_schema_or_a_clear_error(value, key):
     data = json.loads(json.dumps(SCHEMA.to_json()))
-    if place in ("positional", "columns"):
-        data[place] = value
-    elif place:
-        data["columns"][3][place] = value
+    if key in ("positional", "columns"):
+        data[key] = value
+    elif key:
+        data["columns"][3][key] = value
     try:
-        schema = Schema.from_json(data if place else value)
+        schema = Schema.from_json(data if key else value)
     except StorageError:
         return
     assert Schema.from_json(schema.to_json()) == schema
 
 
-def test_what_a_text_reader_must_know():
+def test_types_for_a_text_reader():
     assert SCHEMA.pyarrow_types() == {"x": pa.float64(), "n": pa.float64(), "city": pa.string(), "code": pa.string()}
     assert Schema.infer(np.eye(2)).pyarrow_types() == {}
 
@@ -514,15 +559,15 @@ def test_str_says_what_a_column_is():
     ]
 
 
-def test_a_row_is_read_alike_alone_and_among_others():
+def test_a_row_is_encoded_alike_alone_and_among_others():
     table = as_table(altered(city=["Rome", "Bern", "Oslo", None], code=[1.0, 2.0, 3.0, 10.0]))
     whole, _ = SCHEMA.encode(table, warn=False)
     for row in range(4):
         np.testing.assert_array_equal(SCHEMA.encode(table.slice(row, 1), warn=False)[0], whole[row : row + 1])
 
 
-def test_bytes_that_are_no_text_are_a_clear_error():
-    """As a damaged Parquet file gives them: Arrow hands them over unseen."""
+def test_bytes_that_are_not_text_are_a_clear_error():
+    """A damaged Parquet file can have them: Arrow does not check them."""
 
     def column(cells: bytes) -> pa.Table:
         ends = np.arange(len(cells) + 1, dtype=np.int32)
@@ -530,7 +575,7 @@ def test_bytes_that_are_no_text_are_a_clear_error():
             {"c": pa.Array.from_buffers(pa.string(), len(cells), [None, pa.py_buffer(ends), pa.py_buffer(cells)])}
         )
 
-    with pytest.raises(InputError, match="column 'c' holds bytes that are not UTF-8 text"):
+    with pytest.raises(InputError, match="column 'c' has bytes that are not UTF-8 text"):
         Schema.infer(column(b"x\x80xxxxxx"))
-    with pytest.raises(InputError, match="column 'c' holds bytes that are not UTF-8 text"):
+    with pytest.raises(InputError, match="column 'c' has bytes that are not UTF-8 text"):
         Schema.infer(column(b"xyxyxyxy")).encode(column(b"xy\x80x"))

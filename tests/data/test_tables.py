@@ -1,4 +1,4 @@
-"""Everything a user may call a table becomes a pyarrow table, or is refused in one sentence."""
+"""Every kind of table becomes a pyarrow table, numbers stay a NumPy array, and other data are refused."""
 
 import datetime as dt
 
@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from pushforward.data import InputTypeError, as_table, is_frame, is_positional
+from pushforward.data.tables import number_array
 from pushforward.errors import InputError
 
 VALUES = {"a": [1, 2], "b": ["x", None]}
@@ -55,11 +56,43 @@ def test_tables_with_names_keep_names_and_cells(data):
         pd.DataFrame([[1.0, 2.0], [3.0, 4.0]]),
     ],
 )
-def test_arrays_have_places_and_no_names(data):
+def test_arrays_have_positions_and_no_names(data):
     table = as_table(data)
     assert table.to_pydict() == {"x0": [1, 3], "x1": [2, 4]}
     assert is_positional(table)
     assert not is_frame(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.array([[1.0, 2.0], [3.0, 4.0]]),
+        np.array([[1, 2], [3, 4]], dtype=np.uint8),
+        np.array([[1.0, 2.0], [3.0, 4.0]], dtype=">f4"),
+        np.asmatrix([[1.0, 2.0], [3.0, 4.0]]),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.bfloat16),
+        [[1.0, 2.0], [3.0, 4.0]],
+    ],
+)
+def test_numbers_stay_an_array(data):
+    array = number_array(data)
+    assert type(array) is np.ndarray
+    assert array.tolist() == [[1, 2], [3, 4]]
+    assert array is data or not isinstance(data, np.ndarray) or np.shares_memory(array, data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.array([[True]]), np.array([["a"]]), np.array([[1.0]], dtype=object), np.eye(2) * 1j, np.zeros(3), np.zeros((2, 0)),
+        np.ma.masked_array([[1.0]], mask=[[True]]), np.zeros(1, dtype=[("u", "f8")]), torch.eye(2).to_sparse(), pd.DataFrame([[1.0]]),
+        {"a": [1.0]}, [[1.0, "a"]], "text", None,
+    ],
+    ids=lambda data: type(data).__name__,
+)  # fmt: skip
+def test_other_data_are_not_an_array_of_numbers(data):
+    assert number_array(data) is None
 
 
 def test_structured_arrays_have_names():
@@ -102,7 +135,7 @@ def test_no_rows_are_fine():
     assert as_table(pd.DataFrame({"a": []})).shape == (0, 1)
 
 
-def test_a_table_is_handed_through_without_a_copy():
+def test_a_table_is_returned_without_a_copy():
     table = pa.table(VALUES)
     assert as_table(table) is table
 
@@ -130,7 +163,7 @@ def test_a_table_is_handed_through_without_a_copy():
         (np.array([[b"\xff"]]), "not UTF-8"),
     ],
 )
-def test_what_is_no_table_is_refused(data, words):
+def test_data_that_are_not_a_table_are_refused(data, words):
     with pytest.raises(InputError, match=words):
         as_table(data)
 
@@ -155,7 +188,7 @@ def test_what_is_no_table_is_refused(data, words):
         (iter([1]), "expected a table"),
     ],
 )
-def test_what_can_never_be_a_table_is_also_a_type_error(data, words):
+def test_types_that_can_never_be_a_table_are_also_type_errors(data, words):
     with pytest.raises(InputTypeError, match=words) as caught:
         as_table(data)
     assert isinstance(caught.value, TypeError)

@@ -92,7 +92,7 @@ def test_the_calibrator_keeps_its_own_sorted_copy():
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ([1.0, math.nan, math.nan], "NaN at 2 of 3 places, first at index 1"),
+        ([1.0, math.nan, math.nan], "2 NaN among 3 values, the first at index 1"),
         ([[1.0], [2.0]], r"shape \(2, 1\)"),
         (3.0, r"shape \(\)"),
         (["a"], "real numbers"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pushforward.detection.image import ImageScore, fit_image_score, prepare
+from pushforward.detection.image_score import ImageScore, fit_image_score, prepare
 from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbors, PrincipalDistances
 from pushforward.errors import ConfigError, InputError
 from pushforward.models import ImageNICE

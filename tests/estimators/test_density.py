@@ -33,7 +33,7 @@ def test_file_round_trip(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"model": "glow"}, {"model_options": {"depth": 3}}, {"max_time": "soon"}, {"lr": -1.0}]
+    "options", [{"model": "glow"}, {"model_options": {"depth": 3}}, {"max_time": "soon"}, {"learning_rate": -1.0}]
 )
 def test_impossible_options(options: dict) -> None:
     with pytest.raises(ConfigError):

@@ -26,7 +26,7 @@ from pushforward.errors import (
 )
 from pushforward.estimators import Guard
 
-QUICK = {"members": 2, "max_steps": 60, "random_state": 0}
+QUICK = {"n_estimators": 2, "max_steps": 60, "random_state": 0}
 
 
 def normal_rows(n: int, seed: int = 0) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_explain_names_the_column(guard: Guard, mixed: Guard) -> None:
     assert explanation.names == ("x0", "x1", "x2")
     assert explanation.top(k=1)[0][0] == "x2"
     row = mixed_frame(1, seed=9).assign(unit=8.0)
-    assert dict(mixed.explain(row).top(k=6))["unit"] == pytest.approx(math.log(mixed.layout_.rows + 2))
+    assert dict(mixed.explain(row).top(k=6))["unit"] == pytest.approx(math.log(mixed.table_features_.rows + 2))
 
 
 def test_explain_needs_the_autoregressive_member() -> None:
@@ -215,8 +215,8 @@ def test_samples_look_like_the_table(mixed: Guard) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"alpha": 0}, {"alpha": 1.5}, {"alpha": "a"}, {"guarantee": "sure"}, {"delta": 0}, {"model": "glow"}, {"members": 0},
-     {"draws": 1.5}, {"validation": 1}, {"calibration": 0}, {"max_steps": True}, {"max_time": "soon"}, {"lr": 0}, {"jitter": -1}],
+    [{"alpha": 0}, {"alpha": 1.5}, {"alpha": "a"}, {"guarantee": "sure"}, {"delta": 0}, {"model": "glow"}, {"n_estimators": 0},
+     {"n_draws": 1.5}, {"validation": 1}, {"calibration": 0}, {"max_steps": True}, {"max_time": "soon"}, {"learning_rate": 0}, {"jitter": -1}],
     ids=str,
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict) -> None:
@@ -262,7 +262,7 @@ def test_one_column_table_works() -> None:
     x = np.concatenate([np.random.default_rng(0).normal(-5, 1, 300), np.random.default_rng(1).normal(5, 1, 300)])[
         :, None
     ]
-    guard = Guard(0.05, members=2, max_steps=400, random_state=0).fit(x)
+    guard = Guard(0.05, n_estimators=2, max_steps=400, random_state=0).fit(x)
     score = guard.anomaly_score([[0.0], [5.0], [-5.0]])
     assert score[0] > score[1:].max()
 

@@ -15,7 +15,7 @@ GUARD_EXPECTED = {
 
 def quick_guard() -> Guard:
     # The checks fit on 10 to 300 rows, so the promise must be one that these can support.
-    return Guard(alpha=0.3, members=1, model="nice", max_steps=5, validation=0.2)
+    return Guard(alpha=0.3, n_estimators=1, model="nice", max_steps=5, validation=0.2)
 
 
 def quick_density() -> FlowDensity:

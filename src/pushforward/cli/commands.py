@@ -107,7 +107,7 @@ def fit(
         guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard checks the value
         delta=delta,
         model=model,
-        members=members,
+        n_estimators=members,
         max_steps=max_steps,
         max_time=max_time,
         random_state=seed,
@@ -278,9 +278,9 @@ def summary(guard: Any) -> dict[str, Any]:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
     return {
         "columns": guard.n_features_in_,
-        "training rows": guard.layout_.rows,
+        "training rows": guard.table_features_.rows,
         **alarms,
-        "density": f"{guard.model} x {guard.members}, {guard.density_.kind.value} on {guard.density_.measure}",
+        "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}",
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pushforward.cli.show import grid
 from pushforward.data import as_images, load_image_sample
 from pushforward.detection import auroc
-from pushforward.detection.image import ImageScore
+from pushforward.detection.image_score import ImageScore
 from pushforward.detection.scores import DoSE, Likelihood, LikelihoodPath
 from pushforward.estimators import Guard
 from pushforward.models import Model
@@ -69,7 +69,7 @@ def run(output: Path, seed: int = 0, max_steps: int = 700) -> dict[str, float]:
 def flow_of(guard: Guard) -> Model:
     """The flow that the score of the guard is computed from."""
     assert isinstance(guard.score_, ImageScore)
-    dose = guard.score_.score
+    dose = guard.score_.inner
     assert isinstance(dose, DoSE)
     return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
 

@@ -1,4 +1,4 @@
-"""What training is handed, as tensors: arrays, tensors, lists, frames of numbers."""
+"""Training data as tensors: arrays, tensors, lists and data frames of numbers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pushforward.errors import InputError
 
 __all__ = ["as_tensor_data"]
 
-_BLOCK = 1 << 22  # numbers checked at a time, so that a memory-mapped array is not held whole
+_BLOCK = 1 << 22  # numbers checked at a time, so that a memory-mapped array is not read into memory as a whole
 
 
 def as_tensor_data(data: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
-    """Data and their context as tensors with one leading batch dimension, checked.
+    """Check data and their context, and convert both to tensors with one leading batch dimension.
 
-    Arrays share their memory where torch allows it (memory-mapped ones too) and tensors pass as they are, on their
-    device; half precision becomes float32, booleans uint8. Frames give float64, or int64 where every column holds
-    integers.
+    Arrays share their memory with the tensor where torch allows it, memory-mapped arrays too. Tensors are returned as
+    they are, on their device. Half precision becomes float32, booleans become uint8. A data frame becomes float64, or
+    int64 if all its columns are integers.
 
     Args:
-        data: ``(n, *shape)`` numbers: numpy array, torch tensor, nested lists, or a data frame.
-        context: ``(n, width)``, likewise, or ``(1, width)``: one for all rows; None for none.
+        data: ``(n, *shape)`` numbers: NumPy array, torch tensor, nested lists, or a data frame.
+        context: ``(n, width)`` numbers of the same types, or ``(1, width)`` for one context of all rows; None for none.
 
     Returns:
         The tensors; the second is None without a context.
 
     Raises:
-        InputError: for no rows, NaN or infinity (naming row and column), text, objects, complex or sparse data, or a
+        InputError: for no rows, NaN or infinity (it names row and column), text, objects, complex or sparse data, or a
             context of another length.
 
     Example:
@@ -58,15 +58,15 @@ def _tensor(data: Any, what: str) -> Tensor:
         if data.layout != torch.strided:
             raise InputTypeError(f"{what} are sparse, which is not supported: pass a dense tensor.")
         if data.is_complex():
-            raise InputError(f"Complex data not supported: {what} hold {data.dtype}.")
+            raise InputError(f"Complex data not supported: {what} are {data.dtype}.")
         x, names = data.detach(), None
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         x = x.to(torch.uint8) if x.dtype == torch.bool else x
     else:
         array, names = _array(data, what)
-        x = _share(array)
+        x = _to_tensor(array)
     if x.dim() == 0:
-        raise InputError(f"{what} are one number: give an array with one row for each case.")
+        raise InputError(f"{what} are one number: give an array of rows.")
     if len(x) == 0:
         raise InputError(f"{what} have 0 rows.")
     if x.is_floating_point():
@@ -75,7 +75,7 @@ def _tensor(data: Any, what: str) -> Tensor:
 
 
 def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
-    """A numpy array of numbers, and the names of its columns where they have some."""
+    """Convert to a NumPy array of numbers, and return the names of its columns if they have names."""
     if hasattr(data, "tocsr"):
         raise InputTypeError(f"{what} are sparse, which is not supported: pass a dense array, x.toarray().")
     if is_frame(data) or hasattr(data, "columns"):
@@ -83,14 +83,14 @@ def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{what} form no array (rows of unequal length?): {error}") from error
+        raise InputError(f"{what} are not an array (rows of unequal length?): {error}") from error
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "c":
-        raise InputError(f"Complex data not supported: {what} hold {array.dtype}.")
+        raise InputError(f"Complex data not supported: {what} are {array.dtype}.")
     if kind not in "fiub":
         raise InputTypeError(
-            f"{what} must be numbers; got {array.dtype}: convert with x.astype(float), or use pf.Guard, which reads "
-            "tables."
+            f"{what} must be numbers; got {array.dtype}: convert them with x.astype(float), or use pf.Guard, which "
+            "reads text and categories."
         )
     if kind == "b":
         return array.astype(np.uint8), None
@@ -98,7 +98,7 @@ def _array(data: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
         return array.astype(np.float32 if size < 4 else np.float64), None
     if kind == "u" and size > 1:
         if array.size and array.max() > np.iinfo(np.int64).max:
-            raise InputError(f"{what} hold integers of more than 63 bits: convert with x.astype(float).")
+            raise InputError(f"{what} have integers of more than 63 bits: convert them with x.astype(float).")
         return array.astype(np.int64), None
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), None
 
@@ -116,18 +116,19 @@ def _frame(data: Any, what: str) -> tuple[np.ndarray, list[str]]:
         if cells.unreadable is not None:
             row = int(cells.unreadable.argmax())
             raise InputError(
-                f"{what} must be numbers; column {name!r}, row {row} (counted from 0), holds "
+                f"{what} must be numbers; column {name!r}, row {row} (counted from 0), is "
                 f"{cells.text[row].as_py()[:60]!r}: drop the column, or use pf.Guard, which reads text."
             )
         columns.append(cells.values)
     return np.stack(columns, axis=1), names
 
 
-def _share(array: np.ndarray) -> Tensor:
+def _to_tensor(array: np.ndarray) -> Tensor:
+    """A tensor that shares the array's memory, where torch can."""
     if any(stride < 0 for stride in array.strides):
         array = array.copy()
     with warnings.catch_warnings():
-        # Read-only arrays (memory transforms) are only read here.
+        # A read-only array, such as a memory-mapped one, is only read here.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
@@ -139,11 +140,14 @@ def _check_finite(x: Tensor, what: str, names: list[str] | None) -> None:
         finite = torch.isfinite(block)
         if finite.all():
             continue
-        row, *place = (~finite).nonzero()[0].tolist()
-        value = float(block[(row, *place)])
-        column = f", column {names[place[0]] if names else place[0]!r}" if len(place) == 1 else ""
-        column = f", place {tuple(place)}" if len(place) > 1 else column
+        row, *index = (~finite).nonzero()[0].tolist()
+        value = float(block[(row, *index)])
+        where = f"row {start + row}"
+        if len(index) == 1:
+            where += f", column {names[index[0]] if names else index[0]!r}"
+        elif index:
+            where += f", index {tuple(index)}"
         raise InputError(
-            f"{what} hold {'NaN' if value != value else value} in row {start + row}{column} (counted from 0): training "
-            "needs finite numbers; drop such rows, or use pf.Guard, which models missing cells."
+            f"{what} have {'NaN' if value != value else value} in {where} (counted from 0): training needs finite "
+            "numbers; drop such rows, or use pf.Guard, which models missing cells."
         )

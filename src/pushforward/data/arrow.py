@@ -1,4 +1,4 @@
-"""Columns as pyarrow arrays: conveniences, and the way in from numpy, pandas and Python objects."""
+"""Columns of NumPy, pandas and Python objects as pyarrow arrays, and helpers for pyarrow types."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ __all__ = [
 
 
 def compute() -> Any:
-    """``pyarrow.compute``, whose functions are made at import time and so are unknown to type checkers."""
+    """``pyarrow.compute``; type checkers do not know its functions, which are made when it is imported."""
     import pyarrow.compute
 
     return pyarrow.compute
 
 
 def to_numpy(column: Any) -> np.ndarray:
-    """An array or chunked array as numpy; nulls in numbers become NaN."""
+    """Convert an array or chunked array to NumPy; nulls in numbers become NaN."""
     import pyarrow as pa
 
     return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
 
 
 def value_type(kind: Any) -> Any:
-    """The type of a column's cells, also where the column is dictionary-encoded."""
+    """The type of a column's cells: of a dictionary-encoded column, the type of its dictionary."""
     import pyarrow as pa
 
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a type holds text, plain or dictionary-encoded."""
+    """Whether a type is text, plain or dictionary-encoded."""
     import pyarrow as pa
 
     kind = value_type(kind)
@@ -52,11 +52,11 @@ def is_text(kind: Any) -> bool:
 
 
 class InputTypeError(InputError, TypeError):
-    """Data are of a kind that cannot be read at all: sparse matrices, nested cells, no table."""
+    """Data have a type that cannot be read at all: sparse matrices, nested cells, objects that are not tables."""
 
 
 def pandas_column(name: str, series: Any) -> Any:
-    """A pandas series as a pyarrow array, NaN as null."""
+    """Convert a pandas series to a pyarrow array, NaN to null."""
     import pyarrow as pa
 
     if series.dtype == object:
@@ -70,7 +70,7 @@ def pandas_column(name: str, series: Any) -> Any:
 
 
 def numpy_column(name: str, values: np.ndarray) -> Any:
-    """One numpy column as a pyarrow array; masked cells become null."""
+    """Convert one NumPy column to a pyarrow array; masked cells become null."""
     import pyarrow as pa
 
     kind = values.dtype.kind
@@ -78,7 +78,7 @@ def numpy_column(name: str, values: np.ndarray) -> Any:
     values = np.asarray(values)
     if kind == "c":
         raise InputError(
-            f"Complex data not supported: column {name!r} holds {values.dtype}; take real and imaginary parts."
+            f"Complex data not supported: column {name!r} is {values.dtype}; give real and imaginary parts as columns."
         )
     if kind == "O":
         return object_column(name, values)
@@ -86,9 +86,9 @@ def numpy_column(name: str, values: np.ndarray) -> Any:
         try:
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"column {name!r} holds bytes that are not UTF-8 text.") from None
+            raise InputError(f"column {name!r} has bytes that are not UTF-8 text.") from None
     if kind == "V":
-        raise InputTypeError(f"column {name!r} holds raw bytes ({values.dtype}), not numbers or text.")
+        raise InputTypeError(f"column {name!r} has raw bytes ({values.dtype}), not numbers or text.")
     if kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
     if kind in "Mm" and np.datetime_data(values.dtype)[0] not in ("D", "s", "ms", "us", "ns"):
@@ -102,7 +102,7 @@ def numpy_column(name: str, values: np.ndarray) -> Any:
 
 
 def object_column(name: str, values: np.ndarray) -> Any:
-    """Python objects as one typed column; numbers beside text become text, so that the schema can name the cell."""
+    """Convert Python objects to one typed column; numbers beside text become text, so that the schema can name the cell."""
     import pyarrow as pa
 
     try:
@@ -120,13 +120,13 @@ def _cell_text(name: str, value: Any) -> str | None:
     if type(value).__name__ in ("NAType", "NaTType"):  # pandas' missing values, without importing pandas
         return None
     if isinstance(value, (complex, np.complexfloating)):
-        raise InputError(f"Complex data not supported: column {name!r} holds {value!r}.")
+        raise InputError(f"Complex data not supported: column {name!r} has the cell {value!r}.")
     if isinstance(value, (str, Number, np.generic)):
         return str(value)
     raise nested_cell(name, f"a {type(value).__name__}")
 
 
 def nested_cell(name: str, what: str) -> InputTypeError:
-    """The error for a cell that holds more than one value."""
-    # The second half in the words that scikit-learn's estimator checks look for.
-    return InputTypeError(f"column {name!r} holds {what} in a cell; the argument must be a string or a number.")
+    """The error for a cell that has more than one value."""
+    # scikit-learn's estimator checks look for the second half.
+    return InputTypeError(f"column {name!r} has {what} in a cell; the argument must be a string or a number.")

@@ -1,4 +1,4 @@
-"""The cells of one column as float64: numbers as they are, flags 0/1, categories as codes, instants as seconds."""
+"""Cells of one column as float64: numbers as they are, flags as 0 and 1, categories as codes, instants as seconds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = [
     "TIMES",
     "Cells",
     "category_cells",
+    "codes_of",
     "flag_cells",
     "number_cells",
     "seconds_to_time",
@@ -34,12 +35,12 @@ _PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Cells:
-    """One column, read.
+    """The cells of one column.
 
     Attributes:
         values: float64; NaN where missing, unreadable or unseen.
-        unreadable: mask of text that is no number, or None.
-        unseen: mask of values that the fitted column never had, or None.
+        unreadable: mask of text that is not a number, or None.
+        unseen: mask of values that the fitted column did not have, or None.
         text: the column as text, where one of the masks is given.
     """
 
@@ -50,10 +51,10 @@ class Cells:
 
 
 def number_cells(name: str, column: Any, time: str = "") -> Cells:
-    """Numbers, flags, numbers written as text, or instants (seconds since 1970 UTC) as float64.
+    """Read numbers, flags, numbers written as text, or instants (seconds since 1970 UTC) as float64.
 
     Raises:
-        SchemaError: if the column's type can hold no number, or holds instants where ``time`` says otherwise.
+        SchemaError: if the column's type cannot be read as numbers, or as the instants that ``time`` names.
     """
     import pyarrow as pa
 
@@ -70,8 +71,8 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
     if pa.types.is_temporal(kind):
         found = time_kind(kind)
         if found != time and not (found in _INSTANTS and time in _INSTANTS):
-            wanted = f"a {time.split('_')[0]}" if time else "a number"
-            raise SchemaError(f"column {name!r} must hold {wanted} and holds {kind}: convert it.")
+            wanted = f"{time.split('_')[0]}s" if time else "numbers"
+            raise SchemaError(f"column {name!r} must be {wanted}, and its type is {kind}: convert it.")
         return Cells(_seconds(column, kind))
     if (
         pa.types.is_boolean(kind)
@@ -80,45 +81,54 @@ def number_cells(name: str, column: Any, time: str = "") -> Cells:
         or pa.types.is_decimal(kind)
     ):
         return Cells(to_numpy(pc.cast(column, pa.float64(), safe=False)))
-    raise SchemaError(f"column {name!r} holds {kind}, which is not a number: drop or convert it.")
+    raise SchemaError(f"column {name!r} has the type {kind}, which is not a number: drop or convert it.")
 
 
 def flag_cells(name: str, column: Any) -> Cells:
-    """Booleans as 0 and 1, also where they come as the numbers 0 and 1 or as text; anything else is unseen."""
+    """Read booleans as 0 and 1, also where they are written as the numbers 0 and 1 or as text; other cells are unseen."""
     import pyarrow as pa
 
     pc = compute()
     if pa.types.is_boolean(column.type):
         return Cells(to_numpy(pc.cast(column, pa.float64())))
     text = text_of(name, column)
-    place = to_numpy(pc.cast(pc.index_in(text, value_set=pa.array(_FLAGS, text.type)), pa.float64()))
-    return _found(np.mod(place, 2), text)
+    return _found(np.mod(codes_of(text, _FLAGS), 2), text)
 
 
 def category_cells(name: str, column: Any, categories: tuple[str, ...]) -> Cells:
-    """Codes 0..K-1 of categories, matched through their text; 1, 1.0 and "1" are one category."""
+    """Read categories as codes 0..K-1, matched by their text; 1, 1.0 and "1" are one category."""
     import pyarrow as pa
 
     pc = compute()
     text = text_of(name, column)
-    place = pc.index_in(text, value_set=pa.array(categories, text.type))
-    if place.null_count > text.null_count and any(_canonical(c) is not None for c in categories):
-        place = pc.coalesce(place, _match_canonical(text, place, categories))
-    return _found(to_numpy(pc.cast(place, pa.float64())), text)
+    codes = pc.index_in(text, value_set=pa.array(categories, text.type))
+    if codes.null_count > text.null_count and any(_canonical(c) is not None for c in categories):
+        codes = pc.coalesce(codes, _match_canonical(text, codes, categories))
+    return _found(to_numpy(pc.cast(codes, pa.float64())), text)
+
+
+def codes_of(text: Any, categories: tuple[str, ...]) -> np.ndarray:
+    """Index of each text among the categories, as float64; NaN for a missing or any other text."""
+    import pyarrow as pa
+
+    pc = compute()
+    return to_numpy(pc.cast(pc.index_in(text, value_set=pa.array(categories, text.type)), pa.float64()))
 
 
 def text_of(name: str, column: Any) -> Any:
-    """A column as large strings, null where missing (null, NaN or empty text).
+    """Convert a column to large strings, null where missing (null, NaN or empty text).
 
     Raises:
-        SchemaError: if its cells have no plain text form (lists, structures, bytes).
+        SchemaError: if its cells cannot be written as plain text (lists, structures, bytes).
     """
     import pyarrow as pa
 
     pc = compute()
     kind = value_type(column.type)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        raise SchemaError(f"column {name!r} holds {kind}, neither number nor category: drop or convert it.")
+        raise SchemaError(
+            f"column {name!r} has the type {kind}, which is neither a number nor a category: drop or convert it."
+        )
     try:
         if pa.types.is_dictionary(column.type):
             column = pc.cast(column, kind)
@@ -132,7 +142,7 @@ def text_of(name: str, column: Any) -> Any:
 
 
 def time_kind(kind: Any) -> str:
-    """Which of :data:`TIMES` a pyarrow type is; "" for none."""
+    """The name among :data:`TIMES` of a pyarrow type; "" if it is not a type of instants or durations."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(kind):
@@ -145,7 +155,7 @@ def time_kind(kind: Any) -> str:
 
 
 def time_type(time: str) -> Any:
-    """The pyarrow type that stands for one of :data:`TIMES` in decoded tables."""
+    """The pyarrow type that decoded tables use for one of :data:`TIMES`."""
     import pyarrow as pa
 
     return {
@@ -158,10 +168,10 @@ def time_type(time: str) -> Any:
 
 
 def seconds_to_time(name: str, seconds: np.ndarray, time: str) -> Any:
-    """Seconds back to instants, NaN to null.
+    """Convert seconds back to instants, NaN to null.
 
     Raises:
-        SchemaError: for seconds beyond what the type can hold.
+        SchemaError: for seconds outside the range of the type.
     """
     import pyarrow as pa
 
@@ -172,7 +182,9 @@ def seconds_to_time(name: str, seconds: np.ndarray, time: str) -> Any:
     bad = ~missing & ~((ticks >= low) & (ticks < limit))
     if bad.any():
         row = int(bad.argmax())
-        raise SchemaError(f"column {name!r}, row {row} (counted from 0): {seconds[row]} seconds is no {time}.")
+        raise SchemaError(
+            f"column {name!r}, row {row} (counted from 0): {seconds[row]} seconds is outside the range of a {time}."
+        )
     ticks = np.where(missing, 0, ticks).astype(np.int32 if time == "date" else np.int64)
     return pa.array(ticks, mask=missing).cast(time_type(time))
 
@@ -189,7 +201,7 @@ def _seconds(column: Any, kind: Any) -> np.ndarray:
 
 
 def _parse_times(text: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Instants written in ISO 8601, as seconds; each distinct cell is read once."""
+    """Parse instants written in ISO 8601 as seconds, and mark those that are not; each distinct text is parsed once."""
     import pyarrow as pa
 
     whole = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
@@ -200,7 +212,7 @@ def _parse_times(text: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _parse_time(value: str) -> float:
-    """Seconds since 1970, UTC where no zone is given; NaN for a missing cell, inf for text that is no instant."""
+    """Seconds since 1970, in UTC where no zone is given; NaN for a missing cell, inf for text that is not an instant."""
     if value.strip() in MISSING_WORDS:
         return np.nan
     try:
@@ -216,7 +228,7 @@ def _found(values: np.ndarray, text: Any) -> Cells:
 
 
 def _canonical(text: str) -> str | None:
-    """One spelling of a number or flag, None for other text; "007" stays text, as it is a code."""
+    """One spelling of a number or flag, None for other text; "007" is a code, so it is other text."""
     if text.lower() in ("true", "false"):
         return text.lower()
     if not _PLAIN_NUMBER.fullmatch(text):
@@ -225,8 +237,8 @@ def _canonical(text: str) -> str | None:
     return "0" if shortest == "-0" else shortest
 
 
-def _match_canonical(text: Any, place: Any, categories: tuple[str, ...]) -> Any:
-    """Codes of cells whose text matches no category as it stands, and matches one as a number."""
+def _match_canonical(text: Any, codes: Any, categories: tuple[str, ...]) -> Any:
+    """Codes of cells whose text is not a category itself but spells the number or flag of one."""
     import pyarrow as pa
 
     pc = compute()
@@ -234,8 +246,8 @@ def _match_canonical(text: Any, place: Any, categories: tuple[str, ...]) -> Any:
     for code, category in enumerate(categories):
         known.setdefault(_canonical(category), code)
     known.pop(None, None)
-    left = pc.unique(pc.filter(text, pc.and_(pc.is_null(place), pc.is_valid(text)))).to_pylist()
+    left = pc.unique(pc.filter(text, pc.and_(pc.is_null(codes), pc.is_valid(text)))).to_pylist()
     pairs = [(value, known[key]) for value in left if (key := _canonical(value)) in known]
     spelled = pa.array([value for value, _ in pairs], text.type)
-    codes = pa.array([code for _, code in pairs], pa.int32())
-    return pc.take(codes, pc.index_in(text, value_set=spelled))
+    matched = pa.array([code for _, code in pairs], pa.int32())
+    return pc.take(matched, pc.index_in(text, value_set=spelled))

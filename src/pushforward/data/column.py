@@ -1,4 +1,4 @@
-"""One column of a fitted table: its kind, how it is recognized, and its way into and out of float64."""
+"""One column of a fitted table: how its kind is recognized, and how its cells are converted to float64 and back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.data.arrow import compute, is_text, value_type
+from pushforward.data.arrow import compute, is_text, numpy_column, value_type
 from pushforward.data.cells import (
     TIMES,
     Cells,
     category_cells,
+    codes_of,
     flag_cells,
     number_cells,
     seconds_to_time,
@@ -23,12 +24,14 @@ from pushforward.data.cells import (
 from pushforward.data.lattice import MAX_CELLS, detect_lattice, integer_lattice
 from pushforward.errors import InputError, SchemaError, StorageError
 
-__all__ = ["KINDS", "MAX_CATEGORIES", "Column"]
+__all__ = ["CODED", "KINDS", "MAX_CATEGORIES", "Column"]
 
 KINDS = ("numeric", "integer", "boolean", "categorical")
+CODED = ("boolean", "categorical")
+"""Kinds of columns whose cells are codes of flags or categories, not numbers."""
 MAX_CATEGORIES = 1000
 _LONGEST_TEXT = 1000
-_FEW = 20  # so many distinct texts are categories, in however few rows
+_FEW = 20  # this many distinct texts are categories, however few rows there are
 _CODES = (0.0, 1.0)
 
 
@@ -40,15 +43,16 @@ class Column:
         name: of the column.
         kind: "numeric", "integer", "boolean" or "categorical". Instants and durations are numeric: seconds since
             1970-01-01 UTC, since midnight, or in all.
-        categories: texts of a categorical column, the most frequent first (then by name); its codes are their places.
-        missing: whether missing cells were seen at fit.
+        categories: texts of a categorical column, the most frequent first (then by name). The code of a category is its
+            index here.
+        missing: whether the column had missing cells at fit.
         lattice: (origin, step) where the values lie on a lattice, see :func:`~pushforward.data.detect_lattice`; (0, 1)
             for codes and flags; None for a continuous column.
-        time: what kind of instant a numeric column holds: "timestamp", "timestamp_utc", "date", "time" or "duration";
+        time: the kind of instants in a numeric column: "timestamp", "timestamp_utc", "date", "time" or "duration";
             "" for plain numbers.
 
     Raises:
-        SchemaError: if these do not belong together.
+        SchemaError: if the attributes contradict each other.
     """
 
     name: str
@@ -63,21 +67,34 @@ class Column:
             if not condition:
                 raise SchemaError(f"column {str(self.name)[:80]!r}: {message}")
 
-        require(isinstance(self.name, str) and len(self.name) <= _LONGEST_TEXT, "the name is no text of at most 1000.")
+        require(
+            isinstance(self.name, str) and len(self.name) <= _LONGEST_TEXT,
+            "the name must be text of at most 1000 characters.",
+        )
         require(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}.")
         require(isinstance(self.missing, bool), "missing must be true or false.")
         texts = self.categories
         require(isinstance(texts, tuple) and len(texts) <= MAX_CATEGORIES, f"more than {MAX_CATEGORIES} categories.")
-        require(all(isinstance(t, str) and 0 < len(t) <= _LONGEST_TEXT for t in texts), "a category is no short text.")
-        require(len(set(texts)) == len(texts), "a category stands twice.")
-        require((self.kind == "categorical") == bool(texts), "only a categorical column has categories, at least one.")
+        short = all(isinstance(t, str) and 0 < len(t) <= _LONGEST_TEXT for t in texts)
+        require(short, f"a category must be text of 1 to {_LONGEST_TEXT} characters.")
+        require(len(set(texts)) == len(texts), "two categories are the same.")
+        require(
+            (self.kind == "categorical") == bool(texts),
+            "a categorical column needs at least one category, and other columns have none.",
+        )
         if self.lattice is not None:
-            whole = isinstance(self.lattice, tuple) and len(self.lattice) == 2
-            require(whole and all(isinstance(v, float) and math.isfinite(v) for v in self.lattice), "no lattice.")
-            require(self.lattice[1] > 0, "the step of the lattice is not positive.")
-        if self.kind in ("boolean", "categorical"):
-            require(self.lattice == _CODES, "flags and codes lie on the lattice (0.0, 1.0).")
-        require(self.time in ("", *TIMES) and (not self.time or self.kind == "numeric"), "unknown kind of instant.")
+            pair = isinstance(self.lattice, tuple) and len(self.lattice) == 2
+            require(
+                pair and all(isinstance(v, float) and math.isfinite(v) for v in self.lattice),
+                "lattice must be a pair of finite numbers, (origin, step).",
+            )
+            require(self.lattice[1] > 0, "the step of the lattice must be positive.")
+        if self.kind in CODED:
+            require(self.lattice == _CODES, "the lattice of flags and codes must be (0.0, 1.0).")
+        require(
+            self.time in ("", *TIMES) and (not self.time or self.kind == "numeric"),
+            f"time must be empty or, in a numeric column, one of {', '.join(TIMES)}.",
+        )
 
     @classmethod
     def infer(cls, name: str, data: Any) -> Column:
@@ -87,65 +104,90 @@ class Column:
             SchemaError: for a column that cannot be modeled, with what to do: only missing cells, infinities, free
                 text or identifiers (more than 1000 texts, or more texts than half the rows), nested cells or bytes.
         """
+        return cls.infer_encode(name, data)[0]
+
+    @classmethod
+    def infer_encode(cls, name: str, data: Any) -> tuple[Column, np.ndarray]:
+        """Recognize a column as :meth:`infer` does, and return its cells as float64 too: they are read once."""
         import pyarrow as pa
 
         if data.null_count == len(data):
-            raise SchemaError(f"column {name!r} holds only missing cells: drop it.")
+            raise SchemaError(f"column {name!r} has only missing cells: drop it.")
         kind = value_type(data.type)
         if pa.types.is_boolean(kind) and not pa.types.is_dictionary(data.type):
-            return cls(name, "boolean", missing=data.null_count > 0, lattice=_CODES)
+            return cls(name, "boolean", missing=data.null_count > 0, lattice=_CODES), flag_cells(name, data).values
         if is_text(kind) or pa.types.is_dictionary(data.type):
             return cls._infer_categories(name, data)
         time = time_kind(kind)
         values = number_cells(name, data, time).values
+        return cls.infer_numbers(name, values, integers=pa.types.is_integer(kind), time=time), values
+
+    @classmethod
+    def infer_numbers(cls, name: str, values: np.ndarray, *, integers: bool = False, time: str = "") -> Column:
+        """Recognize a column of numbers from its training cells in float64, NaN where missing.
+
+        Args:
+            name: of the column.
+            values: ``(rows,)``.
+            integers: whether the cells were stored as integers.
+            time: the kind of instants that the numbers stand for, see :class:`Column`.
+
+        Raises:
+            SchemaError: as :meth:`infer`.
+        """
         present = values[~np.isnan(values)]
         if present.size == 0:
-            raise SchemaError(f"column {name!r} holds only missing cells: drop it.")
+            raise SchemaError(f"column {name!r} has only missing cells: drop it.")
         if np.isinf(present).any():
             row = int(np.isinf(values).argmax())
             raise SchemaError(
-                f"column {name!r}, row {row} (counted from 0), holds {values[row]}: training needs finite numbers, "
-                "drop the row or make the cell missing."
+                f"column {name!r}, row {row} (counted from 0): the cell is {values[row]}, and training needs finite "
+                "numbers: drop the row or make the cell missing."
             )
         missing = present.size < values.size
-        if not time and (pa.types.is_integer(kind) or _looks_like_counts(present)):
+        if not time and (integers or _looks_like_counts(present)):
             exact = np.abs(present).max() < 2.0**53
             return cls(name, "integer", missing=missing, lattice=integer_lattice(present) if exact else None)
         return cls(name, "numeric", missing=missing, lattice=detect_lattice(present), time=time)
 
     @classmethod
-    def _infer_categories(cls, name: str, data: Any) -> Column:
+    def _infer_categories(cls, name: str, data: Any) -> tuple[Column, np.ndarray]:
         pc = compute()
         text = text_of(name, data)
         present = len(text) - text.null_count
         if present == 0:
-            raise SchemaError(f"column {name!r} holds only missing cells: drop it.")
+            raise SchemaError(f"column {name!r} has only missing cells: drop it.")
         distinct = pc.count_distinct(text).as_py()
         if distinct > MAX_CATEGORIES or distinct > max(_FEW, present / 2):
             raise SchemaError(
-                f"column {name!r} holds {distinct} different texts in {present} rows, as identifiers or free text do: "
+                f"column {name!r} has {distinct} different texts in {present} rows, like identifiers or free text: "
                 "drop it (or convert it, if these are numbers or dates)."
             )
         if pc.max(pc.utf8_length(text)).as_py() > _LONGEST_TEXT:
-            raise SchemaError(f"column {name!r} holds texts of more than {_LONGEST_TEXT} characters: drop it.")
+            raise SchemaError(f"column {name!r} has texts of more than {_LONGEST_TEXT} characters: drop it.")
         try:
             counts = [(-c["counts"], c["values"]) for c in pc.value_counts(pc.drop_null(text)).to_pylist()]
-        except UnicodeDecodeError:  # a damaged file: Arrow does not look at the bytes of a text
-            raise InputError(f"column {name!r} holds bytes that are not UTF-8 text.") from None
+        except UnicodeDecodeError:  # a damaged file: Arrow does not check the bytes of a text
+            raise InputError(f"column {name!r} has bytes that are not UTF-8 text.") from None
         categories = tuple(category for _, category in sorted(counts))
-        return cls(name, "categorical", categories, missing=present < len(text), lattice=_CODES)
+        column = cls(name, "categorical", categories, missing=present < len(text), lattice=_CODES)
+        return column, codes_of(text, categories)
 
     def read(self, data: Any) -> Cells:
-        """The cells of a pyarrow column as this column's float64."""
+        """Read cells as this column: a pyarrow column, or a vector of float64 with NaN where missing."""
+        if isinstance(data, np.ndarray):
+            if self.kind not in CODED:
+                return Cells(data)
+            data = numpy_column(self.name, data)
         if self.kind == "categorical":
             return category_cells(self.name, data, self.categories)
         return flag_cells(self.name, data) if self.kind == "boolean" else number_cells(self.name, data, self.time)
 
     def decode(self, values: np.ndarray) -> Any:
-        """Float64 back to a pyarrow array: integers rounded, codes to categories, NaN to null.
+        """Convert float64 back to a pyarrow array: integers are rounded, codes become categories, NaN becomes null.
 
         Raises:
-            SchemaError: for a value that stands for no cell of this column (an unseen category, an infinite integer).
+            SchemaError: for a value that no cell of this column can have (the code of no category, an infinite integer).
         """
         import pyarrow as pa
 
@@ -160,8 +202,8 @@ class Column:
         if bad.any():
             row = int(bad.argmax())
             raise SchemaError(
-                f"column {self.name!r}, row {row} (counted from 0): {values[row]} stands for no cell of this "
-                f"{self.kind} column."
+                f"column {self.name!r}, row {row} (counted from 0): no cell of this {self.kind} column can be "
+                f"{values[row]}."
             )
         whole = whole.astype(np.int64)
         if self.kind == "integer":
@@ -183,21 +225,21 @@ class Column:
 
     @classmethod
     def from_json(cls, data: Any) -> Column:
-        """Back from :meth:`to_json`, trusting nothing.
+        """Rebuild a column from :meth:`to_json`; the content may come from an untrusted file.
 
         Raises:
             StorageError: if the content is not a column that pushforward writes.
         """
         keys = {"name", "kind", "categories", "missing", "lattice", "time"}
         if not isinstance(data, Mapping) or set(data) != keys:
-            raise StorageError("the file describes a column in a way that pushforward does not write.")
+            raise StorageError("the file's description of a column is not one that pushforward writes.")
         lattice, categories = data["lattice"], data["categories"]
         try:
             if isinstance(lattice, (list, tuple)):
                 lattice = tuple(float(v) if type(v) in (int, float) else v for v in lattice)
             return cls(**{**data, "categories": _as_tuple(categories), "lattice": lattice})
         except (SchemaError, TypeError, OverflowError) as error:
-            raise StorageError(f"the file describes a column that cannot be: {error}") from error
+            raise StorageError(f"the file describes an impossible column: {error}") from error
 
     def __str__(self) -> str:
         what = self.time or self.kind
@@ -213,7 +255,7 @@ def _as_tuple(items: Any) -> Any:
 
 
 def _looks_like_counts(values: np.ndarray) -> bool:
-    """Whole numbers of at most a million cells, more than one of them: counts that were stored as floats."""
+    """Whether these are counts that were stored as floats: whole numbers with a span of 1 to a million."""
     low, high = float(values.min()), float(values.max())
     if max(abs(low), abs(high)) >= 2.0**53 or not 0 < high - low <= MAX_CELLS:
         return False

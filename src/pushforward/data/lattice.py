@@ -1,4 +1,4 @@
-"""Columns whose values lie on a lattice ``origin + step * integer``: counts, rounded readings, scaled integers."""
+"""Columns whose values lie on a lattice ``origin + step * integer``: counts, rounded numbers, scaled integers."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import numpy as np
 __all__ = ["MAX_CELLS", "detect_lattice", "integer_lattice"]
 
 MAX_CELLS = 1_000_000
-"""A lattice with more cells than this is as good as continuous."""
+"""A column on a lattice with more cells than this is treated as continuous."""
 
-_TIES = 0.05  # share of rows that must repeat a value
+_TIES = 0.05  # fraction of rows that must repeat a value
 _MAX_DECIMALS = 9
-_CHANCE = 1e-4  # a step that is not a decimal must be this unlikely to fit by accident
-# Relative rounding of the values: float64 arithmetic first, then numbers that were once written with fewer digits.
+_CHANCE = 1e-4  # largest probability that a step which is not a decimal fits by chance
+# Relative rounding of the values: of float64 arithmetic first, then of numbers that were written with fewer digits.
 _ROUNDINGS = (2.0**-52, 1e-13, 1e-11, 1e-9)
 _FLOAT32 = 2.0**-23
 
 
 def detect_lattice(values: Any) -> tuple[float, float] | None:
-    """Origin and step of the lattice that a column lies on, or None for a column to be treated as continuous.
+    """Find origin and step of the lattice of a column, or return None for a column to treat as continuous.
 
     The likelihood of a continuous density is unbounded at values that repeat, so such columns must be found and
-    dequantized. All of these must hold, or the answer is None:
+    dequantized. The result is a lattice only if all of these are true:
 
-    - at least one row in twenty repeats a value of another row (a continuous column does not, and without ties there is
-      nothing to dequantize);
-    - every value is origin + step * integer up to rounding (one part in 1e9 of the largest value, or that of float32
-      where all values are float32), and the step is far above that rounding;
-    - the range holds at most a million cells; where the step is no decimal (0.1, 0.25), also so few that values placed
-      at random would not fit any such lattice, since close to a few values some fine lattice always passes.
+    - at least one row in twenty repeats the value of another row (the rows of a continuous column do not, and without
+      ties there is nothing to dequantize);
+    - every value is origin + step * integer up to rounding (one part in 1e9 of the largest value, or the rounding of
+      float32 if all values are float32), and the step is far above that rounding;
+    - the range has at most a million cells. If the step is not a decimal (0.1, 0.25), the cells must also be so few that
+      random values would not fit any such lattice: some fine lattice is always close to a few values.
 
     Args:
-        values: one column of numbers; NaN and infinities are left out.
+        values: one column of numbers; NaN and infinities are ignored.
 
     Returns:
         ``(origin, step)``, the smallest value and the largest step that fits, or None.
@@ -51,7 +51,7 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
     distinct = np.unique(column)
     if distinct.size < 2 or column.size - distinct.size < _TIES * column.size:
         return None
-    if not 1e-150 < np.abs(distinct).max() < 1e150:  # squares and differences must not leave float64
+    if not 1e-150 < np.abs(distinct).max() < 1e150:  # squares and differences must not overflow
         return None
     if np.all(np.abs(distinct) < 2.0**53) and np.all(distinct == np.rint(distinct)):
         return integer_lattice(distinct)
@@ -65,7 +65,7 @@ def detect_lattice(values: Any) -> tuple[float, float] | None:
 
 
 def integer_lattice(values: np.ndarray) -> tuple[float, float] | None:
-    """Smallest value and greatest common step of whole numbers below 2^53; None for one value or too many cells."""
+    """Smallest value and greatest common step of whole numbers below 2^53; None for one value or more than a million cells."""
     ticks = np.unique(values).astype(np.int64)
     if ticks.size < 2:
         return None
@@ -76,7 +76,7 @@ def integer_lattice(values: np.ndarray) -> tuple[float, float] | None:
 
 
 def _decimal_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | None:
-    """Steps that people write: whole multiples of 0.1, 0.01, ..."""
+    """The lattice of numbers written with at most nine decimals; None if these are not."""
     largest = np.abs(distinct).max()
     tolerance = 4 * eps * largest
     for decimals in range(1, _MAX_DECIMALS + 1):
@@ -91,9 +91,11 @@ def _decimal_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | 
 
 
 def _step_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | None:
-    """Any step: Euclid's algorithm on the gaps, with a tolerance, then a least-squares step that is checked."""
+    """The lattice of any step: Euclid's algorithm on the gaps with a tolerance, then a least-squares step, checked."""
     tolerance = 4 * eps * np.abs(distinct).max()
-    distinct = distinct[np.diff(distinct, prepend=-np.inf) > 4 * tolerance]  # values that differ by rounding are one
+    distinct = distinct[
+        np.diff(distinct, prepend=-np.inf) > 4 * tolerance
+    ]  # values that differ by rounding only are one value
     if distinct.size < 2:
         return None
     gaps = np.diff(distinct)
@@ -117,6 +119,7 @@ def _step_lattice(distinct: np.ndarray, eps: float) -> tuple[float, float] | Non
     step = float(offsets @ index / (index @ index))
     if np.any(np.abs(offsets - step * index) > 2 * tolerance):
         return None
-    # About cells^2 lattices have this many cells; each value but the two that fix one falls on it by chance this often.
+    # About cells^2 lattices have at most this many cells. Two values determine one; each other value fits it by chance
+    # with the probability 4 * tolerance / step.
     chance = 2 * np.log(index[-1]) + (distinct.size - 2) * np.log(min(1.0, 4 * tolerance / step))
     return (float(distinct[0]), step) if distinct.size == 2 or chance < np.log(_CHANCE) else None

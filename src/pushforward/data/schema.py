@@ -1,4 +1,4 @@
-"""What a fitted table is, and how a new table is read against it."""
+"""The columns of a fitted table, and how new tables are converted to float64 by them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.data.arrow import compute
-from pushforward.data.column import Column
-from pushforward.data.tables import as_table, is_positional
+from pushforward.data.column import CODED, Column
+from pushforward.data.tables import as_table, is_positional, number_array
 from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageError
 
 if TYPE_CHECKING:
@@ -22,26 +22,25 @@ __all__ = ["Problem", "Schema"]
 
 _MAX_COLUMNS = 100_000
 _EXAMPLES = 3
-_UNLIKELY = "they are scored as infinitely unlikely."
-_UNSEEN = "they are scored as never seen."
+_EFFECT = "; this raises the anomaly score."
 _SENTENCES = {
-    "new": "column {column!r}: {count} rows hold a value never seen at fit ({examples}); " + _UNSEEN,
-    "missing": "column {column!r}: {count} rows have a missing value and none was missing at fit; " + _UNLIKELY,
-    "text": "column {column!r}: {count} rows hold text that cannot be read ({examples}); " + _UNLIKELY,
+    "new": "column {column!r}: {count} rows have a value that no row had at fit ({examples})" + _EFFECT,
+    "missing": "column {column!r}: {count} rows have a missing value and no row had one at fit" + _EFFECT,
+    "text": "column {column!r}: {count} rows have text that cannot be read ({examples})" + _EFFECT,
     "extra": "{count} columns that the fitted table did not have are ignored: {examples}.",
-    "unnamed": "the fitted table had named columns and this one has none: its columns are matched by position.",
-    "named": "the fitted table had no column names and this one has: its columns are matched by position.",
+    "unnamed": "the fitted table had column names and this one has none: its columns are matched by position.",
+    "named": "the fitted table had no column names and this one has some: its columns are matched by position.",
 }
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A difference between a table and the fitted one that has a decided answer; ``str`` is the sentence for it.
+    """A difference between a table and the fitted one that is not an error; ``str`` is the sentence for it.
 
     Attributes:
         kind: "new" (category), "missing", "text", "extra" (columns), "unnamed" or "named" (table).
-        column: the column; "" where the table as a whole is meant.
-        count: rows concerned, or extra columns.
+        column: the column; "" where the problem is of the whole table.
+        count: number of rows, or of extra columns.
         examples: up to three values, or names of extra columns.
     """
 
@@ -55,14 +54,17 @@ class Problem:
         examples = ", ".join(repr(text[:60]) for text in self.examples) + more
         sentence = _SENTENCES[self.kind].format(column=self.column, count=self.count, examples=examples)
         if self.count == 1:
-            for many, one in ((" rows hold", " row holds"), (" rows have", " row has"), ("they are", "it is")):
+            for many, one in (
+                (" rows have", " row has"),
+                ("1 columns that", "1 column that"),
+                ("are ignored", "is ignored"),
+            ):
                 sentence = sentence.replace(many, one, 1)
-            sentence = sentence.replace("1 columns that", "1 column that").replace("are ignored", "is ignored")
         return sentence
 
     @staticmethod
     def merge(problems: Iterable[Problem]) -> list[Problem]:
-        """Problems of the chunks of one table as problems of the table: rows added up, one for each column and kind."""
+        """Merge the problems of a table's chunks into one for each column and kind, with the sum of their counts."""
         merged: dict[tuple[str, str], Problem] = {}
         for problem in problems:
             key = (problem.kind, problem.column)
@@ -75,11 +77,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns of a fitted table.
+    """The columns of a fitted table, and the conversion of its cells to float64 and back.
 
     Attributes:
         columns: in order.
-        positional: whether the table was an array, so that columns have places and no names.
+        positional: whether the table was an array, so that columns have positions and no names.
 
     Example:
         >>> schema = Schema.infer({"age": [31, 45, 38], "city": ["Oslo", "Bern", "Oslo"]})
@@ -112,81 +114,96 @@ class Schema:
         return "\n".join(map(str, self.columns))
 
     @classmethod
-    def infer(cls, data: Any, positional: bool | None = None) -> Schema:
+    def infer(cls, data: Any) -> Schema:
         """Recognize the columns of a training table.
 
-        Integers are integer; so are floats that are all whole and span at most a million (counts). Text and categories
-        are categorical, booleans boolean. Instants are numeric, in seconds since 1970 UTC (a table without zones is
-        taken as UTC), dates at midnight; times of day and durations are seconds. Decimals are numeric. NaN, null and
-        empty text are missing.
+        Integers are integer; so are floats that are all whole numbers with a span of at most a million (counts). Text
+        and categories are categorical, booleans boolean. Instants are numeric, in seconds since 1970 UTC (instants
+        without a time zone are read as UTC), dates at midnight; times of day and durations are seconds. Decimals are
+        numeric. NaN, null and empty text are missing.
 
         Args:
             data: anything that :func:`~pushforward.data.as_table` takes.
-            positional: whether columns have no names; by default whether ``data`` is an array.
 
         Raises:
-            SchemaError: naming the column that cannot be modeled, and why.
-            InputError: if ``data`` is no table, or has no rows.
+            SchemaError: for a column that cannot be modeled; it names the column and the reason.
+            InputError: if ``data`` is not a table, or has no rows.
         """
-        table = as_table(data)
-        if table.num_rows == 0:
-            raise InputError(f"the table has 0 rows (shape=(0, {table.num_columns})): nothing can be learnt from it.")
-        columns = tuple(Column.infer(name, table.column(i)) for i, name in enumerate(table.column_names))
-        return cls(columns, is_positional(table) if positional is None else positional)
+        return cls.infer_encode(data)[0]
 
-    def encode(
-        self,
-        data: Any,
-        *,
-        strict: bool = True,
-        positional: bool | None = None,
-        first_row: int = 0,
-        warn: bool = True,
-        owner: str = "Schema",
-    ) -> tuple[np.ndarray, list[Problem]]:
-        """Read a table against this schema.
-
-        Columns are matched by name, in any order; arrays, and anything against a schema without names, by position.
-        Extra columns are ignored. A category never seen at fit, and a missing cell in a column that had none, become
-        +inf: infinitely unlikely. Infinities in number columns stay.
-
-        Args:
-            data: anything that :func:`~pushforward.data.as_table` takes; no rows are fine.
-            strict: refuse text that is no number in a number column; otherwise such cells are +inf too.
-            positional: whether the data have no column names; by default whether they are an array.
-            first_row: of this chunk in a longer table, for the row numbers in errors.
-            warn: give each problem as a :class:`~pushforward.errors.SchemaWarning`.
-            owner: who speaks in the error for a wrong number of columns.
+    @classmethod
+    def infer_encode(cls, data: Any) -> tuple[Schema, np.ndarray]:
+        """Recognize the columns as :meth:`infer` does, and :meth:`encode` the same table; its cells are read once.
 
         Returns:
-            Float64 ``(rows, columns)``: numbers, flags 0/1, codes of categories, seconds, NaN for missing; and the
-            problems that were met.
+            The schema, and float64 ``(rows, columns)``, which may share the memory of an array of float64.
+        """
+        array = number_array(data)
+        if array is not None:
+            _require_rows(*array.shape)
+            values, integers = array.astype(np.float64, copy=False), array.dtype.kind != "f"
+            columns = [Column.infer_numbers(f"x{i}", v, integers=integers) for i, v in enumerate(_columns(values))]
+            return cls(tuple(columns), positional=True), values
+        table = as_table(data)
+        _require_rows(table.num_rows, table.num_columns)
+        pairs = [Column.infer_encode(name, table.column(i)) for i, name in enumerate(table.column_names)]
+        return cls(tuple(column for column, _ in pairs), is_positional(table)), _side_by_side([v for _, v in pairs])
+
+    def encode(
+        self, data: Any, *, strict: bool = True, first_row: int = 0, warn: bool = True, owner: str = "Schema"
+    ) -> tuple[np.ndarray, list[Problem]]:
+        """Convert a table to float64 by this schema.
+
+        Columns are matched by name, in any order. Arrays are matched by position, and so is any table if the fitted
+        one had no names. Extra columns are ignored.
+
+        Args:
+            data: anything that :func:`~pushforward.data.as_table` takes; it may have no rows.
+            strict: raise for text that is not a number in a number column; otherwise such a cell is +inf.
+            first_row: index of the first row in a longer table of which this is a chunk, for the row numbers in errors.
+            warn: emit each problem as a :class:`~pushforward.errors.SchemaWarning`.
+            owner: the subject of the error for a wrong number of columns.
+
+        Returns:
+            Float64 ``(rows, columns)``, which may share the memory of an array of float64: numbers, flags 0 and 1, codes
+            of categories, seconds; NaN for a missing cell, +inf for a category that the fitted table did not have. And
+            the problems that were found.
 
         Raises:
-            SchemaError: for a missing column, a wrong number of columns, or cells that do not fit their column.
-            InputError: if ``data`` is no table.
+            SchemaError: for an absent column, a wrong number of columns, or cells that do not fit their column.
+            InputError: if ``data`` is not a table.
         """
-        table = as_table(data)
-        places, problems = self._match(table, is_positional(table) if positional is None else positional, owner)
-        read = []
-        for column, place in zip(self.columns, places, strict=True):
-            values, met = _read(column, table.column(place), strict, first_row)
-            read.append(values)
-            problems += met
+        array = number_array(data)
+        if array is not None:
+            values = array.astype(np.float64, copy=False)
+            problems = self._match(values.shape[1], None, owner)[1]
+            cells = list(_columns(values))
+        else:
+            values, table = None, as_table(data)
+            names = None if is_positional(table) else table.column_names
+            positions, problems = self._match(table.num_columns, names, owner)
+            cells = [table.column(i) for i in positions]
+        encoded = []
+        for column, column_cells in zip(self.columns, cells, strict=True):
+            found, more = _read(column, column_cells, strict, first_row)
+            encoded.append(found)
+            problems += more
         if warn:
             for problem in problems:
                 warnings.warn(str(problem), SchemaWarning, stacklevel=2)
-        return _rows(read), problems
+        if values is not None and not any(column.kind in CODED for column in self.columns):
+            return values, problems
+        return _side_by_side(encoded), problems
 
     def decode(self, array: Any) -> pa.Table:
-        """Encoded rows back to a table: integers rounded, codes to categories, seconds to instants, NaN to null.
+        """Convert encoded rows back to a table: integers are rounded, codes become categories, NaN becomes null.
 
         Args:
             array: ``(rows, columns)``.
 
         Raises:
             InputError: for a wrong shape.
-            SchemaError: for a value that stands for no cell of its column.
+            SchemaError: for a value that no cell of its column can have.
         """
         import pyarrow as pa
 
@@ -214,7 +231,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: Any) -> Schema:
-        """Back from :meth:`to_json`, trusting nothing.
+        """Rebuild a schema from :meth:`to_json`; the content may come from an untrusted file.
 
         Raises:
             StorageError: if the content is not a schema that pushforward writes.
@@ -227,68 +244,78 @@ class Schema:
         try:
             return cls(tuple(map(Column.from_json, columns)), positional)
         except SchemaError as error:
-            raise StorageError(f"the file describes a table that cannot be: {error}") from error
+            raise StorageError(f"the file describes an impossible table: {error}") from error
 
-    def _match(self, table: pa.Table, positional: bool, owner: str) -> tuple[list[int], list[Problem]]:
-        """Where each fitted column stands in the table."""
-        if positional or self.positional:
-            if table.num_columns != len(self.columns):
-                # In the words of scikit-learn, whose checks look for them.
-                raise SchemaError(
-                    f"X has {table.num_columns} features, but {owner} is expecting {len(self)} features as input."
-                )
-            same = positional == self.positional or table.column_names == list(self.names)
-            return list(range(len(self.columns))), [] if same else [Problem("unnamed" if positional else "named")]
-        place = {name: i for i, name in enumerate(table.column_names)}
-        absent = [name for name in self.names if name not in place]
+    def _match(self, count: int, names: list[str] | None, owner: str) -> tuple[list[int], list[Problem]]:
+        """Find the position of each fitted column in a table of ``count`` columns; ``names`` is None without names."""
+        if names is None or self.positional:
+            if count != len(self):
+                # scikit-learn's estimator checks look for these words.
+                raise SchemaError(f"X has {count} features, but {owner} is expecting {len(self)} features as input.")
+            default = [f"x{i}" for i in range(count)] if names is None else names
+            same = (names is None) == self.positional or default == list(self.names)
+            return list(range(count)), [] if same else [Problem("unnamed" if names is None else "named")]
+        position = {name: i for i, name in enumerate(names)}
+        absent = [name for name in self.names if name not in position]
         if absent:
-            raise SchemaError(_absent(absent, table.column_names))
+            raise SchemaError(_absent(absent, names))
         known = set(self.names)
-        extra = tuple(name for name in table.column_names if name not in known)
+        extra = tuple(name for name in names if name not in known)
         problems = [Problem("extra", "", len(extra), extra[:_EXAMPLES])] if extra else []
-        return [place[name] for name in self.names], problems
+        return [position[name] for name in self.names], problems
+
+
+def _require_rows(rows: int, columns: int) -> None:
+    if rows == 0:
+        # scikit-learn's estimator checks look for the shape.
+        raise InputError(f"the table has 0 rows (shape=(0, {columns})): there is nothing to learn from.")
 
 
 def _read(column: Column, data: Any, strict: bool, first_row: int) -> tuple[np.ndarray, list[Problem]]:
-    """One column's values with its answers to what cannot be read, and the problems met."""
+    """Convert one column's cells, with +inf for those that cannot be read, and list the problems."""
     cells = column.read(data)
     values, problems = cells.values, []
-    gone = np.isnan(values)
+    missing = np.isnan(values)
     for kind, mask in (("text", cells.unreadable), ("new", cells.unseen)):
         if mask is None:
             continue
         try:
             examples = tuple(compute().unique(cells.text.filter(mask)).slice(0, _EXAMPLES).to_pylist())
         except UnicodeDecodeError:  # a damaged file
-            raise InputError(f"column {column.name!r} holds bytes that are not UTF-8 text.") from None
+            raise InputError(f"column {column.name!r} has bytes that are not UTF-8 text.") from None
         if kind == "text" and strict:
             row = first_row + int(mask.argmax())
             raise SchemaError(
-                f"column {column.name!r}, row {row} (counted from 0): {examples[0][:60]!r} is no "
-                f"{column.time.split('_')[0] or 'number'}, and the fitted column holds only such."
+                f"column {column.name!r}, row {row} (counted from 0): {examples[0][:60]!r} is not a "
+                f"{column.time.split('_')[0] or 'number'}, as the cells of the fitted column are."
             )
         problems.append(Problem(kind, column.name, int(mask.sum()), examples))
         values = np.where(mask, np.inf, values)
-        gone &= ~mask
-    if not column.missing and gone.any():
-        problems.append(Problem("missing", column.name, int(gone.sum())))
-        values = np.where(gone, np.inf, values)
+        missing &= ~mask
+    if not column.missing and missing.any():
+        problems.append(Problem("missing", column.name, int(missing.sum())))
     return values, problems
 
 
-def _rows(columns: list[np.ndarray]) -> np.ndarray:
-    """Columns side by side, written in blocks that fit the processor's cache."""
+def _columns(values: np.ndarray) -> np.ndarray:
+    """The columns of a matrix as contiguous vectors, ``(columns, rows)``."""
+    return np.ascontiguousarray(values.T)
+
+
+def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
+    """A matrix of these columns, written in blocks that fit the processor's cache."""
     rows = len(columns[0])
-    out = np.empty((rows, len(columns)))
+    matrix = np.empty((rows, len(columns)))
     block = max(64, 32_768 // len(columns))
     for start in range(0, rows, block):
         for i, values in enumerate(columns):
-            out[start : start + block, i] = values[start : start + block]
-    return out
+            matrix[start : start + block, i] = values[start : start + block]
+    return matrix
 
 
 def _absent(absent: list[str], present: list[str]) -> str:
+    """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
-    close = difflib.get_close_matches(absent[0], present, n=1)
-    hint = f"; it has {close[0]!r}" if close else ""
-    return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names} that it was fitted with{hint}."
+    similar = difflib.get_close_matches(absent[0], present, n=1)
+    hint = f"; it has {similar[0]!r}" if similar else ""
+    return f"the table lacks the column{'s' if len(absent) > 1 else ''} {names}, which the fitted table had{hint}."

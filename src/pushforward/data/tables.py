@@ -1,4 +1,4 @@
-"""One form for every table: whatever a user holds becomes a ``pyarrow.Table``."""
+"""Tables of any kind as a ``pyarrow.Table``, and arrays of numbers as they are."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from pushforward.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["InputTypeError", "as_table", "is_frame", "is_positional"]
+__all__ = ["InputTypeError", "as_table", "is_frame", "is_positional", "number_array"]
 
 _POSITIONAL = b"pushforward.positional"
 
 
 def as_table(data: Any) -> pa.Table:
-    """Any table as a ``pyarrow.Table``.
+    """Convert any table to a ``pyarrow.Table``.
 
     Args:
-        data: data frame (pandas, polars, or any other that narwhals reads; lazy ones are collected), pyarrow table or
-            record batch, mapping of names to columns, structured array, or a 2-D array, tensor or list of rows. Columns
-            of the last three have no names: they are called x0, x1, ... and :func:`is_positional` is true.
+        data: one of
+
+            - a data frame (pandas, polars, or any other that narwhals reads; a lazy frame is collected);
+            - a pyarrow table or record batch;
+            - a mapping of names to columns, or a structured array;
+            - a 2-D array, tensor or list of rows. Its columns have no names: they are called x0, x1, ..., and
+              :func:`is_positional` is true of the result.
 
     Raises:
         InputError: for anything that is not a table of plain cells: no columns, a wrong number of dimensions, complex
@@ -63,8 +67,27 @@ def as_table(data: Any) -> pa.Table:
     )
 
 
+def number_array(data: Any) -> np.ndarray | None:
+    """Return a 2-D array, tensor or list of real numbers as a plain NumPy array; None for any other data.
+
+    Such data need no ``pyarrow.Table``. An array is returned without a copy. None does not mean that the data are
+    wrong: :func:`as_table` reads them, or says why it cannot.
+    """
+    if "torch" in sys.modules and isinstance(data, sys.modules["torch"].Tensor):
+        if _is_sparse(data):
+            return None
+        data = _from_tensor(data)
+    elif isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
+        data = _as_array(data)
+    if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray):
+        return None
+    if data.dtype.kind not in "fiu" or data.ndim != 2 or data.shape[1] == 0:
+        return None
+    return np.asarray(data)
+
+
 def is_frame(data: Any) -> bool:
-    """Whether data are a table of named columns; a pandas frame whose column labels are not text has no names."""
+    """Whether data are a table of named columns; a pandas frame has no names where its column labels are not text."""
     import narwhals as nw
     import pyarrow as pa
 
@@ -78,14 +101,14 @@ def is_frame(data: Any) -> bool:
 
 
 def is_positional(table: pa.Table) -> bool:
-    """Whether a table came from an array, so that its columns have places and no names."""
+    """Whether a table was made from an array, whose columns have positions and no names."""
     return _POSITIONAL in (table.schema.metadata or {})
 
 
 def _is_data_frame(data: Any) -> bool:
     import narwhals as nw
 
-    if nw.dependencies.is_pandas_dataframe(data):  # asked first: narwhals refuses duplicate names in its own words
+    if nw.dependencies.is_pandas_dataframe(data):  # first, because narwhals raises its own error for duplicate names
         return True
     return isinstance(nw.from_native(data, pass_through=True), (nw.DataFrame, nw.LazyFrame))
 
@@ -101,7 +124,7 @@ def _checked(table: pa.Table) -> pa.Table:
 
 
 def _no_columns(rows: int) -> None:
-    # In the words that scikit-learn's estimator checks look for.
+    # scikit-learn's estimator checks look for these words.
     raise InputError(f"the table has no columns: 0 feature(s) (shape=({rows}, 0)) while a minimum of 1 is required.")
 
 
@@ -127,8 +150,10 @@ def _from_frame(data: Any) -> pa.Table:
     except InputError:
         raise
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, ValueError) as error:
-        raise InputTypeError(f"the {type(data).__name__} holds a column that Arrow cannot hold: {error}") from error
-    except Exception as error:  # polars raises its own classes, and a panic for columns of Python objects
+        raise InputTypeError(
+            f"a column of the {type(data).__name__} has cells that cannot be converted to Arrow: {error}"
+        ) from error
+    except Exception as error:  # polars has error classes of its own, and panics at columns of Python objects
         raise InputTypeError(f"the {type(data).__name__} cannot be read as a table: {error}") from error
 
 
@@ -138,7 +163,7 @@ def _from_pandas(frame: Any) -> pa.Table:
     if any(named) and not all(named):
         other = next(name for name, text in zip(names, named, strict=True) if not text)
         raise InputTypeError(
-            f"some column names are text and {other!r} is not: make all text, df.columns = df.columns.astype(str)."
+            f"column names must be text, all or none; {other!r} is not: df.columns = df.columns.astype(str) converts them."
         )
     if not names:
         _no_columns(len(frame))
@@ -200,16 +225,16 @@ def _as_array(data: Any) -> np.ndarray:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"the data do not form a table, rows have unequal lengths or unreadable cells: {error}"
+            f"the data are not a table: rows have unequal lengths, or a cell cannot be read: {error}"
         ) from error
-    if array.dtype.kind == "U" and isinstance(data, Sequence):  # numpy turned numbers beside text into text; keep both
+    if array.dtype.kind == "U" and isinstance(data, Sequence):  # NumPy converts numbers beside text to text
         array = np.asarray(data, dtype=object)
     return array
 
 
 def _from_array(array: np.ndarray) -> pa.Table:
     if not isinstance(array, np.ma.MaskedArray):
-        array = np.asarray(array)  # np.matrix has columns that are matrices
+        array = np.asarray(array)  # a column of np.matrix is a matrix
     if array.dtype.names is not None:
         if array.ndim != 1:
             raise InputError(f"a structured array must have one dimension, its rows; got shape {array.shape}.")
@@ -219,9 +244,9 @@ def _from_array(array: np.ndarray) -> pa.Table:
         return _assemble([numpy_column(name, array[name]) for name in names], names, False)
     if array.ndim != 2:
         hint = {
-            0: "it is one number.",
+            0: "this is one number.",
             1: "for one column use x.reshape(-1, 1), for one row x.reshape(1, -1) (Reshape your data).",
-        }.get(array.ndim, "flatten each row, x.reshape(len(x), -1); images go to an image model.")
+        }.get(array.ndim, "flatten each row, x.reshape(len(x), -1), or use an image model.")
         raise InputError(f"expected a 2D array of rows and columns; got shape {array.shape}: {hint}")
     if array.shape[1] == 0:
         _no_columns(len(array))

@@ -11,10 +11,10 @@ __all__ = ["by_batches"]
 
 
 def by_batches(function: Callable[[Tensor], Tensor], rows: Tensor, size: int = 512) -> Tensor:
-    """``function`` of all rows, without gradient, in batches of one size; the last is filled up with copies of a row.
+    """Apply ``function`` to all rows without gradient, in batches of one size; copies of a row fill up the last batch.
 
-    Matrix products of different sizes round differently, so in batches of any size a row's score would depend, in its
-    last digits, on how many rows came with it: equal rows would no longer tie with each other.
+    Matrix products of different sizes round differently. With batches of other sizes the last digits of a row's score
+    would depend on the number of rows scored with it, and equal rows would no longer have equal scores.
     """
     results = []
     with torch.no_grad():

@@ -1,173 +1,220 @@
-"""From a fitted table's columns to the matrix that a density reads."""
+"""`TableFeatures`: the numbers that a density reads of a table, and what missing and unseen cells mean."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pushforward.data import Schema
+from pushforward.data.column import CODED
 from pushforward.errors import StorageError
+from pushforward.transforms import AugmentMissing, Cast, Jitter, LatticeDequantize, SoftTail, Standardize, Transform
 
 __all__ = ["TableFeatures"]
 
 
 @dataclass(frozen=True)
 class TableFeatures:
-    """Which table columns enter the density, where, and what stands for cells that training never saw.
+    """The feature matrix that a density reads of an encoded table, and the cost of cells that training did not see.
 
-    A cell is *unseen* when it holds a category that training did not have, a missing value in a column that had none,
-    or another value in a column that was constant. Each unseen cell costs log(n + 2) nats, minus the log of the
-    probability that the rule of succession gives to an event that n rows did not show; the density then reads the
-    column's usual value in its place.
+    The matrix has a coordinate for each column that is not constant, then a missing indicator (1 where missing) for each
+    column with missing cells in the training rows. Values on a lattice are dequantized, by :meth:`preprocessing`.
+
+    A cell is *unseen* if it is a category that training did not have, a missing value in a column that had none, or
+    another value than the one of a constant column. Each unseen cell costs log(n + 2) nats, minus the log of the
+    probability that the rule of succession gives to an event that n rows did not show; the density reads the column's
+    usual value in its place. There is one exception: if neither the training rows nor the rows for early stopping had a
+    missing value in a column of numbers, a missing value is infinitely unlikely there.
 
     Attributes:
-        width: table columns.
+        schema: names, types and categories of the columns.
         kept: the table column of each value coordinate.
-        indicators: the value coordinates that are followed, at the end of the matrix, by a missing indicator.
+        indicators: the value coordinates that have a missing indicator, in the order of the indicators.
         fills: the usual value (median, or most frequent category) of each value coordinate.
         constants: table columns that were constant, and their value.
         lattices: matrix coordinates on a lattice, with origin and step.
-        coded: table columns of codes, in which +inf is an unseen category; in number columns +inf is a number.
-        rows: training rows, n.
+        rows: number of training rows, n.
     """
 
-    width: int
+    schema: Schema
     kept: tuple[int, ...]
     indicators: tuple[int, ...]
     fills: tuple[float, ...]
     constants: tuple[tuple[int, float], ...]
     lattices: tuple[tuple[int, float, float], ...]
-    coded: tuple[int, ...]
     rows: int
 
     @classmethod
-    def fit(
-        cls, encoded: np.ndarray, lattices: Sequence[tuple[float, float] | None], coded: Sequence[bool] = ()
-    ) -> TableFeatures:
-        """Read the layout off training rows.
+    def fit(cls, schema: Schema, encoded: np.ndarray) -> TableFeatures:
+        """Choose the features from training rows.
 
         Args:
-            encoded: ``(n, columns)`` float64, NaN where missing.
-            lattices: (origin, step) of each column whose values lie on a lattice, else None.
-            coded: whether each column holds codes of categories or flags.
+            schema: of the table.
+            encoded: ``(n, columns)`` float64 of :meth:`Schema.encode <pushforward.data.Schema.encode>`.
         """
-        kept, indicators, fills, constants, steps = [], [], [], [], []
-        for column in range(encoded.shape[1]):
-            values = encoded[:, column]
+        kept, indicators, fills, constants, lattices = [], [], [], [], []
+        for i, column in enumerate(schema.columns):
+            values = encoded[:, i]
             missing = np.isnan(values)
             observed = values[~missing]
             first = float(observed[0]) if observed.size else 0.0
-            constant = bool(np.all(np.abs(observed - first) <= 1e-9 * max(1.0, abs(first))))
+            constant = bool(np.all(np.abs(observed - first) <= _tolerance(first)))
             if constant and not missing.any():
-                constants.append((column, first))
+                constants.append((i, first))
                 continue
             if missing.any():
                 indicators.append(len(kept))
-            lattice = lattices[column]
-            if lattice is not None:
-                steps.append((len(kept), *lattice))
-            elif constant:  # only "missing or not" varies; one cell keeps the value from a density without bound
-                steps.append((len(kept), first, 1.0))
+            if column.lattice is not None:
+                lattices.append((len(kept), *column.lattice))
+            elif constant:  # only the indicator varies; a density of the constant value would be unbounded
+                lattices.append((len(kept), first, 1.0))
             # The lower median is a value that occurs, so it lies on the lattice.
             fills.append(float(np.partition(observed, (observed.size - 1) // 2)[(observed.size - 1) // 2]))
-            kept.append(column)
-        steps += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
-        codes = tuple(i for i, is_coded in enumerate(coded) if is_coded)
+            kept.append(i)
+        lattices += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
         return cls(
-            encoded.shape[1], tuple(kept), tuple(indicators), tuple(fills), tuple(constants), tuple(steps), codes,
-            len(encoded),
-        )  # fmt: skip
+            schema, tuple(kept), tuple(indicators), tuple(fills), tuple(constants), tuple(lattices), len(encoded)
+        )
 
     @property
-    def features(self) -> int:
+    def n_features(self) -> int:
         """Width of the matrix."""
         return len(self.kept) + len(self.indicators)
 
-    def matrix(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The density's matrix, ``(n, features)``, and the nats that unseen cells cost, ``(n, columns)``."""
-        surprise = np.zeros(encoded.shape)
-        price = math.log(self.rows + 2)
-        for column, value in self.constants:
-            same = np.abs(encoded[:, column] - value) <= 1e-9 * max(1.0, abs(value))
-            surprise[~same, column] = price
-        kept, codes = list(self.kept), list(self.coded)
-        unseen = np.zeros(encoded.shape, dtype=bool)
-        unseen[:, codes] = np.isinf(encoded[:, codes])
+    def transform(self, encoded: np.ndarray) -> np.ndarray:
+        """The feature matrix of encoded rows: ``(n, columns)`` to ``(n, n_features)``."""
+        kept = list(self.kept)
         values = encoded[:, kept]
         missing = np.isnan(values)
-        foreseen = np.zeros(len(kept), dtype=bool)
-        foreseen[list(self.indicators)] = True
-        absent = unseen[:, kept] | (missing & ~foreseen)
-        surprise[:, kept] += price * absent
-        values = np.where(missing | absent, np.asarray(self.fills), values)
+        values = np.where(missing | self._unseen(encoded)[:, kept], np.asarray(self.fills), values)
+        never = np.array([self._never_missing(i) for i in kept], dtype=bool)
+        values[missing & never] = np.inf
         flags = missing[:, list(self.indicators)].astype(np.float64)
-        return np.concatenate((values, flags), axis=1), surprise
+        return np.concatenate((values, flags), axis=1)
 
-    def unmatrix(self, matrix: np.ndarray) -> np.ndarray:
-        """Rows of the density's matrix (samples) back to encoded table columns."""
-        encoded = np.empty((len(matrix), self.width))
+    def unseen_cost(self, encoded: np.ndarray) -> np.ndarray:
+        """The nats that the unseen cells of encoded rows cost, ``(n, columns)``."""
+        return math.log(self.rows + 2) * self._unseen(encoded)
+
+    def inverse_transform(self, matrix: np.ndarray) -> np.ndarray:
+        """Encoded rows of a feature matrix (samples): ``(n, n_features)`` to ``(n, columns)``."""
+        encoded = np.empty((len(matrix), len(self.schema)))
         for column, value in self.constants:
             encoded[:, column] = value
         values = matrix[:, : len(self.kept)].copy()
-        for k, place in enumerate(self.indicators):
-            values[matrix[:, len(self.kept) + k] > 0.5, place] = np.nan
+        for k, coordinate in enumerate(self.indicators):
+            values[matrix[:, len(self.kept) + k] > 0.5, coordinate] = np.nan
         encoded[:, list(self.kept)] = values
         return encoded
 
+    def decodable(self, encoded: np.ndarray) -> np.ndarray:
+        """Whether each encoded row (of a sample) has only codes of categories and flags that exist, ``(n,)``."""
+        fits = np.ones(len(encoded), dtype=bool)
+        for i, column in enumerate(self.schema.columns):
+            if column.kind in CODED:
+                code = np.nan_to_num(encoded[:, i])  # a missing cell can be decoded
+                fits &= (code >= 0) & (code < max(2, len(column.categories)))
+        return fits
+
     def by_column(self, terms: np.ndarray) -> np.ndarray:
-        """Nats of each matrix coordinate, ``(n, features)``, added up by table column, ``(n, columns)``."""
-        total = np.zeros((len(terms), self.width))
+        """Add up the nats of the matrix coordinates, ``(n, n_features)``, by table column, ``(n, columns)``."""
+        total = np.zeros((len(terms), len(self.schema)))
         total[:, list(self.kept)] = terms[:, : len(self.kept)]
-        for k, place in enumerate(self.indicators):
-            total[:, self.kept[place]] += terms[:, len(self.kept) + k]
+        for k, coordinate in enumerate(self.indicators):
+            total[:, self.kept[coordinate]] += terms[:, len(self.kept) + k]
         return total
+
+    def preprocessing(self, jitter: float = 0.05) -> list[Transform]:
+        """The transforms that prepare the feature matrix for a flow, in float64; the last one casts to float32.
+
+        Missing values are augmented and lattice columns dequantized. Then follow robust scaling (median and quartiles), a
+        soft tail beyond three robust deviations, and Gaussian noise while training.
+
+        Args:
+            jitter: standard deviation of that noise, in robust deviations.
+        """
+        width = self.n_features
+        transforms: list[Transform] = []
+        if self.indicators:
+            flags = tuple(len(self.kept) + k for k in range(len(self.indicators)))
+            transforms.append(AugmentMissing(width, columns=self.indicators, indicators=flags))
+        if self.lattices:
+            coordinates, origins, steps = zip(*self.lattices, strict=True)
+            transforms.append(LatticeDequantize(width, columns=coordinates, steps=steps, origins=origins))
+        transforms += [Standardize(width, robust=True), SoftTail(width, width=3.0)]
+        return [*(part.double() for part in transforms), Cast(width), Jitter(width, std=jitter)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
-            "width": self.width, "kept": list(self.kept), "indicators": list(self.indicators),
-            "fills": list(self.fills), "constants": [list(c) for c in self.constants],
-            "lattices": [list(entry) for entry in self.lattices], "coded": list(self.coded), "rows": self.rows,
+            "schema": self.schema.to_json(), "kept": list(self.kept), "indicators": list(self.indicators),
+            "fills": list(self.fills), "constants": [list(pair) for pair in self.constants],
+            "lattices": [list(entry) for entry in self.lattices], "rows": self.rows,
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Any) -> TableFeatures:
-        """Back from :meth:`to_json`, trusting nothing.
+        """Rebuild features from :meth:`to_json`; the content may come from an untrusted file.
 
         Raises:
-            StorageError: if the content is not a layout.
+            StorageError: if the content is not one that pushforward writes.
         """
+        if not isinstance(data, Mapping) or "schema" not in data:
+            raise StorageError("the file's description of the table's features is not one that pushforward writes.")
+        schema = Schema.from_json(data["schema"])
         try:
-            assert isinstance(data, Mapping)
-            width, rows = _index(data["width"]), _index(data["rows"])
-            kept = tuple(_index(i, width) for i in data["kept"])
+            kept = tuple(_index(i, len(schema)) for i in data["kept"])
             indicators = tuple(_index(i, len(kept)) for i in data["indicators"])
-            fills = tuple(_number(v) for v in data["fills"])
-            constants = tuple((_index(i, width), _number(v)) for i, v in data["constants"])
-            coded = tuple(_index(i, width) for i in data["coded"])
-            features = len(kept) + len(indicators)
-            lattices = tuple((_index(i, features), _number(o), _number(s)) for i, o, s in data["lattices"])
-            assert sorted([*kept, *(i for i, _ in constants)]) == list(range(width))
-            assert len(fills) == len(kept)
-            assert len(set(indicators)) == len(indicators)
-            assert all(step > 0 for _, _, step in lattices)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise StorageError("the file's column layout is not one that pushforward writes.") from error
-        return cls(width, kept, indicators, fills, constants, lattices, coded, rows)
+            fills = tuple(_number(value) for value in data["fills"])
+            constants = tuple((_index(i, len(schema)), _number(value)) for i, value in data["constants"])
+            width = len(kept) + len(indicators)
+            lattices = tuple((_index(i, width), _number(o), _number(s)) for i, o, s in data["lattices"])
+            rows = _index(data["rows"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise StorageError(
+                f"the file's description of the table's features is not one that pushforward writes: {error!r}"
+            ) from error
+        if sorted([*kept, *(i for i, _ in constants)]) != list(range(len(schema))):
+            raise StorageError("the file does not say once of each column whether the density reads it.")
+        if len(fills) != len(kept) or len(set(indicators)) < len(indicators):
+            raise StorageError("the file's features need one usual value each, and at most one missing indicator.")
+        if len({i for i, _, _ in lattices}) < len(lattices) or not all(step > 0 for _, _, step in lattices):
+            raise StorageError("the file's features need at most one lattice each, and its step must be positive.")
+        return cls(schema, kept, indicators, fills, constants, lattices, rows)
+
+    def _never_missing(self, column: int) -> bool:
+        """Whether a missing cell is infinitely unlikely in a column: numbers of which none was missing."""
+        facts = self.schema.columns[column]
+        return not facts.missing and facts.kind not in CODED
+
+    def _unseen(self, encoded: np.ndarray) -> np.ndarray:
+        """Whether each cell is unseen, ``(n, columns)``; not where a missing cell is infinitely unlikely instead."""
+        with_indicator = {self.kept[coordinate] for coordinate in self.indicators}
+        if_missing = [i not in with_indicator and not self._never_missing(i) for i in range(len(self.schema))]
+        unseen = np.isnan(encoded) & np.array(if_missing, dtype=bool)
+        coded = [i for i, column in enumerate(self.schema.columns) if column.kind in CODED]
+        unseen[:, coded] |= np.isinf(encoded[:, coded])
+        for i, value in self.constants:
+            unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= _tolerance(value))  # NaN is another value too
+        return unseen
+
+
+def _tolerance(value: float) -> float:
+    """How far another number may be from the value of a constant column."""
+    return 1e-9 * max(1.0, abs(value))
 
 
 def _index(value: Any, below: int = 1 << 40) -> int:
-    assert isinstance(value, int)
-    assert not isinstance(value, bool)
-    assert 0 <= value < below
+    if type(value) is not int or not 0 <= value < below:
+        raise ValueError(f"{str(value)[:80]} is not an integer from 0 to {below - 1}")
     return value
 
 
 def _number(value: Any) -> float:
-    assert isinstance(value, (int, float))
-    assert not isinstance(value, bool)
-    assert math.isfinite(value)
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:80]} is not a finite number")
     return float(value)

@@ -1,4 +1,4 @@
-"""What calibration and metrics accept: arrays of scores, shares, counts. Everything else is refused by name."""
+"""Checks of arguments that calibration, metrics and tests share: arrays of scores, fractions, counts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pushforward.errors import InputError
 __all__ = ["ROUNDING", "score_array"]
 
 ROUNDING = 1.0 + 1e-12
-"""Slack on a bound that is compared with a ratio of counts: without it the rounding in ``alpha = 1 - 0.9`` or in
-``0.29 * 100`` would move a count by one. It is far below anything that data could show."""
+"""Tolerance on a bound that is compared with a ratio of counts: without it the rounding of ``alpha = 1 - 0.9`` or
+``0.29 * 100`` would change a count by one. It is far smaller than any ratio of counts of real data."""
 
 
 def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> NDArray[np.float64]:
-    """A one-dimensional float64 array; infinities pass.
+    """Convert values to a one-dimensional float64 array; infinities are allowed.
 
     Args:
         values: array, list, series or CPU tensor of real numbers, shape (n,).
-        name: what the error calls them, in the plural ("the normal scores").
-        may_be_empty: whether n = 0 is fine.
+        name: of the values in an error, in the plural ("the normal scores").
+        may_be_empty: whether n = 0 is allowed.
 
     Raises:
         InputError: for another shape, for values that are not real numbers, for NaN, and for no values.
@@ -30,7 +30,7 @@ def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> 
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must be a one-dimensional array of numbers: {error}") from error
     if array.ndim != 1:
-        raise InputError(f"{name} must be one-dimensional, one number a row; got shape {array.shape}.")
+        raise InputError(f"{name} must be one-dimensional, one number for each row; got shape {array.shape}.")
     if array.size == 0:
         if may_be_empty:
             return np.empty(0)
@@ -41,6 +41,6 @@ def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> 
     missing = np.flatnonzero(np.isnan(array))
     if missing.size:
         raise InputError(
-            f"{name} hold NaN at {missing.size} of {array.size} places, first at index {missing[0]}: NaN has no rank."
+            f"{name} have {missing.size} NaN among {array.size} values, the first at index {missing[0]}: NaN has no rank."
         )
     return array

@@ -1,8 +1,8 @@
-"""A model without its preprocessing: the space in which gradients mean something.
+"""A model without its preprocessing, for gradients with respect to what the flow itself reads.
 
-Pixels are integers and columns have units, so a gradient with respect to the raw input is zero, or a matter of units. The
-leading transforms that nothing was learned for (dequantization, logit, standardization) are therefore taken off, and gradients,
-curvatures and Jacobians are those of log p(y) in the coordinates y behind them: what the flow itself sees.
+Pixels are integers and columns have units, so the gradient with respect to the raw input is zero or depends on the units.
+The leading transforms without learned parameters (dequantization, logit, standardization) are therefore left out: gradients,
+curvatures and Jacobians are those of log p(y), where y is the output of these transforms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["WithoutPreprocessing", "differentiable"]
 
 
 class WithoutPreprocessing(nn.Module):
-    """log p(y) of a model behind its preprocessing, nats; it shares the model's weights.
+    """log p(y) in nats, where y is the output of a model's preprocessing; the weights are the model's own.
 
     Args:
         model: any model without a context.
@@ -63,13 +63,13 @@ class WithoutPreprocessing(nn.Module):
 
 @contextmanager
 def differentiable(y: Tensor) -> Iterator[Tensor]:
-    """A copy of y that wants a gradient, and gradients switched on, whatever the caller's modes are."""
+    """A copy of y that requires a gradient, with gradients enabled whatever modes the caller has set."""
     with torch.inference_mode(False), torch.enable_grad():
         yield y.detach().clone().requires_grad_()
 
 
 def _fixed(part: Transform) -> bool:
-    """Whether a leading transform is preprocessing: nothing is learned in it, or it only makes integers real."""
+    """Whether a leading transform is preprocessing: it has no learned parameters, or it dequantizes."""
     if isinstance(part, (Flatten, VariationalDequantize)):
         return True
     return part.autoregressive_order == "any" and next(part.parameters(), None) is None

@@ -1,4 +1,4 @@
-"""The scikit-learn faces: `Guard` (outlier detector) and `FlowDensity` (density estimator)."""
+"""scikit-learn estimators: `Guard` (an outlier detector) and `FlowDensity` (a density estimator)."""
 
 from pushforward.estimators.density import FlowDensity
 from pushforward.estimators.guard import Explanation, Guard

@@ -25,26 +25,26 @@ _MODELS: dict[str, type[Model]] = {"nsf": NSF, "maf": MAF, "realnvp": RealNVP, "
 
 
 class FlowDensity(DensityMixin, BaseEstimator):
-    """Density of a table of numbers by a normalizing flow; scikit-learn's ``KernelDensity`` with a flow inside.
+    """Density of a table of numbers by a normalizing flow, with the interface of scikit-learn's ``KernelDensity``.
 
-    ``score_samples`` is the exact log-density in the units of X: data are standardized inside the model, in float64,
-    and the change of variables is counted.
+    ``score_samples`` is the exact log-density in the units of X: the model standardizes its data in float64, and its
+    log-density includes that change of variables.
 
     Args:
         model: "nsf", "maf", "realnvp", "nice" or "iaf".
-        model_options: arguments of that class, as ``{"bins": 16}``.
-        validation: share of rows for early stopping; 0 for none.
+        model_options: arguments of that class, such as ``{"bins": 16}``.
+        validation: fraction of rows for early stopping, in [0, 1); 0, or fewer than 20 rows, for none.
         max_steps: of training; None for ``pf.fit``'s default.
-        max_time: seconds, or "90s", "5m"; None for no limit.
+        max_time: seconds (or "90s", "5m") of training; None for no limit.
         batch_size: of training.
-        lr: learning rate.
+        learning_rate: of training.
         random_state: seed; an integer makes the result reproducible.
-        verbose: show progress.
+        verbose: whether to show progress.
 
     Attributes:
         model_: the fitted :class:`~pushforward.models.Flow`.
-        n_features_in_: columns.
-        feature_names_in_: their names, where X had any.
+        n_features_in_: number of columns.
+        feature_names_in_: names of the columns, if X had names.
 
     Example:
         >>> import numpy as np, pushforward as pf
@@ -66,7 +66,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         max_steps: int | None = None,
         max_time: float | str | None = None,
         batch_size: int = 256,
-        lr: float = 1e-3,
+        learning_rate: float = 1e-3,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -76,7 +76,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         self.max_steps = max_steps
         self.max_time = max_time
         self.batch_size = batch_size
-        self.lr = lr
+        self.learning_rate = learning_rate
         self.random_state = random_state
         self.verbose = verbose
 
@@ -85,10 +85,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
         Args:
             X: ``(rows, columns)`` of finite numbers.
-            y: ignored, for scikit-learn.
+            y: ignored; scikit-learn passes it.
 
         Raises:
-            InputError: for anything but a table of finite numbers.
+            InputError: for data that are not a table of finite numbers with at least 2 rows.
             ConfigError: for an unknown model or impossible options.
         """
         check_choice("model", self.model, _MODELS)
@@ -108,7 +108,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         fit(
             self.model_, array, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
-            batch_size=self.batch_size, learning_rate=self.lr, progress="auto" if self.verbose else "silent",
+            batch_size=self.batch_size, learning_rate=self.learning_rate, progress="auto" if self.verbose else "silent",
         )  # fmt: skip
         self.model_.eval()
         return self
@@ -120,11 +120,11 @@ class FlowDensity(DensityMixin, BaseEstimator):
         return by_batches(lambda part: self.model_.log_prob(part).double(), torch.from_numpy(array)).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Total log-likelihood of X, nats (as ``KernelDensity.score``)."""
+        """Total log-likelihood of X, nats, like ``KernelDensity.score``."""
         return float(self.score_samples(X).sum())
 
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> np.ndarray:
-        """Rows drawn from the density, ``(n_samples, columns)``."""
+        """Draw rows from the density, ``(n_samples, columns)``."""
         require_fitted(self)
         return self.model_.sample(n_samples, seed=seed_from(random_state)).double().numpy()
 
@@ -143,22 +143,28 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FlowDensity:
-        """Read an estimator back.
+        """Read an estimator from a file; a file that was changed on purpose can make this fail and do nothing else.
 
         Raises:
-            StorageError: if the file is damaged, foreign, or of a newer format.
+            StorageError: if the file is damaged, was not written by pushforward, or has a newer format.
         """
         header, tensors = read(path, kind="density")
         try:
             estimator = cls(**header["options"])
             names, description = header["names"], header["model"]
-        except Exception as error:
-            raise StorageError(f"{path} does not hold a density that pushforward wrote: {error}") from error
+        except Exception as error:  # the content is not trusted; every failure means the same to the caller
+            raise StorageError(f"{path} does not contain a density that pushforward wrote: {error}") from error
         model = unpack(description, tensors, "model.")
         if not isinstance(model, Flow) or len(model.shape) != 1:
-            raise StorageError(f"{path} holds no density of a table.")
+            raise StorageError(f"{path} does not contain a density of a table.")
         estimator.model_ = model.eval()
         estimator.n_features_in_ = model.shape[0]
         if names is not None:
+            if (
+                not isinstance(names, list)
+                or len(names) != model.shape[0]
+                or not all(isinstance(n, str) for n in names)
+            ):
+                raise StorageError(f"the column names in {path} do not fit its model.")
             estimator.feature_names_in_ = np.asarray(names, dtype=object)
         return estimator

@@ -1,4 +1,4 @@
-"""Input checks that the scikit-learn faces share: what `sklearn` refuses, refused as our errors."""
+"""Checks of input that the estimators share: scikit-learn's checks, with the errors of pushforward."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class NotFittedError(PushforwardError, SklearnNotFittedError):
 
 
 class InputTypeError(InputError, TypeError):
-    """Data are of a kind that cannot be read at all, as sparse matrices."""
+    """Data have a type that cannot be read at all, such as sparse matrices."""
 
 
 def require_fitted(estimator: Any) -> None:
-    """Refuse an estimator that was not fitted.
+    """Check that an estimator was fitted.
 
     Raises:
-        NotFittedError: naming the call to make.
+        NotFittedError: if not; it names the call to make.
     """
     try:
         check_is_fitted(estimator)
@@ -36,14 +36,14 @@ def require_fitted(estimator: Any) -> None:
 
 
 def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, names: bool = True) -> np.ndarray:
-    """A float64 array of shape (rows, columns), with scikit-learn's checks and its bookkeeping of features.
+    """Convert X to a float64 array of shape (rows, columns), with scikit-learn's checks.
 
     Args:
-        estimator: whose ``n_features_in_`` and ``feature_names_in_`` are set (``reset``) or compared.
+        estimator: its ``n_features_in_`` and ``feature_names_in_`` are set (``reset``) or compared with X.
         X: array-like of numbers.
         reset: whether this is ``fit``.
         finite: scikit-learn's ``ensure_all_finite``.
-        names: compare width and feature names; not for a caller that does so itself.
+        names: whether to compare width and feature names; False for a caller that does it.
 
     Raises:
         InputError: for anything but a non-empty table of numbers.
@@ -60,7 +60,7 @@ def check_array(estimator: Any, X: Any, *, reset: bool, finite: bool | str, name
 
 
 def seed_from(random_state: Any) -> int:
-    """A seed for torch from scikit-learn's ``random_state`` (None, an integer, or a ``RandomState``)."""
+    """Convert scikit-learn's ``random_state`` (None, an integer, or a ``RandomState``) to a seed for torch."""
     if isinstance(random_state, (int, np.integer)):
         return int(random_state) % 2**32
     from sklearn.utils import check_random_state

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pushforward import models
-from pushforward.detection import image, scores
+from pushforward.detection import image_score, scores
 
 from .kinds import ScoreCase, integers, s
 
 
-def whole() -> image.ImageScore:
+def whole() -> image_score.ImageScore:
     """Images of 3 x 5 pixels, which become 4 x 8."""
     flow = models.ImageNICE(shape=(1, 4, 8), layers=2, hidden=(8,))
     dose = scores.DoSE(scores.LikelihoodPath(flow), scores.Log(scores.CodeLength("png")), density="gmm", components=2)
-    return image.ImageScore(dose, (1, 3, 5))
+    return image_score.ImageScore(dose, (1, 3, 5))
 
 
 SCORES: list[ScoreCase] = [

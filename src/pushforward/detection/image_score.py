@@ -1,0 +1,222 @@
+"""The default score of images: -log q of statistics of a flow, a compressor and distances from the training images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pushforward import io
+from pushforward.detection.input_score import InputScore
+from pushforward.detection.scores import (
+    CodeLength,
+    DoSE,
+    LatentMahalanobis,
+    LikelihoodPath,
+    Log,
+    Need,
+    PrincipalDistances,
+    Score,
+)
+from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
+from pushforward.models import Glow, ImageNICE, Model
+from pushforward.registry import register
+from pushforward.training import fit
+from pushforward.transforms.base import Shape
+
+__all__ = ["ImageScore", "fit_image_score", "image_flow"]
+
+LARGEST = 48
+"""Longest side of the images that the flow reads; larger images are averaged over squares of pixels first."""
+_HELD_OUT = 20
+"""Fewest held-out images on which the density of the statistics can be fitted."""
+_FRACTION = 0.1
+"""Fraction of images that are held out if none is given: the density of the statistics always needs some."""
+
+
+@register("scores")
+class ImageScore(Score, InputScore):
+    """A score of small 8-bit images, applied to images of any size and bit depth.
+
+    Values of more than 8 bits lose their lowest bits. Squares of ``pool`` pixels are averaged and rounded. The border is
+    repeated until both sides are multiples of 4.
+
+    Args:
+        inner: the score of the small images, of the shape that :meth:`prepare` returns; fitting this score fits it.
+        shape: (channels, height, width) of the inputs.
+        pool: side of the squares.
+        shift: number of bits to lose.
+
+    Raises:
+        InputError: when it scores images of another shape, or values that are not integers of the range.
+    """
+
+    reads = "images"
+
+    def __init__(self, inner: Score, shape: Shape, pool: int = 1, shift: int = 0) -> None:
+        super().__init__()
+        self.inner, self.shape, self.pool, self.shift = inner, tuple(shape), pool, shift
+        self.needs: frozenset[Need] = inner.needs  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        return f"ImageScore({type(self.inner).__name__} of {channels} x {height} x {width} images)"
+
+    def score(self, inputs: Tensor) -> np.ndarray:
+        """The score of each image ``(n, *shape)``, float64 ``(n,)``.
+
+        Raises:
+            InputError: for images of another shape, or values that are not integers of the range.
+        """
+        return self(inputs).numpy()
+
+    def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Description and tensors for a file."""
+        return io.pack(self, prefix)
+
+    @classmethod
+    def unpack(cls, description: Any, tensors: dict[str, Tensor], prefix: str) -> Self:
+        """Rebuild a score from what :meth:`pack` returned.
+
+        Raises:
+            StorageError: for the description of another object, or parts that do not fit each other.
+        """
+        score = io.unpack(description, tensors, prefix)
+        if not isinstance(score, cls):
+            raise StorageError("its score is not one of images.")
+        try:
+            score(
+                torch.zeros(1, *score.shape, dtype=torch.uint8)
+            )  # fails unless the fitted tensors have matching sizes
+        except (PushforwardError, RuntimeError, IndexError) as error:
+            raise StorageError(f"the parts of its score do not fit each other: {error}") from error
+        return score
+
+    def _learn(self, reference: Tensor) -> None:
+        self.inner.fit(self.prepare(reference))
+
+    def _score(self, x: Tensor) -> Tensor:
+        far = torch.isinf(x).flatten(1).any(1)
+        finite = torch.where(far[:, None, None, None], 0, x)
+        return torch.where(far, math.inf, self.inner(self.prepare(finite)))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """The small images that the inner score reads of images ``(n, *shape)``: uint8, ``(n, channels, h, w)``."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise InputError(f"this guard reads images of shape {self.shape}; got {tuple(x.shape[1:])}.")
+        integers = x.long()
+        top = 256 << self.shift
+        wrong = ((integers < 0) | (integers >= top) | (integers != x)).flatten(1).any(1)
+        if wrong.any():
+            raise InputError(
+                f"this guard reads images of integers 0 to {top - 1}, like its training images; image "
+                f"{int(wrong.nonzero()[0])} has other values."
+            )
+        return prepare(integers, self.pool, self.shift)
+
+
+def prepare(x: Tensor, pool: int, shift: int) -> Tensor:
+    """Convert images to 8 bits and sides that are multiples of 4, see :class:`ImageScore`."""
+    x = (x >> shift).to(torch.uint8) if shift else x.to(torch.uint8)
+    if pool > 1:
+        x = F.avg_pool2d(x.float(), pool, ceil_mode=True, count_include_pad=False).round().to(torch.uint8)
+    height, width = x.shape[-2:]
+    down, right = -height % 4, -width % 4
+    if down or right:
+        x = F.pad(x.float(), (0, right, 0, down), mode="replicate").to(torch.uint8)
+    return x
+
+
+def image_flow(kind: str, shape: Shape) -> Model:
+    """Build a flow that a CPU trains in minutes.
+
+    Args:
+        kind: "auto" or "glow", or "nice" (volume-preserving, fully connected).
+        shape: (channels, height, width), sides multiples of 4.
+
+    Raises:
+        ConfigError: for another kind.
+    """
+    if kind in ("auto", "glow"):
+        return Glow(shape, scales=2, layers=4, hidden=(32, 32))
+    if kind == "nice":
+        return ImageNICE(shape)
+    raise ConfigError(f"model for images must be 'auto', 'glow' or 'nice'; got {kind!r}.")
+
+
+def fit_image_score(
+    train: Tensor,
+    validation: Tensor | float = _FRACTION,
+    *,
+    kind: str = "auto",
+    seed: int = 0,
+    max_steps: int = 3000,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    fit_flow: Callable[..., Any] = fit,
+    **options: Any,
+) -> ImageScore:
+    """Train a flow, fit distances on the training images, and fit a density of all statistics on held-out images.
+
+    The statistics are the terms of the flow's log p by scale, the Mahalanobis distance of its latents, distances along
+    and across the training images' principal directions, and code lengths of the image and of its half-size version.
+    They were chosen on outliers made of training images alone (shuffled blocks, blur, mixtures, ...; see
+    docs/measurements.md).
+
+    Args:
+        train: ``(n, channels, height, width)``, integers.
+        validation: held-out images, which stop the training early and on which the density of the statistics is fitted;
+            or the fraction of ``train`` to hold out, at least 20 images (0 is 0.1).
+        kind: see :func:`image_flow`.
+        seed: of the split, the weights, the training and the mixture.
+        max_steps: of the flow's training.
+        batch_size: of the flow's training.
+        learning_rate: of the flow's training.
+        fit_flow: the function that trains it; tests replace it.
+        **options: passed on to ``pf.fit``.
+
+    Raises:
+        InputError: for fewer than 20 held-out images, or fewer than 40 to split.
+        ConfigError: for an unknown kind, or impossible options.
+    """
+    if isinstance(validation, Tensor):
+        held_out = validation
+    else:
+        train, held_out = _split(train, validation or _FRACTION)
+    if len(held_out) < _HELD_OUT:
+        raise InputError(
+            f"the density of the statistics needs at least {_HELD_OUT} held-out images; got {len(held_out)}."
+        )
+    shape = tuple(train.shape[1:])
+    pool = math.ceil(max(shape[1:]) / LARGEST)
+    shift = max(0, int(train.max()).bit_length() - 8)
+    small = prepare(train, pool, shift)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = image_flow(kind, tuple(small.shape[1:]))
+    fit_flow(
+        flow, small, validation=prepare(held_out, pool, shift), seed=seed, max_steps=max_steps, batch_size=batch_size,
+        learning_rate=learning_rate, **options,
+    )  # fmt: skip
+    flow.eval()
+    some = small[:10_000]  # rows are in random order
+    distances = [PrincipalDistances().fit(some), Log(LatentMahalanobis(flow)).fit(some)]
+    codes = [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
+    dose = DoSE(LikelihoodPath(flow), *codes, *distances, density="gmm", components=16, refit=False, seed=seed)
+    return ImageScore(dose, shape, pool, shift).fit(held_out)
+
+
+def _split(images: Tensor, validation: float) -> tuple[Tensor, Tensor]:
+    """Training images and held-out images."""
+    count = max(_HELD_OUT, round(validation * len(images)))
+    if len(images) < 2 * count:
+        raise InputError(
+            f"the score of images needs at least {2 * count} images to fit, of which {count} are held out; got "
+            f"{len(images)} beside those for calibration."
+        )
+    return images[count:], images[:count]

@@ -1,0 +1,102 @@
+"""`InputScore`: the interface of the fitted anomaly scores that a guard calibrates, of tables and of images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from torch import Tensor
+
+from pushforward.errors import ConfigError
+
+__all__ = ["Explanation", "InputScore"]
+
+
+class Explanation(NamedTuple):
+    """Which columns made rows unlikely.
+
+    Attributes:
+        names: of the table's columns.
+        nats: -log p(column | columns before it) of each row, ``(rows, columns)``; high is unlikely.
+    """
+
+    names: tuple[str, ...]
+    nats: np.ndarray
+
+    def top(self, row: int = 0, k: int = 3) -> list[tuple[str, float]]:
+        """The k columns that made one row most unlikely, with their nats."""
+        order = np.argsort(-self.nats[row], kind="stable")[:k]
+        return [(self.names[i], float(self.nats[row, i])) for i in order]
+
+
+class InputScore(ABC):
+    """A fitted anomaly score of raw inputs: the rows of a table, or images.
+
+    Functions such as :func:`~pushforward.detection.table_score.fit_table_score` and
+    :func:`~pushforward.detection.image_score.fit_image_score` fit one. ``score`` and the two methods for files are
+    required; a subclass implements the other methods if it can.
+    """
+
+    reads: ClassVar[Literal["tables", "images"]]
+    """The inputs that :meth:`score` takes."""
+    is_log_prob: ClassVar[bool] = False
+    """Whether the negative score is a log-likelihood of the input."""
+
+    @abstractmethod
+    def score(self, inputs: Any) -> np.ndarray:
+        """Score each input; **higher is more anomalous**, +inf is infinitely far.
+
+        Args:
+            inputs: for "tables", anything that :class:`~pushforward.data.Schema` encodes; for "images", a tensor of
+                integers ``(n, channels, height, width)``.
+
+        Returns:
+            Float64 ``(n,)``. An input's score does not depend on the inputs beside it.
+
+        Raises:
+            InputError: for other inputs than those of ``fit``.
+        """
+
+    @abstractmethod
+    def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Description (plain JSON types) and tensors for a file; the tensors' names begin with ``prefix``."""
+
+    @classmethod
+    @abstractmethod
+    def unpack(cls, description: Any, tensors: dict[str, Tensor], prefix: str) -> Self:
+        """Rebuild a score from what :meth:`pack` returned; both may come from an untrusted file.
+
+        Raises:
+            StorageError: for parts that do not fit each other.
+        """
+
+    def explain(self, inputs: Any) -> Explanation:
+        """Say which columns made each input unlikely.
+
+        Raises:
+            ConfigError: if this score cannot.
+        """
+        raise self._unsupported("explain")
+
+    def sample(self, count: int, seed: int) -> Any:
+        """Draw inputs from the fitted density.
+
+        Raises:
+            ConfigError: if this score cannot.
+        """
+        raise self._unsupported("sample")
+
+    def compile_scorer(self, calibration: np.ndarray) -> None:
+        """Make :meth:`score` fast for few inputs, in place.
+
+        Args:
+            calibration: ascending scores. The order of a new score among them stays what it was.
+
+        Raises:
+            ConfigError: if this score cannot.
+        """
+        raise self._unsupported("compile")
+
+    def _unsupported(self, method: str) -> ConfigError:
+        return ConfigError(f"{method} is for guards of tables, and this guard reads {self.reads}.")

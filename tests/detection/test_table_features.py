@@ -1,0 +1,125 @@
+"""The feature matrix of a table: constants, missing values, unseen cells, and the inverse."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from pushforward.data import Column, Schema
+from pushforward.detection.table_features import TableFeatures
+from pushforward.errors import StorageError
+from pushforward.transforms import AugmentMissing, LatticeDequantize
+
+NAN = math.nan
+
+
+@pytest.fixture
+def features() -> TableFeatures:
+    rows = np.array([[1.0, 5.0, 0.3, 2.0], [2.0, 5.0, NAN, 2.0], [3.0, 5.0, 0.9, 4.0], [2.0, 5.0, 0.5, 2.0]])
+    schema = Schema(
+        (
+            Column("a", "integer", lattice=(0.0, 1.0), missing=True),  # missing only in rows for early stopping
+            Column("b", "numeric"),
+            Column("c", "numeric", missing=True),
+            Column("d", "integer", lattice=(0.0, 2.0)),
+        )
+    )
+    return TableFeatures.fit(schema, rows)
+
+
+def test_constants_leave_the_matrix_and_missing_values_get_an_indicator(features: TableFeatures) -> None:
+    assert features.kept == (0, 2, 3)
+    assert features.constants == ((1, 5.0),)
+    assert features.indicators == (1,)
+    assert features.n_features == 4
+    assert features.lattices == ((0, 0.0, 1.0), (2, 0.0, 2.0), (3, 0.0, 1.0))
+    assert features.fills == (2.0, 0.5, 2.0)
+
+
+def test_unseen_cells_cost_the_rule_of_succession(features: TableFeatures) -> None:
+    rows = np.array([[1.0, 5.0, NAN, 2.0], [NAN, 6.0, 0.1, 4.0], [1.0, NAN, 0.1, 4.0]])
+    price = math.log(4 + 2)
+    np.testing.assert_array_equal(features.unseen_cost(rows), [[0, 0, 0, 0], [price, price, 0, 0], [0, price, 0, 0]])
+    np.testing.assert_array_equal(
+        features.transform(rows), [[1.0, 0.5, 2.0, 1.0], [2.0, 0.1, 4.0, 0.0], [1.0, 0.1, 4.0, 0.0]]
+    )
+
+
+def test_a_missing_number_where_none_was_missing_is_infinitely_unlikely(features: TableFeatures) -> None:
+    rows = np.array([[1.0, 5.0, 0.1, NAN]])
+    assert features.transform(rows)[0, 2] == math.inf
+    assert features.unseen_cost(rows).sum() == 0
+
+
+def test_infinities_stay_for_the_density(features: TableFeatures) -> None:
+    rows = np.array([[math.inf, 5.0, 0.1, 2.0]])
+    assert features.transform(rows)[0, 0] == math.inf
+    assert features.unseen_cost(rows).sum() == 0
+
+
+def test_unseen_categories_cost_the_same_and_do_not_reach_the_density() -> None:
+    schema = Schema((Column("a", "boolean", lattice=(0.0, 1.0)), Column("b", "numeric")))
+    features = TableFeatures.fit(schema, np.array([[0.0, 1.0], [1.0, 2.0], [1.0, 4.0]]))
+    rows = np.array([[math.inf, 1.5], [1.0, math.inf], [NAN, 1.5]])
+    np.testing.assert_array_equal(features.unseen_cost(rows), [[math.log(5), 0.0], [0.0, 0.0], [math.log(5), 0.0]])
+    np.testing.assert_array_equal(features.transform(rows), [[1.0, 1.5], [1.0, math.inf], [1.0, 1.5]])
+
+
+def test_a_column_that_is_constant_but_for_missing_cells() -> None:
+    schema = Schema((Column("a", "numeric", missing=True),))
+    features = TableFeatures.fit(schema, np.array([[3.0], [NAN], [3.0]]))
+    assert features.lattices == ((0, 3.0, 1.0), (1, 0.0, 1.0))
+    np.testing.assert_array_equal(features.transform(np.array([[3.0], [NAN]])), [[3.0, 0.0], [3.0, 1.0]])
+
+
+def test_transform_leaves_its_input_alone(features: TableFeatures) -> None:
+    rows = np.array([[NAN, 6.0, NAN, NAN]])
+    before = rows.copy()
+    features.transform(rows)
+    features.unseen_cost(rows)
+    np.testing.assert_array_equal(rows, before)
+
+
+def test_inverse_transform_and_json(features: TableFeatures) -> None:
+    rows = np.array([[1.0, 5.0, NAN, 2.0], [3.0, 5.0, 0.9, 4.0]])
+    np.testing.assert_array_equal(features.inverse_transform(features.transform(rows)), rows)
+    assert TableFeatures.from_json(json.loads(json.dumps(features.to_json()))) == features
+
+
+def test_terms_add_up_by_column(features: TableFeatures) -> None:
+    np.testing.assert_array_equal(features.by_column(np.array([[1.0, 2.0, 4.0, 8.0]])), [[1.0, 0.0, 10.0, 4.0]])
+
+
+def test_decodable_rows_have_codes_that_exist() -> None:
+    codes = Column("b", "categorical", ("u", "v", "w"), lattice=(0.0, 1.0))
+    schema = Schema((Column("a", "boolean", lattice=(0.0, 1.0)), codes, Column("c", "numeric")))
+    features = TableFeatures.fit(schema, np.array([[0.0, 1.0, 0.5], [1.0, 2.0, 0.1], [1.0, 0.0, 0.7]]))
+    rows = np.array([[1, 2, 9], [2, 2, 9], [1, 3, 9], [-1, 0, 9], [NAN, NAN, NAN], [math.inf, 0, 0]], dtype=float)
+    assert features.decodable(rows).tolist() == [True, False, False, False, True, False]
+
+
+def test_missing_cells_are_augmented_and_lattices_dequantized(features: TableFeatures) -> None:
+    augment, dequantize, *_ = features.preprocessing()
+    assert isinstance(augment, AugmentMissing)
+    assert (augment.columns, augment.indicators) == ((1,), (3,))
+    assert isinstance(dequantize, LatticeDequantize)
+    assert (dequantize.columns, dequantize.origins, dequantize.steps) == ((0, 2, 3), (0.0, 0.0, 0.0), (1.0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"schema": None}, {"kept": [0, 2, 9]}, {"kept": [0, 2]}, {"kept": [0, 0, 2, 3]}, {"fills": [1.0]}, {"fills": [1.0, "x", 2.0]},
+     {"rows": -1}, {"rows": True}, {"lattices": [[0, 0.0, 0.0]]}, {"lattices": [[0, 0.0, 1.0], [0, 0.0, 2.0]]}, {"indicators": [1, 1]},
+     {"constants": [[1]]}, {"kept": None}, {"fills": [1.0, math.inf, 2.0]}, {"fills": [1.0, 10**400, 2.0]}],
+    ids=str,
+)  # fmt: skip
+def test_nonsense_from_a_file_is_refused(features: TableFeatures, change: dict) -> None:
+    with pytest.raises(StorageError):
+        TableFeatures.from_json(features.to_json() | change)
+
+
+@pytest.mark.parametrize("data", [None, [], "x", {}, {"kept": []}])
+def test_other_json_is_refused(data) -> None:
+    with pytest.raises(StorageError):
+        TableFeatures.from_json(data)
