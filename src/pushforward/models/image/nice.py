@@ -16,7 +16,9 @@ __all__ = ["ImageNICE"]
 
 @register("models")
 class ImageNICE(Model):
-    """Non-linear independent components estimation on images of integers; :class:`~pushforward.models.NICE` is its form for vectors.
+    """Non-linear independent components estimation on images of integers.
+
+    :class:`~pushforward.models.NICE` is the form for vectors.
 
     Pixels are dequantized, shifted to (-1/2, 1/2), and modeled as the vector of D = C H W pixels in row order: additive
     couplings, one diagonal scaling and a factorial prior (eq. 3, 5-7, 9). The likelihood is a lower bound of the
@@ -32,7 +34,8 @@ class ImageNICE(Model):
         dropout: dropout probability in the networks.
         standardize: standardize each pixel first; False gives the model of the paper.
         levels: number of integer values of a pixel.
-        alpha: margin of a logit that maps pixels to the reals; None shifts them to (-1/2, 1/2) instead, as in the paper.
+        alpha: margin of a logit that maps pixels to the reals; None shifts them to (-1/2, 1/2) instead, as in the
+            paper.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
         scaling_stride: the log-scales are scaling_stride times their parameters; see :class:`~pushforward.models.NICE`.
 

@@ -14,7 +14,9 @@ __all__ = ["NICE", "nice_base", "nice_chain"]
 
 @register("models")
 class NICE(Model):
-    """Non-linear independent components estimation on vectors; :class:`~pushforward.models.ImageNICE` is its form for images.
+    """Non-linear independent components estimation on vectors.
+
+    :class:`~pushforward.models.ImageNICE` is the form for images.
 
     Couplings y_A = x_A, y_B = x_B + m(x_A) with unit Jacobian (eq. 5-7), then h = exp(s) y (sec. 3.3), and a factorial
     prior: log p(x) = sum_d log p_H(h_d) + sum_d s_d (eq. 3, 9). Every output depends on every input from three
@@ -29,9 +31,9 @@ class NICE(Model):
         activation: activation of m.
         dropout: dropout probability in m.
         standardize: standardize the data first; False gives the model of the paper, on raw coordinates.
-        scaling_stride: s is scaling_stride times its parameter. Adam moves a parameter by about the learning rate in each
-            step, and s has to reach 2 to 4: with 1, a run of a few thousand steps at 1e-3 ends before that. Use 10 for
-            short runs.
+        scaling_stride: s is scaling_stride times its parameter. Adam moves a parameter by about the learning rate in
+            each step, and s has to reach 2 to 4: with 1, a run of a few thousand steps at 1e-3 ends before that. Use 10
+            for short runs.
 
     Raises:
         ConfigError: for an unknown prior, sizes that are not possible, or a stride that is not positive.
