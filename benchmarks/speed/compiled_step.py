@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
+from benchmarks.common.results import machine, markdown
 from pushforward.models.base import Model
-from pushforward.training.compiled import CompiledLoss, halves
+from pushforward.training.compiled import CompiledLoss
 from pushforward.training.optim import make_optimizer
 from pushforward.training.sources import Batch
 from pushforward.training.trainer import gradients
@@ -78,7 +78,7 @@ def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, f
             while time.monotonic() < end:
                 times.append(step(loss_of))
     is_eager, quick = (statistics.median(times) for times in found.values())
-    return is_eager, quick, first - quick, len(halves(model)[1])
+    return is_eager, quick, first - quick, len(model.chain) - model.chain.first_trainable()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

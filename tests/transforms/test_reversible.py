@@ -111,8 +111,8 @@ def test_what_cannot_be_undone_is_refused(part, reason):
 
 def test_an_inverse_that_misses_is_noticed():
     class Sloppy(transforms.Affine):
-        def inverse_law(self, z):
-            x, slope = super().inverse_law(z)
+        def inverse_function(self, z):
+            x, slope = super().inverse_function(z)
             return x * 1.01, slope
 
     chain = Chain(Sloppy(2, 0.0, 2.0, trainable=True), transforms.LULinear(2), reversible=True)

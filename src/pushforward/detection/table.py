@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from pushforward.detection.table_features import TableFeatures
-from pushforward.errors import ConfigError
 from pushforward.models import MAF, NICE, NSF, Ensemble, Flow, Model, RealNVP
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import describe
 from pushforward.training import fit_members
 from pushforward.transforms import (
@@ -58,8 +58,7 @@ def member(kind: str, index: int, features: int, rows: int) -> Model:
     Raises:
         ConfigError: for an unknown kind.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"model must be one of {', '.join(KINDS)}; got {kind!r}.")
+    check_choice("model", kind, KINDS)
     width = 32 if rows < 200 else 64 if rows < 2000 else 128
     couplings = 4 if rows < 200 else 8
     if kind == "auto":

@@ -30,31 +30,28 @@ class WithoutPreprocessing(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        parts = list(model.chain)
-        count = next((k for k, part in enumerate(parts) if not _fixed(part)), len(parts))
-        self.front: list[Transform] = parts[:count]
-        self.chain = Chain(*parts[count:]) if parts[count:] else None
+        count = next((k for k, part in enumerate(model.chain) if not _fixed(part)), len(model.chain))
+        self.chain = model.chain[count:]
+        object.__setattr__(self, "front", model.chain[:count])  # its weights are not among this module's parameters
         self.base = model.base
         self._prepare = model.prepare
+
+    front: Chain
 
     @property
     def measure(self) -> Measure:
         """What log p(y) refers to."""
-        return self.base.measure if self.chain is None else self.chain.measure(self.base.measure)
+        return self.chain.measure(self.base.measure)
 
     @torch.no_grad()
     def reach(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """y of data x, ``(n, *shape)``, and what the preprocessing adds to log p(x), ``(n,)``; -inf where x is impossible."""
-        y, _, total = self._prepare(x, None)
-        for part in self.front:
-            step = part.encode(y, noise=RowNoise(seed))
-            y, total = step.z, total + step.contribution
-        return y, total.expand(len(x))
+        x, _, far = self._prepare(x, None)
+        step = self.front.encode(x, noise=RowNoise(seed))
+        return step.z, far + step.contribution
 
     def encode(self, y: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """z, and the contribution of the way from y to z."""
-        if self.chain is None:
-            return y, y.new_zeros(len(y))
         step = self.chain.encode(y, noise=noise)
         return step.z, step.contribution
 

@@ -14,6 +14,7 @@ from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, unpack, write
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
+from pushforward.numerics.checks import check_choice
 from pushforward.training import fit
 from pushforward.training.budget import seconds
 from pushforward.transforms import Cast, Chain, Standardize
@@ -90,8 +91,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
             InputError: for anything but a table of finite numbers.
             ConfigError: for an unknown model or impossible options.
         """
-        if self.model not in _MODELS:
-            raise ConfigError(f"model must be one of {', '.join(_MODELS)}; got {self.model!r}.")
+        check_choice("model", self.model, _MODELS)
         array = check_array(self, X, reset=True, finite=True)
         if len(array) < 2:
             raise InputError(f"a density needs at least 2 rows; got n_samples = {len(array)}.")

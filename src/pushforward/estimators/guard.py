@@ -21,6 +21,7 @@ from pushforward.errors import CalibrationError, ConfigError, InputError, Storag
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, write
 from pushforward.models import Flow
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.budget import seconds
 
 __all__ = ["Explanation", "Guard"]
@@ -253,8 +254,7 @@ class Guard(OutlierMixin, BaseEstimator):
         The density of a dequantized code or flag has tails beyond its cells; rows that fall there are drawn again.
         """
         table = self._tables("of images a guard holds no density that is worth drawing from")
-        if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
-            raise ConfigError(f"n_samples must be a positive integer; got {n_samples!r}.")
+        check_integer("n_samples", n_samples)
         return table.sample(int(n_samples), seed_from(random_state))
 
     def compile_scorer(self) -> Guard:
@@ -341,26 +341,18 @@ class Guard(OutlierMixin, BaseEstimator):
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def _check_options(self) -> None:
-        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < 1:
-            raise ConfigError(f"alpha must lie in (0, 1); got {self.alpha!r}.")
-        if self.guarantee not in ("marginal", "pac"):
-            raise ConfigError(f"guarantee must be 'marginal' or 'pac'; got {self.guarantee!r}.")
-        if not isinstance(self.delta, (int, float)) or not 0 < self.delta < 1:
-            raise ConfigError(f"delta must lie in (0, 1); got {self.delta!r}.")
+        check_number("alpha", self.alpha, 0, 1)
+        check_choice("guarantee", self.guarantee, ("marginal", "pac"))
+        check_number("delta", self.delta, 0, 1)
         if self.model not in (*KINDS, "glow"):
             raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {self.model!r}.")
         for name in ("members", "draws", "max_steps", "batch_size"):
-            value = getattr(self, name)
-            if value is None and name in ("max_steps", "batch_size"):
-                continue
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} must be a positive integer; got {value!r}.")
-        if not isinstance(self.validation, (int, float)) or not 0 <= self.validation < 1:
-            raise ConfigError(f"validation must be a share in [0, 1); got {self.validation!r}.")
+            check_integer(name, getattr(self, name), optional=name in ("max_steps", "batch_size"))
+        check_number("validation", self.validation, 0, 1, closed="left")
         if not self.calibration > 0:
             raise ConfigError(f"calibration must be a positive share or number of rows; got {self.calibration!r}.")
-        if (self.lr is not None and not self.lr > 0) or not self.jitter >= 0:
-            raise ConfigError("lr must be positive and jitter not negative.")
+        check_positive("lr", self.lr, optional=True)
+        check_positive("jitter", self.jitter, zero=True)
 
     def _training(self, **defaults: Any) -> dict[str, Any]:
         """Options of ``pf.fit``: what the user gave, else the defaults of the kind of data."""

@@ -19,7 +19,8 @@ from pushforward.models.sampling import check_sample_shape, seeded_generator
 from pushforward.models.torch_distribution import ModelDistribution
 from pushforward.models.validation import check_data, check_model_context, check_no_nan, check_shape
 from pushforward.numerics import Noise, RowNoise, RunningMean, may_check_values, split_infinite
-from pushforward.transforms.base import Shape, Transform
+from pushforward.numerics.checks import check_integer
+from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain, check_support
 
 __all__ = ["Model"]
@@ -35,8 +36,9 @@ class Model(nn.Module, ABC):
     (broadcast over missing leading dimensions), and log-likelihoods ``batch``, in nats.
 
     Data may have any real or integer type and are cast to the type of the weights. NaN raises an error with its index.
-    A row with an infinite entry has log-density -inf. NaN is not looked for in training mode on an accelerator, where
-    the host would have to wait for the device, and while a CUDA graph is captured: there it shows in the result.
+    A row with an infinite entry has log-density -inf. The model does not search for NaN in training mode on an
+    accelerator, where the host would have to wait for the device, and while a CUDA graph is captured: there NaN shows
+    in the result.
     """
 
     def __init__(self, chain: Transform, base: Distribution) -> None:
@@ -125,8 +127,7 @@ class Model(nn.Module, ABC):
             >>> model.evaluate(torch.zeros(3, 2))
             LogLik(an exact value on Lebesgue(2), shape (3,), mean -2.773 nats)
         """
-        if samples < 1:
-            raise ConfigError(f"samples must be at least 1; got {samples}.")
+        check_integer("samples", samples)
         x, context, far = self._read(x, context)
         draws = 1 if self.kind is Kind.EXACT else samples
         with torch.set_grad_enabled(torch.is_grad_enabled() and draws == 1):
@@ -386,18 +387,12 @@ class Model(nn.Module, ABC):
         self, x: Tensor, context: Tensor | None, noise: Noise
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
         terms: dict[str, Tensor] = {}
-        residual = stderr = None
-        z = x
-        for index, part in enumerate(self.chain):
-            step = part.encode(z, context, noise=noise)
-            z = step.z
-            terms[f"{index}.{type(part).__name__}"] = step.contribution
-            if step.residual is not None:
-                residual = step.residual if residual is None else residual + step.residual
-            if step.stderr is not None:
-                stderr = step.stderr if stderr is None else (stderr**2 + step.stderr**2).sqrt()
-        terms["base"] = self.base.log_prob(z, context)
-        return terms, residual, stderr
+        total = Step(x, self.chain.zero_log_det(x))
+        for index, step in enumerate(self.chain.encode_steps(x, context, noise=noise)):
+            terms[f"{index}.{type(self.chain[index]).__name__}"] = step.contribution
+            total = total.then(step)
+        terms["base"] = self.base.log_prob(total.z, context)
+        return terms, total.residual, total.stderr
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
         x, context, far = self._read(x, context)

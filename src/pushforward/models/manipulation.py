@@ -12,6 +12,7 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.models.base import Model
 from pushforward.models.validation import check_data
 from pushforward.numerics import RowNoise
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.transforms import UniformDequantize, VariationalDequantize
 
 __all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]
@@ -51,8 +52,7 @@ def sample_at_temperature(
         tensor([[3., 3.],
                 [3., 3.]])
     """
-    if not 0 <= temperature < float("inf"):
-        raise ConfigError(f"temperature must be finite and not negative; got {temperature!r}.")
+    check_positive("temperature", temperature, zero=True)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     generator = torch.Generator(device).manual_seed(seed)
     batch = torch.Size((count, *(() if context is None else context.shape[:-1])))
@@ -93,8 +93,7 @@ def interpolate(
                 [0.5000, 0.5000],
                 [1.0000, 1.0000]])
     """
-    if not isinstance(steps, int) or steps < 2:
-        raise ConfigError(f"steps must be an integer of at least 2, for the two ends; got {steps!r}.")
+    check_integer("steps", steps, 2)
     a, b = model.encode(start, context), model.encode(end, context)
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).reshape(-1, *(1,) * a.dim())
     if spherical:
@@ -255,12 +254,14 @@ def inpaint(
         raise InputError(
             f"known of shape {tuple(known.shape)} does not broadcast to data of shape {tuple(x.shape)}."
         ) from None
-    bounded = max_gradient is None or max_gradient > 0
-    if steps < 0 or not rate > 0 or not delay > 0 or not noise >= 0 or not bounded:
-        raise ConfigError("inpaint needs steps >= 0, rate > 0, delay > 0, noise >= 0, and max_gradient > 0 or None.")
-    parts = list(model.chain)
-    pixels = parts[0] if isinstance(parts[0], (UniformDequantize, VariationalDequantize)) else None
-    rest = parts if pixels is None else parts[1:]
+    check_integer("steps", steps, 0)
+    check_positive("rate", rate)
+    check_positive("delay", delay)
+    check_positive("noise", noise, zero=True)
+    check_positive("max_gradient", max_gradient, optional=True)
+    first = model.chain[0]
+    pixels = first if isinstance(first, (UniformDequantize, VariationalDequantize)) else None
+    rest = model.chain if pixels is None else model.chain[1:]
     generator = torch.Generator(x.device).manual_seed(seed)
     x = torch.where(hidden, 0.0, x.to(model.dtype))
     given = model.prepare_context(context, x.shape[: x.dim() - len(model.shape)])
@@ -273,11 +274,8 @@ def inpaint(
     for i in range(steps):
         value = value.detach().requires_grad_()
         with torch.enable_grad():
-            z, total = value, 0.0
-            for part in rest:
-                step = part.encode(z, given)
-                z, total = step.z, total + step.contribution.sum()
-            total = total + model.base.log_prob(z, given).sum()
+            step = rest.encode(value, given)
+            total = step.contribution.sum() + model.base.log_prob(step.z, given).sum()
             (gradient,) = torch.autograd.grad(total, value)
         gradient = gradient if max_gradient is None else gradient.clamp(-max_gradient, max_gradient)
         e = noise * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

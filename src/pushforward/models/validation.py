@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 from pushforward.numerics import may_check_values
 from pushforward.transforms.base import Shape, check_context
 
 __all__ = [
-    "check_choice",
     "check_data",
     "check_model_context",
     "check_no_nan",
     "check_shape",
-    "check_weight",
 ]
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse an argument that is none of the names that a constructor offers.
-
-    Raises:
-        ConfigError: naming the argument and the choices.
-    """
-    if value not in choices:
-        *others, last = map(repr, choices)
-        raise ConfigError(f"{name} must be {', '.join(others)} or {last}; got {value!r}.")
-
-
-def check_weight(name: str, value: float) -> None:
-    """Refuse a weight of a loss term that is negative, infinite or NaN.
-
-    Raises:
-        ConfigError: naming the argument.
-    """
-    if not 0 <= value < math.inf:
-        raise ConfigError(f"{name} must be finite and not negative; got {value!r}.")
 
 
 def check_data(x: Tensor, shape: Shape, owner: str) -> None:

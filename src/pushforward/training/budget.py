@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_integer, check_positive
 
 __all__ = ["Budget", "Schedule", "make_schedule", "plan", "seconds"]
 
@@ -59,10 +60,8 @@ def plan(
     Raises:
         ConfigError: for a limit that is no positive number, or epochs over data of unknown length.
     """
-    if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0):
-        raise ConfigError(f"max_steps must be an integer of at least 0; got {max_steps!r}.")
-    if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int | float) or not epochs >= 0):
-        raise ConfigError(f"epochs must be a number of at least 0; got {epochs!r}.")
+    check_integer("max_steps", max_steps, 0, optional=True)
+    check_positive("epochs", epochs, zero=True, optional=True)
     limit = None if max_time is None else seconds(max_time)
     if epochs is None and max_steps is None and limit is None:
         passes = _MOST if steps_per_pass is None else math.ceil(_DEFAULT_EPOCHS * steps_per_pass)
@@ -71,8 +70,6 @@ def plan(
         return Budget(max_steps, limit)
     if steps_per_pass is None:
         raise ConfigError("these data have no length, so epochs cannot be counted: give max_steps or max_time.")
-    if not math.isfinite(epochs):
-        raise ConfigError("epochs must be finite: leave it out and give max_time or max_steps.")
     steps = math.ceil(epochs * steps_per_pass)
     if max_steps is not None and max_steps <= steps:
         return Budget(max_steps, limit)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.training.budget import Budget
-from pushforward.transforms import Chain, Jitter, Transform
+from pushforward.transforms import Jitter, Transform
 
-__all__ = ["CompiledLoss", "Loss", "halves", "pays", "why_not"]
+__all__ = ["CompiledLoss", "Loss", "pays", "why_not"]
 
 Loss = Callable[..., Tensor]
 """``loss(x, context, generator=...)``, as ``Model.loss``."""
@@ -42,8 +42,8 @@ class CompiledLoss:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.front, tail = halves(model)
-        chain, base = Chain(*tail), model.base
+        first = model.chain.first_trainable()
+        self.front, chain, base = model.chain[:first], model.chain[first:], model.base
 
         def finish(z: Tensor, context: Tensor | None, given: Tensor) -> Tensor:
             step = chain.encode(z, context)
@@ -60,29 +60,19 @@ class CompiledLoss:
             if len(self.sizes) == SIZES:
                 return self.model.loss(x, context, generator=generator)
             self.sizes.add(x.shape)
-        z, context, given = self.model.prepare(x, context)
-        for part in self.front:
-            step = part.encode(z, context, noise=generator)
-            z, given = step.z, given + step.contribution
-        return self.finish(z, context, given)
-
-
-def halves(model: Model) -> tuple[list[Transform], list[Transform]]:
-    """The transforms in front that have nothing to train, and the others."""
-    chain = model.chain
-    parts: list[Transform] = list(chain) if isinstance(chain, Chain) else [chain]
-    front = next((k for k, part in enumerate(parts) if any(p.requires_grad for p in part.parameters())), len(parts))
-    return parts[:front], parts[front:]
+        x, context, far = self.model.prepare(x, context)
+        step = self.front.encode(x, context, noise=generator)
+        return self.finish(step.z, context, far + step.contribution)
 
 
 def why_not(model: Model) -> str | None:
     """Why the loss of a model is not compiled, or None."""
     if type(model).loss is not Model.loss:
         return f"{type(model).__name__} has a loss of its own"
-    tail = halves(model)[1]
-    if not tail:
+    tail = model.chain[model.chain.first_trainable() :]
+    if not len(tail):
         return "its transforms have nothing to train"
-    if isinstance(model.chain, Chain) and model.chain.reversible:
+    if model.chain.reversible:
         return "its chain is reversible"
     for part in tail:
         if any(_draws(inner) for inner in part.modules()):
@@ -105,7 +95,7 @@ def pays(model: Model, rows: int | None, budget: Budget) -> bool:
     weights = list(model.parameters())
     if any(weight.device.type != "cpu" for weight in weights) or sum(weight.numel() for weight in weights) > LARGE:
         return False
-    takes = SECONDS * len(halves(model)[1])
+    takes = SECONDS * (len(model.chain) - model.chain.first_trainable())
     enough = budget.steps is None or budget.steps >= STEPS
     return enough and (budget.seconds is None or takes <= SHARE * budget.seconds)
 

@@ -11,6 +11,7 @@ import torch
 from pushforward.errors import ConfigError
 from pushforward.kernels import freed_memory_kept
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_choice
 from pushforward.training.budget import Budget, make_schedule, plan
 from pushforward.training.checkpoint import load_weights
 from pushforward.training.ema import WeightAverage
@@ -77,8 +78,7 @@ def fit_members(
     seeds = list(range(len(models))) if seeds is None else list(seeds)
     if len(seeds) != len(models):
         raise ConfigError(f"there are {len(models)} models and {len(seeds)} seeds.")
-    if together not in (True, False, "auto"):
-        raise ConfigError(f"together must be True, False or 'auto'; got {together!r}.")
+    check_choice("together", together, (True, False, "auto"))
     if together is not False:
         try:
             return _train_together(models, data, seeds, **_checked(models, options))
@@ -201,8 +201,7 @@ class Run:
                 return
             if interruption.asked:
                 self.trainers[going[0]]._interrupt()
-            for stacked in self.stack.parts:
-                stacked.train()
+            self.stack.chain.train()
             for k in going:
                 self.trainers[k].model.train()
             self._step([next(stream) for stream in streams], going)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import torch
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training import compiled
 from pushforward.training.budget import Budget, Schedule, make_schedule, plan, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
@@ -199,8 +199,7 @@ def fit(
 
 def _compiles(compile: bool | Literal["auto"], model: Model, train: Source, budget: Budget) -> bool | Literal["try"]:
     """What the trainer does about compiling."""
-    if not (isinstance(compile, bool) or compile == "auto"):
-        raise ConfigError(f"compile must be True, False or 'auto'; got {compile!r}.")
+    check_choice("compile", compile, (True, False, "auto"))
     if compile is True and (reason := compiled.why_not(model)) is not None:
         raise ConfigError(f"compile=True, but {reason}: compile=False trains this {type(model).__name__} without.")
     if compile == "auto":
@@ -244,33 +243,15 @@ def _check_options(
     batch_size: Any, accumulate: Any, lr: Any, weight_decay: Any, gradient_clip: Any, average: Any, patience: Any, evaluate_every: Any,
     seed: Any, resume: Any, callback: Any,
 ) -> None:  # fmt: skip
-    for name, value, optional in (
-        ("batch_size", batch_size, True),
-        ("accumulate", accumulate, True),
-        ("patience", patience, True),
-        ("evaluate_every", evaluate_every, True),
-    ):
-        if not (optional and value is None) and (not _is_integer(value) or value < 1):
-            raise ConfigError(f"{name} must be an integer of at least 1{' or None' * optional}; got {value!r}.")
-    if not _is_number(lr) or not lr > 0:
-        raise ConfigError(f"lr must be a positive number; got {lr!r}.")
-    if not _is_number(weight_decay) or not weight_decay >= 0:
-        raise ConfigError(f"weight_decay must be a number of at least 0; got {weight_decay!r}.")
-    if gradient_clip is not None and (not _is_number(gradient_clip) or not gradient_clip > 0):
-        raise ConfigError(f"gradient_clip must be a positive number or None; got {gradient_clip!r}.")
-    if average is not None and (not _is_number(average) or not 0 < average < 1):
-        raise ConfigError(f"average must be a decay in (0, 1) or None; got {average!r}.")
-    if not _is_integer(seed):
-        raise ConfigError(f"seed must be an integer; got {seed!r}.")
-    if resume not in (True, False, "auto"):
-        raise ConfigError(f"resume must be True, False or 'auto'; got {resume!r}.")
+    check_integer("batch_size", batch_size, optional=True)
+    check_integer("accumulate", accumulate, optional=True)
+    check_integer("patience", patience, optional=True)
+    check_integer("evaluate_every", evaluate_every, optional=True)
+    check_positive("lr", lr)
+    check_positive("weight_decay", weight_decay, zero=True)
+    check_positive("gradient_clip", gradient_clip, optional=True)
+    check_number("average", average, 0, 1, optional=True)
+    check_integer("seed", seed, None)
+    check_choice("resume", resume, (True, False, "auto"))
     if callback is not None and not callable(callback):
         raise ConfigError(f"callback must be a function of a TrainingEvent; got {callback!r}.")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,7 +14,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.networks.masked import MaskedLinear
-from pushforward.transforms import Affine, Jitter, LULinear, Standardize, Transform
+from pushforward.transforms import Affine, Chain, Jitter, LULinear, Standardize
 
 __all__ = ["Stack", "StackedLinear", "Unstackable"]
 
@@ -72,26 +72,26 @@ class Stack:
             raise Unstackable("the models are not of one architecture")
         if type(first).loss is not Model.loss or first.context_features or len(first.shape) != 1:
             raise Unstackable("only vectors without a context, trained by their likelihood, are stacked")
-        lists = [list(model.chain) for model in models]
-        self.front = next((k for k, part in enumerate(lists[0]) if _trained(part)), len(lists[0]))
-        if any(_trained(part) for part in lists[0][: self.front]) or self.front == len(lists[0]):
+        self.front = first.chain.first_trainable()
+        if self.front == len(first.chain):
             raise Unstackable("no transform has anything to train")
         if _trained(first.base) or any(True for _ in first.base.children()):
             raise Unstackable("distributions with weights are not stacked")
-        for part in lists[0][self.front :]:
+        for part in first.chain[self.front :]:
             if part.kind is not Kind.EXACT or isinstance(part, Jitter) or part.needs_refresh:
                 raise Unstackable(f"{type(part).__name__} draws noise or keeps statistics")
-        self.parts: list[Transform] = [stack(list(parts)) for parts in zip(*lists, strict=True)][self.front :]  # pyright: ignore
+        self.fronts = [model.chain[: self.front] for model in models]
+        trained = [model.chain[self.front :] for model in models]
+        self.chain = Chain(*(stack(parts) for parts in zip(*trained, strict=True)))  # pyright: ignore[reportArgumentType]
         self.base: Distribution = first.base
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The stacked parameters, members first."""
-        for part in self.parts:
-            yield from part.parameters()
+        yield from self.chain.parameters()
 
     def dimensions(self) -> Iterator[tuple[nn.Parameter, int]]:
         """The stacked parameters, each with how many dimensions it has in a single model."""
-        for part, stacked in zip(list(self.models[0].chain)[self.front :], self.parts, strict=True):
+        for part, stacked in zip(self.models[0].chain[self.front :], self.chain, strict=True):
             theirs = dict(part.named_parameters())
             for name, parameter in stacked.named_parameters():
                 yield parameter, theirs[name].dim()
@@ -100,24 +100,18 @@ class Stack:
         """-mean log-likelihood of each member on its own batch, ``(M,)``."""
         rows, given = [], []
         with torch.no_grad():
-            for model, x, generator in zip(self.models, batches, noise, strict=True):
-                z, total = x, x.new_zeros(len(x))
-                for part in list(model.chain)[: self.front]:
-                    step = part.encode(z, noise=generator)
-                    z, total = step.z, total + step.contribution
-                rows.append(z)
-                given.append(total)
-        z, total = torch.stack(rows), torch.stack(given)
-        for part in self.parts:
-            step = part.encode(z)
-            z, total = step.z, total + step.contribution
-        return -(total + self.base.log_prob(z)).mean(-1)
+            for front, x, generator in zip(self.fronts, batches, noise, strict=True):
+                step = front.encode(x, noise=generator)
+                rows.append(step.z)
+                given.append(step.contribution)
+        step = self.chain.encode(torch.stack(rows))
+        return -(torch.stack(given) + step.contribution + self.base.log_prob(step.z)).mean(-1)
 
     @torch.no_grad()
     def spread(self) -> None:
         """Give each model its weights."""
         for k, model in enumerate(self.models):
-            for part, stacked in zip(list(model.chain)[self.front :], self.parts, strict=True):
+            for part, stacked in zip(model.chain[self.front :], self.chain, strict=True):
                 theirs = dict(part.named_parameters())
                 for name, parameter in stacked.named_parameters():
                     theirs[name].copy_(parameter[k].reshape(theirs[name].shape))

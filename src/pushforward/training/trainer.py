@@ -18,7 +18,7 @@ from pushforward.kernels import freed_memory_kept
 from pushforward.models.base import Model
 from pushforward.training.budget import Budget, Schedule
 from pushforward.training.checkpoint import Checkpoint, State, load_weights
-from pushforward.training.compiled import CompiledLoss, Loss, halves
+from pushforward.training.compiled import CompiledLoss, Loss
 from pushforward.training.ema import WeightAverage
 from pushforward.training.input_spec import Pair
 from pushforward.training.interruption import Interruption
@@ -245,7 +245,7 @@ class Trainer:
     def _compile(self, batch: Batch) -> None:
         """Take the compiled loss from here on, if it gives gradients of this batch: a compiler fails at its first use."""
         insists, self.compile = self.compile is True, False
-        parts = len(halves(self.model)[1])
+        parts = len(self.model.chain) - self.model.chain.first_trainable()
         self.reporter.note(f"compiling the loss of a training step: some seconds for each of {parts} transforms")
         try:
             with warnings.catch_warnings():  # of torch's own compiler

@@ -9,6 +9,7 @@ import torch
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.models.manifold.two_step import Injectivity, TwoStep
+from pushforward.numerics.checks import check_number
 from pushforward.training.fit import fit
 from pushforward.training.result import FitResult
 
@@ -75,8 +76,7 @@ def fit_two_step(
     if rows.dim() != 1 + len(model.shape) or len(rows) < 2:
         raise InputError(f"fit_two_step reads at least two rows of shape {model.shape}; got {tuple(rows.shape)}.")
     if isinstance(validation, float):
-        if not 0 < validation < 1:
-            raise ConfigError(f"validation must be a fraction in (0, 1), rows, or None; got {validation!r}.")
+        check_number("validation", validation, 0, 1)
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         count = min(max(1, round(validation * len(rows))), len(rows) - 1)
         rows, held = rows[order[count:]], rows[order[:count]]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Measure, Support
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import is_integer
 
 __all__ = ["Shape", "Step", "Transform", "as_shape", "check_context", "outside", "within"]
 
@@ -26,9 +27,9 @@ def as_shape(features: int | Shape) -> Shape:
         ConfigError: if it is not made of positive integers.
     """
     shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in shape):
+    if not all(is_integer(size) and size >= 1 for size in shape):
         raise ConfigError(f"features must be a positive integer or a tuple of them; got {features!r}.")
-    return shape
+    return tuple(int(size) for size in shape)
 
 
 class Step(NamedTuple):
@@ -45,6 +46,15 @@ class Step(NamedTuple):
     contribution: Tensor
     residual: Tensor | None = None
     stderr: Tensor | None = None
+
+    def then(self, after: Step) -> Step:
+        """This step and the one after it as one: contributions, residuals and squared standard errors add."""
+        residual, stderr = after.residual, after.stderr
+        if self.residual is not None:
+            residual = self.residual if residual is None else self.residual + residual
+        if self.stderr is not None:
+            stderr = self.stderr if stderr is None else torch.hypot(self.stderr, stderr)
+        return Step(after.z, self.contribution + after.contribution, residual, stderr)
 
 
 class Transform(nn.Module, ABC):

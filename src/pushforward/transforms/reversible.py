@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,16 +15,12 @@ from pushforward.numerics import may_check_values
 
 if TYPE_CHECKING:
     from pushforward.transforms.base import Transform
+    from pushforward.transforms.chain import Chain
 
-__all__ = ["encode_reversibly", "require_reversible", "reversible_from"]
-
-
-def reversible_from(parts: Sequence[Transform]) -> int:
-    """The first part with something to train: those before it keep nothing that grows with depth, and may draw noise."""
-    return next((k for k, part in enumerate(parts) if any(p.requires_grad for p in part.parameters())), len(parts))
+__all__ = ["encode_reversibly", "require_reversible"]
 
 
-def require_reversible(parts: Sequence[Transform]) -> None:
+def require_reversible(parts: Iterable[Transform]) -> None:
     """Refuse parts whose input cannot be found again from their output, exactly and in about one pass.
 
     Raises:
@@ -47,21 +43,17 @@ def require_reversible(parts: Sequence[Transform]) -> None:
             raise ConfigError(f"{name} cannot be in a reversible chain: {why}.")
 
 
-def encode_reversibly(parts: Sequence[Transform], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+def encode_reversibly(chain: Chain, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """z and the sum of the contributions of bijections, keeping z alone for the backward pass."""
-    weights = [p for part in parts for p in part.parameters() if p.requires_grad]
-    return _Reversible.apply(parts, context, x, *([] if context is None else [context]), *weights)  # pyright: ignore
+    weights = [p for part in chain for p in part.parameters() if p.requires_grad]
+    return _Reversible.apply(chain, context, x, *([] if context is None else [context]), *weights)  # pyright: ignore
 
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parts: Sequence[Transform], context: Tensor | None, x: Tensor, *others: Tensor) -> Any:
-        z, total = x, None
-        for part in parts:
-            step = part.encode(z, context)
-            z, total = step.z, step.contribution if total is None else total + step.contribution
-        assert total is not None
-        ctx.parts, ctx.device = parts, x.device.type
+    def forward(ctx: Any, chain: Chain, context: Tensor | None, x: Tensor, *others: Tensor) -> Any:
+        z, total, *_ = chain.encode(x, context)  # without a graph, as gradients are off here
+        ctx.chain, ctx.device = chain, x.device.type
         ctx.amp = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
         ctx.save_for_backward(z.detach(), *([] if context is None else [context]))
         # A part may hand its input on: what is returned must be a tensor of its own.
@@ -75,7 +67,7 @@ class _Reversible(torch.autograd.Function):
         found: dict[Tensor, Tensor] = {}
         context = given[0].detach().requires_grad_() if given else None
         with torch.autocast(ctx.device, enabled=ctx.amp[0], dtype=ctx.amp[1]):
-            for part in reversed(ctx.parts):
+            for part in reversed(list(ctx.chain)):
                 with torch.enable_grad():
                     x, step = part.invert_with_graph(z, context)
                 grad_z = grad_z + _check(part, step.z.detach(), z)
@@ -88,7 +80,7 @@ class _Reversible(torch.autograd.Function):
                         found[tensor] = found[tensor] + gradient if tensor in found else gradient
                 z = x.detach()
                 grad_z = torch.zeros_like(z) if got[0] is None else got[0]
-        weights = [p for part in ctx.parts for p in part.parameters() if p.requires_grad]
+        weights = [p for part in ctx.chain for p in part.parameters() if p.requires_grad]
         seen: set[Tensor] = set()  # a weight that several parts share got the sum at its first place
         result = []
         for weight in weights:

@@ -15,7 +15,7 @@ from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Counting, Extended, Kind, Lebesgue
 from pushforward.models import AEF, NICE, VAE, Flow
 from pushforward.training import fit
-from pushforward.transforms.embeddings.autoencode import core_of
+from pushforward.transforms.coupling.autoencode import core_of
 
 S = (8,)
 

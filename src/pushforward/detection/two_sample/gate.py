@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import BatchTest
-from pushforward.detection.validation import share
 from pushforward.errors import InputError
 from pushforward.models import GatedFlow
+from pushforward.numerics.checks import check_number
 
 __all__ = ["BatchTwoSampleGate"]
 
@@ -50,7 +50,7 @@ class BatchTwoSampleGate:
     def __init__(self, test: BatchTest, features: Features | None = None, *, alpha: float = 0.05) -> None:
         if not isinstance(test, BatchTest):
             raise InputError(f"the gate needs a batch test such as MMDTest(reference); got {type(test).__name__}.")
-        self.test, self.features, self.alpha = test, features, share(alpha, "alpha")
+        self.test, self.features, self.alpha = test, features, check_number("alpha", alpha, 0, 1)
 
     def p_value(self, batch: Tensor) -> float:
         """P-value of "this batch is like the reference".

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pushforward.errors import ConfigError
-from pushforward.models.validation import check_choice
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.transforms import (
     ActNorm,
     Affine,
@@ -91,7 +90,7 @@ def multi_scale(
             return Chain(*transforms, build(out, scale + 1))
         return Chain(*transforms, *prior(out), FactorOut(out, build((out[0] // 2, *out[1:]), scale + 1)))
 
-    check_count("scales", scales)
+    check_integer("scales", scales)
     halvings = 0
     while all(side % 2 ** (halvings + 1) == 0 for side in shape[1:]):
         halvings += 1
@@ -132,7 +131,7 @@ def glow_scales(
         network: arguments of each :class:`~pushforward.transforms.ImageCoupling`.
         alternate: exchange the halves of the channels from layer to layer, for a flow in which nothing mixes them.
     """
-    check_count("layers", layers)
+    check_integer("layers", layers)
 
     def scale_transforms(shape: Shape, scale: int) -> list[Transform]:
         squeeze = Squeeze(shape)

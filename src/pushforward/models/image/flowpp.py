@@ -8,7 +8,7 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import check_image_shape, pixel_transforms
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ActNorm,
@@ -84,7 +84,7 @@ class FlowPlusPlus(Model):
 
         def couplings(inside: Shape, mask: str, count: int, seed: int) -> list[Transform]:
             transforms: list[Transform] = []
-            for k in range(check_count("layers", count, 0)):
+            for k in range(check_integer("layers", count, 0)):
                 transforms += [ActNorm(inside), InvertibleConv1x1(inside, seed=seed + k)]
                 transforms.append(
                     ImageCoupling(

@@ -9,9 +9,8 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.image.building import check_image_shape, pixel_transforms
-from pushforward.models.validation import check_choice
-from pushforward.models.vector.building import check_count
 from pushforward.models.vector.funnel_flow import funnel_transformer
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ActNorm,
@@ -91,8 +90,8 @@ class ImageFunnelFlow(Model):
     ) -> None:
         image = check_image_shape("ImageFunnelFlow", shape)
         check_choice("funnel", funnel, ("coupling", "conv"))
-        check_count("layers", layers)
-        check_count("scales", scales)
+        check_integer("layers", layers)
+        check_integer("scales", scales)
         chosen = funnel_transformer(transformer, SplineTransformer(bins, tail_bound))
         network = {"hidden": hidden, "residual": True, "activation": activation}
         flow = _scales(image, funnel, chosen, layers, scales, context, network)

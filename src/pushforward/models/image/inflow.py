@@ -6,8 +6,8 @@ import math
 
 from pushforward.distributions import Normal
 from pushforward.models.image.building import check_image_shape
-from pushforward.models.vector.building import check_count
 from pushforward.models.vector.inflow import GatedFlow, base_scaling
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     Chain,
@@ -72,10 +72,10 @@ class ImageInFlow(GatedFlow):
         image = check_image_shape("ImageInFlow", shape)
         transformer = GatedAffineTransformer(gate, max_log_scale)
         transforms: list[Transform] = [UniformDequantize(image, levels)]
-        for _ in range(check_count("squeezes", squeezes, 0)):
+        for _ in range(check_integer("squeezes", squeezes, 0)):
             transforms.append(Squeeze(transforms[-1].out_shape))
         inside = transforms[-1].out_shape
-        for k in range(check_count("blocks", blocks)):
+        for k in range(check_integer("blocks", blocks)):
             transforms += [
                 ImageCoupling(inside, transformer, flip=flip, hidden=hidden, activation=activation)
                 for flip in (False, True)

@@ -7,7 +7,7 @@ import math
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
 from pushforward.models.image.building import check_image_shape, glow_scales, pixel_transforms
-from pushforward.models.validation import check_choice
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 from pushforward.transforms import Chain, InvertibleConv1x1, Permutation, SplineTransformer, Transform
 from pushforward.transforms.base import Shape

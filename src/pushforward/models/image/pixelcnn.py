@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from pushforward import distributions
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.sampling import seeded_generator
-from pushforward.models.validation import check_choice, check_data
+from pushforward.models.validation import check_data
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import CategoricalLikelihood, Integers, LogisticLikelihood
 from pushforward.transforms.base import Shape
@@ -113,8 +113,7 @@ class PixelCNN(Model):
             InputError: for a wrong shape, or kept rows with values that are no integers in 0..levels - 1.
         """
         check_data(x, self.shape, type(self).__name__)
-        if not isinstance(rows, int) or isinstance(rows, bool) or not 0 <= rows <= self.shape[1]:
-            raise ConfigError(f"rows must be an integer in 0..{self.shape[1]}; got {rows!r}.")
+        check_integer("rows", rows, 0, most=self.shape[1])
         generator = seeded_generator(seed, generator, x.device)
         context = self.prepare_context(context, x.shape[:-3])
         return self.base.complete(x[..., :rows, :].to(self.latent_dtype), context, generator=generator)

@@ -8,7 +8,7 @@ from typing import Any
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
 from pushforward.models.image.building import check_image_shape, multi_scale, pixel_transforms
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ActNorm,
@@ -88,7 +88,7 @@ class ImageRealNVP(Model):
         dequantize: str = "uniform",
     ) -> None:
         image = check_image_shape("ImageRealNVP", shape)
-        check_count("layers", layers)
+        check_integer("layers", layers)
         transformer = AffineTransformer(max_log_scale)
         network: dict[str, Any] = {
             "hidden": hidden, "activation": activation, "dropout": dropout, "normalize": normalize, "context": context

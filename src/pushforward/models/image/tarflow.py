@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pushforward.distributions import Normal
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     AffineTransformer,
@@ -76,14 +75,13 @@ class TarFlow(Model):
         max_log_scale: float = 3.0,
         standardize: bool = True,
     ) -> None:
-        if levels is not None and (not isinstance(levels, int) or isinstance(levels, bool) or levels < 2):
-            raise ConfigError(f"levels must be an integer of at least 2, or None for real data; got {levels!r}.")
+        check_integer("levels", levels, 2, optional=True)
         patches = Patches(shape, patch_size)
         transforms: list[Transform] = [] if levels is None else [UniformDequantize(shape, levels), Logit(shape)]
         transforms += [Standardize(shape)] if standardize else []
         transforms += [Jitter(shape, noise), patches]
         transformer = AffineTransformer(max_log_scale)
-        for k in range(check_count("blocks", blocks)):
+        for k in range(check_integer("blocks", blocks)):
             transforms.append(
                 TokenAutoregressive(
                     patches.out_shape,

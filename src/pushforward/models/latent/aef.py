@@ -14,9 +14,8 @@ from pushforward.models.base import Model
 from pushforward.models.flow import Flow
 from pushforward.models.image.building import pixel_transforms
 from pushforward.models.latent.vae import posterior_flow, prior_distribution
-from pushforward.models.validation import check_choice
-from pushforward.models.vector.building import check_count
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, Autoencode, Chain, LinearAutoencode, Standardize, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -95,7 +94,7 @@ class AEF(Model):
         check_choice("form", form, ("partition", "linear"))
         if form == "linear" and dequantize != "uniform":
             raise ConfigError(f"form='linear' needs dequantize='uniform'; got {dequantize!r}.")
-        check_count("latent", latent)
+        check_integer("latent", latent)
         flow = posterior_flow(posterior, latent, posterior_layers, tuple(posterior_hidden), 0)
         networks = {"hidden": tuple(hidden), "channels": tuple(channels), "activation": activation}
         if form == "partition":
@@ -168,7 +167,7 @@ class AEF(Model):
             KindError: for the partition form.
             ConfigError: for a scale that is not positive and finite, or fewer than one draw.
         """
-        check_count("samples", samples)
+        check_integer("samples", samples)
         model = self.reduced(scale)
         with torch.no_grad():
             draws = [model.evaluate(x, seed=seed * samples + k) for k in range(samples)]

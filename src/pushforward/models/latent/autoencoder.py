@@ -11,10 +11,10 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Lebesgue, Measure
 from pushforward.models.base import Model
-from pushforward.models.validation import check_choice, check_weight
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, bound_square, normal_like, soft_clamp, sum_event
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms import Affine, Chain, Standardize, Step, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -52,8 +52,8 @@ class Codec(nn.Module):
                 "an autoencoder models vectors or images (channels, height, width), and channels= is for images only; "
                 f"got features={shape} with channels={channels!r}."
             )
-        self.shape, self.channels, self.bound = shape, check_hidden(channels, False), input_bound
-        check_width("latent", latent)
+        self.shape, self.channels, self.bound = shape, check_widths("channels", channels), input_bound
+        check_integer("latent", latent)
         self.encoder: nn.Module
         self.decoder: nn.Module
         if self.channels:
@@ -161,7 +161,7 @@ class AutoEncoder(Model):
         activation: str = "elu",
     ) -> None:
         check_choice("penalty", penalty, ("code", "mmd"))
-        check_weight("penalty_weight", penalty_weight)
+        check_positive("penalty_weight", penalty_weight, zero=True)
         shape = as_shape(features)
         coder = PointPosterior(shape, latent, tuple(hidden), tuple(channels), activation)
         super().__init__(Chain(input_scaling(shape, levels), coder), Normal(latent))

@@ -13,9 +13,8 @@ from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.models.latent.autoencoder import Codec, input_scaling
 from pushforward.models.latent.cyclic_pair import Cyclic, Start
-from pushforward.models.validation import check_choice, check_weight
-from pushforward.models.vector.building import check_count
 from pushforward.numerics import RowNoise
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Chain, Transform
 from pushforward.transforms.base import Shape, as_shape
@@ -105,10 +104,9 @@ class CyGen(Model):
         channels: tuple[int, ...] = (),
         activation: str = "tanh",
     ) -> None:
-        if not 0 < scale < math.inf:
-            raise ConfigError(f"scale must be positive and finite; got {scale!r}.")
-        check_weight("penalty_weight", penalty_weight)
-        shape, count = as_shape(features), check_count("samples", samples)
+        check_positive("scale", scale)
+        check_positive("penalty_weight", penalty_weight, zero=True)
+        shape, count = as_shape(features), check_integer("samples", samples)
         if flow is not None and (
             not isinstance(flow, Transform) or (flow.in_shape, flow.out_shape) != ((latent,), (latent,))
         ):
@@ -121,8 +119,8 @@ class CyGen(Model):
         super().__init__(Chain(input_scaling(shape, levels), pair), Start(latent))
         self.features, self.latent, self.scale = features, latent, scale
         self.penalty_weight, self.samples = penalty_weight, samples
-        self.probes = None if probes is None else check_count("probes", probes)
-        self.gibbs_steps, self.levels, self.activation = check_count("gibbs_steps", gibbs_steps), levels, activation
+        self.probes = None if probes is None else check_integer("probes", probes)
+        self.gibbs_steps, self.levels, self.activation = check_integer("gibbs_steps", gibbs_steps), levels, activation
         self.hidden, self.channels = tuple(hidden), tuple(channels)
         self.pair.steps = gibbs_steps
         self.set_objective(objective)
@@ -130,7 +128,7 @@ class CyGen(Model):
     @property
     def pair(self) -> Cyclic:
         """The conditional distributions, of scaled data."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Cyclic)
         return part
 
@@ -158,7 +156,7 @@ class CyGen(Model):
         if self.objective == "elbo":
             return super().loss(x, generator=generator)
         x, _, far = self.prepare(x, context)
-        x = self.chain.transforms[0].encode(x.reshape(-1, *self.shape)).z  # pyright: ignore[reportCallIssue]
+        x = self.chain[0].encode(x.reshape(-1, *self.shape)).z
         penalty = self.pair.penalty(x, generator, self.probes).mean() if self.penalty_weight else 0.0
         return self.penalty_weight * penalty - self.pair.encode(x, noise=generator).contribution.mean() - far.mean()
 
@@ -166,7 +164,7 @@ class CyGen(Model):
     def code(self, x: Tensor) -> Tensor:
         """The center of q(z | x), ``(*batch, latent)``: the flow at the mean of the diagonal normal."""
         x, _, _ = self.prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return self.pair.transport(scaled.new_zeros((*self.chain.batch_shape(x), self.latent)), scaled)[0]
 
     @torch.no_grad()
@@ -204,7 +202,7 @@ class CyGen(Model):
 
     def _norms(self, x: Tensor, probes: int | None, seed: int, parts: tuple[float, float]) -> Tensor:
         x, _, _ = self.prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return torch.cat([self.pair.penalty(part, RowNoise(seed), probes, parts) for part in scaled.split(256)])
 
     @torch.no_grad()
@@ -221,7 +219,7 @@ class CyGen(Model):
         x, generator = self._begin(count, steps, seed, start)
         for _ in range(steps):
             x = self.pair.draw_x(self.pair.draw_z(x, generator), generator)
-        return self.chain.transforms[0].decode(x)  # pyright: ignore[reportCallIssue]
+        return self.chain[0].decode(x)
 
     @torch.no_grad()
     def langevin(self, count: int, steps: int, step: float, *, seed: int = 0, start: Tensor | None = None) -> Tensor:
@@ -239,19 +237,18 @@ class CyGen(Model):
             seed: seed of all draws.
             start: rows to start from; see :meth:`gibbs`.
         """
-        if not 0 < step < math.inf:
-            raise ConfigError(f"step must be positive; got {step!r}.")
+        check_positive("step", step)
         x, generator = self._begin(count, steps, seed, start)
         like = {"generator": generator, "dtype": x.dtype, "device": x.device}
         for _ in range(steps):
             e = torch.randn(len(x), self.latent, **like)
             drift = torch.func.vmap(self.pair.score)(e, x)
             x = x + step * drift + math.sqrt(2 * step) * torch.randn(x.shape, **like)
-        return self.chain.transforms[0].decode(x)  # pyright: ignore[reportCallIssue]
+        return self.chain[0].decode(x)
 
     def _begin(self, count: int, steps: int, seed: int, start: Tensor | None) -> tuple[Tensor, torch.Generator]:
-        check_count("count", count)
-        check_count("steps", steps)
+        check_integer("count", count)
+        check_integer("steps", steps)
         device = self.pair.compatible.device
         generator = torch.Generator(device).manual_seed(seed)
         if start is None:
@@ -259,4 +256,4 @@ class CyGen(Model):
         rows, _, _ = self.prepare(start, None)
         if len(rows) != count:
             raise ConfigError(f"start must have one row for each of the {count} chains; got {len(rows)} rows.")
-        return self.chain.transforms[0].encode(rows).z, generator  # pyright: ignore[reportCallIssue]
+        return self.chain[0].encode(rows).z, generator

@@ -12,8 +12,8 @@ from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.ensemble import Ensemble
-from pushforward.models.validation import check_choice, check_weight
-from pushforward.models.vector.building import autoregressive_layers, check_count, coupling_layers
+from pushforward.models.vector.building import autoregressive_layers, coupling_layers
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     BernoulliLikelihood,
@@ -114,11 +114,11 @@ class VAE(Model):
             "bernoulli": BernoulliLikelihood,
             "gaussian": GaussianLikelihood,
         }
-        check_choice("decoder", name, list(likelihoods))
+        check_choice("decoder", name, likelihoods)
         if binarize and name != "bernoulli":
             raise ConfigError(f"binarize=True needs decoder='bernoulli'; got {name!r}.")
-        check_weight("free_bits", free_bits)
-        check_count("latent", latent)
+        check_positive("free_bits", free_bits, zero=True)
+        check_integer("latent", latent)
         likelihood = likelihoods[name]()
         flow = posterior_flow(posterior, latent, posterior_layers, tuple(posterior_hidden), posterior_context)
         transforms: list[Transform] = [DynamicBinarize(shape, levels)] if binarize else []
@@ -150,12 +150,11 @@ class VAE(Model):
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """-mean of the bound for one draw of z; with free bits, -mean of log p(x | z) - sum of max(free bits, KL)."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        z, context, total = self.prepare(x, context)
-        for part in before:
-            step = part.encode(z, noise=generator)
-            z, total = step.z, total + step.contribution
+        x, context, far = self.prepare(x, context)
+        z, contribution, *_ = front.encode(x, noise=generator)
+        total = far + contribution
         last.check_training(z)
         if not self.free_bits:
             step = last.encode(z, context, noise=generator)
@@ -174,22 +173,17 @@ class VAE(Model):
 
     def code(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The center of q(z | x), without noise, ``(*batch, latent)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
         x = x if x.is_floating_point() else x.to(self.dtype)
         context = self.prepare_context(context, x.shape[: x.dim() - len(self.shape)])
-        for part in before:
-            x = part.encode(x).z
-        return last.center(x, context)
+        return last.center(front.encode(x).z, context)
 
     def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        x = last.mean(z, self.prepare_context(context, z.shape[:-1]))
-        for part in reversed(before):
-            x = part.decode(x)
-        return x
+        return front.decode(last.mean(z, self.prepare_context(context, z.shape[:-1])))
 
 
 def posterior_flow(posterior: str, latent: int, layers: int, hidden: tuple[int, ...], context: int) -> Transform | None:
@@ -201,7 +195,7 @@ def posterior_flow(posterior: str, latent: int, layers: int, hidden: tuple[int, 
     check_choice("posterior", posterior, ("normal", "iaf", "nsf"))
     if posterior == "normal":
         return None
-    check_count("posterior_layers", layers)
+    check_integer("posterior_layers", layers)
     if posterior == "iaf":
         stack = autoregressive_layers(latent, GatedTransformer(), layers, hidden=hidden, context=context)
         return Chain(*(Inverse(layer) for layer in stack))

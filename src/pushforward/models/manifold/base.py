@@ -10,11 +10,11 @@ from torch import Tensor
 from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError, KindError
 from pushforward.models.base import Model
-from pushforward.models.validation import check_choice, check_weight
 from pushforward.models.vector.building import coupling_layers
+from pushforward.numerics import batch_jacobian
+from pushforward.numerics.checks import check_choice, check_positive
 from pushforward.transforms import ActNorm, AffineTransformer, Chain, Embedding, Monotone, Transform, Transformer
 from pushforward.transforms.embeddings.embedding import squared_distance
-from pushforward.transforms.embeddings.jacobian import jacobian
 
 __all__ = ["PHASES", "ManifoldModel", "cycle_error", "latent_flow", "project", "singular_values"]
 
@@ -50,7 +50,7 @@ class ManifoldModel(Model, ABC):
                 f"{type(self).__name__} needs an embedding with vector codes, such as "
                 f"transforms.ConformalEmbedding(...); got {type(embedding).__name__}."
             )
-        check_weight("reconstruction_weight", reconstruction_weight)
+        check_positive("reconstruction_weight", reconstruction_weight, zero=True)
         super().__init__(Chain(embedding, flow), Normal(embedding.out_shape[0]) if base is None else base)
         self.reconstruction_weight = reconstruction_weight
         self.set_phase(phase)
@@ -58,12 +58,12 @@ class ManifoldModel(Model, ABC):
     @property
     def embedding(self) -> Embedding:
         """The transform from data to codes: the first transform of the chain."""
-        return next(iter(self.chain))  # pyright: ignore[reportReturnType]
+        return self.chain[0]  # pyright: ignore[reportReturnType]
 
     @property
-    def flow(self) -> Transform:
+    def flow(self) -> Chain:
         """The transform from codes to the base: the rest of the chain."""
-        return Chain(*list(self.chain)[1:])
+        return self.chain[1:]
 
     def set_phase(self, phase: str) -> None:
         """Set what the next training minimizes: "joint", "manifold" or "density".
@@ -103,11 +103,8 @@ class ManifoldModel(Model, ABC):
         return self.embedding.decode_with_volume(z, context)
 
     def _code_log_prob(self, z: Tensor, context: Tensor | None) -> Tensor:
-        total = z.new_zeros(z.shape[:-1])
-        for part in list(self.chain)[1:]:
-            step = part.encode(z, context)
-            z, total = step.z, total + step.contribution
-        return total + self.base.log_prob(z, context)
+        step = self.flow.encode(z, context)
+        return step.contribution + self.base.log_prob(step.z, context)
 
 
 def latent_flow(
@@ -162,7 +159,7 @@ def singular_values(model: Model, x: Tensor, context: Tensor | None = None) -> T
     model = require_manifold(model)
     x, context, _ = model.prepare(x, context)
     z = model.embedding.codes(x, context)
-    return torch.linalg.svdvals(jacobian(lambda t: model.embedding.decode(t, context), z)[1])
+    return torch.linalg.svdvals(batch_jacobian(lambda t: model.embedding.decode(t, context), z)[1])
 
 
 @torch.no_grad()

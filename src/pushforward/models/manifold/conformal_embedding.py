@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushforward.distributions import Distribution
 from pushforward.errors import ConfigError
 from pushforward.models.manifold.base import ManifoldModel, latent_flow
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ConformalEmbedding,
@@ -75,8 +75,8 @@ class ConformalEmbeddingFlow(ManifoldModel):
         seed: int = 0,
     ) -> None:
         shape = as_shape(features)
-        check_count("latent", latent)
-        check_count("layers", layers, 0)
+        check_integer("latent", latent)
+        check_integer("layers", layers, 0)
         chosen = _sphere_embedding(shape, latent, seed) if embedding is None else embedding
         if chosen.in_shape != shape or chosen.out_shape != (latent,):
             raise ConfigError(

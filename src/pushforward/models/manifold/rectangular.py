@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.models.manifold.base import ManifoldModel, latent_flow
-from pushforward.models.validation import check_choice, check_weight
-from pushforward.models.vector.building import check_count, coupling_layers
+from pushforward.models.vector.building import coupling_layers
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     AffineTransformer,
@@ -98,12 +98,11 @@ class RectangularFlow(ManifoldModel):
         seed: int = 0,
     ) -> None:
         check_choice("volume", volume, VOLUMES)
-        if not 0 < tolerance < 1:
-            raise ConfigError(f"tolerance must be between 0 and 1; got {tolerance!r}.")
-        check_weight("noise", noise)
-        check_count("probes", probes)
-        check_count("latent", latent)
-        check_count("latent_layers", latent_layers, 0)
+        check_number("tolerance", tolerance, 0, 1)
+        check_positive("noise", noise, zero=True)
+        check_integer("probes", probes)
+        check_integer("latent", latent)
+        check_integer("latent_layers", latent_layers, 0)
         embedding = _embedding(decoder, features, latent, layers, tuple(hidden), standardize, seed)
         codes = latent_flow(latent, latent_layers, tuple(latent_hidden), transformer)
         super().__init__(embedding, codes, None, phase, reconstruction_weight)

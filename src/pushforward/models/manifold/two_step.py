@@ -15,9 +15,9 @@ from pushforward.models.base import Model
 from pushforward.models.flow import Flow
 from pushforward.models.latent.autoencoder import AutoEncoder
 from pushforward.models.latent.vae import VAE
-from pushforward.models.vector.building import check_count
 from pushforward.models.vector.nsf import NSF
 from pushforward.numerics import Noise, batch_jacobian, bound_square, is_eager
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Chain, Flatten, Inverse, Standardize, Step, Transform, Whiten
 
@@ -184,14 +184,14 @@ class TwoStep(Model):
     @property
     def embed(self) -> Embed:
         """The transform from data to codes."""
-        part = next(iter(self.chain))
+        part = self.chain[0]
         assert isinstance(part, Embed)
         return part
 
     @property
     def whiten(self) -> Whiten:
         """The transform from codes to whitened codes."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Whiten)
         return part
 
@@ -249,7 +249,7 @@ class TwoStep(Model):
         """
         if len(x) == 0:
             raise InputError("check_injectivity needs at least one held-out row; got none.")
-        check_count("refinement_steps", refinement_steps, 0)
+        check_integer("refinement_steps", refinement_steps, 0)
         drawn = self.density.sample(samples, seed=seed).to(self.dtype)
         ratios, cycle_errors, encoder_errors = [], [], []
         for part in torch.cat((self.codes(x), drawn)).split(ROWS_PER_PART):

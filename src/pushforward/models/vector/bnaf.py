@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import BlockAutoregressive, Reverse, Transform
 
@@ -50,7 +51,7 @@ class BNAF(Model):
         standardize: bool = True,
     ) -> None:
         transforms: list[Transform] = []
-        for k in range(check_count("layers", layers)):
+        for k in range(check_integer("layers", layers)):
             if k and features > 1:
                 transforms.append(Reverse(features))
             transforms.append(BlockAutoregressive(features, hidden=hidden, context=context))

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_integer, is_integer
 from pushforward.transforms import Chain, Coupling, MaskedAutoregressive, Monotone, Standardize, Transform, Transformer
 
-__all__ = ["autoregressive_layers", "check_count", "check_features", "coupling_layers", "vector_chain"]
+__all__ = ["autoregressive_layers", "check_features", "coupling_layers", "vector_chain"]
 
 
 def vector_chain(
@@ -54,7 +55,7 @@ def autoregressive_layers(features: int, transformer: Transformer, layers: int, 
     """
     return [
         MaskedAutoregressive(features, transformer, order="reverse" if k % 2 else None, **options)
-        for k in range(check_count("layers", layers))
+        for k in range(check_integer("layers", layers))
     ]
 
 
@@ -70,7 +71,7 @@ def coupling_layers(features: int, transformer: Transformer, layers: int, **opti
     Returns:
         The layers.
     """
-    return [Coupling(features, transformer, flip=k % 2 == 1, **options) for k in range(check_count("layers", layers))]
+    return [Coupling(features, transformer, flip=k % 2 == 1, **options) for k in range(check_integer("layers", layers))]
 
 
 def check_features(owner: str, features: int) -> None:
@@ -79,19 +80,8 @@ def check_features(owner: str, features: int) -> None:
     Raises:
         ConfigError: naming the class for images.
     """
-    if not isinstance(features, int) or isinstance(features, bool) or features < 1:
+    if not is_integer(features) or features < 1:
         raise ConfigError(
             f"{owner} models vectors, so features must be a positive integer; got {features!r}. Use Image{owner} for "
             "images."
         )
-
-
-def check_count(name: str, value: int, smallest: int = 1) -> int:
-    """A number of layers.
-
-    Raises:
-        ConfigError: if it is too small or no integer.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ConfigError(f"{name} must be an integer of at least {smallest}; got {value!r}.")
-    return value

@@ -8,9 +8,9 @@ from torch import Tensor
 from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.models.validation import check_choice, check_weight
 from pushforward.models.vector.building import vector_chain
 from pushforward.numerics import normal_like, uniform_like
+from pushforward.numerics.checks import check_choice, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Continuous
 
@@ -94,8 +94,8 @@ class CNF(Model):
         check_choice("pairing", pairing, ("independent", "optimal"))
         if pairing == "optimal" and context:
             raise ConfigError("pairing='optimal' would pair rows of different contexts: use pairing='independent'.")
-        check_weight("kinetic_weight", kinetic_weight)
-        check_weight("jacobian_weight", jacobian_weight)
+        check_positive("kinetic_weight", kinetic_weight, zero=True)
+        check_positive("jacobian_weight", jacobian_weight, zero=True)
         flow = Continuous(
             features,
             hidden=hidden,
@@ -123,16 +123,14 @@ class CNF(Model):
         if self.objective == "likelihood" and not (self.kinetic_weight or self.jacobian_weight):
             return super().loss(x, context, generator=generator)
         x, context, far = self.prepare(x, context)
-        *before, flow = self.chain
+        flow = self.chain[-1]
         assert isinstance(flow, Continuous)
-        total = far
-        for part in before:
-            step = part.encode(x, context, noise=generator)
-            x, total = step.z, total + step.contribution
+        before = self.chain[:-1].encode(x, context, noise=generator)
+        x = before.z
         if self.objective == "flow-matching":
             return (_matching_error(flow, x, context, generator, self.pairing) - far).mean()
         step, effort = flow.encode_with_effort(x, context, noise=generator)
-        total = total + step.contribution + self.base.log_prob(step.z, context)
+        total = far + before.contribution + step.contribution + self.base.log_prob(step.z, context)
         regularizer = self.kinetic_weight * effort.kinetic + self.jacobian_weight * effort.jacobian
         return (regularizer - total).mean()
 

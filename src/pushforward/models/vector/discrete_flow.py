@@ -6,8 +6,7 @@ from typing import Any
 
 from pushforward.distributions import Categorical
 from pushforward.models.base import Model
-from pushforward.models.validation import check_choice
-from pushforward.models.vector.building import check_count
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import Chain, ModuloAutoregressive, ModuloCoupling, OneHot, Transform
 
@@ -60,7 +59,7 @@ class DiscreteFlow(Model):
         check_choice("layer", layer, ("autoregressive", "coupling"))
         options: dict[str, Any] = {"hidden": hidden, "context": context, "temperature": temperature}
         transforms: list[Transform] = [OneHot(features, categories)]
-        for k in range(check_count("layers", layers)):
+        for k in range(check_integer("layers", layers)):
             if layer == "autoregressive":
                 order = "reverse" if k % 2 else None
                 transforms.append(ModuloAutoregressive(features, categories, order=order, **options))

@@ -7,8 +7,8 @@ from typing import Any
 from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.models.validation import check_choice
-from pushforward.models.vector.building import autoregressive_layers, check_count, check_features, vector_chain
+from pushforward.models.vector.building import autoregressive_layers, check_features, vector_chain
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     AdditiveTransformer,
@@ -92,18 +92,18 @@ class FunnelFlow(Model):
         check_features("FunnelFlow", features)
         check_choice("funnel", funnel, ("coupling", "mlp"))
         check_choice("decoder", decoder, ("normal", "spline"))
-        check_count("layers", layers)
-        width = max(1, features // 2) if latent is None else check_count("latent", latent)
+        check_integer("layers", layers)
+        width = max(1, features // 2) if latent is None else check_integer("latent", latent)
         if width > features:
             raise ConfigError(f"latent must be at most the number of features, {features}; got {latent!r}.")
         spline = SplineTransformer(bins, tail_bound)
         chosen = funnel_transformer(transformer, spline)
-        splines = 0 if decoder == "normal" else check_count("decoder_layers", decoder_layers)
+        splines = 0 if decoder == "normal" else check_integer("decoder_layers", decoder_layers)
         if funnel == "mlp":
             transforms = _dense_layers(features, width, layers, spline, splines, context, hidden)
         else:
             index = (
-                layers - 1 if funnel_layer is None else min(check_count("funnel_layer", funnel_layer, 0), layers - 1)
+                layers - 1 if funnel_layer is None else min(check_integer("funnel_layer", funnel_layer, 0), layers - 1)
             )
             network = {"hidden": hidden, "residual": True, "activation": activation, "dropout": dropout}
             transforms = _coupling_layers(features, width, layers, index, chosen, spline, splines, context, network)

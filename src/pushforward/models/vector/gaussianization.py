@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Gaussianize, Householder, Transform
 
@@ -56,7 +57,7 @@ class GaussianizationFlow(Model):
         seed: int = 0,
     ) -> None:
         transforms: list[Transform] = []
-        for k in range(check_count("layers", layers)):
+        for k in range(check_integer("layers", layers)):
             if k and features > 1:
                 transforms.append(Householder(features, reflections=reflections, seed=seed + k))
             transforms.append(Gaussianize(features, components=components))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from abc import ABC
 from typing import Self, final
 
 from pushforward.distributions import Normal
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, check_features
+from pushforward.models.vector.building import check_features
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     Affine,
@@ -101,7 +100,7 @@ class InFlow(GatedFlow):
         check_features("InFlow", features)
         transformer = GatedAffineTransformer(gate, max_log_scale)
         transforms: list[Transform] = [Standardize(features)]
-        for k in range(check_count("blocks", blocks)):
+        for k in range(check_integer("blocks", blocks)):
             transforms += [
                 Coupling(features, transformer, flip=flip, hidden=hidden, activation=activation)
                 for flip in (False, True)
@@ -118,6 +117,5 @@ def base_scaling(features: int, variance: float) -> Affine:
     Raises:
         ConfigError: for a variance that is not positive and finite.
     """
-    if not 0 < variance < math.inf:
-        raise ConfigError(f"variance must be a positive number; got {variance!r}.")
+    check_positive("variance", variance)
     return Affine(features, scale=variance**-0.5)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pushforward.distributions import MADEMixture, Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import autoregressive_layers, check_count, vector_chain
+from pushforward.models.vector.building import autoregressive_layers, vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import AffineTransformer, BatchNorm, Transform
 
@@ -61,7 +62,7 @@ class MAF(Model):
         dropout: float = 0.0,
         standardize: bool = True,
     ) -> None:
-        check_count("components", components, 0)
+        check_integer("components", components, 0)
         transforms: list[Transform] = []
         for layer in autoregressive_layers(
             features, AffineTransformer(max_log_scale), layers, hidden=hidden, residual=residual, context=context,

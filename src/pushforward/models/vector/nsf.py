@@ -6,8 +6,8 @@ import math
 
 from pushforward.distributions import Normal, Uniform
 from pushforward.models.base import Model
-from pushforward.models.validation import check_choice
-from pushforward.models.vector.building import check_count, check_features, vector_chain
+from pushforward.models.vector.building import check_features, vector_chain
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     CircularSplineTransformer,
@@ -91,7 +91,7 @@ class NSF(Model):
         permute = features > 1 and linear != "none"
         mix = features > 1 and linear == "lu" and not circular
         transforms: list[Transform] = []
-        for k in range(check_count("layers", layers)):
+        for k in range(check_integer("layers", layers)):
             if permute:
                 transforms.append(Permutation(features, seed=k))
             if mix:

@@ -11,7 +11,8 @@ from typing import Any
 
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, check_features, vector_chain
+from pushforward.models.vector.building import check_features, vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import ActNorm, InvertibleResidual, Transform
 from pushforward.transforms.base import Shape
@@ -177,7 +178,7 @@ def residual_blocks(shape: Shape, blocks: int, actnorm: bool, *, seed: int = 0, 
         options: arguments of each :class:`~pushforward.transforms.InvertibleResidual`.
     """
     transforms: list[Transform] = []
-    for k in range(check_count("blocks", blocks)):
+    for k in range(check_integer("blocks", blocks)):
         if actnorm:
             transforms.append(ActNorm(shape))
         transforms.append(InvertibleResidual(shape, seed=seed + k, **options))

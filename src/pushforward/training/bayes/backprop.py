@@ -16,17 +16,8 @@ from pushforward.models.base import Model
 from pushforward.networks.masked import MaskedLinear
 from pushforward.networks.masked_conv import MaskedConv2d
 from pushforward.numerics import inverse_softplus
-from pushforward.training.bayes.common import (
-    Callback,
-    check_count,
-    check_options,
-    check_positive,
-    choose,
-    count_rows,
-    opened,
-    refresh,
-    varying,
-)
+from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.training.bayes.common import Callback, check_options, choose, count_rows, opened, refresh, varying
 from pushforward.training.bayes.posterior import Posterior
 from pushforward.training.fit import fit
 from pushforward.training.seeds import generator, preserved
@@ -94,7 +85,7 @@ def bayes_by_backprop(
         torch.Size([3, 200])
     """
     check_options(options)
-    check_count("samples", samples)
+    check_integer("samples", samples)
     source, _ = opened(model, data, context, None, batch_size, seed, device)
     count = count_rows(source, rows)
     law = MeanField(model, choose(model, parameters), count, prior_scale, initial_scale, local)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from pushforward.errors import ConfigError, TrainingError
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer
 from pushforward.training.bayes.posterior import Posterior
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.open_sources import open_sources
@@ -19,7 +19,7 @@ from pushforward.training.seeds import Purpose, generator, preserved
 from pushforward.training.sources import LoaderRows, Rows, Source
 from pushforward.training.trainer import sample_rows
 
-__all__ = ["Callback", "check_count", "check_options", "check_positive", "choose", "collector", "count_rows", "opened", "refresh",
+__all__ = ["Callback", "check_options", "choose", "collector", "count_rows", "opened", "refresh",
            "require_samples", "trained_alone", "varying"]  # fmt: skip
 
 Callback = Callable[[TrainingEvent], object] | None
@@ -91,7 +91,7 @@ def count_rows(source: Source, rows: int | None) -> int:
         ConfigError: if neither the data nor the caller say.
     """
     if rows is not None:
-        return check_count("rows", rows)
+        return check_integer("rows", rows)
     if isinstance(source, Rows):
         return len(source.rows)
     assert isinstance(source, LoaderRows)
@@ -120,28 +120,6 @@ def collector(posterior: Posterior, start: int, callback: Callback) -> tuple[Cal
         return None if callback is None else callback(event)
 
     return collect, taken
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """An integer of at least ``least``.
-
-    Raises:
-        ConfigError: if it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    return value
-
-
-def check_positive(name: str, value: Any) -> float:
-    """A positive, finite number.
-
-    Raises:
-        ConfigError: if it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < torch.inf:
-        raise ConfigError(f"{name} must be a positive number; got {value!r}.")
-    return float(value)
 
 
 def check_options(options: dict[str, Any]) -> None:

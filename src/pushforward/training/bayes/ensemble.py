@@ -11,7 +11,8 @@ import torch
 from pushforward import registry
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.training.bayes.common import check_count, opened
+from pushforward.numerics.checks import check_integer
+from pushforward.training.bayes.common import opened
 from pushforward.training.bayes.posterior import Posterior, tensors_of
 from pushforward.training.fit import fit
 from pushforward.training.seeds import mix, preserved
@@ -61,7 +62,7 @@ def deep_ensemble(
         >>> posterior.log_likelihoods(x).shape
         torch.Size([2, 200])
     """
-    check_count("members", members)
+    check_integer("members", members)
     posterior: Posterior | None = None
     train = held_out = None
     for k in range(members):

@@ -16,6 +16,7 @@ from pushforward.io.container import Path
 from pushforward.likelihood import Kind, LogLik
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.training.seeds import mix
 
@@ -59,8 +60,7 @@ class Posterior(nn.Module):
         super().__init__()
         if not isinstance(model, Model):
             raise ConfigError(f"a posterior is one of a pushforward model's weights; got {type(model).__name__}.")
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise ConfigError(f"a posterior has at least one sample; got draws={draws!r}.")
+        check_integer("draws", draws)
         self.model, self.draws, self.names = model, draws, tuple(names)
         tensors = tensors_of(model)
         if strange := [name for name in self.names if name not in tensors]:

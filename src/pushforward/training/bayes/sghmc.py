@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.training.bayes.common import (
     Callback,
-    check_count,
     check_options,
-    check_positive,
     choose,
     collector,
     count_rows,
@@ -96,9 +94,9 @@ def sghmc(
         torch.Size([3, 200])
     """
     check_options(options)
-    check_count("samples", samples)
-    check_count("thin", thin)
-    burn_in = math.ceil(check_count("burn_in", burn_in) / thin) * thin
+    check_integer("samples", samples)
+    check_integer("thin", thin)
+    burn_in = math.ceil(check_integer("burn_in", burn_in) / thin) * thin
     source, _ = opened(model, data, context, None, batch_size, seed, device)
     count = count_rows(source, rows)
     if isinstance(source, Rows):
@@ -155,8 +153,7 @@ class AdaptiveSGHMC(torch.optim.Optimizer):
     ) -> None:
         check_positive("lr", lr)
         check_positive("prior_scale", prior_scale)
-        if not check_positive("friction", friction) < 1:
-            raise ConfigError(f"friction must be in (0, 1); got {friction!r}.")
+        check_number("friction", friction, 0, 1)
         super().__init__(params, {"lr": float(lr), "friction": float(friction)})
         self.rows, self.burn_in, self.prior_scale = rows, burn_in, prior_scale
 

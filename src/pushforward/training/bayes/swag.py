@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.training.bayes.common import (
     Callback,
-    check_count,
     check_options,
-    check_positive,
     choose,
     opened,
     refresh,
@@ -96,9 +95,9 @@ def swag(
         torch.Size([3, 200])
     """
     check_options(options)
-    check_count("samples", samples)
-    check_count("snapshots", snapshots, 2)
-    if check_count("rank", rank, 2) > snapshots:
+    check_integer("samples", samples)
+    check_integer("snapshots", snapshots, 2)
+    if check_integer("rank", rank, 2) > snapshots:
         raise ConfigError(f"rank={rank} deviations need as many snapshots, and there are {snapshots}.")
     scales = [check_positive("scale", s) for s in (scale if isinstance(scale, Sequence) else [scale])]
     train, held_out = opened(model, data, context, validation, batch_size, seed, device)
@@ -116,7 +115,7 @@ def swag(
     with trained_alone(model, chosen):
         fit(
             model, train, validation=None, optimizer="sgd", lr=lr, schedule=None, average=None, patience=None, seed=seed,
-            max_steps=snapshots * check_count("snapshot_every", every), evaluate_every=every, callback=look, **options,
+            max_steps=snapshots * check_integer("snapshot_every", every), evaluate_every=every, callback=look, **options,
         )  # fmt: skip
     require_samples(path.count > 1, "SGD")
     if len(scales) > 1 and held_out is not None:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.networks.blocks import BlockNetwork
-from pushforward.networks.mlp import check_hidden, check_width
-from pushforward.numerics import Noise, monotone_root, soft_clamp, sum_event
+from pushforward.numerics import Noise, full_precision, monotone_root, soft_clamp, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.validation import vector_width
@@ -54,8 +54,8 @@ class BlockAutoregressive(Transform):
     def __init__(self, features: int, *, hidden: tuple[int, ...] = (8, 8), context: int = 0) -> None:
         super().__init__(features)
         vector_width(features, "BlockAutoregressive")
-        self.features, self.hidden = features, check_hidden(hidden, False)
-        self.context = check_width("context", context, 0)
+        self.features, self.hidden = features, check_widths("hidden", hidden)
+        self.context = check_integer("context", context, 0)
         if not self.hidden:
             raise ConfigError("BlockAutoregressive needs at least one hidden layer, as hidden=(8,).")
         self.network = BlockNetwork(features, self.hidden, context)
@@ -71,7 +71,7 @@ class BlockAutoregressive(Transform):
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """Data to noise, with log dz_i/dx_i, both ``(*batch, D)``."""
         check_context(context, self.context, "BlockAutoregressive")
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             y, log_slope = self.network(x, context)
             logit = soft_clamp(self.gate, _LARGEST_LOGIT)
             share, rest = torch.sigmoid(logit), torch.sigmoid(-logit)
@@ -80,7 +80,7 @@ class BlockAutoregressive(Transform):
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data, coordinate by coordinate."""
         check_context(context, self.context, "BlockAutoregressive")
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             layers = self.network.parts(context)
             # What tanh, at most 1, can make of the last layer.
             reach = layers[-1][0].detach().abs().sum((-1, -2, -3)) + layers[-1][2].detach().abs().squeeze(-1)

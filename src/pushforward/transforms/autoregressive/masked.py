@@ -7,12 +7,13 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.networks.made import MADE
-from pushforward.networks.mlp import check_hidden, check_width
-from pushforward.numerics import Noise, constant, sum_event
+from pushforward.numerics import Noise, constant, full_precision, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
-from pushforward.transforms.autoregressive.inverse import solve_triangular
+from pushforward.transforms.autoregressive.masked_inverse import solve_autoregressive
 from pushforward.transforms.base import Step, Transform, within
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["MaskedAutoregressive"]
@@ -26,7 +27,7 @@ class MaskedAutoregressive(Transform):
     in D steps, each waiting for the one before. Where no gradient is wanted, a compiled function takes all steps of a shift,
     an affine law or a spline, in about the time of an encode (``pf.use_kernels``). Otherwise the D steps cost about
     0.1 ms each at least, and few rows of many coordinates are solved by fixed-point sweeps instead where no gradient is
-    wanted: see :func:`~pushforward.transforms.autoregressive.inverse.solve_triangular`. ``Inverse`` of this
+    wanted: see :func:`~pushforward.transforms.autoregressive.masked_inverse.solve_autoregressive`. ``Inverse`` of this
     transform is the inverse autoregressive flow, which samples in one pass (Kingma et al. 2016).
 
     Args:
@@ -69,9 +70,9 @@ class MaskedAutoregressive(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "MaskedAutoregressive")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
-        self.order, self.hidden, self.residual = order, check_hidden(hidden, residual), residual
+        self.order, self.hidden, self.residual = order, check_widths("hidden", hidden, equal=residual), residual
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
         if isinstance(order, str) and order != "reverse":
@@ -83,7 +84,7 @@ class MaskedAutoregressive(Transform):
         self.autoregressive_order = self.sequence
         self.network = MADE(
             features, self.transformer.parameters, hidden, context=context, order=self.sequence, residual=residual,
-            activation=activation, dropout=dropout, input_bound=input_bound, output_gain=self.transformer.start,
+            activation=activation, dropout=dropout, input_bound=input_bound, output_gain=self.transformer.output_gain,
             copies=2 if self.transformer.periodic else 1,
         )  # fmt: skip
         self.decode_passes = features  # in sequence, though the arithmetic is that of one
@@ -107,14 +108,14 @@ class MaskedAutoregressive(Transform):
         """As ``decode``, with the contribution of ``encode``."""
         batch, features = z.shape[:-1], self.features
         if features == 1:  # nothing to wait for, and the network looks at the context alone
-            with torch.autocast(z.device.type, enabled=False):
+            with full_precision(z):
                 x, slopes = self.transformer.inverse(z, self._raw(z, context))
             return x, sum_event(slopes, 1)
         if context is not None and self.context:
             context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])
         order = constant(self.sequence, torch.int64, z.device)
         target = z.reshape(-1, features).t().index_select(0, order)
-        x, slopes = solve_triangular(self.network, self.transformer, target, context)
+        x, slopes = solve_autoregressive(self.network, self.transformer, target, context)
         x = x.index_select(0, order.argsort()).t().contiguous()
         return x.reshape(z.shape), sum_event(slopes.t(), 1).reshape(batch)
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer, expand_parameters
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Coupling"]
@@ -63,9 +65,14 @@ class Coupling(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "Coupling")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
-        self.mask, self.flip, self.hidden, self.residual = mask, flip, check_hidden(hidden, residual), residual
+        self.mask, self.flip, self.hidden, self.residual = (
+            mask,
+            flip,
+            check_widths("hidden", hidden, equal=residual),
+            residual,
+        )
         self.activation, self.dropout, self.context = activation, dropout, context
         self.unconditional, self.input_bound = unconditional, input_bound
         self.domain = self.codomain = self.transformer.support
@@ -98,7 +105,7 @@ class Coupling(Transform):
                 activation=activation,
                 dropout=dropout,
                 input_bound=input_bound,
-                output_gain=self.transformer.start,
+                output_gain=self.transformer.output_gain,
             )
             if inputs
             else None
@@ -116,7 +123,7 @@ class Coupling(Transform):
         b, slope = self.transformer.forward(b, self._raw(a, context, b))
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
         if self.free_kept is not None:
-            a, slope = self.transformer.forward(a, expand(self.free_kept, a))
+            a, slope = self.transformer.forward(a, expand_parameters(self.free_kept, a))
             contribution = contribution + sum_event(slope, 1)
         return Step(self._join(a, b), contribution)
 
@@ -131,7 +138,7 @@ class Coupling(Transform):
         a, b = self._part(z)
         contribution = z.new_zeros(())
         if self.free_kept is not None:
-            a, slope = self.transformer.inverse(a, expand(self.free_kept, a))
+            a, slope = self.transformer.inverse(a, expand_parameters(self.free_kept, a))
             contribution = sum_event(slope, 1)
         b, slope = self.transformer.inverse(b, self._raw(a, context, b))
         return self._join(a, b), contribution + sum_event(slope, 1)
@@ -167,7 +174,7 @@ class Coupling(Transform):
         """The law's raw parameters for B, ``(parameters, *b.shape)``; float32 or better even under autocast."""
         if self.network is None:
             assert self.free_moved is not None
-            return expand(self.free_moved, b)
+            return expand_parameters(self.free_moved, b)
         check_context(context, self.context, "Coupling")
         seen = torch.cat((a.cos(), a.sin()), -1) if self.transformer.periodic else a
         if self.context and context is not None:
@@ -194,9 +201,3 @@ def split(features: int, mask: str | tuple[int, ...]) -> list[int]:
     if len(kept) == features:
         raise ConfigError("the mask holds every coordinate, so the coupling would transform none.")
     return kept
-
-
-def expand(free: Tensor, x: Tensor) -> Tensor:
-    """Free parameters ``(parameters, width)`` as ``(parameters, *x.shape)``."""
-    free = free.to(torch.promote_types(free.dtype, x.dtype))
-    return free.reshape(free.shape[0], *(1,) * (x.dim() - 1), free.shape[1]).expand(free.shape[0], *x.shape)

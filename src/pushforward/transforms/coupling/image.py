@@ -8,11 +8,12 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.networks.conv import ConvNet
 from pushforward.networks.conv_attention import ConvAttentionNet
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_choice, check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context, outside
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer
 from pushforward.transforms.validation import image_shape
 
 __all__ = ["ImageCoupling"]
@@ -77,19 +78,22 @@ class ImageCoupling(Transform):
     ) -> None:
         super().__init__(features)
         channels, height, width = image_shape(features, "ImageCoupling")
-        check_width("context", context, 0)
-        if mask not in ("channels", "checkerboard"):
-            raise ConfigError(f"mask must be 'channels' or 'checkerboard'; got {mask!r}.")
+        check_integer("context", context, 0)
+        check_choice("mask", mask, ("channels", "checkerboard"))
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
         self.mask, self.keep, self.flip = mask, keep, flip
-        self.hidden, self.residual, self.kernel_size = check_hidden(hidden, residual), residual, kernel_size
-        self.normalize, self.heads = normalize, check_width("heads", heads, 0)
+        self.hidden, self.residual, self.kernel_size = (
+            check_widths("hidden", hidden, equal=residual),
+            residual,
+            kernel_size,
+        )
+        self.normalize, self.heads = normalize, check_integer("heads", heads, 0)
         if heads and (residual or normalize):
             raise ConfigError("networks with attention have blocks of their own: leave residual and normalize out.")
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
         board = mask == "checkerboard"
-        whole = (0 if board else channels // 2) if keep is None else check_width("keep", keep, 0)
+        whole = (0 if board else channels // 2) if keep is None else check_integer("keep", keep, 0)
         if whole >= channels or (not board and not whole):
             raise ConfigError(
                 f"the mask {mask!r} must leave channels to transform"

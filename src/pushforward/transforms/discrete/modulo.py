@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import UNIT, Measure, Support
 from pushforward.networks.made import MADE
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, outside
 from pushforward.transforms.coupling.coupling import split
@@ -26,7 +27,7 @@ def check_categories(categories: int) -> int:
     Raises:
         ConfigError: for anything else.
     """
-    return check_width("categories", categories, 2)
+    return check_integer("categories", categories, 2)
 
 
 @register("transforms")
@@ -85,8 +86,7 @@ class Modulo(Transform):
 
     def __init__(self, features: int, categories: int, temperature: float) -> None:
         super().__init__((vector_width(features, type(self).__name__), check_categories(categories)))
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f"temperature must be positive and finite; got {temperature!r}.")
+        check_positive("temperature", temperature)
         self.features, self.categories, self.temperature = features, categories, temperature
 
     def measure(self, latent: Measure) -> Measure:
@@ -146,7 +146,11 @@ class ModuloAutoregressive(Modulo):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(features, categories, temperature)
-        self.order, self.hidden, self.context = order, check_hidden(hidden, False), check_width("context", context, 0)
+        self.order, self.hidden, self.context = (
+            order,
+            check_widths("hidden", hidden),
+            check_integer("context", context, 0),
+        )
         if order not in (None, "reverse"):
             raise ConfigError(f"order must be None or 'reverse'; got {order!r}.")
         self.sequence = tuple(range(features))[:: -1 if order else 1]
@@ -212,7 +216,11 @@ class ModuloCoupling(Modulo):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(features, categories, temperature)
-        self.flip, self.hidden, self.context = flip, check_hidden(hidden, False), check_width("context", context, 0)
+        self.flip, self.hidden, self.context = (
+            flip,
+            check_widths("hidden", hidden),
+            check_integer("context", context, 0),
+        )
         kept = split(features, "alternate")
         moved = sorted(set(range(features)) - set(kept))
         if flip and kept:

@@ -12,7 +12,7 @@ from pushforward.likelihood import REAL, Kind
 from pushforward.numerics import Noise
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
-from pushforward.transforms.image.squeeze import Flatten
+from pushforward.transforms.image.reshape import Flatten
 from pushforward.transforms.validation import image_shape
 
 __all__ = ["FactorOut"]

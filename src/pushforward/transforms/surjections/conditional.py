@@ -12,7 +12,7 @@ from pushforward.likelihood import REAL, Lebesgue, Measure
 from pushforward.numerics import Noise, bound_square, normal_like, sum_event
 from pushforward.transforms.base import Transform
 from pushforward.transforms.elementwise.monotone import Monotone
-from pushforward.transforms.elementwise.transformers import AffineTransformer
+from pushforward.transforms.transformers.affine import AffineTransformer
 
 __all__ = ["MAX_LOG_SCALE", "ConditionalDensity", "normal_log_density", "require_lebesgue", "start"]
 

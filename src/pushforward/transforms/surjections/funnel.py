@@ -1,22 +1,35 @@
-"""Funnels: part of the coordinates moves the others, then leaves with a density of its own."""
+"""Funnels of vectors and images: some coordinates transform the others, then are dropped with their density given the rest."""
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pushforward.errors import ConfigError
 from pushforward.likelihood import Measure
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_number, check_widths
 from pushforward.registry import register
-from pushforward.transforms.base import Step, Transform, check_context
+from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.coupling.coupling import Coupling
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer
-from pushforward.transforms.surjections.conditional import ConditionalDensity, check_reals, require_lebesgue
+from pushforward.transforms.coupling.image import ImageCoupling
+from pushforward.transforms.image.convolution import InvertibleConv1x1
+from pushforward.transforms.surjections.conditional import (
+    MAX_LOG_SCALE,
+    ConditionalDensity,
+    check_reals,
+    normal_log_density,
+    require_lebesgue,
+    start,
+)
 from pushforward.transforms.surjections.slice import parts_of
-from pushforward.transforms.validation import vector_width
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer
+from pushforward.transforms.validation import image_shape, vector_width
 
-__all__ = ["Funnel"]
+__all__ = ["ConvFunnel", "Funnel", "ImageFunnel"]
 
 
 @register("transforms")
@@ -71,10 +84,10 @@ class Funnel(Transform):
     ) -> None:
         kept, dropped = parts_of(vector_width(features, "Funnel"), keep, "Funnel")
         super().__init__(features, len(kept))
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.keep, self.transformer = features, keep, transformer or AffineTransformer()
         self.hidden, self.residual, self.activation, self.dropout = tuple(hidden), residual, activation, dropout
-        self.decoder_hidden, self.context = check_hidden(decoder_hidden, False), context
+        self.decoder_hidden, self.context = check_widths("decoder_hidden", decoder_hidden), context
         self.move = Coupling(
             features, self.transformer, mask=tuple(dropped), hidden=hidden, residual=residual, activation=activation,
             dropout=dropout, context=context,
@@ -114,3 +127,194 @@ class Funnel(Transform):
     def _seen(self, z: Tensor, context: Tensor | None) -> Tensor:
         check_context(context, self.context, "Funnel")
         return z if context is None or not self.context else torch.cat((z, context), -1)
+
+
+@register("transforms")
+class ImageFunnel(Transform):
+    """z = f(x_kept; network(x_dropped, context)) for the first channels of an image; the others leave
+    (Klein et al. 2021, arXiv 2112.08069).
+
+        log p(x) = log p(z) + log p(x_dropped | z) + log abs det dz/dx_kept
+
+    An inference surjection, EXACT, (C, H, W) to (k, H, W): two couplings of channels, of the kept by the dropped and then of
+    the dropped by z onto a standard normal. ``decode`` draws the dropped channels if a generator is given, and else takes
+    about their median.
+
+    Args:
+        features: (channels, height, width).
+        keep: k, channels that are kept; None is half of them.
+        transformer: the law f, affine by default.
+        decoder: the law of the dropped pixels given z, affine (so a normal) by default.
+        hidden: widths of the convolutional network behind f.
+        decoder_hidden: of the one behind the decoder.
+        residual: residual blocks in the network behind f.
+        activation: of the networks.
+        context: width of the context.
+
+    Raises:
+        ConfigError: if nothing is kept or dropped, or the parts do not fit.
+        KindError: if the rest is no density on R^(k H W).
+
+    Example:
+        >>> import torch
+        >>> funnel = ImageFunnel((4, 3, 3), hidden=(8,), decoder_hidden=(8,))
+        >>> funnel.encode(torch.randn(2, 4, 3, 3)).z.shape
+        torch.Size([2, 2, 3, 3])
+    """
+
+    def __init__(
+        self,
+        features: Shape,
+        keep: int | None = None,
+        transformer: Transformer | None = None,
+        decoder: Transformer | None = None,
+        *,
+        hidden: tuple[int, ...] = (64, 64),
+        decoder_hidden: tuple[int, ...] = (64,),
+        residual: bool = False,
+        activation: str = "relu",
+        context: int = 0,
+    ) -> None:
+        channels, height, width = image_shape(features, "ImageFunnel")
+        kept = channels // 2 if keep is None else check_integer("keep", keep)
+        check_number("kept", kept, 0, channels)
+        super().__init__(features, (kept, height, width))
+        self.features, self.keep, self.kept = features, keep, kept
+        self.transformer, self.decoder = transformer or AffineTransformer(), decoder or AffineTransformer(MAX_LOG_SCALE)
+        self.hidden, self.decoder_hidden = tuple(hidden), check_widths("decoder_hidden", decoder_hidden)
+        self.residual, self.activation, self.context = residual, activation, context
+        self.move = ImageCoupling(
+            features, self.transformer, keep=channels - kept, flip=True, hidden=hidden, residual=residual,
+            activation=activation, context=context,
+        )  # fmt: skip
+        self.pay = ImageCoupling(
+            features, self.decoder, keep=kept, hidden=decoder_hidden, activation=activation, context=context
+        )
+        check_reals(self.move, "ImageFunnel")
+        check_reals(self.pay, "ImageFunnel")
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """``(*batch, C, H, W)`` to ``(*batch, k, H, W)``."""
+        moved, contribution = self.move(x, context)
+        both, density = self.pay(moved, context)
+        z, e = both[..., : self.kept, :, :], both[..., self.kept :, :, :]
+        return Step(z, contribution + density + normal_log_density(e, 3))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Draw the dropped channels, or take about their median; then invert f."""
+        left = z[..., :1, :, :].expand(*z.shape[:-3], self.in_shape[0] - self.kept, *z.shape[-2:])
+        both = self.pay.decode(torch.cat((z, start(left, 3, noise)), -3), context)
+        return self.move.decode(both, context)
+
+    def measure(self, latent: Measure) -> Measure:
+        """Lebesgue(k H W) becomes Lebesgue(C H W)."""
+        return require_lebesgue(latent, math.prod(self.in_shape), "ImageFunnel")
+
+
+@register("transforms")
+class ConvFunnel(Transform):
+    """A convolution of stride w with kernel w x w as a funnel: (C, H, W) to (C, H / w, W / w) (Klein et al. 2021).
+
+    Of each w x w patch the last pixel is kept, x_kept with C channels, and the C (w^2 - 1) other values are dropped:
+
+        z = A x_kept + V x_dropped + b  at every site;
+        log p(x) = log p(z) + log p(x_dropped | z) + H W / w^2 log abs det A.
+
+    So z is the convolution whose kernel holds A at its last place and V elsewhere; A is square, in LU form, and the
+    determinant counts once for each site. A convolutional network reads z and gives the law of the dropped values. An
+    inference surjection, EXACT. ``decode`` draws the dropped values if a generator is given, and else takes about their median.
+
+    Args:
+        features: (channels, height, width), with sides divisible by w.
+        window: w, at least 2.
+        decoder: the law of the dropped values given z, affine (so a normal) by default.
+        hidden: widths of the network behind it.
+        kernel_size: of its convolutions, odd.
+        activation: of the network.
+        context: width of the context, which the decoder reads.
+        seed: of A's starting rotation.
+
+    Raises:
+        ConfigError: if the sides cannot be divided, or the law does not fit.
+        KindError: if the rest is no density on R^(C H W / w^2).
+
+    Example:
+        >>> import torch
+        >>> funnel = ConvFunnel((3, 6, 6), window=3, hidden=(8,))
+        >>> funnel.encode(torch.randn(2, 3, 6, 6)).z.shape
+        torch.Size([2, 3, 2, 2])
+    """
+
+    supports_float64 = False
+    order: Tensor
+
+    def __init__(
+        self,
+        features: Shape,
+        window: int = 2,
+        decoder: Transformer | None = None,
+        *,
+        hidden: tuple[int, ...] = (64,),
+        kernel_size: int = 3,
+        activation: str = "relu",
+        context: int = 0,
+        seed: int = 0,
+    ) -> None:
+        channels, height, width = image_shape(features, "ConvFunnel")
+        check_integer("window", window, 2)
+        if height % window or width % window:
+            raise ConfigError(f"a window of {window} must divide the sides of the image; got {height} x {width}.")
+        small = (height // window, width // window)
+        super().__init__(features, (channels, *small))
+        self.features, self.window, self.decoder = features, window, decoder or AffineTransformer(MAX_LOG_SCALE)
+        self.hidden, self.kernel_size, self.activation = check_widths("hidden", hidden), kernel_size, activation
+        self.context, self.seed = context, seed
+        self.square = InvertibleConv1x1((channels, *small), seed=seed)
+        area = window * window
+        self.rest = nn.Conv2d(channels * (area - 1), channels, 1)
+        nn.init.normal_(self.rest.weight, std=0.01)
+        nn.init.zeros_(self.rest.bias)  # pyright: ignore[reportArgumentType]
+        self.pay = ImageCoupling(
+            (channels * area, *small), self.decoder, keep=channels, hidden=hidden, kernel_size=kernel_size,
+            activation=activation, context=context,
+        )  # fmt: skip
+        check_reals(self.pay, "ConvFunnel")
+        # Of the values of a patch, channel by channel, the last of each channel first.
+        places = torch.arange(channels * area).reshape(channels, area)
+        self.register_buffer("order", torch.cat((places[:, -1], places[:, :-1].flatten())))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """``(*batch, C, H, W)`` to ``(*batch, C, H / w, W / w)``."""
+        kept, dropped = self._part(self._patches(x).index_select(-3, self.order))
+        moved, contribution = self.square(kept)
+        z = moved + self._rest(dropped)
+        both, density = self.pay(torch.cat((z, dropped), -3), context)
+        return Step(z, contribution + density + normal_log_density(self._part(both)[1], 3))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Draw the dropped values, or take about their median; then find the kept ones."""
+        shape = (*z.shape[:-3], self.in_shape[0] * (self.window**2 - 1), *z.shape[-2:])
+        e = start(z[..., :1, :, :].expand(shape), 3, noise)
+        dropped = self._part(self.pay.decode(torch.cat((z, e), -3), context))[1]
+        kept = self.square.decode(z - self._rest(dropped))
+        patches = torch.cat((kept, dropped), -3).index_select(-3, torch.argsort(self.order))
+        w = self.window
+        blocks = patches.unflatten(-3, (self.in_shape[0], w, w)).movedim((-4, -3), (-3, -1))
+        return blocks.reshape(*z.shape[:-3], *self.in_shape)
+
+    def measure(self, latent: Measure) -> Measure:
+        """Lebesgue(C H W / w^2) becomes Lebesgue(C H W)."""
+        return require_lebesgue(latent, math.prod(self.in_shape), "ConvFunnel")
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """The values of each patch as channels, ``(*batch, C w^2, H / w, W / w)``, channel by channel and in rows."""
+        w, (channels, height, width) = self.window, self.out_shape
+        blocks = x.reshape(*self.batch_shape(x), channels, height, w, width, w).movedim((-3, -1), (-4, -3))
+        return blocks.flatten(-5, -3)
+
+    def _part(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        return both[..., : self.in_shape[0], :, :], both[..., self.in_shape[0] :, :, :]
+
+    def _rest(self, dropped: Tensor) -> Tensor:
+        rows = self.rest(dropped.reshape(-1, *dropped.shape[-3:]))
+        return rows.to(dropped.dtype).reshape(*dropped.shape[:-3], *self.out_shape)

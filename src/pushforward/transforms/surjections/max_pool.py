@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Measure
-from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import Noise, draw_category, sum_event, unsoftplus
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer
 from pushforward.transforms.surjections.conditional import (
     MAX_LOG_SCALE,
     ConditionalDensity,
@@ -24,6 +23,8 @@ from pushforward.transforms.surjections.conditional import (
     require_lebesgue,
     start,
 )
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer
 from pushforward.transforms.validation import image_shape, vector_width
 
 __all__ = ["Max", "MaxPool"]
@@ -63,7 +64,7 @@ class Max(Transform):
         if width < 2:
             raise ConfigError(f"Max needs at least two coordinates; got features={features!r}.")
         super().__init__(features, 1)
-        self.features, self.hidden = features, check_hidden(hidden, False)
+        self.features, self.hidden = features, check_widths("hidden", hidden)
         self.given = ConditionalDensity(width - 1, 1 + width, decoder, self.hidden, "Max")
         check_reals(self.given.flow, "Max")
         self.logits = nn.Parameter(torch.zeros(width))
@@ -134,7 +135,7 @@ class MaxPool(Transform):
         if height % 2 or width % 2:
             raise ConfigError(f"MaxPool halves the sides of an image, so they must be even; got {height} x {width}.")
         super().__init__(features, (channels, height // 2, width // 2))
-        self.features, self.hidden, self.kernel_size = features, check_hidden(hidden, False), kernel_size
+        self.features, self.hidden, self.kernel_size = features, check_widths("hidden", hidden), kernel_size
         self.transformer = transformer or AffineTransformer(MAX_LOG_SCALE)
         self.law = ImageCoupling(
             (4 * channels, height // 2, width // 2), self.transformer, keep=channels, hidden=hidden, kernel_size=kernel_size

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Measure
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.surjections.conditional import ConditionalDensity, check_reals, require_lebesgue
@@ -58,7 +58,7 @@ class Slice(Transform):
     ) -> None:
         kept, dropped = parts_of(vector_width(features, "Slice"), keep, "Slice")
         super().__init__(features, len(kept))
-        self.features, self.keep, self.hidden = features, keep, check_hidden(hidden, False)
+        self.features, self.keep, self.hidden = features, keep, check_widths("hidden", hidden)
         self.given = ConditionalDensity(len(dropped), len(kept), decoder, self.hidden, "Slice")
         check_reals(self.given.flow, "Slice")
         self.register_buffer("kept", torch.tensor(kept))
@@ -118,8 +118,8 @@ class Augment(Transform):
         self, features: int, extra: int = 1, encoder: Transform | None = None, *, hidden: tuple[int, ...] = (64, 64)
     ) -> None:
         width = vector_width(features, "Augment")
-        super().__init__(features, width + check_width("extra", extra))
-        self.features, self.extra, self.hidden = features, extra, check_hidden(hidden, False)
+        super().__init__(features, width + check_integer("extra", extra))
+        self.features, self.extra, self.hidden = features, extra, check_widths("hidden", hidden)
         self.given = ConditionalDensity(extra, width, encoder, self.hidden, "Augment")
         check_reals(self.given.flow, "Augment")
 
