@@ -126,8 +126,8 @@ def _images(experiment: Experiment) -> None:
     test = experiment.images("fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
     other = experiment.images("mnist", train=False, rows=len(test))
     sizes = {
-        "shape": tuple(test.shape[1:]), "layers": experiment.choose(smoke=1, quick=3, full=7),
-        "hidden": (experiment.choose(smoke=8, quick=24, full=96),), "bins": 4,
+        "shape": tuple(test.shape[1:]), "layers": experiment.choose(smoke=1, quick=3, full=7), "hidden": (experiment.choose(smoke=8, quick=24, full=96),),
+        "bins": 4,
     }  # fmt: skip
     models: dict[str, Callable[[], Model]] = {
         "funnel": lambda: ImageFunnelFlow(**sizes),

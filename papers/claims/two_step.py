@@ -142,8 +142,7 @@ def _images(experiment: Experiment) -> None:
     # On pixels: a flow of image couplings, as the paper's, and one whose volume is constant.
     ambient: dict[str, Callable[[], Model]] = {
         "NSF": lambda: ImageNSF(
-            shape=image, layers=experiment.choose(smoke=1, quick=3, full=7),
-            hidden=(experiment.choose(smoke=8, quick=24, full=96),), bins=4, factor_out=False,
+            shape=image, layers=experiment.choose(smoke=1, quick=3, full=7), hidden=(experiment.choose(smoke=8, quick=24, full=96),), bins=4, factor_out=False,
         ),
         "NICE": lambda: ImageNICE(shape=image, hidden=hidden, standardize=False),
     }  # fmt: skip

@@ -38,7 +38,7 @@ def test_a_guard_accepts_the_table():
 
 
 def test_an_unknown_sample():
-    with pytest.raises(ConfigError, match="'none'; there is thyroid"):
+    with pytest.raises(ConfigError, match="'none'; there are thyroid"):
         load_sample("none")
 
 

@@ -69,8 +69,8 @@ def test_one_large_group_leaves_rows_for_the_other_part():
     ("n", "parts", "error", "words"),
     [
         (10, (0.5, 0.6), ConfigError, "at most 1"),
-        (10, (5, 6), ConfigError, "cannot be taken from 10 rows"),
-        (10, (-1, 2), ConfigError, "cannot be taken"),
+        (10, (5, 6), ConfigError, "add up to at most 10 rows"),
+        (10, (-1, 2), ConfigError, "counts of at least 0"),
         (10, (0.5, 2), ConfigError, "all counts"),
         (10, (), ConfigError, "at least one"),
         (10, (float("nan"),), ConfigError, "all counts"),

@@ -444,10 +444,10 @@ BIG = 60_000
 HUGE = {
     "features": thing("models.NICE", features=BIG),
     "features beyond": thing("models.NICE", features=10**9),
-    "layers": thing("models.NICE", features=2, couplings=BIG),
+    "layers": thing("models.NICE", features=2, layers=BIG),
     "hidden": thing("models.NICE", features=2, hidden=[BIG] * 3),
     "list": thing("models.NICE", features=2, hidden=[8] * 99_999),
-    "both": thing("models.NICE", features=BIG, couplings=BIG, hidden=[BIG] * 5_000),
+    "both": thing("models.NICE", features=BIG, layers=BIG, hidden=[BIG] * 5_000),
     "autoregressive": thing("models.MAF", features=BIG, layers=BIG, hidden=[BIG]),
     "one autoregressive layer": thing("models.MAF", features=BIG, layers=1, hidden=[BIG]),
     "splines": thing("models.NSF", features=BIG, bins=BIG, layers=BIG),

@@ -205,6 +205,14 @@ def test_a_scored_file_is_encoded_as_the_fitted_one(tmp_path):
     np.testing.assert_array_equal(schema.encode(chunk)[0], schema.encode(whole)[0])
 
 
+def test_a_text_file_is_encoded_by_a_schema_without_names(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,0.5\nNA,1\n")
+    schema = Schema.infer(np.array([[1.0, 0.5], [np.nan, 1.5]]))
+    (chunk,) = stream_table(path, types=schema.pyarrow_types())
+    np.testing.assert_array_equal(schema.encode(chunk, warn=False)[0], [[1.0, 0.5], [np.nan, 1.0]])
+
+
 def test_a_first_line_of_numbers_gives_a_warning(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("1.5,2\n3,4\n")

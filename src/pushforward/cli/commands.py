@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -149,11 +148,9 @@ def score(
     guard = Guard.load(guard_file)
     start, total, alarms = time.perf_counter(), 0, 0
     if guard.reads_images:
-        everything = read_images(table)
-        parts = [everything[k : k + rows] for k in range(0, len(everything), rows)]
-        sizes = [0, *itertools.accumulate(map(len, parts))]
-        numbers = [pa.table({"image": range(a, b)}) for a, b in itertools.pairwise(sizes)]
-        chunks: Iterable[tuple[Any, Any]] = zip(numbers, parts, strict=True)
+        images = read_images(table)
+        parts = ((k, images[k : k + rows]) for k in range(0, len(images), rows))
+        chunks: Iterable[tuple[Any, Any]] = ((pa.table({"image": range(k, k + len(x))}), x) for k, x in parts)
     else:
         stream = stream_table(table, rows=rows, types=guard.schema_.pyarrow_types())
         chunks = ((chunk, chunk) for chunk in stream)

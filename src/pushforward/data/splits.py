@@ -45,7 +45,7 @@ def split_indices(n: int, parts: Sequence[float], seed: int = 0, groups: Any = N
         return tuple(np.sort(order[end - size : end]) for size, end in zip(sizes, ends, strict=True))
     labels = np.asarray(groups)
     if labels.shape != (n,):
-        raise InputError(f"groups must hold one label for each of the {n} rows; got shape {labels.shape}.")
+        raise InputError(f"groups must have one label for each of the {n} rows; got shape {labels.shape}.")
     _, group_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
     part_of = _part_of_each_group(counts, sizes, n, generator)
     return tuple(np.flatnonzero(part_of[group_of] == part) for part in range(len(sizes)))

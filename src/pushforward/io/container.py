@@ -60,8 +60,8 @@ _DTYPES = {
 _LARGEST_FILE = 16 << 30
 _LARGEST_HEADER = 16 << 20
 _MAGIC = {
-    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which may hold pickled code",
-    **{bytes([0x80, protocol]): "a Python pickle, which may hold code" for protocol in range(2, 6)},
+    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which can contain pickled code",
+    **{bytes([0x80, protocol]): "a Python pickle, which can contain code" for protocol in range(2, 6)},
     b"\x93NUMPY": "a NumPy array",
     b"PAR1": "a Parquet table",
     b"\x89HDF": "an HDF5 file",
@@ -107,8 +107,8 @@ def read(
         and the tensors, on the CPU, none of which share memory.
 
     Raises:
-        FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
-        StorageError: if there is no such file, or if it is damaged, too large, of another kind or not from pushforward.
+        FormatVersionError: if a newer version of pushforward wrote it, or an early version 0.1.
+        StorageError: if there is no such file, or it is damaged, not pushforward's, too large, or of another kind.
     """
     name = _text(path)
     data = _bytes(name, limit)
@@ -214,7 +214,7 @@ def _refuse_foreign(name: str, start: bytes, size: int) -> NoReturn:
 
 def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
     if type(version) is not int or version < 1:
-        raise StorageError(f"{name} has no format version that pushforward writes.")
+        raise StorageError(f"{name} states no format version that pushforward writes.")
     if version < FORMAT:
         raise FormatVersionError(
             f"{name} was written by an early version 0.1 of pushforward, whose names have changed since: fit the model "
@@ -222,8 +222,8 @@ def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
         )
     if version > FORMAT:
         raise FormatVersionError(
-            f"{name} has format {version}, written by pushforward {versions.get('pushforward', '?')[:40]}, and pushforward "
-            f"{__version__} reads format {FORMAT}: upgrade pushforward."
+            f"{name} has format {version} and was written by pushforward {versions.get('pushforward', '?')[:40]}; this "
+            f"is version {__version__}, which reads format {FORMAT}: upgrade pushforward."
         )
 
 

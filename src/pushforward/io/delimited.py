@@ -1,4 +1,4 @@
-"""CSV and TSV files, read by ``pyarrow.csv``. The type of each column is decided here and holds for the whole file."""
+"""CSV and TSV files, read by ``pyarrow.csv``. The type of each column is decided here, once for the whole file."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = ["check_delimited", "read_delimited", "stream_delimited"]
 _BLOCK = 1 << 20  # bytes that are parsed at a time, and the length of the longest row
 # A number with a leading zero or a hexadecimal prefix is a code, such as a postal code or an identifier.
 _CODE = r"^\s*[+-]?0[0-9xX]"
+_NOT_UTF8 = "{path} is not UTF-8 text: save it as UTF-8."
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 
 
@@ -44,10 +45,10 @@ def read_delimited(path: Path, delimiter: str, columns: Sequence[str] | None) ->
 
     with _plain_errors(path, delimiter):
         names = _names(path, delimiter, columns)
-        table = _parse(path, delimiter, names, {})
+        table = _csv("read_csv", path, delimiter, names)
         numbers = [field.name for field in table.schema if _is_number(field.type)]
         if codes := _columns_of_codes(path, delimiter, numbers):
-            table = _parse(path, delimiter, names, dict.fromkeys(codes, pa.string()))
+            table = _csv("read_csv", path, delimiter, names, dict.fromkeys(codes, pa.string()))
         if any(pa.types.is_binary(kind) for kind in table.schema.types):
             raise InputError(_NOT_UTF8.format(path=path))
         _check_end(path, table)
@@ -77,8 +78,8 @@ def check_delimited(
     with _plain_errors(path, delimiter):
         names = _names(path, delimiter, columns)
         last = None
-        for batch in _open(path, delimiter, names, _complete(names, types)):
-            last = batch if batch.num_rows else last
+        for batch in _batches(path, delimiter, names, types):
+            last = batch
         _check_end(path, last)
         return names
 
@@ -90,36 +91,37 @@ def stream_delimited(
     import pyarrow as pa
 
     with _plain_errors(path, delimiter):
-        for batch in _open(path, delimiter, names, _complete(names, types)):
-            if batch.num_rows:
-                yield _finished(pa.Table.from_batches([batch]))
+        for batch in _batches(path, delimiter, names, types):
+            yield _finished(pa.Table.from_batches([batch]))
 
 
-def _complete(names: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
+def _batches(path: Path, delimiter: str, names: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[Any]:
     import pyarrow as pa
 
-    return {name: types.get(name, pa.string()) for name in names}
+    types = {name: types.get(name, pa.string()) for name in names}
+    return (batch for batch in _csv("open_csv", path, delimiter, names, types) if batch.num_rows)
 
 
-def _options(delimiter: str, names: Sequence[str] | None, types: Mapping[str, pa.DataType]) -> dict[str, Any]:
+def _csv(function: str, path: Path, delimiter: str, names: Sequence[str] | None = None, types: Any = None) -> Any:
+    """Call ``pyarrow.csv.read_csv`` or ``open_csv`` for some columns, with the types that are known of them."""
     from pyarrow import csv
 
     def spaced(words: Sequence[str]) -> list[str]:
-        """The words, also after the space that some programs write behind a comma."""
-        return [*words, *(" " + word for word in words)]
+        return [*words, *(" " + word for word in words)]  # some programs write a space after a comma
 
-    return {
+    return getattr(csv, function)(
+        _input(path),
         # pyarrow reports the row of an error only if it reads with one thread.
-        "read_options": csv.ReadOptions(block_size=_BLOCK, use_threads=False),
-        "parse_options": csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        "convert_options": csv.ConvertOptions(
+        read_options=csv.ReadOptions(block_size=_BLOCK, use_threads=False),
+        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
             include_columns=names,
             column_types=types,
             null_values=spaced(MISSING_WORDS),
             true_values=spaced(_TRUE),
             false_values=spaced(_FALSE),
         ),
-    }
+    )
 
 
 def _input(path: Path) -> Any:
@@ -128,24 +130,12 @@ def _input(path: Path) -> Any:
     return pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None)
 
 
-def _open(path: Path, delimiter: str, names: Sequence[str] | None, types: Mapping[str, pa.DataType]) -> Any:
-    from pyarrow import csv
-
-    return csv.open_csv(_input(path), **_options(delimiter, names, types))
-
-
-def _parse(path: Path, delimiter: str, names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
-    from pyarrow import csv
-
-    return csv.read_csv(_input(path), **_options(delimiter, names, types))
-
-
 def _names(path: Path, delimiter: str, columns: Sequence[str] | None) -> list[str]:
     """The names of the columns to read, after a check of the header."""
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark of UTF-16
             raise InputError(_NOT_UTF8.format(path=path))
-    with _open(path, delimiter, None, {}) as reader:
+    with _csv("open_csv", path, delimiter) as reader:
         names = reader.schema.names
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -174,7 +164,7 @@ def _columns_of_codes(path: Path, delimiter: str, names: Sequence[str]) -> set[s
     pc = compute()
     codes: set[str] = set()
     if names:
-        for batch in _open(path, delimiter, names, dict.fromkeys(names, pa.string())):
+        for batch in _csv("open_csv", path, delimiter, names, dict.fromkeys(names, pa.string())):
             codes |= {n for n in names if n not in codes and pc.any(pc.match_substring_regex(batch[n], _CODE)).as_py()}
     return codes
 
@@ -217,9 +207,6 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-_NOT_UTF8 = "{path} is not UTF-8 text: save it as UTF-8."
-
-
 @contextmanager
 def _plain_errors(path: Path, delimiter: str) -> Iterator[None]:
     """Report the errors of pyarrow in one sentence."""
@@ -244,7 +231,7 @@ def _translated(path: Path, delimiter: str, message: str) -> InputError:
         r"column #(\d+): Row #(\d+): CSV conversion error to (\w+).*invalid value '(.*)'", message, re.S
     ):
         column, row, kind, cell = found.groups()
-        with _open(path, delimiter, None, {}) as reader:
+        with _csv("open_csv", path, delimiter) as reader:
             name = reader.schema.names[int(column)]
         what = {"double": "a number", "time64": "a time of day"}.get(kind, f"of type {kind}")
         return SchemaError(

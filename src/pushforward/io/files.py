@@ -29,7 +29,7 @@ FORMATS = {
     ".npy": "npy",
     ".npz": "npz",
 }
-"""The endings of the files that hold tables, and the format of each."""
+"""The endings of files with tables, and the format of each."""
 
 
 def file_format(path: str | os.PathLike[str]) -> str:

@@ -71,8 +71,8 @@ def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
 
     Raises:
         FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
-        StorageError: if there is no such file, it is damaged, or it does not contain a model.
-        ConfigError: if the device is not available.
+        StorageError: if there is no such file, or it is damaged, or does not hold a model.
+        ConfigError: if the device is not there.
     """
     header, tensors = read(path, "model")
     try:

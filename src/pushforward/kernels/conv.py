@@ -56,7 +56,7 @@ def _plain(x: Tensor, parameters: Sequence[Tensor], bound: float | None) -> Tens
     """The reference."""
     weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
     h = x if bound is None else x.clamp(-bound, bound)
-    if not is_transformed():  # they do not support it
+    if not is_transformed():  # which do not know it
         h = h.contiguous(memory_format=torch.channels_last)  # up to 3 times faster, and never slower
     for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         h = F.conv2d(F.relu(h) if place else h, weight, bias, padding=weight.shape[-1] // 2)
