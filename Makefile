@@ -29,4 +29,4 @@ check: .venv/.installed  ## formatting, lint, types
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv demo build dist src/pushforward/kernels/*.so

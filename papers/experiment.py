@@ -28,7 +28,7 @@ __all__ = ["AS_PAPERS", "Experiment", "bits_per_dim", "clearly_below", "principa
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
 
-AS_PAPERS: dict[str, Any] = {"batch_size": 512, "average": None}
+AS_PAPERS: dict[str, Any] = {"batch_size": 512, "ema": None}
 """Options of ``fit`` that reproductions do not leave to its defaults: papers keep the weights themselves, and batches of one size."""
 
 
@@ -179,7 +179,7 @@ class Experiment:
                 rows[: 4 * batch_size],
                 validation=None,
                 batch_size=batch_size,
-                average=None,
+                ema=None,
                 max_steps=steps,
                 progress="silent",
             )

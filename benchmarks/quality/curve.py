@@ -90,7 +90,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
         place = options.runs / f"{options.set}-{name}-{steps}-{options.seed}"
         place.parent.mkdir(parents=True, exist_ok=True)
         result = pf.fit(
-            model, train, validation=held_out, batch_size=entry.batch, max_steps=steps, average=None, patience=None, seed=options.seed,
+            model, train, validation=held_out, batch_size=entry.batch, max_steps=steps, ema=None, patience=None, seed=options.seed,
             evaluate_every=entry.every, checkpoint=place.with_suffix(".checkpoint"), progress="silent",
             callback=Watch(results, key, math.prod(shape)),
         )  # fmt: skip

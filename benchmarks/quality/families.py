@@ -93,7 +93,7 @@ def train(
     torch.manual_seed(seed)
     model = FAMILIES[name]()
     result = pf.fit(
-        model, images, validation=held_out, batch_size=batch, max_time=seconds, lr=rate, average=None, patience=None, seed=seed,
+        model, images, validation=held_out, batch_size=batch, max_time=seconds, learning_rate=rate, ema=None, patience=None, seed=seed,
         evaluate_every=every, progress="silent",
     )  # fmt: skip
     return model, result

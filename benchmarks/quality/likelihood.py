@@ -54,7 +54,7 @@ def flow(name: str, split: Split, seconds: float, seed: int) -> dict[str, Any]:
         validation=split.validation,
         max_time=seconds,
         batch_size=512,
-        average=None,
+        ema=None,
         patience=None,
         seed=seed,
         progress="silent",

@@ -25,10 +25,10 @@ from torch import Tensor
 import pushforward as pf
 from benchmarks.common.results import machine, markdown
 from pushforward.models.base import Model
-from pushforward.training.compiled import CompiledLoss
+from pushforward.training.compiled_loss import CompiledLoss
+from pushforward.training.gradients import gradients
 from pushforward.training.optim import make_optimizer
 from pushforward.training.sources import Batch
-from pushforward.training.trainer import gradients
 
 FLOWS: dict[str, tuple[Callable[[], Model], Sequence[int]]] = {
     "MAF, D 6, width 128": (lambda: pf.models.MAF(6, layers=5, hidden=(128, 128)), (64, 512)),
@@ -61,9 +61,9 @@ def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, f
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer("adamw", weights, 1e-4, 0.0)
 
-    def step(loss_of: Callable[..., Tensor]) -> float:
+    def step(loss_function: Callable[..., Tensor]) -> float:
         start = seconds()
-        gradients(model, weights, Batch(x, None, 0, 0), noise=noise, clip=5.0, amp=False, loss_of=loss_of)
+        gradients(model, weights, Batch(x, None, 0, 0), noise=noise, clip=5.0, amp=False, loss_function=loss_function)
         optimizer.step()
         return seconds() - start
 
@@ -72,11 +72,11 @@ def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, f
     step(model.loss)
     found: dict[Callable[..., Tensor], list[float]] = {model.loss: [], compiled: []}
     for _ in range(visits):
-        for loss_of, times in found.items():
+        for loss_function, times in found.items():
             end = time.monotonic() + VISIT
-            times.append(step(loss_of))
+            times.append(step(loss_function))
             while time.monotonic() < end:
-                times.append(step(loss_of))
+                times.append(step(loss_function))
     is_eager, quick = (statistics.median(times) for times in found.values())
     return is_eager, quick, first - quick, len(model.chain) - model.chain.first_trainable()
 

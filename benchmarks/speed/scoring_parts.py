@@ -13,7 +13,7 @@ import torch
 
 import pushforward as pf
 from benchmarks.common.results import machine, markdown
-from pushforward.models import row_parts
+from pushforward.kernels import tuning
 
 ROWS, WHOLE, ROUNDS = (8192, 32_768), 1 << 40, 4
 FLOWS = {
@@ -28,19 +28,19 @@ FLOWS = {
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    part, table = row_parts.ROWS_PER_PART, []
+    part, table = tuning.SCORING_ROWS, []
     for name, make in FLOWS.items():
         model = make().eval()
         x = {rows: torch.randn(rows, *model.shape) for rows in ROWS}
         found: dict[tuple[int, int], list[float]] = {(rows, size): [] for rows in ROWS for size in (WHOLE, part)}
         for turn in range(ROUNDS + 1):
             for (rows, size), seconds in found.items():
-                row_parts.ROWS_PER_PART = size
+                tuning.SCORING_ROWS = size
                 start = time.process_time()
                 model.log_prob(x[rows])
                 if turn:
                     seconds.append(time.process_time() - start)
-        row_parts.ROWS_PER_PART = part
+        tuning.SCORING_ROWS = part
         ms = {key: 1e3 * statistics.median(seconds) for key, seconds in found.items()}
         row = [name]
         for size in (WHOLE, part):

@@ -105,7 +105,7 @@ class Study:
                 self.model(), self.train, draws, burn_in=steps // 2, thin=max(1, steps // 20), prior_scale=0.1, **common
             ),
             "BBB": lambda: bayes_by_backprop(
-                self.model(), self.train, draws, prior_scale=0.1, initial_scale=0.02, lr=2e-3, max_steps=steps, **common
+                self.model(), self.train, draws, prior_scale=0.1, initial_scale=0.02, learning_rate=2e-3, max_steps=steps, **common
             ),
             "SWAG": lambda: swag(
                 self.model(), self.train, draws, validation=self.held_out, snapshots=draws,

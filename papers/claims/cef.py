@@ -61,7 +61,7 @@ def _sphere(experiment: Experiment) -> None:
         return ConformalEmbeddingFlow(3, 2, hidden=width, layers=8, base=StudentT(2, 3.0))
 
     def trained(way: str, seed: int) -> Model:
-        shared: dict[str, Any] = {"seed": seed, "lr": 5e-3}
+        shared: dict[str, Any] = {"seed": seed, "learning_rate": 5e-3}
         match way:
             case "joint":
                 return phased(experiment, f"sphere joint {seed}", conformal, rows, {"joint": steps}, **shared)
@@ -168,7 +168,9 @@ def _roll(experiment: Experiment) -> None:
     for name, make in makers.items():
         found[name] = []
         for seed in range(experiment.choose(smoke=1, quick=2, full=3)):
-            model = phased(experiment, f"roll {name} {seed}", make, train, {"manifold": steps}, seed=seed, lr=5e-3)
+            model = phased(
+                experiment, f"roll {name} {seed}", make, train, {"manifold": steps}, seed=seed, learning_rate=5e-3
+            )
             with torch.no_grad():
                 found[name].append(model.evaluate(test).residual.double().mean().item())  # pyright: ignore[reportOptionalMemberAccess]
     plane = principal_residual(train, test, 2)
@@ -218,7 +220,7 @@ def _images(experiment: Experiment) -> None:
         make,
         train,
         {"manifold": steps, "joint": steps},
-        lr=5e-3,
+        learning_rate=5e-3,
         batch_size=experiment.choose(smoke=20, quick=256, full=512),
     )
 

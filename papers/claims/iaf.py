@@ -51,7 +51,7 @@ def run(experiment: Experiment) -> None:
         "max_steps": experiment.choose(smoke=3, quick=1500, full=400_000),
         "batch_size": 128,
         "patience": None,
-        "lr": 1e-3,
+        "learning_rate": 1e-3,
     }
     part = held_out[: experiment.choose(smoke=20, quick=500, full=10_000)]
     frees = experiment.choose(smoke=FREE_BITS[:1], quick=FREE_BITS, full=FREE_BITS)

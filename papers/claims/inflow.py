@@ -82,7 +82,7 @@ def _model(experiment: Experiment) -> InFlow:
         None,
         max_steps=experiment.choose(smoke=2, quick=500, full=20_000),
         batch_size=128,
-        lr=5e-3,
+        learning_rate=5e-3,
     )
     return model.eval()
 

@@ -176,7 +176,7 @@ def _images(experiment: Experiment) -> None:
                 max_steps=steps,
                 batch_size=64,
                 patience=None,
-                lr=5e-3,
+                learning_rate=5e-3,
             )
             if kind == "i-ResNet":
                 reported.append(

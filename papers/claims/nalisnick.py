@@ -86,7 +86,7 @@ def _trained(experiment: Experiment, kind: str, home: str, seed: int = 0) -> Mod
     steps = experiment.choose(smoke=2, quick=steps, full=100 * steps)
     model, _ = experiment.train(
         f"{kind} of {home} {seed}", make, images[:-held], images[-held:], seed=seed, max_steps=steps, batch_size=batch,
-        lr=rate, patience=None, evaluate_every=max(1, steps // 5),
+        learning_rate=rate, patience=None, evaluate_every=max(1, steps // 5),
     )  # fmt: skip
     return model
 

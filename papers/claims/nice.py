@@ -29,7 +29,9 @@ def run(experiment: Experiment) -> None:
     test = experiment.images("mnist", train=False, rows=experiment.choose(smoke=100, quick=2000, full=10_000))
     hidden = experiment.choose(smoke=(32,), quick=(500,) * 3, full=(1000,) * 5)
     options: dict[str, Any] = {"batch_size": 200} | experiment.choose(
-        smoke={"max_steps": 3}, quick={"max_steps": 4000, "lr": 2e-3, "patience": None}, full={"epochs": 1500}
+        smoke={"max_steps": 3},
+        quick={"max_steps": 4000, "learning_rate": 2e-3, "patience": None},
+        full={"epochs": 1500},
     )
     shape = (1, 28, 28)
 

@@ -69,7 +69,7 @@ def _field(experiment: Experiment) -> None:
     for kind, parts in chains.items():
         model, _ = experiment.train(
             f"field {kind}", lambda parts=parts: Flow(Chain(ActNorm(shape), *parts()), Normal(shape)), train, held_out,
-            max_steps=experiment.choose(smoke=3, quick=1500, full=10_000), lr=1e-2,
+            max_steps=experiment.choose(smoke=3, quick=1500, full=10_000), learning_rate=1e-2,
         )  # fmt: skip
         with torch.no_grad():
             gaps[kind] = (truth - torch.cat([model.log_prob(part) for part in test.split(5000)]).double()).mean().item()

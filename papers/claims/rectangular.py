@@ -136,7 +136,9 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
         def make() -> RectangularFlow:
             return RectangularFlow(law.ambient, law.dim, **{**options, **more})
 
-        return phased(experiment, f"{law.name} {way} {seed}", make, rows, phases, seed=seed, batch_size=batch, lr=3e-3)
+        return phased(
+            experiment, f"{law.name} {way} {seed}", make, rows, phases, seed=seed, batch_size=batch, learning_rate=3e-3
+        )
 
     # The likelihood alone would rather have a small surface than the right one: it waits until there is one (the paper's warm-up),
     # but for the circle, where a curve without a law learns to run around it in both directions and stays so.
@@ -147,7 +149,14 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
     def ambient(seed: int) -> Model:
         make = partial(RealNVP, law.ambient, layers=8, hidden=width)
         return experiment.train(
-            f"{law.name} ambient {seed}", make, rows, None, seed=seed, max_steps=steps, batch_size=batch, lr=3e-3
+            f"{law.name} ambient {seed}",
+            make,
+            rows,
+            None,
+            seed=seed,
+            max_steps=steps,
+            batch_size=batch,
+            learning_rate=3e-3,
         )[0]
 
     def conformal(seed: int) -> Model:
@@ -157,7 +166,7 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
             return ConformalEmbeddingFlow(law.ambient, law.dim, hidden=width, transformer=law_of_codes, base=base)
 
         key = f"{law.name} conformal {seed}"
-        return phased(experiment, key, make, rows, warm, seed=seed, batch_size=batch, lr=3e-3)
+        return phased(experiment, key, make, rows, warm, seed=seed, batch_size=batch, learning_rate=3e-3)
 
     def two_step(seed: int) -> Model:
         file = (
@@ -173,10 +182,10 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
                 else NSF(law.dim, layers=3, hidden=(width[0], width[0]))
             )
             model = TwoStep(AutoEncoder(law.ambient, latent=law.dim, hidden=(64, 64), activation="silu"), second)
-            shared: dict[str, Any] = {"validation": None, "seed": seed, "average": None, "progress": "silent"}
+            shared: dict[str, Any] = {"validation": None, "seed": seed, "ema": None, "progress": "silent"}
             fit_two_step(
-                model, rows, batch_size=batch, first={"max_steps": steps // 2, "lr": 5e-3},
-                second={"max_steps": steps - steps // 2, "lr": 3e-3}, **shared,
+                model, rows, batch_size=batch, first={"max_steps": steps // 2, "learning_rate": 5e-3},
+                second={"max_steps": steps - steps // 2, "learning_rate": 3e-3}, **shared,
             )  # fmt: skip
             save(model, file)
             return {"parameters": size(model), "injective": float(model.embed.injective)}
@@ -303,7 +312,9 @@ def _tables(experiment: Experiment) -> None:
 
                 def run(train=train[:few], test=test, half=half, options=options, way=way, phases=phases, seed=seed, name=name) -> float:  # fmt: skip
                     make = partial(RectangularFlow, train.shape[1], half, **options)
-                    model = phased(experiment, f"{name} {way} {seed}", make, train, phases, seed=seed, lr=2e-3)
+                    model = phased(
+                        experiment, f"{name} {way} {seed}", make, train, phases, seed=seed, learning_rate=2e-3
+                    )
                     with torch.no_grad():
                         return frechet(model.sample(len(test), seed=seed), test)
 

@@ -101,7 +101,7 @@ def _ladder(experiment: Experiment) -> None:
     for name, transforms in parts.items():
         model, _ = experiment.train(
             f"ladder {name}", lambda transforms=transforms: Flow(Chain(Standardize(1), *transforms()), Normal(1)), train, held_out,
-            max_steps=experiment.choose(smoke=2, quick=3000, full=5000), lr=1e-2, patience=None,
+            max_steps=experiment.choose(smoke=2, quick=3000, full=5000), learning_rate=1e-2, patience=None,
         )  # fmt: skip
         with torch.no_grad():
             gaps[name] = (truth - model.log_prob(test)).double().mean().item()

@@ -110,8 +110,8 @@ def _flow(experiment: Experiment, make: Callable[[int], Model], train: torch.Ten
     draw = torch.Generator().manual_seed(seed)
     copies = torch.cat([train + 0.05 * torch.randn(train.shape, generator=draw) for _ in range(5)])
     fit(
-        model, copies, validation=None, max_steps=experiment.choose(smoke=2, quick=300, full=2000), batch_size=256, lr=2e-3,
-        weight_decay=1e-3, average=None, seed=seed, progress="silent",
+        model, copies, validation=None, max_steps=experiment.choose(smoke=2, quick=300, full=2000), batch_size=256, learning_rate=2e-3,
+        weight_decay=1e-3, ema=None, seed=seed, progress="silent",
     )  # fmt: skip
     return model.eval()
 
@@ -261,7 +261,7 @@ def _images(experiment: Experiment) -> None:
         model, _ = experiment.train(
             f"flow of {name}",
             lambda: Glow((1, 28, 28), scales=2, layers=experiment.choose(smoke=1, quick=4, full=16), hidden=experiment.choose(smoke=(4,), quick=(32, 32), full=(200, 200))),
-            train[:-held], None, max_steps=experiment.choose(smoke=2, quick=400, full=20_000), batch_size=64, lr=2e-3,
+            train[:-held], None, max_steps=experiment.choose(smoke=2, quick=400, full=20_000), batch_size=64, learning_rate=2e-3,
         )  # fmt: skip
         scores: dict[str, Score] = {
             "-log p": Likelihood(model),

@@ -92,9 +92,9 @@ def _circle(experiment: Experiment) -> None:
                 validation=None,
                 seed=seed,
                 batch_size=500,
-                average=None,
+                ema=None,
                 progress="silent",
-                lr=3e-3,
+                learning_rate=3e-3,
                 max_steps=steps[1],
             )
             return _variation(model.sample(draws, seed=0))
@@ -242,7 +242,7 @@ def _second(
         torch.manual_seed(seed)
         model = TwoStep(first, second())
         options: dict[str, Any] = {
-            "average": None,
+            "ema": None,
             "batch_size": 256,
             "max_steps": experiment.choose(smoke=2, quick=500, full=10_000),
         }

@@ -31,8 +31,8 @@ from torch.utils._pytree import tree_leaves
 
 from pushforward import distributions, models, numerics, transforms
 from pushforward.training.ema import WeightAverage
+from pushforward.training.gradients import gradients
 from pushforward.training.sources import Batch
-from pushforward.training.trainer import gradients
 from pushforward.transforms import Step
 
 from .cases import MODELS, ModelCase

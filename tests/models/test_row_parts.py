@@ -10,9 +10,10 @@ import torch
 import pushforward as pf
 from pushforward import models
 from pushforward.errors import InputError
-from pushforward.models import base, row_parts
+from pushforward.kernels import tuning
+from pushforward.models import base
 
-ROWS = 2 * row_parts.ROWS_PER_PART + 77
+ROWS = 2 * tuning.SCORING_ROWS + 77
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_parts_give_what_the_whole_gives(context, calls):
     assert calls == [ROWS]
     with torch.no_grad():
         parts = model.log_prob(x, given)
-    assert calls[1:] == [row_parts.ROWS_PER_PART, row_parts.ROWS_PER_PART, 77]
+    assert calls[1:] == [tuning.SCORING_ROWS, tuning.SCORING_ROWS, 77]
     torch.testing.assert_close(parts, whole.detach(), rtol=1e-12, atol=1e-12)
 
 
@@ -48,11 +49,11 @@ def test_parts_are_smaller_where_a_layer_has_many_outputs(calls):
         80, pf.transforms.SplineTransformer(8), hidden=(8,)
     )  # 40 coordinates, 23 numbers each
     model = models.Flow(chain, pf.distributions.Normal(80)).eval()
-    x = torch.randn(row_parts.ROWS_PER_PART + 5, 80)
+    x = torch.randn(tuning.SCORING_ROWS + 5, 80)
     found = model.log_prob(x)
-    assert calls == [row_parts.ROWS_PER_PART // 2, row_parts.ROWS_PER_PART // 2, 5]
-    model.log_prob(x[: row_parts.ROWS_PER_PART - 1])
-    assert calls[3:] == [row_parts.ROWS_PER_PART - 1]
+    assert calls == [tuning.SCORING_ROWS // 2, tuning.SCORING_ROWS // 2, 5]
+    model.log_prob(x[: tuning.SCORING_ROWS - 1])
+    assert calls[3:] == [tuning.SCORING_ROWS - 1]
     torch.testing.assert_close(found[:3], model.log_prob(x[:3]))
 
 
@@ -73,10 +74,10 @@ def test_what_depends_on_the_batch_is_left_whole(calls):
 @torch.no_grad()
 def test_errors_name_the_row_of_the_whole():
     model, x = models.RealNVP(3, hidden=(16,)).eval(), torch.zeros(ROWS, 3)
-    x[row_parts.ROWS_PER_PART + 5, 1] = math.nan
-    with pytest.raises(InputError, match=str(row_parts.ROWS_PER_PART + 5)):
+    x[tuning.SCORING_ROWS + 5, 1] = math.nan
+    with pytest.raises(InputError, match=str(tuning.SCORING_ROWS + 5)):
         model.log_prob(x)
-    x[row_parts.ROWS_PER_PART + 5, 1] = math.inf
-    assert model.log_prob(x)[row_parts.ROWS_PER_PART + 5] == -math.inf
+    x[tuning.SCORING_ROWS + 5, 1] = math.inf
+    assert model.log_prob(x)[tuning.SCORING_ROWS + 5] == -math.inf
     with pytest.raises(InputError, match="data of shape"):
         model.log_prob(torch.zeros(ROWS, 4))

@@ -24,7 +24,7 @@ def test_the_density_on_a_curve():
         pf.models.AutoEncoder(3, latent=1, hidden=(32, 32)), pf.distributions.GaussianMixture(1, 5)
     )
     done = fit_two_step(
-        model, curve(2000, 0)[0], first={"max_steps": 1500, "lr": 3e-3}, second={"max_steps": 300, "lr": 1e-2},
+        model, curve(2000, 0)[0], first={"max_steps": 1500, "learning_rate": 3e-3}, second={"max_steps": 300, "learning_rate": 1e-2},
         batch_size=256, progress="silent",
     )  # fmt: skip
     x, truth = curve(1000, 1)

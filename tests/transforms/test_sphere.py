@@ -162,7 +162,7 @@ def test_a_mixture_of_three_modes_is_learned():
     assert len(train) == 8000
     torch.manual_seed(0)
     model = stack(4, UniformSphere(3), CircularSplineTransformer(), (32, 32), bins=8)
-    pf.fit(model, train.float(), epochs=60, lr=5e-3, seed=0, progress="silent")
+    pf.fit(model, train.float(), epochs=60, learning_rate=5e-3, seed=0, progress="silent")
     model.double()
     with torch.no_grad():
         loss = (mixture_of_fishers(test) - model.evaluate(test).value).mean().item()
@@ -198,7 +198,7 @@ def test_volcanoes_and_earthquakes_are_not_uniform_on_the_earth(name):
     test, train = x[:count], x[count:]
     torch.manual_seed(0)
     model = stack(6, UniformSphere(3), CircularSplineTransformer(16), (64, 64), bins=16)
-    pf.fit(model, train, validation=0.15, epochs=150, lr=3e-3, seed=0, progress="silent")
+    pf.fit(model, train, validation=0.15, epochs=150, learning_rate=3e-3, seed=0, progress="silent")
     gain = model.evaluate(test).value.mean().item() + math.log(4 * math.pi)
     assert gain > 0.7
 

@@ -119,7 +119,7 @@ def fit_image_score(
     seed: int = 0,
     max_steps: int = 3000,
     batch_size: int = 64,
-    lr: float = 2e-3,
+    learning_rate: float = 2e-3,
     fit_flow: Callable[..., Any] = fit,
     **options: Any,
 ) -> ImageScore:
@@ -136,7 +136,7 @@ def fit_image_score(
         seed: of weights, training and mixture.
         max_steps: of the flow's training.
         batch_size: of the flow's training.
-        lr: learning rate of the flow's training.
+        learning_rate: learning rate of the flow's training.
         fit_flow: trains it; replaced by tests.
         **options: passed on to ``pf.fit``.
 
@@ -154,7 +154,7 @@ def fit_image_score(
         flow = image_flow(kind, tuple(small.shape[1:]))
     fit_flow(
         flow, small, validation=prepare(held_out, pool, shift), seed=seed, max_steps=max_steps, batch_size=batch_size,
-        lr=lr, **options,
+        learning_rate=learning_rate, **options,
     )  # fmt: skip
     flow.eval()
     some = small[:10_000]  # rows are in random order

@@ -108,7 +108,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         fit(
             self.model_, array, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
-            batch_size=self.batch_size, lr=self.lr, progress="auto" if self.verbose else "silent",
+            batch_size=self.batch_size, learning_rate=self.lr, progress="auto" if self.verbose else "silent",
         )  # fmt: skip
         self.model_.eval()
         return self

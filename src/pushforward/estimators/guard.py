@@ -169,7 +169,7 @@ class Guard(OutlierMixin, BaseEstimator):
         density = fit_table_density(
             layout.matrix(train)[0], layout.matrix(held_out)[0], layout,
             kind=self.model, members=self.members, jitter=self.jitter, seed=seed,
-            **self._training(max_steps=2000, batch_size=256, lr=1e-3),
+            **self._training(max_steps=2000, batch_size=256, learning_rate=1e-3),
         )  # fmt: skip
         self.score_, self.seed_ = TableScore(schema, layout, density, self.draws), seed
         return self._calibrate(self.score_(encoded[parts[1]]))
@@ -356,11 +356,11 @@ class Guard(OutlierMixin, BaseEstimator):
 
     def _training(self, **defaults: Any) -> dict[str, Any]:
         """Options of ``pf.fit``: what the user gave, else the defaults of the kind of data."""
-        given = {name: getattr(self, name) for name in defaults}
+        given = {name: getattr(self, "lr" if name == "learning_rate" else name) for name in defaults}
         return {
             **{name: defaults[name] if value is None else value for name, value in given.items()},
             "max_time": None if self.max_time is None else seconds(self.max_time, "max_time"),
-            "average": None,  # as it was chosen and measured
+            "ema": None,  # as it was chosen and measured
             "progress": "auto" if self.verbose else "silent",
         }
 
@@ -392,7 +392,7 @@ class Guard(OutlierMixin, BaseEstimator):
         self.seed_, self.n_features_in_ = seed, math.prod(images.shape[1:])
         self.score_ = fit_image_score(
             images[known[held:]], images[known[:held]], kind=self.model, seed=seed,
-            **self._training(max_steps=3000, batch_size=64, lr=2e-3),
+            **self._training(max_steps=3000, batch_size=64, learning_rate=2e-3),
         )  # fmt: skip
         return self._calibrate(self.score_(images[calibration]).numpy())
 

@@ -7,16 +7,11 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from pushforward.kernels import tuning
 from pushforward.numerics import is_eager
 from pushforward.transforms.base import Shape
 
-__all__ = ["ROWS_PER_PART", "WIDE_LAYER", "row_parts", "widest_layer"]
-
-ROWS_PER_PART = 2048
-"""Rows that are scored together. Their intermediate results fit in the cache of a processor core."""
-
-WIDE_LAYER = 700
-"""A model with a layer of this many outputs scores half as many rows together."""
+__all__ = ["row_parts", "widest_layer"]
 
 
 def row_parts(model: nn.Module, x: Tensor, context: Tensor | None, shape: Shape) -> list[tuple[Tensor, Tensor | None]]:
@@ -34,11 +29,11 @@ def row_parts(model: nn.Module, x: Tensor, context: Tensor | None, shape: Shape)
     whole = [(x, context)]
     if model.training or torch.is_grad_enabled() or not is_eager() or not isinstance(x, Tensor):
         return whole
-    if x.device.type != "cpu" or x.shape[1:] != shape or x.is_complex() or len(x) < ROWS_PER_PART:
+    if x.device.type != "cpu" or x.shape[1:] != shape or x.is_complex() or len(x) < tuning.SCORING_ROWS:
         return whole
     if context is not None and not (isinstance(context, Tensor) and context.dim() == 2 and len(context) == len(x)):
         return whole
-    rows = ROWS_PER_PART // 2 if widest_layer(model) >= WIDE_LAYER else ROWS_PER_PART
+    rows = tuning.SCORING_ROWS // 2 if widest_layer(model) >= tuning.SCORING_WIDE_OUTPUTS else tuning.SCORING_ROWS
     if len(x) < 2 * rows or not x.sum().isfinite():
         return whole
     contexts = itertools.repeat(None) if context is None else context.split(rows)

@@ -294,7 +294,9 @@ def test_every_image_model_takes_a_class_in_one_way(name):
     torch.manual_seed(0)
     model, x = CONDITIONAL[name]((1, 2, 4), 3), images((1, 2, 4), 60)
     classes = torch.nn.functional.one_hot(torch.arange(60) % 3, 3)
-    pf.fit(model, x, context=classes, max_steps=2, batch_size=30, validation=None, lr=1e-2, progress="silent")
+    pf.fit(
+        model, x, context=classes, max_steps=2, batch_size=30, validation=None, learning_rate=1e-2, progress="silent"
+    )
     with torch.no_grad():
         own, other = (model.evaluate(x, c.float()).value for c in (classes, classes.roll(1, 1)))
         assert own.shape == (60,)
@@ -464,7 +466,7 @@ def test_round_trip_of_a_trained_float32_flow(build):
     x = torch.from_numpy(load_image_sample("fashion-mnist"))[:, None, 1:-1:3, 1:-1:3][:, :, :8, :8]
     torch.manual_seed(0)
     model = build((1, 8, 8), scales=2, layers=3, hidden=(16, 16))
-    pf.fit(model, x[100:], validation=None, batch_size=64, max_steps=60, lr=5e-3, progress="silent")
+    pf.fit(model, x[100:], validation=None, batch_size=64, max_steps=60, learning_rate=5e-3, progress="silent")
     assert torch.equal(model.decode(model.encode(x[:100], float64=True), float64=True), x[:100].double())
     assert (model.decode(model.encode(x[:100])) - x[:100]).abs().max() <= 1
     assert errors(model, x[:100], torch.float32).max() < 1e-3
@@ -492,7 +494,7 @@ def test_a_tiny_glow_beats_independent_pixels_on_fashion_mnist():
     baseline = -log_p.gather(1, test.flatten(1).T.long()).mean().item()
     torch.manual_seed(0)
     model = Glow((1, 14, 14), scales=1, layers=6, hidden=(32, 32))
-    pf.fit(model, train[:20_000], validation=train[-200:], batch_size=64, max_steps=300, evaluate_every=150, lr=5e-3,
+    pf.fit(model, train[:20_000], validation=train[-200:], batch_size=64, max_steps=300, evaluate_every=150, learning_rate=5e-3,
            progress="silent")  # fmt: skip
     with torch.no_grad():
         bits = torch.cat([model.evaluate(part).bits_per_dim() for part in test.split(100)])
@@ -530,7 +532,7 @@ def test_normalized_networks_score_alike_in_training_and_in_evaluation():
     torch.manual_seed(0)
     model = ImageRealNVP(shape=(1, 4, 4), layers=2, hidden=(8, 8), normalize=True, batch_norm=True)
     x = images((1, 4, 4), 2000)
-    pf.fit(model, x, max_steps=30, batch_size=200, validation=None, lr=1e-2, progress="silent")
+    pf.fit(model, x, max_steps=30, batch_size=200, validation=None, learning_rate=1e-2, progress="silent")
     model.refresh(x)
     with torch.no_grad():
         model.train()

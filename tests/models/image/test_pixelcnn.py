@@ -57,7 +57,7 @@ def test_it_learns_and_completes_what_it_learned(network):
     first = torch.randint(0, 2, (400, 1, 1, 4))
     x = 3 * first.expand(-1, 1, 4, 4)
     model = PixelCNN((1, 4, 4), levels=4, **network)
-    pf.fit(model, x, max_steps=150, batch_size=100, lr=1e-2, progress="silent")
+    pf.fit(model, x, max_steps=150, batch_size=100, learning_rate=1e-2, progress="silent")
     bits = model.evaluate(x).value.mean() / math.log(2)
     assert bits > -4.5  # the truth has 4 bits
     filled = model.inpaint(x[:50], rows=1, seed=0)
@@ -73,7 +73,7 @@ def test_the_context_chooses(network):
     c = torch.randint(0, 2, (300, 1)).float()
     x = (3 * c).reshape(-1, 1, 1, 1).expand(-1, 1, 3, 3)
     model = PixelCNN((1, 3, 3), levels=4, context=1, **network)
-    pf.fit(model, x, context=c, max_steps=100, batch_size=100, lr=1e-2, progress="silent")
+    pf.fit(model, x, context=c, max_steps=100, batch_size=100, learning_rate=1e-2, progress="silent")
     drawn = model.sample(20, torch.tensor([[0.0], [1.0]]), seed=0)
     assert (drawn[:, 0] == 0).double().mean() > 0.95
     assert (drawn[:, 1] == 3).double().mean() > 0.95
@@ -143,7 +143,7 @@ def test_it_beats_independent_pixels_on_real_images(real_images, name):
     train, test, independent = real_images(name)
     torch.manual_seed(0)
     model = PixelCNN((1, 14, 14), levels=16, filters=16, layers=3, first_kernel_size=5)
-    pf.fit(model, train, validation=None, max_steps=1500, batch_size=64, lr=3e-3, progress="silent")
+    pf.fit(model, train, validation=None, max_steps=1500, batch_size=64, learning_rate=3e-3, progress="silent")
     with torch.no_grad():
         bits = model.evaluate(test).bits_per_dim().mean().item()
     assert bits < 0.85 * independent

@@ -69,7 +69,7 @@ def test_it_learns_a_dependence_between_patches():
     x = first + 0.3 * e
     torch.manual_seed(0)
     model = TarFlow((1, 2, 2), 1, None, blocks=2, width=16, layers=1, heads=2)
-    pf.fit(model, x, max_steps=300, batch_size=200, lr=5e-3, progress="silent")
+    pf.fit(model, x, max_steps=300, batch_size=200, learning_rate=5e-3, progress="silent")
     covariance = torch.ones(4, 4, dtype=torch.float64) + 0.09 * torch.eye(4, dtype=torch.float64)
     truth = torch.distributions.MultivariateNormal(torch.zeros(4, dtype=torch.float64), covariance)
     entropy = truth.entropy().item()

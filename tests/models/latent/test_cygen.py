@@ -226,10 +226,10 @@ def test_training_lowers_the_penalty_and_keeps_the_fit():
     torch.manual_seed(0)
     x = torch.randn(512, 2) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]])
     model = models.CyGen(2, latent=2, scale=0.5, penalty_weight=0.5, samples=4, hidden=(16,), objective="elbo")
-    pf.fit(model, x, validation=None, max_steps=120, lr=1e-2, progress="silent")
+    pf.fit(model, x, validation=None, max_steps=120, learning_rate=1e-2, progress="silent")
     model.set_objective("cyclic")
     before = model.check_compatibility(x[:100])
-    pf.fit(model, x, validation=None, max_steps=120, lr=1e-2, progress="silent")
+    pf.fit(model, x, validation=None, max_steps=120, learning_rate=1e-2, progress="silent")
     after = model.check_compatibility(x[:100])
     assert after.penalty < 0.5 * before.penalty
     assert after.decoder > 0.2 * before.decoder  # it did not end by ignoring z

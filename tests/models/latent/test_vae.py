@@ -284,7 +284,7 @@ def test_reconstructions_and_samples_of_a_trained_model():
     kinds = 7 * torch.randint(0, 2, (2, 4, 4))
     x = kinds[torch.randint(0, 2, (300,))][:, None]
     model = VAE((1, 4, 4), 2, levels=8, decoder="categorical", hidden=(32,))
-    pf.fit(model, x, max_steps=300, batch_size=100, lr=1e-2, progress="silent")
+    pf.fit(model, x, max_steps=300, batch_size=100, learning_rate=1e-2, progress="silent")
     assert (model.decode(model.encode(x)) == x).double().mean() > 0.95
     drawn = model.sample(200, seed=0)
     known = (drawn[:, None] == kinds[None, :, None]).flatten(2).all(-1).any(1)
@@ -328,7 +328,7 @@ def test_the_context_chooses(channels):
     c = torch.nn.functional.one_hot(classes, 2).float()
     x = 5 * classes[:, None, None, None] + torch.randint(0, 3, (200, 1, 3, 3))
     model = VAE((1, 3, 3), 2, 2, levels=8, hidden=(16,), channels=channels)
-    pf.fit(model, x, context=c, max_steps=150, batch_size=100, lr=1e-2, progress="silent")
+    pf.fit(model, x, context=c, max_steps=150, batch_size=100, learning_rate=1e-2, progress="silent")
     drawn = model.sample(100, torch.eye(2), seed=0)
     assert drawn.shape == (100, 2, 1, 3, 3)
     assert (drawn[:, 0] < 4).double().mean() > 0.95
@@ -351,7 +351,7 @@ def test_it_beats_a_constant_latent_on_real_images(real_images, name, posterior)
     train, test, independent = real_images(name)
     torch.manual_seed(0)
     model = VAE((1, 14, 14), 16, decoder="categorical", levels=16, posterior=posterior, hidden=(200,))
-    pf.fit(model, train, validation=None, max_steps=1000, batch_size=100, lr=2e-3, progress="silent")
+    pf.fit(model, train, validation=None, max_steps=1000, batch_size=100, learning_rate=2e-3, progress="silent")
     with torch.no_grad():
         bits = model.evaluate(test, samples=20).bits_per_dim().mean().item()
     assert bits < 0.9 * independent

@@ -148,7 +148,7 @@ def test_a_plane_is_found_with_its_density():
     truth = torch.distributions.Normal(0.0, torch.tensor([2.0, 0.5], dtype=torch.float64)).log_prob(codes).sum(-1)
     embedding = transforms.ConformalEmbedding(transforms.ConformalScale(3), transforms.OrthogonalEmbedding(3, 2))
     model = ConformalEmbeddingFlow(3, 2, embedding=embedding, flow=transforms.LULinear(2), reconstruction_weight=100.0)
-    pf.fit(model, x.float(), max_steps=600, lr=2e-2, validation=None, progress="silent")
+    pf.fit(model, x.float(), max_steps=600, learning_rate=2e-2, validation=None, progress="silent")
     result = model.evaluate(x.float())
     assert result.residual.mean() < 1e-4
     assert (result.value - truth).mean().abs() < 0.02

@@ -41,7 +41,7 @@ def test_it_finds_four_separate_modes():
 
     torch.manual_seed(0)
     model = BNAF(2, layers=2)
-    pf.fit(model, draw(6000), seed=0, epochs=80, lr=2e-2, progress="silent")
+    pf.fit(model, draw(6000), seed=0, epochs=80, learning_rate=2e-2, progress="silent")
     test = draw(4000)
     loss = (truth(test) - model.log_prob(test)).mean().item()
     assert -0.02 < loss < 0.1  # a mode that is missed costs log 2

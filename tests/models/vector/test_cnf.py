@@ -52,7 +52,16 @@ def gaussian(train: Tensor, test: Tensor) -> float:
 def test_it_learns(options, steps):
     train, test = two_moons(2000, 0), two_moons(1000, 1)
     model = pf.models.CNF(2, hidden=(48, 48), activation="silu", **options)
-    pf.fit(model, train, max_steps=steps, batch_size=256, lr=1e-2, seed=0, progress="silent", evaluate_every=steps)
+    pf.fit(
+        model,
+        train,
+        max_steps=steps,
+        batch_size=256,
+        learning_rate=1e-2,
+        seed=0,
+        progress="silent",
+        evaluate_every=steps,
+    )
     model.set_log_det("exact")
     with torch.no_grad():
         gain = model.log_prob(test).mean().item() - gaussian(train, test)

@@ -85,7 +85,7 @@ def test_it_learns_a_deterministic_dependence(kind):
     for seed in range(2):  # local optima: the better of two seeds
         torch.manual_seed(seed)
         model = DiscreteFlow(2, 4, layer=kind, layers=1, hidden=(32,))
-        pf.fit(model, x, max_steps=500, lr=1e-2, batch_size=256, patience=None, seed=seed, progress="silent")
+        pf.fit(model, x, max_steps=500, learning_rate=1e-2, batch_size=256, patience=None, seed=seed, progress="silent")
         best = max(best, model.log_prob(x).mean().item())
     assert best == pytest.approx(-entropy, abs=0.03)
 

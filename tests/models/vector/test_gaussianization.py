@@ -50,7 +50,7 @@ def test_training_improves_on_the_start():
     model = GaussianizationFlow(2, layers=8).double()
     model.initialize(x)
     before = (truth - model.log_prob(test)).mean().item()
-    pf.fit(model, x, epochs=40, lr=1e-2, seed=0, progress="silent")
+    pf.fit(model, x, epochs=40, learning_rate=1e-2, seed=0, progress="silent")
     after = (truth - model.log_prob(test)).mean().item()
     assert -0.01 < after < 0.5 * before
     assert after < 0.06

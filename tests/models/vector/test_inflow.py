@@ -145,7 +145,7 @@ def test_it_learns_the_moons_of_two_normals():
     x[:, 1] = x[:, 0].square() + 0.2 * x[:, 1]
     torch.manual_seed(0)
     model = InFlow(2, hidden=(32,), blocks=3)
-    pf.fit(model, x, validation=None, max_steps=200, lr=5e-3, seed=0, progress="silent")
+    pf.fit(model, x, validation=None, max_steps=200, learning_rate=5e-3, seed=0, progress="silent")
     with torch.no_grad():
         opened, closed = model.log_prob(x).mean(), model.gated(0.0).log_prob(x).mean()
     normal = -0.5 * 2 * math.log(2 * math.pi) - 1 - x.std(0, correction=0).log().sum()

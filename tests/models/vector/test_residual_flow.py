@@ -94,7 +94,7 @@ def test_it_learns(log_det):
     train, test = two_moons(2000, 0), two_moons(1000, 1)
     gaussian = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov()).log_prob(test).mean().item()
     flow = pf.models.ResidualFlow(2, blocks=4, hidden=(32, 32), log_det=log_det)
-    pf.fit(flow, train, max_steps=120, batch_size=256, lr=1e-2, seed=0, progress="silent", validation=0.1)
+    pf.fit(flow, train, max_steps=120, batch_size=256, learning_rate=1e-2, seed=0, progress="silent", validation=0.1)
     flow.set_log_det("exact")
     assert flow.log_prob(test).mean().item() > gaussian + 0.15
     x = flow.sample(500, seed=0)
@@ -162,7 +162,7 @@ def test_a_trained_flow_of_real_images_inverts_to_1e_4(real_images):
     flow = pf.models.ImageResidualFlow(
         shape=(1, 14, 14), blocks=2, hidden=(32, 32), levels=16, terms=2, probes=1, alpha=1e-6
     )
-    pf.fit(flow, train, validation=None, max_steps=200, batch_size=64, lr=5e-3, progress="silent")
+    pf.fit(flow, train, validation=None, max_steps=200, batch_size=64, learning_rate=5e-3, progress="silent")
     first, *rest = flow.chain
     with torch.no_grad():
         y = first.encode(test.float()).z

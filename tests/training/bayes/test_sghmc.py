@@ -19,12 +19,12 @@ def data() -> torch.Tensor:
     return torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(0)) + torch.linspace(-2, 2, WIDTH)
 
 
-@pytest.mark.parametrize(("batch", "lr", "prior"), [(ROWS, 0.05, 1.0), (20, 0.1, 0.05)])
-def test_gaussian_posterior(batch: int, lr: float, prior: float):
+@pytest.mark.parametrize(("batch", "step_size", "prior"), [(ROWS, 0.05, 1.0), (20, 0.1, 0.05)])
+def test_gaussian_posterior(batch: int, step_size: float, prior: float):
     """64 chains at once, with all rows and with a tenth of them, whose noise would widen the samples by half."""
     x = data()
     posterior = sghmc(
-        location(WIDTH), x, 150, parameters=["shift"], burn_in=600, thin=20, lr=lr, batch_size=batch, prior_scale=prior,
+        location(WIDTH), x, 150, parameters=["shift"], burn_in=600, thin=20, step_size=step_size, batch_size=batch, prior_scale=prior,
         initialize=False, progress="silent",
     )  # fmt: skip
     precision = ROWS + 1 / prior**2
@@ -95,18 +95,20 @@ def test_data_from_a_loader():
         def __iter__(self):
             return iter(x)
 
-    with pytest.raises(ConfigError, match="rows="):
+    with pytest.raises(ConfigError, match="n_rows="):
         sghmc(model, Stream(), 2, burn_in=5, thin=5, progress="silent")
-    assert len(sghmc(model, Stream(), 2, rows=60, burn_in=5, thin=5, batch_size=20, progress="silent")) == 2
+    assert len(sghmc(model, Stream(), 2, n_rows=60, burn_in=5, thin=5, batch_size=20, progress="silent")) == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "samples"),
+        ({"n_samples": 0}, "n_samples"),
         ({"thin": 0}, "thin"),
         ({"friction": 1.0}, "friction"),
-        ({"lr": -1.0}, "lr"),
+        ({"step_size": -1.0}, "step_size"),
+        ({"learning_rate": 0.1}, "learning_rate is not available in sghmc"),
+        ({"max_steps": 5}, "max_steps is not available in sghmc"),
         ({"prior_scale": float("inf")}, "prior_scale"),
         ({"parameters": ["decoder"]}, "no trainable parameter under 'decoder'"),
         ({"checkpoint": "run"}, "checkpoint"),
@@ -114,4 +116,4 @@ def test_data_from_a_loader():
 )
 def test_errors(options, message):
     with pytest.raises(ConfigError, match=message):
-        sghmc(location(2), torch.randn(20, 2), **{"samples": 1, "progress": "silent"} | options)
+        sghmc(location(2), torch.randn(20, 2), **{"n_samples": 1, "progress": "silent"} | options)

@@ -70,7 +70,7 @@ def test_free_parameters_learn_two_opposite_modes():
     x = torch.randint(2, (4000, 1), generator=generator) * math.pi + 0.4 * torch.randn(4000, 1, generator=generator)
     x = torch.remainder(x + 0.5 + math.pi, 2 * math.pi) - math.pi
     model = models.Flow(transforms.Monotone(1, MobiusTransformer()), distributions.Uniform(1, -math.pi, math.pi))
-    pf.fit(model, x, epochs=60, lr=3e-2, seed=0, progress="silent")
+    pf.fit(model, x, epochs=60, learning_rate=3e-2, seed=0, progress="silent")
     # Entropy of the mixture: that of a normal of deviation 0.4, and log 2 (the two hardly overlap).
     entropy = math.log(2) + 0.5 * math.log(2 * math.pi * math.e * 0.4**2)
     assert model.log_prob(x).mean().item() == pytest.approx(-entropy, abs=0.06)

@@ -19,8 +19,8 @@ class BNAF(Model):
     log p(x) = log N(z; 0, I) + sum over layers and coordinates of log dz_i/dx_i (eq. 2). The derivatives are products
     of positive blocks, computed in logarithms (eq. 8). A gate mixes the output of a layer with its input (eq. 11), and
     the order is reversed from layer to layer. ``log_prob`` takes one pass a layer and is the fast direction; sampling
-    solves one equation for each coordinate in turn. Weights are stored as logarithms, which change slowly: train with a
-    learning rate of 1e-2, as in the paper, rather than 1e-3.
+    solves one equation for each coordinate in turn. Weights are stored as logarithms, which change slowly: train with
+    ``learning_rate=1e-2``, as in the paper, rather than 1e-3.
 
     Args:
         features: D.

@@ -9,7 +9,7 @@ import torch
 import pushforward as pf
 from pushforward.errors import ConfigError
 from pushforward.training.ema import WeightAverage
-from pushforward.training.sources import usual_batch
+from pushforward.training.sources import default_batch_size
 
 from .tiny import curved, equal, gaussian, rows, silent, weights
 
@@ -24,7 +24,7 @@ def test_the_average_is_that_of_its_formula():
         average.update(step)
         decay = min(0.6, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
-    with average.in_place():
+    with average.applied():
         assert weight.item() == pytest.approx(expected, rel=1e-6)
     assert weight.item() == 2.0
 
@@ -36,20 +36,20 @@ def test_what_is_kept_is_the_average_of_the_steps():
     shifts = []
     for steps in range(1, 5):
         model = gaussian(1)
-        silent(model, x, max_steps=steps, average=None, **options)
+        silent(model, x, max_steps=steps, ema=None, **options)
         shifts.append(model.chain.transforms[0].shift.item())
     expected = 0.0
     for step, shift in enumerate(shifts, start=1):
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * shift
     model = gaussian(1)
-    silent(model, x, max_steps=4, average=0.5, **options)
+    silent(model, x, max_steps=4, ema=0.5, **options)
     assert model.chain.transforms[0].shift.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_itself_is_not_changed():
     losses = [
-        [event["loss"] for event in silent(made(), curved(100), average=average, max_steps=30, evaluate_every=5).history]
+        [event["loss"] for event in silent(made(), curved(100), ema=average, max_steps=30, evaluate_every=5).history]
         for average in (None, 0.9)
     ]  # fmt: skip
     assert losses[0] == losses[1]
@@ -71,9 +71,9 @@ def test_an_average_with_a_constant_rate_is_nearer_to_the_best_weights():
             options = {
                 "max_steps": 400,
                 "batch_size": 4,
-                "lr": 0.05,
+                "learning_rate": 0.05,
                 "schedule": None,
-                "average": average,
+                "ema": average,
                 "seed": seed,
             }
             silent(model, x, validation=None, **options)
@@ -99,17 +99,17 @@ def test_a_run_whose_callback_stops_it_keeps_the_average():
         evaluate_every=5,
         callback=lambda e: e.step >= 10,
         validation=None,
-        average=None,
+        ema=None,
     )
     assert not equal(weights(model), weights(other))
 
 
 @pytest.mark.parametrize("average", [0.0, 1.0, -0.5, 2, "much", float("nan"), True])
 def test_bad_decays_are_refused(average):
-    with pytest.raises(ConfigError, match=r"average must be a number in \(0, 1\), or None"):
-        silent(gaussian(), rows(50), max_steps=1, average=average)
+    with pytest.raises(ConfigError, match=r"ema must be a decay in \(0, 1\) or None"):
+        silent(gaussian(), rows(50), max_steps=1, ema=average)
 
 
 def test_small_data_get_small_batches():
-    assert [usual_batch(n) for n in (10, 2048, 3200, 8192, 1_000_000)] == [64, 64, 100, 256, 512]
+    assert [default_batch_size(n) for n in (10, 2048, 3200, 8192, 1_000_000)] == [64, 64, 100, 256, 512]
     assert silent(gaussian(), rows(3200), validation=None, epochs=2).steps == 64
