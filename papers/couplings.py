@@ -44,7 +44,7 @@ class Contest:
         """A builder of NICE; its log-scales move ten times as far a step as other weights, else they would hardly move."""
 
         def build(width: int) -> Model:
-            return ImageNICE(shape=self.shape, hidden=(width, width), scaling_stride=10.0)
+            return ImageNICE(shape=self.shape, hidden=(width, width), scaling_multiplier=10.0)
 
         width = width_for(build, parameters, self.widths)
         return lambda: build(width)

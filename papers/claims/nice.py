@@ -36,7 +36,7 @@ def run(experiment: Experiment) -> None:
     shape = (1, 28, 28)
 
     def build(**sizes: Any) -> NICE:
-        return ImageNICE(shape=shape, scaling_stride=10.0, **sizes)
+        return ImageNICE(shape=shape, scaling_multiplier=10.0, **sizes)
 
     flow, facts = experiment.train("nice", lambda: build(hidden=hidden), train, held_out, **options)
     few = {"max_steps": experiment.choose(smoke=3, quick=2000, full=5000)}

@@ -257,7 +257,7 @@ def _autoregressive(experiment: Experiment) -> None:
         "PixelCNN": lambda: PixelCNN(shape, output="logistic", filters=experiment.choose(smoke=4, quick=16, full=96),
                                      layers=experiment.choose(smoke=1, quick=4, full=6)),
         "NICE": lambda: ImageNICE(shape=shape, hidden=experiment.choose(smoke=(8,), quick=(300, 300), full=(1000,) * 5),
-                             scaling_stride=10.0),
+                             scaling_multiplier=10.0),
         "Real NVP": lambda: ImageRealNVP(shape=shape, layers=experiment.choose(smoke=2, quick=2, full=8),
                                     hidden=experiment.choose(smoke=(4,), quick=(16, 16), full=(64,) * 8)),
         "Glow": lambda: Glow(shape, layers=steps, hidden=hidden),

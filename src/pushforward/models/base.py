@@ -31,26 +31,28 @@ class Model(nn.Module, ABC):
 
     log p(x) = log p_base(z) + sum of the contributions of the transforms, with z = encode(x) (change of variables).
 
-    A subclass is the model of one paper: its constructor builds ``chain`` and ``base`` and passes them to this class. All
-    methods below are the same for every model. Data have shape ``(*batch, *shape)``, contexts ``(*batch, context)``
+    A subclass is the model of one paper: its constructor builds ``chain`` and ``base`` and passes them to this class.
+    All methods below are the same for every model. Data have shape ``(*batch, *shape)``, contexts ``(*batch, context)``
     (broadcast over missing leading dimensions), and log-likelihoods ``batch``, in nats.
 
-    Data may have any real or integer type and are cast to the type of the weights. NaN raises an error with its index. A
-    row with an infinite entry has log-density -inf. NaN is not looked for in training mode on an accelerator, where the
-    host would have to wait for the device, and while a CUDA graph is captured: there it shows in the result.
+    Data may have any real or integer type and are cast to the type of the weights. NaN raises an error with its index.
+    A row with an infinite entry has log-density -inf. The model does not search for NaN in training mode on an
+    accelerator, where the host would have to wait for the device, and while a CUDA graph is captured: there NaN shows
+    in the result.
     """
 
     def __init__(self, chain: Transform, base: Distribution) -> None:
         super().__init__()
         if not isinstance(chain, Transform) or not isinstance(base, Distribution):
             raise ConfigError(
-                f"a model needs a transform and a base distribution; got {type(chain).__name__} and {type(base).__name__}."
+                "a model needs a transform and a base distribution; got "
+                f"{type(chain).__name__} and {type(base).__name__}."
             )
         if chain.out_shape != base.shape:
             raise ConfigError(f"the transforms end with shape {chain.out_shape} and the base has shape {base.shape}.")
         if chain.context and base.context and chain.context != base.context:
             raise ConfigError(
-                f"the transforms read a context of width {chain.context}, and the base reads one of width {base.context}."
+                f"the transforms read a context of width {chain.context}, and the base one of width {base.context}."
             )
         self.chain = chain if isinstance(chain, Chain) else Chain(chain)
         self.base = base
@@ -80,7 +82,8 @@ class Model(nn.Module, ABC):
 
         Args:
             log_det: "exact", or an estimate that the transforms of this model offer: "power" and "roulette"
-                (:class:`~pushforward.transforms.InvertibleResidual`), "hutchinson" (:class:`~pushforward.transforms.Continuous`).
+                (:class:`~pushforward.transforms.InvertibleResidual`), "hutchinson"
+                (:class:`~pushforward.transforms.Continuous`).
 
         Raises:
             ConfigError: if the model has no such transform, or the transform does not offer this choice.
@@ -105,11 +108,11 @@ class Model(nn.Module, ABC):
         Args:
             x: data, ``(*batch, *shape)``.
             context: ``(*batch, context)``, for a model with a context.
-            samples: number of draws of the noise of the model (dequantization and other stochastic transforms). The value
-                is log mean exp over the draws (Burda et al. 2016, eq. 8), so more draws tighten a LOWER_BOUND. If a
-                transform only estimates its log-determinant, the value is the plain mean over the draws, because the
-                exponential would bias an unbiased estimate. Without such transforms ``samples`` has no effect. Memory does
-                not grow with the number of draws: the result of several draws carries no gradient.
+            samples: number of draws of the noise of the model (dequantization and other stochastic transforms). The
+                value is log mean exp over the draws (Burda et al. 2016, eq. 8), so more draws tighten a LOWER_BOUND. If
+                a transform only estimates its log-determinant, the value is the plain mean over the draws, because the
+                exponential would bias an unbiased estimate. Without such transforms ``samples`` has no effect. Memory
+                does not grow with the number of draws: the result of several draws carries no gradient.
             seed: seed of that noise. The noise depends on the seed and on the row itself, never on the other rows.
 
         Returns:
@@ -148,11 +151,12 @@ class Model(nn.Module, ABC):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log-density (or log-probability of discrete data) in nats, shape ``batch``.
 
-        On a CPU, in evaluation mode and without gradient, many rows are scored in parts, so that memory does not grow with
-        the number of rows. :func:`pushforward.compile_scorer` is faster for few rows at a time.
+        On a CPU, in evaluation mode and without gradient, many rows are scored in parts, so that memory does not grow
+        with the number of rows. :func:`pushforward.compile_scorer` is faster for few rows at a time.
 
         Raises:
-            KindError: if the model gives a bound or an estimate, or a density on a manifold; the message names ``evaluate``.
+            KindError: if the model gives a bound or an estimate, or a density on a manifold; the message names
+                ``evaluate``.
             InputError: for a wrong shape or type, or NaN.
         """
         require_log_prob(self.kind, self.measure)
@@ -166,9 +170,9 @@ class Model(nn.Module, ABC):
     ) -> Tensor:
         """Terms of the chain rule, log p(x_i | x_<i, context), nats, ``(*batch, *shape)``.
 
-        They are defined if every transform of the chain is elementwise or autoregressive in one common order, and the base
-        has independent coordinates or the same order. The terms then add up to the log-likelihood. ``samples`` and ``seed``
-        have the same meaning as in :meth:`evaluate`; terms are averaged over the draws.
+        They are defined if every transform of the chain is elementwise or autoregressive in one common order, and the
+        base has independent coordinates or the same order. The terms then add up to the log-likelihood. ``samples`` and
+        ``seed`` have the same meaning as in :meth:`evaluate`; terms are averaged over the draws.
 
         Raises:
             KindError: for models that do not factorize in one order (couplings, linear layers, alternating orders).
@@ -183,8 +187,8 @@ class Model(nn.Module, ABC):
         orders = {part.autoregressive_order for part in [*self.chain, self.base]} - {"any"}
         if "mixed" in orders or len(orders) > 1:
             raise KindError(
-                f"{type(self).__name__} does not factorize in one order of the coordinates: use an autoregressive model "
-                'with one order, such as NSF(layer="autoregressive", linear="none").'
+                f"{type(self).__name__} does not factorize in one order of the coordinates: use an autoregressive "
+                'model with one order, such as NSF(layer="autoregressive", linear="none").'
             )
         x, context, far = self._read(x, context)
         total, draws = torch.zeros_like(x), samples if self.kind is not Kind.EXACT else 1
@@ -202,7 +206,10 @@ class Model(nn.Module, ABC):
         return self._log_likelihood(x, context, None)
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """What training minimizes, a scalar: -mean log-likelihood, or a surrogate in some models. It is never reported."""
+        """What training minimizes, a scalar; it is never reported.
+
+        -mean log-likelihood here; a surrogate in some models.
+        """
         return -self._log_likelihood(x, context, generator).mean()
 
     @final
@@ -216,9 +223,9 @@ class Model(nn.Module, ABC):
             float64: keep the coordinates in float64 while networks run in the type of the weights. The noise is then
                 float64, and ``decode(z, float64=True)`` recovers x to the rounding of float64 whatever the type of the
                 weights; float32 noise has too few digits for that where a flow stretches space. Decode the batches that
-                were encoded: float32 networks may round differently in a batch of another size. Rarely, a coordinate is so
-                close to the midpoint of two float32 numbers that a network reads the other one in ``decode``; the error is
-                then that of float32.
+                were encoded: float32 networks may round differently in a batch of another size. Rarely, a coordinate is
+                so close to the midpoint of two float32 numbers that a network reads the other one in ``decode``; the
+                error is then that of float32.
 
         Raises:
             InputError: for a wrong shape or type, or NaN.
@@ -325,7 +332,10 @@ class Model(nn.Module, ABC):
 
     @final
     def initialize(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
-        """Set data-dependent state (standardization of data and context, actnorm, stored rows); ``pf.fit`` calls it once."""
+        """Set data-dependent state from training rows; ``pf.fit`` calls it once.
+
+        This state is the standardization of data and context, the scaling of actnorms, and stored rows.
+        """
         with torch.no_grad():
             if self.context_features and context is not None and not self.context_initialized:
                 rows = context.reshape(-1, self.context_features).double()
@@ -396,8 +406,9 @@ class Model(nn.Module, ABC):
         """Data and context as the transforms read them, for code that runs the chain itself.
 
         Returns:
-            x, checked and cast, with 0 in place of infinite entries; the context, checked, standardized and broadcast; and
-            the log-density to add: -inf for rows with an infinite entry, else 0 (a scalar 0 if there is no such row).
+            x, checked and cast, with 0 in place of infinite entries; the context, checked, standardized and broadcast;
+            and the log-density to add: -inf for rows with an infinite entry, else 0 (a scalar 0 if there is no such
+            row).
 
         Raises:
             InputError: for a wrong shape or type, or NaN.
@@ -449,7 +460,7 @@ class Model(nn.Module, ABC):
         generator: torch.Generator | None,
         noise: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, torch.Generator]:
-        """Noise, given or drawn from the base, with the context that broadcasts to it and the generator for the transforms."""
+        """Noise, given or drawn from the base, its context, and the generator for the transforms."""
         device = next((t.device for t in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
         generator = seeded_generator(seed, generator, device)
         batch = check_sample_shape(sample_shape)
@@ -459,7 +470,8 @@ class Model(nn.Module, ABC):
             rows = noise.shape[: noise.dim() - len(self.base.shape)]
             if batch and rows[: len(batch)] != batch:
                 raise ConfigError(
-                    f"the noise has the batch shape {tuple(rows)}, and sample_shape is {tuple(batch)}: leave sample_shape out."
+                    f"the noise has the batch shape {tuple(rows)}, and sample_shape is {tuple(batch)}: leave "
+                    "sample_shape out."
                 )
             return noise.to(self.latent_dtype), self.prepare_context(context, rows), generator
         if context is not None:

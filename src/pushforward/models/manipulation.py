@@ -58,8 +58,8 @@ def sample_at_temperature(
     batch = torch.Size((count, *(() if context is None else context.shape[:-1])))
     if model.base.context:
         raise ConfigError(
-            f"the base {type(model.base).__name__} depends on the context, so its noise is not centered at 0: use a model "
-            "whose base reads no context."
+            f"the base {type(model.base).__name__} depends on the context, so its noise is not centered at 0: use a "
+            "model whose base reads no context."
         )
     noise = model.base.sample(batch, generator=generator)
     return model.sample(noise=temperature * noise, context=context, generator=generator)
@@ -77,8 +77,8 @@ def interpolate(
         end: ``(*batch, *shape)``.
         steps: number of points of the path, at least 2.
         context: ``(*batch, context)`` for a model that reads one, the same for all points.
-        spherical: use the path z = z0 cos phi + z1 sin phi for phi from 0 to pi / 2 (Dinh et al. 2016, sec. 4.2), on which
-            independent normal latents keep their length; False for the straight line.
+        spherical: use the path z = z0 cos phi + z1 sin phi for phi from 0 to pi / 2 (Dinh et al. 2016, sec. 4.2), on
+            which independent normal latents keep their length; False for the straight line.
 
     Raises:
         ConfigError: for fewer than 2 steps.
@@ -105,7 +105,9 @@ def interpolate(
 def attribute_direction(
     model: Model, x: Tensor, labels: Tensor, context: Tensor | None = None, *, seed: int = 0, batch_size: int = 250
 ) -> Tensor:
-    """Mean latent of the rows with an attribute minus the mean latent of the rows without it (Kingma and Dhariwal 2018, sec. 6).
+    """Mean latent of the rows with an attribute minus the mean latent of the rows without it.
+
+    See Kingma and Dhariwal 2018, sec. 6.
 
     The labels are needed here and not in training. z has the latents of every scale of an image model.
 
@@ -121,8 +123,8 @@ def attribute_direction(
         The direction, ``(*base.shape)``, for :func:`manipulate`.
 
     Raises:
-        InputError: for data of the wrong shape, labels that are not one True or False for each row, or if all rows have the
-            same label.
+        InputError: for data of the wrong shape, labels that are not one True or False for each row, or if all rows have
+            the same label.
 
     Example:
         >>> import torch, pushforward as pf
@@ -210,11 +212,11 @@ def inpaint(
 ) -> Tensor:
     """Fill in hidden coordinates by gradient ascent on the log-density (NICE, Dinh et al. 2014, sec. 5.2).
 
-    x_H <- x_H + a_i (d log p / d x_H + e) with a_i = rate / (delay + i) and e normal. Hidden pixels start as uniform noise,
-    hidden real values at 0, and known ones do not change. The ascent is on continuous values: dequantized pixels in [0, 1],
-    clamped to that interval after each step, which the dequantizer rounds to integers at the end. Where the density is steep
-    (a pixel that is nearly always black), steps can be too long and the log-density falls. Use a smaller rate, or bound the
-    gradient of each coordinate by ``max_gradient``.
+    x_H <- x_H + a_i (d log p / d x_H + e) with a_i = rate / (delay + i) and e normal. Hidden pixels start as uniform
+    noise, hidden real values at 0, and known ones do not change. The ascent is on continuous values: dequantized pixels
+    in [0, 1], clamped to that interval after each step, which the dequantizer rounds to integers at the end. Where the
+    density is steep (a pixel that is nearly always black), steps can be too long and the log-density falls. Use a
+    smaller rate, or bound the gradient of each coordinate by ``max_gradient``.
 
     Args:
         model: a model with a density, after a first transform that may be a dequantization.
@@ -225,7 +227,8 @@ def inpaint(
         rate: numerator of the step size a_i.
         delay: constant in the denominator of the step size a_i.
         noise: standard deviation of e; 0 for plain ascent.
-        max_gradient: the gradient of each coordinate is clamped to this absolute value; None for no bound, as in the paper.
+        max_gradient: the gradient of each coordinate is clamped to this absolute value; None for no bound, as in the
+            paper.
         seed: seed of the start and of e.
 
     Returns:

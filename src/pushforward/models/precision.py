@@ -28,9 +28,9 @@ def check_float64(chain: Transform, owner: str) -> None:
         types = {tensor.dtype for tensor in (*part.parameters(), *part.buffers()) if tensor.is_floating_point()}
         if types != {torch.float64}:
             raise KindError(
-                f"{owner} cannot encode and decode float64 coordinates with weights of another type: {type(part).__name__} "
-                "drops part of its input, or its decode runs the network at other points than its encode. If the transform "
-                "has an inverse, model.double() makes that inverse exact to the last digits."
+                f"{owner} cannot encode and decode float64 coordinates with weights of another type: "
+                f"{type(part).__name__} drops part of its input, or its decode runs the network at other points than its "
+                "encode. If the transform has an inverse, model.double() makes that inverse exact to the last digits."
             )
 
 
@@ -39,7 +39,10 @@ def _inverts_float64(part: Transform) -> bool:
 
 
 def floating_type(modules: Iterable[nn.Module]) -> torch.dtype:
-    """Type of the first floating tensor in the modules, parameters before buffers; the default type of torch if there is none."""
+    """Type of the first floating tensor in the modules, parameters before buffers.
+
+    It is the default type of torch if there is no such tensor.
+    """
     for module in modules:
         for group in ("_parameters", "_buffers"):
             found = _first_floating(module, group)
@@ -49,7 +52,7 @@ def floating_type(modules: Iterable[nn.Module]) -> torch.dtype:
 
 
 def _first_floating(module: nn.Module, group: str) -> torch.dtype | None:
-    """Type of the first floating tensor of a module. Every call of a model asks, and the generators of nn.Module are slow."""
+    """Type of the first floating tensor of a module; every call of a model asks, and nn.Module's generators are slow."""
     for tensor in getattr(module, group).values():
         if tensor is not None and tensor.is_floating_point():
             return tensor.dtype

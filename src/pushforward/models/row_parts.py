@@ -17,8 +17,8 @@ __all__ = ["row_parts", "widest_layer"]
 def row_parts(model: nn.Module, x: Tensor, context: Tensor | None, shape: Shape) -> list[tuple[Tensor, Tensor | None]]:
     """Rows and their contexts, split into parts that can be scored one after another.
 
-    Few rows, rows that need a gradient, a model in training mode, and rows with errors stay one part: an error then names
-    the index in the whole batch.
+    Few rows, rows that need a gradient, a model in training mode, and rows with errors stay one part: an error then
+    names the index in the whole batch.
 
     Args:
         model: the model that scores the rows.

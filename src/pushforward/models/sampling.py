@@ -23,7 +23,9 @@ def check_sample_shape(sample_shape: int | tuple[int, ...]) -> Size:
 
 
 def seeded_generator(seed: int | None, generator: torch.Generator | None, device: torch.device) -> torch.Generator:
-    """The generator that is given, or a new one with the seed; with neither, the seed comes from torch's global generator.
+    """The generator that is given, or a new one with the seed.
+
+    With neither, the seed comes from torch's global generator.
 
     Raises:
         ConfigError: if both are given.

@@ -82,8 +82,8 @@ class ModelDistribution(Distribution):
         check_data(value, self.model.shape, type(self.model).__name__)
         if self._validate_args and not self.support.check(value).all():
             raise InputError(
-                f"a value lies outside {self._data_support}, the support of this model: pass validate_args=False to get its "
-                "log-density, -inf."
+                f"a value is outside {self._data_support}, the support of this model: pass validate_args=False to get "
+                "its log-density, -inf."
             )
         batch = value.shape[: value.dim() - len(self.event_shape)]
         try:

@@ -80,40 +80,40 @@ def test_far_rows_pull_with_a_bounded_gradient_under_the_logistic_prior():
     assert x.grad.abs().max() < 2.0
 
 
-def test_a_stride_moves_the_scaling_further_and_changes_nothing_else():
-    """One step of Adam moves each log-scale by stride times the learning rate; before it, the models are the same."""
+def test_a_multiplier_moves_the_scaling_further_and_changes_nothing_else():
+    """One step of Adam moves each log-scale by multiplier times the learning rate; before it, the models are the same."""
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1.0, 100.0])
     scales, values = {}, {}
-    for stride in (1.0, 10.0):
+    for multiplier in (1.0, 10.0):
         torch.manual_seed(0)
-        model = NICE(3, hidden=(8,), standardize=False, scaling_stride=stride)
-        values[stride] = model.log_prob(x).detach()
+        model = NICE(3, hidden=(8,), standardize=False, scaling_multiplier=multiplier)
+        values[multiplier] = model.log_prob(x).detach()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-12)
         model.loss(x).backward()
         optimizer.step()
-        scales[stride] = list(model.chain)[-1].log_scale().detach()
+        scales[multiplier] = list(model.chain)[-1].log_scale().detach()
     assert torch.equal(values[1.0], values[10.0])
     torch.testing.assert_close(scales[1.0].abs(), torch.full((3,), 1e-3), rtol=1e-3, atol=0)
     torch.testing.assert_close(scales[10.0], 10 * scales[1.0], rtol=1e-3, atol=0)
 
 
 def test_files_keep_their_meaning(tmp_path):
-    """With a stride or without; and a file from before there was one holds plain log-scales."""
+    """With a multiplier or without; and a file from before there was one holds plain log-scales."""
     x = torch.randn(5, 4, dtype=torch.float64)
-    for stride in (1.0, 10.0):
-        model = jolted(NICE(4, hidden=(8,), scaling_stride=stride))
+    for multiplier in (1.0, 10.0):
+        model = jolted(NICE(4, hidden=(8,), scaling_multiplier=multiplier))
         io.save(model, tmp_path / "nice")
         assert torch.equal(io.load(tmp_path / "nice").log_prob(x), model.log_prob(x))
     model = jolted(NICE(4, hidden=(8,)))
     description, tensors = io.pack(model)
-    del description["arguments"]["scaling_stride"]
+    del description["arguments"]["scaling_multiplier"]
     assert torch.equal(io.unpack(description, tensors).log_prob(x), model.log_prob(x))
     with pytest.raises(StorageError, match="log_factor"):
-        io.unpack(io.pack(NICE(4, hidden=(8,), scaling_stride=10.0))[0], tensors)
+        io.unpack(io.pack(NICE(4, hidden=(8,), scaling_multiplier=10.0))[0], tensors)
 
 
 @pytest.mark.parametrize(
-    "options", [{"scaling_stride": 0.0}, {"prior": "cauchy"}, {"layers": 0}, {"layers": 1.5}, {"features": 0}]
+    "options", [{"scaling_multiplier": 0.0}, {"prior": "cauchy"}, {"layers": 0}, {"layers": 1.5}, {"features": 0}]
 )
 def test_impossible_arguments(options):
     with pytest.raises(ConfigError):

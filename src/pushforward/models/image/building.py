@@ -41,7 +41,9 @@ def check_image_shape(owner: str, shape: Shape) -> Shape:
 def pixel_transforms(
     shape: Shape, levels: int, alpha: float | None = 0.0, dequantize: str = "uniform"
 ) -> list[Transform]:
-    """The transforms from integers 0, ..., levels - 1 to the reals: dequantization, then a shift to (-1/2, 1/2) or a logit.
+    """The transforms from integers 0, ..., levels - 1 to the reals.
+
+    They are a dequantization, then a shift to (-1/2, 1/2) or a logit.
 
     Args:
         shape: (channels, height, width).
@@ -75,8 +77,8 @@ def multi_scale(
         scales: number of scales.
         scale_transforms: function from the shape that a scale reads and its index, 0 for the finest, to its transforms.
         factor_out: let half of the channels leave after each scale but the last; False keeps all channels.
-        prior: function from a shape to transforms before the channels leave, which may standardize the second half of the
-            channels given the first.
+        prior: function from a shape to transforms before the channels leave, which may standardize the second half of
+            the channels given the first.
     """
 
     def build(shape: Shape, scale: int) -> Chain:
@@ -112,7 +114,9 @@ def glow_scales(
     network: dict[str, Any],
     alternate: bool = False,
 ) -> Chain:
-    """At each scale a squeeze and layers of actnorm, a mixing of channels and a coupling (Kingma and Dhariwal 2018, fig. 2).
+    """At each scale a squeeze and layers of actnorm, a mixing of channels and a coupling.
+
+    See Kingma and Dhariwal 2018, fig. 2.
 
     Channels that leave are standardized given the channels that stay, by one convolution whose weights start at 0.
 

@@ -27,12 +27,13 @@ __all__ = ["FlowPlusPlus"]
 
 @register("models")
 class FlowPlusPlus(Model):
-    """Couplings by mixtures of logistic CDFs, conditioned by convolutions with self-attention, and learned dequantization.
+    """Couplings by mixtures of logistic CDFs with attention networks, and learned dequantization, on images.
 
-    The model has the three parts of the paper: variational dequantization (sec. 3.1), the mixture-CDF transformer (sec. 3.2)
-    and attention in the conditioner (sec. 3.3). There are couplings on the checkerboard and then, after a squeeze, couplings
-    on halves of the channels and again on the checkerboard, each after an actnorm and a 1 x 1 convolution of the channels. No
-    channels leave early. Encoding takes one pass; decoding takes one pass and finds a bracketed root for each coordinate.
+    The model has the three parts of the paper: variational dequantization (sec. 3.1), the mixture-CDF transformer (sec.
+    3.2) and attention in the conditioner (sec. 3.3). There are couplings on the checkerboard and then, after a squeeze,
+    couplings on halves of the channels and again on the checkerboard, each after an actnorm and a 1 x 1 convolution of
+    the channels. No channels leave early. Encoding takes one pass; decoding takes one pass and finds a bracketed root
+    for each coordinate.
 
     The likelihood is a lower bound of the probability of the image: ``model.evaluate(x).bits_per_dim()``.
 
@@ -87,7 +88,8 @@ class FlowPlusPlus(Model):
                 transforms += [ActNorm(inside), InvertibleConv1x1(inside, seed=seed + k)]
                 transforms.append(
                     ImageCoupling(
-                        inside, transformer, mask=mask, flip=k % 2 == 1, hidden=hidden, heads=heads, dropout=dropout, context=context
+                        inside, transformer, mask=mask, flip=k % 2 == 1, hidden=hidden, heads=heads, dropout=dropout,
+                        context=context,
                     )
                 )  # fmt: skip
             return transforms

@@ -32,16 +32,18 @@ __all__ = ["ImageFunnelFlow"]
 
 @register("models")
 class ImageFunnelFlow(Model):
-    """A flow whose scales become smaller, on images of integers; :class:`~pushforward.models.FunnelFlow` is its form for vectors.
+    """A flow on images of integers whose scales become smaller.
+
+    :class:`~pushforward.models.FunnelFlow` is the form for vectors.
 
     After dequantization the flow has the scales of Glow, with a funnel between two scales:
 
         log p(x) = log p(z) + log p(x_dropped | z) + log abs det dz/dx_kept   at each funnel.
 
     Funnel "coupling" drops half of the channels by :class:`~pushforward.transforms.ImageFunnel`. Funnel "conv" is a
-    :class:`~pushforward.transforms.ConvFunnel` of 2 x 2 in place of the next squeeze. The width of the base follows from the
-    funnel and the number of scales. The likelihood is a lower bound of the probability of the image because of the
-    dequantization.
+    :class:`~pushforward.transforms.ConvFunnel` of 2 x 2 in place of the next squeeze. The width of the base follows
+    from the funnel and the number of scales. The likelihood is a lower bound of the probability of the image because of
+    the dequantization.
 
     Args:
         shape: (channels, height, width); both sides divisible by 2^scales.
@@ -106,8 +108,8 @@ def _scales(
     """At each scale layers of actnorm, 1 x 1 convolution and coupling; between two scales a funnel."""
     if any(side % 2**scales for side in shape[1:]):
         raise ConfigError(
-            f"{scales} scales halve the sides of an image {scales} times, and {shape[1]} x {shape[2]} cannot be halved that "
-            "often: use fewer scales, or pad the images."
+            f"{scales} scales halve the sides of an image {scales} times, and {shape[1]} x {shape[2]} cannot be halved "
+            "that often: use fewer scales, or pad the images."
         )
     transforms: list[Transform] = [Squeeze(shape)]
     for scale in range(scales):

@@ -69,12 +69,12 @@ class Glow(_GlowModel):
 
     L scales, each with a squeeze and K layers (a "step of flow": actnorm, 1 x 1 convolution, coupling on half of the
     channels; table 1). Half of the channels leaves after each scale under a learned N(mu(h), sigma(h)). Here an affine
-    transform takes that prior to a standard normal, so the flow is one bijection to D = C H W standard normal coordinates,
-    coarsest scale first. Both directions take one pass.
+    transform takes that prior to a standard normal, so the flow is one bijection to D = C H W standard normal
+    coordinates, coarsest scale first. Both directions take one pass.
 
-    ``model.decode(model.encode(x))`` is x. In float32 about one pixel in 100,000 may be off by one, because its noise is at
-    the edge of its gray level; ``model.decode(model.encode(x, float64=True), float64=True)`` has no such pixel: its coordinates
-    are float64 and its networks float32.
+    ``model.decode(model.encode(x))`` is x. In float32 about one pixel in 100,000 may be off by one, because its noise
+    is at the edge of its gray level; ``model.decode(model.encode(x, float64=True), float64=True)`` has no such pixel:
+    its coordinates are float64 and its networks float32.
 
     The likelihood is a lower bound of the probability of the image, because of the dequantization:
     ``model.evaluate(x).bits_per_dim()``.
@@ -89,8 +89,8 @@ class Glow(_GlowModel):
         affine: use affine couplings; False for additive ones.
         max_log_scale: smooth bound on the log-scales of affine couplings.
         levels: number of integer values of a pixel; 32 for 5-bit images.
-        alpha: margin of the logit that maps pixels to the reals; 0 loses no mass and suits images with many pure black or
-            white pixels. None shifts pixels to (-1/2, 1/2) instead, as in the paper.
+        alpha: margin of the logit that maps pixels to the reals; 0 loses no mass and suits images with many pure black
+            or white pixels. None shifts pixels to (-1/2, 1/2) instead, as in the paper.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
         factor_out: let half of the channels leave for the base between scales.
         activation: activation of the networks.
@@ -143,11 +143,14 @@ class Glow(_GlowModel):
 
 @register("models")
 class ConvGlow(_GlowModel):
-    """:class:`~pushforward.models.Glow` with invertible k x k convolutions (:class:`~pushforward.transforms.InvertibleConv2d`).
+    """Glow with invertible k x k convolutions instead of 1 x 1 convolutions.
 
-    Each layer is an actnorm, an invertible k x k convolution that mixes channels and neighboring pixels, and a coupling.
-    Encoding takes one pass. Decoding takes one pass and inverts each convolution: by H + W - 1 plain convolutions for
-    "causal" and "depthwise", more for "emerging", and by a linear system for each frequency for "periodic".
+    See :class:`~pushforward.models.Glow` and :class:`~pushforward.transforms.InvertibleConv2d`.
+
+    Each layer is an actnorm, an invertible k x k convolution that mixes channels and neighboring pixels, and a
+    coupling. Encoding takes one pass. Decoding takes one pass and inverts each convolution: by H + W - 1 plain
+    convolutions for "causal" and "depthwise", more for "emerging", and by a linear system for each frequency for
+    "periodic".
 
     Args:
         shape: (channels, height, width); both sides divisible by 2^scales.
@@ -161,8 +164,8 @@ class ConvGlow(_GlowModel):
         affine: use affine couplings; False for additive ones.
         max_log_scale: smooth bound on the log-scales of affine couplings.
         levels: number of integer values of a pixel.
-        alpha: margin of the logit that maps pixels to the reals; 0 loses no mass and suits images with many pure black or
-            white pixels. None shifts pixels to (-1/2, 1/2) instead.
+        alpha: margin of the logit that maps pixels to the reals; 0 loses no mass and suits images with many pure black
+            or white pixels. None shifts pixels to (-1/2, 1/2) instead.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
         factor_out: let half of the channels leave for the base between scales.
         activation: activation of the networks.

@@ -26,12 +26,14 @@ __all__ = ["ImageInFlow"]
 
 @register("models")
 class ImageInFlow(GatedFlow):
-    """A flow of affine couplings with a scalar gate c, on images of integers; :class:`~pushforward.models.InFlow` is its form for vectors.
+    """A flow of affine couplings with a scalar gate c, on images of integers.
+
+    :class:`~pushforward.models.InFlow` is the form for vectors.
 
     Pixels are dequantized to (0, 1) and squeezed, so that there are channels to split. Each block has two couplings of
     the channels with the gate c, as :class:`~pushforward.models.InFlow` describes them, and a fixed permutation of the
-    channels. The likelihood is a lower bound of the probability of the image. ``model.gated(0.0)`` is the closed flow with
-    the same weights.
+    channels. The likelihood is a lower bound of the probability of the image. ``model.gated(0.0)`` is the closed flow
+    with the same weights.
 
     Args:
         shape: (channels, height, width); both sides divisible by 2^squeezes.

@@ -16,7 +16,9 @@ __all__ = ["ImageNICE"]
 
 @register("models")
 class ImageNICE(Model):
-    """Non-linear independent components estimation on images of integers; :class:`~pushforward.models.NICE` is its form for vectors.
+    """Non-linear independent components estimation on images of integers.
+
+    :class:`~pushforward.models.NICE` is the form for vectors.
 
     Pixels are dequantized, shifted to (-1/2, 1/2), and modeled as the vector of D = C H W pixels in row order: additive
     couplings, one diagonal scaling and a factorial prior (eq. 3, 5-7, 9). The likelihood is a lower bound of the
@@ -32,12 +34,13 @@ class ImageNICE(Model):
         dropout: dropout probability in the networks.
         standardize: standardize each pixel first; False gives the model of the paper.
         levels: number of integer values of a pixel.
-        alpha: margin of a logit that maps pixels to the reals; None shifts them to (-1/2, 1/2) instead, as in the paper.
+        alpha: margin of a logit that maps pixels to the reals; None shifts them to (-1/2, 1/2) instead, as in the
+            paper.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
-        scaling_stride: the log-scales are scaling_stride times their parameters; see :class:`~pushforward.models.NICE`.
+        scaling_multiplier: multiplier of the learning rate of the scaling; see :class:`~pushforward.models.NICE`.
 
     Raises:
-        ConfigError: for an unknown name, sizes that are not possible, or a stride that is not positive.
+        ConfigError: for an unknown name, sizes that are not possible, or a multiplier that is not positive.
 
     Example:
         >>> import torch
@@ -60,14 +63,14 @@ class ImageNICE(Model):
         levels: int = 256,
         alpha: float | None = None,
         dequantize: str = "uniform",
-        scaling_stride: float = 1.0,
+        scaling_multiplier: float = 1.0,
     ) -> None:
         image = check_image_shape("ImageNICE", shape)
         size = math.prod(image)
         base = nice_base(size, prior)
-        flow = nice_chain(size, context, layers, hidden, activation, dropout, standardize, scaling_stride)
+        flow = nice_chain(size, context, layers, hidden, activation, dropout, standardize, scaling_multiplier)
         super().__init__(Chain(*pixel_transforms(image, levels, alpha, dequantize), Flatten(image), flow), base)
         self.context, self.layers, self.hidden, self.prior = context, layers, tuple(hidden), prior
         self.activation, self.dropout, self.standardize = activation, dropout, standardize
         self.levels, self.alpha, self.dequantize = levels, alpha, dequantize
-        self.scaling_stride = scaling_stride
+        self.scaling_multiplier = scaling_multiplier

@@ -37,8 +37,8 @@ class ImageNSF(Model):
         activation: activation of the networks.
         dropout: dropout probability inside the residual blocks.
         levels: number of integer values of a pixel.
-        alpha: margin of the logit that maps pixels to the reals; 0 loses no mass and suits images with many pure black or
-            white pixels. None shifts pixels to (-1/2, 1/2) instead, as in the paper.
+        alpha: margin of the logit that maps pixels to the reals; 0 loses no mass and suits images with many pure black
+            or white pixels. None shifts pixels to (-1/2, 1/2) instead, as in the paper.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
         factor_out: let half of the channels leave for the base between scales; the paper does not on CIFAR-10.
 
@@ -79,8 +79,8 @@ class ImageNSF(Model):
             return [Permutation(inside, seed=seed, dim=-3)] if linear == "permutation" else []
 
         flow = glow_scales(
-            image, scales=scales, layers=layers, mix=mix, transformer=SplineTransformer(bins, tail_bound), context=context,
-            factor_out=factor_out, alternate=linear == "none",
+            image, scales=scales, layers=layers, mix=mix, transformer=SplineTransformer(bins, tail_bound),
+            context=context, factor_out=factor_out, alternate=linear == "none",
             network={"hidden": hidden, "residual": True, "activation": activation, "dropout": dropout},
         )  # fmt: skip
         super().__init__(Chain(*pixel_transforms(image, levels, alpha, dequantize), flow), Normal(math.prod(image)))

@@ -1,4 +1,4 @@
-"""PixelCNN: gated (van den Oord et al. 2016, arXiv 1606.05328), and PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517)."""
+"""Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328) and PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from pushforward import distributions
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.sampling import seeded_generator
 from pushforward.models.validation import check_data
-from pushforward.numerics.checks import check_choice
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import CategoricalLikelihood, Integers, LogisticLikelihood
 from pushforward.transforms.base import Shape
@@ -23,21 +22,24 @@ class PixelCNN(Model):
     """Exact log-probability of integer images: log p(x) = sum_i log p(x_i | x_<i) in raster order (eq. 1).
 
     ``log_prob`` takes one pass of the network and is EXACT on Counting, so ``evaluate(x).bits_per_dim()`` is the code
-    length. :meth:`conditional_log_prob` gives the term of each pixel and channel. Sampling draws one pixel after another.
+    length. :meth:`conditional_log_prob` gives the term of each pixel and channel. Sampling draws one pixel after
+    another.
 
-    PixelCNN++ is ``network="plusplus", output="logistic"``; the paper has 10 components, 160 filters, 5 layers, 3 scales and
-    a dropout of 0.5.
+    PixelCNN++ is ``network="plusplus", output="logistic"``; the paper has 10 components, 160 filters, 5 layers, 3
+    scales and a dropout of 0.5.
 
     Args:
         shape: (channels, height, width); data are integers 0, ..., levels - 1.
         levels: number of gray levels.
         context: width of the context that every gate reads.
-        output: "categorical", a softmax over the levels of each channel given the channels before it (van den Oord et al.
-            2016), or "logistic", a mixture of discretized logistics for the whole pixel (PixelCNN++, Salimans et al. 2017).
+        output: "categorical", a softmax over the levels of each channel given the channels before it (van den Oord et
+            al. 2016), or "logistic", a mixture of discretized logistics for the whole pixel (PixelCNN++, Salimans et
+            al. 2017).
         components: number of components of the mixture.
         network: "gated", or "plusplus", which has a categorical output for one channel only.
         filters: width of the two stacks of the network; with a categorical output a multiple of the channels.
-        layers: number of gated layers; for "plusplus" the number of blocks at each resolution in each half of the network.
+        layers: number of gated layers; for "plusplus" the number of blocks at each resolution in each half of the
+            network.
         kernel_size: odd size of the convolutions of "gated".
         first_kernel_size: odd size of the first convolution of "gated".
         scales: number of resolutions of "plusplus".
@@ -111,8 +113,7 @@ class PixelCNN(Model):
             InputError: for a wrong shape, or kept rows with values that are no integers in 0..levels - 1.
         """
         check_data(x, self.shape, type(self).__name__)
-        if not isinstance(rows, int) or isinstance(rows, bool) or not 0 <= rows <= self.shape[1]:
-            raise ConfigError(f"rows must be an integer in 0..{self.shape[1]}; got {rows!r}.")
+        check_integer("rows", rows, 0, most=self.shape[1])
         generator = seeded_generator(seed, generator, x.device)
         context = self.prepare_context(context, x.shape[:-3])
         return self.base.complete(x[..., :rows, :].to(self.latent_dtype), context, generator=generator)

@@ -27,7 +27,9 @@ __all__ = ["ImageRealNVP"]
 
 @register("models")
 class ImageRealNVP(Model):
-    """Real-valued non-volume-preserving flow on images of integers; :class:`~pushforward.models.RealNVP` is its form for vectors.
+    """Real-valued non-volume-preserving flow on images of integers.
+
+    :class:`~pushforward.models.RealNVP` is the form for vectors.
 
     Pixels are dequantized, mapped to the reals by a logit and normalized by channel. Each scale but the last has
     couplings on the checkerboard and then, after a squeeze, couplings on halves of the channels; then one color of the
@@ -106,7 +108,7 @@ class ImageRealNVP(Model):
                 return couplings(inside, "checkerboard", layers // 2 + 1)
             squeeze = Squeeze(inside)
             channels = couplings(squeeze.out_shape, "channels", layers // 2)
-            # One color of the checkerboard leaves, so the squeeze is inverted and repeated in the order of that checkerboard.
+            # One color of the checkerboard leaves, so a second squeeze orders the pixels by color.
             reordered = [Inverse(squeeze), Squeeze(inside, "checkerboard")]
             board = couplings(inside, "checkerboard", layers - layers // 2)
             return [*board, Squeeze(inside), *channels, *reordered]

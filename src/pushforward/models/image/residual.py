@@ -47,8 +47,8 @@ class _ImageResidualModel(Model, ABC):
     ) -> None:
         image = check_image_shape(type(self).__name__, shape)
         options: dict[str, Any] = {
-            "context": context, "hidden": hidden, "coefficient": coefficient, "activation": activation, "log_det": log_det,
-            "terms": terms, "probes": probes, "kernel_size": kernel_size,
+            "context": context, "hidden": hidden, "coefficient": coefficient, "activation": activation,
+            "log_det": log_det, "terms": terms, "probes": probes, "kernel_size": kernel_size,
         }  # fmt: skip
 
         def scale_transforms(inside: Shape, scale: int) -> list[Transform]:
@@ -77,16 +77,17 @@ class _ImageResidualModel(Model, ABC):
 
 @register("models")
 class ImageIResNet(_ImageResidualModel):
-    """i-ResNet on images of integers: blocks x + g(x) with contractive g at several scales; :class:`~pushforward.models.IResNet`
-    is its form for vectors.
+    """i-ResNet on images of integers: blocks x + g(x) with contractive g at several scales.
+
+    :class:`~pushforward.models.IResNet` is the form for vectors.
 
     Pixels are dequantized and mapped to the reals. g is a 3-1-3 convolutional network with a bound on its Lipschitz
     constant, and each scale but the last ends with a squeeze. z is the vector of all D = C H W coordinates.
 
-    The log-determinant is the truncated power series (sec. 3, alg. 2), which is biased, so the likelihood is an ESTIMATE.
-    Up to about a thousand coordinates ``model.set_log_det("exact")`` gives the exact one with the same weights; the
-    likelihood is then a lower bound of the probability of the image. Encoding takes one pass; sampling takes some 10 to
-    30 (a fixed-point iteration for each block).
+    The log-determinant is the truncated power series (sec. 3, alg. 2), which is biased, so the likelihood is an
+    ESTIMATE. Up to about a thousand coordinates ``model.set_log_det("exact")`` gives the exact one with the same
+    weights; the likelihood is then a lower bound of the probability of the image. Encoding takes one pass; sampling
+    takes some 10 to 30 (a fixed-point iteration for each block).
 
     Args:
         shape: (channels, height, width); both sides divisible by 2^(scales - 1).
@@ -106,14 +107,14 @@ class ImageIResNet(_ImageResidualModel):
         dense: widths of the hidden layers of a last, fully connected residual block; () for no such block.
         kernel_size: of the first and the last convolution of each g, odd.
         levels: number of integer values of a pixel.
-        alpha: margin of the logit that maps pixels to the reals; None shifts them to (-1/2, 1/2) instead, as in the paper.
-            A block stretches by a factor of at most 1 + coefficient, so images with many pure black or white pixels need
-            a small alpha: after a shift, the blocks would have to stretch one gray level over a normal.
+        alpha: margin of the logit that maps pixels to the reals; None shifts them to (-1/2, 1/2) instead, as in the
+            paper. A block stretches by a factor of at most 1 + coefficient, so images with many pure black or white
+            pixels need a small alpha: after a shift, the blocks would have to stretch one gray level over a normal.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
 
     Raises:
-        ConfigError: for sizes that are not possible, a coefficient outside (0, 1), an unknown ``log_det``, or sides that
-            cannot be halved that often.
+        ConfigError: for sizes that are not possible, a coefficient outside (0, 1), an unknown ``log_det``, or sides
+            that cannot be halved that often.
 
     Example:
         >>> import torch
@@ -145,20 +146,21 @@ class ImageIResNet(_ImageResidualModel):
         dequantize: str = "uniform",
     ) -> None:
         super().__init__(
-            shape, context, blocks, hidden, scales, coefficient, activation, actnorm, log_det, terms, probes, standardize,
-            factor_out, dense, kernel_size, levels, alpha, dequantize,
+            shape, context, blocks, hidden, scales, coefficient, activation, actnorm, log_det, terms, probes,
+            standardize, factor_out, dense, kernel_size, levels, alpha, dequantize,
         )  # fmt: skip
 
 
 @register("models")
 class ImageResidualFlow(_ImageResidualModel):
-    """Blocks x + g(x) with contractive g and an unbiased log-determinant on images of integers, at several scales;
+    """Blocks x + g(x) with contractive g and an unbiased log-determinant, on images of integers.
+
     :class:`~pushforward.models.ResidualFlow` is the form for vectors.
 
-    The parts are those of :class:`~pushforward.models.ImageIResNet`. The power series is cut at a random term and reweighted,
-    so that its mean is right (Russian roulette, eq. 6), and the Neumann series gives its gradient (eq. 8). The
-    log-likelihood of the dequantized image is unbiased, so with several draws the bound is their plain mean, and the
-    likelihood is a lower bound of the probability of the image. Up to about a thousand coordinates
+    The parts are those of :class:`~pushforward.models.ImageIResNet`. The power series is cut at a random term and
+    reweighted, so that its mean is right (Russian roulette, eq. 6), and the Neumann series gives its gradient (eq. 8).
+    The log-likelihood of the dequantized image is unbiased, so with several draws the bound is their plain mean, and
+    the likelihood is a lower bound of the probability of the image. Up to about a thousand coordinates
     ``model.set_log_det("exact")`` gives the exact log-determinant with the same weights.
 
     Encoding takes one pass; sampling takes some 10 to 30 (a fixed-point iteration for each block).
@@ -169,8 +171,8 @@ class ImageResidualFlow(_ImageResidualModel):
         blocks: number of residual blocks in each scale.
         hidden: widths of the hidden layers of g: 3 x 3, 1 x 1, ... and 3 x 3 convolutions.
         scales: number of scales.
-        coefficient: bound on the Lipschitz constant of g, in (0, 1). The closer to 1, the more terms the roulette takes: with
-            0.9 ``terms`` + 10 terms on average, with 0.98 ``terms`` + 50.
+        coefficient: bound on the Lipschitz constant of g, in (0, 1). The closer to 1, the more terms the roulette
+            takes: with 0.9 ``terms`` + 10 terms on average, with 0.98 ``terms`` + 50.
         activation: "lipswish" as in the paper, "elu", "softplus" or "tanh".
         actnorm: activation normalization before each block and after the last of a scale.
         log_det: "roulette" as in the paper, "power" or "exact".
@@ -178,20 +180,20 @@ class ImageResidualFlow(_ImageResidualModel):
         probes: number of probes for a score and its standard error; training draws one.
         standardize: standardize each channel first, by an actnorm.
         factor_out: let half of the coordinates leave for the base after each scale but the last (one color of the
-            checkerboard, standardized given the other); False keeps all coordinates to the last scale, as in the paper for
-            32 x 32.
+            checkerboard, standardized given the other); False keeps all coordinates to the last scale, as in the paper
+            for 32 x 32.
         dense: widths of the hidden layers of a last, fully connected residual block; () for no such block.
         kernel_size: of the first and the last convolution of each g, odd.
         levels: number of integer values of a pixel.
-        alpha: margin of the logit that maps pixels to the reals, in the paper 0.05 for CIFAR-10 and 1e-6 for MNIST; None shifts
-            them to (-1/2, 1/2) instead. A block stretches by a factor of at most 1 + coefficient, so images with many pure
-            black or white pixels need a small alpha: after a shift, the blocks would have to stretch one gray level over a
-            normal.
+        alpha: margin of the logit that maps pixels to the reals, in the paper 0.05 for CIFAR-10 and 1e-6 for MNIST;
+            None shifts them to (-1/2, 1/2) instead. A block stretches by a factor of at most 1 + coefficient, so images
+            with many pure black or white pixels need a small alpha: after a shift, the blocks would have to stretch one
+            gray level over a normal.
         dequantize: "uniform" or "variational" (Ho et al. 2019).
 
     Raises:
-        ConfigError: for sizes that are not possible, a coefficient outside (0, 1), an unknown ``log_det``, or sides that
-            cannot be halved that often.
+        ConfigError: for sizes that are not possible, a coefficient outside (0, 1), an unknown ``log_det``, or sides
+            that cannot be halved that often.
 
     Example:
         >>> import torch
@@ -223,6 +225,6 @@ class ImageResidualFlow(_ImageResidualModel):
         dequantize: str = "uniform",
     ) -> None:
         super().__init__(
-            shape, context, blocks, hidden, scales, coefficient, activation, actnorm, log_det, terms, probes, standardize,
-            factor_out, dense, kernel_size, levels, alpha, dequantize,
+            shape, context, blocks, hidden, scales, coefficient, activation, actnorm, log_det, terms, probes,
+            standardize, factor_out, dense, kernel_size, levels, alpha, dequantize,
         )  # fmt: skip

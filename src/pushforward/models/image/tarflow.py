@@ -24,15 +24,17 @@ __all__ = ["TarFlow"]
 
 @register("models")
 class TarFlow(Model):
-    """Image flow of causal attention networks over patches: z_i = x_i exp(s_i) + t_i, (s_i, t_i) = network(x_<i) (eq. 5-7).
+    """Image flow of causal attention networks over patches.
+
+    z_i = x_i exp(s_i) + t_i with (s_i, t_i) = network(x_<i) (eq. 5-7).
 
     Blocks process the patches in alternating order (sec. 3.1). ``log_prob`` takes one pass a block and is the fast
     direction; sampling takes a step for each patch and block, with cached keys and values.
 
-    Integers are dequantized, and the likelihood is a LOWER_BOUND on Counting, so bits/dim are defined. With ``levels=None``
-    data are real and the density is exact on Lebesgue. ``noise`` is added in training only: the model then learns the density
-    of noisy images, as the paper does for samples (sec. 3.2). Do not compare its likelihood of clean images with that of a
-    model that was trained without noise.
+    Integers are dequantized, and the likelihood is a LOWER_BOUND on Counting, so bits/dim are defined. With
+    ``levels=None`` data are real and the density is exact on Lebesgue. ``noise`` is added in training only: the model
+    then learns the density of noisy images, as the paper does for samples (sec. 3.2). Do not compare its likelihood of
+    clean images with that of a model that was trained without noise.
 
     Args:
         shape: (channels, height, width).

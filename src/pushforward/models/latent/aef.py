@@ -32,21 +32,22 @@ class AEF(Model):
         z_1 = mu_e(shell) + sigma_e(shell) c',    delta = (shell - mu_d(z_1)) / sigma_d(z_1),
         log p(x) = log prior(z_1) + log N(delta) + sum log sigma_e - sum log sigma_d + log abs det F.
 
-    The likelihood is exact on vectors; on images it is the bound of a dequantized flow. Form "linear": the data are extended
-    by u = W x, and the likelihood is the joint density of x and u, on Extended(D + d, D). Training maximizes it, and
-    :meth:`reduced` and :meth:`importance_estimate` give a lower bound of log p(x).
+    The likelihood is exact on vectors; on images it is the bound of a dequantized flow. Form "linear": the data are
+    extended by u = W x, and the likelihood is the joint density of x and u, on Extended(D + d, D). Training maximizes
+    it, and :meth:`reduced` and :meth:`importance_estimate` give a lower bound of log p(x).
 
-    The noise is z_1, which follows the prior, and then delta. ``decode`` is exact, and :meth:`reconstruct` uses delta = 0.
+    The noise is z_1, which follows the prior, and then delta. ``decode`` is exact, and :meth:`reconstruct` uses delta =
+    0.
 
     Args:
         features: a width, or (channels, height, width) for images of integers.
         latent: d.
         form: "partition" or "linear".
-        core: "center", "corner" or a tuple of indices of the flattened event. Vectors have the first d coordinates in the
-            core unless indices are given.
+        core: "center", "corner" or a tuple of indices of the flattened event. Vectors have the first d coordinates in
+            the core unless indices are given.
         posterior: the flow F of the core: "normal" (none), "iaf" or "nsf", as in :class:`~pushforward.models.VAE`.
-        prior: distribution of z_1, a :class:`~pushforward.distributions.Distribution` or a model with an exact density; None
-            for a standard normal.
+        prior: distribution of z_1, a :class:`~pushforward.distributions.Distribution` or a model with an exact density;
+            None for a standard normal.
         levels: number of integer values of a pixel.
         alpha: margin of the logit that maps pixels to the reals; None shifts them to (-1/2, 1/2) instead.
         dequantize: "uniform" or "variational"; the linear form allows "uniform" only.
@@ -123,14 +124,18 @@ class AEF(Model):
         return self.decode_mean(self.encode(x, seed=seed)[..., : self.latent])
 
     def decode_mean(self, code: Tensor) -> Tensor:
-        """Data with delta = 0 from codes ``(*batch, latent)``. Codes from the prior give pictures, which are not samples of the model."""
+        """Data with delta = 0 from codes ``(*batch, latent)``.
+
+        Codes from the prior give pictures, which are not samples of the model.
+        """
         rest = code.new_zeros(*code.shape[:-1], self.base.shape[0] - self.latent)
         return self.decode(torch.cat((code, rest), -1))
 
     def reduced(self, scale: float) -> Flow:
         """A model of x alone that shares the weights of this linear form: u is drawn from N(W x, scale^2).
 
-        Its ``evaluate(x, samples=k)`` is log mean_k p(x, u_k) / N(u_k; W x, scale^2), a LOWER_BOUND on the measure of the data.
+        Its ``evaluate(x, samples=k)`` is log mean_k p(x, u_k) / N(u_k; W x, scale^2), a LOWER_BOUND on the measure of
+        the data.
 
         Raises:
             KindError: for the partition form, which has a likelihood of x already.
@@ -146,8 +151,8 @@ class AEF(Model):
     ) -> tuple[LogLik, Tensor]:
         """A lower bound of log p(x) for the linear form, and the effective number of samples behind it.
 
-        The bound is that of :meth:`reduced`. The effective number of samples is (sum w)^2 / sum w^2 of the importance weights
-        w. If it is near 1, the scale does not fit p(u | x), and the bound is loose.
+        The bound is that of :meth:`reduced`. The effective number of samples is (sum w)^2 / sum w^2 of the importance
+        weights w. If it is near 1, the scale does not fit p(u | x), and the bound is loose.
 
         Args:
             x: data, ``(*batch, *shape)``.

@@ -37,9 +37,15 @@ class Codec(nn.Module):
     """
 
     def __init__(
-        self, shape: Shape, latent: int, outputs: int, hidden: tuple[int, ...], channels: tuple[int, ...], activation: str,
+        self,
+        shape: Shape,
+        latent: int,
+        outputs: int,
+        hidden: tuple[int, ...],
+        channels: tuple[int, ...],
+        activation: str,
         input_bound: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if len(shape) not in (1, 3) or (channels and len(shape) != 3):
             raise ConfigError(
@@ -108,18 +114,20 @@ class PointPosterior(Transform):
 class AutoEncoder(Model):
     """Encoder g and decoder G without noise, trained on the squared error with a learned scale s.
 
-    ``evaluate`` is log N(x; G(z), s^2 I) + log N(z; 0, I) at z = g(x), the log joint density at one code. It bounds log p(x)
-    on neither side, so the kind is ESTIMATE. A :class:`~pushforward.models.TwoStep` model adds a density of the codes.
+    ``evaluate`` is log N(x; G(z), s^2 I) + log N(z; 0, I) at z = g(x), the log joint density at one code. It bounds log
+    p(x) on neither side, so the kind is ESTIMATE. A :class:`~pushforward.models.TwoStep` model adds a density of the
+    codes.
 
     With ``penalty="code"`` the loss is minus that value: ||x - G(g(x))||^2 / 2s^2 + D log s + ||g(x)||^2 / 2, the
     regularized autoencoder (Ghosh et al. 2020, arXiv 1903.12436). With ``"mmd"`` it is the squared error plus
     ``penalty_weight`` times the maximum mean discrepancy between the codes of the batch and N(0, I) (Wasserstein
-    autoencoder, Tolstikhin et al. 2018, arXiv 1711.01558, alg. 2), with kernels c / (c + d^2), c = 2 latent (0.1, 0.2, 0.5,
-    1, 2, 5, 10).
+    autoencoder, Tolstikhin et al. 2018, arXiv 1711.01558, alg. 2), with kernels c / (c + d^2), c = 2 latent (0.1, 0.2,
+    0.5, 1, 2, 5, 10).
 
     Args:
         features: a width, or (channels, height, width).
-        latent: width of the code; :func:`pushforward.data.intrinsic_dimension` estimates how many dimensions the rows have.
+        latent: width of the code; :func:`pushforward.data.intrinsic_dimension` estimates how many dimensions the rows
+            have.
         penalty: "code" or "mmd".
         penalty_weight: weight of the discrepancy; 0 trains on the squared error alone, which fits curved data best.
         levels: data are gray levels 0, ..., levels - 1, and the networks see them scaled to [-1, 1]; None standardizes.
@@ -195,7 +203,10 @@ def input_scaling(shape: Shape, levels: int | None) -> Transform:
 
 
 def mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased estimate of the squared maximum mean discrepancy of two samples ``(n, d)``, a scalar; 0 for fewer than two."""
+    """Unbiased estimate of the squared maximum mean discrepancy of two samples ``(n, d)``, a scalar.
+
+    It is 0 for fewer than two rows.
+    """
     count = len(x)
     if count < 2:
         return 0.0 * x.sum()

@@ -1,4 +1,7 @@
-"""A cyclic pair of conditionals, q(z | x) and p(x | z), and how far it is from one joint distribution (arXiv 2106.15962)."""
+"""A cyclic pair of conditionals, q(z | x) and p(x | z) (arXiv 2106.15962).
+
+The penalty measures how far the pair is from one joint distribution.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class Cyclic(Transform):
 
     @property
     def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """LOWER_BOUND with a prior. Without one: UPPER_BOUND if the pair has passed the test of compatibility, else ESTIMATE."""
+        """LOWER_BOUND with a prior; without one UPPER_BOUND for a pair that passed the test, else ESTIMATE."""
         if self.elbo:
             return Kind.LOWER_BOUND
         return Kind.UPPER_BOUND if not self.compatible.is_meta and bool(self.compatible) else Kind.ESTIMATE
@@ -116,7 +119,8 @@ class Cyclic(Transform):
     def penalty(self, x: Tensor, noise: Noise, probes: int | None, parts: tuple[float, float] = (1.0, 1.0)) -> Tensor:
         """Squared norm of the mixed Hessian of each row at one z ~ q(z | x), ``(n,)``.
 
-        It is unbiased with normal probes, the same for p and q, and exact with None, by one probe for each coordinate of x.
+        It is unbiased with normal probes, the same for p and q, and exact with None, by one probe for each coordinate
+        of x.
         """
         dims = len(self.in_shape)
         e = normal_like(x, dims, noise, (self.latent,))
@@ -136,7 +140,10 @@ class Cyclic(Transform):
 
 
 class Start(Distribution):
-    """N(0, I), from which Gibbs chains start. In pretraining it is the prior of z; otherwise its log-density counts as 0."""
+    """N(0, I), from which Gibbs chains start.
+
+    In pretraining it is the prior of z; otherwise its log-density counts as 0.
+    """
 
     def __init__(self, features: int) -> None:
         super().__init__(features)

@@ -42,20 +42,20 @@ class Compatibility(NamedTuple):
 class CyGen(Model):
     """A joint distribution of x and z from p(x | z) and q(z | x) alone, without a prior (arXiv 2106.15962).
 
-    The pair comes from one joint distribution if log p(x | z)/q(z | x) is a function of x plus a function of z, that is, if
-    its mixed Hessian vanishes. The loss is a data-fit term and a penalty on that Hessian,
+    The pair comes from one joint distribution if log p(x | z)/q(z | x) is a function of x plus a function of z, that
+    is, if its mixed Hessian vanishes. The loss is a data-fit term and a penalty on that Hessian,
 
         E log mean_k 1/p(x | z_k) + penalty_weight E || grad_x grad_z^T log p(x | z)/q(z | x) ||^2,   z, z_k ~ q(z | x).
 
-    With one draw the first term is the loss of a denoising autoencoder, and only the penalty makes the model generative.
-    For a compatible pair p(x) = 1 / E_q 1/p(x | z), so minus the first term is too high on average: it is a biased estimate of
-    log p(x) by a heavy-tailed mean, and worse for a smaller variance of the decoder (half log(1 + 1/scale^2) nats for a linear
-    code and one draw). ``evaluate`` returns it as UPPER_BOUND if :meth:`check_compatibility` has passed, and otherwise as
-    ESTIMATE. It is never a likelihood.
+    With one draw the first term is the loss of a denoising autoencoder, and only the penalty makes the model
+    generative. For a compatible pair p(x) = 1 / E_q 1/p(x | z), so minus the first term is too high on average: it is a
+    biased estimate of log p(x) by a heavy-tailed mean, and worse for a smaller variance of the decoder (half log(1 +
+    1/scale^2) nats for a linear code and one draw). ``evaluate`` returns it as UPPER_BOUND if
+    :meth:`check_compatibility` has passed, and otherwise as ESTIMATE. It is never a likelihood.
 
-    p(x | z) is N(G(z), scale^2 I) for standardized x. q(z | x) is a diagonal normal, transformed by ``flow``; its derivatives
-    with respect to z are computed along the draws and corrected because z changes with x. ``sample`` runs a Gibbs chain of
-    ``gibbs_steps`` steps from a normal z.
+    p(x | z) is N(G(z), scale^2 I) for standardized x. q(z | x) is a diagonal normal, transformed by ``flow``; its
+    derivatives with respect to z are computed along the draws and corrected because z changes with x. ``sample`` runs a
+    Gibbs chain of ``gibbs_steps`` steps from a normal z.
 
     Args:
         features: a width, or (channels, height, width).
@@ -65,10 +65,11 @@ class CyGen(Model):
         samples: number of draws z_k of the data-fit term.
         probes: number of random directions in x that estimate the penalty; None uses all directions, which is exact and
             feasible for small data.
-        objective: "cyclic", or "elbo": a VAE with the prior N(0, I), for pretraining, whose ``evaluate`` is a LOWER_BOUND.
+        objective: "cyclic", or "elbo": a VAE with the prior N(0, I), for pretraining, whose ``evaluate`` is a
+            LOWER_BOUND.
         gibbs_steps: number of Gibbs steps of ``sample``.
-        flow: a bijection of width ``latent``, which may read a context from the encoder. Its ``encode`` must be the fast
-            direction.
+        flow: a bijection of width ``latent``, which may read a context from the encoder. Its ``encode`` must be the
+            fast direction.
         levels: data are gray levels, and the networks see them scaled to [-1, 1]; None standardizes.
         hidden: widths of the hidden layers.
         channels: widths of convolutions that replace the hidden layers, for images.
@@ -103,8 +104,7 @@ class CyGen(Model):
         channels: tuple[int, ...] = (),
         activation: str = "tanh",
     ) -> None:
-        if not 0 < scale < math.inf:
-            raise ConfigError(f"scale must be positive and finite; got {scale!r}.")
+        check_positive("scale", scale)
         check_positive("penalty_weight", penalty_weight, zero=True)
         shape, count = as_shape(features), check_integer("samples", samples)
         if flow is not None and (
@@ -128,7 +128,7 @@ class CyGen(Model):
     @property
     def pair(self) -> Cyclic:
         """The conditional distributions, of scaled data."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Cyclic)
         return part
 
@@ -149,11 +149,14 @@ class CyGen(Model):
         self.pair.elbo = self.base.prior = objective == "elbo"
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """The data-fit term and the penalty, or minus the ELBO. It is a surrogate and never reported as a likelihood."""
+        """What training minimizes, a scalar: the data-fit term and the penalty, or minus the ELBO.
+
+        It is a surrogate and never reported as a likelihood.
+        """
         if self.objective == "elbo":
             return super().loss(x, generator=generator)
         x, _, far = self.prepare(x, context)
-        x = self.chain.transforms[0].encode(x.reshape(-1, *self.shape)).z  # pyright: ignore[reportCallIssue]
+        x = self.chain[0].encode(x.reshape(-1, *self.shape)).z
         penalty = self.pair.penalty(x, generator, self.probes).mean() if self.penalty_weight else 0.0
         return self.penalty_weight * penalty - self.pair.encode(x, noise=generator).contribution.mean() - far.mean()
 
@@ -161,7 +164,7 @@ class CyGen(Model):
     def code(self, x: Tensor) -> Tensor:
         """The center of q(z | x), ``(*batch, latent)``: the flow at the mean of the diagonal normal."""
         x, _, _ = self.prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return self.pair.transport(scaled.new_zeros((*self.chain.batch_shape(x), self.latent)), scaled)[0]
 
     @torch.no_grad()
@@ -170,7 +173,8 @@ class CyGen(Model):
 
         Args:
             x: ``(n, *shape)``.
-            probes: number of random directions; None for the exact norm, which costs one direction for each coordinate of x.
+            probes: number of random directions; None for the exact norm, which costs one direction for each coordinate
+                of x.
             seed: seed of z and of the directions.
         """
         return self._norms(x, probes, seed, (1.0, 1.0))
@@ -198,7 +202,7 @@ class CyGen(Model):
 
     def _norms(self, x: Tensor, probes: int | None, seed: int, parts: tuple[float, float]) -> Tensor:
         x, _, _ = self.prepare(x, None)
-        scaled = self.chain.transforms[0].encode(x).z  # pyright: ignore[reportCallIssue]
+        scaled = self.chain[0].encode(x).z
         return torch.cat([self.pair.penalty(part, RowNoise(seed), probes, parts) for part in scaled.split(256)])
 
     @torch.no_grad()
@@ -209,8 +213,8 @@ class CyGen(Model):
             count: number of chains.
             steps: number of steps of each chain.
             seed: seed of all draws.
-            start: rows to start from; None for normal noise with the mean and the spread of the data, so that no row of the
-                data enters a chain.
+            start: rows to start from; None for normal noise with the mean and the spread of the data, so that no row of
+                the data enters a chain.
         """
         x, generator = self._begin(count, steps, seed, start)
         for _ in range(steps):
@@ -219,15 +223,17 @@ class CyGen(Model):
 
     @torch.no_grad()
     def langevin(self, count: int, steps: int, step: float, *, seed: int = 0, start: Tensor | None = None) -> Tensor:
-        """Chains x <- x + step grad_x log[ p(x | z)/q(z | x) ] + sqrt(2 step) noise with a fresh z ~ q(z | x), ``(count, *shape)``.
+        """Langevin chains of x with a fresh z ~ q(z | x) in each step, ``(count, *shape)``.
+
+        x <- x + step grad_x log[ p(x | z)/q(z | x) ] + sqrt(2 step) noise.
 
         For a compatible pair the mean of that gradient over z is grad log p(x). Nothing is annealed or clamped.
 
         Args:
             count: number of chains.
             steps: number of steps of each chain.
-            step: size of a step, in squared units of the scaled data; it must be small in comparison with scale^2, or the
-                chain diverges.
+            step: size of a step, in squared units of the scaled data; it must be small in comparison with scale^2, or
+                the chain diverges.
             seed: seed of all draws.
             start: rows to start from; see :meth:`gibbs`.
         """
@@ -250,4 +256,4 @@ class CyGen(Model):
         rows, _, _ = self.prepare(start, None)
         if len(rows) != count:
             raise ConfigError(f"start must have one row for each of the {count} chains; got {len(rows)} rows.")
-        return self.chain.transforms[0].encode(rows).z, generator  # pyright: ignore[reportCallIssue]
+        return self.chain[0].encode(rows).z, generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -38,34 +39,34 @@ __all__ = ["VAE", "posterior_flow", "prior_distribution"]
 class VAE(Model):
     """Latent variable model with the bound log p(x) >= E_q [ log p(x | z) + log p(z) - log q(z | x) ] (eq. 3).
 
-    ``evaluate`` draws z and is a LOWER_BOUND; ``evaluate(x, samples=k)`` is the importance-weighted bound log mean_k p(x, z_k) /
-    q(z_k | x) (Burda et al. 2016, arXiv 1509.00519, eq. 8), which rises to log p(x). With a decoder of gray levels it is a
-    probability of integers, so bits/dim are defined. ``decode`` returns the reconstruction.
+    ``evaluate`` draws z and is a LOWER_BOUND; ``evaluate(x, samples=k)`` is the importance-weighted bound log mean_k
+    p(x, z_k) / q(z_k | x) (Burda et al. 2016, arXiv 1509.00519, eq. 8), which rises to log p(x). With a decoder of gray
+    levels it is a probability of integers, so bits/dim are defined. ``decode`` returns the reconstruction.
 
     Args:
         features: a width, or (channels, height, width).
         latent: width of z.
-        context: width of the context c, for example a one-hot class: q(z | x, c) and p(x | z, c), with the prior p(z) that
-            does not depend on c (the conditional VAE of Sohn, Lee, Yan 2015).
-        decoder: the distribution p(x | z): "logistic" (a mixture of discretized logistics, integers 0, ..., levels - 1),
-            "categorical" (a softmax over the levels), "bernoulli" (data are 0 or 1), or "gaussian" (real data, with learned
-            mean and scale). None is "logistic" for images and "gaussian" for vectors.
-        posterior: "normal" (diagonal), "iaf" (inverse autoregressive, Kingma et al. 2016, arXiv 1606.04934, alg. 1) or "nsf"
-            (spline couplings, Durkan et al. 2019, sec. 5.3). The last two transform a diagonal normal, given a context h that
-            the encoder returns.
-        prior: p(z), a :class:`~pushforward.distributions.Distribution` or a model with an exact density; None for a standard
-            normal.
+        context: width of the context c, for example a one-hot class: q(z | x, c) and p(x | z, c), with the prior p(z)
+            that does not depend on c (the conditional VAE of Sohn, Lee, Yan 2015).
+        decoder: the distribution p(x | z): "logistic" (a mixture of discretized logistics, integers 0, ..., levels -
+            1), "categorical" (a softmax over the levels), "bernoulli" (data are 0 or 1), or "gaussian" (real data, with
+            learned mean and scale). None is "logistic" for images and "gaussian" for vectors.
+        posterior: "normal" (diagonal), "iaf" (inverse autoregressive, Kingma et al. 2016, arXiv 1606.04934, alg. 1) or
+            "nsf" (spline couplings, Durkan et al. 2019, sec. 5.3). The last two transform a diagonal normal, given a
+            context h that the encoder returns.
+        prior: p(z), a :class:`~pushforward.distributions.Distribution` or a model with an exact density; None for a
+            standard normal.
         levels: number of gray levels.
         components: number of components of the logistic mixture.
-        binarize: binarize gray levels at random each time they are read, for a Bernoulli decoder. The likelihood is then an
-            estimate of the likelihood of a binary image.
+        binarize: binarize gray levels at random each time they are read, for a Bernoulli decoder. The likelihood is
+            then an estimate of the likelihood of a binary image.
         hidden: widths of the hidden layers of encoder and decoder.
         channels: widths of convolutions that replace the hidden layers, for images; each convolution halves the sides.
         posterior_layers: number of layers of the flow of the posterior.
         posterior_hidden: widths of the hidden layers of its networks.
         posterior_context: width of h.
-        free_bits: the training loss does not reduce the KL of a latent coordinate below this many nats (Kingma et al. 2016,
-            eq. 15); it is never part of the evaluation. With a standard normal prior it applies to the KL of each
+        free_bits: the training loss does not reduce the KL of a latent coordinate below this many nats (Kingma et al.
+            2016, eq. 15); it is never part of the evaluation. With a standard normal prior it applies to the KL of each
             coordinate, averaged over the batch: in closed form for a diagonal posterior, drawn for "iaf". Otherwise it
             applies to the drawn KL of z as a whole.
         standardize: standardize real data first.
@@ -107,14 +108,18 @@ class VAE(Model):
     ) -> None:
         shape = as_shape(features)
         name = decoder or ("logistic" if len(shape) == 3 else "gaussian")
-        likelihoods = {"logistic": lambda: LogisticLikelihood(levels, components), "categorical": lambda: CategoricalLikelihood(levels),
-                       "bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}  # fmt: skip
-        check_choice("decoder", name, list(likelihoods))
+        likelihoods: dict[str, Callable[[], Likelihood]] = {
+            "logistic": lambda: LogisticLikelihood(levels, components),
+            "categorical": lambda: CategoricalLikelihood(levels),
+            "bernoulli": BernoulliLikelihood,
+            "gaussian": GaussianLikelihood,
+        }
+        check_choice("decoder", name, likelihoods)
         if binarize and name != "bernoulli":
             raise ConfigError(f"binarize=True needs decoder='bernoulli'; got {name!r}.")
         check_positive("free_bits", free_bits, zero=True)
         check_integer("latent", latent)
-        likelihood: Likelihood = likelihoods[name]()
+        likelihood = likelihoods[name]()
         flow = posterior_flow(posterior, latent, posterior_layers, tuple(posterior_hidden), posterior_context)
         transforms: list[Transform] = [DynamicBinarize(shape, levels)] if binarize else []
         transforms += [Standardize(shape)] if standardize and name == "gaussian" else []
@@ -198,7 +203,9 @@ def posterior_flow(posterior: str, latent: int, layers: int, hidden: tuple[int, 
 
 
 def prior_distribution(prior: Distribution | Model | None, latent: int) -> Distribution:
-    """A prior as a distribution: a model becomes an :class:`~pushforward.models.Ensemble` of one, None a standard normal.
+    """A prior as a distribution.
+
+    A model becomes an :class:`~pushforward.models.Ensemble` of one model, and None a standard normal.
 
     Raises:
         ConfigError: if it is neither a distribution nor a model, has another width, a context, or a measure that is not

@@ -1,4 +1,4 @@
-"""`ManifoldModel`: the base class of models with a density on a learned manifold, and functions that examine the manifold."""
+"""`ManifoldModel`, the base class of models with a density on a learned manifold, and functions on such models."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PHASES = ("joint", "manifold", "density")
 class ManifoldModel(Model, ABC):
     """An embedding, a flow of its codes, and a base: log p = log p_base(u) + log abs det du/dz - 1/2 log det J^T J.
 
-    The value is the density at the point that the embedding decodes, with respect to d-dimensional area in the units of the
-    data. It does not depend on the distance of the row to that point; ``evaluate(x).residual`` is the square of that distance.
-    Report both.
+    The value is the density at the point that the embedding decodes, with respect to d-dimensional area in the units of
+    the data. It does not depend on the distance of the row to that point; ``evaluate(x).residual`` is the square of
+    that distance. Report both.
 
     :attr:`phase` decides what training minimizes:
 
@@ -34,9 +34,9 @@ class ManifoldModel(Model, ABC):
     - "manifold": the mean residual alone, which trains the embedding;
     - "density": -mean log-density of the codes, which trains the flow and does not change the embedding.
 
-    "manifold" and then "density" is the training of the M-flow (Brehmer and Cranmer 2020, arXiv 2003.13913) and the sequential
-    training of conformal embeddings. Held-out likelihood must not select an embedding, because a smaller manifold has a higher
-    one: pass ``validation=None`` to ``fit`` in the phases "joint" and "manifold".
+    "manifold" and then "density" is the training of the M-flow (Brehmer and Cranmer 2020, arXiv 2003.13913) and the
+    sequential training of conformal embeddings. Held-out likelihood must not select an embedding, because a smaller
+    manifold has a higher one: pass ``validation=None`` to ``fit`` in the phases "joint" and "manifold".
     """
 
     phase: str
@@ -47,8 +47,8 @@ class ManifoldModel(Model, ABC):
     ) -> None:
         if not isinstance(embedding, Embedding) or len(embedding.out_shape) != 1:
             raise ConfigError(
-                f"{type(self).__name__} needs an embedding with vector codes, such as transforms.ConformalEmbedding(...); got "
-                f"{type(embedding).__name__}."
+                f"{type(self).__name__} needs an embedding with vector codes, such as "
+                f"transforms.ConformalEmbedding(...); got {type(embedding).__name__}."
             )
         check_positive("reconstruction_weight", reconstruction_weight, zero=True)
         super().__init__(Chain(embedding, flow), Normal(embedding.out_shape[0]) if base is None else base)
@@ -58,12 +58,12 @@ class ManifoldModel(Model, ABC):
     @property
     def embedding(self) -> Embedding:
         """The transform from data to codes: the first transform of the chain."""
-        return next(iter(self.chain))  # pyright: ignore[reportReturnType]
+        return self.chain[0]  # pyright: ignore[reportReturnType]
 
     @property
-    def flow(self) -> Transform:
+    def flow(self) -> Chain:
         """The transform from codes to the base: the rest of the chain."""
-        return Chain(*list(self.chain)[1:])
+        return self.chain[1:]
 
     def set_phase(self, phase: str) -> None:
         """Set what the next training minimizes: "joint", "manifold" or "density".
@@ -81,7 +81,10 @@ class ManifoldModel(Model, ABC):
                     part.initialized.fill_(False)  # pyright: ignore[reportCallIssue]
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """What training minimizes in this :attr:`phase`, a scalar. Estimates of the gradient of the volume appear only here."""
+        """What training minimizes in this :attr:`phase`, a scalar.
+
+        Estimates of the gradient of the volume are used only here.
+        """
         x, context, far = self.prepare(x, context)
         z = self.embedding.codes(x, context)
         if self.phase == "density":
@@ -100,11 +103,8 @@ class ManifoldModel(Model, ABC):
         return self.embedding.decode_with_volume(z, context)
 
     def _code_log_prob(self, z: Tensor, context: Tensor | None) -> Tensor:
-        total = z.new_zeros(z.shape[:-1])
-        for part in list(self.chain)[1:]:
-            step = part.encode(z, context)
-            z, total = step.z, total + step.contribution
-        return total + self.base.log_prob(z, context)
+        step = self.flow.encode(z, context)
+        return step.contribution + self.base.log_prob(step.z, context)
 
 
 def latent_flow(
@@ -153,7 +153,8 @@ def project(model: Model, x: Tensor, context: Tensor | None = None) -> Tensor:
 def singular_values(model: Model, x: Tensor, context: Tensor | None = None) -> Tensor:
     """Singular values of J at the code of each row, largest first, ``(*batch, d)``.
 
-    One that is small in comparison with the others means that the manifold collapses there, and log p grows without bound.
+    One that is small in comparison with the others means that the manifold collapses there, and log p grows without
+    bound.
     """
     model = require_manifold(model)
     x, context, _ = model.prepare(x, context)
@@ -163,7 +164,9 @@ def singular_values(model: Model, x: Tensor, context: Tensor | None = None) -> T
 
 @torch.no_grad()
 def cycle_error(model: Model, z: Tensor, context: Tensor | None = None) -> Tensor:
-    """norm(g+(g(z)) - z) of codes, shape ``batch``: 0 for an embedding, and positive where the manifold intersects itself.
+    """norm(g+(g(z)) - z) of codes, shape ``batch``.
+
+    It is 0 for an embedding, and positive where the manifold intersects itself.
 
     Args:
         model: a model with a density on a learned manifold.

@@ -24,24 +24,27 @@ __all__ = ["ConformalEmbeddingFlow"]
 
 @register("models")
 class ConformalEmbeddingFlow(ManifoldModel):
-    """A flow of d codes and an embedding that preserves angles: log p(x) = log p_flow(z) - d log lambda(z), on a d-manifold in R^D.
+    """A flow of d codes and an embedding that preserves angles, on a d-dimensional manifold in R^D.
+
+    log p(x) = log p_flow(z) - d log lambda(z).
 
     The volume costs nothing, so manifold and density are trained together: -mean log p + reconstruction_weight * mean
-    residual. The default embedding of vectors is the most general one that is not piecewise, onto a sphere or a plane: scale
-    and shift, orthonormal columns to R^(d + 1), a special conformal transform, zero padding. ``evaluate`` is EXACT on
-    Manifold(d, D), in the units of the data.
+    residual. The default embedding of vectors is the most general one that is not piecewise, onto a sphere or a plane:
+    scale and shift, orthonormal columns to R^(d + 1), a special conformal transform, zero padding. ``evaluate`` is
+    EXACT on Manifold(d, D), in the units of the data.
 
     Args:
         features: D, or a shape with an ``embedding`` of that shape.
         latent: d.
-        embedding: a :class:`~pushforward.transforms.ConformalEmbedding` from the data to vectors of d codes; None for the default.
+        embedding: a :class:`~pushforward.transforms.ConformalEmbedding` from the data to vectors of d codes; None for
+            the default.
         flow: any transform from d codes to the base; None for an actnorm and couplings.
         base: distribution of d coordinates; None for a standard normal.
         layers: number of couplings of the default flow.
         hidden: widths of the hidden layers of the couplings.
         transformer: transformer of the couplings; None for the affine one.
-        reconstruction_weight: weight of the residual in the loss. With a small weight the manifold shrinks, which raises the
-            likelihood.
+        reconstruction_weight: weight of the residual in the loss. With a small weight the manifold shrinks, which
+            raises the likelihood.
         phase: what training minimizes, "joint" (J-CEF), or "manifold" and then "density" (S-CEF).
         seed: seed of the initial default embedding.
 
@@ -77,7 +80,8 @@ class ConformalEmbeddingFlow(ManifoldModel):
         chosen = _sphere_embedding(shape, latent, seed) if embedding is None else embedding
         if chosen.in_shape != shape or chosen.out_shape != (latent,):
             raise ConfigError(
-                f"the embedding must have the shapes {shape} and {(latent,)}; got {chosen.in_shape} and {chosen.out_shape}."
+                f"the embedding must have the shapes {shape} and {(latent,)}; got {chosen.in_shape} and "
+                f"{chosen.out_shape}."
             )
         codes = latent_flow(latent, layers, tuple(hidden), transformer) if flow is None else flow
         super().__init__(chosen, codes, base, phase, reconstruction_weight)

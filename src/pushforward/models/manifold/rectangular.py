@@ -8,7 +8,7 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.models.manifold.base import ManifoldModel, latent_flow
 from pushforward.models.vector.building import coupling_layers
-from pushforward.numerics.checks import check_choice, check_integer, check_positive
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     AffineTransformer,
@@ -37,14 +37,14 @@ class RectangularFlow(ManifoldModel):
 
     - "exact": from the D x d Jacobian by d forward-mode products and a Cholesky factor;
     - "probes": by random signs and conjugate gradients, without the Jacobian
-      (:func:`~pushforward.transforms.embeddings.jacobian.volume_surrogate`); :attr:`solve` has the iterations and the residual of
-      the last solve;
+      (:func:`~pushforward.transforms.embeddings.jacobian.volume_surrogate`); :attr:`solve` has the iterations and the
+      residual of the last solve;
     - "encoder": by the encoder, without any linear system (FIF, Sorrenson et al. 2024, arXiv 2306.01843).
 
-    The last two are used in ``loss`` alone, and the value of the loss then has no meaning. ``evaluate`` always has the exact
-    volume: EXACT on Manifold(d, D) for a flow, whose manifold cannot intersect itself, and ESTIMATE for networks without an
-    inverse. A code at which J does not have full rank has log-density -inf. The training of the M-flow is two calls of
-    ``fit``, after ``set_phase("manifold")`` and after ``set_phase("density")``.
+    The last two are used in ``loss`` alone, and the value of the loss then has no meaning. ``evaluate`` always has the
+    exact volume: EXACT on Manifold(d, D) for a flow, whose manifold cannot intersect itself, and ESTIMATE for networks
+    without an inverse. A code at which J does not have full rank has log-density -inf. The training of the M-flow is
+    two calls of ``fit``, after ``set_phase("manifold")`` and after ``set_phase("density")``.
 
     Args:
         features: D.
@@ -53,8 +53,8 @@ class RectangularFlow(ManifoldModel):
         volume: "exact", "probes" or "encoder".
         probes: number of random vectors for each row with "probes" and "encoder" (at most d with "encoder").
         tolerance: relative tolerance of the conjugate gradients. A loose one biases the gradient.
-        noise: standard deviation of normal noise that the loss adds to the rows, in the units of the data (FIF has 0.01 in
-            standardized units). With noise, the volume term does not reward curvature beside the manifold.
+        noise: standard deviation of normal noise that the loss adds to the rows, in the units of the data (FIF has 0.01
+            in standardized units). With noise, the volume term does not reward curvature beside the manifold.
         layers: number of couplings of the flow of R^D.
         hidden: widths of the hidden layers of the networks of g.
         latent_layers: number of couplings of the flow of the codes.
@@ -98,8 +98,7 @@ class RectangularFlow(ManifoldModel):
         seed: int = 0,
     ) -> None:
         check_choice("volume", volume, VOLUMES)
-        if not 0 < tolerance < 1:
-            raise ConfigError(f"tolerance must be between 0 and 1; got {tolerance!r}.")
+        check_number("tolerance", tolerance, 0, 1)
         check_positive("noise", noise, zero=True)
         check_integer("probes", probes)
         check_integer("latent", latent)

@@ -31,12 +31,13 @@ class Injectivity(NamedTuple):
     """Result of :meth:`TwoStep.check_injectivity`, in the coordinates of whitened codes.
 
     Attributes:
-        singular_ratio: smallest singular value of the Jacobian of the decoder divided by the largest; the least over all codes.
-        cycle_error: largest distance between a code and the code that is found from its decoded point alone, root mean square
-            over coordinates.
+        singular_ratio: smallest singular value of the Jacobian of the decoder divided by the largest; the least over
+            all codes.
+        cycle_error: largest distance between a code and the code that is found from its decoded point alone, root mean
+            square over coordinates.
         passed: whether both are within their bounds.
-        encoder_error: like ``cycle_error``, for the code that the encoder alone finds: how far the encoder is from the inverse
-            of the decoder.
+        encoder_error: like ``cycle_error``, for the code that the encoder alone finds: how far the encoder is from the
+            inverse of the decoder.
     """
 
     singular_ratio: float
@@ -46,7 +47,10 @@ class Injectivity(NamedTuple):
 
 
 class Embed(Transform):
-    """z = g(x) of an autoencoder, with -1/2 log det J^T J of its decoder at z: a density on the image of the decoder."""
+    """z = g(x) of an autoencoder, with -1/2 log det J^T J of its decoder at z.
+
+    With a density of z it is a density on the image of the decoder.
+    """
 
     injective: Tensor
 
@@ -62,7 +66,7 @@ class Embed(Transform):
         return Kind.EXACT if passed else Kind.ESTIMATE
 
     def train(self, mode: bool = True) -> Embed:
-        """Set the mode of the module. Training may change the decoder, so the result of the test of injectivity is reset."""
+        """Set the mode of the module; training mode resets the result of the test of injectivity."""
         if mode:
             self.injective.fill_(False)
         return super().train(mode)
@@ -105,24 +109,27 @@ class Embed(Transform):
 
 @register("models")
 class TwoStep(Model):
-    """An autoencoder and a density p_Z of its codes, which together are a density on the d-dimensional image of the decoder
-    G: log p(x) = log p_Z(g(x)) - 1/2 log det( J^T J ) with J = dG/dz at z = g(x) (arXiv 2204.07172). Samples are G(z), z ~ p_Z.
+    """An autoencoder and a density p_Z of its codes: a density on the image of the decoder G (arXiv 2204.07172).
 
-    If the data are on a manifold of d < D dimensions, a density on R^D can be arbitrarily large near the manifold with any
-    distribution along it, and maximum likelihood no longer learns the distribution of the data. So the first step fits an
-    autoencoder, which learns the manifold. The second step fixes the autoencoder, whitens its codes and fits a density to
-    them. :func:`pushforward.training.fit_two_step` does both steps, and :func:`pushforward.data.intrinsic_dimension` estimates
-    d from the rows.
+    log p(x) = log p_Z(g(x)) - 1/2 log det( J^T J ) with J = dG/dz at z = g(x). Samples are G(z), z ~ p_Z.
 
-    ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, for the point G(g(x)). ``residual``
-    is the squared distance of x to that point. Report both: neither is enough alone. J is computed by d forward-mode products.
-    The kind is ESTIMATE until :meth:`check_injectivity` has passed, and then the kind of ``density``. Where J does not have
-    rank d in the precision of its type, there is no density on d dimensions: the contribution "0.Embed" is -inf in ``terms``.
+    If the data are on a manifold of d < D dimensions, a density on R^D can be arbitrarily large near the manifold with
+    any distribution along it, and maximum likelihood no longer learns the distribution of the data. So the first step
+    fits an autoencoder, which learns the manifold. The second step fixes the autoencoder, whitens its codes and fits a
+    density to them. :func:`pushforward.training.fit_two_step` does both steps, and
+    :func:`pushforward.data.intrinsic_dimension` estimates d from the rows.
+
+    ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, for the point G(g(x)).
+    ``residual`` is the squared distance of x to that point. Report both: neither is enough alone. J is computed by d
+    forward-mode products. The kind is ESTIMATE until :meth:`check_injectivity` has passed, and then the kind of
+    ``density``. Where J does not have rank d in the precision of its type, there is no density on d dimensions: the
+    contribution "0.Embed" is -inf in ``terms``.
 
     Args:
-        autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, of which the model uses the means of q(z | x) and p(x | z).
-        density: the density of the whitened codes: a model or a distribution on Lebesgue(d); None for a spline flow. A model
-            of images sees the d numbers as (channels, height, width), one channel after the other.
+        autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, of which the model uses the means of q(z | x) and p(x |
+            z).
+        density: the density of the whitened codes: a model or a distribution on Lebesgue(d); None for a spline flow. A
+            model of images sees the d numbers as (channels, height, width), one channel after the other.
 
     Raises:
         ConfigError: for parts that do not fit together, or d > D.
@@ -159,8 +166,8 @@ class TwoStep(Model):
             raise ConfigError("the density of the codes cannot have a context.")
         if others := [key for key in density.state_dict() if not key.startswith(("chain.", "base."))]:
             raise ConfigError(
-                f"the density of the codes must have its state in its transforms and its base; {type(density).__name__} also "
-                f"has {others[0]!r}."
+                "the density of the codes must have its state in its transforms and its base; "
+                f"{type(density).__name__} also has {others[0]!r}."
             )
         super().__init__(Chain(Embed(autoencoder), Whiten(width), *density.chain), density.base)
         # The parts of the density are in the chain. Registered as a module again, they would be twice in a file.
@@ -189,8 +196,11 @@ class TwoStep(Model):
         return part
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """The sum of the losses of both steps. The gradient of the second does not reach the codes: its likelihood has no
-        Jacobian, so it would shrink them. The method of the paper trains one step after the other, as in ``fit_two_step``."""
+        """The sum of the losses of both steps, a scalar.
+
+        The gradient of the second does not reach the codes: its likelihood has no Jacobian, so it would shrink them.
+        The method of the paper trains one step after the other, as in ``fit_two_step``.
+        """
         x, _, far = self.prepare(x, context)
         codes = self.whiten.encode(self.autoencoder.code(x)).z.detach()
         return (
@@ -214,14 +224,16 @@ class TwoStep(Model):
         refinement_steps: int = 5,
         seed: int = 0,
     ) -> Injectivity:
-        """Test whether the decoder is injective where the density is, and store the result, which decides the kind of ``evaluate``.
+        """Test whether the decoder is injective where the density is, and store the result.
+
+        The result decides the kind of ``evaluate``.
 
         The test reads the codes of held-out rows and codes drawn from the density. J must have full rank, so that G is
-        injective near each code. And h(G(z)) must be z up to ``max_cycle_error``, where h finds a code from a point: two codes
-        that decode to the same point have the same h(G(z)), so they are at most twice that distance apart. h is the encoder
-        and then up to ``refinement_steps`` damped Gauss-Newton steps toward the point: an encoder is trained on data, and for
-        other points of the manifold its code is only approximate. The test says nothing about codes that it did not read, and
-        ``train()`` resets its result.
+        injective near each code. And h(G(z)) must be z up to ``max_cycle_error``, where h finds a code from a point:
+        two codes that decode to the same point have the same h(G(z)), so they are at most twice that distance apart. h
+        is the encoder and then up to ``refinement_steps`` damped Gauss-Newton steps toward the point: an encoder is
+        trained on data, and for other points of the manifold its code is only approximate. The test says nothing about
+        codes that it did not read, and ``train()`` resets its result.
 
         Args:
             x: held-out rows, ``(n, *shape)``.
@@ -258,9 +270,12 @@ class TwoStep(Model):
         return self.autoencoder.decode_mean(self.whiten.decode(w))
 
     def _nearest(self, point: Tensor, start: Tensor, steps: int) -> Tensor:
-        """Whitened codes whose decoded points are closer to the given points, ``(n, d)``: Levenberg-Marquardt steps, row by row.
+        """Whitened codes whose decoded points are closer to the given points, ``(n, d)``.
 
-        If ``start`` is a function of the point, so is the result: it never reads the code that the point was decoded from.
+        Each row takes its own Levenberg-Marquardt steps.
+
+        If ``start`` is a function of the point, so is the result: it never reads the code that the point was decoded
+        from.
         """
         code, damping = start, torch.full((len(start), 1), 1e-3, dtype=torch.float64, device=start.device)
         decoded, jacobian = batch_jacobian(self._decode_whitened, code)
@@ -290,10 +305,12 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
-    """1/2 log det J^T J in nats, ``(*batch, D, d)`` to ``batch``; +inf where J does not have rank d in the precision of its type.
+    """1/2 log det J^T J in nats, ``(*batch, D, d)`` to ``batch``.
 
-    It is computed in float64 from the Cholesky factor of the cosines of the columns: the units of the codes do not matter, and
-    the pivot of a column shows if the column is nearly a combination of others.
+    It is +inf where J does not have rank d in the precision of its type.
+
+    It is computed in float64 from the Cholesky factor of the cosines of the columns: the units of the codes do not
+    matter, and the pivot of a column shows if the column is nearly a combination of others.
     """
     finite = torch.isfinite(jacobian)
     columns = torch.where(finite, jacobian, 0.0).double()

@@ -49,7 +49,9 @@ class _TransformerFlow(Model, ABC):
 
 @register("models")
 class AutoregressiveFlow(_TransformerFlow):
-    """Stack of autoregressive layers z_i = f(x_i; MADE(x_<i)) with any elementwise transformer f, over a standard normal.
+    """Stack of autoregressive layers with any elementwise transformer, over a standard normal.
+
+    z_i = f(x_i; MADE(x_<i)) with the transformer f.
 
     The order is reversed from layer to layer. ``log_prob`` takes one pass a layer and is the fast direction; sampling
     takes D steps a layer. (Papamakarios et al. 2021, sec. 3.1: conditioner and transformer.)
@@ -96,10 +98,12 @@ class AutoregressiveFlow(_TransformerFlow):
 
 @register("models")
 class SOS(_TransformerFlow):
-    """Sum-of-squares polynomial flow: the transformer is the integral of a sum of squared polynomials (Jaini et al. 2019, sec. 3).
+    """Sum-of-squares polynomial flow: the transformer is the integral of a sum of squared polynomials.
 
-    z_i = c + integral from 0 to x_i of sum_k p_k(t; MADE(x_<i))^2 dt. The transformer is a line outside its interval; see
-    :class:`~pushforward.transforms.SumOfSquaresTransformer`. ``log_prob`` takes one pass a layer and is the fast
+    See Jaini et al. 2019, sec. 3.
+
+    z_i = c + integral from 0 to x_i of sum_k p_k(t; MADE(x_<i))^2 dt. The transformer is a line outside its interval;
+    see :class:`~pushforward.transforms.SumOfSquaresTransformer`. ``log_prob`` takes one pass a layer and is the fast
     direction; sampling takes D steps a layer, with a root to find in each.
 
     Args:
@@ -146,13 +150,15 @@ class SOS(_TransformerFlow):
 
 @register("models")
 class UMNN(_TransformerFlow):
-    """Unconstrained monotonic neural network flow, UMNN-MAF: the transformer is the integral of a positive network
-    (Wehenkel, Louppe 2019, sec. 3).
+    """Unconstrained monotonic neural network flow: the transformer is the integral of a positive network.
 
-    z_i = c + integral from 0 to x_i of g(t; MADE(x_<i)) dt. :class:`~pushforward.transforms.UnconstrainedMonotoneTransformer`
-    defines g and its quadrature, and states the error of the quadrature: with the default nodes it is below 1e-9. The
-    paper shares the weights of g between the coordinates; here the MADE gives them. ``log_prob`` takes one pass a layer and
-    is the fast direction; sampling takes D steps a layer, with a root to find in each.
+    UMNN-MAF of Wehenkel and Louppe 2019, sec. 3.
+
+    z_i = c + integral from 0 to x_i of g(t; MADE(x_<i)) dt.
+    :class:`~pushforward.transforms.UnconstrainedMonotoneTransformer` defines g and its quadrature, and states the error
+    of the quadrature: with the default nodes it is below 1e-9. The paper shares the weights of g between the
+    coordinates; here the MADE gives them. ``log_prob`` takes one pass a layer and is the fast direction; sampling takes
+    D steps a layer, with a root to find in each.
 
     Args:
         features: D. With one feature the transformers have free parameters.
@@ -200,9 +206,9 @@ class UMNN(_TransformerFlow):
 class NAF(_TransformerFlow):
     """Neural autoregressive flow: the transformer is a deep sigmoidal network (Huang et al. 2018, eq. 5 and 8).
 
-    z_i = f(x_i; MADE(x_<i)), with f of :class:`~pushforward.transforms.SigmoidalTransformer`: logit(sum_k w_k sigmoid(a_k (x -
-    m_k))), ``transformer_layers`` times in a row. ``log_prob`` takes one pass a layer and is the fast direction; sampling
-    takes D steps a layer, with a root to find in each.
+    z_i = f(x_i; MADE(x_<i)), with f of :class:`~pushforward.transforms.SigmoidalTransformer`: logit(sum_k w_k
+    sigmoid(a_k (x - m_k))), ``transformer_layers`` times in a row. ``log_prob`` takes one pass a layer and is the fast
+    direction; sampling takes D steps a layer, with a root to find in each.
 
     Args:
         features: D. With one feature the transformers have free parameters.
@@ -248,12 +254,13 @@ class NAF(_TransformerFlow):
 
 @register("models")
 class BernsteinFlow(_TransformerFlow):
-    """Bernstein polynomial flow: the transformer is an increasing polynomial in the Bernstein basis
-    (Ramasinghe et al. 2021, sec. 3).
+    """Bernstein polynomial flow: the transformer is an increasing polynomial in the Bernstein basis.
 
-    z_i = sum_j a_j(x_<i) B_{j,M}(x_i). The paper works on compact sets. Here data are standardized, and the transformer is a
-    line outside its interval; see :class:`~pushforward.transforms.BernsteinTransformer`. ``log_prob`` takes one pass a layer
-    and is the fast direction; sampling takes D steps a layer, with a root to find in each.
+    See Ramasinghe et al. 2021, sec. 3.
+
+    z_i = sum_j a_j(x_<i) B_{j,M}(x_i). The paper works on compact sets. Here data are standardized, and the transformer
+    is a line outside its interval; see :class:`~pushforward.transforms.BernsteinTransformer`. ``log_prob`` takes one
+    pass a layer and is the fast direction; sampling takes D steps a layer, with a root to find in each.
 
     Args:
         features: D. With one feature the transformers have free parameters.

@@ -16,17 +16,17 @@ __all__ = ["BNAF"]
 class BNAF(Model):
     """Stack of block autoregressive networks over a standard normal; output i of a network increases with coordinate i.
 
-    log p(x) = log N(z; 0, I) + sum over layers and coordinates of log dz_i/dx_i (eq. 2). The derivatives are products of
-    positive blocks, computed in logarithms (eq. 8). A gate mixes the output of a layer with its input (eq. 11), and the order
-    is reversed from layer to layer. ``log_prob`` takes one pass a layer and is the fast direction; sampling solves one
-    equation for each coordinate in turn. Weights are stored as logarithms, which change slowly: train with ``learning_rate=1e-2``,
-    as in the paper, rather than 1e-3.
+    log p(x) = log N(z; 0, I) + sum over layers and coordinates of log dz_i/dx_i (eq. 2). The derivatives are products
+    of positive blocks, computed in logarithms (eq. 8). A gate mixes the output of a layer with its input (eq. 11), and
+    the order is reversed from layer to layer. ``log_prob`` takes one pass a layer and is the fast direction; sampling
+    solves one equation for each coordinate in turn. Weights are stored as logarithms, which change slowly: train with
+    ``learning_rate=1e-2``, as in the paper, rather than 1e-3.
 
     Args:
         features: D.
         context: width of the context that every layer reads.
-        layers: number of block autoregressive networks; the paper uses 5. With 1 the model factorizes in the order of the
-            columns.
+        layers: number of block autoregressive networks; the paper uses 5. With 1 the model factorizes in the order of
+            the columns.
         hidden: number of units of each coordinate in each hidden layer; the paper uses one or two layers of 10 or 40.
         standardize: standardize the data first.
 

@@ -1,4 +1,4 @@
-"""Parts that the models of vectors share: standardization in front, and stacks of coupling and autoregressive layers."""
+"""Parts that the models of vectors share: standardization, and stacks of coupling and autoregressive layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pushforward.errors import ConfigError
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_integer, is_integer
 from pushforward.transforms import Chain, Coupling, MaskedAutoregressive, Monotone, Standardize, Transform, Transformer
 
 __all__ = ["autoregressive_layers", "check_features", "coupling_layers", "vector_chain"]
@@ -28,7 +28,8 @@ def vector_chain(
         context: width of the context.
         standardize: put :class:`~pushforward.transforms.Standardize` first, so that the model accepts raw data.
         spline_for_one_feature: with one feature, append an elementwise spline. An affine coupling of one coordinate has
-            no other coordinate to depend on: it can only shift and scale, so the density would keep the shape of the base.
+            no other coordinate to depend on: it can only shift and scale, so the density would keep the shape of the
+            base.
 
     Returns:
         The chain.
@@ -79,7 +80,8 @@ def check_features(owner: str, features: int) -> None:
     Raises:
         ConfigError: naming the class for images.
     """
-    if not isinstance(features, int) or isinstance(features, bool) or features < 1:
+    if not is_integer(features) or features < 1:
         raise ConfigError(
-            f"{owner} models vectors, so features must be a positive integer; got {features!r}. Use Image{owner} for images."
+            f"{owner} models vectors, so features must be a positive integer; got {features!r}. Use Image{owner} for "
+            "images."
         )

@@ -21,18 +21,19 @@ __all__ = ["CNF"]
 class CNF(Model):
     """The flow of dx/dt = v(t, x; context) from normal noise (t = 0) to data (t = 1), with an exact trace.
 
-    log p(x) = log N(z) - integral of tr(dv/dx) dt along the path from x back to z (Grathwohl et al. 2019, sec. 2.2). With
-    one or two hidden layers the trace costs about as much as v, so the likelihood is EXACT up to the error of the solver at
-    any D (:class:`~pushforward.transforms.Continuous`); ``log_det="hutchinson"`` is the unbiased estimate of FFJORD.
+    log p(x) = log N(z) - integral of tr(dv/dx) dt along the path from x back to z (Grathwohl et al. 2019, sec. 2.2).
+    With one or two hidden layers the trace costs about as much as v, so the likelihood is EXACT up to the error of the
+    solver at any D (:class:`~pushforward.transforms.Continuous`); ``log_det="hutchinson"`` is the unbiased estimate of
+    FFJORD.
 
     There are two ways to train the model; ``evaluate`` and ``log_prob`` are the same for both:
 
     - "likelihood": the loss is the negative log-likelihood, with the equation solved for every batch, plus two
-      regularizers with the weights ``kinetic_weight`` and ``jacobian_weight`` (RNODE, Finlay et al. 2020, sec. 3). They keep
-      the paths straight and the equation easy to solve, and they are part of the loss alone;
-    - "flow-matching": no equation is solved. With x_0 noise, x_1 data and t uniform, the loss is the mean over coordinates of
-      |v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0)|^2 (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et al. 2022). It is not
-      a likelihood and bounds none.
+      regularizers with the weights ``kinetic_weight`` and ``jacobian_weight`` (RNODE, Finlay et al. 2020, sec. 3). They
+      keep the paths straight and the equation easy to solve, and they are part of the loss alone;
+    - "flow-matching": no equation is solved. With x_0 noise, x_1 data and t uniform, the loss is the mean over
+      coordinates of |v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0)|^2 (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et
+      al. 2022). It is not a likelihood and bounds none.
 
     ``log_prob`` and ``sample`` solve one equation each, with 4 ``steps`` passes of v for "rk4".
 
@@ -40,9 +41,9 @@ class CNF(Model):
         features: D.
         context: width of the context that v reads.
         objective: objective of training, "likelihood" or "flow-matching".
-        pairing: how flow matching pairs noise and data: "independent", or "optimal", which pairs them inside each batch so
-            that the sum of squared distances is least (Tong et al. 2024, here without replacement). A model with a context
-            refuses "optimal", because it would pair rows of different contexts.
+        pairing: how flow matching pairs noise and data: "independent", or "optimal", which pairs them inside each batch
+            so that the sum of squared distances is least (Tong et al. 2024, here without replacement). A model with a
+            context refuses "optimal", because it would pair rows of different contexts.
         hidden: widths of the hidden layers of v.
         activation: "tanh", "softplus", "silu", "elu" or "lipswish".
         time: integration time; v sees times from 0 to this value.
@@ -147,7 +148,10 @@ def _matching_error(
 
 
 def _pair_optimally(noise: Tensor, data: Tensor) -> Tensor:
-    """The rows of noise in the order that makes the sum of squared distances to the data least; each row is used once."""
+    """The rows of noise in the order that makes the sum of squared distances to the data least.
+
+    Each row is used once.
+    """
     from scipy.optimize import linear_sum_assignment
 
     cost = torch.cdist(data.detach().double(), noise.double()).square().cpu().numpy()

@@ -17,9 +17,9 @@ __all__ = ["DiscreteFlow"]
 class DiscreteFlow(Model):
     """A permutation of the K^D states over independent categorical variables: log P(x) = log P_base(f(x)) (eq. 4).
 
-    There is no log-determinant, so ``log_prob`` is an exact log-probability, on Counting(D). The permutation is a stack of
-    shifts modulo K whose sizes depend on other columns. It can make columns independent, but it cannot change the set of
-    probabilities that the base gives. Data are the integers 0, ..., K-1; any other number has probability 0.
+    There is no log-determinant, so ``log_prob`` is an exact log-probability, on Counting(D). The permutation is a stack
+    of shifts modulo K whose sizes depend on other columns. It can make columns independent, but it cannot change the
+    set of probabilities that the base gives. Data are the integers 0, ..., K-1; any other number has probability 0.
 
     Training uses the straight-through gradient of the shifts, which is biased (sec. 4.3): expect local optima, and try
     several seeds.
@@ -31,8 +31,8 @@ class DiscreteFlow(Model):
         layer: "autoregressive" or "coupling" (called bipartite in the paper).
         layers: number of layers; the order is reversed, or the halves are exchanged, from layer to layer.
         hidden: widths of the hidden layers of each network.
-        temperature: temperature of the straight-through gradient. The paper uses 0.1; with 1 our training runs found poor
-            local optima less often.
+        temperature: temperature of the straight-through gradient. The paper uses 0.1; with 1 our training runs found
+            poor local optima less often.
 
     Raises:
         ConfigError: for an unknown layer or sizes that are not possible.

@@ -29,16 +29,17 @@ __all__ = ["FunnelFlow", "funnel_transformer"]
 
 @register("models")
 class FunnelFlow(Model):
-    """A flow whose layers become narrower, on vectors: the density is one on all D coordinates, and the base has only ``latent``
-    of them. :class:`~pushforward.models.ImageFunnelFlow` is its form for images.
+    """A flow on vectors whose layers become narrower; the base has ``latent`` coordinates.
+
+    The density is one on all D coordinates. :class:`~pushforward.models.ImageFunnelFlow` is the form for images.
 
         log p(x) = log p(z) + log p(x_dropped | z) + log abs det dz/dx_kept   at each funnel.
 
     Funnel "coupling" (F-NSF): couplings between random permutations and LU layers. The layer with the index
-    ``funnel_layer`` is a funnel to ``latent`` coordinates; the layers after it are narrow and cheaper. Funnel "mlp" (F-MLP):
-    ``layers`` dense layers whose widths fall evenly from D to ``latent``, with elementwise splines between them. The
-    likelihood is exact. ``decode`` with a generator draws what was dropped; without one it takes about its median, and so
-    returns the reconstruction of x from z.
+    ``funnel_layer`` is a funnel to ``latent`` coordinates; the layers after it are narrow and cheaper. Funnel "mlp"
+    (F-MLP): ``layers`` dense layers whose widths fall evenly from D to ``latent``, with elementwise splines between
+    them. The likelihood is exact. ``decode`` with a generator draws what was dropped; without one it takes about its
+    median, and so returns the reconstruction of x from z.
 
     Args:
         features: D.
@@ -49,8 +50,8 @@ class FunnelFlow(Model):
         decoder: p(x_dropped | z): "normal", or "spline", an autoregressive spline flow.
         decoder_layers: number of layers of the spline flow. An early funnel needs several.
         layers: number of layers.
-        funnel_layer: index of the layer that is the funnel, counted from 0, for funnel "coupling"; None is the last. An earlier
-            funnel is cheaper and needs a better decoder: no later layer sees what is dropped.
+        funnel_layer: index of the layer that is the funnel, counted from 0, for funnel "coupling"; None is the last. An
+            earlier funnel is cheaper and needs a better decoder: no later layer sees what is dropped.
         bins: number of bins of each spline.
         tail_bound: B; the splines act on [-B, B].
         hidden: number and equal width of the residual blocks of each network.
@@ -127,7 +128,10 @@ def funnel_transformer(name: str, spline: SplineTransformer) -> Transformer:
 def _dropped_flow(
     layers: int, width: int, given: int, spline: Transformer, hidden: tuple[int, ...]
 ) -> Transform | None:
-    """The flow of p(x_dropped | z): mean and scale, then autoregressive splines, all given z; None, a normal, for no layers."""
+    """The flow of p(x_dropped | z), or None for a normal (no layers).
+
+    It has a mean and a scale, then autoregressive splines, all given z.
+    """
     if layers == 0:
         return None
     splines = autoregressive_layers(width, spline, layers, context=given, hidden=hidden)
@@ -135,9 +139,16 @@ def _dropped_flow(
 
 
 def _coupling_layers(
-    width: int, latent: int, layers: int, funnel_layer: int, transformer: Transformer, spline: Transformer, splines: int,
-    context: int, network: dict[str, Any],
-) -> list[Transform]:  # fmt: skip
+    width: int,
+    latent: int,
+    layers: int,
+    funnel_layer: int,
+    transformer: Transformer,
+    spline: Transformer,
+    splines: int,
+    context: int,
+    network: dict[str, Any],
+) -> list[Transform]:
     """Couplings between permutations and LU layers; the layer with the index ``funnel_layer`` is the funnel."""
     hidden = network["hidden"]
     transforms: list[Transform] = []

@@ -14,16 +14,16 @@ __all__ = ["GaussianizationFlow"]
 
 @register("models")
 class GaussianizationFlow(Model):
-    """Layers that make the marginals normal and then rotate (sec. 4); each layer brings the data closer to a standard normal.
+    """Layers that make the marginals normal and then rotate; the data come closer to a standard normal (sec. 4).
 
-    The first layer Gaussianizes the columns as they are. Every further layer rotates by trainable Householder reflections
-    (sec. 4.2) and Gaussianizes the new marginals by trainable mixtures of logistics (sec. 4.1). The base is a standard
-    normal, and there are no networks.
+    The first layer Gaussianizes the columns as they are. Every further layer rotates by trainable Householder
+    reflections (sec. 4.2) and Gaussianizes the new marginals by trainable mixtures of logistics (sec. 4.1). The base is
+    a standard normal, and there are no networks.
 
-    ``initialize``, which ``pf.fit`` calls, sets one layer after the other from the training rows as the layers before it
-    transform them. Without any training this is rotation-based iterative Gaussianization with random rotations (RBIG,
-    Laparra, Camps-Valls, Malo 2011, sec. II), which is already a density estimate. ``log_prob`` takes one pass; sampling
-    solves one equation for each coordinate of a layer, all coordinates at once.
+    ``initialize``, which ``pf.fit`` calls, sets one layer after the other from the training rows as the layers before
+    it transform them. Without any training this is rotation-based iterative Gaussianization with random rotations
+    (RBIG, Laparra, Camps-Valls, Malo 2011, sec. II), which is already a density estimate. ``log_prob`` takes one pass;
+    sampling solves one equation for each coordinate of a layer, all coordinates at once.
 
     Args:
         features: D.

@@ -16,8 +16,8 @@ class IAF(Model):
     """Flow that samples in one pass: z_t = g z_{t-1} + (1 - g) m with g, m = AR_t(z_{t-1}, h) (eq. 13-14).
 
     log q(z_T) = log q(z_0) - sum over t and i of log g (eq. 11). ``sample`` and ``sample_and_log_prob`` take one pass a
-    layer and are the fast direction; ``log_prob`` of other points takes D sequential steps a layer. The flow is meant for
-    variational inference (train with ``sample_and_log_prob``). For density estimation use
+    layer and are the fast direction; ``log_prob`` of other points takes D sequential steps a layer. The flow is meant
+    for variational inference (train with ``sample_and_log_prob``). For density estimation use
     :class:`~pushforward.models.MAF`, which is fast in the other direction.
 
     Args:
@@ -59,8 +59,8 @@ class IAF(Model):
         standardize: bool = True,
     ) -> None:
         autoregressive = autoregressive_layers(
-            features, GatedTransformer(gate_bias) if gated else AffineTransformer(), layers, hidden=hidden, residual=residual,
-            context=context, activation=activation, dropout=dropout,
+            features, GatedTransformer(gate_bias) if gated else AffineTransformer(), layers, hidden=hidden,
+            residual=residual, context=context, activation=activation, dropout=dropout,
         )  # fmt: skip
         # A gate only contracts. A learned scale in front lets the flow be as wide as the data.
         transforms = [Affine(features, trainable=True), *(Inverse(layer) for layer in autoregressive)]

@@ -49,18 +49,20 @@ class GatedFlow(Model, ABC):
 
 @register("models")
 class InFlow(GatedFlow):
-    """A flow of affine couplings with a scalar gate c, on vectors; :class:`~pushforward.models.ImageInFlow` is its form for images.
+    """A flow of affine couplings with a scalar gate c, on vectors.
+
+    :class:`~pushforward.models.ImageInFlow` is the form for images.
 
     Each block has two couplings, y_B = x_B exp(c s(x_A)) + c t(x_A) and the same with A and B exchanged, and a fixed
-    permutation of the coordinates. Thus log abs det = c sum s. With c = 0 the flow is the identity except for the order of
-    the coordinates and a fixed scale: the likelihood is that of the raw input under N(0, variance), which depends on the
-    size of the input alone. Training uses c = 1. ``model.gated(0.0)`` is the closed flow with the same weights, and
+    permutation of the coordinates. Thus log abs det = c sum s. With c = 0 the flow is the identity except for the order
+    of the coordinates and a fixed scale: the likelihood is that of the raw input under N(0, variance), which depends on
+    the size of the input alone. Training uses c = 1. ``model.gated(0.0)`` is the closed flow with the same weights, and
     :class:`~pushforward.detection.BatchTwoSampleGate` decides which of the two scores a batch.
 
-    The released code departs from the formulas (no c in the inverse and in the log-determinant, a log-determinant that is
-    subtracted, no dequantization); this class follows the formulas. In the paper the networks also read the gate, as a
-    constant image. This class leaves that out: at c = 0 the outputs of the networks do not matter, and training uses only
-    c = 1.
+    The released code departs from the formulas (no c in the inverse and in the log-determinant, a log-determinant that
+    is subtracted, no dequantization); this class follows the formulas. In the paper the networks also read the gate, as
+    a constant image. This class leaves that out: at c = 0 the outputs of the networks do not matter, and training uses
+    only c = 1.
 
     Args:
         features: D; the data are standardized first.

@@ -14,7 +14,9 @@ __all__ = ["NICE", "nice_base", "nice_chain"]
 
 @register("models")
 class NICE(Model):
-    """Non-linear independent components estimation on vectors; :class:`~pushforward.models.ImageNICE` is its form for images.
+    """Non-linear independent components estimation on vectors.
+
+    :class:`~pushforward.models.ImageNICE` is the form for images.
 
     Couplings y_A = x_A, y_B = x_B + m(x_A) with unit Jacobian (eq. 5-7), then h = exp(s) y (sec. 3.3), and a factorial
     prior: log p(x) = sum_d log p_H(h_d) + sum_d s_d (eq. 3, 9). Every output depends on every input from three
@@ -29,12 +31,12 @@ class NICE(Model):
         activation: activation of m.
         dropout: dropout probability in m.
         standardize: standardize the data first; False gives the model of the paper, on raw coordinates.
-        scaling_stride: s is scaling_stride times its parameter. Adam moves a parameter by about the learning rate in each
-            step, and s has to reach 2 to 4: with 1, a run of a few thousand steps at 1e-3 ends before that. Use 10 for
-            short runs.
+        scaling_multiplier: multiplier of the learning rate of the scaling: s is this multiple of its parameter. Adam
+            moves a parameter by about the learning rate in each step, and s has to reach 2 to 4: with 1, a run of a few
+            thousand steps at 1e-3 ends before that. Use 10 for short runs.
 
     Raises:
-        ConfigError: for an unknown prior, sizes that are not possible, or a stride that is not positive.
+        ConfigError: for an unknown prior, sizes that are not possible, or a multiplier that is not positive.
 
     Example:
         >>> import torch
@@ -54,16 +56,16 @@ class NICE(Model):
         activation: str = "relu",
         dropout: float = 0.0,
         standardize: bool = True,
-        scaling_stride: float = 1.0,
+        scaling_multiplier: float = 1.0,
     ) -> None:
         check_features("NICE", features)
         base = nice_base(features, prior)
         super().__init__(
-            nice_chain(features, context, layers, hidden, activation, dropout, standardize, scaling_stride), base
+            nice_chain(features, context, layers, hidden, activation, dropout, standardize, scaling_multiplier), base
         )
         self.features, self.context, self.layers, self.hidden = features, context, layers, tuple(hidden)
         self.prior, self.activation, self.dropout = prior, activation, dropout
-        self.standardize, self.scaling_stride = standardize, scaling_stride
+        self.standardize, self.scaling_multiplier = standardize, scaling_multiplier
 
 
 def nice_chain(
@@ -74,13 +76,13 @@ def nice_chain(
     activation: str,
     dropout: float,
     standardize: bool,
-    scaling_stride: float,
+    scaling_multiplier: float,
 ) -> Chain:
     """Standardization, the additive couplings and the scaling of NICE."""
     couplings = coupling_layers(
         features, AdditiveTransformer(), layers, hidden=hidden, context=context, activation=activation, dropout=dropout
     )
-    scaling = Affine(features, trainable=True, learning_rate_multiplier=scaling_stride)
+    scaling = Affine(features, trainable=True, learning_rate_multiplier=scaling_multiplier)
     return vector_chain(
         features, [*couplings, scaling], context=context, standardize=standardize, spline_for_one_feature=True
     )

@@ -25,11 +25,14 @@ __all__ = ["NSF"]
 
 @register("models")
 class NSF(Model):
-    """Rational-quadratic neural spline flow on vectors, RQ-NSF (C) or (AR); :class:`~pushforward.models.ImageNSF` is its form for images.
+    """Rational-quadratic neural spline flow on vectors, RQ-NSF (C) or (AR).
 
-    Monotone rational-quadratic splines with K bins on [-B, B] and the identity outside (sec. 3.1). A coupling network or
-    a masked autoregressive network gives their parameters (sec. 3.2). Random permutations and LU linear layers are
-    between the splines (sec. 3.3), and the base is a standard normal. With one feature the splines have free parameters.
+    :class:`~pushforward.models.ImageNSF` is the form for images.
+
+    Monotone rational-quadratic splines with K bins on [-B, B] and the identity outside (sec. 3.1). A coupling network
+    or a masked autoregressive network gives their parameters (sec. 3.2). Random permutations and LU linear layers are
+    between the splines (sec. 3.3), and the base is a standard normal. With one feature the splines have free
+    parameters.
 
     Coupling: both directions take one pass. Autoregressive: ``log_prob`` takes one pass a layer and is the fast
     direction; sampling takes D.

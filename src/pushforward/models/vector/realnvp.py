@@ -13,7 +13,9 @@ __all__ = ["RealNVP"]
 
 @register("models")
 class RealNVP(Model):
-    """Real-valued non-volume-preserving flow on vectors; :class:`~pushforward.models.ImageRealNVP` is its form for images.
+    """Real-valued non-volume-preserving flow on vectors.
+
+    :class:`~pushforward.models.ImageRealNVP` is the form for images.
 
     Affine couplings y_A = x_A, y_B = x_B exp(s(x_A)) + t(x_A) (eq. 7) with log abs det = sum s (eq. 8) over a standard
     normal. A is the even coordinates in one layer and the odd coordinates in the next. Both directions take one pass.
@@ -55,7 +57,8 @@ class RealNVP(Model):
     ) -> None:
         check_features("RealNVP", features)
         couplings = coupling_layers(
-            features, AffineTransformer(max_log_scale), layers, hidden=hidden, context=context, activation=activation, dropout=dropout
+            features, AffineTransformer(max_log_scale), layers, hidden=hidden, context=context, activation=activation,
+            dropout=dropout,
         )  # fmt: skip
         transforms: list[Transform] = []
         for coupling in couplings:

@@ -39,8 +39,8 @@ class _ResidualModel(Model, ABC):
     ) -> None:
         check_features(type(self).__name__, features)
         layers = residual_blocks(
-            (features,), blocks, actnorm, context=context, hidden=hidden, coefficient=coefficient, activation=activation,
-            log_det=log_det, terms=terms, probes=probes,
+            (features,), blocks, actnorm, context=context, hidden=hidden, coefficient=coefficient,
+            activation=activation, log_det=log_det, terms=terms, probes=probes,
         )  # fmt: skip
         super().__init__(vector_chain(features, layers, context=context, standardize=standardize), Normal(features))
         self.features, self.context, self.blocks, self.hidden = features, context, blocks, tuple(hidden)
@@ -50,11 +50,13 @@ class _ResidualModel(Model, ABC):
 
 @register("models")
 class IResNet(_ResidualModel):
-    """i-ResNet on vectors: blocks x + g(x) with contractive g, over a normal; :class:`~pushforward.models.ImageIResNet` is its form for images.
+    """i-ResNet on vectors: blocks x + g(x) with contractive g, over a normal.
 
-    log p(x) = log N(z) + sum over blocks of sum for k <= n of (-1)^(k+1) tr(J^k) / k (sec. 3, alg. 2). The truncation of
-    the power series is biased, so the likelihood is an ESTIMATE and :meth:`evaluate` returns it. Up to about a thousand
-    features ``model.set_log_det("exact")`` gives the exact one with the same weights, usually in less time.
+    :class:`~pushforward.models.ImageIResNet` is the form for images.
+
+    log p(x) = log N(z) + sum over blocks of sum for k <= n of (-1)^(k+1) tr(J^k) / k (sec. 3, alg. 2). The truncation
+    of the power series is biased, so the likelihood is an ESTIMATE and :meth:`evaluate` returns it. Up to about a
+    thousand features ``model.set_log_det("exact")`` gives the exact one with the same weights, usually in less time.
     :class:`~pushforward.models.ResidualFlow` trains on an unbiased estimate.
 
     ``log_prob`` takes one pass; sampling takes some 10 to 30 (a fixed-point iteration for each block).
@@ -107,7 +109,8 @@ class IResNet(_ResidualModel):
 
 @register("models")
 class ResidualFlow(_ResidualModel):
-    """Blocks x + g(x) with contractive g and an unbiased log-determinant, over a normal, on vectors;
+    """Blocks x + g(x) with contractive g and an unbiased log-determinant, on vectors, over a normal.
+
     :class:`~pushforward.models.ImageResidualFlow` is the form for images.
 
     The power series of :class:`~pushforward.models.IResNet` is cut at a random term and reweighted, so that its mean is
@@ -125,8 +128,8 @@ class ResidualFlow(_ResidualModel):
         context: width of the context that every g reads.
         blocks: number of residual blocks.
         hidden: widths of the hidden layers of g.
-        coefficient: bound on the Lipschitz constant of g, in (0, 1). The closer to 1, the more terms the roulette takes: with
-            0.9 ``terms`` + 10 terms on average, with 0.98 ``terms`` + 50.
+        coefficient: bound on the Lipschitz constant of g, in (0, 1). The closer to 1, the more terms the roulette
+            takes: with 0.9 ``terms`` + 10 terms on average, with 0.98 ``terms`` + 50.
         activation: "lipswish" as in the paper, "elu", "softplus" or "tanh".
         actnorm: activation normalization before each block and after the last.
         log_det: "roulette" as in the paper, "power" or "exact".
