@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,8 @@ class Stack:
         for part in rest:
             if part.kind is not Kind.EXACT or isinstance(part, Jitter) or part.needs_refresh:
                 raise Unstackable(f"{type(part).__name__} draws noise or keeps statistics")
-        self.parts: list[Transform] = [stack(list(parts)) for parts in zip(*chains, strict=True)][self.front :]  # pyright: ignore
+        stacked: list[Any] = [stack(list(parts)) for parts in zip(*chains, strict=True)]
+        self.parts: list[Transform] = stacked[self.front :]
         self.base: Distribution = first.base
 
     def parameters(self) -> Iterator[nn.Parameter]:
