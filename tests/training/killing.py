@@ -1,8 +1,8 @@
 """Kills real training processes with SIGKILL and compares how they end: `python killing.py FOLDER SEED KIND ...`.
 
-This process only imports, and forks a child for each run, so that a run does not start Python. It prints JSON: for each kind
-of data the hash of an undisturbed run's weights and history, that of the killed and resumed run, and the steps at which runs
-were killed.
+This process only imports, and forks a child for each run, so that a run does not start Python. It prints JSON: for each
+kind of data the hash of an undisturbed run's weights and history, that of the killed and resumed run, and the steps at
+which runs were killed.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def make_budget(
 
 
 def evaluation_interval(steps_per_pass: float | None) -> int:
-    """Steps between two evaluations by default: one pass, but 25 to 1,000 steps, and 500 if a pass has no known length."""
+    """Default number of steps between evaluations: one pass, but 25 to 1,000; 500 if the length is unknown."""
     return 500 if steps_per_pass is None else min(max(round(steps_per_pass), 25), 1000)
 
 

@@ -109,7 +109,7 @@ class Checkpoint:
         self.written_at, self.written_step = time.monotonic(), state.position.step
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[State, dict[str, Tensor]]:
-        """Set model and optimizer to their state in the file, and return the other state and the averages of the weights.
+        """Set model and optimizer to their state in the file; return the other state and the averages of the weights.
 
         Raises:
             TrainingError: if the run had other settings.

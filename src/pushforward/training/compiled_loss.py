@@ -24,9 +24,9 @@ _MOST_SIZES = 4
 class CompiledLoss:
     """``model.loss``, with the chain from its first trainable transform on compiled to one graph.
 
-    The transforms before it (checks of the data, preprocessing, noise of dequantization) run without compilation. The first
-    call compiles the graph for its batch size. Up to four batch sizes are compiled; batches of other sizes run without
-    compilation.
+    The transforms before it (checks of the data, preprocessing, noise of dequantization) run without compilation. The
+    first call compiles the graph for its batch size. Up to four batch sizes are compiled; batches of other sizes run
+    without compilation.
 
     Args:
         model: a model for which :func:`why_not_compilable` returns None.
@@ -42,7 +42,7 @@ class CompiledLoss:
             step = chain.encode(z, context)
             return -(log_det + step.contribution + base.log_prob(step.z, context)).mean()
 
-        # A copy of the code for each model: Dynamo compiles one code object at most eight times, for all models together.
+        # A copy of the code for each model, because Dynamo compiles one code object at most eight times in a process.
         code = negative_log_likelihood.__code__.replace()
         function = FunctionType(code, globals(), "negative_log_likelihood", None, negative_log_likelihood.__closure__)
         self.graph = torch.compile(function, fullgraph=True, dynamic=False)

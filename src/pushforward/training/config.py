@@ -27,48 +27,49 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class TrainingConfig:
     """All options of a training run, for :func:`~pushforward.fit` and everything that trains with it.
 
-    A config does not change. ``fit(..., config=config, max_steps=100)`` and ``dataclasses.replace(config, max_steps=100)``
-    use a copy with other values.
+    A config does not change. ``fit(..., config=config, max_steps=100)`` uses a copy with another value, and so does
+    ``dataclasses.replace(config, max_steps=100)``.
 
     Args:
-        batch_size: rows in each step, or all rows if there are fewer. None is 512; if one pass would then have fewer than
-            32 steps, it is a 32nd of the training rows but at least 64. A ``DataLoader`` makes its own batches.
+        batch_size: rows in each step, or all rows if there are fewer. None is 512; if one pass would then have fewer
+            than 32 steps, it is a 32nd of the training rows but at least 64. A ``DataLoader`` makes its own batches.
         epochs: budget in passes over the training rows.
         max_steps: budget in optimizer steps.
         max_time: budget in seconds, or text such as "90s", "5m" or "1h30m". Evaluations and the earlier parts of a
-            resumed run count. It is checked between steps. Without ``epochs``, ``max_steps`` and ``max_time`` the budget
-            is 200 passes, but at least 1,000 and at most 20,000 steps.
-        optimizer: "adamw", "adam", "sgd" (Nesterov momentum 0.9), or a function from the parameters to a torch optimizer,
-            such as ``functools.partial(torch.optim.RMSprop, lr=1e-3)``.
+            resumed run count. It is checked between steps. Without ``epochs``, ``max_steps`` and ``max_time`` the
+            budget is 200 passes, but at least 1,000 and at most 20,000 steps.
+        optimizer: "adamw", "adam", "sgd" (Nesterov momentum 0.9), or a function from the parameters to a torch
+            optimizer, such as ``functools.partial(torch.optim.RMSprop, lr=1e-3)``.
         learning_rate: learning rate at the start. Not used with an optimizer function.
         weight_decay: weight decay of parameters with two or more dimensions. Not used with an optimizer function.
-        schedule: how the learning rate changes: "cosine" (it falls to 0 at the end of the budget), None (constant), or a
-            function from the used fraction of the budget, in [0, 1], to a factor.
+        schedule: how the learning rate changes: "cosine" (it falls to 0 at the end of the budget), None (constant), or
+            a function from the used fraction of the budget, in [0, 1], to a factor.
         gradient_clip: largest norm of the gradient. None does not clip.
-        ema: decay of the exponential moving average of the weights. The average is what is evaluated and kept; it covers
-            about the last 1 / (1 - ema) steps. It generalizes better than the last weights, most of all with few data and
-            while the learning rate is high. None evaluates and keeps the weights themselves.
+        ema: decay of the exponential moving average of the weights. The average is what is evaluated and kept; it
+            covers about the last 1 / (1 - ema) steps. It generalizes better than the last weights, most of all with few
+            data and while the learning rate is high. None evaluates and keeps the weights themselves.
         patience: number of evaluations without improvement after which training stops. None uses the whole budget.
         evaluate_every: steps between two evaluations. None is one pass, but at least 25 and at most 1,000 steps.
         seed: seed of the split, the shuffling, dropout, the noise of transforms, and random transforms of data sets.
         device: "cpu", "cuda", ...; the model is moved there. None trains where the model is.
         amp: train in bfloat16 where ``torch.autocast`` considers it safe. Evaluation does not use it.
         microbatches: number of parts that each batch is split into. They are computed one after the other and their
-            gradients are added, so a step needs the memory of one part. Batch normalization sees one part at a time. None
-            splits only batches of 8,192 rows or more, on a CPU, for wide networks, which is faster there.
+            gradients are added, so a step needs the memory of one part. Batch normalization sees one part at a time.
+            None splits only batches of 8,192 rows or more, on a CPU, for wide networks, which is faster there.
         compile: compile the training loss with ``torch.compile``. It takes about two seconds for each transform of the
-            chain and needs a C++ compiler. A step of a narrow flow of vectors then takes 0.6 to 0.85 times as long, with
-            the largest gain for small batches; wide flows and flows of images gain nothing. The rounding differs from
-            that of ``compile=False``.
+            chain and needs a C++ compiler. A step of a narrow flow of vectors then takes 0.6 to 0.85 times as long,
+            with the largest gain for small batches; wide flows and flows of images gain nothing. The rounding differs
+            from that of ``compile=False``.
         initialize: set data-dependent state (standardization, actnorm) that is not set yet, from up to 100,000 training
             rows.
         checkpoint: file to write the run to. If the process is killed at any moment, the same call resumes the run from
             this file and ends with the same weights as a run without interruption: bit by bit on the same machine, with
             a budget of steps or passes.
-        checkpoint_every: steps (an integer) or time (text such as "60s") between two writes. The file is also written at
-            the start and at the end.
+        checkpoint_every: steps (an integer) or time (text such as "60s") between two writes. The file is also written
+            at the start and at the end.
         resume: "auto" resumes if the checkpoint file exists, True raises if it does not, False starts a new run.
-        progress: "auto" (a bar on a terminal, plain lines elsewhere), "rich", "plain" or "silent". Output goes to stderr.
+        progress: "auto" (a bar on a terminal, plain lines elsewhere), "rich", "plain" or "silent". Output goes to
+            stderr.
         callback: function called with a :class:`~pushforward.training.TrainingEvent` at each evaluation. Training stops
             if it returns True.
         log: file for the events, one JSON object per line. A resumed run repeats no line.

@@ -15,8 +15,8 @@ __all__ = ["WeightAverage"]
 class WeightAverage:
     """Exponential moving average of parameters (Polyak and Juditsky 1992).
 
-    After step t it is a_t = d a_{t-1} + (1 - d) w_t with d = min(decay, (1 + t) / (10 + t)). Early in training it averages
-    about the last tenth of the steps, so that it does not lag in a short run; later it averages about the last
+    After step t it is a_t = d a_{t-1} + (1 - d) w_t with d = min(decay, (1 + t) / (10 + t)). Early in training it
+    averages about the last tenth of the steps, so that it does not lag in a short run; later it averages about the last
     1 / (1 - decay) steps. Training continues with the weights w themselves.
 
     Args:

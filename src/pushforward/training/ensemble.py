@@ -44,11 +44,11 @@ def fit_members(
     Models of one architecture on a CPU (flows of vectors without a context, made of couplings, autoregressive, LU and
     scaling layers without dropout) are trained as one model with stacked weights: every matrix product is a batch of
     products, and the fixed cost of each operation is paid once. Each model has its own batches, noise, gradient norm,
-    early stopping and best weights, so it ends where it would have ended alone, up to rounding. Other models are trained
-    one after the other.
+    early stopping and best weights, so it ends where it would have ended alone, up to rounding. Other models are
+    trained one after the other.
 
-    A step of five affine flows of width 64 in 20 dimensions takes 2.1 to 2.7 times as long as a step of one, with 512 rows
-    each and two threads; five spline flows take 2.8 to 4.2 times as long. Smaller batches gain more.
+    A step of five affine flows of width 64 in 20 dimensions takes 2.1 to 2.7 times as long as a step of one, with 512
+    rows each and two threads; five spline flows take 2.8 to 4.2 times as long. Smaller batches gain more.
 
     Args:
         models: models to train, in place.
@@ -56,7 +56,8 @@ def fit_members(
         context: context of array data, as for ``fit``.
         validation: held-out rows, as for ``fit``.
         seeds: a seed for each model; None is ``seed``, ``seed + 1``, ...
-        stack: "auto" stacks the models if possible, True raises if it is not possible, False trains one after the other.
+        stack: "auto" stacks the models if possible, True raises if it is not possible, False trains one after the
+            other.
         config: options of the runs; the options below replace its values. ``max_time`` is the time for all models
             together. ``checkpoint`` and ``log`` are not available.
         options: fields of :class:`TrainingConfig`.

@@ -37,26 +37,27 @@ def fit(
     """Train a model by maximum likelihood (or by its own ``model.loss``), in place.
 
     Held-out rows decide which weights are kept. Each evaluation measures their mean log-likelihood, and at the end the
-    model has the weights with the best one, in evaluation mode. Without held-out rows it has the last weights. The first
-    evaluation measures the untrained model, so training never makes a model worse. Everything random follows from
+    model has the weights with the best one, in evaluation mode. Without held-out rows it has the last weights. The
+    first evaluation measures the untrained model, so training never makes a model worse. Everything random follows from
     ``seed``, and the caller's random state does not change.
 
     Args:
         model: any :class:`~pushforward.models.base.Model`.
         data: training rows ``(n, *shape)``: an array, tensor, data frame or list of numbers, or a tuple (x, context) of
-            them if the model takes a context; a map-style ``Dataset`` with items x or (x, context); or a ``DataLoader`` or
-            ``IterableDataset`` of them, for data larger than memory. If the model takes no context, the second part of an
-            item is ignored. All batches have the same size: the last batch of a pass takes rows from the next pass.
+            them if the model takes a context; a map-style ``Dataset`` with items x or (x, context); or a ``DataLoader``
+            or ``IterableDataset`` of them, for data larger than memory. If the model takes no context, the second part
+            of an item is ignored. All batches have the same size: the last batch of a pass takes rows from the next
+            pass.
         context: context of array data, ``(n, width)``, or one context for all rows.
-        validation: fraction of the rows to hold out (0.1 of fewer than 5 rows is none); or held-out data of any kind above,
-            or a tuple (x, context) of arrays; or None for no held-out rows and no early stopping. A ``DataLoader`` cannot
-            be split, so it needs held-out data or None.
+        validation: fraction of the rows to hold out (0.1 of fewer than 5 rows is none); or held-out data of any kind
+            above, or a tuple (x, context) of arrays; or None for no held-out rows and no early stopping. A
+            ``DataLoader`` cannot be split, so it needs held-out data or None.
         config: options of the run; the options below replace its values.
         options: fields of :class:`TrainingConfig`.
 
     Returns:
-        :class:`~pushforward.training.FitResult` with the best step, its held-out log-likelihood, why training stopped, and
-        the history.
+        :class:`~pushforward.training.FitResult` with the best step, its held-out log-likelihood, why training stopped,
+        and the history.
 
     Raises:
         ConfigError: for a value that an option does not take.
@@ -65,7 +66,8 @@ def fit(
             input; the model gets its best weights again), or if the checkpoint belongs to another run.
         StorageError: if the checkpoint or the log cannot be read or written.
         TypeError: for an option that does not exist.
-        KeyboardInterrupt: after Ctrl-C, between two steps. The checkpoint is written and the model has its best weights.
+        KeyboardInterrupt: after Ctrl-C, between two steps. The checkpoint is written and the model has its best
+            weights.
 
     Example:
         >>> import torch, pushforward as pf

@@ -1,7 +1,7 @@
 """Loss and gradients of one batch, computed in microbatches where that saves time or memory.
 
-With thousands of rows and a wide network, the activations of a batch need new memory, which the operating system must clear
-page by page. The activations of a part fit into memory that is already there, much of it cache.
+With thousands of rows and a wide network, the activations of a batch need new memory, which the operating system must
+clear page by page. The activations of a part fit into memory that is already there, much of it cache.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _LARGEST_RATIO = 1e6
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model reads: rows of ``shape`` in ``dtype`` on ``device``, with ``context`` numbers of context for each row."""
+    """What a model reads: rows of ``shape`` in ``dtype`` on ``device``, each with ``context`` numbers of context."""
 
     model_name: str
     shape: Shape
@@ -77,8 +77,8 @@ class InputSpec:
             return context.expand(rows, self.context)
         if context.shape != (rows, self.context):
             raise InputError(
-                f"{self.model_name} needs a context of shape ({rows}, {self.context}), one for each of the {rows} rows; got "
-                f"{tuple(context.shape)}."
+                f"{self.model_name} needs a context of shape ({rows}, {self.context}), one for each of the {rows} rows; "
+                f"got {tuple(context.shape)}."
             )
         return context
 
@@ -102,8 +102,8 @@ class InputSpec:
                 value = x[(start + row, *column)].item()
                 position = f"row {start + row}" + (f", column {', '.join(map(str, column))}" if column else "")
                 raise InputError(
-                    f"the {what} contain {value:g} at {position}, which {self.dtype} training cannot use: replace or drop "
-                    "such values, or use pf.Guard, which accepts missing values."
+                    f"the {what} contain {value:g} at {position}, which {self.dtype} training cannot use: replace or "
+                    "drop such values, or use pf.Guard, which accepts missing values."
                 )
 
     def warn_if_imprecise(self, x: Tensor) -> None:
@@ -119,8 +119,8 @@ class InputSpec:
         worst = int(ratio.argmax())
         others = f" (and of {count - 1} other columns)" if count > 1 else ""
         warnings.warn(
-            f"column {worst} has mean {columns[:, worst].mean():.6g} and standard deviation {columns[:, worst].std():.3g}: "
-            f"{self.dtype} loses nearly all digits of its variation{others}. Subtract a constant from it first, or "
+            f"column {worst} has mean {columns[:, worst].mean():.6g} and standard deviation "
+            f"{columns[:, worst].std():.3g}: {self.dtype} loses nearly all digits of its variation{others}. Subtract a constant from it first, or "
             "train in double precision with model.double().",
             PushforwardWarning,
             stacklevel=5,

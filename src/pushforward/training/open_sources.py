@@ -113,8 +113,8 @@ def _split(train: Source, fraction: float, batch_size: int | None, seed: int) ->
         return train, None
     if not isinstance(train, Rows):
         raise ConfigError(
-            "a DataLoader cannot be split: pass another loader, a data set or arrays as validation=, or validation=None "
-            "to train without early stopping."
+            "a DataLoader cannot be split: pass another loader, a data set or arrays as validation=, or "
+            "validation=None to train without early stopping."
         )
     count = len(train.rows)
     held = int(fraction * count + 0.5)

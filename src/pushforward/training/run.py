@@ -232,8 +232,8 @@ class Run:
         best = next((event for event in reversed(self.state.history) if event.step == event.best_step), None)
         if best is not None and best.outside:
             warnings.warn(
-                f"{best.outside} held-out rows have no finite log-likelihood because they lie where the model has no mass, "
-                "so the mean is not finite either. The best weights were chosen by the other rows.",
+                f"{best.outside} held-out rows have no finite log-likelihood because they lie where the model has no "
+                "mass, so the mean is not finite either. The best weights were chosen by the other rows.",
                 PushforwardWarning,
                 stacklevel=4,
             )

@@ -29,7 +29,8 @@ class Purpose(IntEnum):
 
 
 def mix(*parts: int) -> int:
-    """A seed of 63 bits computed from integers with SplitMix64: equal integers give equal seeds, others independent ones.
+    """A seed of 63 bits computed from integers with SplitMix64: equal integers give equal seeds, others independent
+    ones.
 
     >>> mix(0, Purpose.STEP, 1) == mix(0, Purpose.STEP, 1), mix(0, Purpose.STEP, 1) == mix(0, Purpose.STEP, 2)
     (True, False)

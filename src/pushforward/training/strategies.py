@@ -153,7 +153,8 @@ class SingleModel(Strategy):
             self._gradients(batch, noise, self.model.loss)  # raises if the compiler is not at fault
             message = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ConfigError(
-                f"the loss of this {type(self.model).__name__} could not be compiled ({message:.200}): use compile=False."
+                f"the loss of this {type(self.model).__name__} could not be compiled ({message:.200}): "
+                "use compile=False."
             ) from error
 
 

@@ -51,7 +51,7 @@ class Trainer:
         self.results: list[FitResult | None] = [None] * len(runs)
 
     def train(self) -> list[FitResult]:
-        """Train all models. At the end, even after an error, they have their best weights and are in evaluation mode."""
+        """Train all models. Even after an error they have their best weights and are in evaluation mode."""
         with preserved(self.device), torch.enable_grad(), freed_memory_kept(), Interruption() as interruption:
             try:
                 self._start()

@@ -56,8 +56,8 @@ def fit_two_step(
         options: fields of :class:`TrainingConfig`.
 
     Raises:
-        ConfigError: for a model that is not a :class:`~pushforward.models.TwoStep`, a fraction outside (0, 1), or one file
-            for both steps.
+        ConfigError: for a model that is not a :class:`~pushforward.models.TwoStep`, a fraction outside (0, 1), or one
+            file for both steps.
         InputError: for rows that the model cannot read, or that span fewer dimensions than the code has.
 
     Example:
@@ -125,6 +125,6 @@ def _check_span(rows: torch.Tensor, width: int) -> None:
         if span >= width:
             return
     raise InputError(
-        f"the rows vary in {span} directions, so a code of {width} numbers has no density: use latent={max(span, 1)} or fewer "
-        "(pushforward.data.intrinsic_dimension estimates how many)."
+        f"the rows vary in {span} directions, so a code of {width} numbers has no density: use latent={max(span, 1)} "
+        "or fewer (pushforward.data.intrinsic_dimension estimates how many)."
     )

@@ -1,5 +1,5 @@
-"""Bayes by Backprop (Blundell et al. 2015, arXiv 1505.05424) with local reparameterization (Kingma, Salimans, Welling 2015,
-arXiv 1506.02557)."""
+"""Bayes by Backprop (Blundell et al. 2015, arXiv 1505.05424) with local reparameterization (Kingma, Salimans, Welling
+2015, arXiv 1506.02557)."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def bayes_by_backprop(
     config: TrainingConfig | None = None,
     **options: Unpack[TrainingOptions],
 ) -> Posterior:
-    """Train q(theta) = N(mu, softplus(rho)^2) on E_q [mean loss] + KL(q || N(0, prior_scale^2)) / N (eq. 2), and sample it.
+    """Train and sample q(theta) = N(mu, softplus(rho)^2) on E_q [mean loss] + KL(q || N(0, prior_scale^2)) / N (eq. 2).
 
-    mu are the model's own weights and start at their present values: those of an untrained model, or of one that ``fit`` has
-    trained. Weights that are not chosen are trained too, without a posterior; ``requires_grad_(False)`` keeps them fixed. loss
-    is the model's own, -mean log-likelihood (of a VAE the bound).
+    mu are the model's own weights and start at their present values: those of an untrained model, or of one that
+    ``fit`` has trained. Weights that are not chosen are trained too, without a posterior; ``requires_grad_(False)``
+    keeps them fixed. loss is the model's own, -mean log-likelihood (of a VAE the bound).
 
-    All rows of a batch share one sample of the weights, except in linear and convolutional layers that the loss calls exactly
-    once and whose weights it uses nowhere else. Such a layer samples its outputs N(mu x, sigma^2 x^2) for each row instead:
-    the expectation is the same, and the gradient has less noise (Kingma et al. 2015, eq. 6). These layers are found by
-    evaluating the loss once.
+    All rows of a batch share one sample of the weights, except in linear and convolutional layers that the loss calls
+    exactly once and whose weights it uses nowhere else. Such a layer samples its outputs N(mu x, sigma^2 x^2) for each
+    row instead: the expectation is the same, and the gradient has less noise (Kingma et al. 2015, eq. 6). These layers
+    are found by evaluating the loss once.
 
     Args:
         model: model to train. It ends with the weights mu.
@@ -73,8 +73,8 @@ def bayes_by_backprop(
         initial_scale: standard deviation of q at the start.
         local: whether layers sample their outputs where that is possible.
         n_rows: number of training rows N; needed for a loader without a length.
-        config: options of the training; the options below replace its values. ``batch_size`` is 512 by default. The method
-            sets ``ema`` and ``patience`` itself, and has no checkpoints.
+        config: options of the training; the options below replace its values. ``batch_size`` is 512 by default. The
+            method sets ``ema`` and ``patience`` itself, and has no checkpoints.
         options: fields of :class:`TrainingConfig`.
 
     Raises:

@@ -65,8 +65,8 @@ def choose_parameters(model: Model, names: Sequence[str] | None) -> dict[str, nn
 
     Args:
         model: any model.
-        names: consecutive parts of the dotted names of sub-modules or parameters: "decoder" and "decoder.last" both choose
-            ``chain.transforms.0.decoder.last.weight``.
+        names: consecutive parts of the dotted names of sub-modules or parameters: "decoder" and "decoder.last" both
+            choose ``chain.transforms.0.decoder.last.weight``.
 
     Raises:
         ConfigError: if a name chooses nothing, or if nothing is trainable.
@@ -148,7 +148,7 @@ def refresh(model: Model, source: Source, seed: int) -> None:
 def sampling_callback(
     posterior: Posterior, start: int, callback: Callable[[TrainingEvent], object] | None
 ) -> tuple[Callable[[TrainingEvent], object], list[int]]:
-    """A callback of ``fit`` that records the weights at each evaluation after step ``start``, and the list of these steps."""
+    """A callback of ``fit`` that records the weights at each evaluation after step ``start``, and these steps."""
     steps: list[int] = []
 
     def record(event: TrainingEvent) -> object:

@@ -27,14 +27,14 @@ __all__ = ["Posterior"]
 class Posterior(nn.Module):
     """A model and M samples theta_1, ..., theta_M of those of its tensors that differ between the samples.
 
-    It is a sequence of models. ``posterior[i]`` and iteration return models whose tensors are views of the stored samples, so
-    ``list(posterior)`` needs no memory for weights, and every function of several models takes a posterior (for flows also
-    ``pf.models.Ensemble(*posterior)``, an exact mixture density). Do not train these models. ``posterior.model`` is the sampled
-    model with its own weights: the mean of SWAG and of Bayes by Backprop, the last state of a chain, or the first member of
-    an ensemble.
+    It is a sequence of models. ``posterior[i]`` and iteration return models whose tensors are views of the stored
+    samples, so ``list(posterior)`` needs no memory for weights, and every function of several models takes a posterior
+    (for flows also ``pf.models.Ensemble(*posterior)``, an exact mixture density). Do not train these models.
+    ``posterior.model`` is the sampled model with its own weights: the mean of SWAG and of Bayes by Backprop, the last
+    state of a chain, or the first member of an ensemble.
 
-    :func:`deep_ensemble`, :func:`swag`, :func:`sghmc` and :func:`bayes_by_backprop` return posteriors; :meth:`of` makes one
-    from stacked tensors.
+    :func:`deep_ensemble`, :func:`swag`, :func:`sghmc` and :func:`bayes_by_backprop` return posteriors; :meth:`of` makes
+    one from stacked tensors.
 
     Args:
         model: any model.
@@ -140,10 +140,10 @@ class Posterior(nn.Module):
     ) -> Tensor:
         """l_i(x) = log p(x | theta_i) of each model and row, nats, float64 on the CPU, ``(M, n)``.
 
-        Models with a random likelihood (VAEs, dequantized flows) share their noise, which depends on the row and the seed.
-        So the spread over i is that of the weights. Separate noise for each model would add its own variance to the spread,
-        which would then depend on ``samples``. (If encoders differ, equal noise gives different latents and cancels only in
-        part.)
+        Models with a random likelihood (VAEs, dequantized flows) share their noise, which depends on the row and the
+        seed. So the spread over i is that of the weights. Separate noise for each model would add its own variance to
+        the spread, which would then depend on ``samples``. (If encoders differ, equal noise gives different latents and
+        cancels only in part.)
 
         Args:
             x: ``(n, *shape)``.
@@ -159,7 +159,8 @@ class Posterior(nn.Module):
         x = torch.as_tensor(x)
         if tuple(x.shape[1:]) != self.model.shape or x.dim() == 0:
             raise InputError(
-                f"log_likelihoods reads data of shape (n, {', '.join(map(str, self.model.shape))}); got {tuple(x.shape)}."
+                f"log_likelihoods reads data of shape (n, {', '.join(map(str, self.model.shape))}); "
+                f"got {tuple(x.shape)}."
             )
         result = torch.empty(self.n_samples, len(x), dtype=torch.float64)
         device = next((t.device for t in self.state_dict().values()), x.device)

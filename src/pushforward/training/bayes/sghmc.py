@@ -1,5 +1,5 @@
-"""Stochastic-gradient Hamiltonian Monte Carlo (Chen, Fox, Guestrin 2014, arXiv 1402.4102), scale-adapted as by Springenberg
-et al. 2016 (Bayesian Optimization with Robust Bayesian Neural Networks, sec. 4)."""
+"""Stochastic-gradient Hamiltonian Monte Carlo (Chen, Fox, Guestrin 2014, arXiv 1402.4102), scale-adapted as by
+Springenberg et al. 2016 (Bayesian Optimization with Robust Bayesian Neural Networks, sec. 4)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pushforward.training.sources import Rows
 __all__ = ["AdaptiveSGHMC", "sghmc"]
 
 _FLOOR = 0.01
-"""Smallest scale of a weight's gradient, relative to its tensor: without it, weights that are rarely used take huge steps."""
+"""Smallest scale of a weight's gradient, relative to its tensor. It limits the steps of rarely used weights."""
 
 
 @with_options
@@ -54,10 +54,10 @@ def sghmc(
     """Sample p(theta | data), proportional to exp(-U) with U = N loss(theta) + sum theta^2 / (2 prior_scale^2).
 
     It simulates a chain of the weights with momentum, friction, and noise that keeps its temperature at 1
-    (:class:`AdaptiveSGHMC`). The first ``burn_in`` steps estimate the scale of each weight's gradient; then every ``thin``-th
-    state is a sample. Start from a trained model, because burn-in does not optimize. loss is the model's own, -mean
-    log-likelihood (of a VAE the bound). Weights that are not chosen do not change. Batches are drawn with replacement, unless
-    the data come from a loader, so that their noise is independent from step to step.
+    (:class:`AdaptiveSGHMC`). The first ``burn_in`` steps estimate the scale of each weight's gradient; then every
+    ``thin``-th state is a sample. Start from a trained model, because burn-in does not optimize. loss is the model's
+    own, -mean log-likelihood (of a VAE the bound). Weights that are not chosen do not change. Batches are drawn with
+    replacement, unless the data come from a loader, so that their noise is independent from step to step.
 
     Args:
         model: a model that ``fit`` has trained. It ends with the last weights of the chain.
@@ -65,17 +65,18 @@ def sghmc(
         n_samples: number of samples M.
         context: context of array data, as for ``fit``.
         parameters: names of the sub-modules or weights to sample, which are consecutive parts of the dotted names of
-            ``model.named_parameters()``: ``["decoder"]`` for a VAE's decoder, ``["last"]`` for the last layers; None for all.
+            ``model.named_parameters()``: ``["decoder"]`` for a VAE's decoder, ``["last"]`` for the last layers; None
+            for all.
         burn_in: steps before the first sample, rounded up to a multiple of ``thin``.
         thin: steps between two samples.
         step_size: step size eps; eps^2 is the learning rate of a gradient that is divided by its own scale.
         friction: fraction of the momentum that is lost at each step, in (0, 1).
         prior_scale: standard deviation of the normal prior of each weight.
         n_rows: number of training rows N; needed for a loader without a length.
-        config: options of the training; the options below replace its values. ``batch_size`` is 512 by default. The method
-            sets ``optimizer``, ``learning_rate``, ``weight_decay``, ``schedule``, ``ema``, ``gradient_clip``, ``patience``,
-            ``max_steps`` and ``evaluate_every`` itself, and has no checkpoints. With ``max_time`` it returns the samples
-            taken by then.
+        config: options of the training; the options below replace its values. ``batch_size`` is 512 by default. The
+            method sets ``optimizer``, ``learning_rate``, ``weight_decay``, ``schedule``, ``ema``, ``gradient_clip``,
+            ``patience``, ``max_steps`` and ``evaluate_every`` itself, and has no checkpoints. With ``max_time`` it
+            returns the samples taken by then.
         options: fields of :class:`TrainingConfig`.
 
     Raises:
@@ -129,11 +130,11 @@ class AdaptiveSGHMC(torch.optim.Optimizer):
 
         v <- (1 - friction) v - a g' + N(0, 2 friction a / N - a^2 S),    theta <- theta + v.
 
-    V is the mean square of g', and S is the variance of its noise (half the mean square of the difference of two successive
-    g'). Both are exponential averages that are fixed when burn-in ends (Springenberg et al. 2016, sec. 4, where S is V). For
-    U / N = c theta^2 / 2 the stationary variance is 1 / (N c) times 1 / (1 - a c / (4 - 2 friction)) for any noise. If the
-    noise of the batches is too large for the friction, a is lowered to friction / (N S). The averages cover an eighth of
-    burn-in; the paper's own rule covers about one step if gradients have no noise.
+    V is the mean square of g', and S is the variance of its noise (half the mean square of the difference of two
+    successive g'). Both are exponential averages that are fixed when burn-in ends (Springenberg et al. 2016, sec. 4,
+    where S is V). For U / N = c theta^2 / 2 the stationary variance is 1 / (N c) times 1 / (1 - a c / (4 - 2 friction))
+    for any noise. If the noise of the batches is too large for the friction, a is lowered to friction / (N S). The
+    averages cover an eighth of burn-in; the paper's own rule covers about one step if gradients have no noise.
 
     Args:
         params: weights of the chain.

@@ -52,15 +52,15 @@ def swag(
     config: TrainingConfig | None = None,
     **options: Unpack[TrainingOptions],
 ) -> Posterior:
-    """Sample theta = mean + scale (sqrt(diag / 2) z_1 + D z_2 / sqrt(2 (rank - 1))) with normal z_1 and z_2 (alg. 1, eq. 1).
+    """Sample theta = mean + scale (sqrt(diag / 2) z_1 + D z_2 / sqrt(2 (rank - 1))) (alg. 1, eq. 1).
 
-    SGD with a constant learning rate (Nesterov momentum 0.9) continues from a trained model and takes a snapshot of the
-    weights every ``snapshot_every`` steps. mean and diag are the mean and the variance of the snapshots, and the columns of D
-    are the deviations of the last ``rank`` snapshots from the running mean.
+    z_1 and z_2 are normal. SGD with a constant learning rate (Nesterov momentum 0.9) continues from a trained model and
+    takes a snapshot of the weights every ``snapshot_every`` steps. mean and diag are the mean and the variance of the
+    snapshots, and the columns of D are the deviations of the last ``rank`` snapshots from the running mean.
 
     The spread of SGD depends on its learning rate, so ``scale`` is chosen: of several values the one with the greatest
-    predictive likelihood of the held-out rows, mean_n log mean_i p(x_n | theta_i). These are rows like the training data.
-    Statistics of batch normalization are recomputed for each sample.
+    predictive likelihood of the held-out rows, mean_n log mean_i p(x_n | theta_i). These are rows like the training
+    data. Statistics of batch normalization are recomputed for each sample.
 
     Args:
         model: a model that ``fit`` has trained. It ends with the mean weights.
@@ -68,19 +68,21 @@ def swag(
         n_samples: number of samples M.
         context: context of array data, as for ``fit``.
         parameters: names of the sub-modules or weights with a posterior, as for :func:`sghmc`; None for all.
-        validation: held-out rows, as for ``fit`` (the same rows with the same seed and fraction). None needs a single scale.
+        validation: held-out rows, as for ``fit`` (the same rows with the same seed and fraction). None needs a single
+            scale.
         snapshots: number of snapshots.
         snapshot_every: steps between two snapshots; None is one pass, but at most 500 steps.
         rank: number of deviations K, at least 2 and at most ``snapshots``.
         scale: a number, or several to choose from. The paper uses 1.
-        config: options of the training; the options below replace its values. ``batch_size`` is 512 by default. The method
-            sets ``optimizer``, ``schedule``, ``ema``, ``patience``, ``max_steps`` and ``evaluate_every`` itself, and has no
-            checkpoints.
+        config: options of the training; the options below replace its values. ``batch_size`` is 512 by default. The
+            method sets ``optimizer``, ``schedule``, ``ema``, ``patience``, ``max_steps`` and ``evaluate_every`` itself,
+            and has no checkpoints.
         options: fields of :class:`TrainingConfig`.
 
     Raises:
         ConfigError: for a value that an option does not take.
-        TrainingError: if the loss is not finite (lower ``learning_rate``), or if the time ended before the second snapshot.
+        TrainingError: if the loss is not finite (lower ``learning_rate``), or if the time ended before the second
+            snapshot.
 
     Example:
         >>> import torch, pushforward as pf
@@ -115,8 +117,8 @@ def swag(
         return None if callback is None else callback(event)
 
     config = dataclasses.replace(
-        config, optimizer="sgd", schedule=None, ema=None, patience=None, callback=take_snapshot, evaluate_every=snapshot_every,
-        max_steps=snapshots * snapshot_every,
+        config, optimizer="sgd", schedule=None, ema=None, patience=None, callback=take_snapshot,
+        evaluate_every=snapshot_every, max_steps=snapshots * snapshot_every,
     )  # fmt: skip
     with train_only(model, chosen):
         fit(model, train, validation=None, config=config)
