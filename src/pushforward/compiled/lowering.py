@@ -232,16 +232,16 @@ def _(part: Householder, writer: Lowering) -> None:
 
 @add.register
 def _(part: Coupling, writer: Lowering) -> None:
-    program, kept, moved = writer.program, part.kept.tolist(), part.moved.tolist()
+    program, kept, transformed = writer.program, part.kept.tolist(), part.transformed.tolist()
     if part.network is None:
-        assert part.free_moved is not None
-        program.constant("raw", part.free_moved)
+        assert part.free_transformed is not None
+        program.constant("raw", part.free_transformed)
     else:
         program.gather(writer.z, "seen", kept)
         if part.context:
             program.gather("context", "seen", list(range(part.context)), at=len(kept))
         perceptron(part.network, program, "seen", "raw")
-    transform(part.transformer, writer, moved, "raw")
+    transform(part.transformer, writer, transformed, "raw")
     if part.free_kept is not None:
         program.constant("raw", part.free_kept)
         transform(part.transformer, writer, kept, "raw")
