@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow check clean
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml setup.py $(wildcard src/pushforward/kernels/*.[ch])
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'pushforward needs Python 3.11 or newer; set PYTHON=...')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'

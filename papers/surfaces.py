@@ -14,7 +14,7 @@ from pushforward.distributions import VonMises, VonMisesFisher
 from pushforward.models import Model
 
 if TYPE_CHECKING:
-    from papers.context import Lab
+    from papers.experiment import Experiment
     from pushforward.models.manifold.surface import SurfaceModel
 
 __all__ = ["Surface", "circle", "judge", "phased", "rotated", "sphere", "swiss_roll"]
@@ -235,7 +235,12 @@ def judge(surface: Surface, model: Model, *, test: int, count: int, cells: int, 
 
 
 def phased(
-    lab: Lab, key: str, make: Callable[[], SurfaceModel], rows: Tensor, phases: dict[str, int], **options: Any
+    experiment: Experiment,
+    key: str,
+    make: Callable[[], SurfaceModel],
+    rows: Tensor,
+    phases: dict[str, int],
+    **options: Any,
 ) -> SurfaceModel:
     """A model trained in phases of so many steps, one after the other."""
     model: SurfaceModel | None = None
@@ -246,6 +251,6 @@ def phased(
             model.begin(phase)
             return model
 
-        model = lab.train(f"{key} {phase}", begun, rows, None, max_steps=steps, **options)[0]
+        model = experiment.train(f"{key} {phase}", begun, rows, None, max_steps=steps, **options)[0]
     assert model is not None
     return model

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import Record, Results, footer, markdown
-from papers.datasets import load_images
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Record, Results, footer, markdown
 from pushforward.training import TrainingEvent
 
 COLORS = {"Glow": "#3b6ea5", "NSF": "#6a9a4b", "PixelCNN": "#c8553d"}

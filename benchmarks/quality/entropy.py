@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import Results, footer, markdown
+from benchmarks.common.results import Results, footer, markdown
 
 Rows = NDArray[np.float64]
 

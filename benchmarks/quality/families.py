@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import Record, Results, footer, markdown
-from papers.datasets import load_images
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Record, Results, footer, markdown
 from pushforward import models
 from pushforward.training import trainer
 

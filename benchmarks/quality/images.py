@@ -40,9 +40,9 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Record, Results, footer, markdown
 from benchmarks.quality.pixelcnn import sample, sampling_table
-from benchmarks.quality.results import Record, Results, footer, markdown
-from papers.datasets import load_images
 from pushforward.models.image.building import multi_scale
 
 SHAPE, LEVELS, SCALES, STEPS, BINS, BOUND = (1, 28, 28), 256, 2, 4, 8, 4.0

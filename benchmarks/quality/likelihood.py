@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.results import Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import SETS, Split, add_data_option, load
-from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 from pushforward.training import trainer
 
 FLOWS: dict[str, Callable[[int], pf.models.Model]] = {

@@ -35,8 +35,8 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.common.results import Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import SETS, Split, add_data_option, load
-from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 
 MODELS = ("RealNVP", "MAF", "NSF (C)", "NSF (AR)")
 WIDTH, COUPLINGS, MAF_LAYERS, SPLINE_LAYERS, BLOCKS, BINS, BOUND = 128, 8, 5, 6, 2, 8, 4.0

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
+from benchmarks.common.results import machine, markdown
 from pushforward.models.base import Model
 from pushforward.training.compiled import CompiledLoss
 from pushforward.training.optim import make_optimizer

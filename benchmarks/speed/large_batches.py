@@ -21,7 +21,7 @@ import time
 import torch
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
+from benchmarks.common.results import machine, markdown
 from benchmarks.speed.cases import batches, named
 from benchmarks.speed.libraries.pushforward import build
 from pushforward.training import microbatches

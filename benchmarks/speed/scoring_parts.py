@@ -12,7 +12,7 @@ import time
 import torch
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
+from benchmarks.common.results import machine, markdown
 from pushforward.models import base
 
 ROWS, WHOLE, ROUNDS = (8192, 32_768), 1 << 40, 4

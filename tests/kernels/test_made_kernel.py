@@ -1,4 +1,4 @@
-"""The compiled inverse of an autoregressive law finds what steps of plain operations find, for every form of network."""
+"""The native inverse of autoregressive transforms agrees with the plain one, which takes one place at a time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.kernels import use_kernels
-from pushforward.kernels.native import _compiler
-from pushforward.kernels.program import ACTIVATIONS
+from pushforward.kernels import description, use_kernels
+from pushforward.kernels.structs import ACTIVATIONS
 from pushforward.networks import MADE
 from pushforward.networks.incremental import IncrementalMADE
 from pushforward.transforms import (
@@ -25,7 +24,7 @@ from pushforward.transforms import (
 )
 from pushforward.transforms.autoregressive import masked_inverse
 
-pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 LAWS = [
     AdditiveTransformer(),

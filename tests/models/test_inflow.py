@@ -73,11 +73,11 @@ def test_law_by_hand():
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
 def test_gates_outside_are_refused(bad):
-    with pytest.raises(ConfigError, match="gate must lie"):
+    with pytest.raises(ConfigError, match="gate must be a number in"):
         GatedAffineTransformer(bad)
-    with pytest.raises(ConfigError, match="gate must lie"):
+    with pytest.raises(ConfigError, match="gate must be a number in"):
         InFlow(2, gate=bad)
-    with pytest.raises(ConfigError, match="gate must lie"):
+    with pytest.raises(ConfigError, match="gate must be a number in"):
         InFlow(2, hidden=(4,)).gated(bad)
 
 

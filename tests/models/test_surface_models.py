@@ -264,7 +264,7 @@ def test_flow_and_base_of_your_own(tmp_path):
         (lambda: RectangularFlow(3, 2, tolerance=1.0), "tolerance"),
         (lambda: RectangularFlow(3, 2, noise=-0.1), "noise"),
         (lambda: RectangularFlow(3, 0), "latent must be"),
-        (lambda: RectangularFlow(3, 4), r"latent in 1\.\.3"),
+        (lambda: RectangularFlow(3, 4), "from 1 to 3"),
         (lambda: RectangularFlow(3, 2, decoder="free-form", standardize=False), "standardize"),
     ],
 )

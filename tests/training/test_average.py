@@ -106,7 +106,7 @@ def test_a_run_whose_callback_stops_it_keeps_the_average():
 
 @pytest.mark.parametrize("average", [0.0, 1.0, -0.5, 2, "much", float("nan"), True])
 def test_bad_decays_are_refused(average):
-    with pytest.raises(ConfigError, match=r"average must be a decay in \(0, 1\) or None"):
+    with pytest.raises(ConfigError, match=r"average must be a number in \(0, 1\), or None"):
         silent(gaussian(), rows(50), max_steps=1, average=average)
 
 

@@ -86,7 +86,7 @@ class TestSlices:
         assert empty.measure(distributions.Normal(shape).measure) == distributions.Normal(shape).measure
 
     def test_a_step_is_refused(self, chain):
-        with pytest.raises(ConfigError, match="a slice has no step; got -1"):
+        with pytest.raises(ConfigError, match="so it has no step; got -1"):
             chain[::-1]
 
     def test_an_index_beyond_the_end_is_refused(self, chain):

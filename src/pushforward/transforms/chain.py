@@ -22,30 +22,32 @@ __all__ = ["Chain", "check_support"]
 
 @register("transforms")
 class Chain(Transform):
-    """Transforms in order from data to noise.
+    """Transforms one after the other, in order from data to noise.
 
-    The contribution is the sum of the parts' contributions, and the kind is their join; it falls to LOWER_BOUND where a
-    part's codomain is not the next part's domain.
+    The contribution is the sum of the parts' contributions, and the kind is the join of their kinds. It is LOWER_BOUND also if
+    the image of a part does not cover the domain of the next.
 
-    A reversible chain keeps no activations for the backward pass: it finds each part's input again from its output, so
-    that memory does not grow with depth (Gomez et al. 2017). It costs an encoding more, and gradients agree to rounding.
-    Parts in front that have nothing to train (scaling, dequantization) run as ever.
+    ``chain[i]`` is a part, and ``chain[i:j]`` a chain of some parts that shares their weights; an empty slice is the identity.
+
+    A reversible chain keeps no activations for the backward pass: it computes the input of each part again from its output, so
+    memory does not grow with depth (Gomez et al. 2017). This costs one more encoding, and gradients agree to rounding. Parts
+    before the first trainable one (scaling, dequantization) are encoded as usual.
 
     Args:
-        transforms: at least one; each part's ``out_shape`` is the next part's ``in_shape``.
-        reversible: train without keeping activations; gradients of gradients are then refused.
+        transforms: at least one; the ``out_shape`` of each is the ``in_shape`` of the next.
+        reversible: train without keeping activations; second derivatives are then refused.
 
     Raises:
-        ConfigError: if shapes do not meet, a part is no transform, or a part of a reversible chain has no exact inverse in one
-            pass (autoregressive, residual and continuous transforms, batch normalization, dropout).
+        ConfigError: if the shapes or context widths do not fit, a part is no transform, or a part of a reversible chain has no
+            exact inverse in one pass (autoregressive, residual and continuous transforms, batch normalization, dropout).
 
     Example:
         >>> import torch
         >>> from pushforward.transforms import Chain, Affine, Tanh
         >>> chain = Chain(Affine(2, scale=0.5), Tanh(2))
         >>> z, contribution = chain(torch.zeros(3, 2))
-        >>> contribution.shape
-        torch.Size([3])
+        >>> contribution.shape, chain[1:].in_shape
+        (torch.Size([3]), (2,))
     """
 
     def __init__(self, *transforms: Transform, reversible: bool = False) -> None:
@@ -71,10 +73,10 @@ class Chain(Transform):
         self.set_reversible(reversible)
 
     def _connect(self, parts: list[Transform], in_shape: Shape, out_shape: Shape) -> str:
-        """Set everything but the wish for reversibility from parts that fit each other.
+        """Set up a chain, not yet reversible, of parts that fit each other.
 
         Returns:
-            What is wrong with the first pair whose supports do not meet; empty if all do.
+            A warning about the first pair whose supports do not fit; empty if all fit.
         """
         super().__init__(in_shape, out_shape)
         self.transforms = nn.ModuleList(parts)
@@ -83,7 +85,7 @@ class Chain(Transform):
         self.domain = next((part.domain for part in parts if part.domain is not None), None)
         self.encode_passes = max((part.encode_passes for part in parts), default=1)
         self.decode_passes = max((part.decode_passes for part in parts), default=1)
-        self.support_kind = Kind.EXACT  # of the parts' supports
+        self.support_kind = Kind.EXACT  # LOWER_BOUND if the supports of two parts do not fit
         image: Support | None = None
         gap = ""
         for before, part in zip([None, *parts], parts, strict=False):
@@ -99,20 +101,20 @@ class Chain(Transform):
 
     @property
     def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Join of the parts' kinds, as they are now, and LOWER_BOUND where supports do not meet."""
+        """Join of the parts' present kinds, and LOWER_BOUND if the supports of two parts do not fit."""
         exact = Kind.EXACT
         if self.support_kind is exact and all(part.kind is exact for part in self.transforms):
-            return exact  # nearly always, and asked for by every log_prob
+            return exact  # the usual case, which every call of log_prob needs
         return join(self.support_kind, *(part.kind for part in self))
 
     @property
     def bijective(self) -> bool:
-        """Whether every part is, and they meet."""
+        """Whether every part is, and their supports fit."""
         return self.kind is Kind.EXACT and all(part.bijective for part in self)
 
     @property
     def invertible(self) -> bool:
-        """Whether every part is, and they meet."""
+        """Whether every part is, and their supports fit."""
         return self.support_kind is Kind.EXACT and all(part.invertible for part in self)
 
     @property
@@ -121,21 +123,21 @@ class Chain(Transform):
         return [estimator for part in self for estimator in part.estimators]
 
     def set_log_det(self, log_det: str) -> None:
-        """Let every part that has several ways to its log-determinant find it in this one.
+        """Choose how the parts that offer several ways compute their log-determinants.
 
         Raises:
-            ConfigError: if no part has, or one does not know this way.
+            ConfigError: if no part offers several ways, or one does not offer this one.
         """
         if not self.estimators:
-            raise ConfigError("no part of this chain has more than one way to its log-determinant.")
+            raise ConfigError("no part of this chain offers more than one way to compute its log-determinant.")
         for part in self.estimators:
             part.set_log_det(log_det)  # pyright: ignore[reportCallIssue]
 
     def set_reversible(self, reversible: bool = True) -> None:
-        """Choose whether the backward pass finds activations again instead of keeping them.
+        """Choose whether the backward pass computes activations again instead of keeping them.
 
         Raises:
-            ConfigError: if a part has no exact inverse in one pass; it is named.
+            ConfigError: naming a part that has no exact inverse in one pass.
         """
         if reversible:
             require_reversible(self[self.first_trainable() :])
@@ -154,7 +156,7 @@ class Chain(Transform):
     def __getitem__(self, index: slice) -> Chain: ...
 
     def __getitem__(self, index: int | slice) -> Transform | Chain:
-        """A part, or a chain of consecutive parts that shares their weights; of no parts, the identity on the shape there.
+        """A part; or, for a slice, a chain of these parts that shares their weights. An empty slice is the identity.
 
         Raises:
             ConfigError: for a slice with a step.
@@ -162,7 +164,7 @@ class Chain(Transform):
         if not isinstance(index, slice):
             return self.transforms[index]  # pyright: ignore[reportReturnType]
         if index.step not in (None, 1):
-            raise ConfigError(f"the parts of a chain keep their order, so a slice has no step; got {index.step!r}.")
+            raise ConfigError(f"a slice of a chain takes consecutive parts, so it has no step; got {index.step!r}.")
         first, stop, _ = index.indices(len(self))
         parts = list(self)[first:stop]
         shape = self[first].in_shape if first < len(self) else self.out_shape
@@ -180,7 +182,7 @@ class Chain(Transform):
         return next((index for index, found in enumerate(trainable) if found), len(self))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Data to noise through every part; see :meth:`Step.then` for what is added up."""
+        """Data to noise through every part. Contributions, residuals and squared standard errors are added (:meth:`Step.then`)."""
         if self.reversible and torch.is_grad_enabled() and is_eager():
             front = self.first_trainable()
             if front < len(self):
@@ -215,19 +217,19 @@ class Chain(Transform):
         return z, total
 
     def measure(self, latent: Measure) -> Measure:
-        """Measure of the data density, found from the base backwards."""
+        """Measure of the density of x, found part by part from the last to the first."""
         for part in reversed(list(self)):
             latent = part.measure(latent)
         return latent
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Initialize each part on what the parts before it make of x."""
+        """Initialize each part with the rows as the parts before it encode them."""
         for part in self:
             x = part.initialize(x, context, noise=noise)
         return x
 
     def refresh(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Refresh each part on what the parts before it make of x."""
+        """Refresh each part with the rows as the parts before it encode them."""
         for part in self:
             x = part.refresh(x, context, noise=noise)
         return x
@@ -239,9 +241,9 @@ class Chain(Transform):
 
 
 def check_support(image: Support | None, mass: Support, before: str, after: str, stated: Kind) -> Kind:
-    """EXACT if ``after`` has its mass where ``before`` lands; else LOWER_BOUND.
+    """EXACT if the image of ``before`` covers the support of ``after``; else LOWER_BOUND.
 
-    A warning names the pair, unless the likelihood is ``stated`` to be a lower bound or weaker anyway.
+    A warning names the pair, unless the kind that is ``stated`` for the parts is LOWER_BOUND or weaker anyway.
     """
     if image is None or image.covers(mass):
         return Kind.EXACT
@@ -251,7 +253,7 @@ def check_support(image: Support | None, mass: Support, before: str, after: str,
 
 def _gap(image: Support, mass: Support, before: str, after: str) -> str:
     return (
-        f"{before} lands in {image} but {after} has mass on {mass}, so some mass belongs to no data point: the "
+        f"{before} lands in {image} but {after} has mass on {mass}, so some of the mass belongs to no data point: the "
         "likelihood is a lower bound."
     )
 

@@ -7,11 +7,11 @@ from typing import Any
 from pushforward import models, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import SMALL, MapCase, ModelCase, f, integers, m
+from .kinds import SMALL, ModelCase, TransformCase, f, integers, m
 
 SHORT: dict[str, Any] = {"time": 0.006, "steps": 2}
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("InvertibleResidual", "D=5, context", lambda: transforms.InvertibleResidual(5, context=2, **SMALL)),
     m("InvertibleResidual", "image, context", lambda: transforms.InvertibleResidual((2, 3, 2), context=2, **SMALL)),
     # A short time, in which the solver's error is below rounding: what it is otherwise, test_continuous.py says.

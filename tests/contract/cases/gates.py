@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushforward import models, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import Case, MapCase, ModelCase, f, integers, m
+from .kinds import Case, ModelCase, TransformCase, f, integers, m
 
 HALF = transforms.GatedAffineTransformer(gate=0.5)
 
@@ -14,7 +14,7 @@ TRANSFORMERS: list[Case] = [
     Case("transformers.GatedAffineTransformer", "half", lambda: HALF),
 ]
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Coupling", "switched, half", lambda: transforms.Coupling(3, HALF, hidden=(8,))),
 ]
 

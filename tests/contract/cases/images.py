@@ -5,11 +5,11 @@ from __future__ import annotations
 from pushforward import models, networks, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import NSF, SPLINE, Case, MapCase, ModelCase, f, integers, m
+from .kinds import NSF, SPLINE, Case, ModelCase, TransformCase, f, integers, m
 
 SMALL = {"hidden": (6,)}
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Squeeze", "glow", lambda: transforms.Squeeze((2, 2, 4))),
     m("Squeeze", "checkerboard", lambda: transforms.Squeeze((2, 4, 2), "checkerboard")),
     m("Flatten", "image", lambda: transforms.Flatten((2, 1, 3))),

@@ -84,7 +84,7 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class MapCase(Case):
+class TransformCase(Case):
     """A transform.
 
     Attributes:
@@ -107,7 +107,7 @@ class MapCase(Case):
 
 
 @dataclass(frozen=True, eq=False)
-class BaseCase(Case):
+class DistributionCase(Case):
     """A base.
 
     Attributes:
@@ -189,12 +189,12 @@ SMALL: dict[str, Any] = {"hidden": (16,)}
 NSF: dict[str, Any] = {"flow_layers": 2, "bins": 5, "hidden_features": 16, "residual_blocks": 1}
 
 
-def m(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> MapCase:
-    return MapCase(f"transforms.{name}", label, make, data, **more)
+def m(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> TransformCase:
+    return TransformCase(f"transforms.{name}", label, make, data, **more)
 
 
-def b(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> BaseCase:
-    return BaseCase(name if "." in name else f"distributions.{name}", label, make, data, **more)
+def b(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> DistributionCase:
+    return DistributionCase(name if "." in name else f"distributions.{name}", label, make, data, **more)
 
 
 def f(name: str, label: str, make: Callable[[], Any], data: Draw = shifted, **more: Any) -> ModelCase:

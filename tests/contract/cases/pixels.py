@@ -7,7 +7,7 @@ from typing import Any
 from pushforward import distributions, models, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import SPLINE, BaseCase, Case, MapCase, ModelCase, b, f, integers, m
+from .kinds import SPLINE, Case, DistributionCase, ModelCase, TransformCase, b, f, integers, m
 
 VAE: dict[str, Any] = {"kind": Kind.LOWER_BOUND, "invertible": False, "draws": True}
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2}
@@ -21,7 +21,7 @@ LIKELIHOODS: list[Case] = [
     Case("likelihoods.LogisticLikelihood", "", lambda: transforms.LogisticLikelihood(5, 2)),
 ]
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Integers", "image", lambda: transforms.Integers((1, 2, 2), levels=4), integers(4)),
     m(
         "DynamicBinarize",
@@ -73,7 +73,7 @@ MAPS: list[MapCase] = [
 
 PLUSPLUS: dict[str, Any] = {"filters": 4, "layers": 1, "scales": 2}
 
-DISCRETE_BASES: list[BaseCase] = [
+DISCRETE_DISTRIBUTIONS: list[DistributionCase] = [
     b(
         "PixelCNN",
         "plusplus, mixture",

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from pushforward import distributions, models, transforms
 from pushforward.likelihood import Counting, Extended, Kind, Lebesgue
 
-from .kinds import SPLINE, BaseCase, MapCase, ModelCase, b, f, flow, integers, m, normal, positive
+from .kinds import SPLINE, DistributionCase, ModelCase, TransformCase, b, f, flow, integers, m, normal, positive
 
 S = (8,)
 NARROW: dict[str, Any] = {"hidden_features": 8, "residual_blocks": 1}
@@ -25,7 +25,7 @@ def onto(dim: int, data: int, **more: Any) -> dict[str, Any]:
     return {"latent_measure": Lebesgue(dim), "data_measure": Lebesgue(data), "bijective": False, **more}
 
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m(
         "Slice",
         "indices, spline",
@@ -96,7 +96,7 @@ MAPS: list[MapCase] = [
 ]
 
 # Their quadrature is in tests/distributions: they live on half of space, and on a cone.
-BASES: list[BaseCase] = [
+DISTRIBUTIONS: list[DistributionCase] = [
     b("HalfNormal", "D=2", lambda: distributions.HalfNormal(2), positive, measure=Lebesgue(2)),
     b(
         "Product",

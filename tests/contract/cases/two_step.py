@@ -8,14 +8,14 @@ from pushforward import distributions, models, transforms
 from pushforward.detection import scores
 from pushforward.likelihood import Kind, Lebesgue, Manifold
 
-from .kinds import NSF, MapCase, ModelCase, ScoreCase, f, m, s
+from .kinds import NSF, ModelCase, ScoreCase, TransformCase, f, m, s
 
 AE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
 TWO: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
 
 CYCLE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": True}
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Whiten", "D=1", lambda: transforms.Whiten(1)),
     m("Whiten", "D=3", lambda: transforms.Whiten(3)),
 ]

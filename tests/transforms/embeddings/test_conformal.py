@@ -195,7 +195,7 @@ def test_what_may_stand_in_front_of_a_surface():
         transforms.SpecialConformal(3),
         transforms.Standardize(3),
     ):
-        with pytest.raises(KindError, match="stretches space"):
+        with pytest.raises(KindError, match="changes distances"):
             models.Flow(transforms.Chain(stretching, embedding), distributions.Normal(2))
     with pytest.raises(KindError, match="Counting"):
         embedding.measure(Counting(2))
@@ -249,10 +249,10 @@ def test_pieces_meet_at_the_radius_and_differ():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: transforms.Pad(3, 4), "latent in 1..3"),
-        (lambda: transforms.Pad(3, 0), "latent in 1..3"),
+        (lambda: transforms.Pad(3, 4), "from 1 to 3"),
+        (lambda: transforms.Pad(3, 0), "from 1 to 3"),
         (lambda: transforms.OrthogonalEmbedding((2, 3)), "channels of images"),
-        (lambda: transforms.OrthogonalEmbedding(3, 4), "latent in 1..3"),
+        (lambda: transforms.OrthogonalEmbedding(3, 4), "from 1 to 3"),
         (lambda: transforms.PiecewiseOrthogonal(3, radius=0.0), "radius"),
         (lambda: transforms.SpecialConformal(3, spread=-1.0), "spread"),
         (lambda: transforms.Inversion(3, center=math.nan), "center"),

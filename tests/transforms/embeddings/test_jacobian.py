@@ -8,10 +8,10 @@ from torch import Tensor
 
 from pushforward import transforms
 from pushforward.networks import MLP
+from pushforward.numerics import batch_jacobian
 from pushforward.transforms.embeddings.jacobian import (
     conjugate_gradients,
     encoder_surrogate,
-    jacobian,
     log_volume,
     push_forward,
     volume_surrogate,
@@ -40,7 +40,7 @@ def flat_gradient(value: Tensor, network: torch.nn.Module, z: Tensor) -> Tensor:
 
 def test_jacobian_is_that_of_autograd(decoder):
     z = rows(4, 3)
-    x, columns = jacobian(decoder, z)
+    x, columns = batch_jacobian(decoder, z)
     torch.testing.assert_close(x, decoder(z))
     expected = torch.stack([torch.autograd.functional.jacobian(decoder, row) for row in z])
     torch.testing.assert_close(columns, expected)
@@ -50,7 +50,7 @@ def test_jacobian_is_that_of_autograd(decoder):
 def test_many_directions_go_in_parts():
     """More than are pushed at once; a linear transform is its own Jacobian."""
     matrix = rows(150, 130)
-    x, columns = jacobian(lambda z: z @ matrix.T, rows(2, 130, seed=1))
+    x, columns = batch_jacobian(lambda z: z @ matrix.T, rows(2, 130, seed=1))
     assert x.shape == (2, 150)
     torch.testing.assert_close(columns, matrix.expand(2, -1, -1))
 
@@ -82,7 +82,7 @@ def test_nearly_parallel_columns_keep_their_digits_in_float32():
 
 def test_gradient_of_the_volume_is_that_of_finite_differences(decoder):
     z = rows(4, 3).requires_grad_()
-    gradient = flat_gradient(log_volume(jacobian(decoder, z)[1]).sum(), decoder, z)
+    gradient = flat_gradient(log_volume(batch_jacobian(decoder, z)[1]).sum(), decoder, z)
     weight = decoder.body[0].weight
     step = 1e-5
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_gradient_of_the_volume_is_that_of_finite_differences(decoder):
             sides = []
             for sign in (1, -1):
                 weight[place] += sign * step
-                sides.append(log_volume(jacobian(decoder, z)[1]).sum().item())
+                sides.append(log_volume(batch_jacobian(decoder, z)[1]).sum().item())
                 weight[place] -= sign * step
             assert gradient[index].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), rel=1e-5, abs=1e-7)
 
@@ -119,7 +119,7 @@ def test_conjugate_gradients_on_a_singular_matrix_say_so():
 
 def relative_errors(decoder: MLP, probes: int, repeats: int, tolerance: float = 1e-8) -> Tensor:
     z = rows(4, 3).requires_grad_()
-    exact = flat_gradient(log_volume(jacobian(decoder, z)[1]).sum(), decoder, z)
+    exact = flat_gradient(log_volume(batch_jacobian(decoder, z)[1]).sum(), decoder, z)
     errors = []
     for seed in range(repeats):
         generator = torch.Generator().manual_seed(seed)

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from pushforward.errors import ConfigError
-from pushforward.kernels import use_kernels
-from pushforward.kernels.native import _compiler
+from pushforward.kernels import description, use_kernels
 from pushforward.transforms import CircularSplineTransformer, SplineTransformer
 from pushforward.transforms.splines.rational_quadratic import wrap
 
@@ -18,7 +17,7 @@ LINE, CIRCLE = SplineTransformer(bins=K, bound=B), CircularSplineTransformer(bin
 TURNS = 2 * math.pi
 
 
-COMPILER = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+COMPILER = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 
 @pytest.fixture(autouse=True, params=["plain", pytest.param("native", marks=COMPILER)])

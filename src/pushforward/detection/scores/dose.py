@@ -65,7 +65,7 @@ class DoSE(Score):
             raise ConfigError("DoSE joins statistics: give at least one.")
         check_choice("density", density, ("gaussian", "kde", "gmm"))
         check_integer("components", components)
-        self.needs_refresh = nn.ModuleList(statistics)
+        self.statistics = nn.ModuleList(statistics)
         self.density, self.components, self.refit, self.seed = density, components, refit, seed
         self.needs: frozenset[Need] = frozenset().union(*(part.needs for part in statistics))  # pyright: ignore[reportIncompatibleVariableOverride]
         self.declare(center=1, scale=1)
@@ -120,4 +120,4 @@ class DoSE(Score):
         return torch.where(far, math.inf, -log_q)
 
     def _parts(self) -> Iterable[Statistic]:
-        return iter(self.needs_refresh)  # pyright: ignore[reportReturnType]
+        return iter(self.statistics)  # pyright: ignore[reportReturnType]

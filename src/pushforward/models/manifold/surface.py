@@ -8,10 +8,10 @@ from torch import Tensor
 from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError, KindError
 from pushforward.models.base import Model
+from pushforward.numerics import batch_jacobian
 from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.transforms import ActNorm, Chain, Coupling, Embedding, Monotone, Transform, Transformer
 from pushforward.transforms.embeddings.embedding import squared_distance
-from pushforward.transforms.embeddings.jacobian import jacobian
 
 __all__ = ["PHASES", "SurfaceModel", "cycle_error", "latent_flow", "project", "singular_values"]
 
@@ -152,7 +152,7 @@ def singular_values(model: Model, x: Tensor, context: Tensor | None = None) -> T
     model = surface(model)
     x, context, _ = model._prepare(x, context)
     z = model.embedding.codes(x, context)
-    return torch.linalg.svdvals(jacobian(lambda t: model.embedding.decode(t, context), z)[1])
+    return torch.linalg.svdvals(batch_jacobian(lambda t: model.embedding.decode(t, context), z)[1])
 
 
 @torch.no_grad()

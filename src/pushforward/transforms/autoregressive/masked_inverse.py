@@ -41,7 +41,7 @@ def solve_autoregressive(network: MADE, transformer: Transformer, z: Tensor, con
     """
     with full_precision(z):
         native = native_settings(transformer)
-        if native is not None and not torch.is_grad_enabled() and usable("made.c", z, *network.parameters()):
+        if native is not None and not torch.is_grad_enabled() and usable(z, *network.parameters()):
             incremental = IncrementalMADE(network, z.shape[1], context, block=network.features)
             stages = [Stage(s.weights[0], s.starts[0], s.known, s.adds, s.keeps, s.acts) for s in incremental.stages]
             return invert_made(z.contiguous(), stages, native, network.activation, network.input_bound)
@@ -130,7 +130,7 @@ def sweeping_pays(network: MADE, z: Tensor) -> bool:
     if features < _MIN_SWEPT or torch.is_grad_enabled() or not is_eager():
         return False
     if z.device.type != "cpu":
-        return not (z.is_cuda and torch.cuda.is_current_stream_capturing())
+        return True
     weights = sum(parameter.numel() for parameter in network.parameters())
     work = weights * min(1.0, _SWEEP_BLOCK / features) + 250 * network.outputs * features
     return z.shape[1] * work <= 200_000 * features

@@ -9,13 +9,13 @@ from torch import Tensor
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Kind
 from pushforward.networks.mlp import MLP
-from pushforward.numerics import Noise
+from pushforward.numerics import Noise, batch_jacobian
 from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, outside
 from pushforward.transforms.elementwise.normalization import Standardize
 from pushforward.transforms.embeddings.embedding import Embedding, check_latent, pad
-from pushforward.transforms.embeddings.jacobian import jacobian, log_volume
+from pushforward.transforms.embeddings.jacobian import log_volume
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["FreeFormEmbedding", "Injective"]
@@ -31,7 +31,7 @@ class JacobianEmbedding(Embedding):
 
     def jacobian(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """g(z), and J = dg/dz, ``(*batch, D, d)``."""
-        return jacobian(lambda t: self.decode(t, context), z)
+        return batch_jacobian(lambda t: self.decode(t, context), z)
 
 
 @register("transforms")

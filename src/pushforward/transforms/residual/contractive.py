@@ -14,6 +14,7 @@ from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.lipschitz_conv import LinearizedConv, LipschitzConvNet
 from pushforward.numerics import Noise, RowNoise, contraction_root, full_precision, sum_event
 from pushforward.numerics.checks import check_choice, check_integer, check_number
+from pushforward.numerics.tracing import is_compiling
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, check_context
 from pushforward.transforms.hutchinson import common_signs, mean_of_draws
@@ -197,7 +198,7 @@ class InvertibleResidual(Transform):
             else context.expand(*batch, self.context).reshape(-1, self.context)
         )
         count = max(1, KEPT // math.prod(self.in_shape) ** 2)
-        if torch.compiler.is_compiling() or len(rows) <= count:
+        if is_compiling() or len(rows) <= count:
             parts = [(rows, given)]
         else:
             others = [None] * len(rows) if given is None else given.split(count)

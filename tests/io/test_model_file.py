@@ -1,4 +1,4 @@
-"""One file, whole or not there, that gives back what was put in."""
+"""A model file is complete or absent, and reading it returns what was written."""
 
 import errno
 import json
@@ -61,7 +61,7 @@ class Scale(Transform):
 
 
 class Loose(Scale):
-    """Keeps state where a state_dict does not look."""
+    """Has state that its state_dict does not contain."""
 
     def __init__(self, features: int, where: str) -> None:
         super().__init__(features)
@@ -74,7 +74,7 @@ class Loose(Scale):
 
 @pytest.fixture(autouse=True, scope="module")
 def own_classes():
-    """Registered as a user's own transforms would be, and only while these tests run."""
+    """Register these transforms as a user would, but only while these tests run."""
     for cls in (Scale, Loose):
         registry.register("test")(cls)
     yield
@@ -83,7 +83,7 @@ def own_classes():
 
 
 def randomized(model: pf.models.Model, seed: int = 0) -> pf.models.Model:
-    """Move every weight, so that nothing rests on what a fresh model happens to hold."""
+    """Change every weight, so that no test depends on the initial values."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -104,7 +104,7 @@ MODELS = {
 }
 
 
-def test_header_and_tensors_come_back(tmp_path):
+def test_header_and_tensors_are_read_as_written(tmp_path):
     header = {"kind": "checkpoint", "step": 2**60, "rate": 0.1, "names": ["a", "ü", "\ud800", '"\\\n'], "none": None,
               "yes": True, "deep": {"a": [{"b": [[]]}]}}  # fmt: skip
     io.write(tmp_path / "f", header, TENSORS)
@@ -115,7 +115,7 @@ def test_header_and_tensors_come_back(tmp_path):
     assert {name: bits(t) for name, t in tensors.items()} == {name: bits(t) for name, t in TENSORS.items()}
 
 
-def test_what_was_read_can_be_written_again(tmp_path):
+def test_a_file_that_is_read_and_written_again_is_the_same(tmp_path):
     io.write(tmp_path / "a", {"kind": "model", "x": 1}, TENSORS)
     header, tensors = io.read(tmp_path / "a")
     io.write(tmp_path / "b", header, tensors)
@@ -126,7 +126,7 @@ def test_the_safetensors_library_reads_it(tmp_path):
     io.write(tmp_path / "f", {"kind": "model", "x": 1}, TENSORS)
     with safetensors.safe_open(tmp_path / "f", "pt") as file:
         text = json.loads(file.metadata()["pushforward"])
-        assert (text["kind"], text["x"], text["format"]) == ("model", 1, 1)
+        assert (text["kind"], text["x"], text["format"]) == ("model", 1, 2)
         assert {name: bits(file.get_tensor(name)) for name in file.keys()} == {n: bits(t) for n, t in TENSORS.items()}  # noqa: SIM118
 
 
@@ -160,7 +160,7 @@ def test_shared_and_strided_memory(tmp_path):
     ],
     ids=str,
 )
-def test_what_a_file_cannot_hold(tmp_path, header, tensors):
+def test_values_that_a_file_cannot_store(tmp_path, header, tensors):
     with pytest.raises(ConfigError):
         io.write(tmp_path / "f", header, tensors)
     assert os.listdir(tmp_path) == []
@@ -182,7 +182,7 @@ def test_paths(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", 3, None, object(), "x" * 256, "no/such/directory/f", ".", "f/inside"])
-def test_paths_that_name_no_file(tmp_path, monkeypatch, path):
+def test_paths_that_are_not_files(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     Path("f").write_text("here")
     for attempt in (lambda: io.write(path, {"kind": "model"}, {}), lambda: io.read(path)):
@@ -228,7 +228,7 @@ def test_special_files_do_not_block(tmp_path):
 )
 @pytest.mark.parametrize("step", ["fsync", "replace", "fdopen"])
 @pytest.mark.parametrize("old", [True, False])
-def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step, error, old):
+def test_a_failure_at_any_step_leaves_the_old_file(tmp_path, monkeypatch, step, error, old):
     path = tmp_path / "f"
     if old:
         io.write(path, {"kind": "model", "x": 1}, TENSORS)
@@ -271,7 +271,7 @@ def test_a_directory_without_permission(tmp_path):
         io.write(tmp_path / "f", {"kind": "model"}, {})
 
 
-def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_synced_is_not_an_error(tmp_path, monkeypatch):
     real = os.fsync
 
     def fsync(descriptor):
@@ -285,7 +285,7 @@ def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
 
 
 def test_killed_while_writing(tmp_path):
-    """SIGKILL at random moments: the file is always one of the two that were being written."""
+    """After SIGKILL at a random moment the file is one of the two that were being written."""
     script = """
         import os, random, signal, sys, time, torch
         from pushforward import io, registry
@@ -313,7 +313,7 @@ def test_killed_while_writing(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", MODELS)
-def test_models_come_back_bitwise(tmp_path, name, dtype):
+def test_models_are_read_bit_by_bit(tmp_path, name, dtype):
     model = randomized(MODELS[name]().to(dtype))
     pf.save(model, tmp_path / "m.safetensors")
     again = pf.load(tmp_path / "m.safetensors")
@@ -336,7 +336,7 @@ def test_models_come_back_bitwise(tmp_path, name, dtype):
 
 
 @pytest.mark.parametrize("name", ["nsf coupling", "maf", "parts"])
-def test_a_loaded_model_trains_on_as_the_saved_one(tmp_path, name):
+def test_a_loaded_model_trains_like_the_saved_one(tmp_path, name):
     model = randomized(MODELS[name]())
     pf.save(model, tmp_path / "m")
     x = torch.rand(32, *model.shape, generator=torch.Generator().manual_seed(1))
@@ -382,7 +382,7 @@ def test_several_modules_in_one_file(tmp_path):
         assert torch.equal(again.log_prob(x), model.log_prob(x))
 
 
-def test_loading_leaves_no_trace(tmp_path):
+def test_loading_has_no_side_effects(tmp_path):
     pf.save(MODELS["nsf coupling"](), tmp_path / "m")
     pf.load(tmp_path / "m")
     modules, rng, state = set(sys.modules), torch.get_rng_state(), random.getstate()
@@ -393,7 +393,7 @@ def test_loading_leaves_no_trace(tmp_path):
     assert os.listdir(tmp_path) == ["m"]
 
 
-def test_a_lower_bound_is_not_warned_of_again(tmp_path):
+def test_the_warning_of_a_lower_bound_is_not_repeated(tmp_path):
     with pytest.warns(pf.errors.KindWarning):
         model = pf.models.Flow(Chain(pf.transforms.Sigmoid(2)), pf.distributions.Normal(2))
     pf.save(model, tmp_path / "m")
@@ -414,10 +414,10 @@ def test_state_that_a_file_would_lose(tmp_path, where):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_argument_that_no_longer_describes_the_model(tmp_path):
+def test_an_argument_that_does_not_describe_the_model(tmp_path):
     model = MODELS["nice"]()
     model.features = 5
-    with pytest.raises(ConfigError, match="could not be loaded again"):
+    with pytest.raises(ConfigError, match="could not be loaded from a file"):
         pf.save(model, tmp_path / "m")
     assert os.listdir(tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""What a recipe works with: its budget, seeds, data, cached measurements, findings and pictures."""
+"""What a reproduction works with: its budget, seeds, data, cached measurements, findings and pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from papers.datasets import load_images
+from benchmarks.common.datasets import load_images
 from papers.reproduction import Budget, Finding
 from pushforward.errors import StorageError
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
     from pushforward.models import Model
 
-__all__ = ["AS_PAPERS", "Lab", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
+__all__ = ["AS_PAPERS", "Experiment", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
 
 AS_PAPERS: dict[str, Any] = {"batch_size": 512, "average": None}
-"""Options of ``fit`` that recipes do not leave to its defaults: papers keep the weights themselves, and batches of one size."""
+"""Options of ``fit`` that reproductions do not leave to its defaults: papers keep the weights themselves, and batches of one size."""
 
 
 @dataclass
-class Lab:
-    """One run of one recipe.
+class Experiment:
+    """One run of one reproduction.
 
     Args:
-        name: of the recipe.
+        name: of the reproduction.
         budget: how large to be.
         out: folder for findings, pictures, checkpoints and the measurements that a stopped run goes on from.
         data: data folder, or None for the environment's.

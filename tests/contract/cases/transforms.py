@@ -11,7 +11,7 @@ from .kinds import (
     SINH_REACH,
     SPLINE,
     H,
-    MapCase,
+    TransformCase,
     angles,
     integers,
     lattice,
@@ -23,7 +23,7 @@ from .kinds import (
     with_missing,
 )
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     *(m("Affine", f"D={d}", lambda d=d: transforms.Affine(d, shift=0.5, scale=-2.0)) for d in (1, 5)),
     m("Affine", "trainable, image", lambda: transforms.Affine((2, 3, 2), scale=0.3, trainable=True)),
     m("Affine", "per feature", lambda: transforms.Affine(2, shift=(1.0, -1.0), scale=(-0.1, 10.0), trainable=True)),

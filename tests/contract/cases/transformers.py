@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pushforward import distributions, models, transforms
 
-from .kinds import SMALL, Case, H, MapCase, ModelCase, f, flow, m
+from .kinds import SMALL, Case, H, ModelCase, TransformCase, f, flow, m
 
 CUBIC = transforms.CubicSplineTransformer(bins=4, bound=3.0)
 
@@ -32,7 +32,7 @@ TRANSFORMERS: list[Case] = [
     Case("transformers.CubicSplineTransformer", "two bins", lambda: transforms.CubicSplineTransformer(2, 1.0)),
 ]
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("MaskedAutoregressive", "sum of squares", lambda: transforms.MaskedAutoregressive(2, SOS, **H)),
     m("Monotone", "mixture CDF, context", lambda: transforms.Monotone(2, MIXTURE, context=1, **H)),
     m("Coupling", "cubic spline", lambda: transforms.Coupling(2, CUBIC, **H)),

@@ -1,4 +1,4 @@
-"""A frozen model gives the model's numbers, whatever is asked of it, and leaves the model as it was."""
+"""A compiled scorer returns the model's numbers for any input, and leaves the model as it was."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .flows import NONE, PART, WHOLE, close, compiled, in_threads, made, rows
 
 @compiled
 @pytest.mark.parametrize("build", WHOLE.values(), ids=WHOLE)
-def test_all_of_a_flow_runs_in_the_program(build):
+def test_a_whole_flow_runs_natively(build):
     model = made(build)
     score = pf.compile_scorer(model)
     assert (score.native, score.reason) == ("all", "")
@@ -34,7 +34,7 @@ def test_all_of_a_flow_runs_in_the_program(build):
 
 @compiled
 @pytest.mark.parametrize("build", PART.values(), ids=PART)
-def test_maps_at_the_data_end_run_in_torch(build):
+def test_transforms_at_the_data_end_run_in_torch(build):
     model = made(build)
     score = pf.compile_scorer(model)
     assert score.native == "part"
@@ -47,9 +47,9 @@ def test_maps_at_the_data_end_run_in_torch(build):
 
 
 @pytest.mark.parametrize("build", NONE.values(), ids=NONE)
-def test_what_has_no_program_is_a_copy_in_torch_and_says_so_once(build):
+def test_a_model_without_native_form_runs_in_torch_with_one_warning(build):
     model = made(build)
-    with pytest.warns(PushforwardWarning, match="frozen in plain torch operations: (there is no native|no C)"):
+    with pytest.warns(PushforwardWarning, match="runs in torch, not natively: (there is no native|no C)"):
         score = pf.compile_scorer(model)
     assert score.native == "none"
     with warnings.catch_warnings():
@@ -58,18 +58,18 @@ def test_what_has_no_program_is_a_copy_in_torch_and_says_so_once(build):
         close(score(x, context), model(x, context))
 
 
-def test_without_a_compiler_the_masks_are_multiplied_in_and_numbers_stay(monkeypatch):
+def test_without_native_kernels_the_copy_has_no_masks_and_the_same_numbers(monkeypatch):
     model = made(WHOLE["maf context residual"])
     monkeypatch.setattr("pushforward.kernels.program.library", lambda source, dtype: None)
     with pytest.warns(PushforwardWarning, match="no C compiler is at hand"):
         score = pf.compile_scorer(model)
     assert score.native == "none"
-    assert not any(hasattr(module, "mask") for module in score._plain.modules())
+    assert not any(hasattr(module, "mask") for module in score._copy.modules())
     x, context = rows(model, 5)
     close(score(x, context), model(x, context))
 
 
-def test_plain_kernels_are_a_choice_and_no_reason_to_warn():
+def test_plain_kernels_do_not_warn():
     with pf.use_kernels("plain"), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert pf.compile_scorer(made(WHOLE["maf"])).native == "none"
@@ -127,7 +127,7 @@ def test_a_context_is_checked_as_the_model_does():
 
 
 @compiled
-def test_the_model_stays_as_it_is_and_may_change_without_the_copy():
+def test_the_model_stays_as_it_is_and_may_change_afterwards():
     model = made(WHOLE["maf"]).train()
     before, x = copy.deepcopy(model.state_dict()), rows(model, 3)[0]
     score = pf.compile_scorer(model)
@@ -175,7 +175,7 @@ def test_several_threads_inside_give_the_same():
         torch.set_num_threads(before)
 
 
-def test_only_models_can_be_frozen():
+def test_only_models_are_compiled():
     with pytest.raises(ConfigError, match="compile_scorer takes a pushforward model"):
         pf.compile_scorer(transforms.Affine(2))  # pyright: ignore[reportArgumentType]
     assert isinstance(pf.compile_scorer(made(WHOLE["nice"])), CompiledScorer)
@@ -186,7 +186,7 @@ def test_only_models_can_be_frozen():
 
 
 @compiled
-def test_a_frozen_guard_answers_as_the_guard_does():
+def test_a_compiled_guard_answers_as_the_guard_does():
     rng = np.random.default_rng(0)
     table = rng.normal(size=(600, 4))
     table[:, 3] = np.round(table[:, 3])  # ties
@@ -205,7 +205,7 @@ def test_a_frozen_guard_answers_as_the_guard_does():
 
 
 @compiled
-def test_a_frozen_guard_takes_the_long_way_only_next_to_a_calibration_score(monkeypatch):
+def test_a_compiled_guard_scores_again_only_next_to_a_calibration_score(monkeypatch):
     rng = np.random.default_rng(0)
     table = rng.normal(size=(400, 2))
     guard = pf.Guard(alpha=0.05, members=1, max_steps=10, random_state=0).fit(table)

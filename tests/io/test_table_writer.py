@@ -1,4 +1,4 @@
-"""A written table is whole or absent, and comes back as it was."""
+"""A written table is complete or absent, and reading it returns what was written."""
 
 import datetime as dt
 import os
@@ -7,8 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pushforward.data import TableWriter, as_table, is_positional, read_table, stream_table
+from pushforward.data import as_table, is_positional
 from pushforward.errors import InputError, StorageError
+from pushforward.io import TableWriter, read_table, stream_table
 
 TABLE = pa.table(
     {
@@ -56,7 +57,7 @@ def test_a_file_can_be_written_over_while_it_is_read(tmp_path):
     assert read_table(path).to_pydict() == {"a": [1] * 5000, "b": [2] * 5000}
 
 
-def test_arrays_are_written_with_made_up_names_and_read_back_with_them(tmp_path):
+def test_arrays_are_written_with_made_up_names(tmp_path):
     with TableWriter(tmp_path / "t.parquet") as writer:
         writer.write(as_table([[1.0, 2.0]]))
     assert read_table(tmp_path / "t.parquet").column_names == ["x0", "x1"]
@@ -64,7 +65,7 @@ def test_arrays_are_written_with_made_up_names_and_read_back_with_them(tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_after_an_error_what_stood_there_stands(tmp_path, name):
+def test_an_error_leaves_the_old_file(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"before")
 
@@ -84,13 +85,13 @@ def test_after_an_error_what_stood_there_stands(tmp_path, name):
     ("name", "chunks", "words"),
     [
         ("t.csv", [{"l": [[1]]}], "argument must be a string or a number"),
-        ("t.csv", [pa.table({"l": [[1]]})], "'l' holds list"),
-        ("t.parquet", [{"a": [1]}, {"b": [1]}], r"has columns \['b'\], the first had \['a'\]"),
-        ("t.parquet", [{"a": [1]}, {"a": ["x"]}], "do not fit those of the first"),
-        ("t.parquet", [{"a": [1]}, {"a": [1.5]}], "do not fit those of the first"),
+        ("t.csv", [pa.table({"l": [[1]]})], "'l' has the type list"),
+        ("t.parquet", [{"a": [1]}, {"b": [1]}], r"has the columns \['b'\], and the first one had \['a'\]"),
+        ("t.parquet", [{"a": [1]}, {"a": ["x"]}], "differ from those of the first"),
+        ("t.parquet", [{"a": [1]}, {"a": [1.5]}], "differ from those of the first"),
     ],
 )
-def test_what_cannot_be_written(tmp_path, name, chunks, words):
+def test_tables_that_cannot_be_written(tmp_path, name, chunks, words):
     def write_all():
         with TableWriter(tmp_path / name) as writer:
             for chunk in chunks:
@@ -101,12 +102,13 @@ def test_what_cannot_be_written(tmp_path, name, chunks, words):
     assert os.listdir(tmp_path) == []
 
 
-def test_places_that_cannot_be_written(tmp_path):
+def test_paths_that_cannot_be_written(tmp_path):
     (tmp_path / "d.csv").mkdir()
     for path, words in (
-        (tmp_path / "t.xls", "ends in none of"),
+        (tmp_path / "t.xls", "must end in one of"),
         (tmp_path / "t.npy", "not written as .npy"),
-        (tmp_path / "absent" / "t.csv", "cannot be written: No such file or directory"),
+        (tmp_path / "t.jsonl", "not written as .jsonl"),
+        (tmp_path / "absent" / "t.csv", "cannot write .*: no such file or directory"),
         (tmp_path / "d.csv", "is a directory"),
     ):
         with pytest.raises(StorageError, match=words), TableWriter(path):
@@ -114,20 +116,41 @@ def test_places_that_cannot_be_written(tmp_path):
     assert os.listdir(tmp_path) == ["d.csv"]
 
 
-def test_nothing_written_is_an_error(tmp_path):
-    with pytest.raises(StorageError, match="nothing was written"), TableWriter(tmp_path / "t.csv"):
+def test_a_writer_without_tables_is_an_error(tmp_path):
+    with pytest.raises(StorageError, match="no table was written"), TableWriter(tmp_path / "t.csv"):
         pass
     assert os.listdir(tmp_path) == []
 
 
-def test_only_inside_the_block(tmp_path):
+def test_writing_outside_the_block_is_an_error(tmp_path):
     writer = TableWriter(tmp_path / "t.csv")
-    with pytest.raises(StorageError, match="inside its with-block"):
+    with pytest.raises(StorageError, match="inside its with block"):
         writer.write(TABLE)
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path):
+def test_a_new_file_has_the_default_permissions(tmp_path):
     (tmp_path / "other").touch()
     with TableWriter(tmp_path / "t.csv") as writer:
         writer.write(TABLE)
     assert (tmp_path / "t.csv").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_an_error_of_the_block_itself_is_not_changed(tmp_path):
+    """Not even an OSError, which the writer would report in other words if it were its own."""
+    with pytest.raises(OSError, match="the caller's") as caught, TableWriter(tmp_path / "t.csv") as writer:
+        writer.write(TABLE)
+        raise OSError("the caller's")
+    assert type(caught.value) is OSError
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_is_followed_and_permissions_stay(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("old")
+    path.chmod(0o604)
+    (tmp_path / "link.csv").symlink_to("t.csv")
+    with TableWriter(tmp_path / "link.csv") as writer:
+        writer.write(TABLE)
+    assert (tmp_path / "link.csv").is_symlink()
+    assert read_table(path).num_rows == 3
+    assert path.stat().st_mode & 0o777 == 0o604

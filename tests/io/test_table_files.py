@@ -1,4 +1,4 @@
-"""Files of every format, whole and in chunks, and a sentence for each way in which they are damaged."""
+"""Tables in files of every format, whole and in chunks, and one clear error for each kind of damage."""
 
 import gzip
 import random
@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pushforward.data import Schema, is_positional, read_table, stream_table
+from pushforward.data import Schema, is_positional
 from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
+from pushforward.io import read_table, stream_table
 
 TABLE = pa.table({"a": [1, 2, 3], "b": [0.5, None, 2.0], "c": ["x", "y", None]})
 
@@ -26,7 +27,7 @@ def write_arrow(path, table, new=pa.ipc.new_file):
 
 
 def write(path, table):
-    """By other code than ours."""
+    """Write a table with other code than that of pushforward."""
     name = path.name.lower()
     if name.endswith((".csv", ".csv.gz")):
         table.to_pandas().astype({"a": "Int64"}).to_csv(path, index=False)
@@ -70,7 +71,7 @@ def test_arrays(tmp_path):
     assert read_table(tmp_path / "s.npy").to_pydict() == {"u": [1], "v": [2.5]}
 
 
-def test_a_text_file_as_people_write_them(tmp_path):
+def test_a_typical_text_file(tmp_path):
     path = tmp_path / "t.csv"
     header = b"\xef\xbb\xbfid,n,x,flag,day,zip,note\r\n"
     path.write_bytes(header + b'1, 5,2,true,2024-01-01,007,"a, ""b""\nc"\r\n\r\n2,NA,.5,False,,010,\r\n')
@@ -108,14 +109,14 @@ def long(tmp_path_factory):
 
 @pytest.mark.parametrize("rows", [1000, 7777, 65_536])
 def test_chunks_are_the_whole(long, rows, monkeypatch):
-    monkeypatch.setattr("pushforward.data.delimited._BLOCK", 1 << 16)
+    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1 << 16)
     path, frame = long
-    chunks = list(stream_table(path, rows))
+    whole = read_table(path)
+    chunks = list(stream_table(path, rows, types=dict(zip(whole.column_names, whole.schema.types, strict=True))))
     assert [chunk.num_rows for chunk in chunks] == [
         min(rows, len(frame) - start) for start in range(0, len(frame), rows)
     ]
     assert len({chunk.schema for chunk in chunks}) == 1
-    whole = read_table(path)
     assert pa.concat_tables(chunks).equals(whole)
     assert [str(kind) for kind in whole.schema.types] == [
         "double", "int64", "string", "double", "string", "timestamp[us]",
@@ -129,7 +130,7 @@ def test_chunks_are_the_whole(long, rows, monkeypatch):
 def test_chunks_of_every_format(tmp_path, name):
     path = write(tmp_path / name, TABLE)
     for rows in (1, 2, 3, 100):
-        chunks = list(stream_table(path, rows))
+        chunks = list(stream_table(path, rows, types=dict(zip(TABLE.column_names, TABLE.schema.types, strict=True))))
         assert [chunk.num_rows for chunk in chunks] == [min(rows, 3 - start) for start in range(0, 3, rows)]
         assert pa.concat_tables(chunks).equals(TABLE)
     assert next(stream_table(path, columns=["b"])).column_names == ["b"]
@@ -158,37 +159,65 @@ def test_known_columns(tmp_path):
 
 @pytest.mark.parametrize("bad", ["abc", "2024-01-01", "0x10", "1;5"])
 def test_text_in_a_known_number_column_is_found_before_the_first_chunk(tmp_path, bad, monkeypatch):
-    monkeypatch.setattr("pushforward.data.delimited._BLOCK", 1000)
+    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1000)
     path = tmp_path / "t.csv"
     path.write_text("a,x\n" + "1,2\n" * 5000 + f"1,{bad}\n1,2\n")
     chunks = stream_table(path, 10, types={"x": pa.float64()})
-    with pytest.raises(SchemaError, match=f"column 'x', row 5000 .*{bad!r} is no number"):
+    with pytest.raises(SchemaError, match=f"column 'x', row 5000 .*{bad!r} is not a number"):
         next(chunks)
 
 
-def test_flags_among_numbers(tmp_path):
+def test_a_flag_in_a_known_number_column_is_an_error(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("x\ntrue\nfalse\n")
-    types = {"x": pa.float64()}
-    assert next(stream_table(path, types=types)).to_pydict() == {"x": [True, False]}
     path.write_text("x\n1\ntrue\n")
-    with pytest.raises(SchemaError, match=r"row 1 .*'true' is no number"):
-        next(stream_table(path, types=types))
+    with pytest.raises(SchemaError, match=r"column 'x', row 1 .*'true' is not a number"):
+        next(stream_table(path, types={"x": pa.float64()}))
 
 
-def test_a_first_line_of_numbers_is_doubted(tmp_path):
+def test_a_row_that_does_not_fit_is_counted_after_quoted_line_breaks_and_blank_lines(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('a,x\n"1\n1",2\n\n1,2\n1,abc\n')
+    with pytest.raises(SchemaError, match="column 'x', row 2 "):
+        next(stream_table(path, columns=["x"], types={"x": pa.float64()}))
+
+
+def test_columns_of_a_text_file_that_are_not_known_stay_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,x,n\n007,1.50,NA\n8,2,\n")
+    (chunk,) = stream_table(path, types={"x": pa.float64()})
+    assert chunk.to_pydict() == {"id": ["007", "8"], "x": [1.5, 2.0], "n": ["NA", None]}
+
+
+def test_a_scored_file_is_encoded_as_the_fitted_one(tmp_path):
+    """Every kind of column that a text file can have, read whole to fit and with the types of the schema to score."""
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "n,x,flag,day,at,utc,clock,zip,word\n"
+        "1,.5,true,2024-01-01,2024-01-01 10:00:00.25,2024-01-01T00:00:00Z,10:20,007,u\n"
+        "2,NA,False,,2024-01-02 10:00:00,2024-01-01T00:00:00+02:00,11:30:05,8,\n"
+    )
+    whole = read_table(path)
+    assert [str(kind) for kind in whole.schema.types] == [
+        "int64", "double", "bool", "date32[day]", "timestamp[us]", "timestamp[us, tz=UTC]", "time32[s]", "string", "string",
+    ]  # fmt: skip
+    schema = Schema.infer(whole)
+    (chunk,) = stream_table(path, types=schema.pyarrow_types())
+    np.testing.assert_array_equal(schema.encode(chunk)[0], schema.encode(whole)[0])
+
+
+def test_a_first_line_of_numbers_gives_a_warning(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("1.5,2\n3,4\n")
-    with pytest.warns(SchemaWarning, match="holds only numbers"):
+    with pytest.warns(SchemaWarning, match="contains only numbers"):
         read_table(path)
-    with pytest.warns(SchemaWarning, match="holds only numbers") as caught:
+    with pytest.warns(SchemaWarning, match="contains only numbers") as caught:
         list(stream_table(path))
     assert len(caught) == 1
 
 
 PEAK = """
 import resource, sys
-from pushforward.data import read_table, stream_table
+from pushforward.io import read_table, stream_table
 import pyarrow.csv, pyarrow.parquet
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = sum(chunk.num_rows for chunk in stream_table(sys.argv[1], rows=10_000))
@@ -198,7 +227,7 @@ print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npy"])
 def test_memory_does_not_grow_with_the_file(tmp_path, name):
-    """400,000 rows more (32 MB of numbers) cost less than half of what they weigh."""
+    """400,000 more rows (32 MB of numbers) take less than half of their size in memory."""
     peaks = []
     for n in (50_000, 450_000):
         x = np.random.default_rng(0).normal(size=(n, 10))
@@ -217,10 +246,98 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name):
         assert int(rows) == n
         peaks.append(float(peak))
     if name.endswith(".npy"):
-        # Pages of the mapped file count as resident until they are needed elsewhere; its size is the bound.
+        # Pages of a mapped file count as resident until the system needs the memory, so the bound is the size of the file.
         assert peaks[1] < 36 + 30
     else:
         assert peaks[1] - peaks[0] < 16
+
+
+# -- JSON Lines and folders --
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
+def test_json_lines(tmp_path, name):
+    path = tmp_path / name
+    text = b'{"a": 1, "b": 0.5, "c": "x"}\n{"a": 2, "c": "y"}\n{"a": 3, "b": 2, "c": null}\n'
+    path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    assert read_table(path).equals(TABLE)
+    assert pa.concat_tables(stream_table(path, 2)).equals(TABLE)
+    assert read_table(path, columns=["c", "a"]).equals(TABLE.select(["c", "a"]))
+
+
+def test_json_lines_whose_first_rows_mislead(tmp_path):
+    """Integers that become fractions after the first block, and a key that is absent before it."""
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"x": 1, "late": null, "code": "007"}\n' * 100_000 + '{"x": 2.5, "late": 3.0}\n')
+    schema = Schema.infer({"x": [0.5, 5.5], "late": [1.5, 2.0], "code": ["007", "8"]})
+    chunks = list(stream_table(path, types=schema.pyarrow_types()))
+    assert [chunk.num_rows for chunk in chunks] == [65_536, 34_465]
+    assert chunks[-1].slice(34_464).to_pylist() == [{"x": 2.5, "late": 3.0, "code": None}]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (b"\n\n", InputError, "no rows"),
+        (b"a,b\n1,2\n", InputError, "not JSON Lines"),
+        (b"[1, 2]\n", InputError, "not JSON Lines|JSON types"),
+        (b'{"a": 1}\n{"a"', InputError, "not JSON Lines"),
+        (b'{"a": 1, "a": 2}\n', InputError, "not JSON Lines.*specified twice"),
+        (b'{"a": "\xff"}\n', InputError, "not UTF-8"),
+        (b'{"a": 1}\n{"a": "x"}\n', SchemaError, "column 'a' .* number and string"),
+        (b'{"a": 1}\n' * 200_000 + b'{"a": 2.5}\n', SchemaError, "the value '2.5' later"),
+    ],
+)
+def test_json_lines_that_cannot_be_read(tmp_path, content, error, words):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(error, match=words) as caught:
+        list(stream_table(path))
+    assert "\n" not in str(caught.value)
+
+
+def partitioned(folder, name):
+    """Two years of a table, one file for each, and files that are not part of it."""
+    for year, rows in ((2023, TABLE.slice(0, 1)), (2024, TABLE.slice(1, 2))):
+        (folder / f"year={year}").mkdir(parents=True)
+        write(folder / f"year={year}" / name, rows)
+    (folder / "_SUCCESS").touch()
+    (folder / ".hidden.csv").write_text("z\n1\n")
+    (folder / "notes.txt").write_text("not a table")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "T.CSV"])
+def test_a_folder_is_one_table(tmp_path, name):
+    folder = partitioned(tmp_path / "t", name)
+    whole = TABLE.append_column("year", pa.array([2023, 2024, 2024], pa.int32()))
+    assert read_table(folder).equals(whole)
+    assert read_table(folder, columns=["year", "a"]).equals(whole.select(["year", "a"]))
+    types = dict(zip(TABLE.column_names, TABLE.schema.types, strict=True))
+    chunks = list(stream_table(folder, 2, types=types))
+    assert [chunk.num_rows for chunk in chunks] == [2, 1]
+    assert pa.concat_tables(chunks).equals(whole)
+
+
+def test_the_types_of_a_folder_fit_all_of_its_files(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,NA\n")
+    (tmp_path / "b.csv").write_text("x,y\n2.5,3\n")
+    assert read_table(tmp_path).to_pydict() == {"x": [1.0, 2.5], "y": [None, 3]}
+    (tmp_path / "c.csv").write_text("x,y\na,3\n")
+    with pytest.raises(InputError, match="column has different types in the files"):
+        read_table(tmp_path)
+    with pytest.raises(SchemaError, match=r"column 'x', row 0 .*c.csv: 'a' is not a number"):
+        next(stream_table(tmp_path, types={"x": pa.float64()}))
+    (tmp_path / "c.csv").write_text("x,z\n1,3\n")
+    with pytest.raises(InputError, match=r"c\.csv has the columns \['x', 'z'\]"):
+        next(stream_table(tmp_path))
+
+
+def test_a_folder_of_several_formats_is_refused(tmp_path):
+    write(tmp_path / "a.csv", TABLE)
+    write(tmp_path / "a.parquet", TABLE)
+    with pytest.raises(StorageError, match=r"one format .*it has csv, parquet"):
+        read_table(tmp_path)
 
 
 # -- damaged, absent, foreign --
@@ -231,12 +348,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name):
     [
         ("t.csv", b"", StorageError, "is empty"),
         ("t.parquet", b"", StorageError, "is empty"),
-        ("t.txt", b"a\n1\n", StorageError, "ends in none of .csv"),
+        ("t.txt", b"a\n1\n", StorageError, "must end in one of .csv"),
         ("t.csv", b"a,b\n", InputError, "a header and no rows"),
         ("t.csv", b"a,b", InputError, "at least one row"),
-        ("t.csv", b"\n\n", InputError, "no table"),
-        ("t.csv", b"a,b\n1,2\n3\n", InputError, "row 3 .*has 1 cells where the header has 2"),
-        ("t.csv", b"a,b\n1,2\n\n3,4,5\n", InputError, "row 3 .*has 3 cells where the header has 2"),
+        ("t.csv", b"\n\n", InputError, "not a table"),
+        ("t.csv", b"a,b\n1,2\n3\n", InputError, "row 1 .*has 1 cells and the header has 2"),
+        ("t.csv", b"a,b\n1,2\n\n3,4,5\n", InputError, "row 1 .*has 3 cells and the header has 2"),
         ("t.csv", b"a,b\n1,\xff\n", InputError, "not UTF-8"),
         ("t.csv", b"a\xff,b\n1,2\n", InputError, "not UTF-8"),
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), InputError, "not UTF-8"),
@@ -245,12 +362,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name):
         ("t.tsv", b"a,b\n1,2\n", InputError, "separated by something other"),
         ("t.csv", b'a,b\n1,"x\n2,y\n', InputError, "quotation mark that is never closed"),
         ("t.csv", b'a,b\n1,"' + b"x\n" * 3_000_000, InputError, "quotation mark that is never closed"),
-        ("t.csv.gz", b"a,b\n1,2\n", StorageError, "cannot be read"),
+        ("t.csv.gz", b"a,b\n1,2\n", StorageError, "cannot read"),
         (
             "t.csv.gz",
             gzip.compress(random.Random(0).randbytes(5000).hex().encode())[:300],
             StorageError,
-            "cannot be read",
+            "cannot read",
         ),
         ("t.parquet", b"PAR1", StorageError, "damaged"),
         ("t.parquet", b"a,b\n1,2\n" * 9, StorageError, "damaged"),
@@ -259,7 +376,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name):
         ("t.npz", b"PK\x03\x04xxxx", StorageError, "damaged"),
     ],
 )
-def test_files_that_are_no_table(tmp_path, name, content, error, words):
+def test_files_that_are_not_a_table(tmp_path, name, content, error, words):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(error, match=words):
@@ -268,22 +385,22 @@ def test_files_that_are_no_table(tmp_path, name, content, error, words):
         list(stream_table(path))
 
 
-def test_a_literal_quotation_mark_is_no_open_one(tmp_path):
+def test_a_quotation_mark_inside_a_cell_is_not_an_open_one(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('a,b\n3" disk,1\n')
     assert read_table(path).to_pydict() == {"a": ['3" disk'], "b": [1]}
 
 
-def test_absent_files_directories_and_devices(tmp_path):
+def test_absent_files_empty_folders_and_devices(tmp_path):
     with pytest.raises(StorageError, match="there is no file"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(StorageError, match="is a directory"):
+    with pytest.raises(StorageError, match="it has no table"):
         read_table(tmp_path)
     with pytest.raises(StorageError, match="not a regular file"):
         read_table("/dev/null")
     with pytest.raises(StorageError, match="null"):
         read_table("a\0.csv")
-    with pytest.raises(InputError, match="path of a file; got NoneType"):
+    with pytest.raises(InputError, match="path of a file or folder; got NoneType"):
         read_table(None)  # pyright: ignore[reportArgumentType]
 
 
@@ -292,8 +409,8 @@ def test_absent_files_directories_and_devices(tmp_path):
     [
         (lambda p: np.save(p / "t.npy", np.array([[{}]], dtype=object)), InputError, "Python objects"),
         (lambda p: np.savez(p / "t.npz", X=np.array([[{}]], dtype=object)), InputError, "Python objects"),
-        (lambda p: np.savez(p / "t.npz", u=np.eye(2), v=np.eye(2)), InputError, "named X, or one array; it holds u, v"),
-        (lambda p: np.savez(p / "t.npz"), InputError, "it holds none"),
+        (lambda p: np.savez(p / "t.npz", u=np.eye(2), v=np.eye(2)), InputError, "no array 'X'; it has u, v"),
+        (lambda p: np.savez(p / "t.npz"), InputError, "it has none"),
         (lambda p: np.save(p / "t.npy", np.zeros(3)), InputError, r"reshape\(-1, 1\)"),
         (lambda p: np.save(p / "t.npy", np.zeros((0, 3))), InputError, "no rows"),
         (lambda p: pq.write_table(TABLE.slice(0, 0), p / "t.parquet"), InputError, "no rows"),
@@ -320,7 +437,7 @@ def test_absent_columns_are_named(tmp_path, name):
     for columns in ([], "a", ["a", "a"]):
         with pytest.raises(ConfigError, match="list of different names"):
             read_table(path, columns=columns)
-    with pytest.raises(ConfigError, match="rows must be at least 1"):
+    with pytest.raises(ConfigError, match="rows must be an integer of at least 1"):
         stream_table(path, 0)
 
 
@@ -338,7 +455,7 @@ def whole_files(tmp_path_factory):
 @given(data=st.data())
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_bytes_give_a_table_or_a_clear_error(whole_files, data):
-    """Cut or overwritten anywhere: never a traceback of a library, never a crash."""
+    """A file that is cut or overwritten anywhere never causes the error of a library, and never a crash."""
     folder, contents = whole_files
     name = data.draw(st.sampled_from(sorted(contents)))
     content = bytearray(contents[name])

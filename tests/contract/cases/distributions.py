@@ -7,12 +7,12 @@ from typing import Any
 
 from pushforward import distributions, models, transforms
 
-from .kinds import BaseCase, angles, b, pair, signed_unit
+from .kinds import DistributionCase, angles, b, pair, signed_unit
 
 TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
 
 
-BASES: list[BaseCase] = [
+DISTRIBUTIONS: list[DistributionCase] = [
     *(b("Normal", f"D={d}", lambda d=d: distributions.Normal(d)) for d in (1, 2)),
     b("Normal", "trainable", lambda: distributions.Normal(2, trainable=True)),
     b("Normal", "image", lambda: distributions.Normal((1, 2, 2), trainable=True)),

@@ -1,4 +1,4 @@
-"""Files that are damaged, foreign, or made to harm: each is one clear StorageError, and nothing else happens."""
+"""A file that is damaged, malicious or of another program gives one clear StorageError and nothing else."""
 
 import copy
 import hashlib
@@ -24,7 +24,7 @@ PREFIX = b'{"__metadata__":{"pushforward":"{\\"sha256\\":\\"'
 
 
 def seal(header: bytes, data: bytes) -> bytes:
-    """A file with a true checksum, as someone who read the format could forge it."""
+    """A file with a correct checksum, which anyone who read the format can forge."""
     header += b" " * (-len(header) % 8)
     raw = bytearray(len(header).to_bytes(8, "little") + header + data)
     at = 8 + len(PREFIX)
@@ -35,20 +35,20 @@ def seal(header: bytes, data: bytes) -> bytes:
 
 
 def forge(inner: str, entries: str, data: bytes = b"") -> bytes:
-    """Sealed file from the raw text inside the metadata (after the digest) and of the tensors' entries."""
+    """A file with a correct checksum from the raw text in the metadata (after the digest) and that of the tensor entries."""
     text = json.dumps('{"sha256":"' + "0" * 64 + '"' + inner + "}")
     return seal(('{"__metadata__":{"pushforward":' + text + "}" + entries + "}").encode(), data)
 
 
 def parts(raw: bytes) -> tuple[dict, dict, bytes]:
-    """Inner header, tensor entries and data of a file."""
+    """The inner header, the tensor entries and the data of a file."""
     length = int.from_bytes(raw[:8], "little")
     outer = json.loads(raw[8 : 8 + length])
     return json.loads(outer.pop("__metadata__")["pushforward"]), outer, raw[8 + length :]
 
 
 def reforge(raw: bytes, change=lambda inner, entries: None, data: bytes | None = None) -> bytes:
-    """The same file with its JSON changed, and a checksum that is right again."""
+    """The same file with changed JSON and a correct checksum."""
     inner, entries, old = parts(raw)
     change(inner, entries)
     rest = {key: value for key, value in inner.items() if key != "sha256"}
@@ -81,7 +81,7 @@ def _written(path, raw):
 
 
 def outcome(path, raw: bytes) -> pf.models.Model | None:
-    """The model that loads, or None for a clear error; anything else fails the test."""
+    """The loaded model, or None for a clear error; anything else fails the test."""
     try:
         return pf.load(_written(path, raw))
     except StorageError as error:
@@ -90,7 +90,7 @@ def outcome(path, raw: bytes) -> pf.models.Model | None:
     return None
 
 
-def test_the_forge_makes_files_that_load(good, tmp_path):
+def test_a_forged_file_without_changes_can_be_read(good, tmp_path):
     (tmp_path / "m").write_bytes(reforge(good))
     assert isinstance(pf.load(tmp_path / "m"), pf.models.NICE)
 
@@ -113,7 +113,7 @@ def test_every_length_cut(good, tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_damage(good, tmp_path, seed):
-    """Blocks overwritten, moved, doubled, dropped; nothing loads differently."""
+    """Overwrite, move, double and drop blocks: no such file is read as another model."""
     draw = random.Random(seed)
     for _ in range(300):
         raw = bytearray(good)
@@ -171,7 +171,7 @@ def foreign() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize(("raw", "match"), foreign().values(), ids=foreign())
-def test_foreign_files(tmp_path, monkeypatch, raw, match):
+def test_files_of_other_programs(tmp_path, monkeypatch, raw, match):
     monkeypatch.chdir(tmp_path)
     refused(tmp_path / "m", raw, match=match)
 
@@ -188,14 +188,23 @@ def test_other_safetensors_files(tmp_path):
 def test_another_kind_names_the_call_that_reads_it(good, tmp_path, kind):
     raw = reforge(good, lambda inner, _: inner.update(kind=kind))
     call = {"guard": r"pf\.Guard\.load", "density": r"pf\.FlowDensity\.load", "checkpoint": "checkpoint="}[kind]
-    refused(tmp_path / "m", raw, match=f"holds a {kind}, not a model: .*{call}")
+    refused(tmp_path / "m", raw, match=f"contains a {kind}, not a model: .*{call}")
 
 
 def test_a_newer_format(good, tmp_path):
     def newer(inner, entries):
-        inner.update(format=2, versions={"pushforward": "7.1"}, kind="oracle", model=None)
+        inner.update(format=3, versions={"pushforward": "7.1"}, kind="oracle", model=None)
 
-    refused(tmp_path / "m", reforge(good, newer), FormatVersionError, r"format 2 .*pushforward 7\.1.*upgrade")
+    refused(tmp_path / "m", reforge(good, newer), FormatVersionError, r"format 3 .*pushforward 7\.1.*upgrade")
+
+
+def test_the_format_before_the_names_changed(good, tmp_path):
+    def old(inner, entries):
+        inner.update(format=1, model={"class": "maps.Affine", "arguments": {"features": 2}})
+
+    refused(
+        tmp_path / "m", reforge(good, old), FormatVersionError, "early version 0.1 .*fit the model again, and save it"
+    )
 
 
 HEADERS = [
@@ -218,7 +227,7 @@ def test_missing_headers(good, tmp_path, key):
     refused(tmp_path / "m", reforge(good, lambda inner, _: inner.pop(key)))
 
 
-TAIL = ',"format":1,"kind":"model","versions":{},"model":'
+TAIL = ',"format":2,"kind":"model","versions":{},"model":'
 TEXTS = {
     "nested lists": TAIL + "[" * 100_000 + "]" * 100_000,
     "nested objects": TAIL + '{"a":' * 100_000 + "1" + "}" * 100_000,
@@ -238,7 +247,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("inner", TEXTS.values(), ids=TEXTS)
-def test_hostile_json(tmp_path, inner):
+def test_malicious_json(tmp_path, inner):
     refused(tmp_path / "m", forge(inner, ""))
 
 
@@ -274,7 +283,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("entries", LAYOUTS.values(), ids=LAYOUTS)
-def test_hostile_layouts(tmp_path, entries):
+def test_malicious_layouts(tmp_path, entries):
     refused(tmp_path / "m", forge(TAIL + "{}", entries, b"abcd"))
 
 
@@ -301,14 +310,14 @@ def retyped(inner, entries):
 
 
 @pytest.mark.parametrize("change", [rename, swapped, reshaped, retyped])
-def test_tensors_that_are_not_the_models(good, tmp_path, change):
+def test_tensors_that_do_not_belong_to_the_model(good, tmp_path, change):
     refused(tmp_path / "m", reforge(good, change), match="tensor")
 
 
 def test_a_tensor_that_is_missing(good, tmp_path):
     _, entries, data = parts(good)
     cut = max(e["data_offsets"][0] for e in entries.values())
-    refused(tmp_path / "m", reforge(good, missing, data[:cut]), match="lacks '[a-z.0-9_]+' of the tensors of NICE")
+    refused(tmp_path / "m", reforge(good, missing, data[:cut]), match="the file lacks the tensors '[a-z.0-9_]+'")
 
 
 VALUES = [
@@ -320,7 +329,7 @@ VALUES = [
 
 
 def test_every_argument_with_every_wrong_value(good, tmp_path):
-    """What loads must be the file's own tensors in a model that those arguments do describe."""
+    """A model that can be read has the tensors of the file and is described by those arguments."""
     original = pf.load(_written(tmp_path / "m", good))
     shapes = {k: tuple(t.shape) for k, t in original.state_dict().items()}
     for name in [*parts(good)[0]["model"]["arguments"], "self", "__class__", "chain", "args", "kwargs"]:
@@ -350,14 +359,14 @@ CLASSES = ["os.system", "torch.nn.Linear", "nn.Linear", "__import__", "builtins.
 
 @pytest.mark.parametrize("name", CLASSES, ids=lambda name: str(name)[:30])
 @pytest.mark.parametrize("arguments", [{}, {"features": 2}, {"in_features": 2, "out_features": 2}], ids=str)
-def test_hostile_classes(good, tmp_path, name, arguments):
+def test_malicious_classes(good, tmp_path, name, arguments):
     raw = reforge(good, lambda inner, _: inner.update(model={"class": name, "arguments": arguments}))
     refused(tmp_path / "m", raw)
 
 
 @pytest.mark.parametrize("key", ["transforms", "chain", "base"])
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: str(value)[:30])
-def test_hostile_parts(good, tmp_path, key, value):
+def test_malicious_parts(good, tmp_path, key, value):
     affine, normal = (
         {"class": name, "arguments": {"features": 2}} for name in ("transforms.Affine", "distributions.Normal")
     )
@@ -371,8 +380,8 @@ def test_hostile_parts(good, tmp_path, key, value):
     )
 
 
-def test_random_changes_with_a_true_checksum(good, tmp_path):
-    """Mutations anywhere in the JSON trees: a StorageError, or a model that its new description describes."""
+def test_random_changes_with_a_correct_checksum(good, tmp_path):
+    """A change anywhere in the JSON gives a StorageError, or a model that the changed description describes."""
     draw = random.Random(0)
     words = [
         *VALUES[:-6],
@@ -451,11 +460,11 @@ HUGE = {
     "permutation": thing("models.Flow", chain=thing("transforms.Permutation", features=[BIG, BIG, BIG]),
                          base=thing("distributions.Normal", features=[BIG, BIG, BIG])),
 }  # fmt: skip
-"""Descriptions that ask for far more than their file holds."""
+"""Descriptions that need far more than their file contains."""
 
 
 def test_memory_time_and_side_effects_stay_bounded(good, tmp_path):
-    """In a process of its own, under an audit hook that stops imports, execution and writing."""
+    """Runs in a new process with an audit hook that stops imports, execution and writing."""
     for k, description in enumerate(HUGE.values()):
         raw = reforge(good, lambda inner, _, d=description: inner.update(model=d))
         (tmp_path / f"huge{k}").write_bytes(raw)

@@ -1,4 +1,4 @@
-"""Real data for recipes: found in a folder, never downloaded."""
+"""Real data for reproductions: found in a folder, never downloaded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.data import as_images, read_images
+from pushforward.data import as_images
 from pushforward.errors import ConfigError, StorageError
+from pushforward.io import read_images
 
 __all__ = ["IMAGE_SETS", "ImageSet", "load_images", "load_labels", "load_table", "where"]
 
