@@ -359,7 +359,7 @@ def test_context_reaches_every_coordinate_that_moves(case):
     seen = (jacobian.abs() > 0).any(0).any(-1)
     moved = torch.ones_like(seen)
     if hasattr(transform, "moved"):  # a coupling leaves half of the coordinates as they are
-        moved = torch.zeros_like(seen).index_fill(0, transform.moved, True)
+        moved = torch.zeros_like(seen).index_fill(0, transform.transformed, True)
     assert torch.equal(seen, moved)
 
 

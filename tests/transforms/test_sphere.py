@@ -23,6 +23,7 @@ from pushforward.transforms import (
     Inverse,
     MobiusTransformer,
     SphereAutoregressive,
+    SphereCoupling,
     SplineTransformer,
 )
 
@@ -220,7 +221,9 @@ def test_a_map_that_stretches_space_is_refused_before_a_surface():
 
 
 @pytest.mark.parametrize(
-    "make", [SphereAutoregressive, lambda: Inverse(SphereAutoregressive())], ids=["transform", "inverse"]
+    "make",
+    [SphereAutoregressive, lambda: Inverse(SphereAutoregressive()), lambda: SphereCoupling(3)],
+    ids=["autoregressive", "inverse", "coupling"],
 )
 def test_another_surface_than_the_sphere_is_refused(make):
     """A plane, a circle and a learned surface in R^3 are bent by this transform; its contribution is not that of their area."""

@@ -237,16 +237,16 @@ def _(part: Householder, lowering: Lowering) -> None:
 
 @lower_transform.register
 def _(part: Coupling, lowering: Lowering) -> None:
-    program, kept, moved = lowering.program, part.kept.tolist(), part.moved.tolist()
+    program, kept, transformed = lowering.program, part.kept.tolist(), part.transformed.tolist()
     if part.network is None:
-        assert part.free_moved is not None
-        program.constant("raw", part.free_moved)
+        assert part.free_transformed is not None
+        program.constant("raw", part.free_transformed)
     else:
         program.gather(lowering.z, "seen", kept)
         if part.context:
             program.gather("context", "seen", list(range(part.context)), at=len(kept))
         lower_mlp(part.network, program, "seen", "raw")
-    lower_transformer(part.transformer, lowering, moved, "raw")
+    lower_transformer(part.transformer, lowering, transformed, "raw")
     if part.free_kept is not None:
         program.constant("raw", part.free_kept)
         lower_transformer(part.transformer, lowering, kept, "raw")

@@ -65,14 +65,14 @@ def test_the_core_does_not_reach_the_encoder():
         perturb(inner)
         x = normal(3, *inner.in_shape)
         moved = x.flatten(1).clone()
-        moved[:, inner.core_at] += 1.0
+        moved[:, inner.core_indices] += 1.0
         z, other = inner.encode(x).z, inner.encode(moved.reshape(x.shape)).z
         slope = other[:, : inner.latent] - z[:, : inner.latent]
-        moved[:, inner.core_at] += 1.0
+        moved[:, inner.core_indices] += 1.0
         again = inner.encode(moved.reshape(x.shape)).z[:, : inner.latent] - other[:, : inner.latent]
         torch.testing.assert_close(slope, again)  # affine in the core, with the same scale
         shell = x.flatten(1).clone()
-        shell[:, inner.shell_at] += 1.0
+        shell[:, inner.shell_indices] += 1.0
         assert (inner.encode(shell.reshape(x.shape)).z[:, : inner.latent] != z[:, : inner.latent]).all()
 
 
@@ -102,7 +102,7 @@ def test_reconstruction_is_the_decoder_s_mean_in_the_shell():
     perturb(model)
     (inner,) = model.chain
     x = normal(4, 5)
-    center, _ = inner.law(model.encode(x)[:, :2])
+    center, _ = inner.decoder_parameters(model.encode(x)[:, :2])
     torch.testing.assert_close(model.reconstruct(x)[:, 2:], center[:, 2:])
 
 
@@ -116,7 +116,7 @@ def test_its_networks_are_those_of_a_vae(networks):
     inner.encoder.load_state_dict(vae.encoder.state_dict())
     inner.decoder.load_state_dict(vae.decoder.state_dict())
     code = torch.randn(3, latent)
-    center, log_spread = inner.law(code)
+    center, log_spread = inner.decoder_parameters(code)
     torch.testing.assert_close(center.reshape(3, *shape), vae.decode(code))
     pixels = torch.randn(3, *shape)
     density = law.log_prob(pixels.movedim(-3, -1), vae.raw(code)).movedim(-1, -3).flatten(1)
@@ -298,7 +298,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: AEF(5, 2, posterior="maf"), "posterior"),
         (lambda: AEF((1, 4, 4), 2, form="linear", dequantize="variational"), "uniform"),
         (lambda: transforms.Autoencode(5, 2, transforms.Affine(3)), "2 coordinates"),
-        (lambda: transforms.Autoencode(5, 2, transforms.Monotone(2, context=1)), "no context"),
+        (lambda: transforms.Autoencode(5, 2, transforms.Monotone(2, context=1)), "not read a context"),
         (lambda: transforms.LinearAutoencode(5, 2, scale=-1.0), "scale"),
         (lambda: AEF(5, 2, form="linear").reduced(0.0), "positive"),
         (lambda: distributions.Product(), "at least one"),

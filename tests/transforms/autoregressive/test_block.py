@@ -93,7 +93,7 @@ def test_log_matmul_and_the_slope_of_tanh(check):
 
 
 def test_impossible_arguments_are_refused():
-    with pytest.raises(ConfigError, match="at least one hidden layer"):
+    with pytest.raises(ConfigError, match="at least one layer"):
         BlockAutoregressive(2, hidden=())
     with pytest.raises(ConfigError, match="vectors"):
         BlockAutoregressive((1, 2, 2))  # type: ignore[arg-type]

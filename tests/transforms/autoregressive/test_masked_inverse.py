@@ -131,7 +131,7 @@ def test_chaotic_layers_end_in_steps_and_are_right(law, strength, dtype, outcome
 @pytest.mark.parametrize("law", LAWS, ids=str)
 @torch.no_grad()
 def test_giving_up_leaves_no_trace(law, options, outcomes, monkeypatch):
-    monkeypatch.setattr(masked_inverse, "most_sweeps", lambda places: 2)
+    monkeypatch.setattr(masked_inverse, "max_sweeps", lambda places: 2)
     network = make(300, law, 1.0, **options)
     context = torch.randn(3, 2, dtype=torch.float64) if options.get("context") else None
     z = noise(300, 3, law)

@@ -50,7 +50,7 @@ def test_the_inverse_is_that_of_fixed_point_sweeps():
     x = torch.zeros_like(z)
     for _ in range(5):
         raw = layer.network(x)
-        x, slope = layer.transformer.inverse(z, layer._law(raw))
+        x, slope = layer.transformer.inverse(z, layer._parameters_first(raw))
     found, contribution = layer.decode_with_contribution(z)
     torch.testing.assert_close(found, x, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(contribution, slope.flatten(1).sum(-1), rtol=1e-10, atol=1e-10)

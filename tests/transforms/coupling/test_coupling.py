@@ -16,7 +16,7 @@ from pushforward.transforms import (
     GatedTransformer,
     SplineTransformer,
 )
-from pushforward.transforms.coupling.coupling import split
+from pushforward.transforms.coupling.coupling import mask_indices
 from pushforward.transforms.transformers.base import expand_parameters
 
 
@@ -94,7 +94,7 @@ def test_unconditional_moves_the_other_half_by_free_laws():
 def test_one_feature_has_free_parameters_or_follows_the_context():
     free = make(1)
     assert free.network is None
-    assert free.free_moved is not None
+    assert free.free_transformed is not None
     x = torch.randn(6, 1, dtype=torch.float64)
     step = free.encode(x)
     assert torch.equal(step.contribution, step.contribution[:1].expand(6))
@@ -158,7 +158,7 @@ def test_impossible_masks(mask):
     with pytest.raises(ConfigError, match="mask"):
         Coupling(5, mask=mask)
     with pytest.raises(ConfigError, match="mask"):
-        split(5, mask)
+        mask_indices(5, mask)
 
 
 @pytest.mark.parametrize("options", [{"hidden": (0,)}, {"activation": "none"}, {"residual": True, "hidden": (4, 5)}])
@@ -174,7 +174,7 @@ def test_a_mask_in_any_order_is_undone_and_meets_the_same_parameters_both_ways(m
     coupling = make(4, mask=mask, flip=flip)
     x = torch.randn(6, 4, dtype=torch.float64)
     step = coupling.encode(x)
-    kept, moved = coupling.kept, coupling.moved
+    kept, moved = coupling.kept, coupling.transformed
     raw = coupling.network(x[:, kept]).unflatten(-1, (coupling.transformer.parameters, -1)).movedim(-2, 0)
     torch.testing.assert_close(step.z[:, moved], coupling.transformer.forward(x[:, moved], raw)[0])
     torch.testing.assert_close(coupling.invert_with_graph(step.z)[0], x)

@@ -43,7 +43,7 @@ def test_the_checkerboard_moves_one_color_given_the_other(flip, check):
     x = check.normal(2, 3, 4)
     moved = (torch.arange(3)[:, None] + torch.arange(4)) % 2 == (0 if flip else 1)
     moved = moved.expand(2, 3, 4).flatten()
-    assert torch.equal(moved.nonzero()[:, 0], transform.moved)
+    assert torch.equal(moved.nonzero()[:, 0], transform.transformed)
     z = transform.encode(x).z.flatten()
     assert torch.equal(z[~moved], x.flatten()[~moved])
     seen = dependence(transform, x) != 0
@@ -58,7 +58,7 @@ def test_channels_that_are_kept_condition_and_do_not_move(flip, check):
     moved = torch.zeros(3, 2, 2, dtype=torch.bool)
     moved[0 if flip else 2] = True
     moved = moved.flatten()
-    assert torch.equal(moved.nonzero()[:, 0], transform.moved)
+    assert torch.equal(moved.nonzero()[:, 0], transform.transformed)
     off = (dependence(transform, check.normal(3, 2, 2)) != 0) & ~torch.eye(12, dtype=torch.bool)
     assert torch.equal(off.any(0), ~moved)
     assert torch.equal(off.any(1), moved)
@@ -72,7 +72,7 @@ def test_kept_channels_of_a_checkerboard_never_move(check):
         x = check.normal(3, 2, 2)
         assert torch.equal(transform.encode(x).z[:2], x[:2])
         seen = dependence(transform, x)
-        assert (seen[transform.moved][:, :8] != 0).all()
+        assert (seen[transform.transformed][:, :8] != 0).all()
 
 
 def test_two_colors_reach_every_pixel_and_it_starts_as_the_identity(check):
@@ -83,7 +83,7 @@ def test_two_colors_reach_every_pixel_and_it_starts_as_the_identity(check):
     for transform in transforms:
         assert torch.equal(transform.encode(x).z, x)
         assert (transform.encode(x).contribution == 0).all()
-    assert sorted(torch.cat([transform.moved for transform in transforms]).tolist()) == list(range(16))
+    assert sorted(torch.cat([transform.transformed for transform in transforms]).tolist()) == list(range(16))
 
 
 def test_angles_are_seen_as_cosine_and_sine(check):
@@ -93,13 +93,13 @@ def test_angles_are_seen_as_cosine_and_sine(check):
         x = check.normal(3, 2, 2, 2).clamp(-3, 3)
         check.contribution(transform, x)
         y = x.flatten(1).clone()
-        still = next(k for k in range(8) if k not in transform.moved.tolist())
+        still = next(k for k in range(8) if k not in transform.transformed.tolist())
         y[:, still] = torch.pi
         z = transform.encode(y.reshape(x.shape)).z
         y[:, still] = -torch.pi
         other = transform.encode(y.reshape(x.shape)).z
         torch.testing.assert_close(
-            z.flatten(1)[:, transform.moved], other.flatten(1)[:, transform.moved], rtol=0, atol=1e-9
+            z.flatten(1)[:, transform.transformed], other.flatten(1)[:, transform.transformed], rtol=0, atol=1e-9
         )
 
 

@@ -47,7 +47,7 @@ def test_rotation_is_addition_modulo_k(categories):
     one = torch.eye(categories)
     for x, m in itertools.product(range(categories), repeat=2):
         assert rotate(one[x], one[m]).argmax().item() == (x + m) % categories
-        assert rotate(one[x], one[m], back=True).argmax().item() == (x - m) % categories
+        assert rotate(one[x], one[m], backward=True).argmax().item() == (x - m) % categories
 
 
 def test_each_shift_sees_the_coordinates_before_it(check):

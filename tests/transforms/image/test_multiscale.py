@@ -63,11 +63,11 @@ def test_state_and_context_reach_the_inner_map(check):
 
 def test_refuses_what_does_not_fit():
     for features, inner in [((1, 2, 2), None), ((2, 2, 2), Affine((2, 2, 2))), ((2, 2, 2), Affine((1, 2, 1)))]:
-        with pytest.raises(ConfigError, match="keeps some of the channels"):
+        with pytest.raises(ConfigError, match="must read some, but not all"):
             FactorOut(features, inner)
     with pytest.raises(KindError, match="not a bijection"):
         FactorOut((2, 2, 2), UniformDequantize((1, 2, 2)))
     with pytest.raises(ConfigError, match="all reals"):
         FactorOut((2, 2, 2), Logit((1, 2, 2)))
-    with pytest.raises(ConfigError, match="through a transform"):
+    with pytest.raises(ConfigError, match="inner must be a transform"):
         FactorOut((2, 2, 2), "flow")  # pyright: ignore[reportArgumentType]

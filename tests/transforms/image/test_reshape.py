@@ -42,7 +42,7 @@ def test_flatten_is_in_row_major_order():
 
 @pytest.mark.parametrize("shape", [(1, 3, 4), (1, 4, 3), (1, 1, 1)])
 def test_odd_sides_are_refused_in_words(shape):
-    with pytest.raises(ConfigError, match=rf"even; got {shape[1]} x {shape[2]}: pad or crop"):
+    with pytest.raises(ConfigError, match=rf"are even; got {shape[1]} x {shape[2]}: pad or crop"):
         Squeeze(shape)
 
 

@@ -83,7 +83,7 @@ def test_it_is_the_coupling_and_then_the_slice():
     for row, here, value in zip(x, z, contribution, strict=True):
         jacobian = torch.autograd.functional.jacobian(lambda t: funnel.encode(t).z, row)
         kept = torch.linalg.slogdet(jacobian[:, [4, 1]])[1]
-        e, volume = funnel.given.flow(row[[0, 2, 3]], here)
+        e, volume = funnel.density.flow(row[[0, 2, 3]], here)
         paid = scipy.stats.norm.logpdf(e.detach().numpy()).sum() + volume
         assert value.item() == pytest.approx((kept + paid).item(), abs=1e-9)
 
@@ -92,7 +92,7 @@ def test_a_chain_of_coupling_and_slice_has_the_same_density():
     decoder = perturb(Monotone(2, SplineTransformer(4), context=2, hidden=S))
     coupling = perturb(Coupling(4, mask=(2, 3), hidden=S))
     funnel = Funnel(4, 2, None, decoder, hidden=S).double()
-    funnel.move.load_state_dict(coupling.state_dict())
+    funnel.coupling.load_state_dict(coupling.state_dict())
     x = normal(20, 4)
     z, contribution = Chain(coupling, Slice(4, 2, decoder))(x)
     torch.testing.assert_close(funnel(x), (z, contribution))
@@ -101,7 +101,7 @@ def test_a_chain_of_coupling_and_slice_has_the_same_density():
 def test_the_dense_layer_is_linear():
     """Additive law without hidden layers: z = x_kept + V x_dropped + b, with a log-determinant of 0."""
     funnel = perturb(Funnel(4, (0, 3), AdditiveTransformer(), hidden=(), decoder_hidden=S))
-    funnel.move.network.input_bound = None
+    funnel.coupling.network.input_bound = None
     x = normal(10, 4)
     jacobian = torch.autograd.functional.jacobian(lambda t: funnel.encode(t).z, x[0])
     torch.testing.assert_close(jacobian[:, [0, 3]], torch.eye(2, dtype=torch.float64))
@@ -155,11 +155,11 @@ def test_image_funnel_is_two_couplings():
     funnel = perturb(ImageFunnel((3, 2, 2), 1, SplineTransformer(4), hidden=S, decoder_hidden=S))
     x = normal(5, 3, 2, 2)
     first = ImageCoupling((3, 2, 2), SplineTransformer(4), keep=2, flip=True, hidden=S).double()
-    first.load_state_dict(funnel.move.state_dict())
+    first.load_state_dict(funnel.coupling.state_dict())
     moved, volume = first(x)
     torch.testing.assert_close(moved[:, 1:], x[:, 1:])
     torch.testing.assert_close(funnel.encode(x).z, moved[:, :1])
-    both, paid = funnel.pay(moved)
+    both, paid = funnel.decoder_coupling(moved)
     density = torch.from_numpy(scipy.stats.norm.logpdf(both[:, 1:].detach().numpy())).sum((1, 2, 3))
     torch.testing.assert_close(funnel.encode(x).contribution, volume + paid + density)
 
@@ -175,12 +175,12 @@ def test_kind():
 
 def test_what_does_not_fit_is_refused():
     for make, match in (
-        (lambda: Funnel(3, 3), "keeps some"),
+        (lambda: Funnel(3, 3), "keep of Funnel"),
         (lambda: Funnel(3, 1, None, Monotone(1, context=1)), "2 coordinates"),
         (lambda: Funnel(3, 1, None, Monotone(2, context=1), context=2), "width 3"),
         (lambda: Funnel(3, 1, CircularSplineTransformer()), "all reals"),
-        (lambda: ImageFunnel((2, 1, 1), 2), "keeps some"),
-        (lambda: ImageFunnel((1, 1, 1)), "keeps some"),
+        (lambda: ImageFunnel((2, 1, 1), 2), "must keep some"),
+        (lambda: ImageFunnel((1, 1, 1)), "must keep some"),
         (lambda: ConvFunnel((1, 4, 5)), "divide"),
         (lambda: ConvFunnel((1, 4, 4), 1), "window"),
     ):

@@ -306,7 +306,7 @@ def test_max_is_the_product_of_its_parts():
     u = torch.log(torch.expm1(difference))
     z = x.amax(1, keepdim=True)
     one_hot = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    e, volume = surjection.given.flow(u, torch.cat((z, one_hot), 1))
+    e, volume = surjection.density.flow(u, torch.cat((z, one_hot), 1))
     jacobian = -torch.log(-torch.expm1(-difference[:, 0]))  # du/dd
     torch.testing.assert_close(model.log_prob(x), standard(z) + place + standard(e.detach()) + volume + jacobian)
 
@@ -363,17 +363,17 @@ def test_ties_are_finite():
 
 def test_what_does_not_fit_is_refused():
     for make, match in (
-        (lambda: Slice(3, 3), "keeps some"),
-        (lambda: Slice(3, 0), "keeps some"),
-        (lambda: Slice(3, (1, 1)), "keeps some"),
-        (lambda: Slice(3, (3,)), "keeps some"),
-        (lambda: Slice(3, True), "keeps some"),
+        (lambda: Slice(3, 3), "keep of Slice"),
+        (lambda: Slice(3, 0), "keep of Slice"),
+        (lambda: Slice(3, (1, 1)), "keep of Slice"),
+        (lambda: Slice(3, (3,)), "keep of Slice"),
+        (lambda: Slice(3, True), "keep of Slice"),
         (lambda: Slice(3, 1, Monotone(1, context=1)), "2 coordinates"),
         (lambda: Slice(3, 1, Monotone(2, context=2)), "width 1"),
         (lambda: Slice(2, 1, Chain(Inverse(Softplus(1)), Monotone(1, context=1))), "all reals"),
         (lambda: Augment(2, 0), "extra"),
         (lambda: Augment(2, 1, Monotone(1)), "width 2"),
-        (lambda: Max(1), "two"),
+        (lambda: Max(1), "at least 2"),
         (lambda: MaxPool((1, 3, 4)), "even"),
         (lambda: Abs(2, probability=1.0), "probability"),
         (lambda: Abs(2, hidden=(0,)), "hidden"),

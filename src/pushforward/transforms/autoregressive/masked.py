@@ -1,4 +1,4 @@
-"""Masked autoregressive transform: each coordinate's law depends on the coordinates before it."""
+"""Masked autoregressive transform: a MADE network computes each coordinate's parameters from the coordinates before it."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class MaskedAutoregressive(Transform):
     """z_i = f(x_i; MADE(x_<i, context)) (MAF, Papamakarios et al. 2017, eq. 3; Durkan et al. 2019, sec. 2.2).
 
     log abs det dz/dx = sum of log f'. Encoding is one network pass. Decoding has the arithmetic of about one pass too, but
-    in D steps, each waiting for the one before. Where no gradient is wanted, a compiled function takes all steps of a shift,
-    an affine law or a spline, in about the time of an encode (``pf.use_kernels``). Otherwise the D steps cost about
-    0.1 ms each at least, and few rows of many coordinates are solved by fixed-point sweeps instead where no gradient is
-    wanted: see :func:`~pushforward.transforms.autoregressive.masked_inverse.solve_autoregressive`. ``Inverse`` of this
+    in D steps, each of which needs the result of the one before. If no gradient is needed, a compiled function takes all
+    steps of an additive, affine or spline transformer in about the time of an encode (``pf.use_kernels``). Otherwise each of
+    the D steps takes at least 0.1 ms, and if no gradient is needed few rows of many coordinates are solved by fixed-point
+    sweeps instead: see :func:`~pushforward.transforms.autoregressive.masked_inverse.solve_autoregressive`. ``Inverse`` of this
     transform is the inverse autoregressive flow, which samples in one pass (Kingma et al. 2016).
 
     Args:
-        features: D. With D = 1 the parameters are functions of the context, or free: then the network runs on one row for
-            all, and ``hidden=()`` leaves constants alone.
-        transformer: the law f.
-        order: ``order[k]`` is the coordinate that comes k-th; None is 0, 1, ..., D-1; "reverse" is D-1, ..., 0.
+        features: number of coordinates D. With D = 1 the parameters are functions of the context, or constants that the
+            network computes once for all rows.
+        transformer: the transformer f, affine by default.
+        order: ``order[k]`` is the k-th coordinate; None is 0, 1, ..., D-1; "reverse" is D-1, ..., 0.
         hidden: widths of the network's hidden layers.
         residual: residual blocks (ResMADE) instead of plain layers.
-        activation: name of the activation.
-        dropout: probability, in the network.
+        activation: name of the activation function.
+        dropout: dropout probability in the network.
         context: width of the context.
-        input_bound: the network sees coordinates clamped to this range.
+        input_bound: coordinates are clamped to [-input_bound, input_bound] before the network reads them.
 
     Raises:
-        ConfigError: for an order that is no permutation, or impossible widths.
+        ConfigError: for an order that is not a permutation, or impossible widths.
 
     Example:
         >>> import torch
@@ -87,7 +87,7 @@ class MaskedAutoregressive(Transform):
             activation=activation, dropout=dropout, input_bound=input_bound, output_gain=self.transformer.output_gain,
             copies=2 if self.transformer.periodic else 1,
         )  # fmt: skip
-        self.decode_passes = features  # in sequence, though the arithmetic is that of one
+        self.decode_passes = features  # sequential, although their arithmetic is that of one pass
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
@@ -99,7 +99,7 @@ class MaskedAutoregressive(Transform):
         return self.transformer.forward(x, self._raw(x, context))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Noise to data in D small steps, or in sweeps; never with dropout."""
+        """Noise to data in D small steps, or in sweeps. Dropout is off."""
         return self.decode_with_contribution(z, context)[0]
 
     def decode_with_contribution(
@@ -107,7 +107,7 @@ class MaskedAutoregressive(Transform):
     ) -> tuple[Tensor, Tensor]:
         """As ``decode``, with the contribution of ``encode``."""
         batch, features = z.shape[:-1], self.features
-        if features == 1:  # nothing to wait for, and the network looks at the context alone
+        if features == 1:  # the network reads the context alone
             with full_precision(z):
                 x, slopes = self.transformer.inverse(z, self._raw(z, context))
             return x, sum_event(slopes, 1)
@@ -120,6 +120,6 @@ class MaskedAutoregressive(Transform):
         return x.reshape(z.shape), sum_event(slopes.t(), 1).reshape(batch)
 
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The law's raw parameters, ``(parameters, *x.shape)``; float32 or better even under autocast."""
-        seen = torch.cat((x.cos(), x.sin()), -1) if self.transformer.periodic else x
-        return self.network(seen, context).to(x.dtype)
+        """The transformer's raw parameters, ``(parameters, *x.shape)``; at least float32, under autocast too."""
+        inputs = torch.cat((x.cos(), x.sin()), -1) if self.transformer.periodic else x
+        return self.network(inputs, context).to(x.dtype)

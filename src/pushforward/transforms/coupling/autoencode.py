@@ -15,20 +15,21 @@ from pushforward.numerics import Noise, normal_like, soft_clamp, sum_event
 from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, as_shape
+from pushforward.transforms.linear.permutation import inverse_permutation
 from pushforward.transforms.surjections.conditional import MAX_LOG_SCALE, require_lebesgue
 
-__all__ = ["Autoencode", "Codec", "LinearAutoencode", "core_of"]
+__all__ = ["Autoencode", "LinearAutoencode", "core_of"]
 
 
 MAX_SIZE = 2**20
-"""Coordinates among which a core is chosen; a file that names more cannot make a constructor work for hours."""
+"""Largest number of coordinates among which a core is chosen, so that an untrusted file cannot make a constructor run for hours."""
 
 
-class Codec(Transform):
-    """What both forms share: networks, scales, and the flow of the core. Not for use by itself."""
+class AutoencodingTransform(Transform):
+    """Shared parts of both forms: the networks, their scales, and the flow of the core. Not for use by itself."""
 
     max_log_scale = 7.0
-    """Bound on |log sigma| of the encoder; the decoder's is that of the Gaussian law."""
+    """Smooth bound on |log sigma| of the encoder; that of the decoder is ``MAX_LOG_SCALE`` of the conditional densities."""
 
     def __init__(
         self,
@@ -46,27 +47,27 @@ class Codec(Transform):
         if flow is not None and (not isinstance(flow, Transform) or {flow.in_shape, flow.out_shape} != {(latent,)}):
             raise ConfigError(f"flow must be a transform of {latent} coordinates; got {flow!r:.80}.")
         if flow is not None and not flow.bijective:
-            raise KindError(f"{type(flow).__name__} is not a bijection, so {owner} cannot move the core by it.")
+            raise KindError(f"{type(flow).__name__} is not a bijection, so it cannot be the flow of {owner}.")
         if flow is not None and flow.context:
-            raise ConfigError(f"the flow of the core reads no context; got one of width {flow.context}.")
+            raise ConfigError(f"flow must not read a context; got one that reads a context of width {flow.context}.")
         self.features, self.latent, self.flow = features, check_integer("latent", latent), flow
         self.hidden, self.channels = check_widths("hidden", hidden), check_widths("channels", channels)
         self.activation = activation
-        # The layout of a VAE with a Gaussian law: (mean, log-scale) of the code, and of each channel of a pixel in turn.
+        # Outputs as in a VAE with a Gaussian likelihood: mean and log-scale of the code, and of each channel of each pixel.
         count = 2 * (shape[0] if len(shape) == 3 else 1)
         self.encoder, self.decoder = encoder_and_decoder(
             shape, latent, 2 * latent, count, self.hidden, self.channels, activation
         )
 
-    def code(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encoder_parameters(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """mu_e and log sigma_e, each ``(*batch, latent)``."""
-        seen = x.clamp(-10, 10)
+        inputs = x.clamp(-10, 10)
         if not self.channels:
-            seen = seen.flatten(x.dim() - len(self.in_shape))
-        mean, log_scale = self.encoder(seen).to(x.dtype).chunk(2, -1)
+            inputs = inputs.flatten(x.dim() - len(self.in_shape))
+        mean, log_scale = self.encoder(inputs).to(x.dtype).chunk(2, -1)
         return mean, soft_clamp(log_scale, self.max_log_scale)
 
-    def law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def decoder_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """mu_d and log sigma_d of each coordinate, ``(*batch, D)`` in the order of the flattened event."""
         out, batch = self.decoder(z).to(z.dtype), z.shape[:-1]
         if len(self.in_shape) == 3:
@@ -78,56 +79,56 @@ class Codec(Transform):
         mean, log_scale = out.reshape(*batch, math.prod(self.in_shape), 2).unbind(-1)
         return mean, soft_clamp(log_scale, MAX_LOG_SCALE)
 
-    def moved(self, core: Tensor) -> tuple[Tensor, Tensor]:
-        """The core after its flow, and log abs det."""
+    def apply_flow(self, core: Tensor) -> tuple[Tensor, Tensor]:
+        """F of the core, and log abs det F."""
         if self.flow is None:
             return core, core.new_zeros(core.shape[:-1])
-        moved, contribution = self.flow.decode_with_contribution(core)
-        return moved, -contribution
+        transformed, contribution = self.flow.decode_with_contribution(core)
+        return transformed, -contribution
 
     def flat(self, x: Tensor) -> Tensor:
-        """``(*batch, D)``."""
+        """x as vectors, ``(*batch, D)``."""
         return x.flatten(x.dim() - len(self.in_shape))
 
 
 @register("transforms")
-class Autoencode(Codec):
-    """Partition form of an autoencoder within a flow (Silvestri, Roos, Ambrogioni 2023, arXiv 2205.09546).
+class Autoencode(AutoencodingTransform):
+    """Autoencoder within a flow whose core is a part of the coordinates: the partition form (Silvestri, Roos, Ambrogioni 2023, arXiv 2205.09546).
 
-    The coordinates are a *core* c of d and a *shell* s of the other D - d:
+    The d coordinates of the *core* c and the other D - d, the *shell* s, are transformed by
 
         z_1 = mu_e(s) + sigma_e(s) F(c),    delta = (s - mu_d(z_1)) / sigma_d(z_1),    z = (z_1, delta),
         contribution = sum log sigma_e - sum_shell log sigma_d + log abs det F.
 
-    A coupling of the core given the shell, then one of the shell given the new core: a bijection, EXACT. The encoder sees the
-    core as zeros. z_1 is the code, delta the residual of the reconstruction in units of sigma_d.
+    This is a coupling of the core given the shell, then one of the shell given the new core: a bijection, EXACT. The encoder
+    reads zeros in place of the core. z_1 is the code, and delta the residual of the reconstruction in units of sigma_d.
 
     Args:
-        features: D, or (channels, height, width).
-        latent: d, below D; of images a multiple of the channels.
-        flow: F as a bijection of d coordinates whose *decode* moves the core (as the flow of a posterior moves a normal draw);
-            None leaves it.
-        core: "center" or "corner" of an image, with all channels of a pixel; the first coordinates of a vector either way; or
-            a tuple of d indices of the flattened event.
+        features: number of coordinates D, or (channels, height, width).
+        latent: size d of the core, below D; for images a multiple of the number of channels.
+        flow: F, a bijection of d coordinates that is applied to the core by its *decode* (as the flow of a posterior is applied
+            to a normal draw); None is the identity.
+        core: for images "center" or "corner", with all channels of a pixel; for vectors both are the first coordinates. Or a
+            tuple of d indices of the flattened event.
         hidden: widths of the hidden layers of encoder and decoder.
-        channels: widths of the convolutions instead, for images; each halves the sides.
-        activation: of the networks.
+        channels: widths of convolutional layers, used instead for images; each layer halves height and width.
+        activation: name of the activation function.
 
     Raises:
         ConfigError: for impossible sizes, or a core that does not fit.
-        KindError: if ``flow`` is no bijection.
+        KindError: if ``flow`` is not a bijection.
 
     Example:
         >>> import torch
-        >>> inner = Autoencode(5, latent=2, hidden=(8,))
+        >>> transform = Autoencode(5, latent=2, hidden=(8,))
         >>> x = torch.randn(3, 5)
-        >>> torch.allclose(inner.decode(inner.encode(x).z), x, atol=1e-5)
+        >>> torch.allclose(transform.decode(transform.encode(x).z), x, atol=1e-5)
         True
     """
 
-    core_at: Tensor
-    shell_at: Tensor
-    back: Tensor
+    core_indices: Tensor
+    shell_indices: Tensor
+    inverse_order: Tensor
 
     def __init__(
         self,
@@ -145,23 +146,20 @@ class Autoencode(Codec):
         size = math.prod(self.in_shape)
         chosen = core_of(self.in_shape, latent, core)
         self.out_shape = (size,)
-        inside = set(chosen)
-        together = [*chosen, *(i for i in range(size) if i not in inside)]
-        back = [0] * size
-        for place, index in enumerate(together):
-            back[index] = place
-        self.register_buffer("core_at", torch.tensor(chosen))
-        self.register_buffer("shell_at", torch.tensor(together[latent:]))
-        self.register_buffer("back", torch.tensor(back))
+        in_core = set(chosen)
+        shell = [i for i in range(size) if i not in in_core]
+        self.register_buffer("core_indices", torch.tensor(chosen))
+        self.register_buffer("shell_indices", torch.tensor(shell))
+        self.register_buffer("inverse_order", inverse_permutation([*chosen, *shell]))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """``(*batch, *features)`` to ``(*batch, D)``: the code and then the residuals."""
         flat = self.flat(x)
-        shell = flat.index_select(-1, self.shell_at)
-        mean, log_scale = self.code(self._shell_alone(shell))
-        core, log_det = self.moved(flat.index_select(-1, self.core_at))
+        shell = flat.index_select(-1, self.shell_indices)
+        mean, log_scale = self.encoder_parameters(self._without_core(shell))
+        core, log_det = self.apply_flow(flat.index_select(-1, self.core_indices))
         code = mean + log_scale.exp() * core
-        center, log_spread = self._shell_law(code)
+        center, log_spread = self._shell_parameters(code)
         delta = (shell - center) * torch.exp(-log_spread)
         contribution = log_det + sum_event(log_scale, 1) - sum_event(log_spread, 1)
         return Step(torch.cat((code, delta), -1), contribution)
@@ -169,23 +167,23 @@ class Autoencode(Codec):
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """``(*batch, D)`` to ``(*batch, *features)``: the shell from the code, then the core from the shell."""
         code, delta = z[..., : self.latent], z[..., self.latent :]
-        center, log_spread = self._shell_law(code)
+        center, log_spread = self._shell_parameters(code)
         shell = center + log_spread.exp() * delta
-        mean, log_scale = self.code(self._shell_alone(shell))
+        mean, log_scale = self.encoder_parameters(self._without_core(shell))
         core = (code - mean) * torch.exp(-log_scale)
         if self.flow is not None:
             core = self.flow.encode(core).z
         return self._joined(core, shell)
 
-    def _shell_law(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        center, log_spread = self.law(code)
-        return center.index_select(-1, self.shell_at), log_spread.index_select(-1, self.shell_at)
+    def _shell_parameters(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        center, log_spread = self.decoder_parameters(code)
+        return center.index_select(-1, self.shell_indices), log_spread.index_select(-1, self.shell_indices)
 
-    def _shell_alone(self, shell: Tensor) -> Tensor:
+    def _without_core(self, shell: Tensor) -> Tensor:
         return self._joined(shell.new_zeros(*shell.shape[:-1], self.latent), shell)
 
     def _joined(self, core: Tensor, shell: Tensor) -> Tensor:
-        flat = torch.cat((core, shell), -1).index_select(-1, self.back)
+        flat = torch.cat((core, shell), -1).index_select(-1, self.inverse_order)
         return flat.reshape(*shell.shape[:-1], *self.in_shape)
 
 
@@ -197,10 +195,10 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
     """
     size = math.prod(shape)
     if size > MAX_SIZE:
-        raise ConfigError(f"a core is chosen among at most {MAX_SIZE:,} coordinates; the shape {shape} has {size:,}.")
+        raise ConfigError(f"features must have at most {MAX_SIZE:,} coordinates; the shape {shape} has {size:,}.")
     if not latent < size:
         raise ConfigError(
-            f"the core must leave a shell: latent is below the {size} coordinates of the data; got {latent}."
+            f"latent must be less than the {size} coordinates of the data, so that a shell is left; got {latent}."
         )
     if not isinstance(core, str):
         chosen = list(core)
@@ -209,7 +207,7 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
             or not all(isinstance(i, int) and 0 <= i < size for i in chosen)
             or len(chosen) != latent
         ):
-            raise ConfigError(f"core must hold {latent} distinct indices in 0..{size - 1}; got {core!r:.80}.")
+            raise ConfigError(f"core must contain {latent} distinct indices in 0, ..., {size - 1}; got {core!r:.80}.")
         return chosen
     check_choice("core", core, ("center", "corner"))
     if len(shape) == 1:
@@ -217,7 +215,7 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
     channels, height, width = shape
     if latent % channels:
         raise ConfigError(
-            f"a core takes all {channels} channels of a pixel, so latent must be a multiple; got {latent}."
+            f"latent must be a multiple of the {channels} channels, as a core has all channels of a pixel; got {latent}."
         )
     middle = ((height - 1) / 2, (width - 1) / 2) if core == "center" else (0.0, 0.0)
 
@@ -230,37 +228,37 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
 
 
 @register("transforms")
-class LinearAutoencode(Codec):
-    """Linear form of an autoencoder within a flow (Silvestri, Roos, Ambrogioni 2023, arXiv 2205.09546).
+class LinearAutoencode(AutoencodingTransform):
+    """Autoencoder within a flow whose core is a linear function of the data: the linear form (Silvestri, Roos, Ambrogioni 2023, arXiv 2205.09546).
 
-    The data are extended by u = W x, d further numbers:
+    The data are extended by d further numbers u = W x:
 
         z_1 = mu_e(x) + sigma_e(x) F(u),    delta = (x - mu_d(z_1)) / sigma_d(z_1),    z = (z_1, delta),
         contribution = sum log sigma_e - sum log sigma_d + log abs det F.
 
-    With ``scale = 0`` the number is the log-density of (x, u) at u = W x, EXACT on Extended(D + d, D): neither log p(x) nor a
-    bound of it, as log p(u | x) is a density that may be large. With ``scale > 0`` u is drawn from N(W x, scale^2) and its
-    log-density taken out again, so that several draws in ``evaluate`` give an importance estimate of log p(x): LOWER_BOUND, on
-    Lebesgue(D). ``decode`` does not need u.
+    With ``scale = 0`` the result is the log-density of (x, u) at u = W x, EXACT on Extended(D + d, D). It is neither log p(x)
+    nor a bound of it, as the density p(u | x) may be large. With ``scale > 0``, u is drawn from N(W x, scale^2) and its
+    log-density is subtracted, so that several draws in ``evaluate`` give an importance estimate of log p(x): LOWER_BOUND, on
+    Lebesgue(D). ``decode`` does not use u.
 
     Args:
-        features: D, or (channels, height, width).
-        latent: d.
+        features: number of coordinates D, or (channels, height, width).
+        latent: number d of coordinates that are added.
         flow: F, as in :class:`~pushforward.transforms.Autoencode`.
         scale: standard deviation of u around W x; 0 for the extended density.
         hidden: widths of the hidden layers of encoder and decoder.
-        channels: widths of the convolutions instead, for images; each halves the sides.
-        activation: of the networks.
+        channels: widths of convolutional layers, used instead for images; each layer halves height and width.
+        activation: name of the activation function.
 
     Raises:
         ConfigError: for impossible sizes, or a scale that is negative or not finite.
-        KindError: if ``flow`` is no bijection, or the rest is no density on R^(D + d).
+        KindError: if ``flow`` is not a bijection, or the rest of the chain has no density on R^(D + d).
 
     Example:
         >>> import torch
         >>> from pushforward.likelihood import Lebesgue
-        >>> wider = LinearAutoencode(5, latent=2, hidden=(8,))
-        >>> str(wider.measure(Lebesgue(7))), str(wider.reduced(0.1).measure(Lebesgue(7)))
+        >>> transform = LinearAutoencode(5, latent=2, hidden=(8,))
+        >>> str(transform.measure(Lebesgue(7))), str(transform.reduced(0.1).measure(Lebesgue(7)))
         ('Extended(7, 5)', 'Lebesgue(5)')
     """
 
@@ -284,14 +282,14 @@ class LinearAutoencode(Codec):
 
     @property
     def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """EXACT for the extended density, LOWER_BOUND for the draw that reduces it."""
+        """EXACT for the extended density, LOWER_BOUND where u is drawn."""
         return Kind.LOWER_BOUND if self.scale else Kind.EXACT
 
     def reduced(self, scale: float) -> LinearAutoencode:
         """This transform with u drawn from N(W x, scale^2); it shares its weights.
 
         Raises:
-            ConfigError: unless the scale is positive and finite.
+            ConfigError: if the scale is not positive and finite.
         """
         other = copy.copy(self)
         other.scale = check_positive("scale", scale)
@@ -305,17 +303,17 @@ class LinearAutoencode(Codec):
             e = normal_like(flat, 1, noise, (self.latent,))
             u = u + self.scale * e
             contribution = sum_event(0.5 * e * e + 0.5 * math.log(2 * math.pi) + math.log(self.scale), 1)
-        moved, log_det = self.moved(u)
-        mean, log_scale = self.code(x)
-        code = mean + log_scale.exp() * moved
-        center, log_spread = self.law(code)
+        core, log_det = self.apply_flow(u)
+        mean, log_scale = self.encoder_parameters(x)
+        code = mean + log_scale.exp() * core
+        center, log_spread = self.decoder_parameters(code)
         delta = (flat - center) * torch.exp(-log_spread)
         contribution = contribution + log_det + sum_event(log_scale, 1) - sum_event(log_spread, 1)
         return Step(torch.cat((code, delta), -1), contribution)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """``(*batch, D + d)`` to ``(*batch, *features)``: mu_d + sigma_d delta."""
-        center, log_spread = self.law(z[..., : self.latent])
+        center, log_spread = self.decoder_parameters(z[..., : self.latent])
         flat = center + log_spread.exp() * z[..., self.latent :]
         return flat.reshape(*z.shape[:-1], *self.in_shape)
 

@@ -1,4 +1,4 @@
-"""Reshaping of images: blocks of pixels into channels, images into patches or vectors."""
+"""Reshaping of images: blocks of pixels to channels, images to patches, events to vectors."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ __all__ = ["Flatten", "Patches", "Squeeze"]
 class Squeeze(Transform):
     """Each 2 x 2 block of pixels becomes four channels: (C, H, W) to (4 C, H / 2, W / 2); contribution 0.
 
-    In both orders the pixels of a block, read in rows, are a, b, c, d:
+    With a, b, c, d the pixels of a block, row by row, the order of the new channels is
 
-    - "glow": channel by channel, each a, b, c, d (Kingma and Dhariwal 2018, and the inner squeeze of Real NVP);
-    - "checkerboard": all channels' a, then all d, all b, all c, so that the first half of the channels is one color of
-      the checkerboard, for every channel of the image (the order in which Real NVP factors out; Dinh et al. 2016, sec. 3.6).
+    - "glow": a, b, c, d of the first channel, then of the second, ... (Kingma and Dhariwal 2018, and the inner squeeze of
+      Real NVP);
+    - "checkerboard": a of all channels, then d, b and c of all channels, so that the first half of the new channels has the
+      pixels of one color of a checkerboard (the order in which Real NVP factors out; Dinh et al. 2016, sec. 3.6).
 
     Args:
-        features: (channels, height, width), with even sides.
+        features: (channels, height, width), with even height and width.
         order: "glow" or "checkerboard".
 
     Raises:
-        ConfigError: for odd sides or an unknown order.
+        ConfigError: for an odd height or width, or an unknown order.
 
     Example:
         >>> import torch
@@ -53,17 +54,17 @@ class Squeeze(Transform):
         channels, height, width = image_shape(features, "Squeeze")
         if height % 2 or width % 2:
             raise ConfigError(
-                f"Squeeze halves the sides of an image, so they must be even; got {height} x {width}: pad or crop the "
-                "images, or use fewer scales."
+                f"Squeeze needs images whose height and width are even; got {height} x {width}: pad or crop the images, or "
+                "use fewer scales."
             )
         check_choice("order", order, ("glow", "checkerboard"))
         super().__init__((channels, height, width), (4 * channels, height // 2, width // 2))
         self.features, self.order = features, order
-        places = torch.arange(4 * channels)
-        if order == "checkerboard":  # the slots 0, 3, 1, 2 of all channels, one slot after the other
-            places = places.reshape(channels, 2, 2).movedim(0, -1)
-            places = torch.cat((places[0, 0], places[1, 1], places[0, 1], places[1, 0]))
-        self.register_buffer("permutation", places)
+        permutation = torch.arange(4 * channels)
+        if order == "checkerboard":  # a, d, b, c of all channels
+            grid = permutation.reshape(channels, 2, 2).movedim(0, -1)
+            permutation = torch.cat((grid[0, 0], grid[1, 1], grid[0, 1], grid[1, 0]))
+        self.register_buffer("permutation", permutation)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """``(*batch, C, H, W)`` to ``(*batch, 4 C, H / 2, W / 2)``."""
@@ -119,10 +120,10 @@ class Patches(Transform):
 
     Args:
         features: (channels, height, width).
-        patch: side of a patch, which divides height and width.
+        patch: height and width of a patch; both sides of the image must be multiples of it.
 
     Raises:
-        ConfigError: if the shape is no image, or the patch does not divide it.
+        ConfigError: if the event is not an image, or the patch does not divide it.
 
     Example:
         >>> import torch
@@ -137,7 +138,7 @@ class Patches(Transform):
         check_integer("patch", patch)
         if len(self.in_shape) != 3 or self.in_shape[1] % patch or self.in_shape[2] % patch:
             raise ConfigError(
-                f"features must be (channels, height, width), the sides multiples of {patch}; got {features!r}."
+                f"features must be (channels, height, width), with height and width multiples of {patch}; got {features!r}."
             )
         self.features, self.patch = features, patch
         channels, height, width = self.in_shape
@@ -145,14 +146,14 @@ class Patches(Transform):
         self.out_shape = (self.grid[0] * self.grid[1], channels * patch**2)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Cut into patches."""
-        cells = x.unflatten(-1, (self.grid[1], self.patch)).unflatten(-3, (self.grid[0], self.patch))
+        """``(*batch, C, H, W)`` to ``(*batch, patches, C patch^2)``."""
+        blocks = x.unflatten(-1, (self.grid[1], self.patch)).unflatten(-3, (self.grid[0], self.patch))
         # (c, rows, p, columns, p) to (rows, columns, c, p, p)
-        tokens = cells.transpose(-3, -2).movedim(-5, -3)
+        tokens = blocks.transpose(-3, -2).movedim(-5, -3)
         return Step(tokens.flatten(-3).flatten(-3, -2), self.zero_log_det(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Put the patches together."""
-        cells = z.unflatten(-2, self.grid).unflatten(-1, (self.in_shape[0], self.patch, self.patch))
+        """``(*batch, patches, C patch^2)`` to ``(*batch, C, H, W)``."""
+        blocks = z.unflatten(-2, self.grid).unflatten(-1, (self.in_shape[0], self.patch, self.patch))
         # (rows, columns, c, p, p) to (c, rows, p, columns, p)
-        return cells.movedim(-3, -5).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+        return blocks.movedim(-3, -5).transpose(-3, -2).flatten(-2).flatten(-3, -2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from pushforward.numerics import Noise
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 
-__all__ = ["Permutation", "Reverse"]
+__all__ = ["Permutation", "Reverse", "inverse_permutation"]
 
 
 @register("transforms")
@@ -103,6 +104,14 @@ class Reverse(Transform):
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Reverse the dimension again."""
         return z.flip(self.dim)
+
+
+def inverse_permutation(order: Sequence[int]) -> Tensor:
+    """The indices that restore the order of coordinates that were selected by ``order``."""
+    positions = [0] * len(order)
+    for position, index in enumerate(order):
+        positions[index] = position
+    return torch.tensor(positions, dtype=torch.int64)
 
 
 def _length(shape: Shape, dim: int, owner: str) -> int:

@@ -24,15 +24,15 @@ __all__ = ["INCREASING", "Abs", "Gaps", "Sort", "StochasticPermutation"]
 class Abs(Transform):
     """z = abs(x); contribution sum_i log p(sign x_i | z) (Nielsen et al. 2020, arXiv 2007.02731, table 2).
 
-    An inference surjection onto [0, inf). It is EXACT where the rest of the chain has its mass there
-    (:class:`~pushforward.distributions.HalfNormal`, or ``Inverse(Softplus(D))`` and any flow), and else a lower bound. ``decode``
-    draws the signs if a generator is given, and else takes the more probable ones. 0 counts as positive.
+    An inference surjection onto [0, inf). It is EXACT if the rest of the chain has its mass there
+    (:class:`~pushforward.distributions.HalfNormal`, or ``Inverse(Softplus(D))`` and any flow), and a lower bound otherwise.
+    ``decode`` draws the signs from a generator, or uses the more probable ones without one. 0 counts as positive.
 
     Args:
         features: event shape.
-        probability: of a positive sign; 1/2 makes the density symmetric in every coordinate.
-        hidden: widths of a network that moves the probabilities as functions of z; None keeps them fixed. It reads the
-            coordinates clamped to [-10, 10].
+        probability: probability of a positive sign; 1/2 makes the density symmetric in every coordinate.
+        hidden: widths of the hidden layers of a network that changes the probabilities as functions of z, clamped to
+            [-10, 10]; None for constant probabilities.
 
     Raises:
         ConfigError: for a probability outside (0, 1).
@@ -64,7 +64,7 @@ class Abs(Transform):
         return Step(z, sum_event(terms, len(self.in_shape)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """z with signs drawn from a generator, or with the more probable ones."""
+        """z with signs drawn from a generator, or with the more probable signs without one."""
         drawn = isinstance(noise, torch.Generator)
         u = uniform_like(z, len(self.in_shape), noise) if drawn else torch.full_like(z, 0.5)
         return torch.where(u <= torch.sigmoid(self._logits(z)), z, -z)
@@ -74,8 +74,7 @@ class Abs(Transform):
         if self.network is None:
             return torch.full_like(z, fixed)
         dims = len(self.in_shape)
-        moved = self.network(z.flatten(z.dim() - dims)).to(z.dtype).reshape(z.shape)
-        return fixed + moved
+        return fixed + self.network(z.flatten(z.dim() - dims)).to(z.dtype).reshape(z.shape)
 
 
 INCREASING = Support(within="increasing")
@@ -85,18 +84,20 @@ INCREASING = Support(within="increasing")
 class Sort(Transform):
     """z = x in increasing order; contribution log p(order | z) (Nielsen et al. 2020, arXiv 2007.02731, table 2).
 
-    An inference surjection onto z_1 <= ... <= z_D. It is EXACT where the rest of the chain has its mass there
-    (:class:`~pushforward.distributions.SortedNormal`, or :class:`Gaps` and any flow), and else a lower bound. A uniform order, whose
-    contribution is -log D!, makes the density the same for every order of the coordinates. ``decode`` draws an order if a
-    generator is given, and else takes the most probable one (increasing, if all are alike).
+    An inference surjection onto z_1 <= ... <= z_D. It is EXACT if the rest of the chain has its mass there
+    (:class:`~pushforward.distributions.SortedNormal`, or :class:`Gaps` and any flow), and a lower bound otherwise. With a
+    uniform distribution of the order, whose contribution is -log D!, the density does not depend on the order of the
+    coordinates. ``decode`` draws an order from a generator; without one it uses the most probable order (increasing, if all
+    are equally probable).
 
     Args:
-        features: D.
-        hidden: widths of a network that gives the order's law: x_1 is z_j with probability softmax(w(z))_j, and each following
-            place is filled likewise from what is left (Plackett-Luce). None is the uniform order.
+        features: number of coordinates D.
+        hidden: widths of the hidden layers of a network w that gives the distribution of the order: x_1 is z_j with
+            probability softmax(w(z))_j, x_2 is drawn in the same way from the remaining z_j, and so on (Plackett-Luce). None
+            for a uniform distribution.
 
     Raises:
-        ConfigError: for a width that is impossible.
+        ConfigError: for impossible widths.
 
     Example:
         >>> import torch
@@ -118,21 +119,21 @@ class Sort(Transform):
         )
 
     def map_support(self, box: Support) -> Support | None:
-        """The increasing part of a box."""
+        """The increasing vectors of a box."""
         return Support(box.low, box.high, "increasing") if box.within in ("", "increasing") else None
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Sorted x, with the log-probability of the order that it came in."""
+        """Sorted x, with the log-probability of its order."""
         z, order = torch.sort(x, dim=-1, stable=True)
         if self.network is None:
             return Step(z, self.zero_log_det(x) - math.lgamma(self.in_shape[0] + 1))
-        rank = torch.argsort(order, dim=-1)  # of each place of x
+        rank = torch.argsort(order, dim=-1)  # of each coordinate of x
         weights = self._weights(z).gather(-1, rank)
-        left = torch.logcumsumexp(weights.flip(-1), -1).flip(-1)  # of the places from here on
-        return Step(z, sum_event(weights - left, 1))
+        remaining = torch.logcumsumexp(weights.flip(-1), -1).flip(-1)  # over this coordinate and the following ones
+        return Step(z, sum_event(weights - remaining, 1))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """z in an order drawn from a generator, or in the most probable one."""
+        """z in an order drawn from a generator, or in the most probable order without one."""
         keys = self._weights(z)
         if isinstance(noise, torch.Generator):  # the largest Gumbel-perturbed weight first (Yellott 1977)
             u = uniform_like(z, 1, noise).clamp(min=torch.finfo(z.dtype).tiny)
@@ -145,13 +146,13 @@ class Sort(Transform):
 
 @register("transforms")
 class Gaps(Transform):
-    """z_1 = x_1, softplus(z_i) = x_i - x_(i-1): increasing coordinates to all reals, so that any flow may follow :class:`Sort`.
+    """z_1 = x_1, softplus(z_i) = x_i - x_(i-1): increasing coordinates to all reals, so that any flow can follow :class:`Sort`.
 
     A bijection with log abs det dz/dx = - sum over i > 1 of log sigmoid(z_i). Coordinates that do not increase have the
     contribution -inf.
 
     Args:
-        features: D.
+        features: number of coordinates D.
 
     Example:
         >>> import torch
@@ -169,7 +170,7 @@ class Gaps(Transform):
         self.features = features
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Gaps through the inverse of softplus; of equal coordinates the smallest gap that there is."""
+        """The inverse softplus of the gaps; equal coordinates count as the smallest positive gap."""
         z = unsoftplus(torch.diff(x, dim=-1))
         contribution = outside(x, self.domain, 1) - sum_event(F.logsigmoid(z), 1)
         return Step(torch.cat((x[..., :1], z), -1), contribution)
@@ -187,13 +188,13 @@ class Gaps(Transform):
 
 @register("transforms")
 class StochasticPermutation(Transform):
-    """z is x in a random order, each equally probable (Nielsen et al. 2020, table 2); contribution 0.
+    """z is x in a random order, with all orders equally probable (Nielsen et al. 2020, table 2); contribution 0.
 
-    Both directions draw, so log p(x) >= E log p(z): kind LOWER_BOUND, with equality where the rest of the chain does not care
-    about the order. ``decode`` draws an order if a generator is given, and else leaves the coordinates as they are.
+    Both directions are random, so log p(x) >= E log p(z): kind LOWER_BOUND, with equality if the density of the rest of the
+    chain does not depend on the order. ``decode`` draws an order from a generator, or keeps the order without one.
 
     Args:
-        features: D.
+        features: number of coordinates D.
 
     Example:
         >>> import torch
@@ -211,11 +212,11 @@ class StochasticPermutation(Transform):
         self.features = features
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """x in an order drawn from a generator or from the row's content."""
+        """x in an order drawn from a generator or from the content of the row."""
         return Step(x.gather(-1, torch.argsort(uniform_like(x, 1, noise), dim=-1)), self.zero_log_det(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """z in an order drawn from a generator, or as it is."""
+        """z in an order drawn from a generator, or unchanged without one."""
         if not isinstance(noise, torch.Generator):
             return z
         return z.gather(-1, torch.argsort(uniform_like(z, 1, noise), dim=-1))
