@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: help demo test test-slow check clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
 .venv/.installed: pyproject.toml setup.py $(wildcard src/pushforward/kernels/*.[ch])
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'pushforward needs Python 3.11 or newer; set PYTHON=...')"
@@ -16,11 +19,11 @@ demo: .venv/.installed  ## fit, calibrate and score real data; writes demo/pushf
 # Two workers with one thread each: two with two would make the threads of each wait for the other's.
 test test-slow: export OMP_NUM_THREADS = 1
 
-test: .venv/.installed  ## every test that takes seconds
+test: .venv/.installed  ## the tests that take seconds each, and the examples in docstrings
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
 	$(BIN)/python -m pytest --doctest-modules --pyargs pushforward -p no:cacheprovider
 
-test-slow: .venv/.installed  ## the tests that take minutes
+test-slow: .venv/.installed  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow tests
 
 check: .venv/.installed  ## formatting, lint, types
@@ -28,5 +31,5 @@ check: .venv/.installed  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-clean:
+clean:  ## remove the environment and what was built
 	rm -rf .venv demo build dist src/pushforward/kernels/*.so

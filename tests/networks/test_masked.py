@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.networks import MADE, masked
+from pushforward.kernels import tuning
+from pushforward.networks import MADE
 from pushforward.networks.masked import BlockLinear, MaskedLinear, row_blocks
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Blocks at any size, so that tests can be small."""
-    for name in ("_FEWEST_UNITS", "_FEWEST_INPUTS", "_FEWEST_ROWS"):
-        monkeypatch.setattr(masked, name, 1)
+    for name in ("MASKED_FROM_UNITS", "MASKED_FROM_INPUTS", "MASKED_FROM_ROWS"):
+        monkeypatch.setattr(tuning, name, 1)
 
 
 def staircase(outputs: int, inputs: int, groups: int = 1, order: str = "rising") -> Tensor:

@@ -71,17 +71,17 @@ and ``--threads 2``.
 # -- samples of autoregressive flows in plain operations ---------------------------------------------------------------
 
 STEP_BLOCK, STEP_BLOCK_LARGE, STEP_BLOCK_LARGE_FROM = 16, 32, 256
-"""Places that are solved between two matrix products; the second from so many features on.
+"""Coordinates that are solved between two matrix products; the second from so many features on.
 
 Compare ``PUSHFORWARD_KERNELS=plain python -m benchmarks.speed time --clock cpu --threads 1 --cases 'maf-*/sample@512'
 'nsfar-*/sample@512'``.
 """
 
 SWEEP_BLOCK = 256
-SWEEP_FROM_PLACES = 16
+SWEEP_FROM_COORDINATES = 16
 SWEEP_WORK_PER_STEP = 200_000
 SWEEP_WORK_PER_OUTPUT = 250
-"""The most places that are swept together; the places from which sweeps are tried; the work of a sweep that takes as
+"""The most coordinates that are swept together; the coordinates from which sweeps are tried; the work of a sweep that takes as
 long as a step (in multiplications); and what the elementwise transform of an output counts in it.
 
 Compare ``PUSHFORWARD_KERNELS=plain python -m benchmarks.speed time --clock cpu --threads 1 --cases

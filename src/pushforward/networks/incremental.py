@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pushforward.kernels import tuning
 from pushforward.networks.activations import replace
 from pushforward.networks.made import MADE, MaskedBlock
 from pushforward.networks.masked import MaskedLinear
@@ -54,7 +55,9 @@ class IncrementalMADE:
     def __init__(self, network: MADE, batch: int, context: Tensor | None = None, *, block: int | None = None) -> None:
         self.network, self.batch = network, batch
         # Few products between blocks and small ones inside: flat around the best.
-        self.block = block or (16 if network.features < 256 else 32)
+        self.block = block or (
+            tuning.STEP_BLOCK if network.features < tuning.STEP_BLOCK_LARGE_FROM else tuning.STEP_BLOCK_LARGE
+        )
         self.done = 0
         """Places that are known."""
         self.opened = range(0)

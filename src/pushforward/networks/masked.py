@@ -9,14 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from pushforward.kernels import tuning
 from pushforward.numerics import is_eager
 from pushforward.numerics.tracing import is_compiling
 
 __all__ = ["MaskedLinear"]
-
-_ROW_BLOCKS = 4
-_FEWEST_UNITS, _FEWEST_INPUTS, _FEWEST_ROWS = 512, 384, 256
-"""Smaller layers and batches may be faster whole (measured on one core and on two, forward and backward)."""
 
 
 class MaskedLinear(nn.Linear):
@@ -64,8 +61,11 @@ class MaskedLinear(nn.Linear):
 
     def _blocks(self, input: Tensor) -> tuple[_Block, ...]:
         """The row blocks, or none where the whole product is faster or needed."""
-        wide = self.out_features // self.groups >= _FEWEST_UNITS and self.in_features >= _FEWEST_INPUTS
-        if not wide or input.numel() < _FEWEST_ROWS * self.in_features or input.device.type != "cpu":
+        wide = (
+            self.out_features // self.groups >= tuning.MASKED_FROM_UNITS
+            and self.in_features >= tuning.MASKED_FROM_INPUTS
+        )
+        if not wide or input.numel() < tuning.MASKED_FROM_ROWS * self.in_features or input.device.type != "cpu":
             return ()
         if not is_eager() or torch.is_autocast_enabled("cpu"):
             return ()
@@ -91,7 +91,11 @@ def row_blocks(mask: Tensor, groups: int) -> tuple[_Block, ...]:
     """Equal row blocks of each group, with what they see; none if that is nearly everything. Right for any mask."""
     blocks: list[_Block] = []
     size = mask.shape[0] // groups
-    edges = [group * size + part * size // _ROW_BLOCKS for group in range(groups) for part in range(_ROW_BLOCKS)]
+    edges = [
+        group * size + part * size // tuning.MASKED_ROW_BLOCKS
+        for group in range(groups)
+        for part in range(tuning.MASKED_ROW_BLOCKS)
+    ]
     for begin, end in zip(edges, [*edges[1:], mask.shape[0]], strict=True):
         seen, shared = mask[begin:end].any(0), mask[begin:end].all(0)
         columns = _extent(seen)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pushforward.kernels import AffineSettings, ShiftSettings, SplineSettings, SplineSteps, Stage, invert_made, usable
+from pushforward.kernels import (
+    AffineSettings,
+    ShiftSettings,
+    SplineSettings,
+    SplineSteps,
+    Stage,
+    invert_made,
+    tuning,
+    usable,
+)
 from pushforward.networks.incremental import IncrementalMADE
 from pushforward.networks.made import MADE
 from pushforward.numerics import full_precision, is_eager
@@ -14,11 +23,6 @@ from pushforward.transforms.transformers.affine import AdditiveTransformer, Affi
 from pushforward.transforms.transformers.base import Transformer
 
 __all__ = ["solve_autoregressive"]
-
-_SWEEP_BLOCK = 256
-"""Largest number of coordinates that are swept together."""
-_MIN_SWEPT = 16
-"""With fewer coordinates there are no sweeps: they would take as many rounds as there are steps."""
 
 Solved = tuple[Tensor, Tensor]
 """x and log f' of some coordinates, each ``(coordinates, batch)``."""
@@ -46,7 +50,7 @@ def solve_autoregressive(network: MADE, transformer: Transformer, z: Tensor, con
             stages = [Stage(s.weights[0], s.starts[0], s.known, s.adds, s.keeps, s.acts) for s in incremental.stages]
             return invert_made(z.contiguous(), stages, native, network.activation, network.input_bound)
         if sweeping_pays(network, z):
-            blocks = -(-network.features // _SWEEP_BLOCK)
+            blocks = -(-network.features // tuning.SWEEP_BLOCK)
             incremental = IncrementalMADE(network, z.shape[1], context, block=-(-network.features // blocks))
             solved = by_sweeps(incremental, transformer, z)
         else:
@@ -127,13 +131,13 @@ def sweeping_pays(network: MADE, z: Tensor) -> bool:
     and sweeps are always faster. They read values to decide when to stop, so they cannot be traced or differentiated.
     """
     features = network.features
-    if features < _MIN_SWEPT or torch.is_grad_enabled() or not is_eager():
+    if features < tuning.SWEEP_FROM_COORDINATES or torch.is_grad_enabled() or not is_eager():
         return False
     if z.device.type != "cpu":
         return True
     weights = sum(parameter.numel() for parameter in network.parameters())
-    work = weights * min(1.0, _SWEEP_BLOCK / features) + 250 * network.outputs * features
-    return z.shape[1] * work <= 200_000 * features
+    work = weights * min(1.0, tuning.SWEEP_BLOCK / features) + tuning.SWEEP_WORK_PER_OUTPUT * network.outputs * features
+    return z.shape[1] * work <= tuning.SWEEP_WORK_PER_STEP * features
 
 
 def _network_input(transformer: Transformer, x: Tensor) -> Tensor:
