@@ -41,7 +41,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
         for line in re.findall(r"^pushforward .*$", (ROOT / "README.md").read_text(), flags=re.M)
         if " demo" not in line
     ]
-    assert len(commands) == 5
+    assert len(commands) == 4
     for command in commands:
         words = command.split()[1:]
         if words[0] == "fit":
