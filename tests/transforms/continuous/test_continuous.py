@@ -117,7 +117,7 @@ def test_own_dynamics_give_what_the_built_in_ones_give(check):
     for way in ("exact", "hutchinson"):
         flow.set_log_det(way)
         own.set_log_det(way)
-        a, b = flow.encode_with_effort(x, context), own.encode_with_effort(x, context)
+        a, b = flow.encode_with_regularizers(x, context), own.encode_with_regularizers(x, context)
         for left, right in zip([*a[0][:2], *a[1]], [*b[0][:2], *b[1]], strict=True):
             torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
         parameters = [x, *flow.network.parameters()]
@@ -252,7 +252,7 @@ def test_effort_in_closed_form(check):
     a = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
     flow = Continuous(3, Linear(torch.diag(a)), time=2.0, steps=60).double()
     x = check.normal(5, 3)
-    step, effort = flow.encode_with_effort(x, noise=torch.Generator().manual_seed(0))
+    step, effort = flow.encode_with_regularizers(x, noise=torch.Generator().manual_seed(0))
     kinetic = ((a * x) ** 2 * (1 - torch.exp(-4 * a)) / (2 * a)).sum(-1) / 3
     torch.testing.assert_close(effort.kinetic, kinetic, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(effort.jacobian, (2 * a.square().sum() / 3).expand(5), rtol=1e-10, atol=1e-10)

@@ -68,7 +68,7 @@ def test_all_directions_are_stretched_alike_and_the_contribution_says_how_much(l
 def test_maps_that_bend_angles_are_not_conformal():
     assert not transforms.Affine(2, scale=2.0).angle_preserving
     assert not transforms.SphereAutoregressive().angle_preserving
-    with pytest.raises(ConfigError, match="Affine does not stretch"):
+    with pytest.raises(ConfigError, match="Affine does not preserve angles"):
         transforms.ConformalEmbedding(transforms.Affine(3, scale=(1.0, 2.0, 3.0)), transforms.Pad(3, 2))
 
 
@@ -251,13 +251,16 @@ def test_pieces_meet_at_the_radius_and_differ():
     [
         (lambda: transforms.Pad(3, 4), "from 1 to 3"),
         (lambda: transforms.Pad(3, 0), "from 1 to 3"),
-        (lambda: transforms.OrthogonalEmbedding((2, 3)), "channels of images"),
+        (lambda: transforms.OrthogonalEmbedding((2, 3)), "channels, height, width"),
         (lambda: transforms.OrthogonalEmbedding(3, 4), "from 1 to 3"),
         (lambda: transforms.PiecewiseOrthogonal(3, radius=0.0), "radius"),
         (lambda: transforms.SpecialConformal(3, spread=-1.0), "spread"),
         (lambda: transforms.Inversion(3, center=math.nan), "center"),
         (lambda: transforms.ConformalEmbedding(), "at least one"),
-        (lambda: transforms.ConformalEmbedding(transforms.Pad(3, 2), transforms.Householder(3)), "must meet"),
+        (
+            lambda: transforms.ConformalEmbedding(transforms.Pad(3, 2), transforms.Householder(3)),
+            "must start with the shape",
+        ),
     ],
 )
 def test_impossible_arguments(make, words):

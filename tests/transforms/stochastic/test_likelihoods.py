@@ -172,7 +172,7 @@ def test_what_is_no_level_is_impossible(law, value):
     assert terms[0, 0] == -math.inf
     if not law.joint:
         assert torch.isfinite(terms[0, 1])
-    assert law.seen(torch.tensor([value])).abs().item() <= 1
+    assert law.network_input(torch.tensor([value])).abs().item() <= 1
 
 
 def test_measures():

@@ -1,4 +1,4 @@
-"""Moebius transforms of the circle: against complex arithmetic, bounds, two modes from free parameters, the torus."""
+"""Mobius transforms of the circle: against complex arithmetic, bounds, two modes from free parameters, the torus."""
 
 from __future__ import annotations
 
