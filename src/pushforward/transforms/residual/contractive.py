@@ -49,7 +49,7 @@ class InvertibleResidual(Transform):
       by at most -D [log(1 - L) + sum over k <= terms of L^k / k] with L the coefficient: kind ESTIMATE;
     - "roulette": the first ``terms`` terms and a random number of further ones, each divided by the probability that it
       is included (Chen et al. 2019, eq. 6): kind UNBIASED. The number is geometric with P(N >= j) = q^j,
-      q = (1 + L^2) / 2, for which the variance is finite whatever the weights.
+      q = (1 + L^2) / 2, for which the variance is finite for any weights.
 
     The estimates have the gradient of the Neumann series (Chen et al. 2019, eq. 8), whose memory does not grow with the
     number of terms. Training draws one probe for each row. Scoring uses the mean over ``probes`` probes, which depend on the
