@@ -55,7 +55,7 @@ def sample(options: argparse.Namespace, results: Results) -> None:
         x = torch.zeros(count, *SHAPE)
         for row in range(drawn):
             for column in range(width):
-                raw = base.conditioner(law.seen(x), None)[:, :, row, column]
+                raw = base.conditioner(law.network_input(x), None)[:, :, row, column]
                 x[:, :, row, column] = law.sample(raw, noise[:, row, column])
         plain = (time.process_time() - began) * height / drawn
         x, kept = x[:, :, :drawn], kept[:, :, :drawn]

@@ -441,7 +441,7 @@ ROOTS = (
     "Sylvester",
     "BlockAutoregressive",
     "Gaussianize",
-    "Moebius",
+    "Mobius",
     "cubic",
     "mixture CDF",
     "sum of squares",

@@ -106,10 +106,10 @@ def naive(base, top, generator, context=None):
     for row, column in itertools.product(range(given, height), range(width)):
         u = noise[:, row - given, column]
         if law.joint:
-            x[:, :, row, column] = law.sample(base.conditioner(law.seen(x), context)[:, :, row, column], u)
+            x[:, :, row, column] = law.sample(base.conditioner(law.network_input(x), context)[:, :, row, column], u)
             continue
         for c in range(channels):
-            raw = base.conditioner(law.seen(x), context)[:, :, row, column].chunk(channels, 1)[c]
+            raw = base.conditioner(law.network_input(x), context)[:, :, row, column].chunk(channels, 1)[c]
             x[:, c, row, column] = law.sample(raw, u[:, c : c + 1])[:, 0]
     return x
 
@@ -141,7 +141,7 @@ def test_the_cached_sampler_is_many_times_faster(network, layers):
     x = base.sample(Size((64,)), generator=torch.Generator().manual_seed(0))
     cached = time.process_time() - start
     start = time.process_time()
-    base.conditioner(base.likelihood.seen(x))
+    base.conditioner(base.likelihood.network_input(x))
     naive_time = 784 * (time.process_time() - start)
     assert naive_time > 10 * cached
 

@@ -35,10 +35,10 @@ def unit(count: int, seed: int = 0) -> Tensor:
     return x / x.norm(dim=-1, keepdim=True)
 
 
-def stack(layers: int, base, law=SMALL, hidden: tuple[int, ...] = (16,), bins: int = 4) -> Flow:
+def stack(layers: int, base, transformer=SMALL, hidden: tuple[int, ...] = (16,), bins: int = 4) -> Flow:
     parts = []
     for k in range(layers):
-        parts += [Householder(3, seed=k), SphereAutoregressive(3, law, bins=bins, hidden=hidden)]
+        parts += [Householder(3, seed=k), SphereAutoregressive(3, transformer, bins=bins, hidden=hidden)]
     return Flow(Chain(*parts), base)
 
 
@@ -52,10 +52,10 @@ def quadrature(count: int) -> tuple[Tensor, Tensor]:
     return torch.stack((r * a.cos(), r * a.sin(), h), -1).reshape(-1, 3), area.flatten()
 
 
-@pytest.mark.parametrize("law", [SMALL, MobiusTransformer(components=2)], ids=["spline", "moebius"])
-def test_contract(law, check):
+@pytest.mark.parametrize("transformer", [SMALL, MobiusTransformer(components=2)], ids=["spline", "mobius"])
+def test_contract(transformer, check):
     torch.manual_seed(0)
-    transform = check.perturb(SphereAutoregressive(3, law, bins=4, hidden=(8,))).double()
+    transform = check.perturb(SphereAutoregressive(3, transformer, bins=4, hidden=(8,))).double()
     for spread in (1.0, 50.0, 1e6, 1e20):
         check.round_trip(transform, check.normal(50, 3, spread=spread), 1e-10)
     check.contribution(transform, check.normal(5, 3))
@@ -120,7 +120,7 @@ def test_mass_is_one_and_samples_follow(base, check):
         model.log_prob(x)
 
 
-def test_the_density_does_not_depend_on_the_way_to_a_pole_or_across_the_seam(check):
+def test_the_density_does_not_depend_on_the_direction_to_a_pole_or_across_the_seam(check):
     torch.manual_seed(0)
     model = check.perturb(Flow(SphereAutoregressive(hidden=(8,)), UniformSphere(3))).double()
     angle = torch.linspace(0, 6, 7, dtype=torch.float64)
@@ -141,7 +141,7 @@ def test_off_the_sphere_there_is_no_mass():
 
 
 def mixture_of_fishers(x: Tensor) -> Tensor:
-    """Log-density of an even mixture of three von Mises-Fisher laws of concentration 20, from its formula."""
+    """Log-density of an even mixture of three von Mises-Fisher distributions of concentration 20, from its formula."""
     poles = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8], [-0.6, 0.0, -0.8]], dtype=x.dtype)
     kappa = 20.0
     each = kappa * (x @ poles.mT) + math.log(kappa / (4 * math.pi * math.sinh(kappa)))
@@ -149,7 +149,7 @@ def mixture_of_fishers(x: Tensor) -> Tensor:
 
 
 def draw_mixture(count: int, seed: int) -> Tensor:
-    """By rejection from the uniform law: independent of the library's own sampler."""
+    """By rejection from the uniform distribution: independent of the library's own sampler."""
     x = unit(60 * count, seed)
     u = torch.rand(len(x), generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
     top = 20 / (4 * math.pi * math.sinh(20)) * math.exp(20) / 3 * 1.001
@@ -177,7 +177,7 @@ def test_a_mixture_of_three_modes_is_learned():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["volerup.csv", "quakes_all.csv"])
 def test_volcanoes_and_earthquakes_are_not_uniform_on_the_earth(name):
-    """Held-out mean log-density against a uniform law's -2.531: both follow plate borders."""
+    """Held-out mean log-density against a uniform distribution's -2.531: both follow plate borders."""
     root = os.environ.get("PUSHFORWARD_DATA")
     path = Path(root or ".") / "earth" / name
     if root is None or not path.exists():
@@ -211,7 +211,7 @@ def test_impossible_arguments_are_refused():
         SphereAutoregressive(3, SplineTransformer())
 
 
-def test_a_map_that_stretches_space_is_refused_before_a_surface():
+def test_a_transform_that_changes_distances_is_refused_before_a_sphere():
     with pytest.raises(KindError, match="Standardize changes distances"):
         Flow(pf.transforms.Chain(pf.transforms.Standardize(3), pf.transforms.Householder(3)), UniformSphere(3))
     kept = pf.transforms.Chain(
@@ -226,7 +226,7 @@ def test_a_map_that_stretches_space_is_refused_before_a_surface():
     ids=["autoregressive", "inverse", "coupling"],
 )
 def test_another_surface_than_the_sphere_is_refused(make):
-    """A plane, a circle and a learned surface in R^3 are bent by this transform; its contribution is not that of their area."""
+    """The contribution is not that of the area of a plane, a circle or a learned surface in R^3."""
     others = [
         pf.transforms.Pad(3, 2),
         pf.transforms.Pad(3, 1),

@@ -92,7 +92,7 @@ def test_mass_is_one_and_samples_follow(features, check):
             assert abs(seen.mean().item() - expected.mean().item()) < 4.5 * error
 
 
-def test_it_learns_a_von_mises_fisher_law():
+def test_it_learns_a_von_mises_fisher_distribution():
     """exp(4 mu.x) on the sphere in R^4, drawn by rejection: within 0.05 nats of the truth."""
     mu, kappa = torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64), 4.0
     mu = mu / mu.norm()
@@ -108,7 +108,7 @@ def test_it_learns_a_von_mises_fisher_law():
     pf.fit(model, train, max_steps=200, batch_size=500, validation=None, learning_rate=1e-2, progress="silent")
     with torch.no_grad():
         loss = truth - model.double().evaluate(test).value.mean().item()
-    assert truth + math.log(2 * math.pi**2) > 0.5  # a uniform law would be that far off
+    assert truth + math.log(2 * math.pi**2) > 0.5  # a uniform distribution would be off by that much
     assert -0.02 < loss < 0.05
 
 

@@ -139,7 +139,7 @@ class PixelCNN(Distribution):
         check_context(context, self.context, "PixelCNN")
         batch = z.shape[:-3]
         z = z.reshape(-1, *self.shape)
-        raw = self.conditioner(self.likelihood.seen(z), self._flat(context, batch)).to(z.dtype)
+        raw = self.conditioner(self.likelihood.network_input(z), self._flat(context, batch)).to(z.dtype)
         terms = self.likelihood.log_prob(z.movedim(1, -1), raw.movedim(1, -1)).movedim(-1, 1)
         return terms.reshape(*batch, *self.shape)
 
@@ -186,7 +186,7 @@ class PixelCNN(Distribution):
             for row in range(height):
                 walk.start_row()
                 if row < given:
-                    walk.end_row(law.seen(x[:, :, row]))
+                    walk.end_row(law.network_input(x[:, :, row]))
                     continue
                 for column in range(width):
                     x[:, :, row, column] = self._draw(walk, column, noise[:, row - given, column])
@@ -209,7 +209,7 @@ class PixelCNN(Distribution):
             if not law.joint:
                 raw = walk.pixel(column).chunk(channels, -1)[channel]
                 pixel[:, channel] = law.sample(raw, u[:, channel : channel + 1]).squeeze(-1)
-            walk.put(column, channel, law.seen(pixel[:, channel]))
+            walk.put(column, channel, law.network_input(pixel[:, channel]))
         return pixel
 
     def _flat(self, context: Tensor | None, batch: Size) -> Tensor | None:

@@ -23,20 +23,20 @@ def encoder_and_decoder(
     activation: str,
     context: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder networks between data and latent vectors, convolutional if there are ``channels``.
+    """Encoder and decoder networks between data and latent vectors, convolutional if ``channels`` are given.
 
     Args:
-        shape: of the data: (D,), or (channels, height, width).
-        latent: width of what the decoder reads.
-        codes: width of what the encoder gives.
-        count: outputs of the decoder for each pixel, or for each coordinate of a vector.
-        hidden: widths of the hidden layers without convolutions.
-        channels: of the convolutions.
-        activation: of the networks.
-        context: width of a context that both read beside their input: planes of it where the encoder is convolutional.
+        shape: event shape of the data: (D,), or (channels, height, width).
+        latent: width of the decoder's input.
+        codes: width of the encoder's output.
+        count: number of decoder outputs for each pixel, or for each coordinate of a vector.
+        hidden: widths of the hidden layers, if there are no convolutions.
+        channels: widths of the convolutional layers.
+        activation: name of the activation function.
+        context: width of a context that both read with their input; a convolutional encoder reads it as constant planes.
 
     Raises:
-        ConfigError: if convolutions shall read a vector.
+        ConfigError: if ``channels`` are given and the data are vectors.
     """
     if not channels:
         size, pixels = math.prod(shape), math.prod(shape[1:] if len(shape) == 3 else shape)
@@ -45,6 +45,8 @@ def encoder_and_decoder(
             MLP(latent + context, count * pixels, hidden, activation=activation, input_bound=10.0),
         )
     if len(shape) != 3:
-        raise ConfigError(f"convolutions read images; got features={shape!r} with channels={channels!r}.")
+        raise ConfigError(
+            f"channels are for convolutions on images; got channels={channels!r} with features={shape!r}."
+        )
     image, out = (shape[0] + context, shape[1], shape[2]), (count, shape[1], shape[2])
     return ConvEncoder(image, codes, channels, activation), ConvDecoder(latent + context, out, channels, activation)

@@ -1,4 +1,4 @@
-"""Everything between data and base: bijections, surjections, dequantization, and the ways to combine them."""
+"""Transforms between data and base distribution: bijections, surjections, embeddings, dequantization, and their combinations."""
 
 from pushforward.transforms.adapters import AsTorchTransform, TorchTransform, from_torch, to_torch
 from pushforward.transforms.autoregressive.block import BlockAutoregressive

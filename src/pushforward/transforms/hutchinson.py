@@ -12,7 +12,7 @@ __all__ = ["common_signs", "mean_of_draws"]
 
 
 def mean_of_draws(draws: Tensor) -> tuple[Tensor, None, Tensor | None]:
-    """Contribution, residual and standard error of a step from draws ``(count, *batch)``; no error from one draw."""
+    """Contribution, residual (None) and standard error of a step from draws ``(count, *batch)``; no error for a single draw."""
     count, mean = len(draws), draws.mean(0)
     if count == 1:
         return mean, None, None

@@ -34,7 +34,7 @@ TRANSFORMS: list[TransformCase] = [
     m("Gaussianize", "other units", lambda: transforms.Gaussianize(2, components=4), shifted),
     m(
         "MaskedAutoregressive",
-        "Moebius",
+        "Mobius",
         lambda: transforms.MaskedAutoregressive(2, MOBIUS, hidden=(8,), context=1),
         angles,
     ),

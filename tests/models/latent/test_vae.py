@@ -250,9 +250,9 @@ def test_grays_are_refused_by_a_bernoulli_decoder():
     for run in (model.evaluate, model.loss):
         with pytest.raises(InputError, match="binarize=True"):
             run(torch.full((3, 1, 2, 2), 0.3))
-    with pytest.raises(InputError, match="met 200"):
+    with pytest.raises(InputError, match="got 200"):
         model.loss(torch.full((3, 1, 2, 2), 200))
-    with pytest.raises(InputError, match="met 200"):
+    with pytest.raises(InputError, match="got 200"):
         pf.fit(model, torch.full((30, 1, 2, 2), 200), max_steps=2, progress="silent")
     assert (model.evaluate(torch.full((3, 1, 2, 2), 200)).value == -math.inf).all()
     assert torch.isfinite(model.evaluate(torch.ones(3, 1, 2, 2)).value).all()

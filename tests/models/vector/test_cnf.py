@@ -99,7 +99,7 @@ def test_the_regularized_loss_adds_what_the_flow_spends():
         for k, j in ((0, 0), (0.3, 0.7))
     )
     both.load_state_dict(plain.state_dict())
-    _, effort = both.chain.transforms[0].encode_with_effort(x, noise=torch.Generator().manual_seed(4))
+    _, effort = both.chain.transforms[0].encode_with_regularizers(x, noise=torch.Generator().manual_seed(4))
     expected = plain.loss(x) + (0.3 * effort.kinetic + 0.7 * effort.jacobian).mean()
     torch.testing.assert_close(both.loss(x, generator=torch.Generator().manual_seed(4)), expected)
     torch.testing.assert_close(both.log_prob(x), plain.log_prob(x))

@@ -26,9 +26,9 @@ from pushforward.transforms import (
 ORDERS = [None, "reverse", (2, 0, 4, 1, 3)]
 
 
-def make(features: int, law: Transformer | None = None, **options) -> MaskedAutoregressive:
+def make(features: int, transformer: Transformer | None = None, **options) -> MaskedAutoregressive:
     torch.manual_seed(0)
-    layer = MaskedAutoregressive(features, law, **{"hidden": (64,), "activation": "tanh", **options}).double()
+    layer = MaskedAutoregressive(features, transformer, **{"hidden": (64,), "activation": "tanh", **options}).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, dtype=torch.float64))
@@ -41,9 +41,9 @@ def sequence(layer: MaskedAutoregressive, order) -> list[int]:
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-@pytest.mark.parametrize("law", [None, AdditiveTransformer(), GatedTransformer(), SplineTransformer()], ids=str)
-def test_jacobian_is_triangular_in_the_order_and_full_below(order, law):
-    layer = make(5, law, order=order)
+@pytest.mark.parametrize("transformer", [None, AdditiveTransformer(), GatedTransformer(), SplineTransformer()], ids=str)
+def test_jacobian_is_triangular_in_the_order_and_full_below(order, transformer):
+    layer = make(5, transformer, order=order)
     place = [sequence(layer, order).index(i) for i in range(5)]
     x = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     jacobian = torch.func.jacrev(lambda t: layer.encode(t).z)(x)
@@ -90,27 +90,29 @@ def shuffled(features: int) -> tuple[int, ...]:
     return tuple(torch.randperm(features, generator=torch.Generator().manual_seed(features)).tolist())
 
 
-LAWS = [None, SplineTransformer(), CircularSplineTransformer()]
+TRANSFORMERS = [None, SplineTransformer(), CircularSplineTransformer()]
 GRID = [
     *(
-        (features, law, {"hidden": hidden, "residual": residual, "context": context, "order": order})
+        (features, transformer, {"hidden": hidden, "residual": residual, "context": context, "order": order})
         for features in (1, 2, 3, 9)
-        for law in LAWS
+        for transformer in TRANSFORMERS
         for hidden, residual in (((), False), ((4,), False), ((40, 30), False), ((20, 20), True))
         for context in (0, 2)
         for order in (None, "shuffled")
     ),
-    *((70, law, {"hidden": (90, 80), "order": "reverse"}) for law in LAWS),
-    *((130, law, {"hidden": (140, 140), "residual": True, "context": 3}) for law in LAWS),
+    *((70, transformer, {"hidden": (90, 80), "order": "reverse"}) for transformer in TRANSFORMERS),
+    *((130, transformer, {"hidden": (140, 140), "residual": True, "context": 3}) for transformer in TRANSFORMERS),
     (130, AdditiveTransformer(), {"hidden": (60,), "order": "shuffled", "activation": "relu"}),
     (70, GatedTransformer(), {"hidden": (90,), "activation": "silu"}),
 ]
 
 
-def case(features: int, law: Transformer | None, options: dict, spread: float = 1.0):
+def case(features: int, transformer: Transformer | None, options: dict, spread: float = 1.0):
     """A layer of moderate weights, whose slopes keep their digits, with noise and a context."""
     order = shuffled(features) if options["hidden"] and options.get("order") == "shuffled" else None
-    layer = MaskedAutoregressive(features, law, **{"activation": "tanh", **options, "order": order}).double().eval()
+    layer = (
+        MaskedAutoregressive(features, transformer, **{"activation": "tanh", **options, "order": order}).double().eval()
+    )
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(torch.randn_like(parameter) * (0.5 / parameter.shape[-1] ** 0.5))
@@ -119,9 +121,9 @@ def case(features: int, law: Transformer | None, options: dict, spread: float = 
     return layer, 3 * torch.tanh(z) if layer.transformer.periodic else z, context
 
 
-@pytest.mark.parametrize(("features", "law", "options"), GRID, ids=str)
-def test_decoding_gives_what_a_pass_for_each_coordinate_gives(features, law, options):
-    layer, z, context = case(features, law, options)
+@pytest.mark.parametrize(("features", "transformer", "options"), GRID, ids=str)
+def test_decoding_gives_what_a_pass_for_each_coordinate_gives(features, transformer, options):
+    layer, z, context = case(features, transformer, options)
     wanted = in_d_passes(layer, z, context)
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
@@ -134,9 +136,9 @@ def test_decoding_gives_what_a_pass_for_each_coordinate_gives(features, law, opt
 
 @pytest.mark.parametrize("spread", [30.0, 1e3, 1e6])
 @pytest.mark.parametrize("features", [3, 40])
-@pytest.mark.parametrize("law", [None, SplineTransformer(), GatedTransformer()], ids=str)
-def test_decoding_far_noise(features, law, spread):
-    layer, z, _ = case(features, law, {"hidden": (50, 50)}, spread)
+@pytest.mark.parametrize("transformer", [None, SplineTransformer(), GatedTransformer()], ids=str)
+def test_decoding_far_noise(features, transformer, spread):
+    layer, z, _ = case(features, transformer, {"hidden": (50, 50)}, spread)
     wanted = in_d_passes(layer, z)
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
@@ -145,10 +147,10 @@ def test_decoding_far_noise(features, law, spread):
 
 
 @pytest.mark.parametrize(
-    ("features", "law", "options"), [c for c in GRID if c[0] in (1, 3, 9) and c[2]["hidden"] != ()], ids=str
+    ("features", "transformer", "options"), [c for c in GRID if c[0] in (1, 3, 9) and c[2]["hidden"] != ()], ids=str
 )
-def test_gradients_through_decoding_are_those_of_a_pass_for_each_coordinate(features, law, options):
-    layer, z, context = case(features, law, options)
+def test_gradients_through_decoding_are_those_of_a_pass_for_each_coordinate(features, transformer, options):
+    layer, z, context = case(features, transformer, options)
     leaves = [t.requires_grad_() for t in (z, context) if t is not None] + list(layer.parameters())
     weights = torch.randn(4, features, dtype=torch.float64)
     gradients = []
@@ -317,7 +319,7 @@ def test_context_reaches_the_first_coordinate():
     assert (jacobian != 0).all()
 
 
-def test_circular_laws_see_the_circle():
+def test_periodic_transformers_read_the_circle():
     layer = make(2, CircularSplineTransformer())
     x = torch.tensor([[math.pi, 0.3], [-math.pi, 0.3]], dtype=torch.float64)
     z = layer.encode(x).z

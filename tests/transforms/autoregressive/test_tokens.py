@@ -1,4 +1,4 @@
-"""Patches and the autoregressive transform over them."""
+"""The autoregressive transform of tokens, and patches of images as tokens."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from pushforward.transforms import AdditiveTransformer, CircularSplineTransforme
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((1, 4, 6), 2), ((3, 6, 3), 3), ((2, 3, 5), 1), ((1, 1, 1), 1)], ids=str)
-def test_patches_are_the_cells_of_the_image(shape, patch):
+def test_patches_are_blocks_of_the_image(shape, patch):
     cut = Patches(shape, patch)
     channels, height, width = shape
     x = torch.randn(2, 3, *shape)
@@ -40,7 +40,7 @@ def test_a_token_depends_on_those_before_it_and_on_itself_coordinate_by_coordina
 
 
 def test_the_inverse_is_that_of_fixed_point_sweeps():
-    """N sweeps x <- f^-1(z; network(x)) solve a triangular system exactly, with no memory at all."""
+    """N sweeps x <- f^-1(z; network(x)) solve a triangular system exactly, without a cache."""
     torch.manual_seed(0)
     layer = TokenAutoregressive((5, 3), width=16, layers=2).double()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Continuous flows: traces and log-determinants against autograd, closed forms, estimators, and the way back."""
+"""Continuous flows: traces and log-determinants against autograd, closed forms, estimators, and the inverse."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Linear(nn.Module):
 
 
 class Plain(nn.Module):
-    """The built-in network, with its written-out Jacobian hidden."""
+    """The built-in network, without its explicit Jacobian."""
 
     def __init__(self, network: VelocityMLP) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Plain(nn.Module):
 
 
 class MixtureVelocity(nn.Module):
-    """What flow matching from N(0, I) to a mixture of Gaussians of deviation s around means m_k has as its minimizer.
+    """The minimizer of flow matching from N(0, I) to a mixture of Gaussians of deviation s around means m_k.
 
     v = sum_k r_k (m_k + c (x - t m_k)), c = (t s^2 - (1 - t)) / (t^2 s^2 + (1 - t)^2), r_k the responsibilities.
     """
@@ -63,7 +63,7 @@ class MixtureVelocity(nn.Module):
 
 
 def lively(features: int = 3, dtype: torch.dtype = torch.float64, **more) -> Continuous:
-    """A flow whose weights make it bend."""
+    """A flow with large weights."""
     torch.manual_seed(6)
     flow = Continuous(features, **{"hidden": (12, 10), **more}).to(dtype)
     generator = torch.Generator().manual_seed(7)
@@ -117,7 +117,7 @@ def test_own_dynamics_give_what_the_built_in_ones_give(check):
     for way in ("exact", "hutchinson"):
         flow.set_log_det(way)
         own.set_log_det(way)
-        a, b = flow.encode_with_effort(x, context), own.encode_with_effort(x, context)
+        a, b = flow.encode_with_regularizers(x, context), own.encode_with_regularizers(x, context)
         for left, right in zip([*a[0][:2], *a[1]], [*b[0][:2], *b[1]], strict=True):
             torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
         parameters = [x, *flow.network.parameters()]
@@ -185,7 +185,7 @@ def test_training_draws_one_probe_for_each_row(check):
     assert abs(step.contribution.mean().item() - exact) < 4 * step.contribution.std().item() / math.sqrt(4000)
 
 
-def test_relations():
+def test_kinds():
     flow = lively()
     chain = Chain(flow)
     assert chain.kind is Kind.EXACT
@@ -209,7 +209,7 @@ def test_round_trip_to_the_solver_s_error(check, solver, tolerance):
 
 
 @pytest.mark.parametrize("solver", [{"steps": 20}, {"solver": "dopri5"}], ids=["rk4", "dopri5"])
-def test_a_row_does_not_see_its_neighbors(check, solver):
+def test_a_row_does_not_depend_on_its_neighbors(check, solver):
     """Also with neighbors that need many more steps, or far fewer."""
     flow = lively(**solver)
     x = check.normal(6, 3)
@@ -247,12 +247,12 @@ def test_recomputing_changes_no_gradient(check):
         assert a is None or torch.allclose(a, b, rtol=1e-12)
 
 
-def test_effort_in_closed_form(check):
+def test_regularizers_in_closed_form(check):
     """v = A x with A diagonal: x_i = z_i exp(a_i t), and |e^T A|^2 is the same for every probe of signs."""
     a = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
     flow = Continuous(3, Linear(torch.diag(a)), time=2.0, steps=60).double()
     x = check.normal(5, 3)
-    step, effort = flow.encode_with_effort(x, noise=torch.Generator().manual_seed(0))
+    step, effort = flow.encode_with_regularizers(x, noise=torch.Generator().manual_seed(0))
     kinetic = ((a * x) ** 2 * (1 - torch.exp(-4 * a)) / (2 * a)).sum(-1) / 3
     torch.testing.assert_close(effort.kinetic, kinetic, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(effort.jacobian, (2 * a.square().sum() / 3).expand(5), rtol=1e-10, atol=1e-10)
@@ -277,7 +277,7 @@ def test_extremes(check, solver):
     check.extremes(lively(3, **solver))
 
 
-def test_what_cannot_be_solved_is_withheld():
+def test_equations_that_cannot_be_solved_raise_an_error():
     flow = lively(solver="dopri5")
     with torch.no_grad():
         next(flow.parameters()).fill_(math.nan)

@@ -52,7 +52,7 @@ def test_fixed_steps_on_a_polynomial_are_exact():
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9, 1e-12])
-def test_own_steps_keep_the_tolerance(tolerance):
+def test_adaptive_steps_meet_the_tolerance(tolerance):
     error = (ode.solve_adaptive(linear, START, atol=tolerance, rtol=tolerance) - END).abs().max()
     assert error < 20 * tolerance
     fine = ode.solve_fixed(pendulum, START[:, :2], 4000)
@@ -100,7 +100,7 @@ def test_gradients(solver, recompute):
     assert torch.autograd.gradcheck(solve, (START[:1].clone().requires_grad_(), A.clone().requires_grad_()), atol=1e-6)
 
 
-def test_with_and_without_a_gradient_alike():
+def test_results_with_and_without_a_gradient_are_equal():
     y = START.clone().requires_grad_()
     with torch.no_grad():
         plain = ode.solve_adaptive(pendulum, y[:, :2], atol=1e-6, rtol=1e-6)
@@ -108,7 +108,7 @@ def test_with_and_without_a_gradient_alike():
                                atol=1e-12)  # fmt: skip
 
 
-def test_recomputing_keeps_less():
+def test_recomputing_stores_less():
     def kept(recompute: bool) -> int:
         sizes = []
         a = A.clone().requires_grad_()
@@ -119,6 +119,6 @@ def test_recomputing_keeps_less():
     assert kept(True) < kept(False) / 3
 
 
-def test_what_blows_up_is_withheld():
+def test_solutions_that_diverge_raise_an_error():
     with pytest.raises(ConvergenceError, match="steps"):
         ode.solve_adaptive(lambda s, y: y * y, torch.full((1, 1), 2.0), atol=1e-5, rtol=1e-5)  # infinite at s = 1/2

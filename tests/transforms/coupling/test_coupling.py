@@ -1,4 +1,4 @@
-"""Coupling: which coordinates move, what they depend on, and what its options do."""
+"""Coupling: which coordinates are transformed, what they depend on, and its options."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def jacobian(coupling: Coupling, x: torch.Tensor, context: torch.Tensor | None =
     ],
 )
 def test_masks(features, mask, flip, kept):
-    """B sees A and itself, A sees nothing else; one feature is always moved."""
+    """B depends on A and itself, A only on itself; a single feature is always transformed."""
     coupling = make(features, mask=mask, flip=flip)
     x = torch.randn(features, dtype=torch.float64)
     expected = torch.eye(features, dtype=torch.bool)
@@ -64,7 +64,7 @@ def test_masks(features, mask, flip, kept):
 
 
 def test_contribution_is_the_sum_of_log_scales():
-    """For an affine law by hand: z = x exp(s) + t with the network's s and t."""
+    """For an affine transformer by hand: z = x exp(s) + t with the network's s and t."""
     coupling = make(3, mask=(1,))
     x = torch.randn(4, 3, dtype=torch.float64)
     assert coupling.network is not None
@@ -80,14 +80,14 @@ def test_additive_keeps_volume():
     assert (coupling.encode(torch.randn(5, 4, dtype=torch.float64)).contribution == 0).all()
 
 
-def test_unconditional_moves_the_other_half_by_free_laws():
+def test_unconditional_transforms_the_other_half_by_free_parameters():
     coupling = make(4, SplineTransformer(), unconditional=True)
     x = torch.randn(4, dtype=torch.float64)
     pattern = jacobian(coupling, x) != 0
     assert torch.equal(pattern[[0, 2]], torch.eye(4, dtype=torch.bool)[[0, 2]])
     z = coupling.encode(x).z
     assert (z[[0, 2]] != x[[0, 2]]).all()
-    # B's parameters come from A as it was given, so that both directions see the same A.
+    # B's parameters come from A as it was given, so that both directions use the same A.
     torch.testing.assert_close(coupling.decode(z), x)
 
 
@@ -105,23 +105,23 @@ def test_one_feature_has_free_parameters_or_follows_the_context():
 
 def test_starts_near_the_identity():
     torch.manual_seed(0)
-    for law in (None, SplineTransformer()):
-        coupling = Coupling(6, law)
+    for transformer in (None, SplineTransformer()):
+        coupling = Coupling(6, transformer)
         x = torch.randn(100, 6)
         assert (coupling.encode(x).z - x).abs().max() < 0.6
-        assert Coupling(1, law).encode(x[:, :1]).z.equal(x[:, :1]) or law is not None
+        assert Coupling(1, transformer).encode(x[:, :1]).z.equal(x[:, :1]) or transformer is not None
 
 
-def test_far_coordinates_cannot_blow_up_the_other_half():
-    """The network sees a box, so far out the transform is one fixed affine law."""
+def test_far_coordinates_cannot_make_the_other_half_overflow():
+    """The network's input is clamped, so far from the data the transform is one fixed affine function."""
     coupling = make(2)
     x = torch.tensor([[10.0, 1.0], [1e3, 1.0], [1e20, 1.0]], dtype=torch.float64)
     z = coupling.encode(x).z
     assert torch.equal(z[:, 1], z[:1, 1].expand(3))
 
 
-def test_circular_laws_see_the_circle():
-    """A coordinate of A at pi and at -pi is one point, so B moves alike."""
+def test_periodic_transformers_read_the_circle():
+    """A coordinate of A at pi and at -pi is one point, so B is transformed in the same way."""
     coupling = make(2, CircularSplineTransformer())
     assert coupling.domain == coupling.codomain == Support(-math.pi, math.pi)
     x = torch.tensor([[math.pi, 0.3], [-math.pi, 0.3]], dtype=torch.float64)
@@ -131,7 +131,7 @@ def test_circular_laws_see_the_circle():
     assert make(2).domain == REAL
 
 
-def test_gate_is_no_identity_at_the_start():
+def test_a_gate_is_not_the_identity_at_the_start():
     coupling = Coupling(2, GatedTransformer(bias=2.0), hidden=(8,))
     contribution = coupling.encode(torch.zeros(1, 2)).contribution.item()
     assert contribution == pytest.approx(-math.log1p(math.exp(-2.0)), abs=0.1)
@@ -169,8 +169,8 @@ def test_impossible_networks(options):
 
 @pytest.mark.parametrize("mask", [(2, 0), (0, 2), (3, 1), (1, 3), (3, 0)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_mask_in_any_order_is_undone_and_meets_the_same_parameters_both_ways(mask, flip):
-    """The k-th group of the network's outputs belongs to the k-th index of the moved coordinates."""
+def test_a_mask_in_any_order_is_inverted_with_the_same_parameters_in_both_directions(mask, flip):
+    """The k-th group of the network's outputs belongs to the k-th index of the transformed coordinates."""
     coupling = make(4, mask=mask, flip=flip)
     x = torch.randn(6, 4, dtype=torch.float64)
     step = coupling.encode(x)

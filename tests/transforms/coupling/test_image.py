@@ -1,4 +1,4 @@
-"""ImageCoupling: masks, dependence, laws, contexts, on images with odd and even sides."""
+"""ImageCoupling: masks, dependence, transformers, contexts, on images with odd and even sides."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ def dependence(transform: ImageCoupling, x: torch.Tensor) -> torch.Tensor:
     return torch.autograd.functional.jacobian(lambda t: transform.encode(t).z, x).reshape(size, size)
 
 
-@pytest.mark.parametrize("law", [None, AdditiveTransformer(), SplineTransformer(4, 2.0)], ids=str)
+@pytest.mark.parametrize("transformer", [None, AdditiveTransformer(), SplineTransformer(4, 2.0)], ids=str)
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_contribution_and_round_trip_on_the_checkerboard(shape, flip, law, check):
-    transform = check.perturb(ImageCoupling(shape, law, mask="checkerboard", flip=flip, hidden=(4,)).double(), size=0.3)
+def test_contribution_and_round_trip_on_the_checkerboard(shape, flip, transformer, check):
+    transform = check.perturb(
+        ImageCoupling(shape, transformer, mask="checkerboard", flip=flip, hidden=(4,)).double(), size=0.3
+    )
     x = check.normal(2, *shape)
     check.round_trip(transform, x, 1e-9)
     check.contribution(transform, x)
@@ -38,7 +40,7 @@ def test_contribution_and_round_trip_on_channels(shape, keep, flip, check):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_checkerboard_moves_one_color_given_the_other(flip, check):
+def test_the_checkerboard_transforms_one_color_given_the_other(flip, check):
     transform = check.perturb(ImageCoupling((2, 3, 4), mask="checkerboard", flip=flip, hidden=(8,)).double())
     x = check.normal(2, 3, 4)
     moved = (torch.arange(3)[:, None] + torch.arange(4)) % 2 == (0 if flip else 1)
@@ -48,12 +50,12 @@ def test_the_checkerboard_moves_one_color_given_the_other(flip, check):
     assert torch.equal(z[~moved], x.flatten()[~moved])
     seen = dependence(transform, x) != 0
     off = seen & ~torch.eye(24, dtype=torch.bool)
-    assert not off[:, moved].any()  # nothing depends on the others that move
+    assert not off[:, moved].any()  # nothing depends on the other transformed pixels
     assert off[moved].any(1).all()
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_channels_that_are_kept_condition_and_do_not_move(flip, check):
+def test_channels_that_are_kept_condition_and_do_not_change(flip, check):
     transform = check.perturb(ImageCoupling((3, 2, 2), keep=2, flip=flip, hidden=(8,)).double())
     moved = torch.zeros(3, 2, 2, dtype=torch.bool)
     moved[0 if flip else 2] = True
@@ -64,7 +66,7 @@ def test_channels_that_are_kept_condition_and_do_not_move(flip, check):
     assert torch.equal(off.any(1), moved)
 
 
-def test_kept_channels_of_a_checkerboard_never_move(check):
+def test_kept_channels_of_a_checkerboard_never_change(check):
     for flip in (False, True):
         transform = check.perturb(
             ImageCoupling((3, 2, 2), mask="checkerboard", keep=2, flip=flip, hidden=(8,)).double()
@@ -86,10 +88,10 @@ def test_two_colors_reach_every_pixel_and_it_starts_as_the_identity(check):
     assert sorted(torch.cat([transform.transformed for transform in transforms]).tolist()) == list(range(16))
 
 
-def test_angles_are_seen_as_cosine_and_sine(check):
-    law = CircularSplineTransformer(4)
+def test_angles_are_read_as_cosine_and_sine(check):
+    transformer = CircularSplineTransformer(4)
     for mask in ("channels", "checkerboard"):
-        transform = check.perturb(ImageCoupling((2, 2, 2), law, mask=mask, hidden=(4,)).double())
+        transform = check.perturb(ImageCoupling((2, 2, 2), transformer, mask=mask, hidden=(4,)).double())
         x = check.normal(3, 2, 2, 2).clamp(-3, 3)
         check.contribution(transform, x)
         y = x.flatten(1).clone()
@@ -103,7 +105,7 @@ def test_angles_are_seen_as_cosine_and_sine(check):
         )
 
 
-def test_a_pixel_where_nothing_moves_cannot_spoil_gradients(check):
+def test_extreme_pixels_that_are_not_transformed_leave_gradients_finite(check):
     transform = check.perturb(ImageCoupling((1, 2, 2), mask="checkerboard", hidden=(4,)))
     x = torch.tensor([[[[3e38, 0.5], [0.5, -3e38]]]], requires_grad=True)
     step = transform.encode(x)

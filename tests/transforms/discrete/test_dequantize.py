@@ -20,7 +20,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("levels", [1, 2, 3, 10, 49, 255, 256, 1000, 65536])
-def test_every_level_comes_back(levels, dtype):
+def test_every_level_survives_a_round_trip(levels, dtype):
     transform = UniformDequantize(1, levels=levels).to(dtype)
     x = torch.arange(levels, dtype=dtype).repeat(max(1, 20_000 // levels)).reshape(-1, 1)
     for noise in (generator(), RowNoise(1), None):
@@ -129,7 +129,7 @@ def test_kinds():
             transform.measure(Counting(3))
 
 
-def test_lattice_leaves_other_columns_alone(check):
+def test_lattice_does_not_change_other_columns(check):
     transform = LatticeDequantize(3, columns=(2, 0), steps=(0.25, 2.0), origins=(0.5, 1.0)).double()
     x = check.normal(200, 3)
     x[:, 0] = 1.0 + 2.0 * torch.round(5 * x[:, 0])
@@ -179,7 +179,7 @@ def test_off_lattice_is_scored_as_the_point_below():
     assert transform.decode(z).flatten().tolist() == [2.0, 2.0, 2.0, 3.0]
 
 
-def test_lattice_far_out_is_finite():
+def test_lattice_far_values_are_finite():
     transform = LatticeDequantize(2, columns=(1,), steps=1e-3)
     x = torch.tensor([[0.0, 1e20], [1e30, -1e6]], requires_grad=True)
     step = transform.encode(x)

@@ -1,4 +1,4 @@
-"""VariationalDequantize: a bound with the right terms, uniform at the start, and integers that come back."""
+"""VariationalDequantize: a bound with the right terms, uniform at the start, and integers that survive a round trip."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_starts_as_uniform_dequantization():
     torch.testing.assert_close(step.contribution, plain.contribution, rtol=0, atol=1e-10)
 
 
-def test_contribution_is_minus_log_q_less_the_levels(check):
-    """The density of u given x by the dense Jacobian of the uniform noise that it is made from, of which q is the image."""
+def test_contribution_is_minus_log_q_minus_log_levels(check):
+    """The density q of u given x, from the dense Jacobian with respect to the uniform noise."""
     transform = check.perturb(VariationalDequantize((1, 2, 2), 4, **SMALL).double(), size=0.4)
     x = torch.tensor([[[1.0, 0.0], [3.0, 2.0]]], dtype=torch.float64)
 
@@ -53,7 +53,7 @@ def test_contribution_is_minus_log_q_less_the_levels(check):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("levels", [1, 2, 256, 65536])
-def test_integers_come_back(levels, dtype, check):
+def test_integers_survive_a_round_trip(levels, dtype, check):
     transform = check.perturb(VariationalDequantize((1, 3, 2), levels, **SMALL).to(dtype), size=0.4)
     x = torch.randint(levels, (300, 1, 3, 2), generator=torch.Generator().manual_seed(1))
     x[0], x[1] = 0, levels - 1
@@ -63,7 +63,7 @@ def test_integers_come_back(levels, dtype, check):
     assert ((step.z > 0) & (step.z < 1)).all()
 
 
-def test_what_is_no_pixel_has_probability_zero(check):
+def test_values_that_are_not_pixels_have_probability_zero(check):
     transform = check.perturb(VariationalDequantize((1, 1, 2), 4, **SMALL))
     x = torch.tensor([[0.5, 1.0], [-1.0, 1.0], [4.0, 1.0], [2.0, 1.0]]).reshape(4, 1, 1, 2)
     assert torch.isinf(transform.encode(x).contribution).tolist() == [True, True, True, False]
@@ -84,7 +84,7 @@ def test_mass_over_all_images_is_at_most_one_and_one_in_the_mean_weight(check):
 
 
 def test_training_the_noise_tightens_the_bound():
-    """A density on [0, 1] with a step inside each cell: uniform noise loses what a learned one finds."""
+    """A density on [0, 1] with a step inside each cell: learned noise has a tighter bound than uniform noise."""
     torch.manual_seed(0)
     losses = {}
     for kind in (UniformDequantize, VariationalDequantize):

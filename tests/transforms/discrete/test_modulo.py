@@ -50,7 +50,7 @@ def test_rotation_is_addition_modulo_k(categories):
         assert rotate(one[x], one[m], backward=True).argmax().item() == (x - m) % categories
 
 
-def test_each_shift_sees_the_coordinates_before_it(check):
+def test_each_shift_depends_on_the_coordinates_before_it(check):
     torch.manual_seed(0)
     transform = check.perturb(ModuloAutoregressive(4, 3, hidden=(32,)), size=1.0)
     x = torch.eye(3)[torch.randint(3, (300, 4))]
@@ -76,7 +76,7 @@ def test_the_straight_through_gradient_descends(check):
     assert (transform.encode(x).z.argmax(-1) == 0).all()
 
 
-def test_what_is_no_category_is_impossible():
+def test_values_that_are_not_categories_are_impossible():
     step = OneHot(2, 3).encode(torch.tensor([[0.0, 2.0], [0.5, 1.0], [3.0, 0.0], [-1.0, 0.0], [1e20, -1e20]]))
     assert step.contribution[0] == 0
     assert torch.isneginf(step.contribution[1:]).all()

@@ -95,7 +95,7 @@ def test_values_against_scipy():
 
 
 @pytest.mark.parametrize("x", [-500.0, -50.0, 50.0, 500.0])
-def test_log_slope_stays_right_where_float32_saturates(x):
+def test_log_slope_stays_accurate_where_float32_saturates(x):
     row = torch.tensor([[x]])
     assert Sigmoid(1).encode(row).contribution.item() == pytest.approx(-abs(x), rel=1e-6)
     assert Tanh(1).encode(row).contribution.item() == pytest.approx(2 * math.log(2) - 2 * abs(x), rel=1e-6)
@@ -171,7 +171,7 @@ def test_logit_with_a_logistic_is_uniform_up_to_the_border():
     torch.testing.assert_close(log_density, torch.zeros(6), atol=1e-5, rtol=0)
 
 
-def test_logit_codomain_is_honest():
+def test_logit_codomain_contains_the_image():
     assert Logit(1).codomain == REAL
     edge = math.log(0.95 / 0.05)
     box = Logit(1, alpha=0.05).codomain
@@ -251,7 +251,7 @@ def test_terms_add_up(make):
     torch.testing.assert_close(z, step.z)
 
 
-def test_a_fixed_affine_map_carries_bounds_along():
+def test_a_fixed_affine_transform_maps_bounds():
     """A logistic squeezed to (-1, 1) under a uniform base there: exact, without a warning; under a wider one a bound."""
     squeeze = Chain(Sigmoid(1), Affine(1, shift=1.0, scale=-2.0))
     assert squeeze.codomain == Support(-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Gaussianization of margins: exact tails against fifty digits, bounds of the quantile, and what the start makes of data."""
+"""Gaussianization of marginals: exact tails against fifty digits, bounds of the quantile, and the initialization from data."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_quantile_over_the_whole_range():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_gap_between_narrow_components_does_not_lose_the_inverse(dtype):
+def test_a_gap_between_narrow_components_keeps_the_inverse_accurate(dtype):
     transform = Gaussianize(1, components=2).to(dtype)
     with torch.no_grad():
         transform.loc.copy_(torch.tensor([[-2.0], [2.0]]))
@@ -90,7 +90,7 @@ def test_a_gap_between_narrow_components_does_not_lose_the_inverse(dtype):
     assert (error < allowed).all()
 
 
-def test_the_start_makes_margins_nearly_normal():
+def test_initialization_makes_marginals_nearly_normal():
     generator = torch.Generator().manual_seed(0)
     draws = [
         torch.rand(2000, generator=generator),

@@ -1,4 +1,4 @@
-"""Conformal transforms against dense Jacobians and classical geometry; embeddings against 1/2 log det J^T J."""
+"""Conformal (angle-preserving) transforms against dense Jacobians and classical geometry; embeddings against 1/2 log det J^T J."""
 
 import math
 
@@ -53,7 +53,7 @@ CONFORMAL = [
 
 
 @pytest.mark.parametrize("layer", CONFORMAL, ids=lambda layer: type(layer).__name__)
-def test_all_directions_are_stretched_alike_and_the_contribution_says_how_much(layer):
+def test_all_directions_are_scaled_by_the_factor_of_the_contribution(layer):
     layer = moved(layer)
     assert layer.angle_preserving
     x = rows(5, *layer.in_shape)
@@ -65,14 +65,14 @@ def test_all_directions_are_stretched_alike_and_the_contribution_says_how_much(l
     )
 
 
-def test_maps_that_bend_angles_are_not_conformal():
+def test_transforms_that_change_angles_are_refused():
     assert not transforms.Affine(2, scale=2.0).angle_preserving
     assert not transforms.SphereAutoregressive().angle_preserving
-    with pytest.raises(ConfigError, match="Affine does not stretch"):
+    with pytest.raises(ConfigError, match="Affine does not preserve angles"):
         transforms.ConformalEmbedding(transforms.Affine(3, scale=(1.0, 2.0, 3.0)), transforms.Pad(3, 2))
 
 
-def test_a_special_conformal_map_is_an_inversion_a_shift_and_an_inversion():
+def test_a_special_conformal_transform_is_an_inversion_a_shift_and_an_inversion():
     layer = transforms.SpecialConformal(3, spread=1.0, seed=4).double()
     x = rows(20, 3)
     inverted = x / x.square().sum(-1, keepdim=True) + layer.shift
@@ -80,7 +80,7 @@ def test_a_special_conformal_map_is_an_inversion_a_shift_and_an_inversion():
 
 
 def test_a_plane_becomes_a_sphere():
-    """Of radius 1 / (2 norm(b_perp)) through the origin, b_perp the part of b across the plane."""
+    """Of radius 1 / (2 norm(b_perp)) through the origin, b_perp the component of b orthogonal to the plane."""
     layer = transforms.SpecialConformal(3).double()
     with torch.no_grad():
         layer.shift.copy_(torch.tensor([0.3, -0.2, 0.8], dtype=torch.float64))
@@ -141,7 +141,7 @@ EMBEDDINGS = {
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
 def test_contribution_is_minus_half_the_log_determinant_of_the_gram_matrix(name):
-    """At the decoded point, also for rows that are not on the surface."""
+    """At the decoded point, for rows off the manifold too."""
     layer = moved(EMBEDDINGS[name]())
     x = rows(6, *layer.in_shape)
     step = layer.encode(x)
@@ -161,7 +161,7 @@ def test_contribution_is_minus_half_the_log_determinant_of_the_gram_matrix(name)
 
 
 def test_the_residual_of_an_orthogonal_projection_is_the_distance():
-    """Least squares on the columns, by another route."""
+    """Against least squares on the columns."""
     layer = transforms.OrthogonalEmbedding(5, 2, seed=3).double()
     x = rows(7, 5)
     columns = layer.decode(torch.eye(2, dtype=torch.float64)).T
@@ -180,7 +180,7 @@ def test_residuals_of_isometries_add_up():
     assert chain.measure(Lebesgue(2)) == Manifold(2, 4)
 
 
-def test_what_may_stand_in_front_of_a_surface():
+def test_transforms_before_a_manifold():
     embedding = EMBEDDINGS["sphere"]()
     for isometry in (
         transforms.Householder(3),
@@ -204,7 +204,7 @@ def test_what_may_stand_in_front_of_a_surface():
 
 
 def test_mass_on_the_sphere():
-    """The density behind a stereographic projection integrates to 1 over the sphere's area."""
+    """The density of a stereographic projection integrates to 1 over the sphere's area."""
     layer = transforms.SpecialConformal(3).double()
     with torch.no_grad():
         layer.shift.copy_(torch.tensor([0.1, 0.2, 0.5]))  # a sphere of radius 1 through 0, with its center on the axis
@@ -251,13 +251,16 @@ def test_pieces_meet_at_the_radius_and_differ():
     [
         (lambda: transforms.Pad(3, 4), "from 1 to 3"),
         (lambda: transforms.Pad(3, 0), "from 1 to 3"),
-        (lambda: transforms.OrthogonalEmbedding((2, 3)), "channels of images"),
+        (lambda: transforms.OrthogonalEmbedding((2, 3)), "channels, height, width"),
         (lambda: transforms.OrthogonalEmbedding(3, 4), "from 1 to 3"),
         (lambda: transforms.PiecewiseOrthogonal(3, radius=0.0), "radius"),
         (lambda: transforms.SpecialConformal(3, spread=-1.0), "spread"),
         (lambda: transforms.Inversion(3, center=math.nan), "center"),
         (lambda: transforms.ConformalEmbedding(), "at least one"),
-        (lambda: transforms.ConformalEmbedding(transforms.Pad(3, 2), transforms.Householder(3)), "must meet"),
+        (
+            lambda: transforms.ConformalEmbedding(transforms.Pad(3, 2), transforms.Householder(3)),
+            "must start with the shape",
+        ),
     ],
 )
 def test_impossible_arguments(make, words):

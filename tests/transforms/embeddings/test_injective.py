@@ -1,4 +1,4 @@
-"""Bijections behind zero padding, and free networks, as embeddings."""
+"""Bijections of zero-padded codes, and unconstrained networks, as embeddings."""
 
 import math
 
@@ -15,9 +15,11 @@ def rows(count: int, *shape: int, seed: int = 0) -> Tensor:
     return torch.randn(count, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def flow(features: int, *, context: int = 0, law: transforms.Transformer | None = None) -> transforms.Chain:
+def flow(features: int, *, context: int = 0, transformer: transforms.Transformer | None = None) -> transforms.Chain:
     torch.manual_seed(0)
-    parts = [transforms.Coupling(features, law, hidden=(8,), flip=k % 2 == 1, context=context) for k in range(3)]
+    parts = [
+        transforms.Coupling(features, transformer, hidden=(8,), flip=k % 2 == 1, context=context) for k in range(3)
+    ]
     chain = transforms.Chain(transforms.Affine(features, scale=2.0), *parts, transforms.Householder(features))
     with torch.no_grad():
         for parameter in chain.parameters():
@@ -32,10 +34,10 @@ def log_volume(function, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("latent", [1, 3, 5])
 @pytest.mark.parametrize(
-    "law", [transforms.AffineTransformer(), transforms.SplineTransformer(6)], ids=["affine", "spline"]
+    "transformer", [transforms.AffineTransformer(), transforms.SplineTransformer(6)], ids=["affine", "spline"]
 )
-def test_contribution_is_minus_half_the_log_determinant_of_the_gram_matrix(law, latent):
-    layer = transforms.Injective(flow(5, law=law), latent).double()
+def test_contribution_is_minus_half_the_log_determinant_of_the_gram_matrix(transformer, latent):
+    layer = transforms.Injective(flow(5, transformer=transformer), latent).double()
     x = rows(6, 5)
     step = layer.encode(x)
     torch.testing.assert_close(step.contribution, -log_volume(layer.decode, step.z), rtol=1e-8, atol=1e-8)
@@ -58,7 +60,7 @@ def test_with_every_coordinate_kept_it_is_the_flow_itself():
     torch.testing.assert_close(whole.log_prob(x), plain.log_prob(x), rtol=1e-8, atol=1e-8)
 
 
-def test_a_context_reaches_the_surface():
+def test_the_manifold_depends_on_the_context():
     layer = transforms.Injective(flow(3, context=2), 2).double()
     x, context = rows(4, 3), rows(4, 2, seed=1)
     assert not torch.allclose(layer.encode(x, context).contribution, layer.encode(x, -context).contribution)
@@ -91,7 +93,7 @@ ITERATIVE = {
 
 
 @pytest.mark.parametrize("make", ITERATIVE.values(), ids=ITERATIVE.keys())
-def test_gradient_of_the_volume_through_an_inverse_that_iterates(make):
+def test_gradient_of_the_volume_through_an_iterative_inverse(make):
     """Along a random direction of the weights, against central differences of the volume."""
     torch.manual_seed(0)
     inner = make()
@@ -126,12 +128,12 @@ def test_rows_outside_the_domain_are_impossible():
     assert step.contribution[1] == -math.inf
 
 
-def test_what_cannot_carry_a_surface():
+def test_transforms_that_injective_refuses():
     with pytest.raises(KindError, match="not a bijection"):
         transforms.Injective(transforms.Pad(3, 2), 1)
     with pytest.raises(KindError, match="not a bijection"):
         transforms.Injective(transforms.UniformDequantize(2), 1)
-    with pytest.raises(ConfigError, match="lands in"):
+    with pytest.raises(ConfigError, match="image of transform"):
         transforms.Injective(transforms.Sigmoid(2), 1)
     with pytest.raises(ConfigError, match="latent of Injective must be an integer from 1 to 2"):
         transforms.Injective(transforms.Affine(2), 3)

@@ -55,7 +55,7 @@ def test_many_directions_go_in_parts():
     torch.testing.assert_close(columns, matrix.expand(2, -1, -1))
 
 
-def test_no_full_rank_is_no_density():
+def test_without_full_rank_the_volume_is_infinite():
     columns = torch.zeros(3, 4, 2, dtype=torch.float64)
     columns[0] = rows(4, 2)
     columns[1, :, 0] = columns[1, :, 1] = 1.0  # two equal columns
@@ -107,7 +107,7 @@ def test_conjugate_gradients_solve_each_row():
     loose = conjugate_gradients(lambda v: (matrix @ v[..., None])[..., 0], b, 0.5, 50)
     assert loose.iterations < solve.iterations
     assert (loose.residual <= 0.5).all()
-    assert loose.residual.max() > 1e-3  # what was left undone is visible
+    assert loose.residual.max() > 1e-3  # the residual shows that it did not converge
 
 
 def test_conjugate_gradients_on_a_singular_matrix_say_so():
@@ -141,8 +141,8 @@ def test_a_loose_solver_biases_the_gradient(decoder):
     assert relative_errors(decoder, 1600, 1, tolerance=0.9).item() > 3 * relative_errors(decoder, 1600, 1).item()
 
 
-def test_the_value_of_the_surrogate_means_nothing(decoder):
-    """It is d / 2 for signs, whatever the volume is."""
+def test_the_value_of_the_surrogate_has_no_meaning(decoder):
+    """It is d / 2 for signs, for any volume."""
     value, _ = volume_surrogate(decoder, rows(4, 3), probes=2, tolerance=1e-10)
     torch.testing.assert_close(value, torch.full((4,), 1.5, dtype=torch.float64))
 

@@ -1,4 +1,4 @@
-"""InvertibleConv2d: against dense matrices, its sweeps, its reach, and its conditioning."""
+"""InvertibleConv2d: against dense matrices, its sweeps, its receptive field, and its conditioning."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_the_sweeps_are_enough_and_one_fewer_is_not(mode, height, width, kernel,
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_reach_of_one_layer(mode, check):
-    """Which pixels a pixel in the middle sees."""
+def test_receptive_field_of_one_layer(mode, check):
+    """The pixels on which a pixel in the middle depends."""
     transform = check.perturb(InvertibleConv2d((2, 7, 7), mode, 3).double())
     matrix = dense(transform).reshape(2, 7, 7, 2, 7, 7)
     seen = {
@@ -111,7 +111,7 @@ def test_starts_as_its_1x1_convolution(mode, check):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [0.01, 0.3, 100.0])
 def test_taps_are_bounded_and_the_diagnostic_is_a_bound(mode, size, check):
-    """However large the raw taps: norm of N below 0.9, and a condition number within what `condition` says."""
+    """For any raw taps: norm of N below 0.9, and a condition number within what `condition` says."""
     transform = check.perturb(InvertibleConv2d((3, 5, 6), mode).double(), size=0.3)
     with torch.no_grad():
         transform.taps.mul_(size / 0.3)

@@ -74,7 +74,7 @@ def test_logit_of_pixels(sides, alpha, check):
 
 @pytest.mark.parametrize("sides", SIDES, ids=str)
 @pytest.mark.parametrize("name", HALVED)
-def test_maps_of_blocks_take_even_sides_and_refuse_odd_ones(name, sides, check):
+def test_transforms_of_blocks_take_even_sides_and_refuse_odd_ones(name, sides, check):
     if any(side % 2 for side in sides):
         with pytest.raises(ConfigError, match=r"even|multiple|divi"):
             HALVED[name]((3, *sides))
@@ -87,7 +87,7 @@ def test_maps_of_blocks_take_even_sides_and_refuse_odd_ones(name, sides, check):
 
 @pytest.mark.parametrize("scale", [1.0, -0.7])
 def test_the_check_itself_finds_a_wrong_contribution(scale, check):
-    """A convolution that forgets the number of pixels fails it on every image of more than one."""
+    """A convolution with a contribution without the number of pixels fails it on every image of more than one."""
     transform = InvertibleConv1x1((2, 3, 2), form="free").double()
     with torch.no_grad():
         transform.matrix.mul_(2 * scale)

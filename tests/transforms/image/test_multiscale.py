@@ -1,4 +1,4 @@
-"""FactorOut: which channels go where, one bijection in all, and the conditional prior as a coupling before it."""
+"""FactorOut: the order of the channels, one bijection in all, and the conditional prior as a coupling before it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_coupling_before_it_is_the_learned_conditional_prior(check):
     torch.testing.assert_close(model.log_prob(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_state_and_context_reach_the_inner_map(check):
+def test_state_and_context_reach_the_inner_transform(check):
     inner = Chain(BatchNorm((1, 2, 1)), ImageCoupling((1, 2, 1), mask="checkerboard", context=2, hidden=(3,)))
     transform = FactorOut((2, 2, 1), inner)
     assert transform.context == 2

@@ -33,8 +33,8 @@ def test_lu_starts_at_the_identity(check):
     torch.testing.assert_close(contribution, torch.zeros(5), atol=1e-6, rtol=0)
 
 
-def test_lu_reaches_every_matrix_with_positive_leading_minors(check):
-    # The LU factors of a matrix A, written into the parameters, must give A back.
+def test_lu_represents_every_matrix_with_positive_leading_minors(check):
+    # The LU factors of a matrix A, written into the parameters, must reproduce A.
     a = torch.eye(4, dtype=torch.float64) * 3 + check.normal(4, 4)
     lower, upper = _plain_lu(a)
     transform = LULinear(4, bias=False).double()

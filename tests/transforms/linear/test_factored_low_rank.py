@@ -1,4 +1,4 @@
-"""WoodburyLinear: the determinant lemma, Woodbury's identity, the guard, and what it can reach."""
+"""WoodburyLinear: the determinant lemma, Woodbury's identity, the bounded diagonal, and which matrices it can represent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_contract(width, rank, check):
     check.compiles(transform, check.normal(4, width, dtype=torch.float32))
 
 
-def test_it_is_a_product_of_rank_one_steps(check):
+def test_it_is_a_product_of_rank_one_updates(check):
     transform = check.perturb(WoodburyLinear(6, rank=4, bias=False)).double()
     expected = torch.eye(6, dtype=torch.float64)
     for u, v in zip(transform._factors(torch.ones(6).double())[0], transform.right, strict=True):
@@ -32,7 +32,7 @@ def test_it_is_a_product_of_rank_one_steps(check):
     torch.testing.assert_close(transform.encode(x).z, x @ expected.mT)
 
 
-def test_it_reaches_every_update_with_positive_leading_minors(check):
+def test_it_represents_every_update_with_positive_leading_minors(check):
     """U' and V given: the LU factors of I + V^T U' give the parameters, and the transform must be I + U' V^T."""
     right = check.normal(3, 7, seed=1)
     outer = 0.3 * check.normal(7, 3, seed=2)
@@ -48,7 +48,7 @@ def test_it_reaches_every_update_with_positive_leading_minors(check):
     transform = WoodburyLinear(7, rank=3, bias=False).double()
     with torch.no_grad():
         transform.right.copy_(right)
-        # The guard moves u_k along v_k until 1 + v_k.u_k is softplus(raw); start where it lands on the wanted value.
+        # The bound adds a multiple of v_k to u_k so that 1 + v_k.u_k is softplus(raw); start where it lands on the wanted value.
         shift = torch.log(torch.expm1(torch.tensor(1 - 1e-3, dtype=torch.float64)))
         raw = torch.log(torch.expm1(diagonal - 1e-3)) - shift
         push = (raw - (right * left.mT).sum(-1)) / right.square().sum(-1)
@@ -60,7 +60,7 @@ def test_it_reaches_every_update_with_positive_leading_minors(check):
     torch.testing.assert_close(transform.decode(x), torch.linalg.solve(dense, x.mT).mT)
 
 
-def test_it_stays_invertible_whatever_the_weights(check):
+def test_it_stays_invertible_for_any_weights(check):
     transform = WoodburyLinear(3, rank=2).double()
     with torch.no_grad():
         transform.left.copy_(-1e3 * transform.right)  # I + U V^T would have the determinant of a large negative number

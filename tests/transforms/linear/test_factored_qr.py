@@ -1,4 +1,4 @@
-"""QRLinear: against dense linear algebra, and what it can reach."""
+"""QRLinear: against dense linear algebra, and which matrices it can represent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_it_starts_as_a_rotation(check):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_reaches_any_matrix_of_the_right_sign(seed, check):
+def test_it_represents_any_matrix_of_the_right_sign(seed, check):
     """Reflections and R from LAPACK's Householder QR, written into the parameters, give the matrix back."""
     a = check.normal(5, 5, seed=seed)
     packed, tau = torch.geqrf(a)
@@ -65,7 +65,7 @@ def test_the_diagonal_cannot_vanish():
     torch.testing.assert_close(contribution, 2 * torch.tensor([1e-3], dtype=torch.float64).log())
 
 
-def test_autocast_does_not_touch_it(check):
+def test_autocast_does_not_change_it(check):
     transform = check.perturb(QRLinear(4))
     x = check.normal(5, 4, dtype=torch.float32)
     expected = transform.encode(x).z

@@ -1,4 +1,4 @@
-"""Whitening: the covariance becomes I, and what cannot be whitened is left alone."""
+"""Whitening: the covariance becomes I, and constant directions keep their scale."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_covariance_becomes_the_identity():
     z = whiten.initialize(x)
     torch.testing.assert_close(torch.cov(z.mT, correction=0), torch.eye(3, dtype=torch.float64), atol=1e-10, rtol=0)
     torch.testing.assert_close(z.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-10, rtol=0)
-    # log abs det of the linear transform is -1/2 log det of the covariance, whatever the rotation.
+    # log abs det of the linear transform is -1/2 log det of the covariance, for any rotation.
     expected = -0.5 * torch.linalg.slogdet(torch.cov(x.mT, correction=0))[1]
     torch.testing.assert_close(whiten.encode(x[0]).contribution, expected)
 

@@ -1,4 +1,4 @@
-"""Residual blocks: log-determinants against linear algebra, estimators against their promises, and the inverse."""
+"""Residual blocks: log-determinants against linear algebra, estimators against theory, and the inverse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pushforward.transforms import Chain, Inverse, InvertibleResidual
 
 
 def block(features: int = 4, dtype: torch.dtype = torch.float64, **more) -> InvertibleResidual:
-    """A block as steep as it may be: J is near the coefficient times a rotation."""
+    """A block of nearly the largest Lipschitz constant: J is near the coefficient times a rotation."""
     made = InvertibleResidual(features, **{"hidden": (16, 16), **more}).to(dtype)
     generator = torch.Generator().manual_seed(5)
 
@@ -83,7 +83,7 @@ def test_power_series_of_a_linear_map_is_the_truncated_series(check, terms):
 @pytest.mark.parametrize("coefficient", [0.5, 0.9, 0.97])
 @pytest.mark.parametrize("terms", [1, 4])
 def test_roulette_is_unbiased(check, coefficient, terms):
-    """At a Lipschitz constant that is the coefficient itself, where the tail of the series weighs most."""
+    """At a Lipschitz constant that is the coefficient itself, where the tail of the series is largest."""
     made, weight = linear(2, coefficient, log_det="roulette", terms=terms, probes=20_000, seed=7)
     step = made.encode(check.normal(2, 2))
     expected = torch.linalg.slogdet(torch.eye(2).double() + weight).logabsdet
@@ -91,7 +91,7 @@ def test_roulette_is_unbiased(check, coefficient, terms):
     assert ((step.contribution - expected).abs() < 4 * step.stderr).all()
     assert (step.stderr < 0.05).all()
     short = sum((-1) ** (k + 1) * torch.linalg.matrix_power(weight, k).trace() / k for k in range(1, terms + 1))
-    assert coefficient < 0.9 or abs(short - expected) > 3 * step.stderr.max()  # without its tail it would be found out
+    assert coefficient < 0.9 or abs(short - expected) > 3 * step.stderr.max()  # a series without its tail would fail
 
 
 def test_roulette_of_a_network_is_unbiased_over_seeds_and_its_standard_error_is_honest(check):
@@ -110,7 +110,7 @@ def test_roulette_of_a_network_is_unbiased_over_seeds_and_its_standard_error_is_
 
 @pytest.mark.parametrize("log_det", ["power", "roulette"])
 def test_neumann_gradient_is_that_of_the_exact_log_determinant(check, log_det):
-    """Mean over draws of a generator, in 20 groups; 40 terms of the power series leave no bias that shows."""
+    """Mean over draws of a generator, in 20 groups; with 40 terms the bias of the power series is negligible."""
     made = block(2, log_det=log_det, terms=40 if log_det == "power" else 2, hidden=(8,))
     parameters = list(made.parameters())
     point = check.normal(1, 2)
@@ -127,7 +127,7 @@ def test_neumann_gradient_is_that_of_the_exact_log_determinant(check, log_det):
     exact = gradient(None)
     error = groups.std(0) / math.sqrt(20)
     assert ((groups.mean(0) - exact).abs() <= 4.5 * error + 1e-12).all()
-    assert exact.abs().max() > 20 * error.max()  # the gradient is known well enough for the test to mean something
+    assert exact.abs().max() > 20 * error.max()  # the error is small compared with the gradient
 
 
 def test_memory_of_the_gradient_does_not_grow_with_the_terms(check):
@@ -153,7 +153,7 @@ def test_scoring_noise_depends_on_the_seed_alone(check):
     assert made.encode(x, noise=torch.Generator().manual_seed(0)).stderr is None
 
 
-def test_noise_for_all_rows_is_uniform_and_its_keys_tell_apart():
+def test_noise_for_all_rows_is_uniform_and_differs_between_keys():
     units = torch.tensor(RowNoise(3, 1).common(20_000, 5), dtype=torch.float64)
     assert ((units >= 0) & (units < 1)).all()
     counts = torch.histc(units, 20, 0, 1)
@@ -164,7 +164,7 @@ def test_noise_for_all_rows_is_uniform_and_its_keys_tell_apart():
         assert torch.corrcoef(pair)[0, 1].abs() < 0.1
 
 
-def test_relation_follows_the_way(check):
+def test_kind_follows_log_det(check):
     made = block()
     chain = Chain(made, block(2 * 2))
     assert chain.kind is Kind.EXACT
@@ -226,7 +226,7 @@ def test_extremes(check):
     assert not torch.isnan(x).any()
 
 
-def test_what_cannot_be_solved_is_withheld():
+def test_equations_that_cannot_be_solved_raise_an_error():
     made = block(2)
     with torch.no_grad():
         made.network.linears[0].bias.fill_(math.nan)  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Residual blocks of images: what differs from vectors is the network, the dense Jacobian's size, and the gradient back."""
+"""Residual blocks of images: they differ from vectors in the network, the size of the Jacobian, and the gradient of the inverse."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind
 from pushforward.numerics import RowNoise
-from pushforward.transforms import Affine, Chain, FactorOut, Inverse, InvertibleResidual, residual
+from pushforward.transforms import Affine, Chain, FactorOut, Inverse, InvertibleResidual
+from pushforward.transforms.residual import contractive
 
 SHAPE = (2, 4, 3)
 
 
 def block(shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.float64, **more) -> InvertibleResidual:
-    """A steep block: large weights of one sign for each output, so that the layers stretch the same smooth images."""
+    """A steep block: large weights of one sign for each output, so that all layers amplify the same smooth images."""
     made = InvertibleResidual(shape, **{"hidden": (8, 8), "coefficient": 0.95, **more}).to(dtype)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -55,7 +56,7 @@ def test_exact_rows_a_few_at_a_time(check, monkeypatch):
     made, x = block(context=1), check.normal(7, *SHAPE)
     context = check.normal(7, 1, seed=4)
     whole = made.encode(x, context)
-    monkeypatch.setattr(residual, "KEPT", 2 * math.prod(SHAPE) ** 2)
+    monkeypatch.setattr(contractive, "MAX_ENTRIES", 2 * math.prod(SHAPE) ** 2)
     parts = made.encode(x, context)
     torch.testing.assert_close(parts.contribution, whole.contribution, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(parts.z, whole.z, rtol=1e-13, atol=1e-13)
@@ -64,7 +65,7 @@ def test_exact_rows_a_few_at_a_time(check, monkeypatch):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_power_series_and_roulette_of_a_blur(check, sign):
-    """The series of tr(J^k) is known; it is biased, and the roulette finds the whole."""
+    """The series of tr(J^k) is known; it is biased, and the roulette estimates the whole."""
     made, jacobian = linear(sign, log_det="power", terms=3, probes=12_000)
     x = check.normal(2, 1, 5, 4)
     truth = torch.linalg.slogdet(torch.eye(20).double() + jacobian).logabsdet
@@ -147,8 +148,8 @@ def test_round_trip(check, coefficient, dtype, tolerance):
 
 @pytest.mark.parametrize("dense", [256, 1], ids=["matrix", "iteration"])
 def test_gradient_of_the_inverse(check, dense, monkeypatch):
-    """Both ways: through the inverse of I + J, and by solving u (I + J) = gradient."""
-    monkeypatch.setattr(residual, "DENSE", dense)
+    """In both ways: through the inverse of I + J, and by solving u (I + J) = gradient."""
+    monkeypatch.setattr(contractive, "MAX_DENSE", dense)
     made = block((1, 3, 2), hidden=(4,), activation="elu", context=2)
     z, context = check.normal(3, 1, 3, 2), check.normal(3, 2, seed=1)
     assert torch.autograd.gradcheck(made.decode, (z.requires_grad_(), context.requires_grad_()), atol=1e-6)
@@ -156,7 +157,7 @@ def test_gradient_of_the_inverse(check, dense, monkeypatch):
 
 
 def test_small_gradients_of_the_inverse_keep_their_digits(check, monkeypatch):
-    monkeypatch.setattr(residual, "DENSE", 1)
+    monkeypatch.setattr(contractive, "MAX_DENSE", 1)
     made, z = block(dtype=torch.float32), check.normal(3, *SHAPE, dtype=torch.float32).requires_grad_()
     (large,) = torch.autograd.grad(made.decode(z).square().sum(), z)
     (small,) = torch.autograd.grad(1e-20 * made.decode(z).square().sum(), z)
@@ -165,7 +166,7 @@ def test_small_gradients_of_the_inverse_keep_their_digits(check, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's compiler does it
 def test_decoding_of_large_images_compiles(check, monkeypatch):
-    monkeypatch.setattr(residual, "DENSE", 1)
+    monkeypatch.setattr(contractive, "MAX_DENSE", 1)
     torch._dynamo.reset()
     made = block()
     z = made.encode(check.normal(3, *SHAPE)).z.detach()
@@ -177,7 +178,7 @@ def test_extremes(check):
     check.extremes(block())
 
 
-def test_a_factor_out_around_blocks_tells_what_they_are():
+def test_a_factor_out_has_the_kind_of_its_blocks():
     inner = Chain(block((1, 4, 3)), Affine((1, 4, 3)))
     split = FactorOut(SHAPE, inner)
     assert (split.kind, split.bijective, split.invertible) == (Kind.EXACT, True, True)
@@ -188,7 +189,7 @@ def test_a_factor_out_around_blocks_tells_what_they_are():
     step = chain.encode(torch.randn(3, *SHAPE, dtype=torch.float64))
     assert step.stderr is not None
     assert len(chain.estimators) == 2
-    FactorOut(SHAPE, inner)  # an estimate is no obstacle
+    FactorOut(SHAPE, inner)  # an estimated log-determinant is allowed
     with pytest.raises(ConfigError, match="more than one way"):
         Chain(FactorOut((2, 2, 2))).set_log_det("exact")
     with pytest.raises(Exception, match="not a bijection"):

@@ -31,7 +31,7 @@ def test_compiles(check):
 @pytest.mark.parametrize("norm", [0.1, 1.0, 3.0])
 @pytest.mark.parametrize("product", [-30.0, -3.0, 0.0, 3.0])
 def test_constraint_divides_by_the_squared_norm(norm, product):
-    # w.u' must be m(w.u) whatever the length of w; dividing by the norm alone breaks this for norm(w) = 3.
+    # w.u' must be m(w.u) for any length of w; dividing by the norm alone breaks this for norm(w) = 3.
     transform = Planar(2).double()
     weight = norm * torch.tensor([0.6, 0.8], dtype=torch.float64)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_constraint_divides_by_the_squared_norm(norm, product):
     assert slope.item() >= 1e-3
     if product == 0:
         torch.testing.assert_close(push, transform.direction)
-    # Across w nothing changes.
+    # Orthogonal to w nothing changes.
     across = torch.tensor([0.8, -0.6], dtype=torch.float64)
     assert (across * push).sum().item() == pytest.approx(1.0)
 

@@ -1,4 +1,4 @@
-"""Linear, quadratic and cubic splines against splines built by hand, and what happens at their borders."""
+"""Linear, quadratic and cubic splines against splines built by hand, and their behavior at the ends."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ LINEAR, QUADRATIC, CUBIC = (
     QuadraticSplineTransformer(K, B),
     CubicSplineTransformer(K, B),
 )
-LAWS = [LINEAR, QUADRATIC, CUBIC]
-every = pytest.mark.parametrize("law", LAWS, ids=["linear", "quadratic", "cubic"])
+TRANSFORMERS = [LINEAR, QUADRATIC, CUBIC]
+every = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=["linear", "quadratic", "cubic"])
 INSIDE = torch.linspace(-B, B, 301, dtype=torch.float64)[1:-1]
 
 
-def raw_of(law, scale: float, seed: int) -> torch.Tensor:
+def raw_of(transformer, scale: float, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(law.parameters, 1, generator=generator, dtype=torch.float64)
+    return scale * torch.randn(transformer.parameters, 1, generator=generator, dtype=torch.float64)
 
 
-def levels(law, raw: list[float]) -> np.ndarray:
-    limit = -math.log(law.min_slope) / 2
+def levels(transformer, raw: list[float]) -> np.ndarray:
+    limit = -math.log(transformer.min_slope) / 2
     return np.array([math.exp(limit * math.tanh(v / limit)) for v in raw])
 
 
-def widths(law, raw: list[float]) -> np.ndarray:
+def widths(transformer, raw: list[float]) -> np.ndarray:
     shares = np.exp(raw) / np.exp(raw).sum()
-    return law.min_bin + (1 - law.bins * law.min_bin) * shares
+    return transformer.min_bin + (1 - transformer.bins * transformer.min_bin) * shares
 
 
 def knots(shares: np.ndarray) -> np.ndarray:
@@ -78,39 +78,41 @@ def cubic_by_hand(raw: list[float], x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 @pytest.mark.parametrize(
-    ("law", "by_hand"),
+    ("transformer", "by_hand"),
     [(LINEAR, linear_by_hand), (QUADRATIC, quadratic_by_hand), (CUBIC, cubic_by_hand)],
     ids=["linear", "quadratic", "cubic"],
 )
-def test_values_are_those_of_a_spline_built_by_hand(law, by_hand, scale, seed):
-    raw = raw_of(law, scale, seed)
-    found = law.forward(INSIDE, raw.expand(-1, len(INSIDE)))[0]
+def test_values_are_those_of_a_spline_built_by_hand(transformer, by_hand, scale, seed):
+    raw = raw_of(transformer, scale, seed)
+    found = transformer.forward(INSIDE, raw.expand(-1, len(INSIDE)))[0]
     expected = by_hand(raw[:, 0].tolist(), INSIDE.numpy())
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-12, atol=1e-12)
 
 
 @every
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e3])
-def test_it_is_increasing_with_bounded_slopes(law, scale):
+def test_it_is_increasing_with_bounded_slopes(transformer, scale):
     """Also where the first bin is as flat as it can be, and a border slope of 1 would bend a plain cubic backwards."""
     x = torch.linspace(-B, B, 100_001, dtype=torch.float64)[1:-1]
     for seed in range(4):
-        raw = raw_of(law, scale, seed)
+        raw = raw_of(transformer, scale, seed)
         if seed == 0:
             raw[-K:] = scale
             raw[-K], raw[-1] = -scale, -scale
-        y, log_slope = law.forward(x, raw.expand(-1, len(x)))
+        y, log_slope = transformer.forward(x, raw.expand(-1, len(x)))
         assert (y.diff() > 0).all()
-        assert log_slope.exp().max() <= 3 / law.min_slope  # a cubic is at most 1.5 times steeper than s, d at most 2 s
-        assert log_slope.exp().min() >= 0.1 * law.min_slope
+        assert (
+            log_slope.exp().max() <= 3 / transformer.min_slope
+        )  # a cubic is at most 1.5 times steeper than s, d at most 2 s
+        assert log_slope.exp().min() >= 0.1 * transformer.min_slope
 
 
-@pytest.mark.parametrize("law", [QUADRATIC, CUBIC], ids=["quadratic", "cubic"])
-def test_slopes_are_continuous_into_the_identity_outside(law):
+@pytest.mark.parametrize("transformer", [QUADRATIC, CUBIC], ids=["quadratic", "cubic"])
+def test_slopes_are_continuous_into_the_identity_outside(transformer):
     step = 1e-7
     x = torch.tensor([-B - step, -B, -B + step, B - step, B, B + step], dtype=torch.float64)
     for seed in range(5):
-        y, log_slope = law.forward(x, raw_of(law, 2.0, seed).expand(-1, 6))
+        y, log_slope = transformer.forward(x, raw_of(transformer, 2.0, seed).expand(-1, 6))
         torch.testing.assert_close(y, x, rtol=0, atol=1e-9)
         assert log_slope.abs().max() < 1e-3
         assert log_slope[[0, 1, 4, 5]].abs().max() == 0
@@ -128,17 +130,17 @@ def test_a_linear_spline_jumps_at_its_border():
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_inverse_is_as_exact_as_its_slope_allows(law, dtype):
+def test_inverse_is_as_exact_as_its_slope_allows(transformer, dtype):
     x = torch.linspace(-1.1 * B, 1.1 * B, 4001, dtype=dtype)
     for scale in (1.0, 4.0, 20.0):
-        raw = raw_of(law, scale, 1).to(dtype).expand(-1, 4001)
-        y, log_slope = law.forward(x, raw)
-        error = (law.inverse(y, raw)[0] - x).abs()
+        raw = raw_of(transformer, scale, 1).to(dtype).expand(-1, 4001)
+        y, log_slope = transformer.forward(x, raw)
+        error = (transformer.inverse(y, raw)[0] - x).abs()
         assert (error <= 64 * torch.finfo(dtype).eps * B * (1 + torch.exp(-log_slope))).all()
 
 
 @pytest.mark.parametrize(
-    ("law", "options"),
+    ("transformer", "options"),
     [
         (LinearSplineTransformer, {"bins": 0}),
         (LinearSplineTransformer, {"bins": 1}),
@@ -152,6 +154,6 @@ def test_inverse_is_as_exact_as_its_slope_allows(law, dtype):
         (CubicSplineTransformer, {"min_slope": 0.0}),
     ],
 )
-def test_impossible_splines(law, options):
+def test_impossible_splines(transformer, options):
     with pytest.raises(ConfigError):
-        law(**options)
+        transformer(**options)

@@ -27,34 +27,38 @@ def kernel(request):
         yield request.param
 
 
-def knots_by_hand(law, raw: torch.Tensor) -> tuple[list[float], list[float]]:
+def knots_by_hand(transformer, raw: torch.Tensor) -> tuple[list[float], list[float]]:
     """Knots of one spline, in plain Python."""
-    bound = math.pi if isinstance(law, CircularSplineTransformer) else law.bound
+    bound = math.pi if isinstance(transformer, CircularSplineTransformer) else transformer.bound
 
     def ladder(values):
         top = max(values)
         sizes = [math.exp(v - top) for v in values]
-        sizes = [law.min_bin + (1 - law.min_bin * law.bins) * s / sum(sizes) for s in sizes]
-        return [-bound + 2 * bound * sum(sizes[:k]) for k in range(law.bins)] + [bound]
+        sizes = [transformer.min_bin + (1 - transformer.min_bin * transformer.bins) * s / sum(sizes) for s in sizes]
+        return [-bound + 2 * bound * sum(sizes[:k]) for k in range(transformer.bins)] + [bound]
 
     values = raw.tolist()
-    return ladder(values[: law.bins]), ladder(values[law.bins : 2 * law.bins])
+    return ladder(values[: transformer.bins]), ladder(values[transformer.bins : 2 * transformer.bins])
 
 
-def raw_of(law, count: int, scale: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def raw_of(
+    transformer, count: int, scale: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
     """Raw parameters of one spline, for ``count`` points."""
-    raw = scale * torch.randn(law.parameters, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    raw = scale * torch.randn(
+        transformer.parameters, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return raw.to(dtype).expand(-1, count)
 
 
-def reference(law, raw: torch.Tensor, x: float) -> float:
+def reference(transformer, raw: torch.Tensor, x: float) -> float:
     """The spline at one point in plain Python, from Durkan et al. 2019, eq. 4, with knots built by hand."""
-    xs, ys = knots_by_hand(law, raw[:, 0])
+    xs, ys = knots_by_hand(transformer, raw[:, 0])
     raw = raw[:, 0].tolist()
-    limit = -math.log(law.min_slope)
+    limit = -math.log(transformer.min_slope)
     inner = [math.exp(limit * math.tanh(v / limit)) for v in raw[2 * K : 3 * K]]
-    slopes = [1.0, *inner[: K - 1], 1.0] if law is LINE else [*inner, inner[0]]
-    if law is CIRCLE:
+    slopes = [1.0, *inner[: K - 1], 1.0] if transformer is LINE else [*inner, inner[0]]
+    if transformer is CIRCLE:
         x = (x + math.pi * math.tanh(raw[-1] / math.pi) + math.pi) % TURNS - math.pi
     k = max(i for i in range(K) if xs[i] <= x or i == 0)
     width, height = xs[k + 1] - xs[k], ys[k + 1] - ys[k]
@@ -63,26 +67,26 @@ def reference(law, raw: torch.Tensor, x: float) -> float:
     return ys[k] + top / (s + (slopes[k + 1] + slopes[k] - 2 * s) * q * (1 - q))
 
 
-@pytest.mark.parametrize("law", [LINE, CIRCLE], ids=["line", "circle"])
+@pytest.mark.parametrize("transformer", [LINE, CIRCLE], ids=["line", "circle"])
 @pytest.mark.parametrize("seed", range(3))
-def test_values_are_those_of_the_paper(law, seed):
+def test_values_are_those_of_the_paper(transformer, seed):
     x = torch.linspace(-2.99, 2.99, 101, dtype=torch.float64)
-    raw = raw_of(law, 101, 2.0, seed)
-    expected = torch.tensor([reference(law, raw, v) for v in x.tolist()], dtype=torch.float64)
-    torch.testing.assert_close(law.forward(x, raw)[0], expected, rtol=1e-12, atol=1e-12)
+    raw = raw_of(transformer, 101, 2.0, seed)
+    expected = torch.tensor([reference(transformer, raw, v) for v in x.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(transformer.forward(x, raw)[0], expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("law", [LINE, CIRCLE], ids=["line", "circle"])
+@pytest.mark.parametrize("transformer", [LINE, CIRCLE], ids=["line", "circle"])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
-def test_slope_is_the_derivative(law, scale):
+def test_slope_is_the_derivative(transformer, scale):
     x = torch.linspace(-3.1, 3.1, 2001, dtype=torch.float64).requires_grad_()
-    y, log_derivative = law.forward(x, raw_of(law, 2001, scale))
+    y, log_derivative = transformer.forward(x, raw_of(transformer, 2001, scale))
     (slope,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(slope.log(), log_derivative.detach(), rtol=1e-10, atol=1e-10)
 
 
-def at_knots(law, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    xs, ys = knots_by_hand(law, raw[:, 0])
+def at_knots(transformer, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    xs, ys = knots_by_hand(transformer, raw[:, 0])
     return torch.tensor(xs, dtype=raw.dtype), torch.tensor(ys, dtype=raw.dtype)
 
 
@@ -118,7 +122,7 @@ def test_the_circle_closes(seed):
     assert (slope - slope[0]).abs().max() < 2e-4
     other = CIRCLE.forward(torch.tensor([math.pi - step], dtype=torch.float64), one)[0]
     assert wrap(other - y[:1]).abs().max() < 1e-6
-    # Where the turn of the phase ends, likewise.
+    # The same at the image of the seam.
     turn = math.pi * math.tanh(one[-1, 0].item() / math.pi)
     cut = wrap(torch.tensor([math.pi - turn - step, math.pi - turn + step], dtype=torch.float64))
     around, slopes = CIRCLE.forward(cut, one.expand(-1, 2))
@@ -144,13 +148,13 @@ def test_it_is_increasing_on_a_fine_grid(scale):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("size", [0.0, 1.0, 20.0, -20.0])
-@pytest.mark.parametrize("law", [LINE, CIRCLE], ids=["line", "circle"])
-def test_gradients_are_finite_everywhere(law, size, dtype):
-    raw = raw_of(law, 1, abs(size), dtype=dtype)
+@pytest.mark.parametrize("transformer", [LINE, CIRCLE], ids=["line", "circle"])
+def test_gradients_are_finite_everywhere(transformer, size, dtype):
+    raw = raw_of(transformer, 1, abs(size), dtype=dtype)
     raw = raw.abs().neg() if size < 0 else raw
-    edges = at_knots(law, raw)[0]
+    edges = at_knots(transformer, raw)[0]
     x = torch.cat((edges, torch.tensor([-1e6, -B, B, 1e6, 0.0, math.pi, -math.pi, 1e20, -1e20], dtype=dtype)))
-    for run in (law.forward, law.inverse):
+    for run in (transformer.forward, transformer.inverse):
         given = x.clone().requires_grad_()
         parameters = raw.expand(-1, x.numel()).clone().requires_grad_()
         y, log_derivative = run(given, parameters)
@@ -162,36 +166,36 @@ def test_gradients_are_finite_everywhere(law, size, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("law", [LINE, CIRCLE], ids=["line", "circle"])
-def test_identity_at_the_start(law, dtype):
+@pytest.mark.parametrize("transformer", [LINE, CIRCLE], ids=["line", "circle"])
+def test_identity_at_the_start(transformer, dtype):
     x = torch.linspace(-3.1, 3.1, 5001, dtype=dtype)
-    raw = torch.zeros(law.parameters, 5001, dtype=dtype)
-    y, log_derivative = law.forward(x, raw)
+    raw = torch.zeros(transformer.parameters, 5001, dtype=dtype)
+    y, log_derivative = transformer.forward(x, raw)
     assert (y - x).abs().max() < 1e-6
     assert log_derivative.abs().max() < 1e-5
-    assert law.parameters == (3 * K - 1 if law is LINE else 3 * K + 1)
+    assert transformer.parameters == (3 * K - 1 if transformer is LINE else 3 * K + 1)
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0, 20.0])
-@pytest.mark.parametrize("law", [LINE, CIRCLE], ids=["line", "circle"])
-def test_inverse_is_as_exact_as_its_slope_allows(law, scale):
+@pytest.mark.parametrize("transformer", [LINE, CIRCLE], ids=["line", "circle"])
+def test_inverse_is_as_exact_as_its_slope_allows(transformer, scale):
     """In float64 an error of eps in y is one of eps / slope in x, and slopes go down to about 1e-4."""
     x = torch.linspace(-3.1, 3.1, 4001, dtype=torch.float64)
-    raw = raw_of(law, 4001, scale)
-    y, log_derivative = law.forward(x, raw)
-    error = (law.inverse(y, raw)[0] - x).abs()
-    if law is CIRCLE:
+    raw = raw_of(transformer, 4001, scale)
+    y, log_derivative = transformer.forward(x, raw)
+    error = (transformer.inverse(y, raw)[0] - x).abs()
+    if transformer is CIRCLE:
         error = torch.minimum(error, TURNS - error)
     assert (error <= 64 * 2.3e-16 * B * (1 + torch.exp(-log_derivative))).all()
 
 
-@pytest.mark.parametrize("law", [LINE, CIRCLE], ids=["line", "circle"])
-def test_inverse_in_float32_at_moderate_parameters(law):
+@pytest.mark.parametrize("transformer", [LINE, CIRCLE], ids=["line", "circle"])
+def test_inverse_in_float32_at_moderate_parameters(transformer):
     x = torch.linspace(-3.1, 3.1, 4001)
     worst = 0.0
     for seed in range(5):
-        raw = raw_of(law, 4001, 1.0, seed, torch.float32)
-        error = (law.inverse(law.forward(x, raw)[0], raw)[0] - x).abs()
+        raw = raw_of(transformer, 4001, 1.0, seed, torch.float32)
+        error = (transformer.inverse(transformer.forward(x, raw)[0], raw)[0] - x).abs()
         worst = max(worst, torch.minimum(error, TURNS - error).max().item())
     assert worst < 1e-4
 
@@ -206,24 +210,24 @@ def test_outside_it_is_the_identity():
 
 def test_slopes_are_bounded():
     """A knot's slope lies within [min_slope, 1 / min_slope], for any raw value."""
-    law = SplineTransformer(bins=4, bound=1.0, min_slope=0.1)
-    raw = 1e3 * raw_of(law, 1, 1.0, 3)
-    xs, _ = at_knots(law, raw)
-    _, log_slopes = law.forward(xs[:-1], raw.expand(-1, 4))
+    transformer = SplineTransformer(bins=4, bound=1.0, min_slope=0.1)
+    raw = 1e3 * raw_of(transformer, 1, 1.0, 3)
+    xs, _ = at_knots(transformer, raw)
+    _, log_slopes = transformer.forward(xs[:-1], raw.expand(-1, 4))
     assert (log_slopes.abs() <= -math.log(0.1) + 1e-12).all()
     assert log_slopes[1:].abs().max() > 2.0  # the bound is reached
 
 
 def test_the_linear_piece_has_no_quadratic_term():
     """With all slopes 1 the inverse's quadratic degenerates: a = 0, and the root formula must still hold."""
-    law = SplineTransformer(bins=2, bound=1.0)
+    transformer = SplineTransformer(bins=2, bound=1.0)
     x = torch.linspace(-1, 1, 11, dtype=torch.float64)
-    raw = torch.zeros(law.parameters, 11, dtype=torch.float64)
-    torch.testing.assert_close(law.inverse(x, raw)[0], x, rtol=0, atol=1e-15)
+    raw = torch.zeros(transformer.parameters, 11, dtype=torch.float64)
+    torch.testing.assert_close(transformer.inverse(x, raw)[0], x, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(
-    ("law", "options"),
+    ("transformer", "options"),
     [
         (SplineTransformer, {"bins": 1}),
         (SplineTransformer, {"bins": 2.0}),
@@ -238,6 +242,6 @@ def test_the_linear_piece_has_no_quadratic_term():
         (CircularSplineTransformer, {"min_slope": -1.0}),
     ],
 )
-def test_impossible_splines(law, options):
+def test_impossible_splines(transformer, options):
     with pytest.raises(ConfigError):
-        law(**options)
+        transformer(**options)

@@ -59,13 +59,17 @@ def mass(funnel: Transform, count: int, reach: float) -> float:
     return (torch.cat(parts) * weights).sum().item()
 
 
-@pytest.mark.parametrize("law", [None, SplineTransformer(4)], ids=["affine", "spline"])
-def test_mass_is_one_in_two_and_three_dimensions(law):
-    assert mass(perturb(Funnel(2, 1, law, hidden=S, decoder_hidden=S), 0.3), 500, 6.0) == pytest.approx(1.0, abs=1e-3)
-    assert mass(perturb(Funnel(3, (2,), law, hidden=S, decoder_hidden=S), 0.2), 110, 4.5) == pytest.approx(
+@pytest.mark.parametrize("transformer", [None, SplineTransformer(4)], ids=["affine", "spline"])
+def test_mass_is_one_in_two_and_three_dimensions(transformer):
+    assert mass(perturb(Funnel(2, 1, transformer, hidden=S, decoder_hidden=S), 0.3), 500, 6.0) == pytest.approx(
+        1.0, abs=1e-3
+    )
+    assert mass(perturb(Funnel(3, (2,), transformer, hidden=S, decoder_hidden=S), 0.2), 110, 4.5) == pytest.approx(
         1.0, abs=2e-3
     )
-    assert mass(perturb(Funnel(3, 2, law, hidden=S, decoder_hidden=S), 0.2), 110, 4.5) == pytest.approx(1.0, abs=2e-3)
+    assert mass(perturb(Funnel(3, 2, transformer, hidden=S, decoder_hidden=S), 0.2), 110, 4.5) == pytest.approx(
+        1.0, abs=2e-3
+    )
 
 
 def test_mass_of_funnels_of_images_is_one():
@@ -99,7 +103,7 @@ def test_a_chain_of_coupling_and_slice_has_the_same_density():
 
 
 def test_the_dense_layer_is_linear():
-    """Additive law without hidden layers: z = x_kept + V x_dropped + b, with a log-determinant of 0."""
+    """Additive transformer without hidden layers: z = x_kept + V x_dropped + b, with a log-determinant of 0."""
     funnel = perturb(Funnel(4, (0, 3), AdditiveTransformer(), hidden=(), decoder_hidden=S))
     funnel.coupling.network.input_bound = None
     x = normal(10, 4)
@@ -109,7 +113,7 @@ def test_the_dense_layer_is_linear():
     torch.testing.assert_close(funnel.encode(x).z, affine)
 
 
-def test_decoding_keeps_z_and_draws_what_was_dropped():
+def test_decoding_keeps_z_and_draws_the_dropped_coordinates():
     for funnel in (
         perturb(Funnel(5, 2, SplineTransformer(4), hidden=S, decoder_hidden=S)),
         perturb(ImageFunnel((4, 2, 2), 1, hidden=S, decoder_hidden=S)),
@@ -123,7 +127,7 @@ def test_decoding_keeps_z_and_draws_what_was_dropped():
 
 
 def test_conv_funnel_is_a_convolution():
-    """z is torch's convolution with the kernel that holds A at its last place and V elsewhere."""
+    """z is torch's convolution with the kernel that has A at its last position and V elsewhere."""
     funnel = perturb(ConvFunnel((3, 4, 6), hidden=S), 0.2)
     kernel = torch.empty(3, 3, 2, 2, dtype=torch.float64)
     matrix, log_det = funnel.square.matrix_and_log_det()
@@ -140,8 +144,8 @@ def test_conv_funnel_is_a_convolution():
     assert found.item() == pytest.approx(6 * log_det.item(), abs=1e-9)
 
 
-def test_conv_funnel_pays_for_what_it_drops():
-    """Where the network gives zeros the dropped values are standard normals, and the rest is the determinant."""
+def test_conv_funnel_has_the_density_of_the_dropped_values():
+    """The network starts at 0, so the dropped values are standard normal, and the remaining term is the determinant."""
     funnel = ConvFunnel((1, 4, 4), hidden=S).double()  # its network starts at 0
     x = normal(5, 1, 4, 4)
     dropped = torch.ones(4, 4, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Slice, augment, abs, sort, max, max pooling, random permutation: kind, mass, samples, and densities known by other means."""
+"""Slice, augment, abs, sort, max, max pooling, random permutation: kind, mass, samples, and densities known from theory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def perturb(transform: Transform, seed: int = 0, size: float = 0.5) -> Any:
-    """The transform in float64, every parameter moved off its start."""
+    """The transform in float64, with every parameter changed from its initial value."""
     transform.double()
     with torch.no_grad():
         for number, parameter in enumerate(transform.parameters()):
@@ -80,7 +80,7 @@ def standard(x: Tensor) -> Tensor:
     return torch.from_numpy(scipy.stats.norm.logpdf(x.numpy())).flatten(1).sum(1)
 
 
-# Kind: EXACT where the rest lives on the codomain, else LOWER_BOUND with the mass that is left.
+# Kind: EXACT if the rest of the chain has its mass on the codomain, LOWER_BOUND with the remaining mass otherwise.
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -93,7 +93,7 @@ def test_abs_and_half_normal_are_a_standard_normal(width):
 
 
 @pytest.mark.parametrize(("width", "left"), [(1, 0.5), (2, 0.25)])
-def test_abs_and_normal_lose_mass_and_say_so(width, left):
+def test_abs_and_normal_lose_mass_with_a_warning(width, left):
     with pytest.warns(KindWarning, match=r"Abs|chain.*\(0, inf\).*Normal"):
         model = Flow(Abs(width), Normal(width)).double()
     assert model.kind is Kind.LOWER_BOUND
@@ -143,7 +143,7 @@ def test_what_keeps_an_order_and_what_does_not():
         with pytest.warns(KindWarning):
             assert kind(Sort(3), spoils) is Kind.LOWER_BOUND
     with pytest.warns(KindWarning, match="Exp.*Gaps"):
-        assert Chain(Exp(3), Gaps(3)).kind is Kind.LOWER_BOUND  # lands in a box that does not hold the whole cone
+        assert Chain(Exp(3), Gaps(3)).kind is Kind.LOWER_BOUND  # the box does not contain the whole cone
 
 
 def test_a_support_covers_what_is_known_to_lie_within():
@@ -178,10 +178,10 @@ def test_none_is_a_bijection(transform):
             Variational(2, 2, flow=transform)
 
 
-# Densities known by other means.
+# Densities known from theory.
 
 
-def test_abs_with_a_sign_that_is_not_fair():
+def test_abs_with_unequal_sign_probabilities():
     model = Flow(Abs(1, probability=0.2), HalfNormal(1)).double()
     x = normal(20, 1)
     expected = standard(x) + torch.where(x[:, 0] >= 0, math.log(0.4), math.log(1.6))  # 0.2 and 0.8 in place of 1/2
@@ -210,7 +210,7 @@ def test_sort_gives_every_order_of_the_coordinates_the_same_density():
 
 
 def test_probabilities_of_orders_add_up_to_one_and_are_drawn():
-    """The contribution over all orders of one z is a law on them; samples of z follow it."""
+    """The contribution over all orders of one z is a distribution of them, which samples of z follow."""
     sort = perturb(Sort(3, hidden=S), size=1.5).double()
     z = torch.tensor([-0.4, 0.3, 1.2], dtype=torch.float64)
     orders = list(itertools.permutations(range(3)))
@@ -218,11 +218,13 @@ def test_probabilities_of_orders_add_up_to_one_and_are_drawn():
         probabilities = sort.encode(torch.stack([z[list(order)] for order in orders])).contribution.exp()
         drawn = sort.decode(z.expand(6000, 3), noise=torch.Generator().manual_seed(0))
     assert probabilities.sum().item() == pytest.approx(1.0, abs=1e-12)
-    assert probabilities.max() > 1.5 * probabilities.min()  # else nothing was tested
+    assert probabilities.max() > 1.5 * probabilities.min()  # otherwise nothing is tested
     counts = [(drawn == z[list(order)]).all(-1).sum().item() for order in orders]
     assert scipy.stats.chisquare(counts, 6000 * probabilities.numpy()).pvalue > 1e-3
     first = sort.encode(sort.decode(z[None])).contribution.exp()
-    assert first.item() == pytest.approx(probabilities.max().item(), rel=1e-9)  # here greedy is the most probable
+    assert first.item() == pytest.approx(
+        probabilities.max().item(), rel=1e-9
+    )  # the greedy order is the most probable one here
 
 
 def test_gaps_outside_the_cone():
@@ -317,8 +319,8 @@ def test_max_of_three_has_mass_one():
     assert mass(model, 120, reach=9.0) == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_decoder_of_max_that_could_exceed_it_is_not_there():
-    """The differences are positive whatever the flow gives, so no mass is lost above the maximum."""
+def test_decoded_coordinates_never_exceed_the_maximum():
+    """The differences are positive for any output of the flow, so no mass is lost above the maximum."""
     model = Flow(perturb(Max(3, hidden=S)), Normal(1)).double()
     z = normal(2000, 1)
     x = next(iter(model.chain)).decode(z, noise=torch.Generator().manual_seed(0))
@@ -336,7 +338,7 @@ def test_max_pool_is_torch_s_and_draws_what_pools_to_it():
 
 
 def test_max_pool_of_one_window_is_max_of_four():
-    """With a law that is the identity: log-normal-like differences around z, and each place with probability 1/4."""
+    """With the identity as transformer: log-normal-like differences around z, and each position with probability 1/4."""
     pool = MaxPool((1, 2, 2), hidden=S).double()
     model = Flow(pool, Normal((1, 1, 1))).double()
     x = torch.tensor([[[[0.5, 2.0], [1.5, -1.0]]]], dtype=torch.float64)
@@ -397,11 +399,11 @@ def test_samples_carry_gradients_unless_something_discrete_is_learned():
         (Slice(2, hidden=S), Normal(1), True),
         (Max(2, hidden=S), Normal(1), False),
     ):
-        law = Flow(surjection, base).distribution()
-        assert law.has_rsample is carries
+        transformer = Flow(surjection, base).distribution()
+        assert transformer.has_rsample is carries
         if not carries:
             with pytest.raises(KindError, match=type(surjection).__name__):
-                law.rsample((3,))
+                transformer.rsample((3,))
 
 
 def test_uniform_rows_through_abs():

@@ -1,4 +1,4 @@
-"""Moebius transforms of the circle: against complex arithmetic, bounds, two modes from free parameters, the torus."""
+"""Mobius transforms of the circle: against complex arithmetic, bounds, two modes from free parameters, the torus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pushforward.transforms import MobiusTransformer
 from pushforward.transforms.transformers.mobius import combination
 
 
-def test_one_component_is_the_mobius_map_of_the_paper():
+def test_one_component_is_the_mobius_transform_of_the_paper():
     """h_w(z) = (1 - |w|^2) / |z - w|^2 (z - w) - w (eq. 6), then the rotation that takes the image of 1 back to 1."""
     for w in (0.0, 0.5, -0.7j, 0.4 + 0.6j):
 
@@ -29,7 +29,7 @@ def test_one_component_is_the_mobius_map_of_the_paper():
             assert cmath.exp(1j * lifted.item()) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_lift_turns_once():
+def test_an_unwrapped_component_advances_by_one_turn():
     generator = torch.Generator().manual_seed(0)
     a, b = 0.6 * torch.rand(2, 4, 1, generator=generator, dtype=torch.float64) - 0.3
     weight = torch.softmax(torch.randn(4, 1, generator=generator, dtype=torch.float64), 0)
@@ -42,17 +42,17 @@ def test_a_lift_turns_once():
 
 @pytest.mark.parametrize("min_slope", [1e-1, 1e-2, 1e-3])
 def test_slopes_reach_and_keep_their_bounds(min_slope):
-    law = MobiusTransformer(components=1, min_slope=min_slope)
+    transformer = MobiusTransformer(components=1, min_slope=min_slope)
     x = torch.linspace(-math.pi, math.pi, 20_001, dtype=torch.float64)
     raw = torch.tensor([1e6, 0.0, 0.0, 0.0], dtype=torch.float64).unsqueeze(-1).expand(4, len(x))
-    log_slope = law.forward(x, raw)[1]
+    log_slope = transformer.forward(x, raw)[1]
     assert log_slope.min().item() == pytest.approx(math.log(min_slope), abs=1e-4)
     assert log_slope.max().item() == pytest.approx(-math.log(min_slope), abs=1e-4)
-    y = law.forward(x, raw)[0]
-    torch.testing.assert_close(torch.sin(law.inverse(y, raw)[0]), torch.sin(x), atol=1e-10, rtol=0)
+    y = transformer.forward(x, raw)[0]
+    torch.testing.assert_close(torch.sin(transformer.inverse(y, raw)[0]), torch.sin(x), atol=1e-10, rtol=0)
 
 
-def test_the_seam_is_nowhere():
+def test_the_density_is_continuous_at_the_seam():
     """The density is the same from both sides of pi, and of where the turn puts it."""
     torch.manual_seed(0)
     model = models.Flow(transforms.Monotone(1, MobiusTransformer()), distributions.VonMises(1, trainable=True)).double()
@@ -65,7 +65,7 @@ def test_the_seam_is_nowhere():
 
 
 def test_free_parameters_learn_two_opposite_modes():
-    """Opposite modes have no first harmonic, so equal components would feel no force at the start."""
+    """Opposite modes have no first harmonic, so equal components would have zero gradients at the start."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(2, (4000, 1), generator=generator) * math.pi + 0.4 * torch.randn(4000, 1, generator=generator)
     x = torch.remainder(x + 0.5 + math.pi, 2 * math.pi) - math.pi
@@ -78,11 +78,11 @@ def test_free_parameters_learn_two_opposite_modes():
 
 def test_a_torus_of_three_angles_has_mass_one_and_samples_from_its_density():
     torch.manual_seed(0)
-    law = MobiusTransformer(components=4)
+    transformer = MobiusTransformer(components=4)
     model = models.Flow(
         transforms.Chain(
-            transforms.Coupling(3, law, hidden=(8,)),
-            transforms.MaskedAutoregressive(3, law, order="reverse", hidden=(8,)),
+            transforms.Coupling(3, transformer, hidden=(8,)),
+            transforms.MaskedAutoregressive(3, transformer, order="reverse", hidden=(8,)),
         ),
         distributions.Uniform(3, -math.pi, math.pi),
     ).double()
@@ -97,7 +97,7 @@ def test_a_torus_of_three_angles_has_mass_one_and_samples_from_its_density():
         mass = (density * (2 * math.pi / count) ** 3).sum().item()
         x = model.sample(20_000, seed=1)
     assert mass == pytest.approx(1.0, abs=1e-3)
-    assert density.max() > 3 * density.min()  # else there is nothing to find
+    assert density.max() > 3 * density.min()  # otherwise nothing is tested
     # Trigonometric moments of samples and of the density.
     for order in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, -1), (0, 2, 1), (1, 1, 1)):
         k = torch.tensor(order, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What every scalar law keeps beyond the contract: distance, the implicit function theorem, vmap, and learning."""
+"""Properties of every transformer beyond the contract: distance, the implicit function theorem, vmap, and learning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pushforward.transforms import (
     UnconstrainedMonotoneTransformer,
 )
 
-LAWS = [
+TRANSFORMERS = [
     LinearSplineTransformer(bins=8, bound=3.0),
     QuadraticSplineTransformer(bins=8, bound=3.0),
     CubicSplineTransformer(bins=8, bound=3.0),
@@ -33,83 +33,83 @@ LAWS = [
     SumOfSquaresTransformer(polynomials=2, degree=4),
     BernsteinTransformer(degree=12),
 ]
-every = pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
+every = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=lambda transformer: type(transformer).__name__)
 
 
-def raw_of(law, count: int, scale: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+def raw_of(transformer, count: int, scale: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Raw parameters, other ones for each of ``count`` points."""
     generator = torch.Generator().manual_seed(seed)
-    return (scale * torch.randn(law.parameters, count, generator=generator, dtype=torch.float64)).to(dtype)
+    return (scale * torch.randn(transformer.parameters, count, generator=generator, dtype=torch.float64)).to(dtype)
 
 
 @every
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
-def test_round_trip_up_to_a_thousand(law, scale):
+def test_round_trip_up_to_a_thousand(transformer, scale):
     sizes = torch.logspace(-3, 3, 100, dtype=torch.float64)
     x = torch.cat((-sizes, sizes))
-    raw = raw_of(law, 200, scale)
-    back = law.inverse(law.forward(x, raw)[0], raw)[0]
+    raw = raw_of(transformer, 200, scale)
+    back = transformer.inverse(transformer.forward(x, raw)[0], raw)[0]
     torch.testing.assert_close(back, x, rtol=1e-6, atol=1e-9)
 
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_far_away_it_comes_back_within_rounding(law, dtype):
-    """50 as 50, 1e6 as 1e6 and 1e20 as 1e20; the law is a line there, so its slope magnifies nothing."""
+def test_far_values_survive_a_round_trip_within_rounding(transformer, dtype):
+    """50 as 50, 1e6 as 1e6 and 1e20 as 1e20; the transformer is a straight line there."""
     x = torch.tensor([50.0, -50.0, 1e6, -1e6, 1e20, -1e20], dtype=dtype)
     for seed in range(5):
-        raw = raw_of(law, 1, 1.0, seed, dtype).expand(-1, 6)
-        y, log_slope = law.forward(x, raw)
+        raw = raw_of(transformer, 1, 1.0, seed, dtype).expand(-1, 6)
+        y, log_slope = transformer.forward(x, raw)
         assert torch.isfinite(y).all()
         assert torch.isfinite(log_slope).all()
         eps = torch.finfo(dtype).eps
-        back, again = law.inverse(y, raw)
+        back, again = transformer.inverse(y, raw)
         # An error of eps |y| in y is one of eps |y| / f' in x; for a line |y| / f' is |x| plus what is fixed.
         torch.testing.assert_close(back, x, rtol=32 * eps, atol=200 * eps)
         torch.testing.assert_close(again, log_slope, rtol=0, atol=1e3 * eps)
 
 
 @every
-def test_gradients_of_the_inverse_are_those_of_the_implicit_function(law):
+def test_gradients_of_the_inverse_are_those_of_the_implicit_function(transformer):
     """dx/dy = 1 / f' and dx/draw = -(df/draw) / f', with f' and df/draw from the forward pass."""
     x = torch.tensor([-8.0, -2.1, -0.3, 0.4, 1.7, 2.9, 5.0], dtype=torch.float64, requires_grad=True)
-    raw = raw_of(law, 7, 0.8).requires_grad_()
-    y, _ = law.forward(x, raw)
+    raw = raw_of(transformer, 7, 0.8).requires_grad_()
+    y, _ = transformer.forward(x, raw)
     slope, by_raw = torch.autograd.grad(y.sum(), (x, raw))
     target = y.detach().requires_grad_()
-    root, _ = law.inverse(target, raw)
+    root, _ = transformer.inverse(target, raw)
     found_slope, found = torch.autograd.grad(root.sum(), (target, raw))
     torch.testing.assert_close(found_slope, 1 / slope, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(found, -by_raw / slope, rtol=1e-8, atol=1e-9)
 
 
 @every
-def test_under_vmap(law):
-    x, raw = torch.linspace(-6, 6, 12, dtype=torch.float64), raw_of(law, 12)
-    for run in (law.forward, law.inverse):
+def test_under_vmap(transformer):
+    x, raw = torch.linspace(-6, 6, 12, dtype=torch.float64), raw_of(transformer, 12)
+    for run in (transformer.forward, transformer.inverse):
         for found, expected in zip(torch.vmap(run, in_dims=(0, 1))(x, raw), run(x, raw), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 @every
-def test_the_slope_integrates_to_the_value(law):
-    """By the midpoint rule over cells so small that a jump of the slope weighs nothing."""
-    count = 400_000 if isinstance(law, LinearSplineTransformer) else 20_000
+def test_the_slope_integrates_to_the_value(transformer):
+    """By the midpoint rule over cells so small that a jump of the slope is negligible."""
+    count = 400_000 if isinstance(transformer, LinearSplineTransformer) else 20_000
     step = 12.0 / count
     middle = -6.0 + step * (torch.arange(count, dtype=torch.float64) + 0.5)
-    raw = raw_of(law, 1, 1.0, seed=4)
-    slope = law.forward(middle, raw.expand(-1, count))[1].exp()
-    ends = law.forward(torch.tensor([-6.0, 6.0], dtype=torch.float64), raw.expand(-1, 2))[0]
+    raw = raw_of(transformer, 1, 1.0, seed=4)
+    slope = transformer.forward(middle, raw.expand(-1, count))[1].exp()
+    ends = transformer.forward(torch.tensor([-6.0, 6.0], dtype=torch.float64), raw.expand(-1, 2))[0]
     assert (step * slope.sum()).item() == pytest.approx((ends[1] - ends[0]).item(), rel=1e-5)
 
 
 @every
 @pytest.mark.parametrize("features", [1, 2])
-def test_mass_is_one(law, features):
-    """Of an autoregressive flow with moved weights, by the midpoint rule in t for x = sinh(t), far beyond the data."""
-    if features == 2 and isinstance(law, UnconstrainedMonotoneTransformer):
-        law = UnconstrainedMonotoneTransformer(units=4, nodes=16)  # for speed: the grid is no better
-    model = Flow(MaskedAutoregressive(features, law, hidden=(8,)), Normal(features)).double()
+def test_mass_is_one(transformer, features):
+    """Of an autoregressive flow with random weights, by the midpoint rule in t for x = sinh(t), far beyond the data."""
+    if features == 2 and isinstance(transformer, UnconstrainedMonotoneTransformer):
+        transformer = UnconstrainedMonotoneTransformer(units=4, nodes=16)  # for speed: the grid is no better
+    model = Flow(MaskedAutoregressive(features, transformer, hidden=(8,)), Normal(features)).double()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -118,7 +118,9 @@ def test_mass_is_one(law, features):
     step = 16.0 / count
     t = -8.0 + step * (torch.arange(count, dtype=torch.float64) + 0.5)
     points, sizes = torch.sinh(t), step * torch.cosh(t)
-    if isinstance(law, LinearSplineTransformer):  # the identity outside; inside, cells that end where the density jumps
+    if isinstance(
+        transformer, LinearSplineTransformer
+    ):  # the identity outside; inside, cells that end where the density jumps
         step = 6.0 / (8 * 40)
         points = -9.0 + step * (torch.arange(round(18 / step), dtype=torch.float64) + 0.5)
         sizes = torch.full_like(points, step)
@@ -132,12 +134,12 @@ def test_mass_is_one(law, features):
 
 
 @every
-def test_free_parameters_leave_the_identity_and_learn_two_modes(law):
+def test_free_parameters_leave_the_identity_and_learn_two_modes(transformer):
     """Equal mixture of N(-1.5, 0.4^2) and N(1.5, 0.4^2): the best Gaussian is 0.66 nats from the truth."""
     generator = torch.Generator().manual_seed(0)
     side = 2 * torch.randint(2, (3000, 1), generator=generator) - 1
     x = (1.5 * side + 0.4 * torch.randn(3000, 1, generator=generator)).double()
-    model = Flow(Monotone(1, law), Normal(1)).double()
+    model = Flow(Monotone(1, transformer), Normal(1)).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-2)
     for _ in range(300):
         optimizer.zero_grad()

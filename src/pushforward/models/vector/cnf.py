@@ -129,7 +129,7 @@ class CNF(Model):
         x = before.z
         if self.objective == "flow-matching":
             return (_matching_error(flow, x, context, generator, self.pairing) - far).mean()
-        step, effort = flow.encode_with_effort(x, context, noise=generator)
+        step, effort = flow.encode_with_regularizers(x, context, noise=generator)
         total = far + before.contribution + step.contribution + self.base.log_prob(step.z, context)
         regularizer = self.kinetic_weight * effort.kinetic + self.jacobian_weight * effort.jacobian
         return (regularizer - total).mean()

@@ -1,1 +1,1 @@
-"""Autoregressive transforms: each coordinate is transformed given the coordinates before it."""
+"""Autoregressive transforms: each coordinate (or token) is transformed given the ones before it."""

@@ -1,4 +1,4 @@
-"""Two solvers of ordinary differential equations: fixed steps of Runge-Kutta 4, and Dormand-Prince 5(4) with own steps a row."""
+"""Two solvers of ordinary differential equations: Runge-Kutta 4 with equal steps, and Dormand-Prince 5(4) with steps of each row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["solve_adaptive", "solve_fixed"]
 Field = Callable[[Tensor | float, Tensor], Tensor]
 """dy/ds at (s, y): s a number, or ``(rows, 1)``; y ``(rows, width)``."""
 
-# Dormand and Prince (1980): nodes, stages, the step of order 5, and its difference to that of order 4.
+# Dormand and Prince (1980): nodes, stages, weights of order 5, and their differences to the weights of order 4.
 _C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
 _A = (
     (),
@@ -35,8 +35,8 @@ def solve_fixed(field: Field, y: Tensor, steps: int, *, recompute: bool = False)
     Args:
         field: dy/ds.
         y: ``(rows, width)``.
-        steps: their number.
-        recompute: keep only the state at each step for the gradient, and compute the rest of it again.
+        steps: number of steps.
+        recompute: store only the state at each step for the gradient, and compute the rest again.
     """
     h = 1 / steps
 
@@ -48,7 +48,7 @@ def solve_fixed(field: Field, y: Tensor, steps: int, *, recompute: bool = False)
         return y + h / 6 * (k1 + 2 * (k2 + k3) + k4)
 
     for k in range(steps):
-        y = _again(step, k * h, y) if recompute and torch.is_grad_enabled() else step(k * h, y)
+        y = _checkpointed(step, k * h, y) if recompute and torch.is_grad_enabled() else step(k * h, y)
     return y
 
 
@@ -58,19 +58,20 @@ def solve_adaptive(
     """y(1) from y(0) by Dormand and Prince's method of order 5 with an error estimate of order 4 (Hairer et al., II.4).
 
     Every row has its own steps: in each, the largest abs(error) / (atol + rtol abs(y)) over its coordinates is at most 1.
-    So no row's result depends on what else is in the batch. With a gradient, the steps are found first, without one,
-    and then followed: it is the gradient of those very steps (discretize, then optimize), and rejected ones cost no memory.
+    So the result of a row does not depend on the other rows. If a gradient is needed, the steps are chosen first, without
+    a graph, and then repeated with one: it is the gradient of these steps (discretize, then optimize), and rejected steps
+    take no memory.
 
     Args:
         field: dy/ds.
         y: ``(rows, width)``.
-        atol: absolute tolerance; no smaller than 10 rounding units, as is ``rtol``.
-        rtol: relative tolerance.
-        max_steps: tries before giving up.
+        atol: absolute tolerance, raised to 10 rounding units if it is smaller.
+        rtol: relative tolerance, raised to 10 rounding units if it is smaller.
+        max_steps: largest number of accepted and rejected steps.
         recompute: as in :func:`solve_fixed`.
 
     Raises:
-        ConvergenceError: if some row needs more steps.
+        ConvergenceError: if a row needs more steps.
     """
     with torch.no_grad():
         steps, end = _find_steps(field, y, atol, rtol, max_steps)
@@ -81,7 +82,7 @@ def solve_adaptive(
         return y + h * sum(b * k for b, k in zip(_B, _stages(field, s, h, y, field(s, y)), strict=True) if b)
 
     for s, h in steps:
-        y = _again(step, s, h, y) if recompute else step(s, h, y)
+        y = _checkpointed(step, s, h, y) if recompute else step(s, h, y)
     return y
 
 
@@ -111,11 +112,11 @@ def _find_steps(
         s = torch.where(good, torch.where(last, 1.0, s + h), s)
         y, first = torch.where(good, new, y), torch.where(good, end, first)
         h = h * (0.9 * ratio.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
-        if bool((~good & (s < 1) & (h < 1e-12)).any()):  # no length will do
+        if bool((~good & (s < 1) & (h < 1e-12)).any()):  # no step length is accepted
             break
     raise ConvergenceError(
-        f"an equation is not solved to atol={atol:.3g} and rtol={rtol:.3g} in {max_steps} steps: raise the tolerances, "
-        "use float64, or take fixed steps."
+        f"the ODE solver did not reach atol={atol:.3g} and rtol={rtol:.3g} in {max_steps} steps: raise the tolerances, use "
+        "float64, or use solver='rk4'."
     )
 
 
@@ -126,5 +127,5 @@ def _stages(field: Field, s: Tensor, h: Tensor, y: Tensor, first: Tensor) -> lis
     return stages
 
 
-def _again(step: Callable[..., Tensor], *args: Tensor | float) -> Tensor:
+def _checkpointed(step: Callable[..., Tensor], *args: Tensor | float) -> Tensor:
     return checkpoint(step, *args, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]

@@ -1,9 +1,10 @@
-"""Conformal transforms, which stretch all directions at a point alike, and embeddings made of them."""
+"""Conformal (angle-preserving) transforms, which scale all directions at a point by the same factor, and their embeddings."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -16,7 +17,7 @@ from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain
-from pushforward.transforms.elementwise.normalization import moments
+from pushforward.transforms.elementwise.normalization import moments, per_channel
 from pushforward.transforms.embeddings.embedding import Embedding
 from pushforward.transforms.linear.factored import reflections_product
 from pushforward.transforms.validation import seeded_normal, vector_width
@@ -28,9 +29,9 @@ __all__ = ["ConformalEmbedding", "ConformalScale", "Inversion", "PiecewiseOrthog
 class ConformalScale(Transform):
     """z = (x - shift) exp(log_scale) with one number for all coordinates; contribution D log_scale.
 
-    :meth:`initialize` takes the means of the training rows (of each channel, for images) and the root mean square of their
-    deviations: what a standardization is that keeps angles (Ross and Cresswell 2021). Both are then trained. Data
-    without any spread keep scale 1.
+    :meth:`initialize` uses the means of the training rows (of each channel, for images) and the root mean square of their
+    standard deviations: a standardization that preserves angles (Ross and Cresswell 2021). Both are then trained. For
+    constant data the scale stays 1.
 
     Args:
         features: event shape.
@@ -49,8 +50,7 @@ class ConformalScale(Transform):
     def __init__(self, features: int | Shape) -> None:
         super().__init__(features)
         self.features = features
-        self.statistic: Shape = (self.in_shape[0], 1, 1) if len(self.in_shape) == 3 else self.in_shape
-        self.shift = nn.Parameter(torch.zeros(self.statistic))
+        self.shift = nn.Parameter(torch.zeros(per_channel(self.in_shape)))
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.register_buffer("initialized", torch.tensor(False))
 
@@ -60,8 +60,8 @@ class ConformalScale(Transform):
         return Step((x - self.shift) * self.log_scale.exp(), contribution)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Z exp(-log_scale) + shift."""
-        return z / self.log_scale.exp() + self.shift  # by the factor of encode, with its rounding
+        """z exp(-log_scale) + shift."""
+        return z / self.log_scale.exp() + self.shift  # dividing by the factor of encode keeps its rounding
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
@@ -71,51 +71,55 @@ class ConformalScale(Transform):
             InputError: if there is no row.
         """
         if not self.initialized:
-            mean, spread = moments(x, self.in_shape, self.statistic)
-            size = spread.square().mean().sqrt()
+            mean, std = moments(x, self.in_shape, tuple(self.shift.shape))
+            size = std.square().mean().sqrt()
             self.shift.copy_(mean)
             self.log_scale.copy_(torch.where(size > 0, -size.log(), 0.0))
             self.initialized.fill_(True)
         return self.encode(x).z
 
 
-_NEAREST = 1e-30
-"""Distance from which the pole itself is seen, in the transform's own units; rounding of any other point is larger."""
+_POLE_DISTANCE = 1e-30
+"""Distance that stands in for 0 at the pole; it is smaller than the rounding of any other distance."""
 
 
-class Moebius(Transform):
-    """A conformal transform with one pole, computed in float64: the pole itself goes to a point 1e30 away, never to NaN."""
+class Mobius(Transform):
+    """Shared parts of conformal (angle-preserving) transforms with one pole, computed in float64.
+
+    The pole is mapped to a point at distance 1e30, never to NaN. A subclass defines :meth:`_map`.
+    """
 
     angle_preserving = True
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise."""
-        return Step(*self._move(x, inverse=False))
+        return Step(*self._map(x, inverse=False))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data."""
-        return self._move(z, inverse=True)[0]
+        return self._map(z, inverse=True)[0]
 
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
-        """Noise to data, with the contribution of ``encode``: minus that of the way back."""
-        x, contribution = self._move(z, inverse=True)
+        """Noise to data, with the contribution of ``encode``: minus the log-determinant of the inverse."""
+        x, contribution = self._map(z, inverse=True)
         return x, -contribution
 
-    def _move(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+    @abstractmethod
+    def _map(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """The image of x, and the log-determinant in this direction."""
 
 
 @register("transforms")
-class Inversion(Moebius):
-    """z = c + (x - c) / norm(x - c)^2: inside and outside of the unit sphere around c change places. It is its own inverse.
+class Inversion(Mobius):
+    """z = c + (x - c) / norm(x - c)^2: exchanges the inside and the outside of the unit sphere around c. Its own inverse.
 
-    Contribution -2 D log norm(x - c). The pole c is infinitely far in z.
+    Contribution -2 D log norm(x - c). The pole c is mapped to infinity.
 
     Args:
-        features: D.
-        center: c at the start, a number for all coordinates; it is learned.
+        features: number of coordinates D.
+        center: initial value of all coordinates of c, which is learned.
 
     Raises:
         ConfigError: if the event is not a vector.
@@ -136,26 +140,27 @@ class Inversion(Moebius):
         self.features, self.center = features, center
         self.pole = nn.Parameter(torch.full((width,), float(center)))
 
-    def _move(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _map(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         pole = self.pole.double()
-        away = x.double() - pole
-        away = torch.where((away == 0).all(-1, keepdim=True), _NEAREST, away)  # the pole itself
-        square = away.square().sum(-1, keepdim=True)
-        z = pole + away / square
+        offset = x.double() - pole
+        offset = torch.where((offset == 0).all(-1, keepdim=True), _POLE_DISTANCE, offset)
+        square = offset.square().sum(-1, keepdim=True)
+        z = pole + offset / square
         return z.to(x.dtype), (-self.in_shape[0] * square.log().squeeze(-1)).to(x.dtype)
 
 
 @register("transforms")
-class SpecialConformal(Moebius):
+class SpecialConformal(Mobius):
     """z = (x + b norm(x)^2) / q with q = 1 + 2 b.x + norm(b)^2 norm(x)^2: an inversion, a shift by b, and an inversion.
 
-    Contribution -D log q, with lambda = 1 / q. The inverse is the same with -b (Ross and Cresswell 2021, arXiv 2106.05275). A plane through 0 becomes a sphere through 0 of radius 1 / (2 norm(b_perp)), with b_perp
-    the part of b across the plane. q is 0 at the pole -b / norm(b)^2 alone. The start is the identity, b = 0, or random.
+    Contribution -D log q, with lambda = 1 / q. The inverse is the same with -b (Ross and Cresswell 2021, arXiv 2106.05275). It
+    maps a plane through 0 to a sphere through 0 of radius 1 / (2 norm(b_perp)), with b_perp the component of b orthogonal to
+    the plane. q is 0 only at the pole -b / norm(b)^2. b starts at 0, the identity, or at random.
 
     Args:
-        features: D.
-        spread: of the starting b.
-        seed: of the starting b.
+        features: number of coordinates D.
+        spread: standard deviation of the initial b.
+        seed: seed of the initial b.
 
     Raises:
         ConfigError: if the event is not a vector.
@@ -176,38 +181,38 @@ class SpecialConformal(Moebius):
         self.features, self.spread, self.seed = features, spread, seed
         self.shift = nn.Parameter(spread * seeded_normal(width, seed=seed))
 
-    def _move(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _map(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         b, y = self.shift.double(), x.double()
         b = -b if inverse else b
         bend, along = b.square().sum(), (y * b).sum(-1, keepdim=True)
-        # By the parts of y along and across b nothing cancels near the pole; a b too short for a direction needs none.
+        # In components of y along and across b nothing cancels near the pole. If b is too short to have a direction, along is 0.
         short = bend < 1e-16
-        share = torch.where(short, 0.0, along / torch.where(short, 1.0, bend))
-        across = y - b * share
+        coefficient = torch.where(short, 0.0, along / torch.where(short, 1.0, bend))
+        across = y - b * coefficient
         square = across.square().sum(-1, keepdim=True)
         lift = 1 + along
-        lift = torch.where((lift == 0) & (square == 0), _NEAREST, lift)  # the pole itself
+        lift = torch.where((lift == 0) & (square == 0), _POLE_DISTANCE, lift)  # at the pole
         q = torch.where(short, 1 + 2 * along, lift.square()) + bend * square
-        z = (across + b * (share * lift + square)) / q
+        z = (across + b * (coefficient * lift + square)) / q
         return z.to(x.dtype), (-self.in_shape[0] * q.log().squeeze(-1)).to(x.dtype)
 
 
 @register("transforms")
 class PiecewiseOrthogonal(Transform):
-    """z = Q1 x where norm(x) >= radius sqrt(D), else Q2 x, both orthogonal; contribution 0 (Ross and Cresswell 2021,
+    """z = Q1 x if norm(x) >= radius sqrt(D), else Q2 x, with Q1 and Q2 orthogonal; contribution 0 (Ross and Cresswell 2021,
     arXiv 2106.05275).
 
-    Both keep the norm that chooses between them, so the inverse knows which it was. It tears space along that sphere, a set
-    of measure zero, and within a piece keeps lengths and angles. Of images, each pixel's channels are turned by the norm of
-    those channels: two pieces for each pixel.
+    Both keep the norm, so the inverse can choose between them too. It is discontinuous on that sphere, a set of measure zero,
+    and keeps lengths and angles in each piece. For images, the channels of each pixel are transformed by the norm of those
+    channels.
 
     Args:
-        features: D, or (channels, height, width); D is then the number of channels.
-        radius: where the pieces meet, in root mean square of the coordinates.
-        seed: of the starting reflections; both pieces start as the same transform.
+        features: number of coordinates D, or (channels, height, width); D is then the number of channels.
+        radius: root mean square of the coordinates at which the pieces meet.
+        seed: seed of the initial reflections; both pieces start equal.
 
     Raises:
-        ConfigError: for another event, or a radius that is not positive.
+        ConfigError: if the event is neither a vector nor an image, or for a radius that is not positive.
 
     Example:
         >>> import torch
@@ -224,7 +229,7 @@ class PiecewiseOrthogonal(Transform):
         super().__init__(features)
         if len(self.in_shape) not in (1, 3):
             raise ConfigError(
-                f"PiecewiseOrthogonal acts on vectors and on the channels of images (C, H, W); got {features!r}."
+                f"features of PiecewiseOrthogonal must be a width or (channels, height, width); got {features!r}."
             )
         check_positive("radius", radius)
         self.features, self.radius, self.seed = features, radius, seed
@@ -234,46 +239,46 @@ class PiecewiseOrthogonal(Transform):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Q1 x or Q2 x."""
-        return Step(self._turn(x, back=False), self.zero_log_det(x))
+        return Step(self._multiply(x, inverse=False), self.zero_log_det(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Q1^T z or Q2^T z."""
-        return self._turn(z, back=True)
+        return self._multiply(z, inverse=True)
 
-    def _turn(self, x: Tensor, *, back: bool) -> Tensor:
+    def _multiply(self, x: Tensor, *, inverse: bool) -> Tensor:
         with full_precision(x):
             last = -len(self.in_shape)
-            kind = torch.promote_types(self.outer.dtype, x.dtype)
-            rows = x.to(kind).movedim(last, -1)
-            # In float64: the rounding of a turn must not decide a norm that lies at the border.
+            dtype = torch.promote_types(self.outer.dtype, x.dtype)
+            rows = x.to(dtype).movedim(last, -1)
+            # In float64, so that the rounding of the product does not change the choice of a row near the sphere.
             norm = torch.linalg.vector_norm(rows.detach().double(), dim=-1, keepdim=True)
             far = norm >= self.radius * math.sqrt(self.in_shape[0])
             pieces = []
             for vectors in (self.outer, self.inner):
-                units, mixed = reflections_product(vectors.to(kind))
-                first, second = (units, mixed) if back else (mixed, units)
+                units, mixed = reflections_product(vectors.to(dtype))
+                first, second = (units, mixed) if inverse else (mixed, units)
                 pieces.append(rows - (rows @ first.mT) @ second)
             return torch.where(far, *pieces).movedim(-1, last)
 
 
 @register("transforms")
 class ConformalEmbedding(Embedding):
-    """Conformal transforms one after the other, of which some drop coordinates: J^T J = lambda(z)^2 I, so 1/2 log det J^T J = d log lambda.
+    """A sequence of conformal (angle-preserving) transforms, some of which drop coordinates: J^T J = lambda(z)^2 I.
 
-    The contribution is -d times the sum of the parts' log stretch, with d the dimension that is left at the end, however wide
-    a part is (Ross and Cresswell 2021). It is found on the way from z to g(z): off the surface a part may stretch
-    otherwise than at the point that the density belongs to.
+    So 1/2 log det J^T J = d log lambda. The contribution is -d times the sum of the logarithms of the parts' scale factors,
+    with d the latent dimension, for parts of any width (Ross and Cresswell 2021). It is computed while decoding z to g(z),
+    because a part may have another scale factor at x than at g(z), to which the density belongs.
 
     Isometries (:class:`~pushforward.transforms.Householder`, ``Permutation``, ``Squeeze``, ``Flatten``, :class:`Pad`,
     :class:`OrthogonalEmbedding`, :class:`PiecewiseOrthogonal`), :class:`ConformalScale`, :class:`SpecialConformal` and
-    :class:`Inversion` are conformal. Without the piecewise ones every image is a round sphere or a plane, however many parts
-    there are (Liouville's theorem).
+    :class:`Inversion` are conformal. Without piecewise transforms, every image of a plane is a sphere or a plane, for any
+    number of parts (Liouville's theorem).
 
     Args:
         transforms: from data toward codes; each part's ``out_shape`` is the next part's ``in_shape``.
 
     Raises:
-        ConfigError: if shapes do not meet, or a part is not conformal.
+        ConfigError: if shapes do not fit, or a part is not conformal.
 
     Example:
         >>> import torch
@@ -289,20 +294,22 @@ class ConformalEmbedding(Embedding):
         for item in transforms:
             flat += list(item) if isinstance(item, (Chain, ConformalEmbedding)) else [item]
         if not flat:
-            raise ConfigError("a conformal embedding needs at least one transform.")
+            raise ConfigError("ConformalEmbedding needs at least one transform; got none.")
         for item in flat:
             if not isinstance(item, Transform) or not item.angle_preserving or item.kind is not Kind.EXACT:
                 raise ConfigError(
-                    f"{type(item).__name__} does not stretch all directions alike, so it cannot be part of a conformal "
-                    "embedding: use Injective for it."
+                    f"{type(item).__name__} does not preserve angles, so it cannot be part of a ConformalEmbedding: use Injective "
+                    "for it."
                 )
             if item.domain not in (None, REAL):
-                raise ConfigError(f"{type(item).__name__} reads a part of the reals only, which an embedding leaves.")
+                raise ConfigError(
+                    f"{type(item).__name__} is defined on {item.domain}, but parts of an embedding must be defined on all reals."
+                )
         for before, after in itertools.pairwise(flat):
             if before.out_shape != after.in_shape:
                 raise ConfigError(
                     f"{type(before).__name__} ends with shape {before.out_shape} and {type(after).__name__} starts "
-                    f"with {after.in_shape}: the parts of an embedding must meet."
+                    f"with {after.in_shape}: each part must start with the shape that the part before it ends with."
                 )
         super().__init__(flat[0].in_shape, flat[-1].out_shape)
         self.transforms = nn.ModuleList(flat)
@@ -311,27 +318,27 @@ class ConformalEmbedding(Embedding):
         return iter(self.transforms)  # pyright: ignore[reportReturnType]
 
     def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Through every part."""
+        """The codes after every part."""
         for part in self:
             x = part.encode(x).z
         return x
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Back through every part, last first."""
+        """Decode through every part, last first."""
         for part in reversed(list(self)):
             z = part.decode(z)
         return z
 
     def decode_with_volume(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """g(z), and d log lambda."""
-        stretch = z.new_zeros(z.shape[: z.dim() - len(self.out_shape)])
+        log_scale = z.new_zeros(z.shape[: z.dim() - len(self.out_shape)])
         for part in reversed(list(self)):
             z, contribution = part.decode_with_contribution(z)
-            stretch = stretch - contribution / math.prod(part.in_shape)
-        return z, self.dims[1] * stretch
+            log_scale = log_scale - contribution / math.prod(part.in_shape)
+        return z, self.dims[1] * log_scale
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Initialize each part on what the parts before it make of x."""
+        """Initialize each part with the output of the parts before it."""
         for part in self:
             x = part.initialize(x)
         return x

@@ -1,9 +1,10 @@
-"""Embeddings of R^d in R^D: what they share, and those that keep lengths (padding, orthonormal columns)."""
+"""`Embedding`, the interface of embeddings of R^d in R^D, and those that keep lengths: padding and orthonormal columns."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +22,13 @@ __all__ = ["Embedding", "OrthogonalEmbedding", "Pad", "squared_distance"]
 
 
 class Embedding(Transform):
-    """An injective transform g of R^d into R^D, and a way back g+ that is its left inverse.
+    """An injective map g of R^d into R^D with a left inverse g+.
 
     encode(x) is z = g+(x), with contribution -1/2 log det J^T J, J = dg/dz at z, and residual norm(x - g(z))^2. With a
-    density on R^d behind it the log-likelihood is that of the surface g(R^d) at the point g(z), with respect to its
-    d-dimensional area: Manifold(d, D), or Lebesgue(D) where d = D.
+    latent density on R^d the result is the log-density on the manifold g(R^d) at the point g(z), with respect to its
+    d-dimensional area: on Manifold(d, D), or on Lebesgue(D) if d = D.
 
-    A subclass writes :meth:`codes`, ``decode`` and :meth:`decode_with_volume`.
+    A subclass defines :meth:`codes`, ``decode`` and :meth:`decode_with_volume`.
     """
 
     @property
@@ -37,7 +38,7 @@ class Embedding(Transform):
 
     @abstractmethod
     def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """z = g+(x), ``(*batch, *out_shape)``: for points on the surface their coordinates, for others those of a near one."""
+        """z = g+(x), ``(*batch, *out_shape)``: the coordinates of a point on the manifold, or of a nearby one for any other x."""
 
     @abstractmethod
     def decode_with_volume(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -46,8 +47,8 @@ class Embedding(Transform):
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to codes, with -1/2 log det J^T J at the decoded point and the squared distance to it."""
         z = self.codes(x, context)
-        back, volume = self.decode_with_volume(z, context)
-        residual = squared_distance(x, back, len(self.in_shape)) if self.dims[0] != self.dims[1] else None
+        decoded, volume = self.decode_with_volume(z, context)
+        residual = squared_distance(x, decoded, len(self.in_shape)) if self.dims[0] != self.dims[1] else None
         return Step(z, -volume, residual)
 
     def decode_with_contribution(
@@ -58,10 +59,10 @@ class Embedding(Transform):
         return x, -volume
 
     def measure(self, latent: Measure) -> Measure:
-        """Manifold(d, D) of Lebesgue(d); an isometry also carries a surface in R^d along.
+        """Manifold(d, D) of Lebesgue(d). An isometry also maps Manifold(k, d) to Manifold(k, D).
 
         Raises:
-            KindError: for another measure, as that of pixels or of a surface that would be stretched.
+            KindError: for any other measure, as a counting measure or the area of a manifold that would be stretched.
         """
         ambient, dim = self.dims
         if latent.name == "Lebesgue":
@@ -69,8 +70,8 @@ class Embedding(Transform):
         if latent.name == "Manifold" and self.valid_on_manifold:
             return latent if ambient == dim else Manifold(latent.dim, ambient)
         raise KindError(
-            f"{type(self).__name__} makes a density on a surface in R^{ambient} of one on R^{dim}; behind it lives a density "
-            f"on {latent}."
+            f"{type(self).__name__} needs a latent density on R^{dim}, from which it makes one on a manifold in R^{ambient}; the "
+            f"rest of the chain is on {latent}."
         )
 
 
@@ -80,21 +81,21 @@ def squared_distance(x: Tensor, y: Tensor, dims: int) -> Tensor:
 
 
 def check_latent(latent: int, most: int, owner: str) -> int:
-    """A number of latent coordinates.
+    """Return the number of latent coordinates if it is valid.
 
     Raises:
-        ConfigError: if it is no integer in 1, ..., ``most``.
+        ConfigError: if it is not an integer in 1, ..., ``most``.
     """
     return check_integer(f"latent of {owner}", latent, most=most)
 
 
 @register("transforms")
 class Pad(Embedding):
-    """g(z) = (z, 0): the first d coordinates of R^D. It keeps lengths; encode drops the other coordinates.
+    """g(z) = (z, 0): zeros are appended. It keeps lengths; ``encode`` drops the coordinates after the first d.
 
     Args:
-        features: D.
-        latent: d, from 1 to D.
+        features: dimension D of the data.
+        latent: number d of latent coordinates, from 1 to D.
 
     Raises:
         ConfigError: if the event is not a vector, or d does not fit.
@@ -119,34 +120,34 @@ class Pad(Embedding):
         return x[..., : self.latent]
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Codes with zeros behind."""
+        """The codes, then zeros."""
         return pad(z, self.in_shape[0])
 
     def decode_with_volume(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Codes with zeros behind, and 0."""
+        """The codes, then zeros; and the log-volume 0."""
         return self.decode(z), z.new_zeros(z.shape[:-1])
 
 
 def pad(z: Tensor, width: int) -> Tensor:
-    """z with zeros behind, up to this width."""
+    """z with zeros appended up to this width."""
     return torch.cat((z, z.new_zeros(*z.shape[:-1], width - z.shape[-1])), -1)
 
 
 @register("transforms")
 class OrthogonalEmbedding(Embedding):
-    """g(z) = R z with orthonormal columns R, learned; encode is R^T x, the orthogonal projection. It keeps lengths.
+    """g(z) = R z, where R is learned and has orthonormal columns; ``encode`` is R^T x, the orthogonal projection.
 
-    Of images, R mixes the channels of every pixel: a 1 x 1 convolution with c output channels (Ross and Cresswell
-    2021, arXiv 2106.05275). R^T is the first d rows of a product of d Householder reflections, which reaches every such frame. With d = D it
-    is a bijection, orthogonal, with contribution 0.
+    It keeps lengths. For images, R mixes the channels of every pixel: a 1 x 1 convolution with d output channels (Ross and
+    Cresswell 2021, arXiv 2106.05275). R^T is the first d rows of a product of d Householder reflections, which can represent
+    every such matrix. With d = D it is an orthogonal bijection with contribution 0.
 
     Args:
-        features: D, or (channels, height, width).
-        latent: d, or the channels that are left; None for all.
-        seed: of the starting reflections.
+        features: dimension D of the data, or (channels, height, width).
+        latent: number d of latent coordinates, or of latent channels; None for all.
+        seed: seed of the initial reflections.
 
     Raises:
-        ConfigError: for another event, or if d does not fit.
+        ConfigError: if the event is neither a vector nor an image, or d does not fit.
 
     Example:
         >>> import torch
@@ -163,7 +164,7 @@ class OrthogonalEmbedding(Embedding):
         super().__init__(features)
         if len(self.in_shape) not in (1, 3):
             raise ConfigError(
-                f"OrthogonalEmbedding acts on vectors and on the channels of images (C, H, W); got {features!r}."
+                f"features of OrthogonalEmbedding must be a width or (channels, height, width); got {features!r}."
             )
         channels = self.in_shape[0]
         kept = channels if latent is None else check_latent(latent, channels, "OrthogonalEmbedding")
@@ -178,19 +179,20 @@ class OrthogonalEmbedding(Embedding):
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """R z."""
 
-        def back(rows: Tensor, units: Tensor, mixed: Tensor) -> Tensor:
-            wide = pad(rows, self.in_shape[0])
-            return wide - (wide @ units.mT) @ mixed
+        def multiply(rows: Tensor, units: Tensor, mixed: Tensor) -> Tensor:
+            padded = pad(rows, self.in_shape[0])
+            return padded - (padded @ units.mT) @ mixed
 
-        return self._rows(z, back)
+        return self._rows(z, multiply)
 
     def decode_with_volume(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """R z, and 0."""
+        """R z, and the log-volume 0."""
         return self.decode(z), z.new_zeros(z.shape[: z.dim() - len(self.out_shape)])
 
-    def _rows(self, x: Tensor, move) -> Tensor:
-        """A function of vectors, applied to vectors or to the channels of every pixel."""
+    def _rows(self, x: Tensor, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """A function of vectors and reflections, applied to vectors or to the channels of every pixel."""
         with full_precision(x):
             vectors = self.vectors.to(torch.promote_types(self.vectors.dtype, x.dtype))
             last = -len(self.in_shape)
-            return move(x.to(vectors.dtype).movedim(last, -1), *reflections_product(vectors)).movedim(-1, last)
+            rows = x.to(vectors.dtype).movedim(last, -1)
+            return function(rows, *reflections_product(vectors)).movedim(-1, last)

@@ -1,4 +1,4 @@
-"""Embeddings without a cheap volume: a bijection behind zero padding, and free networks."""
+"""Embeddings whose volume comes from the Jacobian: a bijection of zero-padded codes, and unconstrained networks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["FreeFormEmbedding", "Injective"]
 
 
 class JacobianEmbedding(Embedding):
-    """An embedding whose volume is found from the Jacobian: d forward-mode products, J^T J, and its Cholesky factor."""
+    """An embedding whose volume is computed from the Jacobian: d forward-mode products, J^T J, and its Cholesky factor."""
 
     def decode_with_volume(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """g(z), and 1/2 log det J^T J at z; +inf where J has not full rank."""
+        """g(z), and 1/2 log det J^T J at z; +inf where J does not have full rank."""
         x, columns = self.jacobian(z, context)
         return x, log_volume(columns)
 
@@ -36,22 +36,22 @@ class JacobianEmbedding(Embedding):
 
 @register("transforms")
 class Injective(JacobianEmbedding):
-    """g(z) = f^-1(z, 0) for a bijection f of R^D: encode keeps the first d coordinates of f(x) (Brehmer and Cranmer 2020).
+    """g(z) = f^-1(z, 0) for a bijection f of R^D; ``encode`` keeps the first d coordinates of f(x) (Brehmer and Cranmer 2020).
 
-    The contribution is -1/2 log det J^T J of the D x d Jacobian at the code, exactly, by d forward-mode products, however f
-    finds its own log-determinant: O(D d^2 + d^3) beside d passes. Off the surface encode is *a* projection, not the
-    orthogonal one. Everything that scales the data belongs into f.
+    The contribution is -1/2 log det J^T J of the D x d Jacobian at the code. It is exact, by d forward-mode products, and does
+    not use the log-determinant of f: O(D d^2 + d^3) and d passes. For x off the manifold ``encode`` is *a* projection, not
+    the orthogonal one. Transforms that scale the data must be part of f.
 
-    Gradients of the volume differentiate f^-1 twice: an inverse of your own that iterates must have second derivatives, as
-    those of the library do (:func:`~pushforward.numerics.monotone_root`).
+    Gradients of the volume differentiate f^-1 twice. If you write an iterative inverse, it must have second derivatives, as
+    those of this library do (:func:`~pushforward.numerics.monotone_root`).
 
     Args:
-        transform: f, a bijection onto the reals.
-        latent: d, from 1 to D.
+        transform: the bijection f, whose image must be all reals.
+        latent: number d of latent coordinates, from 1 to D.
 
     Raises:
-        KindError: if f is no bijection.
-        ConfigError: if it does not reach all reals, or d does not fit.
+        KindError: if f is not a bijection.
+        ConfigError: if its image is not all reals, or d does not fit.
 
     Example:
         >>> import torch
@@ -63,13 +63,14 @@ class Injective(JacobianEmbedding):
 
     def __init__(self, transform: Transform, latent: int) -> None:
         if not isinstance(transform, Transform):
-            raise ConfigError(f"Injective restricts a transform to a surface; got {type(transform).__name__}.")
+            raise ConfigError(f"transform must be a Transform; got {type(transform).__name__}.")
         ambient = math.prod(transform.in_shape)
         if transform.kind is not Kind.EXACT or math.prod(transform.out_shape) != ambient:
-            raise KindError(f"{type(transform).__name__} is not a bijection, so it cannot carry a surface.")
+            raise KindError(f"{type(transform).__name__} is not a bijection, so Injective cannot use it.")
         if transform.codomain not in (None, REAL):
             raise ConfigError(
-                f"{type(transform).__name__} lands in {transform.codomain}, where a surface through 0 may not lie."
+                f"the image of transform must be all reals, as Injective inverts zero-padded codes; {type(transform).__name__} "
+                f"has the image {transform.codomain}."
             )
         super().__init__(transform.in_shape, check_latent(latent, ambient, "Injective"))
         self.transform, self.latent = transform, latent
@@ -81,9 +82,9 @@ class Injective(JacobianEmbedding):
         return self.transform.encode(x, context).z.flatten(x.dim() - len(self.in_shape))[..., : self.latent]
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """f^-1 of the codes with zeros behind."""
-        wide = pad(z, self.dims[0])
-        return self.transform.decode(wide.reshape(*z.shape[:-1], *self.transform.out_shape), context)
+        """f^-1 of the zero-padded codes."""
+        padded = pad(z, self.dims[0])
+        return self.transform.decode(padded.reshape(*z.shape[:-1], *self.transform.out_shape), context)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to codes; -inf outside f's domain."""
@@ -108,16 +109,17 @@ class Injective(JacobianEmbedding):
 
 @register("transforms")
 class FreeFormEmbedding(JacobianEmbedding):
-    """g and its left inverse as two free networks, an autoencoder (Sorrenson et al. 2024, arXiv 2306.01843).
+    """g and its left inverse as two unconstrained networks, an autoencoder (Sorrenson et al. 2024, arXiv 2306.01843).
 
-    Nothing ties the two together but training, and g may fold (two codes, one point), where the number counts one code of
-    several: the kind is ESTIMATE. The data are standardized first, and the scale is part of the volume.
+    Only training makes them inverse to each other, and g may not be injective: where several codes have the same point, the
+    result accounts for one of them. So the kind is ESTIMATE. The data are standardized first, and the scale is part of the
+    volume.
 
     Args:
-        features: D.
-        latent: d, from 1 to D.
-        hidden: widths of the hidden layers of the encoder; the decoder has them in reverse.
-        activation: of the networks; a smooth one, since the volume is differentiated.
+        features: dimension D of the data.
+        latent: number d of latent coordinates, from 1 to D.
+        hidden: widths of the hidden layers of the encoder; the decoder has them in reverse order.
+        activation: name of the activation function; it should be smooth, as the volume is differentiated.
 
     Raises:
         ConfigError: for impossible widths.

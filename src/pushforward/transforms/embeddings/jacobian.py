@@ -1,4 +1,4 @@
-"""How much a transform of R^d into R^D stretches area: 1/2 log det J^T J, its value, and estimators of its gradient alone."""
+"""The log-volume of an embedding of R^d in R^D, 1/2 log det J^T J: its value, and estimators of its gradient."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ Decode = Callable[[Tensor], Tensor]
 
 
 def log_volume(columns: Tensor) -> Tensor:
-    """1/2 log det J^T J by Cholesky factors in float64, shape ``batch``; +inf where J^T J has no full rank to rounding.
+    """1/2 log det J^T J by Cholesky factors in float64, shape ``batch``; +inf where J^T J does not have full rank to
+    rounding.
 
-    There g is no immersion and no density with respect to area exists: -log volume is -inf, as for any impossible row.
+    There g is not an immersion and no density with respect to area exists: the contribution is -inf, as for any impossible row.
 
     Args:
         columns: J, ``(*batch, D, d)``.
     """
-    wide = columns.double()
-    factor, failed = torch.linalg.cholesky_ex(wide.mT @ wide)
+    precise = columns.double()
+    factor, failed = torch.linalg.cholesky_ex(precise.mT @ precise)
     good = failed == 0
     diagonal = factor.diagonal(dim1=-2, dim2=-1)
     volume = torch.where(good[..., None], diagonal, 1.0).log().sum(-1)
@@ -34,12 +35,12 @@ def log_volume(columns: Tensor) -> Tensor:
 
 
 class Solve(NamedTuple):
-    """What conjugate gradients found.
+    """Result of conjugate gradients.
 
     Attributes:
         solution: ``(*batch, d)``.
-        iterations: that were made.
-        residual: norm(b - A x) / norm(b) of each row, shape ``batch``; above the tolerance where it did not get there.
+        iterations: number of iterations.
+        residual: norm(b - A x) / norm(b) of each row, shape ``batch``; above the tolerance where it did not converge.
     """
 
     solution: Tensor
@@ -49,15 +50,16 @@ class Solve(NamedTuple):
 
 @torch.no_grad()
 def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, tolerance: float, steps: int) -> Solve:
-    """Solve A x = b for each row, with A symmetric and positive (Hestenes and Stiefel 1952).
+    """Solve A x = b for each row, with A symmetric and positive definite (Hestenes and Stiefel 1952).
 
-    A row that has arrived stays where it is; a row that meets a direction without curvature stops, and its residual says so.
+    A row that has converged does not change any more. A row that finds a direction without curvature stops, with a residual
+    above the tolerance.
 
     Args:
         product: v -> A v, ``(*batch, d)`` to the same shape.
         b: ``(*batch, d)``.
-        tolerance: of norm(b - A x) / norm(b).
-        steps: at most; d suffice but for rounding.
+        tolerance: bound on norm(b - A x) / norm(b).
+        steps: largest number of iterations; without rounding d are enough.
     """
     x, r = torch.zeros_like(b), b
     p, square = r, b.square().sum(-1, keepdim=True)
@@ -81,20 +83,20 @@ def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, toleranc
 def volume_surrogate(
     decode: Decode, z: Tensor, *, probes: int = 1, tolerance: float = 1e-3, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Solve]:
-    """A number whose **gradient** is, in the mean, that of 1/2 log det J^T J; its value means nothing.
+    """A number whose expected **gradient** is that of 1/2 log det J^T J; its value has no meaning.
 
     1/2 u^T (J^T J) e with u = (J^T J)^-1 e held fixed, for random signs e (Caterini et al. 2021, arXiv 2106.01413): u by
-    conjugate gradients, whose products need one forward and one backward pass each, so J is never built.
+    conjugate gradients, whose products take one forward and one backward pass each, so J is never formed.
 
     Args:
         decode: g, from ``(*batch, d)`` to ``(*batch, *shape)``.
         z: ``(*batch, d)``.
-        probes: K, averaged; the error of the gradient falls as 1 / sqrt(K).
-        tolerance: of the linear solver. A loose one biases the gradient.
-        generator: of the signs.
+        probes: number K of probes, which are averaged; the error of the gradient falls as 1 / sqrt(K).
+        tolerance: tolerance of the linear solver. A large one biases the gradient.
+        generator: random generator of the signs.
 
     Returns:
-        The surrogate, shape ``batch``, and the solve with its iterations and residual.
+        The surrogate, shape ``batch``, and the :class:`Solve` with its iterations and residual.
     """
     z = z.expand(probes, *z.shape)
     signs = torch.randint(2, z.shape, generator=generator, device=z.device)
@@ -111,18 +113,18 @@ def volume_surrogate(
 def encoder_surrogate(
     codes: Decode, decode: Decode, x: Tensor, z: Tensor, *, probes: int = 1, generator: torch.Generator | None = None
 ) -> Tensor:
-    """A number whose **gradient** is, in the mean, that of -1/2 log det J^T J where codes and decode are inverse on the surface.
+    """A number whose expected **gradient** is that of -1/2 log det J^T J, if codes is the inverse of decode on the manifold.
 
-    v^T J_f(x) stop_gradient[J_g(z) v], v random with orthogonal columns of length sqrt(d), f = codes and g = decode: only the
-    way to the codes is pushed, and no system is solved (Sorrenson et al. 2024, arXiv 2306.01843).
+    v^T J_f(x) stop_gradient[J_g(z) v], v random with orthogonal columns of length sqrt(d), f = codes and g = decode: only
+    f is differentiated, and no linear system is solved (Sorrenson et al. 2024, arXiv 2306.01843).
 
     Args:
         codes: f, from ``(*batch, *shape)`` to ``(*batch, d)``.
-        decode: g, back.
-        x: where f is linearized.
+        decode: g, from ``(*batch, d)`` to ``(*batch, *shape)``.
+        x: ``(*batch, *shape)``, where f is linearized.
         z: ``(*batch, d)``; no gradient passes through it.
-        probes: K at most d, averaged; with K = d nothing is random.
-        generator: of the directions.
+        probes: number of probes K, at most d, which are averaged; with K = d nothing is random.
+        generator: random generator of the directions.
 
     Returns:
         Shape ``batch``.
@@ -133,5 +135,5 @@ def encoder_surrogate(
     fixed = z.detach()
     with torch.no_grad():
         pushed = vmap(lambda v: push_forward(decode, fixed, v)[1])(directions)
-    back = vmap(lambda w: push_forward(codes, x, w)[1])(pushed)
-    return (directions * back).sum(-1).mean(0)
+    pulled = vmap(lambda w: push_forward(codes, x, w)[1])(pushed)
+    return (directions * pulled).sum(-1).mean(0)

@@ -1,1 +1,1 @@
-"""Residual flows: the identity plus a contraction, a ridge or a bump."""
+"""Residual flows, z = x + g(x): contractive ones, and those that use the matrix determinant lemma."""

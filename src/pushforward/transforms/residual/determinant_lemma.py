@@ -1,4 +1,4 @@
-"""Residual flows whose determinant comes from the matrix determinant lemma: planar, radial and Sylvester."""
+"""Residual flows with the matrix determinant lemma (Papamakarios et al. 2021, sec. 3.3.2): planar, radial and Sylvester."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ MIN_SLOPE = 1e-3
 class Planar(Transform):
     """z = x + u' tanh(w.x + b) (Rezende and Mohamed 2015, eq. 10); contribution log(1 + (1 - tanh^2) w.u').
 
-    Invertible because w.u' > -1: u' = u + (m(w.u) - w.u) w / (w.w), with the *squared* norm below and
-    m(a) = -1 + softplus(a + c) + 1e-3, where c makes m(0) = 0 (app. A.1 has c = 0, where u = 0 is not the identity).
-    The slope along w is at least 1e-3. Decoding solves one scalar monotone equation for w.x, with its exact gradient.
+    Invertible because w.u' > -1: u' = u + (m(w.u) - w.u) w / (w.w), with the *squared* norm in the denominator and
+    m(a) = -1 + softplus(a + c) + 1e-3, where c is such that m(0) = 0 (app. A.1 has c = 0, with which u = 0 is not the
+    identity). The slope along w is at least 1e-3. Decoding solves one scalar monotone equation for w.x, with its exact
+    gradient.
 
     Args:
         features: width D of the vectors.
-        seed: of the starting weights, near the identity.
+        seed: seed of the initial weights, which are near the identity.
 
     Raises:
         ConfigError: if the event is not a vector.
@@ -54,14 +55,14 @@ class Planar(Transform):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """X + u' tanh(w.x + b)."""
-        push, slope_at_center = self._constrained(x)
+        """x + u' tanh(w.x + b)."""
+        direction, slope_at_center = self._constrained(x)
         ridge = torch.tanh((x * self.weight).sum(-1) + self.bias)
-        return Step(x + ridge.unsqueeze(-1) * push, ridge_slope(ridge, slope_at_center).log())
+        return Step(x + ridge.unsqueeze(-1) * direction, ridge_slope(ridge, slope_at_center).log())
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Z - u' tanh(a + b), where a = w.x solves a + w.u' tanh(a + b) = w.z."""
-        push, slope_at_center = self._constrained(z)
+        """z - u' tanh(a + b), where a = w.x solves a + w.u' tanh(a + b) = w.z."""
+        direction, slope_at_center = self._constrained(z)
         height = slope_at_center - 1
 
         def along(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,12 +70,12 @@ class Planar(Transform):
             return a + height * ridge, ridge_slope(ridge, slope_at_center)
 
         target = (z * self.weight).sum(-1)
-        reach = height.detach().abs()
-        a = monotone_root(along, target, target.detach() - reach, target.detach() + reach, doublings=0)
-        return z - torch.tanh(a + self.bias).unsqueeze(-1) * push
+        margin = height.detach().abs()
+        a = monotone_root(along, target, target.detach() - margin, target.detach() + margin, doublings=0)
+        return z - torch.tanh(a + self.bias).unsqueeze(-1) * direction
 
     def _constrained(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """u', and 1 + w.u' > 0, as precise as the coordinates."""
+        """u', and 1 + w.u' > 0, at least in the type of the coordinates."""
         dtype = torch.promote_types(self.weight.dtype, like.dtype)
         weight, direction = self.weight.to(dtype), self.direction.to(dtype)
         product = (weight * direction).sum()
@@ -84,7 +85,7 @@ class Planar(Transform):
 
 
 def ridge_slope(ridge: Tensor, slope_at_center: Tensor) -> Tensor:
-    """1 + (1 - tanh^2)(s - 1) as a sum of positive terms, which cannot cancel to 0."""
+    """1 + (1 - tanh^2)(s - 1), computed as a sum of positive terms so that it cannot cancel to 0."""
     square = ridge.square()
     return square + (1 - square) * slope_at_center
 
@@ -94,12 +95,12 @@ class Radial(Transform):
     """z = x + beta h (x - x0) with r = norm(x - x0) and h = 1 / (alpha + r) (Rezende and Mohamed 2015, eq. 14).
 
     Contribution: (D - 1) log(1 + beta h) + log(1 + alpha beta h^2). Invertible because alpha > 0 and
-    beta = alpha (s - 1) > -alpha, with the slope at the center s >= 1e-3. Decoding is in closed form: r is the positive
+    beta = alpha (s - 1) > -alpha, with the slope at the center s >= 1e-3. Decoding is closed-form: r is the positive
     root of r^2 + (alpha + beta - rho) r - alpha rho = 0 with rho = norm(z - x0).
 
     Args:
         features: width D of the vectors.
-        seed: of the starting weights, near the identity.
+        seed: seed of the initial weights, which are near the identity.
 
     Raises:
         ConfigError: if the event is not a vector.
@@ -123,7 +124,7 @@ class Radial(Transform):
         self.raw_slope = nn.Parameter(0.3 * start[0])
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """X + beta h (x - x0)."""
+        """x + beta h (x - x0)."""
         alpha, slope = self._constrained()
         offset = x - self.center
         r = _length(offset)
@@ -137,18 +138,18 @@ class Radial(Transform):
         alpha, slope = self._constrained()
         offset = z - self.center
         rho = _length(offset)
-        # In units of the largest length in play, so that squares stay in range; the root scales with the unit.
+        # In units of the largest length, so that squares do not overflow; the root scales with the unit.
         unit = torch.maximum(rho, torch.maximum(alpha, alpha * slope)).detach()
         half = 0.5 * (alpha * slope - rho) / unit
         size = torch.where(half >= 0, half, -half)
         product = (alpha / unit) * (rho / unit)
         larger = size + torch.sqrt(half.square() + product)
-        # The roots multiply to -product: take the form that adds numbers of one sign.
+        # The product of both roots is -product: use the form that adds numbers of one sign.
         r = unit * torch.where(half >= 0, product / larger, larger)
         return self.center + offset * ((alpha + r) / (alpha * slope + r)).unsqueeze(-1)
 
     def _constrained(self) -> tuple[Tensor, Tensor]:
-        """Alpha, and the slope at the center 1 + beta / alpha."""
+        """alpha, and the slope at the center 1 + beta / alpha."""
         return softplus_positive(self.raw_alpha, MIN_SLOPE), softplus_positive(self.raw_slope, MIN_SLOPE)
 
 
@@ -163,14 +164,14 @@ class Sylvester(Transform):
     """z = x + Q R tanh(R' Q^T x + b) with Q orthonormal D x M and R, R' upper triangular (van den Berg et al. 2018).
 
     Contribution: sum_i log(1 + (1 - tanh_i^2) R_ii R'_ii), by Sylvester's determinant identity. Invertible because
-    R'_ii > 0 and R_ii R'_ii >= 1e-3 - 1. Q is made of M Householder reflections. Decoding is exact: in the
+    R'_ii > 0 and R_ii R'_ii >= 1e-3 - 1. Q is a product of M Householder reflections. Decoding is exact: in the
     coordinates Q^T x the system is triangular, so M scalar monotone equations are solved from the last to the first,
     each with its exact gradient.
 
     Args:
         features: width D of the vectors.
-        rank: M, from 1 to D.
-        seed: of the starting weights, near the identity.
+        rank: number M of directions, from 1 to D.
+        seed: seed of the initial weights, which are near the identity.
 
     Raises:
         ConfigError: if the event is not a vector, or the rank is not in 1, ..., D.
@@ -198,7 +199,7 @@ class Sylvester(Transform):
         self.bias = nn.Parameter(0.3 * start[-1])
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """X + Q R tanh(R' Q^T x + b)."""
+        """x + Q R tanh(R' Q^T x + b)."""
         with full_precision(x):
             frame, outer, inner, slope = self._factors(x)
             x = x.to(frame.dtype)
@@ -243,5 +244,5 @@ def _solve(target: Tensor, inside: Tensor, outer: Tensor, inner: Tensor, slope: 
         ridge = torch.tanh(inner * y + inside)
         return y + outer * ridge, ridge_slope(ridge, slope)
 
-    reach = outer.detach().abs()
-    return monotone_root(function, target, target.detach() - reach, target.detach() + reach, doublings=0)
+    margin = outer.detach().abs()
+    return monotone_root(function, target, target.detach() - margin, target.detach() + margin, doublings=0)

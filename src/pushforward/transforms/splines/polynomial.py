@@ -280,7 +280,7 @@ def _select(inside: Tensor, y: Tensor, log_slope: Tensor, x: Tensor) -> tuple[Te
 
 
 def _find(points: Tensor, knots: Tensor) -> Tensor:
-    """Index of the bin that holds each point, ``(1, *shape)``: the number of inner knots below it."""
+    """index of the bin that contains each point, ``(1, *shape)``: the number of inner knots below it."""
     return (points >= knots[1:-1]).sum(0, keepdim=True)
 
 

@@ -28,12 +28,12 @@ class DiscreteLikelihood(Likelihood):
         """0 to levels - 1."""
         return Support(0.0, float(self.levels - 1))
 
-    def seen(self, x: Tensor) -> Tensor:
+    def network_input(self, x: Tensor) -> Tensor:
         """x scaled to [-1, 1]."""
         return x.clamp(0, self.levels - 1) * (2 / (self.levels - 1)) - 1
 
     def possible(self, x: Tensor, terms: Tensor) -> Tensor:
-        """The terms where x is an integer in range, else -inf."""
+        """The terms where x is an integer in range, and -inf elsewhere."""
         return torch.where((x == torch.floor(x)) & self.support.contains(x), terms, -math.inf)
 
 
@@ -116,17 +116,17 @@ class BernoulliLikelihood(DiscreteLikelihood):
 class LogisticLikelihood(DiscreteLikelihood):
     """Mixture of discretized logistics (PixelCNN++, Salimans et al. 2017, arXiv 1701.05517, eq. 1-3).
 
-    With x scaled to [-1, 1] and half a step h = 1 / (levels - 1),
+    With x scaled to [-1, 1] and h = 1 / (levels - 1), half the distance of two levels,
 
         p(x) = sum_k w_k prod_c [ sigma((x_c - m_kc + h) / s_kc) - sigma((x_c - m_kc - h) / s_kc) ],
 
-    where level 0 takes the whole lower tail and the last level the whole upper one, so that it sums to 1. The mean of a
-    channel is shifted by the channels before it: m_kc = mu_kc + sum_{b<c} tanh(a_kcb) x_b (eq. 3). The logarithm of a bin is
-    log sigma(u) + log sigma(-l) + log(1 - exp(l - u)), exact however narrow the bin. At raw = 0 the means are spread evenly.
+    where level 0 has the whole lower tail and the last level the whole upper tail, so that the sum is 1. The mean of a channel
+    depends linearly on the channels before it: m_kc = mu_kc + sum_{b<c} tanh(a_kcb) x_b (eq. 3). The logarithm of a bin is
+    log sigma(u) + log sigma(-l) + log(1 - exp(l - u)), exact for narrow bins too. At raw = 0 the means are evenly spaced.
 
     Args:
         levels: number of values.
-        components: K.
+        components: number of components K.
         max_log_scale: smooth bound on |log s + log K|.
 
     Raises:
@@ -134,9 +134,9 @@ class LogisticLikelihood(DiscreteLikelihood):
 
     Example:
         >>> import torch
-        >>> law = LogisticLikelihood(levels=4, components=2)
+        >>> likelihood = LogisticLikelihood(levels=4, components=2)
         >>> x = torch.arange(4.0)[:, None]
-        >>> law.log_prob(x, torch.ones(4, law.outputs(1))).exp().sum()
+        >>> likelihood.log_prob(x, torch.ones(4, likelihood.outputs(1))).exp().sum()
         tensor(1.)
     """
 
@@ -159,16 +159,16 @@ class LogisticLikelihood(DiscreteLikelihood):
         return 1 + channels
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
-        """log p(x_c | x_<c): differences of the log-probabilities of longer and longer prefixes of the channels."""
+        """log p(x_c | x_<c): differences of the log-probabilities of the first c and the first c - 1 channels."""
         log_weight, mean, log_scale, slope = self._split(raw, x.shape[-1])
-        seen = self.seen(x)
-        mean = mean + (slope * seen[..., None, :, None]).sum(-2)
-        each = self._log_bin(seen.unsqueeze(-1), mean, log_scale)
-        prefix = torch.logsumexp(log_weight.unsqueeze(-2) + each.cumsum(-2), -1)
+        scaled = self.network_input(x)
+        mean = mean + (slope * scaled[..., None, :, None]).sum(-2)
+        log_bins = self._log_bin(scaled.unsqueeze(-1), mean, log_scale)
+        prefix = torch.logsumexp(log_weight.unsqueeze(-2) + log_bins.cumsum(-2), -1)
         return self.possible(x, prefix - F.pad(prefix[..., :-1], (1, 0)))
 
     def sample(self, raw: Tensor, u: Tensor) -> Tensor:
-        """A component, then each channel in turn by the inverse of its distribution function."""
+        """A component, then channel after channel by the inverse of its distribution function."""
         channels = u.shape[-1] - 1
         log_weight, mean, log_scale, slope = self._split(raw, channels)
         cumulative = log_weight.exp().cumsum(-1)
@@ -182,31 +182,31 @@ class LogisticLikelihood(DiscreteLikelihood):
         levels: list[Tensor] = []
         for c in range(channels):
             value = mean[..., c] + scale[..., c] * standard[..., c]
-            for b, before in enumerate(levels):
-                value = value + slope[..., c, b] * self.seen(before)
+            for b, earlier in enumerate(levels):
+                value = value + slope[..., c, b] * self.network_input(earlier)
             level = torch.round((value + 1) * ((self.levels - 1) / 2))
             levels.append(level.clamp(0, self.levels - 1))
         return torch.stack(levels, -1)
 
     def mean(self, raw: Tensor, channels: int) -> Tensor:
-        """Mean of the values cut to the levels, before they are rounded; of a channel given the means of those before it.
+        """Mean of the clamped values before rounding; each channel given the means of the channels before it.
 
-        The integral of P(value > t) over the range of the levels. Uncut, the center of a pixel that is all but surely black
-        may lie thousands of levels below 0.
+        It is the integral of P(value > t) over the range of the levels. Without clamping, the mean of a pixel that is almost
+        surely black may lie thousands of levels below 0.
         """
         log_weight, mean, log_scale, slope = self._split(raw, channels)
-        found: list[Tensor] = []
+        means: list[Tensor] = []
         for c in range(channels):
-            each = mean[..., c, :]
-            for b, before in enumerate(found):
-                each = each + slope[..., c, b, :] * before.unsqueeze(-1)
+            centers = mean[..., c, :]
+            for b, earlier in enumerate(means):
+                centers = centers + slope[..., c, b, :] * earlier.unsqueeze(-1)
             scale = log_scale[..., c, :].exp()
             # From the nearer end of the range, so that nothing cancels.
-            side = torch.where(each > 0, 1.0, -1.0).to(each.dtype)
-            past, left = (1 + side * each) / scale, (1 - side * each) / scale
-            cut = side * (1 + scale * (F.softplus(-past) - F.softplus(left)))
-            found.append((log_weight.exp() * cut).sum(-1))
-        return (torch.stack(found, -1) + 1) * ((self.levels - 1) / 2)
+            side = torch.where(centers > 0, 1.0, -1.0).to(centers.dtype)
+            far, near = (1 + side * centers) / scale, (1 - side * centers) / scale
+            clamped = side * (1 + scale * (F.softplus(-far) - F.softplus(near)))
+            means.append((log_weight.exp() * clamped).sum(-1))
+        return (torch.stack(means, -1) + 1) * ((self.levels - 1) / 2)
 
     def _split(self, raw: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log w ``(*, K)``, means and log-scales ``(*, channels, K)``, coefficients ``(*, channels, channels, K)``."""
@@ -228,13 +228,13 @@ class LogisticLikelihood(DiscreteLikelihood):
             rows.append(torch.stack(row, -2))
         return torch.log_softmax(logits, -1), mean, log_scale, torch.stack(rows, -3)
 
-    def _log_bin(self, seen: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """Log-probability of the bin around ``seen``, exact in log space."""
+    def _log_bin(self, scaled: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """Log-probability of the bin around ``scaled``, exact in log space."""
         half = 1 / (self.levels - 1)
         rate = torch.exp(-log_scale)
-        centerd = seen - mean
-        below = F.logsigmoid((centerd + half) * rate)  # log P(value < upper edge)
-        above = F.logsigmoid((half - centerd) * rate)  # log P(value > lower edge)
-        lowest, highest = seen < half - 1, seen > 1 - half
+        centered = scaled - mean
+        below = F.logsigmoid((centered + half) * rate)  # log P(value < upper edge)
+        above = F.logsigmoid((half - centered) * rate)  # log P(value > lower edge)
+        lowest, highest = scaled < half - 1, scaled > 1 - half
         inner = below + above + log1mexp(2 * half * rate)
         return torch.where(lowest, below, torch.where(highest, above, inner))

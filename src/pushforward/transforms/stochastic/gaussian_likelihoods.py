@@ -48,7 +48,7 @@ class GaussianLikelihood(Likelihood):
         """Mean and log-scale of each channel."""
         return 2 * channels
 
-    def seen(self, x: Tensor) -> Tensor:
+    def network_input(self, x: Tensor) -> Tensor:
         """x clamped to [-10, 10]."""
         return x.clamp(-10, 10)
 
@@ -69,7 +69,7 @@ class GaussianLikelihood(Likelihood):
         return self._split(raw)[0]
 
     def measure(self, dim: int) -> Measure:
-        """Volume."""
+        """Lebesgue(dim)."""
         return Lebesgue(dim)
 
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,14 +82,14 @@ class GaussianLikelihood(Likelihood):
 class GaussianMixtureLikelihood(Likelihood):
     """p(x) = sum_k w_k N(x; m_k, s_k^2) in each channel; weights, means and log-scales are learned.
 
-    At raw = 0 the components are spread over half of the standard normal's quantiles, and the whole has mean 0 and variance 1.
+    At raw = 0 the means are half the quantiles of the standard normal, and the mixture has mean 0 and variance 1.
 
     Args:
-        components: K.
-        max_log_scale: smooth bound on how far log s goes from its start, so that no component collapses onto a value.
+        components: number of components K.
+        max_log_scale: smooth bound on the distance of log s from its initial value, so that no component collapses onto a value.
 
     Raises:
-        ConfigError: for no component, or a bound that is not in (0, 20].
+        ConfigError: for no components, or a bound that is not in (0, 20].
 
     Example:
         >>> import torch
@@ -113,7 +113,7 @@ class GaussianMixtureLikelihood(Likelihood):
         """Logit, mean and log-scale of each component of each channel."""
         return 3 * self.components * channels
 
-    def seen(self, x: Tensor) -> Tensor:
+    def network_input(self, x: Tensor) -> Tensor:
         """x clamped to [-10, 10]."""
         return x.clamp(-10, 10)
 
@@ -124,17 +124,16 @@ class GaussianMixtureLikelihood(Likelihood):
         return torch.logsumexp(log_weight - 0.5 * e * e - log_scale, -1) - 0.5 * math.log(2 * math.pi)
 
     def sample(self, raw: Tensor, u: Tensor) -> Tensor:
-        """m_k + s_k ndtri(v): the component k whose share of [0, 1) holds u, and v the part of that share below u."""
+        """m_k + s_k ndtri(v): k is the component whose part of [0, 1) contains u, and v the fraction of that part below u."""
         log_weight, mean, log_scale = self._split(raw)
         weight = log_weight.double().exp()
         cumulative = weight.cumsum(-1)
         k = (cumulative <= u.unsqueeze(-1)).sum(-1, keepdim=True).clamp(max=self.components - 1)
-        share, end = weight.gather(-1, k).squeeze(-1), cumulative.gather(-1, k).squeeze(-1)
+        part, end = weight.gather(-1, k).squeeze(-1), cumulative.gather(-1, k).squeeze(-1)
         tiny = torch.finfo(u.dtype).eps / 2
-        v = (1 - (end - u) / share.clamp(min=1e-300)).clamp(tiny, 1 - tiny)
-        return mean.gather(-1, k).squeeze(-1) + (log_scale.gather(-1, k).squeeze(-1).exp() * torch.special.ndtri(v)).to(
-            u.dtype
-        )
+        v = (1 - (end - u) / part.clamp(min=1e-300)).clamp(tiny, 1 - tiny)
+        deviation = log_scale.gather(-1, k).squeeze(-1).exp() * torch.special.ndtri(v)
+        return mean.gather(-1, k).squeeze(-1) + deviation.to(u.dtype)
 
     def mean(self, raw: Tensor, channels: int) -> Tensor:
         """sum_k w_k m_k."""
@@ -142,13 +141,13 @@ class GaussianMixtureLikelihood(Likelihood):
         return (log_weight.exp() * mean).sum(-1)
 
     def measure(self, dim: int) -> Measure:
-        """Volume."""
+        """Lebesgue(dim)."""
         return Lebesgue(dim)
 
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and log-scales, ``(*, channels, K)``."""
         logits, mean, log_scale = raw.unflatten(-1, (-1, 3, self.components)).unbind(-2)
-        # Equal components would stay equal for ever: they start spread, each as wide as makes the variance of the whole 1.
+        # Equal components would stay equal, so their means differ; the common width makes the variance of the mixture 1.
         middle = (torch.arange(self.components, dtype=torch.float64, device=raw.device) + 0.5) / self.components
         spread = 0.5 * torch.special.ndtri(middle)
         width = (0.5 * torch.log1p(-spread.square().mean())).to(raw.dtype)

@@ -1,4 +1,4 @@
-"""Gaussian noise on training inputs: a smoothed density, with which no tie or spike gets an infinite likelihood."""
+"""Gaussian noise on training inputs, which smooths the density so that repeated values cannot get an infinite likelihood."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Jitter"]
 
 @register("transforms")
 class Jitter(Transform):
-    """z = x + std * e with e ~ N(0, I) while training, and the identity when scoring.
+    """z = x + std * e with e ~ N(0, I) in training, and the identity in scoring.
 
     Training on noisy inputs fits the data density smoothed by a Gaussian kernel (Bishop 1995; Rothfuss et al. 2019),
     which keeps a flexible flow from collapsing on repeated values. Contribution 0.
 
     Args:
         features: event shape.
-        std: of the noise, in units of the input; 0 switches it off.
+        std: standard deviation of the noise, in the units of the input; 0 for none.
 
     Raises:
         ConfigError: for a negative ``std``.
@@ -42,7 +42,7 @@ class Jitter(Transform):
         self.features, self.std = features, std
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """Add noise if, and only if, a generator is given."""
+        """Add noise if a generator is given."""
         return Step(self._jittered(x, noise), self.zero_log_det(x))
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:

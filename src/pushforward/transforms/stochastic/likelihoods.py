@@ -1,8 +1,8 @@
-"""Laws of data given the raw output of a network: categorical, Bernoulli, Gaussian.
+"""`Likelihood`: distributions of data given the output of a network, as of a decoder or an autoregressive network.
 
-A decoder or an autoregressive network gives ``raw``; the law turns it into a distribution of one pixel. Pixels are vectors
-of channels in the last dimension, ``x`` ``(*, channels)`` and ``raw`` ``(*, outputs(channels))``, and any raw value is legal.
-A plain vector of D coordinates is D pixels of one channel.
+The network gives ``raw``, the parameters of the distribution of one pixel. Pixels are vectors of channels in the last
+dimension, ``x`` ``(*, channels)`` and ``raw`` ``(*, outputs(channels))``, and any raw value is legal. A vector of D
+coordinates is D pixels of one channel.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ __all__ = ["Likelihood", "check_levels", "check_likelihood"]
 
 
 class Likelihood(ABC):
-    """A family of distributions of one pixel. Subclasses are frozen dataclasses and hold no tensors."""
+    """A family of distributions of one pixel. Subclasses are frozen dataclasses and store no tensors."""
 
     joint: bool = False
-    """Whether channels depend on each other. If not, ``raw`` is one channel's outputs after the other's."""
+    """Whether channels depend on each other. If not, ``raw`` is the outputs of the first channel, then of the second, ..."""
 
     @property
     @abstractmethod
     def support(self) -> Support:
-        """Where every coordinate lies."""
+        """The interval in which every coordinate lies."""
 
     @abstractmethod
     def outputs(self, channels: int) -> int:
-        """Raw outputs for each pixel."""
+        """Number of raw outputs for each pixel."""
 
     def draws(self, channels: int) -> int:
-        """Uniform numbers that a sample of one pixel takes."""
+        """Number of uniform numbers that a sample of one pixel needs."""
         return channels
 
     @abstractmethod
-    def seen(self, x: Tensor) -> Tensor:
-        """What networks see of x: bounded, and of the order of 1."""
+    def network_input(self, x: Tensor) -> Tensor:
+        """x as networks read it: bounded, and of the order of 1."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
@@ -47,11 +47,11 @@ class Likelihood(ABC):
 
     @abstractmethod
     def sample(self, raw: Tensor, u: Tensor) -> Tensor:
-        """x from uniform noise ``(*, draws(channels))`` in [0, 1); about the median where u is 1/2."""
+        """x from uniform noise ``(*, draws(channels))`` in [0, 1); near the median for u = 1/2."""
 
     @abstractmethod
     def mean(self, raw: Tensor, channels: int) -> Tensor:
-        """A center of the law of each pixel, ``(*, channels)``, that is smooth in ``raw``: its mean, or nearly."""
+        """The mean of each pixel, ``(*, channels)``, or an approximation of it; smooth in ``raw``."""
 
     def measure(self, dim: int) -> Measure:
         """Measure of data of ``dim`` coordinates."""
@@ -59,21 +59,21 @@ class Likelihood(ABC):
 
 
 def check_levels(levels: int) -> int:
-    """A number of gray levels.
+    """Return the number of gray levels if it is valid.
 
     Raises:
-        ConfigError: unless it is an integer of at least 2.
+        ConfigError: if it is not an integer of at least 2.
     """
     check_integer("levels", levels, 2)
     return levels
 
 
 def check_likelihood(likelihood: Likelihood) -> Likelihood:
-    """The law, if it is one.
+    """Return the argument if it is a likelihood.
 
     Raises:
         ConfigError: for anything else.
     """
     if not isinstance(likelihood, Likelihood):
-        raise ConfigError(f"likelihood must be a law such as LogisticLikelihood(256); got {likelihood!r}.")
+        raise ConfigError(f"likelihood must be a Likelihood such as LogisticLikelihood(256); got {likelihood!r}.")
     return likelihood

@@ -1,4 +1,4 @@
-"""Latent variables: a transform whose way to the noise is a draw from an approximate posterior."""
+"""Latent variables: a stochastic transform that draws z from an approximate posterior (VAE)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["Posterior", "Variational"]
 
 
 class Posterior(NamedTuple):
-    """A draw z ~ q(z | x), with what is known of it.
+    """A draw z ~ q(z | x), with its log-densities and the parameters of q.
 
     Attributes:
         z: ``(*batch, latent)``.
         log_q: log q(z | x), nats, shape ``batch``.
         log_p: log p(x | z), nats, shape ``batch``.
-        mean: of the diagonal normal that the draw starts from, ``(*batch, latent)``.
-        log_scale: likewise.
-        log_q_terms: what each coordinate adds to log q(z | x), ``(*batch, latent)``; None if the flow has no such terms.
+        mean: mean of the diagonal normal before the flow, ``(*batch, latent)``.
+        log_scale: log-scale of that normal, ``(*batch, latent)``.
+        log_q_terms: term of each coordinate in log q(z | x), ``(*batch, latent)``; None if the flow has no such terms.
     """
 
     z: Tensor
@@ -50,24 +50,24 @@ class Variational(Transform):
     """Latent variable: encode draws z ~ q(z | x) and adds log p(x | z) - log q(z | x) (VAE, Kingma and Welling 2014,
     arXiv 1312.6114, eq. 3; as a stochastic transform, Nielsen et al. 2020, arXiv 2007.02731, sec. 3.1).
 
-    With the prior as base the sum is the evidence lower bound: kind LOWER_BOUND, on the measure of p(x | z). q is a diagonal
-    normal, pushed through ``flow`` if there is one: z = flow.decode(z_0, h), where h is a further output of the encoder
-    (IAF, Kingma et al. 2016, arXiv 1606.04934, alg. 1). ``decode`` draws x ~ p(x | z) if a generator is given, and else
-    returns about the median of p(x | z), which is the reconstruction.
+    With the prior as base distribution the log-likelihood is the evidence lower bound: kind LOWER_BOUND, on the measure of
+    p(x | z). q is a diagonal normal, transformed by ``flow`` if one is given: z = flow.decode(z_0, h), where h is a further
+    output of the encoder (IAF, Kingma et al. 2016, arXiv 1606.04934, alg. 1). ``decode`` draws x ~ p(x | z) from a generator;
+    without one it returns a value near the median of p(x | z), the reconstruction.
 
     Args:
         features: event shape: a width, or (channels, height, width).
         latent: width of z.
-        likelihood: the law p(x | z) of each pixel; Gaussian by default.
+        likelihood: distribution p(x | z) of each pixel; Gaussian by default.
         flow: a bijection of width ``latent``, which may read a context; its decode must be the fast direction.
         hidden: widths of the hidden layers of encoder and decoder.
-        channels: widths of the convolutions instead, for images; each halves the sides.
-        activation: of the networks.
+        channels: widths of convolutional layers, used instead for images; each layer halves height and width.
+        activation: name of the activation function of the networks.
         context: width of the context c that encoder and decoder read: q(z | x, c) and p(x | z, c) (Sohn et al. 2015).
 
     Raises:
         ConfigError: for impossible sizes, or parts that do not fit.
-        KindError: if ``flow`` is no bijection.
+        KindError: if ``flow`` is not a bijection.
 
     Example:
         >>> import torch
@@ -80,7 +80,7 @@ class Variational(Transform):
     supports_float64 = False
     kind = Kind.LOWER_BOUND
     max_log_scale = 7.0
-    """Bound on |log s| of the posterior."""
+    """Smooth bound on |log s| of the posterior."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Variational(Transform):
         ):
             raise ConfigError(f"flow must be a transform of {latent} coordinates; got {flow!r:.80}.")
         if flow is not None and not flow.bijective:
-            raise KindError(f"{type(flow).__name__} is not a bijection, so it has no density for a posterior.")
+            raise KindError(f"{type(flow).__name__} is not a bijection, so it cannot be the flow of a posterior.")
         self.features, self.latent = features, latent
         self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
         self.hidden, self.channels, self.activation = (
@@ -127,7 +127,7 @@ class Variational(Transform):
         return Step(drawn.z, drawn.log_p - drawn.log_q + outside(x, self.domain, len(self.in_shape)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """A draw of x with a generator; about the median of p(x | z) without."""
+        """A draw of x from a generator, or a value near the median of p(x | z) without one."""
         raw, channels = self.raw(z, context), 1 if len(self.in_shape) == 1 else self.in_shape[0]
         rows, shape = z.shape[:-1], (*self.space, self.likelihood.draws(channels))
         if isinstance(noise, torch.Generator):
@@ -138,16 +138,16 @@ class Variational(Transform):
         return x.squeeze(-1) if len(self.in_shape) == 1 else x.movedim(-1, -3)
 
     def draw(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Posterior:
-        """z ~ q(z | x), with its log-density, that of x given z, and the posterior's parameters."""
+        """z ~ q(z | x), with its log-density, the log-density of x given z, and the parameters of the posterior."""
         return self.draw_from(self.infer(x, context), x, noise, context)
 
     def infer(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the encoder says of x, ``(*batch, 2 latent + extra)``: mean, raw log-scale, and h for the flow."""
+        """The encoder's output for x, ``(*batch, 2 latent + extra)``: mean, raw log-scale, and h for the flow."""
         self._check_binary(x, training=False)
         return self._encoded(x, context)
 
     def draw_from(self, inferred: Tensor, x: Tensor, noise: Noise, context: Tensor | None = None) -> Posterior:
-        """As :meth:`draw`, from a posterior that is given in the form of :meth:`infer`."""
+        """As :meth:`draw`, from posterior parameters in the form of :meth:`infer`."""
         mean, log_scale, h = inferred.split((self.latent, self.latent, self.extra), -1)
         log_scale = soft_clamp(log_scale, self.max_log_scale)
         e = normal_like(x, len(self.in_shape), noise, (self.latent,))
@@ -159,23 +159,23 @@ class Variational(Transform):
         return Posterior(z, log_q, log_p, mean, log_scale, terms)
 
     def _push(self, z: Tensor, terms: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        """What the flow makes of a draw and of the terms of its log-density: z, the terms if there are any, and their sum."""
+        """The flow applied to a draw and to the terms of its log-density: z, the terms (None if there are none), and their sum."""
         parts = [] if self.flow is None else list(self.flow) if isinstance(self.flow, Chain) else [self.flow]
-        laws = [
+        autoregressive = [
             part.transform
             for part in parts
             if isinstance(part, Inverse) and isinstance(part.transform, MaskedAutoregressive)
         ]
-        if self.flow is not None and len(laws) < len(parts):
+        if self.flow is not None and len(autoregressive) < len(parts):
             z, contribution = self.flow.decode_with_contribution(z, h)
             return z, None, sum_event(terms, 1) + contribution
-        for law in reversed(laws):  # the fast direction scales each coordinate by a factor of its own
-            z, scaled = law.encode_terms(z, h)
-            terms = terms - scaled
+        for part in reversed(autoregressive):  # the fast direction, in which each coordinate has its own log-slope
+            z, log_slopes = part.encode_terms(z, h)
+            terms = terms - log_slopes
         return z, terms, sum_event(terms, 1)
 
     def center(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Where q(z | x) is centerd: its mean, or what the flow makes of the mean of its normal; ``(*batch, latent)``."""
+        """The center of q(z | x): its mean, or the flow applied to the mean of its normal; ``(*batch, latent)``."""
         mean, _, h = self._encoded(x, context).split((self.latent, self.latent, self.extra), -1)
         return mean if self.flow is None else self.flow.decode(mean, h if self.extra else None)
 
@@ -187,40 +187,40 @@ class Variational(Transform):
     def raw(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Raw parameters of p(x | z) for each pixel, ``(*batch, *space, outputs)``."""
         check_context(context, self.context, "Variational")
-        seen = z
+        inputs = z
         if self.context and context is not None:
-            seen = torch.cat((z, context.to(z.dtype).expand(*z.shape[:-1], -1)), -1)
-        out = self.decoder(seen).to(z.dtype)
+            inputs = torch.cat((z, context.to(z.dtype).expand(*z.shape[:-1], -1)), -1)
+        out = self.decoder(inputs).to(z.dtype)
         return out.movedim(-3, -1) if self.channels else out.unflatten(-1, (*self.space, -1))
 
     def _encoded(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The encoder's output for x, and the context beside it where there is one."""
+        """The encoder's output for x and, if there is one, the context."""
         check_context(context, self.context, "Variational")
-        seen = self.likelihood.seen(x)
+        inputs = self.likelihood.network_input(x)
         if not self.channels:
-            seen = seen.flatten(x.dim() - len(self.in_shape))
+            inputs = inputs.flatten(x.dim() - len(self.in_shape))
         if self.context and context is not None:
-            given = bound_input(context.to(seen.dtype), 10.0).expand(*self.batch_shape(x), -1)
+            extra = bound_input(context.to(inputs.dtype), 10.0).expand(*self.batch_shape(x), -1)
             if self.channels:
-                given = given[..., None, None].expand(*given.shape, *self.space)
-            seen = torch.cat((seen, given), -3 if self.channels else -1)
-        return self.encoder(seen).to(x.dtype)
+                extra = extra[..., None, None].expand(*extra.shape, *self.space)
+            inputs = torch.cat((inputs, extra), -3 if self.channels else -1)
+        return self.encoder(inputs).to(x.dtype)
 
     def measure(self, latent: Measure) -> Measure:
-        """That of p(x | z)."""
+        """The measure of p(x | z)."""
         return self.likelihood.measure(math.prod(self.in_shape))
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Look at the training rows: a Bernoulli law needs 0 and 1.
+        """Check the training rows, which must be 0 or 1 for a Bernoulli likelihood; return z.
 
         Raises:
-            InputError: for gray values where the law is Bernoulli.
+            InputError: for other values with a Bernoulli likelihood.
         """
         self.check_training(x)
         return self.encode(x, context, noise=noise).z
 
     def check_training(self, x: Tensor) -> None:
-        """Refuse training rows that are not 0 or 1 where the law is Bernoulli.
+        """Refuse training rows with values other than 0 and 1 for a Bernoulli likelihood.
 
         Raises:
             InputError: naming a value.
@@ -233,6 +233,6 @@ class Variational(Transform):
         gray = (x != 0) & (x != 1) if training else (x > 0) & (x < 1)
         if gray.any():
             raise InputError(
-                f"a Bernoulli decoder gives the probability of images of 0 and 1, and met {x[gray][0].item():g}: grays have "
-                "no such probability. Binarize them (binarize=True draws each pixel anew), or choose a decoder of gray levels."
+                f"a Bernoulli likelihood needs pixels that are 0 or 1; got {x[gray][0].item():g}. Binarize the images "
+                "(binarize=True draws each pixel anew), or choose a likelihood of gray levels."
             )

@@ -31,7 +31,7 @@ class UnconstrainedMonotoneTransformer(LinearTailTransformer):
     embedding that a shared network reads). The integral is a Clenshaw-Curtis sum with N + 1 ``nodes``, as in the paper.
 
     Accuracy: the log-derivative is log g(x), exact to rounding. The value is a quadrature: with 64 nodes and the default
-    ``max_log_slope`` it is within a relative 1e-13 of the integral, and its own slope within 1e-9 of g, whatever the raw
+    ``max_log_slope`` it is within a relative 1e-13 of the integral, and its own slope within 1e-9 of g, for any raw
     values; with 32 nodes, 1e-8 and 1e-4. A density that uses it has mass 1 up to the error of the slope. The inverse is
     the inverse of the quadrature, to rounding.
 
