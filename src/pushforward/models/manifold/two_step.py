@@ -126,8 +126,8 @@ class TwoStep(Model):
     contribution "0.Embed" is -inf in ``terms``.
 
     Args:
-        autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, of which the model uses the means of q(z | x) and p(x |
-            z).
+        autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, whose codes and points are the means of
+            q(z | x) and p(x | z).
         density: the density of the whitened codes: a model or a distribution on Lebesgue(d); None for a spline flow. A
             model of images sees the d numbers as (channels, height, width), one channel after the other.
 
