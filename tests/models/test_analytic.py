@@ -27,17 +27,17 @@ def test_a_linear_flow_is_a_multivariate_gaussian():
     matrix = (model.encode(torch.eye(3, dtype=torch.float64)) - model.encode(zero)).T.detach()
     inverse = torch.linalg.inv(matrix)
     mean = model.decode(zero)[0].detach()
-    law = scipy.stats.multivariate_normal(mean.numpy(), (inverse @ inverse.T).numpy())
+    truth = scipy.stats.multivariate_normal(mean.numpy(), (inverse @ inverse.T).numpy())
     x = points(50, 3)
-    assert model.log_prob(x).tolist() == pytest.approx(law.logpdf(x.numpy()).tolist(), abs=1e-10)
+    assert model.log_prob(x).tolist() == pytest.approx(truth.logpdf(x.numpy()).tolist(), abs=1e-10)
 
 
 def test_standardized_gaussian():
     model = Flow(transforms.Standardize(2), distributions.Normal(2)).double()
     x = torch.tensor([3.0, -1.0]).double() + torch.tensor([2.0, 0.1]).double() * points(500, 2)
     model.initialize(x)
-    law = scipy.stats.norm(x.mean(0).numpy(), x.std(0, correction=0).numpy())
-    assert model.log_prob(x).tolist() == pytest.approx(law.logpdf(x.numpy()).sum(-1).tolist(), abs=1e-9)
+    truth = scipy.stats.norm(x.mean(0).numpy(), x.std(0, correction=0).numpy())
+    assert model.log_prob(x).tolist() == pytest.approx(truth.logpdf(x.numpy()).sum(-1).tolist(), abs=1e-9)
 
 
 def test_lognormal():
@@ -47,8 +47,8 @@ def test_lognormal():
     ).double()
     x = points(50, 1).exp()
     # z = 2 log x - 0.5, so log x is normal with mean 0.25 and deviation 0.5.
-    law = scipy.stats.lognorm(s=0.5, scale=math.exp(0.25))
-    assert model.log_prob(x).tolist() == pytest.approx(law.logpdf(x[:, 0].numpy()).tolist(), abs=1e-12)
+    truth = scipy.stats.lognorm(s=0.5, scale=math.exp(0.25))
+    assert model.log_prob(x).tolist() == pytest.approx(truth.logpdf(x[:, 0].numpy()).tolist(), abs=1e-12)
     assert model.log_prob(torch.tensor([[-1.0]], dtype=torch.float64)).item() == -math.inf
 
 
@@ -69,9 +69,9 @@ def test_logistic_from_the_uniform():
 
 
 def test_von_mises_circle():
-    """Turned by a phase: the density is that of the turned law, and the mass is 1."""
-    law = transforms.CircularSplineTransformer(bins=4)
-    model = Flow(transforms.Monotone(1, law), distributions.VonMises(1, concentration=3.0)).double()
+    """Turned by a phase: the density is that of the turned distribution, and the mass is 1."""
+    spline = transforms.CircularSplineTransformer(bins=4)
+    model = Flow(transforms.Monotone(1, spline), distributions.VonMises(1, concentration=3.0)).double()
     turn = 2.0
     with torch.no_grad():
         warp = next(iter(model.chain))
@@ -108,7 +108,7 @@ def test_gaussian_mixture():
 
 
 def test_conditional_gaussian():
-    """x | c ~ N(2 c, 0.5^2), made by hand from an affine law of the context."""
+    """x | c ~ N(2 c, 0.5^2), made by hand from an affine transform of the context."""
     model = Flow(
         transforms.Monotone(1, transforms.AffineTransformer(), context=1, hidden=()), distributions.Normal(1)
     ).double()

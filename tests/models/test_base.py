@@ -68,7 +68,7 @@ def test_a_context_has_a_width():
 
 
 class TestParts:
-    def test_a_model_is_a_map_and_a_base(self):
+    def test_a_model_is_a_transform_and_a_base(self):
         for chain, base in (
             (None, distributions.Normal(2)),
             (transforms.Affine(2), transforms.Affine(2)),
@@ -77,7 +77,7 @@ class TestParts:
             with pytest.raises(ConfigError):
                 Flow(chain, base)
 
-    def test_chains_are_made_of_maps(self):
+    def test_chains_are_made_of_transforms(self):
         for parts in ((), ("Affine",), (transforms.Affine(2), distributions.Normal(2))):
             with pytest.raises(ConfigError, match="chain"):
                 transforms.Chain(*parts)
@@ -96,7 +96,7 @@ class TestParts:
         assert len(chain) == 3
 
     @pytest.mark.parametrize("cls", [transforms.Coupling, transforms.MaskedAutoregressive, transforms.Monotone])
-    def test_laws_are_laws(self, cls):
+    def test_a_transformer_is_required(self, cls):
         with pytest.raises(ConfigError, match="transformer"):
             cls(3, "affine")
 
@@ -108,10 +108,10 @@ class TestParts:
         with pytest.raises(ConfigError):
             cls(3, **options)
 
-    @pytest.mark.parametrize("options", [{"max_logit": -1.0}, {"max_logit": math.nan}, {"bias": math.inf}])
-    def test_gates_are_bounded(self, options):
-        with pytest.raises(ConfigError, match="max_logit"):
-            transforms.GatedTransformer(**options)
+    @pytest.mark.parametrize(("name", "value"), [("max_logit", -1.0), ("max_logit", math.nan), ("bias", math.inf)])
+    def test_gates_are_bounded(self, name, value):
+        with pytest.raises(ConfigError, match=name):
+            transforms.GatedTransformer(**{name: value})
 
 
 class TestEnsemble:

@@ -49,20 +49,20 @@ def plain() -> Flow:
 
 
 def test_shapes():
-    law = conditional().distribution(CONTEXT)
-    assert isinstance(law, ModelDistribution)
-    assert (law.batch_shape, law.event_shape) == ((5,), (2,))
-    assert law.sample().shape == (5, 2)
-    assert law.sample((4, 3)).shape == (4, 3, 5, 2)
-    assert law.rsample((4,)).shape == (4, 5, 2)
-    assert law.log_prob(torch.zeros(4, 3, 5, 2)).shape == (4, 3, 5)
-    assert law.log_prob(torch.zeros(2)).shape == (5,)
-    assert law.log_prob(torch.zeros(4, 1, 2)).shape == (4, 5)
-    law = plain().distribution()
-    assert (law.batch_shape, law.event_shape) == ((), (2,))
-    assert law.sample((7,)).shape == (7, 2)
-    assert law.log_prob(torch.zeros(7, 2)).shape == (7,)
-    assert "Flow, batch_shape=(), event_shape=(2,)" in repr(law)
+    distribution = conditional().distribution(CONTEXT)
+    assert isinstance(distribution, ModelDistribution)
+    assert (distribution.batch_shape, distribution.event_shape) == ((5,), (2,))
+    assert distribution.sample().shape == (5, 2)
+    assert distribution.sample((4, 3)).shape == (4, 3, 5, 2)
+    assert distribution.rsample((4,)).shape == (4, 5, 2)
+    assert distribution.log_prob(torch.zeros(4, 3, 5, 2)).shape == (4, 3, 5)
+    assert distribution.log_prob(torch.zeros(2)).shape == (5,)
+    assert distribution.log_prob(torch.zeros(4, 1, 2)).shape == (4, 5)
+    distribution = plain().distribution()
+    assert (distribution.batch_shape, distribution.event_shape) == ((), (2,))
+    assert distribution.sample((7,)).shape == (7, 2)
+    assert distribution.log_prob(torch.zeros(7, 2)).shape == (7,)
+    assert "Flow, batch_shape=(), event_shape=(2,)" in repr(distribution)
 
 
 def test_log_prob_against_scipy():
@@ -80,38 +80,38 @@ def test_samples_follow_the_density_of_each_context():
 
 
 def test_samples_follow_the_global_seed():
-    law = conditional().distribution(CONTEXT)
+    distribution = conditional().distribution(CONTEXT)
     torch.manual_seed(3)
-    first = law.sample((2,))
-    assert not torch.equal(first, law.sample((2,)))
+    first = distribution.sample((2,))
+    assert not torch.equal(first, distribution.sample((2,)))
     torch.manual_seed(3)
-    assert torch.equal(first, law.sample((2,)))
+    assert torch.equal(first, distribution.sample((2,)))
 
 
 def test_rsample_carries_gradients_to_weights_and_context():
     model, context = conditional(), CONTEXT.clone().requires_grad_()
-    law = model.distribution(context)
-    weight, given = torch.autograd.grad(law.rsample((6,)).sum(), [model.chain.transforms[0].weight, context])
+    distribution = model.distribution(context)
+    weight, given = torch.autograd.grad(distribution.rsample((6,)).sum(), [model.chain.transforms[0].weight, context])
     # x = 2 z + W c, so the sum over 6 draws has derivative 6 sum_k c_k in each row of W, and 6 sum_i W_i in each c.
     torch.testing.assert_close(weight, 6 * CONTEXT.sum(0).expand(2, 3))
     torch.testing.assert_close(given, 6 * torch.tensor([5.0, 7.0, 9.0]).expand(5, 3))
-    assert law.has_rsample
-    assert not law.sample((6,)).requires_grad
+    assert distribution.has_rsample
+    assert not distribution.sample((6,)).requires_grad
 
 
 def test_rsample_is_refused_where_the_base_chooses():
-    law = Flow(Shift(2), distributions.GaussianMixture(2)).distribution()
-    assert not law.has_rsample
-    assert law.sample((3,)).shape == (3, 2)
+    distribution = Flow(Shift(2), distributions.GaussianMixture(2)).distribution()
+    assert not distribution.has_rsample
+    assert distribution.sample((3,)).shape == (3, 2)
     with pytest.raises(KindError, match=r"call sample\(\)"):
-        law.rsample((3,))
+        distribution.rsample((3,))
 
 
 def test_log_prob_refuses_what_the_model_refuses():
-    law = Flow(transforms.UniformDequantize(2, 4), distributions.Uniform(2)).distribution()
-    assert law.sample((3,)).shape == (3, 2)
+    distribution = Flow(transforms.UniformDequantize(2, 4), distributions.Uniform(2)).distribution()
+    assert distribution.sample((3,)).shape == (3, 2)
     with pytest.raises(KindError, match="evaluate"):
-        law.log_prob(torch.zeros(3, 2))
+        distribution.log_prob(torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize(
@@ -124,48 +124,48 @@ def test_log_prob_refuses_what_the_model_refuses():
     ],
 )
 def test_support(model, inside, outside):
-    law = ModelDistribution(model(), validate_args=True)
-    assert isinstance(law.support, constraints.Constraint)
-    assert law.support.event_dim == 1
-    assert bool(law.support.check(torch.tensor(inside)))
-    assert bool(torch.isfinite(law.log_prob(torch.tensor(inside))))
-    assert bool(law.support.check(law.sample((50,))).all())
+    distribution = ModelDistribution(model(), validate_args=True)
+    assert isinstance(distribution.support, constraints.Constraint)
+    assert distribution.support.event_dim == 1
+    assert bool(distribution.support.check(torch.tensor(inside)))
+    assert bool(torch.isfinite(distribution.log_prob(torch.tensor(inside))))
+    assert bool(distribution.support.check(distribution.sample((50,))).all())
     if outside is not None:
-        assert not bool(law.support.check(torch.tensor(outside)))
+        assert not bool(distribution.support.check(torch.tensor(outside)))
         with pytest.raises(InputError, match="outside"):
-            law.log_prob(torch.tensor(outside))
+            distribution.log_prob(torch.tensor(outside))
         assert ModelDistribution(model(), validate_args=False).log_prob(torch.tensor(outside)) == -math.inf
 
 
 def test_supports_are_torch_constraints_that_map_to_the_reals():
-    law = Flow(transforms.Logit(2), distributions.Normal(2)).distribution()
-    x = torch.distributions.biject_to(law.support)(torch.tensor([-1.0, 2.0]))
-    assert bool(law.support.check(x))
-    assert law.support.base_constraint.upper_bound == 1.0
+    distribution = Flow(transforms.Logit(2), distributions.Normal(2)).distribution()
+    x = torch.distributions.biject_to(distribution.support)(torch.tensor([-1.0, 2.0]))
+    assert bool(distribution.support.check(x))
+    assert distribution.support.base_constraint.upper_bound == 1.0
 
 
 def test_expand():
-    law = plain().distribution().expand((4, 3))
-    assert law.batch_shape == (4, 3)
-    draws = law.sample((6,))
+    distribution = plain().distribution().expand((4, 3))
+    assert distribution.batch_shape == (4, 3)
+    draws = distribution.sample((6,))
     assert draws.shape == (6, 4, 3, 2)
     assert len(torch.unique(draws[..., 0])) == 72
-    assert law.log_prob(draws).shape == (6, 4, 3)
-    assert law.log_prob(torch.zeros(2)).shape == (4, 3)
-    law = conditional().distribution(CONTEXT).expand((7, 5))
-    assert law.rsample((2,)).shape == (2, 7, 5, 2)
+    assert distribution.log_prob(draws).shape == (6, 4, 3)
+    assert distribution.log_prob(torch.zeros(2)).shape == (4, 3)
+    distribution = conditional().distribution(CONTEXT).expand((7, 5))
+    assert distribution.rsample((2,)).shape == (2, 7, 5, 2)
     x = torch.randn(7, 5, 2)
-    np.testing.assert_allclose(law.log_prob(x).detach(), stats.norm(means(), 2.0).logpdf(x).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(distribution.log_prob(x).detach(), stats.norm(means(), 2.0).logpdf(x).sum(-1), rtol=1e-5)
     with pytest.raises(InputError, match="does not expand"):
-        law.expand((7, 6))
+        distribution.expand((7, 6))
 
 
 def test_independent_sums_over_the_batch():
-    law = conditional().distribution(CONTEXT)
-    whole = Independent(law, 1)
+    distribution = conditional().distribution(CONTEXT)
+    whole = Independent(distribution, 1)
     x = torch.randn(4, 5, 2)
     assert (whole.batch_shape, whole.event_shape) == ((), (5, 2))
-    torch.testing.assert_close(whole.log_prob(x), law.log_prob(x).sum(-1))
+    torch.testing.assert_close(whole.log_prob(x), distribution.log_prob(x).sum(-1))
     assert whole.rsample((4,)).shape == (4, 5, 2)
     assert bool(whole.support.check(x).all())
 
@@ -196,12 +196,12 @@ def test_kl_by_monte_carlo():
 
 
 def test_images():
-    law = Flow(transforms.Sigmoid((1, 2, 3)), distributions.Uniform((1, 2, 3))).distribution()
-    assert law.event_shape == (1, 2, 3)
-    assert law.support.event_dim == 3
-    x = law.sample((4,))
+    distribution = Flow(transforms.Sigmoid((1, 2, 3)), distributions.Uniform((1, 2, 3))).distribution()
+    assert distribution.event_shape == (1, 2, 3)
+    assert distribution.support.event_dim == 3
+    x = distribution.sample((4,))
     assert x.shape == (4, 1, 2, 3)
-    np.testing.assert_allclose(law.log_prob(x), stats.logistic.logpdf(x).sum((1, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(distribution.log_prob(x), stats.logistic.logpdf(x).sum((1, 2, 3)), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ def test_reconstruction_is_the_decoder_s_mean_in_the_shell():
 def test_its_networks_are_those_of_a_vae(networks):
     """Same weights, same reconstruction of the pixels of the shell."""
     shape, latent = (2, 6, 6), 4
-    law = transforms.GaussianLikelihood()
-    vae = transforms.Variational(shape, latent, law, **networks)
+    likelihood = transforms.GaussianLikelihood()
+    vae = transforms.Variational(shape, latent, likelihood, **networks)
     inner = transforms.Autoencode(shape, latent, **networks)
     inner.encoder.load_state_dict(vae.encoder.state_dict())
     inner.decoder.load_state_dict(vae.decoder.state_dict())
@@ -119,7 +119,7 @@ def test_its_networks_are_those_of_a_vae(networks):
     center, log_spread = inner.decoder_parameters(code)
     torch.testing.assert_close(center.reshape(3, *shape), vae.decode(code))
     pixels = torch.randn(3, *shape)
-    density = law.log_prob(pixels.movedim(-3, -1), vae.raw(code)).movedim(-1, -3).flatten(1)
+    density = likelihood.log_prob(pixels.movedim(-3, -1), vae.raw(code)).movedim(-1, -3).flatten(1)
     e = (pixels.flatten(1) - center) / log_spread.exp()
     expected = -0.5 * e * e - log_spread - 0.5 * math.log(2 * math.pi)
     torch.testing.assert_close(density, expected)

@@ -48,7 +48,7 @@ def test_the_discrepancy_is_the_mean_over_all_pairs():
     assert mmd(x, y).item() == pytest.approx(within - 2 * across, abs=1e-12)
     assert mmd(x[:1], y[:1]).item() == 0.0
     many = torch.randn(400, 2, dtype=torch.float64, generator=source)
-    assert abs(mmd(many[:200], many[200:]).item()) < 0.01  # the same law
+    assert abs(mmd(many[:200], many[200:]).item()) < 0.01  # the same distribution
     assert mmd(many[:200], many[200:] + 1).item() > 0.03
 
 

@@ -210,16 +210,16 @@ def test_gibbs_chains_reach_the_law_from_noise():
 def test_langevin_chains_reach_the_law_that_their_step_has(off):
     """The chain is linear, x' = M x + n e + sqrt(2 step) noise, so its covariance after any number of steps is known."""
     model, a, b, v = linear(off)
-    step, law = 0.05, torch.eye(3, dtype=torch.float64)
+    step, covariance = 0.05, torch.eye(3, dtype=torch.float64)
     # At z = B x + sqrt(v) e: (A z - x) / S^2 - B^T e / sqrt(v).
     m = torch.eye(3, dtype=torch.float64) - step * (torch.eye(3, dtype=torch.float64) - a @ b) / S**2
     n = step * (math.sqrt(v) * a / S**2 - b.mT / math.sqrt(v))
     for _ in range(250):
-        law = m @ law @ m.mT + n @ n.mT + 2 * step * torch.eye(3, dtype=torch.float64)
+        covariance = m @ covariance @ m.mT + n @ n.mT + 2 * step * torch.eye(3, dtype=torch.float64)
     x = model.langevin(4000, 250, step, seed=1)
-    assert covariance_error(x, law) < 4.5
+    assert covariance_error(x, covariance) < 4.5
     if not off:
-        torch.testing.assert_close(law, marginal(a), rtol=0.1, atol=0.05)  # a small step has little bias
+        torch.testing.assert_close(covariance, marginal(a), rtol=0.1, atol=0.05)  # a small step has little bias
 
 
 def test_training_lowers_the_penalty_and_keeps_the_fit():

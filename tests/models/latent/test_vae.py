@@ -25,13 +25,13 @@ def pca(weights, *, exact=True, **more):
     """
     size, latent = weights.shape
     model = VAE(size, latent, hidden=(), standardize=False, **more).double()
-    law = model.chain.transforms[-1]
+    latents = model.chain.transforms[-1]
     shift = torch.linspace(-0.5, 0.5, size, dtype=torch.float64)
     precision = weights.t() @ weights + SPREAD**2 * torch.eye(latent, dtype=torch.float64)
     gain = torch.linalg.solve(precision, weights.t())
     posterior = 0.5 * (SPREAD**2 / precision.diagonal()).log()
     with torch.no_grad():
-        decoder, encoder = law.decoder.last, law.encoder.last
+        decoder, encoder = latents.decoder.last, latents.encoder.last
         decoder.weight.zero_()
         decoder.weight[0::2] = weights  # raw outputs are (mean, log-scale) for each coordinate
         decoder.bias[0::2] = shift
@@ -92,16 +92,16 @@ def test_the_density_of_every_posterior_is_right(posterior):
     """E_q [ p(x, z) / q(z | x) ] = p(x): a slip in log q, of sign or size, moves this mean."""
     torch.manual_seed(3)
     model, marginal, *_ = pca(OBLIQUE, exact=False, posterior=posterior, posterior_hidden=(8,), posterior_context=3)
-    law = model.chain.transforms[-1]
+    latents = model.chain.transforms[-1]
     with torch.no_grad():
-        for parameter in law.flow.parameters() if law.flow is not None else ():
+        for parameter in latents.flow.parameters() if latents.flow is not None else ():
             parameter.add_(0.3 * torch.randn_like(parameter))
-        law.encoder.last.weight.add_(0.1 * torch.randn_like(law.encoder.last.weight))
-        law.encoder.last.bias[2:4] += 0.7  # wider than the posterior, so that the weights have a variance
+        latents.encoder.last.weight.add_(0.1 * torch.randn_like(latents.encoder.last.weight))
+        latents.encoder.last.bias[2:4] += 0.7  # wider than the posterior, so that the weights have a variance
     x = 0.5 * torch.randn(1, 3, dtype=torch.float64)
     with torch.no_grad():
         wide = x.expand(20_000, -1)
-        drawn = law.draw(wide, torch.Generator().manual_seed(0))
+        drawn = latents.draw(wide, torch.Generator().manual_seed(0))
         ratio = (drawn.log_p + model.base.log_prob(drawn.z) - drawn.log_q - marginal.log_prob(x)).exp()
     error = ratio.std().item() / math.sqrt(20_000)
     assert error < 0.05
@@ -109,8 +109,8 @@ def test_the_density_of_every_posterior_is_right(posterior):
     if posterior != "normal":  # and by change of variables: log q(z) = log N(z_0) + log det
         e = (drawn.z - drawn.mean).abs().max()
         assert e > 0.1
-        h = law.encoder(wide[:5])[:, 4:]
-        step = law.flow.encode(drawn.z[:5], h)
+        h = latents.encoder(wide[:5])[:, 4:]
+        step = latents.flow.encode(drawn.z[:5], h)
         base = torch.distributions.Normal(drawn.mean[:5], drawn.log_scale[:5].exp()).log_prob(step.z).sum(-1)
         torch.testing.assert_close(drawn.log_q[:5], base + step.contribution, rtol=1e-8, atol=1e-8)
 
@@ -163,8 +163,8 @@ def test_free_bits_hold_the_gradient_of_the_divergence_back():
     plain = VAE(3, 2, hidden=(8,))
     plain.load_state_dict(free.state_dict())
     loss = free.loss(x, generator=torch.Generator().manual_seed(1))
-    law = free.chain.transforms[-1]
-    drawn = law.draw(x, torch.Generator().manual_seed(1))
+    latents = free.chain.transforms[-1]
+    drawn = latents.draw(x, torch.Generator().manual_seed(1))
     torch.testing.assert_close(loss, 200.0 - drawn.log_p.mean())  # 2 coordinates of at least 100 nats
     # Far below their value, free bits do nothing but take the closed-form divergence for the drawn one.
     small = VAE(3, 2, hidden=(8,), free_bits=1e-9)
@@ -196,15 +196,15 @@ def test_terms_of_the_posterior_add_up_and_free_bits_bound_each_coordinate(poste
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-        [law] = model.chain
-        law.encoder.last.weight[1] *= 0.01  # the second mean says next to nothing
-    drawn = law.draw(x, torch.Generator().manual_seed(1))
+        [latents] = model.chain
+        latents.encoder.last.weight[1] *= 0.01  # the second mean says next to nothing
+    drawn = latents.draw(x, torch.Generator().manual_seed(1))
     z = drawn.z
-    if law.flow is not None:
-        h = law.infer(x)[:, 4:]
-        z, contribution = law.flow.encode(drawn.z, h)[:2]
+    if latents.flow is not None:
+        h = latents.infer(x)[:, 4:]
+        z, contribution = latents.flow.encode(drawn.z, h)[:2]
     q = torch.distributions.Normal(drawn.mean, drawn.log_scale.exp()).log_prob(z)
-    total = q.sum(1) + (0.0 if law.flow is None else contribution)
+    total = q.sum(1) + (0.0 if latents.flow is None else contribution)
     torch.testing.assert_close(drawn.log_q, total, rtol=1e-9, atol=1e-9)
     if posterior == "nsf":  # couplings have no terms: free bits of z as a whole
         assert drawn.log_q_terms is None

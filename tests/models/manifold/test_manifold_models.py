@@ -1,4 +1,4 @@
-"""Models of densities on learned surfaces: what their losses are, their phases, and surfaces with known densities."""
+"""Models with a density on a learned manifold: their losses, their phases, and manifolds with known densities."""
 
 import math
 
@@ -190,7 +190,7 @@ def test_projection_and_singular_values():
         project(pf.models.NICE(3), x)
 
 
-def test_a_surface_that_folds_has_a_cycle_error_and_one_that_cannot_has_none():
+def test_a_manifold_that_intersects_itself_has_a_cycle_error_and_an_embedding_has_none():
     z = rows(50, 2)
     assert cycle_error(rectangular().double(), z).max() < 1e-9
     folded = rectangular(decoder="free-form").double()
@@ -203,7 +203,7 @@ def test_a_surface_that_folds_has_a_cycle_error_and_one_that_cannot_has_none():
     assert (singular_values(folded, rows(5))[:, 1] < 1e-12).all()
 
 
-def test_a_surface_that_folds_although_its_jacobian_has_full_rank():
+def test_a_manifold_that_intersects_itself_although_its_jacobian_has_full_rank():
     """An even decoder of one code: g(z) = g(-z), so the encoder can be right at one of the two only. Nothing in the number says so;
     its kind and the cycle error do."""
     folded = RectangularFlow(3, 1, decoder="free-form", hidden=(4,), latent_hidden=(8,)).double()

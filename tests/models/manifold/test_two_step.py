@@ -41,9 +41,9 @@ def test_density_on_a_plane(dims, ambient):
     z = torch.randn(20, dims, dtype=torch.float64)
     x = z @ a.mT + b
     basis = torch.linalg.qr(a)[0]
-    law = MultivariateNormal(torch.zeros(dims, dtype=torch.float64), basis.mT @ a @ a.mT @ basis)
+    truth = MultivariateNormal(torch.zeros(dims, dtype=torch.float64), basis.mT @ a @ a.mT @ basis)
     found = model.evaluate(x)
-    torch.testing.assert_close(found.value, law.log_prob((x - b) @ basis))
+    torch.testing.assert_close(found.value, truth.log_prob((x - b) @ basis))
     assert found.measure == Manifold(dims, ambient)
     assert found.residual is not None
     assert found.residual.max() < 1e-20

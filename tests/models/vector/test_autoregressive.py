@@ -1,4 +1,4 @@
-"""NAF, UMNN, SOS and BernsteinFlow: their parts, their laws, and what they refuse."""
+"""AutoregressiveFlow, NAF, UMNN, SOS and BernsteinFlow: their parts, their transformers, and what they refuse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
-from pushforward.models import NAF, SOS, UMNN, BernsteinFlow
+from pushforward.models import NAF, SOS, UMNN, AutoregressiveFlow, BernsteinFlow
 from pushforward.transforms import (
     BernsteinTransformer,
     SigmoidalTransformer,
@@ -21,21 +21,38 @@ MODELS = [
     (SOS, {"polynomials": 2, "degree": 3}, SumOfSquaresTransformer(2, 3)),
     (BernsteinFlow, {"degree": 5}, BernsteinTransformer(5)),
 ]
-every = pytest.mark.parametrize(("model", "options", "law"), MODELS, ids=["NAF", "UMNN", "SOS", "Bernstein"])
+every = pytest.mark.parametrize(("model", "options", "transformer"), MODELS, ids=["NAF", "UMNN", "SOS", "Bernstein"])
 
 
 @every
-def test_parts_and_alternating_order(model, options, law):
+def test_parts_and_alternating_order(model, options, transformer):
     built = model(3, context=2, layers=3, hidden=(8,), **options)
     assert [type(part).__name__ for part in built.chain] == ["Standardize", *["MaskedAutoregressive"] * 3]
     assert [part.autoregressive_order for part in list(built.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
-    assert all(part.transformer == law for part in list(built.chain)[1:])
+    assert all(part.transformer == transformer for part in list(built.chain)[1:])
     assert type(built.base) is Normal
     assert built.fast == "log_prob"
 
 
 @every
-def test_starts_near_the_base_and_samples_come_back(model, options, law):
+def test_is_the_autoregressive_flow_of_its_transformer(model, options, transformer):
+    torch.manual_seed(0)
+    built = model(3, layers=2, hidden=(8,), residual=True, activation="tanh", **options)
+    general = AutoregressiveFlow(3, transformer=transformer, layers=2, hidden=(8,), residual=True, activation="tanh")
+    general.load_state_dict(built.state_dict())
+    x = torch.randn(20, 3)
+    assert torch.equal(built.log_prob(x), general.log_prob(x))
+
+
+def test_a_transformer_is_required():
+    with pytest.raises(ConfigError, match="transformer"):
+        AutoregressiveFlow(3, transformer="spline")
+    with pytest.raises(TypeError, match="transformer"):
+        AutoregressiveFlow(3)
+
+
+@every
+def test_starts_near_the_base_and_samples_come_back(model, options, transformer):
     torch.manual_seed(0)
     built = model(3, layers=2, hidden=(8,), standardize=False, **options).double()
     x = torch.randn(50, 3, dtype=torch.float64)
@@ -46,7 +63,7 @@ def test_starts_near_the_base_and_samples_come_back(model, options, law):
 
 
 @every
-def test_impossible_arguments(model, options, law):
+def test_impossible_arguments(model, options, transformer):
     for wrong in ({"layers": 0}, {"layers": True}, {next(iter(options)): 0}, {"hidden": (0,)}):
         with pytest.raises(ConfigError):
             model(3, **wrong)

@@ -19,12 +19,12 @@ def rows(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["vector", "channels", "board"])
 def test_block_against_autograd(kind, gate):
     """Inverse and log-determinant of a coupling for each gate, by the dense Jacobian."""
-    law = GatedAffineTransformer(gate)
+    transformer = GatedAffineTransformer(gate)
     if kind == "vector":
-        block, shape = Coupling(4, law, hidden=(8,)), (4,)
+        block, shape = Coupling(4, transformer, hidden=(8,)), (4,)
     else:
         mask = "checkerboard" if kind == "board" else "channels"
-        block, shape = ImageCoupling((2, 2, 2), law, mask=mask, hidden=(4,)), (2, 2, 2)
+        block, shape = ImageCoupling((2, 2, 2), transformer, mask=mask, hidden=(4,)), (2, 2, 2)
     jolted(block)
     x = rows(5, *shape)
     z, contribution = block(x)
@@ -54,10 +54,10 @@ def test_the_log_determinant_of_a_block_is_proportional_to_the_gate():
 
 
 def test_law_by_hand():
-    law = GatedAffineTransformer(0.5, max_log_scale=20.0)
+    transformer = GatedAffineTransformer(0.5, max_log_scale=20.0)
     x = torch.tensor([3.0], dtype=torch.float64)
     raw = torch.tensor([[2.0], [0.1]], dtype=torch.float64)
-    y, slope = law.forward(x, raw)
+    y, slope = transformer.forward(x, raw)
     s = 20 * math.tanh(0.1 / 20)
     assert y.item() == pytest.approx(3 * math.exp(0.5 * s) + 1)
     assert slope.item() == pytest.approx(0.5 * s)

@@ -29,8 +29,8 @@ __all__ = ["FlowPlusPlus"]
 class FlowPlusPlus(Model):
     """Couplings by mixtures of logistic CDFs with attention networks, and learned dequantization, on images.
 
-    The model has the three parts of the paper: variational dequantization (sec. 3.1), the mixture-CDF transformer (sec.
-    3.2) and attention in the conditioner (sec. 3.3). There are couplings on the checkerboard and then, after a squeeze,
+    The model has the three parts of the paper: variational dequantization (sec. 3.1), the mixture-CDF transformer
+    (sec. 3.2) and attention in the conditioner (sec. 3.3). There are couplings on the checkerboard and then, after a squeeze,
     couplings on halves of the channels and again on the checkerboard, each after an actnorm and a 1 x 1 convolution of
     the channels. No channels leave early. Encoding takes one pass; decoding takes one pass and finds a bracketed root
     for each coordinate.

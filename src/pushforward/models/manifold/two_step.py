@@ -23,7 +23,7 @@ from pushforward.transforms import Chain, Flatten, Inverse, Standardize, Step, T
 
 __all__ = ["Injectivity", "TwoStep", "log_volume"]
 
-ROWS_PER_PART = 256
+_JACOBIAN_ROWS = 256
 """Rows whose Jacobians are in memory at the same time."""
 
 
@@ -76,7 +76,7 @@ class Embed(Transform):
         z = self.model.code(x)
         codes = z.reshape(-1, *self.out_shape)
         # J has D d numbers for each row, so only a few rows at a time.
-        parts = [self._image(part) for part in (codes.split(ROWS_PER_PART) if is_eager() else (codes,))]
+        parts = [self._image(part) for part in (codes.split(_JACOBIAN_ROWS) if is_eager() else (codes,))]
         point, volume = (torch.cat(each) for each in zip(*parts, strict=True))
         error = bound_square(x - point.reshape(x.shape), math.prod(self.in_shape)).flatten(x.dim() - len(self.in_shape))
         return Step(z, -volume.reshape(z.shape[:-1]), error.square().sum(-1))
@@ -126,8 +126,8 @@ class TwoStep(Model):
     contribution "0.Embed" is -inf in ``terms``.
 
     Args:
-        autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, of which the model uses the means of q(z | x) and p(x |
-            z).
+        autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, whose codes and points are the means of
+            q(z | x) and p(x | z).
         density: the density of the whitened codes: a model or a distribution on Lebesgue(d); None for a spline flow. A
             model of images sees the d numbers as (channels, height, width), one channel after the other.
 
@@ -252,7 +252,7 @@ class TwoStep(Model):
         check_integer("refinement_steps", refinement_steps, 0)
         drawn = self.density.sample(samples, seed=seed).to(self.dtype)
         ratios, cycle_errors, encoder_errors = [], [], []
-        for part in torch.cat((self.codes(x), drawn)).split(ROWS_PER_PART):
+        for part in torch.cat((self.codes(x), drawn)).split(_JACOBIAN_ROWS):
             point, jacobian = batch_jacobian(self._decode_whitened, part)
             values = torch.linalg.svdvals(jacobian.double())
             ratios.append(values[:, -1] / values[:, 0].clamp(min=1e-300))
