@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward import io
+from pushforward.data import split_indices
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.scores import (
     CodeLength,
@@ -187,7 +188,7 @@ def fit_image_score(
     if isinstance(validation, Tensor):
         held_out = validation
     else:
-        train, held_out = _split(train, validation or _FRACTION)
+        train, held_out = _split(train, validation or _FRACTION, seed + 1)
     if len(held_out) < _HELD_OUT:
         raise InputError(
             f"the density of the statistics needs at least {_HELD_OUT} held-out images; got {len(held_out)}."
@@ -204,19 +205,20 @@ def fit_image_score(
         lr=learning_rate, **options,
     )  # fmt: skip
     flow.eval()
-    some = small[:10_000]  # rows are in random order
+    some = small[split_indices(len(small), (min(len(small), 10_000),), seed=seed)[0]]
     distances = [PrincipalDistances().fit(some), Log(LatentMahalanobis(flow)).fit(some)]
     codes = [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
     dose = DoSE(LikelihoodPath(flow), *codes, *distances, density="gmm", components=16, refit=False, seed=seed)
     return ImageScore(dose, shape, pool, shift).fit(held_out)
 
 
-def _split(images: Tensor, validation: float) -> tuple[Tensor, Tensor]:
-    """Training images and held-out images."""
+def _split(images: Tensor, validation: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split at random into training images and held-out images."""
     count = max(_HELD_OUT, round(validation * len(images)))
     if len(images) < 2 * count:
         raise InputError(
             f"the score of images needs at least {2 * count} images to fit, of which {count} are held out; got "
             f"{len(images)} beside those for calibration."
         )
-    return images[count:], images[:count]
+    kept, held_out = split_indices(len(images), (len(images) - count, count), seed=seed)
+    return images[kept], images[held_out]

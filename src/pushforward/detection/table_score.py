@@ -205,6 +205,8 @@ def _split(encoded: np.ndarray, validation: float, seed: int) -> tuple[np.ndarra
     if validation == 0 or len(encoded) < 20:
         return encoded, encoded[:0]
     groups = duplicate_groups(encoded)
+    if groups.max() == 0:  # all rows are equal, which is an error with a sentence of its own
+        return encoded, encoded[:0]
     train, held_out = split_indices(len(encoded), (1.0 - validation, float(validation)), seed=seed, groups=groups)
     if len(train) < 2:
         return encoded, encoded[:0]
