@@ -235,14 +235,14 @@ def test_unreadable_tables_are_refused(x) -> None:
         Guard(0.05, **QUICK).fit(x)
 
 
-@pytest.mark.parametrize("row", [3, 150, 399])
-def test_errors_of_fit_name_the_row_of_the_table(row: int) -> None:
-    frame = pd.DataFrame(normal_rows(400), columns=["a", "b", "c"])
+def test_errors_of_fit_name_the_row_of_the_table() -> None:
     guard = Guard(0.05, n_estimators=1, max_steps=1, random_state=0)
     fitted, _ = guard._split(400, 0)
-    frame.loc[fitted[fitted >= row - 20][0], "b"] = math.inf
-    with pytest.raises(SchemaError, match=f"'b', row {fitted[fitted >= row - 20][0]} "):
-        guard.fit(frame)
+    for row in (fitted[0], fitted[150], fitted[-1]):
+        frame = pd.DataFrame(normal_rows(400), columns=["a", "b", "c"])
+        frame.loc[row, "b"] = math.inf
+        with pytest.raises(SchemaError, match=f"'b', row {row} "):
+            guard.fit(frame)
 
 
 def test_an_unfitted_guard_is_an_error() -> None:

@@ -91,9 +91,7 @@ class ImageScore(Score, InputScore):
         if not isinstance(score, cls):
             raise StorageError("its score is not one of images.")
         try:
-            score(
-                torch.zeros(1, *score.shape, dtype=torch.uint8)
-            )  # fails unless the fitted tensors have matching sizes
+            score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # fitted tensors of other sizes raise here
         except (PushforwardError, RuntimeError, IndexError) as error:
             raise StorageError(f"the parts of its score do not fit each other: {error}") from error
         return score
@@ -137,7 +135,7 @@ def image_flow(kind: str, shape: Shape) -> Model:
     """Build a flow that a CPU trains in minutes.
 
     Args:
-        kind: "auto" or "glow", or "nice" (volume-preserving, fully connected).
+        kind: "auto" or "glow", or "nice" (constant volume, fully connected).
         shape: (channels, height, width), sides multiples of 4.
 
     Raises:

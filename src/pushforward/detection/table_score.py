@@ -163,7 +163,7 @@ def fit_table_score(
         validation: the fraction of rows that stops the training early (0 for none; equal rows stay together), or another
             table for that.
         kind: of the flows: "auto", "nice", "realnvp", "maf" or "nsf"; see
-            :func:`~pushforward.detection.table_density.member`.
+            :func:`~pushforward.detection.table_density.small_flow`.
         n_estimators: number of flows.
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
@@ -201,7 +201,7 @@ def fit_table_score(
 
 
 def _split(encoded: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and rows for early stopping; equal rows go to one part, or stopping would not see overfitting."""
+    """Rows for training and rows for early stopping; equal rows go to one part, so that stopping can detect overfitting."""
     if validation == 0 or len(encoded) < 20:
         return encoded, encoded[:0]
     groups = duplicate_groups(encoded)

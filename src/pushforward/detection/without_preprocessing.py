@@ -32,7 +32,7 @@ class WithoutPreprocessing(nn.Module):
         super().__init__()
         parts = list(model.chain)
         count = next((k for k, part in enumerate(parts) if not _fixed(part)), len(parts))
-        self.front: list[Transform] = parts[:count]
+        self.preprocessing: list[Transform] = parts[:count]
         self.chain = Chain(*parts[count:]) if parts[count:] else None
         self.base = model.base
         self._prepare = model._prepare
@@ -43,10 +43,10 @@ class WithoutPreprocessing(nn.Module):
         return self.base.measure if self.chain is None else self.chain.measure(self.base.measure)
 
     @torch.no_grad()
-    def reach(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Preprocess data x, ``(n, *shape)``: y, and the contribution to log p(x), ``(n,)``, -inf where x is impossible."""
+    def preprocess(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Preprocess data x, ``(n, *shape)``: y, and the contribution to log p(x), ``(n,)``, -inf where x is outside the support."""
         y, _, total = self._prepare(x, None)
-        for part in self.front:
+        for part in self.preprocessing:
             step = part.encode(y, noise=RowNoise(seed))
             y, total = step.z, total + step.contribution
         return y, total.expand(len(x))
