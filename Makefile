@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow check clean
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml setup.py $(wildcard src/pushforward/kernels/*.[ch])
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'pushforward needs Python 3.11 or newer; set PYTHON=...')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
@@ -29,4 +29,4 @@ check: .venv/.installed  ## formatting, lint, types
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv demo build dist src/pushforward/kernels/*.so

@@ -1,4 +1,4 @@
-"""Batches of rows of several image sets, and how often tests reject them: what the recipe of InFlow draws from."""
+"""Batches of rows of several image sets, and how often tests reject them: what the reproduction of InFlow draws from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from papers.context import Lab
+from papers.experiment import Experiment
 from pushforward.detection import BatchTest, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest
 from pushforward.detection.batching import by_batches
 from pushforward.models import InFlow
@@ -70,10 +70,10 @@ def p_value(
     return make(views.of(ID, kind)[known], permutations=permutations, seed=seed).p_value(batch)
 
 
-def rate(lab: Lab, views: Views, test: str, parts: dict[str, int], runs: int, reference: int) -> float:
+def rate(experiment: Experiment, views: Views, test: str, parts: dict[str, int], runs: int, reference: int) -> float:
     """Share of batches that are rejected at 5%."""
     rng = np.random.default_rng([runs, *parts.values()])
     key = f"{test}, {' and '.join(f'{count} {name}' for name, count in parts.items())}, {runs} runs"
-    return lab.measure(
+    return experiment.measure(
         key, lambda: float(np.mean([p_value(views, test, parts, rng, reference) <= 0.05 for _ in range(runs)]))
     )

@@ -1,4 +1,4 @@
-"""Rows, steps and sizes with which the recipes of coupling flows compare them: one setting for all."""
+"""Rows, steps and sizes with which the reproductions of coupling flows compare them: one setting for all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from papers.context import Lab, size, width_for
-from pushforward.models import NICE, Model, RealNVP
+from papers.experiment import Experiment, size, width_for
+from pushforward.models import ImageNICE, ImageRealNVP, Model
 
 __all__ = ["Contest", "contest"]
 
@@ -23,7 +23,7 @@ class Contest:
         train: training images.
         held_out: images that choose among the weights.
         test: images that are measured.
-        options: of ``Lab.train``.
+        options: of ``Experiment.train``.
         couplings: of Real NVP.
     """
 
@@ -44,7 +44,7 @@ class Contest:
         """A builder of NICE; its log-scales move ten times as far a step as other weights, else they would hardly move."""
 
         def build(width: int) -> Model:
-            return NICE(shape=self.shape, hidden=(width, width), scaling_stride=10.0)
+            return ImageNICE(shape=self.shape, hidden=(width, width), scaling_multiplier=10.0)
 
         width = width_for(build, parameters, self.widths)
         return lambda: build(width)
@@ -53,7 +53,7 @@ class Contest:
         """A builder of Real NVP."""
 
         def build(width: int) -> Model:
-            return RealNVP(shape=self.shape, couplings=self.couplings, hidden=(width, width))
+            return ImageRealNVP(shape=self.shape, layers=self.couplings, hidden=(width, width))
 
         width = width_for(build, parameters, self.widths)
         return lambda: build(width)
@@ -63,23 +63,23 @@ class Contest:
         return {"NICE": self.nice(size(model)), "Real NVP": self.real_nvp(size(model))}
 
 
-def contest(lab: Lab) -> Contest:
+def contest(experiment: Experiment) -> Contest:
     """The setting that belongs to the budget: Fashion-MNIST, or CIFAR-10 with the full one."""
-    name = lab.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    held = lab.choose(smoke=50, quick=500, full=1000)
-    images = lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=50_000) + held)
+    name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
+    held = experiment.choose(smoke=50, quick=500, full=1000)
+    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000) + held)
     options = {
-        "max_steps": lab.choose(smoke=2, quick=200, full=200_000),
+        "max_steps": experiment.choose(smoke=2, quick=200, full=200_000),
         "batch_size": 64,
         "patience": None,
-        "evaluate_every": lab.choose(smoke=2, quick=100, full=1000),
+        "evaluate_every": experiment.choose(smoke=2, quick=100, full=1000),
     }
     return Contest(
         name=name,
         train=images[:-held],
         held_out=images[-held:],
-        test=lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000)),
+        test=experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000)),
         options=options,
-        couplings=lab.choose(smoke=2, quick=2, full=8),
-        widths=lab.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024)),
+        couplings=experiment.choose(smoke=2, quick=2, full=8),
+        widths=experiment.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024)),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from papers.reproduction import Budget, Finding, Recipe
+from papers.reproduction import Budget, Finding, Reproduction
 from pushforward.errors import StorageError
 
 __all__ = ["Report", "markdown", "page", "read_reports", "verdict"]
@@ -21,10 +21,10 @@ __all__ = ["Report", "markdown", "page", "read_reports", "verdict"]
 
 @dataclass(frozen=True)
 class Report:
-    """What one run of a recipe found, and on what.
+    """What one run of a reproduction found, and on what.
 
     Attributes:
-        name: of the recipe.
+        name: of the reproduction.
         title: of the paper.
         budget: of the run.
         findings: in order.
@@ -48,7 +48,7 @@ class Report:
     @classmethod
     def of(
         cls,
-        recipe: Recipe,
+        reproduction: Reproduction,
         budget: Budget,
         findings: Sequence[Finding],
         pictures: Sequence[Path],
@@ -63,10 +63,10 @@ class Report:
             f"{os.cpu_count()} cores ({processor}), torch {torch.__version__} with {torch.get_num_threads()} threads, "
             f"pushforward {pushforward.__version__}"
         )
-        command = f"pushforward reproduce {recipe.name} --budget {budget}" + (f" --seeds {seeds}" if seeds else "")
+        command = f"python -m papers {reproduction.name} --budget {budget}" + (f" --seeds {seeds}" if seeds else "")
         names = tuple(path.name for path in pictures)
         return cls(
-            recipe.name, recipe.title, budget, tuple(findings), names, round(seconds, 1), machine, date.today().isoformat(), command
+            reproduction.name, reproduction.title, budget, tuple(findings), names, round(seconds, 1), machine, date.today().isoformat(), command
         )  # fmt: skip
 
     @property
@@ -115,7 +115,7 @@ def page(reports: Sequence[Report], pictures: str = "") -> str:
     """The page of all reports, ``docs/papers.md``; ``pictures`` is where their pictures lie, seen from the page."""
     parts = [
         "# The papers, re-run\n",
-        "Written by `pushforward reproduce --all --page docs/papers.md`. Each table says what the paper claims, its figure where one is known for certain, what",
+        "Written by `python -m papers --all --page docs/papers.md`. Each table says what the paper claims, its figure where one is known for certain, what",
         "was measured here, and whether the claim held at this budget. A claim that did not hold is reported as such. Seconds are those of the last",
         "run, which takes from earlier ones what they had measured already.\n",
     ]
@@ -130,6 +130,6 @@ def page(reports: Sequence[Report], pictures: str = "") -> str:
 
 
 def read_reports(folder: Path, names: Sequence[str], budget: str) -> list[Report]:
-    """The reports that a folder holds of these recipes, in their order."""
+    """The reports that a folder holds of these reproductions, in their order."""
     files = [folder / f"{name}-{budget}.json" for name in names]
     return [Report.read(file) for file in files if file.exists()]

@@ -1,4 +1,4 @@
-"""A recipe: a paper's claims, re-run on real data at a stated budget."""
+"""A reproduction: a paper's claims, re-run on real data at a stated budget."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pushforward.errors import ConfigError
 
 if TYPE_CHECKING:
-    from papers.context import Lab
+    from papers.experiment import Experiment
 
-__all__ = ["BUDGETS", "Budget", "Finding", "Recipe", "find", "recipe", "recipes"]
+__all__ = ["BUDGETS", "Budget", "Finding", "Reproduction", "registered", "reproduction"]
 
 Budget = Literal["smoke", "quick", "full"]
 BUDGETS: tuple[Budget, ...] = ("smoke", "quick", "full")
-"""smoke: seconds, to see that a recipe runs; quick: at most ten minutes on two cores; full: the paper's own setting."""
+"""smoke: seconds, to see that a reproduction runs; quick: at most ten minutes on two cores; full: the paper's own setting."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Reproduction:
     """A paper and the function that re-runs its claims.
 
     Attributes:
@@ -52,47 +52,33 @@ class Recipe:
         title: of the paper, with authors and year.
         data: names of the data sets that it reads.
         full: what the full budget takes, an estimate in words.
-        run: from a lab, which says how large to be, to findings (by ``lab.report``).
+        run: from a experiment, which says how large to be, to findings (by ``experiment.report``).
     """
 
     name: str
     title: str
     data: tuple[str, ...]
     full: str
-    run: Callable[[Lab], None]
+    run: Callable[[Experiment], None]
 
 
-_RECIPES: dict[str, Recipe] = {}
+_REPRODUCTIONS: dict[str, Reproduction] = {}
 
 
-def recipe(
+def reproduction(
     name: str, title: str, *, data: tuple[str, ...] = (), full: str
-) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
-    """Register a function as the recipe of a paper."""
+) -> Callable[[Callable[[Experiment], None]], Callable[[Experiment], None]]:
+    """Register a function as the reproduction of a paper."""
 
-    def keep(run: Callable[[Lab], None]) -> Callable[[Lab], None]:
-        if name in _RECIPES:
-            raise ConfigError(f"there are two recipes named {name!r}.")
-        _RECIPES[name] = Recipe(name, title, data, full, run)
+    def keep(run: Callable[[Experiment], None]) -> Callable[[Experiment], None]:
+        if name in _REPRODUCTIONS:
+            raise ConfigError(f"there are two reproductions named {name!r}.")
+        _REPRODUCTIONS[name] = Reproduction(name, title, data, full, run)
         return run
 
     return keep
 
 
-def recipes() -> list[Recipe]:
-    """All recipes, in the order of their files."""
-    import papers.claims  # noqa: F401  (importing a recipe registers it)
-
-    return list(_RECIPES.values())
-
-
-def find(name: str) -> Recipe:
-    """The recipe of a name.
-
-    Raises:
-        ConfigError: naming those that there are.
-    """
-    known = {entry.name: entry for entry in recipes()}
-    if name not in known:
-        raise ConfigError(f"there is no recipe {name!r}; there are {', '.join(known)}.")
-    return known[name]
+def registered() -> dict[str, Reproduction]:
+    """The reproductions that have been imported, by name."""
+    return dict(_REPRODUCTIONS)

@@ -1,4 +1,4 @@
-"""Run a recipe from beginning to end."""
+"""Find the reproductions, and run one from beginning to end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,31 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from papers.context import Lab
-from papers.datasets import where
+import papers.claims  # noqa: F401  (each import registers a reproduction)
+from benchmarks.common.datasets import where
+from papers.experiment import Experiment
 from papers.report import Report
-from papers.reproduction import BUDGETS, Budget, find
+from papers.reproduction import BUDGETS, Budget, Reproduction, registered
 from pushforward.errors import ConfigError
 
-__all__ = ["reproduce"]
+__all__ = ["find", "reproduce", "reproductions"]
+
+
+def reproductions() -> list[Reproduction]:
+    """All reproductions, in the order of their files."""
+    return list(registered().values())
+
+
+def find(name: str) -> Reproduction:
+    """The reproduction of a name.
+
+    Raises:
+        ConfigError: for an unknown name; it lists the known ones.
+    """
+    known = registered()
+    if name not in known:
+        raise ConfigError(f"there is no reproduction {name!r}; there are {', '.join(known)}.")
+    return known[name]
 
 
 def reproduce(
@@ -28,7 +46,7 @@ def reproduce(
     """Re-run a paper's claims on real data.
 
     Args:
-        name: of the recipe, such as "glow".
+        name: of the reproduction, such as "glow".
         budget: "quick" (at most ten minutes on two cores), "full" (the paper's setting), or "smoke" (seconds; decides
             nothing).
         out: folder for the report, pictures, and the measurements that a stopped run goes on from.
@@ -40,7 +58,7 @@ def reproduce(
         The report, which is also written to ``out`` as JSON.
 
     Raises:
-        ConfigError: for a recipe or a budget that there is not.
+        ConfigError: for a reproduction or a budget that there is not.
         StorageError: if data are missing; it says where to get them.
     """
     if budget not in BUDGETS:
@@ -48,9 +66,9 @@ def reproduce(
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1; got {seeds}.")
     entry = find(name)
-    lab = Lab(name, budget, Path(out), where(data), seeds, say)
+    experiment = Experiment(name, budget, Path(out), where(data), seeds, say)
     start = time.perf_counter()
-    entry.run(lab)
-    report = Report.of(entry, budget, lab.findings, lab.pictures, time.perf_counter() - start, seeds)
-    report.write(lab.out)
+    entry.run(experiment)
+    report = Report.of(entry, budget, experiment.findings, experiment.pictures, time.perf_counter() - start, seeds)
+    report.write(experiment.out)
     return report

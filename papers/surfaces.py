@@ -14,8 +14,8 @@ from pushforward.distributions import VonMises, VonMisesFisher
 from pushforward.models import Model
 
 if TYPE_CHECKING:
-    from papers.context import Lab
-    from pushforward.models.manifold.surface import SurfaceModel
+    from papers.experiment import Experiment
+    from pushforward.models import ManifoldModel
 
 __all__ = ["Surface", "circle", "judge", "phased", "rotated", "sphere", "swiss_roll"]
 
@@ -235,17 +235,22 @@ def judge(surface: Surface, model: Model, *, test: int, count: int, cells: int, 
 
 
 def phased(
-    lab: Lab, key: str, make: Callable[[], SurfaceModel], rows: Tensor, phases: dict[str, int], **options: Any
-) -> SurfaceModel:
+    experiment: Experiment,
+    key: str,
+    make: Callable[[], ManifoldModel],
+    rows: Tensor,
+    phases: dict[str, int],
+    **options: Any,
+) -> ManifoldModel:
     """A model trained in phases of so many steps, one after the other."""
-    model: SurfaceModel | None = None
+    model: ManifoldModel | None = None
     for phase, steps in phases.items():
 
-        def begun(before: SurfaceModel | None = model, phase: str = phase) -> SurfaceModel:
+        def begun(before: ManifoldModel | None = model, phase: str = phase) -> ManifoldModel:
             model = make() if before is None else before
-            model.begin(phase)
+            model.set_phase(phase)
             return model
 
-        model = lab.train(f"{key} {phase}", begun, rows, None, max_steps=steps, **options)[0]
+        model = experiment.train(f"{key} {phase}", begun, rows, None, max_steps=steps, **options)[0]
     assert model is not None
     return model

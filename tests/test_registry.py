@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -84,7 +85,7 @@ def test_description_is_plain(leaf, tree):
 def test_an_unregistered_class_cannot_be_described(leaf, tree):
     with pytest.raises(ConfigError, match="is not registered"):
         describe(nn.Linear(1, 1))
-    with pytest.raises(ConfigError, match=r"parts\.Tree\.parts holds a Linear"):
+    with pytest.raises(ConfigError, match=r"parts\.Tree\.parts is a Linear"):
         describe(tree(nn.Linear(1, 1)))
 
 
@@ -98,7 +99,7 @@ def test_a_subclass_is_not_its_parent(leaf):
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", 1j])
 def test_values_that_a_file_cannot_hold(tree, value):
-    with pytest.raises(ConfigError, match="cannot hold"):
+    with pytest.raises(ConfigError, match="cannot store"):
         describe(tree(widths=value))
 
 
@@ -189,3 +190,10 @@ def test_infinite_floats_survive(leaf):
 def test_nothing_is_imported_for_a_name():
     with pytest.raises(StorageError, match="not one of pushforward's"):
         registered("pushforward.cli.main")
+
+
+def test_numbers_of_numpy_become_plain_numbers(leaf):
+    described = describe(leaf(np.int64(3), scale=np.float32(0.5)))
+    assert described["arguments"] == {"size": 3, "scale": 0.5, "name": None, "seed": 0}
+    assert type(described["arguments"]["size"]) is int
+    assert type(described["arguments"]["scale"]) is float

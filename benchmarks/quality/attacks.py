@@ -1,6 +1,6 @@
 """Inputs made to fool the guard of images, its flow's likelihood and InFlow's gate: what holds and what does not.
 
-    pushforward bench ood --attacks                      # as python -m benchmarks.quality.attacks; fits or finds the guard
+    python -m benchmarks.quality.ood --attacks                      # fits the guard, or reads it
 
 A guard with its default setting is fitted on Fashion-MNIST as the card does it. The attacker knows everything: weights, reference
 features, the calibration. Each image is attacked by itself, within a budget of gray levels a pixel:
@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.data import add_data_option
 from benchmarks.quality.ood import fitted, flow_of
-from benchmarks.quality.results import Results, footer, markdown
-from papers.datasets import load_images
 from pushforward.detection import ConformalCalibrator, RandomFeatures, auroc, fgsm, log_likelihood, pgd
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Statistic
@@ -212,7 +212,7 @@ def table(results: Results) -> str:
         rows.append([r["set"], r["attack"], str(r["budget"]) if r["budget"] else "", *caught, *areas])
     names = ("guard", "-log p", "gate")
     head = ["images", "attack", "gray levels", *(f"{n}: caught at 5 %" for n in names), *(f"{n}: AUROC" for n in names)]
-    return markdown(head, rows) + "\n" + footer("pushforward bench ood --attacks", results.records)
+    return markdown(head, rows) + "\n" + footer("python -m benchmarks.quality.ood --attacks", results.records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

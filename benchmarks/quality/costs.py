@@ -85,7 +85,7 @@ def main() -> None:
             peaks.append(add(f"pushforward score, {size:,} rows x {COLUMNS} columns", measure(score))[1])
     import torch
 
-    from benchmarks.quality.results import machine, markdown
+    from benchmarks.common.results import machine, markdown
 
     print(markdown(["what", "seconds", "peak MiB"], rows))
     print(f"\nPeak memory of the larger table over the smaller: {peaks[1] / peaks[0]:.2f}.")

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import Record, Results, footer, markdown
-from papers.datasets import load_images
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Record, Results, footer, markdown
 from pushforward.training import TrainingEvent
 
 COLORS = {"Glow": "#3b6ea5", "NSF": "#6a9a4b", "PixelCNN": "#c8553d"}
@@ -42,10 +42,10 @@ class Entry:
 
 
 MODELS = {
-    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, steps=8, hidden=(96, 96)), 8000, 32, 100),
+    "Glow": Entry(lambda shape: pf.models.Glow(shape, scales=3, layers=8, hidden=(96, 96)), 8000, 32, 100),
     "PixelCNN": Entry(lambda shape: pf.models.PixelCNN(shape, output="logistic", filters=32), 2000, 16, 100),
     "NSF": Entry(
-        lambda shape: pf.models.NSF(shape=shape, scales=3, flow_layers=3, hidden_features=64, residual_blocks=1),
+        lambda shape: pf.models.ImageNSF(shape=shape, scales=3, layers=3, hidden=(64,)),
         2000, 32, 50,
     ),
 }  # fmt: skip
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
         place = options.runs / f"{options.set}-{name}-{steps}-{options.seed}"
         place.parent.mkdir(parents=True, exist_ok=True)
         result = pf.fit(
-            model, train, validation=held_out, batch_size=entry.batch, max_steps=steps, average=None, patience=None, seed=options.seed,
+            model, train, validation=held_out, batch_size=entry.batch, max_steps=steps, ema=None, patience=None, seed=options.seed,
             evaluate_every=entry.every, checkpoint=place.with_suffix(".checkpoint"), progress="silent",
             callback=Watch(results, key, math.prod(shape)),
         )  # fmt: skip

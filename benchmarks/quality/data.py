@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from papers.datasets import load_images
+from benchmarks.common.datasets import load_images
 
 __all__ = ["SETS", "Split", "add_data_option", "load"]
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import Results, footer, markdown
+from benchmarks.common.results import Results, footer, markdown
 
 Rows = NDArray[np.float64]
 
@@ -185,7 +185,7 @@ def one(name: str, model: str, seed: int, steps: int) -> dict[str, Any]:
     flow.initialize(data[0], contexts[0])
     before = mass(flow, target, 400)  # smooth: an untrained flow is close to its base
     pf.fit(
-        flow, data[0], context=contexts[0], validation=(data[1], contexts[1]) if target.context else data[1], max_steps=steps, batch_size=BATCH, average=None, patience=None, seed=seed,
+        flow, data[0], context=contexts[0], validation=(data[1], contexts[1]) if target.context else data[1], max_steps=steps, batch_size=BATCH, ema=None, patience=None, seed=seed,
         progress="silent",
     )  # fmt: skip
     excess = target.log_prob(data[2].double().numpy(), new_c) - log_prob(flow, data[2], contexts[2]).double().numpy()

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import Record, Results, footer, markdown
-from papers.datasets import load_images
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Record, Results, footer, markdown
 from pushforward import models
 from pushforward.training import trainer
 
@@ -49,13 +49,13 @@ def flat_maf() -> models.Model:
 
 
 FLOWS: dict[str, Callable[[], models.Model]] = {
-    "NICE": lambda: models.NICE(shape=SHAPE, hidden=(512, 512)),
-    "RealNVP": lambda: models.RealNVP(shape=SHAPE, couplings=4, hidden=(32, 32)),
+    "NICE": lambda: models.ImageNICE(shape=SHAPE, hidden=(512, 512)),
+    "RealNVP": lambda: models.ImageRealNVP(shape=SHAPE, layers=4, hidden=(32, 32)),
     "Glow": lambda: models.Glow(SHAPE, hidden=(64, 64)),
     "ConvGlow": lambda: models.ConvGlow(SHAPE, hidden=(64, 64)),
-    "NSF": lambda: models.NSF(shape=SHAPE, hidden_features=32, flow_layers=4),
-    "FlowPlusPlus": lambda: models.FlowPlusPlus(SHAPE, couplings=(1, 2, 1), components=4, hidden=(32,)),
-    "ResidualFlow": lambda: models.ResidualFlow(shape=SHAPE, blocks=2, hidden=(32,), terms=2, probes=1),
+    "NSF": lambda: models.ImageNSF(shape=SHAPE, hidden=(32, 32), layers=4),
+    "FlowPlusPlus": lambda: models.FlowPlusPlus(SHAPE, layers=(1, 2, 1), components=4, hidden=(32,)),
+    "ResidualFlow": lambda: models.ImageResidualFlow(shape=SHAPE, blocks=2, hidden=(32,), terms=2, probes=1),
     "TarFlow": lambda: models.TarFlow(SHAPE),
     "MAF": flat_maf,
 }
@@ -93,7 +93,7 @@ def train(
     torch.manual_seed(seed)
     model = FAMILIES[name]()
     result = pf.fit(
-        model, images, validation=held_out, batch_size=batch, max_time=seconds, lr=rate, average=None, patience=None, seed=seed,
+        model, images, validation=held_out, batch_size=batch, max_time=seconds, learning_rate=rate, ema=None, patience=None, seed=seed,
         evaluate_every=every, progress="silent",
     )  # fmt: skip
     return model, result

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Record, Results, footer, markdown
 from benchmarks.quality.images import spread
-from benchmarks.quality.results import Record, Results, footer, markdown
-from papers.datasets import load_images
 
 SMALL = {"couplings": (2, 1, 1), "components": 4, "hidden": (16,)}
 LAWS = ("uniform", "variational")

@@ -40,9 +40,9 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Record, Results, footer, markdown
 from benchmarks.quality.pixelcnn import sample, sampling_table
-from benchmarks.quality.results import Record, Results, footer, markdown
-from papers.datasets import load_images
 from pushforward.models.image.building import multi_scale
 
 SHAPE, LEVELS, SCALES, STEPS, BINS, BOUND = (1, 28, 28), 256, 2, 4, 8, 4.0
@@ -72,7 +72,7 @@ def pushforward_flow(case: str, width: int) -> Made:
 
 def library_flow(case: str, width: int) -> Made:
     """The model that a user calls, without its dequantization, which is the same for all here."""
-    model: Any = pf.models.Glow(SHAPE, scales=SCALES, steps=STEPS, hidden=(width, width), alpha=None)
+    model: Any = pf.models.Glow(SHAPE, scales=SCALES, layers=STEPS, hidden=(width, width), alpha=None)
     transforms = list(model.chain)
     flow = pf.models.Flow(pf.transforms.Chain(*transforms[2:]), model.base)
     return flow, flow.log_prob

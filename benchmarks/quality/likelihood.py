@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.results import Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import SETS, Split, add_data_option, load
-from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 from pushforward.training import trainer
 
 FLOWS: dict[str, Callable[[int], pf.models.Model]] = {
@@ -54,7 +54,7 @@ def flow(name: str, split: Split, seconds: float, seed: int) -> dict[str, Any]:
         validation=split.validation,
         max_time=seconds,
         batch_size=512,
-        average=None,
+        ema=None,
         patience=None,
         seed=seed,
         progress="silent",

@@ -1,8 +1,8 @@
 """The card of out-of-distribution scores: in-distribution sets x other sets x scores, both directions.
 
-    pushforward bench ood --data DATA                    # as python -m benchmarks.quality.ood; runs what is missing
-    pushforward bench ood --data DATA --table            # only prints the tables
-    pushforward bench ood --data DATA --picture card.png # and draws the heat transform
+    python -m benchmarks.quality.ood --data DATA                    # runs what is missing
+    python -m benchmarks.quality.ood --data DATA --table            # only prints the tables
+    python -m benchmarks.quality.ood --data DATA --picture card.png # and draws the heat map
 
 For each in-distribution set and seed one :class:`pushforward.Guard` is fitted with its default setting on the training
 images, but for 3,000 that are set aside: 2,000 of them are the reference on which the other scores are fitted, 1,000
@@ -40,10 +40,10 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.data import add_data_option
 from benchmarks.quality.made_images import made_images
-from benchmarks.quality.results import Results, footer, markdown
-from papers.datasets import load_images
 from pushforward.detection import ConformalCalibrator, auroc, bootstrap_interval, realized_interval
 from pushforward.detection.scores import (
     Brightness,
@@ -333,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             importlib.import_module(module).main([word for word in arguments if word != flag])
             return
     parser = argparse.ArgumentParser(
-        prog="pushforward bench ood", description="The card of out-of-distribution scores."
+        prog="python -m benchmarks.quality.ood", description="The card of out-of-distribution scores."
     )
     add_data_option(parser)
     parser.add_argument("--sets", nargs="+", default=["fashion-mnist", "mnist"], choices=list(OTHERS))

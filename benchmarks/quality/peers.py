@@ -35,8 +35,8 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.common.results import Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import SETS, Split, add_data_option, load
-from benchmarks.quality.results import Results, footer, markdown, mean_and_spread
 
 MODELS = ("RealNVP", "MAF", "NSF (C)", "NSF (AR)")
 WIDTH, COUPLINGS, MAF_LAYERS, SPLINE_LAYERS, BLOCKS, BINS, BOUND = 128, 8, 5, 6, 2, 8, 4.0
@@ -49,14 +49,13 @@ def pushforward_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
     flow: pf.models.Model
     match model:
         case "RealNVP":
-            flow = pf.models.RealNVP(features, couplings=COUPLINGS, hidden=(WIDTH, WIDTH), standardize=False)
+            flow = pf.models.RealNVP(features, layers=COUPLINGS, hidden=(WIDTH, WIDTH), standardize=False)
         case "MAF":
             flow = pf.models.MAF(features, layers=MAF_LAYERS, hidden=(WIDTH, WIDTH), standardize=False)
         case _:
             kind = "coupling" if model == "NSF (C)" else "autoregressive"
             flow = pf.models.NSF(
-                features, layer=kind, flow_layers=SPLINE_LAYERS, bins=BINS, tail_bound=BOUND, hidden_features=WIDTH,
-                residual_blocks=BLOCKS, standardize=False,
+                features, layer=kind, layers=SPLINE_LAYERS, bins=BINS, tail_bound=BOUND, hidden=(WIDTH,) * BLOCKS, standardize=False,
             )  # fmt: skip
     return flow, flow.log_prob
 

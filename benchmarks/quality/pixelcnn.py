@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 import pushforward as pf
+from benchmarks.common.results import Record, Results, footer, markdown
 from benchmarks.quality import families
-from benchmarks.quality.results import Record, Results, footer, markdown
 
 SHAPE, LEVELS, IMAGES = (1, 28, 28), 256, 64
 NETWORKS: dict[str, dict[str, Any]] = {

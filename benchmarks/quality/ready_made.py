@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.common.results import Record, Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import Split, add_data_option, load
-from benchmarks.quality.results import Record, Results, footer, markdown, mean_and_spread
 from pushforward.training import trainer
 
 SETS = ("protein", "kin40k", "elevators", "parkinsons", "digits", "fashion-mnist")

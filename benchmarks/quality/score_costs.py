@@ -1,6 +1,6 @@
 """What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the rows beside it.
 
-    pushforward bench ood --costs                        # as python -m benchmarks.quality.score_costs
+    python -m benchmarks.quality.ood --costs
 
 On 28 x 28 gray images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
 has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, as what they know costs nothing.
@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from benchmarks.common.datasets import load_images
+from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.data import add_data_option
-from benchmarks.quality.results import Results, footer, markdown
-from papers.datasets import load_images
 from pushforward import distributions, io, models, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
 from pushforward.detection.batching import by_batches
@@ -55,7 +55,7 @@ class Bench:
         self.train = images[:2000]
         self.reference = images[2000 : 2000 + REFERENCE]
         self.test = images[2000 + REFERENCE :]
-        self.flows = [self._trained(models.Glow(SHAPE, scales=2, steps=4, hidden=(32, 32)), seed) for seed in range(3)]
+        self.flows = [self._trained(models.Glow(SHAPE, scales=2, layers=4, hidden=(32, 32)), seed) for seed in range(3)]
         self.vae = self._trained(models.VAE(SHAPE, latent=16), 0)
         chain = transforms.Chain(
             transforms.UniformDequantize(SHAPE, 256), transforms.Flatten(SHAPE), transforms.Affine(784, shift=-0.5),
@@ -306,7 +306,7 @@ def table(results: Results) -> str:
         "fit, CPU s (images)",
         "row alone",
     ]
-    return markdown(head, rows) + "\n" + footer("pushforward bench ood --costs", results.records)
+    return markdown(head, rows) + "\n" + footer("python -m benchmarks.quality.ood --costs", results.records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

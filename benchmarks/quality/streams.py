@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality.results import Results, footer, markdown
+from benchmarks.common.results import Results, footer, markdown
 from pushforward.detection import Monitor
 
 STRATEGIES = ("mixture", "restarted", "power")

@@ -23,17 +23,17 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
+from benchmarks.common.results import machine, markdown
 from pushforward.models.base import Model
-from pushforward.training.compiled import CompiledLoss, halves
+from pushforward.training.compiled_loss import CompiledLoss
+from pushforward.training.gradients import gradients
 from pushforward.training.optim import make_optimizer
 from pushforward.training.sources import Batch
-from pushforward.training.trainer import gradients
 
 FLOWS: dict[str, tuple[Callable[[], Model], Sequence[int]]] = {
     "MAF, D 6, width 128": (lambda: pf.models.MAF(6, layers=5, hidden=(128, 128)), (64, 512)),
-    "RealNVP, D 6, width 128": (lambda: pf.models.RealNVP(6, couplings=8, hidden=(128, 128)), (64, 512)),
-    "RealNVP, D 63, width 512": (lambda: pf.models.RealNVP(63, couplings=8, hidden=(512, 512)), (512,)),
+    "RealNVP, D 6, width 128": (lambda: pf.models.RealNVP(6, layers=8, hidden=(128, 128)), (64, 512)),
+    "RealNVP, D 63, width 512": (lambda: pf.models.RealNVP(63, layers=8, hidden=(512, 512)), (512,)),
     "NSF, D 6": (lambda: pf.models.NSF(6), (64, 512)),
     "NSF, D 63": (lambda: pf.models.NSF(63), (512,)),
     "Glow, 28 x 28": (lambda: pf.models.Glow((1, 28, 28)), (32,)),
@@ -61,9 +61,9 @@ def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, f
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer("adamw", weights, 1e-4, 0.0)
 
-    def step(loss_of: Callable[..., Tensor]) -> float:
+    def step(loss_function: Callable[..., Tensor]) -> float:
         start = seconds()
-        gradients(model, weights, Batch(x, None, 0, 0), noise=noise, clip=5.0, amp=False, loss_of=loss_of)
+        gradients(model, weights, Batch(x, None, 0, 0), noise=noise, clip=5.0, amp=False, loss_function=loss_function)
         optimizer.step()
         return seconds() - start
 
@@ -72,13 +72,13 @@ def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, f
     step(model.loss)
     found: dict[Callable[..., Tensor], list[float]] = {model.loss: [], compiled: []}
     for _ in range(visits):
-        for loss_of, times in found.items():
+        for loss_function, times in found.items():
             end = time.monotonic() + VISIT
-            times.append(step(loss_of))
+            times.append(step(loss_function))
             while time.monotonic() < end:
-                times.append(step(loss_of))
+                times.append(step(loss_function))
     is_eager, quick = (statistics.median(times) for times in found.values())
-    return is_eager, quick, first - quick, len(halves(model)[1])
+    return is_eager, quick, first - quick, len(model.chain) - model.chain.first_trainable()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

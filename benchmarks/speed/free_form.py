@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
+from benchmarks.common.results import machine, markdown
 
 HIDDEN, TOLERANCE = (128, 128), 1e-5
 

@@ -21,10 +21,9 @@ import time
 import torch
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
+from benchmarks.common.results import machine, markdown
 from benchmarks.speed.cases import batches, named
 from benchmarks.speed.libraries.pushforward import build
-from pushforward.training import microbatches
 
 FLOWS = ("maf-d63-h512", "rnvp-d63-h512", "maf-d6-h128", "rnvp-d6-h128")
 WAYS = {"neither": (0, 0), "keep": (0, 1), "parts": (1, 0), "both": (1, 1)}
@@ -33,14 +32,20 @@ WAYS = {"neither": (0, 0), "keep": (0, 1), "parts": (1, 0), "both": (1, 1)}
 def worker(name: str, rows: int, steps: int, split: bool) -> None:
     """Trains for some steps at each line that it reads, and answers with seconds and faults a step, and MiB."""
     torch.set_num_threads(1)
-    if not split:
-        microbatches.LARGE = sys.maxsize
     flow = named(f"{name}/train_step@8192").flow
     model = build(flow).module
     data = torch.from_numpy(next(batches(flow.features, 8 * rows, "float32")))
     for _ in sys.stdin:
         faults, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
-        pf.fit(model, data, validation=data[:64], batch_size=rows, max_steps=steps, progress="silent")
+        pf.fit(
+            model,
+            data,
+            validation=data[:64],
+            batch_size=rows,
+            max_steps=steps,
+            microbatches=None if split else 1,
+            progress="silent",
+        )
         spent, used = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF)
         print(spent / steps, (used.ru_minflt - faults) / steps, used.ru_maxrss / 1024, flush=True)
 

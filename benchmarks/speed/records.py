@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.quality.results import machine
+from benchmarks.common.results import machine
 from benchmarks.speed.devices import CPU, device
 from benchmarks.speed.libraries import VARIANTS, version
 from benchmarks.speed.runner import Settings

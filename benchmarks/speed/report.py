@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.quality.results import markdown
+from benchmarks.common.results import markdown
 from benchmarks.speed.accuracy import ERRORS
 from benchmarks.speed.cases import WORKS
 from benchmarks.speed.devices import CPU

@@ -12,15 +12,15 @@ import time
 import torch
 
 import pushforward as pf
-from benchmarks.quality.results import machine, markdown
-from pushforward.models import base
+from benchmarks.common.results import machine, markdown
+from pushforward.kernels import tuning
 
 ROWS, WHOLE, ROUNDS = (8192, 32_768), 1 << 40, 4
 FLOWS = {
     "MAF, D 63, width 512": lambda: pf.models.MAF(63, layers=5, hidden=(512, 512)),
-    "RealNVP, D 63, width 512": lambda: pf.models.RealNVP(63, couplings=8, hidden=(512, 512)),
+    "RealNVP, D 63, width 512": lambda: pf.models.RealNVP(63, layers=8, hidden=(512, 512)),
     "MAF, D 6, width 128": lambda: pf.models.MAF(6, layers=5, hidden=(128, 128)),
-    "RealNVP, D 6, width 128": lambda: pf.models.RealNVP(6, couplings=8, hidden=(128, 128)),
+    "RealNVP, D 6, width 128": lambda: pf.models.RealNVP(6, layers=8, hidden=(128, 128)),
 }
 
 
@@ -28,19 +28,19 @@ FLOWS = {
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    part, table = base._PART, []
+    part, table = tuning.SCORING_ROWS, []
     for name, make in FLOWS.items():
         model = make().eval()
         x = {rows: torch.randn(rows, *model.shape) for rows in ROWS}
         found: dict[tuple[int, int], list[float]] = {(rows, size): [] for rows in ROWS for size in (WHOLE, part)}
         for turn in range(ROUNDS + 1):
             for (rows, size), seconds in found.items():
-                base._PART = size
+                tuning.SCORING_ROWS = size
                 start = time.process_time()
                 model.log_prob(x[rows])
                 if turn:
                     seconds.append(time.process_time() - start)
-        base._PART = part
+        tuning.SCORING_ROWS = part
         ms = {key: 1e3 * statistics.median(seconds) for key, seconds in found.items()}
         row = [name]
         for size in (WHOLE, part):

@@ -1,4 +1,4 @@
-"""The recipes, one file a paper; importing this registers them all."""
+"""The reproductions, one file a paper; importing this registers them all."""
 
 from papers.claims import (
     aef,

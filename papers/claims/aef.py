@@ -10,30 +10,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.context import Lab, bits_per_dim, clearly_below, principal, spread
-from papers.reproduction import recipe
+from papers.experiment import Experiment, bits_per_dim, clearly_below, principal, spread
+from papers.reproduction import reproduction
 from pushforward.distributions import Distribution
 from pushforward.models import AEF, MAF, Flow, Model
-from pushforward.models.image.building import pixels
+from pushforward.models.image.building import pixel_transforms
 from pushforward.models.latent.autoencoder import mmd
-from pushforward.models.latent.vae import posterior_flow, prior_base
+from pushforward.models.latent.vae import posterior_flow, prior_distribution
 from pushforward.transforms import ActNorm, Chain, GaussianLikelihood, Variational
-from pushforward.transforms.embeddings.autoencode import core_of
+from pushforward.transforms.coupling.autoencode import core_of
 
 __all__ = ["gaussian_pair", "run"]
 
 
-@recipe(
+@reproduction(
     "aef",
     "Deterministic training of generative autoencoders using invertible layers (Silvestri, Roos, Ambrogioni 2023, arXiv 2205.09546)",
     data=("mnist", "fashion-mnist"),
     full="a day on one GPU for each data set and latent width (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """What the linear form's objective is, and the partition form beside a VAE of the same networks, flows and steps."""
-    _kind(lab)
+    _kind(experiment)
     for name in ("mnist", "fashion-mnist"):
-        _images(lab, name)
+        _images(experiment, name)
 
 
 def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -43,12 +43,12 @@ def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return rows, -0.5 * e.double().square().sum(1) - math.log(2 * math.pi) - 0.5 * math.log(0.19)
 
 
-def _kind(lab: Lab) -> None:
+def _kind(experiment: Experiment) -> None:
     """The linear form on a normal of known density, along its training: objective, importance estimate, truth."""
-    train, _ = gaussian_pair(lab.choose(smoke=200, quick=10_000, full=50_000), 0)
-    test, truth = gaussian_pair(lab.choose(smoke=50, quick=500, full=2000), 1)
-    draws = lab.choose(smoke=4, quick=128, full=1024)
-    checks = lab.choose(smoke=(1, 2), quick=(10, 30, 100, 300, 1000, 2000), full=(10, 100, 1000, 10_000))
+    train, _ = gaussian_pair(experiment.choose(smoke=200, quick=10_000, full=50_000), 0)
+    test, truth = gaussian_pair(experiment.choose(smoke=50, quick=500, full=2000), 1)
+    draws = experiment.choose(smoke=4, quick=128, full=1024)
+    checks = experiment.choose(smoke=(1, 2), quick=(10, 30, 100, 300, 1000, 2000), full=(10, 100, 1000, 10_000))
 
     def follow() -> dict[str, list[float]]:
         torch.manual_seed(0)
@@ -75,8 +75,8 @@ def _kind(lab: Lab) -> None:
                 found["effective"].append(best[1].mean().item())
         return found
 
-    found, exact = lab.measure("linear", follow), truth.mean().item()
-    figure = lab.figure(6, 4)
+    found, exact = experiment.measure("linear", follow), truth.mean().item()
+    figure = experiment.figure(6, 4)
     axes = figure.subplots()
     axes.plot(checks, found["objective"], marker="o", label="objective, on Extended(3, 2)")
     axes.plot(checks, found["estimate"], marker="s", label="importance estimate of log p(x), a lower bound")
@@ -85,8 +85,8 @@ def _kind(lab: Lab) -> None:
     axes.axhline(exact, color="black", linewidth=1, label="true mean log-density")
     axes.set(xscale="log", xlabel="steps", ylabel="nats")
     axes.legend()
-    lab.picture("linear", figure)
-    lab.report(
+    experiment.picture("linear", figure)
+    experiment.report(
         "the linear form maximizes a likelihood of the data",
         paper="implied by the first version's title (exact maximum likelihood)",
         ours=f"objective {found['objective'][-1]:.2f}, importance estimate {found['estimate'][-1]:.2f}, truth {exact:.2f} nats",
@@ -103,38 +103,38 @@ class _Sides:
         self.shape, self.latent, self.channels, self.flows = shape, latent, channels, flows
 
     def prior(self) -> Distribution:
-        return prior_base(MAF(self.latent, standardize=False, **self.flows), self.latent)
+        return prior_distribution(MAF(self.latent, standardize=False, **self.flows), self.latent)
 
     def aef(self) -> Model:
         return AEF(
-            self.shape, self.latent, channels=self.channels, posterior="iaf", steps=self.flows["layers"],
+            self.shape, self.latent, channels=self.channels, posterior="iaf", posterior_layers=self.flows["layers"],
             posterior_hidden=self.flows["hidden"], prior=self.prior(),
         )  # fmt: skip
 
     def vae(self) -> Model:
         flow = posterior_flow("iaf", self.latent, self.flows["layers"], self.flows["hidden"], 0)
         inner = Variational(self.shape, self.latent, GaussianLikelihood(), flow, channels=self.channels)
-        return Flow(Chain(*pixels(self.shape, 256, 0.0, "uniform"), ActNorm(self.shape), inner), self.prior())
+        return Flow(Chain(*pixel_transforms(self.shape, 256, 0.0, "uniform"), ActNorm(self.shape), inner), self.prior())
 
 
-def _images(lab: Lab, name: str) -> None:
-    images = lab.images(name, train=True, rows=lab.choose(smoke=150, quick=30_000, full=60_000))
-    held = lab.choose(smoke=50, quick=500, full=5000)
+def _images(experiment: Experiment, name: str) -> None:
+    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=30_000, full=60_000))
+    held = experiment.choose(smoke=50, quick=500, full=5000)
     train, held_out = images[:-held], images[-held:]
-    test = lab.images(name, train=False, rows=lab.choose(smoke=30, quick=500, full=10_000))
+    test = experiment.images(name, train=False, rows=experiment.choose(smoke=30, quick=500, full=10_000))
     shape = tuple(test.shape[1:])
-    latent = lab.choose(smoke=2, quick=8, full=32)
+    latent = experiment.choose(smoke=2, quick=8, full=32)
     sides = _Sides(
-        shape, latent, lab.choose(smoke=(4, 8), quick=(16, 32), full=(64, 128)),
-        lab.choose(smoke={"layers": 1, "hidden": (8,)}, quick={"layers": 2, "hidden": (64,)},
+        shape, latent, experiment.choose(smoke=(4, 8), quick=(16, 32), full=(64, 128)),
+        experiment.choose(smoke={"layers": 1, "hidden": (8,)}, quick={"layers": 2, "hidden": (64,)},
                    full={"layers": 4, "hidden": (256, 256)}),
     )  # fmt: skip
     models: dict[str, Callable[[], Model]] = {"AEF": sides.aef, "VAE": sides.vae}
     # Draws tighten both bounds, through the dequantization that both have and the VAE's code: equally many are fair.
-    draws = lab.choose(smoke=2, quick=64, full=128)
+    draws = experiment.choose(smoke=2, quick=64, full=128)
     options = {
-        "max_steps": lab.choose(smoke=2, quick=700, full=100_000), "batch_size": 128, "patience": None,
-        "evaluate_every": lab.choose(smoke=2, quick=350, full=1000),
+        "max_steps": experiment.choose(smoke=2, quick=700, full=100_000), "batch_size": 128, "patience": None,
+        "evaluate_every": experiment.choose(smoke=2, quick=350, full=1000),
     }  # fmt: skip
     bits: dict[str, list[float]] = {kind: [] for kind in models}
     single: dict[str, list[float]] = {kind: [] for kind in models}
@@ -146,27 +146,29 @@ def _images(lab: Lab, name: str) -> None:
     shell = torch.ones(math.prod(shape), dtype=torch.bool)
     shell[core_of(shape, latent, "center")] = False
     features = principal(train)
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for kind, build in models.items():
             key = f"{name} {kind} {seed}"
-            model, facts[kind] = lab.train(key, build, train, held_out, seed=seed, **options)
-            bits[kind].append(lab.measure(f"{key} bits of {draws}", partial(bits_per_dim, model, test, samples=draws)))
-            single[kind].append(lab.measure(f"{key} bits of 1", partial(bits_per_dim, model, test)))
-            whole, outside = lab.measure(f"{key} errors", partial(_errors, model, test, shell))
+            model, facts[kind] = experiment.train(key, build, train, held_out, seed=seed, **options)
+            bits[kind].append(
+                experiment.measure(f"{key} bits of {draws}", partial(bits_per_dim, model, test, samples=draws))
+            )
+            single[kind].append(experiment.measure(f"{key} bits of 1", partial(bits_per_dim, model, test)))
+            whole, outside = experiment.measure(f"{key} errors", partial(_errors, model, test, shell))
             errors[kind].append(whole)
             shells[kind].append(outside)
             drawn = _new(model, latent, len(test))
             distances[kind].append(
-                lab.measure(f"{key} distance", lambda drawn=drawn: mmd(features(drawn), features(test)).item())
+                experiment.measure(f"{key} distance", lambda drawn=drawn: mmd(features(drawn), features(test)).item())
             )
             if seed == 0:
                 pictures[f"{kind} back"] = _reconstruct(model, test[:12])
                 pictures[f"{kind} new"] = drawn[:12]
-    lab.strip(name, pictures)
+    experiment.strip(name, pictures)
     costs = ", ".join(
         f"{kind} {found['parameters']:,.0f} parameters, {found['seconds']:.0f} s" for kind, found in facts.items()
     )
-    lab.report(
+    experiment.report(
         f"a partition AEF has the higher likelihood than a VAE of the same networks at {latent} latents, on {name}",
         paper="plots only",
         ours=f"{spread(bits['AEF'])} against {spread(bits['VAE'])} bits/dim",
@@ -174,7 +176,7 @@ def _images(lab: Lab, name: str) -> None:
         note=f"both lower bounds of the probability of the same 8-bit images, of {draws} draws each; of one draw "
         f"{spread(single['AEF'])} against {spread(single['VAE'])}; {options['max_steps']} steps of 128; {costs}",
     )
-    lab.report(
+    experiment.report(
         f"its reconstructions are sharper, on {name}",
         ours=f"root mean square error {spread(errors['AEF'], 1)} against {spread(errors['VAE'], 1)} gray levels; outside of the "
         f"core {spread(shells['AEF'], 1)} against {spread(shells['VAE'], 1)}",
@@ -182,7 +184,7 @@ def _images(lab: Lab, name: str) -> None:
         note=f"of the decoder's mean at the code of a test image, which for the VAE is a draw; the AEF's decoder gives the shell, "
         f"and its core of {latent} pixels follows from the encoder of that",
     )
-    lab.report(
+    experiment.report(
         f"its samples are nearer to the images, on {name}",
         paper="plots of FID",
         ours=f"squared kernel distance {spread(distances['AEF'], 4)} against {spread(distances['VAE'], 4)}",

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.context import AS_PAPERS, Lab
-from papers.reproduction import recipe
+from papers.experiment import AS_PAPERS, Experiment
+from papers.reproduction import reproduction
 from pushforward.detection import auroc
-from pushforward.models import NICE, VAE, Model
+from pushforward.models import VAE, ImageNICE, Model
 from pushforward.training.bayes import Posterior, bayes_by_backprop, deep_ensemble, sghmc, swag
 
 __all__ = ["run", "spreads"]
@@ -31,86 +31,88 @@ PAPER = {  # AUROC in %, recomputed from the authors' released scores, in the or
 Cell = dict[str, float]
 
 
-@recipe(
+@reproduction(
     "bayesian",
     "Do Bayesian Variational Autoencoders Know What They Don't Know? (Glazunov, Zarras 2022, arXiv 2212.14272)",
     data=("fashion-mnist", "mnist"),
     full="about six hours on two cores (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Table of scores by methods, for a VAE whose decoder has a posterior and for a flow; noise of the bound; temperature."""
     table: dict[tuple[str, str, str], Cell] = {}
     for kind in ("VAE", "NICE"):
         for normal, other in PAIRS:
-            study = Study(lab, kind, normal, other)
+            study = Study(experiment, kind, normal, other)
             for method in METHODS:
                 table[kind, normal, method] = study.cell(method)
-            _report_pair(lab, kind, normal, other, table)
+            _report_pair(experiment, kind, normal, other, table)
             if (kind, normal) == ("VAE", "fashion-mnist"):
                 study.report_noise()
-    _report_claims(lab, table)
-    _picture(lab, table)
+    _report_claims(experiment, table)
+    _picture(experiment, table)
 
 
 class Study:
     """One kind of model on one pair of data sets.
 
     Args:
-        lab: of the run.
+        experiment: of the run.
         kind: "VAE" or "NICE".
         normal: the set that is trained on.
         other: the anomalous set.
     """
 
-    def __init__(self, lab: Lab, kind: str, normal: str, other: str) -> None:
-        self.lab, self.kind, self.normal = lab, kind, normal
-        count = lab.choose(smoke=60, quick=400, full=5000)
-        rows = lab.images(normal, train=True, rows=lab.choose(smoke=200, quick=10_000, full=60_000))
-        held = lab.choose(smoke=40, quick=500, full=2000)
+    def __init__(self, experiment: Experiment, kind: str, normal: str, other: str) -> None:
+        self.experiment, self.kind, self.normal = experiment, kind, normal
+        count = experiment.choose(smoke=60, quick=400, full=5000)
+        rows = experiment.images(normal, train=True, rows=experiment.choose(smoke=200, quick=10_000, full=60_000))
+        held = experiment.choose(smoke=40, quick=500, full=2000)
         self.train, self.held_out = rows[:-held], rows[-held:]
-        self.inside = lab.images(normal, train=False, rows=count)
-        self.outside = lab.images(other, train=False, rows=count)
+        self.inside = experiment.images(normal, train=False, rows=count)
+        self.outside = experiment.images(other, train=False, rows=count)
         self.options: dict[str, Any] = {
-            "max_steps": lab.choose(smoke=2, quick=400, full=12_000), "batch_size": 128, "patience": None,
-            "evaluate_every": lab.choose(smoke=2, quick=100, full=500),
+            "max_steps": experiment.choose(smoke=2, quick=400, full=12_000), "batch_size": 128, "patience": None,
+            "evaluate_every": experiment.choose(smoke=2, quick=100, full=500),
         }  # fmt: skip
         # The paper's decoder is Bayesian, its encoder is not; of a flow all weights are.
         self.parameters = ["decoder"] if kind == "VAE" else None
 
     def make(self) -> Model:
         """An untrained model."""
-        width = self.lab.choose(smoke=8, quick=400, full=400)
+        width = self.experiment.choose(smoke=8, quick=400, full=400)
         if self.kind == "VAE":
             return VAE((1, 28, 28), 20, hidden=(width,))
-        return NICE(shape=(1, 28, 28), hidden=(width // 2, width // 2))
+        return ImageNICE(shape=(1, 28, 28), hidden=(width // 2, width // 2))
 
     def model(self) -> Model:
         """The trained model that the samplers start from; a new object each time."""
-        return self.lab.train(
+        return self.experiment.train(
             f"{self.kind} {self.normal}", self.make, self.train, self.held_out, **self.options
         )[0]  # fmt: skip
 
     def posterior(self, method: str) -> Posterior:
         """Made once: a run that was stopped finds its file."""
-        place = self.lab.out / f"bayesian-{self.lab.budget}-{self.kind}-{self.normal}-{method}.safetensors"
+        place = (
+            self.experiment.out / f"bayesian-{self.experiment.budget}-{self.kind}-{self.normal}-{method}.safetensors"
+        )
         if place.exists():
             return Posterior.load(place)
-        lab, common = self.lab, {"batch_size": 128, "progress": "silent", "parameters": self.parameters}
-        draws = lab.choose(smoke=2, quick=20, full=50)
-        steps = lab.choose(smoke=2, quick=400, full=12_000)
+        experiment, common = self.experiment, {"batch_size": 128, "progress": "silent", "parameters": self.parameters}
+        draws = experiment.choose(smoke=2, quick=20, full=50)
+        steps = experiment.choose(smoke=2, quick=400, full=12_000)
         make: dict[str, Callable[[], Posterior]] = {
             "SGHMC": lambda: sghmc(
                 self.model(), self.train, draws, burn_in=steps // 2, thin=max(1, steps // 20), prior_scale=0.1, **common
             ),
             "BBB": lambda: bayes_by_backprop(
-                self.model(), self.train, draws, prior_scale=0.1, initial_scale=0.02, lr=2e-3, max_steps=steps, **common
+                self.model(), self.train, draws, prior_scale=0.1, initial_scale=0.02, learning_rate=2e-3, max_steps=steps, **common
             ),
             "SWAG": lambda: swag(
                 self.model(), self.train, draws, validation=self.held_out, snapshots=draws,
                 snapshot_every=max(1, steps // 20), rank=max(2, draws // 2), **common,
             ),
             "ensemble": lambda: deep_ensemble(
-                self.make, self.train, lab.choose(smoke=2, quick=5, full=5), validation=self.held_out, progress="silent",
+                self.make, self.train, experiment.choose(smoke=2, quick=5, full=5), validation=self.held_out, progress="silent",
                 checkpoint=place.with_suffix(".checkpoint"), **{**AS_PAPERS, **self.options},
             ),
         }  # fmt: skip
@@ -125,7 +127,7 @@ class Study:
 
         def measure() -> Cell:
             posterior = self.posterior(method)
-            draws = self.lab.choose(smoke=1, quick=5, full=50) if self.kind == "VAE" else 1
+            draws = self.experiment.choose(smoke=1, quick=5, full=50) if self.kind == "VAE" else 1
             held, inside, outside = (
                 posterior.log_likelihoods(rows, samples=draws)
                 for rows in (self.held_out[: len(self.inside)], self.inside, self.outside)
@@ -140,13 +142,13 @@ class Study:
                 found |= {f"{name} at {heat}": warm[name] for name in ("disagreement", "entropy")}
             return {name: round(value, 4) for name, value in found.items()}
 
-        return self.lab.measure(f"{self.kind} {self.normal} {method}", measure)
+        return self.experiment.measure(f"{self.kind} {self.normal} {method}", measure)
 
     def report_noise(self) -> None:
         """The std score against the number of importance samples, with and without common noise."""
-        lab = self.lab
-        counts = lab.choose(smoke=(1, 2), quick=(1, 5, 25), full=(1, 10, 100))
-        count = lab.choose(smoke=20, quick=100, full=500)
+        experiment = self.experiment
+        counts = experiment.choose(smoke=(1, 2), quick=(1, 5, 25), full=(1, 10, 100))
+        count = experiment.choose(smoke=20, quick=100, full=500)
 
         def measure() -> list[list[float]]:
             posterior = self.posterior("SGHMC")
@@ -161,13 +163,13 @@ class Study:
                     rows.append([inside.mean().item(), auroc(inside.numpy(), outside.numpy())])
             return rows
 
-        found = lab.measure("noise", measure)
+        found = experiment.measure("noise", measure)
         shared, own, alone = (found[k * len(counts) :][: len(counts)] for k in range(3))
 
         def texts(digits: int, column: int) -> list[str]:
             return [", ".join(f"{row[column]:.{digits}f}" for row in rows) for rows in (shared, own, alone)]
 
-        lab.report(
+        experiment.report(
             "the std score measures the bound's noise as well as the weights, unless the models share it",
             ours=f"K = {', '.join(map(str, counts))}: mean std of test rows {'; '.join(texts(1, 0))} nats, with common noise, with "
             f"noise of each model's own, and of one model with new noise each time; AUROC {'; '.join(texts(3, 1))}",
@@ -203,10 +205,12 @@ def _row(cell: Cell) -> str:
     return " / ".join(f"{100 * cell[name]:.1f}" for name in SCORES)
 
 
-def _report_pair(lab: Lab, kind: str, normal: str, other: str, table: dict[tuple[str, str, str], Cell]) -> None:
+def _report_pair(
+    experiment: Experiment, kind: str, normal: str, other: str, table: dict[tuple[str, str, str], Cell]
+) -> None:
     cells = {method: table[kind, normal, method] for method in METHODS}
     paper = [f"{m} {' / '.join(f'{v:.1f}' for v in PAPER[normal, m])}" for m in METHODS[:3]] if kind == "VAE" else []
-    lab.report(
+    experiment.report(
         f"{kind}, {normal} against {other}: the std of the log-likelihoods under SGHMC and BBB is the best score, or within 1 point",
         paper="; ".join(paper),
         ours=f"AUROC in %, {' / '.join(SCORES)}: "
@@ -220,23 +224,23 @@ def _report_pair(lab: Lab, kind: str, normal: str, other: str, table: dict[tuple
     )
 
 
-def _report_claims(lab: Lab, table: dict[tuple[str, str, str], Cell]) -> None:
+def _report_claims(experiment: Experiment, table: dict[tuple[str, str, str], Cell]) -> None:
     wins = [cell["entropy"] >= cell["disagreement"] for cell in table.values()]
-    lab.report(
+    experiment.report(
         "the entropy of the normalized likelihoods beats the disagreement score",
         paper="in all 12 cells",
         ours=f"in {sum(wins)} of {len(wins)} cells",
         held=all(wins),
     )
     gains = {heat: [cell[f"entropy at {heat}"] - cell["entropy"] for cell in table.values()] for heat in (10, 100)}
-    lab.report(
+    experiment.report(
         "a softmax of nats saturates: dividing the log-likelihoods by a temperature helps the entropy score",
         ours="; ".join(f"T = {heat}: {100 * sum(g) / len(g):+.1f} points of AUROC on average over {len(g)} cells" for heat, g in gains.items()),
         held=all(sum(g) > 0 for g in gains.values()),
         note="ours, not the paper's",
     )  # fmt: skip
     swags = {f"{kind}, {normal}": cell["std"] for (kind, normal, method), cell in table.items() if method == "SWAG"}
-    lab.report(
+    experiment.report(
         "SWAG's std score is inverted on Fashion-MNIST only because its scale was too large",
         paper="AUROC 19.9 % for fashion-mnist against mnist",
         ours="scale chosen by held-out rows: "
@@ -245,7 +249,7 @@ def _report_claims(lab: Lab, table: dict[tuple[str, str, str], Cell]) -> None:
     )
     flows = {f"{normal}, {method}": cell for (kind, normal, method), cell in table.items() if kind == "NICE"}
     first = [cell for name, cell in flows.items() if name.startswith("fashion")]
-    lab.report(
+    experiment.report(
         "the scores carry over to a flow, whose log-likelihoods have no importance noise: std beats the expected likelihood "
         "(fashion-mnist against mnist)",
         ours="; ".join(f"{name}: std {100 * cell['std']:.1f}, expected LL {100 * cell['expected LL']:.1f}" for name, cell in flows.items()),
@@ -254,8 +258,8 @@ def _report_claims(lab: Lab, table: dict[tuple[str, str, str], Cell]) -> None:
     )  # fmt: skip
 
 
-def _picture(lab: Lab, table: dict[tuple[str, str, str], Cell]) -> None:
-    figure = lab.figure(7, 0.6 + 0.28 * len(table))
+def _picture(experiment: Experiment, table: dict[tuple[str, str, str], Cell]) -> None:
+    figure = experiment.figure(7, 0.6 + 0.28 * len(table))
     axes = figure.subplots()
     values = [[cell[name] for name in SCORES] for cell in table.values()]
     axes.imshow(values, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
@@ -264,4 +268,4 @@ def _picture(lab: Lab, table: dict[tuple[str, str, str], Cell]) -> None:
             axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", fontsize=8)
     axes.set_xticks(range(len(SCORES)), SCORES, fontsize=8)
     axes.set_yticks(range(len(table)), [" ".join(key) for key in table], fontsize=8)
-    lab.picture("auroc", figure)
+    experiment.picture("auroc", figure)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.context import Lab, spread
-from papers.reproduction import recipe
+from papers.experiment import Experiment, spread
+from papers.reproduction import reproduction
 from papers.surfaces import judge, phased, sphere, swiss_roll
 from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import OnManifold
 from pushforward.distributions import StudentT
-from pushforward.models import ConformalEmbeddingFlow, Model, RealNVP, RectangularFlow, SurfaceModel
+from pushforward.models import ConformalEmbeddingFlow, ManifoldModel, Model, RealNVP, RectangularFlow
 from pushforward.transforms import (
     ConformalEmbedding,
     ConformalScale,
@@ -28,46 +28,46 @@ from pushforward.transforms import (
 __all__ = ["images_embedding", "run"]
 
 
-@recipe(
+@reproduction(
     "cef",
     "Tractable Density Estimation on Learned Manifolds with Conformal Embedding Flows (Ross, Cresswell 2021, arXiv 2106.05275)",
     data=("mnist", "fashion-mnist"),
     full="four hours on 16 cores (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """A sphere with a known law, a surface that is no sphere, and images."""
-    _sphere(lab)
-    _roll(lab)
-    _images(lab)
+    _sphere(experiment)
+    _roll(experiment)
+    _images(experiment)
 
 
-def _sphere(lab: Lab) -> None:
+def _sphere(experiment: Experiment) -> None:
     law = sphere()
-    rows = law.sample(lab.choose(smoke=100, quick=20_000, full=100_000), 0)
-    steps = lab.choose(smoke=2, quick=3000, full=20_000)
-    width = lab.choose(smoke=(8,), quick=(64, 64), full=(128, 128))
+    rows = law.sample(experiment.choose(smoke=100, quick=20_000, full=100_000), 0)
+    steps = experiment.choose(smoke=2, quick=3000, full=20_000)
+    width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128))
     cells, sizes = (
         20,
         {
-            "test": lab.choose(smoke=50, quick=10_000, full=50_000),
-            "count": lab.choose(smoke=200, quick=100_000, full=400_000),
+            "test": experiment.choose(smoke=50, quick=10_000, full=50_000),
+            "count": experiment.choose(smoke=200, quick=100_000, full=400_000),
         },
     )
-    fine, area = law.grid(cells, lab.choose(smoke=1, quick=8, full=16))
+    fine, area = law.grid(cells, experiment.choose(smoke=1, quick=8, full=16))
     everywhere = law.place(fine).float()
 
     def conformal() -> ConformalEmbeddingFlow:
         # A density on the whole sphere has codes of Student's tails: the uniform one is a bivariate t with 2 degrees of freedom.
-        return ConformalEmbeddingFlow(3, 2, hidden=width, couplings=8, base=StudentT(2, 3.0))
+        return ConformalEmbeddingFlow(3, 2, hidden=width, layers=8, base=StudentT(2, 3.0))
 
     def trained(way: str, seed: int) -> Model:
-        shared: dict[str, Any] = {"seed": seed, "lr": 5e-3}
+        shared: dict[str, Any] = {"seed": seed, "learning_rate": 5e-3}
         match way:
             case "joint":
-                return phased(lab, f"sphere joint {seed}", conformal, rows, {"joint": steps}, **shared)
+                return phased(experiment, f"sphere joint {seed}", conformal, rows, {"joint": steps}, **shared)
             case "sequential":
                 return phased(
-                    lab,
+                    experiment,
                     f"sphere sequential {seed}",
                     conformal,
                     rows,
@@ -75,9 +75,9 @@ def _sphere(lab: Lab) -> None:
                     **shared,
                 )
             case _:
-                return lab.train(
+                return experiment.train(
                     f"sphere ambient {seed}",
-                    lambda: RealNVP(3, couplings=8, hidden=width),
+                    lambda: RealNVP(3, layers=8, hidden=width),
                     rows,
                     None,
                     max_steps=steps,
@@ -93,10 +93,12 @@ def _sphere(lab: Lab) -> None:
         return {**entry, "mass": mass.item()}
 
     ways = ("joint", "sequential", "ambient")
-    seeds = range(lab.choose(smoke=1, quick=2, full=3))
+    seeds = range(experiment.choose(smoke=1, quick=2, full=3))
     found = {
         way: [
-            lab.measure(f"sphere {way} {seed} judged", lambda way=way, seed=seed: judged(trained(way, seed), seed))
+            experiment.measure(
+                f"sphere {way} {seed} judged", lambda way=way, seed=seed: judged(trained(way, seed), seed)
+            )
             for seed in seeds
         ]
         for way in ways
@@ -107,7 +109,7 @@ def _sphere(lab: Lab) -> None:
 
     gaps = {way: [entry["truth"] - entry["nats"] for entry in found[way]] for way in ("joint", "sequential")}
     floor = column("joint", "floor")[0]
-    lab.report(
+    experiment.report(
         "trained jointly, a conformal embedding finds the sphere and the law on it",
         ours="; ".join(
             f"{way}: KL {spread(gaps[way])} nats, total variation {spread(column(way, 'tv'))}, mass {spread(column(way, 'mass'))}, squared "
@@ -117,7 +119,7 @@ def _sphere(lab: Lab) -> None:
         note=f"three von Mises-Fisher laws; a Student-t base; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
         f"{steps:,} steps of 512 rows; held: KL below 0.02, mass within 1 %",
     )  # fmt: skip
-    lab.report(
+    experiment.report(
         "an ambient flow learns the sphere worse than a flow on it",
         ours=f"total variation {spread(column('joint', 'tv'))} against {spread(column('ambient', 'tv'))}; median distance of its samples "
         f"to the sphere {spread(column('ambient', 'distance'))}, of the conformal flow's {max(column('joint', 'distance')):.0e}",
@@ -125,8 +127,8 @@ def _sphere(lab: Lab) -> None:
         note=f"floor {floor:.3f}; equal steps; held: by more than the floor",
     )
 
-    figure = lab.figure(8, 2.4)
-    u, _ = law.grid(lab.choose(smoke=8, quick=120, full=300))
+    figure = experiment.figure(8, 2.4)
+    u, _ = law.grid(experiment.choose(smoke=8, quick=120, full=300))
     side = round(len(u) ** 0.5)
     with torch.no_grad():
         pictures = {"truth": law.chart_log_density(u).exp()}
@@ -139,7 +141,7 @@ def _sphere(lab: Lab) -> None:
             vmin=0, vmax=pictures["truth"].max().item(),
         )  # fmt: skip
         axes.set(title=way, xlabel="angle", ylabel="height", xticks=[], yticks=[])
-    lab.picture("sphere", figure)
+    experiment.picture("sphere", figure)
 
 
 def principal_residual(train: Tensor, test: Tensor, dim: int) -> float:
@@ -151,27 +153,29 @@ def principal_residual(train: Tensor, test: Tensor, dim: int) -> float:
     return (rows.square().sum(1) - (rows @ axes[:, -dim:]).square().sum(1)).mean().item()
 
 
-def _roll(lab: Lab) -> None:
+def _roll(experiment: Experiment) -> None:
     """Reconstruction alone, on a surface with an isometric chart that no sphere or plane is."""
     law = swiss_roll()
-    train = law.sample(lab.choose(smoke=100, quick=10_000, full=50_000), 0)
-    test = law.sample(lab.choose(smoke=100, quick=5000, full=20_000), 1)
-    steps = lab.choose(smoke=2, quick=1500, full=10_000)
-    width = lab.choose(smoke=(8,), quick=(64, 64), full=(64, 64))
-    makers: dict[str, Callable[[], SurfaceModel]] = {
+    train = law.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
+    test = law.sample(experiment.choose(smoke=100, quick=5000, full=20_000), 1)
+    steps = experiment.choose(smoke=2, quick=1500, full=10_000)
+    width = experiment.choose(smoke=(8,), quick=(64, 64), full=(64, 64))
+    makers: dict[str, Callable[[], ManifoldModel]] = {
         "conformal": lambda: ConformalEmbeddingFlow(3, 2),
         "free networks": lambda: RectangularFlow(3, 2, decoder="free-form", hidden=width),
     }
     found: dict[str, list[float]] = {}
     for name, make in makers.items():
         found[name] = []
-        for seed in range(lab.choose(smoke=1, quick=2, full=3)):
-            model = phased(lab, f"roll {name} {seed}", make, train, {"manifold": steps}, seed=seed, lr=5e-3)
+        for seed in range(experiment.choose(smoke=1, quick=2, full=3)):
+            model = phased(
+                experiment, f"roll {name} {seed}", make, train, {"manifold": steps}, seed=seed, learning_rate=5e-3
+            )
             with torch.no_grad():
                 found[name].append(model.evaluate(test).residual.double().mean().item())  # pyright: ignore[reportOptionalMemberAccess]
     plane = principal_residual(train, test, 2)
     total = test.double().var(0).sum().item()
-    lab.report(
+    experiment.report(
         "a conformal embedding without pieces reaches spheres and planes only (Liouville)",
         ours=f"mean squared distance to the Swiss roll's surface: conformal {spread(found['conformal'], 4)}, two principal components "
         f"{plane:.4f}, free networks {spread(found['free networks'], 4)}",
@@ -192,28 +196,32 @@ def images_embedding(side: int, latent: int) -> ConformalEmbedding:
     )  # fmt: skip
 
 
-def _images(lab: Lab) -> None:
+def _images(experiment: Experiment) -> None:
     """Fashion-MNIST: reconstruction beside principal components, and MNIST as what is not like it."""
-    latent, held = 32, lab.choose(smoke=50, quick=1000, full=5000)
-    images = lab.images("fashion-mnist", train=True, rows=lab.choose(smoke=150, quick=10_000, full=60_000)).float()
+    latent, held = 32, experiment.choose(smoke=50, quick=1000, full=5000)
+    images = experiment.images(
+        "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=10_000, full=60_000)
+    ).float()
     train, reference = images[:-held], images[-held:]
-    inside = lab.images("fashion-mnist", train=False, rows=lab.choose(smoke=50, quick=2000, full=10_000)).float()
-    outside = lab.images("mnist", train=False, rows=lab.choose(smoke=50, quick=2000, full=10_000)).float()
+    inside = experiment.images(
+        "fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=2000, full=10_000)
+    ).float()
+    outside = experiment.images("mnist", train=False, rows=experiment.choose(smoke=50, quick=2000, full=10_000)).float()
 
     def make() -> ConformalEmbeddingFlow:
-        width = lab.choose(smoke=(8,), quick=(128,), full=(512, 512))
-        return ConformalEmbeddingFlow((1, 28, 28), latent, embedding=images_embedding(28, latent), couplings=4, hidden=width,
-                                      reconstruction=lab.choose(smoke=1.0, quick=1e-3, full=1e-3))  # fmt: skip
+        width = experiment.choose(smoke=(8,), quick=(128,), full=(512, 512))
+        return ConformalEmbeddingFlow((1, 28, 28), latent, embedding=images_embedding(28, latent), layers=4, hidden=width,
+                                      reconstruction_weight=experiment.choose(smoke=1.0, quick=1e-3, full=1e-3))  # fmt: skip
 
-    steps = lab.choose(smoke=1, quick=500, full=20_000)
+    steps = experiment.choose(smoke=1, quick=500, full=20_000)
     model = phased(
-        lab,
+        experiment,
         "images",
         make,
         train,
         {"manifold": steps, "joint": steps},
-        lr=5e-3,
-        batch_size=lab.choose(smoke=20, quick=256, full=512),
+        learning_rate=5e-3,
+        batch_size=experiment.choose(smoke=20, quick=256, full=512),
     )
 
     def facts() -> dict[str, float]:
@@ -225,15 +233,15 @@ def _images(lab: Lab) -> None:
             entry[f"auroc {use}"] = auroc(score(inside), score(outside))
         return entry
 
-    found = lab.measure("images judged", facts)
-    lab.report(
+    found = experiment.measure("images judged", facts)
+    experiment.report(
         "a conformal embedding of images reconstructs about as well as principal components of the same dimension",
         ours=f"squared residual {found['residual']:.3g} against {found['principal']:.3g} with d = {latent}, in squared gray levels",
         held=found["residual"] < 1.5 * found["principal"],
         note="Fashion-MNIST; two piecewise layers on 4 x 4 blocks; not a claim of the paper, which shows no such comparison; held: "
         "within one half more",
     )
-    lab.report(
+    experiment.report(
         "for images unlike the training data the density on the manifold is not enough, the distance to it helps",
         ours=", ".join(f"{use} {found[f'auroc {use}']:.3f}" for use in ("density", "residual", "both"))
         + " AUROC, Fashion-MNIST against MNIST",

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.context import AS_PAPERS, Lab, clearly_below, spread
-from papers.datasets import load_labels
-from papers.reproduction import recipe
+from benchmarks.common.datasets import load_labels
+from papers.experiment import AS_PAPERS, Experiment, clearly_below, spread
+from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.io import load, save
 from pushforward.models import CyGen
@@ -25,25 +25,25 @@ __all__ = ["run"]
 KINDS = ("VAE", "DAE", "CyGen", "CyGen (PT)")
 
 
-@recipe(
+@reproduction(
     "cygen",
     "On the Generative Utility of Cyclic Conditionals (Liu et al. 2021, arXiv 2106.15962)",
     data=("mnist", "fashion-mnist"),
     full="an hour on one GPU (estimate); the paper's SVHN, BiGAN and GibbsNet are left out",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Chains from noise on eight Gaussians; the bias of the data-fit term; codes of MNIST and their neighbors."""
-    _bias(lab)
-    _toy(lab)
-    _codes(lab)
+    _bias(experiment)
+    _toy(experiment)
+    _codes(experiment)
 
 
-def _bias(lab: Lab) -> None:
+def _bias(experiment: Experiment) -> None:
     """p(z) = N(0, 1), p(x | z) = N(z, s^2) and the exact posterior."""
-    scale, count = 0.1, lab.choose(smoke=50, quick=5000, full=100_000)
+    scale, count = 0.1, experiment.choose(smoke=50, quick=5000, full=100_000)
 
     def run(draws: int) -> float:
-        pair = CyGen(1, 1, scale=scale, draws=draws, hidden=()).double().eval()
+        pair = CyGen(1, 1, scale=scale, samples=draws, hidden=()).double().eval()
         encoder, decoder = cast("Any", pair.pair.codec.encoder).last, cast("Any", pair.pair.codec.decoder).last
         v = 1 / (1 + scale**-2)
         with torch.no_grad():
@@ -56,9 +56,9 @@ def _bias(lab: Lab) -> None:
             truth = torch.distributions.Normal(0.0, math.sqrt(1 + scale**2)).log_prob(x[:, 0])
             return (pair.evaluate(x).value - truth).mean().item()
 
-    gaps = {draws: lab.measure(f"bias {draws}", partial(run, draws)) for draws in (1, 16, 1000)}
+    gaps = {draws: experiment.measure(f"bias {draws}", partial(run, draws)) for draws in (1, 16, 1000)}
     expected = 0.5 * math.log(1 + scale**-2)
-    lab.report(
+    experiment.report(
         "(not the paper's) the data-fit term is no likelihood: it is too high even for an exactly compatible pair",
         ours=", ".join(f"{draws} draws: {gap:+.2f}" for draws, gap in gaps.items())
         + f" nats; one draw by theory {expected:+.2f}",
@@ -87,7 +87,9 @@ def modes(x: Tensor) -> int:
     return int((((torch.cdist(x, centers) < 0.3).float().mean(0)) > 0.25 / 8).sum())
 
 
-def _train(lab: Lab, kind: str, model: CyGen, rows: Tensor, seed: int, steps: int, warm: int, **options: Any) -> CyGen:
+def _train(
+    experiment: Experiment, kind: str, model: CyGen, rows: Tensor, seed: int, steps: int, warm: int, **options: Any
+) -> CyGen:
     """All steps as a VAE, as a denoising autoencoder, or by the cyclic loss, with ``warm`` of them as a VAE before."""
     options = {"validation": None, "seed": seed, "progress": "silent", **AS_PAPERS, **options}
     if kind in ("VAE", "CyGen (PT)"):
@@ -99,21 +101,21 @@ def _train(lab: Lab, kind: str, model: CyGen, rows: Tensor, seed: int, steps: in
     return model
 
 
-def _toy(lab: Lab) -> None:
-    rows, test = eight(lab.choose(smoke=100, quick=5000, full=50_000), 0), eight(2000, 1)
-    steps, last = lab.choose(smoke=3, quick=1500, full=30_000), lab.choose(smoke=1, quick=300, full=6000)
-    count, chain, long = lab.choose(smoke=(50, 2, 3), quick=(2000, 100, 1000), full=(2000, 100, 10_000))
+def _toy(experiment: Experiment) -> None:
+    rows, test = eight(experiment.choose(smoke=100, quick=5000, full=50_000), 0), eight(2000, 1)
+    steps, last = experiment.choose(smoke=3, quick=1500, full=30_000), experiment.choose(smoke=1, quick=300, full=6000)
+    count, chain, long = experiment.choose(smoke=(50, 2, 3), quick=(2000, 100, 1000), full=(2000, 100, 10_000))
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
 
     def one(kind: str, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         model = CyGen(
-            2, 2, scale=0.1, weight=0.0 if kind == "DAE" else 1e-4, draws=1 if kind == "DAE" else 8, hidden=(64, 64),
-            flow=Chain(*(Sylvester(2, 2, seed=k) for k in range(2))), chain_steps=chain,
+            2, 2, scale=0.1, penalty_weight=0.0 if kind == "DAE" else 1e-4, samples=1 if kind == "DAE" else 8, hidden=(64, 64),
+            flow=Chain(*(Sylvester(2, 2, seed=k) for k in range(2))), gibbs_steps=chain,
         )  # fmt: skip
         # Without pretraining as many steps as the others have would cost ten times their time: it gets half of them.
         total = steps // 2 if kind == "CyGen" else steps
-        _train(lab, kind, model, rows, seed, total, steps - last, batch_size=256)
+        _train(experiment, kind, model, rows, seed, total, steps - last, batch_size=256)
         x = model.sample(count, seed=seed) if kind == "VAE" else model.gibbs(count, chain, seed=seed)
         facts = {"distance": energy_distance(x, test), "modes": modes(x), "x": x[:300].tolist()}
         check = model.check_compatibility(test[:100])
@@ -122,9 +124,9 @@ def _toy(lab: Lab) -> None:
         facts["from data"] = energy_distance(model.gibbs(count, chain, seed=seed, start=eight(count, 3)), test)
         return facts
 
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for kind in KINDS:
-            found[kind].append(lab.measure(f"toy {kind} {seed}", partial(one, kind, seed)))
+            found[kind].append(experiment.measure(f"toy {kind} {seed}", partial(one, kind, seed)))
 
     def column(kind: str, what: str) -> list[float]:
         return [facts[what] for facts in found[kind]]
@@ -133,7 +135,7 @@ def _toy(lab: Lab) -> None:
         return ", ".join(f"{kind} {spread(column(kind, what))}" for kind in kinds)
 
     floor = energy_distance(eight(count, 2), test)
-    lab.report(
+    experiment.report(
         "chains of CyGen from noise come nearer to eight Gaussians than a VAE of the same networks, and a DAE",
         paper="pictures only",
         ours=f"energy distance {every('distance')}",
@@ -144,33 +146,36 @@ def _toy(lab: Lab) -> None:
         f"does nothing in so few steps); {chain} Gibbs steps from N(0, I) as in the paper's figures, the VAE's from its prior; floor of true "
         f"samples {floor:.4f}",
     )
-    lab.report(
+    experiment.report(
         "(not the paper's) chains stay with the law: ten times as long, they are as near",
         ours=f"energy distance {every('long')}; of chains of {chain} from data, which flatters, {every('from data')}",
         held=fmean(column("CyGen (PT)", "long")) < fmean(column("CyGen (PT)", "distance")) + 0.005,
         note=f"{long} Gibbs steps from N(0, I); the pair is compatible only where data are, and between modes nothing but rare jumps sets "
         "their shares",
     )
-    lab.report(
+    experiment.report(
         "CyGen finds all modes, with and without pretraining",
         ours="modes of 8: " + ", ".join(f"{kind} {fmean(column(kind, 'modes')):.1f}" for kind in KINDS),
         held=min(*column("CyGen", "modes"), *column("CyGen (PT)", "modes")) == 8,
         note=f"penalty left, over the mean of what p and q have alone: {every('penalty')}",
     )
-    figure = lab.figure(10, 2.4)
+    figure = experiment.figure(10, 2.4)
     shown = {"data": test[:300]} | {kind: torch.tensor(facts[0]["x"]) for kind, facts in found.items()}
     for axes, (kind, x) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
         axes.scatter(*x.T.numpy(), s=2)
         axes.set(xlim=(-3, 3), ylim=(-3, 3), title=kind, xticks=[], yticks=[], aspect="equal")
-    lab.picture("toy", figure)
+    experiment.picture("toy", figure)
 
 
-def _codes(lab: Lab) -> None:
-    count, few = lab.choose(smoke=150, quick=10_000, full=60_000), lab.choose(smoke=40, quick=10_000, full=10_000)
-    rows, test = lab.images("mnist", train=True, rows=count), lab.images("mnist", train=False, rows=few)
-    labels = [load_labels("mnist", train=part, folder=lab.data).numpy() for part in (True, False)]
-    other = lab.images("fashion-mnist", train=False, rows=few)
-    steps = lab.choose(smoke=2, quick=900, full=20_000)
+def _codes(experiment: Experiment) -> None:
+    count, few = (
+        experiment.choose(smoke=150, quick=10_000, full=60_000),
+        experiment.choose(smoke=40, quick=10_000, full=10_000),
+    )
+    rows, test = experiment.images("mnist", train=True, rows=count), experiment.images("mnist", train=False, rows=few)
+    labels = [load_labels("mnist", train=part, folder=experiment.data).numpy() for part in (True, False)]
+    other = experiment.images("fashion-mnist", train=False, rows=few)
+    steps = experiment.choose(smoke=2, quick=900, full=20_000)
     kinds = ("VAE", "DAE", "CyGen (PT)")
     right: dict[str, list[float]] = {kind: [] for kind in kinds}
     areas: list[float] = []
@@ -180,36 +185,38 @@ def _codes(lab: Lab) -> None:
 
         torch.manual_seed(seed)
         model = CyGen(
-            (1, 28, 28), 10, levels=256, scale=0.2, weight=0.0 if kind == "DAE" else 1e-5, draws=1, objective="elbo",
-            hidden=lab.choose(smoke=(16,), quick=(200, 200), full=(400, 400)),
-            flow=Chain(*(Sylvester(10, lab.choose(smoke=2, quick=8, full=8), seed=k) for k in range(lab.choose(smoke=1, quick=2, full=4)))),
+            (1, 28, 28), 10, levels=256, scale=0.2, penalty_weight=0.0 if kind == "DAE" else 1e-5, samples=1, objective="elbo",
+            hidden=experiment.choose(smoke=(16,), quick=(200, 200), full=(400, 400)),
+            flow=Chain(*(Sylvester(10, experiment.choose(smoke=2, quick=8, full=8), seed=k) for k in range(experiment.choose(smoke=1, quick=2, full=4)))),
         )  # fmt: skip
-        _train(lab, kind, model, rows, seed, steps, 2 * steps // 3, batch_size=128)
+        _train(experiment, kind, model, rows, seed, steps, 2 * steps // 3, batch_size=128)
         save(model, file)
         codes = [torch.cat([model.code(part) for part in images.split(1000)]).numpy() for images in (rows, test)]
         neighbors = KNeighborsClassifier(10).fit(codes[0], labels[0][: len(rows)])
         return float(neighbors.score(codes[1], labels[1][: len(test)]))
 
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for kind in kinds:
-            file = lab.out / f"{lab.name}-{lab.budget}-{kind.replace(' ', '-')}-{seed}.safetensors"
-            right[kind].append(lab.measure(f"codes {kind} {seed}", partial(train, kind, seed, file)))
+            file = experiment.out / f"{experiment.name}-{experiment.budget}-{kind.replace(' ', '-')}-{seed}.safetensors"
+            right[kind].append(experiment.measure(f"codes {kind} {seed}", partial(train, kind, seed, file)))
         model = cast("CyGen", load(file))  # pyright: ignore[reportPossiblyUnboundVariable]
-        areas.append(lab.measure(f"compatibility as score {seed}", partial(_area, model, test, other, lab)))
-    lab.report(
+        areas.append(
+            experiment.measure(f"compatibility as score {seed}", partial(_area, model, test, other, experiment))
+        )
+    experiment.report(
         "codes of CyGen tell the digits apart better than those of a VAE",
         paper="98.3 % and 94.5 % (recalled; DAE 98.0 %), another classifier",
         ours=", ".join(f"{kind} {spread([100 * v for v in right[kind]], 1)} %" for kind in kinds),
         held=clearly_below(right["VAE"], right["CyGen (PT)"]),
         note=f"10 nearest neighbors of 10 code centers, {len(rows)} digits known, all {len(test)} of the test; {steps} steps each",
     )
-    lab.report(
+    experiment.report(
         "(our idea, not the paper's) the penalty at x tells fashion-mnist from mnist: compatibility holds near the data only",
         ours=f"AUROC {spread(areas)}",
         held=min(areas) > 0.9,
     )
 
 
-def _area(model: CyGen, inside: Tensor, outside: Tensor, lab: Lab) -> float:
-    few = lab.choose(smoke=10, quick=500, full=2000)
+def _area(model: CyGen, inside: Tensor, outside: Tensor, experiment: Experiment) -> float:
+    few = experiment.choose(smoke=10, quick=500, full=2000)
     return auroc(*(model.compatibility(rows[:few], probes=4).double().log().numpy() for rows in (inside, outside)))

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from papers.context import Lab, bits_per_dim, size, spread
-from papers.datasets import load_table
-from papers.reproduction import recipe
+from benchmarks.common.datasets import load_table
+from papers.experiment import Experiment, bits_per_dim, size, spread
+from papers.reproduction import reproduction
 from pushforward.detection import auroc
-from pushforward.models import NSF, FunnelFlow, Model
+from pushforward.models import NSF, FunnelFlow, ImageFunnelFlow, ImageNSF, Model
 
 __all__ = ["ring", "run"]
 
@@ -22,19 +22,19 @@ WIDTH = 0.05
 """Standard deviation of the noise around the circle."""
 
 
-@recipe(
+@reproduction(
     "funnels",
     "Funnels: Exact Maximum Likelihood with Dimensionality Reduction (Klein, Raine, Pina-Otey, Voloshynovskiy, Golling 2021, "
     "arXiv 2112.08069)",
     data=("uci/protein", "uci/kin40k", "fashion-mnist", "mnist"),
     full="a day on one GPU (estimate); the paper's own tables are not here",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """A funnel against the true density near a circle, and against the full-width flow on tables and on images."""
-    _ring(lab)
+    _ring(experiment)
     for name in ("protein", "kin40k"):
-        _table(lab, name)
-    _images(lab)
+        _table(experiment, name)
+    _images(experiment)
 
 
 def ring(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -54,17 +54,19 @@ def ring(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return rows.float(), law.log_prob(angle) + normal.sum(1) - radius.log()
 
 
-def _ring(lab: Lab) -> None:
-    train, _ = ring(lab.choose(smoke=200, quick=20_000, full=100_000), 0)
+def _ring(experiment: Experiment) -> None:
+    train, _ = ring(experiment.choose(smoke=200, quick=20_000, full=100_000), 0)
     held_out, _ = ring(1000, 1)
-    test, truth = ring(lab.choose(smoke=200, quick=10_000, full=10_000), 2)
+    test, truth = ring(experiment.choose(smoke=200, quick=10_000, full=10_000), 2)
     models: dict[str, Callable[[], Model]] = {"funnel": lambda: FunnelFlow(8, latent=2), "full": lambda: NSF(8)}
-    options = {"max_steps": lab.choose(smoke=2, quick=1000, full=20_000), "patience": None}
+    options = {"max_steps": experiment.choose(smoke=2, quick=1000, full=20_000), "patience": None}
     gaps: dict[str, float] = {}
     for kind, build in models.items():
-        model, _ = lab.train(f"ring {kind}", build, train, held_out, **options)
-        gaps[kind] = lab.measure(f"ring {kind} gap", lambda model=model: truth.mean().item() - _mean(model, test))
-    lab.report(
+        model, _ = experiment.train(f"ring {kind}", build, train, held_out, **options)
+        gaps[kind] = experiment.measure(
+            f"ring {kind} gap", lambda model=model: truth.mean().item() - _mean(model, test)
+        )
+    experiment.report(
         "a funnel from 8 to 2 coordinates reaches the true density near a circle",
         ours=f"{gaps['funnel']:.2f} nats below the truth, the flow of full width {gaps['full']:.2f}",
         held=gaps["funnel"] < 0.3,
@@ -72,14 +74,14 @@ def _ring(lab: Lab) -> None:
     )
 
 
-def _table(lab: Lab, name: str) -> None:
+def _table(experiment: Experiment, name: str) -> None:
     nats: dict[str, list[float]] = {"funnel": [], "full": [], "early": [], "early, deep": []}
     flows: dict[str, Model] = {}
     train = torch.empty(0)
     latent = features = 0
-    for seed in lab.repeats:
-        train, held_out, test = load_table(name, seed=seed, folder=lab.data)
-        if lab.budget == "smoke":
+    for seed in experiment.repeats:
+        train, held_out, test = load_table(name, seed=seed, folder=experiment.data)
+        if experiment.budget == "smoke":
             train, held_out = train[:250], held_out[:50]
         features = train.shape[1]
         latent = features // 2
@@ -89,23 +91,25 @@ def _table(lab: Lab, name: str) -> None:
             "full": lambda features=features: NSF(features),
         }
         if seed == 0:  # as early as in the reference code
-            models["early"] = lambda features=features, narrow=narrow: FunnelFlow(features, at=2, **narrow)
+            models["early"] = lambda features=features, narrow=narrow: FunnelFlow(features, funnel_layer=2, **narrow)
             models["early, deep"] = lambda features=features, narrow=narrow: FunnelFlow(
-                features, at=2, decoder_layers=3, **narrow
+                features, funnel_layer=2, decoder_layers=3, **narrow
             )
         for kind, build in models.items():
-            flows[kind], _ = lab.train(
+            flows[kind], _ = experiment.train(
                 f"{name} {kind} {seed}", build, train, held_out, seed=seed, patience=None,
-                max_steps=lab.choose(smoke=2, quick=700, full=50_000),
+                max_steps=experiment.choose(smoke=2, quick=700, full=50_000),
             )  # fmt: skip
             nats[kind].append(
-                lab.measure(f"{name} {kind} {seed} nats", lambda model=flows[kind], test=test: _mean(model, test))
+                experiment.measure(
+                    f"{name} {kind} {seed} nats", lambda model=flows[kind], test=test: _mean(model, test)
+                )
             )
     gains = [ours - theirs for ours, theirs in zip(nats["funnel"], nats["full"], strict=True)]
     error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-    lab.report(
+    experiment.report(
         f"at {latent} of {features} coordinates a funnel is on a par with the flow of full width, or better, on {name}",
-        ours=f"{spread(nats['funnel'], 2)} against {spread(nats['full'], 2)} nats; {_costs(lab, name, flows, train[:512])}",
+        ours=f"{spread(nats['funnel'], 2)} against {spread(nats['full'], 2)} nats; {_costs(experiment, name, flows, train[:512])}",
         held=statistics.fmean(gains) + 2 * error > 0,
         note=f"equal steps; gain by seed {', '.join(f'{gain:+.2f}' for gain in gains)}; the funnel is the last of six layers; as the "
         f"third it has {nats['early'][0]:.2f} nats, and {nats['early, deep'][0]:.2f} with three layers in its decoder (seed 0, and last "
@@ -113,35 +117,37 @@ def _table(lab: Lab, name: str) -> None:
     )
 
 
-def _images(lab: Lab) -> None:
-    images = lab.images("fashion-mnist", train=True, rows=lab.choose(smoke=150, quick=20_000, full=60_000))
-    held = lab.choose(smoke=50, quick=500, full=1000)
+def _images(experiment: Experiment) -> None:
+    images = experiment.images(
+        "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000)
+    )
+    held = experiment.choose(smoke=50, quick=500, full=1000)
     train, held_out = images[:-held], images[-held:]
-    test = lab.images("fashion-mnist", train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000))
-    other = lab.images("mnist", train=False, rows=len(test))
+    test = experiment.images("fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
+    other = experiment.images("mnist", train=False, rows=len(test))
     sizes = {
-        "shape": tuple(test.shape[1:]), "flow_layers": lab.choose(smoke=1, quick=3, full=7), "residual_blocks": 1,
-        "hidden_features": lab.choose(smoke=8, quick=24, full=96), "bins": 4,
+        "shape": tuple(test.shape[1:]), "layers": experiment.choose(smoke=1, quick=3, full=7), "hidden": (experiment.choose(smoke=8, quick=24, full=96),),
+        "bins": 4,
     }  # fmt: skip
     models: dict[str, Callable[[], Model]] = {
-        "funnel": lambda: FunnelFlow(**sizes),
-        "full": lambda: NSF(**sizes, factor_out=False),
+        "funnel": lambda: ImageFunnelFlow(**sizes),
+        "full": lambda: ImageNSF(**sizes, factor_out=False),
     }
-    options = {"max_steps": lab.choose(smoke=2, quick=400, full=100_000), "batch_size": 64, "patience": None}
+    options = {"max_steps": experiment.choose(smoke=2, quick=400, full=100_000), "batch_size": 64, "patience": None}
     flows: dict[str, Model] = {}
     bits: dict[str, float] = {}
     for kind, build in models.items():
-        flows[kind], _ = lab.train(f"images {kind}", build, train, held_out, **options)
-        bits[kind] = lab.measure(f"images {kind} bits", lambda kind=kind: bits_per_dim(flows[kind], test))
+        flows[kind], _ = experiment.train(f"images {kind}", build, train, held_out, **options)
+        bits[kind] = experiment.measure(f"images {kind} bits", lambda kind=kind: bits_per_dim(flows[kind], test))
     latent = math.prod(flows["funnel"].base.shape)
-    lab.report(
+    experiment.report(
         f"at {latent} of {test[0].numel()} coordinates a funnel is on a par with the flow of full width, or better, on Fashion-MNIST",
-        ours=f"{bits['funnel']:.3f} against {bits['full']:.3f} bits/dim; {_costs(lab, 'images', flows, train[:64])}",
+        ours=f"{bits['funnel']:.3f} against {bits['full']:.3f} bits/dim; {_costs(experiment, 'images', flows, train[:64])}",
         held=bits["funnel"] < bits["full"] + 0.02,
         note=f"one seed, {options['max_steps']} steps of 64, a margin of 0.02 bits/dim",
     )
-    splits = lab.measure("images split", lambda: _split(flows["funnel"], test, other))
-    lab.report(
+    splits = experiment.measure("images split", lambda: _split(flows["funnel"], test, other))
+    experiment.report(
         "the one likelihood splits into the latent part and what was dropped, and they rank foreign images differently",
         ours=", ".join(f"{part} {value:.2f}" for part, value in splits.items()),
         held=max(splits.values()) - min(splits.values()) > 0.1,
@@ -167,7 +173,7 @@ def _split(model: Model, test: Tensor, other: Tensor) -> dict[str, float]:
     return {name: auroc(-known[name].double().numpy(), -foreign[name].double().numpy()) for name in known}
 
 
-def _costs(lab: Lab, key: str, models: dict[str, Model], rows: Tensor) -> str:
+def _costs(experiment: Experiment, key: str, models: dict[str, Model], rows: Tensor) -> str:
     """Parameters, and the processor's time of a training step and of as many samples, the least of five in turn."""
 
     def clock() -> dict[str, list[float]]:
@@ -187,7 +193,7 @@ def _costs(lab: Lab, key: str, models: dict[str, Model], rows: Tensor) -> str:
             model.eval()
         return found
 
-    times = lab.measure(f"{key} times", clock)
+    times = experiment.measure(f"{key} times", clock)
     steps, draws = (" and ".join(f"{times[kind][part]:.0f}" for kind in models) for part in (0, 1))
     parameters = " and ".join(f"{size(model):,}" for model in models.values())
     return f"{parameters} parameters, {steps} ms for a step of {len(rows)} rows, {draws} ms for as many samples"

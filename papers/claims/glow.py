@@ -6,45 +6,45 @@ from collections.abc import Callable
 
 import torch
 
-from papers.context import Lab, bits_per_dim, clearly_below, spread
-from papers.datasets import load_labels
-from papers.reproduction import recipe
+from benchmarks.common.datasets import load_labels
+from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
+from papers.reproduction import reproduction
 from pushforward.models import Glow
 from pushforward.models.manipulation import attribute_direction, manipulate, sample_at_temperature
 
 __all__ = ["run"]
 
 
-@recipe(
+@reproduction(
     "glow",
     "Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma, Dhariwal 2018, arXiv 1807.03039)",
     data=("fashion-mnist", "cifar10"),
     full="1 to 2 days on one GPU for 3.39 bits/dim on CIFAR-10 (estimate), times three kinds and three seeds",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """1 x 1 convolutions against fixed permutations at equal steps (sec. 6.1), and temperature (sec. 6.3)."""
-    name = lab.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    images = lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=50_000))
-    held = lab.choose(smoke=50, quick=500, full=1000)
+    name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
+    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000))
+    held = experiment.choose(smoke=50, quick=500, full=1000)
     train, held_out = images[:-held], images[-held:]
-    test = lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000))
+    test = experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
     shape = tuple(test.shape[1:])
-    sizes = lab.choose(
-        smoke={"scales": 1, "steps": 1, "hidden": (8, 8)},
-        quick={"scales": 2, "steps": 4, "hidden": (32, 32)},
-        full={"scales": 3, "steps": 32, "hidden": (512, 512)},
+    sizes = experiment.choose(
+        smoke={"scales": 1, "layers": 1, "hidden": (8, 8)},
+        quick={"scales": 2, "layers": 4, "hidden": (32, 32)},
+        full={"scales": 3, "layers": 32, "hidden": (512, 512)},
     )
     options = {
-        "max_steps": lab.choose(smoke=2, quick=400, full=500_000),
+        "max_steps": experiment.choose(smoke=2, quick=400, full=500_000),
         "batch_size": 64,
         "patience": None,
-        "evaluate_every": lab.choose(smoke=2, quick=100, full=1000),
+        "evaluate_every": experiment.choose(smoke=2, quick=100, full=1000),
     }
     kinds = ("1x1", "shuffle", "reverse")
     bits: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for kind in kinds:
-            flow, _ = lab.train(
+            flow, _ = experiment.train(
                 f"{kind} {seed}",
                 lambda kind=kind: Glow(shape, linear=kind, **sizes),
                 train,
@@ -52,10 +52,10 @@ def run(lab: Lab) -> None:
                 seed=seed,
                 **options,
             )
-            bits[kind].append(lab.measure(f"{kind} {seed} bits", lambda flow=flow: bits_per_dim(flow, test)))
+            bits[kind].append(experiment.measure(f"{kind} {seed} bits", lambda flow=flow: bits_per_dim(flow, test)))
     for other in ("shuffle", "reverse"):
         gains = [theirs - ours for ours, theirs in zip(bits["1x1"], bits[other], strict=True)]
-        lab.report(
+        experiment.report(
             f"an invertible 1 x 1 convolution beats {'a fixed shuffle' if other == 'shuffle' else 'reversing the channels'} at "
             "equal steps",
             paper="curves only (fig. 3, CIFAR-10)",
@@ -63,21 +63,21 @@ def run(lab: Lab) -> None:
             held=clearly_below(bits["1x1"], bits[other]),
             note=f"{options['max_steps']} steps of 64; gain by seed {', '.join(f'{gain:+.3f}' for gain in gains)}",
         )
-    flow, _ = lab.train("1x1 0", lambda: Glow(shape, linear="1x1", **sizes), train, held_out, seed=0, **options)
-    _temperature(lab, flow, test)
-    _attribute(lab, flow)
+    flow, _ = experiment.train("1x1 0", lambda: Glow(shape, linear="1x1", **sizes), train, held_out, seed=0, **options)
+    _temperature(experiment, flow, test)
+    _attribute(experiment, flow)
     _round_trip(
-        lab,
-        lambda seed: lab.train(
+        experiment,
+        lambda seed: experiment.train(
             f"1x1 {seed}", lambda: Glow(shape, linear="1x1", **sizes), train, held_out, seed=seed, **options
         )[0],
-        lab.images(name, train=False, rows=lab.choose(smoke=50, quick=10_000, full=10_000)),
+        experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=10_000, full=10_000)),
     )
 
 
-def _temperature(lab: Lab, flow: Glow, test: torch.Tensor) -> None:
-    count = lab.choose(smoke=2, quick=12, full=12)
-    many = lab.choose(smoke=4, quick=100, full=500)
+def _temperature(experiment: Experiment, flow: Glow, test: torch.Tensor) -> None:
+    count = experiment.choose(smoke=2, quick=12, full=12)
+    many = experiment.choose(smoke=4, quick=100, full=500)
     rows, means = {"test": test[:count]}, {}
     with torch.no_grad():
         for temperature in (1.0, 0.7, 0.5):
@@ -85,12 +85,12 @@ def _temperature(lab: Lab, flow: Glow, test: torch.Tensor) -> None:
             rows[f"T = {temperature}"] = drawn[:count]
             means[temperature] = flow.evaluate(drawn.round().clamp(0, 255)).value.mean().item()
         real = flow.evaluate(test[:many]).value.mean().item()
-    lab.report(
+    experiment.report(
         "samples at lower temperature are more likely, up to more likely than real images",
         ours=", ".join(f"T {t}: {value:.0f}" for t, value in means.items()) + f"; test images: {real:.0f} nats",
         held=means[1.0] < means[0.7] < means[0.5],
     )
-    lab.strip("samples", rows)
+    experiment.strip("samples", rows)
 
 
 LIMIT = 1e-3
@@ -100,15 +100,15 @@ PAIRS = {"T-shirt to pullover": (0, 2), "sandal to ankle boot": (5, 9)}
 """Pairs of Fashion-MNIST's classes, without and with the attribute."""
 
 
-def _attribute(lab: Lab, flow: Glow) -> None:
+def _attribute(experiment: Experiment, flow: Glow) -> None:
     """Class pairs as attributes (sec. 6, semantic manipulation): the direction from training images, judged on test images by another classifier."""
     if flow.shape != (1, 28, 28):
         return
-    rows, count = lab.choose(smoke=60, quick=5000, full=60_000), lab.choose(smoke=2, quick=200, full=1000)
+    rows, count = experiment.choose(smoke=60, quick=5000, full=60_000), experiment.choose(smoke=2, quick=200, full=1000)
     sets = {}
     for train in (True, False):
-        labels = load_labels("fashion-mnist", train=train, folder=lab.data)
-        sets[train] = (lab.images("fashion-mnist", train=train, rows=rows), labels[:rows])
+        labels = load_labels("fashion-mnist", train=train, folder=experiment.data)
+        sets[train] = (experiment.images("fashion-mnist", train=train, rows=rows), labels[:rows])
     images, labels = sets[True]
     test, test_labels = sets[False]
     strips: dict[str, torch.Tensor] = {}
@@ -127,15 +127,15 @@ def _attribute(lab: Lab, flow: Glow) -> None:
             moved = manipulate(flow, test[test_labels == without][:count], direction, (0.0, 1.0))
             return [float(judge.predict(part.flatten(1).numpy() / 255.0).mean()) for part in moved]
 
-        before, after = lab.measure(f"attribute {name}", share)
+        before, after = experiment.measure(f"attribute {name}", share)
         shares[name] = (before, after)
         direction = attribute_direction(flow, images[kept], labels[kept] == having)
         few = test[test_labels == without][:2]
         path = manipulate(flow, few, direction, tuple(torch.linspace(-0.5, 1.5, 9).tolist()))
         strips |= {f"{name}, {k + 1}": path[:, k] for k in range(len(few))}
     if strips:
-        lab.strip("attributes", strips)
-    lab.report(
+        experiment.strip("attributes", strips)
+    experiment.report(
         "moving along the difference of latent means changes the attribute",
         paper="pictures only (CelebA-HQ)",
         ours="; ".join(
@@ -147,7 +147,7 @@ def _attribute(lab: Lab, flow: Glow) -> None:
     )
 
 
-def _round_trip(lab: Lab, flow: Callable[[int], Glow], test: torch.Tensor) -> None:
+def _round_trip(experiment: Experiment, flow: Callable[[int], Glow], test: torch.Tensor) -> None:
     """Whether images come back, and the largest error before they are rounded to integers, in gray levels, over all of ``test``."""
     kinds = {"float32": torch.float32, "float64": torch.float64}
 
@@ -170,7 +170,7 @@ def _round_trip(lab: Lab, flow: Callable[[int], Glow], test: torch.Tensor) -> No
             for name, dtype in kinds.items():
                 wide, error = name == "float64", errors(model, dtype)
                 off = torch.cat([
-                    (model.decode(model.encode(part, wide=wide), wide=wide) - part).abs().flatten(1) for part in test.split(250)
+                    (model.decode(model.encode(part, float64=wide), float64=wide) - part).abs().flatten(1) for part in test.split(250)
                 ])  # fmt: skip
                 found[name] = {
                     "worst": error.max().item(), "above": int((error >= LIMIT).sum()),
@@ -178,14 +178,16 @@ def _round_trip(lab: Lab, flow: Callable[[int], Glow], test: torch.Tensor) -> No
                 }  # fmt: skip
         return found
 
-    seeds = [lab.measure(f"round trip, seed {seed}", lambda seed=seed: run(flow(seed))) for seed in lab.repeats]
+    seeds = [
+        experiment.measure(f"round trip, seed {seed}", lambda seed=seed: run(flow(seed))) for seed in experiment.repeats
+    ]
     for name in kinds:
         rows = [found[name] for found in seeds]
 
         def each(key: str, form: str, rows: list[dict[str, float]] = rows) -> str:
             return ", ".join(format(row[key], form) for row in rows)
 
-        lab.report(
+        experiment.report(
             f"the flow is invertible: with {name} latents no image's largest error reaches {LIMIT:g} gray levels",
             ours=f"worst of {len(test):,} test images, by seed: {each('worst', '.1e')}",
             held=all(row["above"] == 0 for row in rows),

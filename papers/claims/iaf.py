@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from papers.context import Lab, clearly_below, spread
-from papers.reproduction import recipe
+from papers.experiment import Experiment, clearly_below, spread
+from papers.reproduction import reproduction
 from pushforward.models import VAE, Model
 from pushforward.transforms import Variational
 
@@ -21,42 +21,44 @@ TRIED = (
 )
 
 
-@recipe(
+@reproduction(
     "iaf",
     "Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al. 2016, arXiv 1606.04934)",
     data=("mnist",),
     full="some hours on one GPU (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """The same VAE with a diagonal and with an IAF posterior, by importance-weighted likelihood on binary MNIST."""
-    grays = lab.images("mnist", train=True)
-    held = lab.choose(smoke=50, quick=1000, full=10_000)
-    train = grays[: lab.choose(smoke=150, quick=50_000, full=50_000)]
+    grays = experiment.images("mnist", train=True)
+    held = experiment.choose(smoke=50, quick=1000, full=10_000)
+    train = grays[: experiment.choose(smoke=150, quick=50_000, full=50_000)]
     held_out = _binary(grays[-held:], seed=0)
-    test = _binary(lab.images("mnist", train=False, rows=lab.choose(smoke=20, quick=500, full=10_000)), seed=1)
-    samples = lab.choose(smoke=4, quick=128, full=128)
-    settings = lab.choose(
+    test = _binary(
+        experiment.images("mnist", train=False, rows=experiment.choose(smoke=20, quick=500, full=10_000)), seed=1
+    )
+    samples = experiment.choose(smoke=4, quick=128, full=128)
+    settings = experiment.choose(
         smoke={"latent": 4, "hidden": (16,)},
         quick={"latent": 32, "hidden": (300, 300), "activation": "silu"},
         full={"latent": 32, "channels": (16, 32, 32)},
     )
     flows = {
         "diagonal": {"posterior": "normal"},
-        "IAF": {"posterior": "iaf", "steps": lab.choose(smoke=1, quick=2, full=8),
-                "posterior_hidden": lab.choose(smoke=(16,), quick=(320,), full=(1920, 1920)), "posterior_context": 32},
+        "IAF": {"posterior": "iaf", "posterior_layers": experiment.choose(smoke=1, quick=2, full=8),
+                "posterior_hidden": experiment.choose(smoke=(16,), quick=(320,), full=(1920, 1920)), "posterior_context": 32},
     }  # fmt: skip
     options = {
-        "max_steps": lab.choose(smoke=3, quick=1500, full=400_000),
+        "max_steps": experiment.choose(smoke=3, quick=1500, full=400_000),
         "batch_size": 128,
         "patience": None,
-        "lr": 1e-3,
+        "learning_rate": 1e-3,
     }
-    part = held_out[: lab.choose(smoke=20, quick=500, full=10_000)]
-    frees = lab.choose(smoke=FREE_BITS[:1], quick=FREE_BITS, full=FREE_BITS)
+    part = held_out[: experiment.choose(smoke=20, quick=500, full=10_000)]
+    frees = experiment.choose(smoke=FREE_BITS[:1], quick=FREE_BITS, full=FREE_BITS)
 
     def trained(kind: str, free: float, seed: int) -> Model:
         """Of a posterior, free bits and a seed."""
-        model, _ = lab.train(
+        model, _ = experiment.train(
             f"{kind} {free} {seed}",
             lambda: _started(
                 VAE((1, 28, 28), decoder="bernoulli", binarize=True, free_bits=free, **settings, **flows[kind])
@@ -71,21 +73,21 @@ def run(lab: Lab) -> None:
     for kind, scores in chosen_by.items():
         for free in frees:
             model = trained(kind, free, 0)
-            scores[free] = lab.measure(
+            scores[free] = experiment.measure(
                 f"{kind} {free} held out nats", lambda model=model: _log_likelihood(model, part, samples)
             )
     best = {kind: max(scores, key=lambda free, scores=scores: scores[free]) for kind, scores in chosen_by.items()}
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for kind, values in found.items():
             model = trained(kind, best[kind], seed)
             values.append(
-                lab.measure(
+                experiment.measure(
                     f"{kind} {best[kind]} {seed} test nats", lambda model=model: _log_likelihood(model, test, samples)
                 )
             )
     ours, theirs = found["IAF"], found["diagonal"]
     gains = [more - less for more, less in zip(ours, theirs, strict=True)]
-    lab.report(
+    experiment.report(
         "an IAF posterior beats a diagonal one by about a nat or more, with the same decoder and steps",
         paper="-79.77 against -81.08 nats (width 320, T 2; dynamic binarization)",
         ours=f"{spread(ours, 2)} against {spread(theirs, 2)} nats",

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from papers.batch_draws import ID, TESTS, Views, places, rate
-from papers.context import Lab
-from papers.reproduction import recipe
+from papers.experiment import Experiment
+from papers.reproduction import reproduction
 from pushforward.detection import (
     BatchTwoSampleGate,
     ConformalCalibrator,
@@ -25,7 +25,7 @@ from pushforward.detection import (
 )
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import median_distance
-from pushforward.models import InFlow
+from pushforward.models import ImageInFlow, InFlow
 
 __all__ = ["run"]
 
@@ -34,69 +34,69 @@ GATE = "MMD of a random CNN"
 """The paper's choice."""
 
 
-@recipe(
+@reproduction(
     "inflow",
     "InFlow: Robust outlier detection utilizing normalizing flows (Kumar, Hanfeld, Hecht, Bussmann, Gumhold, Hoffmann 2021, "
     "arXiv 2106.12894)",
     data=("fashion-mnist", "mnist", "notmnist"),
     full="about two hours on two cores (estimate), on the gray image sets; the paper's are CIFAR-10 and CelebA",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """What the gate does to batches, to mixed batches, to single inputs and to attackers, with one code path for both sides."""
-    sets, model = _images(lab), _model(lab)
+    sets, model = _images(experiment), _model(experiment)
     views = Views(sets, model)
-    _size(lab, views)
-    _power(lab, views)
-    _contamination(lab, views)
-    _roc(lab, views)
-    _single(lab, views)
-    _attacks(lab, sets, views)
+    _size(experiment, views)
+    _power(experiment, views)
+    _contamination(experiment, views)
+    _roc(experiment, views)
+    _single(experiment, views)
+    _attacks(experiment, sets, views)
 
 
-def _images(lab: Lab) -> dict[str, Tensor]:
+def _images(experiment: Experiment) -> dict[str, Tensor]:
     """Rows that training never sees: of the set itself, of others, and of the set with a third of its contrast."""
     held = torch.cat(
-        (lab.images("fashion-mnist", train=True)[-10_000:], lab.images("fashion-mnist", train=False))
-        if lab.budget != "smoke"
-        else (lab.images("fashion-mnist", train=False),)
+        (experiment.images("fashion-mnist", train=True)[-10_000:], experiment.images("fashion-mnist", train=False))
+        if experiment.budget != "smoke"
+        else (experiment.images("fashion-mnist", train=False),)
     )
-    rows = lab.choose(smoke=40, quick=2500, full=10_000)
-    sets = {ID: held[rows : rows + 2 * rows], "MNIST": lab.images("mnist", train=False, rows=rows)}
-    if lab.budget != "smoke":
-        sets["notMNIST"] = lab.images("notmnist", train=False, rows=rows)
+    rows = experiment.choose(smoke=40, quick=2500, full=10_000)
+    sets = {ID: held[rows : rows + 2 * rows], "MNIST": experiment.images("mnist", train=False, rows=rows)}
+    if experiment.budget != "smoke":
+        sets["notMNIST"] = experiment.images("notmnist", train=False, rows=rows)
     sets["gray"] = (127.5 + (held[:rows].float() - 127.5) / 3).round().to(torch.uint8)
     return sets
 
 
-def _model(lab: Lab) -> InFlow:
-    train = lab.images("fashion-mnist", train=True)[: lab.choose(smoke=200, quick=50_000, full=50_000)]
-    model, _ = lab.train(
+def _model(experiment: Experiment) -> InFlow:
+    train = experiment.images("fashion-mnist", train=True)[: experiment.choose(smoke=200, quick=50_000, full=50_000)]
+    model, _ = experiment.train(
         "flow",
-        lambda: InFlow(
+        lambda: ImageInFlow(
             shape=(1, 28, 28),
-            blocks=lab.choose(smoke=1, quick=4, full=8),
+            blocks=experiment.choose(smoke=1, quick=4, full=8),
             squeezes=2,
-            hidden=lab.choose(smoke=(4,), quick=(64,), full=(128, 128)),
+            hidden=experiment.choose(smoke=(4,), quick=(64,), full=(128, 128)),
         ),
-        train[:-500] if lab.budget != "smoke" else train,
+        train[:-500] if experiment.budget != "smoke" else train,
         None,
-        max_steps=lab.choose(smoke=2, quick=500, full=20_000),
+        max_steps=experiment.choose(smoke=2, quick=500, full=20_000),
         batch_size=128,
-        lr=5e-3,
+        learning_rate=5e-3,
     )
     return model.eval()
 
 
-def _size(lab: Lab, views: Views) -> None:
+def _size(experiment: Experiment, views: Views) -> None:
     from scipy.stats import binom
 
-    runs = lab.choose(smoke=10, quick=2000, full=2000)
+    runs = experiment.choose(smoke=10, quick=2000, full=2000)
     rates = {
-        test: rate(lab, views, test, {ID: 10}, runs, lab.choose(smoke=20, quick=100, full=200))
+        test: rate(experiment, views, test, {ID: 10}, runs, experiment.choose(smoke=20, quick=100, full=200))
         for test in (GATE, "KS of latents", "typicality")
     }
     low, high = binom.interval(0.95, runs, 0.05)
-    lab.report(
+    experiment.report(
         "the gate rejects in-distribution batches as often as its level says",
         paper="level 0.05",
         ours="; ".join(f"{test} {rate:.3f}" for test, rate in rates.items()),
@@ -106,11 +106,11 @@ def _size(lab: Lab, views: Views) -> None:
     )
 
 
-def _power(lab: Lab, views: Views) -> None:
-    runs, reference = lab.choose(smoke=2, quick=30, full=200), lab.choose(smoke=20, quick=300, full=1000)
-    sizes = lab.choose(smoke=(1, 5), quick=(1, 2, 5, 10, 25, 50, 250), full=(1, 2, 5, 10, 25, 50, 250))
+def _power(experiment: Experiment, views: Views) -> None:
+    runs, reference = experiment.choose(smoke=2, quick=30, full=200), experiment.choose(smoke=20, quick=300, full=1000)
+    sizes = experiment.choose(smoke=(1, 5), quick=(1, 2, 5, 10, 25, 50, 250), full=(1, 2, 5, 10, 25, 50, 250))
     curves = {
-        name: {test: [rate(lab, views, test, {name: n}, runs, reference) for n in sizes] for test in TESTS}
+        name: {test: [rate(experiment, views, test, {name: n}, runs, reference) for n in sizes] for test in TESTS}
         for name in views.sets
     }
     others = [name for name in curves if name != ID]
@@ -124,31 +124,31 @@ def _power(lab: Lab, views: Views) -> None:
         (sizes[0], "single images of another set are"),
     ):
         rates = [curves[name][GATE][sizes.index(n)] for name in others]
-        lab.report(
+        experiment.report(
             claim,
             ours=f"n = {n}: " + "; ".join(at(n, name) for name in (*others, ID)),
             held=min(rates) >= 0.95,
             note=f"rate of rejection at 5%, {runs} batches; tests in the order: {', '.join(TESTS)}. Judged by the second, the paper's",
         )
-    figure = lab.figure(3.2 * len(curves), 3)
+    figure = experiment.figure(3.2 * len(curves), 3)
     for axes, (name, lines) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves.items(), strict=True):
         for test, rates in lines.items():
             axes.plot(sizes, rates, marker=".", label=test)
         axes.set(xscale="log", ylim=(-0.03, 1.03), title=name, xlabel="batch size", ylabel="rejected at 5%")
         axes.axhline(0.05, color="0.7", lw=0.8)
     figure.axes[0].legend(fontsize=6)
-    lab.picture("power", figure)
+    experiment.picture("power", figure)
 
 
-def _contamination(lab: Lab, views: Views) -> None:
-    n = lab.choose(smoke=10, quick=250, full=250)
-    runs, reference = lab.choose(smoke=2, quick=30, full=200), lab.choose(smoke=20, quick=300, full=1000)
-    shares = lab.choose(
+def _contamination(experiment: Experiment, views: Views) -> None:
+    n = experiment.choose(smoke=10, quick=250, full=250)
+    runs, reference = experiment.choose(smoke=2, quick=30, full=200), experiment.choose(smoke=20, quick=300, full=1000)
+    shares = experiment.choose(
         smoke=(0.1, 0.5), quick=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5), full=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     )
     rates = {
         test: [
-            rate(lab, views, test, {ID: n - round(share * n), "MNIST": round(share * n)}, runs, reference)
+            rate(experiment, views, test, {ID: n - round(share * n), "MNIST": round(share * n)}, runs, reference)
             for share in shares
         ]
         for test in (GATE, "KS of latents", "typicality")
@@ -156,14 +156,14 @@ def _contamination(lab: Lab, views: Views) -> None:
     seen = "; ".join(
         f"{share:.0%}: " + ", ".join(f"{found[k]:.2f}" for found in rates.values()) for k, share in enumerate(shares)
     )
-    lab.report(
+    experiment.report(
         "the gate finds 1% of MNIST in a batch",
         ours=seen,
         held=rates[GATE][0] > 0.5,
         note=f"share of batches of {n} that are rejected at 5%, by {', '.join(rates)}",
     )
     half = next((share for share, rate in zip(shares, rates[GATE], strict=True) if rate > 0.5), None)
-    lab.report(
+    experiment.report(
         "what the gate rejects is an outlier",
         ours="no such share"
         if half is None
@@ -189,9 +189,12 @@ def _gated(
     return (opened if opens else -batch("closed")), opened
 
 
-def _roc(lab: Lab, views: Views) -> None:
-    batches, reference = lab.choose(smoke=2, quick=40, full=200), lab.choose(smoke=20, quick=300, full=1000)
-    for n in lab.choose(smoke=(10,), quick=(250, 10), full=(250, 10)):
+def _roc(experiment: Experiment, views: Views) -> None:
+    batches, reference = (
+        experiment.choose(smoke=2, quick=40, full=200),
+        experiment.choose(smoke=20, quick=300, full=1000),
+    )
+    for n in experiment.choose(smoke=(10,), quick=(250, 10), full=(250, 10)):
 
         def rocs(n: int = n) -> dict[str, float]:
             rng = np.random.default_rng(n)
@@ -209,8 +212,8 @@ def _roc(lab: Lab, views: Views) -> None:
                 ),
             }
 
-        found = lab.measure(f"ROC at {n}", rocs)
-        lab.report(
+        found = experiment.measure(f"ROC at {n}", rocs)
+        experiment.report(
             f"the per-image ROC of the paper's protocol, Fashion-MNIST against MNIST, pure batches of {n}",
             ours=f"AUROC {found['unfair']:.3f} where in-distribution rows are spared the gate, {found['fair']:.3f} where both "
             f"sides pass it, {found['mixed']:.3f} where every batch has a tenth of outliers",
@@ -220,7 +223,7 @@ def _roc(lab: Lab, views: Views) -> None:
         )
 
 
-def _single(lab: Lab, views: Views) -> None:
+def _single(experiment: Experiment, views: Views) -> None:
     """Each image alone: conformal p-values with the gate's kernel mean, and with the likelihood of the open flow."""
     split = len(views.sets[ID]) // 2
     held = views.of(ID, "cnn")
@@ -243,7 +246,7 @@ def _single(lab: Lab, views: Views) -> None:
         notes.append(f"{name} {np.mean(-kernel[1] <= 0.05):.2f} and {work.tpr:.2f}")
     false = float(np.mean(gate.test.single_p_values(views.of(ID, "cnn")[split:]) <= 0.05))
     alarm = float(np.mean(ConformalCalibrator(known).p_value(-views.of(ID, "log p")[split:]) <= 0.05))
-    lab.report(
+    experiment.report(
         "single images are told apart, near perfectly",
         ours="AUROC of the conformal kernel mean and of -log p: " + "; ".join(figures),
         held=best > 0.95,
@@ -251,14 +254,14 @@ def _single(lab: Lab, views: Views) -> None:
     )
 
 
-def _attacks(lab: Lab, sets: dict[str, Tensor], views: Views) -> None:
+def _attacks(experiment: Experiment, sets: dict[str, Tensor], views: Views) -> None:
     """Outliers that hide: their likelihood raised, blind to the gate or aware of it; and Fashion-MNIST made unlikely.
 
     MNIST is likelier than the training data as it is, so notMNIST is what has something to gain.
     """
     outside = "notMNIST" if "notMNIST" in sets else "MNIST"
-    n, batches = lab.choose(smoke=4, quick=50, full=50), lab.choose(smoke=1, quick=3, full=20)
-    steps, reference = lab.choose(smoke=1, quick=20, full=100), lab.choose(smoke=20, quick=300, full=1000)
+    n, batches = experiment.choose(smoke=4, quick=50, full=50), experiment.choose(smoke=1, quick=3, full=20)
+    steps, reference = experiment.choose(smoke=1, quick=20, full=100), experiment.choose(smoke=20, quick=300, full=1000)
     likely = log_likelihood(views.model)
     held = views.of(ID, "cnn")
     width = median_distance(held[reference : 2 * reference])
@@ -287,11 +290,11 @@ def _attacks(lab: Lab, sets: dict[str, Tensor], views: Views) -> None:
         "Fashion-MNIST, likelihood lowered": lambda budget: attack(lambda t: -likely(t), fashion, budget),
     }
     clean = f"{outside} as it is"
-    table = {clean: lab.measure(clean, lambda: outcome(others))}
-    for budget in lab.choose(smoke=(8,), quick=(8, 64), full=(2, 8, 32, 64)):
+    table = {clean: experiment.measure(clean, lambda: outcome(others))}
+    for budget in experiment.choose(smoke=(8,), quick=(8, 64), full=(2, 8, 32, 64)):
         for name, make in kinds.items():
             key = f"{name}, {budget} levels"
-            table[key] = lab.measure(key, lambda make=make, budget=budget: outcome(make(budget)))
+            table[key] = experiment.measure(key, lambda make=make, budget=budget: outcome(make(budget)))
 
     def row(name: str) -> str:
         return f"{name}: {table[name]['batch']:.2f}, {table[name]['single']:.2f}, {table[name]['likelihood']:.3f}"
@@ -301,7 +304,7 @@ def _attacks(lab: Lab, sets: dict[str, Tensor], views: Views) -> None:
         ("an attacker who raises the likelihood of outliers is caught", "raised"),
     ):
         names = [name for name in table if part in name or (part == "raised" and name == clean)]
-        lab.report(
+        experiment.report(
             claim,
             ours="; ".join(map(row, names)),
             held=min(table[name]["batch"] for name in names) > 0.95,

@@ -9,28 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from papers.context import Lab, clearly_below, spread
-from papers.datasets import load_labels
-from papers.reproduction import recipe
+from benchmarks.common.datasets import load_labels
+from papers.experiment import Experiment, clearly_below, spread
+from papers.reproduction import reproduction
 from pushforward.models import IResNet, Model, ResidualFlow
 
 __all__ = ["run"]
 
 
-@recipe(
+@reproduction(
     "iresnet",
     "Invertible Residual Networks (Behrmann et al. 2019, arXiv 1811.00995) and Residual Flows (Chen et al. 2019, arXiv 1906.02735)",
     full="days to weeks on one GPU for CIFAR-10 (estimate); here the same on digits and, with images, on MNIST, trained longer",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Bias of the truncated series, residual flow against i-ResNet, classifier and density at once: on vectors and images."""
     train, test, labels = _digits()
-    if lab.budget == "smoke":
+    if experiment.budget == "smoke":
         train, test = train[:100], test[:30]
         labels = (labels[0][:100], labels[1][:30])
-    _likelihood(lab, train, test)
-    _classifier(lab, train, test, *labels)
-    _images(lab)
+    _likelihood(experiment, train, test)
+    _classifier(experiment, train, test, *labels)
+    _images(experiment)
 
 
 def _digits() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -61,8 +61,8 @@ def _reported(model: Model, rows: Tensor, kind: str) -> float:
     return (-nats / rows.shape[1] + np.log(17)) / np.log(2)
 
 
-def _likelihood(lab: Lab, train: Tensor, test: Tensor) -> None:
-    size = lab.choose(smoke={"blocks": 2, "hidden": (16,)}, quick={"blocks": 6, "hidden": (128, 128)},
+def _likelihood(experiment: Experiment, train: Tensor, test: Tensor) -> None:
+    size = experiment.choose(smoke={"blocks": 2, "hidden": (16,)}, quick={"blocks": 6, "hidden": (128, 128)},
                       full={"blocks": 20, "hidden": (256, 256)})  # fmt: skip
     kinds: dict[str, Callable[[], Model]] = {
         "one term": lambda: IResNet(64, terms=1, **size),
@@ -70,26 +70,26 @@ def _likelihood(lab: Lab, train: Tensor, test: Tensor) -> None:
         "residual flow": lambda: ResidualFlow(64, **size),
     }
     # No held-out rows: a biased estimate would choose among the weights by its own bias.
-    options = {"max_steps": lab.choose(smoke=2, quick=150, full=5000), "batch_size": 128, "patience": None}
+    options = {"max_steps": experiment.choose(smoke=2, quick=150, full=5000), "batch_size": 128, "patience": None}
     exact: dict[str, list[float]] = {kind: [] for kind in kinds}
     reported: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for kind, build in kinds.items():
-            model, _ = lab.train(f"{kind} {seed}", build, train, None, seed=seed, **options)
-            exact[kind].append(lab.measure(f"{kind} {seed} exact", lambda model=model: _bits(model, test)))
+            model, _ = experiment.train(f"{kind} {seed}", build, train, None, seed=seed, **options)
+            exact[kind].append(experiment.measure(f"{kind} {seed} exact", lambda model=model: _bits(model, test)))
             series = "roulette" if kind == "residual flow" else "power"
             reported[kind].append(
-                lab.measure(
+                experiment.measure(
                     f"{kind} {seed} reported", lambda model=model, series=series: _reported(model, test, series)
                 )
             )
     for kind in ("one term", "i-ResNet"):
-        lab.report(
+        experiment.report(
             f"a series cut after {'one term' if kind == 'one term' else 'five terms'} reports too good a likelihood",
             ours=f"it says {spread(reported[kind])}, the exact value is {spread(exact[kind])} bits/dim",
             held=clearly_below(reported[kind], exact[kind]),
         )
-    lab.report(
+    experiment.report(
         "the residual flow beats the biased i-ResNet, both evaluated exactly",
         paper="3.28 against 3.45 bits/dim on CIFAR-10",
         ours=f"{spread(exact['residual flow'])} against {spread(exact['i-ResNet'])} bits/dim on 8 x 8 digits",
@@ -98,13 +98,13 @@ def _likelihood(lab: Lab, train: Tensor, test: Tensor) -> None:
     )
 
 
-def _classifier(lab: Lab, train: Tensor, test: Tensor, labels: Tensor, test_labels: Tensor) -> None:
+def _classifier(experiment: Experiment, train: Tensor, test: Tensor, labels: Tensor, test_labels: Tensor) -> None:
     """One network, cross-entropy plus a weighted -log p; against the density alone."""
-    steps = lab.choose(smoke=2, quick=250, full=5000)
+    steps = experiment.choose(smoke=2, quick=250, full=5000)
 
     def run() -> dict[str, float]:
         torch.manual_seed(0)
-        flow = IResNet(64, blocks=lab.choose(smoke=2, quick=6, full=20), hidden=(128, 128), log_det="exact")
+        flow = IResNet(64, blocks=experiment.choose(smoke=2, quick=6, full=20), hidden=(128, 128), log_det="exact")
         head = nn.Linear(64, 10)
         flow.initialize(train)
         optimizer = torch.optim.AdamW([*flow.parameters(), *head.parameters()], lr=1e-3)
@@ -122,20 +122,20 @@ def _classifier(lab: Lab, train: Tensor, test: Tensor, labels: Tensor, test_labe
             right = (head(flow.encode(test)).argmax(1) == test_labels).double().mean().item()
         return {"accuracy": right, "bits": _bits(flow, test)}
 
-    found = lab.measure("classifier and density", run)
-    gaussian = lab.measure("gaussian", lambda: _gaussian(train, test))
-    lab.report(
+    found = experiment.measure("classifier and density", run)
+    gaussian = experiment.measure("gaussian", lambda: _gaussian(train, test))
+    experiment.report(
         "one i-ResNet classifies and models the density at once",
         ours=f"{found['accuracy']:.1%} of test digits right and {found['bits']:.3f} bits/dim (a Gaussian: {gaussian:.3f})",
         held=found["accuracy"] > 0.95 and found["bits"] < gaussian,
     )
 
 
-def _pictures(lab: Lab) -> tuple[str, int, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _pictures(experiment: Experiment) -> tuple[str, int, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Name, gray levels, and images with labels for training and for testing: small digits, or MNIST with the full budget."""
-    if lab.budget == "full":
+    if experiment.budget == "full":
         parts = [
-            (lab.images("mnist", train=train), load_labels("mnist", train=train, folder=lab.data)) for train in (True, False)
+            (experiment.images("mnist", train=train), load_labels("mnist", train=train, folder=experiment.data)) for train in (True, False)
         ]  # fmt: skip
         return "MNIST", 256, parts[0], (parts[1][0][:2000], parts[1][1][:2000])
     from sklearn.datasets import load_digits
@@ -144,18 +144,18 @@ def _pictures(lab: Lab) -> tuple[str, int, tuple[Tensor, Tensor], tuple[Tensor, 
     order = np.random.default_rng(0).permutation(len(digits))
     images = torch.from_numpy(np.asarray(pixels)[order]).to(torch.uint8).reshape(-1, 1, 8, 8)
     labels = torch.from_numpy(np.asarray(digits)[order])
-    cut, end = lab.choose(smoke=(60, 80), quick=(1300, len(labels)), full=(0, 0))
+    cut, end = experiment.choose(smoke=(60, 80), quick=(1300, len(labels)), full=(0, 0))
     return "8 x 8 digits", 17, (images[:cut], labels[:cut]), (images[cut:end], labels[cut:end])
 
 
-def _images(lab: Lab) -> None:
+def _images(experiment: Experiment) -> None:
     """The same with convolutions, on integers that the model dequantizes; evaluated with the exact log-determinant."""
-    place, levels, (train, labels), (test, test_labels) = _pictures(lab)
+    place, levels, (train, labels), (test, test_labels) = _pictures(experiment)
     shape = (1, *train.shape[2:])
-    size = lab.choose(smoke={"blocks": 1, "hidden": (4, 4)}, quick={"blocks": 3, "hidden": (32, 32)},
+    size = experiment.choose(smoke={"blocks": 1, "hidden": (4, 4)}, quick={"blocks": 3, "hidden": (32, 32)},
                       full={"blocks": 16, "hidden": (512, 512)})  # fmt: skip
     size |= {"shape": shape, "factor_out": False, "alpha": 1e-6, "levels": levels}
-    steps = lab.choose(smoke=2, quick=600, full=50_000)
+    steps = experiment.choose(smoke=2, quick=600, full=50_000)
     kinds: dict[str, Callable[[], Model]] = {
         "i-ResNet": lambda: IResNet(terms=5, **size),
         "residual flow": lambda: ResidualFlow(terms=2, **size),
@@ -163,11 +163,11 @@ def _images(lab: Lab) -> None:
     exact: dict[str, list[float]] = {kind: [] for kind in kinds}
     reported: list[float] = []
     beside: list[float] = []
-    some = test[: lab.choose(smoke=20, quick=200, full=2000)]
-    draws = lab.choose(smoke=2, quick=8, full=32)
-    for seed in lab.few(2):
+    some = test[: experiment.choose(smoke=20, quick=200, full=2000)]
+    draws = experiment.choose(smoke=2, quick=8, full=32)
+    for seed in experiment.few(2):
         for kind, build in kinds.items():
-            model, _ = lab.train(
+            model, _ = experiment.train(
                 f"image {kind} {seed}",
                 build,
                 train,
@@ -176,32 +176,36 @@ def _images(lab: Lab) -> None:
                 max_steps=steps,
                 batch_size=64,
                 patience=None,
-                lr=5e-3,
+                learning_rate=5e-3,
             )
             if kind == "i-ResNet":
                 reported.append(
-                    lab.measure(f"image {kind} {seed} reported", lambda model=model: _image_bits(model, some, draws))
+                    experiment.measure(
+                        f"image {kind} {seed} reported", lambda model=model: _image_bits(model, some, draws)
+                    )
                 )
             model.set_log_det("exact")
             if kind == "i-ResNet":
                 beside.append(
-                    lab.measure(f"image {kind} {seed} same rows", lambda model=model: _image_bits(model, some))
+                    experiment.measure(f"image {kind} {seed} same rows", lambda model=model: _image_bits(model, some))
                 )
-            exact[kind].append(lab.measure(f"image {kind} {seed} exact", lambda model=model: _image_bits(model, test)))
-    lab.report(
+            exact[kind].append(
+                experiment.measure(f"image {kind} {seed} exact", lambda model=model: _image_bits(model, test))
+            )
+    experiment.report(
         "on images a series cut after five terms reports too good a likelihood",
         ours=f"it says {spread(reported)}, the exact value is {spread(beside)} bits/dim on {place}",
         held=clearly_below(reported, beside),
         note=f"the same {len(some):,} test images, {draws} draws of the estimate each",
     )
-    lab.report(
+    experiment.report(
         "on images the residual flow beats the biased i-ResNet, both evaluated exactly",
         paper="0.97 against 1.06 bits/dim on MNIST, 3.28 against 3.45 on CIFAR-10",
         ours=f"{spread(exact['residual flow'])} against {spread(exact['i-ResNet'])} bits/dim on {place}",
         held=clearly_below(exact["residual flow"], exact["i-ResNet"]),
         note=f"{steps:,} steps each; convolutional, two scales; bounds, by one dequantization",
     )
-    _image_classifier(lab, train, labels, test, test_labels, size, steps)
+    _image_classifier(experiment, train, labels, test, test_labels, size, steps)
 
 
 def _image_bits(model: Model, images: Tensor, samples: int = 1) -> float:
@@ -217,7 +221,13 @@ def _image_bits(model: Model, images: Tensor, samples: int = 1) -> float:
 
 
 def _image_classifier(
-    lab: Lab, train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, size: dict[str, Any], steps: int
+    experiment: Experiment,
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    size: dict[str, Any],
+    steps: int,
 ) -> None:
     """One convolutional i-ResNet, cross-entropy of its latents plus -log p; against the density of independent pixels."""
 
@@ -244,11 +254,11 @@ def _image_classifier(
             right = (head(flow.encode(test)).argmax(1) == test_labels).double().mean().item()
         return {"accuracy": right, "bits": _image_bits(flow, test)}
 
-    found = lab.measure("image classifier and density", run)
+    found = experiment.measure("image classifier and density", run)
     counts = torch.full((train[0].numel(), size["levels"]), 0.5, dtype=torch.float64)
     counts.scatter_add_(1, train.flatten(1).T.long(), torch.ones(train[0].numel(), len(train), dtype=torch.float64))
     independent = -(counts / counts.sum(1, keepdim=True)).log2().gather(1, test.flatten(1).T.long()).mean().item()
-    lab.report(
+    experiment.report(
         "one convolutional i-ResNet classifies and models the density of images at once",
         ours=f"{found['accuracy']:.1%} of test digits right and {found['bits']:.3f} bits/dim "
         f"(independent pixels: {independent:.3f})",

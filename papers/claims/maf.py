@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from papers.context import Lab, clearly_below, spread
-from papers.datasets import load_table
-from papers.reproduction import recipe
+from benchmarks.common.datasets import load_table
+from papers.experiment import Experiment, clearly_below, spread
+from papers.reproduction import reproduction
 from pushforward.models import MAF, Model, RealNVP
 
 __all__ = ["run"]
@@ -17,16 +17,16 @@ __all__ = ["run"]
 TABLES = ("protein", "parkinsons", "elevators", "kin40k")
 
 
-@recipe(
+@reproduction(
     "maf",
     "Masked Autoregressive Flow for Density Estimation (Papamakarios, Pavlakou, Murray 2017, arXiv 1705.07057)",
     data=("uci/protein", "uci/parkinsons", "uci/elevators", "uci/kin40k"),
     full="1 to 6 hours for each table on one GPU (estimate); the paper's own tables are not here",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """The wrong order of a MADE and its repair by a stack (fig. 1), and MAF beside Real NVP on tables."""
-    _order(lab)
-    _table(lab)
+    _order(experiment)
+    _table(experiment)
 
 
 def _banana(count: int, seed: int) -> tuple[Tensor, float]:
@@ -37,50 +37,50 @@ def _banana(count: int, seed: int) -> tuple[Tensor, float]:
     return torch.stack((second.square() / 4 + normal[:, 0], second), 1), entropy
 
 
-def _order(lab: Lab) -> None:
-    train, entropy = _banana(lab.choose(smoke=200, quick=20_000, full=100_000), 0)
-    test, _ = _banana(lab.choose(smoke=200, quick=50_000, full=50_000), 1)
+def _order(experiment: Experiment) -> None:
+    train, entropy = _banana(experiment.choose(smoke=200, quick=20_000, full=100_000), 0)
+    test, _ = _banana(experiment.choose(smoke=200, quick=50_000, full=50_000), 1)
     held_out, _ = _banana(2000, 2)
-    steps = lab.choose(smoke=3, quick=1000, full=20_000)
+    steps = experiment.choose(smoke=3, quick=1000, full=20_000)
     gaps: dict[int, list[float]] = {1: [], 5: []}
     for layers, values in gaps.items():
-        for seed in lab.repeats:
-            model, _ = lab.train(
+        for seed in experiment.repeats:
+            model, _ = experiment.train(
                 f"banana {layers} {seed}", lambda layers=layers: MAF(2, layers=layers, hidden=(64, 64)), train, held_out,
                 seed=seed, max_steps=steps,
             )  # fmt: skip
             with torch.no_grad():
                 values.append(-model.log_prob(test).double().mean().item() - entropy)
-    lab.report(
+    experiment.report(
         "one MADE in the wrong order cannot fit fig. 1's density, a stack of five can",
         ours=f"{spread(gaps[1])} and {spread(gaps[5])} nats above the entropy",
         held=max(gaps[5]) < 0.25 * min(gaps[1]),
     )
 
 
-def _table(lab: Lab) -> None:
-    tables = lab.choose(smoke=TABLES[:1], quick=TABLES, full=TABLES)
+def _table(experiment: Experiment) -> None:
+    tables = experiment.choose(smoke=TABLES[:1], quick=TABLES, full=TABLES)
     found: dict[str, dict[str, list[float]]] = {}
     for table in tables:
         found[table] = {"MAF": [], "Real NVP": []}
-        for seed in lab.repeats:
-            train, held_out, test = load_table(table, seed=seed, folder=lab.data)
+        for seed in experiment.repeats:
+            train, held_out, test = load_table(table, seed=seed, folder=experiment.data)
             width = train.shape[1]
             models = {
                 "MAF": lambda width=width: MAF(width),
-                "Real NVP": lambda width=width: RealNVP(width, couplings=5),
+                "Real NVP": lambda width=width: RealNVP(width, layers=5),
             }
-            if lab.budget == "smoke":
+            if experiment.budget == "smoke":
                 train, held_out = train[:250], held_out[:50]
             for name, build in models.items():
-                model, _ = lab.train(
+                model, _ = experiment.train(
                     f"{table} {name} {seed}", build, train, held_out, seed=seed, patience=None,
-                    max_steps=lab.choose(smoke=3, quick=600, full=100_000),
+                    max_steps=experiment.choose(smoke=3, quick=600, full=100_000),
                 )  # fmt: skip
                 found[table][name].append(_mean(model, test))
     ahead = [table for table, nats in found.items() if _clearly_above(nats["MAF"], nats["Real NVP"])]
     behind = [table for table, nats in found.items() if _clearly_above(nats["Real NVP"], nats["MAF"])]
-    lab.report(
+    experiment.report(
         "MAF beats Real NVP of as many layers in likelihood of tables",
         paper="in 4 of 5 tables, as 0.14 against -0.02 nats on POWER",
         ours="; ".join(

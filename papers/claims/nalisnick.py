@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.context import Lab
-from papers.reproduction import recipe
+from papers.experiment import Experiment
+from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.detection.curvature import graying, likelihood_terms, mixture_log_likelihood, second_order_gap
 from pushforward.distributions import Distribution, Logistic, Normal, StudentT
@@ -33,34 +33,34 @@ HEAVY, CONCAVE, _ = FLAT
 KINDS = (*FLAT, "affine flow", "PixelCNN", "VAE")
 
 
-@recipe(
+@reproduction(
     "nalisnick",
     "Do Deep Generative Models Know What They Don't Know? (Nalisnick et al. 2019, arXiv 1810.09136)",
     data=("fashion-mnist", "mnist", "notmnist"),
     full="about a day on one GPU (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Six kinds of models on Fashion-MNIST and MNIST, each asked about the other; then why."""
-    test = {name: lab.images(file, train=False, rows=lab.choose(smoke=40, quick=1000, full=10_000))
+    test = {name: experiment.images(file, train=False, rows=experiment.choose(smoke=40, quick=1000, full=10_000))
             for name, file in SETS.items()}  # fmt: skip
     values: dict[str, dict[str, list[float]]] = {}
     for kind in KINDS:
         for home in SETS:
-            model = _trained(lab, kind, home)
+            model = _trained(experiment, kind, home)
             for name, images in test.items():
-                found = lab.measure(f"{kind} of {home} on {name}", lambda m=model, x=images: _likelihoods(m, x))
+                found = experiment.measure(f"{kind} of {home} on {name}", lambda m=model, x=images: _likelihoods(m, x))
                 values.setdefault(f"{kind} of {home}", {})[name] = found
-        _direction(lab, kind, values)
-    _histograms(lab, values)
-    _residuals(lab, test)
-    _terms(lab, test)
-    _gaps(lab, test)
-    _gray(lab, test)
-    _ensemble(lab, test)
+        _direction(experiment, kind, values)
+    _histograms(experiment, values)
+    _residuals(experiment, test)
+    _terms(experiment, test)
+    _gaps(experiment, test)
+    _gray(experiment, test)
+    _ensemble(experiment, test)
 
 
-def _trained(lab: Lab, kind: str, home: str, seed: int = 0) -> Model:
-    sizes: dict[str, Any] = lab.choose(
+def _trained(experiment: Experiment, kind: str, home: str, seed: int = 0) -> Model:
+    sizes: dict[str, Any] = experiment.choose(
         smoke={"flow": {"scales": 1, "steps": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
         quick={"flow": {"scales": 2, "steps": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
         full={"flow": {"scales": 2, "steps": 16, "hidden": (200, 200)}, "vae": (512, 512), "cnn": (64, 8)},
@@ -81,12 +81,12 @@ def _trained(lab: Lab, kind: str, home: str, seed: int = 0) -> Model:
         "VAE": (lambda: VAE(SHAPE, latent=16, hidden=sizes["vae"]), 600, 128, 1e-3),
     }  # fmt: skip
     make, steps, batch, rate = makers[kind]
-    images = lab.images(SETS[home], train=True, rows=lab.choose(smoke=120, quick=20_000, full=60_000))
-    held = lab.choose(smoke=20, quick=500, full=5000)
-    steps = lab.choose(smoke=2, quick=steps, full=100 * steps)
-    model, _ = lab.train(
+    images = experiment.images(SETS[home], train=True, rows=experiment.choose(smoke=120, quick=20_000, full=60_000))
+    held = experiment.choose(smoke=20, quick=500, full=5000)
+    steps = experiment.choose(smoke=2, quick=steps, full=100 * steps)
+    model, _ = experiment.train(
         f"{kind} of {home} {seed}", make, images[:-held], images[-held:], seed=seed, max_steps=steps, batch_size=batch,
-        lr=rate, patience=None, evaluate_every=max(1, steps // 5),
+        learning_rate=rate, patience=None, evaluate_every=max(1, steps // 5),
     )  # fmt: skip
     return model
 
@@ -105,12 +105,12 @@ def _bits(values: list[float]) -> str:
     return f"{-np.mean(values) / (784 * np.log(2)):.2f}"
 
 
-def _direction(lab: Lab, kind: str, values: dict[str, dict[str, list[float]]]) -> None:
+def _direction(experiment: Experiment, kind: str, values: dict[str, dict[str, list[float]]]) -> None:
     fashion, digits = values[f"{kind} of Fashion-MNIST"], values[f"{kind} of MNIST"]
     fooled = auroc(_surprise(fashion["Fashion-MNIST"]), _surprise(fashion["MNIST"]))
     sound = auroc(_surprise(digits["MNIST"]), _surprise(digits["Fashion-MNIST"]))
     paper = "2.96 and 1.83 bits/dim on Fashion-MNIST and MNIST (Glow)" if kind == "affine flow" else ""
-    lab.report(
+    experiment.report(
         f"{kind}: trained on Fashion-MNIST it finds MNIST likelier, and the other way round nothing is amiss",
         paper=paper,
         ours=f"AUROC of -log p {fooled:.3f} on MNIST, and {sound:.3f} in reverse; "
@@ -120,7 +120,7 @@ def _direction(lab: Lab, kind: str, values: dict[str, dict[str, list[float]]]) -
     )
 
 
-def _residuals(lab: Lab, test: dict[str, Tensor]) -> None:
+def _residuals(experiment: Experiment, test: dict[str, Tensor]) -> None:
     """Why the base decides: what a linear prediction of each pixel from its neighbors leaves over, under three tails.
 
     A flow of constant volume has one scale for all images, so all that it can hold against an image is how large its
@@ -128,7 +128,9 @@ def _residuals(lab: Lab, test: dict[str, Tensor]) -> None:
     """
 
     def measure() -> dict[str, list[float]]:
-        train = lab.images("fashion-mnist", train=True, rows=lab.choose(smoke=60, quick=3000, full=10_000))
+        train = experiment.images(
+            "fashion-mnist", train=True, rows=experiment.choose(smoke=60, quick=3000, full=10_000)
+        )
         near, pixel = _neighbors(train)
         weights = torch.linalg.lstsq(near.flatten(0, 2), pixel.flatten()[:, None]).solution[:, 0]
         left = pixel - near @ weights
@@ -147,9 +149,9 @@ def _residuals(lab: Lab, test: dict[str, Tensor]) -> None:
             found[name] = [auroc(*(part.numpy() for part in sums)), *(part.mean().item() for part in sums)]
         return found
 
-    found = lab.measure("residuals", measure)
+    found = experiment.measure("residuals", measure)
     areas = [area for area, *_ in found.values()]
-    lab.report(
+    experiment.report(
         "ours: with one scale for all images the tails of the base decide, since digits have fewer edges but sharper ones",
         ours="linear prediction of each pixel from 24 before it, fitted to Fashion-MNIST; AUROC on MNIST of the residuals' "
         + ", ".join(f"{name} {area:.3f} (means {fashion:.0f} and {digits:.0f})" for name, (area, fashion, digits) in found.items()),
@@ -167,11 +169,11 @@ def _neighbors(images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([wide[:, d : d + 28, r : r + 28] for d, r in places], -1), pixel
 
 
-def _terms(lab: Lab, test: dict[str, Tensor]) -> None:
+def _terms(experiment: Experiment, test: dict[str, Tensor]) -> None:
     """Base and volume term apart."""
     found: dict[str, dict[str, list[float]]] = {}
     for kind in (HEAVY, "affine flow"):
-        model = _trained(lab, kind, "Fashion-MNIST")
+        model = _trained(experiment, kind, "Fashion-MNIST")
 
         def both(model: Model = model) -> dict[str, list[float]]:
             result: dict[str, list[float]] = {}
@@ -180,33 +182,33 @@ def _terms(lab: Lab, test: dict[str, Tensor]) -> None:
                 result[f"base {name}"], result[f"volume {name}"] = terms.base.tolist(), terms.volume.tolist()
             return result
 
-        found[kind] = lab.measure(f"terms of the {kind}", both)
+        found[kind] = experiment.measure(f"terms of the {kind}", both)
 
     def gain(kind: str, term: str) -> float:
         return float(np.mean(found[kind][f"{term} MNIST"]) - np.mean(found[kind][f"{term} Fashion-MNIST"]))
 
     flat, affine = (({term: gain(kind, term) for term in ("base", "volume")}) for kind in found)
-    lab.report(
+    experiment.report(
         "the volume term gives the other data most of their advantage in an affine flow",
         ours=f"MNIST gains {affine['volume']:+.0f} nats by volume and {affine['base']:+.0f} by the base",
         held=affine["volume"] > affine["base"] and affine["volume"] > 0,
     )
-    lab.report(
+    experiment.report(
         "and a flow of constant volume inverts all the same (sec. 4)",
         ours=f"MNIST gains {flat['volume']:+.2f} nats by volume and {flat['base']:+.0f} by the base",
         held=abs(flat["volume"]) < 0.1 and flat["base"] > 0,
     )
-    figure = lab.figure(9, 5)
+    figure = experiment.figure(9, 5)
     for row, (kind, terms) in zip(figure.subplots(2, 2), found.items(), strict=True):
         for axes, term in zip(row, ("base", "volume"), strict=True):
             for name in SETS:
                 axes.hist(terms[f"{term} {name}"], bins=40, alpha=0.6, density=True, label=name)
             axes.set(title=f"{kind}: {term} term", xlabel="nats", yticks=[])
     figure.axes[0].legend()
-    lab.picture("terms", figure)
+    experiment.picture("terms", figure)
 
 
-def _gaps(lab: Lab, test: dict[str, Tensor]) -> None:
+def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
     """Predicted against observed gaps of many data sets (sec. 5)."""
     fashion = test["Fashion-MNIST"]
     draw = torch.Generator().manual_seed(0)
@@ -221,19 +223,19 @@ def _gaps(lab: Lab, test: dict[str, Tensor]) -> None:
         "upside down": fashion.flip(-2),
         "uniform noise": torch.randint(256, fashion.shape, generator=draw),
     }
-    if lab.budget != "smoke":
-        others["notMNIST"] = lab.images("notmnist", train=False, rows=len(fashion))
+    if experiment.budget != "smoke":
+        others["notMNIST"] = experiment.images("notmnist", train=False, rows=len(fashion))
     for kind in (*FLAT, "affine flow"):
-        model = _trained(lab, kind, "Fashion-MNIST")
+        model = _trained(experiment, kind, "Fashion-MNIST")
 
         def all_gaps(model: Model = model) -> dict[str, list[float]]:
             gaps = {name: second_order_gap(model, fashion, images) for name, images in others.items()}
             return {name: [gap.predicted, gap.observed, gap.first, gap.second] for name, gap in gaps.items()}
 
-        gaps = lab.measure(f"gaps of the {kind}", all_gaps)
+        gaps = experiment.measure(f"gaps of the {kind}", all_gaps)
         predicted, observed = np.array([gap[:2] for gap in gaps.values()]).T
         right = int((np.sign(predicted) == np.sign(observed)).sum())
-        lab.report(
+        experiment.report(
             f"{kind}: two moments of the data and one Hessian predict the sign and the order of the gaps (sec. 5)",
             ours=f"sign right in {right} of {len(gaps)} data sets, rank correlation {_spearman(predicted, observed):.2f}; "
             + ", ".join(f"{name} {gap[0]:+.0f} for {gap[1]:+.0f}" for name, gap in gaps.items()),
@@ -242,14 +244,14 @@ def _gaps(lab: Lab, test: dict[str, Tensor]) -> None:
             + (", where a Student-t base, which is not log-concave, bends far more than between the data" if kind == HEAVY else ""),
         )  # fmt: skip
         if kind == CONCAVE:
-            figure = lab.figure(5, 5)
+            figure = experiment.figure(5, 5)
             axes = figure.subplots()
             axes.axline((0, 0), slope=1, color="0.8")
             axes.plot(predicted, observed, "o")
             for name, x, y in zip(gaps, predicted, observed, strict=True):
                 axes.annotate(name, (x, y), fontsize=7)
             axes.set(xlabel="predicted gap, nats", ylabel="observed gap, nats", xscale="symlog", yscale="symlog")
-            lab.picture("gaps", figure)
+            experiment.picture("gaps", figure)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -257,12 +259,12 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def _gray(lab: Lab, test: dict[str, Tensor]) -> None:
+def _gray(experiment: Experiment, test: dict[str, Tensor]) -> None:
     """Contrast taken away in steps, toward the mean image of the training set's kind."""
     mean, amounts = test["Fashion-MNIST"].double().mean(0), [round(0.1 * k, 1) for k in range(10)]
-    figure = lab.figure(9, 7)
+    figure = experiment.figure(9, 7)
     for axes, kind in zip(figure.subplots(2, 2).flat, (*FLAT, "affine flow"), strict=True):
-        model = _trained(lab, kind, "Fashion-MNIST")
+        model = _trained(experiment, kind, "Fashion-MNIST")
 
         def curves(model: Model = model) -> dict[str, list[float]]:
             return {
@@ -270,9 +272,9 @@ def _gray(lab: Lab, test: dict[str, Tensor]) -> None:
                 for name, images in test.items()
             }
 
-        found = lab.measure(f"graying under the {kind}", curves)
+        found = experiment.measure(f"graying under the {kind}", curves)
         smallest = min(float(np.diff(curve).min()) for curve in found.values())
-        lab.report(
+        experiment.report(
             f"{kind}: graying makes images likelier, those like the training data too (fig. 5)",
             ours=", ".join(f"{name} from {curve[0]:.0f} to {curve[-1]:.0f} nats" for name, curve in found.items())
             + f"; smallest rise of a step {smallest:+.1f}",
@@ -283,29 +285,29 @@ def _gray(lab: Lab, test: dict[str, Tensor]) -> None:
             axes.plot(amounts, curve, label=name)
         axes.set(title=kind, xlabel="share of gray", ylabel="mean log p, nats")
         axes.legend()
-    lab.picture("graying", figure)
+    experiment.picture("graying", figure)
 
 
-def _ensemble(lab: Lab, test: dict[str, Tensor]) -> None:
-    count = lab.choose(smoke=2, quick=3, full=5)
-    members = [_trained(lab, "affine flow", "Fashion-MNIST", seed) for seed in range(count)]
+def _ensemble(experiment: Experiment, test: dict[str, Tensor]) -> None:
+    count = experiment.choose(smoke=2, quick=3, full=5)
+    members = [_trained(experiment, "affine flow", "Fashion-MNIST", seed) for seed in range(count)]
 
     def area(models: list[Model]) -> float:
         surprise = {name: -mixture_log_likelihood(models, images).numpy() for name, images in test.items()}
         return auroc(surprise["Fashion-MNIST"], surprise["MNIST"])
 
-    alone = lab.measure("members alone", lambda: [area([model]) for model in members])
-    together = lab.measure("ensemble", lambda: area(members))
+    alone = experiment.measure("members alone", lambda: [area([model]) for model in members])
+    together = experiment.measure("ensemble", lambda: area(members))
     change = together - float(np.mean(alone))
-    lab.report(
+    experiment.report(
         f"an ensemble of {count} affine flows is fooled like its members (sec. 4)",
         ours=f"AUROC {together:.3f}; members {', '.join(f'{value:.3f}' for value in alone)}",
         held=abs(change) < 0.05,
     )
 
 
-def _histograms(lab: Lab, values: dict[str, dict[str, list[float]]]) -> None:
-    figure = lab.figure(9, 10)
+def _histograms(experiment: Experiment, values: dict[str, dict[str, list[float]]]) -> None:
+    figure = experiment.figure(9, 10)
     for axes, (model, sets) in zip(figure.subplots(len(KINDS), 2).flat, values.items(), strict=True):
         both = np.concatenate(list(sets.values()))
         low, high = np.quantile(both, [0.01, 0.999])
@@ -314,4 +316,4 @@ def _histograms(lab: Lab, values: dict[str, dict[str, list[float]]]) -> None:
             axes.hist(np.clip(log_p, low, None), bins=edges, alpha=0.6, label=name)
         axes.set(title=model, xlabel="log p, nats", yticks=[])
     figure.axes[0].legend()
-    lab.picture("histograms", figure)
+    experiment.picture("histograms", figure)

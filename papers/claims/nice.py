@@ -6,42 +6,44 @@ from typing import Any
 
 import torch
 
-from papers.context import Lab, bits_per_dim
-from papers.reproduction import recipe
-from pushforward.models import NICE
+from papers.experiment import Experiment, bits_per_dim
+from papers.reproduction import reproduction
+from pushforward.models import NICE, ImageNICE
 from pushforward.models.manipulation import inpaint
 from pushforward.transforms import Affine
 
 __all__ = ["run"]
 
 
-@recipe(
+@reproduction(
     "nice",
     "NICE: Non-linear Independent Components Estimation (Dinh, Krueger, Bengio 2014, arXiv 1410.8516)",
     data=("mnist",),
     full="about 2 hours on one GPU (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """The paper's MNIST model: its likelihood, the spectrum of its scales, and inpainting."""
-    rows = lab.choose(smoke=300, quick=50_000, full=50_000)
-    images = lab.images("mnist", train=True)
-    train, held_out = images[:rows], images[-lab.choose(smoke=100, quick=2000, full=10_000) :]
-    test = lab.images("mnist", train=False, rows=lab.choose(smoke=100, quick=2000, full=10_000))
-    hidden = lab.choose(smoke=(32,), quick=(500,) * 3, full=(1000,) * 5)
-    options: dict[str, Any] = {"batch_size": 200} | lab.choose(
-        smoke={"max_steps": 3}, quick={"max_steps": 4000, "lr": 2e-3, "patience": None}, full={"epochs": 1500}
+    rows = experiment.choose(smoke=300, quick=50_000, full=50_000)
+    images = experiment.images("mnist", train=True)
+    train, held_out = images[:rows], images[-experiment.choose(smoke=100, quick=2000, full=10_000) :]
+    test = experiment.images("mnist", train=False, rows=experiment.choose(smoke=100, quick=2000, full=10_000))
+    hidden = experiment.choose(smoke=(32,), quick=(500,) * 3, full=(1000,) * 5)
+    options: dict[str, Any] = {"batch_size": 200} | experiment.choose(
+        smoke={"max_steps": 3},
+        quick={"max_steps": 4000, "learning_rate": 2e-3, "patience": None},
+        full={"epochs": 1500},
     )
     shape = (1, 28, 28)
 
     def build(**sizes: Any) -> NICE:
-        return NICE(shape=shape, scaling_stride=10.0, **sizes)
+        return ImageNICE(shape=shape, scaling_multiplier=10.0, **sizes)
 
-    flow, facts = lab.train("nice", lambda: build(hidden=hidden), train, held_out, **options)
-    few = {"max_steps": lab.choose(smoke=3, quick=2000, full=5000)}
-    scale, _ = lab.train("scales only", lambda: build(couplings=1, hidden=()), train, held_out, **options | few)
-    ours = lab.measure("nice bits", lambda: bits_per_dim(flow, test))
-    linear = lab.measure("scales only bits", lambda: bits_per_dim(scale, test))
-    lab.report(
+    flow, facts = experiment.train("nice", lambda: build(hidden=hidden), train, held_out, **options)
+    few = {"max_steps": experiment.choose(smoke=3, quick=2000, full=5000)}
+    scale, _ = experiment.train("scales only", lambda: build(layers=1, hidden=()), train, held_out, **options | few)
+    ours = experiment.measure("nice bits", lambda: bits_per_dim(flow, test))
+    linear = experiment.measure("scales only bits", lambda: bits_per_dim(scale, test))
+    experiment.report(
         "log-likelihood of MNIST, dequantized and scaled to [0, 1]",
         paper="1980.50 nats (4.36 bits/dim)",
         ours=f"at most {ours:.2f} bits/dim",
@@ -50,19 +52,19 @@ def run(lab: Lab) -> None:
         "parameters; the log-scales move ten times as far a step as other weights, else they would end near their start; "
         "held: at most 4.40",
     )
-    lab.report(
+    experiment.report(
         "the couplings learn what one linear coupling and a scaling cannot",
         ours=f"{ours:.2f} against {linear:.2f} bits/dim",
         held=ours < linear - 0.1,
     )
     sigma = _deviations(flow).sort(descending=True).values
     ratio = (sigma[0] / sigma[int(0.95 * len(sigma))]).item()
-    lab.report(
+    experiment.report(
         "the scaling layer separates directions that matter from those that do not (sec. 5.3)",
         ours=f"the largest standard deviation is {ratio:.0f} times the 95th percentile from the top",
         held=ratio > 10,
     )
-    _inpainting(lab, flow, test)
+    _inpainting(experiment, flow, test)
 
 
 def _deviations(flow: torch.nn.Module) -> torch.Tensor:
@@ -71,9 +73,9 @@ def _deviations(flow: torch.nn.Module) -> torch.Tensor:
     return torch.exp(-scalings[-1].log_scale().detach().flatten())
 
 
-def _inpainting(lab: Lab, flow: NICE, test: torch.Tensor) -> None:
+def _inpainting(experiment: Experiment, flow: NICE, test: torch.Tensor) -> None:
     """Fill the lower half of test images by gradient ascent, and draw samples beside it."""
-    count = lab.choose(smoke=2, quick=12, full=12)
+    count = experiment.choose(smoke=2, quick=12, full=12)
     known = torch.zeros(1, 28, 28, dtype=torch.bool)
     known[:, :14] = True
     images = test[:count]
@@ -81,14 +83,20 @@ def _inpainting(lab: Lab, flow: NICE, test: torch.Tensor) -> None:
     start = torch.where(known, images, noise)
     # Unbounded, the gradient of a pixel that is nearly always black throws it from end to end (tried on training images).
     filled = inpaint(
-        flow, images.float(), known, steps=lab.choose(smoke=3, quick=400, full=400), rate=3.0, limit=1.0, noise=0.0
+        flow,
+        images.float(),
+        known,
+        steps=experiment.choose(smoke=3, quick=400, full=400),
+        rate=3.0,
+        max_gradient=1.0,
+        noise=0.0,
     )
     with torch.no_grad():
         before, after, whole = (flow.evaluate(x).value.mean().item() for x in (start, filled, images))
-    lab.report(
+    experiment.report(
         "inpainting by gradient ascent on the likelihood (sec. 5.2) raises it",
         ours=f"from {before:.0f} to {after:.0f} nats an image, where the images themselves have {whole:.0f}; mean of {count}",
         held=after > before,
         note="lower half, 400 steps from uniform noise, without further noise, each pixel's gradient cut to ±1",
     )
-    lab.strip("samples", {"test": images, "half filled": filled, "samples": flow.sample(count, seed=0)})
+    experiment.strip("samples", {"test": images, "half filled": filled, "samples": flow.sample(count, seed=0)})

@@ -4,57 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from papers.context import Lab, bits_per_dim, clearly_below, spread
 from papers.couplings import contest
-from papers.reproduction import recipe
-from pushforward.models import NSF, Model
+from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
+from papers.reproduction import reproduction
+from pushforward.models import ImageNSF, Model
 
 __all__ = ["run"]
 
 
-@recipe(
+@reproduction(
     "nsf",
     "Neural Spline Flows (Durkan, Bekasov, Murray, Papamakarios 2019, arXiv 1906.04032)",
     data=("fashion-mnist", "cifar10"),
     full="1 to 2 days on one GPU for CIFAR-10 (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Additive, affine and spline couplings on images, at equal parameters and equal steps."""
-    setting = contest(lab)
+    setting = contest(experiment)
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
-    width, layers = lab.choose(smoke=8, quick=24, full=96), lab.choose(smoke=1, quick=3, full=7)
-    blocks = lab.choose(smoke=1, quick=1, full=3)
+    width, layers = experiment.choose(smoke=8, quick=24, full=96), experiment.choose(smoke=1, quick=3, full=7)
+    blocks = experiment.choose(smoke=1, quick=1, full=3)
 
     def spline() -> Model:
-        return NSF(shape=setting.shape, flow_layers=layers, hidden_features=width, residual_blocks=blocks)
+        return ImageNSF(shape=setting.shape, layers=layers, hidden=(width,) * blocks)
 
     models: dict[str, Callable[[], Model]] = {**setting.same_size(spline()), "NSF": spline}
     bits: dict[str, list[float]] = {model: [] for model in models}
     facts: dict[str, dict[str, float]] = {}
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for model, build in models.items():
-            flow, facts[model] = lab.train(f"{model} {seed}", build, train, held_out, seed=seed, **options)
-            bits[model].append(lab.measure(f"{model} {seed} bits", lambda flow=flow: bits_per_dim(flow, test)))
+            flow, facts[model] = experiment.train(f"{model} {seed}", build, train, held_out, seed=seed, **options)
+            bits[model].append(experiment.measure(f"{model} {seed} bits", lambda flow=flow: bits_per_dim(flow, test)))
     note = "; ".join(
         f"{model} {found['parameters']:,} parameters, {found['seconds']:.0f} s" for model, found in facts.items()
     )
-    lab.report(
+    experiment.report(
         "affine couplings beat additive ones",
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (Real NVP and NICE, from their papers)",
         ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {setting.name}",
         held=clearly_below(bits["Real NVP"], bits["NICE"]),
         note=f"{options['max_steps']} steps of 64; {note}",
     )
-    lab.report(
+    experiment.report(
         "spline couplings beat affine ones",
         paper="3.38 against 3.41 bits/dim on CIFAR-10 (its affine baseline)",
         ours=f"{spread(bits['NSF'])} against {spread(bits['Real NVP'])} bits/dim on {setting.name}",
         held=clearly_below(bits["NSF"], bits["Real NVP"]),
         note="equal parameters and steps; the Real NVP has its own masks and scales, the NSF Glow's steps",
     )
-    count = lab.choose(smoke=2, quick=12, full=12)
+    count = experiment.choose(smoke=2, quick=12, full=12)
     rows = {"test": test[:count]}
     for model, build in models.items():
-        flow, _ = lab.train(f"{model} 0", build, train, held_out, seed=0, **options)
+        flow, _ = experiment.train(f"{model} 0", build, train, held_out, seed=0, **options)
         rows[model] = flow.sample(count, seed=0)
-    lab.strip("samples", rows)
+    experiment.strip("samples", rows)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from papers.context import Lab, bits_per_dim, clearly_below, size, spread, width_for
-from papers.reproduction import recipe
+from papers.experiment import Experiment, bits_per_dim, clearly_below, size, spread, width_for
+from papers.reproduction import reproduction
 from pushforward.distributions import Normal
 from pushforward.models import ConvGlow, Flow, Glow, Model
 from pushforward.transforms import ActNorm, Chain, InvertibleConv1x1, InvertibleConv2d, Transform
@@ -19,17 +19,17 @@ __all__ = ["gaussian_field", "run"]
 SIDE = 8
 
 
-@recipe(
+@reproduction(
     "nxn",
     "Emerging Convolutions for Generative Normalizing Flows (Hoogeboom, van den Berg, Welling 2019, arXiv 1901.11137), and "
     "invertible n x n convolutions after it",
     data=("fashion-mnist", "cifar10"),
     full="1 to 2 days on one GPU for each kind on CIFAR-10 (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Linear flows on a Gaussian field of known entropy; n x n against 1 x 1 in Glow at equal parameters."""
-    _field(lab)
-    _images(lab)
+    _field(experiment)
+    _images(experiment)
 
 
 def gaussian_field(count: int, seed: int, mass: float = 0.05) -> tuple[Tensor, Tensor, float]:
@@ -54,9 +54,9 @@ def gaussian_field(count: int, seed: int, mass: float = 0.05) -> tuple[Tensor, T
     return rows.reshape(-1, 1, SIDE, SIDE).float(), log_density, 0.5 * (sites + constant - log_det)
 
 
-def _field(lab: Lab) -> None:
-    train, _, entropy = gaussian_field(lab.choose(smoke=200, quick=20_000, full=100_000), seed=0)
-    test, truth, _ = gaussian_field(lab.choose(smoke=200, quick=20_000, full=100_000), seed=1)
+def _field(experiment: Experiment) -> None:
+    train, _, entropy = gaussian_field(experiment.choose(smoke=200, quick=20_000, full=100_000), seed=0)
+    test, truth, _ = gaussian_field(experiment.choose(smoke=200, quick=20_000, full=100_000), seed=1)
     held_out, _, _ = gaussian_field(1000, seed=2)
     shape = (1, SIDE, SIDE)
     chains: dict[str, Callable[[], list[Transform]]] = {
@@ -67,54 +67,54 @@ def _field(lab: Lab) -> None:
     }
     gaps: dict[str, float] = {}
     for kind, parts in chains.items():
-        model, _ = lab.train(
+        model, _ = experiment.train(
             f"field {kind}", lambda parts=parts: Flow(Chain(ActNorm(shape), *parts()), Normal(shape)), train, held_out,
-            max_steps=lab.choose(smoke=3, quick=1500, full=10_000), lr=1e-2,
+            max_steps=experiment.choose(smoke=3, quick=1500, full=10_000), learning_rate=1e-2,
         )  # fmt: skip
         with torch.no_grad():
             gaps[kind] = (truth - torch.cat([model.log_prob(part) for part in test.split(5000)]).double()).mean().item()
     said = ", ".join(f"{kind} {gap:.2f}" for kind, gap in gaps.items())
     note = f"KL to the truth in nats of {SIDE * SIDE} pixels, entropy {entropy:.1f}; linear flows only"
-    lab.report(
+    experiment.report(
         "a 1 x 1 convolution cannot model correlation of neighbors, one n x n convolution closes most of the gap",
         ours=said,
         held=gaps["causal"] < 0.25 * gaps["1x1"],
         note=note,
     )
-    lab.report(
+    experiment.report(
         "two in opposite orders close it",
         ours=f"{gaps['emerging']:.2f} nats of {gaps['1x1']:.2f} remain",
         held=gaps["emerging"] < 0.05 * gaps["1x1"],
     )
 
 
-def _images(lab: Lab) -> None:
-    name = lab.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    images = lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=50_000))
-    held = lab.choose(smoke=50, quick=500, full=1000)
+def _images(experiment: Experiment) -> None:
+    name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
+    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000))
+    held = experiment.choose(smoke=50, quick=500, full=1000)
     train, held_out = images[:-held], images[-held:]
-    test = lab.images(name, train=False, rows=lab.choose(smoke=50, quick=1000, full=10_000))
+    test = experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
     shape = tuple(test.shape[1:])
-    scales, steps = lab.choose(smoke=(1, 1), quick=(2, 3), full=(3, 32))
-    width = lab.choose(smoke=8, quick=32, full=512)
+    scales, steps = experiment.choose(smoke=(1, 1), quick=(2, 3), full=(3, 32))
+    width = experiment.choose(smoke=8, quick=32, full=512)
 
     def glow(width: int) -> Model:
-        return Glow(shape, scales=scales, steps=steps, hidden=(width, width))
+        return Glow(shape, scales=scales, layers=steps, hidden=(width, width))
 
     def conv(width: int) -> Model:
-        return ConvGlow(shape, mode="causal", scales=scales, steps=steps, hidden=(width, width))
+        return ConvGlow(shape, mode="causal", scales=scales, layers=steps, hidden=(width, width))
 
     narrower = width_for(conv, size(glow(width)), (4, width))
     kinds: dict[str, Callable[[], Model]] = {"1x1": lambda: glow(width), "3x3": lambda: conv(narrower)}
-    options = {"max_steps": lab.choose(smoke=2, quick=400, full=500_000), "batch_size": 64, "patience": None}
+    options = {"max_steps": experiment.choose(smoke=2, quick=400, full=500_000), "batch_size": 64, "patience": None}
     bits: dict[str, list[float]] = {kind: [] for kind in kinds}
     counts: dict[str, float] = {}
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for kind, build in kinds.items():
-            flow, facts = lab.train(f"{kind} {seed}", build, train, held_out, seed=seed, **options)
+            flow, facts = experiment.train(f"{kind} {seed}", build, train, held_out, seed=seed, **options)
             counts[kind] = facts["parameters"]
-            bits[kind].append(lab.measure(f"{kind} {seed} bits", lambda flow=flow: bits_per_dim(flow, test)))
-    lab.report(
+            bits[kind].append(experiment.measure(f"{kind} {seed} bits", lambda flow=flow: bits_per_dim(flow, test)))
+    experiment.report(
         "n x n convolutions beat 1 x 1 ones in Glow at equal parameters",
         ours=f"{spread(bits['3x3'])} against {spread(bits['1x1'])} bits/dim on {name}",
         held=clearly_below(bits["3x3"], bits["1x1"]),

@@ -6,44 +6,44 @@ from collections.abc import Callable
 
 import torch
 
-from papers.context import Lab, bits_per_dim, size, spread
 from papers.couplings import contest
-from papers.reproduction import recipe
-from pushforward.models import Model, RealNVP
+from papers.experiment import Experiment, bits_per_dim, size, spread
+from papers.reproduction import reproduction
+from pushforward.models import ImageRealNVP, Model
 from pushforward.models.manipulation import interpolate, sample_at_temperature
 
 __all__ = ["run"]
 
 
-@recipe(
+@reproduction(
     "realnvp",
     "Density estimation using Real NVP (Dinh, Sohl-Dickstein, Bengio 2016, arXiv 1605.08803)",
     data=("fashion-mnist", "cifar10"),
     full="about a day on one GPU for 3.55 bits/dim on CIFAR-10 (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Affine couplings at several scales against additive ones; latent interpolation."""
-    setting = contest(lab)
+    setting = contest(experiment)
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
-    hidden = lab.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
+    hidden = experiment.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
     make: dict[str, Callable[[], Model]] = {
-        "Real NVP": lambda: RealNVP(shape=setting.shape, couplings=setting.couplings, hidden=hidden)
+        "Real NVP": lambda: ImageRealNVP(shape=setting.shape, layers=setting.couplings, hidden=hidden)
     }
     make["NICE"] = setting.nice(size(make["Real NVP"]()))
     bits: dict[str, list[float]] = {}
     sizes: dict[str, float] = {}
     for model, build in make.items():
-        for seed in lab.repeats:
-            flow, facts = lab.train(f"{model} {seed}", build, train, held_out, seed=seed, **options)
+        for seed in experiment.repeats:
+            flow, facts = experiment.train(f"{model} {seed}", build, train, held_out, seed=seed, **options)
             sizes[model] = facts["parameters"]
             bits.setdefault(model, []).append(
-                lab.measure(f"{model} {seed} bits", lambda flow=flow: bits_per_dim(flow, test))
+                experiment.measure(f"{model} {seed} bits", lambda flow=flow: bits_per_dim(flow, test))
             )
-    limit = lab.time_limit("NICE", make["NICE"], train, smoke=2, quick=40, full=24 * 3600, batch_size=64)
-    longer, taken = lab.train("NICE for longer", make["NICE"], train, held_out, seed=0,
-                               **options | limit | {"evaluate_every": lab.choose(smoke=2, quick=1000, full=1000)})  # fmt: skip
-    more = lab.measure("NICE for longer bits", lambda: bits_per_dim(longer, test))
-    lab.report(
+    limit = experiment.time_limit("NICE", make["NICE"], train, smoke=2, quick=40, full=24 * 3600, batch_size=64)
+    longer, taken = experiment.train("NICE for longer", make["NICE"], train, held_out, seed=0,
+                               **options | limit | {"evaluate_every": experiment.choose(smoke=2, quick=1000, full=1000)})  # fmt: skip
+    more = experiment.measure("NICE for longer bits", lambda: bits_per_dim(longer, test))
+    experiment.report(
         "multi-scale affine couplings beat NICE in likelihood",
         paper="3.49 against 4.48 bits/dim on CIFAR-10 (NICE's figure from its own paper)",
         ours=f"{spread(bits['Real NVP'])} against {spread(bits['NICE'])} bits/dim on {setting.name}",
@@ -51,8 +51,8 @@ def run(lab: Lab) -> None:
         note=f"{options['max_steps']} steps of 64, {sizes['Real NVP']:,} and {sizes['NICE']:,} parameters; the same rows; a step of NICE is far "
         f"cheaper, and with about the time of Real NVP, {taken['steps']:,.0f} steps, it has {more:.3f}",
     )
-    flow, _ = lab.train("Real NVP 0", make["Real NVP"], train, held_out, seed=0, **options)
-    count = lab.choose(smoke=4, quick=12, full=12)
+    flow, _ = experiment.train("Real NVP 0", make["Real NVP"], train, held_out, seed=0, **options)
+    count = experiment.choose(smoke=4, quick=12, full=12)
     with torch.no_grad():
         way = interpolate(flow, test[0], test[1], steps=count)
         middle = flow.evaluate(way.round().clamp(0, 255)).value
@@ -61,13 +61,13 @@ def run(lab: Lab) -> None:
         ).round()
         plain = flow.evaluate(mixed).value
     gap = (middle[1:-1].mean() - plain[1:-1].mean()).item()
-    lab.report(
+    experiment.report(
         "interpolation in latent space stays closer to the data than blending pixels (sec. 4.3, in pictures)",
         ours=f"images between two test images are {gap:+.0f} nats more likely on the latent path than on the blend",
         held=gap > 0,
         note="a likelihood is a weak judge of images; see the picture",
     )
-    lab.strip(
+    experiment.strip(
         "samples",
         {"samples": flow.sample(count, seed=0), "T = 0.7": sample_at_temperature(flow, count, 0.7, seed=0), "latent path": way,
          "pixel blend": mixed},

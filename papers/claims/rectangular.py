@@ -12,9 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from papers.context import AS_PAPERS, Lab, clearly_below, size, spread
-from papers.datasets import load_table
-from papers.reproduction import recipe
+from benchmarks.common.datasets import load_table
+from papers.experiment import AS_PAPERS, Experiment, clearly_below, size, spread
+from papers.reproduction import reproduction
 from papers.surfaces import Surface, circle, judge, phased, rotated, sphere, swiss_roll
 from pushforward.distributions import GaussianMixture, StudentT
 from pushforward.io import load, save
@@ -28,25 +28,27 @@ __all__ = ["run"]
 TABLES = ("protein", "kin40k")
 
 
-@recipe(
+@reproduction(
     "rectangular",
     "Rectangular Flows for Manifold Learning (Caterini, Loaiza-Ganem, Pleiss, Cunningham 2021, arXiv 2106.01413)",
     data=tuple(f"uci/{name}" for name in TABLES),
     full="eight hours on 16 cores (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """The laws of eight ways to learn a surface, an ambient flow that overfits a circle, tables, and what the gradients cost."""
-    tables = {law.name: _table(lab, law) for law in (circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20))}
-    _bars(lab, tables)
-    _overfitting(lab, tables["circle"])
-    _tables(lab)
-    _cost(lab)
+    tables = {
+        law.name: _table(experiment, law) for law in (circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20))
+    }
+    _bars(experiment, tables)
+    _overfitting(experiment, tables["circle"])
+    _tables(experiment)
+    _cost(experiment)
 
 
-def _sizes(lab: Lab) -> dict[str, int]:
+def _sizes(experiment: Experiment) -> dict[str, int]:
     return {
-        "test": lab.choose(smoke=50, quick=4000, full=20_000),
-        "count": lab.choose(smoke=200, quick=50_000, full=200_000),
+        "test": experiment.choose(smoke=50, quick=4000, full=20_000),
+        "count": experiment.choose(smoke=200, quick=50_000, full=200_000),
     }
 
 
@@ -54,17 +56,17 @@ def _cells(law: Surface) -> int:
     return 64 if law.dim == 1 else 20
 
 
-def _overfitting(lab: Lab, cures: dict[str, list[dict[str, float]]]) -> None:
+def _overfitting(experiment: Experiment, cures: dict[str, list[dict[str, float]]]) -> None:
     """One ambient flow, looked at again and again: its likelihood has no ceiling, and says nothing of the law."""
     law, stages = (
         circle(),
-        lab.choose(smoke=(1, 2), quick=(250, 500, 1000, 2000, 4000), full=(1000, 3000, 10_000, 30_000, 100_000)),
+        experiment.choose(smoke=(1, 2), quick=(250, 500, 1000, 2000, 4000), full=(1000, 3000, 10_000, 30_000, 100_000)),
     )
-    rows = law.sample(lab.choose(smoke=100, quick=10_000, full=50_000), 0)
+    rows = law.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
 
     def follow(seed: int) -> list[dict[str, float]]:
         torch.manual_seed(seed)
-        model = RealNVP(2, couplings=8, hidden=(64, 64))
+        model = RealNVP(2, layers=8, hidden=(64, 64))
         found, done = [], 0
         for stage in stages:
             fit(
@@ -78,14 +80,14 @@ def _overfitting(lab: Lab, cures: dict[str, list[dict[str, float]]]) -> None:
                 progress="silent",
             )
             done = stage
-            found.append(judge(law, model, cells=_cells(law), **_sizes(lab)))
+            found.append(judge(law, model, cells=_cells(law), **_sizes(experiment)))
         return found
 
     runs = [
-        lab.measure(f"ambient {seed}", lambda seed=seed: follow(seed))
-        for seed in range(lab.choose(smoke=1, quick=2, full=3))
+        experiment.measure(f"ambient {seed}", lambda seed=seed: follow(seed))
+        for seed in range(experiment.choose(smoke=1, quick=2, full=3))
     ]
-    figure = lab.figure(7.5, 2.6)
+    figure = experiment.figure(7.5, 2.6)
     left, right = figure.subplots(1, 2)
     for found in runs:
         left.plot(stages, [entry["nats"] for entry in found], ".-")
@@ -100,13 +102,13 @@ def _overfitting(lab: Lab, cures: dict[str, list[dict[str, float]]]) -> None:
     for axes in (left, right):
         axes.set_xticks(stages, [f"{stage:,}" for stage in stages], fontsize=7)
         axes.minorticks_off()
-    lab.picture("overfitting", figure)
+    experiment.picture("overfitting", figure)
     rises = [
         later["nats"] > before["nats"] and later["tv"] > before["tv"]
         for found in runs
         for before, later in itertools.pairwise(found)
     ]
-    lab.report(
+    experiment.report(
         "an ambient flow's likelihood rises without end on a circle, and the law may get worse meanwhile",
         ours="; ".join(
             "nats " + ", ".join(f"{entry['nats']:.2f}" for entry in found)
@@ -118,23 +120,25 @@ def _overfitting(lab: Lab, cures: dict[str, list[dict[str, float]]]) -> None:
     )  # fmt: skip
 
 
-def _models(lab: Lab, law: Surface) -> dict[str, Callable[[int], Model]]:
+def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], Model]]:
     """From a seed, each way trained on the law: equal networks where there are equal parts, and as many steps in all."""
-    steps = lab.choose(smoke=3, quick=1500, full=12_000)
-    width = lab.choose(smoke=(8,), quick=(32, 32), full=(64, 64))
-    rows = law.sample(lab.choose(smoke=100, quick=10_000, full=50_000), 0)
+    steps = experiment.choose(smoke=3, quick=1500, full=12_000)
+    width = experiment.choose(smoke=(8,), quick=(32, 32), full=(64, 64))
+    rows = law.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
     law_of_codes = SplineTransformer(8)
-    batch = lab.choose(smoke=20, quick=250, full=500)
+    batch = experiment.choose(smoke=20, quick=250, full=500)
     options: dict[str, Any] = {
-        "couplings": lab.choose(smoke=2, quick=4, full=6), "hidden": width, "latent_hidden": width,
-        "transformer": law_of_codes, "reconstruction": 50.0 if law.dim == 1 else 500.0,
+        "layers": experiment.choose(smoke=2, quick=4, full=6), "hidden": width, "latent_hidden": width,
+        "transformer": law_of_codes, "reconstruction_weight": 50.0 if law.dim == 1 else 500.0,
     }  # fmt: skip
 
     def surface(seed: int, phases: dict[str, int], way: str, **more: Any) -> Model:
         def make() -> RectangularFlow:
             return RectangularFlow(law.ambient, law.dim, **{**options, **more})
 
-        return phased(lab, f"{law.name} {way} {seed}", make, rows, phases, seed=seed, batch_size=batch, lr=3e-3)
+        return phased(
+            experiment, f"{law.name} {way} {seed}", make, rows, phases, seed=seed, batch_size=batch, learning_rate=3e-3
+        )
 
     # The likelihood alone would rather have a small surface than the right one: it waits until there is one (the paper's warm-up),
     # but for the circle, where a curve without a law learns to run around it in both directions and stays so.
@@ -143,9 +147,16 @@ def _models(lab: Lab, law: Surface) -> dict[str, Callable[[int], Model]]:
     halves = {"manifold": steps // 2, "density": steps - steps // 2}
 
     def ambient(seed: int) -> Model:
-        make = partial(RealNVP, law.ambient, couplings=8, hidden=width)
-        return lab.train(
-            f"{law.name} ambient {seed}", make, rows, None, seed=seed, max_steps=steps, batch_size=batch, lr=3e-3
+        make = partial(RealNVP, law.ambient, layers=8, hidden=width)
+        return experiment.train(
+            f"{law.name} ambient {seed}",
+            make,
+            rows,
+            None,
+            seed=seed,
+            max_steps=steps,
+            batch_size=batch,
+            learning_rate=3e-3,
         )[0]
 
     def conformal(seed: int) -> Model:
@@ -155,28 +166,31 @@ def _models(lab: Lab, law: Surface) -> dict[str, Callable[[int], Model]]:
             return ConformalEmbeddingFlow(law.ambient, law.dim, hidden=width, transformer=law_of_codes, base=base)
 
         key = f"{law.name} conformal {seed}"
-        return phased(lab, key, make, rows, warm, seed=seed, batch_size=batch, lr=3e-3)
+        return phased(experiment, key, make, rows, warm, seed=seed, batch_size=batch, learning_rate=3e-3)
 
     def two_step(seed: int) -> Model:
-        file = lab.out / f"{lab.name}-{lab.budget}-{law.name.replace(' ', '-')}-two-step-{seed}.safetensors"
+        file = (
+            experiment.out
+            / f"{experiment.name}-{experiment.budget}-{law.name.replace(' ', '-')}-two-step-{seed}.safetensors"
+        )
 
         def run() -> dict[str, float]:
             torch.manual_seed(seed)
             second = (
                 GaussianMixture(1, 20, seed=seed)
                 if law.dim == 1
-                else NSF(law.dim, flow_layers=3, hidden_features=width[0])
+                else NSF(law.dim, layers=3, hidden=(width[0], width[0]))
             )
             model = TwoStep(AutoEncoder(law.ambient, latent=law.dim, hidden=(64, 64), activation="silu"), second)
-            shared: dict[str, Any] = {"validation": None, "seed": seed, "average": None, "progress": "silent"}
+            shared: dict[str, Any] = {"validation": None, "seed": seed, "ema": None, "progress": "silent"}
             fit_two_step(
-                model, rows, batch_size=batch, first={"max_steps": steps // 2, "lr": 5e-3},
-                second={"max_steps": steps - steps // 2, "lr": 3e-3}, **shared,
+                model, rows, batch_size=batch, first={"max_steps": steps // 2, "learning_rate": 5e-3},
+                second={"max_steps": steps - steps // 2, "learning_rate": 3e-3}, **shared,
             )  # fmt: skip
             save(model, file)
             return {"parameters": size(model), "injective": float(model.embed.injective)}
 
-        lab.measure(f"{law.name} two-step {seed}", run)
+        experiment.measure(f"{law.name} two-step {seed}", run)
         return cast("Model", load(file))
 
     ways: dict[str, Callable[[int], Model]] = {
@@ -186,36 +200,38 @@ def _models(lab: Lab, law: Surface) -> dict[str, Callable[[int], Model]]:
     }
     if law.dim > 1:  # one code has one direction, and a random sign of it is exact
         ways["K = 1"] = partial(surface, phases=joint, way="K = 1", volume="probes")
-        if law.name == "Swiss roll" or lab.budget == "full":  # ten probes cost ten times one
+        if law.name == "Swiss roll" or experiment.budget == "full":  # ten probes cost ten times one
             ways["K = 10"] = partial(surface, phases=joint, way="K = 10", volume="probes", probes=10)
-    free: dict[str, Any] = {"kind": "free-form", "volume": "encoder", "probes": law.dim, "hidden": (64, 64), "reconstruction": 500.0}  # fmt: skip
+    free: dict[str, Any] = {"decoder": "free-form", "volume": "encoder", "probes": law.dim, "hidden": (64, 64), "reconstruction_weight": 500.0}  # fmt: skip
     ways["free form"] = partial(surface, phases=warm, way="free form", **free)
     ways["M-flow"] = partial(surface, phases=halves, way="M-flow")
     ways["two-step"] = two_step
     return ways
 
 
-def _table(lab: Lab, law: Surface) -> dict[str, list[dict[str, float]]]:
+def _table(experiment: Experiment, law: Surface) -> dict[str, list[dict[str, float]]]:
     """Law, density and distance of every way, after equally many steps."""
-    ways = _models(lab, law)
+    ways = _models(experiment, law)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    for seed in lab.few(1):
+    for seed in experiment.few(1):
         for way, train in ways.items():
             model = train(seed)
             found[way].append(
-                lab.measure(
+                experiment.measure(
                     f"{law.name} {way} {seed} judged",
-                    lambda model=model, seed=seed: judge(law, model, cells=_cells(law), seed=seed, **_sizes(lab)),
+                    lambda model=model, seed=seed: judge(
+                        law, model, cells=_cells(law), seed=seed, **_sizes(experiment)
+                    ),
                 )
             )
     if law.ambient < 4:
-        _picture(lab, law, {way: train(0) for way, train in ways.items()})
+        _picture(experiment, law, {way: train(0) for way, train in ways.items()})
 
     def column(way: str, what: str) -> list[float]:
         return [entry[what] for entry in found[way]]
 
     truth, floor = column("exact", "truth")[0], column("exact", "floor")[0]
-    lab.report(
+    experiment.report(
         f"{law.name}: a rectangular flow learns the law on the surface",
         ours="; ".join(
             f"{way}: total variation {spread(column(way, 'tv'))}, {spread(column(way, 'nats'), 2)} nats"
@@ -225,7 +241,7 @@ def _table(lab: Lab, law: Surface) -> dict[str, list[dict[str, float]]]:
         note=f"floor {floor:.3f}; the truth on the surface has {truth:.2f} nats, and the ambient flow's are of another measure; "
         f"seeds: {len(found['exact'])}; held: below 0.1 and below the ambient flow's",
     )  # fmt: skip
-    lab.report(
+    experiment.report(
         f"{law.name}: trained jointly, surface and density beat the two phases of M-flow",
         ours=f"total variation {spread(column('exact', 'tv'))} against {spread(column('M-flow', 'tv'))}, squared residual "
         f"{column('exact', 'residual')[0]:.1e} against {column('M-flow', 'residual')[0]:.1e}",
@@ -234,7 +250,7 @@ def _table(lab: Lab, law: Surface) -> dict[str, list[dict[str, float]]]:
     )
     if law.dim > 1:
         probes = [way for way in ("exact", "K = 10", "K = 1") if way in ways]
-        lab.report(
+        experiment.report(
             f"{law.name}: the stochastic gradient does as well as the exact one",
             ours=", ".join(f"{way} {spread(column(way, 'tv'))}" for way in probes) + " total variation",
             held=max(column("K = 1", "tv")) < max(column("exact", "tv")) + 2 * floor,
@@ -243,17 +259,17 @@ def _table(lab: Lab, law: Surface) -> dict[str, list[dict[str, float]]]:
     return found
 
 
-def _bars(lab: Lab, tables: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+def _bars(experiment: Experiment, tables: dict[str, dict[str, list[dict[str, float]]]]) -> None:
     """The whole table as a picture, and whether two steps are the cure."""
-    figure = lab.figure(2.3 * len(tables), 2.4)
+    figure = experiment.figure(2.3 * len(tables), 2.4)
     for axes, (name, found) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         ways = list(reversed(found))
         axes.barh(ways, [fmean(entry["tv"] for entry in found[way]) for way in ways], height=0.6)
         axes.axvline(found["exact"][0]["floor"], color="gray", ls=":")
         axes.set(title=name, xlim=(0, None), xlabel="total variation")
         axes.tick_params(labelsize=7)
-    lab.picture("laws", figure)
-    lab.report(
+    experiment.picture("laws", figure)
+    experiment.report(
         "two steps, an autoencoder and then a density of its codes, learn the law better than a flow of the whole space",
         ours="total variation " + "; ".join(
             f"{name}: {spread([e['tv'] for e in found['two-step']])} against {spread([e['tv'] for e in found['ambient']])}"
@@ -277,18 +293,18 @@ def frechet(x: Tensor, y: Tensor) -> float:
     return ((x.mean(0) - y.mean(0)).square().sum() + first.trace() + second.trace() - 2 * middle).item()
 
 
-def _tables(lab: Lab) -> None:
+def _tables(experiment: Experiment) -> None:
     """UCI tables at half their width: samples against rows that no training saw."""
-    steps = lab.choose(smoke=3, quick=600, full=20_000)
-    width = lab.choose(smoke=(8,), quick=(64, 64), full=(128, 128, 128, 128))
+    steps = experiment.choose(smoke=3, quick=600, full=20_000)
+    width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128, 128, 128))
     found: dict[str, dict[str, list[float]]] = {}
     for name in TABLES:
         found[name] = {"RNF": [], "M-flow": [], "training rows": []}
-        for seed in range(lab.choose(smoke=1, quick=2, full=3)):
-            train, _, test = load_table(name, seed=seed, folder=lab.data)
-            few = lab.choose(smoke=100, quick=len(train), full=len(train))
+        for seed in range(experiment.choose(smoke=1, quick=2, full=3)):
+            train, _, test = load_table(name, seed=seed, folder=experiment.data)
+            few = experiment.choose(smoke=100, quick=len(train), full=len(train))
             half = train.shape[1] // 2
-            options: dict[str, Any] = {"couplings": lab.choose(smoke=1, quick=4, full=10), "hidden": width, "latent_hidden": (32, 32)}  # fmt: skip
+            options: dict[str, Any] = {"layers": experiment.choose(smoke=1, quick=4, full=10), "hidden": width, "latent_hidden": (32, 32)}  # fmt: skip
             for way, phases in (
                 ("RNF", {"manifold": steps // 3, "joint": steps - steps // 3}),
                 ("M-flow", {"manifold": steps // 2, "density": steps - steps // 2}),
@@ -296,13 +312,15 @@ def _tables(lab: Lab) -> None:
 
                 def run(train=train[:few], test=test, half=half, options=options, way=way, phases=phases, seed=seed, name=name) -> float:  # fmt: skip
                     make = partial(RectangularFlow, train.shape[1], half, **options)
-                    model = phased(lab, f"{name} {way} {seed}", make, train, phases, seed=seed, lr=2e-3)
+                    model = phased(
+                        experiment, f"{name} {way} {seed}", make, train, phases, seed=seed, learning_rate=2e-3
+                    )
                     with torch.no_grad():
                         return frechet(model.sample(len(test), seed=seed), test)
 
-                found[name][way].append(lab.measure(f"{name} {way} {seed} distance", run))
+                found[name][way].append(experiment.measure(f"{name} {way} {seed} distance", run))
             found[name]["training rows"].append(frechet(train[: len(test)], test))
-    lab.report(
+    experiment.report(
         "trained jointly, samples are nearer to held-out rows of tables than those of the two phases of M-flow",
         paper="so on four tables, against training rows",
         ours="; ".join(
@@ -315,24 +333,24 @@ def _tables(lab: Lab) -> None:
     )
 
 
-def _picture(lab: Lab, law: Surface, models: dict[str, Model]) -> None:
+def _picture(experiment: Experiment, law: Surface, models: dict[str, Model]) -> None:
     """Log-density over the chart, of the truth and of each model on the true surface."""
     models = {way: model for way, model in models.items() if way != "ambient"}
-    u, _ = law.grid(lab.choose(smoke=8, quick=400 if law.dim == 1 else 60, full=1000 if law.dim == 1 else 150))
+    u, _ = law.grid(experiment.choose(smoke=8, quick=400 if law.dim == 1 else 60, full=1000 if law.dim == 1 else 150))
     x = law.place(u).float()
     with torch.no_grad():
         density = {"truth": law.log_density(x).exp()} | {
             way: model.evaluate(x).value.double().exp() for way, model in models.items()
         }
     if law.dim == 1:
-        figure = lab.figure(5, 3)
+        figure = experiment.figure(5, 3)
         axes = figure.subplots()
         for way, values in density.items():
             axes.plot(u[:, 0].numpy(), values.numpy(), "k:" if way == "truth" else "-", label=way)
         axes.set(xlabel="angle", ylabel="density by arc length", ylim=(0, 3 * density["truth"].max().item()))
         axes.legend(fontsize=7)
     else:
-        figure = lab.figure(1.8 * len(density), 2.2)
+        figure = experiment.figure(1.8 * len(density), 2.2)
         side = round(len(u) ** 0.5)
         for axes, (way, values) in zip(figure.subplots(1, len(density)), density.items(), strict=True):
             axes.imshow(
@@ -344,21 +362,21 @@ def _picture(lab: Lab, law: Surface, models: dict[str, Model]) -> None:
                 aspect="auto",
             )
             axes.set(title=way, xticks=[], yticks=[])
-    lab.picture(law.name.replace(" ", "-").replace("^", ""), figure)
+    experiment.picture(law.name.replace(" ", "-").replace("^", ""), figure)
 
 
-def _cost(lab: Lab) -> None:
+def _cost(experiment: Experiment) -> None:
     """Seconds of one training step, exact and with one probe, for d of D = 784 coordinates."""
-    wide = lab.choose(smoke=12, quick=784, full=784)
-    dims = lab.choose(smoke=(2, 8), quick=(2, 8, 32, 128), full=(2, 8, 32, 128))
-    rows = torch.randn(lab.choose(smoke=4, quick=16, full=64), wide, generator=torch.Generator().manual_seed(0))
+    wide = experiment.choose(smoke=12, quick=784, full=784)
+    dims = experiment.choose(smoke=(2, 8), quick=(2, 8, 32, 128), full=(2, 8, 32, 128))
+    rows = torch.randn(experiment.choose(smoke=4, quick=16, full=64), wide, generator=torch.Generator().manual_seed(0))
 
     def step(latent: int, volume: str) -> list[float]:
         torch.manual_seed(0)
-        model = RectangularFlow(wide, latent, volume=volume, couplings=4, hidden=(128,), latent_hidden=(128,))
+        model = RectangularFlow(wide, latent, volume=volume, layers=4, hidden=(128,), latent_hidden=(128,))
         model.initialize(rows)
         times = []
-        for repeat in range(lab.choose(smoke=2, quick=4, full=10)):
+        for repeat in range(experiment.choose(smoke=2, quick=4, full=10)):
             model.zero_grad()
             start = time.perf_counter()
             model.loss(rows, generator=torch.Generator().manual_seed(repeat)).backward()
@@ -368,7 +386,7 @@ def _cost(lab: Lab) -> None:
 
     found = {
         volume: [
-            lab.measure(f"step {volume} {latent}", lambda volume=volume, latent=latent: step(latent, volume))
+            experiment.measure(f"step {volume} {latent}", lambda volume=volume, latent=latent: step(latent, volume))
             for latent in dims
         ]
         for volume in ("exact", "probes")
@@ -378,7 +396,7 @@ def _cost(lab: Lab) -> None:
         for latent, exact, probes in zip(dims, found["exact"], found["probes"], strict=True)
         if exact[0] > probes[0]
     ]
-    lab.report(
+    experiment.report(
         "the stochastic gradient is cheaper than the exact one where d is large",
         ours=", ".join(
             f"d = {latent}: {1000 * exact[0]:.0f} ms exact and {1000 * probes[0]:.0f} ms with one probe ({probes[1]:.0f} iterations)"

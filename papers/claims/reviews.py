@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from papers.context import Lab, bits_per_dim, spread
-from papers.reproduction import recipe
+from papers.experiment import Experiment, bits_per_dim, spread
+from papers.reproduction import reproduction
 from pushforward.distributions import Normal
 from pushforward.models import (
     BNAF,
@@ -21,6 +21,9 @@ from pushforward.models import (
     ConvGlow,
     Flow,
     Glow,
+    ImageNICE,
+    ImageNSF,
+    ImageRealNVP,
     Model,
     PixelCNN,
     RealNVP,
@@ -47,19 +50,19 @@ from pushforward.transforms import (
 __all__ = ["run", "two_dimensional"]
 
 
-@recipe(
+@reproduction(
     "reviews",
     "Normalizing Flows: An Introduction and Review (Kobyzev, Prince, Brubaker 2020, arXiv 1908.09257), and Normalizing Flows for "
     "Probabilistic Modeling and Inference (Papamakarios et al. 2021, arXiv 1912.02762)",
     data=("fashion-mnist",),
     full="a day on one GPU (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Universality on one variable, a zoo on two, flow matching against likelihood, flows against an autoregressive model."""
-    _ladder(lab)
-    _zoo(lab)
-    _continuous(lab)
-    _autoregressive(lab)
+    _ladder(experiment)
+    _zoo(experiment)
+    _continuous(experiment)
+    _autoregressive(experiment)
 
 
 def _trimodal(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -74,8 +77,8 @@ def _trimodal(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return rows[:, None], law.log_prob(rows)
 
 
-def _ladder(lab: Lab) -> None:
-    count = lab.choose(smoke=100, quick=10_000, full=50_000)
+def _ladder(experiment: Experiment) -> None:
+    count = experiment.choose(smoke=100, quick=10_000, full=50_000)
     train, _ = _trimodal(count, 0)
     test, truth = _trimodal(count, 1)
     held_out, _ = _trimodal(1000, 2)
@@ -96,14 +99,14 @@ def _ladder(lab: Lab) -> None:
     parts["8 planar"] = lambda: [Planar(1) for _ in range(8)]
     gaps: dict[str, float] = {}
     for name, transforms in parts.items():
-        model, _ = lab.train(
+        model, _ = experiment.train(
             f"ladder {name}", lambda transforms=transforms: Flow(Chain(Standardize(1), *transforms()), Normal(1)), train, held_out,
-            max_steps=lab.choose(smoke=2, quick=3000, full=5000), lr=1e-2, patience=None,
+            max_steps=experiment.choose(smoke=2, quick=3000, full=5000), learning_rate=1e-2, patience=None,
         )  # fmt: skip
         with torch.no_grad():
             gaps[name] = (truth - model.log_prob(test)).double().mean().item()
     rest = {name: gap for name, gap in gaps.items() if name != "affine"}
-    lab.report(
+    experiment.report(
         "universal laws of one variable fit what an affine one cannot",
         ours="KL to a trimodal truth in nats: "
         + ", ".join(f"{name} {gap:.3f}" for name, gap in sorted(gaps.items(), key=lambda item: item[1])),
@@ -150,22 +153,22 @@ def two_dimensional(name: str, count: int, seed: int) -> Tensor:
 TARGETS = ("rings", "moons", "checkerboard", "eight normals", "spirals", "pinwheel")
 
 
-def _zoo(lab: Lab) -> None:
+def _zoo(experiment: Experiment) -> None:
     """Every family on every target for the same steps: nats in a table, densities in a picture."""
     small: dict[str, Callable[[], Model]] = {
         "NICE": lambda: NICE(2, hidden=(64, 64)),
         "Real NVP": lambda: RealNVP(2, hidden=(64, 64)),
         "MAF": lambda: MAF(2, hidden=(64, 64)),
         "IAF": lambda: IAF(2, hidden=(64, 64)),
-        "NSF": lambda: NSF(2, flow_layers=4, hidden_features=64),
+        "NSF": lambda: NSF(2, layers=4, hidden=(64, 64)),
         "BNAF": lambda: BNAF(2),
         "residual": lambda: ResidualFlow(2, hidden=(64, 64), log_det="exact"),
         "CNF": lambda: CNF(2, hidden=(64, 64), objective="flow-matching"),
     }
-    targets = lab.choose(smoke=TARGETS[:1], quick=("checkerboard", "spirals"), full=TARGETS)
-    count = lab.choose(smoke=100, quick=10_000, full=100_000)
+    targets = experiment.choose(smoke=TARGETS[:1], quick=("checkerboard", "spirals"), full=TARGETS)
+    count = experiment.choose(smoke=100, quick=10_000, full=100_000)
     nats: dict[str, dict[str, float]] = {target: {} for target in targets}
-    figure = lab.figure(1.6 * (len(small) + 1), 1.7 * len(targets))
+    figure = experiment.figure(1.6 * (len(small) + 1), 1.7 * len(targets))
     grid = figure.subplots(len(targets), len(small) + 1, squeeze=False)
     side = torch.linspace(-5, 5, 100)
     plane = torch.cartesian_prod(side, side)
@@ -175,9 +178,9 @@ def _zoo(lab: Lab) -> None:
         row[0].plot(*test[:2000].T.numpy(), ".", ms=1, color="#3b6ea5")
         row[0].set(xlim=(-5, 5), ylim=(-5, 5), ylabel=target)
         for axes, (name, build) in zip(row[1:], small.items(), strict=True):
-            model, _ = lab.train(
+            model, _ = experiment.train(
                 f"zoo {target} {name}", build, train, held_out, patience=None,
-                max_steps=lab.choose(smoke=2, quick=300, full=10_000),
+                max_steps=experiment.choose(smoke=2, quick=300, full=10_000),
             )  # fmt: skip
             with torch.no_grad():
                 nats[target][name] = model.evaluate(test).value.double().mean().item()
@@ -186,10 +189,10 @@ def _zoo(lab: Lab) -> None:
             axes.set(title=name if target == targets[0] else "")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
-    lab.picture("zoo", figure)
+    experiment.picture("zoo", figure)
     for target, found in nats.items():
         order = sorted(found.items(), key=lambda item: -item[1])
-        lab.report(
+        experiment.report(
             f"on {target}, spline couplings beat affine and additive ones",
             ours=", ".join(f"{name} {value:.2f}" for name, value in order),
             held=found["NSF"] > max(found["NICE"], found["Real NVP"]),
@@ -197,19 +200,19 @@ def _zoo(lab: Lab) -> None:
         )
 
 
-def _continuous(lab: Lab) -> None:
+def _continuous(experiment: Experiment) -> None:
     """The same continuous flow by likelihood and by flow matching, for equal time."""
-    seconds = lab.choose(smoke=1, quick=8, full=600)
-    count = lab.choose(smoke=100, quick=20_000, full=100_000)
+    seconds = experiment.choose(smoke=1, quick=8, full=600)
+    count = experiment.choose(smoke=100, quick=20_000, full=100_000)
     train, test = (
         two_dimensional("spirals", count, 0),
-        two_dimensional("spirals", lab.choose(smoke=50, quick=2000, full=20_000), 1),
+        two_dimensional("spirals", experiment.choose(smoke=50, quick=2000, full=20_000), 1),
     )
     held_out = two_dimensional("spirals", 200, 2)
     found: dict[str, list[float]] = {"flow-matching": [], "likelihood": []}
     steps: dict[str, float] = {}
     limits = {
-        way: lab.time_limit(
+        way: experiment.time_limit(
             f"cnf {way}",
             lambda way=way: CNF(2, hidden=(64, 64), objective=way),
             train,
@@ -219,16 +222,16 @@ def _continuous(lab: Lab) -> None:
         )
         for way in found
     }
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for way in found:
-            model, facts = lab.train(
+            model, facts = experiment.train(
                 f"cnf {way} {seed}", lambda way=way: CNF(2, hidden=(64, 64), objective=way), train, held_out,
                 seed=seed, patience=None, **limits[way],
             )  # fmt: skip
             steps[way] = facts["steps"]
             with torch.no_grad():
                 found[way].append(model.evaluate(test).value.double().mean().item())
-    lab.report(
+    experiment.report(
         "flow matching trains a continuous flow faster than maximum likelihood",
         ours=f"{spread(found['flow-matching'])} against {spread(found['likelihood'])} nats on spirals after {seconds} s of processor time each",
         held=min(found["flow-matching"]) > max(found["likelihood"]),
@@ -236,41 +239,48 @@ def _continuous(lab: Lab) -> None:
     )
 
 
-def _autoregressive(lab: Lab) -> None:
+def _autoregressive(experiment: Experiment) -> None:
     """Every family of image flows beside a PixelCNN, for equal processor time: bits/dim in a table, samples in a picture."""
-    held = lab.choose(smoke=50, quick=200, full=5000)
-    images = lab.images("fashion-mnist", train=True, rows=lab.choose(smoke=150, quick=20_000, full=60_000))
+    held = experiment.choose(smoke=50, quick=200, full=5000)
+    images = experiment.images(
+        "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000)
+    )
     train, held_out = images[:-held], images[-held:]
-    test = lab.images("fashion-mnist", train=False, rows=lab.choose(smoke=50, quick=500, full=10_000))
+    test = experiment.images("fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=500, full=10_000))
     shape = (1, 28, 28)
-    steps, hidden = lab.choose(smoke=1, quick=4, full=16), lab.choose(smoke=(8, 8), quick=(48, 48), full=(256, 256))
-    width = lab.choose(smoke=8, quick=32, full=96)
+    steps, hidden = (
+        experiment.choose(smoke=1, quick=4, full=16),
+        experiment.choose(smoke=(8, 8), quick=(48, 48), full=(256, 256)),
+    )
+    width = experiment.choose(smoke=8, quick=32, full=96)
     models: dict[str, Callable[[], Model]] = {
-        "PixelCNN": lambda: PixelCNN(shape, output="logistic", filters=lab.choose(smoke=4, quick=16, full=96),
-                                     layers=lab.choose(smoke=1, quick=4, full=6)),
-        "NICE": lambda: NICE(shape=shape, hidden=lab.choose(smoke=(8,), quick=(300, 300), full=(1000,) * 5),
-                             scaling_stride=10.0),
-        "Real NVP": lambda: RealNVP(shape=shape, couplings=lab.choose(smoke=2, quick=2, full=8),
-                                    hidden=lab.choose(smoke=(4,), quick=(16, 16), full=(64,) * 8)),
-        "Glow": lambda: Glow(shape, steps=steps, hidden=hidden),
-        "n x n Glow": lambda: ConvGlow(shape, steps=steps, hidden=hidden),
-        "NSF": lambda: NSF(shape=shape, flow_layers=lab.choose(smoke=1, quick=4, full=8), hidden_features=width),
+        "PixelCNN": lambda: PixelCNN(shape, output="logistic", filters=experiment.choose(smoke=4, quick=16, full=96),
+                                     layers=experiment.choose(smoke=1, quick=4, full=6)),
+        "NICE": lambda: ImageNICE(shape=shape, hidden=experiment.choose(smoke=(8,), quick=(300, 300), full=(1000,) * 5),
+                             scaling_multiplier=10.0),
+        "Real NVP": lambda: ImageRealNVP(shape=shape, layers=experiment.choose(smoke=2, quick=2, full=8),
+                                    hidden=experiment.choose(smoke=(4,), quick=(16, 16), full=(64,) * 8)),
+        "Glow": lambda: Glow(shape, layers=steps, hidden=hidden),
+        "n x n Glow": lambda: ConvGlow(shape, layers=steps, hidden=hidden),
+        "NSF": lambda: ImageNSF(shape=shape, layers=experiment.choose(smoke=1, quick=4, full=8), hidden=(width, width)),
     }  # fmt: skip
-    seconds = lab.choose(smoke=1, quick=20, full=24 * 3600)
+    seconds = experiment.choose(smoke=1, quick=20, full=24 * 3600)
     bits: dict[str, float] = {}
     taken: dict[str, float] = {}
     rows = {"test": test[:12]}
     for name, build in models.items():
-        limit = lab.time_limit(f"images {name}", build, train, smoke=2, quick=seconds, full=seconds, batch_size=64)
-        model, facts = lab.train(
+        limit = experiment.time_limit(
+            f"images {name}", build, train, smoke=2, quick=seconds, full=seconds, batch_size=64
+        )
+        model, facts = experiment.train(
             f"images {name}", build, train, held_out, batch_size=64, patience=None,
-            evaluate_every=lab.choose(smoke=2, quick=200, full=1000), **limit,
+            evaluate_every=experiment.choose(smoke=2, quick=200, full=1000), **limit,
         )  # fmt: skip
         taken[name] = facts["steps"]
-        bits[name] = lab.measure(f"images {name} bits", lambda model=model: bits_per_dim(model, test, batch=50))
-        rows[name] = model.sample(lab.choose(smoke=2, quick=12, full=12), seed=0)
-    lab.strip("images", rows)
-    lab.report(
+        bits[name] = experiment.measure(f"images {name} bits", lambda model=model: bits_per_dim(model, test, batch=50))
+        rows[name] = model.sample(experiment.choose(smoke=2, quick=12, full=12), seed=0)
+    experiment.strip("images", rows)
+    experiment.report(
         "an autoregressive model of pixels is ahead of all flows in likelihood",
         paper="2.92 bits/dim (PixelCNN++) against 3.35 (Glow) on CIFAR-10",
         ours=", ".join(f"{name} {value:.3f}" for name, value in sorted(bits.items(), key=lambda item: item[1]))

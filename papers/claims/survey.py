@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from papers.context import Lab, spread
-from papers.datasets import where
-from papers.reproduction import recipe
+from benchmarks.common.datasets import where
+from papers.experiment import Experiment, spread
+from papers.reproduction import reproduction
 from pushforward.detection import (
     ConformalCalibrator,
     auroc,
@@ -37,29 +37,29 @@ SETS = ("4_breastw", "15_Hepatitis", "18_Ionosphere", "20_letter", "29_Pima", "3
 """Tables of ADBench of at most 3,772 rows; twelve of them have fewer than 1,000."""
 
 
-@recipe(
+@reproduction(
     "survey",
     "A Unified Survey on Anomaly, Novelty, Open-Set, and Out-of-Distribution Detection (Salehi, Mirzaei, Hendrycks, Li, Rohban, "
     "Sabokrou 2021, arXiv 2110.14051)",
     data=("fashion-mnist", "mnist"),
     full="about three hours on two cores (estimate)",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Splits, shapes and inversions on tables; metrics and subsets on images."""
-    tables = dict(_tables(lab))
-    _leakage(lab, tables, _standing(lab, tables))
-    _broadcast(lab, tables)
-    _images(lab)
+    tables = dict(_tables(experiment))
+    _leakage(experiment, tables, _standing(experiment, tables))
+    _broadcast(experiment, tables)
+    _images(experiment)
 
 
-def _tables(lab: Lab) -> Iterator[tuple[str, tuple[Array, Array]]]:
+def _tables(experiment: Experiment) -> Iterator[tuple[str, tuple[Array, Array]]]:
     """Normal and anomalous rows of each set, in the order of the file, without constant columns; made ones for smoke."""
-    if lab.budget == "smoke":
+    if experiment.budget == "smoke":
         rng = np.random.default_rng(0)
         yield "made", (rng.normal(size=(120, 4)), rng.normal(size=(20, 4)) + 3)
         yield "made, small", (rng.normal(size=(40, 3)), 3 * rng.normal(size=(10, 3)))
         return
-    folder = where(lab.data)
+    folder = where(experiment.data)
     for name in SETS:
         path = None if folder is None else folder / "adbench" / f"{name}.npz"
         if path is None or not path.exists():
@@ -103,15 +103,15 @@ class Split:
         return auroc(score(self.test), score(self.odd))
 
 
-def _flow(lab: Lab, make: Callable[[int], Model], train: torch.Tensor, seed: int) -> Model:
+def _flow(experiment: Experiment, make: Callable[[int], Model], train: torch.Tensor, seed: int) -> Model:
     """A flow for rows of a table, trained with noise so that repeated values have no spikes."""
     torch.manual_seed(seed)
     model = make(train.shape[1])
     draw = torch.Generator().manual_seed(seed)
     copies = torch.cat([train + 0.05 * torch.randn(train.shape, generator=draw) for _ in range(5)])
     fit(
-        model, copies, validation=None, max_steps=lab.choose(smoke=2, quick=300, full=2000), batch_size=256, lr=2e-3,
-        weight_decay=1e-3, average=None, seed=seed, progress="silent",
+        model, copies, validation=None, max_steps=experiment.choose(smoke=2, quick=300, full=2000), batch_size=256, learning_rate=2e-3,
+        weight_decay=1e-3, ema=None, seed=seed, progress="silent",
     )  # fmt: skip
     return model.eval()
 
@@ -137,13 +137,13 @@ def _forest(train: torch.Tensor, seed: int) -> Callable[[torch.Tensor], Array]:
 
 
 def _nice(width: int) -> Model:
-    return NICE(width, couplings=6, hidden=(64, 64), prior="normal")
+    return NICE(width, layers=6, hidden=(64, 64), prior="normal")
 
 
-def _areas(lab: Lab, rows: Array, odd: Array, how: str, seed: int) -> dict[str, float]:
+def _areas(experiment: Experiment, rows: Array, odd: Array, how: str, seed: int) -> dict[str, float]:
     split = Split(rows, odd, how, seed)
     return {
-        "NICE": split.area(_surprise(_flow(lab, _nice, split.train, seed))),
+        "NICE": split.area(_surprise(_flow(experiment, _nice, split.train, seed))),
         "kNN": split.area(_neighbor(split.train)),
         "isolation forest": split.area(_forest(split.train, seed)),
     }
@@ -153,11 +153,12 @@ Areas = dict[str, list[dict[str, float]]]
 """Of each table, for each seed, the AUROC of each method."""
 
 
-def _standing(lab: Lab, tables: dict[str, tuple[Array, Array]]) -> Areas:
+def _standing(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> Areas:
     """Where one small flow stands; whether its likelihood is inverted, as on images."""
     found = {
-        name: lab.measure(
-            f"clean {name}", lambda rows=rows, odd=odd: [_areas(lab, rows, odd, "clean", s) for s in lab.repeats]
+        name: experiment.measure(
+            f"clean {name}",
+            lambda rows=rows, odd=odd: [_areas(experiment, rows, odd, "clean", s) for s in experiment.repeats],
         )
         for name, (rows, odd) in tables.items()
     }
@@ -165,7 +166,7 @@ def _standing(lab: Lab, tables: dict[str, tuple[Array, Array]]) -> Areas:
     values = np.array([[np.mean([area[m] for area in areas]) for m in methods] for areas in found.values()])
     ranks = np.array([[1 + (row > value).sum() + ((row == value).sum() - 1) / 2 for value in row] for row in values])
     inverted = [name for name, row in zip(found, values, strict=True) if row[0] < 0.5]
-    lab.report(
+    experiment.report(
         "the inversion of likelihoods, the rule on images, is rare in tables",
         ours=f"AUROC of NICE's -log p below 0.5 in {len(inverted)} of {len(found)} tables"
         + (f": {', '.join(inverted)}" if inverted else ""),
@@ -173,29 +174,30 @@ def _standing(lab: Lab, tables: dict[str, tuple[Array, Array]]) -> Areas:
         note="tables of ADBench, half of the normal rows train; mean over seeds",
     )
     means = values.mean(0)
-    lab.report(
+    experiment.report(
         "one small flow without tuning is ahead of an isolation forest and level with nearest neighbors",
         ours="; ".join(f"{m}: mean AUROC {100 * mean:.1f}, mean rank {rank:.2f}" for m, mean, rank in zip(methods, means, ranks.mean(0), strict=True))
         + f"; NICE ahead of kNN in {(values[:, 0] > values[:, 1]).sum()} and of the forest in {(values[:, 0] > values[:, 2]).sum()} of {len(found)}",
         held=bool(means[0] > means[2] and abs(means[0] - means[1]) < 0.02),
-        note=f"{len(lab.repeats)} seeds of split and weights; level: within 2 points of mean AUROC",
+        note=f"{len(experiment.repeats)} seeds of split and weights; level: within 2 points of mean AUROC",
     )  # fmt: skip
     return found
 
 
-def _leakage(lab: Lab, tables: dict[str, tuple[Array, Array]], shuffled: Areas) -> None:
+def _leakage(experiment: Experiment, tables: dict[str, tuple[Array, Array]], shuffled: Areas) -> None:
     """Copies of training rows among test rows, and rows in the order of their file."""
     small = {name: parts for name, parts in tables.items() if sum(map(len, parts)) < 1000}
     gains: dict[str, list[float]] = {}
     for name, (rows, odd) in small.items():
-        copied = lab.measure(
-            f"copies {name}", lambda rows=rows, odd=odd: [_areas(lab, rows, odd, "copies", s) for s in lab.repeats]
+        copied = experiment.measure(
+            f"copies {name}",
+            lambda rows=rows, odd=odd: [_areas(experiment, rows, odd, "copies", s) for s in experiment.repeats],
         )
         for method in copied[0]:
             pairs = zip(shuffled[name], copied, strict=True)
             gain = np.mean([after[method] - before[method] for before, after in pairs])
             gains.setdefault(method, []).append(float(gain))
-    lab.report(
+    experiment.report(
         "small tables that are filled up with copies before the split favor methods that memorize",
         ours="gain in AUROC by the copies, points: "
         + "; ".join(f"{m} {100 * np.mean(gain):+.1f} ({100 * min(gain):+.1f} to {100 * max(gain):+.1f})" for m, gain in gains.items()),
@@ -204,9 +206,9 @@ def _leakage(lab: Lab, tables: dict[str, tuple[Array, Array]], shuffled: Areas) 
     )  # fmt: skip
     name = "letter" if "letter" in tables else next(iter(tables))
     rows, odd = tables[name]
-    ordered = lab.measure(f"file order {name}", lambda: _areas(lab, rows, odd, "file order", 0))
+    ordered = experiment.measure(f"file order {name}", lambda: _areas(experiment, rows, odd, "file order", 0))
     clean = shuffled[name]
-    lab.report(
+    experiment.report(
         "training on the first half of a file instead of a shuffled half can turn a result around",
         ours="; ".join(
             f"{m}: {100 * area:.1f} in file order, {spread([100 * c[m] for c in clean], 1)} shuffled"
@@ -217,7 +219,7 @@ def _leakage(lab: Lab, tables: dict[str, tuple[Array, Array]], shuffled: Areas) 
     )
 
 
-def _broadcast(lab: Lab, tables: dict[str, tuple[Array, Array]]) -> None:
+def _broadcast(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> None:
     """A published baseline adds (n, 1) and (n,) and averages a row: the base density of a row never enters its score."""
     from pushforward.detection.curvature import likelihood_terms
 
@@ -226,7 +228,7 @@ def _broadcast(lab: Lab, tables: dict[str, tuple[Array, Array]]) -> None:
         for rows, odd in tables.values():
             split = Split(rows, odd, "clean", 0)
             planar = lambda width: Flow(Chain(Standardize(width), *(Planar(width, seed=k) for k in range(10))), Normal(width))  # noqa: E731 # fmt: skip
-            model = _flow(lab, planar, split.train, 0)
+            model = _flow(experiment, planar, split.train, 0)
             fine, strange = (likelihood_terms(model, part) for part in (split.test, split.odd))
             found.append([
                 auroc(-fine.volume.numpy(), -strange.volume.numpy()),
@@ -235,10 +237,10 @@ def _broadcast(lab: Lab, tables: dict[str, tuple[Array, Array]]) -> None:
             ])  # fmt: skip
         return found
 
-    areas = np.array(lab.measure("broadcast", measure))
+    areas = np.array(experiment.measure("broadcast", measure))
     published, base, whole = 100 * areas.mean(0)
     better = int((areas[:, 2] > areas[:, 0]).sum())
-    lab.report(
+    experiment.report(
         "a planar flow ranks low in a published comparison because the score that was taken is the log-determinant alone",
         ours=f"mean AUROC of the same weights: volume term {published:.1f}, base density {base:.1f}, log p {whole:.1f}; "
         f"log p ahead in {better} of {len(areas)} tables",
@@ -247,19 +249,19 @@ def _broadcast(lab: Lab, tables: dict[str, tuple[Array, Array]]) -> None:
     )
 
 
-def _images(lab: Lab) -> None:
+def _images(experiment: Experiment) -> None:
     """Metrics and protocol on Fashion-MNIST against MNIST, and back."""
-    count = lab.choose(smoke=60, quick=2000, full=10_000)
+    count = experiment.choose(smoke=60, quick=2000, full=10_000)
     names = ("fashion-mnist", "mnist")
-    test = {name: lab.images(name, train=False, rows=count) for name in names}
+    test = {name: experiment.images(name, train=False, rows=count) for name in names}
     found: dict[str, dict[str, list[list[float]]]] = {}
     for name in names:
-        train = lab.images(name, train=True, rows=lab.choose(smoke=100, quick=20_000, full=60_000))
-        held = lab.choose(smoke=40, quick=1000, full=5000)
-        model, _ = lab.train(
+        train = experiment.images(name, train=True, rows=experiment.choose(smoke=100, quick=20_000, full=60_000))
+        held = experiment.choose(smoke=40, quick=1000, full=5000)
+        model, _ = experiment.train(
             f"flow of {name}",
-            lambda: Glow((1, 28, 28), scales=2, steps=lab.choose(smoke=1, quick=4, full=16), hidden=lab.choose(smoke=(4,), quick=(32, 32), full=(200, 200))),
-            train[:-held], None, max_steps=lab.choose(smoke=2, quick=400, full=20_000), batch_size=64, lr=2e-3,
+            lambda: Glow((1, 28, 28), scales=2, layers=experiment.choose(smoke=1, quick=4, full=16), hidden=experiment.choose(smoke=(4,), quick=(32, 32), full=(200, 200))),
+            train[:-held], None, max_steps=experiment.choose(smoke=2, quick=400, full=20_000), batch_size=64, learning_rate=2e-3,
         )  # fmt: skip
         scores: dict[str, Score] = {
             "-log p": Likelihood(model),
@@ -281,23 +283,23 @@ def _images(lab: Lab) -> None:
                 result[label] = [[round(v, 3) for v in part.tolist()] for part in values]
             return result
 
-        found[name] = lab.measure(f"scores of {name}", measure)
-    _metrics(lab, found)
+        found[name] = experiment.measure(f"scores of {name}", measure)
+    _metrics(experiment, found)
 
 
-def _metrics(lab: Lab, found: dict[str, dict[str, list[list[float]]]]) -> None:
+def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]]]]) -> None:
     home = {label: [np.array(part) for part in parts] for label, parts in found["fashion-mnist"].items()}
     back = {label: [np.array(part) for part in parts] for label, parts in found["mnist"].items()}
     _, fine, _, constant, noise = home["-log p"]
     squashed = [1 / (1 + np.exp(-np.clip(part, -700, 700))) for part in (back["-log p"][1], back["-log p"][2])]
     true, flat = auroc(back["-log p"][1], back["-log p"][2]), auroc(*squashed)
-    lab.report(
+    experiment.report(
         "a metric library that squashes scores through a sigmoid turns log-likelihoods into ties",
         ours=f"MNIST against Fashion-MNIST: AUROC {true:.3f} by ranks, {flat:.3f} after a sigmoid in float64",
         held=abs(flat - 0.5) < 0.01 < abs(true - 0.5),
     )
     pairs = {label: (parts[1], parts[2]) for label, parts in home.items()}
-    lab.report(
+    experiment.report(
         "one name, two numbers: FPR at 95 % TPR depends on which side is called positive",
         ours="; ".join(
             f"{label}: {fpr_at_tpr(*pair, 0.95):.3f} of in-distribution rows flagged where 95 % of the others are caught, "
@@ -310,7 +312,7 @@ def _metrics(lab: Lab, found: dict[str, dict[str, list[list[float]]]]) -> None:
     knn = home["kNN"]
     few = max(2, len(knn[2]) // 10)
     even, rare = average_precision(knn[1], knn[2]), average_precision(knn[1], knn[2][:few])
-    lab.report(
+    experiment.report(
         "average precision depends on the share of anomalies, AUROC does not",
         ours=f"kNN at 1 : 1 and 10 : 1: average precision {even:.3f} and {rare:.3f}, AUROC {auroc(knn[1], knn[2]):.3f} and "
         f"{auroc(knn[1], knn[2][:few]):.3f}",
@@ -321,14 +323,14 @@ def _metrics(lab: Lab, found: dict[str, dict[str, list[list[float]]]]) -> None:
         size: np.std([auroc(rng.choice(knn[1], size), rng.choice(knn[2], size)) for _ in range(200)])
         for size in (128, 500, len(knn[1]))
     }
-    lab.report(
+    experiment.report(
         "AUROC on a few hundred images moves by more than what papers compare",
         ours="standard deviation over draws of n + n images, kNN: "
         + "; ".join(f"n = {n}: {s:.4f}" for n, s in spreads.items()),
         held=bool(spreads[128] > 2 * spreads[max(spreads)]),
     )
     both = {label: (auroc(home[label][1], home[label][2]), auroc(back[label][1], back[label][2])) for label in home}
-    lab.report(
+    experiment.report(
         "constant images and noise catch opposite failures, and both directions of a pair must be shown",
         ours=f"-log p of Fashion-MNIST: {auroc(fine, constant):.3f} on constant images, {auroc(fine, noise):.3f} on noise; "
         + "; ".join(f"{label}: {there:.3f} there, {again:.3f} back" for label, (there, again) in both.items()),
@@ -342,7 +344,7 @@ def _metrics(lab: Lab, found: dict[str, dict[str, list[list[float]]]]) -> None:
         caught.append(float((calibrated.p_value(parts[2]) <= 0.05).mean()))
     calibration = len(home["DoSE"][0])
     allowed = 0.05 + 4 * np.sqrt(0.05 * 0.95 * (1 / calibration + 1 / len(fine)))
-    lab.report(
+    experiment.report(
         "a threshold set on in-distribution rows alone keeps its false-alarm rate; what it catches is what a user gets",
         ours=f"DoSE, promised 5 %: {alarms[0]:.3f} and {alarms[1]:.3f} false alarms, {caught[0]:.3f} and {caught[1]:.3f} caught",
         held=max(alarms) < allowed,

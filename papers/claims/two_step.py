@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.context import Lab, clearly_below, principal, spread
-from papers.reproduction import recipe
+from papers.experiment import Experiment, clearly_below, principal, spread
+from papers.reproduction import reproduction
 from pushforward.data import intrinsic_dimension
 from pushforward.detection import auroc
 from pushforward.detection.scores import DensityAndResidual, Likelihood, Residual, Score
 from pushforward.distributions import Distribution, GaussianMixture, KernelDensity, PixelCNN
 from pushforward.io import load, save
-from pushforward.models import NICE, NSF, VAE, AutoEncoder, Model, TwoStep
+from pushforward.models import NSF, VAE, AutoEncoder, ImageNICE, ImageNSF, Model, TwoStep
 from pushforward.models.latent.autoencoder import mmd
 from pushforward.training import fit_two_step
 from pushforward.transforms import GaussianMixtureLikelihood
@@ -31,16 +31,16 @@ __all__ = ["run"]
 SETS = ("mnist", "fashion-mnist")
 
 
-@recipe(
+@reproduction(
     "two-step",
     "Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al. 2022, arXiv 2204.07172)",
     data=SETS,
     full="hours on one GPU for the two gray sets with d = 20 (estimate); the paper's other sets and adversarial first steps are left out",
 )
-def run(lab: Lab) -> None:
+def run(experiment: Experiment) -> None:
     """Overfitting on a circle; then three first steps by four second ones on images, both ways round, and their samples."""
-    _circle(lab)
-    _images(lab)
+    _circle(experiment)
+    _images(experiment)
 
 
 def _angles(count: int, seed: int) -> np.ndarray:
@@ -58,24 +58,29 @@ def _variation(x: Tensor) -> float:
     return 0.5 * float(np.abs(counts / counts.sum() - middle / middle.sum()).sum())
 
 
-def _circle(lab: Lab) -> None:
-    rows, test = _on_circle(_angles(lab.choose(smoke=200, quick=10_000, full=10_000), 0)), _on_circle(_angles(2000, 1))
-    steps = lab.choose(smoke=(2, 3), quick=(200, 1000), full=(1000, 10_000))
-    draws = lab.choose(smoke=500, quick=50_000, full=100_000)
+def _circle(experiment: Experiment) -> None:
+    rows, test = (
+        _on_circle(_angles(experiment.choose(smoke=200, quick=10_000, full=10_000), 0)),
+        _on_circle(_angles(2000, 1)),
+    )
+    steps = experiment.choose(smoke=(2, 3), quick=(200, 1000), full=(1000, 10_000))
+    draws = experiment.choose(smoke=500, quick=50_000, full=100_000)
     logs: dict[int, list[float]] = {count: [] for count in steps}
     ambient: list[float] = []
     two: list[float] = []
-    for seed in lab.repeats:
+    for seed in experiment.repeats:
         for count in steps:
             key = f"circle flow {count} {seed}"
-            flow, _ = lab.train(
-                key, lambda: NSF(2, flow_layers=3, hidden_features=32), rows, None, seed=seed, max_steps=count,
+            flow, _ = experiment.train(
+                key, lambda: NSF(2, layers=3, hidden=(32, 32)), rows, None, seed=seed, max_steps=count,
                 batch_size=500, schedule=None,
             )  # fmt: skip
             with torch.no_grad():
-                logs[count].append(lab.measure(f"{key} nats", lambda flow=flow: flow.log_prob(test).mean().item()))
+                logs[count].append(
+                    experiment.measure(f"{key} nats", lambda flow=flow: flow.log_prob(test).mean().item())
+                )
         ambient.append(
-            lab.measure(f"circle flow {seed} TV", lambda flow=flow: _variation(flow.sample(draws, seed=0)))  # pyright: ignore
+            experiment.measure(f"circle flow {seed} TV", lambda flow=flow: _variation(flow.sample(draws, seed=0)))  # pyright: ignore
         )
 
         def both(seed: int = seed) -> float:
@@ -87,21 +92,21 @@ def _circle(lab: Lab) -> None:
                 validation=None,
                 seed=seed,
                 batch_size=500,
-                average=None,
+                ema=None,
                 progress="silent",
-                lr=3e-3,
+                learning_rate=3e-3,
                 max_steps=steps[1],
             )
             return _variation(model.sample(draws, seed=0))
 
-        two.append(lab.measure(f"circle two-step {seed} TV", both))
-    lab.report(
+        two.append(experiment.measure(f"circle two-step {seed} TV", both))
+    experiment.report(
         "a density on the plane has no highest likelihood on a circle: it rises as training goes on",
         paper="its theorem on manifold overfitting",
         ours=f"test log-likelihood {spread(logs[steps[0]])} after {steps[0]} steps, {spread(logs[steps[1]])} after {steps[1]} nats",
         held=clearly_below(logs[steps[0]], logs[steps[1]]),
     )
-    lab.report(
+    experiment.report(
         "two steps learn the law of the angles better than a flow on the plane",
         ours=f"total variation {spread(two)} against {spread(ambient)}",
         held=clearly_below(two, ambient),
@@ -109,50 +114,54 @@ def _circle(lab: Lab) -> None:
     )
 
 
-def _images(lab: Lab) -> None:
-    width, few = lab.choose(smoke=2, quick=20, full=20), lab.choose(smoke=40, quick=512, full=10_000)
-    train = {name: lab.images(name, train=True, rows=lab.choose(smoke=150, quick=20_000, full=60_000)) for name in SETS}
-    test = {name: lab.images(name, train=False, rows=few) for name in SETS}
-    _dimension(lab, train)
-    hidden, image = lab.choose(smoke=(16,), quick=(256, 256), full=(256, 256)), (1, 28, 28)
+def _images(experiment: Experiment) -> None:
+    width, few = experiment.choose(smoke=2, quick=20, full=20), experiment.choose(smoke=40, quick=512, full=10_000)
+    train = {
+        name: experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000))
+        for name in SETS
+    }
+    test = {name: experiment.images(name, train=False, rows=few) for name in SETS}
+    _dimension(experiment, train)
+    hidden, image = experiment.choose(smoke=(16,), quick=(256, 256), full=(256, 256)), (1, 28, 28)
     sizes: dict[str, Any] = {"latent": width, "levels": 256, "hidden": hidden}
     firsts: dict[str, Callable[[], AutoEncoder | VAE]] = {
         "AE": lambda: AutoEncoder(image, **sizes),
         "VAE": lambda: VAE(image, **sizes),
-        "WAE": lambda: AutoEncoder(image, penalty="mmd", weight=300.0, **sizes),
+        "WAE": lambda: AutoEncoder(image, penalty="mmd", penalty_weight=300.0, **sizes),
     }
-    grid = (1, *lab.choose(smoke=(1, 2), quick=(4, 5), full=(4, 5)))  # of the codes, for PixelCNN
+    grid = (1, *experiment.choose(smoke=(1, 2), quick=(4, 5), full=(4, 5)))  # of the codes, for PixelCNN
     seconds: dict[str, Callable[[], Model | Distribution]] = {
-        "NF": lambda: NSF(width, flow_layers=lab.choose(smoke=1, quick=4, full=4), hidden_features=64),
-        "mixture": lambda: GaussianMixture(width, lab.choose(smoke=2, quick=50, full=100)),
-        "KDE": lambda: KernelDensity(width, lab.choose(smoke=20, quick=5000, full=20_000)),
-        "PixelCNN": lambda: PixelCNN(grid, GaussianMixtureLikelihood(10), layers=lab.choose(smoke=1, quick=4, full=6)),
+        "NF": lambda: NSF(width, layers=experiment.choose(smoke=1, quick=4, full=4), hidden=(64, 64)),
+        "mixture": lambda: GaussianMixture(width, experiment.choose(smoke=2, quick=50, full=100)),
+        "KDE": lambda: KernelDensity(width, experiment.choose(smoke=20, quick=5000, full=20_000)),
+        "PixelCNN": lambda: PixelCNN(
+            grid, GaussianMixtureLikelihood(10), layers=experiment.choose(smoke=1, quick=4, full=6)
+        ),
     }
-    options = {"batch_size": 128, "max_steps": lab.choose(smoke=2, quick=1200, full=40_000)}
+    options = {"batch_size": 128, "max_steps": experiment.choose(smoke=2, quick=1200, full=40_000)}
     # On pixels: a flow of image couplings, as the paper's, and one whose volume is constant.
     ambient: dict[str, Callable[[], Model]] = {
-        "NSF": lambda: NSF(
-            shape=image, flow_layers=lab.choose(smoke=1, quick=3, full=7), residual_blocks=1, bins=4,
-            hidden_features=lab.choose(smoke=8, quick=24, full=96), factor_out=False,
+        "NSF": lambda: ImageNSF(
+            shape=image, layers=experiment.choose(smoke=1, quick=3, full=7), hidden=(experiment.choose(smoke=8, quick=24, full=96),), bins=4, factor_out=False,
         ),
-        "NICE": lambda: NICE(shape=image, hidden=hidden, standardize=False),
+        "NICE": lambda: ImageNICE(shape=image, hidden=hidden, standardize=False),
     }  # fmt: skip
     found = Found()
     for inside, outside in (SETS, SETS[::-1]):
-        held = lab.choose(smoke=30, quick=1000, full=5000)
+        held = experiment.choose(smoke=30, quick=1000, full=5000)
         rows, kept = train[inside][:-held], train[inside][-held:]
         pair = [test[inside], test[outside]]
         known = [train[inside][:few], train[outside][:few]]
-        for seed in lab.few(1):
+        for seed in experiment.few(1):
             for kind, make in firsts.items():
-                first, _ = lab.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options)
+                first, _ = experiment.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options)
                 if inside == "mnist":
                     noise = torch.randn(few, width, generator=torch.Generator().manual_seed(seed))
-                    found.samples(f"{kind} prior", first.point(noise).detach(), rows, pair[0])
+                    found.samples(f"{kind} prior", first.decode_mean(noise).detach(), rows, pair[0])
                 for law, second in seconds.items():
                     key, name = f"{inside} {kind}+{law} {seed}", f"{kind}+{law}"
-                    model = _second(lab, key, first, second, rows, kept, seed, found)
-                    areas = lab.measure(f"{key} AUROC", partial(_areas, model, kept, *pair))
+                    model = _second(experiment, key, first, second, rows, kept, seed, found)
+                    areas = experiment.measure(f"{key} AUROC", partial(_areas, model, kept, *pair))
                     for score, value in areas.items():
                         found.areas[inside, name, score].append(value)
                     if inside == "mnist":
@@ -160,21 +169,21 @@ def _images(lab: Lab) -> None:
                     elif law == "NF":
                         for part in ("manifold", "codes"):
                             stump = partial(_stump, _log_density(model, part), known, pair)
-                            found.stumps[f"{kind} {part}"].append(lab.measure(f"{key} stump {part}", stump))
+                            found.stumps[f"{kind} {part}"].append(experiment.measure(f"{key} stump {part}", stump))
             for kind, make in ambient.items():
                 options_here = options | (
-                    {"max_steps": lab.choose(smoke=2, quick=400, full=40_000), "batch_size": 64}
+                    {"max_steps": experiment.choose(smoke=2, quick=400, full=40_000), "batch_size": 64}
                     if kind == "NSF"
                     else {}
                 )
-                flow, _ = lab.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options_here)
-                area = lab.measure(f"{inside} {kind} {seed} AUROC", partial(_area, Likelihood(flow), *pair))
+                flow, _ = experiment.train(f"{inside} {kind} {seed}", make, rows, kept, seed=seed, **options_here)
+                area = experiment.measure(f"{inside} {kind} {seed} AUROC", partial(_area, Likelihood(flow), *pair))
                 found.areas[inside, kind, "density"].append(area)
                 if inside == "fashion-mnist":
                     stump = partial(_stump, _log_density(flow, "pixels"), known, pair)
-                    found.stumps[kind].append(lab.measure(f"{kind} {seed} stump", stump))
-    _tables(lab, found)
-    lab.strip("samples", found.strips)
+                    found.stumps[kind].append(experiment.measure(f"{kind} {seed} stump", stump))
+    _tables(experiment, found)
+    experiment.strip("samples", found.strips)
 
 
 @dataclass
@@ -202,13 +211,13 @@ class Found:
         self.distance[name].append(mmd(features(drawn), features(real)).item())
 
 
-def _dimension(lab: Lab, train: dict[str, Tensor]) -> None:
-    count = lab.choose(smoke=60, quick=3000, full=20_000)
+def _dimension(experiment: Experiment, train: dict[str, Tensor]) -> None:
+    count = experiment.choose(smoke=60, quick=3000, full=20_000)
     dims = {
-        name: lab.measure(f"{name} dimension", partial(intrinsic_dimension, rows[:count]))
+        name: experiment.measure(f"{name} dimension", partial(intrinsic_dimension, rows[:count]))
         for name, rows in train.items()
     }
-    lab.report(
+    experiment.report(
         "images lie near a manifold of few dimensions",
         ours=", ".join(f"{name}: {found:.1f} of 784" for name, found in dims.items()),
         held=max(dims.values()) < 40,
@@ -217,7 +226,7 @@ def _dimension(lab: Lab, train: dict[str, Tensor]) -> None:
 
 
 def _second(
-    lab: Lab,
+    experiment: Experiment,
     key: str,
     first: AutoEncoder | VAE,
     second: Callable[[], Any],
@@ -227,21 +236,21 @@ def _second(
     found: Found,
 ) -> TwoStep:
     """A two-step model on a first step, trained once."""
-    file = lab.out / f"{lab.name}-{lab.budget}-{key.replace(' ', '-')}.safetensors"
+    file = experiment.out / f"{experiment.name}-{experiment.budget}-{key.replace(' ', '-')}.safetensors"
 
     def train() -> dict[str, Any]:
         torch.manual_seed(seed)
         model = TwoStep(first, second())
         options: dict[str, Any] = {
-            "average": None,
+            "ema": None,
             "batch_size": 256,
-            "max_steps": lab.choose(smoke=2, quick=500, full=10_000),
+            "max_steps": experiment.choose(smoke=2, quick=500, full=10_000),
         }
         done = fit_two_step(model, rows, validation=kept, first=False, seed=seed, progress="silent", **options)
         save(model, file)
         return done.injectivity._asdict()
 
-    found.checks[key] = lab.measure(key, train)
+    found.checks[key] = experiment.measure(key, train)
     return cast("TwoStep", load(file))
 
 
@@ -260,7 +269,7 @@ def _log_density(model: Model, part: str) -> Callable[[Tensor], Tensor]:
     if part != "codes":
         return lambda rows: -Likelihood(model)(rows)
     two = cast("TwoStep", model)
-    return lambda rows: two.second.evaluate(two.codes(rows)).value.double()
+    return lambda rows: two.density.evaluate(two.codes(rows)).value.double()
 
 
 @torch.no_grad()
@@ -277,7 +286,7 @@ def _stump(log_density: Callable[[Tensor], Tensor], known: list[Tensor], new: li
     return 0.5 * float((inside > threshold).mean() + (outside <= threshold).mean())
 
 
-def _tables(lab: Lab, found: Found) -> None:
+def _tables(experiment: Experiment, found: Found) -> None:
     areas, distance, stumps, checks = found.areas, found.distance, found.stumps, found.checks
     for inside, outside in (SETS[::-1], SETS):
         kinds = list(dict.fromkeys(kind for name, kind, _ in areas if name == inside and "+" in kind))
@@ -286,7 +295,7 @@ def _tables(lab: Lab, found: Found) -> None:
             for kind in kinds
         )
         pixels, flat = (areas[inside, kind, "density"] for kind in ("NSF", "NICE"))
-        lab.report(
+        experiment.report(
             f"trained on {inside}, the density on the manifold tells {outside} apart better than a density of pixels",
             paper="tables of accuracies with known anomalies; see below",
             ours=f"AUROC of density / residual / both: {table}; on pixels NSF {spread(pixels, 2)}, NICE {spread(flat, 2)}",
@@ -296,12 +305,12 @@ def _tables(lab: Lab, found: Found) -> None:
         best = max(
             (fmean(areas[inside, kind, name]), kind, name) for kind in kinds for name in ("density", "residual", "both")
         )
-        lab.report(
+        experiment.report(
             f"(not the paper's) trained on {inside}, density and residual together beat the density alone",
             ours=f"best: {best[1]} {best[2]} at {best[0]:.3f}",
             held=all(clearly_below(areas[inside, kind, "density"], areas[inside, kind, "both"]) for kind in kinds),
         )
-    lab.report(
+    experiment.report(
         "fashion-mnist against mnist with a stump that has seen both: WAE+NF succeeds, a flow on pixels is wrong way round",
         paper="98.07 % (density of codes) and 36.09 %",
         ours=", ".join(f"{kind} {spread([100 * v for v in values], 1)} %" for kind, values in stumps.items()),
@@ -309,7 +318,7 @@ def _tables(lab: Lab, found: Found) -> None:
         note="densities on the manifold and of the codes alone, with a flow in the second step; supervised: anomalies of the test's "
         "kind choose the threshold",
     )
-    lab.report(
+    experiment.report(
         "a second step makes better samples than the first step's own prior",
         paper="FID on MNIST: VAE 197, VAE+NF 70 (recalled)",
         ours="kernel distance on MNIST: "
@@ -318,7 +327,7 @@ def _tables(lab: Lab, found: Found) -> None:
         note="squared kernel distance to test images in 30 whitened principal components, not FID",
     )
     passed = [check["passed"] for check in checks.values()]
-    lab.report(
+    experiment.report(
         "(not the paper's) the decoders pass the test of injectivity, so that the density is exact",
         ours=f"{sum(passed)} of {len(passed)} pass; smallest over largest singular value from "
         f"{min(check['singular'] for check in checks.values()):.2g}; codes found again to "

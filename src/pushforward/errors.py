@@ -60,7 +60,7 @@ class StorageError(PushforwardError, OSError):
 
 
 class FormatVersionError(StorageError):
-    """A file was written by a newer version of pushforward."""
+    """A file was written by another version of pushforward, in a format that this one does not read."""
 
 
 class PushforwardWarning(UserWarning):

@@ -1,12 +1,13 @@
-"""Classes that a model file may name, and the plain description of an object built from them.
+"""The classes that a model file may name, and the description of an object by its class and its constructor's arguments.
 
-A constructor stores every argument under the argument's own name, so an object's description can be read back from
-its signature (scikit-learn's rule). Only registered classes are ever built from a description: nothing is imported.
+A constructor stores every argument in an attribute of the same name, as in scikit-learn, so that :func:`describe` finds the
+arguments again. :func:`build` creates registered classes only and imports nothing.
 """
 
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -24,11 +25,18 @@ _SEEDS = 2**64
 _TYPES = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),)}
 
 
-def register(room: str) -> Callable[[T], T]:
-    """Class decorator: let files and the contract tests know this class, as ``room.ClassName``."""
+def register(package: str) -> Callable[[T], T]:
+    """Class decorator: the class may appear in files, as ``package.ClassName``, and the contract tests cover it.
+
+    Args:
+        package: of pushforward, such as "transforms", "distributions" or "models".
+
+    Raises:
+        ConfigError: if another class has this name.
+    """
 
     def add(cls: T) -> T:
-        name = f"{room}.{cls.__name__}"
+        name = f"{package}.{cls.__name__}"
         if name in _CLASSES and _CLASSES[name] is not cls:
             raise ConfigError(f"two classes are registered as {name!r}; choose another name.")
         _CLASSES[name] = cls
@@ -37,16 +45,16 @@ def register(room: str) -> Callable[[T], T]:
     return add
 
 
-def names(room: str = "") -> list[str]:
-    """Registered names, of one room or of all."""
-    return sorted(name for name in _CLASSES if name.startswith(room))
+def names(prefix: str = "") -> list[str]:
+    """The registered names that start with a prefix, such as "transforms."; all of them by default."""
+    return sorted(name for name in _CLASSES if name.startswith(prefix))
 
 
 def registered(name: str) -> type:
     """The class of a registered name.
 
     Raises:
-        StorageError: if no such class is registered; nothing is imported to look for it.
+        StorageError: if no class is registered under it.
     """
     try:
         return _CLASSES[name]
@@ -58,12 +66,16 @@ def registered(name: str) -> type:
 
 
 def describe(thing: Any) -> dict[str, Any]:
-    """Plain description (JSON types only) of a registered object, read from its constructor's arguments."""
+    """The class and the constructor's arguments of a registered object, in JSON types.
+
+    Raises:
+        ConfigError: if the object's class, or that of an argument, is not registered.
+    """
     cls = type(thing)
     name = next((key for key, value in _CLASSES.items() if value is cls), None)
     if name is None:
         raise ConfigError(
-            f"{cls.__module__}.{cls.__qualname__} is not registered, so a file could not name it: decorate it with "
+            f"{cls.__module__}.{cls.__qualname__} is not registered, so a file cannot name it: decorate it with "
             "@pushforward.registry.register('transforms') (or distributions, models)."
         )
     arguments = {}
@@ -79,16 +91,20 @@ def build(description: Any, *, largest: int = 10_000_000, _depth: int = 0) -> An
     """The object that :func:`describe` described.
 
     Args:
-        description: what ``describe`` returned; may come from an untrusted file.
-        largest: bound on every integer in it, so that a hostile file cannot ask for a huge model.
+        description: what :func:`describe` returned; it may come from an untrusted file.
+        largest: bound on every integer in it, so that a malicious file cannot request a huge model.
 
     Raises:
         StorageError: if it names an unregistered class, or its arguments do not fit that class.
     """
     if not isinstance(description, Mapping) or set(description) != {"class", "arguments"}:
-        raise StorageError("the file's description of the model is not one that pushforward writes.")
+        raise StorageError(
+            "the file does not describe its model by a class and its arguments, as files of pushforward do."
+        )
     if _depth > _DEEPEST:
-        raise StorageError("the file's description of the model is nested too deeply to be one of pushforward's.")
+        raise StorageError(
+            f"the file's description of the model is nested more than {_DEEPEST} levels deep, which no model needs."
+        )
     cls = registered(description["class"])
     arguments = description["arguments"]
     if not isinstance(arguments, Mapping):
@@ -102,8 +118,8 @@ def build(description: Any, *, largest: int = 10_000_000, _depth: int = 0) -> An
     for key, value in arguments.items():
         parameter = parameters[key]
         annotation = str(getattr(parameter.annotation, "__name__", parameter.annotation))
-        harmless = key == "seed" or annotation in ("float", "float | None")  # no size, whatever its value
-        restored = _restore(value, _SEEDS if harmless else largest, _depth)
+        no_size = key == "seed" or annotation in ("float", "float | None")
+        restored = _restore(value, _SEEDS if no_size else largest, _depth)
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL and isinstance(restored, tuple):
             positional.extend(restored)
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL and _fits(restored, annotation):
@@ -114,26 +130,28 @@ def build(description: Any, *, largest: int = 10_000_000, _depth: int = 0) -> An
         return cls(*positional, **named)
     except StorageError:
         raise
-    except Exception as error:  # a hostile file can hold any argument; every failure means the same to the caller
+    except Exception as error:  # a malicious file may hold any arguments, and so cause any error
         raise StorageError(f"the file's arguments do not fit {description['class']}: {str(error)[:300]}") from error
 
 
 def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value has the type that a constructor's parameter states; True for all but the plain types."""
+    """Whether a value has the type that a constructor's parameter states. Types that JSON does not have always fit."""
     types = [_TYPES.get(part.strip()) for part in annotation.split("|")]
-    return None in types or type(value) in {kind for kinds in types if kinds for kind in kinds}
+    return None in types or type(value) in {allowed for some in types if some for allowed in some}
 
 
 def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, numbers.Real):  # a scalar of numpy
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
     if isinstance(value, (list, tuple, nn.ModuleList)) or (
         isinstance(value, Sequence) and not isinstance(value, (str, bytes))
     ):
         return [_plain(item, where) for item in value]
     if type(value) in _CLASSES.values():
         return describe(value)
-    raise ConfigError(f"{where} holds a {type(value).__name__}, which a model file cannot hold.")
+    raise ConfigError(f"{where} is a {type(value).__name__}, which a model file cannot store.")
 
 
 def _restore(value: Any, largest: int, depth: int) -> Any:
@@ -141,8 +159,8 @@ def _restore(value: Any, largest: int, depth: int) -> Any:
         return build(value, largest=largest, _depth=depth + 1)
     if isinstance(value, list):
         if len(value) > _LONGEST:
-            raise StorageError(f"the file's description holds a list of {len(value)} items, too many for a model.")
+            raise StorageError(f"the file describes a model with a list of {len(value)} items; the most is {_LONGEST}.")
         return tuple(_restore(item, largest, depth) for item in value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > largest:
-        raise StorageError(f"the file's description asks for a size of {value}, more than the file itself could hold.")
+        raise StorageError(f"the file describes a model with a size of {value}, which is more than its weights allow.")
     return value

@@ -12,8 +12,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are no part of the package
 
+from benchmarks.common.results import Results
 from benchmarks.quality import families, pixelcnn
-from benchmarks.quality.results import Results
 from pushforward.likelihood import Kind
 from pushforward.training import trainer
 

@@ -20,9 +20,9 @@ from pushforward.training import trainer
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 
+from benchmarks.common.results import Results  # noqa: E402
 from benchmarks.quality import attacks, images, ood, ready_made, score_costs  # noqa: E402
 from benchmarks.quality.data import Split  # noqa: E402
-from benchmarks.quality.results import Results  # noqa: E402
 
 
 def test_every_registered_score_has_a_cost():

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from pushforward.cli import main as command_line
-
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 
@@ -359,17 +357,6 @@ def test_readings_count_as_done_only_for_the_same_settings_and_libraries(tmp_pat
     assert not Readings(file, QUICK, ["floor"]).done("time", "case", ["floor", "zuko"])
     assert not Readings(file, replace(QUICK, rounds=9), ["floor"]).done("time", "case", ["floor"])
     assert file.read_text().endswith("\n")
-
-
-def test_command_line(capsys, monkeypatch, tmp_path):
-    assert command_line(["bench", "speed", "--list"]) == 0
-    assert "maf-d6-h128/log_prob@1\n" in capsys.readouterr().out
-    monkeypatch.setattr("pushforward.cli.bench.__file__", str(tmp_path / "a" / "b" / "c" / "bench.py"))
-    monkeypatch.chdir(tmp_path)
-    assert command_line(["bench", "speed", "--list"]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "checkout" in said
 
 
 def test_large_batches_are_compared_with_and_without_what_saves_time():

@@ -14,6 +14,7 @@ import pytest
 from pushforward.cli import main
 from pushforward.data import load_image_sample
 from pushforward.detection import realized_interval
+from pushforward.kernels import description, use_kernels
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +24,26 @@ def folder(tmp_path_factory) -> Path:
     table = pa.table({"a": rng.normal(size=400), "b": rng.integers(0, 9, 400), "c": rng.choice(["u", "v"], 400)})
     pq.write_table(table, path / "train.parquet")
     pyarrow.csv.write_csv(table, path / "train.csv")
+    table.to_pandas().to_json(path / "train.jsonl", orient="records", lines=True)
+    for part in (0, 1):
+        (path / "parts" / f"part={part}").mkdir(parents=True)
+        pyarrow.csv.write_csv(table.slice(200 * part, 200), path / "parts" / f"part={part}" / "rows.csv")
     options = ["--alpha", "0.05", "--members", "1", "--max-steps", "30", "-q"]
     assert main(["fit", str(path / "train.parquet"), "-o", str(path / "guard.safetensors"), *options]) == 0
     return path
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [("train.parquet", "s.parquet"), ("train.csv", "s.csv"), ("train.csv", "t.parquet")]
+    ("source", "target"),
+    [
+        ("train.parquet", "s.parquet"),
+        ("train.csv", "s.csv"),
+        ("train.csv", "t.parquet"),
+        ("train.jsonl", "j.csv"),
+        ("parts", "p.parquet"),
+    ],
 )
-def test_score_keeps_columns_and_adds_four(folder: Path, source: str, target: str) -> None:
+def test_score_keeps_the_columns_and_adds_four(folder: Path, source: str, target: str) -> None:
     assert (
         main(
             [
@@ -49,7 +61,8 @@ def test_score_keeps_columns_and_adds_four(folder: Path, source: str, target: st
     )
     read = pq.read_table if target.endswith("parquet") else pyarrow.csv.read_csv
     table = read(folder / target)
-    assert table.column_names == ["a", "b", "c", "log_prob", "anomaly_score", "p_value", "alarm"]
+    keys = ["part"] if source == "parts" else []
+    assert table.column_names == ["a", "b", "c", *keys, "log_prob", "anomaly_score", "p_value", "alarm"]
     assert table.num_rows == 400
     p = table["p_value"].to_numpy()
     assert 0 < p.min() <= p.max() <= 1
@@ -99,11 +112,15 @@ def test_sample_and_info(folder: Path, capsys) -> None:
         (["info", "train.csv"], "train.csv"),
         (["sample", "guard.safetensors", "-n", "0", "-o", "n.csv"], "number"),
         (["frobnicate"], "frobnicate"),
+        (["bench"], "bench"),
+        (["reproduce"], "reproduce"),
         (["fit", "--what"], "--what"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_errors_are_one_line_and_a_code(folder: Path, monkeypatch, capsys, arguments: list[str], word: str) -> None:
+def test_an_error_is_one_line_and_an_exit_code(
+    folder: Path, monkeypatch, capsys, arguments: list[str], word: str
+) -> None:
     monkeypatch.chdir(folder)
     before = sorted(p.name for p in folder.iterdir())
     assert main(arguments) not in (0, 70)
@@ -152,7 +169,7 @@ def test_debug_shows_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_demo_on_images_is_fooled_only_by_the_likelihood(tmp_path: Path) -> None:
+def test_the_demo_on_images_detects_digits_that_the_likelihood_does_not(tmp_path: Path) -> None:
     from pushforward.cli.demo_images import run
 
     facts = run(tmp_path / "demo.png", max_steps=100)
@@ -162,12 +179,12 @@ def test_demo_on_images_is_fooled_only_by_the_likelihood(tmp_path: Path) -> None
     assert (tmp_path / "demo.png").stat().st_size > 20_000
 
 
-def test_demo_of_nothing_known(capsys) -> None:
+def test_the_demo_of_unknown_data_is_an_error(capsys) -> None:
     assert main(["demo", "--data", "sounds"]) != 0
     assert "images or table" in capsys.readouterr().err
 
 
-def test_demo_prints_its_table_and_draws(tmp_path: Path, capsys) -> None:
+def test_the_demo_on_a_table_draws_a_picture(tmp_path: Path, capsys) -> None:
     from pushforward.cli.demo_table import run
 
     facts = run(tmp_path / "demo.png")
@@ -189,9 +206,20 @@ def test_images_from_fit_to_score(tmp_path: Path, capsys) -> None:
     assert table.column_names == ["image", "anomaly_score", "p_value", "alarm"]
     assert table["image"].to_pylist() == list(range(30))
     for wrong, words in (
-        (["score", guard, str(tmp_path / "scores.csv"), "-o", str(tmp_path / "x.csv")], "none of"),
+        (["score", guard, str(tmp_path / "scores.csv"), "-o", str(tmp_path / "x.csv")], "not a file of images"),
         (["fit", str(tmp_path / "train.npy"), "-o", guard, "--drop", "a"], "images"),
         (["sample", guard, "-o", str(tmp_path / "x.csv")], "images"),
     ):
         assert main(wrong) != 0
         assert words in capsys.readouterr().err
+
+
+def test_info_says_which_kernels_are_in_use(capsys) -> None:
+    with use_kernels("plain"):
+        assert main(["info", "--system"]) == 0
+        assert description()["reason"] in " ".join(capsys.readouterr().out.split())
+    assert main(["info", "--system"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"native, {description()['level']}" in said if description()["level"] else description()["reason"] in said
+    assert main(["info"]) == main(["info", "file", "--system"]) == 1
+    assert "either a file or --system" in capsys.readouterr().err

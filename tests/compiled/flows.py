@@ -1,4 +1,4 @@
-"""Flows that programs know all of, in part, or not at all, and what is compared of them."""
+"""Flows that have a native form entirely, in part, or not at all, and how their results are compared."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import pushforward as pf
 from pushforward import distributions, models, transforms
-from pushforward.kernels.native import _compiler
+from pushforward.kernels import description
 from pushforward.transforms import Chain
 
-compiled = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+compiled = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 
-def couplings(*laws: transforms.Transformer, **options) -> models.Flow:
-    """A flow with one coupling for each law."""
-    return models.Flow(
-        Chain(*(transforms.Coupling(5, law, flip=k % 2 == 1, hidden=(20,), **options) for k, law in enumerate(laws))),
-        distributions.Normal(5),
-    )
+def couplings(*transformers: transforms.Transformer, **options) -> models.Flow:
+    """A flow with one coupling for each transformer."""
+    parts = [
+        transforms.Coupling(5, transformer, flip=k % 2 == 1, hidden=(20,), **options)
+        for k, transformer in enumerate(transformers)
+    ]
+    return models.Flow(Chain(*parts), distributions.Normal(5))
 
 
 WHOLE = {
@@ -35,10 +35,10 @@ WHOLE = {
     "maf context, no hidden layer": lambda: models.MAF(3, context=2, hidden=()),
     "maf of one": lambda: models.MAF(1),
     "maf of one with context": lambda: models.MAF(1, context=2),
-    "nsf": lambda: models.NSF(5, hidden_features=24, flow_layers=3, unconditional=True),
-    "nsf autoregressive": lambda: models.NSF(5, context=1, layer="autoregressive", hidden_features=24, flow_layers=2),
+    "nsf": lambda: models.NSF(5, hidden=(24, 24), layers=3, unconditional=True),
+    "nsf autoregressive": lambda: models.NSF(5, context=1, layer="autoregressive", hidden=(24, 24), layers=2),
     "nsf of one": lambda: models.NSF(1),
-    "nsf double": lambda: models.NSF(4, hidden_features=16, flow_layers=2).double(),
+    "nsf double": lambda: models.NSF(4, hidden=(16, 16), layers=2).double(),
     "householder": lambda: models.Flow(
         Chain(
             transforms.ActNorm(4),
@@ -67,7 +67,7 @@ PART = {
         Chain(transforms.Logit(3), transforms.Coupling(3, hidden=(16,), context=2)), distributions.Normal(3)
     ),
     "ensemble": lambda: models.Flow(
-        transforms.SoftTail(4), models.Ensemble(models.NSF(4, hidden_features=16), models.MAF(4), models.NICE(4))
+        transforms.SoftTail(4), models.Ensemble(models.NSF(4, hidden=(16, 16)), models.MAF(4), models.NICE(4))
     ),
     "table": lambda: models.Flow(
         Chain(transforms.Standardize(4).double(), transforms.Cast(4), transforms.Jitter(4)),
@@ -75,9 +75,9 @@ PART = {
     ),
 }
 NONE = {
-    "other law": lambda: models.SOS(3),
+    "other transformer": lambda: models.SOS(3),
     "other base": lambda: models.MAF(3, components=2),
-    "image": lambda: models.Glow((1, 4, 4), scales=1, steps=1, hidden=(8, 8)),
+    "image": lambda: models.Glow((1, 4, 4), scales=1, layers=1, hidden=(8, 8)),
 }
 
 
@@ -95,7 +95,7 @@ def made(build, seed: int = 0) -> models.Model:
 def rows(model, count: int, scale: float = 1.0):
     """Rows that the model can read, and contexts if it reads them."""
     x = torch.randn(count, *model.shape) * scale
-    if isinstance(model.chain.transforms[0], transforms.Logit):
+    if isinstance(model.chain[0], transforms.Logit):
         x = torch.sigmoid(x)
     if not isinstance(model, models.Flow) and len(model.shape) == 3:
         x = torch.randint(0, 256, (count, *model.shape))
@@ -111,26 +111,8 @@ def close(found, expected, weights: torch.dtype = torch.float64) -> None:
     torch.testing.assert_close(found, expected.detach(), rtol=tolerance, atol=10 * tolerance)
 
 
-def plain(model: models.Model, x: Tensor, context: Tensor | None = None) -> Tensor:
-    with pf.use_kernels("plain"):
-        return model.log_prob(x, context)
-
-
-def agrees(model: models.Model, runs: list[int], count: int = 3) -> None:
-    """The model's number is torch's, and came from a program."""
-    x, context = rows(model, count)
-    runs.clear()
-    found = model.log_prob(x, context)
-    assert runs == [count]
-    close(found, plain(model, x, context), model.latent_dtype)
-
-
-def first(model: models.Model, kind: type) -> nn.Module:
-    return next(module for module in model.modules() if isinstance(module, kind))
-
-
 def in_threads(call: Callable[[], Tensor]) -> list[Tensor]:
-    """What a call gives in the end in each of eight threads that make it twenty times."""
+    """The last result of each of eight threads that make a call twenty times at once."""
     found: list[Tensor] = [torch.zeros(())] * 8
 
     def work(k: int) -> None:

@@ -31,8 +31,8 @@ from torch.utils._pytree import tree_leaves
 
 from pushforward import distributions, models, numerics, transforms
 from pushforward.training.ema import WeightAverage
+from pushforward.training.gradients import gradients
 from pushforward.training.sources import Batch
-from pushforward.training.trainer import gradients
 from pushforward.transforms import Step
 
 from .cases import MODELS, ModelCase
@@ -47,7 +47,7 @@ OPTIONS = [
     f(
         "CNF",
         "penalties, recompute",
-        lambda: models.CNF(2, hidden=(8,), steps=2, kinetic=0.1, jacobian=0.1, recompute=True),
+        lambda: models.CNF(2, hidden=(8,), steps=2, kinetic_weight=0.1, jacobian_weight=0.1, recompute=True),
     ),
     f("CNF", "flow matching", lambda: models.CNF(2, hidden=(8,), steps=2, objective="flow-matching")),
     f(
@@ -58,7 +58,7 @@ OPTIONS = [
     f(
         "RectangularFlow",
         "probes",
-        lambda: models.RectangularFlow(3, 2, volume="probes", couplings=1, hidden=(8,), latent_couplings=1),
+        lambda: models.RectangularFlow(3, 2, volume="probes", layers=1, hidden=(8,), latent_layers=1),
     ),
     f("BernsteinFlow", "dropout", lambda: models.BernsteinFlow(2, layers=1, hidden=(8,), dropout=0.1)),
     f("RealNVP", "reversible", lambda: reversible(models.RealNVP(2, hidden=(8,)))),
@@ -238,7 +238,8 @@ def test_scores_and_samples_can_be_captured_as_a_graph(case):
 def test_scores_and_samples_stay_on_their_device(case, monkeypatch):
     """Outside a graph, where other ways are taken: up to the first look, which is allowed."""
     everything = ready(case)
-    monkeypatch.setattr("pushforward.models.base.may_check_values", lambda *_: False)
+    for module in ("base", "validation"):
+        monkeypatch.setattr(f"pushforward.models.{module}.may_check_values", lambda *_: False)
     with pretended(), contextlib.suppress(*LOOKS):
         use(*everything)
 
@@ -330,7 +331,8 @@ def test_a_graph_is_no_place_to_look(monkeypatch):
 
 
 def test_without_a_look_nan_shows_in_the_loss(monkeypatch):
-    monkeypatch.setattr("pushforward.models.base.may_check_values", lambda *_: False)
+    for module in ("base", "validation"):
+        monkeypatch.setattr(f"pushforward.models.{module}.may_check_values", lambda *_: False)
     model, x = models.MAF(2, hidden=(8,)).train(), torch.randn(ROWS, 2)
     assert torch.isfinite(model.loss(x))
     x[1, 0] = torch.nan
@@ -345,7 +347,7 @@ def test_without_a_look_an_input_that_was_not_found_again_shows_in_the_gradient(
     model.loss(x).backward()
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
     model.zero_grad()
-    monkeypatch.setattr(transforms.Coupling, "undo", lambda self, z, context: UNDO(self, z + 1, context))
+    monkeypatch.setattr(transforms.Coupling, "invert_with_graph", lambda self, z, context: UNDO(self, z + 1, context))
     model.loss(x).backward()
     assert any(torch.isnan(weight.grad).any() for weight in model.parameters() if weight.grad is not None)
 

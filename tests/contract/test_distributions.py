@@ -14,12 +14,12 @@ from pushforward.distributions import Distribution
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Lebesgue
 
-from .cases import BASES
+from .cases import DISTRIBUTIONS
 from .tools import ROWS, TYPES, box_line, build, built, context_of, data_of, generator, line, same
 
-WITH_CONTEXT = [case for case in BASES if built(case).context]
+WITH_CONTEXT = [case for case in DISTRIBUTIONS if built(case).context]
 LEBESGUE = [
-    case for case in BASES if case.measure is None
+    case for case in DISTRIBUTIONS if case.measure is None
 ]  # the others have quadrature of their own, in tests/distributions
 SMALL = [case for case in LEBESGUE if math.prod(built(case).shape) <= 2]
 REAL_BASES = [case for case in LEBESGUE if built(case).support == REAL]
@@ -45,7 +45,7 @@ def density(base: Distribution, count: int) -> tuple[torch.Tensor, list[torch.Te
     return points, [weights] * size, log_prob.exp().reshape([count] * size)
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_attributes(case):
     base = built(case)
     assert base.kind is Kind.EXACT
@@ -108,7 +108,7 @@ def test_samples_and_density_agree_in_any_dimension(case):
     assert error < 0.1  # else the test could not fail
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_sampling_is_seeded(case):
     base = built(case)
     context = context_of(base)
@@ -118,7 +118,7 @@ def test_sampling_is_seeded(case):
     assert not torch.equal(first, base.sample(batch, context, generator=generator(2)))
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_batch_shapes_agree(case):
     base = built(case)
     z, context = data_of(case, base), context_of(base)
@@ -132,7 +132,7 @@ def test_batch_shapes_agree(case):
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_type_is_kept(case, dtype):
     base = built(case, dtype)
     z, context = data_of(case, base, dtype=dtype), context_of(base, dtype=dtype)
@@ -140,7 +140,7 @@ def test_type_is_kept(case, dtype):
     assert base.sample(Size((ROWS,)), context, generator=generator()).dtype is dtype
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_float32_agrees_with_float64(case):
     single, double = build(case, torch.float32), built(case)
     single.load_state_dict(double.state_dict())
@@ -149,7 +149,7 @@ def test_float32_agrees_with_float64(case):
     torch.testing.assert_close(single.log_prob(z, context).double(), high, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_infinitely_far_is_impossible_and_spoils_no_other_row(case):
     base = build(case)
     z, context = data_of(case, base), context_of(base)
@@ -213,7 +213,7 @@ def test_nothing_lies_outside_the_support(case):
         assert torch.isfinite(base.log_prob(torch.full_like(z, edge), context)).all()
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_terms_add_up_where_coordinates_have_an_order(case):
     base = built(case)
     z, context = data_of(case, base), context_of(base)
@@ -230,7 +230,7 @@ def test_terms_add_up_where_coordinates_have_an_order(case):
         assert changed.any(0).nonzero().flatten().tolist() == [last]
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_gradients_are_right(case):
     base = built(case)
     z, context = data_of(case, base), context_of(base)
@@ -238,7 +238,7 @@ def test_gradients_are_right(case):
     assert torch.autograd.gradcheck(lambda t: base.log_prob(t, None if context is None else context[:3]), inputs)
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_samples_carry_gradients_where_they_say_so(case):
     base = build(case)
     context = context_of(base)
@@ -272,7 +272,7 @@ def test_context_matters_and_is_asked_for(case):
         base.sample(Size((ROWS,)), generator=generator())
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_rows_do_not_see_each_other(case):
     base = built(case)
     z, context = data_of(case, base), context_of(base)
@@ -281,7 +281,7 @@ def test_rows_do_not_see_each_other(case):
         same(base.log_prob(z[i : i + 1], None if context is None else context[i : i + 1]), whole[i : i + 1], 1e-13)
 
 
-@pytest.mark.parametrize("case", BASES, ids=str)
+@pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
 def test_it_compiles_whole(case):
     torch._dynamo.reset()
     base = built(case)
@@ -290,7 +290,7 @@ def test_it_compiles_whole(case):
     same(compiled(z, context), base.log_prob(z, context))
 
 
-@pytest.mark.parametrize("name", sorted({case.name for case in BASES} - {"models.Ensemble"}))
+@pytest.mark.parametrize("name", sorted({case.name for case in DISTRIBUTIONS} - {"models.Ensemble"}))
 @pytest.mark.parametrize("features", [0, -1, (2, 0), 2.5, "two", True, None])
 def test_impossible_widths(name, features):
     import pushforward

@@ -13,8 +13,7 @@ from torch.export import Dim, export
 import pushforward as pf
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Lebesgue
-from pushforward.models import Model
-from pushforward.models.base import Flow
+from pushforward.models import Flow, Model
 
 from .cases import MODELS
 from .tools import ROWS, TYPES, attainable_by_parts, build, built, context_of, data_of, dense_jacobian, generator, same
@@ -142,17 +141,17 @@ def test_float64_coordinates_through_float32_weights(case):
         for run in (model.encode, model.decode):
             given = x if run == model.encode else model.encode(x, context)
             with pytest.raises(KindError, match=r"model\.double"):
-                run(given, context, wide=True)
+                run(given, context, float64=True)
     else:
-        z = model.encode(x, context, wide=True)
-        back = model.decode(z, context, wide=True)
+        z = model.encode(x, context, float64=True)
+        back = model.decode(z, context, float64=True)
         assert z.dtype is back.dtype is torch.float64
         same(back, x.double(), 1e-11)
         torch.testing.assert_close(z.float(), model.encode(x, context), rtol=1e-3, atol=1e-3)
     exact = built(case)
     z = exact.encode(x, context)
-    assert torch.equal(exact.encode(x, context, wide=True), z)
-    assert torch.equal(exact.decode(z, context, wide=True), exact.decode(z, context))
+    assert torch.equal(exact.encode(x, context, float64=True), z)
+    assert torch.equal(exact.decode(z, context, float64=True), exact.decode(z, context))
 
 
 @pytest.mark.parametrize("case", [case for case in MODELS if not case.invertible], ids=str)
@@ -161,7 +160,7 @@ def test_models_that_drop_something_refuse_float64_coordinates(case):
     if model.chain.invertible or "augment" in str(case):  # what is added can be dropped again without a loss
         return
     with pytest.raises(KindError, match="drops"):
-        model.encode(data_of(case, model), context_of(model), wide=True)
+        model.encode(data_of(case, model), context_of(model), float64=True)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)

@@ -14,7 +14,7 @@ from pushforward.likelihood import REAL
 from pushforward.numerics import RowNoise, log1mexp, log1p_square, logmeanexp, soft_clamp
 from pushforward.transforms import Transform
 
-from .cases import MAPS, MODELS
+from .cases import MODELS, TRANSFORMS
 from .tools import built, context_of, same
 
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -26,7 +26,7 @@ anything = st.one_of(ordinary, st.sampled_from([*SPECIAL, math.inf, -math.inf]))
 PICKED_MODELS = [case for case in MODELS if built(case).shape == (2,)]
 PICKED_MAPS = [
     case
-    for case in MAPS
+    for case in TRANSFORMS
     if case.bijective and not case.casts and built(case).in_shape == (2,) and built(case).domain in (None, REAL)
 ]
 

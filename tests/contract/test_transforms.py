@@ -12,13 +12,13 @@ from pushforward.likelihood import REAL, Kind, Lebesgue
 from pushforward.numerics import RowNoise
 from pushforward.transforms import Inverse, Transform
 
-from .cases import MAPS, MapCase
+from .cases import TRANSFORMS, TransformCase
 from .tools import ROWS, TYPES, attainable, build, built, context_of, data_of, dense_jacobian, generator, same
 
-BIJECTIVE = [case for case in MAPS if case.bijective]
-DISCRETE = [case for case in MAPS if not case.bijective]
-WITH_CONTEXT = [case for case in MAPS if built(case).context]
-ORDERED = [case for case in MAPS if built(case).autoregressive_order != "mixed"]
+BIJECTIVE = [case for case in TRANSFORMS if case.bijective]
+DISCRETE = [case for case in TRANSFORMS if not case.bijective]
+WITH_CONTEXT = [case for case in TRANSFORMS if built(case).context]
+ORDERED = [case for case in TRANSFORMS if built(case).autoregressive_order != "mixed"]
 
 
 def dims(transform: Transform) -> int:
@@ -40,13 +40,13 @@ def carries(transform: Transform) -> bool:
 UNBOUNDED = [case for case in BIJECTIVE if scalable(built(case))]
 
 
-def scaled(case: MapCase, transform: Transform, scale: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def scaled(case: TransformCase, transform: Transform, scale: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     x = scale * data_of(case, transform)
     reach = case.reach.get(dtype, math.inf)
     return x.clamp(-reach, reach).to(dtype)
 
 
-@pytest.mark.parametrize("case", MAPS, ids=str)
+@pytest.mark.parametrize("case", TRANSFORMS, ids=str)
 def test_attributes(case):
     transform = built(case)
     assert transform.kind is case.kind
@@ -93,7 +93,7 @@ def test_round_trip_on_wide_inputs(case, dtype):
         assert (error <= allowed).all(), f"x{scale:g}: errors {error.tolist()}, rounding explains {allowed.tolist()}"
 
 
-@pytest.mark.parametrize("case", [case for case in MAPS if carries(built(case))], ids=str)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS if carries(built(case))], ids=str)
 def test_float64_coordinates_through_float32_weights(case):
     """They stay float64, and a bijection brings them back to what float64's rounding explains."""
     transform = built(case, torch.float32)
@@ -196,7 +196,7 @@ def test_row_noise_is_fixed_by_its_seed_and_the_row(case):
     same(transform.encode(x.flip(0), None if c is None else c.flip(0), noise=RowNoise(3)).z, z.flip(0), tolerance)
 
 
-@pytest.mark.parametrize("case", MAPS, ids=str)
+@pytest.mark.parametrize("case", TRANSFORMS, ids=str)
 def test_batch_shapes_agree(case):
     transform = built(case)
     x, context = data_of(case, transform), context_of(transform)
@@ -215,7 +215,7 @@ def test_batch_shapes_agree(case):
         same(decoded, back[:count].reshape(*shape, *transform.in_shape), 1e-9)
 
 
-@pytest.mark.parametrize("case", MAPS, ids=str)
+@pytest.mark.parametrize("case", TRANSFORMS, ids=str)
 def test_empty_batch(case):
     transform = built(case)
     x, context = data_of(case, transform)[:0], context_of(transform)
@@ -229,7 +229,7 @@ def test_empty_batch(case):
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("case", [case for case in MAPS if not case.casts], ids=str)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS if not case.casts], ids=str)
 def test_type_is_kept(case, dtype):
     transform = built(case, dtype)
     x, context = data_of(case, transform, dtype=dtype), context_of(transform, dtype=dtype)
@@ -238,7 +238,7 @@ def test_type_is_kept(case, dtype):
     assert {t.dtype for t in (step.z, step.contribution, back, contribution)} == {dtype}
 
 
-@pytest.mark.parametrize("case", [case for case in MAPS if not case.casts], ids=str)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS if not case.casts], ids=str)
 def test_float32_agrees_with_float64(case):
     single, double = built(case, torch.float32), built(case)
     single.load_state_dict(double.state_dict())
@@ -249,7 +249,7 @@ def test_float32_agrees_with_float64(case):
     torch.testing.assert_close(low.contribution.double(), high.contribution, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("case", MAPS, ids=str)
+@pytest.mark.parametrize("case", TRANSFORMS, ids=str)
 def test_rows_do_not_see_each_other(case):
     transform = built(case)
     x, context = data_of(case, transform), context_of(transform)
@@ -320,7 +320,7 @@ def test_enormous_inputs_give_no_nan(case, dtype):
         same(step.z[2:], transform.encode(x, context).z[2:], 1e-5)
 
 
-BOXED = [case for case in MAPS if (box := built(case).domain) not in (None, REAL) and not box.within]
+BOXED = [case for case in TRANSFORMS if (box := built(case).domain) not in (None, REAL) and not box.within]
 
 
 @pytest.mark.parametrize("case", BOXED, ids=str)
@@ -359,7 +359,7 @@ def test_context_reaches_every_coordinate_that_moves(case):
     seen = (jacobian.abs() > 0).any(0).any(-1)
     moved = torch.ones_like(seen)
     if hasattr(transform, "moved"):  # a coupling leaves half of the coordinates as they are
-        moved = torch.zeros_like(seen).index_fill(0, transform.moved, True)
+        moved = torch.zeros_like(seen).index_fill(0, transform.transformed, True)
     assert torch.equal(seen, moved)
 
 
@@ -375,7 +375,7 @@ def test_a_missing_or_wrong_context_is_an_error(case):
             run(x, wrong)
 
 
-@pytest.mark.parametrize("case", [case for case in MAPS if not built(case).context], ids=str)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS if not built(case).context], ids=str)
 def test_a_context_that_is_not_read_is_ignored(case):
     transform = built(case)
     x = data_of(case, transform)
@@ -411,13 +411,13 @@ def test_terms_add_up_and_respect_the_order(case):
     same(terms.detach().flatten(1).double(), log_diagonal.abs().log().double(), 1e-6 if case.casts else 1e-9)
 
 
-@pytest.mark.parametrize("case", [case for case in MAPS if case not in ORDERED], ids=str)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS if case not in ORDERED], ids=str)
 def test_maps_without_an_order_have_no_terms(case):
     with pytest.raises(KindError, match="no order"):
         built(case).encode_terms(data_of(case, built(case)))
 
 
-@pytest.mark.parametrize("case", [case for case in MAPS if case.kind is Kind.EXACT], ids=str)
+@pytest.mark.parametrize("case", [case for case in TRANSFORMS if case.kind is Kind.EXACT], ids=str)
 def test_exact_maps_draw_nothing_when_scoring(case):
     transform = built(case)
     x, context = data_of(case, transform), context_of(transform)
@@ -426,7 +426,7 @@ def test_exact_maps_draw_nothing_when_scoring(case):
     )
 
 
-@pytest.mark.parametrize("case", MAPS, ids=str)
+@pytest.mark.parametrize("case", TRANSFORMS, ids=str)
 def test_initializing_twice_changes_nothing(case):
     transform = build(case)
     state = {name: value.clone() for name, value in transform.state_dict().items()}
@@ -448,13 +448,13 @@ ROOTS = (
 )
 
 
-def some_slow(cases: list[MapCase]) -> list:
+def some_slow(cases: list[TransformCase]) -> list:
     """Decoding by root finding unrolls a hundred iterations, which takes the compiler 10 s: one case will do."""
     slow = [case for case in cases if any(name in str(case) for name in ROOTS)]
     return [pytest.param(case, marks=pytest.mark.slow) if case in slow[1:] else case for case in cases]
 
 
-@pytest.mark.parametrize("case", some_slow(MAPS), ids=str)
+@pytest.mark.parametrize("case", some_slow(TRANSFORMS), ids=str)
 def test_it_compiles_whole(case):
     torch._dynamo.reset()
     transform = built(case)
@@ -468,7 +468,7 @@ def test_it_compiles_whole(case):
     same(decode(z, context), transform.decode(z, context))
 
 
-@pytest.mark.parametrize("name", sorted({case.name for case in MAPS}))
+@pytest.mark.parametrize("name", sorted({case.name for case in TRANSFORMS}))
 @pytest.mark.parametrize("features", [0, -1, (2, 0), 2.5, "two", True, None])
 def test_impossible_widths(name, features):
     room, cls = name.split(".")

@@ -31,7 +31,7 @@ def subspace(count: int, dims: int, ambient: int) -> np.ndarray:
     ids=["circle", "sphere", "swiss roll", "cube in 20 dimensions"],
 )  # fmt: skip
 def test_known_manifolds(method, x, dims):
-    """Nearest integer: no tolerance is chosen."""
+    """The nearest integer is exact, so the test has no tolerance."""
     assert round(intrinsic_dimension(x, method)) == dims
 
 
@@ -42,7 +42,7 @@ def test_the_maximum_likelihood_is_unbiased_where_there_is_no_border():
         assert abs(found - dims) < 5 * dims / np.sqrt(4000 * 19) + 0.02 * dims  # and 2% for the ball's curvature
 
 
-def test_against_sums_written_out():
+def test_the_estimates_are_the_sums_of_their_formulas():
     x = RNG(3).normal(size=(40, 3))
     total, inverse, ratios = 0.0, 0, []
     for row in x:
@@ -58,7 +58,7 @@ def test_against_sums_written_out():
 
 
 @pytest.mark.parametrize("method", ["mle", "twonn", "pca"])
-def test_what_should_make_no_difference_makes_none(method):
+def test_invariances(method):
     x = sphere(500, 2)
     found = intrinsic_dimension(x, method)
     turned = x @ np.linalg.qr(RNG(4).normal(size=(3, 3)))[0]
@@ -70,13 +70,13 @@ def test_what_should_make_no_difference_makes_none(method):
     assert intrinsic_dimension(torch.from_numpy(x).requires_grad_(), method) == pytest.approx(found)
 
 
-def test_noise_is_dimensions_at_its_own_scale():
-    """A circle with noise wider than the distance of neighbors fills the plane."""
+def test_noise_adds_dimensions_at_its_scale():
+    """A circle with noise that is larger than the distances between neighbors has two dimensions."""
     x = sphere(2000, 1) + 0.1 * RNG(5).normal(size=(2000, 2))
     assert round(intrinsic_dimension(x, "twonn")) == 2
 
 
-def test_what_is_refused():
+def test_wrong_arguments_and_data():
     x = sphere(50, 2)
     with pytest.raises(ConfigError, match="method"):
         intrinsic_dimension(x, "guess")

@@ -1,4 +1,4 @@
-"""The sample that ships: what its notes say is so."""
+"""The samples that come with the package agree with their description."""
 
 from importlib import resources
 
@@ -20,7 +20,7 @@ def test_thyroid():
     assert np.array_equal(sample.labels == 1, sample.classes == "primary hypothyroid")
 
 
-def test_its_numbers_are_what_their_names_say():
+def test_the_numbers_agree_with_their_names():
     """FTI is TT4 / T4U in the clinic's units, and a failing gland shows in TSH and TT4."""
     sample = load_sample("thyroid")
     column = {name: sample.table[name].to_numpy() for name in sample.table.column_names}
@@ -31,14 +31,14 @@ def test_its_numbers_are_what_their_names_say():
     assert 1 <= column["age"].min() < column["age"].max() < 100
 
 
-def test_it_is_a_table_that_a_guard_can_take():
+def test_a_guard_accepts_the_table():
     schema = Schema.infer(load_sample("thyroid").table)
     assert [column.kind for column in schema.columns] == ["numeric"] * 6
     assert all(column.lattice is not None for column in schema.columns)
 
 
 def test_an_unknown_sample():
-    with pytest.raises(ConfigError, match="'none'; there is thyroid"):
+    with pytest.raises(ConfigError, match="'none'; there are thyroid"):
         load_sample("none")
 
 
@@ -72,5 +72,5 @@ def test_digits_are_darker_than_clothes():
 
 
 def test_unknown_images():
-    with pytest.raises(ConfigError, match="there is fashion-mnist"):
+    with pytest.raises(ConfigError, match="there are fashion-mnist"):
         load_image_sample("mnist", "train")

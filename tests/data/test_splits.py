@@ -1,4 +1,4 @@
-"""Parts are disjoint, reproducible and as large as asked; equal rows stay together."""
+"""Parts are disjoint, reproducible and of the requested sizes; equal rows stay in one part."""
 
 import numpy as np
 import pytest
@@ -10,16 +10,18 @@ from pushforward.data import duplicate_groups, split_indices
 from pushforward.errors import ConfigError, InputError
 
 
-@given(n=st.integers(10, 300), seed=st.integers(0, 100), shares=st.lists(st.floats(0.1, 1.0), min_size=1, max_size=5))
+@given(
+    n=st.integers(10, 300), seed=st.integers(0, 100), fractions=st.lists(st.floats(0.1, 1.0), min_size=1, max_size=5)
+)
 @settings(max_examples=80, deadline=None)
-def test_shares_partition_the_rows(n, seed, shares):
-    total = sum(shares)
-    shares = [share / total for share in shares]
-    if n * min(shares) < 1:
+def test_fractions_partition_the_rows(n, seed, fractions):
+    total = sum(fractions)
+    fractions = [value / total for value in fractions]
+    if n * min(fractions) < 1:
         return
-    parts = split_indices(n, shares, seed)
+    parts = split_indices(n, fractions, seed)
     assert sorted(np.concatenate(parts)) == list(range(n))
-    assert all(abs(len(part) - n * share) <= 1 for part, share in zip(parts, shares, strict=True))
+    assert all(abs(len(part) - n * fraction) <= 1 for part, fraction in zip(parts, fractions, strict=True))
 
 
 def test_counts_are_exact_and_may_leave_rows_out():
@@ -29,13 +31,13 @@ def test_counts_are_exact_and_may_leave_rows_out():
     assert [len(part) for part in split_indices(10, (0.5, 0.3), seed=1)] == [5, 3]
 
 
-def test_the_seed_decides():
+def test_the_parts_depend_on_the_seed():
     first, again, other = (split_indices(100, (0.5, 0.5), seed=seed)[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_every_row_is_as_likely_in_every_part():
+def test_every_row_is_equally_likely_in_every_part():
     count = sum(np.isin(np.arange(20), split_indices(20, (5, 15), seed=seed)[0]) for seed in range(2000))
     # Binomial(2000, 1/4): standard deviation 19.4; five of them for twenty rows.
     assert np.abs(count - 500).max() < 97
@@ -54,11 +56,11 @@ def test_groups_are_never_divided(labels, seed):
     assert sum(map(len, seen)) == len(np.unique(labels))
 
 
-def test_groups_of_one_row_give_the_sizes_that_were_asked():
+def test_groups_of_one_row_give_the_requested_sizes():
     assert [len(p) for p in split_indices(100, (0.9, 0.1), 0, groups=np.arange(100))] == [90, 10]
 
 
-def test_one_huge_group_leaves_the_other_part_something():
+def test_one_large_group_leaves_rows_for_the_other_part():
     labels = np.array([0] * 98 + [1, 2])
     assert all(len(part) for seed in range(20) for part in split_indices(100, (0.9, 0.1), seed, groups=labels))
 
@@ -67,8 +69,8 @@ def test_one_huge_group_leaves_the_other_part_something():
     ("n", "parts", "error", "words"),
     [
         (10, (0.5, 0.6), ConfigError, "at most 1"),
-        (10, (5, 6), ConfigError, "cannot be taken from 10 rows"),
-        (10, (-1, 2), ConfigError, "cannot be taken"),
+        (10, (5, 6), ConfigError, "add up to at most 10 rows"),
+        (10, (-1, 2), ConfigError, "counts of at least 0"),
         (10, (0.5, 2), ConfigError, "all counts"),
         (10, (), ConfigError, "at least one"),
         (10, (float("nan"),), ConfigError, "all counts"),

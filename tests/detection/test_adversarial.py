@@ -8,7 +8,7 @@ from pushforward.detection import BatchTwoSampleGate, MMDTest, fgsm, gate_aware,
 from pushforward.detection.scores import Likelihood
 from pushforward.detection.two_sample import mmd_squared
 from pushforward.errors import ConfigError, InputError
-from pushforward.models import InFlow
+from pushforward.models import ImageInFlow, InFlow
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_the_budget_is_kept_whatever_the_steps():
 @pytest.fixture
 def flow() -> InFlow:
     torch.manual_seed(0)
-    model = InFlow(shape=(1, 4, 4), hidden=(8,)).double()
+    model = ImageInFlow(shape=(1, 4, 4), hidden=(8,)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -114,8 +114,8 @@ def test_likelihoods_of_integers_have_a_gradient(flow):
 def test_every_kind_of_image_model_can_be_attacked():
     x = images(4, 1, 4, 4)
     for model in (
-        pf.models.RealNVP(shape=(1, 4, 4), couplings=2, hidden=(4,), dequantize="variational"),
-        pf.models.Glow((1, 4, 4), scales=1, steps=1, hidden=(4,)),
+        pf.models.ImageRealNVP(shape=(1, 4, 4), layers=2, hidden=(4,), dequantize="variational"),
+        pf.models.Glow((1, 4, 4), scales=1, layers=1, hidden=(4,)),
     ):
         model.initialize(images(50, 1, 4, 4, seed=1))
         objective = log_likelihood(model.eval())

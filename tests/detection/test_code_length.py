@@ -25,7 +25,7 @@ def images(rows: int, channels: int = 1, side: int = 8, seed: int = 0) -> torch.
 
 
 def model(side: int = 8) -> models.Model:
-    return models.NICE(shape=(1, side, side), couplings=2, hidden=(8,)).eval()
+    return models.ImageNICE(shape=(1, side, side), layers=2, hidden=(8,)).eval()
 
 
 class TestCodeLength:

@@ -72,7 +72,7 @@ def test_terms_apart_for_a_gaussian():
 
 def test_against_the_dense_hessian():
     torch.manual_seed(0)
-    flow = models.RealNVP(3, couplings=2, hidden=(8,), activation="tanh").double()
+    flow = models.RealNVP(3, layers=2, hidden=(8,), activation="tanh").double()
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -105,7 +105,7 @@ def test_an_additive_flow_bends_down_everywhere():
 
 def test_the_terms_add_up():
     torch.manual_seed(0)
-    model = models.Glow((1, 4, 4), scales=1, steps=2, hidden=(4, 4), levels=8)
+    model = models.Glow((1, 4, 4), scales=1, layers=2, hidden=(4, 4), levels=8)
     x = torch.randint(8, (10, 1, 4, 4))
     terms = likelihood_terms(model, x, batch_size=4)
     torch.testing.assert_close(terms.total, model.evaluate(x).value.double(), rtol=1e-6, atol=1e-4)
@@ -136,7 +136,7 @@ def test_mixture():
     expected = torch.stack([law.log_prob(x[:, 0]).exp() for law in laws]).mean(0).log()
     torch.testing.assert_close(mixture_log_likelihood(members, x, batch_size=3), expected)
     with pytest.raises(KindError, match="measure"):
-        mixture_log_likelihood([models.NICE(2), models.NICE(shape=(1, 1, 2))], torch.zeros(1, 2))
+        mixture_log_likelihood([models.NICE(2), models.ImageNICE(shape=(1, 1, 2))], torch.zeros(1, 2))
     with pytest.raises(ConfigError, match="at least one"):
         mixture_log_likelihood([], x)
 
@@ -145,7 +145,7 @@ def test_what_has_no_curvature():
     with pytest.raises(KindError, match="dequantization"):
         x = torch.zeros(2, 1, 4, 4)
         second_order_gap(models.PixelCNN((1, 4, 4), levels=4, filters=4, layers=1), x, x)
-    image = models.NICE(shape=(1, 2, 2), hidden=(4,), levels=4)
+    image = models.ImageNICE(shape=(1, 2, 2), hidden=(4,), levels=4)
     x = torch.zeros(2, 1, 2, 2)
     with pytest.raises(InputError, match="none"):
         second_order_gap(image, x, x[:0])

@@ -15,11 +15,11 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.likelihood import Manifold
 
 MODELS = {
-    "flow of vectors": lambda: models.NSF(3, flow_layers=1, hidden_features=8),
-    "image, one scale": lambda: models.NICE(shape=(1, 4, 4), couplings=2, hidden=(8,)),
-    "image, three scales": lambda: models.Glow((1, 8, 8), scales=3, steps=1, hidden=(4,)),
-    "image, checkerboard scales": lambda: models.RealNVP(shape=(1, 8, 8), couplings=2, hidden=(4,)),
-    "pixels": lambda: models.PixelCNN((1, 4, 4), filters=6, layers=2, first_kernel=3),
+    "flow of vectors": lambda: models.NSF(3, layers=1, hidden=(8, 8)),
+    "image, one scale": lambda: models.ImageNICE(shape=(1, 4, 4), layers=2, hidden=(8,)),
+    "image, three scales": lambda: models.Glow((1, 8, 8), scales=3, layers=1, hidden=(4,)),
+    "image, checkerboard scales": lambda: models.ImageRealNVP(shape=(1, 8, 8), layers=2, hidden=(4,)),
+    "pixels": lambda: models.PixelCNN((1, 4, 4), filters=6, layers=2, first_kernel_size=3),
     "latent variable": lambda: models.VAE((1, 4, 4), 2, hidden=(8,)),
     "latent variable of a flow": lambda: models.VAE(3, 2, hidden=(8,), posterior="iaf", posterior_hidden=(4,)),
     "mixture": lambda: models.Flow(transforms.Standardize(3), models.Ensemble(models.NICE(3), models.RealNVP(3))),
@@ -91,7 +91,7 @@ class TestScales:
 
     def test_what_acts_at_the_data_is_apart(self):
         """-log 256 for each of 16 pixels by dequantization; nothing else before the couplings of NICE."""
-        path = scores.LikelihoodPath(models.NICE(shape=(1, 4, 4), couplings=2, hidden=(4,)))
+        path = scores.LikelihoodPath(models.ImageNICE(shape=(1, 4, 4), layers=2, hidden=(4,)))
         assert path.names == ("elementwise", "volume", "base", "square")
         values = path.values(torch.randint(256, (3, 1, 4, 4)))
         torch.testing.assert_close(values[:, 0], torch.full((3,), -16 * math.log(256), dtype=torch.float64))
@@ -225,7 +225,7 @@ class TestDoSE:
 
     def test_one_model_in_several_statistics(self):
         """The shared weights go through a file, and come back right for each."""
-        model = models.NICE(2, couplings=2, hidden=(8,))
+        model = models.NICE(2, layers=2, hidden=(8,))
         score = scores.DoSE(scores.LikelihoodPath(model), scores.Typicality(model), scores.LatentNorm(model))
         score.fit(self.reference)
         assert score.column_names == (

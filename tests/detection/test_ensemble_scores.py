@@ -119,7 +119,10 @@ class TestMembers:
         with pytest.raises(ConfigError, match="shape"):
             kind(models.NICE(2), models.NICE(3))
         with pytest.raises(KindError, match="measure"):
-            kind(models.NICE(shape=(1, 2, 2)), models.TarFlow((1, 2, 2), 1, None, blocks=1, width=8, layers=1, heads=2))
+            kind(
+                models.ImageNICE(shape=(1, 2, 2)),
+                models.TarFlow((1, 2, 2), 1, None, blocks=1, width=8, layers=1, heads=2),
+            )
 
     def test_a_row_that_one_member_rules_out(self, kind):
         half = models.Flow(

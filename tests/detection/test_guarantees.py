@@ -128,11 +128,11 @@ def test_bad_promises(bad):
 
 @pytest.mark.parametrize("bad", [0, -1, 1.0, "10", None, True, math.nan])
 def test_bad_counts(bad):
-    with pytest.raises(ConfigError, match="integer of at least 1"):
+    with pytest.raises(ConfigError, match="must be an integer of at least 1"):
         false_alarm_distribution(bad, 0.1)
-    with pytest.raises(ConfigError, match="integer of at least 1"):
+    with pytest.raises(ConfigError, match="must be an integer of at least 1"):
         realized_interval(bad, 10, 0.1)
-    with pytest.raises(ConfigError, match="integer of at least 1"):
+    with pytest.raises(ConfigError, match="must be an integer of at least 1"):
         realized_interval(100, bad, 0.1)
 
 

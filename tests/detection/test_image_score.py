@@ -11,7 +11,7 @@ from PIL import Image
 from pushforward.detection.image_score import ImageScore, fit_image_score, prepare
 from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbors, PrincipalDistances
 from pushforward.errors import ConfigError, InputError
-from pushforward.models import NICE
+from pushforward.models import ImageNICE
 
 
 def stripes(n: int, seed: int, size: int = 8) -> torch.Tensor:
@@ -106,7 +106,7 @@ class TestPrepare:
         assert (pooled == 200).all()
 
     def test_what_it_was_not_fitted_on(self):
-        score = ImageScore(DoSE(LikelihoodPath(NICE(shape=(1, 4, 4)))), (1, 4, 4))
+        score = ImageScore(DoSE(LikelihoodPath(ImageNICE(shape=(1, 4, 4)))), (1, 4, 4))
         for wrong, words in (
             (torch.full((2, 1, 4, 4), 256), "0 to 255"),
             (torch.full((1, 1, 4, 4), -1), "0 to 255"),
@@ -184,5 +184,5 @@ def test_too_few_held_out_images():
 
 
 def test_it_needs_what_its_score_needs():
-    inner = DoSE(LikelihoodPath(NICE(shape=(1, 4, 4), couplings=2, hidden=(4,))), Log(CodeLength("png")))
+    inner = DoSE(LikelihoodPath(ImageNICE(shape=(1, 4, 4), layers=2, hidden=(4,))), Log(CodeLength("png")))
     assert ImageScore(inner, (1, 4, 4)).needs == {"forward", "compressor"}

@@ -36,14 +36,14 @@ def test_what_counts_as_preprocessing():
     def names(model: models.Model) -> list[str]:
         return [type(part).__name__ for part in WithoutPreprocessing(model).preprocessing]
 
-    assert names(models.NICE(shape=(1, 4, 4))) == ["UniformDequantize", "Affine", "Flatten", "Standardize"]
+    assert names(models.ImageNICE(shape=(1, 4, 4))) == ["UniformDequantize", "Affine", "Flatten", "Standardize"]
     assert names(models.Glow((1, 4, 4), scales=1)) == ["UniformDequantize", "Logit"]
     assert names(models.Flow(transforms.Affine(2, trainable=True), distributions.Normal(2))) == []
     assert names(models.VAE(3, decoder="gaussian")) == ["Standardize"]
 
 
 def test_inner_and_preprocessing_add_up_to_the_likelihood():
-    model = models.Glow((1, 4, 4), scales=1, steps=2, hidden=(4, 4), levels=8)
+    model = models.Glow((1, 4, 4), scales=1, layers=2, hidden=(4, 4), levels=8)
     x = torch.randint(8, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     inner = WithoutPreprocessing(model)
     y, added = inner.preprocess(x)

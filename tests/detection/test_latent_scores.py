@@ -155,9 +155,9 @@ class TestNeighbors:
 class TestDependence:
     def test_blocks_of_a_multi_scale_flow(self):
         """8 x 8 squeezed to 4 x 4 x 4, of which 2 channels leave; then 8 x 2 x 2, which all stay."""
-        model = models.Glow((1, 8, 8), scales=2, steps=1, hidden=(4,))
+        model = models.Glow((1, 8, 8), scales=2, layers=1, hidden=(4,))
         assert latent_blocks(model.chain, model.shape) == [(8, 2, 2), (2, 4, 4)]
-        assert latent_blocks(models.NICE(shape=(1, 3, 3)).chain, (1, 3, 3)) == [(1, 3, 3)]
+        assert latent_blocks(models.ImageNICE(shape=(1, 3, 3)).chain, (1, 3, 3)) == [(1, 3, 3)]
         assert latent_blocks(models.VAE((1, 6, 6), latent=2, hidden=(8,)).chain, (1, 6, 6)) == [(2,)]
         assert latent_blocks(models.NSF(4).chain, (4,)) == [(4,)]
 

@@ -79,5 +79,5 @@ def test_bad_arguments():
         LikelihoodRegret(models.NICE(2))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="refit"):
         LikelihoodRegret(models.VAE(2, latent=1), refit="decoder")
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match="steps must be an integer of at least 1"):
         LikelihoodRegret(models.VAE(2, latent=1), steps=0)

@@ -59,7 +59,7 @@ def test_local_pca_on_a_plane_in_space():
 
 def test_the_jacobian_of_a_bent_flow():
     """Where the slope of an elementwise transform falls, the generator stretches: sigma = 1 / slope."""
-    model = models.NSF(3, flow_layers=2, bins=4, hidden_features=8, residual_blocks=1).double().eval()
+    model = models.NSF(3, layers=2, bins=4, hidden=(8,)).double().eval()
     x = torch.randn(2, 3, dtype=torch.float64, generator=DRAW)
     z = model.encode(x)
     found = LocalDimension(model, scale=1.0)._spectrum(x)[..., 0].exp()

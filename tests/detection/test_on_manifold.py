@@ -16,7 +16,7 @@ def line() -> models.TwoStep:
     model = models.TwoStep(
         models.AutoEncoder(2, latent=1, hidden=()), models.Flow(transforms.Affine(1), distributions.Normal(1))
     )
-    codec = model.first.chain.transforms[1].codec
+    codec = model.autoencoder.chain.transforms[1].codec
     with torch.no_grad():
         for layer, weight in ((codec.encoder.last, [[1.0, 0.0]]), (codec.decoder.last, [[1.0], [0.0]])):
             layer.weight.copy_(torch.tensor(weight))

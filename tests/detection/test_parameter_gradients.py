@@ -23,7 +23,7 @@ def affine() -> models.Model:
 
 MODELS = {
     "additive": lambda: models.NICE(2, hidden=(8,)),
-    "spline": lambda: models.NSF(2, flow_layers=2, bins=4, hidden_features=8, residual_blocks=1),
+    "spline": lambda: models.NSF(2, layers=2, bins=4, hidden=(8,)),
     "autoregressive": lambda: models.MAF(2, layers=2, hidden=(8,)),
     "latent": lambda: models.VAE(2, latent=1, hidden=(8,)),
     "residual": lambda: models.IResNet(2, blocks=1, hidden=(8,), log_det="exact"),
@@ -102,7 +102,7 @@ def test_frozen_weights_stay_frozen_and_count():
 
 
 def test_impossible_rows_are_infinite():
-    model = models.Glow((1, 2, 2), scales=1, steps=1, hidden=(4, 4), levels=4)
+    model = models.Glow((1, 2, 2), scales=1, layers=1, hidden=(4, 4), levels=4)
     x = torch.randint(4, (20, 1, 2, 2), generator=torch.Generator().manual_seed(0)).float()
     far = torch.full((1, 1, 2, 2), 9.0)
     assert FisherScore(model).fit(x)(far).item() == math.inf

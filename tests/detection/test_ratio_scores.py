@@ -57,7 +57,7 @@ class TestLikelihoodRatio:
 
     def test_both_meet_the_same_noise(self):
         """A copy whose base is wider by 1e-3: with other noise the ratio would spread as the bound does."""
-        model = stirred(models.NICE(shape=(1, 6, 6), couplings=2, hidden=(8,), prior="normal", levels=4))
+        model = stirred(models.ImageNICE(shape=(1, 6, 6), layers=2, hidden=(8,), prior="normal", levels=4))
         other = models.Flow(copy.deepcopy(model.chain), distributions.Normal(36, trainable=True))
         with torch.no_grad():
             other.base.log_scale.add_(1e-3)  # pyright: ignore[reportOperatorIssue, reportCallIssue]
@@ -83,12 +83,12 @@ class TestLikelihoodRatio:
             scores.LikelihoodRatio(models.NICE(2), models.NICE(3))
         real = models.TarFlow((1, 2, 2), 1, None, blocks=1, width=8, layers=1, heads=2)
         with pytest.raises(KindError, match="units"):
-            scores.LikelihoodRatio(models.NICE(shape=(1, 2, 2)), real)
+            scores.LikelihoodRatio(models.ImageNICE(shape=(1, 2, 2)), real)
 
 
 class TestGeneralModelRatio:
     def flows(self) -> list[models.Model]:
-        return [stirred(models.Glow((1, 8, 8), scales=3, steps=1, hidden=(4,), levels=4).double()) for _ in range(2)]
+        return [stirred(models.Glow((1, 8, 8), scales=3, layers=1, hidden=(4,), levels=4).double()) for _ in range(2)]
 
     def test_scales_add_up_to_the_whole(self):
         own, general = self.flows()
@@ -117,7 +117,7 @@ class TestGeneralModelRatio:
     def test_what_it_refuses(self):
         own, _ = self.flows()
         for other, scale in (
-            (models.Glow((1, 8, 8), scales=2, steps=1, hidden=(4,), levels=4), -1),
+            (models.Glow((1, 8, 8), scales=2, layers=1, hidden=(4,), levels=4), -1),
             (own, 3),
             (own, 1.0),
         ):

@@ -291,8 +291,8 @@ def test_files_that_are_no_monitor(tmp_path):
             Monitor.from_state(header, {**tensors, **wrong})
     with pytest.raises(StorageError, match="monitor"):
         Monitor.from_state(header, {})
-    pf.save(pf.models.NICE(2, couplings=2, hidden=(4,)), path)
-    with pytest.raises(StorageError, match="holds a model, not a monitor"):
+    pf.save(pf.models.NICE(2, layers=2, hidden=(4,)), path)
+    with pytest.raises(StorageError, match="contains a model, not a monitor"):
         Monitor.load(path)
     io.write(path, {"kind": "monitor"}, {})
     with pytest.raises(StorageError, match="monitor"):
@@ -300,7 +300,7 @@ def test_files_that_are_no_monitor(tmp_path):
 
 
 def test_options_that_make_no_sense():
-    with pytest.raises(ConfigError, match="betting must be one of power, mixture, restarted"):
+    with pytest.raises(ConfigError, match="betting must be 'power', 'mixture' or 'restarted'"):
         Monitor(betting="all")
     with pytest.raises(ConfigError, match="alpha"):
         Monitor(alpha=1.0)

@@ -202,7 +202,7 @@ def test_wrong_rows_are_refused():
     "make",
     [lambda: PixelCNN(4), lambda: PixelCNN((4, 4)),
      lambda: PixelCNN((1, 4, 4), "categorical"), lambda: PixelCNN((3, 4, 4), filters=4),
-     lambda: PixelCNN((1, 0, 4)), lambda: PixelCNN((1, 4, 4), layers=0), lambda: PixelCNN((1, 4, 4), kernel=2),
+     lambda: PixelCNN((1, 0, 4)), lambda: PixelCNN((1, 4, 4), layers=0), lambda: PixelCNN((1, 4, 4), kernel_size=2),
      lambda: PixelCNN((1, 4, 4), network="pixelrnn"), lambda: PixelCNN((2, 4, 4), network="plusplus"),
      lambda: PixelCNN((1, 4, 4), dropout=0.5), lambda: PixelCNN((1, 4, 4), network="plusplus", scales=0)],
 )  # fmt: skip

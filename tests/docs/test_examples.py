@@ -3,10 +3,15 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+import pushforward as pf
+from pushforward.registry import _CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,17 +54,45 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     assert header.replace('"', "") == "a,b"  # `sample` wrote the training table's columns
 
 
-def test_architecture_example_is_a_correct_map() -> None:
-    from pushforward.registry import _CLASSES
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """Classes that an example registers are removed again."""
+    before = dict(_CLASSES)
+    yield
+    _CLASSES.clear()
+    _CLASSES.update(before)
 
-    scope: dict = {}
-    try:
-        exec(blocks("docs/architecture.md")[0], scope)
-        cube = scope["Cube"](2).double()
-        x = torch.randn(5, 2, dtype=torch.float64) * 4
-        step = cube.encode(x)
-        torch.testing.assert_close(cube.decode(step.z), x, atol=1e-9, rtol=1e-9)
-        jacobian = torch.stack([torch.autograd.functional.jacobian(lambda row: cube.encode(row).z, row) for row in x])
-        torch.testing.assert_close(step.contribution, torch.linalg.slogdet(jacobian)[1])
-    finally:
-        _CLASSES.pop("transforms.Cube", None)
+
+def example(index: int) -> dict[str, Any]:
+    scope: dict[str, Any] = {}
+    exec(blocks("docs/architecture.md")[index], scope)
+    return scope
+
+
+def test_the_transform_of_the_architecture_page_is_correct(registered: None) -> None:
+    cube = example(0)["Cube"](2).double()
+    x = torch.randn(5, 2, dtype=torch.float64) * 4
+    step = cube.encode(x)
+    torch.testing.assert_close(cube.decode(step.z), x, atol=1e-9, rtol=1e-9)
+    jacobian = torch.stack([torch.autograd.functional.jacobian(lambda row: cube.encode(row).z, row) for row in x])
+    torch.testing.assert_close(step.contribution, torch.linalg.slogdet(jacobian)[1])
+
+
+def test_the_score_of_the_architecture_page_ranks_distances(registered: None, tmp_path: Path) -> None:
+    score = example(1)["DistanceToMean"]().fit(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
+    found = score(torch.tensor([[1.0, 0.0], [1.0, 3.0], [5.0, 3.0]]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 3.0, 5.0], dtype=torch.float64))
+    description, tensors = pf.io.pack(score)
+    assert torch.equal(pf.io.unpack(description, tensors).mean, score.mean)
+
+
+def test_the_model_of_the_architecture_page_trains_and_saves(registered: None, tmp_path: Path) -> None:
+    model = example(2)["TwoCouplings"](3, hidden=(8,))
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 5 + 2
+    before = model.log_prob(x).mean()
+    pf.fit(model, x, max_steps=20, seed=0, progress="silent")
+    assert model.log_prob(x).mean() > before
+    pf.save(model, tmp_path / "model.safetensors")
+    again = pf.load(tmp_path / "model.safetensors")
+    assert torch.equal(again.log_prob(x), model.log_prob(x))
+    torch.testing.assert_close(again.decode(again.encode(x)), x, atol=1e-3, rtol=1e-4)

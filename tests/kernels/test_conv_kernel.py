@@ -1,4 +1,4 @@
-"""The two versions of a stack of convolutions agree, in every size, layout, type and transform that the plain one knows."""
+"""The native and the plain stack of convolutions agree for every size, layout, type and function transform."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from pushforward.kernels import conv, conv_stack, use_kernels
-from pushforward.kernels.native import _compiler
+from pushforward.kernels import conv_stack, description, tuning, use_kernels
 from pushforward.networks import ConvNet
 
-pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 #        rows, inputs, hidden,      outputs, k, height, width, bound
 SIZES = {
@@ -88,7 +87,7 @@ def test_float32_is_as_near_to_the_truth_as_the_plain_version(size):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_any_number_of_threads_and_the_same_again(threads, monkeypatch):
-    monkeypatch.setattr(conv, "_EACH_THREAD", 1)
+    monkeypatch.setattr(tuning, "CONV_WORK_PER_THREAD", 1)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -100,7 +99,7 @@ def test_any_number_of_threads_and_the_same_again(threads, monkeypatch):
 
 
 def test_threads_change_sums_by_rounding_alone(monkeypatch):
-    monkeypatch.setattr(conv, "_EACH_THREAD", 1)
+    monkeypatch.setattr(tuning, "CONV_WORK_PER_THREAD", 1)
     given, found, before = some(SIZES["bands"]), [], torch.get_num_threads()
     for threads in (1, 2):
         try:
@@ -216,7 +215,7 @@ def test_no_rows_and_no_memory(monkeypatch):
         class Empty:
             forward = staticmethod(lambda *_: 1)
 
-        monkeypatch.setattr(conv, "library", lambda *_: Empty)
+        monkeypatch.setattr("pushforward.kernels.conv.library", lambda *_: Empty)
         with pytest.raises(MemoryError):
             conv_stack(x, weights, biases, bound)
 

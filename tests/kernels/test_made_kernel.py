@@ -1,4 +1,4 @@
-"""The compiled inverse of an autoregressive law finds what steps of plain operations find, for every form of network."""
+"""The native inverse of autoregressive transforms agrees with the plain one, which takes one place at a time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.kernels import use_kernels
-from pushforward.kernels.native import _compiler
-from pushforward.kernels.program import ACTIVATIONS
+from pushforward.kernels import description, use_kernels
+from pushforward.kernels.structs import ACTIVATIONS
 from pushforward.networks import MADE
 from pushforward.networks.incremental import IncrementalMADE
 from pushforward.transforms import (
@@ -23,9 +22,9 @@ from pushforward.transforms import (
     SplineTransformer,
     Transformer,
 )
-from pushforward.transforms.autoregressive import inverse
+from pushforward.transforms.autoregressive import masked_inverse
 
-pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 LAWS = [
     AdditiveTransformer(),
@@ -70,9 +69,9 @@ def both(
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """By the compiled function, and step by step with plain operations."""
     with use_kernels("native"):
-        found = inverse.solve_triangular(network, law, z, context)
+        found = masked_inverse.solve_autoregressive(network, law, z, context)
     with use_kernels("plain"):
-        steps = inverse.by_steps(IncrementalMADE(network, z.shape[1], context), law, z)
+        steps = masked_inverse.by_steps(IncrementalMADE(network, z.shape[1], context), law, z)
     xs, slopes = zip(*steps, strict=True)
     return found, (torch.cat(xs), torch.cat(slopes))
 
@@ -85,7 +84,7 @@ def compiled_only(monkeypatch):
         assert torch.is_grad_enabled(), "not compiled"
         return False
 
-    monkeypatch.setattr(inverse, "sweeping_pays", refuse)
+    monkeypatch.setattr(masked_inverse, "sweeping_pays", refuse)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -178,15 +177,17 @@ def test_gradients_go_by_steps():
 @torch.no_grad()
 def test_a_missing_context_is_said():
     with pytest.raises(InputError, match="needs a context of width 3"):
-        inverse.solve_triangular(make(4, LAWS[1], context=3), LAWS[1], torch.zeros(4, 2, dtype=torch.float64))
+        masked_inverse.solve_autoregressive(
+            make(4, LAWS[1], context=3), LAWS[1], torch.zeros(4, 2, dtype=torch.float64)
+        )
 
 
 @torch.no_grad()
 def test_no_rows():
-    x, slope = inverse.solve_triangular(make(4, LAWS[1]), LAWS[1], torch.zeros(4, 0, dtype=torch.float64))
+    x, slope = masked_inverse.solve_autoregressive(make(4, LAWS[1]), LAWS[1], torch.zeros(4, 0, dtype=torch.float64))
     assert x.shape == slope.shape == (4, 0)
 
 
 def test_other_laws_are_left_to_plain_operations():
-    assert inverse.native_settings(GatedTransformer()) is None
-    assert inverse.native_settings(CircularSplineTransformer()) is None
+    assert masked_inverse.native_settings(GatedTransformer()) is None
+    assert masked_inverse.native_settings(CircularSplineTransformer()) is None

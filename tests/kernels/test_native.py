@@ -1,77 +1,107 @@
-"""Compiling at first use: where it goes, and what happens where it cannot be done."""
+"""Which native kernels are used: modes, levels of the instruction set, and what happens where there are none."""
 
 from __future__ import annotations
 
 import os
-import stat
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from pushforward.errors import ConfigError
-from pushforward.kernels import kernels, use_kernels
-from pushforward.kernels.native import _compiler
+from pushforward.kernels import description, kernels, native, use_kernels
 
-pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
-
-SCRIPT = """
-import torch
-from pushforward.kernels import SplineSettings, spline, use_kernels
-from pushforward.kernels import native
-law = SplineSettings(4, 2.0, 1e-2, 3.0)
-x, raw = torch.linspace(-3, 3, 50), torch.randn(law.parameters, 50, generator=torch.Generator().manual_seed(0))
-with use_kernels("plain"):
-    expected = spline(x, raw, law)[0]
-assert (spline(x, raw, law)[0] - expected).abs().max() < 1e-5
-found = native._library("spline.c", torch.float32)
-print(found if isinstance(found, str) else "native")
-"""
+FACTS = description()
+installed = pytest.mark.skipif(not FACTS["installed"], reason="the native kernels are not installed")
 
 
-def in_a_process(folder, **environment: str) -> str:
-    """What the script says in a fresh process with an empty cache in ``folder``."""
-    env = os.environ | {"PUSHFORWARD_CACHE": str(folder), "OMP_NUM_THREADS": "1"} | environment
-    run = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
+@pytest.fixture
+def fresh():
+    """Nothing is cached of the shared library, before and after."""
+    cached = native._load, native._level, native._functions
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
 
 
-def test_it_is_compiled_once_and_kept(tmp_path):
-    assert in_a_process(tmp_path) == "native"
-    files = list((tmp_path / "pushforward").iterdir())
-    assert len(files) == 1  # one type was used, and no temporary file is left
-    made = files[0].stat().st_mtime_ns
-    assert in_a_process(tmp_path) == "native"
-    assert files[0].stat().st_mtime_ns == made
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.skipif(os.environ.get("PUSHFORWARD_BUILD_KERNELS") == "0", reason="they were left out")
+def test_with_a_compiler_they_are_installed():
+    assert FACTS["installed"], f"{FACTS['reason']}: install again"
 
 
-def test_a_damaged_file_is_made_again(tmp_path):
-    in_a_process(tmp_path)
-    (file,) = (tmp_path / "pushforward").iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(whole[:100])
-    assert in_a_process(tmp_path) == "native"
-    assert len(file.read_bytes()) == len(whole)
+@installed
+def test_the_best_level_is_in_use():
+    assert FACTS["level"] is not None
+    capability = torch.backends.cpu.get_cpu_capability()  # of torch, by its own means
+    if capability in ("AVX2", "AVX512") and not os.environ.get("PUSHFORWARD_KERNELS"):
+        assert FACTS["level"] == {"AVX2": "x86-64-v3", "AVX512": "x86-64-v4"}[capability]
 
 
-def test_without_a_compiler_plain_operations_are_used(tmp_path):
-    assert "no C compiler" in in_a_process(tmp_path, PATH=str(tmp_path))
+def test_the_description_says_what_is_in_use_and_why():
+    with use_kernels("plain"):
+        plain = description()
+    assert plain["mode"] == "plain"
+    assert plain["level"] is None
+    assert plain["reason"]
+    assert plain["threads"] == torch.get_num_threads()
+    assert plain["installed"] == FACTS["installed"] == bool(plain["levels"])
+    assert bool(FACTS["level"]) != bool(FACTS["reason"])
 
 
-def test_a_compiler_that_fails_is_not_an_error(tmp_path):
-    bad = tmp_path / "bad-cc"
-    bad.write_text("#!/bin/sh\necho it does not work >&2\nexit 1\n")
-    bad.chmod(bad.stat().st_mode | stat.S_IXUSR)
-    assert "it does not work" in in_a_process(tmp_path, CC=str(bad))
+@installed
+@pytest.mark.parametrize("level", FACTS["levels"])
+def test_a_level_can_be_forced(level):
+    if level not in native._load().supported:
+        with pytest.raises(ConfigError, match="this processor does not support them"), use_kernels(level):
+            pass
+        return
+    with use_kernels(level):
+        assert kernels() == description()["level"] == level
+        functions = native.library("spline", torch.float32)
+    assert functions.forward.__name__ == f"spline_forward_float32_{level.replace('-', '_')}"
 
 
-def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path):
-    folder = tmp_path / "pushforward"
-    folder.mkdir()
-    folder.chmod(0o777)
-    assert in_a_process(tmp_path) == "native"
-    assert list(folder.iterdir()) == []
+@installed
+def test_a_level_that_was_not_built_is_refused():
+    level = next(level for level in native._LEVELS if level not in FACTS["levels"])
+    with pytest.raises(ConfigError, match=f"kernels '{level}' cannot be used: they were not built"), use_kernels(level):
+        pass
+
+
+@installed
+def test_a_level_that_the_processor_lacks_is_refused(monkeypatch, fresh):
+    found = native._load()
+    monkeypatch.setattr(native, "_load", lambda: found._replace(supported=found.supported[-1:]))
+    assert description()["level"] == found.supported[-1]
+    if len(found.built) > 1:
+        with pytest.raises(ConfigError, match="this processor does not support them"), use_kernels(found.built[0]):
+            pass
+
+
+def test_missing_kernels_leave_plain_operations(monkeypatch, fresh, tmp_path):
+    monkeypatch.delenv("PUSHFORWARD_KERNELS", raising=False)
+    monkeypatch.setattr(native, "_FILE", tmp_path / "missing.so")
+    facts = description()
+    assert (facts["level"], facts["installed"], facts["levels"], facts["openmp"]) == (None, False, [], False)
+    assert "not installed" in facts["reason"]
+    assert native.library("spline", torch.float32) is None
+    for mode in ("native", "x86-64-v3"):
+        with pytest.raises(ConfigError, match="not installed"), use_kernels(mode):
+            pass
+
+
+def test_a_damaged_file_leaves_plain_operations(monkeypatch, fresh, tmp_path):
+    monkeypatch.delenv("PUSHFORWARD_KERNELS", raising=False)
+    (tmp_path / "damaged.so").write_bytes(b"\x7fELF")
+    monkeypatch.setattr(native, "_FILE", tmp_path / "damaged.so")
+    assert description()["level"] is None
+    assert "cannot be loaded" in description()["reason"]
 
 
 def test_unknown_modes_are_refused(monkeypatch):
@@ -86,7 +116,39 @@ def test_the_mode_ends_with_its_block():
     before = kernels()
     with use_kernels("plain"):
         assert kernels() == "plain"
-        with use_kernels("native"):
-            assert kernels() == "native"
+        with use_kernels("auto"):
+            assert kernels() == "auto"
         assert kernels() == "plain"
     assert kernels() == before
+
+
+SCRIPT = """
+import os, sys
+allowed = True
+def audit(event, arguments):
+    if not allowed and event in ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system", "os.fork"):
+        raise RuntimeError(f"{event} {arguments}")
+sys.addaudithook(audit)
+import torch
+import pushforward as pf
+from pushforward.kernels import SplineSettings, description, spline
+allowed = False
+torch.manual_seed(0)
+model = pf.models.NSF(3)
+model.log_prob(torch.zeros(1, 3))
+model.sample(5, seed=0)
+print(description()["level"])
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "plain", *FACTS["levels"][:1]])
+def test_no_process_is_started_and_nothing_is_written(mode, tmp_path):
+    """A compiler would be found here, and the home folder is empty."""
+    env = os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PUSHFORWARD_KERNELS": mode}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    best = FACTS["levels"] and native._load().supported[0]
+    assert done.stdout.strip() == {"auto": str(best or None), "plain": "None"}.get(mode, mode)
+    assert not list(Path(tmp_path).rglob("*"))

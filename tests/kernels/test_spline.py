@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from pushforward.kernels import SplineSettings, spline, use_kernels
-from pushforward.kernels.native import _compiler
-from pushforward.kernels.spline import _find, _knots, _solve, _value
+from pushforward.kernels import SplineSettings, description, spline, use_kernels
+from pushforward.kernels.spline_reference import evaluate, find_bin, find_knots, solve
 
-pytestmark = pytest.mark.skipif(_compiler() is None, reason="there is no C compiler")
+pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
 LAWS = {
     "line": SplineSettings(8, 4.0, 1e-2, -math.log(1e-2)),
@@ -214,7 +213,7 @@ def test_nan_is_not_hidden(mode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
     raw = (size * torch.randn(2 * bins, 20, dtype=torch.float64)).to(dtype)
-    edges = _knots(raw, SplineSettings(bins, 3.0, 1e-3, 1.0))
+    edges = find_knots(raw, SplineSettings(bins, 3.0, 1e-3, 1.0))
     assert edges.shape == (2, bins + 1, 20)
     assert (edges[:, 0] == -3).all()
     assert (edges[:, -1] == 3).all()
@@ -226,19 +225,19 @@ def test_knots_by_a_product_and_by_a_running_sum(bins):
     """The second is for other devices; autocast takes it too, where a product would be of bfloat16."""
     law, raw = SplineSettings(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        summed = _knots(raw, law)
+        summed = find_knots(raw, law)
     assert summed.dtype is torch.float32
-    torch.testing.assert_close(_knots(raw, law), summed, rtol=0, atol=4e-6)
-    exact = _knots(raw.double(), law)
-    torch.testing.assert_close(_knots(raw, law).double(), exact, rtol=0, atol=4e-6)
+    torch.testing.assert_close(find_knots(raw, law), summed, rtol=0, atol=4e-6)
+    exact = find_knots(raw.double(), law)
+    torch.testing.assert_close(find_knots(raw, law).double(), exact, rtol=0, atol=4e-6)
 
 
 def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
     law, raw = SplineSettings(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
     with torch.inference_mode():
-        _knots(raw, law)
+        find_knots(raw, law)
     raw.requires_grad_()
-    assert torch.autograd.gradcheck(lambda r: _knots(r, law), (raw,))
+    assert torch.autograd.gradcheck(lambda r: find_knots(r, law), (raw,))
 
 
 def test_the_piece_that_holds_a_point():
@@ -247,7 +246,7 @@ def test_the_piece_that_holds_a_point():
     raw = torch.tensor([[0.5], [-0.25]], dtype=torch.float64).expand(2, 6)
     one, two = (math.exp(3 * math.tanh(r / 3)) for r in (0.5, -0.25))
     at = torch.tensor([-1.0, -0.5, 0.0, 1.9, 2.0, 3.0], dtype=torch.float64)
-    piece = _find(at, torch.stack((xs, 10 * xs)), raw, law, side=0)
+    piece = find_bin(at, torch.stack((xs, 10 * xs)), raw, law, side=0)
     assert piece.left.tolist() == [-1, -1, 0, 0, 2, 2]
     assert piece.width.tolist() == [1, 1, 2, 2, 1, 1]
     assert piece.bottom.tolist() == [-10, -10, 0, 0, 20, 20]
@@ -255,9 +254,9 @@ def test_the_piece_that_holds_a_point():
     assert piece.start.tolist() == pytest.approx([1, 1, one, one, two, two])
     assert piece.end.tolist() == pytest.approx([one, one, two, two, 1, 1])
     for side, points in enumerate((at, 10 * at)):
-        assert _find(points, torch.stack((xs, 10 * xs)), raw, law, side).left.tolist() == piece.left.tolist()
-    y, slope = _value(at, piece)
-    back, same = _solve(y, piece)
+        assert find_bin(points, torch.stack((xs, 10 * xs)), raw, law, side).left.tolist() == piece.left.tolist()
+    y, slope = evaluate(at, piece)
+    back, same = solve(y, piece)
     torch.testing.assert_close(back, at)
     torch.testing.assert_close(same, slope)
     q = (at - piece.left) / piece.width  # Durkan et al. 2019, eq. 4 and 5, as printed
@@ -271,7 +270,7 @@ def test_the_piece_that_holds_a_point():
 
 @pytest.mark.parametrize("shape", [(2, 16), (16, 2), (21, 3), (9, 7), (5, 3)], ids=str)
 def test_tiles_whose_ends_only_look_like_a_run(shape):
-    """Seen the other way round, the places of a tile may start and end as far apart as a run's without being consecutive."""
+    """After a transposition, the first and last offset of a tile may be as far apart as those of a run that it is not."""
     law = LAWS["line"]
     x = torch.randn(shape, dtype=torch.float64)
     free = torch.randn(law.parameters, 1, shape[1], dtype=torch.float64)

@@ -36,7 +36,7 @@ def gaussian(correlation: float = 0.8) -> models.Flow:
 def image_model() -> models.Glow:
     torch.manual_seed(0)
     # Additive couplings on shifted pixels nearly keep volume, so that p(x) follows the base's density.
-    model = models.Glow((1, 4, 4), steps=2, hidden=(8,), levels=16, affine=False, alpha=None).double()
+    model = models.Glow((1, 4, 4), layers=2, hidden=(8,), levels=16, affine=False, alpha=None).double()
     generator = torch.Generator().manual_seed(1)
     model.initialize(torch.randint(16, (100, 1, 4, 4), generator=generator))
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_a_bounded_gradient_climbs_where_the_plain_one_overshoots():
     x, known = torch.tensor([[0.7, 0.0]]).double(), torch.tensor([True, False])
     wild = inpaint(narrow, x, known, noise=0.0)
     assert not (wild[:, 1] - 0.7).abs() < 1.0
-    tame = inpaint(narrow, x, known, steps=2000, rate=1.0, noise=0.0, limit=1.0)
+    tame = inpaint(narrow, x, known, steps=2000, rate=1.0, noise=0.0, max_gradient=1.0)
     step = 1.0 / (100 + 1999)  # the last one: it can be off by no more
     assert (tame[:, 1] - 0.7).abs() <= step
 
@@ -133,14 +133,14 @@ def test_inpainting_refuses_what_does_not_fit():
     model, x = gaussian(), torch.zeros(3, 2)
     with pytest.raises(InputError, match="boolean"):
         inpaint(model, x, torch.ones(2))
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="does not broadcast"):
         inpaint(model, x, torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match="shape"):
         inpaint(model, torch.zeros(3, 5), torch.ones(2, dtype=torch.bool))
     with pytest.raises(ConfigError, match="steps"):
         inpaint(model, x, torch.ones(2, dtype=torch.bool), -1)
-    with pytest.raises(ConfigError, match="limit"):
-        inpaint(model, x, torch.ones(2, dtype=torch.bool), limit=0.0)
+    with pytest.raises(ConfigError, match="max_gradient"):
+        inpaint(model, x, torch.ones(2, dtype=torch.bool), max_gradient=0.0)
 
 
 def test_the_direction_of_an_attribute_is_the_difference_of_means():
@@ -151,7 +151,7 @@ def test_the_direction_of_an_attribute_is_the_difference_of_means():
     z = model.encode(x)
     expected = z[labels].mean(0) - z[~labels].mean(0)
     for given, batch in ((labels, 250), (labels.long(), 7), (labels.float(), 1)):
-        torch.testing.assert_close(attribute_direction(model, x, given, batch=batch), expected)
+        torch.testing.assert_close(attribute_direction(model, x, given, batch_size=batch), expected)
     torch.testing.assert_close(attribute_direction(model, x, ~labels), -expected)
 
 
@@ -175,15 +175,15 @@ def test_moving_along_it_gives_rows_without_the_attribute_the_mean_of_those_with
 def test_attributes_with_a_context_and_what_is_refused():
     model = models.NICE(2, context=3, hidden=(8,))
     x, c, labels = torch.randn(10, 2), torch.randn(10, 3), torch.arange(10) % 2
-    direction = attribute_direction(model, x, labels, c, batch=3)
+    direction = attribute_direction(model, x, labels, c, batch_size=3)
     assert manipulate(model, x, direction, (1.0,), c).shape == (1, 10, 2)
     for wrong in (labels[:9], labels + 1, labels.float() / 2, labels[:, None], [0, 1] * 5):
-        with pytest.raises(InputError, match="one yes or no"):
+        with pytest.raises(InputError, match="0 or 1 for each row"):
             attribute_direction(model, x, wrong, c)
-    with pytest.raises(InputError, match="one yes or no"):
+    with pytest.raises(InputError, match="0 or 1 for each row"):
         attribute_direction(model, x[0], labels[:2], c[0])
     for one in (torch.zeros(10), torch.ones(10)):
-        with pytest.raises(InputError, match="rows that have it"):
+        with pytest.raises(InputError, match="with the attribute"):
             attribute_direction(model, x, one, c)
     with pytest.raises(InputError, match="shape"):
         manipulate(model, x, direction[:1], (1.0,), c)

@@ -6,38 +6,39 @@ import pytest
 import torch
 
 import pushforward as pf
-from papers import Lab, Report, find, load_images, markdown, page, recipe, recipes, reproduce
-from papers import recipe as registration
-from papers.context import bits_per_dim, spread
-from pushforward.cli import main
+from benchmarks.common.datasets import load_images
+from papers import reproduction as registry
+from papers.__main__ import main
+from papers.experiment import Experiment, bits_per_dim, spread
+from papers.report import Report, markdown, page
+from papers.reproduction import reproduction
+from papers.run import reproduce, reproductions
 from pushforward.errors import ConfigError, StorageError
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch):
-    """A registry with one recipe, which counts how often it measures."""
-    module = __import__("papers.reproduction", fromlist=["_RECIPES"])
-    monkeypatch.setattr(module, "_RECIPES", {})
-    monkeypatch.setattr(module, "recipes", lambda: list(module._RECIPES.values()))
+    """A registry with one reproduction, which counts how often it measures."""
+    monkeypatch.setattr(registry, "_REPRODUCTIONS", {})
     calls: list[int] = []
 
-    @registration("toy", "A toy (Nobody 2020)", data=("none",), full="no time at all")
-    def run(lab: Lab) -> None:
+    @reproduction("toy", "A toy (Nobody 2020)", data=("none",), full="no time at all")
+    def run(experiment: Experiment) -> None:
         from matplotlib.figure import Figure
 
-        values = [lab.measure(f"seed {seed}", lambda: calls.append(1) or 2.5) for seed in lab.repeats]
-        lab.picture("plot", Figure())
-        lab.report("two is less than three", paper="2.00", ours=spread(values), held=values[0] < 3)
-        lab.report("four is less than three", ours="4 | 3", held=False, note="tried")
+        values = [experiment.measure(f"seed {seed}", lambda: calls.append(1) or 2.5) for seed in experiment.repeats]
+        experiment.picture("plot", Figure())
+        experiment.report("two is less than three", paper="2.00", ours=spread(values), held=values[0] < 3)
+        experiment.report("four is less than three", ours="4 | 3", held=False, note="tried")
 
     return calls
 
 
-def test_a_recipe_reports_findings_pictures_and_time(toy, tmp_path):
+def test_a_reproduction_reports_findings_pictures_and_time(toy, tmp_path):
     report = reproduce("toy", out=tmp_path, say=lambda line: None)
     assert [f.held for f in report.findings] == [True, False]
     assert report.findings[0].ours == "2.500 ± 0.000"
-    assert report.command == "pushforward reproduce toy --budget quick"
+    assert report.command == "python -m papers toy --budget quick"
     assert (tmp_path / "toy-plot.png").exists()
     assert report.pictures == ("toy-plot.png",)
     assert Report.read(tmp_path / "toy-quick.json") == report
@@ -49,7 +50,7 @@ def test_measurements_are_made_once(toy, tmp_path):
     reproduce("toy", out=tmp_path, say=lambda line: None)
     assert len(toy) == 3
     report = reproduce("toy", out=tmp_path, seeds=4, say=lambda line: None)
-    assert report.command == "pushforward reproduce toy --budget quick --seeds 4"
+    assert report.command == "python -m papers toy --budget quick --seeds 4"
     assert len(toy) == 4
 
 
@@ -69,48 +70,42 @@ def test_tables_say_what_did_not_hold(toy, tmp_path):
     assert "![toy-plot.png](pictures/toy-plot.png)" in text
 
 
-def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys, monkeypatch):
-    module = __import__("papers", fromlist=["recipes"])
-    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
-    assert main(["reproduce", "--list"]) == 0
+def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys):
+    assert main(["--list"]) == 0
     assert "toy" in capsys.readouterr().out
-    assert main(["reproduce", "--all", "--out", str(tmp_path), "--page", str(tmp_path / "papers.md")]) == 0
+    assert main(["--all", "--out", str(tmp_path), "--page", str(tmp_path / "papers.md")]) == 0
     assert "| two is less than three |" in (tmp_path / "papers.md").read_text()
-    assert main(["reproduce", "toy", "--out", str(tmp_path)]) == 0
+    assert main(["toy", "--out", str(tmp_path)]) == 0
 
 
-def test_a_page_of_earlier_reports_runs_nothing_and_takes_its_pictures_along(toy, tmp_path, capsys, monkeypatch):
-    module = __import__("papers", fromlist=["recipes"])
-    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
+def test_a_page_of_earlier_reports_runs_nothing_and_takes_its_pictures_along(toy, tmp_path, capsys):
     docs = tmp_path / "docs" / "papers.md"
-    assert main(["reproduce", "--out", str(tmp_path / "runs"), "--page", str(docs)]) != 0
+    assert main(["--out", str(tmp_path / "runs"), "--page", str(docs)]) != 0
     assert "holds no report" in capsys.readouterr().err
-    assert main(["reproduce", "toy", "--out", str(tmp_path / "runs")]) == 0
+    assert main(["toy", "--out", str(tmp_path / "runs")]) == 0
     made = len(toy)
-    assert main(["reproduce", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
+    assert main(["--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
     assert len(toy) == made
     assert "![toy-plot.png](papers/toy-plot.png)" in docs.read_text()
     assert (docs.parent / "papers" / "toy-plot.png").exists()
 
 
-def test_a_page_keeps_its_reports_for_the_next_one(toy, tmp_path, monkeypatch):
-    module = __import__("papers", fromlist=["recipes"])
-    monkeypatch.setattr(module, "recipes", lambda: [find("toy")])
+def test_a_page_keeps_its_reports_for_the_next_one(toy, tmp_path):
     docs = tmp_path / "docs" / "papers.md"
-    assert main(["reproduce", "toy", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
+    assert main(["toy", "--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
     first = docs.read_text()
-    assert main(["reproduce", "--out", str(tmp_path / "empty"), "--page", str(docs)]) == 0
+    assert main(["--out", str(tmp_path / "empty"), "--page", str(docs)]) == 0
     assert docs.read_text() == first
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["reproduce"], "name one recipe"),
-        (["reproduce", "toy", "--all"], "name one recipe"),
-        (["reproduce", "nothing"], "no recipe 'nothing'; there are toy"),
-        (["reproduce", "toy", "--budget", "huge"], "budget must be one of"),
-        (["reproduce", "toy", "--seeds", "0"], "seeds must be at least 1"),
+        ([], "name one reproduction"),
+        (["toy", "--all"], "name one reproduction"),
+        (["nothing"], "no reproduction 'nothing'; there are toy"),
+        (["toy", "--budget", "huge"], "budget must be one of"),
+        (["toy", "--seeds", "0"], "seeds must be at least 1"),
     ],
 )
 def test_errors_are_one_line(toy, tmp_path, capsys, arguments, words):
@@ -129,13 +124,13 @@ def test_damaged_measurements_and_reports_are_named(toy, tmp_path):
         Report.read(tmp_path / "bad.json")
 
 
-def test_two_recipes_of_one_name_are_refused(toy):
-    with pytest.raises(ConfigError, match="two recipes named 'toy'"):
-        recipe("toy", "Again", full="")(lambda lab: None)
+def test_two_reproductions_of_one_name_are_refused(toy):
+    with pytest.raises(ConfigError, match="two reproductions named 'toy'"):
+        reproduction("toy", "Again", full="")(lambda experiment: None)
 
 
-def test_every_recipe_has_a_title_and_an_estimate():
-    for entry in recipes():
+def test_every_reproduction_has_a_title_and_an_estimate():
+    for entry in reproductions():
         assert entry.title
         assert entry.full
 
@@ -190,12 +185,14 @@ def test_a_model_is_trained_once(toy, tmp_path):
 
     def make() -> pf.models.NICE:
         made.append(1)
-        return pf.models.NICE(2, couplings=2, hidden=(8,))
+        return pf.models.NICE(2, layers=2, hidden=(8,))
 
-    model, facts = Lab("toy", "smoke", tmp_path, say=lambda line: None).train(
+    model, facts = Experiment("toy", "smoke", tmp_path, say=lambda line: None).train(
         "a run", make, rows, held_out, max_steps=3
     )
-    again, same = Lab("toy", "smoke", tmp_path, say=lambda line: None).train("a run", make, rows, held_out, max_steps=3)
+    again, same = Experiment("toy", "smoke", tmp_path, say=lambda line: None).train(
+        "a run", make, rows, held_out, max_steps=3
+    )
     assert made == [1]
     assert facts == same
     assert facts["steps"] == 3
@@ -207,24 +204,24 @@ def test_equal_time_is_steps_of_equal_processor_time(toy, tmp_path):
     """A model with more work for each step gets fewer steps, measured once; smoke and full have limits of their own."""
     rows = torch.randn(600, 8)
 
-    def limit(lab: Lab, width: int) -> dict[str, float]:
+    def limit(experiment: Experiment, width: int) -> dict[str, float]:
         make = lambda: pf.models.NICE(8, hidden=(width, width))  # noqa: E731
-        return lab.time_limit(f"width {width}", make, rows, smoke=3, quick=2.0, full=60.0, batch_size=256)
+        return experiment.time_limit(f"width {width}", make, rows, smoke=3, quick=2.0, full=60.0, batch_size=256)
 
-    lab = Lab("toy", "quick", tmp_path, say=lambda line: None)
-    narrow, wide = limit(lab, 8), limit(lab, 1024)
+    experiment = Experiment("toy", "quick", tmp_path, say=lambda line: None)
+    narrow, wide = limit(experiment, 8), limit(experiment, 1024)
     assert narrow.keys() == {"max_steps"}
     assert narrow["max_steps"] > 2 * wide["max_steps"] > 0
     assert wide["max_steps"] % 10 == 0
-    assert limit(Lab("toy", "quick", tmp_path, say=lambda line: None), 1024) == wide
-    assert limit(Lab("toy", "smoke", tmp_path, say=lambda line: None), 8) == {"max_steps": 3}
-    assert limit(Lab("toy", "full", tmp_path, say=lambda line: None), 8) == {"max_time": 60.0}
+    assert limit(Experiment("toy", "quick", tmp_path, say=lambda line: None), 1024) == wide
+    assert limit(Experiment("toy", "smoke", tmp_path, say=lambda line: None), 8) == {"max_steps": 3}
+    assert limit(Experiment("toy", "full", tmp_path, say=lambda line: None), 8) == {"max_time": 60.0}
 
 
 def test_a_strip_of_images(toy, tmp_path):
     from PIL import Image
 
-    lab = Lab("toy", "smoke", tmp_path, say=lambda line: None)
-    lab.strip("images", {"gray": torch.zeros(4, 1, 5, 5), "color": torch.full((4, 3, 5, 5), 300)})
+    experiment = Experiment("toy", "smoke", tmp_path, say=lambda line: None)
+    experiment.strip("images", {"gray": torch.zeros(4, 1, 5, 5), "color": torch.full((4, 3, 5, 5), 300)})
     with Image.open(tmp_path / "toy-images.png") as picture:
         assert picture.width > 4 * 5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from papers.datasets import load_labels
+from benchmarks.common.datasets import load_labels
 from pushforward.errors import ConfigError, StorageError
 
 NAME = "mnist/t10k-labels-idx1-ubyte.gz"

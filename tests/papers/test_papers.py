@@ -1,4 +1,4 @@
-"""Every recipe from end to end, on real data where there are some, else on noise in their place; smoke decides nothing."""
+"""Every reproduction from end to end, on real data where there are some, else on noise in their place; smoke decides nothing."""
 
 import gzip
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from papers import recipes, reproduce
+from papers.run import reproduce, reproductions
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in recipes()])
+@pytest.mark.parametrize("name", [entry.name for entry in reproductions()])
 def test_smoke(name: str, data: Path, tmp_path: Path):
     report = reproduce(name, budget="smoke", data=data, out=tmp_path, say=lambda line: None)
     assert report.findings

@@ -1,4 +1,4 @@
-"""What the recipes of the paradox and of the survey rest on."""
+"""What the reproductions of the paradox and of the survey rest on."""
 
 import numpy as np
 import pytest

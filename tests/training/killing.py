@@ -1,7 +1,8 @@
-"""Kills real training processes with SIGKILL and compares what they end with: `python killing.py FOLDER KIND SEED`.
+"""Kills real training processes with SIGKILL and compares how they end: `python killing.py FOLDER SEED KIND ...`.
 
-This process only imports, and forks a child for each run, so that a run costs no start of Python. It prints JSON: the
-hash of an undisturbed run's weights and history, that of the killed and resumed one, and the steps at which runs died.
+This process only imports, and forks a child for each run, so that a run does not start Python. It prints JSON: for each
+kind of data the hash of an undisturbed run's weights and history, that of the killed and resumed run, and the steps at
+which runs were killed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch._dynamo  # imported by the first optimizer: here once, and not in every child
+import torch._dynamo  # the first optimizer imports it: once here instead of in every child
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -55,7 +56,7 @@ def data(kind: str) -> tuple[object, Tensor]:
 def model(kind: str) -> pf.models.Model:
     torch.manual_seed(0)
     if kind == "array":
-        inner = pf.models.NSF(features=3, flow_layers=2, hidden_features=16, dropout=0.2)
+        inner = pf.models.NSF(features=3, layers=2, hidden=(16, 16), dropout=0.2)
         transforms = pf.transforms.Chain(pf.transforms.LatticeDequantize(3, columns=(2,)), inner.chain)
         return pf.models.Flow(transforms, inner.base)
     return pf.models.MAF(features=3, layers=2, hidden=(16,), batch_norm=True, dropout=0.2)
@@ -78,7 +79,7 @@ def train(kind: str, folder: Path, death: str) -> None:
     trained = model(kind)
     rows, held = data(kind)
     result = pf.fit(
-        trained, rows, validation=held, batch_size=32, max_steps=STEPS, evaluate_every=4, lr=8e-2, average=0.5, patience=6, seed=5,
+        trained, rows, validation=held, batch_size=32, max_steps=STEPS, evaluate_every=4, learning_rate=8e-2, ema=0.5, patience=6, seed=5,
         checkpoint=folder / "run.safetensors", checkpoint_every=1, log=folder / "metrics.jsonl", progress="silent",
     )  # fmt: skip
     digest = hashlib.sha256()
@@ -127,8 +128,9 @@ def child(kind: str, folder: Path, *, death: str = "", after: float | None = Non
     return True
 
 
-def main(folder: Path, kind: str, seed: int) -> None:
-    torch.set_num_threads(1)
+def compare(folder: Path, kind: str, seed: int) -> dict[str, object]:
+    """An undisturbed run beside one that is killed several times."""
+    folder.mkdir()
     began = time.monotonic()
     assert child(kind, folder / "whole")
     duration = time.monotonic() - began
@@ -138,8 +140,8 @@ def main(folder: Path, kind: str, seed: int) -> None:
         path = folder / "killed" / "run.safetensors"
         return io.read(path, "checkpoint")[0]["state"]["position"][0] if path.exists() else -1
 
-    # First in the middle of writing: before the very first file has its name, then before a later one has it (the
-    # data are on the disk, or not yet), then at random moments.
+    # First while a file is written: before the first file has its name, then before a later one has it (the data are on
+    # the disk, or not yet), then at random moments.
     for death in ("replace 1", "replace 5", "fsync 13"):
         assert not child(kind, folder / "killed", death=death)
         died.append(step())
@@ -147,13 +149,14 @@ def main(folder: Path, kind: str, seed: int) -> None:
         if child(kind, folder / "killed", after=chance.uniform(0.0, 0.1) * duration):
             break
         died.append(step())
-        if sum(-1 < place < STEPS for place in died[3:]) >= 5:
+        if sum(-1 < number < STEPS for number in died[3:]) >= 5:
             break
     assert child(kind, folder / "killed")
     whole, killed = (json.loads((folder / name / "summary.json").read_text()) for name in ("whole", "killed"))
     left = sorted(path.name for path in (folder / "killed").iterdir() if not path.name.startswith("."))
-    print(json.dumps({"whole": whole, "killed": killed, "died": died, "left": left}))
+    return {"whole": whole, "killed": killed, "died": died, "left": left}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    torch.set_num_threads(1)
+    print(json.dumps({kind: compare(Path(sys.argv[1]) / kind, kind, int(sys.argv[2])) for kind in sys.argv[3:]}))

@@ -21,14 +21,14 @@ X = curved(100)
 
 def model(width: int = 8):
     torch.manual_seed(0)
-    return pf.models.NSF(features=3, flow_layers=1, hidden_features=width, dropout=0.1)
+    return pf.models.NSF(features=3, layers=1, hidden=(width, width), dropout=0.1)
 
 
 def stop_at(step: int):
     return lambda event: event.step >= step
 
 
-BASE = {"max_steps": 40, "evaluate_every": 5, "batch_size": 16, "lr": 1e-2}
+BASE = {"max_steps": 40, "evaluate_every": 5, "batch_size": 16, "learning_rate": 1e-2}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(path, tmp_path, optimize
     with log.open("a") as file:
         file.write('{"step": 20, "torn')  # as a kill in the middle of a line leaves it
     torch.manual_seed(99)
-    other = pf.models.NSF(features=3, flow_layers=1, hidden_features=8, dropout=0.1)  # other weights, not to be seen
+    other = pf.models.NSF(features=3, layers=1, hidden=(8, 8), dropout=0.1)  # other weights, not to be seen
     found = silent(other, X, checkpoint=path, log=log, **options)
     assert equal(weights(other), weights(whole))
     assert without_seconds(found.history) == without_seconds(expected.history)
@@ -88,7 +88,7 @@ def test_time_is_carried_on(path):
     result = silent(gaussian(), rows(50), max_time=0.4, checkpoint=path, evaluate_every=5, patience=None)
     assert result.stopped == "max_time"
     assert result.seconds >= 0.4
-    assert result.history[-1]["lr"] < result.history[0]["lr"]
+    assert result.history[-1]["learning_rate"] < result.history[0]["learning_rate"]
     assert [event["seconds"] for event in result.history] == sorted(event["seconds"] for event in result.history)
 
 
@@ -107,7 +107,7 @@ def test_resume_false_begins_anew_and_true_insists(path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"lr": 2e-2}, "lr was 0.01 and is 0.02"),
+        ({"learning_rate": 2e-2}, "learning_rate was 0.01 and is 0.02"),
         ({"batch_size": 17}, "batch_size was 16 and is 17"),
         ({"max_steps": 41}, "max_steps was 40 and is 41"),
         ({"max_steps": None, "epochs": 3}, "steps of all epochs was None and is"),
@@ -264,7 +264,7 @@ def test_a_loader_goes_on_inside_a_pass(path):
     def loader():
         return DataLoader(Items(X, noise=0.1), batch_size=16, shuffle=True, generator=torch.Generator().manual_seed(4))
 
-    options = {"validation": curved(20, seed=1), "max_steps": 20, "evaluate_every": 3, "lr": 1e-2}
+    options = {"validation": curved(20, seed=1), "max_steps": 20, "evaluate_every": 3, "learning_rate": 1e-2}
     whole, part, other = model(), model(), model()
     silent(whole, loader(), **options)
     silent(part, loader(), checkpoint=path, callback=stop_at(9), **options)

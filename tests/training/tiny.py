@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -11,6 +12,10 @@ from torch.utils.data import Dataset
 
 import pushforward as pf
 from pushforward.models.base import Model
+from pushforward.training.input_spec import InputSpec
+from pushforward.training.sources import Position
+
+SPEC = InputSpec("Model", (1,), 0, torch.float32, torch.device("cpu"))
 
 
 def gaussian(features: int = 2) -> Model:
@@ -63,3 +68,13 @@ class Items(Dataset):
 def silent(model: Model, data, **options):
     """``pf.fit`` without progress."""
     return pf.fit(model, data, progress="silent", **options)
+
+
+def numbered(count: int) -> Tensor:
+    """A column with the numbers of its rows."""
+    return torch.arange(count, dtype=torch.float32)[:, None]
+
+
+def take(source, count: int, start: Position = Position()):  # noqa: B008
+    """The next batches of a source."""
+    return list(itertools.islice(source.batches(start), count))

@@ -53,17 +53,17 @@ def base() -> Independent:
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_from_torch_against_transformed_distribution(transform, check):
-    transform = from_torch(transform, features=2)
+    ours = from_torch(transform, features=2)
     target = TransformedDistribution(base(), [transform])
     torch.manual_seed(0)
     x = target.sample((7,))
-    step = transform.encode(x)
+    step = ours.encode(x)
     torch.testing.assert_close(base().log_prob(step.z) + step.contribution, target.log_prob(x))
-    torch.testing.assert_close(transform.decode(step.z), x)
-    check.contribution(transform, x, 1e-7)
-    check.decode_contribution(transform, step.z, 1e-9)
+    torch.testing.assert_close(ours.decode(step.z), x)
+    check.contribution(ours, x, 1e-7)
+    check.decode_contribution(ours, step.z, 1e-9)
     for batch in ((), (3,), (2, 3)):
-        assert transform.encode(x[0].expand(*batch, 2)).contribution.shape == batch
+        assert ours.encode(x[0].expand(*batch, 2)).contribution.shape == batch
 
 
 def test_from_torch_boxes_and_rows_outside():
@@ -113,7 +113,7 @@ def test_from_torch_gradients_reach_the_transform():
     assert loc.grad.tolist() == [-1.5, -1.5]
 
 
-MAPS = {
+BIJECTIONS = {
     "affine": lambda: Affine(2, shift=1.0, scale=(-2.0, 0.5)),
     "log": lambda: Inverse(Exp(2)),
     "logit": lambda: Inverse(Sigmoid(2)),
@@ -121,16 +121,16 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize("make", MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("make", BIJECTIONS.values(), ids=BIJECTIONS)
 def test_to_torch(make):
-    transform = make().double()
-    transform = to_torch(transform)
+    ours = make().double()
+    transform = to_torch(ours)
     target = TransformedDistribution(base(), [transform])
     assert target.event_shape == (2,)
     assert target.batch_shape == ()
     torch.manual_seed(0)
     x = target.rsample((6,))
-    step = transform.encode(x)
+    step = ours.encode(x)
     torch.testing.assert_close(target.log_prob(x), base().log_prob(step.z) + step.contribution)
     torch.testing.assert_close(transform.inv(x), step.z)
     jacobian = torch.autograd.functional.jacobian(transform, step.z[0].detach())

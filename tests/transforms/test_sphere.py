@@ -23,6 +23,7 @@ from pushforward.transforms import (
     Inverse,
     MobiusTransformer,
     SphereAutoregressive,
+    SphereCoupling,
     SplineTransformer,
 )
 
@@ -162,7 +163,7 @@ def test_a_mixture_of_three_modes_is_learned():
     assert len(train) == 8000
     torch.manual_seed(0)
     model = stack(4, UniformSphere(3), CircularSplineTransformer(), (32, 32), bins=8)
-    pf.fit(model, train.float(), epochs=60, lr=5e-3, seed=0, progress="silent")
+    pf.fit(model, train.float(), epochs=60, learning_rate=5e-3, seed=0, progress="silent")
     model.double()
     with torch.no_grad():
         loss = (mixture_of_fishers(test) - model.evaluate(test).value).mean().item()
@@ -198,7 +199,7 @@ def test_volcanoes_and_earthquakes_are_not_uniform_on_the_earth(name):
     test, train = x[:count], x[count:]
     torch.manual_seed(0)
     model = stack(6, UniformSphere(3), CircularSplineTransformer(16), (64, 64), bins=16)
-    pf.fit(model, train, validation=0.15, epochs=150, lr=3e-3, seed=0, progress="silent")
+    pf.fit(model, train, validation=0.15, epochs=150, learning_rate=3e-3, seed=0, progress="silent")
     gain = model.evaluate(test).value.mean().item() + math.log(4 * math.pi)
     assert gain > 0.7
 
@@ -211,7 +212,7 @@ def test_impossible_arguments_are_refused():
 
 
 def test_a_map_that_stretches_space_is_refused_before_a_surface():
-    with pytest.raises(KindError, match="Standardize stretches space"):
+    with pytest.raises(KindError, match="Standardize changes distances"):
         Flow(pf.transforms.Chain(pf.transforms.Standardize(3), pf.transforms.Householder(3)), UniformSphere(3))
     kept = pf.transforms.Chain(
         pf.transforms.Permutation(3), pf.transforms.Reverse(3), pf.transforms.Inverse(pf.transforms.Householder(3))
@@ -220,7 +221,9 @@ def test_a_map_that_stretches_space_is_refused_before_a_surface():
 
 
 @pytest.mark.parametrize(
-    "make", [SphereAutoregressive, lambda: Inverse(SphereAutoregressive())], ids=["transform", "inverse"]
+    "make",
+    [SphereAutoregressive, lambda: Inverse(SphereAutoregressive()), lambda: SphereCoupling(3)],
+    ids=["autoregressive", "inverse", "coupling"],
 )
 def test_another_surface_than_the_sphere_is_refused(make):
     """A plane, a circle and a learned surface in R^3 are bent by this transform; its contribution is not that of their area."""
@@ -241,7 +244,7 @@ def test_another_surface_than_the_sphere_is_refused(make):
     )
     for base in (UniformSphere(3), VonMisesFisher()):
         assert Flow(Chain(make(), *whole), base).measure == Manifold(2, 3)
-    assert Flow(Chain(make(), *whole), pf.distributions.Normal(3)).measure == pf.measure.Lebesgue(3)
+    assert Flow(Chain(make(), *whole), pf.distributions.Normal(3)).measure == pf.likelihood.Lebesgue(3)
     circle = Chain(make(), pf.transforms.OrthogonalEmbedding(3, 2))  # a sphere of one dimension, on a plane
     with pytest.raises(KindError, match="spheres about 0 alone"):
         Flow(circle, UniformSphere(2))

@@ -105,7 +105,7 @@ def test_it_learns_a_von_mises_fisher_law():
     truth = (kappa * test @ mu).mean().item() + constant
     torch.manual_seed(0)
     model = stack(4, 4)
-    pf.fit(model, train, max_steps=200, batch_size=500, validation=None, lr=1e-2, progress="silent")
+    pf.fit(model, train, max_steps=200, batch_size=500, validation=None, learning_rate=1e-2, progress="silent")
     with torch.no_grad():
         loss = truth - model.double().evaluate(test).value.mean().item()
     assert truth + math.log(2 * math.pi**2) > 0.5  # a uniform law would be that far off

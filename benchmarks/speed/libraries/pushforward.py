@@ -47,7 +47,7 @@ class PushforwardFlow(TorchFlow):
         if flow.kind == "maf":
             return pf.models.MAF(flow.features, layers=flow.layers, hidden=flow.hidden, standardize=False)
         if flow.kind == "rnvp":
-            return pf.models.RealNVP(flow.features, couplings=flow.layers, hidden=flow.hidden, standardize=False)
+            return pf.models.RealNVP(flow.features, layers=flow.layers, hidden=flow.hidden, standardize=False)
         if flow.kind == "glow":
             return pf.models.Flow(glow(flow), pf.distributions.Normal(flow.features))
         law = pf.transforms.SplineTransformer(flow.bins, BOUND)

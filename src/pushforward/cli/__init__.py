@@ -1,4 +1,4 @@
-"""The command line: thin faces over the library, no logic of their own."""
+"""The command line. Each command calls the library and prints or writes its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; every failure is one line on stderr and a non-zero exit code, with a traceback on ``--debug``."""
+    """Run a command. A failure prints one line on stderr and gives a non-zero exit code.
+
+    Args:
+        arguments: the words after ``pushforward``, those of the process by default. ``--debug`` gives tracebacks.
+
+    Returns:
+        The exit code: 0, 1 for an error that the message explains, 2 for wrong arguments, 70 for an unexpected error, 130
+        for an interruption, 141 for a closed pipe. As the program itself, it exits with that code.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -45,7 +53,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         except Exception as error:
             if debug:
                 raise
-            if hasattr(error, "format_message"):  # the argument parser's own complaints
+            if hasattr(error, "format_message"):  # an error of the argument parser
                 _say(error.format_message().replace("\n", " ") or "see --help.")  # pyright: ignore[reportAttributeAccessIssue]
                 return int(getattr(error, "exit_code", 2))
             if isinstance(error, (PushforwardError, OSError)):
@@ -54,8 +62,8 @@ def _run(arguments: list[str], debug: bool) -> int:
             if type(error).__name__ == "Abort":
                 _say("stopped.")
                 return 130
-            _say(f"an error that pushforward should have explained: {type(error).__name__}: {' '.join(str(error).split())} "
-                 "(run again with --debug and report it).")  # fmt: skip
+            _say(f"unexpected error: {type(error).__name__}: {' '.join(str(error).split())}. Run again with --debug and "
+                 "report it.")  # fmt: skip
             return 70
 
 

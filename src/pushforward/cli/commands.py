@@ -1,8 +1,7 @@
-"""The commands: demo, fit, score, sample, info; `bench` and `reproduce` have files of their own."""
+"""The commands: demo, fit, score, sample, info."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from papers.command import run as reproduce
-from pushforward.cli.bench import app as bench
 from pushforward.errors import ConfigError
 
 app = typer.Typer(
@@ -23,9 +20,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="Add --debug to any command for a traceback.",
 )
-app.add_typer(bench, name="bench")
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 
 
 def _example(command: str) -> str:
@@ -46,12 +42,15 @@ def _root(
 @app.command(epilog=_example("pushforward demo -o demo.png"))
 def demo(
     data: Annotated[
-        str, typer.Option(help="What to guard: images (clothes, against digits) or table (patients).")
+        str,
+        typer.Option(
+            help="Data set: images (clothes; the anomalies are digits) or table (patients; the anomalies are ill)."
+        ),
     ] = "images",
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("pushforward-demo.png"),
     seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
 ) -> None:
-    """Fit, calibrate and score real data with real anomalies, in one to two minutes."""
+    """Fit, calibrate and score real data with real anomalies. It takes one to two minutes."""
     from pushforward.cli import demo_images as images
     from pushforward.cli import demo_table as tables
 
@@ -65,36 +64,39 @@ def fit(
     table: Annotated[
         Path,
         typer.Argument(
-            help="Training table (CSV, Parquet, Arrow, NPY, NPZ) or images (folder, IDX, NPY, NPZ, Parquet); nearly all normal."
+            help="Training data without anomalies, or with few: a table (CSV, TSV, JSON Lines, Parquet, Arrow, NPY, NPZ, or a folder of such files) or images (folder, IDX, NPY, NPZ, Parquet)."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Guard file to write.")],
     alpha: Annotated[float, typer.Option(help="Promised false-alarm rate.")] = 0.01,
-    guarantee: Annotated[str, typer.Option(help="'marginal' (on average) or 'pac' (for this guard).")] = "marginal",
-    delta: Annotated[float, typer.Option(help="Chance that the 'pac' promise fails.")] = 0.05,
+    guarantee: Annotated[
+        str,
+        typer.Option(help="What the rate is promised for: 'marginal' (the average over guards) or 'pac' (this guard)."),
+    ] = "marginal",
+    delta: Annotated[float, typer.Option(help="Probability that the 'pac' promise fails.")] = 0.05,
     model: Annotated[
-        str, typer.Option(help="auto, nice, realnvp, maf or nsf; for images auto, glow or nice.")
+        str, typer.Option(help="Model: auto, nice, realnvp, maf or nsf; for images auto, glow or nice.")
     ] = "auto",
-    members: Annotated[int, typer.Option(help="Flows in the ensemble.")] = 5,
+    members: Annotated[int, typer.Option(help="Number of flows in the ensemble.")] = 5,
     max_steps: Annotated[
-        int | None, typer.Option(help="Training steps of each flow; 2000 on tables and 3000 on images by default.")
+        int | None, typer.Option(help="Training steps of each flow; by default 2000 for tables and 3000 for images.")
     ] = None,
-    max_time: Annotated[str | None, typer.Option(help="Training time, as 90s or 5m.")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    max_time: Annotated[str | None, typer.Option(help="Longest training time, such as 90s or 5m.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out. Repeat the option for several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a guard on a table, or on images, and write it to one file."""
-    from pushforward.data import holds_images, read_images, read_table
+    """Fit a guard to a table or to images and write it to one file."""
     from pushforward.errors import InputError
     from pushforward.estimators import Guard
+    from pushforward.io import holds_images, read_images, read_table
 
     start = time.perf_counter()
     _check_output(output)
     images = holds_images(table)
     data: Any = read_images(table) if images else read_table(table)
     if drop and images:
-        raise InputError(f"--drop {drop[0]}: {table} holds images, which have no columns.")
+        raise InputError(f"--drop {drop[0]}: {table} contains images, which have no columns.")
     if drop:
         unknown = [name for name in drop if name not in data.column_names]
         if unknown:
@@ -102,7 +104,7 @@ def fit(
         data = data.drop_columns(drop)
     guard = Guard(
         alpha,
-        guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard refuses other words
+        guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard checks the value
         delta=delta,
         model=model,
         n_estimators=members,
@@ -123,32 +125,32 @@ def score(
     guard_file: Annotated[Path, typer.Argument(metavar="GUARD", help="Guard file that `fit` wrote.")],
     table: Annotated[
         Path,
-        typer.Argument(help="Table to score, of any length: it is read in chunks; or images, for a guard of images."),
+        typer.Argument(
+            help="Table to score, of any length, because it is read in chunks; for a guard of images, images."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: CSV, Parquet or Arrow.")],
-    rows: Annotated[int, typer.Option(help="Rows in memory at a time.", min=1)] = 65_536,
-    prefix: Annotated[str, typer.Option(help="Put before the names of the new columns.")] = "",
+    rows: Annotated[int, typer.Option(help="Number of rows in memory at a time.", min=1)] = 65_536,
+    prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
     quiet: Quiet = False,
 ) -> None:
     """Add log_prob, anomaly_score, p_value and alarm to each row of a table.
 
-    Of images it writes a table with their number, from 0 on, anomaly_score, p_value and alarm.
+    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm.
     """
     import pyarrow as pa
 
-    from pushforward.data import TableWriter, read_images, stream_table
     from pushforward.errors import SchemaError
     from pushforward.estimators import Guard
+    from pushforward.io import TableWriter, read_images, stream_table
 
     _check_output(output)
     guard = Guard.load(guard_file)
     start, total, alarms = time.perf_counter(), 0, 0
     if guard.reads_images:
-        everything = read_images(table)
-        parts = [everything[k : k + rows] for k in range(0, len(everything), rows)]
-        sizes = [0, *itertools.accumulate(map(len, parts))]
-        numbers = [pa.table({"image": range(a, b)}) for a, b in itertools.pairwise(sizes)]
-        chunks: Iterable[tuple[Any, Any]] = zip(numbers, parts, strict=True)
+        images = read_images(table)
+        parts = ((k, images[k : k + rows]) for k in range(0, len(images), rows))
+        chunks: Iterable[tuple[Any, Any]] = ((pa.table({"image": range(k, k + len(x))}), x) for k, x in parts)
     else:
         stream = stream_table(table, rows=rows, types=guard.schema_.pyarrow_types())
         chunks = ((chunk, chunk) for chunk in stream)
@@ -158,7 +160,7 @@ def score(
             for name, values in result.items():
                 if prefix + name in chunk.column_names:
                     raise SchemaError(
-                        f"{table} has a column {prefix + name!r} already: choose other names with --prefix guard_"
+                        f"{table} already has a column {prefix + name!r}: choose other names, for example with --prefix guard_"
                     )
                 chunk = chunk.append_column(prefix + name, pa.array(values))
             writer.write(chunk)
@@ -167,10 +169,10 @@ def score(
     if not quiet:
         from pushforward.cli.show import pairs
 
-        share = f"{alarms} ({alarms / total:.2%})" if total else "0"
+        fraction = f"{alarms} ({alarms / total:.2%})" if total else "0"
         pairs(
             f"scores written to {output}",
-            {"rows": total, "alarms": share, "promised": f"{guard.alpha:.2%} of normal rows",
+            {"rows": total, "alarms": fraction, "promised": f"{guard.alpha:.2%} of normal rows",
              "seconds": f"{time.perf_counter() - start:.1f}"},
         )  # fmt: skip
 
@@ -179,37 +181,45 @@ def score(
 def sample(
     file: Annotated[Path, typer.Argument(help="Guard or model file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: CSV, Parquet or Arrow.")],
-    number: Annotated[int, typer.Option("--number", "-n", help="Rows to draw.", min=1)] = 100,
+    number: Annotated[int, typer.Option("--number", "-n", help="Number of rows to sample.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Draw rows from a fitted density, with the columns of the training table."""
+    """Sample rows from a fitted density, with the columns of the training table."""
     from pushforward.cli.show import pairs
-    from pushforward.data import TableWriter, as_table
+    from pushforward.data import as_table
     from pushforward.estimators import FlowDensity, Guard
-    from pushforward.io import load, read
+    from pushforward.io import TableWriter, load, read
 
     _check_output(output)
     kind = read(file)[0]["kind"]
     if kind == "guard":
-        drawn = Guard.load(file).sample(number, random_state=seed)
+        samples = Guard.load(file).sample(number, random_state=seed)
     elif kind == "density":
-        drawn = as_table(FlowDensity.load(file).sample(number, random_state=seed))
+        samples = as_table(FlowDensity.load(file).sample(number, random_state=seed))
     else:
-        drawn = as_table(load(file).sample(number, seed=seed).reshape(number, -1).numpy())
+        samples = as_table(load(file).sample(number, seed=seed).reshape(number, -1).numpy())
     with TableWriter(output) as writer:
-        writer.write(drawn)
+        writer.write(samples)
     if not quiet:
-        pairs(f"samples written to {output}", {"rows": number, "columns": drawn.num_columns})
+        pairs(f"samples written to {output}", {"rows": number, "columns": samples.num_columns})
 
 
 @app.command(epilog=_example("pushforward info guard.safetensors"))
-def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wrote.")]) -> None:
-    """Say what is in a file."""
+def info(
+    file: Annotated[Path | None, typer.Argument(help="Any file that pushforward wrote.")] = None,
+    system: Annotated[bool, typer.Option("--system", help="Print versions and the native kernels in use.")] = False,
+) -> None:
+    """Print what a file contains, or with --system the versions and the native kernels in use."""
     from pushforward.cli.show import columns, pairs
     from pushforward.estimators import FlowDensity, Guard
     from pushforward.io import load, read
 
+    if system == (file is not None):
+        raise ConfigError("info takes either a file or --system.")
+    if file is None:
+        pairs("system", _system())
+        return
     header = read(file)[0]
     facts: dict[str, Any] = {
         "kind": header["kind"],
@@ -230,11 +240,30 @@ def info(file: Annotated[Path, typer.Argument(help="Any file that pushforward wr
         pairs(str(file), facts)
 
 
-app.command("reproduce", epilog=_example("pushforward reproduce glow --data DATA"))(reproduce)
+def _system() -> dict[str, Any]:
+    """Versions, and the native kernels in use."""
+    import platform
+
+    import torch
+
+    import pushforward
+    from pushforward.kernels import description
+
+    kernels = description()
+    levels = f"{', '.join(kernels['levels'])} ({'with' if kernels['openmp'] else 'without'} OpenMP)"
+    return {
+        "pushforward": pushforward.__version__,
+        "torch": torch.__version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "kernels in use": f"native, {kernels['level']}" if kernels["level"] else f"plain: {kernels['reason']}",
+        "kernels installed": levels if kernels["installed"] else "none",
+        "kernels asked for": kernels["mode"],
+        "threads": kernels["threads"],
+    }
 
 
 def summary(guard: Any) -> dict[str, Any]:
-    """What a user wants to know of a fitted guard."""
+    """The facts about a fitted guard that a user needs."""
     from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
     calibrated = len(guard.calibrator_.scores)
@@ -243,7 +272,7 @@ def summary(guard: Any) -> dict[str, Any]:
     promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
     alarms = {
         "calibration rows": calibrated,
-        "false alarms": f"{promise} ({guard.guarantee}); 95% of guards like it realize {low:.2%} to {high:.2%}",
+        "false alarms": f"{promise} ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}",
     }
     if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
@@ -256,10 +285,10 @@ def summary(guard: Any) -> dict[str, Any]:
 
 
 def _check_output(path: Path) -> None:
-    """Fail before the work, not after it."""
+    """Fail before the work if the output cannot be written."""
     from pushforward.errors import StorageError
 
     if path.is_dir():
-        raise StorageError(f"{path} is a directory; give the name of a file to write.")
+        raise StorageError(f"{path} is a directory: give the name of a file to write.")
     if not path.parent.is_dir():
-        raise StorageError(f"the directory {path.parent} does not exist; make it first.")
+        raise StorageError(f"the directory {path.parent} does not exist: make it first.")

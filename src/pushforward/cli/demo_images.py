@@ -1,4 +1,4 @@
-"""The demo on images: a likelihood that finds digits more likely than the clothes it was trained on, and a guard that is not fooled."""
+"""The demo on images: digits are as likely as clothes to a flow that was trained on clothes, and the guard detects them."""
 
 from __future__ import annotations
 
@@ -23,46 +23,51 @@ BLUE, RED = "#3b6ea5", "#c8553d"
 
 
 def run(output: Path, seed: int = 0, max_steps: int = 700) -> dict[str, float]:
-    """A guard of 5,000 images of clothes meets 1,000 new ones and 1,000 handwritten digits."""
+    """Fit a guard to 5,000 images of clothes and score 1,000 new ones and 1,000 handwritten digits."""
     start = time.perf_counter()
     known, new, digits = (
         load_image_sample(*part) for part in (("fashion-mnist", "train"), ("fashion-mnist", "test"), ("mnist", "test"))
     )
     print(
-        f"Fashion-MNIST: {len(known)} images of clothes to learn from. New: {len(new)} clothes, {len(digits)} digits."
+        f"Fashion-MNIST: {len(known)} images of clothes for training. New: {len(new)} images of clothes, {len(digits)} of digits."
     )
     guard = Guard(ALPHA, random_state=seed, max_steps=max_steps).fit(known)
     fitted = time.perf_counter()
-    fine, odd = guard.assess(new), guard.assess(digits)
-    surprise = Likelihood(flow_of(guard))
-    clothes_nats, digit_nats = (surprise(as_images(images)).numpy() for images in (new, digits))
+    new_result, digit_result = guard.assess(new), guard.assess(digits)
+    likelihood = Likelihood(flow_of(guard))
+    clothes_nats, digit_nats = (likelihood(as_images(images)).numpy() for images in (new, digits))
     facts = {
         "likelihood AUROC": auroc(clothes_nats, digit_nats),
-        "AUROC": auroc(fine["anomaly_score"], odd["anomaly_score"]),
-        "false alarms": float(fine["alarm"].mean()),
-        "caught": float(odd["alarm"].mean()),
+        "AUROC": auroc(new_result["anomaly_score"], digit_result["anomaly_score"]),
+        "false alarms": float(new_result["alarm"].mean()),
+        "detected": float(digit_result["alarm"].mean()),
         "seconds": time.perf_counter() - start,
     }
     grid(
-        "Are digits told from clothes, by a model that saw clothes only?",
+        "Does a model that was trained on clothes detect digits?",
         ("", "value"),
         [
             ("AUROC of the flow's -log p", f"{facts['likelihood AUROC']:.3f}"),
             ("AUROC of the guard", f"{facts['AUROC']:.3f}"),
             ("promised false-alarm rate (on average)", f"{ALPHA:.1%}"),
             ("realized false-alarm rate on new clothes", f"{facts['false alarms']:.1%}"),
-            ("digits caught at that rate", f"{facts['caught']:.1%}"),
+            ("digits detected at that rate", f"{facts['detected']:.1%}"),
             ("seconds to fit and calibrate", f"{fitted - start:.1f}"),
-            ("seconds in all", f"{facts['seconds']:.1f}"),
+            ("seconds in total", f"{facts['seconds']:.1f}"),
         ],
     )
-    draw(output, guard, {"images": new, "nats": clothes_nats, **fine}, {"images": digits, "nats": digit_nats, **odd})
+    draw(
+        output,
+        guard,
+        {"images": new, "nats": clothes_nats, **new_result},
+        {"images": digits, "nats": digit_nats, **digit_result},
+    )
     print(f"picture: {output}")
     return facts
 
 
 def flow_of(guard: Guard) -> Model:
-    """The flow whose path the guard reads."""
+    """The flow that the score of the guard is computed from."""
     assert isinstance(guard.score_, ImageScore)
     dose = guard.score_.inner
     assert isinstance(dose, DoSE)
@@ -70,7 +75,7 @@ def flow_of(guard: Guard) -> Model:
 
 
 def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, Any]) -> None:
-    """Some images, the likelihood's histogram, and the guard's p-values."""
+    """Draw some images, and histograms of the likelihood and of the score of the guard."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,7 +91,7 @@ def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, 
     for part, color, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
         left.hist(np.clip(-part["nats"], bins[0], bins[-1]), bins, density=True, color=color, alpha=0.75, label=name)
     left.set(
-        xlabel="log p(image), nats", yticks=[], title="The likelihood, trained on clothes, likes digits as much or more"
+        xlabel="log p(image), nats", yticks=[], title="A flow trained on clothes: digits are as likely or likelier"
     )
     left.legend(frameon=False)
     scores = np.concatenate((clothes["anomaly_score"], digits["anomaly_score"]))
@@ -99,7 +104,7 @@ def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, 
         f"alarm: {clothes['alarm'].mean():.1%} of new clothes\n(promised {guard.alpha:.0%}), {digits['alarm'].mean():.0%} of digits",
         (-guard.offset_, 0.95), (6, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
     )  # fmt: skip
-    right.set(xlabel="anomaly score of the guard, nats", yticks=[], title="The guard is not fooled")
+    right.set(xlabel="anomaly score of the guard, nats", yticks=[], title="The guard detects them")
     for axes in (left, right):
         axes.spines[["top", "right", "left"]].set_visible(False)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ __all__ = ["columns", "grid", "pairs"]
 
 
 def pairs(title: str, facts: Mapping[str, Any]) -> None:
-    """A title and one line for each fact."""
+    """Print a title and one line for each fact."""
     console = Console()
     console.print(title, style="bold", highlight=False, markup=False)
     table = Table.grid(padding=(0, 2))
@@ -22,7 +22,7 @@ def pairs(title: str, facts: Mapping[str, Any]) -> None:
 
 
 def grid(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A small table, the first column to the left and numbers to the right."""
+    """Print a small table with the first column aligned left and the others aligned right."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(names):
         table.add_column(name, justify="left" if index == 0 else "right")
@@ -32,7 +32,7 @@ def grid(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> Non
 
 
 def columns(schema: Any) -> None:
-    """One line for each column of a fitted table."""
+    """Print one line for each column of a fitted table."""
     rows = []
     for column in schema.columns:
         values = f"{len(column.categories)} categories" if column.kind == "categorical" else ""

@@ -1,4 +1,4 @@
-"""Scoring with fixed weights, as a service does it: few rows at a time, many times."""
+"""Fast scoring of few rows with fixed weights, as a service does it."""
 
 from pushforward.compiled.scorer import CompiledScorer, compile_scorer
 

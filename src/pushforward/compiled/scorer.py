@@ -1,4 +1,4 @@
-"""`compile_scorer`: a model's log-likelihood with its weights as they are now, quick for few rows at a time."""
+"""`compile_scorer`: a fast log-likelihood of a model whose weights no longer change, for few rows at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor, nn
 
-from pushforward.compiled.lowering import NotLowerable, write
+from pushforward.compiled.lowering import NotLowerable, lower
 from pushforward.distributions import Distribution
 from pushforward.errors import ConfigError, KindWarning, PushforwardWarning
 from pushforward.kernels.native import kernels
@@ -17,30 +17,30 @@ from pushforward.kernels.program import Program
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.networks.masked import MaskedLinear
 from pushforward.numerics import logmeanexp
-from pushforward.transforms import Chain, Transform
+from pushforward.transforms import Chain
 
 __all__ = ["CompiledScorer", "compile_scorer"]
 
 
 def compile_scorer(model: Model) -> CompiledScorer:
-    """The log-likelihood of a model with its weights as they are now, quick for few rows at a time.
+    """A fast log-likelihood of a model with its present weights, for a few rows at a time, as a service scores them.
 
-    A copy is taken: the model stays as it is, and what happens to it later does not reach the copy. Where a C compiler is
-    found, flows of couplings, autoregressive and linear layers (NICE, RealNVP, MAF, NSF of vectors, and ensembles of
-    them) become a short list of operations that one compiled function runs, with the masks multiplied in and constant
-    log-determinants added up: one row costs tens of microseconds, where calling torch's operations one after the other
-    costs ten times that. Nothing is compiled for a batch size, and a row's number does not depend on how many come with
-    it. Transforms at the data's end that have no such form run in torch before it, and a model that does not fit at all is the
-    copy in torch, with one warning that says why. Numbers agree with the model's to rounding.
+    The scorer keeps a copy, so the model may change afterwards. Flows of vectors made of couplings, autoregressive and linear
+    layers (NICE, RealNVP, MAF, NSF, and ensembles of them) become a program: a short list of operations that one native
+    function runs, with masks multiplied in and constant log-determinants added up. One row then takes tens of microseconds; a
+    call for each of torch's operations takes ten times that. The program serves any number of rows, and the number of a row does
+    not depend on the others. Transforms at the data's end that have no native form run in torch before the program. A model
+    without native form is scored by the copy in torch, with one warning that says why. Results agree with the model's to
+    rounding.
 
     Args:
-        model: any model; in evaluation mode from here on, as a copy.
+        model: any model; the copy is in evaluation mode.
 
     Returns:
-        :class:`Frozen`, a function of rows.
+        A function of rows, :class:`CompiledScorer`.
 
     Raises:
-        ConfigError: for anything that is no model.
+        ConfigError: if it is not a model.
 
     Example:
         >>> import torch, pushforward as pf
@@ -58,21 +58,20 @@ def compile_scorer(model: Model) -> CompiledScorer:
 
 
 class CompiledScorer:
-    """A model's log-likelihood with fixed weights; see :func:`compile_scorer`. May be called from several threads at a time.
+    """The log-likelihood of a model with fixed weights; see :func:`compile_scorer`. Several threads may call it at once.
 
     Attributes:
-        native: how much of the model runs in the compiled function: "all", "part" (the transforms at the data's end do not) or
-            "none".
-        reason: what does not, and why; empty for "all".
+        native: how much of the model runs natively: "all", "part" (all but transforms at the data's end) or "none".
+        reason: what does not run natively, and why; empty for "all".
     """
 
     def __init__(self, model: Model) -> None:
         with torch.no_grad():
-            self._plain = plain_copy(model)
-            self._model, self._density, self.native, self.reason = accelerate(self._plain)
+            self._copy = fixed_copy(model)
+            self._model, self._density, self.native, self.reason = lower_model(self._copy)
         if self.native == "none" and kernels() != "plain":
             warnings.warn(
-                f"this {type(model).__name__} is frozen in plain torch operations: {self.reason}.",
+                f"the scorer of this {type(model).__name__} runs in torch, not natively: {self.reason}.",
                 PushforwardWarning,
                 stacklevel=3,
             )
@@ -81,55 +80,54 @@ class CompiledScorer:
     def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-likelihood of each row, nats, without gradient: ``(*batch, *shape)`` to ``batch``.
 
-        What the model's ``forward`` returns, of whatever kind it is (``evaluate`` says which). Rows that are infinitely
-        far have -inf.
+        The kind is that of the model (``evaluate`` says which). Rows that are infinitely far have -inf.
 
         Raises:
             InputError: for a wrong shape or type, or NaN, as the model does.
         """
         density = self._density
-        if density is not None and isinstance(x, Tensor) and x.dim() == 2 and x.shape[1:] == self._plain.shape:
-            found = density.quick(x, context)
+        if density is not None and isinstance(x, Tensor) and x.dim() == 2 and x.shape[1:] == self._copy.shape:
+            found = density.run(x, context)
             if found is not None:
                 return found
         return self._model(x, context)
 
     @torch.no_grad()
     def value(self, x: Tensor, context: Tensor | None = None, *, samples: int = 1, seed: int = 0) -> Tensor:
-        """The value of the model's ``evaluate`` with these samples and this seed, nats, without gradient."""
-        if self._density is not None:  # an exact value: nothing is drawn
+        """The ``value`` of the model's ``evaluate`` with these samples and this seed, nats, without gradient."""
+        if self._density is not None:  # exact: there is no noise to draw
             return self(x, context)
         return self._model.evaluate(x, context, samples=samples, seed=seed).value
 
     def __repr__(self) -> str:
-        return f"Frozen({type(self._plain).__name__}, native={self.native!r})"
+        return f"CompiledScorer({type(self._copy).__name__}, native={self.native!r})"
 
 
 class NativeDensity(Distribution):
-    """A base that scores rows by programs (the mean of their densities), and by the modules behind them where those cannot.
+    """A base distribution that scores rows by programs, and by torch modules where programs cannot.
 
     Args:
-        programs: one, or one for each member of an ensemble.
-        chain: the modules that they stand for: transforms, if any,
-        base: and a base.
-        raw: whether programs read the context as the user gives it; else standardized.
+        programs: one, or one for each member of an ensemble, whose densities are averaged.
+        chain: the transforms that the programs replace; may be empty.
+        base: the base distribution that they replace.
+        raw: whether the programs standardize the context themselves.
     """
 
-    def __init__(self, programs: list[Program], chain: Chain | None, base: Distribution, raw: bool) -> None:
-        super().__init__(base.shape if chain is None else chain.in_shape)
+    def __init__(self, programs: list[Program], chain: Chain, base: Distribution, raw: bool) -> None:
+        super().__init__(chain.in_shape)
         self.chain, self.base = chain, base
-        self.context = base.context if chain is None else chain.context or base.context
-        self.support = base.support if chain is None or chain.domain is None else chain.domain
+        self.context = chain.context or base.context
+        self.support = base.support if chain.domain is None else chain.domain
         self.kind = base.kind
         self.programs, self.raw = programs, raw
 
     @property
     def measure(self) -> Any:
-        """Of the density behind."""
-        return self.base.measure if self.chain is None else self.chain.measure(self.base.measure)
+        """That of the modules."""
+        return self.chain.measure(self.base.measure)
 
-    def quick(self, x: Tensor, context: Tensor | None) -> Tensor | None:
-        """Log-density of rows ``(n, D)``, from a context as the user gives it; None where that must go another way."""
+    def run(self, x: Tensor, context: Tensor | None) -> Tensor | None:
+        """Log-density of rows ``(n, D)`` by the programs; None where they cannot: other inputs, or a result that is not finite."""
         if not len(x) or x.is_complex() or x.device.type != "cpu":
             return None
         dtype = self.programs[0].dtype
@@ -152,65 +150,64 @@ class NativeDensity(Distribution):
         """Log-density in nats: ``(*batch, *shape)`` to ``batch``."""
         if not self.raw and not torch.is_grad_enabled():
             batch = z.shape[:-1]
-            wide = context if context is None or not self.context else context.expand(*batch, self.context)
-            rows = None if wide is None or not self.context else wide.reshape(-1, self.context)
-            found = self.quick(z.reshape(-1, z.shape[-1]), rows)
+            rows = None
+            if self.context and context is not None:
+                rows = context.expand(*batch, self.context).reshape(-1, self.context)
+            found = self.run(z.reshape(-1, z.shape[-1]), rows)
             if found is not None:
                 return found.reshape(batch)
-        if self.chain is None:
-            return self.base.log_prob(z, context)
         step = self.chain.encode(z, context)
         return step.contribution + self.base.log_prob(step.z, context)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Drawn by the modules behind."""
+        """Drawn by the modules."""
         z = self.base.sample(batch, context, generator=generator)
-        return z if self.chain is None else self.chain.decode(z, context, noise=generator)
+        return self.chain.decode(z, context, noise=generator)
 
 
-def plain_copy(model: Model) -> Model:
-    """A copy in evaluation mode, whose weights are fixed and whose masks are multiplied in."""
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    for parent in list(frozen.modules()):
+def fixed_copy(model: Model) -> Model:
+    """A copy in evaluation mode, without gradients, and with masks multiplied into the weights."""
+    fixed = copy.deepcopy(model).eval().requires_grad_(False)
+    for parent in list(fixed.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, MaskedLinear):
                 plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
                 plain.weight = nn.Parameter(layer.weight * layer.mask, requires_grad=False)
                 plain.bias = layer.bias
                 setattr(parent, name, plain)
-    return frozen
+    return fixed
 
 
-def accelerate(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
-    """As much of a model as possible in programs.
+def lower_model(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
+    """As much of a model as possible as programs.
 
     Returns:
-        A model for all that programs do not do; the density that they give of the user's rows, if they do it all; how much
-        they do ("all", "part", "none"), and why not more.
+        A model for the rows that programs do not take; the density that programs compute from the user's rows, if they compute
+        all of it; how much they compute ("all", "part", "none"); and why not more.
     """
-    parts: list[Transform] = list(model.chain)
+    chain = model.chain
     scaling = (model.context_mean, model.context_scale) if model.context_features else None
-    if type(model.chain) is not Chain:
-        return model, None, "none", f"there is no native version of {type(model.chain).__name__}"
+    if type(chain) is not Chain:
+        return model, None, "none", f"there is no native version of {type(chain).__name__}"
     best, reason = None, ""
-    for first in range(len(parts), -1, -1):  # from the base toward the data, as far as it goes
+    for first in range(len(chain), -1, -1):  # from the base toward the data
         try:
-            programs = programs_of(parts[first:], model.base, model.context_features, None if first else scaling)
-        except NotLowerable as stranger:
-            reason = f"there is no native version of {stranger}"
+            programs = lower_members(chain[first:], model.base, model.context_features, None if first else scaling)
+        except NotLowerable as part:
+            reason = f"there is no native version of {part}"
             break
         best = first, programs
-    if best is None or (best[0] and not worth(parts[best[0] :], model.base)):
+    if best is None or (best[0] and not has_network(chain[best[0] :], model.base)):
         return model, None, "none", reason
     first, programs = best
     if any(program.ready() is None for program in programs):
         return model, None, "none", "no C compiler is at hand"
-    density = NativeDensity(programs, Chain(*parts[first:]) if parts[first:] else None, model.base, first == 0)
+    density = NativeDensity(programs, chain[first:], model.base, first == 0)
     if first == 0:
         return model, density, "all", ""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", KindWarning)  # the model that is taken apart has said it
-        rest = Flow(Chain(*parts[:first]), density).eval()
+        warnings.simplefilter("ignore", KindWarning)  # the model warned when it was built
+        rest = Flow(chain[:first], density).eval()
     if scaling is not None:
         rest.context_features = model.context_features
         rest.register_buffer("context_mean", scaling[0])
@@ -218,23 +215,23 @@ def accelerate(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
     return rest, None, "part", reason
 
 
-def worth(parts: list[Transform], base: Distribution) -> bool:
-    """Whether a program of these has anything to gain: a network."""
-    return any(isinstance(module, nn.Linear) for part in (*parts, base) for module in part.modules())
+def has_network(chain: Chain, base: Distribution) -> bool:
+    """Whether there is a linear layer; without one a program saves too little."""
+    return any(isinstance(module, nn.Linear) for part in (*chain, base) for module in part.modules())
 
 
-def programs_of(
-    parts: list[Transform], base: Distribution, context: int, scaling: tuple[Tensor, Tensor] | None
+def lower_members(
+    chain: Chain, base: Distribution, context: int, scaling: tuple[Tensor, Tensor] | None
 ) -> list[Program]:
     """One program, or one for each member of an ensemble.
 
     Raises:
-        NotLowerable: naming what has no operation.
+        NotLowerable: naming the part that has no operation.
     """
-    width = (parts[0].in_shape if parts else base.shape)[0]
+    width = chain.in_shape[0]
     if not isinstance(base, Ensemble):
-        return [write(parts, base, width, context, scaling)]
+        return [lower(list(chain), base, width, context, scaling)]
     if context:
         raise NotLowerable("an ensemble with a context")
     members = [model for model in base.models if isinstance(model, Model)]
-    return [write([*parts, *member.chain], member.base, width, 0) for member in members]
+    return [lower([*chain, *member.chain], member.base, width, 0) for member in members]

@@ -1,4 +1,4 @@
-"""How many dimensions data really have: estimators of the intrinsic dimension."""
+"""Estimators of the intrinsic dimension of data."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ import torch
 from numpy.typing import NDArray
 
 from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.checks import check_choice
 
 __all__ = ["intrinsic_dimension"]
 
 METHODS = {"mle": 20, "twonn": 2, "pca": 30}
-"""Each method with its number of neighbors."""
+"""The methods, each with its default number of neighbors."""
 
 
 def intrinsic_dimension(
     x: Any, method: str = "mle", *, neighbors: int | None = None, most: int = 5000, seed: int = 0
 ) -> float:
-    """Dimension of the manifold that rows lie on, from the distances to their nearest neighbors.
+    """Estimate the dimension of the manifold that contains the rows, from the distances to their nearest neighbors.
 
-    - "mle": within a small ball, the logarithms of the ratios T_k / T_j of a row's k-th to its j-th distance are exponential
-      with rate m (Levina and Bickel 2004); pooled over rows, 1/m = mean log(T_k / T_j), which corrects the bias of
-      averaging each row's m (MacKay and Ghahramani 2005).
-    - "twonn": from two neighbors alone: P(r_2 / r_1 <= u) = 1 - u^-m, fitted by a line through the origin to 90% of the rows
-      (Facco et al. 2017, arXiv 1803.06992). The least local, so the least curved; sensitive to noise.
-    - "pca": the number of principal components that hold 95% of the variance of a row's neighbors, the mean over rows
-      (Fukunaga and Olsen 1971). Rounds up what is curved.
+    - "mle": in a small ball, log(T_k / T_j) of the k-th to the j-th distance of a row is exponential with rate m (Levina and
+      Bickel 2004). The mean over all rows, 1/m = mean log(T_k / T_j), has less bias than the mean of each row's m (MacKay and
+      Ghahramani 2005).
+    - "twonn": two neighbors only. P(r_2 / r_1 <= u) = 1 - u^-m, fitted to 90% of the rows by a line through the origin (Facco
+      et al. 2017, arXiv 1803.06992). It uses the smallest balls, so curvature affects it least and noise most.
+    - "pca": the mean number of principal components that explain 95% of the variance of a row's neighbors (Fukunaga and
+      Olsen 1971). Curvature makes it larger.
 
-    All but the last shrink as m grows, since a ball then needs more rows than there are (by a tenth at m = 5 and 2,000 rows), and
-    all see noise as dimensions at scales below it. Units matter: bring columns to one scale first. It is meant for the width
-    of a code, as in ``TwoStep(AutoEncoder(D, latent=d))``: the nearest integer, and rather more than fewer where d is large.
-    Too few dimensions lose data, too many bring manifold overfitting back.
+    The first two underestimate large m, by a tenth at m = 5 with 2,000 rows, because a ball then has too few rows. Noise adds
+    dimensions at scales below its size. The result depends on the scales of the columns: standardize them first. Use it to
+    choose the width of a code, as in ``TwoStep(AutoEncoder(D, latent=d))``: take the nearest integer, or a larger one if d is
+    large. A code with too few dimensions loses data, and one with too many allows manifold overfitting.
 
     Args:
-        x: ``(n, ...)``, real numbers; rows that occur twice count once.
+        x: ``(n, ...)`` real numbers. Rows that occur twice count once.
         method: "mle", "twonn" or "pca".
-        neighbors: k; 20 for "mle" and 30 for "pca".
-        most: rows used at most, a random choice of them.
-        seed: of that choice.
+        neighbors: number k of neighbors; by default 20 for "mle" and 30 for "pca".
+        most: largest number of rows to use. More rows are sampled at random.
+        seed: seed of that sample.
 
     Returns:
         The estimate, not rounded.
 
     Raises:
-        ConfigError: for an unknown method, or an impossible number of neighbors.
+        ConfigError: for an unknown method, or a number of neighbors that the method does not allow.
         InputError: for values that are not finite, or fewer distinct rows than neighbors + 1.
 
     Example:
@@ -54,17 +55,18 @@ def intrinsic_dimension(
         >>> round(intrinsic_dimension(np.stack((t, np.sin(t), np.cos(t)), 1)), 1)       # a curve in space
         1.0
     """
-    if method not in METHODS:
-        raise ConfigError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}.")
+    check_choice("method", method, METHODS)
     if neighbors is not None and (method == "twonn" or not isinstance(neighbors, int) or neighbors < 2):
         raise ConfigError(f"neighbors must be an integer of at least 2, and 'twonn' always takes 2; got {neighbors!r}.")
     count = METHODS[method] if neighbors is None else neighbors
     try:
         rows = np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"intrinsic_dimension reads numbers: {error}") from error
+        raise InputError(f"intrinsic_dimension needs numbers: {error}") from error
     if rows.ndim < 2 or not np.isfinite(rows).all():
-        raise InputError(f"intrinsic_dimension reads finite numbers, one row a point; got shape {rows.shape}.")
+        raise InputError(
+            f"intrinsic_dimension needs finite numbers with one row for each point; got an array of shape {rows.shape}."
+        )
     rows = np.unique(rows.reshape(len(rows), -1), axis=0)
     if len(rows) > most:
         rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
@@ -75,15 +77,15 @@ def intrinsic_dimension(
     distances, index = NearestNeighbors(n_neighbors=count + 1).fit(rows).kneighbors(rows)
     if method == "pca":
         return float(np.mean([_components(rows[near]) for near in index]))
-    return _ratios(distances[:, 1:]) if method == "mle" else _two(distances[:, 1:])
+    return _mle(distances[:, 1:]) if method == "mle" else _two_neighbors(distances[:, 1:])
 
 
-def _ratios(distances: NDArray[np.float64]) -> float:
-    """One over the mean of log(T_k / T_j), j < k."""
+def _mle(distances: NDArray[np.float64]) -> float:
+    """1 / mean log(T_k / T_j), j < k."""
     return float(1 / np.mean(np.log(distances[:, -1:] / distances[:, :-1])))
 
 
-def _two(distances: NDArray[np.float64]) -> float:
+def _two_neighbors(distances: NDArray[np.float64]) -> float:
     """Slope through the origin of -log(1 - F) against log(r_2 / r_1)."""
     ratio = np.sort(np.log(distances[:, 1] / distances[:, 0]))
     keep = int(0.9 * len(ratio))
@@ -92,6 +94,6 @@ def _two(distances: NDArray[np.float64]) -> float:
 
 
 def _components(near: NDArray[np.float64]) -> int:
-    """Principal components that hold 95% of the variance."""
+    """The number of principal components that explain 95% of the variance."""
     variance = np.linalg.svd(near - near.mean(0), compute_uv=False) ** 2
     return int(np.searchsorted(np.cumsum(variance), 0.95 * variance.sum())) + 1

@@ -213,18 +213,17 @@ class Schema:
         return pa.table([c.decode(values[:, i]) for i, c in enumerate(self.columns)], names=list(self.names))
 
     def pyarrow_types(self) -> dict[str, pa.DataType]:
-        """The types by which :func:`~pushforward.data.stream_table` reads a text file with these columns.
+        """The types with which :func:`~pushforward.io.stream_table` reads a text file against this schema.
 
-        Number columns are float64 (integers of the file stay integers) and categories are strings. Flags and instants
-        are left out: they are recognized from the file and converted by :meth:`encode`. Empty for a schema without
-        names.
+        Number columns are float64, times of day time64, categories strings. Flags and instants stay text, which
+        :meth:`encode` reads. Empty for a schema without names.
         """
         import pyarrow as pa
 
         if self.positional:
             return {}
-        types = {"numeric": pa.float64(), "integer": pa.float64(), "categorical": pa.string()}
-        return {c.name: types[c.kind] for c in self.columns if c.kind in types and not c.time}
+        types = {"numeric": pa.float64(), "integer": pa.float64(), "categorical": pa.string(), "time": pa.time64("us")}
+        return {c.name: types[c.time or c.kind] for c in self.columns if (c.time or c.kind) in types}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

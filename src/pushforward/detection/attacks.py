@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.two_sample import mmd_squared
-from pushforward.detection.validation import count
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.transforms import UniformDequantize, VariationalDequantize
 
 __all__ = ["fgsm", "gate_aware", "log_likelihood", "pgd"]
@@ -84,11 +84,11 @@ def pgd(
     if not isinstance(x, Tensor) or x.dim() < 2 or x.is_complex():
         raise InputError("pgd attacks a tensor of real numbers, (n, *shape), one row an input.")
     whole = not x.is_floating_point()
-    count(levels, "levels")
+    check_integer("levels", levels)
     top = float(levels - 1) if whole else 1.0
     unit = 1.0 if whole else 1.0 / max(levels - 1, 1)
-    radius = unit * _positive(budget, "budget")
-    length = 4 * radius / count(steps, "steps") if step is None else unit * _positive(step, "step")
+    radius = unit * check_positive("budget", budget)
+    length = 4 * radius / check_integer("steps", steps) if step is None else unit * check_positive("step", step)
     start = x.detach().to(torch.get_default_dtype() if whole else x.dtype)
     if start.numel() and not bool(((start >= 0) & (start <= top)).all()):
         raise InputError(f"pixels must lie between 0 and {top:g}, {'integers' if whole else 'real numbers'}.")
@@ -134,7 +134,7 @@ def log_likelihood(model: Model) -> Objective:
     Returns:
         A function of rows ``(n, *shape)`` to ``(n,)``.
     """
-    first = next(iter(model.chain))
+    first = model.chain[0]
     if not isinstance(first, (UniformDequantize, VariationalDequantize)):
         return lambda x: model.evaluate(x).value
 
@@ -144,11 +144,8 @@ def log_likelihood(model: Model) -> Objective:
             whole = x.round()
             z, total, *_ = first.encode(whole)
             levels = torch.as_tensor(first.levels, dtype=x.dtype, device=x.device)
-        z = z + (x - whole) / levels
-        for part in list(model.chain)[1:]:
-            z, contribution, *_ = part.encode(z)
-            total = total + contribution
-        return total + model.base.log_prob(z)
+        step = model.chain[1:].encode(z + (x - whole) / levels)
+        return total + step.contribution + model.base.log_prob(step.z)
 
     return between
 
@@ -171,7 +168,7 @@ def gate_aware(
     Raises:
         ConfigError: for a bandwidth or a weight that is not positive.
     """
-    bandwidth, weight = _positive(bandwidth, "bandwidth"), _positive(weight, "weight")
+    bandwidth, weight = check_positive("bandwidth", bandwidth), check_positive("weight", weight)
 
     def both(x: Tensor) -> Tensor:
         found = features(x)
@@ -185,9 +182,3 @@ def _gradient(value: Tensor, x: Tensor) -> Tensor:
         raise InputError("the objective carries no gradient to its input: is it computed without gradients?")
     (gradient,) = torch.autograd.grad(value, x, allow_unused=True)
     return torch.zeros_like(x) if gradient is None else torch.nan_to_num(gradient)
-
-
-def _positive(value: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be a positive number; got {value!r}.")
-    return float(value)

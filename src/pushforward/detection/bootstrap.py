@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pushforward.detection.metrics import auroc, average_precision
-from pushforward.detection.validation import count, fraction, score_array
+from pushforward.detection.validation import score_array
+from pushforward.numerics.checks import check_integer, check_number
 
 __all__ = ["bootstrap_interval"]
 
@@ -57,7 +58,7 @@ def bootstrap_interval(
         True
     """
     normal, anomalous = score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
-    tail, draws = 0.5 * (1 - fraction(level, "level")), count(draws, "draws")
+    tail, draws = 0.5 * (1 - check_number("level", level, 0, 1)), check_integer("draws", draws)
     rng = np.random.default_rng(seed)
     counted = None if options else _COUNTED.get(metric)
     if counted is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from pushforward.detection.validation import score_array
 from pushforward.errors import InputError
@@ -32,9 +33,7 @@ def mean_rank(table: Mapping[str, ArrayLike], *, higher_is_better: bool = True) 
         {'flow': 1.8333333333333333, 'knn': 1.5, 'forest': 2.6666666666666665}
     """
     figures = _figures(table, higher_is_better)
-    better = (figures[None, :, :] > figures[:, None, :]).sum(1)
-    tied = (figures[None, :, :] == figures[:, None, :]).sum(1)
-    ranks = better + 0.5 * (tied + 1)
+    ranks = rankdata(-figures, axis=0)
     return dict(zip(table, ranks.mean(1).tolist(), strict=True))
 
 
@@ -66,7 +65,7 @@ def wins(table: Mapping[str, ArrayLike], *, higher_is_better: bool = True) -> di
 def _figures(table: Mapping[str, ArrayLike], higher_is_better: bool) -> NDArray[np.float64]:
     """The table as an array (methods, datasets) in which higher is better."""
     if not isinstance(table, Mapping) or not table:
-        raise InputError("the table must transform each method's name to its figures, one a data set; got none.")
+        raise InputError("the table must give each method's figures, one for each data set, by name; got no methods.")
     rows = [score_array(values, f"the figures of {name!r}") for name, values in table.items()]
     lengths = {name: row.size for name, row in zip(table, rows, strict=True)}
     if len(set(lengths.values())) > 1:

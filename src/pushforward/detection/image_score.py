@@ -25,7 +25,7 @@ from pushforward.detection.scores import (
     Score,
 )
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
-from pushforward.models import NICE, Glow, Model
+from pushforward.models import Glow, ImageNICE, Model
 from pushforward.registry import register
 from pushforward.training import fit
 from pushforward.transforms.base import Shape
@@ -142,9 +142,9 @@ def image_flow(kind: str, shape: Shape) -> Model:
         ConfigError: for another kind.
     """
     if kind in ("auto", "glow"):
-        return Glow(shape, scales=2, steps=4, hidden=(32, 32))
+        return Glow(shape, scales=2, layers=4, hidden=(32, 32))
     if kind == "nice":
-        return NICE(shape=shape)
+        return ImageNICE(shape)
     raise ConfigError(f"model for images must be 'auto', 'glow' or 'nice'; got {kind!r}.")
 
 
@@ -200,7 +200,7 @@ def fit_image_score(
         flow = image_flow(kind, tuple(small.shape[1:]))
     fit_flow(
         flow, small, validation=prepare(held_out, pool, shift), seed=seed, max_steps=max_steps, batch_size=batch_size,
-        lr=learning_rate, **options,
+        learning_rate=learning_rate, **options,
     )  # fmt: skip
     flow.eval()
     some = small[split_indices(len(small), (min(len(small), 10_000),), seed=seed)[0]]

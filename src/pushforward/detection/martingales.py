@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from pushforward.detection.validation import count, fraction
+from pushforward.numerics.checks import check_integer, check_number
 
 __all__ = ["BETTINGS", "Betting", "Mixture", "Power", "Restarted"]
 
@@ -44,7 +44,7 @@ class Power(Betting):
     """
 
     def __init__(self, epsilon: float = 0.5) -> None:
-        self.epsilon = fraction(epsilon, "epsilon")
+        self.epsilon = check_number("epsilon", epsilon, 0, 1)
         super().__init__()
 
     def start(self) -> list[float]:
@@ -91,7 +91,7 @@ class Restarted(Betting):
     """
 
     def __init__(self, grid: int = 9) -> None:
-        self.grid = count(grid, "grid")
+        self.grid = check_integer("grid", grid)
         super().__init__()
 
     def start(self) -> list[float]:

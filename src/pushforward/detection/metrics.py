@@ -1,8 +1,7 @@
 """How well scores separate anomalous from normal rows.
 
-Everywhere a higher score means more anomalous and an anomaly is the positive class. Everything is computed from
-counts in float64, so any finite or infinite score is ranked exactly; NaN is refused. Functions take the scores of
-the two groups, not labels, so that the groups cannot be swapped unnoticed.
+A higher score means more anomalous, and an anomaly is the positive class. Scores may be infinite; NaN is refused. The functions take
+the scores of the two groups, not labels, so that nobody swaps the groups by mistake. Areas are computed by scikit-learn.
 """
 
 from __future__ import annotations
@@ -11,9 +10,12 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pushforward.detection.validation import ROUNDING, fraction, score_array
+from pushforward.detection.validation import ROUNDING, score_array
 from pushforward.errors import InputError
+from pushforward.numerics.checks import check_number
 
 __all__ = [
     "auroc",
@@ -45,11 +47,10 @@ def auroc(normal: ArrayLike, anomalous: ArrayLike) -> float:
         >>> auroc(normal=[0, 1, 2], anomalous=[2, 3])
         0.9166666666666666
     """
-    normal, anomalous = _groups(normal, anomalous)
-    ordered = np.sort(normal)
-    below = np.searchsorted(ordered, anomalous, side="left").sum()
-    at_most = np.searchsorted(ordered, anomalous, side="right").sum()
-    return float((below + at_most) / (2 * normal.size * anomalous.size))
+    labels, ranks = _labeled_ranks(normal, anomalous)
+    m = labels.sum()
+    pairs = ranks[labels == 1].sum() - m * (m + 1) / 2  # the statistic of Mann and Whitney (1947), exact in float64
+    return float(pairs / ((labels.size - m) * m))
 
 
 def average_precision(normal: ArrayLike, anomalous: ArrayLike) -> float:
@@ -70,9 +71,7 @@ def average_precision(normal: ArrayLike, anomalous: ArrayLike) -> float:
         >>> average_precision(normal=[0, 1, 2], anomalous=[1.5, 3])    # (1/1 + 2/3) / 2
         0.8333333333333333
     """
-    normal, anomalous = _groups(normal, anomalous)
-    caught = _at_least(anomalous, anomalous)
-    return float(np.mean(caught / (caught + _at_least(normal, anomalous))))
+    return float(average_precision_score(*_labeled_ranks(normal, anomalous)))
 
 
 def fpr_at_tpr(normal: ArrayLike, anomalous: ArrayLike, tpr: float = 0.95) -> float:
@@ -101,7 +100,7 @@ def fpr_at_tpr(normal: ArrayLike, anomalous: ArrayLike, tpr: float = 0.95) -> fl
         0.2
     """
     normal, anomalous = _groups(normal, anomalous)
-    to_catch = max(1, math.ceil(fraction(tpr, "tpr", closed="right") * anomalous.size / ROUNDING))
+    to_catch = max(1, math.ceil(check_number("tpr", tpr, 0, 1, closed="right") * anomalous.size / ROUNDING))
     threshold = np.sort(anomalous)[-to_catch]
     return float(np.mean(normal >= threshold))
 
@@ -127,7 +126,7 @@ def tpr_at_fpr(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05) -> fl
         1.0
     """
     normal, anomalous = _groups(normal, anomalous)
-    may_alarm = math.floor(fraction(fpr, "fpr", closed="both") * normal.size * ROUNDING)
+    may_alarm = math.floor(check_number("fpr", fpr, 0, 1, closed="both") * normal.size * ROUNDING)
     if may_alarm >= normal.size:
         return 1.0
     # The next normal row must stay quiet, and with it all that tie with it.
@@ -176,7 +175,7 @@ def miss_rate_at_acceptance(normal: ArrayLike, anomalous: ArrayLike, acceptance:
         (0.2, 0.25)
     """
     normal, anomalous = _groups(normal, anomalous)
-    return fpr_at_tpr(-anomalous, -normal, fraction(acceptance, "acceptance", closed="right"))
+    return fpr_at_tpr(-anomalous, -normal, check_number("acceptance", acceptance, 0, 1, closed="right"))
 
 
 def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *, standardized: bool = False) -> float:
@@ -200,15 +199,12 @@ def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *,
         >>> partial_auroc(normal=[0, 1, 2, 3], anomalous=[2.5, 4, 5, 6, 7], fpr=0.25)
         0.8
     """
-    normal, anomalous = _groups(normal, anomalous)
-    fpr = fraction(fpr, "fpr", closed="right")
-    thresholds = np.unique(np.concatenate([normal, anomalous]))[::-1]
-    x = np.concatenate([[0.0], _at_least(normal, thresholds) / normal.size])
-    y = np.concatenate([[0.0], _at_least(anomalous, thresholds) / anomalous.size])
-    inside = int(np.searchsorted(x, fpr, side="right"))  # the curve up to fpr, and one point on it there
-    x, y = np.append(x[:inside], fpr), np.append(y[:inside], np.interp(fpr, x[inside - 1 :], y[inside - 1 :]))
-    mean = float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / (2 * fpr))
-    return 0.5 * (1 + (mean - fpr / 2) / (1 - fpr / 2)) if standardized else mean
+    labels, ranks = _labeled_ranks(normal, anomalous)
+    fpr = check_number("fpr", fpr, 0, 1, closed="right")
+    rescaled = float(roc_auc_score(labels, ranks, max_fpr=fpr))
+    if standardized or fpr == 1:  # with max_fpr=1 scikit-learn does not rescale
+        return rescaled
+    return fpr / 2 + (2 * rescaled - 1) * (1 - fpr / 2)
 
 
 def oscr(normal: ArrayLike, correct: ArrayLike, anomalous: ArrayLike) -> float:
@@ -278,6 +274,8 @@ def _groups(normal: ArrayLike, anomalous: ArrayLike) -> tuple[NDArray[np.float64
     return score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
 
 
-def _at_least(scores: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many of ``scores`` are at or above each threshold."""
-    return scores.size - np.searchsorted(np.sort(scores), thresholds, side="left")
+def _labeled_ranks(normal: ArrayLike, anomalous: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels (1 for an anomaly) and ranks of all scores. Infinite scores have ranks, and scikit-learn refuses infinity."""
+    normal, anomalous = _groups(normal, anomalous)
+    labels = np.repeat([0, 1], [normal.size, anomalous.size])
+    return labels, rankdata(np.concatenate([normal, anomalous]))

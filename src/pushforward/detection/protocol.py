@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pushforward.detection.validation import count
 from pushforward.errors import InputError
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["Check", "ProtocolReport", "protocol_check"]
 
@@ -111,7 +111,7 @@ def protocol_check(
         >>> [check.name for check in report.failures]
         ['batch independence']
     """
-    rng, rows = np.random.default_rng(seed), count(rows, "rows")
+    rng, rows = np.random.default_rng(seed), check_integer("rows", rows)
     sides = [_some(normal, "normal", rows, rng), _some(anomalous, "anomalous", rows, rng)]
     alike = sides[0].dtype == sides[1].dtype and sides[0].shape[1:] == sides[1].shape[1:]
     described = " and ".join(f"{side.dtype} {tuple(side.shape[1:])}" for side in sides)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.validation import count
 from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_integer
 from pushforward.transforms.base import Shape
 from pushforward.transforms.validation import image_shape
 
@@ -42,13 +42,17 @@ class RandomFeatures(nn.Module):
         channels, height, width = image_shape(shape, "RandomFeatures")
         if min(height, width) < 2 ** len(widths):
             raise ConfigError(f"{len(widths)} halvings need sides of at least {2 ** len(widths)}; got {shape}.")
-        self.shape, self.outputs, self.widths = (channels, height, width), count(outputs, "outputs"), tuple(widths)
-        self.levels, self.seed = count(levels, "levels"), seed
+        self.shape, self.outputs, self.widths = (
+            (channels, height, width),
+            check_integer("outputs", outputs),
+            tuple(widths),
+        )
+        self.levels, self.seed = check_integer("levels", levels), seed
         layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for size in widths:
-                layers += [nn.Conv2d(channels, count(size, "widths"), 4, stride=2, padding=1), nn.ReLU()]
+                layers += [nn.Conv2d(channels, check_integer("widths", size), 4, stride=2, padding=1), nn.ReLU()]
                 channels, height, width = size, height // 2, width // 2
             layers += [nn.Flatten(), nn.Linear(channels * height * width, outputs)]
         self.body = nn.Sequential(*layers).requires_grad_(False).eval()

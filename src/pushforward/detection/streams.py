@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pushforward.detection.martingales import BETTINGS, Betting
-from pushforward.detection.validation import fraction, score_array
-from pushforward.errors import ConfigError, StorageError
+from pushforward.detection.validation import score_array
+from pushforward.errors import StorageError
 from pushforward.io import read, write
+from pushforward.numerics.checks import check_choice, check_integer, check_number
 
 __all__ = ["Monitor", "SequentialPValues"]
 
@@ -47,8 +48,7 @@ class SequentialPValues:
     """
 
     def __init__(self, reference: ArrayLike = (), seed: int = 0) -> None:
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            raise ConfigError(f"seed must be a whole number of at least 0; got {seed!r}.")
+        check_integer("seed", seed, 0, most=2**63 - 1)
         self.seed = seed
         self.seen: list[float] = np.sort(score_array(reference, "the reference scores", may_be_empty=True)).tolist()
 
@@ -127,9 +127,8 @@ class Monitor:
         epsilon: float = 0.5,
         seed: int = 0,
     ) -> None:
-        if betting not in BETTINGS:
-            raise ConfigError(f"betting must be one of {', '.join(BETTINGS)}; got {betting!r}.")
-        self.alpha, self.betting, self.epsilon, self.seed = fraction(alpha, "alpha"), betting, epsilon, seed
+        check_choice("betting", betting, BETTINGS)
+        self.alpha, self.betting, self.epsilon, self.seed = check_number("alpha", alpha, 0, 1), betting, epsilon, seed
         self.p_values = SequentialPValues(reference, seed)
         self.restart()
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from pushforward.detection.table_features import TableFeatures
-from pushforward.errors import ConfigError
 from pushforward.models import MAF, NICE, NSF, Ensemble, Flow, Model, RealNVP
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import describe
 from pushforward.training import fit_members
 from pushforward.transforms import Chain
@@ -33,28 +33,26 @@ def small_flow(kind: str, index: int, features: int, rows: int) -> Model:
     Raises:
         ConfigError: for an unknown kind.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"model must be one of {', '.join(KINDS)}; got {kind!r}.")
+    check_choice("model", kind, KINDS)
     width = 32 if rows < 200 else 64 if rows < 2000 else 128
     couplings = 4 if rows < 200 else 8
     if kind == "auto":
         kind = "ordered" if index == 0 else ("nice", "realnvp")[index % 2]
     if kind == "nice":
-        return NICE(features, couplings=couplings, hidden=(width, width), prior="normal")
+        return NICE(features, layers=couplings, hidden=(width, width), prior="normal")
     if kind == "realnvp":
-        return RealNVP(features, couplings=couplings, hidden=(width, width), max_log_scale=2.0)
+        return RealNVP(features, layers=couplings, hidden=(width, width), max_log_scale=2.0)
     if kind == "maf":
         return MAF(features, layers=5, hidden=(width, width), max_log_scale=2.0)
     bins = 8 if features <= 64 else 4
     if kind == "nsf":
-        return NSF(features, flow_layers=4, hidden_features=width, bins=bins)
+        return NSF(features, layers=4, hidden=(width, width), bins=bins)
     return NSF(
         features,
         layer="autoregressive",
         linear="none",
-        flow_layers=2,
-        hidden_features=width,
-        residual_blocks=1,
+        layers=2,
+        hidden=(width,),
         bins=bins,
     )
 

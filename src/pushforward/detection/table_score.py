@@ -15,9 +15,9 @@ from pushforward.detection.batching import by_batches
 from pushforward.detection.input_score import Explanation, InputScore
 from pushforward.detection.table_density import explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
-from pushforward.detection.validation import count
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
 from pushforward.models import Ensemble, Flow
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["TableScore", "fit_table_score"]
 
@@ -125,7 +125,7 @@ class TableScore(InputScore):
         """
         try:
             features, density, n_draws = (description[name] for name in ("features", "density", "n_draws"))
-            n_draws = count(n_draws, "n_draws")
+            n_draws = check_integer("n_draws", n_draws)
         except (TypeError, KeyError, ConfigError) as error:
             raise StorageError(f"its score of tables is not one that pushforward writes: {error!r}") from error
         features = TableFeatures.from_json(features)
@@ -195,7 +195,7 @@ def fit_table_score(
         raise InputError("every column of the table is constant in the training rows, so there is no density to fit.")
     density = fit_table_density(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
-        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, lr=learning_rate, **options,
+        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, **options,
     )  # fmt: skip
     return TableScore(features, density, n_draws)
 

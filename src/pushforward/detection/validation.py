@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-from typing import Any, Literal
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 
-__all__ = ["ROUNDING", "count", "fraction", "score_array"]
+__all__ = ["ROUNDING", "score_array"]
 
 ROUNDING = 1.0 + 1e-12
 """Tolerance on a bound that is compared with a ratio of counts: without it the rounding of ``alpha = 1 - 0.9`` or
@@ -48,38 +44,3 @@ def score_array(values: ArrayLike, name: str, *, may_be_empty: bool = False) -> 
             f"{name} have {missing.size} NaN among {array.size} values, the first at index {missing[0]}: NaN has no rank."
         )
     return array
-
-
-def fraction(
-    value: Any, name: str, *, low: float = 0.0, closed: Literal["neither", "left", "right", "both"] = "neither"
-) -> float:
-    """Check that a value is a number between ``low`` and 1, and return it as a float.
-
-    Args:
-        value: of the argument.
-        name: of the argument.
-        low: lower end of the interval.
-        closed: which ends belong to the interval.
-
-    Raises:
-        ConfigError: if the value is not a number, or is outside.
-    """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    number = float(value) if real else math.nan
-    left, right = closed in ("left", "both"), closed in ("right", "both")
-    if low < number < 1 or (left and number == low) or (right and number == 1):
-        return number
-    raise ConfigError(
-        f"{name} must be a number in {'[' if left else '('}{low:g}, 1{']' if right else ')'}; got {value!r}."
-    )
-
-
-def count(value: Any, name: str) -> int:
-    """Check that a value is an integer of at least 1, and return it as an int.
-
-    Raises:
-        ConfigError: if it is not.
-    """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} must be an integer of at least 1; got {value!r}.")
-    return int(value)

@@ -30,31 +30,29 @@ class WithoutPreprocessing(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        parts = list(model.chain)
-        count = next((k for k, part in enumerate(parts) if not _fixed(part)), len(parts))
-        self.preprocessing: list[Transform] = parts[:count]
-        self.chain = Chain(*parts[count:]) if parts[count:] else None
+        count = next((k for k, part in enumerate(model.chain) if not _fixed(part)), len(model.chain))
+        self.chain = model.chain[count:]
+        # Not a submodule: its weights are not among this module's parameters.
+        object.__setattr__(self, "preprocessing", model.chain[:count])
         self.base = model.base
-        self._prepare = model._prepare
+        self._prepare = model.prepare
+
+    preprocessing: Chain
 
     @property
     def measure(self) -> Measure:
         """The measure of log p(y)."""
-        return self.base.measure if self.chain is None else self.chain.measure(self.base.measure)
+        return self.chain.measure(self.base.measure)
 
     @torch.no_grad()
     def preprocess(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Preprocess data x, ``(n, *shape)``: y, and the contribution to log p(x), ``(n,)``, -inf where x is outside the support."""
-        y, _, total = self._prepare(x, None)
-        for part in self.preprocessing:
-            step = part.encode(y, noise=RowNoise(seed))
-            y, total = step.z, total + step.contribution
-        return y, total.expand(len(x))
+        """Preprocess x, ``(n, *shape)``: y, and the contribution to log p(x), ``(n,)``; -inf where x is outside the support."""
+        x, _, far = self._prepare(x, None)
+        step = self.preprocessing.encode(x, noise=RowNoise(seed))
+        return step.z, far + step.contribution
 
     def encode(self, y: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """z of y, and its contribution to log p(y)."""
-        if self.chain is None:
-            return y, y.new_zeros(len(y))
         step = self.chain.encode(y, noise=noise)
         return step.z, step.contribution
 

@@ -9,8 +9,8 @@ from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
 from pushforward.likelihood import UNIT, Counting, Measure
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import draw_category, split_infinite
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.discrete.modulo import check_categories
 
@@ -43,7 +43,7 @@ class Categorical(Distribution):
     """
 
     def __init__(self, features: int, categories: int = 2, trainable: bool = False) -> None:
-        super().__init__((check_width("features", features), check_categories(categories)))
+        super().__init__((check_integer("features", features), check_categories(categories)))
         self.features, self.categories, self.trainable = features, categories, trainable
         self.support = UNIT
         self.has_rsample = False

@@ -8,9 +8,9 @@ import torch
 from torch import Size, Tensor
 
 from pushforward.distributions.base import Distribution
-from pushforward.errors import ConfigError
-from pushforward.networks.mlp import MLP, check_hidden
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import bound_square, soft_clamp, split_infinite, sum_event
+from pushforward.numerics.checks import check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, check_context
 
@@ -50,12 +50,10 @@ class ConditionalNormal(Distribution):
         activation: str = "relu",
         max_log_scale: float = 7.0,
     ) -> None:
-        if not isinstance(context, int) or isinstance(context, bool) or context < 1:
-            raise ConfigError(f"a conditional base needs a context width of at least 1; got {context!r}.")
-        if not (math.isfinite(max_log_scale) and max_log_scale > 0):
-            raise ConfigError(f"max_log_scale must be positive and finite; got {max_log_scale!r}.")
+        check_integer("context", context)
+        check_positive("max_log_scale", max_log_scale)
         super().__init__(features)
-        self.features, self.context, self.hidden = features, context, check_hidden(hidden, False)
+        self.features, self.context, self.hidden = features, context, check_widths("hidden", hidden)
         self.activation, self.max_log_scale = activation, max_log_scale
         self.network = MLP(
             context,

@@ -8,8 +8,9 @@ import torch
 from torch import Size, Tensor
 
 from pushforward.distributions.base import Distribution
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 from pushforward.numerics import bound_square, is_eager, split_infinite, sum_event
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 
@@ -60,10 +61,8 @@ class KernelDensity(Distribution):
     def __init__(
         self, features: int | Shape, points: int = 2000, bandwidth: float | None = None, seed: int = 0
     ) -> None:
-        if not isinstance(points, int) or isinstance(points, bool) or points < 1:
-            raise ConfigError(f"points must be a positive integer; got {points!r}.")
-        if bandwidth is not None and not 0 < bandwidth < math.inf:
-            raise ConfigError(f"bandwidth must be positive and finite, or None to choose it; got {bandwidth!r}.")
+        check_integer("points", points)
+        check_positive("bandwidth", bandwidth, optional=True)
         super().__init__(features)
         self.features, self.points, self.bandwidth, self.seed = features, points, bandwidth, seed
         self.register_buffer("rows", torch.zeros(points, *self.shape))

@@ -13,8 +13,8 @@ from pushforward.distributions.mixture import check_mixture
 from pushforward.errors import ConfigError
 from pushforward.networks.incremental import IncrementalMADE
 from pushforward.networks.made import MADE
-from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import check_context
 
@@ -68,7 +68,7 @@ class MADEMixture(Distribution):
         self.features, self.components, self.hidden, self.context = (
             features,
             components,
-            check_hidden(hidden, False),
+            check_widths("hidden", hidden),
             context,
         )
         self.activation, self.max_log_scale = activation, max_log_scale

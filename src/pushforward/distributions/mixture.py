@@ -8,8 +8,8 @@ import torch
 from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
-from pushforward.errors import ConfigError
 from pushforward.numerics import bound_square, draw_category, soft_clamp, split_infinite, sum_event
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 
@@ -78,7 +78,5 @@ def check_mixture(components: int, max_log_scale: float) -> None:
     Raises:
         ConfigError: naming the argument.
     """
-    if not isinstance(components, int) or isinstance(components, bool) or components < 1:
-        raise ConfigError(f"components must be a positive integer; got {components!r}.")
-    if not (math.isfinite(max_log_scale) and max_log_scale > 0):
-        raise ConfigError(f"max_log_scale must be positive and finite; got {max_log_scale!r}.")
+    check_integer("components", components)
+    check_positive("max_log_scale", max_log_scale)

@@ -17,7 +17,8 @@ from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
 from pushforward.numerics import may_check_values, split_infinite, sum_event
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, check_context
-from pushforward.transforms.stochastic.likelihoods import CategoricalLikelihood, Likelihood, check_likelihood
+from pushforward.transforms.stochastic.discrete_likelihoods import CategoricalLikelihood
+from pushforward.transforms.stochastic.likelihoods import Likelihood, check_likelihood
 
 __all__ = ["PixelCNN"]
 

@@ -11,6 +11,7 @@ from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError
 from pushforward.likelihood import SPHERE, Manifold, Measure
 from pushforward.numerics import split_infinite
+from pushforward.numerics.checks import check_number
 from pushforward.registry import register
 
 __all__ = ["UniformSphere", "VonMisesFisher"]
@@ -107,8 +108,7 @@ class VonMisesFisher(Distribution):
             raise ConfigError(f"VonMisesFisher lives on the sphere in R^3, so features must be 3; got {features!r}.")
         if len(mean) != 3 or not all(math.isfinite(m) for m in mean) or not any(mean):
             raise ConfigError(f"mean must be three finite numbers that are not all 0; got {mean!r}.")
-        if not _FLATTEST <= concentration <= _SHARPEST:
-            raise ConfigError(f"concentration must lie in [{_FLATTEST:g}, {_SHARPEST:g}]; got {concentration!r}.")
+        check_number("concentration", concentration, _FLATTEST, _SHARPEST, closed="both")
         super().__init__(3)
         self.features, self.mean, self.concentration, self.trainable = 3, tuple(mean), concentration, trainable
         pole, log_kappa = torch.tensor(self.mean), torch.full((), math.log(concentration))

@@ -8,8 +8,8 @@ import torch
 from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
-from pushforward.errors import ConfigError
 from pushforward.numerics import log1p_square, split_infinite, sum_event
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 
@@ -40,8 +40,7 @@ class StudentT(Distribution):
     """
 
     def __init__(self, features: int | Shape, df: float = 5.0, trainable_df: bool = False) -> None:
-        if not (math.isfinite(df) and df > 0):
-            raise ConfigError(f"df must be positive and finite; got {df!r}.")
+        check_positive("df", df)
         super().__init__(features)
         self.features, self.df, self.trainable_df = features, df, trainable_df
         if trainable_df:

@@ -8,9 +8,9 @@ import torch
 from torch import Size, Tensor, nn
 
 from pushforward.distributions.base import Distribution
-from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
 from pushforward.numerics import sum_event
+from pushforward.numerics.checks import check_number
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 
@@ -44,8 +44,7 @@ class VonMises(Distribution):
     """
 
     def __init__(self, features: int | Shape, concentration: float = 1.0, trainable: bool = False) -> None:
-        if not _FLATTEST <= concentration <= _SHARPEST:
-            raise ConfigError(f"concentration must lie in [{_FLATTEST:g}, {_SHARPEST:g}]; got {concentration!r}.")
+        check_number("concentration", concentration, _FLATTEST, _SHARPEST, closed="both")
         super().__init__(features)
         self.features, self.concentration, self.trainable = features, concentration, trainable
         self.support = Support(-math.pi, math.pi)

@@ -14,6 +14,7 @@ from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, unpack, write
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
+from pushforward.numerics.checks import check_choice
 from pushforward.training import fit
 from pushforward.training.budget import seconds
 from pushforward.transforms import Cast, Chain, Standardize
@@ -90,8 +91,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
             InputError: for data that are not a table of finite numbers with at least 2 rows.
             ConfigError: for an unknown model or impossible options.
         """
-        if self.model not in _MODELS:
-            raise ConfigError(f"model must be one of {', '.join(_MODELS)}; got {self.model!r}.")
+        check_choice("model", self.model, _MODELS)
         array = check_array(self, X, reset=True, finite=True)
         if len(array) < 2:
             raise InputError(f"a density needs at least 2 rows; got n_samples = {len(array)}.")
@@ -108,7 +108,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         fit(
             self.model_, array, validation=self.validation if len(array) >= 20 else None, seed=seed,
             max_steps=self.max_steps, max_time=None if self.max_time is None else seconds(self.max_time, "max_time"),
-            batch_size=self.batch_size, lr=self.learning_rate, progress="auto" if self.verbose else "silent",
+            batch_size=self.batch_size, learning_rate=self.learning_rate, progress="auto" if self.verbose else "silent",
         )  # fmt: skip
         self.model_.eval()
         return self

@@ -18,10 +18,10 @@ from pushforward.detection.input_score import Explanation, InputScore
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import TableScore, fit_table_score
-from pushforward.detection.validation import count, fraction
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.budget import seconds
 
 __all__ = ["Explanation", "Guard"]
@@ -240,7 +240,7 @@ class Guard(OutlierMixin, BaseEstimator):
             ConfigError: unless ``n_samples`` is a positive integer, or for a guard of images.
         """
         require_fitted(self)
-        return self.score_.sample(count(n_samples, "n_samples"), seed_from(random_state))
+        return self.score_.sample(check_integer("n_samples", n_samples), seed_from(random_state))
 
     def compile(self) -> Self:
         """Make this guard fast for few rows at a time, by :func:`~pushforward.compile_scorer`, and return it.
@@ -330,23 +330,18 @@ class Guard(OutlierMixin, BaseEstimator):
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def _check_options(self) -> None:
-        fraction(self.alpha, "alpha")
-        fraction(self.delta, "delta")
-        fraction(self.validation, "validation", closed="left")
-        if self.guarantee not in ("marginal", "pac"):
-            raise ConfigError(f"guarantee must be 'marginal' or 'pac'; got {self.guarantee!r}.")
+        check_number("alpha", self.alpha, 0, 1)
+        check_number("delta", self.delta, 0, 1)
+        check_number("validation", self.validation, 0, 1, closed="left")
+        check_choice("guarantee", self.guarantee, ("marginal", "pac"))
         if self.model not in (*KINDS, "glow"):
             raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {self.model!r}.")
         for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
-            value = getattr(self, name)
-            if value is not None or name in ("n_estimators", "n_draws"):
-                count(value, name)
+            check_integer(name, getattr(self, name), optional=name in ("max_steps", "batch_size"))
         if not self.calibration > 0:
             raise ConfigError(f"calibration must be a positive fraction or number of rows; got {self.calibration!r}.")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be positive; got {self.learning_rate!r}.")
-        if not self.jitter >= 0:
-            raise ConfigError(f"jitter must be at least 0; got {self.jitter!r}.")
+        check_positive("learning_rate", self.learning_rate, optional=True)
+        check_positive("jitter", self.jitter, zero=True)
 
     def _read(self, X: Any, *, reset: bool = False) -> Any:
         """X as the score reads it: a tensor of images, a pyarrow table, or a float64 matrix.
@@ -388,7 +383,7 @@ class Guard(OutlierMixin, BaseEstimator):
             "kind": self.model,
             "seed": seed,
             "max_time": None if self.max_time is None else seconds(self.max_time, "max_time"),
-            "average": None,  # the defaults were chosen and measured without it
+            "ema": None,  # the defaults were chosen and measured without it
             "progress": "auto" if self.verbose else "silent",
         }
         for name in ("max_steps", "batch_size", "learning_rate"):

@@ -1,6 +1,25 @@
-"""One-file save and load: safetensors and JSON, atomic to write, safe to read."""
+"""Files: readers and writers of tables and images, and model files, which are safe to read. Every write is atomic."""
 
+from pushforward.io.atomic import atomic_write
 from pushforward.io.container import FORMAT, KINDS, read, write
+from pushforward.io.images import holds_images, read_images
 from pushforward.io.model_file import load, pack, save, unpack
+from pushforward.io.table_writer import TableWriter
+from pushforward.io.tables import read_table, stream_table
 
-__all__ = ["FORMAT", "KINDS", "load", "pack", "read", "save", "unpack", "write"]
+__all__ = [
+    "FORMAT",
+    "KINDS",
+    "TableWriter",
+    "atomic_write",
+    "holds_images",
+    "load",
+    "pack",
+    "read",
+    "read_images",
+    "read_table",
+    "save",
+    "stream_table",
+    "unpack",
+    "write",
+]

@@ -1,18 +1,16 @@
-"""One safetensors file: tensors, a JSON header, and a checksum over both. No pickle, no import, no side effect.
+"""One safetensors file with tensors, a JSON header and a checksum. Reading it runs no pickle and imports nothing.
 
-The JSON stands in the safetensors metadata under the key "pushforward" and begins with a SHA-256 of the whole file, in
-which the digest's own 64 characters count as zeros. Its place is the same in every format version, so a file is
-verified before anything in it is parsed. Any safetensors reader opens these files.
+The JSON header is in the safetensors metadata, under the key "pushforward". It begins with a SHA-256 digest of the whole
+file, computed with the 64 characters of the digest itself set to zero. The digest is at the same position in every format
+version, so a file is verified before anything in it is parsed. Any safetensors reader opens these files.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import platform
-import secrets
 import stat
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
@@ -23,14 +21,15 @@ from torch import Tensor
 
 from pushforward import __version__
 from pushforward.errors import ConfigError, FormatVersionError, StorageError
+from pushforward.io.atomic import atomic_write, reason
 from pushforward.io.strict_json import parse
 
 __all__ = ["FORMAT", "KINDS", "Path", "read", "write"]
 
 Path = str | os.PathLike[str]
 
-FORMAT = 1
-"""Version of the format that this code writes; it reads this one and all before it."""
+FORMAT = 2
+"""Version of the format, which this code reads and writes. Format 1 named classes and arguments that have new names."""
 
 KINDS = {
     "model": "pf.load(path)",
@@ -40,7 +39,7 @@ KINDS = {
     "monitor": "pf.detection.Monitor.load(path)",
     "posterior": "pf.training.bayes.Posterior.load(path)",
 }
-"""What a file may hold, and the call that reads it."""
+"""What a file can contain, and the call that reads it."""
 
 _PREFIX = b'{"__metadata__":{"pushforward":"{\\"sha256\\":\\"'
 _DIGEST = 8 + len(_PREFIX)
@@ -61,8 +60,8 @@ _DTYPES = {
 _LARGEST_FILE = 16 << 30
 _LARGEST_HEADER = 16 << 20
 _MAGIC = {
-    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which may hold pickled code",
-    **{bytes([0x80, protocol]): "a Python pickle, which may hold code" for protocol in range(2, 6)},
+    b"PK\x03\x04": "a zip archive, as torch.save (.pt, .pth) and numpy.savez write, which can contain pickled code",
+    **{bytes([0x80, protocol]): "a Python pickle, which can contain code" for protocol in range(2, 6)},
     b"\x93NUMPY": "a NumPy array",
     b"PAR1": "a Parquet table",
     b"\x89HDF": "an HDF5 file",
@@ -72,47 +71,44 @@ _MAGIC = {
 
 
 def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write header and tensors to one file, whole or not at all.
-
-    The bytes go to a temporary name in the same directory, reach the disk, and then take the file's name in one step:
-    whatever happens, ``path`` holds the old file or the new one.
+    """Write a header and tensors to one file, in one atomic step (see :func:`~pushforward.io.atomic.atomic_write`).
 
     Args:
-        path: where; ``~`` is the home directory, and a link is followed.
+        path: the file to write. ``~`` is the home directory, and a symbolic link is followed.
         header: plain JSON types, with ``kind`` one of :data:`KINDS`. Tuples come back as lists.
-        tensors: by name; any device and layout of memory, shared memory too. Floating (64, 32, 16, bfloat16), integer
-            (64, 32, 16, 8, unsigned 8) and bool.
+        tensors: tensors by name, on any device and with any strides; they may share memory. The types are floating point
+            (64, 32, 16, bfloat16), integer (64, 32, 16, 8, unsigned 8) and bool.
 
     Raises:
-        ConfigError: if the header or a tensor is something that a file cannot hold.
-        StorageError: if the file cannot be written; no trace of the attempt is left.
+        ConfigError: if the header or a tensor has a type that a file cannot store.
+        StorageError: if the file cannot be written. A file that was at ``path`` is then unchanged.
     """
-    target = os.path.realpath(_text(path))
-    data = _encode(header, tensors)
-    try:
-        _replace(target, data)
-    except OSError as error:
-        raise StorageError(f"cannot write {target}: {_reason(error)}.") from error
+    name = _text(path)
+    pieces = _encode(header, tensors)
+    with atomic_write(name) as file:
+        for piece in pieces:
+            file.write(piece)
 
 
 def read(
     path: Path, kind: str | None = None, *, limit: int = _LARGEST_FILE
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors (on the CPU, each with memory of its own) of a file that :func:`write` made.
+    """Read the header and the tensors of a file that :func:`write` wrote.
 
-    The file is read once, and what was read is verified against its checksum before it is parsed.
+    The file is read once, and its bytes are verified against the checksum before they are parsed.
 
     Args:
         path: the file.
-        kind: what it must hold, one of :data:`KINDS`; None for any.
-        limit: largest file to read, in bytes.
+        kind: the kind that the file must have, one of :data:`KINDS`; None accepts every kind.
+        limit: size of the largest file to read, in bytes.
 
     Returns:
-        The header, with ``format`` and ``versions`` (of pushforward, torch and python that wrote it), and the tensors.
+        The header, with ``format`` and ``versions`` (the versions of pushforward, torch and python that wrote the file),
+        and the tensors, on the CPU, none of which share memory.
 
     Raises:
-        FormatVersionError: if a newer version of pushforward wrote it.
-        StorageError: if there is no such file, or it is damaged, not pushforward's, too large, or of another kind.
+        FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
+        StorageError: if there is no such file, or if it is damaged, too large, of another kind or not from pushforward.
     """
     name = _text(path)
     data = _bytes(name, limit)
@@ -120,14 +116,14 @@ def read(
     digest.update(_ZEROS)
     digest.update(memoryview(data)[_DIGEST + 64 :])
     if digest.hexdigest().encode() != data[_DIGEST : _DIGEST + 64]:
-        raise StorageError(f"{name} is damaged: its content does not match its checksum, so nothing of it was used.")
+        raise StorageError(f"{name} is damaged: its content does not match its checksum. Use an intact copy.")
     try:
         outer = parse(data[8 : 8 + int.from_bytes(data[:8], "little")].rstrip(b" "))
         header = parse(outer.pop("__metadata__")["pushforward"])
         version, found = header["format"], header["kind"]
         versions = {str(part): str(text) for part, text in header["versions"].items()}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{name} holds a header that pushforward does not write: {str(error)[:200]}.") from None
+        raise StorageError(f"{name} has a header that pushforward did not write: {str(error)[:200]}.") from None
     _check_format(name, version, versions)
     _check_kind(name, found, kind)
     del header["sha256"]
@@ -135,9 +131,9 @@ def read(
 
 
 def _encode(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
-    """The file's bytes, in pieces."""
+    """The bytes of the file, in pieces."""
     if header.get("kind") not in KINDS:
-        raise ConfigError(f"a file holds one of {', '.join(KINDS)}; got the kind {header.get('kind')!r}.")
+        raise ConfigError(f"the kind of a file must be one of {', '.join(KINDS)}; got {header.get('kind')!r}.")
     versions = {"pushforward": __version__, "torch": torch.__version__, "python": platform.python_version()}
     whole = {
         "sha256": _ZEROS.decode(),
@@ -149,62 +145,36 @@ def _encode(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterabl
         text = json.dumps(whole, allow_nan=False, separators=(",", ":"))
         parse(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the header holds something that JSON cannot: {str(error)[:200]}.") from error
+        raise ConfigError(f"the header contains a value that JSON cannot store: {str(error)[:200]}.") from error
     data = safetensors.torch.save({name: _plain(name, t) for name, t in tensors.items()}, {"pushforward": text})
     length = int.from_bytes(data[:8], "little")
     if length > _LARGEST_HEADER:
-        raise ConfigError(f"the header takes {length} bytes, more than the {_LARGEST_HEADER} that a file may hold.")
+        raise ConfigError(f"the header takes {length} bytes; a file can store at most {_LARGEST_HEADER}.")
     if data[8:_DIGEST] != _PREFIX:
-        raise StorageError("this version of safetensors lays out its header in a way that pushforward does not know.")
+        raise StorageError(
+            "this version of safetensors writes a header that pushforward cannot read: install another version of safetensors."
+        )
     view = memoryview(data)
     digest = hashlib.sha256(data).hexdigest().encode()
     return view[:_DIGEST], digest, view[_DIGEST + 64 :]
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
-    """A dense copy on the CPU: safetensors takes neither shared memory nor views."""
+    """A dense copy on the CPU, because safetensors accepts neither shared memory nor views."""
     if name == "__metadata__" or not isinstance(tensor, Tensor):
-        raise ConfigError(f"{name!r} is not the name of a tensor, so a file cannot hold it.")
+        raise ConfigError(f"a file stores tensors by name; it cannot store {type(tensor).__name__} {name!r}.")
     if tensor.dtype not in _DTYPES.values() or tensor.layout is not torch.strided or tensor.is_meta:
-        raise ConfigError(f"the tensor {name!r} is {tensor.dtype}, {tensor.layout}, {tensor.device}: not storable.")
+        raise ConfigError(
+            f"a file cannot store the tensor {name!r} ({tensor.dtype}, {tensor.layout}, {tensor.device}): make it a dense "
+            "tensor of a real, integer or bool type."
+        )
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _replace(target: str, pieces: Iterable[bytes | memoryview]) -> None:
-    """Give ``target`` new content in one step, keeping its permissions."""
-    if os.path.isdir(target):
-        raise OSError("it is a directory")
-    mode = os.stat(target).st_mode if os.path.exists(target) else None
-    if mode is not None and not os.access(target, os.W_OK):
-        raise OSError("the file that stands there is read-only")
-    directory = os.path.dirname(target)
-    temporary = os.path.join(directory, f".pushforward-{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, stat.S_IMODE(mode))
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    with contextlib.suppress(OSError):  # the new name reaches the disk too, where a directory can be synced
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _bytes(name: str, limit: int) -> bytes:
-    """The whole file, once its size and its first bytes are those of a pushforward file."""
+    """The bytes of the file, read only if its size and its first bytes are those of a pushforward file."""
     try:
-        if not stat.S_ISREG(os.stat(name).st_mode):  # a pipe or a device would block, or never end
+        if not stat.S_ISREG(os.stat(name).st_mode):  # reading a pipe or a device can block or never end
             raise StorageError(f"{name} is a directory or a device, not a file.")
         with open(name, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -213,15 +183,17 @@ def _bytes(name: str, limit: int) -> bytes:
             if start[8:_DIGEST] != _PREFIX or len(start) < _DIGEST + 64:
                 _refuse_foreign(name, start, size)
             if not len(start) - 8 <= length <= size - 8:
-                raise StorageError(f"{name} is cut short or damaged: its header says {length} bytes of {size}.")
+                raise StorageError(
+                    f"{name} is cut short or damaged: its header says that it is {length} bytes long, and the file has {size} bytes."
+                )
             if length > _LARGEST_HEADER or size > limit:
-                raise StorageError(f"{name} is too large to read: {size} bytes, of them {length} of header.")
+                raise StorageError(f"{name} is too large to read: {size} bytes, {length} of them in its header.")
             file.seek(0)
             data = file.read(size + 1)
     except StorageError:
         raise
     except (OSError, ValueError, MemoryError) as error:
-        raise StorageError(f"cannot read {name}: {_reason(error)}.") from error
+        raise StorageError(f"cannot read {name}: {reason(error)}.") from error
     if len(data) != size or not data.startswith(start):
         raise StorageError(f"{name} changed while it was read.")
     return data
@@ -232,41 +204,48 @@ def _refuse_foreign(name: str, start: bytes, size: int) -> NoReturn:
         raise StorageError(f"{name} is empty.")
     for magic, meaning in _MAGIC.items():
         if start.startswith(magic) and start[8:10] != b'{"':
-            raise StorageError(f"{name} looks like {meaning}; pushforward reads only files that it wrote itself.")
+            raise StorageError(f"{name} looks like {meaning}; pushforward reads only files that it wrote.")
     if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") <= size - 8:
-        raise StorageError(f"{name} is a safetensors file that pushforward did not write, or that was changed since.")
-    raise StorageError(f"{name} is not a file that pushforward wrote, or it is damaged from its first bytes on.")
+        raise StorageError(
+            f"{name} is a safetensors file that pushforward did not write, or that another program changed."
+        )
+    raise StorageError(f"{name} is not a file that pushforward wrote, or its first bytes are damaged.")
 
 
 def _check_format(name: str, version: Any, versions: Mapping[str, str]) -> None:
     if type(version) is not int or version < 1:
-        raise StorageError(f"{name} states no format version that pushforward writes.")
+        raise StorageError(f"{name} has no format version that pushforward writes.")
+    if version < FORMAT:
+        raise FormatVersionError(
+            f"{name} was written by an early version 0.1 of pushforward, whose names have changed since: fit the model "
+            "again, and save it."
+        )
     if version > FORMAT:
         raise FormatVersionError(
             f"{name} has format {version} and was written by pushforward {versions.get('pushforward', '?')[:40]}; this "
-            f"is {__version__}, which reads formats up to {FORMAT}: upgrade pushforward."
+            f"is version {__version__}, which reads format {FORMAT}: upgrade pushforward."
         )
 
 
 def _check_kind(name: str, found: Any, kind: str | None) -> None:
     if not isinstance(found, str) or found not in KINDS:
-        raise StorageError(f"{name} holds a {str(found)[:40]!r}, which this version of pushforward does not know.")
+        raise StorageError(f"{name} is of the kind {str(found)[:40]!r}, which this version of pushforward cannot read.")
     if kind is not None and found != kind:
-        raise StorageError(f"{name} holds a {found}, not a {kind}: {KINDS[found]} reads it.")
+        raise StorageError(f"{name} contains a {found}, not a {kind}: read it with {KINDS[found]}.")
 
 
 def _tensors(name: str, entries: Mapping[str, Any], data: bytes) -> dict[str, Tensor]:
     for key, entry in entries.items():
         if not isinstance(entry, dict) or str(entry.get("dtype")) not in _DTYPES:
-            raise StorageError(f"{name} holds the tensor {key[:80]!r} in a type that pushforward does not write.")
+            raise StorageError(f"{name} has the tensor {key[:80]!r} in a type that pushforward does not write.")
     try:
-        # Copied, because torch aligns its own memory: matrix products depend, in the last bit, on alignment.
+        # Copied, because the last bit of a matrix product depends on the alignment of memory, and torch aligns its own.
         tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load(data).items()}
-    except Exception as error:  # whatever the parser says of a hostile layout, the caller learns one thing
-        raise StorageError(f"{name} holds tensors that do not fit the file: {str(error)[:200]}.") from None
+    except Exception as error:  # the parser raises different errors for different damage
+        raise StorageError(f"{name} has tensors that do not fit the file: {str(error)[:200]}.") from None
     for key, tensor in tensors.items():
         if tensor.dtype is torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
-            raise StorageError(f"{name} holds the tensor {key[:80]!r} with values that are neither true nor false.")
+            raise StorageError(f"{name} has the bool tensor {key[:80]!r} with values other than 0 and 1.")
     return tensors
 
 
@@ -274,12 +253,7 @@ def _text(path: Path) -> str:
     try:
         name = os.path.expanduser(os.fsdecode(path))
     except TypeError:
-        raise StorageError(f"a file is named by text or a path; got {type(path).__name__}.") from None
+        raise StorageError(f"the name of a file must be text or a path; got {type(path).__name__}.") from None
     if not name or "\0" in name:
-        raise StorageError(f"{name!r} names no file.")
+        raise StorageError(f"{name!r} is not the name of a file.")
     return name
-
-
-def _reason(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""Modules as plain descriptions and tensors, and models as files."""
+"""Models as files, and modules as plain descriptions and tensors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 
-from pushforward import (  # models imports distributions and transforms, so all that a file may name is registered
-    models,
+from pushforward import (
+    models,  # imports all transforms and distributions, which registers the classes that a file can name
     registry,
 )
 from pushforward.errors import ConfigError, KindWarning, StorageError
@@ -24,21 +24,21 @@ from pushforward.io.container import Path, read, write
 
 __all__ = ["load", "pack", "save", "unpack"]
 
-_INTEGERS = 65_536
-_VALUES = ("add_", "copy_", "div_", "fill_", "mul_", "normal_", "sub_", "uniform_", "zero_")
+_SMALLEST_LIMIT = 65_536
+_CHANGE_VALUES = ("add_", "copy_", "div_", "fill_", "mul_", "normal_", "sub_", "uniform_", "zero_")
 
 
 def save(model: models.Model, path: Path) -> None:
     """Write a model to one safetensors file: weights, architecture and preprocessing, no code.
 
-    The file is whole or not there: a crash at any moment leaves what stood at ``path`` before.
+    The write is atomic: after a crash the file is the new one or the one that was at ``path`` before.
 
     Args:
         model: any model of pushforward, or a :class:`~pushforward.models.Flow` of registered parts.
-        path: where; by custom ``name.safetensors``.
+        path: the file, usually ``name.safetensors``.
 
     Raises:
-        ConfigError: if the model has a part that a file cannot name.
+        ConfigError: if the model has a part that is not registered, or state that a file would lose.
         StorageError: if the file cannot be written.
 
     Example:
@@ -50,61 +50,65 @@ def save(model: models.Model, path: Path) -> None:
         >>> torch.equal(model.log_prob(torch.ones(1, 2)), again.log_prob(torch.ones(1, 2)))
         True
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    model = getattr(model, "_orig_mod", model)  # the model that torch.compile wrapped
     if not isinstance(model, models.Model):
-        raise ConfigError(f"pf.save stores models; got {type(model).__name__}. Guards and densities have .save(path).")
+        raise ConfigError(
+            f"pf.save stores models; got {type(model).__name__}. Guards and densities have a method save(path)."
+        )
     description, tensors = pack(model)
     write(path, {"kind": "model", "model": description}, tensors)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
-    """The model that :func:`save` wrote, in evaluation mode, with weights of the type they had.
+    """Read the model that :func:`save` wrote, in evaluation mode, with the dtypes of its weights.
 
-    Nothing is executed and nothing imported: a file that was damaged or made to harm gives an error, and no more. A
-    model with parts of your own loads once the module that registers them has been imported.
+    Reading executes no code of the file and imports nothing, so a damaged or malicious file causes an error and nothing
+    else. A model with parts of your own can be read after an import of the module that registers them.
 
     Args:
         path: the file.
-        device: where the weights go.
+        device: the device of the weights.
 
     Raises:
-        FormatVersionError: if a newer version of pushforward wrote the file.
-        StorageError: if there is no such file, or it is damaged, or does not hold a model.
-        ConfigError: if the device is not there.
+        FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
+        StorageError: if there is no such file, it is damaged, or it does not contain a model.
+        ConfigError: if the device is not available.
     """
     header, tensors = read(path, "model")
     try:
         model = unpack(header.get("model"), tensors)
         if not isinstance(model, models.Model):
-            raise StorageError(f"its description is of {type(model).__name__}, which is not a model.")
+            raise StorageError(f"it describes a {type(model).__name__}, which is not a model.")
     except StorageError as error:
-        raise StorageError(f"{path} does not hold a model that can be built: {error}") from error
+        raise StorageError(f"{path} does not contain a model that can be built: {error}") from error
     try:
         return model.to(device)
-    except Exception as error:  # torch raises what each device likes
-        raise ConfigError(f"cannot bring the model to the device {device!r}: {str(error)[:200]}") from error
+    except Exception as error:  # torch raises errors of different types for different devices
+        raise ConfigError(f"cannot move the model to the device {device!r}: {str(error)[:200]}") from error
 
 
 def pack(module: nn.Module, prefix: str = "") -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Description (plain JSON types) and state of a registered module, so that :func:`unpack` can make it again.
+    """The description (plain JSON types) and the state of a registered module, from which :func:`unpack` rebuilds it.
 
-    That it can is tried here, so that no file is written which would not load.
+    The module is rebuilt here once without weights, so that no file is written that could not be read.
 
     Args:
-        module: of a registered class.
-        prefix: goes before every tensor's name, to keep several modules in one file.
+        module: a module of a registered class.
+        prefix: text before the name of every tensor, so that one file can store several modules.
 
     Returns:
-        The description, and the live tensors (not copies) by name.
+        The description, and the tensors of the module (not copies) by name.
 
     Raises:
-        ConfigError: if a part is not registered, or holds state that its ``state_dict`` lacks.
+        ConfigError: if a part is not registered, or has state that its ``state_dict`` lacks.
     """
     description = registry.describe(module)
     try:
-        description = json.loads(json.dumps(description, allow_nan=False))  # as the file will give it
+        description = json.loads(json.dumps(description, allow_nan=False))  # with the types that the file returns
     except ValueError:
-        raise ConfigError(f"{type(module).__name__} has an argument that is infinite or NaN: not storable.") from None
+        raise ConfigError(
+            f"{type(module).__name__} has an argument that is infinite or NaN, which a file cannot store."
+        ) from None
     state = module.state_dict()
     kept = {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - set(state)
     kept |= {name for name, value in state.items() if not isinstance(value, Tensor)}
@@ -114,31 +118,32 @@ def pack(module: nn.Module, prefix: str = "") -> tuple[dict[str, Any], dict[str,
     ]  # fmt: skip
     if kept or loose:
         raise ConfigError(
-            f"{type(module).__name__} keeps state that a file would lose: {_few([*kept, *loose])}; make it "
-            "a persistent buffer (register_buffer)."
+            f"{type(module).__name__} has state that a file would lose: {_first_names([*kept, *loose])}. Make it a persistent "
+            "buffer with register_buffer."
         )
     try:
-        _skeleton(description, state, None)
+        _without_memory(description, state, None)
     except StorageError as error:
-        raise ConfigError(f"a {type(module).__name__} that is saved could not be loaded again: {error}") from error
+        raise ConfigError(f"{type(module).__name__} could not be loaded from a file: {error}") from error
     return description, {prefix + name: tensor for name, tensor in state.items()}
 
 
 def unpack(description: Any, tensors: Mapping[str, Tensor], prefix: str = "", limit: int | None = None) -> nn.Module:
-    """The module that :func:`pack` took apart, in evaluation mode, holding the given tensors themselves.
+    """Rebuild the module that :func:`pack` described, in evaluation mode. Its parameters are the given tensors, not copies.
 
     Args:
-        description: from a file, so not trusted: it can name registered classes only, and is first built without
-            memory (on the meta device), within bounds that follow from the tensors.
-        tensors: what the file holds.
-        prefix: which of them are this module's.
-        limit: largest integer that the description may hold; by default what the tensors make plausible.
+        description: the description, which is not trusted because it comes from a file. It can name only registered
+            classes. The module is built first without memory (on the meta device) and within bounds that depend on the
+            number and the sizes of the tensors.
+        tensors: the tensors of the file.
+        prefix: text before the names of the tensors that belong to this module.
+        limit: largest integer that the description may contain; by default one that the sizes of the tensors justify.
 
     Raises:
-        StorageError: if the description cannot be built, or tensors are missing, left over, or of another shape.
+        StorageError: if the module cannot be built, or tensors are missing, unused, or of another shape.
     """
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    module = _skeleton(description, state, limit)
+    module = _without_memory(description, state, limit)
     groups = defaultdict(list)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         groups[parameter].append(name)
@@ -149,48 +154,54 @@ def unpack(description: Any, tensors: Mapping[str, Tensor], prefix: str = "", li
     return module.eval()
 
 
-def _skeleton(description: Any, state: Mapping[str, Tensor], limit: int | None) -> nn.Module:
-    """The module without memory, once its tensors' names, shapes and types are known to be those of ``state``."""
+def _without_memory(description: Any, state: Mapping[str, Tensor], limit: int | None) -> nn.Module:
+    """The module on the meta device, after a check that its tensors have the names, shapes and types of ``state``."""
     if limit is None:
-        limit = max([_INTEGERS, *(4 * size for t in state.values() if t.numel() for size in t.shape)])
+        limit = max([_SMALLEST_LIMIT, *(4 * size for t in state.values() if t.numel() for size in t.shape)])
     with ExitStack() as stack:
-        stack.enter_context(_budget(2 * len(state) + 64, 32 * (len(state) + _nodes(description)) + 256))
+        stack.enter_context(_budget(2 * len(state) + 64, 32 * (len(state) + _count_objects(description)) + 256))
         stack.enter_context(torch.device("meta"))
-        stack.enter_context(_Blank())
+        stack.enter_context(_SkipValues())
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", KindWarning)  # said when the model was first made
+        warnings.simplefilter("ignore", KindWarning)  # the constructor gave this warning when the model was first built
         module = registry.build(description, largest=limit)
     if not isinstance(module, nn.Module):
-        raise StorageError(f"the file describes a {type(module).__name__}, which holds no weights.")
+        raise StorageError(f"the file describes a {type(module).__name__}, which is not a module with weights.")
     wanted = module.state_dict()
-    for problem, names in (("lacks", wanted.keys() - state.keys()), ("has left over", state.keys() - wanted.keys())):
+    for problem, names in (("lacks", wanted.keys() - state.keys()), ("does not use", state.keys() - wanted.keys())):
         if names:
-            raise StorageError(f"the file {problem} {_few(names)} of the tensors of {type(module).__name__}.")
+            subject = "the file" if problem == "lacks" else type(module).__name__
+            raise StorageError(f"{subject} {problem} the tensors {_first_names(names)}.")
     for name, want in wanted.items():
         got = state[name]
         owner, _, leaf = name.rpartition(".")
-        learned = leaf in getattr(module.get_submodule(owner), "_declared", ())  # sized by what fitting found
+        learned = leaf in getattr(module.get_submodule(owner), "_declared", ())  # its size is found by fitting
         if got.shape != want.shape and not (learned and got.dim() == want.dim()):
-            raise StorageError(f"the tensor {name!r} has shape {tuple(got.shape)} and needs {tuple(want.shape)}.")
+            raise StorageError(
+                f"the tensor {name!r} has the shape {tuple(got.shape)} and must have {tuple(want.shape)}."
+            )
         if got.dtype is not want.dtype and not (got.is_floating_point() and want.is_floating_point()):
-            raise StorageError(f"the tensor {name!r} is {got.dtype} and needs to be {want.dtype}.")
+            raise StorageError(f"the tensor {name!r} is {got.dtype} and must be {want.dtype}.")
     return module
 
 
-class _Blank(TorchFunctionMode):
-    """Skip what only changes values: a skeleton has none, and torch's first such step on meta imports for a second."""
+class _SkipValues(TorchFunctionMode):
+    """Skip functions that only change values, which tensors on the meta device do not have.
+
+    The first such call on the meta device would also make torch import modules for a second.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _VALUES and args and isinstance(args[0], Tensor):
+        if getattr(func, "__name__", "") in _CHANGE_VALUES and args and isinstance(args[0], Tensor):
             return args[0]
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def _budget(tensors: int, modules: int) -> Iterator[None]:
-    """Stop a constructor that makes more tensors or modules than the file has weights for.
+    """Stop a constructor that makes more tensors or modules than the tensors of the file justify.
 
-    Bounds on integers alone do not do it: ``layers=60000`` of ``hidden=[9, 9, ...]`` keeps each of them.
+    Bounds on single integers are not enough: ``layers=60000`` with ``hidden=[9, 9, ...]`` satisfies each of them.
     """
     left = {"tensors": tensors, "modules": modules}
     thread = threading.get_ident()
@@ -199,7 +210,7 @@ def _budget(tensors: int, modules: int) -> Iterator[None]:
         if threading.get_ident() == thread:
             left[what] -= 1
             if left[what] < 0:
-                raise StorageError(f"its description asks for more {what} than the file has weights for.")
+                raise StorageError(f"its description needs more {what} than the file has weights for.")
 
     with ExitStack() as stack:
         for register, what in (
@@ -211,8 +222,8 @@ def _budget(tensors: int, modules: int) -> Iterator[None]:
         yield
 
 
-def _nodes(description: Any) -> int:
-    """How many objects a description names."""
+def _count_objects(description: Any) -> int:
+    """The number of objects that a description names."""
     count, waiting = 0, [description]
     while waiting:
         item = waiting.pop()
@@ -224,6 +235,6 @@ def _nodes(description: Any) -> int:
     return count
 
 
-def _few(names: Collection[str]) -> str:
+def _first_names(names: Collection[str]) -> str:
     shown = ", ".join(repr(name[:80]) for name in sorted(names)[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,4 +1,4 @@
-"""JSON from files that are not trusted."""
+"""Parse JSON of files that are not trusted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 __all__ = ["parse"]
 
-_DEEPEST = 64
+_MAX_DEPTH = 64
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """The JSON object in a text: no repeated keys, no infinities, no deep nesting.
+    """Parse a text that is one JSON object without repeated keys, infinite numbers or deep nesting.
 
     Raises:
-        ValueError: for anything else. RecursionError for nesting beyond Python's own limit.
+        ValueError: for any other text.
+        RecursionError: for nesting beyond the limit of Python.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -32,8 +33,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
     result = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
     level, depth = [result], 0
     while level:
-        if (depth := depth + 1) > _DEEPEST:
-            raise ValueError(f"it is nested more than {_DEEPEST} deep")
+        if (depth := depth + 1) > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
         inner = [item for item in level if isinstance(item, (dict, list))]
         level = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
     if not isinstance(result, dict):

@@ -1,8 +1,8 @@
 """Stacks of convolutions, k x k -> 1 x 1 -> ... -> k x k with ReLU between them: plain and native.
 
-The plain version is the reference: differentiable any number of times, traceable, on any device. The native one takes one
-image after the other through all layers while it is in the cache, and finds the hidden layers again in the backward pass
-instead of keeping them.
+The plain version is the reference: differentiable any number of times, traceable, on any device. The native version
+computes all layers of one image at a time, while it is in the cache, and computes the hidden layers again in the
+backward pass instead of saving them.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pushforward.kernels import tuning
 from pushforward.kernels.native import library, usable
+from pushforward.kernels.structs import ConvStack, address
+from pushforward.numerics.tracing import is_transformed
 
 __all__ = ["conv_stack"]
 
 _MOST_LAYERS = 64
-_EACH_THREAD = 1 << 20
-"""Multiplications that are worth a thread."""
+"""As in ``conv.c``."""
 
 
 def conv_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], bound: float | None = None) -> Tensor:
-    """Convolutions with zeros around the image and ReLU between them.
+    """Convolutions with zero padding and ReLU between them.
 
     Args:
         x: ``(rows, inputs, height, width)``.
-        weights: two or more, ``(outputs, inputs, k, k)`` with the same odd k for the first and the last, and k = 1 between.
-        biases: of each.
+        weights: two or more, ``(outputs, inputs, k, k)``, with the same odd k for the first and the last, and k = 1
+            between them.
+        biases: one for each weight.
         bound: x is clamped to [-bound, bound] first; None for no bound.
 
     Returns:
@@ -41,7 +44,7 @@ def conv_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], b
         2 <= len(weights) <= _MOST_LAYERS
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
-        and usable("conv.c", x, *parameters)
+        and usable(x, *parameters)
     ):
         if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters)):
             return _Stack.apply(x, bound, *parameters)  # pyright: ignore[reportReturnType]
@@ -53,7 +56,7 @@ def _plain(x: Tensor, parameters: Sequence[Tensor], bound: float | None) -> Tens
     """The reference."""
     weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
     h = x if bound is None else x.clamp(-bound, bound)
-    if not torch._C._are_functorch_transforms_active():  # which do not know it
+    if not is_transformed():  # they do not support it
         h = h.contiguous(memory_format=torch.channels_last)  # up to 3 times faster, and never slower
     for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         h = F.conv2d(F.relu(h) if place else h, weight, bias, padding=weight.shape[-1] // 2)
@@ -70,7 +73,7 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a graph of the backward pass is wanted
+        if torch.is_grad_enabled():  # the backward pass must be differentiable itself
             inputs = (x, *parameters)
             wanted = [t for t in inputs if t.requires_grad]
             found = iter(torch.autograd.grad(_plain(x, parameters, ctx.bound), wanted, grads, create_graph=True))
@@ -80,50 +83,35 @@ class _Stack(torch.autograd.Function):
         return grad_x, None, *others
 
 
-class _Layout(ctypes.Structure):
-    """The C source's ``Stack``."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in (
-            "images", "height", "width", "kernel", "inputs", "hidden", "outputs", "threads", "image", "channel", "row", "column",
-        )),
-        ("widths", ctypes.c_void_p), ("bound", ctypes.c_double),
-    ]  # fmt: skip
-
-
-def _layout(x: Tensor, weights: Sequence[Tensor], bound: float | None) -> _Layout:
+def _stack(x: Tensor, weights: Sequence[Tensor], bound: float | None) -> ConvStack:
     (images, inputs, height, width), hidden = x.shape, [w.shape[0] for w in weights[:-1]]
     work = images * height * width * sum(w.numel() for w in weights)
-    threads = max(1, min(torch.get_num_threads(), images, work // _EACH_THREAD))
+    threads = max(1, min(torch.get_num_threads(), images, work // tuning.CONV_WORK_PER_THREAD))
     widths = (ctypes.c_int64 * len(hidden))(*hidden)
-    made = _Layout(
+    stack = ConvStack(
         images, height, width, weights[0].shape[-1], inputs, len(hidden), weights[-1].shape[0], threads, *x.stride(),
         ctypes.addressof(widths), bound or 0.0,
     )  # fmt: skip
-    made.kept = widths  # alive as long as the layout
-    return made
+    stack.kept = widths  # referenced as long as the stack is
+    return stack
 
 
 def _pointers(tensors: Sequence[Tensor]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
 
 
-def _call(name: str, layout: _Layout, dtype: torch.dtype, *arguments: Any) -> None:
-    compiled = library("conv.c", dtype)
-    assert compiled is not None
-    if getattr(compiled, name)(ctypes.byref(layout), *arguments):
-        raise MemoryError("a stack of convolutions found no memory for the pixels of one image.")
-
-
-def _address(t: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(t.data_ptr())
+def _call(name: str, stack: ConvStack, dtype: torch.dtype, *arguments: Any) -> None:
+    functions = library("conv", dtype)
+    assert functions is not None
+    if getattr(functions, name)(ctypes.byref(stack), *arguments):
+        raise MemoryError("there is not enough memory for the convolutions of one image.")
 
 
 def _forward(x: Tensor, parameters: Sequence[Tensor], bound: float | None) -> Tensor:
     x, weights = x.detach(), parameters[: len(parameters) // 2]
     dense = [t.detach().contiguous() for t in parameters]
     out = x.new_empty(x.shape[0], weights[-1].shape[0], *x.shape[2:])
-    _call("forward", _layout(x, weights, bound), x.dtype, _address(x), _pointers(dense), _address(out))
+    _call("forward", _stack(x, weights, bound), x.dtype, address(x), _pointers(dense), address(out))
     return out
 
 
@@ -134,8 +122,8 @@ def _backward(
     dense, grad = [t.detach().contiguous() for t in parameters], grad.detach().contiguous()
     grads = [torch.zeros_like(t) for t in dense]
     grad_x = torch.empty(x.shape, dtype=x.dtype) if wants_x else None
-    to = ctypes.c_void_p() if grad_x is None else _address(grad_x)
+    to = ctypes.c_void_p() if grad_x is None else address(grad_x)
     _call(
-        "backward", _layout(x, weights, bound), x.dtype, _address(x), _pointers(dense), _address(grad), to, _pointers(grads)
+        "backward", _stack(x, weights, bound), x.dtype, address(x), _pointers(dense), address(grad), to, _pointers(grads)
     )  # fmt: skip
     return grad_x, grads

@@ -1,7 +1,9 @@
-"""The inverse of an autoregressive law by a compiled function: all places of a panel of rows while they are in the cache.
+"""The inverse of an autoregressive transform by the native kernel.
 
-This file knows stages of products, not networks; :mod:`pushforward.transforms.autoregressive.inverse` has the plain version, which is the
-reference.
+All places of a panel of rows are solved while its values are in the cache.
+
+This module handles stages of matrix products, not networks. The plain version, which is the reference, is
+:mod:`pushforward.transforms.autoregressive.masked_inverse`.
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pushforward.kernels import tuning
 from pushforward.kernels.native import library
-from pushforward.kernels.program import ACTIVATIONS
-from pushforward.kernels.spline import SplineSettings, _Layout
+from pushforward.kernels.spline_reference import SplineSettings
+from pushforward.kernels.structs import ACTIVATIONS, MadeProblem, MadeStage, SplineLayout, address
 
 __all__ = ["AffineSettings", "ShiftSettings", "Stage", "invert_made"]
 
-_EACH_THREAD = 1 << 19
-"""Multiplications that are worth a thread."""
-_LANES = 16
+_ROWS_PER_THREAD = 16
+"""Rows below which another thread would get less than a vector."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,20 @@ class ShiftSettings:
 
 @dataclass(frozen=True)
 class AffineSettings:
-    """y = x exp(s) + t with s = raw / (1 + abs(raw) / bound); t first."""
+    """y = x exp(s) + t with s = raw / (1 + abs(raw) / bound); t is the first parameter."""
 
     bound: float
 
 
 class Stage(NamedTuple):
-    """A masked product and what follows it, rows and columns sorted by place (see :mod:`pushforward.networks.incremental`).
+    """A masked product and what follows it, rows and columns sorted by place.
+
+    See :mod:`pushforward.networks.incremental`.
 
     Attributes:
         weight: ``(rows, columns)``; of the last stage ``(parameters, places, columns)``.
         start: constant terms, ``(rows, 1)`` or ``(rows, batch)``; of the last stage ``(parameters, places, ...)``.
-        known: how many rows are known before each place; in the end all of them.
+        known: the number of rows that are known before each place, and at the end the number of all rows.
         adds: whether the residual stream is added.
         keeps: whether the result becomes the residual stream.
         acts: whether the activation follows.
@@ -58,82 +62,68 @@ class Stage(NamedTuple):
     acts: bool
 
 
-class _Stage(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("rows", "columns")),
-        *((name, ctypes.c_void_p) for name in ("weight", "start")),
-        *((name, ctypes.c_int64) for name in ("start_row", "start_column")),
-        ("known", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("adds", "keeps", "acts")),
-    ]
-
-
-class _Solve(ctypes.Structure):
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in ("places", "batch", "stages", "parameters", "activation", "law", "threads")
-        ),
-        *((name, ctypes.c_void_p) for name in ("stage", "spline")),
-        *((name, ctypes.c_double) for name in ("seen", "bound")),
-    ]
-
-
 def invert_made(
     z: Tensor,
     stages: Sequence[Stage],
-    law: ShiftSettings | AffineSettings | SplineSettings,
+    settings: ShiftSettings | AffineSettings | SplineSettings,
     activation: str,
     bound: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """x with f(x_i; MADE(x_<i)) = z_i, and log f'(x_i), both ``(places, batch)``; the caller has asked ``usable("made.c", ...)``.
+    """x with f(x_i; MADE(x_<i)) = z_i, and log f'(x_i), both ``(places, batch)``.
+
+    The caller has checked ``usable(...)``.
 
     Args:
         z: ``(places, batch)``, contiguous.
         stages: of the network, all tensors of z's type.
-        law: f.
+        settings: f.
         activation: by name.
-        bound: the network sees coordinates clamped to [-bound, bound]; None for no bound.
+        bound: the inputs of the network are clamped to [-bound, bound]; None for no bound.
+
+    Raises:
+        MemoryError: if there is no memory for the values of the network.
     """
-    compiled = library("made.c", z.dtype)
-    assert compiled is not None
+    functions = library("made", z.dtype)
+    assert functions is not None
     kept: list[object] = []
     rows = [_described(stage, kept) for stage in stages]
     places, batch = z.shape
     parameters = stages[-1].weight.shape[0]
-    x, slope = torch.empty_like(z), torch.empty_like(z)
+    x, log_slope = torch.empty_like(z), torch.empty_like(z)
     if not z.numel():
-        return x, slope
+        return x, log_slope
     work = batch * sum(stage.weight.numel() for stage in stages) // 2
-    spline = law if isinstance(law, SplineSettings) else None
+    spline = settings if isinstance(settings, SplineSettings) else None
     if spline is not None:
         work += 40 * parameters * z.numel()
-    threads = max(1, min(torch.get_num_threads(), -(-batch // _LANES), work // _EACH_THREAD))
-    array = (_Stage * len(rows))(*rows)
-    layout = None if spline is None else _spline(spline)
-    solve = _Solve(
+    threads = max(1, min(torch.get_num_threads(), -(-batch // _ROWS_PER_THREAD), work // tuning.MADE_WORK_PER_THREAD))
+    array = (MadeStage * len(rows))(*rows)
+    layout = None if spline is None else _layout(spline)
+    problem = MadeProblem(
         places, batch, len(rows), parameters, ACTIVATIONS.index(activation),
-        2 if layout is not None else int(isinstance(law, AffineSettings)), threads, ctypes.addressof(array),
+        2 if layout is not None else int(isinstance(settings, AffineSettings)), threads, ctypes.addressof(array),
         None if layout is None else ctypes.addressof(layout), math.inf if bound is None else bound,
-        law.bound if isinstance(law, AffineSettings) else 0.0,
+        settings.bound if isinstance(settings, AffineSettings) else 0.0,
     )  # fmt: skip
-    if compiled.run(ctypes.byref(solve), *(ctypes.c_void_p(t.data_ptr()) for t in (z, x, slope))):
-        raise MemoryError("no memory for the values of an autoregressive network.")
-    return x, slope
+    if functions.invert(ctypes.byref(problem), address(z), address(x), address(log_slope)):
+        raise MemoryError("there is not enough memory for the values of an autoregressive network.")
+    return x, log_slope
 
 
-def _described(stage: Stage, kept: list[object]) -> _Stage:
-    """A stage for the compiled function; what it points to is kept."""
+def _described(stage: Stage, kept: list[object]) -> MadeStage:
+    """A stage as the kernel reads it. What it points to is appended to ``kept``."""
     weight, start = stage.weight.contiguous(), stage.start.flatten(0, -2).contiguous()
     known = (ctypes.c_int64 * len(stage.known))(*stage.known)
     kept += [weight, start, known]
     each = start.shape[1] > 1
-    return _Stage(
+    return MadeStage(
         start.shape[0], weight.shape[-1], weight.data_ptr(), start.data_ptr(), start.shape[1], int(each),
         ctypes.addressof(known), stage.adds, stage.keeps, stage.acts,
     )  # fmt: skip
 
 
-def _spline(law: SplineSettings) -> _Layout:
-    """The law's numbers; the compiled function fills in the places."""
-    return _Layout(*(0,) * 10, law.bins, law.periodic, True, 1, law.bound, law.smallest, law.steepest)
+def _layout(settings: SplineSettings) -> SplineLayout:
+    """The shape of the splines; the kernel fills in the strides."""
+    return SplineLayout(
+        *(0,) * 10, settings.bins, settings.periodic, True, 1, settings.bound, settings.smallest, settings.steepest
+    )

@@ -1,22 +1,20 @@
-"""Small C sources compiled on the user's machine at first use, and kept in a cache folder for later processes.
+"""The native kernels: a shared library that is built when the package is installed (``setup.py``), never at run time.
 
-Where there is no compiler, or anything goes wrong, :func:`library` is None and callers use plain PyTorch operations.
+It contains every function once for each floating type and each level of the instruction set: x86-64-v2, x86-64-v3
+(AVX2) and x86-64-v4 (AVX-512) on x86-64, one level "baseline" elsewhere. The best level that the processor supports is
+used. Where the library is missing, :func:`library` returns None and callers use plain PyTorch operations.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
-import platform
-import shutil
-import stat
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,16 +22,29 @@ from torch.autograd import forward_ad
 
 from pushforward.errors import ConfigError
 
-__all__ = ["kernels", "library", "usable", "use_kernels"]
+__all__ = ["description", "kernels", "library", "usable", "use_kernels"]
 
-_MODES = ("auto", "native", "plain")
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
-_TYPES = {torch.float32: ("-DREAL=float", "-DSINGLE=1"), torch.float64: ("-DREAL=double", "-DSINGLE=0")}
+_LEVELS = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "baseline")
+"""The best one first."""
+_MODES = ("auto", "native", "plain", *_LEVELS)
+_TYPES = {torch.float32: "float32", torch.float64: "float64"}
+_FUNCTIONS = {
+    "spline": ("forward", "backward"),
+    "conv": ("forward", "backward"),
+    "made": ("invert",),
+    "program": ("run",),
+}
+"""The exported functions of each C source."""
+_FILE = Path(__file__).with_name("libkernels.so")
 _mode: str | None = None
 
 
 def kernels() -> str:
-    """The mode in force: "auto", "native" or "plain" (see :func:`use_kernels`)."""
+    """The mode that applies: "auto", "native", "plain", or a level of the instruction set (see :func:`use_kernels`).
+
+    Raises:
+        ConfigError: if the environment variable ``PUSHFORWARD_KERNELS`` is not a mode.
+    """
     mode = _mode or os.environ.get("PUSHFORWARD_KERNELS", "auto")
     if mode not in _MODES:
         raise ConfigError(f"PUSHFORWARD_KERNELS must be one of {', '.join(_MODES)}; got {mode!r}.")
@@ -42,17 +53,20 @@ def kernels() -> str:
 
 @contextmanager
 def use_kernels(mode: str) -> Iterator[None]:
-    """Choose how splines, stacks of convolutions, samples of autoregressive transforms and scores of few rows are computed on a CPU.
+    """Choose how splines, convolutions and samples of autoregressive flows are computed on a CPU in a ``with`` block.
 
-    It holds inside ``with``.
+    The native kernels are built when the package is installed with a C compiler (GCC or Clang). ``pushforward info
+    --system`` prints which kernels are in use.
 
     Args:
-        mode: "auto" compiles a small C source once a machine where it finds a compiler and uses plain PyTorch
-            operations where not; "native" insists on the compiled one; "plain" never uses it. The environment variable
-            ``PUSHFORWARD_KERNELS`` sets the mode of a process.
+        mode: "auto" uses the native kernels if they are installed, else plain PyTorch operations; "native" requires
+            them; "plain" never uses them. "x86-64-v2", "x86-64-v3", "x86-64-v4" or "baseline" requires the native
+            kernels of this level of the instruction set. The environment variable ``PUSHFORWARD_KERNELS`` sets the mode
+            of a process.
 
     Raises:
-        ConfigError: for another mode; with "native" where nothing could be compiled, with the compiler's words.
+        ConfigError: for an unknown mode, or if the native kernels of this mode are not installed or not supported by
+            the processor.
 
     Example:
         >>> import torch, pushforward as pf
@@ -64,7 +78,8 @@ def use_kernels(mode: str) -> Iterator[None]:
     """
     global _mode
     if mode not in _MODES:
-        raise ConfigError(f"kernels are one of {', '.join(_MODES)}; got {mode!r}.")
+        raise ConfigError(f"kernels must be one of {', '.join(_MODES)}; got {mode!r}.")
+    _level(mode)
     before, _mode = _mode, mode
     try:
         yield
@@ -72,27 +87,56 @@ def use_kernels(mode: str) -> Iterator[None]:
         _mode = before
 
 
-def library(source: str, dtype: torch.dtype) -> ctypes.CDLL | None:
-    """A source of this folder, compiled for a floating type; None where plain operations are to be used.
+def description() -> dict[str, Any]:
+    """Which kernels are in use in this process, and why.
+
+    Returns:
+        ``mode`` (see :func:`use_kernels`), ``level`` of the instruction set in use (None where plain operations are
+        used), ``reason`` for plain operations (else empty), ``installed`` (whether the native kernels are), ``levels``
+        that were built, ``openmp`` (whether they can use several threads), and ``threads`` of PyTorch.
 
     Raises:
-        ConfigError: in mode "native", if it cannot be compiled.
+        ConfigError: if the kernels that ``PUSHFORWARD_KERNELS`` requires are missing.
+
+    Example:
+        >>> facts = description()
+        >>> facts["level"] is not None or bool(facts["reason"])
+        True
     """
-    mode = kernels()
-    if mode == "plain" or dtype not in _TYPES:
-        return None
-    found = _library(source, dtype)
-    if isinstance(found, str):
-        if mode == "native":
-            raise ConfigError(f"no native kernel: {found}; use_kernels('auto') falls back to plain operations.")
-        return None
-    return found
+    mode, found = kernels(), _load()
+    level = _level(mode)
+    reason = "" if level else found if isinstance(found, str) else "plain operations were asked for"
+    installed = None if isinstance(found, str) else found
+    return {
+        "mode": mode,
+        "level": level,
+        "reason": reason,
+        "installed": installed is not None,
+        "levels": [] if installed is None else list(reversed(installed.built)),
+        "openmp": installed is not None and bool(installed.functions.kernels_use_openmp()),
+        "threads": torch.get_num_threads(),
+    }
 
 
-def usable(source: str, *tensors: Tensor) -> bool:
-    """Whether these are ordinary tensors of one type that a compiled function can read, and it is there.
+def library(source: str, dtype: torch.dtype) -> SimpleNamespace | None:
+    """The functions of a C source for a floating type, or None where plain operations are to be used.
 
-    Not under ``torch.compile``, export, tracing, function transforms or forward-mode differentiation.
+    Args:
+        source: "spline", "conv", "made" or "program".
+        dtype: None is returned for all but float32 and float64.
+
+    Raises:
+        ConfigError: if the mode requires kernels that are missing.
+    """
+    level = _level(kernels())
+    return None if level is None or dtype not in _TYPES else _functions(source, dtype, level)
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether native kernels can read these tensors: plain tensors on the CPU, all float32 or all float64.
+
+    False under ``torch.compile``, export, tracing, function transforms and forward-mode differentiation, and where
+    plain operations are to be used.
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
@@ -101,82 +145,65 @@ def usable(source: str, *tensors: Tensor) -> bool:
         all(t.device.type == "cpu" and t.dtype == dtype and type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and library(source, dtype) is not None
+        and dtype in _TYPES
+        and _level(kernels()) is not None
     )
 
 
+class _Installed(NamedTuple):
+    """The shared library, the levels that were built, and those that the processor supports, the best one first."""
+
+    functions: ctypes.CDLL
+    built: tuple[str, ...]
+    supported: tuple[str, ...]
+
+
 @functools.cache
-def _library(source: str, dtype: torch.dtype) -> ctypes.CDLL | str:
-    """The library, or why there is none."""
-    compiler = _compiler()
-    if compiler is None:
-        return "no C compiler (cc, gcc or clang) was found"
-    code = Path(__file__).with_name(source)
+def _load() -> _Installed | str:
+    """The native kernels, or why there are none."""
+    if not _FILE.exists():
+        return "the native kernels are not installed; they are built by `pip install` where it finds GCC or Clang"
     try:
-        sources = "\0".join(path.read_text() for path in sorted(code.parent.glob("*.c")))  # they include each other
-        key = hashlib.sha256(
-            "\0".join([sources, compiler, *_FLAGS, *_TYPES[dtype], platform.machine(), _processor()]).encode()
-        ).hexdigest()[:24]
-        target = _folder() / f"{code.stem}-{key}.so"
-        if target.exists():
-            try:
-                return ctypes.CDLL(str(target))
-            except OSError:  # a damaged file: made again
-                pass
-        _compile(compiler, code, _TYPES[dtype], target)
-        return ctypes.CDLL(str(target))
-    except subprocess.CalledProcessError as error:
-        return (error.stderr or str(error)).strip().splitlines()[0]
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
+        functions = ctypes.CDLL(str(_FILE))
+    except OSError as error:
+        return f"the native kernels cannot be loaded: {error}"
+    built = tuple(level for level in _LEVELS if hasattr(functions, _name("spline", "forward", torch.float32, level)))
+    supported = tuple(level for level in built if functions.kernels_support(level.encode()))
+    if not supported:
+        return f"the native kernels were built for {' and '.join(built)}, which this processor does not support"
+    return _Installed(functions, built, supported)
 
 
-def _compiler() -> str | None:
-    if os.name != "posix":
+@functools.cache
+def _level(mode: str) -> str | None:
+    """The level of the instruction set that a mode uses, or None for plain operations.
+
+    Raises:
+        ConfigError: if the mode requires kernels that are missing.
+    """
+    if mode == "plain":
         return None
-    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
-    return next((path for name in names if name and (path := shutil.which(name))), None)
-
-
-def _compile(compiler: str, code: Path, options: tuple[str, ...], target: Path) -> None:
-    """Compile under a temporary name, then rename: two processes may do it at the same time."""
-    handle, name = tempfile.mkstemp(suffix=".so", dir=target.parent)
-    os.close(handle)
-    try:
-        command = [compiler, *_FLAGS, *options, str(code), "-o", name, "-lm"]
-        try:
-            _run([*command, "-fopenmp"])
-        except subprocess.CalledProcessError:  # a compiler without OpenMP: one thread
-            _run(command)
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-
-
-def _processor() -> str:
-    """What -march=native depends on: a home folder may be shared by machines of several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(next((line for line in lines if line.startswith(start)), "") for start in ("model name", "flags"))
+    found = _load()
+    if isinstance(found, str):
+        if mode == "auto":
+            return None
+        raise ConfigError(f"kernels {mode!r} cannot be used: {found}. Use 'auto' or 'plain'.")
+    if mode in ("auto", "native"):
+        return found.supported[0]
+    if mode not in found.supported:
+        why = "this processor does not support them" if mode in found.built else "they were not built"
+        raise ConfigError(f"kernels {mode!r} cannot be used: {why}. Available are {', '.join(found.supported)}.")
+    return mode
 
 
 @functools.cache
-def _folder() -> Path:
-    """The cache folder, if nobody else can write to it (what lies there is executed); else one for this process."""
-    base = os.environ.get("PUSHFORWARD_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "pushforward"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-        private = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if private and os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):  # no home, or none that can be written to
-        pass
-    return Path(tempfile.mkdtemp(prefix="pushforward-"))
+def _functions(source: str, dtype: torch.dtype, level: str) -> SimpleNamespace:
+    found = _load()
+    assert not isinstance(found, str)
+    return SimpleNamespace(
+        **{name: getattr(found.functions, _name(source, name, dtype, level)) for name in _FUNCTIONS[source]}
+    )
+
+
+def _name(source: str, function: str, dtype: torch.dtype, level: str) -> str:
+    return f"{source}_{function}_{_TYPES[dtype]}_{level.replace('-', '_')}"

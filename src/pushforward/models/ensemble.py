@@ -1,4 +1,4 @@
-"""Several densities as one: an equal-weight mixture that serves as a base."""
+"""`Ensemble`: an equal-weight mixture of models, used as a base distribution."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Ensemble"]
 class Ensemble(Distribution):
     """Equal-weight mixture of models on the same data space: p(x) = mean_k p_k(x).
 
-    The density of a mixture stays exact (Papamakarios et al. 2021, sec. 5), so a deep ensemble is a density model like
-    any other: put it under a chain of preprocessing transforms, save it, sample from it.
+    The density of a mixture of exact densities is exact (Papamakarios et al. 2021, sec. 5), so a deep ensemble is a
+    density model like any other: it can be the base of a chain of preprocessing transforms, saved, and sampled from.
 
     Args:
-        models: at least one, all of one shape and measure, each with an exact ``log_prob``.
+        models: at least one model; all have the same shape, measure and width of context, and an exact ``log_prob``.
 
     Raises:
-        ConfigError: if there is none, or shapes or measures differ.
-        KindError: if a member has no exact ``log_prob``.
+        ConfigError: if there is no model, or shapes, measures or widths of contexts differ.
+        KindError: if a model has no exact ``log_prob``.
 
     Example:
         >>> import torch
@@ -46,22 +46,22 @@ class Ensemble(Distribution):
         for model in models:
             require_log_prob(model.kind, model.measure)
             if model.shape != first.shape or model.measure != first.measure:
-                raise ConfigError("the members of an ensemble must share their data shape and measure.")
+                raise ConfigError("the models of an ensemble must have the same data shape and the same measure.")
             if model.context_features != first.context_features:
-                raise ConfigError("the members of an ensemble must read contexts of one width.")
+                raise ConfigError("the models of an ensemble must read contexts of the same width.")
         super().__init__(first.shape)
         self.models = nn.ModuleList(models)
         self.context = first.context_features
-        boxes = [model.base.support if model.chain.domain is None else model.chain.domain for model in models]
-        self.support = Support(min(box.low for box in boxes), max(box.high for box in boxes))
+        supports = [model.base.support if model.chain.domain is None else model.chain.domain for model in models]
+        self.support = Support(min(each.low for each in supports), max(each.high for each in supports))
 
     @property
     def measure(self) -> Measure:
-        """The members' measure."""
+        """The measure of the models."""
         return self._members()[0].measure
 
     def member_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density under each member, nats, ``(members, *batch)``."""
+        """Log-density under each model, nats, ``(models, *batch)``."""
         return torch.stack([model(z, context) for model in self._members()])
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -69,17 +69,17 @@ class Ensemble(Distribution):
         return logmeanexp(self.member_log_prob(z, context), 0)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Samples ``(*batch, *shape)``: each from a member drawn at random."""
+        """Samples ``(*batch, *shape)``, each from a model drawn at random."""
         device = generator.device if generator is not None else torch.device("cpu")
         chosen = torch.randint(len(self.models), tuple(batch), generator=generator, device=device)
         each = tuple(batch)
-        if self.context and context is not None:  # a member draws one sample for each context
+        if self.context and context is not None:  # a model draws one sample for each context
             context, each = context.expand(*batch, self.context), ()
         drawn = [model.sample(each, context, generator=generator) for model in self._members()]
-        wide = chosen.reshape(*batch, *(1,) * len(self.shape))
+        chosen = chosen.reshape(*batch, *(1,) * len(self.shape))
         result = drawn[0]
         for k, samples in enumerate(drawn[1:], start=1):
-            result = torch.where(wide == k, samples, result)
+            result = torch.where(chosen == k, samples, result)
         return result
 
     def _members(self) -> list[Model]:

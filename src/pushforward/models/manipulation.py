@@ -1,7 +1,8 @@
-"""Working with a trained model's latents: temperature, interpolation, attributes, and filling in hidden pixels."""
+"""Functions on the latents of a trained model: temperature, interpolation, attributes, and inpainting."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -11,6 +12,7 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.models.base import Model
 from pushforward.models.validation import check_data
 from pushforward.numerics import RowNoise
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.transforms import UniformDequantize, VariationalDequantize
 
 __all__ = ["attribute_direction", "inpaint", "interpolate", "manipulate", "sample_at_temperature"]
@@ -25,21 +27,22 @@ def sample_at_temperature(
     *,
     seed: int = 0,
 ) -> Tensor:
-    """Samples from base noise that is scaled by a temperature, ``(count, *context_batch, *shape)``.
+    """Samples from base noise that is multiplied by a temperature, ``(count, *context_batch, *shape)``.
 
-    Every factored-out scale of an image model is part of the base, so one factor reaches all. For volume-preserving flows
-    (additive couplings) over a normal base these are samples of a density proportional to p(x)^(1 / T^2) (Kingma and
-    Dhariwal 2018, sec. 6, where the exponent is printed upside down); for others only a heuristic.
+    Every factored-out scale of an image model is part of the base, so the factor applies to all scales. For
+    volume-preserving flows (additive couplings) over a normal base these are samples of a density proportional to
+    p(x)^(1 / T^2) (Kingma and Dhariwal 2018, sec. 6, where the exponent is printed as T^2). For other flows this is a
+    heuristic.
 
     Args:
-        model: whose base is centerd at 0, as a standard normal or logistic.
-        count: how many.
+        model: a model whose base is centered at 0, such as a standard normal or logistic.
+        count: number of samples.
         temperature: T, at least 0; 1 is ordinary sampling.
         context: ``(*context_batch, context)`` for a model that reads one.
-        seed: of the noise, which is the same for all temperatures.
+        seed: seed of the noise, which is the same for all temperatures.
 
     Raises:
-        ConfigError: for a temperature that is negative or not finite.
+        ConfigError: for a temperature that is negative or not finite, or a base that depends on the context.
 
     Example:
         >>> import pushforward as pf
@@ -49,13 +52,15 @@ def sample_at_temperature(
         tensor([[3., 3.],
                 [3., 3.]])
     """
-    if not 0 <= temperature < float("inf"):
-        raise ConfigError(f"a temperature is a finite number of at least 0; got {temperature!r}.")
+    check_positive("temperature", temperature, zero=True)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     generator = torch.Generator(device).manual_seed(seed)
     batch = torch.Size((count, *(() if context is None else context.shape[:-1])))
     if model.base.context:
-        raise ConfigError(f"{type(model.base).__name__} depends on the context, so its noise has no common center.")
+        raise ConfigError(
+            f"the base {type(model.base).__name__} depends on the context, so its noise is not centered at 0: use a "
+            "model whose base reads no context."
+        )
     noise = model.base.sample(batch, generator=generator)
     return model.sample(noise=temperature * noise, context=context, generator=generator)
 
@@ -64,16 +69,16 @@ def sample_at_temperature(
 def interpolate(
     model: Model, start: Tensor, end: Tensor, steps: int = 8, context: Tensor | None = None, *, spherical: bool = False
 ) -> Tensor:
-    """Data on the way from one row to another, by latents: ``(steps, *batch, *shape)``, with both ends.
+    """Data between two rows, decoded from a path between their latents: ``(steps, *batch, *shape)``, with both ends.
 
     Args:
-        model: a bijection, or one but for dequantization.
+        model: a bijection, or a bijection after dequantization.
         start: ``(*batch, *shape)``.
-        end: likewise.
-        steps: at least 2.
-        context: ``(*batch, context)`` for a model that reads one, the same all the way.
-        spherical: z = z0 cos phi + z1 sin phi for phi from 0 to pi / 2 (Dinh et al. 2016, sec. 4.2), on which independent
-            normal latents stay as long as they are; else the straight line.
+        end: ``(*batch, *shape)``.
+        steps: number of points of the path, at least 2.
+        context: ``(*batch, context)`` for a model that reads one, the same for all points.
+        spherical: use the path z = z0 cos phi + z1 sin phi for phi from 0 to pi / 2 (Dinh et al. 2016, sec. 4.2), on
+            which independent normal latents keep their length; False for the straight line.
 
     Raises:
         ConfigError: for fewer than 2 steps.
@@ -88,38 +93,38 @@ def interpolate(
                 [0.5000, 0.5000],
                 [1.0000, 1.0000]])
     """
-    if not isinstance(steps, int) or steps < 2:
-        raise ConfigError(f"an interpolation has at least 2 steps, its two ends; got {steps!r}.")
+    check_integer("steps", steps, 2)
     a, b = model.encode(start, context), model.encode(end, context)
-    part = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).reshape(-1, *(1,) * a.dim())
+    t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).reshape(-1, *(1,) * a.dim())
     if spherical:
-        first, second = torch.cos(part * (torch.pi / 2)), torch.sin(part * (torch.pi / 2))
-    else:
-        first, second = 1 - part, part
-    return model.decode(first * a + second * b, context)
+        return model.decode(torch.cos(t * (torch.pi / 2)) * a + torch.sin(t * (torch.pi / 2)) * b, context)
+    return model.decode((1 - t) * a + t * b, context)
 
 
 @torch.no_grad()
 def attribute_direction(
-    model: Model, x: Tensor, labels: Tensor, context: Tensor | None = None, *, seed: int = 0, batch: int = 250
+    model: Model, x: Tensor, labels: Tensor, context: Tensor | None = None, *, seed: int = 0, batch_size: int = 250
 ) -> Tensor:
-    """Mean latent of the rows that have an attribute minus that of the rows without it (Kingma and Dhariwal 2018, sec. 6).
+    """Mean latent of the rows with an attribute minus the mean latent of the rows without it.
 
-    The labels are needed for this alone, not for training. z has the latents of every scale of an image model.
+    See Kingma and Dhariwal 2018, sec. 6.
+
+    The labels are needed here and not in training. z has the latents of every scale of an image model.
 
     Args:
-        model: a bijection, or one but for dequantization.
+        model: a bijection, or a bijection after dequantization.
         x: ``(n, *shape)``.
-        labels: ``(n,)``: True (or 1) where the attribute is there, False (or 0) where it is not.
+        labels: ``(n,)``: True (or 1) for rows with the attribute, False (or 0) for rows without it.
         context: ``(n, context)`` for a model that reads one.
-        seed: of the dequantization's noise.
-        batch: rows that are encoded together.
+        seed: seed of the noise of dequantization.
+        batch_size: number of rows that are encoded together.
 
     Returns:
-        The direction, ``(*base.shape)``, to be used by :func:`manipulate`.
+        The direction, ``(*base.shape)``, for :func:`manipulate`.
 
     Raises:
-        InputError: for data of the wrong shape, labels that are not one yes or no a row, or rows of one kind only.
+        InputError: for data of the wrong shape, labels that are not one True or False for each row, or if all rows have
+            the same label.
 
     Example:
         >>> import torch, pushforward as pf
@@ -140,18 +145,18 @@ def attribute_direction(
     rows = len(x) if x.dim() == len(model.shape) + 1 else -1
     if not isinstance(labels, Tensor) or labels.shape != (rows,) or not ((labels == 0) | (labels == 1)).all():
         raise InputError(
-            f"an attribute is one yes or no (1 or 0) for each row of (n, {', '.join(map(str, model.shape))}); got data of "
+            f"labels must be 0 or 1 for each row of data of shape (n, {', '.join(map(str, model.shape))}); got data of "
             f"shape {tuple(x.shape)} and labels of {tuple(labels.shape) if isinstance(labels, Tensor) else labels!r}."
         )
-    chosen = labels.to(device=x.device, dtype=torch.bool)
-    if chosen.all() or not chosen.any():
-        raise InputError("an attribute needs rows that have it and rows that do not.")
+    positive = labels.to(device=x.device, dtype=torch.bool)
+    if positive.all() or not positive.any():
+        raise InputError("labels must have rows with the attribute and rows without it; all labels are equal.")
     means = []
-    for kind in (chosen, ~chosen):
-        given = [None] * len(x) if context is None else context[kind].split(batch)
-        parts = zip(x[kind].split(batch), given, strict=False)
-        total = sum(model.encode(part, its, seed=seed).double().sum(0) for part, its in parts)
-        means.append(total / kind.sum())
+    for rows in (positive, ~positive):
+        contexts = itertools.repeat(None) if context is None else context[rows].split(batch_size)
+        parts = zip(x[rows].split(batch_size), contexts, strict=False)
+        total = sum(model.encode(part, part_context, seed=seed).double().sum(0) for part, part_context in parts)
+        means.append(total / rows.sum())
     return (means[0] - means[1]).to(model.latent_dtype)
 
 
@@ -165,15 +170,15 @@ def manipulate(
     *,
     seed: int = 0,
 ) -> Tensor:
-    """Data moved along a direction of the latents, as that of an attribute: decode(encode(x) + amount * direction).
+    """Data moved along a direction of the latents, for example of an attribute: decode(encode(x) + amount * direction).
 
     Args:
-        model: a bijection, or one but for dequantization.
+        model: a bijection, or a bijection after dequantization.
         x: ``(*batch, *shape)``.
         direction: ``(*base.shape)``.
-        amounts: how far; Glow's pictures go up to 1.6.
+        amounts: multiples of the direction; the figures of the Glow paper have up to 1.6.
         context: ``(*batch, context)`` for a model that reads one.
-        seed: of the dequantization's noise.
+        seed: seed of the noise of dequantization.
 
     Returns:
         ``(len(amounts), *batch, *shape)``.
@@ -184,7 +189,7 @@ def manipulate(
     """
     check_data(direction, model.base.shape, "the direction of a " + type(model).__name__)
     if direction.shape != model.base.shape:
-        raise InputError(f"a direction has the shape {tuple(model.base.shape)}; got {tuple(direction.shape)}.")
+        raise InputError(f"direction must have the shape {tuple(model.base.shape)}; got {tuple(direction.shape)}.")
     if not all(math.isfinite(amount) for amount in amounts):
         raise ConfigError(f"amounts must be finite; got {amounts!r}.")
     z = model.encode(x, context, seed=seed)
@@ -202,35 +207,36 @@ def inpaint(
     rate: float = 10.0,
     delay: float = 100.0,
     noise: float = 1.0,
-    limit: float | None = None,
+    max_gradient: float | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Fill in hidden coordinates by gradient ascent on the log-density (NICE, Dinh et al. 2014, sec. 5.2).
 
-    x_H <- x_H + a_i (d log p / d x_H + e) with a_i = rate / (delay + i) and e normal; hidden pixels start as
-    uniform noise (of real data: at 0) and known ones stay. The ascent is on the continuous values: dequantized pixels in
-    [0, 1], to which they are clamped after each step, and which the dequantizer turns into integers at the end. Where the
-    density is steep (a pixel that is nearly always black), the steps overshoot and the ascent climbs down: take a smaller
-    rate, or bound each coordinate's gradient by ``limit``, so that it moves by at most a_i limit a step.
+    x_H <- x_H + a_i (d log p / d x_H + e) with a_i = rate / (delay + i) and e normal. Hidden pixels start as uniform
+    noise, hidden real values at 0, and known ones do not change. The ascent is on continuous values: dequantized pixels
+    in [0, 1], clamped to that interval after each step, which the dequantizer rounds to integers at the end. Where the
+    density is steep (a pixel that is nearly always black), steps can be too long and the log-density falls. Use a
+    smaller rate, or bound the gradient of each coordinate by ``max_gradient``.
 
     Args:
-        model: whose first transform may be a dequantization, and which has a density after it.
-        x: ``(*batch, *shape)``; hidden entries may hold anything finite.
+        model: a model with a density, after a first transform that may be a dequantization.
+        x: ``(*batch, *shape)``; hidden entries may have any finite value.
         known: True where x is observed; broadcasts to x.
-        steps: of the ascent.
+        steps: number of steps of the ascent.
         context: ``(*batch, context)`` for a model that reads one.
-        rate: of the step size.
-        delay: of the step size.
+        rate: numerator of the step size a_i.
+        delay: constant in the denominator of the step size a_i.
         noise: standard deviation of e; 0 for plain ascent.
-        limit: largest absolute value of a coordinate's gradient, which is cut to it; None for no bound, as in the paper.
-        seed: of the start and of e.
+        max_gradient: the gradient of each coordinate is clamped to this absolute value; None for no bound, as in the
+            paper.
+        seed: seed of the start and of e.
 
     Returns:
-        x with its hidden entries filled, in the type of the weights.
+        x with the hidden entries filled in, in the type of the weights.
 
     Raises:
         InputError: for data of the wrong shape, or a mask that does not fit.
-        ConfigError: for fewer than 0 steps or sizes that are not positive.
+        ConfigError: for fewer than 0 steps, or a rate, delay, noise or bound that is out of range.
 
     Example:
         >>> import torch, pushforward as pf
@@ -245,15 +251,20 @@ def inpaint(
     try:
         hidden = ~known.expand(x.shape)
     except RuntimeError:
-        raise InputError(f"a mask of shape {tuple(known.shape)} does not fit data of shape {tuple(x.shape)}.") from None
-    if steps < 0 or not rate > 0 or not delay > 0 or not noise >= 0 or not (limit is None or limit > 0):
-        raise ConfigError("inpainting takes steps >= 0, rate > 0, delay > 0, noise >= 0 and limit > 0 (or None).")
-    parts = list(model.chain)
-    pixels = parts[0] if isinstance(parts[0], (UniformDequantize, VariationalDequantize)) else None
-    rest = parts if pixels is None else parts[1:]
+        raise InputError(
+            f"known of shape {tuple(known.shape)} does not broadcast to data of shape {tuple(x.shape)}."
+        ) from None
+    check_integer("steps", steps, 0)
+    check_positive("rate", rate)
+    check_positive("delay", delay)
+    check_positive("noise", noise, zero=True)
+    check_positive("max_gradient", max_gradient, optional=True)
+    first = model.chain[0]
+    pixels = first if isinstance(first, (UniformDequantize, VariationalDequantize)) else None
+    rest = model.chain if pixels is None else model.chain[1:]
     generator = torch.Generator(x.device).manual_seed(seed)
     x = torch.where(hidden, 0.0, x.to(model.dtype))
-    given = model._broadcast(context, x.shape[: x.dim() - len(model.shape)])
+    given = model.prepare_context(context, x.shape[: x.dim() - len(model.shape)])
     with torch.no_grad():
         start = x if pixels is None else pixels.encode(x, given, noise=RowNoise(seed)).z
         if pixels is not None:
@@ -263,15 +274,12 @@ def inpaint(
     for i in range(steps):
         value = value.detach().requires_grad_()
         with torch.enable_grad():
-            z, total = value, 0.0
-            for part in rest:
-                step = part.encode(z, given)
-                z, total = step.z, total + step.contribution.sum()
-            total = total + model.base.log_prob(z, given).sum()
+            step = rest.encode(value, given)
+            total = step.contribution.sum() + model.base.log_prob(step.z, given).sum()
             (gradient,) = torch.autograd.grad(total, value)
-        gradient = gradient if limit is None else gradient.clamp(-limit, limit)
-        jolt = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        value = value.detach() + torch.where(hidden, rate / (delay + i) * (gradient + noise * jolt), 0.0)
+        gradient = gradient if max_gradient is None else gradient.clamp(-max_gradient, max_gradient)
+        e = noise * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        value = value.detach() + torch.where(hidden, rate / (delay + i) * (gradient + e), 0.0)
         value = value if pixels is None else value.clamp(0.0, 1.0)
     with torch.no_grad():
         return torch.where(hidden, value if pixels is None else pixels.decode(value), x)

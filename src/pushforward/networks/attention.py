@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["CausalTransformer", "Memory"]
 
@@ -78,10 +78,10 @@ class CausalTransformer(nn.Module):
         output_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        check_width("width", width)
-        check_width("layers", layers)
-        check_width("context", context, 0)
-        if width % check_width("heads", heads):
+        check_integer("width", width)
+        check_integer("layers", layers)
+        check_integer("context", context, 0)
+        if width % check_integer("heads", heads):
             raise ConfigError(f"heads must divide the width; got {heads} heads and a width of {width}.")
         self.tokens, self.inputs, self.outputs = tokens, inputs, outputs
         self.input_bound = input_bound

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import bound_input, soft_clamp
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["BlockLayer", "BlockNetwork"]
 
@@ -60,7 +60,7 @@ class BlockNetwork(nn.Module):
 
     def __init__(self, features: int, hidden: tuple[int, ...], context: int = 0, input_bound: float = 10.0) -> None:
         super().__init__()
-        self.features, self.context, self.input_bound = features, check_width("context", context, 0), input_bound
+        self.features, self.context, self.input_bound = features, check_integer("context", context, 0), input_bound
         sizes = (1, *hidden, 1)
         self.layers = nn.ModuleList(BlockLayer(features, a, b) for a, b in itertools.pairwise(sizes))
         self.context_in = nn.Linear(context, features * hidden[0], bias=False) if context else None

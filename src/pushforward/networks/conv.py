@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.kernels import conv_stack
 from pushforward.networks.activations import activation as make_activation
-from pushforward.networks.mlp import check_hidden, check_options, check_width
+from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 
 __all__ = ["ConvNet"]
@@ -121,15 +122,15 @@ class ConvNet(nn.Module):
         output_gain: float = 0.0,
     ) -> None:
         super().__init__()
-        self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
-        self.hidden = check_hidden(hidden, residual)
+        self.inputs, self.outputs = check_integer("inputs", inputs), check_integer("outputs", outputs)
+        self.hidden = check_widths("hidden", hidden, equal=residual)
         self.residual, self.normalize, self.activation, self.dropout = residual, normalize, activation, dropout
         if normalize and not residual:
             raise ConfigError(
                 "normalize stands for the normalization inside residual blocks: give residual=True with it."
             )
         self.input_bound, self.output_gain = input_bound, output_gain
-        self.kernel_size = check_width("kernel_size", kernel_size)
+        self.kernel_size = check_integer("kernel_size", kernel_size)
         check_options(dropout, input_bound)
         if kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, so that the sides of the image are kept; got {kernel_size}.")

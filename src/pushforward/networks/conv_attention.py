@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import check_hidden, check_options, check_width
+from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_integer, check_widths
 
 __all__ = ["ConvAttentionNet"]
 
@@ -87,14 +88,18 @@ class ConvAttentionNet(nn.Module):
         output_gain: float = 0.0,
     ) -> None:
         super().__init__()
-        self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
-        self.sides, self.hidden = (sides[0], sides[1]), check_hidden(hidden, True)
-        self.kernel_size, self.dropout, self.input_bound = check_width("kernel_size", kernel_size), dropout, input_bound
+        self.inputs, self.outputs = check_integer("inputs", inputs), check_integer("outputs", outputs)
+        self.sides, self.hidden = (sides[0], sides[1]), check_widths("hidden", hidden, equal=True)
+        self.kernel_size, self.dropout, self.input_bound = (
+            check_integer("kernel_size", kernel_size),
+            dropout,
+            input_bound,
+        )
         check_options(dropout, input_bound)
         if kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, so that the sides of the image are kept; got {kernel_size}.")
         width = self.hidden[0]
-        if width % check_width("heads", heads):
+        if width % check_integer("heads", heads):
             raise ConfigError(f"the heads of attention share the width, so they must divide {width}; got {heads}.")
         self.heads = heads
         self.first = nn.Conv2d(inputs, width, kernel_size, padding=kernel_size // 2)

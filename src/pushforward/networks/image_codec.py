@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.networks.activations import activation as make_activation
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_integer, check_widths
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -36,13 +36,13 @@ class ConvEncoder(nn.Module):
         self, shape: tuple[int, int, int], outputs: int, channels: tuple[int, ...], activation: str = "relu"
     ) -> None:
         super().__init__()
-        self.shape, widths = shape, (shape[0], *check_hidden(channels, False))
+        self.shape, widths = shape, (shape[0], *check_widths("channels", channels))
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), make_activation(activation)]
         self.body = nn.Sequential(*layers)
         height, width = sizes(shape, len(channels))[-1]
-        self.last = nn.Linear(widths[-1] * height * width, check_width("outputs", outputs))
+        self.last = nn.Linear(widths[-1] * height * width, check_integer("outputs", outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, channels, height, width)`` to ``(*batch, outputs)``."""
@@ -79,7 +79,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.input_bound = shape, input_bound
-        widths = check_hidden(channels, False)[::-1]
+        widths = check_widths("channels", channels)[::-1]
         *self.larger, (height, width) = sizes(shape, len(widths))
         self.larger.reverse()
         self.start = (widths[0], height, width)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.errors import ConfigError
+from pushforward.numerics.tracing import is_compiling
 
 __all__ = ["SLOPED", "Linearized", "activate", "feed_forward", "linearize", "trace_form"]
 
@@ -48,7 +49,7 @@ class Linearized(NamedTuple):
         if not self.slopes:
             result = self.weights[0].expand(*self.value.shape, columns.shape[0])
         else:
-            compiling = torch.compiler.is_compiling()  # the number of rows is then unknown
+            compiling = is_compiling()  # the number of rows is then unknown
             count = len(columns) if compiling else max(_ROWS // max(self.value[..., 0].numel(), 1), 1)
             result = torch.cat([self._columns(part) for part in columns.split(count)]).movedim(0, -1)
         return result if self.inside is None else result * self.inside.unsqueeze(-2)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.networks.linearized import Linearized, feed_forward, linearize
-from pushforward.networks.mlp import check_hidden, check_options, check_width
+from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 
 __all__ = ["LipschitzMLP", "log_largest_eigenvalue", "spectral_bound"]
 
@@ -111,13 +111,11 @@ class LipschitzMLP(nn.Module):
         input_bound: float | None = 10.0,
     ) -> None:
         super().__init__()
-        self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
-        self.hidden, self.context = check_hidden(hidden, False), check_width("context", context, 0)
+        self.inputs, self.outputs = check_integer("inputs", inputs), check_integer("outputs", outputs)
+        self.hidden, self.context = check_widths("hidden", hidden), check_integer("context", context, 0)
         check_options(0.0, input_bound)
-        if activation not in CONTRACTIVE:
-            raise ConfigError(f"activation must be 1-Lipschitz: one of {', '.join(CONTRACTIVE)}; got {activation!r}.")
-        if not 0 < coefficient < float("inf"):
-            raise ConfigError(f"coefficient must be positive and finite; got {coefficient!r}.")
+        check_choice("activation", activation, CONTRACTIVE)
+        check_positive("coefficient", coefficient)
         self.coefficient, self.activation, self.input_bound = coefficient, activation, input_bound
         widths = [inputs, *self.hidden, outputs]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError
 from pushforward.networks.linearized import activate, activate_with_slope
 from pushforward.networks.lipschitz import CONTRACTIVE, log_largest_eigenvalue, spectral_bound
-from pushforward.networks.mlp import check_hidden, check_options, check_width
+from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 
 __all__ = ["LinearizedConv", "LipschitzConvNet", "convolution_bound"]
 
@@ -165,15 +166,13 @@ class LipschitzConvNet(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = (shape[0], shape[1], shape[2])
-        self.hidden, self.context = check_hidden(hidden, False), check_width("context", context, 0)
-        self.kernel_size = check_width("kernel_size", kernel_size)
+        self.hidden, self.context = check_widths("hidden", hidden), check_integer("context", context, 0)
+        self.kernel_size = check_integer("kernel_size", kernel_size)
         check_options(0.0, input_bound)
         if kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, so that the sides of the image are kept; got {kernel_size}.")
-        if activation not in CONTRACTIVE:
-            raise ConfigError(f"activation must be 1-Lipschitz: one of {', '.join(CONTRACTIVE)}; got {activation!r}.")
-        if not 0 < coefficient < float("inf"):
-            raise ConfigError(f"coefficient must be positive and finite; got {coefficient!r}.")
+        check_choice("activation", activation, CONTRACTIVE)
+        check_positive("coefficient", coefficient)
         self.coefficient, self.activation, self.input_bound = coefficient, activation, input_bound
         widths = [shape[0], *self.hidden, shape[0]]
         last = len(self.hidden)

@@ -9,8 +9,9 @@ from pushforward.errors import ConfigError, InputError
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.activations import replace
 from pushforward.networks.masked import MaskedLinear
-from pushforward.networks.mlp import check_hidden, check_options, check_width
+from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 
 __all__ = ["MADE"]
@@ -79,9 +80,9 @@ class MADE(nn.Module):
         copies: int = 1,
     ) -> None:
         super().__init__()
-        self.features, self.outputs = check_width("features", features), check_width("outputs", outputs)
-        self.context = check_width("context", context, 0)
-        self.hidden = check_hidden(hidden, residual)
+        self.features, self.outputs = check_integer("features", features), check_integer("outputs", outputs)
+        self.context = check_integer("context", context, 0)
+        self.hidden = check_widths("hidden", hidden, equal=residual)
         self.order = None if order is None else tuple(order)
         if self.order is not None and sorted(self.order) != list(range(features)):
             raise ConfigError(f"order must hold each of 0..{features - 1} once; got {order!r}.")

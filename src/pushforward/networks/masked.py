@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from pushforward.numerics import is_eager
+from pushforward.numerics.tracing import is_compiling
 
 __all__ = ["MaskedLinear"]
 
@@ -51,7 +52,7 @@ class MaskedLinear(nn.Linear):
     def factor(self) -> Tensor:
         """The mask, as numbers of the weights' type where that is faster: a product with booleans takes up to 30 times longer."""
         mask, kept = self.mask, self._factor
-        if torch.compiler.is_compiling() or mask.is_inference():
+        if is_compiling() or mask.is_inference():
             return mask
         # Of a tensor that a transform or a tracer wraps, neither identity nor version would tell anything.
         if kept is not None and kept[0] is mask and kept[1] == mask._version and kept[2].dtype is self.weight.dtype:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import check_width
+from pushforward.numerics.checks import check_choice, check_integer
 
 __all__ = ["MaskedConv2d", "check_kernel"]
 
@@ -18,7 +18,7 @@ def check_kernel(name: str, size: int) -> int:
     Raises:
         ConfigError: if it is even or no positive integer.
     """
-    if check_width(name, size) % 2 == 0:
+    if check_integer(name, size) % 2 == 0:
         raise ConfigError(f"{name} must be odd, so that a pixel lies in the middle; got {size}.")
     return size
 
@@ -53,11 +53,10 @@ class MaskedConv2d(nn.Conv2d):
         self, inputs: int, outputs: int, kernel: tuple[int, int], kind: str, colors: int = 1, parts: int = 1
     ) -> None:
         height, width = check_kernel("kernel", kernel[0]), check_kernel("kernel", kernel[1])
-        check_width("colors", colors)
+        check_integer("colors", colors)
         if inputs % colors or outputs % (colors * parts):
             raise ConfigError(f"{inputs} inputs and {outputs} outputs do not split into {colors} colors.")
-        if kind not in ("A", "B"):
-            raise ConfigError(f"kind must be 'A' or 'B'; got {kind!r}.")
+        check_choice("kind", kind, ("A", "B"))
         super().__init__(inputs, outputs, (height, width), padding=(height // 2, width // 2))
         row = torch.arange(height)[:, None] - height // 2
         column = torch.arange(width)[None, :] - width // 2

@@ -5,24 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.networks.activations import activation as make_activation
 from pushforward.networks.activations import replace
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_integer, check_number, check_positive, check_widths
 from pushforward.registry import register
 
-__all__ = ["MLP", "check_hidden", "check_options", "check_width"]
-
-
-def check_width(name: str, value: int, smallest: int = 1) -> int:
-    """A width.
-
-    Raises:
-        ConfigError: if it is no integer, or too small.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ConfigError(f"{name} must be an integer of at least {smallest}; got {value!r}.")
-    return value
+__all__ = ["MLP", "check_options"]
 
 
 def check_options(dropout: float, input_bound: float | None) -> None:
@@ -31,24 +20,8 @@ def check_options(dropout: float, input_bound: float | None) -> None:
     Raises:
         ConfigError: naming the argument.
     """
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"dropout must be a probability, at least 0 and below 1; got {dropout!r}.")
-    if input_bound is not None and not input_bound > 0:
-        raise ConfigError(f"input_bound must be positive, or None; got {input_bound!r}.")
-
-
-def check_hidden(hidden: tuple[int, ...], residual: bool) -> tuple[int, ...]:
-    """Hidden widths as a tuple.
-
-    Raises:
-        ConfigError: if they are not positive integers, or differ in a residual network.
-    """
-    widths = tuple(hidden) if isinstance(hidden, (tuple, list)) else (0,)
-    if not all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in widths):
-        raise ConfigError(f"hidden must be a tuple of positive widths, as (128, 128); got {hidden!r}.")
-    if residual and (not widths or len(set(widths)) != 1):
-        raise ConfigError(f"a residual network needs equal hidden widths, as (128, 128); got {hidden!r}.")
-    return widths
+    check_number("dropout", dropout, 0, 1, closed="left")
+    check_positive("input_bound", input_bound, optional=True)
 
 
 class Block(nn.Module):
@@ -104,8 +77,8 @@ class MLP(nn.Module):
         output_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        self.inputs, self.outputs = check_width("inputs", inputs), check_width("outputs", outputs)
-        self.hidden = check_hidden(hidden, residual)
+        self.inputs, self.outputs = check_integer("inputs", inputs), check_integer("outputs", outputs)
+        self.hidden = check_widths("hidden", hidden, equal=residual)
         self.residual, self.activation, self.dropout = residual, activation, dropout
         self.input_bound, self.output_gain = input_bound, output_gain
         check_options(dropout, input_bound)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.networks.masked_conv import MaskedConv2d, check_kernel
-from pushforward.networks.mlp import check_width
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["GatedPixelCNN", "bounded_context", "gate", "with_ones"]
 
@@ -109,11 +109,11 @@ class GatedPixelCNN(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
-        self.shape, self.ordered, self.outputs = shape, ordered, check_width("outputs", outputs)
+        self.shape, self.ordered, self.outputs = shape, ordered, check_integer("outputs", outputs)
         self.colors = shape[0] if ordered else 1
-        check_width("layers", layers)
-        check_width("context", context, 0)
-        if check_width("filters", filters) % self.colors:
+        check_integer("layers", layers)
+        check_integer("context", context, 0)
+        if check_integer("filters", filters) % self.colors:
             raise ConfigError(f"filters must be a multiple of the {self.colors} channels; got {filters}.")
         if check_kernel("first_kernel", first_kernel) < 3 or check_kernel("kernel", kernel) < 3:
             raise ConfigError("a kernel of size 1 sees no earlier pixel: give kernels of at least 3.")

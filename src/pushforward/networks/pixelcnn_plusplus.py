@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.networks.mlp import check_options, check_width
+from pushforward.networks.mlp import check_options
 from pushforward.networks.pixelcnn import bounded_context, with_ones
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["PixelCNNPlusPlus"]
 
@@ -212,10 +213,10 @@ class PixelCNNPlusPlus(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
-        self.shape, self.outputs = shape, check_width("outputs", outputs)
-        self.filters, self.layers = check_width("filters", filters), check_width("layers", layers)
-        self.scales = check_width("scales", scales)
-        check_width("context", context, 0)
+        self.shape, self.outputs = shape, check_integer("outputs", outputs)
+        self.filters, self.layers = check_integer("filters", filters), check_integer("layers", layers)
+        self.scales = check_integer("scales", scales)
+        check_integer("context", context, 0)
         check_options(dropout, None)
         inputs = 2 * shape[0]
         self.above = ShiftedConv2d(inputs, filters, (2, 3), "down", strict=True)

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.networks.linearized import SLOPED, Linearized, linearize, trace_form
-from pushforward.networks.mlp import check_hidden, check_width
 from pushforward.numerics import bound_input
+from pushforward.numerics.checks import check_choice, check_integer, check_widths
 
 __all__ = ["VelocityMLP"]
 
@@ -53,10 +52,9 @@ class VelocityMLP(nn.Module):
         output_gain: float = 0.1,
     ) -> None:
         super().__init__()
-        self.features, self.hidden = check_width("features", features), check_hidden(hidden, False)
-        self.context = check_width("context", context, 0)
-        if activation not in SLOPED:
-            raise ConfigError(f"activation must be one of {', '.join(SLOPED)}; got {activation!r}.")
+        self.features, self.hidden = check_integer("features", features), check_widths("hidden", hidden)
+        self.context = check_integer("context", context, 0)
+        check_choice("activation", activation, SLOPED)
         self.activation, self.output_gain = activation, output_gain
         widths = [features, *self.hidden, features]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))

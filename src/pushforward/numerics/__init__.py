@@ -1,5 +1,6 @@
-"""Numerical guards: bounds, stable functions, roots, noise of rows, long sums, and checks of tracing."""
+"""Numerical guards: bounds, stable functions, roots, Jacobians, noise of rows, long sums, checks of arguments and of tracing."""
 
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive, check_widths
 from pushforward.numerics.clamp import bound_input, bound_square, soft_clamp, softsign_clamp, split_infinite
 from pushforward.numerics.functions import (
     inverse_softplus,
@@ -10,11 +11,20 @@ from pushforward.numerics.functions import (
     sum_event,
     unsoftplus,
 )
-from pushforward.numerics.jacobian import batch_jacobian
+from pushforward.numerics.jacobian import batch_jacobian, push_forward
 from pushforward.numerics.noise import Noise, RowNoise, draw_category, normal_like, uniform_like
+from pushforward.numerics.precision import full_precision
 from pushforward.numerics.roots import contraction_root, monotone_root
 from pushforward.numerics.running import RunningMean
-from pushforward.numerics.tracing import constant, is_capturing, is_eager, may_check_values
+from pushforward.numerics.tracing import (
+    constant,
+    is_capturing,
+    is_compiling,
+    is_eager,
+    is_recording,
+    is_transformed,
+    may_check_values,
+)
 
 __all__ = [
     "Noise",
@@ -23,18 +33,28 @@ __all__ = [
     "batch_jacobian",
     "bound_input",
     "bound_square",
+    "check_choice",
+    "check_integer",
+    "check_number",
+    "check_positive",
+    "check_widths",
     "constant",
     "contraction_root",
     "draw_category",
+    "full_precision",
     "inverse_softplus",
     "is_capturing",
+    "is_compiling",
     "is_eager",
+    "is_recording",
+    "is_transformed",
     "log1mexp",
     "log1p_square",
     "logmeanexp",
     "may_check_values",
     "monotone_root",
     "normal_like",
+    "push_forward",
     "soft_clamp",
     "softplus_positive",
     "softsign_clamp",

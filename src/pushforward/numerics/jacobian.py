@@ -1,42 +1,59 @@
-"""The Jacobian of each row of a batch."""
+"""Jacobians of a batch of rows, by forward-mode differentiation."""
 
 from __future__ import annotations
 
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.func import jvp, vmap
 
-from pushforward.numerics.tracing import is_eager
+from pushforward.numerics.tracing import is_compiling
 
-__all__ = ["batch_jacobian"]
+__all__ = ["batch_jacobian", "push_forward"]
+
+_DIRECTIONS = 64
+"""Most directions of one pass: it keeps so many copies of the activations."""
+
+
+def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x), and df/dx v, by forward mode."""
+    if not is_compiling():
+        _load_forward_mode()
+    value, slope = jvp(function, (x.contiguous(),), (v,))[:2]  # dual numbers need memory of their own
+    return value, slope
 
 
 def batch_jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """f(z), ``(*batch, *shape)``, and df/dz, ``(*batch, D, d)``, by d forward-mode products of the whole batch.
+    """f(z), and J = df/dz of each row, by d forward-mode products of the whole batch.
 
     Args:
-        function: ``(*batch, d)`` to ``(*batch, *shape)``; the rows must not see each other.
+        function: ``(*batch, d)`` to ``(*batch, *shape)``; a row of the result must depend on the same row of z alone.
         z: ``(*batch, d)``.
+
+    Returns:
+        ``(*batch, *shape)`` and ``(*batch, D, d)``, with D the size of ``shape``; both carry gradients.
+
+    >>> batch_jacobian(lambda z: z**2, torch.tensor([[1.0, 3.0]]))[1]
+    tensor([[[2., 0.],
+             [0., 6.]]])
     """
-    if is_eager():
-        _load_forward_mode()
     directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    products: Any = torch.func.vmap(
-        lambda v: torch.func.jvp(function, (z,), (v.expand_as(z),)),
-        out_dims=(None, 0),  # pyright: ignore[reportArgumentType]
-    )
-    value, columns = products(directions)
-    return value, columns.flatten(z.dim()).movedim(0, -1)
+
+    def push(direction: Tensor) -> tuple[Tensor, Tensor]:
+        return push_forward(function, z, direction.expand_as(z))
+
+    push_all = vmap(push, out_dims=(None, -1))  # pyright: ignore[reportArgumentType]
+    parts = [push_all(some) for some in directions.split(_DIRECTIONS)]
+    value, columns = parts[0][0], torch.cat([part[1] for part in parts], -1)
+    return value, columns.flatten(z.dim() - 1, -2)
 
 
 @functools.cache
 def _load_forward_mode() -> None:
-    """Torch warns of its own deprecated parts when forward mode is first used: not the caller's concern."""
+    """Use forward mode once without torch's own deprecation warning, which it gives at the first use."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        forward_ad._maybe_load_decompositions()  # pyright: ignore[reportAttributeAccessIssue]
+        jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))

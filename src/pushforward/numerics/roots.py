@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConvergenceError
-from pushforward.numerics.tracing import is_capturing, is_eager
+from pushforward.numerics.tracing import is_eager, is_recording
 
 __all__ = ["contraction_root", "monotone_root"]
 
@@ -122,9 +122,9 @@ def contraction_root(
     plain = torch.ones_like(size, dtype=torch.bool)  # rows whose next step is a plain one
     done = size == 0
     limit = 2 * math.ceil(math.log(eps) / math.log(rate)) + 20
-    compiling = torch.compiler.is_compiling() or is_capturing()
-    for _ in range(compiled_steps if compiling else limit):
-        if not compiling and bool(done.all()):
+    recording = is_recording()
+    for _ in range(compiled_steps if recording else limit):
+        if not recording and bool(done.all()):
             break
         wide = past_r.double()
         gram = wide @ wide.mT
@@ -142,7 +142,7 @@ def contraction_root(
         plain = ~better
     solved = (r.abs() <= 800 * eps * scale.amax(-1, keepdim=True)).all()
     message = "a residual transform was not inverted to its tolerance: are its weights finite?"
-    if compiling:
+    if recording:
         torch._assert_async(solved, message)  # pyright: ignore[reportPrivateImportUsage]
     elif not bool(solved):
         raise ConvergenceError(message)

@@ -1,4 +1,4 @@
-"""Whether a compiler, a tracer or a CUDA graph is recording, and constants that are safe to use there."""
+"""Whether a compiler, a tracer, a function transform or a CUDA graph sees a call, and constants that are safe there."""
 
 from __future__ import annotations
 
@@ -8,50 +8,68 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["constant", "is_capturing", "is_eager", "may_check_values"]
+__all__ = ["constant", "is_capturing", "is_compiling", "is_eager", "is_recording", "is_transformed", "may_check_values"]
+
+
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` or ``torch.export`` reads the code, so that sizes of a batch may be unknown."""
+    return torch.compiler.is_compiling()
 
 
 def is_capturing() -> bool:
-    """Whether a CUDA graph is being captured: what runs is only written down, so there are no numbers to look at."""
+    """Whether a CUDA graph is being captured: operations are recorded, and their results do not exist yet."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
+def is_recording() -> bool:
+    """Whether operations are recorded by a compiler or a CUDA graph, so that Python cannot read a value."""
+    return is_compiling() or is_capturing()
+
+
+def is_transformed() -> bool:
+    """Whether a function transform (``torch.func.vmap``, ``grad``, ``jvp``, ...) is active."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def is_eager() -> bool:
-    """Whether no compiler, tracer, function transform or CUDA graph is watching, so that Python may look at values and buffers."""
+    """Whether this is a plain call: tensors are what they seem, so Python may read values, keep buffers and pass memory to C.
+
+    Not so under a compiler, a tracer, a function transform, forward-mode differentiation or the capture of a CUDA graph.
+    """
     return not (
-        torch.compiler.is_compiling()
+        is_compiling()
         or is_capturing()
         or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or is_transformed()
         or forward_ad._current_level >= 0
     )
 
 
 def may_check_values(x: Tensor, training: bool = False) -> bool:
-    """Whether to look at the numbers in x, to refuse what is wrong with them.
+    """Whether to read the numbers in x in order to refuse wrong ones.
 
-    Not where a compiler or a CUDA graph only writes down what runs; and not in training on an accelerator, where each look
-    makes the host wait for all that it has queued. There NaN shows in the loss.
+    Not under a compiler or the capture of a CUDA graph; and not in training on an accelerator, where each read makes the
+    host wait for all operations that it has queued. There NaN appears in the loss.
     """
-    if torch.compiler.is_compiling() or is_capturing():
+    if is_recording():
         return False
     return not training or x.device.type == "cpu"
 
 
 def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of fixed numbers, which nobody writes to.
+    """A tensor of fixed numbers, which the caller must not change.
 
-    Off the CPU it is copied once and kept for good: a copy makes the host wait, and a CUDA graph reads it where it is. So the
-    numbers must belong to an architecture, not to a call.
+    Off the CPU it is copied once and kept as long as the process runs: a copy makes the host wait, and a CUDA graph reads it
+    from one address. So the numbers must depend on an architecture, not on a call.
     """
-    if device.type == "cpu" or torch.compiler.is_compiling():
+    if device.type == "cpu" or is_compiling():
         return torch.tensor(values, dtype=dtype, device=device)
     key = values, dtype, device
     found = _constants.get(key)
     if found is None:
-        with torch.inference_mode(False):  # whoever comes next may want a gradient
+        with torch.inference_mode(False):  # a later caller may need a gradient
             found = torch.tensor(values, dtype=dtype, device=device)
-        if type(found) is Tensor:  # and no stand-in of a tracer
+        if type(found) is Tensor:  # and not the symbolic tensor of a tracer
             _constants[key] = found
     return found
 

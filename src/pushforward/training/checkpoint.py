@@ -1,4 +1,4 @@
-"""A run on disk: everything that decides how it goes on, in one file that is replaced in one step."""
+"""Checkpoints: everything that decides how a run continues, in one file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pushforward import io, registry
 from pushforward.errors import ConfigError, StorageError, TrainingError
 from pushforward.training.optim import pack_optimizer, unpack_optimizer
-from pushforward.training.result import TrainingEvent, plain_number, restored
+from pushforward.training.result import TrainingEvent, event_from_json, json_number
 from pushforward.training.sources import Position
 
 __all__ = ["Checkpoint", "State", "load_weights", "model_digest"]
@@ -23,16 +23,16 @@ __all__ = ["Checkpoint", "State", "load_weights", "model_digest"]
 
 @dataclass
 class State:
-    """A run between two steps. No generator state: seeds follow from the step."""
+    """State of a run between two steps. It needs no generator state, because seeds follow from the step."""
 
     position: Position = field(default_factory=Position)
     elapsed: float = 0.0
+    """Seconds of training before this process resumed the run."""
     loss_sum: float = 0.0
     loss_count: int = 0
     rank: tuple[int, float] | None = None
-    """Of the best weights: minus the held-out rows without likelihood, then the mean of the others."""
-    waited: int = 0
-    """Evaluations since the best."""
+    """Rank of the best weights: minus the number of held-out rows without likelihood, then the mean of the others."""
+    evaluations_since_best: int = 0
     history: list[TrainingEvent] = field(default_factory=list)
     stopped: str | None = None
     """Why the run ended, if it did."""
@@ -44,9 +44,9 @@ class Checkpoint:
     """Writes a run to a file and reads it back.
 
     Args:
-        path: of the file.
-        every: steps (an integer) or seconds (a float) between two writings.
-        settings: what must be the same for a run to go on, JSON types.
+        path: path of the file.
+        every: steps (an integer) or seconds (a float) between two writes.
+        settings: JSON values that must be the same for a run to continue.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int | float, settings: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Checkpoint:
         self.written_step = 0
 
     def exists(self) -> bool:
-        """Whether there is a run to go on with."""
+        """Whether there is a file to resume from."""
         return os.path.exists(self.path)
 
     def due(self, step: int) -> bool:
@@ -72,70 +72,77 @@ class Checkpoint:
         elapsed: float,
         model: nn.Module,
         optimizer: torch.optim.Optimizer | None,
-        average: dict[str, Tensor],
+        averages: dict[str, Tensor],
     ) -> None:
-        """Write the run: the file holds the old run or the new one, whatever happens.
+        """Write the run. If the process dies while writing, the file has the previous state.
+
+        Args:
+            state: state of the run.
+            elapsed: seconds of training so far.
+            model: trained model.
+            optimizer: its optimizer, or None if there is nothing to train.
+            averages: moving averages of the weights.
 
         Raises:
-            StorageError: if it cannot be written.
-            TrainingError: if the optimizer keeps what a file cannot hold.
+            StorageError: if the file cannot be written.
+            TrainingError: if the optimizer keeps a value that a file cannot store.
         """
-        plain, tensors = ({}, {}) if optimizer is None else pack_optimizer(optimizer)
+        values, tensors = ({}, {}) if optimizer is None else pack_optimizer(optimizer)
         header = {
             "kind": "checkpoint",
             "settings": self.settings,
-            "optimizer": plain,
+            "optimizer": values,
             "state": {
                 "position": list(state.position),
                 "elapsed": elapsed,
                 "loss_sum": state.loss_sum,
                 "loss_count": state.loss_count,
-                "rank": None if state.rank is None else [plain_number(part) for part in state.rank],
-                "waited": state.waited,
-                "history": [event.plain() for event in state.history],
+                "rank": None if state.rank is None else [json_number(number) for number in state.rank],
+                "evaluations_since_best": state.evaluations_since_best,
+                "history": [event.as_json() for event in state.history],
                 "stopped": state.stopped,
             },
         }
-        parts = {"model": model.state_dict(), "best": state.best, "optimizer": tensors, "average": average}
-        flat = {f"{part}.{key}": value for part, entries in parts.items() for key, value in entries.items()}
+        sections = {"model": model.state_dict(), "best": state.best, "optimizer": tensors, "average": averages}
+        flat = {f"{section}.{key}": value for section, entries in sections.items() for key, value in entries.items()}
         io.write(self.path, header, flat)
         self.written_at, self.written_step = time.monotonic(), state.position.step
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[State, dict[str, Tensor]]:
-        """Bring model and optimizer to where the run was, and return the rest of it and the average of the weights.
+        """Set model and optimizer to their state in the file; return the other state and the averages of the weights.
 
         Raises:
             TrainingError: if the run had other settings.
-            StorageError: if the file is damaged or no checkpoint.
+            StorageError: if the file is damaged or is not a checkpoint of this model.
         """
         header, tensors = io.read(self.path, "checkpoint")
         self._compare(header)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
+        sections: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
         device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
         try:
             for key, value in tensors.items():
-                part, name = key.split(".", 1)
-                parts[part][name] = value
-            kept = header["state"]
-            rank = kept["rank"]
+                section, name = key.split(".", 1)
+                sections[section][name] = value
+            stored = header["state"]
+            rank = stored["rank"]
             state = State(
-                position=Position(*kept["position"]),
-                elapsed=float(kept["elapsed"]),
-                loss_sum=float(kept["loss_sum"]),
-                loss_count=int(kept["loss_count"]),
+                position=Position(*stored["position"]),
+                elapsed=float(stored["elapsed"]),
+                loss_sum=float(stored["loss_sum"]),
+                loss_count=int(stored["loss_count"]),
                 rank=None if rank is None else (int(rank[0]), float(rank[1])),
-                waited=int(kept["waited"]),
-                history=[restored(event) for event in kept["history"]],
-                stopped=kept["stopped"],
-                best={name: value.to(device) for name, value in parts["best"].items()},
+                evaluations_since_best=int(stored["evaluations_since_best"]),
+                history=[event_from_json(event) for event in stored["history"]],
+                stopped=stored["stopped"],
+                best={name: value.to(device) for name, value in sections["best"].items()},
             )
-            load_weights(model, parts["model"])
+            load_weights(model, sections["model"])
         except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
-            raise StorageError(f"{self.path} is no checkpoint of this model: {error}") from error
+            raise StorageError(f"{self.path} is not a checkpoint of this model: {error}") from error
         if optimizer is not None:
-            unpack_optimizer(optimizer, header["optimizer"], parts["optimizer"])
+            unpack_optimizer(optimizer, header["optimizer"], sections["optimizer"])
         self.written_step = state.position.step
-        return state, parts["average"]
+        return state, sections["average"]
 
     def _compare(self, header: dict[str, Any]) -> None:
         stored = header.get("settings")
@@ -144,14 +151,14 @@ class Checkpoint:
         if different:
             named = "; ".join(f"{key} was {stored.get(key)!r} and is {self.settings[key]!r}" for key in different)
             raise TrainingError(
-                f"the checkpoint {self.path} belongs to another run: {named}. Use the same settings to go on with "
-                "it, or resume=False or another path to begin anew."
+                f"the checkpoint {self.path} belongs to another run: {named}. Use the same settings to resume it, "
+                "or resume=False or another path to start a new run."
             )
 
 
 @torch.no_grad()
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights and buffers into the model, in place (so that caches keyed on versions notice).
+    """Copy weights and buffers into the model, in place, so that caches that check tensor versions notice.
 
     Raises:
         RuntimeError: if names or shapes differ.
@@ -160,12 +167,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def model_digest(model: nn.Module) -> str:
-    """Hash of a model's architecture: its description, and names, shapes, types and trainability of its tensors."""
+    """Hash of the architecture: the model's description, and name, shape, type and trainability of its tensors."""
     try:
         description = registry.describe(model)
-    except (ConfigError, AttributeError):  # not registered: the names and shapes of its weights must do
+    except (ConfigError, AttributeError):  # not registered, so only its tensors describe it
         description = {"class": type(model).__qualname__}
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    tensors = [[key, list(t.shape), str(t.dtype), key in trained] for key, t in model.state_dict().items()]
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors = [[key, list(t.shape), str(t.dtype), key in trainable] for key, t in model.state_dict().items()]
     text = json.dumps([description, tensors], sort_keys=True, default=str)
     return f"{type(model).__name__} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

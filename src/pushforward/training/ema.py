@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is what is evaluated and kept."""
+"""Exponential moving average of the weights; the average is what is evaluated and kept."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["WeightAverage"]
 class WeightAverage:
     """Exponential moving average of parameters (Polyak and Juditsky 1992).
 
-    After step t it is a_t = d a_{t-1} + (1 - d) w_t with d = min(decay, (1 + t) / (10 + t)): at first a mean of about the
-    last tenth of the steps, so that a short run does not lag, later of about the last 1 / (1 - decay). Training goes on
-    with the weights w themselves.
+    After step t it is a_t = d a_{t-1} + (1 - d) w_t with d = min(decay, (1 + t) / (10 + t)). Early in training it
+    averages about the last tenth of the steps, so that it does not lag in a short run; later it averages about the last
+    1 / (1 - decay) steps. Training continues with the weights w themselves.
 
     Args:
-        parameters: to average; nothing is copied until the first call.
-        decay: in (0, 1).
+        parameters: parameters to average. The average starts at their present values.
+        decay: decay in (0, 1).
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
@@ -31,13 +31,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after step ``step``, counted from 1."""
-        move = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
-        move(self.values, [parameter.detach() for parameter in self.parameters], step)
+        """Include the weights after step ``step``, counted from 1."""
+        update_average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
+        update_average(self.values, [parameter.detach() for parameter in self.parameters], step)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """While it lasts, the parameters hold the average."""
+    def applied(self) -> Iterator[None]:
+        """Set the parameters to the average inside the ``with`` block."""
         self._swap()
         try:
             yield
@@ -46,25 +46,25 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        # By copies, not by exchanging storage: whoever keeps something made from a parameter looks at its version.
+        # Copies change the version of a parameter, so caches that check it notice; exchanging the storage would not.
         for parameter, value in zip(self.parameters, self.values, strict=True):
-            kept = parameter.detach().clone()
+            weights = parameter.detach().clone()
             parameter.copy_(value)
-            value.copy_(kept)
+            value.copy_(weights)
 
     def state(self) -> dict[str, Tensor]:
-        """The average, by place."""
-        return {str(place): value for place, value in enumerate(self.values)}
+        """The averages, by the index of their parameter."""
+        return {str(index): value for index, value in enumerate(self.values)}
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on with an average that :meth:`state` gave.
+        """Continue from averages that :meth:`state` returned.
 
         Raises:
-            KeyError: if there are not as many values.
-            RuntimeError: if their shapes differ.
+            KeyError: if the number of averages differs.
+            RuntimeError: if a shape differs.
         """
         if len(state) != len(self.values):
-            raise KeyError(f"{len(state)} averages of {len(self.values)} parameters")
-        for place, value in enumerate(self.values):
-            value.copy_(state[str(place)])
+            raise KeyError(f"{len(state)} averages for {len(self.values)} parameters")
+        for index, value in enumerate(self.values):
+            value.copy_(state[str(index)])

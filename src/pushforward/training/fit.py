@@ -1,131 +1,73 @@
-"""`fit`: train any model on any data, from which everything about a run is decided before its first step."""
+"""`fit`: train any model on any data."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import torch
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.models.base import Model
-from pushforward.training import compiled
-from pushforward.training.budget import Budget, Schedule, make_schedule, plan, seconds
+from pushforward.training.budget import Budget, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
+from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.open_sources import open_sources
-from pushforward.training.optim import MakeOptimizer, make_optimizer, pack_optimizer
-from pushforward.training.progress import MetricsLog, Style, make_reporter
-from pushforward.training.result import FitResult, TrainingEvent
-from pushforward.training.sources import Rows, Source
+from pushforward.training.optim import pack_optimizer
+from pushforward.training.progress import make_reporter
+from pushforward.training.result import FitResult
+from pushforward.training.run import Plan, Run, make_plan
+from pushforward.training.sources import Source
+from pushforward.training.strategies import SingleModel
 from pushforward.training.trainer import Trainer
 
-__all__ = ["fit"]
+__all__ = ["fit", "move_to_device"]
 
 
+@with_options
 def fit(
     model: Model,
     data: Any,
     *,
     context: Any = None,
     validation: Any = 0.1,
-    batch_size: int | None = None,
-    epochs: float | None = None,
-    max_steps: int | None = None,
-    max_time: float | str | None = None,
-    optimizer: str | MakeOptimizer = "adamw",
-    lr: float = 1e-3,
-    weight_decay: float = 0.0,
-    schedule: str | Schedule | None = "cosine",
-    gradient_clip: float | None = 5.0,
-    average: float | None = 0.99,
-    patience: int | None = 20,
-    evaluate_every: int | None = None,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    amp: bool = False,
-    accumulate: int | None = None,
-    compile: bool | Literal["auto"] = "auto",
-    initialize: bool = True,
-    checkpoint: str | os.PathLike[str] | None = None,
-    checkpoint_every: int | str = "60s",
-    resume: bool | Literal["auto"] = "auto",
-    progress: Style = "auto",
-    callback: Callable[[TrainingEvent], object] | None = None,
-    log: str | os.PathLike[str] | None = None,
+    config: TrainingConfig | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
-    """Train a model by maximum likelihood (or whatever ``model.loss`` is), in place.
+    """Train a model by maximum likelihood (or by its own ``model.loss``), in place.
 
-    Held-out rows decide which weights are kept: at each evaluation the mean held-out log-likelihood is measured, and at
-    the end the model has the best weights, in evaluation mode. Without held-out rows it has the last ones. The first
-    evaluation is of the untrained model, so training never leaves it worse than it was. Everything random follows from
-    ``seed``, and the caller's random state stays as it was.
+    Held-out rows decide which weights are kept. Each evaluation measures their mean log-likelihood, and at the end the
+    model has the weights with the best one, in evaluation mode. Without held-out rows it has the last weights. The
+    first evaluation measures the untrained model, so training never makes a model worse. Everything random follows from
+    ``seed``, and the caller's random state does not change.
 
     Args:
         model: any :class:`~pushforward.models.base.Model`.
-        data: training rows ``(n, *shape)``: an array, tensor, data frame or list of numbers, or a tuple
-            (x, context) of them if the model takes a context; or a map-style
-            ``Dataset`` with items x or (x, context); or a ``DataLoader`` or ``IterableDataset`` of such, for data
-            larger than memory. A second part is not read if the model takes no context. Batches have one size: the
-            last one of a pass is filled up from the next.
-        context: ``(n, width)`` for array data, or one for all rows.
-        validation: the fraction of rows to hold out (0.1 of fewer than 5 rows is none); or held-out data of any kind
+        data: training rows ``(n, *shape)``: an array, tensor, data frame or list of numbers, or a tuple (x, context) of
+            them if the model takes a context; a map-style ``Dataset`` with items x or (x, context); or a ``DataLoader``
+            or ``IterableDataset`` of them, for data larger than memory. If the model takes no context, the second part
+            of an item is ignored. All batches have the same size: the last batch of a pass takes rows from the next
+            pass.
+        context: context of array data, ``(n, width)``, or one context for all rows.
+        validation: fraction of the rows to hold out (0.1 of fewer than 5 rows is none); or held-out data of any kind
             above, or a tuple (x, context) of arrays; or None for no held-out rows and no early stopping. A
-            ``DataLoader`` cannot be split, so it needs one of the latter.
-        batch_size: rows of a step; all, if there are fewer. None is 512, or where a pass would have fewer than 32 such
-            steps, a 32nd of the training rows but at least 64. A loader makes its own batches. From 8,192 rows on the
-            gradients of parts of a batch may be added up, which is sooner and needs less memory (``training/parts.py``).
-        epochs: budget in passes over the training rows.
-        max_steps: budget in optimizer steps.
-        max_time: budget in seconds, or text such as "90s", "5m", "1h30m"; it counts evaluations and earlier runs that
-            were resumed, and is looked at between steps. Without any of the three: 200 passes, but at least 1,000 and
-            at most 20,000 steps.
-        optimizer: "adamw", "adam", "sgd" (Nesterov momentum 0.9), or a function of the parameters, as
-            ``functools.partial(torch.optim.RMSprop, lr=1e-3)``.
-        lr: learning rate; not used with an optimizer function.
-        weight_decay: of weights with two or more dimensions; not used with an optimizer function.
-        schedule: of the learning rate: "cosine" (from lr to 0 as the budget is spent), None (constant), or a function
-            from the part of the budget spent, in [0, 1], to a factor.
-        gradient_clip: largest norm of the gradient; None for no clipping.
-        average: decay of the exponential moving average of the weights that is evaluated and kept: about the last
-            1 / (1 - average) steps count. It generalizes better than the last weights, above all where data are few
-            and while the learning rate is still high. None for the weights themselves.
-        patience: evaluations without improvement before training stops; None to use up the budget.
-        evaluate_every: steps between evaluations; by default one pass, but at least 25 and at most 1,000 steps.
-        seed: of split, shuffling, dropout, noise of transforms, and the transforms of data sets.
-        device: "cpu", "cuda", ...; the model is moved there. None for where it is.
-        amp: train in bfloat16 where ``torch.autocast`` deems it safe; evaluation is never in it.
-        accumulate: parts that each batch is taken in, one after the other; their gradients add up, so a step's memory is
-            that of a part. Batch normalization sees a part at a time. None for what suits: see ``batch_size``.
-        compile: make machine code of the training step's loss with ``torch.compile``, which takes about two seconds for each
-            transform of the chain and needs a C++ compiler. True does it or raises; "auto" does it for flows of vectors with up
-            to 500,000 weights on a CPU where the budget is long enough for it to pay (50,000 steps, or about two minutes for
-            each transform), and goes on without if the compiler fails. A step of such a flow takes 0.6 to 0.85 times as long, the
-            least for small batches. Rounding differs from that of False.
-        initialize: set data-dependent state (standardization, actnorm) that is not set yet, from up to 100,000
-            training rows.
-        checkpoint: file that the run is written to. Killed at any moment and called again, ``fit`` goes on from it and
-            ends with the same weights, bit by bit on the same machine, as a run that nothing disturbed (with a budget
-            of steps or passes).
-        checkpoint_every: steps (an integer), or time as text, between writings; also at the start and the end.
-        resume: "auto" goes on if the checkpoint exists; True insists that it does; False begins anew.
-        progress: "auto" (a bar on a terminal, else plain lines), "rich", "plain" or "silent"; on stderr.
-        callback: called with a :class:`~pushforward.training.TrainingEvent` at each evaluation; returning True stops.
-        log: file for the events, a JSON object a line. A resumed run repeats none.
+            ``DataLoader`` cannot be split, so it needs held-out data or None.
+        config: options of the run; the options below replace its values.
+        options: fields of :class:`TrainingConfig`.
 
     Returns:
-        :class:`~pushforward.training.FitResult`: the best step and its held-out log-likelihood, why training stopped,
+        :class:`~pushforward.training.FitResult` with the best step, its held-out log-likelihood, why training stopped,
         and the history.
 
     Raises:
-        ConfigError: for an option that does not work.
+        ConfigError: for a value that an option does not take.
         InputError: for data that the model cannot read.
-        TrainingError: if the loss or its gradient is not finite (it names step, batch and largest input; the model
-            has its best weights again), or if the checkpoint belongs to another run.
-        StorageError: if checkpoint or log cannot be read or written.
-        KeyboardInterrupt: after Ctrl-C, between two steps, with the checkpoint written and the best weights restored.
+        TrainingError: if the loss or its gradient is not finite (the message has the step, the batch and the largest
+            input; the model gets its best weights again), or if the checkpoint belongs to another run.
+        StorageError: if the checkpoint or the log cannot be read or written.
+        TypeError: for an option that does not exist.
+        KeyboardInterrupt: after Ctrl-C, between two steps. The checkpoint is written and the model has its best
+            weights.
 
     Example:
         >>> import torch, pushforward as pf
@@ -137,140 +79,76 @@ def fit(
     """
     if not isinstance(model, Model):
         raise ConfigError(f"fit trains a pushforward model, such as pf.models.NSF(features=2); got {model!r:.80}.")
-    _check_options(
-        batch_size,
-        accumulate,
-        lr,
-        weight_decay,
-        gradient_clip,
-        average,
-        patience,
-        evaluate_every,
-        seed,
-        resume,
-        callback,
-    )
-    every = _interval(checkpoint_every)
-    make_rate, reporter = make_schedule(schedule), make_reporter(progress)
-    if device is not None:
-        model.to(_device(device))
-    form = InputSpec.of(model)
-    train, held_out = open_sources(form, data, context, validation, batch_size, seed)
-    budget = plan(epochs, max_steps, max_time, train.steps)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    made = make_optimizer(optimizer, parameters, lr, weight_decay) if parameters else None
-    if made is None:
-        budget = Budget(0, None, "nothing to train")
-    if evaluate_every is None:
-        evaluate_every = 500 if train.steps is None else min(max(round(train.steps), 25), 1000)
-    compiles = _compiles(compile, model, train, budget)
-    file = None
-    if checkpoint is not None:
-        settings = {
-            "model": model_digest(model),
-            **_described("data", train),
-            **_described("validation", held_out),
-            "optimizer": _optimizer_name(optimizer, made),
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "schedule": schedule if isinstance(schedule, str | None) else getattr(schedule, "__qualname__", "function"),
-            "batch_size": batch_size,
-            "max_steps" if budget.name == "max_steps" else "steps of all epochs": budget.steps,
-            "max_time": budget.seconds,
-            "gradient_clip": gradient_clip,
-            "average": average,
-            "patience": patience,
-            "evaluate_every": evaluate_every,
-            "seed": seed,
-            "amp": amp,
-            "accumulate": accumulate,
-            "compile": bool(compiles),
-            "initialize": initialize,
-        }
-        file = Checkpoint(checkpoint, every, settings)
-    resumes = file is not None and resume is not False and file.exists()
-    if resume is True and not resumes:
-        raise StorageError(f"resume=True, but there is no checkpoint {checkpoint}: resume='auto' begins one.")
-    return Trainer(
-        model, train, held_out, made, budget, make_rate, gradient_clip, average, patience, evaluate_every, seed, amp,
-        initialize, callback, reporter, MetricsLog(log), file, resumes, accumulate, compiles,
-    ).run()  # fmt: skip
+    config = make_config(config, options)
+    move_to_device(model, config.device)
+    train, held_out = open_sources(InputSpec.of(model), data, context, validation, config.batch_size, config.seed)
+    plan = make_plan(config, train.steps)
+    strategy = SingleModel(model, config)
+    if strategy.optimizer is None:
+        plan = Plan(Budget(0, None, "nothing to train"), plan.schedule, plan.evaluate_every)
+    checkpoint = None
+    if config.checkpoint is not None:
+        settings = _settings(config, model, train, held_out, plan, strategy.optimizer)
+        every = config.checkpoint_every
+        every = seconds(every) if isinstance(every, str) else every
+        checkpoint = Checkpoint(config.checkpoint, every, settings)
+    resume = checkpoint is not None and config.resume is not False and checkpoint.exists()
+    if config.resume is True and not resume:
+        raise StorageError(
+            f"resume=True, but there is no checkpoint {config.checkpoint}: resume='auto' starts a new run."
+        )
+    run = Run(model, train, held_out, config, plan, make_reporter(config.progress))
+    trainer = Trainer([run], strategy, plan, initialize=config.initialize, checkpoint=checkpoint, resume=resume)
+    return trainer.train()[0]
 
 
-def _compiles(compile: bool | Literal["auto"], model: Model, train: Source, budget: Budget) -> bool | Literal["try"]:
-    """What the trainer does about compiling."""
-    if not (isinstance(compile, bool) or compile == "auto"):
-        raise ConfigError(f"compile must be True, False or 'auto'; got {compile!r}.")
-    if compile is True and (reason := compiled.why_not(model)) is not None:
-        raise ConfigError(f"compile=True, but {reason}: compile=False trains this {type(model).__name__} without.")
-    if compile == "auto":
-        rows = train.batch_size if isinstance(train, Rows) else None
-        return "try" if compiled.pays(model, rows, budget) else False
-    return compile
+def move_to_device(model: Model, device: str | torch.device | None) -> None:
+    """Move a model to a device, if one is given.
 
-
-def _described(name: str, source: Source | None) -> dict[str, Any]:
-    if source is None:
-        return {name: None}
-    return {name: source.kind, f"content of {name}": source.digest()}
-
-
-def _optimizer_name(optimizer: str | MakeOptimizer, made: torch.optim.Optimizer | None) -> Any:
-    if made is None or isinstance(optimizer, str):
-        return optimizer if isinstance(optimizer, str) else None
-    return [type(made).__name__, pack_optimizer(made)[0]["groups"]]
-
-
-def _interval(every: int | str) -> int | float:
-    """Steps as an integer, or seconds as a float."""
-    if isinstance(every, str):
-        return seconds(every, "checkpoint_every")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ConfigError(f"checkpoint_every must be a number of steps, or a time such as '60s'; got {every!r}.")
-    return every
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ConfigError(f"device must be a torch device such as 'cpu' or 'cuda'; got {device!r}.") from None
-    if wanted.type == "cuda" and not torch.cuda.is_available():
+    Raises:
+        ConfigError: for a CUDA device where there is none.
+    """
+    if device is None:
+        return
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={device!r}, but torch finds no CUDA device here: use device='cpu'.")
-    return wanted
+    model.to(device)
 
 
-def _check_options(
-    batch_size: Any, accumulate: Any, lr: Any, weight_decay: Any, gradient_clip: Any, average: Any, patience: Any, evaluate_every: Any,
-    seed: Any, resume: Any, callback: Any,
-) -> None:  # fmt: skip
-    for name, value, optional in (
-        ("batch_size", batch_size, True),
-        ("accumulate", accumulate, True),
-        ("patience", patience, True),
-        ("evaluate_every", evaluate_every, True),
-    ):
-        if not (optional and value is None) and (not _is_integer(value) or value < 1):
-            raise ConfigError(f"{name} must be an integer of at least 1{' or None' * optional}; got {value!r}.")
-    if not _is_number(lr) or not lr > 0:
-        raise ConfigError(f"lr must be a positive number; got {lr!r}.")
-    if not _is_number(weight_decay) or not weight_decay >= 0:
-        raise ConfigError(f"weight_decay must be a number of at least 0; got {weight_decay!r}.")
-    if gradient_clip is not None and (not _is_number(gradient_clip) or not gradient_clip > 0):
-        raise ConfigError(f"gradient_clip must be a positive number or None; got {gradient_clip!r}.")
-    if average is not None and (not _is_number(average) or not 0 < average < 1):
-        raise ConfigError(f"average must be a decay in (0, 1) or None; got {average!r}.")
-    if not _is_integer(seed):
-        raise ConfigError(f"seed must be an integer; got {seed!r}.")
-    if resume not in (True, False, "auto"):
-        raise ConfigError(f"resume must be True, False or 'auto'; got {resume!r}.")
-    if callback is not None and not callable(callback):
-        raise ConfigError(f"callback must be a function of a TrainingEvent; got {callback!r}.")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _settings(
+    config: TrainingConfig,
+    model: Model,
+    train: Source,
+    held_out: Source | None,
+    plan: Plan,
+    optimizer: torch.optim.Optimizer | None,
+) -> dict[str, Any]:
+    """What must be the same for a run to be resumed, as JSON values."""
+    name: Any = config.optimizer
+    if not isinstance(name, str):
+        name = None if optimizer is None else [type(optimizer).__name__, pack_optimizer(optimizer)[0]["groups"]]
+    schedule = config.schedule
+    if callable(schedule):
+        schedule = getattr(schedule, "__qualname__", "function")
+    settings: dict[str, Any] = {"model": model_digest(model)}
+    for role, source in (("data", train), ("validation", held_out)):
+        settings[role] = None if source is None else source.description
+        settings[f"content of {role}"] = None if source is None else source.digest()
+    return settings | {
+        "optimizer": name,
+        "learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "schedule": schedule,
+        "batch_size": config.batch_size,
+        "max_steps" if plan.budget.name == "max_steps" else "steps of all epochs": plan.budget.steps,
+        "max_time": plan.budget.seconds,
+        "gradient_clip": config.gradient_clip,
+        "ema": config.ema,
+        "patience": config.patience,
+        "evaluate_every": plan.evaluate_every,
+        "seed": config.seed,
+        "amp": config.amp,
+        "microbatches": config.microbatches,
+        "compile": config.compile,
+        "initialize": config.initialize,
+    }

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of in the middle of one."""
+"""Handles Ctrl-C between two training steps instead of in the middle of one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Interruption"]
 
 
 class Interruption:
-    """While entered, the first Ctrl-C only sets :attr:`asked`; the second raises ``KeyboardInterrupt`` at once.
+    """Inside the ``with`` block the first Ctrl-C only sets :attr:`requested`; the second raises ``KeyboardInterrupt``.
 
-    In other threads than the main one, and where the program has its own handler, nothing changes.
+    Nothing changes in threads other than the main one, or if the program has its own handler of SIGINT.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._installed = False
 
     def __enter__(self) -> Interruption:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._handle)
             self._installed = True
         return self
@@ -31,6 +31,6 @@ class Interruption:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

@@ -1,4 +1,4 @@
-"""From what a user passes as data to sources of training rows and of held-out rows."""
+"""`open_sources`: sources of training rows and held-out rows from the data that a user passes."""
 
 from __future__ import annotations
 
@@ -12,93 +12,92 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from pushforward.errors import ConfigError, InputError
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.seeds import Purpose, generator
-from pushforward.training.sources import BATCH, ArrayRows, DatasetRows, LoaderRows, Rows, Source
+from pushforward.training.sources import BATCH_SIZE, ArrayRows, DatasetRows, LoaderRows, Rows, Source
 
 __all__ = ["open_sources"]
 
-_DEVICE_SHARE = 0.25
-"""Part of a device's free memory that a data set may take to be kept there."""
-_LOOKED_AT = 10_000
-"""Rows that a column's mean and spread are estimated from, to see whether the model's type can hold it."""
+_DEVICE_FRACTION = 0.25
+"""Fraction of a device's free memory that a data set may use to be stored there."""
+_PRECISION_ROWS = 10_000
+"""Number of rows from which the mean and spread of columns are estimated for the check of precision."""
 
 
 def open_sources(
-    form: InputSpec, data: Any, context: Any, validation: Any, batch_size: int | None, seed: int
+    spec: InputSpec, data: Any, context: Any, validation: Any, batch_size: int | None, seed: int
 ) -> tuple[Source, Source | None]:
-    """Training rows, and held-out rows if there are any.
+    """The source of training rows, and the source of held-out rows or None.
 
     Args:
-        form: what the model reads.
-        data: array, tensor, frame or list, or a pair (x, context) of them; map-style or iterable ``Dataset``; ``DataLoader``;
-            or a source that is open already.
-        context: of array data.
-        validation: fraction to split off, or rows of the same kinds, or a pair (x, context) of arrays, or None.
-        batch_size: rows in a batch of training; None for the usual number.
-        seed: of split and shuffling.
+        spec: what the model reads.
+        data: array, tensor, data frame or list, or a pair (x, context) of them; map-style or iterable ``Dataset``;
+            ``DataLoader``; or a source.
+        context: context of array data.
+        validation: fraction to hold out, or held-out rows of the same kinds, or a pair (x, context) of arrays, or None.
+        batch_size: rows in a training batch; None for the default.
+        seed: seed of the split and the shuffling.
 
     Raises:
-        ConfigError: for a fraction outside [0, 1), or of data that cannot be split.
+        ConfigError: for a fraction outside [0, 1), or a fraction of data that cannot be split.
         InputError: for data that the model cannot read.
     """
-    if isinstance(data, tuple) and len(data) == 2 and form.context and context is None:
+    if isinstance(data, tuple) and len(data) == 2 and spec.context and context is None:
         data, context = data
-    train = _open(form, data, context, batch_size, seed, "training data")
+    train = _open(spec, data, context, batch_size, seed, "training data")
     if validation is None:
         return train, None
     if isinstance(validation, Real):
         if isinstance(validation, bool) or not 0 <= float(validation) < 1:
-            raise ConfigError(
-                f"validation must be a fraction in [0, 1), held-out data, or None for none; got {validation!r}."
-            )
+            raise ConfigError(f"validation must be a fraction in [0, 1), held-out data, or None; got {validation!r}.")
         return _split(train, float(validation), batch_size, seed)
     x, held_context = validation if isinstance(validation, tuple) and len(validation) == 2 else (validation, None)
-    return train, _open(form, x, held_context, batch_size or BATCH, seed, "validation data")
+    return train, _open(spec, x, held_context, batch_size or BATCH_SIZE, seed, "validation data")
 
 
-def _open(form: InputSpec, data: Any, context: Any, batch_size: int | None, seed: int, what: str) -> Source:
+def _open(spec: InputSpec, data: Any, context: Any, batch_size: int | None, seed: int, what: str) -> Source:
     if isinstance(data, Source):
         return data
     if isinstance(data, DataLoader | Dataset):
         if context is not None:
             raise ConfigError(
-                f"context= goes with arrays; a {type(data).__name__} yields (x, context) for each row or batch."
+                f"context= is for arrays only: a {type(data).__name__} yields (x, context) for each row or batch."
             )
         if isinstance(data, DataLoader):
-            return LoaderRows(form, data, seed)
+            return LoaderRows(spec, data, seed)
         if isinstance(data, IterableDataset):
-            return LoaderRows(form, DataLoader(data, batch_size=batch_size or BATCH), seed)
+            return LoaderRows(spec, DataLoader(data, batch_size=batch_size or BATCH_SIZE), seed)
         if not isinstance(data, TensorDataset) or len(data.tensors) > 2:
-            return _open_dataset(form, data, batch_size, seed, what)
+            return _open_dataset(spec, data, batch_size, seed, what)
         tensors = list(data.tensors)
-        data, context = tensors[0], tensors[1] if len(tensors) == 2 and form.context else None
+        data, context = tensors[0], tensors[1] if len(tensors) == 2 and spec.context else None
     if data is None or isinstance(data, Real | str | bytes) or callable(data):
         raise InputError(
-            f"the {what} must be an array, tensor, frame, torch Dataset or DataLoader; got {type(data).__name__}."
+            f"the {what} must be an array, tensor, data frame, torch Dataset or DataLoader; got {type(data).__name__}."
         )
     x, context = _tensor(data), None if context is None else _tensor(context)
-    if context is not None and not form.context:
-        raise ConfigError(f"{form.owner} takes no context: build it with context={context.shape[-1]}, or leave it out.")
+    if context is not None and not spec.context:
+        width = context.shape[-1]
+        raise ConfigError(f"{spec.model_name} takes no context: build it with context={width}, or pass no context.")
     _require_rows(len(x) if x.dim() else 0, what)
     if context is not None:
-        context = form.match(context, len(x))
-        form.require_finite(context, f"context of the {what}")
-    form.cast(x[:1], None if context is None else context[:1])
-    form.require_finite(x, what)
-    whole = torch.arange(len(x))
+        context = spec.expand_context(context, len(x))
+        spec.require_finite(context, f"context of the {what}")
+    spec.cast(x[:1], None if context is None else context[:1])
+    spec.require_finite(x, what)
+    all_rows = torch.arange(len(x))
     if what == "training data":
-        form.warn_if_lost(ArrayRows(form, x, context, whole, batch_size, seed).raw_sample(_LOOKED_AT)[0])
-    if form.device.type != x.device.type and _fits(form, x):
-        x, context = form.cast(x, context)
-    return ArrayRows(form, x, context, whole, batch_size, seed)
+        spec.warn_if_imprecise(ArrayRows(spec, x, context, all_rows, batch_size, seed).raw_sample(_PRECISION_ROWS)[0])
+    if spec.device.type != x.device.type and _fits(spec, x):
+        x, context = spec.cast(x, context)
+    return ArrayRows(spec, x, context, all_rows, batch_size, seed)
 
 
-def _open_dataset(form: InputSpec, data: Any, batch_size: int | None, seed: int, what: str) -> Source:
+def _open_dataset(spec: InputSpec, data: Any, batch_size: int | None, seed: int, what: str) -> Source:
     try:
         count = len(data)
     except TypeError:
         raise InputError(f"the {what} are a {type(data).__name__} without a length: wrap it in a DataLoader.") from None
     _require_rows(count, what)
-    return DatasetRows(form, data, torch.arange(count), batch_size, seed)
+    return DatasetRows(spec, data, torch.arange(count), batch_size, seed)
 
 
 def _tensor(data: Any) -> Tensor:
@@ -114,8 +113,8 @@ def _split(train: Source, fraction: float, batch_size: int | None, seed: int) ->
         return train, None
     if not isinstance(train, Rows):
         raise ConfigError(
-            "a DataLoader cannot be split: pass validation= another loader, a data set or arrays, or validation=None "
-            "to train without early stopping."
+            "a DataLoader cannot be split: pass another loader, a data set or arrays as validation=, or "
+            "validation=None to train without early stopping."
         )
     count = len(train.rows)
     held = int(fraction * count + 0.5)
@@ -124,8 +123,8 @@ def _split(train: Source, fraction: float, batch_size: int | None, seed: int) ->
     if held == 0:
         return train, None
     shuffled = torch.randperm(count, generator=generator(seed, Purpose.SPLIT))
-    # Sorted, so that reading either part in order walks through memory or files in order.
-    held_out = train.part(shuffled[:held].sort().values, batch_size or BATCH)
+    # Sorted, so that a pass over either part in order reads memory or files in order.
+    held_out = train.part(shuffled[:held].sort().values, batch_size or BATCH_SIZE)
     return train.part(shuffled[held:].sort().values, batch_size), held_out
 
 
@@ -134,8 +133,8 @@ def _require_rows(count: int, what: str) -> None:
         raise InputError(f"the {what} have no rows.")
 
 
-def _fits(form: InputSpec, x: Tensor) -> bool:
-    if form.device.type != "cuda":
+def _fits(spec: InputSpec, x: Tensor) -> bool:
+    if spec.device.type != "cuda":
         return True
-    free, _ = torch.cuda.mem_get_info(form.device)
-    return x.numel() * torch.finfo(form.dtype).bits / 8 < _DEVICE_SHARE * free
+    free, _ = torch.cuda.mem_get_info(spec.device)
+    return x.numel() * torch.finfo(spec.dtype).bits / 8 < _DEVICE_FRACTION * free

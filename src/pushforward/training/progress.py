@@ -1,4 +1,4 @@
-"""Showing progress on stderr: a rich bar on a terminal, plain lines elsewhere, or nothing; and the metrics log."""
+"""Progress on stderr (a bar on a terminal, plain lines elsewhere, or nothing) and the metrics log."""
 
 from __future__ import annotations
 
@@ -7,62 +7,64 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pushforward.errors import ConfigError, StorageError
+from pushforward.errors import StorageError
 from pushforward.training.result import FitResult, TrainingEvent
 
-__all__ = ["MetricsLog", "PlainLines", "Reporter", "RichBar", "Style", "make_reporter"]
+__all__ = ["STYLES", "MetricsLog", "PlainLines", "Reporter", "RichBar", "Style", "make_reporter"]
 
 Style = Literal["auto", "rich", "plain", "silent"]
+STYLES: tuple[Style, ...] = get_args(Style)
 
-_TICK = 0.1
-_LINE = 10.0
+_BAR_INTERVAL = 0.1
+_LINE_INTERVAL = 10.0
+"""Seconds between two updates of the bar, and between two plain lines."""
 
 
 class Reporter:
-    """Shows nothing; the other reporters override what they show."""
+    """Shows nothing. Subclasses override the methods for what they show."""
 
     def start(self, steps: int | None) -> None:
-        """Training begins, of ``steps`` steps if that is known."""
+        """Training starts, with a budget of ``steps`` steps if that is known."""
 
-    def tick(self, step: int, spent: float, elapsed: float) -> None:
-        """A step is done, and ``spent`` of the budget in [0, 1]."""
+    def tick(self, step: int, used: float, elapsed: float) -> None:
+        """A step is done; ``used`` is the used fraction of the budget, ``elapsed`` the time in seconds."""
 
-    def event(self, event: TrainingEvent, spent: float) -> None:
-        """An evaluation is done."""
+    def event(self, event: TrainingEvent, used: float) -> None:
+        """An evaluation is done; ``used`` is the used fraction of the budget."""
 
     def note(self, text: str) -> None:
-        """Something that the user should read."""
+        """Show a message."""
 
     def end(self, result: FitResult | None) -> None:
-        """Training ended, with a result or with an error."""
+        """Training ended with a result, or with an error if ``result`` is None."""
 
 
 class PlainLines(Reporter):
-    """A line at an evaluation, but at most one in ten seconds besides the first and the last."""
+    """Prints a line at an evaluation, at most every ten seconds, and the result at the end."""
 
     def __init__(self) -> None:
         self.steps: int | None = None
-        self.shown = -_LINE
+        self.shown = -_LINE_INTERVAL
 
     def start(self, steps: int | None) -> None:
-        """Remember the number of steps."""
+        """Store the number of steps for the lines."""
         self.steps = steps
 
-    def event(self, event: TrainingEvent, spent: float) -> None:
-        """A line of the main numbers."""
+    def event(self, event: TrainingEvent, used: float) -> None:
+        """Print the main numbers in one line."""
         now = time.monotonic()
-        if now - self.shown >= _LINE:
+        if now - self.shown >= _LINE_INTERVAL:
             self.shown = now
-            self.note(f"{_count(event.step, self.steps)}  {_numbers(event)}  {_left(spent, event.seconds)}")
+            self.note(f"{_count(event.step, self.steps)}  {_numbers(event)}  {_time_left(used, event.seconds)}")
 
     def note(self, text: str) -> None:
-        """A line."""
+        """Print a line."""
         print(text, file=sys.stderr, flush=True)
 
     def end(self, result: FitResult | None) -> None:
-        """The result in a line."""
+        """Print the result in one line."""
         if result is not None:
             self.note(repr(result))
 
@@ -90,64 +92,58 @@ class RichBar(Reporter):
         self.steps = steps
         self.progress.start()
 
-    def tick(self, step: int, spent: float, elapsed: float) -> None:
-        """Move the bar, at most ten times a second."""
+    def tick(self, step: int, used: float, elapsed: float) -> None:
+        """Move the bar, at most ten times per second."""
         now = time.monotonic()
-        if now - self.shown >= _TICK:
+        if now - self.shown >= _BAR_INTERVAL:
             self.shown = now
-            left = _left(spent, elapsed)
-            self.progress.update(self.task, completed=spent, count=_count(step, self.steps), left=left)
+            left = _time_left(used, elapsed)
+            self.progress.update(self.task, completed=used, count=_count(step, self.steps), left=left)
 
-    def event(self, event: TrainingEvent, spent: float) -> None:
-        """Change the numbers."""
+    def event(self, event: TrainingEvent, used: float) -> None:
+        """Show the new numbers beside the bar."""
         self.progress.update(
-            self.task, completed=spent, count=_count(event.step, self.steps), numbers=_numbers(event),
-            left=_left(spent, event.seconds),
+            self.task, completed=used, count=_count(event.step, self.steps), numbers=_numbers(event),
+            left=_time_left(used, event.seconds),
         )  # fmt: skip
 
     def note(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self.progress.console.print(text, highlight=False, markup=False)
 
     def end(self, result: FitResult | None) -> None:
-        """Stop drawing, and show the result in a line."""
+        """Stop drawing and print the result in one line."""
         self.progress.stop()
         if result is not None:
             self.note(repr(result))
 
 
 def make_reporter(style: Style) -> Reporter:
-    """The reporter of that name; "auto" is a bar on a terminal and plain lines elsewhere.
-
-    Raises:
-        ConfigError: for another name.
-    """
+    """The reporter of that name; "auto" is a bar on a terminal and plain lines elsewhere."""
     if style == "silent":
         return Reporter()
     if style == "rich" or (style == "auto" and sys.stderr.isatty()):
         return RichBar()
-    if style in ("auto", "plain"):
-        return PlainLines()
-    raise ConfigError(f"progress must be 'auto', 'rich', 'plain' or 'silent'; got {style!r}.")
+    return PlainLines()
 
 
 class MetricsLog:
-    """A file of one JSON line an evaluation, written as it happens.
+    """Writes one JSON line for each evaluation to a file, when it happens.
 
     Args:
-        path: of the file, or None for no log.
+        path: path of the file, or None for no log.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = None if path is None else os.path.expanduser(os.fspath(path))
 
     def start(self, history: Iterable[TrainingEvent]) -> None:
-        """Begin the file anew with the events so far, so that a resumed run repeats no line and keeps no torn one."""
-        self._write("w", [event.plain() for event in history])
+        """Write the events so far to a new file, so that a resumed run repeats no line and keeps no incomplete one."""
+        self._write("w", [event.as_json() for event in history])
 
     def event(self, event: TrainingEvent) -> None:
-        """Add a line."""
-        self._write("a", [event.plain()])
+        """Append a line."""
+        self._write("a", [event.as_json()])
 
     def _write(self, mode: str, lines: list[dict[str, Any]]) -> None:
         if self.path is None:
@@ -172,9 +168,9 @@ def _numbers(event: TrainingEvent) -> str:
     return "  ".join(parts)
 
 
-def _left(spent: float, elapsed: float) -> str:
-    if not 0 < spent < 1:
+def _time_left(used: float, elapsed: float) -> str:
+    if not 0 < used < 1:
         return ""
-    left = round(elapsed * (1 - spent) / spent)
+    left = round(elapsed * (1 - used) / used)
     hours, minutes = divmod(left // 60, 60)
     return f"{hours}:{minutes:02d}:{left % 60:02d} left" if hours else f"{minutes}:{left % 60:02d} left"

@@ -1,11 +1,11 @@
-"""What training reports: an event at each evaluation, and the result at the end."""
+"""What training reports: an event at each evaluation and a result at the end."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["FitResult", "TrainingEvent", "plain_number", "restored"]
+__all__ = ["FitResult", "TrainingEvent", "event_from_json", "json_number"]
 
 
 @dataclass(frozen=True)
@@ -13,16 +13,16 @@ class TrainingEvent:
     """State of training at an evaluation.
 
     Args:
-        step: optimizer steps done.
-        epoch: passes over the training rows done, with a fraction.
-        loss: mean training loss since the event before, nats; None at step 0.
-        validation: mean held-out log-likelihood in nats (higher is better; -inf if a row has none), or None without
-            held-out rows.
-        outside: held-out rows with log-likelihood -inf (or undefined), which lie where the model has no mass.
+        step: number of optimizer steps so far.
+        epoch: number of passes over the training rows so far, including the fraction of the current one.
+        loss: mean training loss since the previous event, in nats; None at step 0.
+        validation: mean held-out log-likelihood in nats (higher is better); -inf if the likelihood of a row is 0. None
+            without held-out rows.
+        outside: number of held-out rows whose log-likelihood is not finite. They lie where the model has no mass.
         best: ``validation`` of the best weights so far.
-        best_step: their step.
-        lr: learning rate of the last step.
-        seconds: since training began, over all runs that were resumed.
+        best_step: step of the best weights so far.
+        learning_rate: learning rate of the last step.
+        seconds: time since the start of training, including the earlier parts of a resumed run.
     """
 
     step: int
@@ -32,26 +32,26 @@ class TrainingEvent:
     outside: int
     best: float | None
     best_step: int
-    lr: float
+    learning_rate: float
     seconds: float
 
-    def plain(self) -> dict[str, Any]:
-        """Strict JSON: numbers, None, and the texts "nan", "inf", "-inf", which ``float`` reads back."""
-        return {key: plain_number(value) for key, value in asdict(self).items()}
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values: numbers, None, and "nan", "inf" or "-inf" as text."""
+        return {key: json_number(value) for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """How training went. The model holds the best weights, in evaluation mode.
+    """Result of a training run. The model has the best weights and is in evaluation mode.
 
     Args:
         best_step: step of the weights that were kept.
-        best_validation: their mean held-out log-likelihood, nats; None without held-out rows.
-        steps: optimizer steps done.
-        epochs: passes over the training rows.
-        seconds: wall time, over all runs that were resumed.
-        stopped: "patience", "epochs", "max_steps", "max_time", "callback" or "nothing to train".
-        history: the events as dictionaries, one an evaluation.
+        best_validation: mean held-out log-likelihood of these weights in nats; None without held-out rows.
+        steps: number of optimizer steps.
+        epochs: number of passes over the training rows.
+        seconds: wall time, including the earlier parts of a resumed run.
+        stopped: why training stopped: "patience", "epochs", "max_steps", "max_time", "callback" or "nothing to train".
+        history: the events as dictionaries, one for each evaluation.
     """
 
     best_step: int
@@ -70,13 +70,13 @@ class FitResult:
         )
 
 
-def restored(plain: dict[str, Any]) -> TrainingEvent:
-    """The event that :meth:`TrainingEvent.plain` described."""
-    values: dict[str, Any] = {key: float(value) if isinstance(value, str) else value for key, value in plain.items()}
+def event_from_json(fields: dict[str, Any]) -> TrainingEvent:
+    """The event that :meth:`TrainingEvent.as_json` wrote."""
+    values: dict[str, Any] = {key: float(value) if isinstance(value, str) else value for key, value in fields.items()}
     return TrainingEvent(**values)
 
 
-def plain_number(value: Any) -> Any:
-    """The value, or text for a float that JSON has no name for."""
+def json_number(value: Any) -> Any:
+    """The value itself, or text for nan and infinity, which JSON does not have."""
     finite = not isinstance(value, float) or value - value == 0.0
     return value if finite else str(value)

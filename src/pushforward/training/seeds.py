@@ -1,4 +1,4 @@
-"""Seeds as pure functions of (the user's seed, purpose, place), so that a resumed run needs no generator state."""
+"""Seeds as functions of the user's seed, the purpose and the step, so that a resumed run needs no generator state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Purpose", "generator", "mix", "preserved", "seed_loading", "seed_ste
 
 
 class Purpose(IntEnum):
-    """What a seed is for; different purposes get unrelated seeds."""
+    """What a seed is for. Different purposes get independent seeds."""
 
     SPLIT = 1
     SHUFFLE = 2
@@ -29,7 +29,8 @@ class Purpose(IntEnum):
 
 
 def mix(*parts: int) -> int:
-    """A seed of 63 bits from integers, by SplitMix64: equal parts give equal seeds, all others unrelated ones.
+    """A seed of 63 bits computed from integers with SplitMix64: equal integers give equal seeds, others independent
+    ones.
 
     >>> mix(0, Purpose.STEP, 1) == mix(0, Purpose.STEP, 1), mix(0, Purpose.STEP, 1) == mix(0, Purpose.STEP, 2)
     (True, False)
@@ -41,30 +42,30 @@ def mix(*parts: int) -> int:
 
 
 def generator(*parts: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator seeded with :func:`mix` of the parts."""
+    """A torch generator with the seed that :func:`mix` computes."""
     result = torch.Generator(device)
     result.manual_seed(mix(*parts))
     return result
 
 
 def seed_step(seed: int, device: torch.device) -> None:
-    """Seed torch's global generators of the CPU and of ``device`` (dropout draws from them)."""
-    # torch.manual_seed visits every kind of device and takes 400 us; a generator's own method takes 2.
+    """Seed torch's global generators of the CPU and of ``device``, which dropout uses."""
+    # torch.manual_seed seeds every kind of device and takes 400 us; a generator's own method takes 2.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[_index(device)].manual_seed(seed)
 
 
 def seed_loading(seed: int) -> None:
-    """Seed what data sets draw from: the global generators of torch's CPU, of numpy and of Python."""
+    """Seed the generators that data sets use: the global ones of torch (CPU), numpy and Python."""
     torch.default_generator.manual_seed(seed)
     random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  the legacy global generator is what data sets use
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  data sets use the legacy global generator
 
 
 @contextmanager
 def preserved(device: torch.device) -> Iterator[None]:
-    """Leave every global generator that training seeds as the caller had it."""
+    """Restore every global generator that training seeds to the caller's state at the end of the ``with`` block."""
     devices = [_index(device)] if device.type == "cuda" else []
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:

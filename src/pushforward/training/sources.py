@@ -1,8 +1,8 @@
-"""Where batches come from: arrays, map-style data sets and loaders.
+"""Sources of batches: arrays, map-style data sets and loaders.
 
-Batches are functions of the seed and of their place alone. Rows that can be read by index form an endless stream of
-shuffled passes, cut into equal batches: step s reads rows [s B, (s + 1) B) of the stream, so that every row is read
-equally often, all batches have one size, and a resumed run finds its place by arithmetic.
+A batch depends only on the seed and on its position. Rows that can be read by index form an endless stream of shuffled
+passes, which is cut into equal batches: step s reads rows [s B, (s + 1) B) of the stream. So every row is read equally
+often, all batches have the same size, and a resumed run computes its position in the stream.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pushforward.training.input_spec import InputSpec, Pair
 from pushforward.training.seeds import Purpose, generator, mix, seed_loading
 
 __all__ = [
-    "BATCH",
+    "BATCH_SIZE",
     "ArrayRows",
     "Batch",
     "DatasetRows",
@@ -33,48 +33,48 @@ __all__ = [
     "Rows",
     "Source",
     "as_pair",
-    "usual_batch",
+    "default_batch_size",
 ]
 
-BATCH = 512
-"""Rows of a batch where data are many."""
+BATCH_SIZE = 512
+"""Rows in a batch for large data."""
 
 
-def usual_batch(rows: int) -> int:
-    """Rows of a batch for so many training rows: 512, or as many as make 32 steps a pass, but at least 64.
+def default_batch_size(rows: int) -> int:
+    """Rows in a batch for a number of training rows: 512, or as many as give 32 steps per pass, but at least 64.
 
-    Few rows in large batches are learned by heart before their law is.
+    With few rows, large batches overfit before they learn the distribution.
     """
-    return min(BATCH, max(64, rows // 32))
+    return min(BATCH_SIZE, max(64, rows // 32))
 
 
 class Position(NamedTuple):
-    """Place of the next batch."""
+    """Position of the next batch: its step, its pass, and its number in the pass, all from 0."""
 
     step: int = 0
     epoch: int = 0
-    place: int = 0
+    number: int = 0
 
 
 class Batch(NamedTuple):
-    """Rows of one step, in the form that the model reads, and their place: pass and batch within it, from 0."""
+    """Rows of one step, as the model reads them, with their pass and their number in the pass, from 0."""
 
     x: Tensor
     context: Tensor | None
     epoch: int
-    place: int
+    number: int
 
 
 class Source(ABC):
     """A source of rows."""
 
+    spec: InputSpec
     steps: float | None
     """Steps in one pass; None if unknown."""
-    form: InputSpec
-    kind: str
-    """Short description, for the checkpoint's comparison of settings."""
+    description: str
+    """Short text by which a checkpoint recognizes the data."""
     seed: int
-    """Of the order of the rows."""
+    """Seed of the order of the rows."""
 
     def reseeded(self, seed: int) -> Self:
         """The same rows in another order."""
@@ -84,7 +84,7 @@ class Source(ABC):
 
     @abstractmethod
     def batches(self, start: Position) -> Iterator[Batch]:
-        """Training batches without end, from ``start`` on."""
+        """Endless training batches, from ``start`` on."""
 
     @abstractmethod
     def ordered(self) -> Iterator[Pair]:
@@ -92,10 +92,10 @@ class Source(ABC):
 
     @abstractmethod
     def raw_sample(self, most: int) -> Pair:
-        """Up to ``most`` rows that stand for all, as they came (not cast)."""
+        """Up to ``most`` representative rows, not cast to the model's type."""
 
     def digest(self) -> str:
-        """Something that changes when the rows do; empty where finding it would be expensive."""
+        """A hash of the rows; empty if it would be expensive to compute."""
         return ""
 
 
@@ -103,22 +103,22 @@ class Rows(Source):
     """Rows that can be read by index.
 
     Args:
-        form: what the model reads.
+        spec: what the model reads.
         rows: indices of the rows that belong to this source.
-        batch_size: rows in a batch; all rows, if there are fewer; None is :func:`usual_batch` of the rows.
-        seed: of the shuffling.
+        batch_size: rows in a batch, or all rows if there are fewer; None is :func:`default_batch_size`.
+        seed: seed of the shuffling.
     """
 
     replacement = False
-    """Whether a pass draws its rows with replacement, so that batches are independent."""
+    """Whether a pass draws its rows with replacement, which makes batches independent."""
 
-    def __init__(self, form: InputSpec, rows: Tensor, batch_size: int | None, seed: int) -> None:
-        self.form = form
+    def __init__(self, spec: InputSpec, rows: Tensor, batch_size: int | None, seed: int) -> None:
+        self.spec = spec
         self.rows = rows
-        self.batch_size = max(1, min(usual_batch(len(rows)) if batch_size is None else batch_size, len(rows)))
+        self.batch_size = max(1, min(default_batch_size(len(rows)) if batch_size is None else batch_size, len(rows)))
         self.seed = seed
         self.steps = len(rows) / self.batch_size
-        self.kind = f"{type(self).__name__} of {len(rows)} rows"
+        self.description = f"{type(self).__name__} of {len(rows)} rows"
         self._orders: dict[int, Tensor] = {}
 
     def reseeded(self, seed: int) -> Self:
@@ -129,11 +129,11 @@ class Rows(Source):
 
     @abstractmethod
     def read(self, rows: Tensor) -> Pair:
-        """The rows of these indices, as they came."""
+        """The rows at these indices, not cast."""
 
     @abstractmethod
     def part(self, rows: Tensor, batch_size: int | None) -> Rows:
-        """Some of these rows, as a source of their own."""
+        """A source of some of these rows."""
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """Equal batches of the endless shuffled stream."""
@@ -147,12 +147,12 @@ class Rows(Source):
             yield Batch(*self._load(chosen, Purpose.LOADING, step), epoch, step - first)
 
     def ordered(self) -> Iterator[Pair]:
-        """All rows in their own order, twice a training batch at a time, since no gradient is kept."""
+        """All rows in their own order, in batches of twice the training size, since no gradients are stored."""
         for index, chosen in enumerate(self.rows.split(2 * self.batch_size)):
             yield self._load(chosen, Purpose.HELD_OUT, index)
 
     def raw_sample(self, most: int) -> Pair:
-        """Rows spread evenly over all."""
+        """Rows spread evenly over all rows."""
         seed_loading(mix(self.seed, Purpose.INITIALIZE))
         return self.read(self._spread(most))
 
@@ -160,12 +160,12 @@ class Rows(Source):
         count = len(self.rows)
         return self.rows if count <= most else self.rows[torch.arange(most) * count // most]
 
-    def _load(self, chosen: Tensor, purpose: Purpose, place: int) -> Pair:
-        seed_loading(mix(self.seed, purpose, place))
-        return self.form.cast(*self.read(chosen))
+    def _load(self, chosen: Tensor, purpose: Purpose, number: int) -> Pair:
+        seed_loading(mix(self.seed, purpose, number))
+        return self.spec.cast(*self.read(chosen))
 
     def _order(self, epoch: int) -> Tensor:
-        """The rows as pass ``epoch`` reads them; this pass and the one before are kept."""
+        """The rows in the order of pass ``epoch``. The orders of this pass and the previous one are stored."""
         if epoch not in self._orders:
             shuffler = generator(self.seed, Purpose.SHUFFLE, epoch)
             self._orders = {k: order for k, order in self._orders.items() if k == epoch - 1}
@@ -182,119 +182,122 @@ class ArrayRows(Rows):
     """Rows of a tensor.
 
     Args:
-        form: what the model reads.
+        spec: what the model reads.
         x: ``(n, *shape)``.
         context: ``(n, width)`` or None.
         rows: as for :class:`Rows`.
-        batch_size: likewise.
-        seed: likewise.
+        batch_size: as for :class:`Rows`.
+        seed: as for :class:`Rows`.
     """
 
     def __init__(
-        self, form: InputSpec, x: Tensor, context: Tensor | None, rows: Tensor, batch_size: int | None, seed: int
+        self, spec: InputSpec, x: Tensor, context: Tensor | None, rows: Tensor, batch_size: int | None, seed: int
     ) -> None:
-        super().__init__(form, rows, batch_size, seed)
+        super().__init__(spec, rows, batch_size, seed)
         self.x, self.context = x, context
 
     def part(self, rows: Tensor, batch_size: int | None) -> ArrayRows:
-        """Some of the rows; the tensors are shared."""
-        return ArrayRows(self.form, self.x, self.context, rows, batch_size, self.seed)
+        """A source of some of the rows, which shares the tensors."""
+        return ArrayRows(self.spec, self.x, self.context, rows, batch_size, self.seed)
 
     def read(self, rows: Tensor) -> Pair:
-        """The rows of these indices."""
+        """The rows at these indices."""
         rows = rows.to(self.x.device, non_blocking=True)
         return self.x[rows], None if self.context is None else self.context[rows]
 
-    # Reading a tensor draws nothing, so nothing needs a seed.
+    # Reading a tensor uses no random numbers, so these two methods seed nothing.
     def raw_sample(self, most: int) -> Pair:
-        """Rows spread evenly over all; the global generators stay as they are."""
+        """Rows spread evenly over all rows. The global generators do not change."""
         return self.read(self._spread(most))
 
-    def _load(self, chosen: Tensor, purpose: Purpose, place: int) -> Pair:
-        return self.form.cast(*self.read(chosen))
+    def _load(self, chosen: Tensor, purpose: Purpose, number: int) -> Pair:
+        return self.spec.cast(*self.read(chosen))
 
     def digest(self) -> str:
-        """Hash of up to 1,024 rows spread over all."""
-        found = hashlib.sha256()
-        for part in self.form.cast(*self.raw_sample(1024)):
+        """Hash of up to 1,024 rows spread evenly over all rows."""
+        digest = hashlib.sha256()
+        for part in self.spec.cast(*self.raw_sample(1024)):
             if part is not None:
-                found.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()[:16]
+                digest.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 class DatasetRows(Rows):
-    """Items of a map-style data set: x, or (x, context).
+    """Rows of a map-style data set, whose items are x or (x, context).
 
     Args:
-        form: what the model reads.
-        dataset: with ``__getitem__``, or ``__getitems__`` for many at once.
+        spec: what the model reads.
+        dataset: data set with ``__getitem__``, or ``__getitems__`` for several items at once.
         rows: as for :class:`Rows`.
-        batch_size: likewise.
-        seed: likewise.
+        batch_size: as for :class:`Rows`.
+        seed: as for :class:`Rows`.
     """
 
-    def __init__(self, form: InputSpec, dataset: Dataset, rows: Tensor, batch_size: int | None, seed: int) -> None:
-        super().__init__(form, rows, batch_size, seed)
+    def __init__(self, spec: InputSpec, dataset: Dataset, rows: Tensor, batch_size: int | None, seed: int) -> None:
+        super().__init__(spec, rows, batch_size, seed)
         self.dataset: Any = dataset
 
     def part(self, rows: Tensor, batch_size: int | None) -> DatasetRows:
-        """Some of the items."""
-        return DatasetRows(self.form, self.dataset, rows, batch_size, self.seed)
+        """A source of some of the items."""
+        return DatasetRows(self.spec, self.dataset, rows, batch_size, self.seed)
 
     def read(self, rows: Tensor) -> Pair:
-        """The items of these indices, stacked."""
-        places = rows.tolist()
-        many = getattr(self.dataset, "__getitems__", None)
-        items = [self.dataset[place] for place in places] if many is None else many(places)
+        """The items at these indices, stacked."""
+        indices = rows.tolist()
+        get_items = getattr(self.dataset, "__getitems__", None)
+        items = [self.dataset[index] for index in indices] if get_items is None else get_items(indices)
         try:
             return as_pair(default_collate(items))
         except (TypeError, RuntimeError) as error:
-            raise InputError(f"the data set's items cannot be stacked to a batch: {error}") from error
+            raise InputError(f"the items of the data set cannot be stacked to a batch: {error}") from error
+
+
+_NO_BATCH = "the DataLoader yields no batch: its data set is empty, or drop_last drops its only batch."
 
 
 class LoaderRows(Source):
     """Batches of a ``DataLoader``, for data larger than memory.
 
     Shuffling and random transforms are seeded for each pass and batch. A resumed run reads the current pass again up
-    to its place.
+    to its position.
 
     Args:
-        form: what the model reads.
-        loader: yields x, or (x, context).
-        seed: of the loader's shuffling and of random transforms.
+        spec: what the model reads.
+        loader: loader that yields x or (x, context).
+        seed: seed of the loader's shuffling and of random transforms.
     """
 
-    def __init__(self, form: InputSpec, loader: DataLoader, seed: int) -> None:
-        self.form = form
+    def __init__(self, spec: InputSpec, loader: DataLoader, seed: int) -> None:
+        self.spec = spec
         self.loader = loader
         self.seed = seed
         try:
             self.steps = len(loader)
         except TypeError:
             self.steps = None
-        self.kind = f"DataLoader of {'unknown length' if self.steps is None else f'{self.steps} batches'}"
+        self.description = f"DataLoader of {'unknown length' if self.steps is None else f'{self.steps} batches'}"
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """The loader's batches, pass after pass.
 
         Raises:
-            InputError: if a pass has no batch.
+            InputError: if a pass has no batches.
         """
-        skip = start.place
+        skip = start.number
         for epoch in itertools.count(start.epoch):
             count = 0
             for index, pair in enumerate(self._one_pass(Purpose.LOADING, epoch)):
                 count += 1
                 if index >= skip:
-                    yield Batch(*self.form.cast(*pair), epoch, index)
+                    yield Batch(*self.spec.cast(*pair), epoch, index)
             if not count:
-                raise InputError("the DataLoader yields no batch: its data set is empty, or drop_last drops all of it.")
+                raise InputError(_NO_BATCH)
             skip = 0
 
     def ordered(self) -> Iterator[Pair]:
-        """One pass, always under the same seed."""
+        """One pass, always with the same seed."""
         for pair in self._one_pass(Purpose.HELD_OUT, 0):
-            yield self.form.cast(*pair)
+            yield self.spec.cast(*pair)
 
     def raw_sample(self, most: int) -> Pair:
         """The first rows of one pass."""
@@ -304,7 +307,7 @@ class LoaderRows(Source):
             if sum(len(x) for x, _ in parts) >= most:
                 break
         if not parts:
-            raise InputError("the DataLoader yields no batch: its data set is empty, or drop_last drops all of it.")
+            raise InputError(_NO_BATCH)
         contexts = [context for _, context in parts if context is not None]
         return torch.cat([x for x, _ in parts])[:most], torch.cat(contexts)[:most] if contexts else None
 
@@ -321,7 +324,7 @@ class LoaderRows(Source):
             yield as_pair(item)
 
     def _reseed(self, seed: int, epoch: int) -> None:
-        """Seed the generators that the loader and its samplers own."""
+        """Seed the generators of the loader and its samplers."""
         inner = getattr(self.loader.batch_sampler, "sampler", None)
         for owner in (self.loader, self.loader.sampler, self.loader.batch_sampler, inner):
             own = getattr(owner, "generator", None)
@@ -332,17 +335,17 @@ class LoaderRows(Source):
 
 
 def as_pair(item: Any) -> Pair:
-    """(x, context) from what a data set or a loader yields: x, (x,) or (x, context).
+    """(x, context) from an item of a data set or a loader: x, (x,) or (x, context).
 
     Raises:
         InputError: for anything else.
     """
     parts = list(item) if isinstance(item, list | tuple) else [item]
     if not 1 <= len(parts) <= 2:
-        raise InputError(f"data sets and loaders yield x or (x, context); got {len(parts)} parts.")
+        raise InputError(f"a data set or loader must yield x or (x, context); got {len(parts)} parts.")
     tensors = [torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in parts]
     if not all(isinstance(part, Tensor) for part in tensors):
         raise InputError(
-            f"data sets and loaders yield tensors or arrays, x or (x, context); got {type(parts[0]).__name__}."
+            f"a data set or loader must yield tensors or arrays, x or (x, context); got {type(parts[0]).__name__}."
         )
     return tensors[0], tensors[1] if len(tensors) == 2 else None

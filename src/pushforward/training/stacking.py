@@ -1,4 +1,4 @@
-"""Models of one architecture as one: their weights side by side, so that every operation is done for all at once."""
+"""`Stack`: models of one architecture as one batched model, which does every operation for all of them at once."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.networks.masked import MaskedLinear
-from pushforward.transforms import Affine, Jitter, LULinear, Standardize, Transform
+from pushforward.transforms import Affine, Chain, Jitter, LULinear, Standardize
 
 __all__ = ["Stack", "StackedLinear", "Unstackable"]
 
-_BROADCAST = (Affine, LULinear, Standardize)
-"""Transforms whose own tensors may have a leading dimension of members."""
+_BROADCASTING = (Affine, LULinear, Standardize)
+"""Transforms whose own tensors may have a leading dimension of models."""
 
 
 class Unstackable(Exception):
-    """Models that cannot be trained as one, and why."""
+    """The models cannot be trained as one; the message says why."""
 
 
 class StackedLinear(nn.Module):
     """M linear layers at once: y_m = W_m x_m + b_m, ``(M, rows, inputs)`` to ``(M, rows, outputs)``.
 
     Args:
-        layers: of one shape, masked alike.
+        layers: layers of one shape with equal masks.
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -38,15 +38,15 @@ class StackedLinear(nn.Module):
         first = layers[0]
         self.in_features, self.out_features = first.in_features, first.out_features
         self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        biased = first.bias is not None
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])) if biased else None
-        masked = isinstance(first, MaskedLinear)
-        self.register_buffer("mask", first.mask.to(first.weight.dtype) if masked else None)
+        has_bias = first.bias is not None
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])) if has_bias else None
+        is_masked = isinstance(first, MaskedLinear)
+        self.register_buffer("mask", first.mask.to(first.weight.dtype) if is_masked else None)
 
     mask: Tensor | None
 
     def forward(self, input: Tensor) -> Tensor:
-        """Each layer on its own rows."""
+        """Apply each layer to its own rows."""
         weight = self.weight if self.mask is None else self.weight * self.mask
         if self.bias is None:
             return torch.bmm(input, weight.mT)
@@ -54,77 +54,76 @@ class StackedLinear(nn.Module):
 
 
 class Stack:
-    """The trained parts of several models as one.
+    """The trainable transforms of several models as one.
 
-    Transforms in front that have nothing to train (preprocessing, and the noise of training) stay each member's own.
+    The transforms before the first trainable one (preprocessing, noise of training) are not stacked.
 
     Args:
-        models: at least two.
+        models: at least two models.
 
     Raises:
-        Unstackable: if they are not of one architecture, or hold something that has no stacked form.
+        Unstackable: if their architectures differ, or if they contain a module that cannot be stacked.
     """
 
     def __init__(self, models: Sequence[Model]) -> None:
         self.models = list(models)
         first = models[0]
-        if any(_form(model) != _form(first) for model in models[1:]):
-            raise Unstackable("the models are not of one architecture")
+        if any(_describe(model) != _describe(first) for model in models[1:]):
+            raise Unstackable("their architectures differ")
         if type(first).loss is not Model.loss or first.context_features or len(first.shape) != 1:
-            raise Unstackable("only vectors without a context, trained by their likelihood, are stacked")
-        lists = [list(model.chain) for model in models]
-        self.front = next((k for k, part in enumerate(lists[0]) if _trained(part)), len(lists[0]))
-        if any(_trained(part) for part in lists[0][: self.front]) or self.front == len(lists[0]):
+            raise Unstackable("only models of vectors without a context, trained by their likelihood, can be stacked")
+        self.start = first.chain.first_trainable()
+        if self.start == len(first.chain):
             raise Unstackable("no transform has anything to train")
-        if _trained(first.base) or any(True for _ in first.base.children()):
-            raise Unstackable("distributions with weights are not stacked")
-        for part in lists[0][self.front :]:
+        if _is_trainable(first.base) or any(True for _ in first.base.children()):
+            raise Unstackable("distributions with weights cannot be stacked")
+        for part in first.chain[self.start :]:
             if part.kind is not Kind.EXACT or isinstance(part, Jitter) or part.needs_refresh:
                 raise Unstackable(f"{type(part).__name__} draws noise or keeps statistics")
-        self.parts: list[Transform] = [stack(list(parts)) for parts in zip(*lists, strict=True)][self.front :]  # pyright: ignore
+        self.fronts = [model.chain[: self.start] for model in models]
+        trained = [model.chain[self.start :] for model in models]
+        self.chain = Chain(*(stack(parts) for parts in zip(*trained, strict=True)))  # pyright: ignore[reportArgumentType]
         self.base: Distribution = first.base
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The stacked parameters, members first."""
-        for part in self.parts:
-            yield from part.parameters()
+        """The stacked parameters; their first dimension is that of the models."""
+        yield from self.chain.parameters()
 
     def dimensions(self) -> Iterator[tuple[nn.Parameter, int]]:
-        """The stacked parameters, each with how many dimensions it has in a single model."""
-        for part, stacked in zip(list(self.models[0].chain)[self.front :], self.parts, strict=True):
-            theirs = dict(part.named_parameters())
+        """The stacked parameters, each with its number of dimensions in a single model."""
+        for part, stacked in zip(self.models[0].chain[self.start :], self.chain, strict=True):
+            single = dict(part.named_parameters())
             for name, parameter in stacked.named_parameters():
-                yield parameter, theirs[name].dim()
+                yield parameter, single[name].dim()
 
     def losses(self, batches: Sequence[Tensor], noise: Sequence[torch.Generator]) -> Tensor:
-        """-mean log-likelihood of each member on its own batch, ``(M,)``."""
-        rows, given = [], []
+        """-mean log-likelihood of each model on its own batch, ``(M,)``.
+
+        Args:
+            batches: a batch for each model, all of one size.
+            noise: a generator for each model, for its transforms that are not stacked.
+        """
+        inputs, log_dets = [], []
         with torch.no_grad():
-            for model, x, generator in zip(self.models, batches, noise, strict=True):
-                z, total = x, x.new_zeros(len(x))
-                for part in list(model.chain)[: self.front]:
-                    step = part.encode(z, noise=generator)
-                    z, total = step.z, total + step.contribution
-                rows.append(z)
-                given.append(total)
-        z, total = torch.stack(rows), torch.stack(given)
-        for part in self.parts:
-            step = part.encode(z)
-            z, total = step.z, total + step.contribution
-        return -(total + self.base.log_prob(z)).mean(-1)
+            for front, x, generator in zip(self.fronts, batches, noise, strict=True):
+                step = front.encode(x, noise=generator)
+                inputs.append(step.z)
+                log_dets.append(step.contribution)
+        step = self.chain.encode(torch.stack(inputs))
+        return -(torch.stack(log_dets) + step.contribution + self.base.log_prob(step.z)).mean(-1)
 
     @torch.no_grad()
-    def spread(self) -> None:
-        """Give each model its weights."""
+    def unstack(self) -> None:
+        """Copy the stacked weights to the models."""
         for k, model in enumerate(self.models):
-            for part, stacked in zip(list(model.chain)[self.front :], self.parts, strict=True):
-                theirs = dict(part.named_parameters())
+            for part, stacked in zip(model.chain[self.start :], self.chain, strict=True):
+                own = dict(part.named_parameters())
                 for name, parameter in stacked.named_parameters():
-                    theirs[name].copy_(parameter[k].reshape(theirs[name].shape))
+                    own[name].copy_(parameter[k].reshape(own[name].shape))
 
 
 def stack(modules: Sequence[nn.Module]) -> nn.Module:
-    """A copy of the first module whose tensors are those of all, stacked.
+    """A copy of the first module with the stacked tensors of all modules.
 
     Raises:
         Unstackable: for a module whose tensors cannot have a leading dimension.
@@ -135,37 +134,37 @@ def stack(modules: Sequence[nn.Module]) -> nn.Module:
     if isinstance(first, nn.Dropout) and first.p > 0:
         raise Unstackable("dropout would draw other numbers")
     children = dict(first.named_children())
-    made = copy.deepcopy(first, {id(child): child for child in children.values()})  # children come below
+    stacked = copy.deepcopy(first, {id(child): child for child in children.values()})  # children are stacked below
     for name in children:
-        setattr(made, name, stack([dict(module.named_children())[name] for module in modules]))
-    for name in list(made._parameters):
-        if (mine := made._parameters[name]) is not None:
-            if not isinstance(first, _BROADCAST):
-                raise Unstackable(f"{type(first).__name__} has weights of its own")
-            made._parameters[name] = nn.Parameter(
-                _side_by_side([module._parameters[name] for module in modules]), mine.requires_grad
+        setattr(stacked, name, stack([dict(module.named_children())[name] for module in modules]))
+    for name in list(stacked._parameters):
+        if (own := stacked._parameters[name]) is not None:
+            if not isinstance(first, _BROADCASTING):
+                raise Unstackable(f"{type(first).__name__} has its own weights")
+            stacked._parameters[name] = nn.Parameter(
+                _stack_tensors([module._parameters[name] for module in modules]), own.requires_grad
             )
-    for name in list(made._buffers):
-        theirs = [module._buffers[name] for module in modules]
-        if theirs[0] is None or all(torch.equal(theirs[0], other) for other in theirs[1:]):  # pyright: ignore
+    for name in list(stacked._buffers):
+        buffers = [module._buffers[name] for module in modules]
+        if buffers[0] is None or all(torch.equal(buffers[0], other) for other in buffers[1:]):  # pyright: ignore
             continue
-        if not isinstance(first, _BROADCAST):
-            raise Unstackable(f"{type(first).__name__} differs between the models")
-        made._buffers[name] = _side_by_side(theirs)
-    return made
+        if not isinstance(first, _BROADCASTING):
+            raise Unstackable(f"the buffers of {type(first).__name__} differ between the models")
+        stacked._buffers[name] = _stack_tensors(buffers)
+    return stacked
 
 
-def _side_by_side(tensors: Sequence[Tensor | None]) -> Tensor:
-    """Matrices as a batch of matrices; vectors with a dimension for the rows."""
+def _stack_tensors(tensors: Sequence[Tensor | None]) -> Tensor:
+    """Matrices become a batch of matrices; vectors get a dimension for the rows."""
     stacked = torch.stack([tensor.detach() for tensor in tensors if tensor is not None])
     return stacked.unsqueeze(1) if stacked.dim() == 2 else stacked
 
 
-def _trained(module: nn.Module) -> bool:
+def _is_trainable(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _form(model: Model) -> object:
+def _describe(model: Model) -> object:
     try:
         return registry.describe(model)
     except ConfigError as error:

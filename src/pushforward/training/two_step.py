@@ -1,27 +1,27 @@
-"""`fit_two_step`: the manifold first, then the density on it."""
+"""`fit_two_step`: train the autoencoder of a `TwoStep` model, then the density of its codes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import torch
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.models.manifold.two_step import Injectivity, TwoStep
-from pushforward.training.fit import fit
+from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
+from pushforward.training.fit import fit, move_to_device
 from pushforward.training.result import FitResult
 
 __all__ = ["TwoStepResult", "fit_two_step"]
 
 
 class TwoStepResult(NamedTuple):
-    """What :func:`fit_two_step` did.
+    """Result of :func:`fit_two_step`.
 
     Attributes:
-        first: the training of the autoencoder; None if it was left as it was.
-        second: the training of the density of its codes.
-        injectivity: of the decoder over the held-out rows, or over the training rows if there are none.
+        first: result of training the autoencoder; None if it was not trained.
+        second: result of training the density of the codes.
+        injectivity: injectivity of the decoder on the held-out rows, or on the training rows if there are none.
     """
 
     first: FitResult | None
@@ -29,31 +29,35 @@ class TwoStepResult(NamedTuple):
     injectivity: Injectivity
 
 
+@with_options
 def fit_two_step(
     model: TwoStep,
     data: Any,
     *,
     validation: Any = 0.1,
-    first: Mapping[str, Any] | Literal[False] | None = None,
-    second: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    **options: Any,
+    first: TrainingOptions | Literal[False] | None = None,
+    second: TrainingOptions | None = None,
+    config: TrainingConfig | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> TwoStepResult:
-    """Train the autoencoder; compile_scorer and whiten its codes; train their density; test that the decoder is injective.
+    """Train the autoencoder, freeze and whiten its codes, train their density, and test that the decoder is injective.
 
-    Both steps hold out the same rows. :func:`pushforward.data.intrinsic_dimension` helps to choose the width of the codes before.
+    Both steps hold out the same rows. :func:`pushforward.data.intrinsic_dimension` helps to choose the number of code
+    dimensions before.
 
     Args:
-        model: to train, in place.
+        model: model to train, in place.
         data: training rows ``(n, *shape)``, an array or a tensor.
         validation: fraction of the rows to hold out, or held-out rows, or None.
-        first: options of :func:`pushforward.fit` for the autoencoder; False leaves it as it is.
-        second: options for the density.
-        seed: of the split and of both trainings.
-        options: for both. ``checkpoint`` and ``log`` are files of one training: give them to ``first`` or ``second``.
+        first: options for the autoencoder only, a dictionary; False does not train it.
+        second: options for the density only.
+        config: options of both steps; the options below replace its values. ``checkpoint`` and ``log`` are files of one
+            training, so they belong into ``first`` or ``second``.
+        options: fields of :class:`TrainingConfig`.
 
     Raises:
-        ConfigError: for a model that is no :class:`~pushforward.models.TwoStep`, an impossible fraction, or one file for both steps.
+        ConfigError: for a model that is not a :class:`~pushforward.models.TwoStep`, a fraction outside (0, 1), or one
+            file for both steps.
         InputError: for rows that the model cannot read, or that span fewer dimensions than the code has.
 
     Example:
@@ -61,55 +65,59 @@ def fit_two_step(
         >>> t = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
         >>> x = torch.cat((t, t.sin()), 1)                                # a curve in the plane
         >>> model = pf.models.TwoStep(pf.models.AutoEncoder(2, latent=1, hidden=(16,)))
-        >>> done = pf.training.fit_two_step(model, x, max_steps=30, progress="silent")
-        >>> done.first.steps, done.second.steps
+        >>> result = pf.training.fit_two_step(model, x, max_steps=30, progress="silent")
+        >>> result.first.steps, result.second.steps
         (30, 30)
     """
     if not isinstance(model, TwoStep):
         raise ConfigError(f"fit_two_step trains a TwoStep model; got {model!r:.80}.")
-    if shared := {"checkpoint", "log"} & set(options):
-        raise ConfigError(f"each step wants a {shared.pop()} of its own: give it in first={{...}} or second={{...}}.")
-    if options.get("device") is not None:
-        model.to(options["device"])
+    config = make_config(config, options)
+    for name in ("checkpoint", "log"):
+        if getattr(config, name) is not None:
+            raise ConfigError(f"each step needs its own {name}: pass it in first={{...}} or second={{...}}.")
+    first_config = None if first is False else make_config(config, first or {})
+    second_config = make_config(config, second or {})
+    move_to_device(model, config.device)
     rows = torch.as_tensor(data)
     if rows.dim() != 1 + len(model.shape) or len(rows) < 2:
         raise InputError(f"fit_two_step reads at least two rows of shape {model.shape}; got {tuple(rows.shape)}.")
     if isinstance(validation, float):
         if not 0 < validation < 1:
-            raise ConfigError(f"validation must be a fraction in (0, 1), rows, or None; got {validation!r}.")
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+            raise ConfigError(f"validation must be a fraction in (0, 1), held-out rows, or None; got {validation!r}.")
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
         count = min(max(1, round(validation * len(rows))), len(rows) - 1)
-        rows, held = rows[order[count:]], rows[order[:count]]
+        rows, held_out = rows[order[count:]], rows[order[:count]]
     else:
-        held = None if validation is None else torch.as_tensor(validation)
-    _check_span(rows, model.first.latent)
+        held_out = None if validation is None else torch.as_tensor(validation)
+    _check_span(rows, model.autoencoder.latent)
     model.embed.injective.fill_(False)
-    trained = None
-    if first is not False:
-        trained = fit(model.first, rows, validation=held, seed=seed, **{**options, **(first or {})})
+    first_result = None
+    if first_config is not None:
+        first_result = fit(model.autoencoder, rows, validation=held_out, config=first_config)
     model.eval()
-    place = model.whiten.mean.device
+    device = model.whiten.mean.device
     with torch.no_grad():
-        codes = torch.cat([model.first.code(part.to(place, model.dtype)) for part in rows.split(1024)])
+        codes = torch.cat([model.autoencoder.code(part.to(device, model.dtype)) for part in rows.split(1024)])
     model.whiten.initialized.fill_(False)
     codes = model.whiten.initialize(codes)
-    held_codes = None if held is None else model.codes(held.to(place))
-    density = fit(model.second, codes, validation=held_codes, seed=seed, **{**options, **(second or {})})
+    held_out_codes = None if held_out is None else model.codes(held_out.to(device))
+    second_result = fit(model.density, codes, validation=held_out_codes, config=second_config)
     model.eval()
-    return TwoStepResult(trained, density, model.check_injectivity((rows if held is None else held).to(place)))
+    injectivity = model.check_injectivity((rows if held_out is None else held_out).to(device))
+    return TwoStepResult(first_result, second_result, injectivity)
 
 
 def _check_span(rows: torch.Tensor, width: int) -> None:
-    """Refuse rows that vary in fewer directions than the code has numbers: on them its density would have no bound.
+    """Refuse rows that vary in fewer directions than the code has numbers: the density of such codes is unbounded.
 
     Raises:
-        InputError: naming both numbers.
+        InputError: with both numbers.
     """
     few, span = 4 * width + 256, 0
-    for count in (few, 50 * few):  # more rows only where a few do not span enough
+    for count in (few, 50 * few):  # more rows only if the first ones do not span enough
         flat = rows[:: max(1, len(rows) // count)].flatten(1).double()
         if not torch.isfinite(flat).all():
-            return  # the training says where
+            return  # training raises an error that says where
         flat = flat[:, flat.amax(0) > flat.amin(0)]
         if flat.numel():
             values = torch.linalg.svdvals((flat - flat.mean(0)) / flat.std(0, correction=0))
@@ -117,6 +125,6 @@ def _check_span(rows: torch.Tensor, width: int) -> None:
         if span >= width:
             return
     raise InputError(
-        f"the rows vary in {span} directions, so a code of {width} numbers has no density: use latent={max(span, 1)} or fewer "
-        "(pushforward.data.intrinsic_dimension estimates how many)."
+        f"the rows vary in {span} directions, so a code of {width} numbers has no density: use latent={max(span, 1)} "
+        "or fewer (pushforward.data.intrinsic_dimension estimates how many)."
     )

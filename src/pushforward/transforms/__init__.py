@@ -3,81 +3,74 @@
 from pushforward.transforms.adapters import AsTorchTransform, TorchTransform, from_torch, to_torch
 from pushforward.transforms.autoregressive.block import BlockAutoregressive
 from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
-from pushforward.transforms.autoregressive.sphere import SphereAutoregressive
+from pushforward.transforms.autoregressive.tokens import TokenAutoregressive
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.chain import Chain
 from pushforward.transforms.continuous.continuous import Continuous
+from pushforward.transforms.coupling.autoencode import Autoencode, LinearAutoencode
 from pushforward.transforms.coupling.coupling import Coupling
 from pushforward.transforms.coupling.image import ImageCoupling
-from pushforward.transforms.coupling.sphere import SphereCoupling
 from pushforward.transforms.discrete.binarize import DynamicBinarize
-from pushforward.transforms.discrete.dequantize import LatticeDequantize, UniformDequantize
+from pushforward.transforms.discrete.dequantize import LatticeDequantize, UniformDequantize, VariationalDequantize
 from pushforward.transforms.discrete.integers import Integers
 from pushforward.transforms.discrete.modulo import ModuloAutoregressive, ModuloCoupling, OneHot
-from pushforward.transforms.discrete.variational_dequantize import VariationalDequantize
 from pushforward.transforms.elementwise.affine import Affine
-from pushforward.transforms.elementwise.bernstein import BernsteinTransformer
 from pushforward.transforms.elementwise.cast import Cast
 from pushforward.transforms.elementwise.functions import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
-from pushforward.transforms.elementwise.gated_affine import GatedAffineTransformer
 from pushforward.transforms.elementwise.gaussianize import Gaussianize
-from pushforward.transforms.elementwise.mobius import MobiusTransformer
 from pushforward.transforms.elementwise.monotone import Monotone
-from pushforward.transforms.elementwise.normalization import ActNorm, BatchNorm
-from pushforward.transforms.elementwise.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
-from pushforward.transforms.elementwise.standardize import Standardize
-from pushforward.transforms.elementwise.sum_of_squares import SumOfSquaresTransformer
-from pushforward.transforms.elementwise.transformers import (
-    AdditiveTransformer,
-    AffineTransformer,
-    GatedTransformer,
-    Transformer,
+from pushforward.transforms.elementwise.normalization import ActNorm, BatchNorm, Standardize
+from pushforward.transforms.embeddings.conformal import (
+    ConformalEmbedding,
+    ConformalScale,
+    Inversion,
+    PiecewiseOrthogonal,
+    SpecialConformal,
 )
-from pushforward.transforms.elementwise.unconstrained import UnconstrainedMonotoneTransformer
-from pushforward.transforms.embeddings.autoencode import Autoencode
-from pushforward.transforms.embeddings.conformal import ConformalEmbedding, ConformalScale, Inversion, SpecialConformal
 from pushforward.transforms.embeddings.embedding import Embedding, OrthogonalEmbedding, Pad
 from pushforward.transforms.embeddings.injective import FreeFormEmbedding, Injective
-from pushforward.transforms.embeddings.linear_autoencode import LinearAutoencode
-from pushforward.transforms.embeddings.piecewise import PiecewiseOrthogonal
-from pushforward.transforms.image.conv1x1 import InvertibleConv1x1
-from pushforward.transforms.image.conv2d import InvertibleConv2d
+from pushforward.transforms.image.convolution import InvertibleConv1x1, InvertibleConv2d
 from pushforward.transforms.image.multiscale import FactorOut
-from pushforward.transforms.image.patches import Patches, TokenAutoregressive
-from pushforward.transforms.image.squeeze import Flatten, Squeeze
+from pushforward.transforms.image.reshape import Flatten, Patches, Squeeze
 from pushforward.transforms.inverse import Inverse
-from pushforward.transforms.linear.linear import Householder, LULinear
+from pushforward.transforms.linear.factored import Householder, LULinear, QRLinear, WoodburyLinear
 from pushforward.transforms.linear.permutation import Permutation, Reverse
-from pushforward.transforms.linear.qr import QRLinear
 from pushforward.transforms.linear.whiten import Whiten
-from pushforward.transforms.linear.woodbury import WoodburyLinear
-from pushforward.transforms.residual.planar import Planar
-from pushforward.transforms.residual.radial import Radial
-from pushforward.transforms.residual.residual import InvertibleResidual
-from pushforward.transforms.residual.sylvester import Sylvester
+from pushforward.transforms.residual.contractive import InvertibleResidual
+from pushforward.transforms.residual.determinant_lemma import Planar, Radial, Sylvester
+from pushforward.transforms.sphere import SphereAutoregressive, SphereCoupling
 from pushforward.transforms.splines.polynomial import (
     CubicSplineTransformer,
     LinearSplineTransformer,
     QuadraticSplineTransformer,
 )
 from pushforward.transforms.splines.rational_quadratic import CircularSplineTransformer, SplineTransformer
-from pushforward.transforms.stochastic.jitter import Jitter
-from pushforward.transforms.stochastic.likelihoods import (
+from pushforward.transforms.stochastic.discrete_likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
-    GaussianLikelihood,
-    Likelihood,
+    LogisticLikelihood,
 )
-from pushforward.transforms.stochastic.logistic_likelihood import LogisticLikelihood
-from pushforward.transforms.stochastic.mixture_likelihood import GaussianMixtureLikelihood
+from pushforward.transforms.stochastic.gaussian_likelihoods import GaussianLikelihood, GaussianMixtureLikelihood
+from pushforward.transforms.stochastic.jitter import Jitter
+from pushforward.transforms.stochastic.likelihoods import Likelihood
 from pushforward.transforms.stochastic.variational import Variational
-from pushforward.transforms.surjections.absolute import Abs
-from pushforward.transforms.surjections.funnel import Funnel
-from pushforward.transforms.surjections.image_funnel import ConvFunnel, ImageFunnel
+from pushforward.transforms.surjections.funnel import ConvFunnel, Funnel, ImageFunnel
 from pushforward.transforms.surjections.max_pool import Max, MaxPool
 from pushforward.transforms.surjections.missing import AugmentMissing
 from pushforward.transforms.surjections.slice import Augment, Slice
-from pushforward.transforms.surjections.sort import Gaps, Sort, StochasticPermutation
+from pushforward.transforms.surjections.symmetry import Abs, Gaps, Sort, StochasticPermutation
+from pushforward.transforms.transformers.affine import (
+    AdditiveTransformer,
+    AffineTransformer,
+    GatedAffineTransformer,
+    GatedTransformer,
+)
+from pushforward.transforms.transformers.base import Transformer
+from pushforward.transforms.transformers.bernstein import BernsteinTransformer
+from pushforward.transforms.transformers.mobius import MobiusTransformer
+from pushforward.transforms.transformers.sigmoidal import MixtureCDFTransformer, SigmoidalTransformer
+from pushforward.transforms.transformers.sum_of_squares import SumOfSquaresTransformer
+from pushforward.transforms.transformers.unconstrained_monotone import UnconstrainedMonotoneTransformer
 
 __all__ = [
     "Abs",

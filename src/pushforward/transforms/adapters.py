@@ -19,16 +19,16 @@ __all__ = ["AsTorchTransform", "TorchTransform", "from_torch", "to_torch"]
 
 
 def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform:
-    """A transform that runs a ``torch.distributions`` transform backwards: its call takes noise to data, as our ``decode``.
+    """A transform of this package from one of ``torch.distributions``, whose call is ``decode``, noise to data.
 
-    A transform holds tensors of any kind, so such a transform cannot be saved to a model file.
+    It may hold any tensors, so it cannot be saved to a model file.
 
     Args:
-        transform: bijective, between spaces of equally many coordinates.
+        transform: of ``torch.distributions``; bijective, between spaces of equally many coordinates.
         features: event shape of the data.
 
     Raises:
-        KindError: if the transform is no such bijection.
+        KindError: if it is no such bijection.
 
     Example:
         >>> import torch
@@ -42,11 +42,11 @@ def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform
 
 
 def to_torch(transform: Transform, context: Tensor | None = None) -> AsTorchTransform:
-    """A ``torch.distributions`` transform, noise to data, for ``TransformedDistribution``, Pyro and friends.
+    """A ``torch.distributions`` transform, noise to data, for ``TransformedDistribution``, Pyro and other libraries.
 
     Args:
-        transform: a bijection.
-        context: ``(*batch, context)`` for a transform that reads one; it is kept in the transform.
+        transform: a bijection of this package.
+        context: ``(*batch, context)`` for a transform that reads one; the result keeps it.
 
     Raises:
         KindError: if the transform is no bijection.
@@ -64,19 +64,17 @@ def to_torch(transform: Transform, context: Tensor | None = None) -> AsTorchTran
 
 
 class TorchTransform(Transform):
-    """See :func:`from_torch`. Rows outside the transform's codomain get the contribution -inf."""
+    """See :func:`from_torch`. Rows outside the codomain of the inner transform have the contribution -inf."""
 
     def __init__(self, transform: td.Transform, features: int | Shape) -> None:
         shape = as_shape(features)
         if not transform.bijective:
-            raise KindError(
-                f"{type(transform).__name__} is not bijective, so it has no exact likelihood as a transform."
-            )
+            raise KindError(f"{type(transform).__name__} is not bijective, so it has no exact likelihood.")
         out_shape = tuple(transform.inverse_shape(shape))
         if math.prod(out_shape) != math.prod(shape):
             raise KindError(
-                f"{type(transform).__name__} takes shape {out_shape} to {shape}: it is no bijection between spaces of "
-                "equally many coordinates."
+                f"{type(transform).__name__} maps the shape {out_shape} to {shape}, which have different numbers of "
+                "coordinates, so it is no bijection with a log-determinant."
             )
         super().__init__(shape, out_shape)
         self.features = features
@@ -85,20 +83,20 @@ class TorchTransform(Transform):
         self.domain, self.codomain = _box(transform.codomain), _box(transform.domain)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """The transform's inverse."""
+        """The inverse of the inner transform."""
         legal = _legal(self.transform.codomain, x, len(self.in_shape))
         x = _replace(x, legal, _apply(self.transform, self._legal_noise(x)))
         z = _apply(self.inverse, x)
         return Step(z, torch.where(legal, self._contribution(z, x), -math.inf))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """The transform itself."""
+        """The inner transform."""
         return self.decode_with_contribution(z)[0]
 
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
-        """The transform, with its log-determinant negated."""
+        """The inner transform, with the negated log-determinant."""
         z = _replace(z, _legal(self.transform.domain, z, len(self.out_shape)), self._legal_noise(z))
         x = _apply(self.transform, z)
         return x, self._contribution(z, x)
@@ -127,12 +125,12 @@ class AsTorchTransform(td.Transform):
 
     @constraints.dependent_property(is_discrete=False)
     def domain(self) -> Constraint:
-        """Where the noise lies."""
+        """The set of possible noise."""
         return _constraint(self.transform.codomain, len(self.transform.out_shape))
 
     @constraints.dependent_property(is_discrete=False)
     def codomain(self) -> Constraint:
-        """Where the data lie."""
+        """The set of possible data."""
         return _constraint(self.transform.domain, len(self.transform.in_shape))
 
     def forward_shape(self, shape: Size) -> Size:
@@ -144,7 +142,7 @@ class AsTorchTransform(td.Transform):
         return Size((*shape[: len(shape) - len(self.transform.in_shape)], *self.transform.out_shape))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log abs det dy/dx, where in torch's terms x is the noise and y the data: minus our contribution."""
+        """log abs det dy/dx; here x is the noise and y the data, so it is minus the contribution."""
         return -self.transform.encode(y, self._context(y, self.transform.in_shape)).contribution
 
     def _call(self, x: Tensor) -> Tensor:
@@ -160,7 +158,7 @@ class AsTorchTransform(td.Transform):
 
 
 def _box(constraint: Constraint) -> Support:
-    """The box of a constraint; the reals where it has no bounds."""
+    """The box of a constraint; all reals if it has no bounds."""
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
     low = torch.as_tensor(getattr(constraint, "lower_bound", -math.inf))
@@ -192,5 +190,5 @@ def _legal(constraint: Constraint, value: Tensor, dims: int) -> Tensor:
 
 
 def _replace(value: Tensor, legal: Tensor, stand_in: Tensor) -> Tensor:
-    """Legal rows in place of illegal ones, before anything is computed of them that could spoil a gradient."""
+    """Replace illegal rows by legal ones, so that they do not make gradients NaN."""
     return torch.where(legal.reshape(*legal.shape, *(1 for _ in stand_in.shape)), value, stand_in)

@@ -1,4 +1,4 @@
-"""`Inverse`: a bijection in the other direction."""
+"""`Inverse`: a bijection with encode and decode exchanged."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ __all__ = ["Inverse"]
 
 @register("transforms")
 class Inverse(Transform):
-    """A bijection run backwards: encode is the inner transform's decode.
+    """A bijection with encode and decode exchanged.
 
     Args:
-        transform: an EXACT transform whose in and out shapes have equally many coordinates.
+        transform: a bijection with an exact contribution.
 
     Raises:
-        KindError: if the transform is no bijection.
+        ConfigError: if it is no transform.
+        KindError: if it is no bijection.
 
     Example:
         >>> import torch
@@ -33,9 +34,9 @@ class Inverse(Transform):
 
     def __init__(self, transform: Transform) -> None:
         if not isinstance(transform, Transform):
-            raise ConfigError(f"Inverse runs a transform backwards; got {type(transform).__name__}.")
+            raise ConfigError(f"Inverse takes a transform; got {type(transform).__name__}.")
         if not transform.bijective:
-            raise KindError(f"{type(transform).__name__} is not a bijection, so it cannot be run backwards.")
+            raise KindError(f"{type(transform).__name__} is not a bijection, so it has no inverse.")
         super().__init__(transform.out_shape, transform.in_shape)
         self.transform = transform
         self.context = transform.context
@@ -44,12 +45,12 @@ class Inverse(Transform):
         self.encode_passes, self.decode_passes = transform.decode_passes, transform.encode_passes
 
     def measure(self, latent: Measure) -> Measure:
-        """Unchanged, where the inner transform takes it."""
+        """That of z, if the inner transform accepts it."""
         self.transform.measure(latent)
         return super().measure(latent)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """The inner transform's decode, with the contribution negated."""
+        """The inner transform's decode, with the negated contribution."""
         z, contribution = self.transform.decode_with_contribution(x, context, noise=noise)
         return Step(z, outside(x, self.domain, len(self.in_shape)) - contribution)
 
@@ -60,6 +61,6 @@ class Inverse(Transform):
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
-        """The inner transform's encode, with the contribution negated."""
+        """The inner transform's encode, with the negated contribution."""
         step = self.transform.encode(z, context, noise=noise)
         return step.z, -step.contribution

@@ -1,9 +1,9 @@
-"""Gradients of a chain without its activations: the backward pass finds each input again from the output."""
+"""Gradients of a chain without stored activations: the backward pass computes each input again from the output."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,20 +15,16 @@ from pushforward.numerics import may_check_values
 
 if TYPE_CHECKING:
     from pushforward.transforms.base import Transform
+    from pushforward.transforms.chain import Chain
 
-__all__ = ["encode_reversibly", "require_reversible", "reversible_from"]
-
-
-def reversible_from(parts: Sequence[Transform]) -> int:
-    """The first part with something to train: those before it keep nothing that grows with depth, and may draw noise."""
-    return next((k for k, part in enumerate(parts) if any(p.requires_grad for p in part.parameters())), len(parts))
+__all__ = ["encode_reversibly", "require_reversible"]
 
 
-def require_reversible(parts: Sequence[Transform]) -> None:
-    """Refuse parts whose input cannot be found again from their output, exactly and in about one pass.
+def require_reversible(parts: Iterable[Transform]) -> None:
+    """Refuse parts whose input cannot be computed from their output exactly and in about one pass.
 
     Raises:
-        ConfigError: naming the part and why.
+        ConfigError: naming the part and the reason.
     """
     for part in parts:
         name = type(part).__name__
@@ -40,31 +36,27 @@ def require_reversible(parts: Sequence[Transform]) -> None:
         elif part.decode_passes > 1:
             why = f"its inverse takes {part.decode_passes} steps"
         elif part.needs_refresh:
-            why = "in training it normalizes by the batch, which its inverse does not know"
+            why = "in training it normalizes by statistics of the batch, which its inverse does not have"
         elif any(isinstance(module, nn.Dropout) and module.p > 0 for module in part.modules()):
-            why = "dropout would draw other numbers the second time"
+            why = "dropout would draw different numbers the second time"
         if why is not None:
             raise ConfigError(f"{name} cannot be in a reversible chain: {why}.")
 
 
-def encode_reversibly(parts: Sequence[Transform], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """z and the sum of the contributions of bijections, keeping z alone for the backward pass."""
-    weights = [p for part in parts for p in part.parameters() if p.requires_grad]
-    return _Reversible.apply(parts, context, x, *([] if context is None else [context]), *weights)  # pyright: ignore
+def encode_reversibly(chain: Chain, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """z and the contribution of a chain of bijections; only z is kept for the backward pass."""
+    weights = [p for part in chain for p in part.parameters() if p.requires_grad]
+    return _Reversible.apply(chain, context, x, *([] if context is None else [context]), *weights)  # pyright: ignore
 
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parts: Sequence[Transform], context: Tensor | None, x: Tensor, *others: Tensor) -> Any:
-        z, total = x, None
-        for part in parts:
-            step = part.encode(z, context)
-            z, total = step.z, step.contribution if total is None else total + step.contribution
-        assert total is not None
-        ctx.parts, ctx.device = parts, x.device.type
+    def forward(ctx: Any, chain: Chain, context: Tensor | None, x: Tensor, *others: Tensor) -> Any:
+        z, total, *_ = chain.encode(x, context)  # records no graph, as autograd turns gradients off here
+        ctx.chain, ctx.device = chain, x.device.type
         ctx.amp = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
         ctx.save_for_backward(z.detach(), *([] if context is None else [context]))
-        # A part may hand its input on: what is returned must be a tensor of its own.
+        # A part may return its input itself, but a Function must return new tensors.
         return (z.clone() if z is x else z), total.clone()
 
     @staticmethod
@@ -75,7 +67,7 @@ class _Reversible(torch.autograd.Function):
         found: dict[Tensor, Tensor] = {}
         context = given[0].detach().requires_grad_() if given else None
         with torch.autocast(ctx.device, enabled=ctx.amp[0], dtype=ctx.amp[1]):
-            for part in reversed(ctx.parts):
+            for part in reversed(list(ctx.chain)):
                 with torch.enable_grad():
                     x, step = part.invert_with_graph(z, context)
                 grad_z = grad_z + _check(part, step.z.detach(), z)
@@ -88,8 +80,8 @@ class _Reversible(torch.autograd.Function):
                         found[tensor] = found[tensor] + gradient if tensor in found else gradient
                 z = x.detach()
                 grad_z = torch.zeros_like(z) if got[0] is None else got[0]
-        weights = [p for part in ctx.parts for p in part.parameters() if p.requires_grad]
-        seen: set[Tensor] = set()  # a weight that several parts share got the sum at its first place
+        weights = [p for part in ctx.chain for p in part.parameters() if p.requires_grad]
+        seen: set[Tensor] = set()  # a weight that several parts share gets the sum at its first occurrence
         result = []
         for weight in weights:
             result.append(None if weight in seen else found.get(weight))
@@ -98,10 +90,13 @@ class _Reversible(torch.autograd.Function):
 
 
 def _check(part: Transform, again: Tensor, z: Tensor) -> Tensor | float:
-    """The input that was found must lead back to the output.
+    """Refuse an input from which the part does not compute the output again.
 
     Returns:
-        What to add to the gradient: 0, and where nobody waits to see the error NaN instead of raising it.
+        A number to add to the gradient: 0, or NaN for a wrong input where values cannot be read to raise the error.
+
+    Raises:
+        ConvergenceError: naming the part.
     """
     tolerance = 1e-2 if z.dtype in (torch.bfloat16, torch.float16) else torch.finfo(z.dtype).eps ** 0.5 * 3
     error = (again - z).abs() / (1 + z.abs())
@@ -110,7 +105,7 @@ def _check(part: Transform, again: Tensor, z: Tensor) -> Tensor | float:
         return torch.where(within, 0.0, math.nan).to(z.dtype)
     if not bool(within):
         raise ConvergenceError(
-            f"the input of {type(part).__name__} could not be found again from its output (off by {error.max().item():.2g}): "
-            "train this model without reversible=True."
+            f"the inverse of {type(part).__name__} does not reproduce its output (error {error.max().item():.2g}): train this "
+            "model without reversible=True."
         )
     return 0.0

@@ -1,4 +1,4 @@
-"""What the constructors of transforms share: reading arguments that may be given per feature, and seeded starts."""
+"""Arguments that the constructors of transforms share: numbers for each feature, event shapes, and seeded initial values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PerFeature = float | tuple
 
 
 def per_feature(value: PerFeature, shape: Shape, name: str) -> Tensor:
-    """``value`` spread over an event of this shape.
+    """``value`` as a tensor of the event shape.
 
     Raises:
-        ConfigError: if it does not fit, or is not finite.
+        ConfigError: if it does not broadcast to the shape, or is not finite.
     """
     try:
         array = np.asarray(value, dtype=np.float64)
@@ -27,7 +27,7 @@ def per_feature(value: PerFeature, shape: Shape, name: str) -> Tensor:
             raise ValueError
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{name} must be a number, or a tuple that fits the event shape {shape}; got {value!r}."
+            f"{name} must be a number, or a tuple that broadcasts to the event shape {shape}; got {value!r}."
         ) from None
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} must be finite; got {value!r}.")
@@ -35,14 +35,14 @@ def per_feature(value: PerFeature, shape: Shape, name: str) -> Tensor:
 
 
 def vector_width(features: int | Shape, owner: str) -> int:
-    """The width D of an event that must be a vector.
+    """The width D of a vector event.
 
     Raises:
         ConfigError: for any other event shape.
     """
     shape = as_shape(features)
     if len(shape) != 1:
-        raise ConfigError(f"{owner} acts on vectors, so features must be a width such as 6; got {features!r}.")
+        raise ConfigError(f"{owner} transforms vectors, so features must be a width such as 6; got {features!r}.")
     return shape[0]
 
 
@@ -54,12 +54,14 @@ def image_shape(features: int | Shape, owner: str) -> tuple[int, int, int]:
     """
     shape = as_shape(features)
     if len(shape) != 3:
-        raise ConfigError(f"{owner} acts on images, so features must be (channels, height, width); got {features!r}.")
+        raise ConfigError(
+            f"{owner} transforms images, so features must be (channels, height, width); got {features!r}."
+        )
     return shape[0], shape[1], shape[2]
 
 
 def seeded_normal(*shape: int, seed: int) -> Tensor:
-    """Standard normal numbers that depend on the seed alone; empty on the meta device, where values come later."""
+    """Standard normal numbers that depend on the seed alone; uninitialized on the meta device."""
     tensor = torch.empty(shape)
     if not tensor.is_meta:
         tensor.copy_(torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu"))

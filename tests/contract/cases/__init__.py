@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from .kinds import BaseCase, Case, MapCase, ModelCase, ScoreCase, silently
+from .kinds import Case, DistributionCase, ModelCase, ScoreCase, TransformCase, silently
 
 FILES = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
 
@@ -18,17 +18,17 @@ def gather(kind: str) -> list[Any]:
     return [case for file in FILES for case in getattr(file, kind, ())]
 
 
-MAPS: list[MapCase] = gather("MAPS")
-BASES: list[BaseCase] = gather("BASES")
+TRANSFORMS: list[TransformCase] = gather("TRANSFORMS")
+DISTRIBUTIONS: list[DistributionCase] = gather("DISTRIBUTIONS")
 MODELS: list[ModelCase] = gather("MODELS")
 NETWORKS: list[Case] = gather("NETWORKS")
 TRANSFORMERS: list[Case] = gather("TRANSFORMERS")
 LIKELIHOODS: list[Case] = gather("LIKELIHOODS")
-DISCRETE_BASES: list[BaseCase] = gather("DISCRETE_BASES")
+DISCRETE_DISTRIBUTIONS: list[DistributionCase] = gather("DISCRETE_DISTRIBUTIONS")
 SCORES: list[ScoreCase] = gather("SCORES")
 POSTERIORS: list[Case] = gather("POSTERIORS")
 ALL: list[Case] = [
-    *MAPS, *BASES, *DISCRETE_BASES, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS, *SCORES, *POSTERIORS,
+    *TRANSFORMS, *DISTRIBUTIONS, *DISCRETE_DISTRIBUTIONS, *MODELS, *NETWORKS, *TRANSFORMERS, *LIKELIHOODS, *SCORES, *POSTERIORS,
 ]  # fmt: skip
 APART = ("transformers", "likelihoods", "scores", "training")
 MODULES: list[Case] = [case for case in ALL if not case.name.startswith(APART)]
@@ -37,16 +37,16 @@ training."""
 
 __all__ = [
     "ALL",
-    "BASES",
-    "MAPS",
+    "DISTRIBUTIONS",
     "MODELS",
     "MODULES",
     "NETWORKS",
     "SCORES",
     "TRANSFORMERS",
+    "TRANSFORMS",
     "Case",
-    "MapCase",
     "ModelCase",
     "ScoreCase",
+    "TransformCase",
     "silently",
 ]

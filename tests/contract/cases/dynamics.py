@@ -7,11 +7,11 @@ from typing import Any
 from pushforward import models, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import SMALL, MapCase, ModelCase, f, integers, m
+from .kinds import SMALL, ModelCase, TransformCase, f, integers, m
 
 SHORT: dict[str, Any] = {"time": 0.006, "steps": 2}
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("InvertibleResidual", "D=5, context", lambda: transforms.InvertibleResidual(5, context=2, **SMALL)),
     m("InvertibleResidual", "image, context", lambda: transforms.InvertibleResidual((2, 3, 2), context=2, **SMALL)),
     # A short time, in which the solver's error is below rounding: what it is otherwise, test_continuous.py says.
@@ -35,25 +35,25 @@ MODELS: list[ModelCase] = [
     ),
     f("ResidualFlow", "exact, context", lambda: models.ResidualFlow(5, context=2, blocks=2, log_det="exact", **SMALL)),
     f(
-        "IResNet",
-        "image, power series, context",
-        lambda: models.IResNet(shape=(1, 4, 2), context=2, blocks=1, probes=2, hidden=(4,)),
+        "ImageIResNet",
+        "power series, context",
+        lambda: models.ImageIResNet(shape=(1, 4, 2), context=2, blocks=1, probes=2, hidden=(4,)),
         integers(256),
         kind=Kind.ESTIMATE,
         measure=Counting(8),
     ),
     f(
-        "IResNet",
-        "image, exact, dense",
-        lambda: models.IResNet(shape=(1, 2, 2), blocks=1, dense=(6,), log_det="exact", levels=8, hidden=(4,)),
+        "ImageIResNet",
+        "exact, dense",
+        lambda: models.ImageIResNet(shape=(1, 2, 2), blocks=1, dense=(6,), log_det="exact", levels=8, hidden=(4,)),
         integers(8),
         kind=Kind.LOWER_BOUND,
         measure=Counting(4),
     ),
     f(
-        "ResidualFlow",
-        "image, roulette",
-        lambda: models.ResidualFlow(shape=(1, 2, 4), blocks=1, probes=2, coefficient=0.7, hidden=(4, 4)),
+        "ImageResidualFlow",
+        "roulette",
+        lambda: models.ImageResidualFlow(shape=(1, 2, 4), blocks=1, probes=2, coefficient=0.7, hidden=(4, 4)),
         integers(256),
         kind=Kind.LOWER_BOUND,
         measure=Counting(8),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushforward import models, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import Case, MapCase, ModelCase, f, integers, m
+from .kinds import Case, ModelCase, TransformCase, f, integers, m
 
 HALF = transforms.GatedAffineTransformer(gate=0.5)
 
@@ -14,7 +14,7 @@ TRANSFORMERS: list[Case] = [
     Case("transformers.GatedAffineTransformer", "half", lambda: HALF),
 ]
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Coupling", "switched, half", lambda: transforms.Coupling(3, HALF, hidden=(8,))),
 ]
 
@@ -22,9 +22,9 @@ MODELS: list[ModelCase] = [
     f("InFlow", "D=4", lambda: models.InFlow(4, hidden=(8,))),
     f("InFlow", "half open", lambda: models.InFlow(3, blocks=1, hidden=(8,), gate=0.5, variance=2.0)),
     f(
-        "InFlow",
-        "image",
-        lambda: models.InFlow(shape=(1, 2, 4), blocks=1, hidden=(4,), levels=8),
+        "ImageInFlow",
+        "",
+        lambda: models.ImageInFlow(shape=(1, 2, 4), blocks=1, hidden=(4,), levels=8),
         integers(8),
         kind=Kind.LOWER_BOUND,
         measure=Counting(8),

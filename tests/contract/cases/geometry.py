@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from pushforward import distributions, models, transforms
 from pushforward.likelihood import Counting, Manifold
 
-from .kinds import BaseCase, Case, MapCase, ModelCase, angles, b, f, flow, integers, m, normal, shifted
+from .kinds import Case, DistributionCase, ModelCase, TransformCase, angles, b, f, flow, integers, m, normal, shifted
 
 
 def unit_vectors(shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -23,7 +23,7 @@ def corners(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 MOBIUS = transforms.MobiusTransformer(components=3)
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("QRLinear", "D=1", lambda: transforms.QRLinear(1)),
     m("QRLinear", "two reflections, no bias", lambda: transforms.QRLinear(5, reflections=2, bias=False, seed=3)),
     m("WoodburyLinear", "D=1", lambda: transforms.WoodburyLinear(1)),
@@ -68,7 +68,7 @@ MAPS: list[MapCase] = [
 
 SURFACE = Manifold(2, 3)
 
-BASES: list[BaseCase] = [
+DISTRIBUTIONS: list[DistributionCase] = [
     b("UniformSphere", "S2", lambda: distributions.UniformSphere(3), unit_vectors, bounded=True, measure=SURFACE),
     b("VonMisesFisher", "", lambda: distributions.VonMisesFisher(concentration=5.0), unit_vectors, measure=SURFACE),
     b(
@@ -89,9 +89,9 @@ BASES: list[BaseCase] = [
 ]
 
 MODELS: list[ModelCase] = [
-    f("BNAF", "D=1", lambda: models.BNAF(1, flows=1, hidden=(4,))),
-    f("BNAF", "D=2", lambda: models.BNAF(2, flows=2, hidden=(4, 3)), fast="log_prob"),
-    f("BNAF", "context", lambda: models.BNAF(2, context=2, flows=1, hidden=(4,)), fast="log_prob"),
+    f("BNAF", "D=1", lambda: models.BNAF(1, layers=1, hidden=(4,))),
+    f("BNAF", "D=2", lambda: models.BNAF(2, layers=2, hidden=(4, 3)), fast="log_prob"),
+    f("BNAF", "context", lambda: models.BNAF(2, context=2, layers=1, hidden=(4,)), fast="log_prob"),
     f("GaussianizationFlow", "D=1", lambda: models.GaussianizationFlow(1, layers=1, components=3)),
     f("GaussianizationFlow", "D=2", lambda: models.GaussianizationFlow(2, layers=1, components=2)),
     f(
@@ -114,8 +114,8 @@ MODELS: list[ModelCase] = [
     ),
     f(
         "DiscreteFlow",
-        "bipartite",
-        lambda: models.DiscreteFlow(3, 4, layer="bipartite", hidden=(8,)),
+        "coupling",
+        lambda: models.DiscreteFlow(3, 4, layer="coupling", hidden=(8,)),
         integers(4),
         measure=Counting(3),
     ),

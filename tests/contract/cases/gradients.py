@@ -11,11 +11,11 @@ from .kinds import ScoreCase, integers, s
 
 
 def flow() -> models.Model:
-    return models.NICE(2, couplings=2, hidden=(16,))
+    return models.NICE(2, layers=2, hidden=(16,))
 
 
 def images() -> models.Model:
-    return models.Glow((1, 4, 4), scales=1, steps=1, hidden=(4, 4), levels=8)
+    return models.Glow((1, 4, 4), scales=1, layers=1, hidden=(4, 4), levels=8)
 
 
 def vae(**more: Any) -> models.VAE:

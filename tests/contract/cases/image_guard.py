@@ -10,7 +10,7 @@ from .kinds import ScoreCase, integers, s
 
 def whole() -> image_score.ImageScore:
     """Images of 3 x 5 pixels, which become 4 x 8."""
-    flow = models.NICE(shape=(1, 4, 8), couplings=2, hidden=(8,))
+    flow = models.ImageNICE(shape=(1, 4, 8), layers=2, hidden=(8,))
     dose = scores.DoSE(scores.LikelihoodPath(flow), scores.Log(scores.CodeLength("png")), density="gmm", components=2)
     return image_score.ImageScore(dose, (1, 3, 5))
 

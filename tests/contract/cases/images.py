@@ -5,11 +5,11 @@ from __future__ import annotations
 from pushforward import models, networks, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import NSF, SPLINE, Case, MapCase, ModelCase, f, integers, m
+from .kinds import NSF, SPLINE, Case, ModelCase, TransformCase, f, integers, m
 
 SMALL = {"hidden": (6,)}
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Squeeze", "glow", lambda: transforms.Squeeze((2, 2, 4))),
     m("Squeeze", "checkerboard", lambda: transforms.Squeeze((2, 4, 2), "checkerboard")),
     m("Flatten", "image", lambda: transforms.Flatten((2, 1, 3))),
@@ -87,12 +87,12 @@ def image(name: str, label: str, make, levels: int, size: int) -> ModelCase:
 
 
 MODELS: list[ModelCase] = [
-    image("NICE", "image", lambda: models.NICE(shape=(1, 3, 3), couplings=3, levels=8, alpha=0.05, **SMALL), 8, 9),
-    image("RealNVP", "image", lambda: models.RealNVP(shape=(1, 4, 2), couplings=3, batch_norm=True, **SMALL), 256, 8),
+    image("ImageNICE", "", lambda: models.ImageNICE(shape=(1, 3, 3), layers=3, levels=8, alpha=0.05, **SMALL), 8, 9),
+    image("ImageRealNVP", "", lambda: models.ImageRealNVP(shape=(1, 4, 2), layers=3, batch_norm=True, **SMALL), 256, 8),
     image(
-        "RealNVP",
-        "image, normalized networks",
-        lambda: models.RealNVP(shape=(1, 2, 4), couplings=1, scales=1, normalize=True, **SMALL),
+        "ImageRealNVP",
+        "normalized networks",
+        lambda: models.ImageRealNVP(shape=(1, 2, 4), layers=1, scales=1, normalize=True, **SMALL),
         256,
         8,
     ),
@@ -100,37 +100,37 @@ MODELS: list[ModelCase] = [
         "FlowPlusPlus",
         "context",
         lambda: models.FlowPlusPlus(
-            (1, 2, 4), 2, couplings=(1, 1, 1), components=2, heads=2, levels=32, dequantize="uniform", hidden=(4,)
+            (1, 2, 4), 2, layers=(1, 1, 1), components=2, heads=2, levels=32, dequantize="uniform", hidden=(4,)
         ),
         32,
         8,
     ),
-    image("NSF", "image", lambda: models.NSF(shape=(1, 4, 4), linear="permutation", **NSF), 256, 16),
+    image("ImageNSF", "", lambda: models.ImageNSF(shape=(1, 4, 4), linear="permutation", **NSF), 256, 16),
     image(
         "Glow",
         "context",
-        lambda: models.Glow((1, 4, 2), context=2, scales=1, steps=2, levels=32, hidden=(3,)),
+        lambda: models.Glow((1, 4, 2), context=2, scales=1, layers=2, levels=32, hidden=(3,)),
         32,
         8,
     ),
     image(
         "Glow",
         "additive, reverse",
-        lambda: models.Glow((1, 2, 4), scales=1, steps=2, affine=False, linear="reverse", hidden=(4, 4)),
+        lambda: models.Glow((1, 2, 4), scales=1, layers=2, affine=False, linear="reverse", hidden=(4, 4)),
         256,
         8,
     ),
     image(
         "ConvGlow",
         "emerging",
-        lambda: models.ConvGlow((1, 4, 2), mode="emerging", scales=1, steps=1, hidden=(3,)),
+        lambda: models.ConvGlow((1, 4, 2), mode="emerging", scales=1, layers=1, hidden=(3,)),
         256,
         8,
     ),
     image(
         "ConvGlow",
         "periodic",
-        lambda: models.ConvGlow((1, 2, 4), mode="periodic", scales=1, steps=1, hidden=(3,)),
+        lambda: models.ConvGlow((1, 2, 4), mode="periodic", scales=1, layers=1, hidden=(3,)),
         256,
         8,
     ),

@@ -84,7 +84,7 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class MapCase(Case):
+class TransformCase(Case):
     """A transform.
 
     Attributes:
@@ -107,7 +107,7 @@ class MapCase(Case):
 
 
 @dataclass(frozen=True, eq=False)
-class BaseCase(Case):
+class DistributionCase(Case):
     """A base.
 
     Attributes:
@@ -186,15 +186,15 @@ EXP_REACH = {torch.float32: 80.0, torch.float64: 600.0}
 # SoftTail decodes by sinh, which it bounds at asinh(1e30) = 69 widths of 3.
 SINH_REACH = {torch.float32: 50.0, torch.float64: 50.0}
 SMALL: dict[str, Any] = {"hidden": (16,)}
-NSF: dict[str, Any] = {"flow_layers": 2, "bins": 5, "hidden_features": 16, "residual_blocks": 1}
+NSF: dict[str, Any] = {"layers": 2, "bins": 5, "hidden": (16,)}
 
 
-def m(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> MapCase:
-    return MapCase(f"transforms.{name}", label, make, data, **more)
+def m(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> TransformCase:
+    return TransformCase(f"transforms.{name}", label, make, data, **more)
 
 
-def b(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> BaseCase:
-    return BaseCase(name if "." in name else f"distributions.{name}", label, make, data, **more)
+def b(name: str, label: str, make: Callable[[], Any], data: Draw = normal, **more: Any) -> DistributionCase:
+    return DistributionCase(name if "." in name else f"distributions.{name}", label, make, data, **more)
 
 
 def f(name: str, label: str, make: Callable[[], Any], data: Draw = shifted, **more: Any) -> ModelCase:
@@ -217,6 +217,6 @@ def flow(*parts: Any) -> Callable[[], Model]:
 
 def pair(*, context: int = 0) -> tuple[Model, Model]:
     return (
-        models.NICE(2, context=context, couplings=2, hidden=(16,)),
-        models.NSF(2, context=context, flow_layers=2, bins=4, hidden_features=16, residual_blocks=1),
+        models.NICE(2, context=context, layers=2, hidden=(16,)),
+        models.NSF(2, context=context, layers=2, bins=4, hidden=(16,)),
     )

@@ -6,7 +6,7 @@ from pushforward import models, transforms
 from pushforward.detection import scores
 from pushforward.likelihood import Kind, Lebesgue, Manifold
 
-from .kinds import MapCase, ModelCase, ScoreCase, f, m, s
+from .kinds import ModelCase, ScoreCase, TransformCase, f, m, s
 
 SURFACE = {"latent_measure": Lebesgue(2), "data_measure": Manifold(2, 3), "bijective": False}
 
@@ -29,7 +29,7 @@ def coupled(features: int, context: int = 0) -> transforms.Chain:
     )
 
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("ConformalScale", "D=1", lambda: transforms.ConformalScale(1)),
     m("ConformalScale", "image", lambda: transforms.ConformalScale((2, 3, 2))),
     m("Inversion", "", lambda: transforms.Inversion(3)),
@@ -74,13 +74,13 @@ MODELS: list[ModelCase] = [
     f(
         "ConformalEmbeddingFlow",
         "sphere",
-        lambda: models.ConformalEmbeddingFlow(3, 2, couplings=2, hidden=(8,)),
+        lambda: models.ConformalEmbeddingFlow(3, 2, layers=2, hidden=(8,)),
         **ON_SURFACE,
     ),
     f(
         "RectangularFlow",
         "surface",
-        lambda: models.RectangularFlow(3, 2, couplings=2, hidden=(8,), latent_couplings=2, latent_hidden=(8,)),
+        lambda: models.RectangularFlow(3, 2, layers=2, hidden=(8,), latent_layers=2, latent_hidden=(8,)),
         exports=False,
         **ON_SURFACE,
     ),
@@ -98,7 +98,7 @@ MODELS: list[ModelCase] = [
 
 
 def tube() -> models.Model:
-    return models.RectangularFlow(3, 2, couplings=2, hidden=(8,), latent_couplings=2, latent_hidden=(8,))
+    return models.RectangularFlow(3, 2, layers=2, hidden=(8,), latent_layers=2, latent_hidden=(8,))
 
 
 SCORES: list[ScoreCase] = [

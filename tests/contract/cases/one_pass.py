@@ -9,15 +9,15 @@ from .kinds import ScoreCase, integers, pair, s
 
 
 def nice() -> models.Model:
-    return models.NICE(2, couplings=2, hidden=(16,))
+    return models.NICE(2, layers=2, hidden=(16,))
 
 
 def pixels() -> models.Model:
-    return models.NICE(shape=(1, 2, 3), couplings=2, hidden=(8,))
+    return models.ImageNICE(shape=(1, 2, 3), layers=2, hidden=(8,))
 
 
 def glow() -> models.Model:
-    return models.Glow((1, 4, 4), scales=2, steps=1, hidden=(3,), levels=4)
+    return models.Glow((1, 4, 4), scales=2, layers=1, hidden=(3,), levels=4)
 
 
 def vae() -> models.Model:

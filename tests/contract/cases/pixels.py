@@ -7,11 +7,11 @@ from typing import Any
 from pushforward import distributions, models, transforms
 from pushforward.likelihood import Counting, Kind
 
-from .kinds import SPLINE, BaseCase, Case, MapCase, ModelCase, b, f, integers, m
+from .kinds import SPLINE, Case, DistributionCase, ModelCase, TransformCase, b, f, integers, m
 
 VAE: dict[str, Any] = {"kind": Kind.LOWER_BOUND, "invertible": False, "draws": True}
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2}
-TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
+TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel_size": 3}
 
 LIKELIHOODS: list[Case] = [
     Case("likelihoods.BernoulliLikelihood", "", transforms.BernoulliLikelihood),
@@ -21,7 +21,7 @@ LIKELIHOODS: list[Case] = [
     Case("likelihoods.LogisticLikelihood", "", lambda: transforms.LogisticLikelihood(5, 2)),
 ]
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Integers", "image", lambda: transforms.Integers((1, 2, 2), levels=4), integers(4)),
     m(
         "DynamicBinarize",
@@ -73,7 +73,7 @@ MAPS: list[MapCase] = [
 
 PLUSPLUS: dict[str, Any] = {"filters": 4, "layers": 1, "scales": 2}
 
-DISCRETE_BASES: list[BaseCase] = [
+DISCRETE_DISTRIBUTIONS: list[DistributionCase] = [
     b(
         "PixelCNN",
         "plusplus, mixture",
@@ -83,7 +83,9 @@ DISCRETE_BASES: list[BaseCase] = [
     b(
         "PixelCNN",
         "mixture",
-        lambda: distributions.PixelCNN((2, 2, 3), transforms.LogisticLikelihood(4, 2), **TINY),
+        lambda: distributions.PixelCNN(
+            (2, 2, 3), transforms.LogisticLikelihood(4, 2), filters=6, layers=2, first_kernel=3
+        ),
         integers(4),
     ),
 ]
@@ -119,7 +121,9 @@ MODELS: list[ModelCase] = [
     f(
         "VAE",
         "gray, convolutions, iaf",
-        lambda: models.VAE((1, 3, 3), 2, levels=4, channels=(4,), posterior="iaf", steps=1, posterior_hidden=(8,)),
+        lambda: models.VAE(
+            (1, 3, 3), 2, levels=4, channels=(4,), posterior="iaf", posterior_layers=1, posterior_hidden=(8,)
+        ),
         integers(4),
         measure=Counting(9),
         **VAE,
@@ -132,9 +136,9 @@ MODELS: list[ModelCase] = [
             2,
             decoder="bernoulli",
             posterior="nsf",
-            steps=1,
+            posterior_layers=1,
             posterior_hidden=(8,),
-            prior=models.NICE(2, couplings=2, hidden=(8,), standardize=False),
+            prior=models.NICE(2, layers=2, hidden=(8,), standardize=False),
             hidden=(8,),
         ),
         integers(2),

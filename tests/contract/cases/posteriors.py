@@ -12,7 +12,7 @@ POSTERIORS: list[Case] = [
         "training.Posterior",
         "flow",
         lambda: bayes.Posterior(
-            models.NICE(2, couplings=2, hidden=(4,)),
+            models.NICE(2, layers=2, hidden=(4,)),
             3,
             ("chain.transforms.1.network.last.weight", "chain.transforms.0.mean"),
         ),

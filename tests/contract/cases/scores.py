@@ -9,7 +9,7 @@ from .kinds import ScoreCase, s
 
 
 def model() -> models.Model:
-    return models.NICE(2, couplings=2, hidden=(16,))
+    return models.NICE(2, layers=2, hidden=(16,))
 
 
 SCORES: list[ScoreCase] = [

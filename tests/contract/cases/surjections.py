@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 from pushforward import distributions, models, transforms
 from pushforward.likelihood import Counting, Extended, Kind, Lebesgue
 
-from .kinds import SPLINE, BaseCase, MapCase, ModelCase, b, f, flow, integers, m, normal, positive
+from .kinds import SPLINE, DistributionCase, ModelCase, TransformCase, b, f, flow, integers, m, normal, positive
 
 S = (8,)
-NARROW: dict[str, Any] = {"hidden_features": 8, "residual_blocks": 1}
+NARROW: dict[str, Any] = {"hidden": (8,)}
 SURJECTIVE: dict[str, Any] = {"invertible": False, "draws": True}
 
 
@@ -25,7 +25,7 @@ def onto(dim: int, data: int, **more: Any) -> dict[str, Any]:
     return {"latent_measure": Lebesgue(dim), "data_measure": Lebesgue(data), "bijective": False, **more}
 
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m(
         "Slice",
         "indices, spline",
@@ -96,7 +96,7 @@ MAPS: list[MapCase] = [
 ]
 
 # Their quadrature is in tests/distributions: they live on half of space, and on a cone.
-BASES: list[BaseCase] = [
+DISTRIBUTIONS: list[DistributionCase] = [
     b("HalfNormal", "D=2", lambda: distributions.HalfNormal(2), positive, measure=Lebesgue(2)),
     b(
         "Product",
@@ -118,22 +118,22 @@ MODELS: list[ModelCase] = [
       **SURJECTIVE),
     f("Flow", "augment", flow(lambda: transforms.Augment(1, hidden=S), lambda: transforms.Coupling(2, hidden=S), lambda: distributions.Normal(2)),
       kind=Kind.LOWER_BOUND, **SURJECTIVE),
-    f("FunnelFlow", "D=2", lambda: models.FunnelFlow(2, flow_layers=2, at=1, bins=4, **NARROW), **SURJECTIVE),
+    f("FunnelFlow", "D=2", lambda: models.FunnelFlow(2, layers=2, funnel_layer=1, bins=4, **NARROW), **SURJECTIVE),
     f("FunnelFlow", "mlp, spline decoder, D=2",
-      lambda: models.FunnelFlow(2, funnel="mlp", flow_layers=2, bins=4, decoder="spline", decoder_layers=2, **NARROW),
+      lambda: models.FunnelFlow(2, funnel="mlp", layers=2, bins=4, decoder="spline", decoder_layers=2, **NARROW),
       **SURJECTIVE),
     f("FunnelFlow", "affine, context, D=5",
-      lambda: models.FunnelFlow(5, 2, latent=2, law="affine", flow_layers=3, at=1, **NARROW), **SURJECTIVE),
-    f("FunnelFlow", "images",
-      lambda: models.FunnelFlow(shape=(1, 4, 4), law="affine", flow_layers=1, levels=8, **NARROW), integers(8),
+      lambda: models.FunnelFlow(5, 2, latent=2, transformer="affine", layers=3, funnel_layer=1, **NARROW), **SURJECTIVE),
+    f("ImageFunnelFlow", "coupling",
+      lambda: models.ImageFunnelFlow(shape=(1, 4, 4), transformer="affine", layers=1, levels=8, **NARROW), integers(8),
       kind=Kind.LOWER_BOUND, measure=Counting(16), **SURJECTIVE),
-    f("FunnelFlow", "conv, context",
-      lambda: models.FunnelFlow(shape=(1, 4, 4), context=2, funnel="conv", law="affine", flow_layers=1, levels=8, **NARROW),
+    f("ImageFunnelFlow", "conv, context",
+      lambda: models.ImageFunnelFlow(shape=(1, 4, 4), context=2, funnel="conv", transformer="affine", layers=1, levels=8, **NARROW),
       integers(8), kind=Kind.LOWER_BOUND, measure=Counting(16), **SURJECTIVE),
     f("AEF", "D=2", lambda: models.AEF(2, latent=1, hidden=S)),
-    f("AEF", "nsf, prior", lambda: models.AEF(4, latent=2, posterior="nsf", steps=1, posterior_hidden=S, hidden=S,
-                                              prior=models.NICE(2, couplings=2, hidden=S, standardize=False))),
+    f("AEF", "nsf, prior", lambda: models.AEF(4, latent=2, posterior="nsf", posterior_layers=1, posterior_hidden=S, hidden=S,
+                                              prior=models.NICE(2, layers=2, hidden=S, standardize=False))),
     f("AEF", "image, iaf, convolutions",
-      lambda: models.AEF((1, 3, 3), 2, levels=4, posterior="iaf", steps=1, posterior_hidden=S, channels=(4,)), integers(4),
+      lambda: models.AEF((1, 3, 3), 2, levels=4, posterior="iaf", posterior_layers=1, posterior_hidden=S, channels=(4,)), integers(4),
       kind=Kind.LOWER_BOUND, measure=Counting(9)),
 ]  # fmt: skip

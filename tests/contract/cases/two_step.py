@@ -8,14 +8,14 @@ from pushforward import distributions, models, transforms
 from pushforward.detection import scores
 from pushforward.likelihood import Kind, Lebesgue, Manifold
 
-from .kinds import NSF, MapCase, ModelCase, ScoreCase, f, m, s
+from .kinds import NSF, ModelCase, ScoreCase, TransformCase, f, m, s
 
 AE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": True, "noisy": False}
 TWO: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "noisy": False, "exports": False}
 
 CYCLE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": True}
 
-MAPS: list[MapCase] = [
+TRANSFORMS: list[TransformCase] = [
     m("Whiten", "D=1", lambda: transforms.Whiten(1)),
     m("Whiten", "D=3", lambda: transforms.Whiten(3)),
 ]
@@ -70,8 +70,8 @@ MODELS: list[ModelCase] = [
             3,
             2,
             hidden=(16,),
-            draws=4,
-            chain_steps=3,
+            samples=4,
+            gibbs_steps=3,
             flow=transforms.Coupling(2, transforms.AffineTransformer(), context=2, hidden=(8,)),
         ),
         **CYCLE,
@@ -79,7 +79,7 @@ MODELS: list[ModelCase] = [
     f(
         "CyGen",
         "image, convolutions",
-        lambda: models.CyGen((1, 4, 3), 2, channels=(4,), levels=8, draws=1, chain_steps=2),
+        lambda: models.CyGen((1, 4, 3), 2, channels=(4,), levels=8, samples=1, gibbs_steps=2),
         measure=Lebesgue(12),
         **CYCLE,
     ),

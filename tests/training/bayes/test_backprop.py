@@ -12,7 +12,7 @@ from pushforward.networks.masked import MaskedLinear
 from pushforward.networks.masked_conv import MaskedConv2d
 from pushforward.training.bayes import bayes_by_backprop
 from pushforward.training.bayes.backprop import MeanField
-from pushforward.training.bayes.common import choose
+from pushforward.training.bayes.common import choose_parameters
 
 from ..tiny import curved
 from .small import Regression, images, vae
@@ -21,7 +21,7 @@ NOISE, PRIOR = 0.5, 0.3
 
 
 def mean_field(model: pf.models.Model, local: bool = True, scale: float = 0.1) -> MeanField:
-    return MeanField(model, choose(model, None), 100, PRIOR, scale, local)
+    return MeanField(model, choose_parameters(model, None), 100, PRIOR, scale, local)
 
 
 @pytest.mark.parametrize("local", [True, False])
@@ -36,7 +36,7 @@ def test_linear_regression(local: bool):
     mean = torch.linalg.solve(precision, seen.T @ x[:, 0].double() / NOISE**2)
     posterior = bayes_by_backprop(
         pf.models.Flow(Regression(1, 3, NOISE), pf.distributions.Normal(1)), x, 500, context=u, prior_scale=PRIOR, local=local,
-        initial_scale=0.03, lr=3e-2, max_steps=600, progress="silent",
+        initial_scale=0.03, learning_rate=3e-2, max_steps=600, progress="silent",
     )  # fmt: skip
     drawn = torch.cat([stack.flatten(1) for stack in posterior.samples().values()], 1).double()
     best = precision.diagonal() ** -0.5
@@ -46,11 +46,11 @@ def test_linear_regression(local: bool):
 
 
 def test_divergence_is_that_of_torch():
-    law = mean_field(pf.models.NICE(2, couplings=2, hidden=(4,)))
-    q = [torch.distributions.Normal(p, law.scale(name)) for name, p in law.chosen.items()]
+    field = mean_field(pf.models.NICE(2, layers=2, hidden=(4,)))
+    q = [torch.distributions.Normal(p, field.scale(name)) for name, p in field.chosen.items()]
     p = torch.distributions.Normal(0.0, PRIOR)
     wanted = sum(torch.distributions.kl_divergence(each, p).sum() for each in q)
-    torch.testing.assert_close(law.divergence(), wanted, rtol=1e-4, atol=0)
+    torch.testing.assert_close(field.divergence(), wanted, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_divergence_is_that_of_torch():
 def test_outputs_are_drawn_with_the_mean_and_variance_that_weights_give(layer, h):
     model = pf.models.NICE(2)
     model.layer = layer  # so that it has a place in a model
-    law = MeanField(model, choose(model, ["layer"]), 100, 1.0, 0.3, True)
+    field = MeanField(model, choose_parameters(model, ["layer"]), 100, 1.0, 0.3, True)
     count, source = 20_000, torch.Generator().manual_seed(0)
     with torch.no_grad():
-        drawn = law._outputs("layer", layer, h.expand(count, *h.shape), source)
+        drawn = field._outputs("layer", layer, h.expand(count, *h.shape), source)
         means = {name: p.clone() for name, p in layer.named_parameters()}
         weights = {name: p + 0.3 * torch.randn(count, *p.shape, generator=source) for name, p in means.items()}
         by_weights = torch.func.vmap(lambda w: torch.func.functional_call(layer, w, (h[None],))[0])(weights)
@@ -96,8 +96,8 @@ class Unusual(pf.transforms.Transform):
 
 
 def test_which_layers_draw_their_outputs():
-    law = mean_field(pf.models.Flow(Unusual(), pf.distributions.Normal(2)))
-    assert law._find_layers(torch.randn(3, 2), None) == ["chain.transforms.0.once"]
+    field = mean_field(pf.models.Flow(Unusual(), pf.distributions.Normal(2)))
+    assert field._find_layers(torch.randn(3, 2), None) == ["chain.transforms.0.once"]
     whole = mean_field(vae())
     assert len(whole._find_layers(images(3), None)) == 4  # two layers of the encoder, two of the decoder
     assert mean_field(pf.models.ResidualFlow(2, blocks=1, hidden=(4,)))._find_layers(torch.randn(3, 2), None) == []
@@ -108,9 +108,9 @@ def test_both_ways_have_the_same_expectation():
     x = images(4)
     values = {}
     for local in (True, False):
-        law, source = mean_field(model, local, scale=0.2), torch.Generator().manual_seed(0)
+        field, source = mean_field(model, local, scale=0.2), torch.Generator().manual_seed(0)
         with torch.no_grad():
-            values[local] = torch.stack([law.loss(x, generator=source) for _ in range(400)]).double()
+            values[local] = torch.stack([field.loss(x, generator=source) for _ in range(400)]).double()
     error = (values[True].var() / 400 + values[False].var() / 400).sqrt()
     assert (values[True].mean() - values[False].mean()).abs() < 4 * error
     assert values[True].std() < values[False].std()  # which is why it is done
@@ -141,7 +141,7 @@ def test_chosen_weights_and_the_rest():
             torch.testing.assert_close(buffer, before[name])
 
 
-@pytest.mark.parametrize("option", ["prior_scale", "initial_scale", "samples", "rows"])
+@pytest.mark.parametrize("option", ["prior_scale", "initial_scale", "n_samples", "n_rows"])
 def test_errors(option):
     with pytest.raises(ConfigError, match=option):
-        bayes_by_backprop(vae(), images(20), **{"samples": 1, option: 0, "progress": "silent"})
+        bayes_by_backprop(vae(), images(20), **{"n_samples": 1, option: 0, "progress": "silent"})

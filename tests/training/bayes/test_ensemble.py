@@ -1,4 +1,4 @@
-"""Deep ensembles: the same recipe from several starts."""
+"""Deep ensembles: one architecture from several initializations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pushforward.training.bayes import deep_ensemble
 
 from ..tiny import curved
 
-OPTIONS = {"max_steps": 30, "batch_size": 50, "lr": 1e-2, "progress": "silent"}
+OPTIONS = {"max_steps": 30, "batch_size": 50, "learning_rate": 1e-2, "progress": "silent"}
 
 
 def make() -> pf.models.Model:
@@ -67,7 +67,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
 
 def test_members_must_be_alike():
     widths = iter((4, 8))
-    with pytest.raises(ConfigError, match="one recipe"):
+    with pytest.raises(ConfigError, match="one architecture"):
         deep_ensemble(lambda: pf.models.NICE(3, hidden=(next(widths),)), curved(50), 2, **OPTIONS)
-    with pytest.raises(ConfigError, match="members"):
+    with pytest.raises(ConfigError, match="n_members"):
         deep_ensemble(make, curved(50), 0)

@@ -147,15 +147,15 @@ def test_through_a_file(tmp_path):
     with pytest.raises(StorageError, match=r"Posterior\.load"):
         pf.load(tmp_path / "p.safetensors")
     pf.save(posterior.model, tmp_path / "m.safetensors")
-    with pytest.raises(StorageError, match="holds a model"):
+    with pytest.raises(StorageError, match="contains a model"):
         Posterior.load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d["arguments"].update(draws=60_000),
-        lambda d: d["arguments"].update(draws=2),
+        lambda d: d["arguments"].update(n_samples=60_000),
+        lambda d: d["arguments"].update(n_samples=2),
         lambda d: d["arguments"].update(names=["chain.transforms.0.nothing"]),
         lambda d: d["arguments"].update(names=[SHIFT, SHIFT]),
         lambda d: d["arguments"].update(model=3),
@@ -173,13 +173,13 @@ def test_files_that_lie_are_refused(change, tmp_path):
 def test_errors():
     with pytest.raises(ConfigError, match="no parameter or buffer"):
         Posterior(location(2), 2, ("scale",))
-    with pytest.raises(ConfigError, match="at least one"):
+    with pytest.raises(ConfigError, match="n_samples must be an integer of at least 1"):
         Posterior(location(2), 0, ())
     with pytest.raises(ConfigError, match="pushforward model"):
         Posterior(torch.nn.Linear(1, 1), 1, ())  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigError, match=r"shape \(2, 3\)"):
+    with pytest.raises(ConfigError, match=r"must have shape \(2, 2\); got \(2, 3\)"):
         Posterior.of(location(2), {SHIFT: torch.zeros(2, 3)})
-    with pytest.raises(ConfigError, match="at least one"):
+    with pytest.raises(ConfigError, match="n_samples must be an integer of at least 1"):
         Posterior.of(location(2), {SHIFT: torch.zeros(0, 2)})
     with pytest.raises(InputError, match=r"\(n, 2\)"):
         jolted(location(2), 2, (SHIFT,), 1.0).log_likelihoods(torch.zeros(3))

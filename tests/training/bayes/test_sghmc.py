@@ -19,12 +19,12 @@ def data() -> torch.Tensor:
     return torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(0)) + torch.linspace(-2, 2, WIDTH)
 
 
-@pytest.mark.parametrize(("batch", "lr", "prior"), [(ROWS, 0.05, 1.0), (20, 0.1, 0.05)])
-def test_gaussian_posterior(batch: int, lr: float, prior: float):
+@pytest.mark.parametrize(("batch", "step_size", "prior"), [(ROWS, 0.05, 1.0), (20, 0.1, 0.05)])
+def test_gaussian_posterior(batch: int, step_size: float, prior: float):
     """64 chains at once, with all rows and with a tenth of them, whose noise would widen the samples by half."""
     x = data()
     posterior = sghmc(
-        location(WIDTH), x, 150, parameters=["shift"], burn_in=600, thin=20, lr=lr, batch_size=batch, prior_scale=prior,
+        location(WIDTH), x, 150, parameters=["shift"], burn_in=600, thin=20, step_size=step_size, batch_size=batch, prior_scale=prior,
         initialize=False, progress="silent",
     )  # fmt: skip
     precision = ROWS + 1 / prior**2
@@ -37,7 +37,7 @@ def test_gaussian_posterior(batch: int, lr: float, prior: float):
 
 def test_only_chosen_weights_move():
     x = curved(200)
-    model = pf.models.NICE(3, couplings=2, hidden=(8,))
+    model = pf.models.NICE(3, layers=2, hidden=(8,))
     pf.fit(model, x, max_steps=20, progress="silent")
     frozen = model.chain.transforms[1].network.last.weight.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -60,7 +60,7 @@ def test_seeds_and_budgets():
     def run(seed: int = 0, **options):
         torch.manual_seed(5)
         return sghmc(
-            pf.models.NICE(3, couplings=2, hidden=(8,)), x, 3, burn_in=7, thin=5, seed=seed, batch_size=20,
+            pf.models.NICE(3, layers=2, hidden=(8,)), x, 3, burn_in=7, thin=5, seed=seed, batch_size=20,
             progress="silent", **options,
         )  # fmt: skip
 
@@ -88,25 +88,27 @@ def test_batch_norm_statistics_belong_to_each_sample():
 def test_data_from_a_loader():
     x = curved(60)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=20)
-    model = pf.models.NICE(3, couplings=2, hidden=(8,))
+    model = pf.models.NICE(3, layers=2, hidden=(8,))
     assert len(sghmc(model, loader, 2, burn_in=5, thin=5, progress="silent")) == 2
 
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
             return iter(x)
 
-    with pytest.raises(ConfigError, match="rows="):
+    with pytest.raises(ConfigError, match="n_rows="):
         sghmc(model, Stream(), 2, burn_in=5, thin=5, progress="silent")
-    assert len(sghmc(model, Stream(), 2, rows=60, burn_in=5, thin=5, batch_size=20, progress="silent")) == 2
+    assert len(sghmc(model, Stream(), 2, n_rows=60, burn_in=5, thin=5, batch_size=20, progress="silent")) == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "samples"),
+        ({"n_samples": 0}, "n_samples"),
         ({"thin": 0}, "thin"),
         ({"friction": 1.0}, "friction"),
-        ({"lr": -1.0}, "lr"),
+        ({"step_size": -1.0}, "step_size"),
+        ({"learning_rate": 0.1}, "learning_rate is not available in sghmc"),
+        ({"max_steps": 5}, "max_steps is not available in sghmc"),
         ({"prior_scale": float("inf")}, "prior_scale"),
         ({"parameters": ["decoder"]}, "no trainable parameter under 'decoder'"),
         ({"checkpoint": "run"}, "checkpoint"),
@@ -114,4 +116,4 @@ def test_data_from_a_loader():
 )
 def test_errors(options, message):
     with pytest.raises(ConfigError, match=message):
-        sghmc(location(2), torch.randn(20, 2), **{"samples": 1, "progress": "silent"} | options)
+        sghmc(location(2), torch.randn(20, 2), **{"n_samples": 1, "progress": "silent"} | options)

@@ -37,13 +37,13 @@ def test_samples_have_the_mean_and_covariance_of_the_paper():
     covariance = np.diag(points.var(0)) / 2 + deviations.T @ deviations / (2 * 4)
     source, drawn = torch.Generator().manual_seed(0), []
     for _ in range(8000):
-        trajectory.place(0.5, source)
+        trajectory.set_weights(0.5, source)
         drawn.append([*weights["a"].tolist(), weights["b"].item()])
     drawn = np.array(drawn)
     scale = np.sqrt(np.diag(covariance))
     assert np.abs((drawn.mean(0) - points.mean(0)) / scale).max() < 0.05
     assert np.abs((np.cov(drawn.T) / 0.25 - covariance) / np.outer(scale, scale)).max() < 0.08
-    trajectory.place(0.0, None)
+    trajectory.set_weights(0.0, None)
     np.testing.assert_allclose([*weights["a"].tolist(), weights["b"].item()], points.mean(0), rtol=1e-6)
 
 
@@ -57,7 +57,7 @@ def test_small_variances_beside_large_means_keep_their_digits():
 def test_a_wild_path_is_tamed_by_held_out_rows():
     """SGD on single rows strays far beyond the posterior, which has the standard deviation 400^(-1/2)."""
     x = torch.randn(400, 32, generator=torch.Generator().manual_seed(0))
-    options = {"parameters": ["shift"], "lr": 0.02, "batch_size": 2, "snapshot_every": 5, "initialize": False,
+    options = {"parameters": ["shift"], "learning_rate": 0.02, "batch_size": 2, "snapshot_every": 5, "initialize": False,
                "progress": "silent"}  # fmt: skip
     wild = swag(location(32), x, 20, scale=1.0, **options)
     tame = swag(location(32), x, 20, **options)
@@ -77,7 +77,9 @@ def test_batch_norm_statistics_belong_to_each_sample():
     x = curved(300)
     model = pf.models.MAF(3, layers=2, hidden=(8,), batch_norm=True)
     pf.fit(model, x, max_steps=30, validation=None, progress="silent")
-    posterior = swag(model, x, 3, validation=None, scale=1.0, snapshots=4, rank=3, lr=0.05, progress="silent")
+    posterior = swag(
+        model, x, 3, validation=None, scale=1.0, snapshots=4, rank=3, learning_rate=0.05, progress="silent"
+    )
     assert any(name.endswith(".var") for name in posterior.names)
     for member in [*posterior, posterior.model]:
         before = {name: b.clone() for name, b in member.named_buffers()}
@@ -91,7 +93,7 @@ def test_chosen_weights_and_seeds():
 
     def run(seed: int):
         torch.manual_seed(0)
-        model = pf.models.NICE(3, couplings=2, hidden=(8,))
+        model = pf.models.NICE(3, layers=2, hidden=(8,))
         return swag(model, x, 2, parameters=["last"], snapshots=3, rank=2, seed=seed, batch_size=20, progress="silent")
 
     first = run(0)
@@ -104,8 +106,11 @@ def test_chosen_weights_and_seeds():
     ("options", "message"),
     [
         ({"rank": 1}, "rank"),
-        ({"rank": 9, "snapshots": 8}, "as many snapshots"),
+        ({"rank": 9, "snapshots": 8}, "rank must be at most the number of snapshots"),
         ({"snapshots": 1}, "snapshots"),
+        ({"snapshot_every": 0}, "snapshot_every"),
+        ({"n_samples": 0}, "n_samples"),
+        ({"optimizer": "adam"}, "optimizer is not available in swag"),
         ({"validation": None}, "held-out"),
         ({"scale": 0.0}, "scale"),
         ({"resume": True}, "resume"),
@@ -113,4 +118,4 @@ def test_chosen_weights_and_seeds():
 )
 def test_errors(options, message):
     with pytest.raises(ConfigError, match=message):
-        swag(location(2), torch.randn(20, 2), 2, **{"progress": "silent"} | options)
+        swag(location(2), torch.randn(20, 2), **{"n_samples": 2, "progress": "silent"} | options)

@@ -1,4 +1,4 @@
-"""Small real data sets that come with the package; README.md beside this file says whose they are."""
+"""Small real data sets that come with the package. README.md in this folder states their origin and license."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pushforward.data.files import read_table
 from pushforward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["IMAGE_SAMPLES", "SAMPLES", "Sample", "load_image_sample", "load_sample"]
 
 SAMPLES = {"thyroid": "Thyroid patients (6 blood values)"}
-"""Names of the samples, and their titles."""
+"""The names of the tables, and their titles."""
 IMAGE_SAMPLES = {"fashion-mnist": ("train", "test"), "mnist": ("test",)}
-"""Names of the samples of images, and their parts."""
+"""The names of the image sets, and their parts."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class Sample:
     """A labeled table.
 
     Attributes:
-        title: for headings.
+        title: title for headings.
         table: the rows.
         labels: 1 for an anomaly, else 0, ``(rows,)``.
-        classes: what each row is, in words, ``(rows,)``.
+        classes: name of the class of each row, ``(rows,)``.
     """
 
     title: str
@@ -40,7 +39,7 @@ class Sample:
 
 
 def load_sample(name: str) -> Sample:
-    """A data set that comes with the package.
+    """Load a table that comes with the package.
 
     Args:
         name: a key of :data:`SAMPLES`. "thyroid": age in years, TSH in mU/l, T3 and TT4 in nmol/l, T4U, FTI. Of 3,772
@@ -48,7 +47,7 @@ def load_sample(name: str) -> Sample:
             hypothyroid" (191), a mild form.
 
     Raises:
-        ConfigError: for another name; it lists the known ones.
+        ConfigError: for another name.
 
     Example:
         >>> sample = load_sample("thyroid")
@@ -56,9 +55,11 @@ def load_sample(name: str) -> Sample:
         (3772, 93)
     """
     if name not in SAMPLES:
-        raise ConfigError(f"no sample is called {name!r}; there is {', '.join(SAMPLES)}.")
+        raise ConfigError(f"there is no sample {name!r}; there are {', '.join(SAMPLES)}.")
+    from pyarrow import csv
+
     with resources.as_file(resources.files("pushforward.data.samples") / f"{name}.csv.gz") as path:
-        table = read_table(path)
+        table = csv.read_csv(path)
     classes = np.asarray(table.column("diagnosis").to_pylist())
     return Sample(
         SAMPLES[name], table.drop_columns("diagnosis"), (classes == "primary hypothyroid").astype(int), classes
@@ -66,7 +67,7 @@ def load_sample(name: str) -> Sample:
 
 
 def load_image_sample(name: str, part: str = "test") -> np.ndarray:
-    """Images that come with the package, 28 x 28 gray, uint8 ``(n, 28, 28)``, in the order of the originals.
+    """Load images that come with the package: 28 x 28 gray, uint8 ``(n, 28, 28)``, in the order of the original files.
 
     Args:
         name: a key of :data:`IMAGE_SAMPLES`: "fashion-mnist" (the first 5,000 training and 1,000 test images) or "mnist"
@@ -74,7 +75,7 @@ def load_image_sample(name: str, part: str = "test") -> np.ndarray:
         part: "train" or "test".
 
     Raises:
-        ConfigError: for another name or part; it lists the known ones.
+        ConfigError: for another name or part.
 
     Example:
         >>> load_image_sample("mnist").shape
@@ -82,7 +83,7 @@ def load_image_sample(name: str, part: str = "test") -> np.ndarray:
     """
     if part not in IMAGE_SAMPLES.get(name, ()):
         known = ", ".join(f"{known} ({' and '.join(parts)})" for known, parts in IMAGE_SAMPLES.items())
-        raise ConfigError(f"no sample of images is called {name!r} with a part {part!r}; there is {known}.")
+        raise ConfigError(f"there is no image sample {name!r} with a part {part!r}; there are {known}.")
     file = resources.files("pushforward.data.samples") / f"{name}.npz"
     with resources.as_file(file) as path, np.load(path, allow_pickle=False) as arrays:
         return arrays[part]

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control
 
 from pushforward.detection.conformal.guarantees import (
     FalseAlarmDistribution,
@@ -18,8 +19,9 @@ from pushforward.detection.conformal.guarantees import (
     realized_interval,
     rows_needed,
 )
-from pushforward.detection.validation import ROUNDING, fraction, score_array
+from pushforward.detection.validation import ROUNDING, score_array
 from pushforward.errors import CalibrationError, InputError
+from pushforward.numerics.checks import check_number
 
 __all__ = [
     "ConformalCalibrator",
@@ -168,13 +170,8 @@ def benjamini_hochberg(p: ArrayLike, fdr: float) -> NDArray[np.bool_]:
         array([ True, False,  True,  True])
     """
     p = score_array(p, "the p-values", may_be_empty=True)
-    fdr = fraction(fdr, "fdr")
+    fdr = check_number("fdr", fdr, 0, 1)
     outside = np.flatnonzero((p < 0) | (p > 1))
     if outside.size:
         raise InputError(f"p-values lie in [0, 1]; got {p[outside[0]]:g} at index {outside[0]}.")
-    ordered = np.sort(p)
-    line = fdr * np.arange(1, p.size + 1) / max(p.size, 1)
-    below = np.flatnonzero(ordered <= line * ROUNDING)
-    if below.size == 0:
-        return np.zeros(p.size, dtype=np.bool_)
-    return p <= ordered[below[-1]]
+    return false_discovery_control(p, method="bh") <= fdr * ROUNDING if p.size else np.zeros(0, dtype=np.bool_)

@@ -14,8 +14,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from pushforward.detection.validation import ROUNDING, count, fraction
-from pushforward.errors import CalibrationError, ConfigError
+from pushforward.detection.validation import ROUNDING
+from pushforward.errors import CalibrationError
+from pushforward.numerics.checks import check_choice, check_integer, check_number
 
 __all__ = [
     "FalseAlarmDistribution",
@@ -99,7 +100,7 @@ class FalseAlarmDistribution:
         """
         from scipy.special import betainccinv, betaincinv
 
-        tail = 0.5 * (1.0 - fraction(level, "level"))
+        tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
         return float(betaincinv(self.a, self.b, tail)), float(betainccinv(self.a, self.b, tail))
 
 
@@ -126,7 +127,7 @@ def false_alarm_distribution(
         >>> law, round(law.mean, 4), [round(rate, 3) for rate in law.interval(0.9)]
         (FalseAlarmDistribution(a=50, b=951), 0.05, [0.039, 0.062])
     """
-    n = count(n, "n")
+    n = check_integer("n", n)
     k = alarm_count(n, alpha, guarantee, delta)
     return FalseAlarmDistribution(k, n + 1 - k)
 
@@ -164,8 +165,8 @@ def realized_interval(
         >>> realized_interval(1000, 500, alpha=0.05)
         (0.028, 0.074)
     """
-    n_test = count(n_test, "n_test")
-    tail = 0.5 * (1.0 - fraction(level, "level"))
+    n_test = check_integer("n_test", n_test)
+    tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
     law = false_alarm_distribution(n_cal, alpha, guarantee, delta)
     x = np.arange(n_test, dtype=np.float64)
     # P(x + 1) / P(x), summed in logs and normalized: no difference of large log-gammas.
@@ -179,9 +180,8 @@ def realized_interval(
 
 
 def _checked(alpha: float, guarantee: str, delta: float) -> tuple[float, float]:
-    if guarantee not in get_args(Guarantee):
-        raise ConfigError(f"guarantee must be 'marginal' or 'pac'; got {guarantee!r}.")
-    return fraction(alpha, "alpha", low=_SMALLEST_ALPHA, closed="left"), fraction(delta, "delta")
+    check_choice("guarantee", guarantee, get_args(Guarantee))
+    return check_number("alpha", alpha, _SMALLEST_ALPHA, 1, closed="left"), check_number("delta", delta, 0, 1)
 
 
 def _keeps(k: int, n: int, alpha: float, guarantee: Guarantee, delta: float) -> bool:

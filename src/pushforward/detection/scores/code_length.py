@@ -18,6 +18,7 @@ from torch import Tensor
 from pushforward.detection.scores.base import Statistic
 from pushforward.detection.scores.model_outputs import far_rows
 from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
 __all__ = ["CODECS", "CodeLength", "check_codecs", "code_lengths"]
@@ -139,8 +140,7 @@ class CodeLength(Statistic):
 
     def __init__(self, *codecs: str, pool: int = 1) -> None:
         super().__init__()
-        if not isinstance(pool, int) or isinstance(pool, bool) or pool < 1:
-            raise ConfigError(f"pool must be an integer of at least 1; got {pool!r}.")
+        check_integer("pool", pool)
         self.codecs, self.pool = check_codecs(codecs or ("png",)), pool
 
     @property

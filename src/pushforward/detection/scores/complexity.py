@@ -12,8 +12,9 @@ from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.code_length import check_codecs, code_lengths
 from pushforward.detection.scores.model_outputs import check_model, finite_reference, log_likelihood
 from pushforward.detection.scores.two_sided import two_sided
-from pushforward.errors import ConfigError, KindError
+from pushforward.errors import KindError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 
 __all__ = ["InputComplexity"]
@@ -45,7 +46,7 @@ class InputComplexity(Score):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import InputComplexity
-        >>> model, images = pf.models.NICE(shape=(1, 4, 4)), torch.randint(256, (20, 1, 4, 4))
+        >>> model, images = pf.models.ImageNICE((1, 4, 4)), torch.randint(256, (20, 1, 4, 4))
         >>> InputComplexity(model)(images).shape, InputComplexity(model, form="fitted").fit(images)(images).shape
         (torch.Size([20]), torch.Size([20]))
     """
@@ -62,8 +63,7 @@ class InputComplexity(Score):
         samples: int = 1,
     ) -> None:
         super().__init__()
-        if form not in ("fixed", "fitted"):
-            raise ConfigError(f"form must be 'fixed' or 'fitted'; got {form!r}.")
+        check_choice("form", form, ("fixed", "fitted"))
         check_model(model, "InputComplexity")
         if form == "fixed" and model.measure.name != "Counting":
             raise KindError(

@@ -14,6 +14,7 @@ from pushforward.detection.scores.densities import gaussian, gmm, kde, log_gauss
 from pushforward.detection.scores.model_outputs import far_rows, finite_reference
 from pushforward.detection.scores.two_sided import TwoSidedScore
 from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 
 __all__ = ["DoSE"]
@@ -62,10 +63,8 @@ class DoSE(Score):
         super().__init__()
         if not statistics or not all(isinstance(part, Statistic) for part in statistics):
             raise ConfigError("DoSE joins statistics: give at least one.")
-        if density not in ("gaussian", "kde", "gmm"):
-            raise ConfigError(f"density must be 'gaussian', 'kde' or 'gmm'; got {density!r}.")
-        if not isinstance(components, int) or components < 1:
-            raise ConfigError(f"components must be an integer of at least 1; got {components!r}.")
+        check_choice("density", density, ("gaussian", "kde", "gmm"))
+        check_integer("components", components)
         self.statistics = nn.ModuleList(statistics)
         self.density, self.components, self.refit, self.seed = density, components, refit, seed
         self.needs: frozenset[Need] = frozenset().union(*(part.needs for part in statistics))  # pyright: ignore[reportIncompatibleVariableOverride]

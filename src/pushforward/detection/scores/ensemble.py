@@ -17,6 +17,7 @@ from pushforward.detection.scores.two_sided import two_sided
 from pushforward.errors import ConfigError, KindError, KindWarning
 from pushforward.models import Ensemble, Flow, Model
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_choice, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Chain
 
@@ -98,8 +99,7 @@ class EnsembleScore(Score):
 
 
 def _checked(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be positive and finite; got {value!r}.")
+    check_positive(name, value)
     return value
 
 
@@ -126,10 +126,8 @@ class WAIC(EnsembleScore):
         self, *models: Model | Ensemble, weight: float = 1.0, form: str = "variance", samples: int = 1
     ) -> None:
         super().__init__(*models, samples=samples)
-        if form not in ("variance", "std"):
-            raise ConfigError(f"form must be 'variance' or 'std'; got {form!r}.")
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"weight must be finite and not negative; got {weight!r}.")
+        check_choice("form", form, ("variance", "std"))
+        check_positive("weight", weight, zero=True)
         self.weight, self.form = weight, form
 
     def _combine(self, logs: Tensor) -> Tensor:
@@ -255,8 +253,7 @@ class EnsembleTypicality(EnsembleScore):
 
     def __init__(self, *models: Model | Ensemble, form: str = "absolute", samples: int = 1) -> None:
         super().__init__(*models, samples=samples)
-        if form not in ("absolute", "two-sided"):
-            raise ConfigError(f"form must be 'absolute' or 'two-sided'; got {form!r}.")
+        check_choice("form", form, ("absolute", "two-sided"))
         self.form = form
         self.declare(reference=1)
 

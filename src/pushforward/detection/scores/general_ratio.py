@@ -14,6 +14,7 @@ from pushforward.detection.scores.scales import latent_blocks, path, path_names,
 from pushforward.errors import ConfigError
 from pushforward.models import Model
 from pushforward.numerics import RowNoise
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
 __all__ = ["GeneralModelRatio"]
@@ -57,12 +58,8 @@ class GeneralModelRatio(Score):
             raise ConfigError(
                 "GeneralModelRatio needs distributions that are products over coordinates, as the normal is."
             )
-        if not isinstance(scale, int) or isinstance(scale, bool) or not -count <= scale < count:
-            raise ConfigError(
-                f"scale must be an integer from {-count} to {count - 1}, for {count} scales; got {scale!r}."
-            )
-        if not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
+        check_integer("scale", scale, -count, most=count - 1)
+        check_integer("samples", samples)
         self.model, self.general, self.scale, self.samples = model, general, scale, samples
 
     def _share(self, model: Model, x: Tensor) -> Tensor:

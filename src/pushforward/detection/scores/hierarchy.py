@@ -12,6 +12,7 @@ from pushforward.detection.scores.model_outputs import check_model, far_rows
 from pushforward.errors import ConfigError
 from pushforward.models import Model
 from pushforward.numerics import RowNoise, sum_event
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Transform, Variational
 from pushforward.transforms.base import outside
@@ -58,8 +59,7 @@ class HierarchicalRatio(Score):
                 f"k must be from 1 to the number of latent variables less one; got {k!r}, and this model has {latents}: chain "
                 "several Variational transforms."
             )
-        if not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
+        check_integer("samples", samples)
         self.model, self.k, self.samples = model, k, samples
 
     def _score(self, x: Tensor) -> Tensor:
@@ -72,10 +72,8 @@ class HierarchicalRatio(Score):
         parts = list(self.model.chain)
         latent = [index for index, part in enumerate(parts) if isinstance(part, Variational)]
         first, last = latent[0], latent[self.k]  # the transforms to z_1 and to z_{k+1}
-        z, total = x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for part in parts[:first]:
-            z = part.encode(z, noise=noise).z
-        data = z
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        data = z = self.model.chain[:first].encode(x, noise=noise).z
         for index, part in enumerate(parts[first : last + 1], start=first):
             if isinstance(part, Variational):
                 drawn = part.draw(z, noise)
@@ -85,8 +83,7 @@ class HierarchicalRatio(Score):
                 step = part.encode(z, noise=noise)
                 total += step.contribution.double()
                 z = step.z
-        for part in reversed(parts[first + 1 : last + 1]):
-            z = part.decode(z)
+        z = self.model.chain[first + 1 : last + 1].decode(z)
         return total - _log_p(parts[first], data, z)
 
 

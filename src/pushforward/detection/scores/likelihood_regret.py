@@ -14,6 +14,7 @@ from pushforward.detection.without_preprocessing import differentiable
 from pushforward.errors import ConfigError
 from pushforward.models import VAE
 from pushforward.numerics import RowNoise, RunningMean
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Variational
 
@@ -65,19 +66,18 @@ class LikelihoodRegret(Score):
         super().__init__()
         if not isinstance(model, VAE):
             raise ConfigError(f"likelihood regret refits the posterior of a VAE; got {type(model).__name__}.")
-        if refit not in ("latent", "encoder"):
-            raise ConfigError(f"refit must be 'latent' or 'encoder'; got {refit!r}.")
-        if steps < 1 or samples < 1 or (lr is not None and not 0 < lr < math.inf):
-            raise ConfigError(f"steps, lr and samples must be positive; got {steps!r}, {lr!r} and {samples!r}.")
+        check_choice("refit", refit, ("latent", "encoder"))
+        check_integer("steps", steps)
+        check_integer("samples", samples)
+        check_positive("lr", lr, optional=True)
         self.model, self.refit, self.steps, self.lr, self.samples, self.seed = model, refit, steps, lr, samples, seed
 
     def _score(self, x: Tensor) -> Tensor:
-        y, _, total = self.model._prepare(x, None)
-        *before, last = self.model.chain
-        for part in before:
-            step = part.encode(y, noise=RowNoise(self.seed))
-            y, total = step.z, total + step.contribution
+        x, _, far = self.model.prepare(x, None)
+        last = self.model.chain[-1]
         assert isinstance(last, Variational)
+        before = self.model.chain[:-1].encode(x, noise=RowNoise(self.seed))
+        y, total = before.z, far + before.contribution
         inferred = last.infer(y)
         if self.refit == "latent":
             better = self._refit_latent(last, y, inferred)

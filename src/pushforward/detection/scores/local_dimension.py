@@ -17,6 +17,7 @@ from pushforward.distributions import Normal
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind
 from pushforward.models import Model
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
 
 __all__ = ["DualThreshold", "LocalDimension", "local_pca_dimension"]
@@ -68,12 +69,11 @@ class LocalDimension(Statistic):
             raise KindError(
                 f"{type(model).__name__} is no bijection behind its preprocessing: it has no square Jacobian."
             )
-        if scale is not None and not 0 < scale < math.inf:
-            raise ConfigError(f"scale must be positive, or None to find one; got {scale!r}.")
+        check_positive("scale", scale, optional=True)
         if smooth and not (isinstance(model.base, Normal) and not model.base.trainable):
             raise ConfigError(f"smooth needs a standard normal base; {type(model).__name__} has {model.base!r:.80}.")
-        if rows < 2 or neighbors < 2:
-            raise ConfigError(f"rows and neighbors must be at least 2; got {rows!r} and {neighbors!r}.")
+        check_integer("rows", rows, 2)
+        check_integer("neighbors", neighbors, 2)
         self.model, self.scale, self.smooth, self.rows, self.neighbors = model, scale, smooth, rows, neighbors
         self.declare(log_scale=0)
 
@@ -212,8 +212,6 @@ def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, s
 
 def _bijective(inner: WithoutPreprocessing) -> bool:
     chain = inner.chain
-    if chain is None:
-        return True
     # A flow that estimates its log-determinant is a bijection all the same.
     exact = chain.kind in (Kind.EXACT, Kind.UNBIASED)
     return exact and math.prod(chain.in_shape) == math.prod(inner.base.shape)

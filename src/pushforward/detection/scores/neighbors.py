@@ -10,8 +10,9 @@ from torch import Tensor
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.model_outputs import check_model, far_rows, finite_reference, latents
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
 __all__ = ["LatentNeighbors", "Neighbors"]
@@ -25,8 +26,7 @@ def kth_distance(rows: Tensor, reference: Tensor, k: int) -> Tensor:
 
 
 def _check_k(k: int) -> int:
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ConfigError(f"k must be an integer of at least 1; got {k!r}.")
+    check_integer("k", k)
     return k
 
 

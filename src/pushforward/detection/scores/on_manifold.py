@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Need, Score
-from pushforward.errors import ConfigError, KindError
+from pushforward.errors import KindError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 
 __all__ = ["OnManifold"]
@@ -54,8 +55,7 @@ class OnManifold(Score):
             raise KindError(
                 f"{type(model).__name__} is a density on {model.measure}, which no point is off: use Likelihood for it."
             )
-        if use not in ("both", "density", "residual"):
-            raise ConfigError(f"use must be 'both', 'density' or 'residual'; got {use!r}.")
+        check_choice("use", use, ("both", "density", "residual"))
         self.model, self.use = model, use
         if use == "both":
             self.declare(variance=0)

@@ -14,6 +14,7 @@ from pushforward.detection.scores.base import Need, Score, Statistic
 from pushforward.detection.without_preprocessing import WithoutPreprocessing
 from pushforward.errors import ConfigError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
 
 __all__ = ["FisherScore", "LayerGradients", "ParameterGradients"]
@@ -56,8 +57,7 @@ class ParameterGradients(Statistic):
         count = len(_tensors(model))
         if count == 0:
             raise ConfigError(f"{type(model).__name__} has no weights, so no gradient with respect to them.")
-        if groups is not None and not 1 <= groups <= count:
-            raise ConfigError(f"groups must be a number from 1 to {count}, the model's tensors; got {groups!r}.")
+        check_integer("groups", groups, most=count, optional=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,8 +151,7 @@ class FisherScore(Score):
 
     def __init__(self, model: Model, damping: float = 1e-8) -> None:
         super().__init__()
-        if not 0 < damping < math.inf:
-            raise ConfigError(f"damping must be positive; got {damping!r}.")
+        check_positive("damping", damping)
         self.model, self.damping = model, damping
         self.declare(fisher=1)
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from pushforward.detection.scores.base import Statistic
 from pushforward.detection.scores.model_outputs import check_model, far_rows
 from pushforward.detection.scores.scales import path, path_names
-from pushforward.errors import ConfigError
 from pushforward.models import Model
 from pushforward.numerics import RowNoise
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
 __all__ = ["LikelihoodPath"]
@@ -55,8 +55,7 @@ class LikelihoodPath(Statistic):
 
     def __init__(self, model: Model, samples: int = 1) -> None:
         super().__init__()
-        if not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"samples must be an integer of at least 1; got {samples!r}.")
+        check_integer("samples", samples)
         self.model, self.samples = check_model(model, "LikelihoodPath", context=False), samples
 
     @property

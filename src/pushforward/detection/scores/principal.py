@@ -11,6 +11,7 @@ from pushforward.detection.scores.base import Statistic
 from pushforward.detection.scores.model_outputs import far_rows, finite_reference
 from pushforward.detection.scores.neighbors import kth_distance
 from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 
 __all__ = ["PrincipalDistances"]
@@ -59,8 +60,7 @@ class PrincipalDistances(Statistic):
         super().__init__()
         if len(sizes) != 3 or not all(isinstance(size, int) and size >= 1 for size in sizes) or list(sizes) != sorted(set(sizes)):  # fmt: skip
             raise ConfigError(f"sizes must be three increasing positive integers; got {sizes!r}.")
-        if not all(isinstance(count, int) and count >= 1 for count in (k, rows)) or rows < k:
-            raise ConfigError(f"k and rows must be positive integers with rows >= k; got {k!r} and {rows!r}.")
+        check_integer("rows", rows, check_integer("k", k))
         self.sizes, self.k, self.rows = tuple(sizes), k, rows
         self.declare(mean=1, directions=2, spread=1, scale=0, points=2)
 

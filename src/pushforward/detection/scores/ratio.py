@@ -11,6 +11,7 @@ from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.model_outputs import check_model, log_likelihood
 from pushforward.errors import ConfigError, KindError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_integer, check_number
 from pushforward.registry import register
 
 __all__ = ["LikelihoodRatio", "check_pair", "mutate"]
@@ -41,10 +42,8 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
         >>> bool(200 < (spoilt > 0).sum() < 300)
         True
     """
-    if not 0 <= rate <= 1:
-        raise ConfigError(f"rate is a probability; got {rate!r}.")
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
-        raise ConfigError(f"levels must be an integer of at least 1; got {levels!r}.")
+    check_number("rate", rate, 0, 1, closed="both")
+    check_integer("levels", levels)
     if not images.is_floating_point() and levels - 1 > (
         1 if images.dtype is torch.bool else torch.iinfo(images.dtype).max
     ):

@@ -8,8 +8,8 @@ from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Score
 from pushforward.detection.scores.model_outputs import check_model, finite_reference, log_likelihood
 from pushforward.detection.scores.two_sided import two_sided
-from pushforward.errors import ConfigError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 
 __all__ = ["Typicality"]
@@ -44,8 +44,7 @@ class Typicality(Score):
 
     def __init__(self, model: Model, form: str = "absolute", samples: int = 1) -> None:
         super().__init__()
-        if form not in ("absolute", "two-sided"):
-            raise ConfigError(f"form must be 'absolute' or 'two-sided'; got {form!r}.")
+        check_choice("form", form, ("absolute", "two-sided"))
         self.model, self.form, self.samples = check_model(model, "Typicality"), form, samples
         self.declare(reference=1)
 

@@ -9,8 +9,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pushforward.detection.validation import count
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
+from pushforward.numerics.checks import check_integer
 
 __all__ = ["BatchTest"]
 
@@ -42,9 +42,8 @@ class BatchTest(ABC):
 
     def __init__(self, reference: Any, *, permutations: int = 199, seed: int = 0) -> None:
         self.reference = rows_of(reference, "the reference rows")
-        self.permutations = count(permutations, "permutations")
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ConfigError(f"seed must be a whole number of at least 0; got {seed!r}.")
+        self.permutations = check_integer("permutations", permutations)
+        check_integer("seed", seed, 0)
         self.seed = seed
 
     @abstractmethod

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import BatchTest
-from pushforward.detection.validation import fraction
 from pushforward.errors import InputError
-from pushforward.models import InFlow
+from pushforward.models import GatedFlow
+from pushforward.numerics.checks import check_number
 
 __all__ = ["BatchTwoSampleGate"]
 
@@ -50,7 +50,7 @@ class BatchTwoSampleGate:
     def __init__(self, test: BatchTest, features: Features | None = None, *, alpha: float = 0.05) -> None:
         if not isinstance(test, BatchTest):
             raise InputError(f"the gate needs a batch test such as MMDTest(reference); got {type(test).__name__}.")
-        self.test, self.features, self.alpha = test, features, fraction(alpha, "alpha")
+        self.test, self.features, self.alpha = test, features, check_number("alpha", alpha, 0, 1)
 
     def p_value(self, batch: Tensor) -> float:
         """P-value of "this batch is like the reference".
@@ -67,7 +67,7 @@ class BatchTwoSampleGate:
         """Whether the p-value exceeds alpha."""
         return self.p_value(batch) > self.alpha
 
-    def scores(self, model: InFlow, batch: Tensor) -> Tensor:
+    def scores(self, model: GatedFlow, batch: Tensor) -> Tensor:
         """-log p(x | c) of each row, float64 ``(n,)``, with the one c that the batch as a whole gets.
 
         Args:

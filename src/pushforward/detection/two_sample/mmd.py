@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pushforward.detection.two_sample.base import Array, BatchTest, rows_of
-from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_positive
 
 __all__ = ["MMDTest", "median_distance", "mmd_squared"]
 
@@ -48,8 +47,7 @@ class MMDTest(BatchTest):
         self, reference: Any, *, bandwidth: float | None = None, permutations: int = 199, seed: int = 0
     ) -> None:
         super().__init__(reference, permutations=permutations, seed=seed)
-        if bandwidth is not None and not 0 < bandwidth < math.inf:
-            raise ConfigError(f"bandwidth must be a positive number or None; got {bandwidth!r}.")
+        check_positive("bandwidth", bandwidth, optional=True)
         self.bandwidth = bandwidth
         self._sums: Array | None = None
 

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pushforward.detection.two_sample.base import Array, BatchTest
-from pushforward.detection.validation import count
-from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_choice, check_integer
 
 __all__ = ["ProjectionKSTest"]
 
@@ -54,9 +53,8 @@ class ProjectionKSTest(BatchTest):
         seed: int = 0,
     ) -> None:
         super().__init__(reference, permutations=permutations, seed=seed)
-        if against not in ("reference", "normal"):
-            raise ConfigError(f"against must be 'reference' or 'normal'; got {against!r}.")
-        self.against, self.directions = against, count(directions, "directions")
+        check_choice("against", against, ("reference", "normal"))
+        self.against, self.directions = against, check_integer("directions", directions)
         drawn = np.random.default_rng(seed).normal(size=(self.reference.shape[1], self.directions))
         self.weights = drawn / np.linalg.norm(drawn, axis=0)
 

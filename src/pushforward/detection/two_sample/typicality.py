@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pushforward.detection.two_sample.base import Array, BatchTest, rows_of
-from pushforward.detection.validation import count, fraction
 from pushforward.errors import InputError
+from pushforward.numerics.checks import check_integer, check_number
 
 __all__ = ["TypicalityTest"]
 
@@ -60,7 +60,11 @@ class TypicalityTest(BatchTest):
         Raises:
             ConfigError: for a size below 1 or an alpha outside (0, 1).
         """
-        return float(np.quantile(self._bootstrap(count(size, "size")), 1 - fraction(alpha, "alpha"), method="higher"))
+        return float(
+            np.quantile(
+                self._bootstrap(check_integer("size", size)), 1 - check_number("alpha", alpha, 0, 1), method="higher"
+            )
+        )
 
     def bootstrap_p_value(self, batch: Any) -> float:
         """(1 + number of bootstrap batches at least as far from H) / (1 + their number)."""

@@ -1,4 +1,4 @@
-"""PixelCNN: gated (van den Oord et al. 2016, arXiv 1606.05328), and PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517)."""
+"""Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328) and PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from pushforward import distributions
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
+from pushforward.models.sampling import seeded_generator
 from pushforward.models.validation import check_data
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 from pushforward.transforms import CategoricalLikelihood, Integers, LogisticLikelihood
 from pushforward.transforms.base import Shape
@@ -20,29 +21,32 @@ __all__ = ["PixelCNN"]
 class PixelCNN(Model):
     """Exact log-probability of integer images: log p(x) = sum_i log p(x_i | x_<i) in raster order (eq. 1).
 
-    ``log_prob`` takes one pass of the network and is EXACT on Counting, so that ``evaluate(x).bits_per_dim()`` is the code
-    length; :meth:`conditional_log_prob` gives the term of each pixel and channel. Sampling goes pixel by pixel.
+    ``log_prob`` takes one pass of the network and is EXACT on Counting, so ``evaluate(x).bits_per_dim()`` is the code
+    length. :meth:`conditional_log_prob` gives the term of each pixel and channel. Sampling draws one pixel after
+    another.
 
-    PixelCNN++ is ``network="plusplus", output="logistic"``; in the paper with 10 components, 160 filters, 5 layers, 3 scales and a
-    dropout of 0.5.
+    PixelCNN++ is ``network="plusplus", output="logistic"``; the paper has 10 components, 160 filters, 5 layers, 3
+    scales and a dropout of 0.5.
 
     Args:
         shape: (channels, height, width); data are integers 0, ..., levels - 1.
-        levels: gray levels.
-        context: width of the context, which every gate reads.
-        output: "categorical", a softmax over the levels of each channel given those before (van den Oord et al. 2016), or
-            "logistic", a mixture of discretized logistics for the whole pixel (PixelCNN++, Salimans et al. 2017).
-        components: of the mixture.
-        network: "gated", or "plusplus", whose categorical output is for one channel only.
-        filters: width of the network's two stacks; with a categorical output a multiple of the channels.
-        layers: gated layers; of "plusplus" the blocks at each resolution, on the way down and again on the way up.
-        kernel: odd kernel size, of "gated".
-        first_kernel: of its first layer.
-        scales: resolutions, of "plusplus".
-        dropout: probability, in its blocks.
+        levels: number of gray levels.
+        context: width of the context that every gate reads.
+        output: "categorical", a softmax over the levels of each channel given the channels before it (van den Oord et
+            al. 2016), or "logistic", a mixture of discretized logistics for the whole pixel (PixelCNN++, Salimans et
+            al. 2017).
+        components: number of components of the mixture.
+        network: "gated", or "plusplus", which has a categorical output for one channel only.
+        filters: width of the two stacks of the network; with a categorical output a multiple of the channels.
+        layers: number of gated layers; for "plusplus" the number of blocks at each resolution in each half of the
+            network.
+        kernel_size: odd size of the convolutions of "gated".
+        first_kernel_size: odd size of the first convolution of "gated".
+        scales: number of resolutions of "plusplus".
+        dropout: dropout probability in the blocks of "plusplus".
 
     Raises:
-        ConfigError: for another output or network, or impossible sizes.
+        ConfigError: for an unknown output or network, or sizes that are not possible.
 
     Example:
         >>> import torch
@@ -67,22 +71,21 @@ class PixelCNN(Model):
         network: str = "gated",
         filters: int = 48,
         layers: int = 6,
-        kernel: int = 3,
-        first_kernel: int = 7,
+        kernel_size: int = 3,
+        first_kernel_size: int = 7,
         scales: int = 3,
         dropout: float = 0.0,
     ) -> None:
-        if output not in ("categorical", "logistic"):
-            raise ConfigError(f"output must be 'categorical' or 'logistic'; got {output!r}.")
-        law = CategoricalLikelihood(levels) if output == "categorical" else LogisticLikelihood(levels, components)
+        check_choice("output", output, ("categorical", "logistic"))
+        pixel = CategoricalLikelihood(levels) if output == "categorical" else LogisticLikelihood(levels, components)
         base = distributions.PixelCNN(
-            shape, law, network=network, filters=filters, layers=layers, kernel=kernel, first_kernel=first_kernel,
-            scales=scales, dropout=dropout, context=context,
+            shape, pixel, network=network, filters=filters, layers=layers, kernel=kernel_size,
+            first_kernel=first_kernel_size, scales=scales, dropout=dropout, context=context,
         )  # fmt: skip
         super().__init__(Integers(shape, levels), base)
         self.levels, self.context, self.output, self.components = levels, context, output, components
-        self.network, self.filters, self.layers, self.kernel = network, filters, layers, kernel
-        self.first_kernel, self.scales, self.dropout = first_kernel, scales, dropout
+        self.network, self.filters, self.layers, self.kernel_size = network, filters, layers, kernel_size
+        self.first_kernel_size, self.scales, self.dropout = first_kernel_size, scales, dropout
 
     def inpaint(
         self,
@@ -93,29 +96,24 @@ class PixelCNN(Model):
         seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Images with the first rows of x, and the others drawn from their distribution given these.
+        """Images with the first rows of x; the other rows are drawn from their distribution given these.
 
         Args:
-            x: images, ``(*batch, *shape)``; only their first rows are read.
-            rows: how many rows to keep, 0 to height.
-            context: ``(*batch, context)`` where the model has one.
-            seed: makes the draw reproducible; or pass a ``generator``.
+            x: images, ``(*batch, *shape)``; only the first rows are read.
+            rows: number of rows to keep, 0 to height.
+            context: ``(*batch, context)``, for a model with a context.
+            seed: makes the draw reproducible.
+            generator: generator to draw from instead of a seed.
 
         Returns:
             ``(*batch, *shape)``.
 
         Raises:
-            ConfigError: for a number of rows that the image does not have, or both a seed and a generator.
-            InputError: for a wrong shape, or kept rows that are no integers in range.
+            ConfigError: for more rows than the image has, or both a seed and a generator.
+            InputError: for a wrong shape, or kept rows with values that are no integers in 0..levels - 1.
         """
         check_data(x, self.shape, type(self).__name__)
-        if not isinstance(rows, int) or isinstance(rows, bool) or not 0 <= rows <= self.shape[1]:
-            raise ConfigError(f"rows must be an integer in 0..{self.shape[1]}; got {rows!r}.")
-        if seed is not None and generator is not None:
-            raise ConfigError("give a seed or a generator, not both.")
-        if generator is None:
-            generator = torch.Generator(x.device).manual_seed(
-                int(torch.randint(2**62, ()).item()) if seed is None else seed
-            )
-        context = self._broadcast(context, x.shape[:-3])
+        check_integer("rows", rows, 0, most=self.shape[1])
+        generator = seeded_generator(seed, generator, x.device)
+        context = self.prepare_context(context, x.shape[:-3])
         return self.base.complete(x[..., :rows, :].to(self.latent_dtype), context, generator=generator)

@@ -12,54 +12,61 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Lebesgue, Measure
 from pushforward.models.base import Model
 from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, bound_square, normal_like, soft_clamp, sum_event
+from pushforward.numerics.checks import check_choice, check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms import Affine, Chain, Standardize, Step, Transform
 from pushforward.transforms.base import Shape, as_shape
 from pushforward.transforms.stochastic.likelihoods import check_levels
 
-__all__ = ["AutoEncoder", "Codec", "mmd"]
+__all__ = ["AutoEncoder", "Codec", "input_scaling", "mmd"]
 
 
 class Codec(nn.Module):
-    """An encoder and a decoder network, fully connected or convolutional, whatever the event shape.
+    """An encoder and a decoder network for vectors or images, fully connected or convolutional.
 
     Args:
-        shape: of the data: (width,) or (channels, height, width).
+        shape: shape of the data: (width,) or (channels, height, width).
         latent: width of the code.
-        codes: outputs of the encoder.
+        outputs: number of outputs of the encoder.
         hidden: widths of the hidden layers.
-        channels: widths of the convolutions instead, for images.
-        activation: of the networks.
-        input_bound: what the networks see is clamped to this range; None for no clamping.
+        channels: widths of convolutions that replace the hidden layers, for images.
+        activation: activation of the networks.
+        input_bound: the networks see their input clamped to [-input_bound, input_bound]; None for no clamping.
     """
 
     def __init__(
-        self, shape: Shape, latent: int, codes: int, hidden: tuple[int, ...], channels: tuple[int, ...], activation: str,
+        self,
+        shape: Shape,
+        latent: int,
+        outputs: int,
+        hidden: tuple[int, ...],
+        channels: tuple[int, ...],
+        activation: str,
         input_bound: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if len(shape) not in (1, 3) or (channels and len(shape) != 3):
             raise ConfigError(
-                "an autoencoder reads vectors, or images (channels, height, width), which alone may have channels; "
+                "an autoencoder models vectors or images (channels, height, width), and channels= is for images only; "
                 f"got features={shape} with channels={channels!r}."
             )
-        self.shape, self.channels, self.bound = shape, check_hidden(channels, False), input_bound
-        check_width("latent", latent)
+        self.shape, self.channels, self.bound = shape, check_widths("channels", channels), input_bound
+        check_integer("latent", latent)
         self.encoder: nn.Module
         self.decoder: nn.Module
         if self.channels:
             image = (shape[0], shape[1], shape[2])
-            self.encoder = ConvEncoder(image, codes, self.channels, activation)
+            self.encoder = ConvEncoder(image, outputs, self.channels, activation)
             self.decoder = ConvDecoder(latent, image, self.channels, activation, input_bound or math.inf)
         else:
             size = math.prod(shape)
-            self.encoder = MLP(size, codes, hidden, activation=activation)
+            self.encoder = MLP(size, outputs, hidden, activation=activation)
             self.decoder = MLP(latent, size, hidden, activation=activation, input_bound=input_bound)
 
     def encode(self, x: Tensor) -> Tensor:
-        """``(*batch, *shape)`` to ``(*batch, codes)``."""
+        """``(*batch, *shape)`` to ``(*batch, outputs)``."""
         if self.bound is not None:
             x = x.clamp(-self.bound, self.bound)
         return self.encoder(x if self.channels else x.flatten(x.dim() - len(self.shape))).to(x.dtype)
@@ -70,7 +77,7 @@ class Codec(nn.Module):
 
 
 class PointPosterior(Transform):
-    """z = g(x), with the contribution log N(x; G(z), s^2 I): a posterior that is a point."""
+    """z = g(x), with the contribution log N(x; G(z), s^2 I): the posterior has all its mass at one point."""
 
     kind = Kind.ESTIMATE
     max_log_scale = 5.0
@@ -90,7 +97,7 @@ class PointPosterior(Transform):
         return Step(z, sum_event(-0.5 * e * e - log_scale - 0.5 * math.log(2 * math.pi), dims))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """A draw of N(G(z), s^2 I) with a generator; G(z) without."""
+        """A draw of N(G(z), s^2 I) with a generator; G(z) without one."""
         mean = self.codec.decode(z)
         if not isinstance(noise, torch.Generator):
             return mean
@@ -105,28 +112,31 @@ class PointPosterior(Transform):
 
 @register("models")
 class AutoEncoder(Model):
-    """Encoder g and decoder G without noise: the squared error is minimized, with its scale s learned.
+    """Encoder g and decoder G without noise, trained on the squared error with a learned scale s.
 
-    ``evaluate`` is log N(x; G(z), s^2 I) + log N(z; 0, I) at z = g(x): the log joint density at one code. It bounds log p(x)
-    on neither side, so the kind is ESTIMATE. The first step of a :class:`TwoStep` model, which has a density.
+    ``evaluate`` is log N(x; G(z), s^2 I) + log N(z; 0, I) at z = g(x), the log joint density at one code. It bounds log
+    p(x) on neither side, so the kind is ESTIMATE. A :class:`~pushforward.models.TwoStep` model adds a density of the
+    codes.
 
-    The loss is minus that value (with ``penalty="code"``), s fading in: ||x - G(g(x))||^2 / 2s^2 + D log s + ||g(x)||^2 / 2, the
-    regularized autoencoder (Ghosh et al. 2020, arXiv 1903.12436); or (with ``"mmd"``) the squared error plus weight
-    times the maximum mean discrepancy of the batch's codes and N(0, I) (Wasserstein autoencoder, Tolstikhin et al. 2018,
-    arXiv 1711.01558, alg. 2), with kernels c / (c + d^2), c = 2 latent (0.1, 0.2, 0.5, 1, 2, 5, 10).
+    With ``penalty="code"`` the loss is minus that value: ||x - G(g(x))||^2 / 2s^2 + D log s + ||g(x)||^2 / 2, the
+    regularized autoencoder (Ghosh et al. 2020, arXiv 1903.12436). With ``"mmd"`` it is the squared error plus
+    ``penalty_weight`` times the maximum mean discrepancy between the codes of the batch and N(0, I) (Wasserstein
+    autoencoder, Tolstikhin et al. 2018, arXiv 1711.01558, alg. 2), with kernels c / (c + d^2), c = 2 latent (0.1, 0.2,
+    0.5, 1, 2, 5, 10).
 
     Args:
         features: a width, or (channels, height, width).
-        latent: width of the code; :func:`pushforward.data.intrinsic_dimension` estimates how many dimensions the rows have.
+        latent: width of the code; :func:`pushforward.data.intrinsic_dimension` estimates how many dimensions the rows
+            have.
         penalty: "code" or "mmd".
-        weight: of the discrepancy; 0 leaves the squared error alone, which bends furthest.
+        penalty_weight: weight of the discrepancy; 0 trains on the squared error alone, which fits curved data best.
         levels: data are gray levels 0, ..., levels - 1, and the networks see them scaled to [-1, 1]; None standardizes.
         hidden: widths of the hidden layers of encoder and decoder.
-        channels: widths of the convolutions instead, for images; each halves the sides.
-        activation: of the networks; smooth, so that the decoder's image is a smooth surface.
+        channels: widths of convolutions that replace the hidden layers, for images; each convolution halves the sides.
+        activation: activation of the networks; use a smooth one, so that the image of the decoder is a smooth manifold.
 
     Raises:
-        ConfigError: for impossible sizes, or an unknown penalty.
+        ConfigError: for sizes that are not possible, or an unknown penalty.
 
     Example:
         >>> import torch
@@ -144,33 +154,32 @@ class AutoEncoder(Model):
         latent: int = 2,
         *,
         penalty: str = "code",
-        weight: float = 100.0,
+        penalty_weight: float = 100.0,
         levels: int | None = None,
         hidden: tuple[int, ...] = (256, 256),
         channels: tuple[int, ...] = (),
         activation: str = "elu",
     ) -> None:
-        if penalty not in ("code", "mmd"):
-            raise ConfigError(f"penalty must be 'code' or 'mmd'; got {penalty!r}.")
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"weight must be finite and not negative; got {weight!r}.")
+        check_choice("penalty", penalty, ("code", "mmd"))
+        check_positive("penalty_weight", penalty_weight, zero=True)
         shape = as_shape(features)
         coder = PointPosterior(shape, latent, tuple(hidden), tuple(channels), activation)
-        super().__init__(Chain(scaling(shape, levels), coder), Normal(latent))
-        self.features, self.latent, self.penalty, self.weight, self.levels = features, latent, penalty, weight, levels
+        super().__init__(Chain(input_scaling(shape, levels), coder), Normal(latent))
+        self.features, self.latent, self.levels = features, latent, levels
+        self.penalty, self.penalty_weight = penalty, penalty_weight
         self.hidden, self.channels, self.activation = tuple(hidden), tuple(channels), activation
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean of -log N(x; G(z), s^2 I) at z = g(x), plus the penalty."""
-        x, _, far = self._prepare(x, context)
+        x, _, far = self.prepare(x, context)
         step = self.chain.encode(x)
-        misfit = -(far + step.contribution).mean()
+        error = -(far + step.contribution).mean()
         if self.penalty == "code":
-            return misfit - self.base.log_prob(step.z).mean()
-        if not self.weight:
-            return misfit
+            return error - self.base.log_prob(step.z).mean()
+        if not self.penalty_weight:
+            return error
         codes = step.z.reshape(-1, self.latent)
-        return misfit + self.weight * mmd(codes, normal_like(codes, 1, generator))
+        return error + self.penalty_weight * mmd(codes, normal_like(codes, 1, generator))
 
     def code(self, x: Tensor) -> Tensor:
         """g(x), ``(*batch, latent)``."""
@@ -179,22 +188,25 @@ class AutoEncoder(Model):
         x = x if x.is_floating_point() else x.to(self.dtype)
         return coder.codec.encode(scaler.encode(x).z)
 
-    def point(self, z: Tensor) -> Tensor:
+    def decode_mean(self, z: Tensor) -> Tensor:
         """G(z) in the units of the data, ``(*batch, *shape)``."""
         scaler, coder = self.chain
         assert isinstance(coder, PointPosterior)
         return scaler.decode(coder.codec.decode(z))
 
 
-def scaling(shape: Shape, levels: int | None) -> Transform:
-    """Gray levels to [-1, 1]; or standardization, if there are none."""
+def input_scaling(shape: Shape, levels: int | None) -> Transform:
+    """The scaling of gray levels to [-1, 1], or standardization for real data (levels=None)."""
     if levels is None:
         return Standardize(shape)
     return Affine(shape, shift=-1.0, scale=2 / (check_levels(levels) - 1))
 
 
 def mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased estimate of the squared maximum mean discrepancy of two samples ``(n, d)``, a scalar; 0 for fewer than two."""
+    """Unbiased estimate of the squared maximum mean discrepancy of two samples ``(n, d)``, a scalar.
+
+    It is 0 for fewer than two rows.
+    """
     count = len(x)
     if count < 2:
         return 0.0 * x.sum()
@@ -205,6 +217,6 @@ def mmd(x: Tensor, y: Tensor) -> Tensor:
         sizes = [2 * a.shape[1] * scale for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)]
         return torch.stack([size / (size + square) for size in sizes]).mean(0)
 
-    off = 1 - torch.eye(count, dtype=x.dtype, device=x.device)
-    within = ((kernel(x, x) + kernel(y, y)) * off).sum() / (count * (count - 1))
+    off_diagonal = 1 - torch.eye(count, dtype=x.dtype, device=x.device)
+    within = ((kernel(x, x) + kernel(y, y)) * off_diagonal).sum() / (count * (count - 1))
     return within - 2 * kernel(x, y).mean()

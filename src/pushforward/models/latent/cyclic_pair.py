@@ -1,4 +1,7 @@
-"""A cyclic pair of conditionals, q(z | x) and p(x | z), and how far it is from one joint law (arXiv 2106.15962)."""
+"""A cyclic pair of conditionals, q(z | x) and p(x | z) (arXiv 2106.15962).
+
+The penalty measures how far the pair is from one joint distribution.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Cyclic(Transform):
-    """The pair q(z | x) and p(x | z); encode draws z and estimates log p(x) by it."""
+    """The pair q(z | x) and p(x | z); ``encode`` draws z and estimates log p(x) with it."""
 
     max_log_scale = 7.0
     compatible: Tensor
 
     def __init__(
-        self, shape: Shape, latent: int, scale: float, draws: int, flow: Transform | None, codec: Codec
+        self, shape: Shape, latent: int, scale: float, samples: int, flow: Transform | None, codec: Codec
     ) -> None:
         super().__init__(shape, latent)
-        self.scale, self.draws, self.flow, self.codec = scale, draws, flow, codec
+        self.scale, self.samples, self.flow, self.codec = scale, samples, flow, codec
         self.latent, self.extra = latent, 0 if flow is None else flow.context
         self.elbo, self.steps = False, 1
         self.register_buffer("compatible", torch.tensor(False))
 
     @property
     def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """LOWER_BOUND with a prior; without one UPPER_BOUND if the pair is known to be compatible, else ESTIMATE."""
+        """LOWER_BOUND with a prior; without one UPPER_BOUND for a pair that passed the test, else ESTIMATE."""
         if self.elbo:
             return Kind.LOWER_BOUND
         return Kind.UPPER_BOUND if not self.compatible.is_meta and bool(self.compatible) else Kind.ESTIMATE
@@ -71,17 +74,17 @@ class Cyclic(Transform):
         return self.transport(normal_like(x, len(self.in_shape), noise, (self.latent,)), x)[0]
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """z ~ q(z | x), with -log mean_k 1/p(x | z_k); or with log p(x | z) - log q(z | x) where there is a prior."""
-        dims, count = len(self.in_shape), 1 if self.elbo else self.draws
+        """z ~ q(z | x), with -log mean_k 1/p(x | z_k), or with log p(x | z) - log q(z | x) if there is a prior."""
+        dims, count = len(self.in_shape), 1 if self.elbo else self.samples
         e = normal_like(x, dims, noise, (count, self.latent))
-        wide = x.unsqueeze(x.dim() - dims).expand(*e.shape[:-1], *self.in_shape)
-        z, log_q = self.transport(e, wide)
-        log_p = self.log_p(wide, z)
+        repeated = x.unsqueeze(x.dim() - dims).expand(*e.shape[:-1], *self.in_shape)
+        z, log_q = self.transport(e, repeated)
+        log_p = self.log_p(repeated, z)
         value = (log_p - log_q).squeeze(-1) if self.elbo else -logmeanexp(-log_p, -1)
         return Step(z[..., 0, :], value)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """The last x of a Gibbs chain that starts at z, with a generator; the mean of p(x | z) without."""
+        """The last x of a Gibbs chain that starts at z, with a generator; the mean of p(x | z) without one."""
         if not isinstance(noise, torch.Generator):
             return self.codec.decode(z)
         x = self.draw_x(z, noise)
@@ -92,8 +95,8 @@ class Cyclic(Transform):
     def score(self, e: Tensor, x: Tensor, parts: tuple[float, float] = (1.0, 1.0)) -> Tensor:
         """grad_x [ log p(x | z) - log q(z | x) ] of one row, at the fixed z = T(e; x).
 
-        q is known along its draws only: log q(T(e; x) | x) = l(e, x). At a fixed z, e moves with x as -T_e^-1 T_x, so
-        grad_x log q = l_x - T_x^T T_e^-T l_e. ``parts`` weigh log p and log q.
+        q is known only along its draws: log q(T(e; x) | x) = l(e, x). At a fixed z, de/dx = -T_e^-1 T_x, so
+        grad_x log q = l_x - T_x^T T_e^-T l_e. ``parts`` are weights of log p and log q.
         """
         z = self.transport(e, x)[0]
         slope = torch.func.grad(lambda u: self.transport(u, x)[1])(e)
@@ -114,8 +117,11 @@ class Cyclic(Transform):
         return torch.func.jacrev(lambda u: self.transport(u, x)[0])(e)
 
     def penalty(self, x: Tensor, noise: Noise, probes: int | None, parts: tuple[float, float] = (1.0, 1.0)) -> Tensor:
-        """Squared norm of each row's mixed Hessian at one z ~ q(z | x), ``(n,)``: unbiased with normal probes, which serve p
-        and q alike; exact with None, by one probe for each coordinate of x."""
+        """Squared norm of the mixed Hessian of each row at one z ~ q(z | x), ``(n,)``.
+
+        It is unbiased with normal probes, the same for p and q, and exact with None, by one probe for each coordinate
+        of x.
+        """
         dims = len(self.in_shape)
         e = normal_like(x, dims, noise, (self.latent,))
         if probes is None:
@@ -124,7 +130,7 @@ class Cyclic(Transform):
             directions = directions.expand(len(x), *directions.shape)
         elif isinstance(noise, torch.Generator):
             directions = normal_like(x, dims, noise, (probes, *self.in_shape))
-        else:  # a row's own noise would be the same numbers again: the latter part of one longer draw is not
+        else:  # The noise of a row repeats from its start, so z and the probes take separate parts of one longer draw.
             long = normal_like(x, dims, noise, (self.latent + probes * math.prod(self.in_shape),))
             directions = long[:, self.latent :].reshape(-1, probes, *self.in_shape)
         each = torch.func.vmap(lambda u, t, p: torch.func.vmap(lambda v: self.mixed(u, t, v, parts))(p))(
@@ -134,7 +140,10 @@ class Cyclic(Transform):
 
 
 class Start(Distribution):
-    """Where chains start: N(0, I). It counts as the prior of z in pretraining, and adds nothing otherwise."""
+    """N(0, I), from which Gibbs chains start.
+
+    In pretraining it is the prior of z; otherwise its log-density counts as 0.
+    """
 
     def __init__(self, features: int) -> None:
         super().__init__(features)

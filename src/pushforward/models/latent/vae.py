@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,20 +12,19 @@ from pushforward.distributions import Distribution, Normal
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.ensemble import Ensemble
-from pushforward.models.vector.building import check_count
+from pushforward.models.vector.building import autoregressive_layers, coupling_layers
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     Chain,
-    Coupling,
     DynamicBinarize,
     GatedTransformer,
     GaussianLikelihood,
     Inverse,
     Likelihood,
     LogisticLikelihood,
-    MaskedAutoregressive,
     SplineTransformer,
     Standardize,
     Transform,
@@ -32,45 +32,48 @@ from pushforward.transforms import (
 )
 from pushforward.transforms.base import Shape, as_shape
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "posterior_flow", "prior_distribution"]
 
 
 @register("models")
 class VAE(Model):
-    """log p(x) >= E_q [ log p(x | z) + log p(z) - log q(z | x) ] (eq. 3).
+    """Latent variable model with the bound log p(x) >= E_q [ log p(x | z) + log p(z) - log q(z | x) ] (eq. 3).
 
-    ``evaluate`` draws z and is LOWER_BOUND; ``evaluate(x, samples=k)`` is the importance-weighted bound log mean_k p(x, z_k) /
-    q(z_k | x) (Burda et al. 2016, arXiv 1509.00519, eq. 8), which rises to log p(x). With a decoder of gray levels it is a
-    probability of integers, so bits/dim are defined. ``decode`` returns the reconstruction.
+    ``evaluate`` draws z and is a LOWER_BOUND; ``evaluate(x, samples=k)`` is the importance-weighted bound log mean_k
+    p(x, z_k) / q(z_k | x) (Burda et al. 2016, arXiv 1509.00519, eq. 8), which rises to log p(x). With a decoder of gray
+    levels it is a probability of integers, so bits/dim are defined. ``decode`` returns the reconstruction.
 
     Args:
         features: a width, or (channels, height, width).
         latent: width of z.
-        context: width of the context c, as a one-hot class: q(z | x, c) and p(x | z, c), with p(z) as it is (the conditional
-            VAE of Sohn, Lee, Yan 2015).
-        decoder: the law p(x | z): "logistic" (a mixture of discretized logistics, integers 0, ..., levels - 1),
-            "categorical" (a softmax over the levels), "bernoulli" (data are 0 or 1), or "gaussian" (real data, mean and scale
-            learned). None is "logistic" for images and "gaussian" for vectors.
-        posterior: "normal" (diagonal), "iaf" (inverse autoregressive, Kingma et al. 2016, arXiv 1606.04934, alg. 1) or "nsf"
-            (spline couplings, Durkan et al. 2019, sec. 5.3), after the diagonal normal and given the encoder's h.
-        prior: p(z), any :class:`~pushforward.distributions.Base`, or a model with an exact density; a standard normal by default.
-        levels: gray levels.
-        components: of the logistic mixture.
-        binarize: grays are binarized anew at each visit, for a Bernoulli decoder: the number is then an estimate, of the
-            likelihood of a binary image.
+        context: width of the context c, for example a one-hot class: q(z | x, c) and p(x | z, c), with the prior p(z)
+            that does not depend on c (the conditional VAE of Sohn, Lee, Yan 2015).
+        decoder: the distribution p(x | z): "logistic" (a mixture of discretized logistics, integers 0, ..., levels -
+            1), "categorical" (a softmax over the levels), "bernoulli" (data are 0 or 1), or "gaussian" (real data, with
+            learned mean and scale). None is "logistic" for images and "gaussian" for vectors.
+        posterior: "normal" (diagonal), "iaf" (inverse autoregressive, Kingma et al. 2016, arXiv 1606.04934, alg. 1) or
+            "nsf" (spline couplings, Durkan et al. 2019, sec. 5.3). The last two transform a diagonal normal, given a
+            context h that the encoder returns.
+        prior: p(z), a :class:`~pushforward.distributions.Distribution` or a model with an exact density; None for a
+            standard normal.
+        levels: number of gray levels.
+        components: number of components of the logistic mixture.
+        binarize: binarize gray levels at random each time they are read, for a Bernoulli decoder. The likelihood is
+            then an estimate of the likelihood of a binary image.
         hidden: widths of the hidden layers of encoder and decoder.
-        channels: widths of the convolutions instead, for images; each halves the sides.
-        steps: of the posterior's flow.
-        posterior_hidden: widths of its networks.
+        channels: widths of convolutions that replace the hidden layers, for images; each convolution halves the sides.
+        posterior_layers: number of layers of the flow of the posterior.
+        posterior_hidden: widths of the hidden layers of its networks.
         posterior_context: width of h.
-        free_bits: nats of KL for each latent coordinate below which the training loss does not push it (Kingma et al. 2016,
-            eq. 15); never part of the evaluation. With a standard normal prior it is the KL of each coordinate, averaged over the
-            batch: in closed form for a diagonal posterior, drawn for "iaf". Else it is the drawn KL of z as a whole.
+        free_bits: the training loss does not reduce the KL of a latent coordinate below this many nats (Kingma et al.
+            2016, eq. 15); it is never part of the evaluation. With a standard normal prior it applies to the KL of each
+            coordinate, averaged over the batch: in closed form for a diagonal posterior, drawn for "iaf". Otherwise it
+            applies to the drawn KL of z as a whole.
         standardize: standardize real data first.
-        activation: of the networks.
+        activation: activation of the networks.
 
     Raises:
-        ConfigError: for an unknown decoder or posterior, or parts that do not fit.
+        ConfigError: for an unknown decoder or posterior, or parts that do not fit together.
 
     Example:
         >>> import torch
@@ -96,7 +99,7 @@ class VAE(Model):
         binarize: bool = False,
         hidden: tuple[int, ...] = (256, 256),
         channels: tuple[int, ...] = (),
-        steps: int = 2,
+        posterior_layers: int = 2,
         posterior_hidden: tuple[int, ...] = (64,),
         posterior_context: int = 16,
         free_bits: float = 0.0,
@@ -104,29 +107,39 @@ class VAE(Model):
         activation: str = "relu",
     ) -> None:
         shape = as_shape(features)
-        kind = decoder or ("logistic" if len(shape) == 3 else "gaussian")
-        laws = {"logistic": lambda: LogisticLikelihood(levels, components), "categorical": lambda: CategoricalLikelihood(levels),
-                "bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}  # fmt: skip
-        if kind not in laws:
-            raise ConfigError(f"decoder must be one of {', '.join(map(repr, laws))}; got {decoder!r}.")
-        if binarize and kind != "bernoulli":
-            raise ConfigError(f"binarized images want decoder='bernoulli'; got {kind!r}.")
-        if not 0 <= free_bits < math.inf:
-            raise ConfigError(f"free_bits must be finite and not negative; got {free_bits!r}.")
-        check_count("latent", latent)
-        law: Likelihood = laws[kind]()
-        flow = posterior_flow(posterior, latent, steps, tuple(posterior_hidden), posterior_context)
+        name = decoder or ("logistic" if len(shape) == 3 else "gaussian")
+        likelihoods: dict[str, Callable[[], Likelihood]] = {
+            "logistic": lambda: LogisticLikelihood(levels, components),
+            "categorical": lambda: CategoricalLikelihood(levels),
+            "bernoulli": BernoulliLikelihood,
+            "gaussian": GaussianLikelihood,
+        }
+        check_choice("decoder", name, likelihoods)
+        if binarize and name != "bernoulli":
+            raise ConfigError(f"binarize=True needs decoder='bernoulli'; got {name!r}.")
+        check_positive("free_bits", free_bits, zero=True)
+        check_integer("latent", latent)
+        likelihood = likelihoods[name]()
+        flow = posterior_flow(posterior, latent, posterior_layers, tuple(posterior_hidden), posterior_context)
         transforms: list[Transform] = [DynamicBinarize(shape, levels)] if binarize else []
-        transforms += [Standardize(shape)] if standardize and kind == "gaussian" else []
-        latents = Variational(
-            shape, latent, law, flow, hidden=hidden, channels=channels, activation=activation, context=context
+        transforms += [Standardize(shape)] if standardize and name == "gaussian" else []
+        transforms.append(
+            Variational(
+                shape,
+                latent,
+                likelihood,
+                flow,
+                hidden=hidden,
+                channels=channels,
+                activation=activation,
+                context=context,
+            )
         )
-        transforms.append(latents)
-        super().__init__(Chain(*transforms), prior_base(prior, latent))
+        super().__init__(Chain(*transforms), prior_distribution(prior, latent))
         self.features, self.latent, self.context = features, latent, context
         self.decoder, self.posterior = decoder, posterior
         self.levels, self.components, self.binarize = levels, components, binarize
-        self.hidden, self.channels, self.steps = tuple(hidden), tuple(channels), steps
+        self.hidden, self.channels, self.posterior_layers = tuple(hidden), tuple(channels), posterior_layers
         self.posterior_hidden, self.posterior_context = tuple(posterior_hidden), posterior_context
         self.free_bits, self.standardize, self.activation = free_bits, standardize, activation
 
@@ -136,13 +149,12 @@ class VAE(Model):
         return self.base
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """-mean of the bound over one draw; with free bits, of E log p(x | z) - sum of max(free bits, KL)."""
-        *before, last = self.chain
+        """-mean of the bound for one draw of z; with free bits, -mean of log p(x | z) - sum of max(free bits, KL)."""
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        z, context, total = self._prepare(x, context)
-        for part in before:
-            step = part.encode(z, noise=generator)
-            z, total = step.z, total + step.contribution
+        x, context, far = self.prepare(x, context)
+        z, contribution, *_ = front.encode(x, noise=generator)
+        total = far + contribution
         last.check_training(z)
         if not self.free_bits:
             step = last.encode(z, context, noise=generator)
@@ -161,57 +173,48 @@ class VAE(Model):
 
     def code(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The center of q(z | x), without noise, ``(*batch, latent)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
         x = x if x.is_floating_point() else x.to(self.dtype)
-        context = self._broadcast(context, x.shape[: x.dim() - len(self.shape)])
-        for part in before:
-            x = part.encode(x).z
-        return last.center(x, context)
+        context = self.prepare_context(context, x.shape[: x.dim() - len(self.shape)])
+        return last.center(front.encode(x).z, context)
 
-    def point(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Mean of p(x | z) in the units of the data, without observation noise, ``(*batch, *shape)``."""
-        *before, last = self.chain
+        front, last = self.chain[:-1], self.chain[-1]
         assert isinstance(last, Variational)
-        x = last.mean(z, self._broadcast(context, z.shape[:-1]))
-        for part in reversed(before):
-            x = part.decode(x)
-        return x
+        return front.decode(last.mean(z, self.prepare_context(context, z.shape[:-1])))
 
 
-def posterior_flow(posterior: str, latent: int, steps: int, hidden: tuple[int, ...], context: int) -> Transform | None:
-    """The bijection between a posterior and a diagonal normal, whose decode is fast; None for "normal".
+def posterior_flow(posterior: str, latent: int, layers: int, hidden: tuple[int, ...], context: int) -> Transform | None:
+    """The bijection from a posterior to a diagonal normal, with a fast ``decode``; None for "normal".
 
     Raises:
-        ConfigError: for another name.
+        ConfigError: for an unknown posterior, or fewer than one layer.
     """
+    check_choice("posterior", posterior, ("normal", "iaf", "nsf"))
     if posterior == "normal":
         return None
-    if posterior not in ("iaf", "nsf"):
-        raise ConfigError(f"posterior must be 'normal', 'iaf' or 'nsf'; got {posterior!r}.")
-    transforms: list[Transform] = []
-    for k in range(check_count("steps", steps)):
-        if posterior == "iaf":
-            order = "reverse" if k % 2 else None
-            law = MaskedAutoregressive(latent, GatedTransformer(), order=order, hidden=hidden, context=context)
-            transforms.append(Inverse(law))
-        else:
-            transforms.append(
-                Coupling(latent, SplineTransformer(8, 4.0), flip=k % 2 == 1, hidden=hidden, context=context)
-            )
-    return Chain(*transforms)
+    check_integer("posterior_layers", layers)
+    if posterior == "iaf":
+        stack = autoregressive_layers(latent, GatedTransformer(), layers, hidden=hidden, context=context)
+        return Chain(*(Inverse(layer) for layer in stack))
+    return Chain(*coupling_layers(latent, SplineTransformer(8, 4.0), layers, hidden=hidden, context=context))
 
 
-def prior_base(prior: Distribution | Model | None, latent: int) -> Distribution:
-    """A prior as a base.
+def prior_distribution(prior: Distribution | Model | None, latent: int) -> Distribution:
+    """A prior as a distribution.
+
+    A model becomes an :class:`~pushforward.models.Ensemble` of one model, and None a standard normal.
 
     Raises:
-        ConfigError: if it is neither base nor model, of another width, reads a context, or counts.
+        ConfigError: if it is neither a distribution nor a model, has another width, a context, or a measure that is not
+            Lebesgue.
         KindError: for a model without an exact density.
     """
     base = Ensemble(prior) if isinstance(prior, Model) else Normal(latent) if prior is None else prior
     if not isinstance(base, Distribution) or base.shape != (latent,):
-        raise ConfigError(f"prior must be a base or a model of {latent} coordinates; got {prior!r:.80}.")
+        raise ConfigError(f"prior must be a distribution or a model of {latent} coordinates; got {prior!r:.80}.")
     if base.context or base.measure.name != "Lebesgue":
-        raise ConfigError(f"the prior of z is a density on {latent} reals without a context; got {prior!r:.80}.")
+        raise ConfigError(f"prior must be a density on {latent} reals without a context; got {prior!r:.80}.")
     return base

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pushforward.distributions import Distribution
 from pushforward.errors import ConfigError
-from pushforward.models.manifold.surface import SurfaceModel, latent_flow
-from pushforward.models.vector.building import check_count
+from pushforward.models.manifold.base import ManifoldModel, latent_flow
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import (
     ConformalEmbedding,
@@ -15,37 +15,41 @@ from pushforward.transforms import (
     Pad,
     SpecialConformal,
     Transform,
+    Transformer,
 )
-from pushforward.transforms import Transformer as Law
 from pushforward.transforms.base import Shape, as_shape
 
 __all__ = ["ConformalEmbeddingFlow"]
 
 
 @register("models")
-class ConformalEmbeddingFlow(SurfaceModel):
-    """A flow of d codes behind an embedding that keeps angles: log p(x) = log p_flow(z) - d log lambda(z), on a d-surface in R^D.
+class ConformalEmbeddingFlow(ManifoldModel):
+    """A flow of d codes and an embedding that preserves angles, on a d-dimensional manifold in R^D.
 
-    The volume costs nothing, so surface and density are trained together: -mean log p + reconstruction * mean residual. The
-    default embedding of vectors is the most general one without pieces, onto a sphere or a plane: scale and shift, orthonormal
-    columns to R^(d + 1), a special conformal transform, zero padding. ``evaluate`` is EXACT on Manifold(d, D), in the data's units.
+    log p(x) = log p_flow(z) - d log lambda(z).
+
+    The volume costs nothing, so manifold and density are trained together: -mean log p + reconstruction_weight * mean
+    residual. The default embedding of vectors is the most general one that is not piecewise, onto a sphere or a plane:
+    scale and shift, orthonormal columns to R^(d + 1), a special conformal transform, zero padding. ``evaluate`` is
+    EXACT on Manifold(d, D), in the units of the data.
 
     Args:
         features: D, or a shape with an ``embedding`` of that shape.
         latent: d.
-        embedding: a :class:`~pushforward.transforms.ConformalEmbedding` from the data to vectors of d codes; None for the default.
+        embedding: a :class:`~pushforward.transforms.ConformalEmbedding` from the data to vectors of d codes; None for
+            the default.
         flow: any transform from d codes to the base; None for an actnorm and couplings.
-        base: of d coordinates; None for a standard normal.
-        couplings: of the default flow.
-        hidden: widths of their hidden layers.
-        transformer: their law; None for the affine one.
-        reconstruction: weight of the residual beside the negative log-likelihood. A small one lets the surface shrink, which
+        base: distribution of d coordinates; None for a standard normal.
+        layers: number of couplings of the default flow.
+        hidden: widths of the hidden layers of the couplings.
+        transformer: transformer of the couplings; None for the affine one.
+        reconstruction_weight: weight of the residual in the loss. With a small weight the manifold shrinks, which
             raises the likelihood.
         phase: what training minimizes, "joint" (J-CEF), or "manifold" and then "density" (S-CEF).
-        seed: of the default embedding's start.
+        seed: seed of the initial default embedding.
 
     Raises:
-        ConfigError: for impossible sizes, or parts that do not meet.
+        ConfigError: for sizes that are not possible, or parts that do not fit together.
 
     Example:
         >>> import torch
@@ -63,30 +67,33 @@ class ConformalEmbeddingFlow(SurfaceModel):
         embedding: Embedding | None = None,
         flow: Transform | None = None,
         base: Distribution | None = None,
-        couplings: int = 6,
+        layers: int = 6,
         hidden: tuple[int, ...] = (64, 64),
-        transformer: Law | None = None,
-        reconstruction: float = 1000.0,
+        transformer: Transformer | None = None,
+        reconstruction_weight: float = 1000.0,
         phase: str = "joint",
         seed: int = 0,
     ) -> None:
         shape = as_shape(features)
-        check_count("latent", latent)
-        surface = _moebius(shape, latent, seed) if embedding is None else embedding
-        if surface.in_shape != shape or surface.out_shape != (latent,):
+        check_integer("latent", latent)
+        check_integer("layers", layers, 0)
+        chosen = _sphere_embedding(shape, latent, seed) if embedding is None else embedding
+        if chosen.in_shape != shape or chosen.out_shape != (latent,):
             raise ConfigError(
-                f"the embedding connects {surface.in_shape} with {surface.out_shape}, and should connect {shape} with {(latent,)}."
+                f"the embedding must have the shapes {shape} and {(latent,)}; got {chosen.in_shape} and "
+                f"{chosen.out_shape}."
             )
-        codes = latent_flow(latent, couplings, tuple(hidden), transformer) if flow is None else flow
-        super().__init__(surface, codes, base, phase, reconstruction)
-        self.features, self.latent, self.couplings, self.hidden = features, latent, couplings, tuple(hidden)
+        codes = latent_flow(latent, layers, tuple(hidden), transformer) if flow is None else flow
+        super().__init__(chosen, codes, base, phase, reconstruction_weight)
+        self.features, self.latent, self.layers, self.hidden = features, latent, layers, tuple(hidden)
         self.transformer, self.seed = transformer, seed
 
 
-def _moebius(shape: Shape, latent: int, seed: int) -> Embedding:
+def _sphere_embedding(shape: Shape, latent: int, seed: int) -> Embedding:
+    """The default embedding of vectors, onto a sphere or a plane."""
     if len(shape) != 1:
         raise ConfigError(
-            f"data of shape {shape} need an embedding of their own, as transforms.ConformalEmbedding(...)."
+            f"data of shape {shape} have no default embedding: pass embedding=transforms.ConformalEmbedding(...)."
         )
     if latent > shape[0]:
         raise ConfigError(f"latent must be at most the number of features, {shape[0]}; got {latent}.")

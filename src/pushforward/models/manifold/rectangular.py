@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
-from pushforward.models.manifold.surface import SurfaceModel, latent_flow
-from pushforward.models.vector.building import check_count
+from pushforward.models.manifold.base import ManifoldModel, latent_flow
+from pushforward.models.vector.building import coupling_layers
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
+    AffineTransformer,
     Chain,
-    Coupling,
     Embedding,
     FreeFormEmbedding,
     Householder,
     Injective,
     Standardize,
     Transform,
+    Transformer,
 )
-from pushforward.transforms import Transformer as Law
 from pushforward.transforms.embeddings.jacobian import Solve, encoder_surrogate, volume_surrogate
 
 __all__ = ["RectangularFlow"]
@@ -30,42 +29,44 @@ VOLUMES = ("exact", "probes", "encoder")
 
 
 @register("models")
-class RectangularFlow(SurfaceModel):
-    """log p(x) = log p_flow(z) - 1/2 log det J^T J at z = g+(x), on a d-surface in R^D that g makes of R^d.
+class RectangularFlow(ManifoldModel):
+    """log p(x) = log p_flow(z) - 1/2 log det J^T J at z = g+(x), on the d-manifold g(R^d) in R^D.
 
-    g is a flow of R^D behind zero padding (RNF), or a free decoder (FIF). Training minimizes -mean log p + reconstruction *
-    mean residual, and finds the gradient of the volume
+    g is zero padding followed by a flow of R^D (RNF), or a decoder network without an inverse (FIF). Training minimizes
+    -mean log p + reconstruction_weight * mean residual. ``volume`` chooses how it computes the gradient of the volume:
 
-    - "exact"ly, from the D x d Jacobian by d forward-mode products and a Cholesky factor;
-    - with "probes": random signs and conjugate gradients, without the Jacobian (:func:`~pushforward.transforms.embeddings.jacobian.volume_surrogate`);
-      :attr:`solve` holds the last solve's iterations and residual;
-    - by the "encoder", without any system to solve (FIF, Sorrenson et al. 2024, arXiv 2306.01843).
+    - "exact": from the D x d Jacobian by d forward-mode products and a Cholesky factor;
+    - "probes": by random signs and conjugate gradients, without the Jacobian
+      (:func:`~pushforward.transforms.embeddings.jacobian.volume_surrogate`); :attr:`solve` has the iterations and the
+      residual of the last solve;
+    - "encoder": by the encoder, without any linear system (FIF, Sorrenson et al. 2024, arXiv 2306.01843).
 
-    The last two are in ``loss`` alone, whose value then means nothing. ``evaluate`` always has the exact volume: EXACT on
-    Manifold(d, D) for a flow, which cannot fold, and ESTIMATE for free networks, which may. A code at which J has no full rank
-    has log-density -inf. M-flow's training is two calls of ``fit``, after ``begin("manifold")`` and after ``begin("density")``.
+    The last two are used in ``loss`` alone, and the value of the loss then has no meaning. ``evaluate`` always has the
+    exact volume: EXACT on Manifold(d, D) for a flow, whose manifold cannot intersect itself, and ESTIMATE for networks
+    without an inverse. A code at which J does not have full rank has log-density -inf. The training of the M-flow is
+    two calls of ``fit``, after ``set_phase("manifold")`` and after ``set_phase("density")``.
 
     Args:
         features: D.
         latent: d.
         decoder: "flow" (affine couplings and a learned rotation) or "free-form" (two MLPs).
         volume: "exact", "probes" or "encoder".
-        probes: random vectors a row, of the last two ways (at most d of them with "encoder").
-        tolerance: of the conjugate gradients, relative. A loose one biases the gradient.
-        noise: standard deviation of normal noise on the rows of the loss (FIF has 0.01 in standardized units), in the data's
-            units; off the surface the volume term rewards no curvature.
-        couplings: of the flow of R^D.
-        hidden: widths of the hidden layers of its networks, or of the free ones.
-        latent_couplings: of the flow of the codes.
-        latent_hidden: widths of their hidden layers.
-        transformer: law of the codes' couplings; None for the affine one.
-        reconstruction: weight of the residual.
+        probes: number of random vectors for each row with "probes" and "encoder" (at most d with "encoder").
+        tolerance: relative tolerance of the conjugate gradients. A loose one biases the gradient.
+        noise: standard deviation of normal noise that the loss adds to the rows, in the units of the data (FIF has 0.01
+            in standardized units). With noise, the volume term does not reward curvature beside the manifold.
+        layers: number of couplings of the flow of R^D.
+        hidden: widths of the hidden layers of the networks of g.
+        latent_layers: number of couplings of the flow of the codes.
+        latent_hidden: widths of the hidden layers of their networks.
+        transformer: transformer of the couplings of the codes; None for the affine one.
+        reconstruction_weight: weight of the residual in the loss.
         phase: what training minimizes, "joint", "manifold" or "density".
         standardize: standardize the data first, inside g.
-        seed: of the rotation's start.
+        seed: seed of the initial rotation.
 
     Raises:
-        ConfigError: for impossible sizes or unknown names.
+        ConfigError: for sizes that are not possible or unknown names.
 
     Example:
         >>> import torch
@@ -86,43 +87,36 @@ class RectangularFlow(SurfaceModel):
         probes: int = 1,
         tolerance: float = 1e-3,
         noise: float = 0.0,
-        couplings: int = 6,
+        layers: int = 6,
         hidden: tuple[int, ...] = (64, 64),
-        latent_couplings: int = 4,
+        latent_layers: int = 4,
         latent_hidden: tuple[int, ...] = (64, 64),
-        transformer: Law | None = None,
-        reconstruction: float = 50.0,
+        transformer: Transformer | None = None,
+        reconstruction_weight: float = 50.0,
         phase: str = "joint",
         standardize: bool = True,
         seed: int = 0,
     ) -> None:
-        if volume not in VOLUMES:
-            raise ConfigError(f"volume must be one of {', '.join(map(repr, VOLUMES))}; got {volume!r}.")
-        if not 0 < tolerance < 1:
-            raise ConfigError(f"tolerance must lie between 0 and 1; got {tolerance!r}.")
-        if not 0 <= noise < math.inf:
-            raise ConfigError(f"noise must be finite and not negative; got {noise!r}.")
-        check_count("probes", probes)
-        check_count("latent", latent)
-        surface = _embedding(decoder, features, latent, couplings, tuple(hidden), standardize, seed)
-        codes = latent_flow(latent, latent_couplings, tuple(latent_hidden), transformer)
-        super().__init__(surface, codes, None, phase, reconstruction)
-        self.features, self.latent, self.decoder, self.volume, self.probes = (
-            features,
-            latent,
-            decoder,
-            volume,
-            probes,
-        )
-        self.tolerance, self.noise, self.couplings, self.hidden = tolerance, noise, couplings, tuple(hidden)
-        self.latent_couplings, self.latent_hidden = latent_couplings, tuple(latent_hidden)
+        check_choice("volume", volume, VOLUMES)
+        check_number("tolerance", tolerance, 0, 1)
+        check_positive("noise", noise, zero=True)
+        check_integer("probes", probes)
+        check_integer("latent", latent)
+        check_integer("latent_layers", latent_layers, 0)
+        embedding = _embedding(decoder, features, latent, layers, tuple(hidden), standardize, seed)
+        codes = latent_flow(latent, latent_layers, tuple(latent_hidden), transformer)
+        super().__init__(embedding, codes, None, phase, reconstruction_weight)
+        self.features, self.latent, self.decoder, self.volume = features, latent, decoder, volume
+        self.probes, self.tolerance, self.noise = probes, tolerance, noise
+        self.layers, self.hidden = layers, tuple(hidden)
+        self.latent_layers, self.latent_hidden = latent_layers, tuple(latent_hidden)
         self.transformer, self.standardize, self.seed = transformer, standardize, seed
         self.solve: Solve | None = None
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """By phase; of rows with noise on them, where there is some."""
+        """What training minimizes in this phase, a scalar, with ``noise`` added to the rows in the phase "joint"."""
         if self.noise and self.phase == "joint":
-            x, _, far = self._prepare(x, context)
+            x, _, far = self.prepare(x, context)
             drawn = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
             return super().loss(x + self.noise * drawn, context, generator=generator) - far.mean()
         return super().loss(x, context, generator=generator)
@@ -130,29 +124,28 @@ class RectangularFlow(SurfaceModel):
     def _volume(
         self, x: Tensor, z: Tensor, context: Tensor | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        surface = self.embedding
+        embedding = self.embedding
         if self.volume == "exact":
-            return surface.decode_with_volume(z)
+            return embedding.decode_with_volume(z)
         if self.volume == "probes":
             value, self.solve = volume_surrogate(
-                surface.decode, z, probes=self.probes, tolerance=self.tolerance, generator=generator
+                embedding.decode, z, probes=self.probes, tolerance=self.tolerance, generator=generator
             )
-            return surface.decode(z), value
-        value = encoder_surrogate(surface.codes, surface.decode, x, z, probes=self.probes, generator=generator)
-        return surface.decode(z), -value
+            return embedding.decode(z), value
+        value = encoder_surrogate(embedding.codes, embedding.decode, x, z, probes=self.probes, generator=generator)
+        return embedding.decode(z), -value
 
 
 def _embedding(
-    decoder: str, features: int, latent: int, couplings: int, hidden: tuple[int, ...], standardize: bool, seed: int
+    decoder: str, features: int, latent: int, layers: int, hidden: tuple[int, ...], standardize: bool, seed: int
 ) -> Embedding:
+    """The embedding g with its encoder g+."""
+    check_choice("decoder", decoder, ("flow", "free-form"))
     if decoder == "free-form":
         if not standardize:
-            raise ConfigError("free networks standardize the data: leave standardize=True.")
+            raise ConfigError("decoder='free-form' always standardizes the data: leave standardize=True.")
         return FreeFormEmbedding(features, latent, hidden=hidden)
-    if decoder != "flow":
-        raise ConfigError(f"decoder must be 'flow' or 'free-form'; got {decoder!r}.")
     transforms: list[Transform] = [Standardize(features)] if standardize else []
-    options = {"hidden": hidden, "activation": "silu"}
-    transforms += [Coupling(features, flip=k % 2 == 1, **options) for k in range(check_count("couplings", couplings))]
-    # So many reflections turn any d directions into the first d coordinates.
+    transforms += coupling_layers(features, AffineTransformer(), layers, hidden=hidden, activation="silu")
+    # d reflections can turn any d directions into the first d coordinates.
     return Injective(Chain(*transforms, Householder(features, min(latent, features), seed)), latent)

@@ -1,4 +1,4 @@
-"""Two-step models: a manifold first, then a density on it (Loaiza-Ganem, Ross, Cresswell, Caterini 2022)."""
+"""Two-step models: first a manifold, then a density on it (Loaiza-Ganem, Ross, Cresswell, Caterini 2022)."""
 
 from __future__ import annotations
 
@@ -11,41 +11,46 @@ from torch import Tensor
 from pushforward.distributions import Distribution
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind, Lebesgue, Manifold, Measure
-from pushforward.models.base import Flow, Model
+from pushforward.models.base import Model
+from pushforward.models.flow import Flow
 from pushforward.models.latent.autoencoder import AutoEncoder
 from pushforward.models.latent.vae import VAE
-from pushforward.models.vector.building import check_count
 from pushforward.models.vector.nsf import NSF
 from pushforward.numerics import Noise, batch_jacobian, bound_square, is_eager
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Chain, Flatten, Inverse, Standardize, Step, Transform, Whiten
 
 __all__ = ["Injectivity", "TwoStep", "log_volume"]
 
-_ROWS = 256
-"""Rows whose Jacobians are held at once."""
+ROWS_PER_PART = 256
+"""Rows whose Jacobians are in memory at the same time."""
 
 
 class Injectivity(NamedTuple):
-    """What :meth:`TwoStep.check_injectivity` found.
+    """Result of :meth:`TwoStep.check_injectivity`, in the coordinates of whitened codes.
 
     Attributes:
-        singular: smallest singular value of the decoder's Jacobian over its largest, the least over all codes; coordinates
-            are whitened codes.
-        cycle: largest distance of a whitened code to the one that is found again from its point alone, root mean square over
-            coordinates.
-        passed: whether both are within bounds.
-        encoder: as ``cycle``, where the encoder alone finds the code: how far it is from the decoder's inverse.
+        singular_ratio: smallest singular value of the Jacobian of the decoder divided by the largest; the least over
+            all codes.
+        cycle_error: largest distance between a code and the code that is found from its decoded point alone, root mean
+            square over coordinates.
+        passed: whether both are within their bounds.
+        encoder_error: like ``cycle_error``, for the code that the encoder alone finds: how far the encoder is from the
+            inverse of the decoder.
     """
 
-    singular: float
-    cycle: float
+    singular_ratio: float
+    cycle_error: float
     passed: bool
-    encoder: float
+    encoder_error: float
 
 
 class Embed(Transform):
-    """z = g(x) of an autoencoder, with -1/2 log det J^T J of its decoder at z: a density on the decoder's image."""
+    """z = g(x) of an autoencoder, with -1/2 log det J^T J of its decoder at z.
+
+    With a density of z it is a density on the image of the decoder.
+    """
 
     injective: Tensor
 
@@ -56,34 +61,34 @@ class Embed(Transform):
 
     @property
     def kind(self) -> Kind:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """EXACT for a decoder that was tested to be injective; until then ESTIMATE."""
-        known = not self.injective.is_meta and bool(self.injective)
-        return Kind.EXACT if known else Kind.ESTIMATE
+        """EXACT for a decoder that has passed the test of injectivity; until then ESTIMATE."""
+        passed = not self.injective.is_meta and bool(self.injective)
+        return Kind.EXACT if passed else Kind.ESTIMATE
 
     def train(self, mode: bool = True) -> Embed:
-        """As of any module; training may change the decoder, so it is no longer known to be injective."""
+        """Set the mode of the module; training mode resets the result of the test of injectivity."""
         if mode:
             self.injective.fill_(False)
         return super().train(mode)
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
-        """g(x), with the decoder's volume there and the squared distance of x to G(g(x))."""
+        """g(x), with the volume of the decoder there and the squared distance of x to G(g(x))."""
         z = self.model.code(x)
         codes = z.reshape(-1, *self.out_shape)
-        # J is large, D d numbers a row: a few rows at a time.
-        parts = [self._image(part) for part in (codes.split(_ROWS) if is_eager() else (codes,))]
+        # J has D d numbers for each row, so only a few rows at a time.
+        parts = [self._image(part) for part in (codes.split(ROWS_PER_PART) if is_eager() else (codes,))]
         point, volume = (torch.cat(each) for each in zip(*parts, strict=True))
-        miss = bound_square(x - point.reshape(x.shape), math.prod(self.in_shape)).flatten(x.dim() - len(self.in_shape))
-        return Step(z, -volume.reshape(z.shape[:-1]), miss.square().sum(-1))
+        error = bound_square(x - point.reshape(x.shape), math.prod(self.in_shape)).flatten(x.dim() - len(self.in_shape))
+        return Step(z, -volume.reshape(z.shape[:-1]), error.square().sum(-1))
 
     def _image(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """G(z) and 1/2 log det J^T J there."""
-        point, jacobian = batch_jacobian(self.model.point, z)
+        point, jacobian = batch_jacobian(self.model.decode_mean, z)
         return point, log_volume(jacobian)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """G(z), without observation noise."""
-        return self.model.point(z)
+        return self.model.decode_mean(z)
 
     def measure(self, latent: Measure) -> Measure:
         """Lebesgue(d) becomes Manifold(d, D).
@@ -93,176 +98,201 @@ class Embed(Transform):
         """
         width = self.out_shape[0]
         if latent != Lebesgue(width):
-            raise KindError(f"the codes of a two-step model want a density on {width} reals; got one on {latent}.")
+            raise KindError(f"the codes of a two-step model need a density on {width} reals; got one on {latent}.")
         return Manifold(width, math.prod(self.in_shape))
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Set the autoencoder's data-dependent state; return the codes."""
+        """Set the data-dependent state of the autoencoder; return the codes."""
         self.model.initialize(x)
         return self.model.code(x)
 
 
 @register("models")
 class TwoStep(Model):
-    """log p(x) = log p_Z(g(x)) - 1/2 log det( J^T J ) with J = dG/dz at z = g(x): the density, on the d-dimensional image of
-    the decoder G, of a density p_Z of codes (arXiv 2204.07172). Samples are G(z), z ~ p_Z.
+    """An autoencoder and a density p_Z of its codes: a density on the image of the decoder G (arXiv 2204.07172).
 
-    Where data lie on a manifold of d < D dimensions, a density on R^D can be as large as one likes near it whatever
-    its law along it: likelihood no longer learns the data. So first an autoencoder learns where they are, and
-    then, its codes frozen and whitened, a density is fitted to them: :func:`pushforward.training.fit_two_step` does both, and
+    log p(x) = log p_Z(g(x)) - 1/2 log det( J^T J ) with J = dG/dz at z = g(x). Samples are G(z), z ~ p_Z.
+
+    If the data are on a manifold of d < D dimensions, a density on R^D can be arbitrarily large near the manifold with
+    any distribution along it, and maximum likelihood no longer learns the distribution of the data. So the first step
+    fits an autoencoder, which learns the manifold. The second step fixes the autoencoder, whitens its codes and fits a
+    density to them. :func:`pushforward.training.fit_two_step` does both steps, and
     :func:`pushforward.data.intrinsic_dimension` estimates d from the rows.
 
-    ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, of the point G(g(x)), with the
-    squared distance of x to it as ``residual``; neither number says enough without the other. J is found by d
-    forward-mode products. The kind is ESTIMATE until :meth:`check_injectivity` has passed, then that of ``second``. Where J has
-    no rank d, in the digits of its type, there is no density on d dimensions: the contribution "0.Embed" is -inf in ``terms``.
+    ``evaluate`` returns a value on Manifold(d, D), in nats for data units to the power -d, for the point G(g(x)).
+    ``residual`` is the squared distance of x to that point. Report both: neither is enough alone. J is computed by d
+    forward-mode products. The kind is ESTIMATE until :meth:`check_injectivity` has passed, and then the kind of
+    ``density``. Where J does not have rank d in the precision of its type, there is no density on d dimensions: the
+    contribution "0.Embed" is -inf in ``terms``.
 
     Args:
-        first: the autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, of which the means of q(z | x) and p(x | z) are taken.
-        second: the density of the whitened codes: a model or a base on Lebesgue(d); a spline flow by default. One of images, as
-            a PixelCNN with a continuous law, sees the d numbers as (channels, height, width), a channel after the other.
+        autoencoder: an :class:`AutoEncoder`, or a :class:`VAE`, of which the model uses the means of q(z | x) and p(x |
+            z).
+        density: the density of the whitened codes: a model or a distribution on Lebesgue(d); None for a spline flow. A
+            model of images sees the d numbers as (channels, height, width), one channel after the other.
 
     Raises:
-        ConfigError: for parts that do not fit, or d > D.
-        KindError: for a VAE that binarizes its data, whose codes are random.
+        ConfigError: for parts that do not fit together, or d > D.
+        KindError: for a VAE that binarizes its data, because its codes are random.
 
     Example:
         >>> import torch, pushforward as pf
         >>> model = TwoStep(AutoEncoder(3, latent=2, hidden=(16,)), pf.distributions.GaussianMixture(2, 3))
         >>> found = model.evaluate(torch.randn(5, 3))
         >>> found.measure, found.residual.shape
-        (Measure(kind='Manifold', dim=2, ambient=3, counted=0), torch.Size([5]))
+        (Measure(name='Manifold', dim=2, ambient=3, counted=0), torch.Size([5]))
         >>> model.sample(4, seed=0).shape
         torch.Size([4, 3])
     """
 
-    def __init__(self, first: AutoEncoder | VAE, second: Model | Distribution | None = None) -> None:
-        if not isinstance(first, (AutoEncoder, VAE)):
-            raise ConfigError(f"first must be an AutoEncoder or a VAE; got {first!r:.80}.")
-        if isinstance(first, VAE) and first.binarize:
+    def __init__(self, autoencoder: AutoEncoder | VAE, density: Model | Distribution | None = None) -> None:
+        if not isinstance(autoencoder, (AutoEncoder, VAE)):
+            raise ConfigError(f"autoencoder must be an AutoEncoder or a VAE; got {autoencoder!r:.80}.")
+        if isinstance(autoencoder, VAE) and autoencoder.binarize:
             raise KindError("a VAE that binarizes its data gives random codes: train one with binarize=False.")
-        width = first.latent
-        if width > math.prod(first.shape):
-            raise ConfigError(f"a manifold of {width} dimensions does not fit into {math.prod(first.shape)}.")
-        second = NSF(width) if second is None else second
-        if isinstance(second, Distribution):
-            second = Flow(Standardize(second.shape), second)
-        if isinstance(second, Model) and second.shape != (width,) == (math.prod(second.shape),):
-            second = Flow(Chain(Inverse(Flatten(second.shape)), *second.chain), second.base)
-        if not isinstance(second, Model) or second.shape != (width,):
-            raise ConfigError(f"second must be a model or a base of {width} coordinates; got {second!r:.80}.")
-        if second.context_features:
-            raise ConfigError("the density of the codes cannot read a context.")
-        if strays := [key for key in second.state_dict() if not key.startswith(("chain.", "base."))]:
+        width = autoencoder.latent
+        if width > math.prod(autoencoder.shape):
             raise ConfigError(
-                f"{type(second).__name__} has state beside its transforms and its base, as {strays[0]!r}."
+                f"a manifold of {width} dimensions does not fit into {math.prod(autoencoder.shape)} dimensions."
             )
-        super().__init__(Chain(Embed(first), Whiten(width), *second.chain), second.base)
-        # Its parts are in the chain already: registered again, a file would hold them twice.
-        object.__setattr__(self, "second", second)
+        density = NSF(width) if density is None else density
+        if isinstance(density, Distribution):
+            density = Flow(Standardize(density.shape), density)
+        if isinstance(density, Model) and density.shape != (width,) == (math.prod(density.shape),):
+            density = Flow(Chain(Inverse(Flatten(density.shape)), *density.chain), density.base)
+        if not isinstance(density, Model) or density.shape != (width,):
+            raise ConfigError(f"density must be a model or a distribution of {width} coordinates; got {density!r:.80}.")
+        if density.context_features:
+            raise ConfigError("the density of the codes cannot have a context.")
+        if others := [key for key in density.state_dict() if not key.startswith(("chain.", "base."))]:
+            raise ConfigError(
+                "the density of the codes must have its state in its transforms and its base; "
+                f"{type(density).__name__} also has {others[0]!r}."
+            )
+        super().__init__(Chain(Embed(autoencoder), Whiten(width), *density.chain), density.base)
+        # The parts of the density are in the chain. Registered as a module again, they would be twice in a file.
+        object.__setattr__(self, "density", density)
 
-    second: Model
-    """The density of the whitened codes; its parts are those of the chain."""
+    density: Model
+    """The density of the whitened codes; its parts are parts of the chain."""
 
     @property
-    def first(self) -> AutoEncoder | VAE:
+    def autoencoder(self) -> AutoEncoder | VAE:
         """The autoencoder."""
         return self.embed.model
 
     @property
     def embed(self) -> Embed:
         """The transform from data to codes."""
-        part = next(iter(self.chain))
+        part = self.chain[0]
         assert isinstance(part, Embed)
         return part
 
     @property
     def whiten(self) -> Whiten:
         """The transform from codes to whitened codes."""
-        part = self.chain.transforms[1]
+        part = self.chain[1]
         assert isinstance(part, Whiten)
         return part
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """The sum of both steps' losses, with the codes cut off from the gradient of the second: its likelihood has no
-        Jacobian, so that it would shrink them. One step after the other, as in ``fit_two_step``, is the method."""
-        x, _, far = self._prepare(x, context)
-        codes = self.whiten.encode(self.first.code(x)).z.detach()
-        return self.first.loss(x, generator=generator) + self.second.loss(codes, generator=generator) - far.mean()
+        """The sum of the losses of both steps, a scalar.
+
+        The gradient of the second does not reach the codes: its likelihood has no Jacobian, so it would shrink them.
+        The method of the paper trains one step after the other, as in ``fit_two_step``.
+        """
+        x, _, far = self.prepare(x, context)
+        codes = self.whiten.encode(self.autoencoder.code(x)).z.detach()
+        return (
+            self.autoencoder.loss(x, generator=generator) + self.density.loss(codes, generator=generator) - far.mean()
+        )
 
     @torch.no_grad()
-    def codes(self, x: Tensor, *, batch: int = 1024) -> Tensor:
-        """Whitened codes of rows ``(n, *shape)``, ``(n, d)``, found batch by batch."""
-        x, _, _ = self._prepare(x, None)
-        return torch.cat([self.whiten.encode(self.first.code(part)).z for part in x.split(batch)])
+    def codes(self, x: Tensor, *, batch_size: int = 1024) -> Tensor:
+        """Whitened codes of rows ``(n, *shape)``, ``(n, d)``, computed batch by batch."""
+        x, _, _ = self.prepare(x, None)
+        return torch.cat([self.whiten.encode(self.autoencoder.code(part)).z for part in x.split(batch_size)])
 
     @torch.no_grad()
     def check_injectivity(
-        self, x: Tensor, *, draws: int = 256, singular: float = 1e-3, cycle: float = 0.1, refine: int = 5, seed: int = 0
+        self,
+        x: Tensor,
+        *,
+        samples: int = 256,
+        min_singular_ratio: float = 1e-3,
+        max_cycle_error: float = 0.1,
+        refinement_steps: int = 5,
+        seed: int = 0,
     ) -> Injectivity:
-        """Test that the decoder is injective where the density is, and remember it: the kind follows.
+        """Test whether the decoder is injective where the density is, and store the result.
 
-        At the codes of held-out rows and at as many codes as asked for drawn from the second step. J must have full rank, so
-        that G is injective nearby. And h(G(z)) must be z, up to ``cycle``, where h finds a code from a point: two codes that
-        decode to one point have one h(G(z)), so no two that lie further apart than twice that can. h is the encoder and then
-        up to ``refine`` damped Gauss-Newton steps toward the point, since an encoder is trained on data and finds the codes of
-        other points of the manifold only about. The test says nothing of codes that it did not see, and ``train()`` forgets it.
+        The result decides the kind of ``evaluate``.
+
+        The test reads the codes of held-out rows and codes drawn from the density. J must have full rank, so that G is
+        injective near each code. And h(G(z)) must be z up to ``max_cycle_error``, where h finds a code from a point:
+        two codes that decode to the same point have the same h(G(z)), so they are at most twice that distance apart. h
+        is the encoder and then up to ``refinement_steps`` damped Gauss-Newton steps toward the point: an encoder is
+        trained on data, and for other points of the manifold its code is only approximate. The test says nothing about
+        codes that it did not read, and ``train()`` resets its result.
 
         Args:
             x: held-out rows, ``(n, *shape)``.
-            draws: codes drawn from the second step.
-            singular: least ratio of the singular values of J, in whitened coordinates.
-            cycle: largest distance, root mean square over the whitened coordinates.
-            refine: largest number of Gauss-Newton steps; 0 for the encoder alone.
-            seed: of the draws.
+            samples: number of codes drawn from the density.
+            min_singular_ratio: least allowed ratio of the singular values of J, in whitened coordinates.
+            max_cycle_error: largest allowed distance, root mean square over the whitened coordinates.
+            refinement_steps: largest number of Gauss-Newton steps; 0 for the encoder alone.
+            seed: seed of the draws.
 
         Raises:
             InputError: if there is no row.
             ConfigError: for a negative number of steps.
         """
         if len(x) == 0:
-            raise InputError("check_injectivity needs held-out rows; got none.")
-        check_count("refine", refine, 0)
-        drawn = self.second.sample(draws, seed=seed).to(self.dtype)
-        ratios, cycles, plain = [], [], []
-        for part in torch.cat((self.codes(x), drawn)).split(_ROWS):
-            point, jacobian = batch_jacobian(self._decoded, part)
+            raise InputError("check_injectivity needs at least one held-out row; got none.")
+        check_integer("refinement_steps", refinement_steps, 0)
+        drawn = self.density.sample(samples, seed=seed).to(self.dtype)
+        ratios, cycle_errors, encoder_errors = [], [], []
+        for part in torch.cat((self.codes(x), drawn)).split(ROWS_PER_PART):
+            point, jacobian = batch_jacobian(self._decode_whitened, part)
             values = torch.linalg.svdvals(jacobian.double())
             ratios.append(values[:, -1] / values[:, 0].clamp(min=1e-300))
-            found = self.whiten.encode(self.first.code(point)).z
-            plain.append(_distance(found, part))
-            cycles.append(_distance(self._nearest(point, found, refine), part))
-        worst = torch.cat(ratios).min().item()
-        longest, encoder = torch.cat(cycles).max().item(), torch.cat(plain).max().item()
-        passed = worst >= singular and longest <= cycle
+            found = self.whiten.encode(self.autoencoder.code(point)).z
+            encoder_errors.append(_distance(found, part))
+            cycle_errors.append(_distance(self._nearest(point, found, refinement_steps), part))
+        ratio = torch.cat(ratios).min().item()
+        cycle_error, encoder_error = torch.cat(cycle_errors).max().item(), torch.cat(encoder_errors).max().item()
+        passed = ratio >= min_singular_ratio and cycle_error <= max_cycle_error
         self.embed.injective.fill_(passed)
-        return Injectivity(worst, longest, passed, encoder)
+        return Injectivity(ratio, cycle_error, passed, encoder_error)
 
-    def _decoded(self, w: Tensor) -> Tensor:
+    def _decode_whitened(self, w: Tensor) -> Tensor:
         """G at whitened codes."""
-        return self.first.point(self.whiten.decode(w))
+        return self.autoencoder.decode_mean(self.whiten.decode(w))
 
     def _nearest(self, point: Tensor, start: Tensor, steps: int) -> Tensor:
-        """Whitened codes from which the decoder comes nearer to the points, ``(n, d)``: Levenberg and Marquardt, row by row.
+        """Whitened codes whose decoded points are closer to the given points, ``(n, d)``.
 
-        A function of the point, if ``start`` is one: it never sees the code that the point was decoded from.
+        Each row takes its own Levenberg-Marquardt steps.
+
+        If ``start`` is a function of the point, so is the result: it never reads the code that the point was decoded
+        from.
         """
         code, damping = start, torch.full((len(start), 1), 1e-3, dtype=torch.float64, device=start.device)
-        decoded, jacobian = batch_jacobian(self._decoded, code)
-        miss = (point - decoded).double().flatten(1)
+        decoded, jacobian = batch_jacobian(self._decode_whitened, code)
+        error = (point - decoded).double().flatten(1)
         for _ in range(steps):
             j = jacobian.double()
             gram = j.mT @ j
             scale = gram.diagonal(dim1=-2, dim2=-1)
             ridge = damping * scale + 1e-12 * scale.mean(-1, keepdim=True).clamp(min=1e-300)
-            step = torch.linalg.solve_ex(gram + torch.diag_embed(ridge), (j.mT @ miss[..., None]))[0][..., 0]
-            tried = code + step.to(code.dtype)  # not finite: not better, so not taken
-            decoded, slopes = batch_jacobian(self._decoded, tried)
-            left = (point - decoded).double().flatten(1)
-            better = (left.square().sum(1) < miss.square().sum(1))[:, None]
+            step = torch.linalg.solve_ex(gram + torch.diag_embed(ridge), (j.mT @ error[..., None]))[0][..., 0]
+            candidate = code + step.to(code.dtype)  # a candidate that is not finite is never better
+            decoded, candidate_jacobian = batch_jacobian(self._decode_whitened, candidate)
+            candidate_error = (point - decoded).double().flatten(1)
+            better = (candidate_error.square().sum(1) < error.square().sum(1))[:, None]
             damping = torch.where(better, damping / 10, damping * 10).clamp(1e-12, 1e12)
-            code, miss = torch.where(better, tried, code), torch.where(better, left, miss)
-            jacobian = torch.where(better[..., None], slopes, jacobian)
+            code, error = torch.where(better, candidate, code), torch.where(better, candidate_error, error)
+            jacobian = torch.where(better[..., None], candidate_jacobian, jacobian)
             if (step.abs() < 1e-4).all():
                 break
         return code
@@ -270,26 +300,28 @@ class TwoStep(Model):
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     """Root mean square over the coordinates, ``(n,)``; +inf where it is not finite."""
-    found = (a - b).double().square().mean(-1).sqrt()
-    return torch.where(torch.isfinite(found), found, math.inf)
+    distance = (a - b).double().square().mean(-1).sqrt()
+    return torch.where(torch.isfinite(distance), distance, math.inf)
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
-    """1/2 log det J^T J in nats, ``(*batch, D, d)`` to ``batch``; +inf where J has no rank d in the digits of its type.
+    """1/2 log det J^T J in nats, ``(*batch, D, d)`` to ``batch``.
 
-    By Cholesky's factor of the columns' cosines, in float64: units of the codes do not matter, and a column that is all
-    but a combination of others is seen by its pivot.
+    It is +inf where J does not have rank d in the precision of its type.
+
+    It is computed in float64 from the Cholesky factor of the cosines of the columns: the units of the codes do not
+    matter, and the pivot of a column shows if the column is nearly a combination of others.
     """
     finite = torch.isfinite(jacobian)
-    wide = torch.where(finite, jacobian, 0.0).double()
-    square = wide.square().sum(-2)
-    alive = (square > 0) & finite.all(-2)
-    size = torch.where(alive, square, 1.0).sqrt()
-    unit = wide / size.unsqueeze(-2)
+    columns = torch.where(finite, jacobian, 0.0).double()
+    square = columns.square().sum(-2)
+    nonzero = (square > 0) & finite.all(-2)
+    size = torch.where(nonzero, square, 1.0).sqrt()
+    unit = columns / size.unsqueeze(-2)
     gram = unit.mT @ unit
     tolerance = max(16 * torch.finfo(jacobian.dtype).eps, 4e-8)
     factor, info = torch.linalg.cholesky_ex(gram.detach())
-    full = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) > tolerance) & alive.all(-1)
+    full = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) > tolerance) & nonzero.all(-1)
     safe = torch.where(full[..., None, None], gram, torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
     factor = torch.linalg.cholesky_ex(safe)[0]
     log_det = size.log().sum(-1) + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

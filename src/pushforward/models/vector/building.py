@@ -1,4 +1,4 @@
-"""What the vector models share: data scaling in front, and a law that bends where one coordinate cannot."""
+"""Parts that the models of vectors share: standardization, and stacks of coupling and autoregressive layers."""
 
 from __future__ import annotations
 
@@ -6,59 +6,82 @@ from collections.abc import Iterable
 from typing import Any
 
 from pushforward.errors import ConfigError
-from pushforward.transforms import Chain, MaskedAutoregressive, Monotone, Standardize, Transform, Transformer
+from pushforward.numerics.checks import check_integer, is_integer
+from pushforward.transforms import Chain, Coupling, MaskedAutoregressive, Monotone, Standardize, Transform, Transformer
 
-__all__ = ["autoregressive_layers", "check_count", "vector_chain"]
+__all__ = ["autoregressive_layers", "check_features", "coupling_layers", "vector_chain"]
 
 
 def vector_chain(
-    features: int, layers: Iterable[Transform], *, context: int = 0, standardize: bool = True, bend: bool = False
+    features: int,
+    layers: Iterable[Transform],
+    *,
+    context: int = 0,
+    standardize: bool = True,
+    spline_for_one_feature: bool = False,
 ) -> Chain:
-    """Standardization, then the paper's layers.
+    """Standardization, then the layers of the paper.
 
     Args:
         features: D.
-        layers: the paper's transforms, data side first.
+        layers: transforms, in the order in which data pass through them.
         context: width of the context.
-        standardize: put :class:`~pushforward.transforms.Standardize` first, so that raw data may enter.
-        bend: with one feature, append an elementwise spline. Affine laws need other coordinates to depend on: alone
-            they only shift and scale, and the density would be the base's whatever the data.
+        standardize: put :class:`~pushforward.transforms.Standardize` first, so that the model accepts raw data.
+        spline_for_one_feature: with one feature, append an elementwise spline. An affine coupling of one coordinate has
+            no other coordinate to depend on: it can only shift and scale, so the density would keep the shape of the
+            base.
 
     Returns:
         The chain.
     """
     transforms: list[Transform] = [Standardize(features)] if standardize else []
     transforms += list(layers)
-    if bend and features == 1:
+    if spline_for_one_feature and features == 1:
         transforms.append(Monotone(features, context=context))
     return Chain(*transforms)
 
 
-def autoregressive_layers(features: int, law: Transformer, layers: int, **options: Any) -> list[Transform]:
-    """Masked autoregressive layers of one law, the order of the coordinates reversed from layer to layer.
+def autoregressive_layers(features: int, transformer: Transformer, layers: int, **options: Any) -> list[Transform]:
+    """Masked autoregressive layers with one transformer; the order of the coordinates is reversed from layer to layer.
 
     Args:
         features: D.
-        law: of each coordinate.
-        layers: how many.
-        options: of each :class:`~pushforward.transforms.MaskedAutoregressive`.
+        transformer: of each coordinate.
+        layers: number of layers.
+        options: arguments of each :class:`~pushforward.transforms.MaskedAutoregressive`.
 
     Returns:
         The layers.
     """
-    orders = (None, "reverse")
     return [
-        MaskedAutoregressive(features, law, order=orders[k % 2], **options)
-        for k in range(check_count("layers", layers))
+        MaskedAutoregressive(features, transformer, order="reverse" if k % 2 else None, **options)
+        for k in range(check_integer("layers", layers))
     ]
 
 
-def check_count(name: str, value: int, smallest: int = 1) -> int:
-    """A number of layers.
+def coupling_layers(features: int, transformer: Transformer, layers: int, **options: Any) -> list[Transform]:
+    """Coupling layers with one transformer; the two halves of the coordinates are exchanged from layer to layer.
+
+    Args:
+        features: D.
+        transformer: of each transformed coordinate.
+        layers: number of layers.
+        options: arguments of each :class:`~pushforward.transforms.Coupling`.
+
+    Returns:
+        The layers.
+    """
+    return [Coupling(features, transformer, flip=k % 2 == 1, **options) for k in range(check_integer("layers", layers))]
+
+
+def check_features(owner: str, features: int) -> None:
+    """Refuse anything but a width, for a model whose form for images has the name Image<owner>.
 
     Raises:
-        ConfigError: if it is too small or no integer.
+        ConfigError: naming the class for images.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ConfigError(f"{name} must be an integer of at least {smallest}; got {value!r}.")
-    return value
+    if not is_integer(features) or features < 1:
+        raise ConfigError(
+            f"{owner} models vectors, so features must be a positive integer; got {features!r}. Use Image{owner} for "
+            "images."
+        )

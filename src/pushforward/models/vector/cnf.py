@@ -10,6 +10,7 @@ from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.models.vector.building import vector_chain
 from pushforward.numerics import normal_like, uniform_like
+from pushforward.numerics.checks import check_choice, check_positive
 from pushforward.registry import register
 from pushforward.transforms import Continuous
 
@@ -20,44 +21,45 @@ __all__ = ["CNF"]
 class CNF(Model):
     """The flow of dx/dt = v(t, x; context) from normal noise (t = 0) to data (t = 1), with an exact trace.
 
-    log p(x) = log N(z) - integral of tr(dv/dx) dt along the way back from x to z (Grathwohl et al. 2019, sec. 2.2). With one
-    or two hidden layers the trace costs about what v costs, so the likelihood is EXACT up to the solver's error at any D
-    (:class:`~pushforward.transforms.Continuous`); ``log_det="hutchinson"`` is FFJORD's unbiased estimate.
+    log p(x) = log N(z) - integral of tr(dv/dx) dt along the path from x back to z (Grathwohl et al. 2019, sec. 2.2).
+    With one or two hidden layers the trace costs about as much as v, so the likelihood is EXACT up to the error of the
+    solver at any D (:class:`~pushforward.transforms.Continuous`); ``log_det="hutchinson"`` is the unbiased estimate of
+    FFJORD.
 
-    One model, two ways to train it; ``evaluate`` and ``log_prob`` are the same for both:
+    There are two ways to train the model; ``evaluate`` and ``log_prob`` are the same for both:
 
-    - "likelihood": the loss is the negative log-likelihood, with the equation solved for every batch, plus
-      ``kinetic`` and ``jacobian`` times what the flow spends on its way (RNODE, Finlay et al. 2020, sec. 3), which keeps the
-      way straight and the equation easy. They are part of the loss alone;
-    - "flow-matching": no equation is solved. With x_0 noise, x_1 data and t uniform, the loss is the mean over coordinates of
-      |v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0)|^2 (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et al. 2022). It is no
-      likelihood and no bound on one.
+    - "likelihood": the loss is the negative log-likelihood, with the equation solved for every batch, plus two
+      regularizers with the weights ``kinetic_weight`` and ``jacobian_weight`` (RNODE, Finlay et al. 2020, sec. 3). They
+      keep the paths straight and the equation easy to solve, and they are part of the loss alone;
+    - "flow-matching": no equation is solved. With x_0 noise, x_1 data and t uniform, the loss is the mean over
+      coordinates of |v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0)|^2 (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et
+      al. 2022). It is not a likelihood and bounds none.
 
-    ``log_prob`` and ``sample`` solve one equation each, 4 ``steps`` passes of v with "rk4".
+    ``log_prob`` and ``sample`` solve one equation each, with 4 ``steps`` passes of v for "rk4".
 
     Args:
         features: D.
         context: width of the context that v reads.
-        objective: of training, "likelihood" or "flow-matching".
-        pairing: of noise and data in flow matching: "independent", or "optimal", which pairs them inside each batch so that
-            the sum of squared distances is least (Tong et al. 2024, here without replacement). Under a context that
-            mixes contexts up, so it is refused there.
-        hidden: widths of v's hidden layers.
+        objective: objective of training, "likelihood" or "flow-matching".
+        pairing: how flow matching pairs noise and data: "independent", or "optimal", which pairs them inside each batch
+            so that the sum of squared distances is least (Tong et al. 2024, here without replacement). A model with a
+            context refuses "optimal", because it would pair rows of different contexts.
+        hidden: widths of the hidden layers of v.
         activation: "tanh", "softplus", "silu", "elu" or "lipswish".
-        time: length of the way; v's time runs from 0 to this.
+        time: integration time; v sees times from 0 to this value.
         log_det: "exact" or "hutchinson".
-        probes: of a score by "hutchinson".
-        solver: "rk4" with ``steps`` equal steps, or "dopri5" with own steps for each row.
-        steps: of "rk4".
-        atol: of "dopri5".
-        rtol: of "dopri5".
-        kinetic: weight of the integral of |v|^2 / D in the loss of "likelihood".
-        jacobian: weight of the integral of |e^T dv/dx|^2 / D, likewise.
-        recompute: less memory in training, for more time.
+        probes: number of probes of a score by "hutchinson".
+        solver: "rk4" with ``steps`` equal steps, or "dopri5" with adaptive steps for each row.
+        steps: number of steps of "rk4".
+        atol: absolute tolerance of "dopri5".
+        rtol: relative tolerance of "dopri5".
+        kinetic_weight: weight of the integral of |v|^2 / D in the loss of "likelihood".
+        jacobian_weight: weight of the integral of |e^T dv/dx|^2 / D in the loss of "likelihood".
+        recompute: use less memory and more time in training.
         standardize: standardize the data first.
 
     Raises:
-        ConfigError: for impossible sizes, unknown names or negative weights.
+        ConfigError: for sizes that are not possible, unknown names or negative weights.
 
     Example:
         >>> import torch
@@ -83,19 +85,17 @@ class CNF(Model):
         steps: int = 20,
         atol: float = 1e-5,
         rtol: float = 1e-5,
-        kinetic: float = 0.0,
-        jacobian: float = 0.0,
+        kinetic_weight: float = 0.0,
+        jacobian_weight: float = 0.0,
         recompute: bool = False,
         standardize: bool = True,
     ) -> None:
-        if objective not in ("likelihood", "flow-matching"):
-            raise ConfigError(f"objective must be 'likelihood' or 'flow-matching'; got {objective!r}.")
-        if pairing not in ("independent", "optimal"):
-            raise ConfigError(f"pairing must be 'independent' or 'optimal'; got {pairing!r}.")
+        check_choice("objective", objective, ("likelihood", "flow-matching"))
+        check_choice("pairing", pairing, ("independent", "optimal"))
         if pairing == "optimal" and context:
-            raise ConfigError("optimal pairing would pair noise with data of all contexts at once: use 'independent'.")
-        if not (0 <= kinetic < float("inf") and 0 <= jacobian < float("inf")):
-            raise ConfigError(f"kinetic and jacobian must be finite, from 0 on; got {kinetic!r} and {jacobian!r}.")
+            raise ConfigError("pairing='optimal' would pair rows of different contexts: use pairing='independent'.")
+        check_positive("kinetic_weight", kinetic_weight, zero=True)
+        check_positive("jacobian_weight", jacobian_weight, zero=True)
         flow = Continuous(
             features,
             hidden=hidden,
@@ -114,41 +114,44 @@ class CNF(Model):
         self.features, self.context, self.hidden = features, context, tuple(hidden)
         self.objective, self.pairing = objective, pairing
         self.activation, self.time, self.log_det, self.probes, self.solver = activation, time, log_det, probes, solver
-        self.steps, self.atol, self.rtol, self.kinetic, self.jacobian = steps, atol, rtol, kinetic, jacobian
+        self.steps, self.atol, self.rtol = steps, atol, rtol
+        self.kinetic_weight, self.jacobian_weight = kinetic_weight, jacobian_weight
         self.recompute, self.standardize = recompute, standardize
 
     def loss(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """What training minimizes, a scalar: see ``objective``. Never reported."""
-        if self.objective == "likelihood" and not (self.kinetic or self.jacobian):
+        """What training minimizes, a scalar; see ``objective``. It is never reported."""
+        if self.objective == "likelihood" and not (self.kinetic_weight or self.jacobian_weight):
             return super().loss(x, context, generator=generator)
-        x, context, far = self._prepare(x, context)
-        *before, flow = self.chain
+        x, context, far = self.prepare(x, context)
+        flow = self.chain[-1]
         assert isinstance(flow, Continuous)
-        total = far
-        for part in before:
-            step = part.encode(x, context, noise=generator)
-            x, total = step.z, total + step.contribution
+        before = self.chain[:-1].encode(x, context, noise=generator)
+        x = before.z
         if self.objective == "flow-matching":
-            return (_matching(flow, x, context, generator, self.pairing) - far).mean()
+            return (_matching_error(flow, x, context, generator, self.pairing) - far).mean()
         step, effort = flow.encode_with_effort(x, context, noise=generator)
-        total = total + step.contribution + self.base.log_prob(step.z, context)
-        return (self.kinetic * effort.kinetic + self.jacobian * effort.jacobian - total).mean()
+        total = far + before.contribution + step.contribution + self.base.log_prob(step.z, context)
+        regularizer = self.kinetic_weight * effort.kinetic + self.jacobian_weight * effort.jacobian
+        return (regularizer - total).mean()
 
 
-def _matching(
+def _matching_error(
     flow: Continuous, data: Tensor, context: Tensor | None, generator: torch.Generator | None, pairing: str
 ) -> Tensor:
     """Squared error of the velocity on the straight line from noise to data, at a random time; shape ``batch``."""
     noise = normal_like(data, 1, generator)
     if pairing == "optimal":
-        noise = _pair(noise.reshape(-1, flow.features), data.reshape(-1, flow.features)).reshape(data.shape)
+        noise = _pair_optimally(noise.reshape(-1, flow.features), data.reshape(-1, flow.features)).reshape(data.shape)
     t = uniform_like(data[..., :1], 1, generator)
     velocity = flow.velocity(t, torch.lerp(noise, data, t), context)
     return (velocity - (data - noise)).square().mean(-1)
 
 
-def _pair(noise: Tensor, data: Tensor) -> Tensor:
-    """The noise in the order in which its sum of squared distances to the data is least, each used once."""
+def _pair_optimally(noise: Tensor, data: Tensor) -> Tensor:
+    """The rows of noise in the order that makes the sum of squared distances to the data least.
+
+    Each row is used once.
+    """
     from scipy.optimize import linear_sum_assignment
 
     cost = torch.cdist(data.detach().double(), noise.double()).square().cpu().numpy()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pushforward.distributions import Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Gaussianize, Householder, Transform
 
@@ -13,27 +14,27 @@ __all__ = ["GaussianizationFlow"]
 
 @register("models")
 class GaussianizationFlow(Model):
-    """Margins made normal, then rotated, again and again (sec. 4): each pass leaves the data closer to a standard normal.
+    """Layers that make the marginals normal and then rotate; the data come closer to a standard normal (sec. 4).
 
-    The first layer Gaussianizes the columns as they are; every further one rotates by trainable Householder reflections
-    (sec. 4.2) and Gaussianizes the new margins by trainable mixtures of logistics (sec. 4.1). Over a standard normal;
-    there are no networks.
+    The first layer Gaussianizes the columns as they are. Every further layer rotates by trainable Householder
+    reflections (sec. 4.2) and Gaussianizes the new marginals by trainable mixtures of logistics (sec. 4.1). The base is
+    a standard normal, and there are no networks.
 
-    ``initialize``, which ``pf.fit`` calls, sets the layers one after the other from what the training rows have become by
-    then. Before any training this is rotation-based iterative Gaussianization with random rotations (RBIG, Laparra,
-    Camps-Valls, Malo 2011, sec. II), already a density estimate. ``log_prob`` is one pass; sampling solves one equation for
-    each coordinate of a layer, all at once.
+    ``initialize``, which ``pf.fit`` calls, sets one layer after the other from the training rows as the layers before
+    it transform them. Without any training this is rotation-based iterative Gaussianization with random rotations
+    (RBIG, Laparra, Camps-Valls, Malo 2011, sec. II), which is already a density estimate. ``log_prob`` takes one pass;
+    sampling solves one equation for each coordinate of a layer, all coordinates at once.
 
     Args:
         features: D.
-        layers: Gaussianizations; with one feature no rotation stands between them.
-        components: trained logistics for each margin.
-        reflections: of each rotation; None for D.
+        layers: number of Gaussianizations; with one feature there are no rotations between them.
+        components: number of trained logistics for each marginal.
+        reflections: number of reflections in each rotation; None for D.
         standardize: standardize the data first.
-        seed: of the random rotations at the start.
+        seed: seed of the random rotations at the start.
 
     Raises:
-        ConfigError: for impossible sizes.
+        ConfigError: for sizes that are not possible.
 
     Example:
         >>> import torch
@@ -56,7 +57,7 @@ class GaussianizationFlow(Model):
         seed: int = 0,
     ) -> None:
         transforms: list[Transform] = []
-        for k in range(check_count("layers", layers)):
+        for k in range(check_integer("layers", layers)):
             if k and features > 1:
                 transforms.append(Householder(features, reflections=reflections, seed=seed + k))
             transforms.append(Gaussianize(features, components=components))

@@ -1,65 +1,80 @@
-"""InFlow: couplings behind a gate that closes to the identity (Kumar et al. 2021, arXiv 2106.12894)."""
+"""InFlow on vectors: couplings with a gate that can be closed (Kumar et al. 2021, arXiv 2106.12894)."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-from typing import Any
+from abc import ABC
+from typing import Self, final
 
 from pushforward.distributions import Normal
-from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.models.image.building import event_of
-from pushforward.models.vector.building import check_count
+from pushforward.models.vector.building import check_features
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms import (
     Affine,
     Chain,
     Coupling,
-    Flatten,
     GatedAffineTransformer,
     ImageCoupling,
     Permutation,
-    Squeeze,
     Standardize,
     Transform,
-    UniformDequantize,
 )
-from pushforward.transforms.base import Shape
 
-__all__ = ["InFlow"]
+__all__ = ["GatedFlow", "InFlow", "base_scaling"]
+
+
+class GatedFlow(Model, ABC):
+    """A flow whose couplings have a common scalar gate: :class:`InFlow` or :class:`~pushforward.models.ImageInFlow`."""
+
+    gate: float
+
+    @final
+    def gated(self, gate: float) -> Self:
+        """This model with another gate; both models share their weights.
+
+        Raises:
+            ConfigError: for a gate outside [0, 1].
+        """
+        other = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
+        other.gate = gate
+        for part in other.chain:
+            if isinstance(part, (Coupling, ImageCoupling)):
+                assert isinstance(part.transformer, GatedAffineTransformer)
+                part.transformer = dataclasses.replace(part.transformer, gate=gate)
+        return other
 
 
 @register("models")
-class InFlow(Model):
-    """A flow of affine couplings with a scalar gate c; the gate is meant to be set by a test on a batch.
+class InFlow(GatedFlow):
+    """A flow of affine couplings with a scalar gate c, on vectors.
+
+    :class:`~pushforward.models.ImageInFlow` is the form for images.
 
     Each block has two couplings, y_B = x_B exp(c s(x_A)) + c t(x_A) and the same with A and B exchanged, and a fixed
-    permutation of the coordinates, of images of the channels. Thus log abs det = c sum s, and with c = 0 the flow is the
-    identity but for the order of coordinates and a fixed scale: the likelihood is that of the raw input under
-    N(0, variance), which knows the input's size alone. Training has c = 1. ``model.gated(0.0)`` is the closed flow with the
-    same weights, and :class:`~pushforward.detection.BatchTwoSampleGate` decides which of the two scores a batch.
+    permutation of the coordinates. Thus log abs det = c sum s. With c = 0 the flow is the identity except for the order
+    of the coordinates and a fixed scale: the likelihood is that of the raw input under N(0, variance), which depends on
+    the size of the input alone. Training uses c = 1. ``model.gated(0.0)`` is the closed flow with the same weights, and
+    :class:`~pushforward.detection.BatchTwoSampleGate` decides which of the two scores a batch.
 
-    Where the released code departs from this (no c in the inverse and in the log-determinant, the latter subtracted, no
-    dequantization), this class does the right thing. The paper also shows the gate to the networks, as a constant image: as
-    their outputs count for nothing at c = 0, and training never sees another c than 1, that is left out.
+    The released code departs from the formulas (no c in the inverse and in the log-determinant, a log-determinant that
+    is subtracted, no dequantization); this class follows the formulas. In the paper the networks also read the gate, as
+    a constant image. This class leaves that out: at c = 0 the outputs of the networks do not matter, and training uses
+    only c = 1.
 
     Args:
-        features: D, for vectors, which are standardized first.
-        shape: (channels, height, width), for images of integers; dequantized to (0, 1), and squeezed, so that there are
-            channels to split. The likelihood is then a lower bound of the images' probability.
-        blocks: 2 in the paper.
+        features: D; the data are standardized first.
+        blocks: number of blocks; 2 in the paper.
         hidden: widths of the hidden layers of each network; (256,) in the paper.
         gate: c.
-        max_log_scale: bound on abs(s), smooth; the paper's arctangent has the same range.
-        variance: of the base; in the paper 1.96 for images, where the deviation was meant.
-        activation: of the networks.
-        squeezes: of images, 2 x 2 pixels to channels, so often.
-        levels: integer values of a pixel.
+        max_log_scale: smooth bound on abs(s); the arctangent of the paper has the same range.
+        variance: variance of the base.
+        activation: activation of the networks.
 
     Raises:
-        ConfigError: for a gate outside [0, 1], impossible sizes, or sides that cannot be halved so often.
+        ConfigError: for a gate outside [0, 1] or sizes that are not possible.
 
     Example:
         >>> import torch
@@ -73,56 +88,34 @@ class InFlow(Model):
 
     def __init__(
         self,
-        features: int | None = None,
+        features: int,
         *,
-        shape: Shape | None = None,
         blocks: int = 2,
         hidden: tuple[int, ...] = (128, 128),
         gate: float = 1.0,
         max_log_scale: float = 2.0,
-        variance: float | None = None,
+        variance: float = 1.0,
         activation: str = "relu",
-        squeezes: int = 1,
-        levels: int = 256,
     ) -> None:
-        event = event_of("InFlow", features, shape)
-        image = len(event) == 3
-        check_count("blocks", blocks)
-        check_count("squeezes", squeezes, 0)
-        spread = variance if variance is not None else (1.96 if image else 1.0)
-        if not 0 < spread < math.inf:
-            raise ConfigError(f"variance must be a positive number; got {variance!r}.")
-        law = GatedAffineTransformer(gate, max_log_scale)
-        network: dict[str, Any] = {"hidden": hidden, "activation": activation}
-        transforms: list[Transform] = [UniformDequantize(event, levels) if image else Standardize(event[0])]
-        for _ in range(squeezes if image else 0):
-            transforms.append(Squeeze(transforms[-1].out_shape))
-        inside = transforms[-1].out_shape
-        for k in range(blocks):
-            if image:
-                transforms += [ImageCoupling(inside, law, flip=flip, **network) for flip in (False, True)]
-                transforms.append(Permutation(inside, seed=k, dim=-3))
-            else:
-                transforms += [Coupling(inside[0], law, flip=flip, **network) for flip in (False, True)]
-                transforms.append(Permutation(inside, seed=k))
-        if image:
-            transforms.append(Flatten(inside))
-        size = math.prod(event)
-        super().__init__(Chain(*transforms, Affine(size, scale=spread**-0.5)), Normal(size))
-        self.features = None if image else event[0]
-        self.blocks, self.hidden, self.gate, self.max_log_scale = blocks, tuple(hidden), gate, max_log_scale
-        self.variance, self.activation, self.squeezes, self.levels = variance, activation, squeezes, levels
+        check_features("InFlow", features)
+        transformer = GatedAffineTransformer(gate, max_log_scale)
+        transforms: list[Transform] = [Standardize(features)]
+        for k in range(check_integer("blocks", blocks)):
+            transforms += [
+                Coupling(features, transformer, flip=flip, hidden=hidden, activation=activation)
+                for flip in (False, True)
+            ]
+            transforms.append(Permutation(features, seed=k))
+        super().__init__(Chain(*transforms, base_scaling(features, variance)), Normal(features))
+        self.features, self.blocks, self.hidden, self.gate = features, blocks, tuple(hidden), gate
+        self.max_log_scale, self.variance, self.activation = max_log_scale, variance, activation
 
-    def gated(self, gate: float) -> InFlow:
-        """This model with another gate: its weights are these very weights, not copies.
 
-        Raises:
-            ConfigError: for a gate outside [0, 1].
-        """
-        other = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
-        other.gate = gate
-        for part in other.chain:
-            if isinstance(part, (Coupling, ImageCoupling)):
-                assert isinstance(part.transformer, GatedAffineTransformer)
-                part.transformer = dataclasses.replace(part.transformer, gate=gate)
-        return other
+def base_scaling(features: int, variance: float) -> Affine:
+    """The scaling from N(0, variance) to N(0, 1).
+
+    Raises:
+        ConfigError: for a variance that is not positive and finite.
+    """
+    check_positive("variance", variance)
+    return Affine(features, scale=variance**-0.5)

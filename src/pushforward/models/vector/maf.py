@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pushforward.distributions import MADEMixture, Normal
 from pushforward.models.base import Model
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import autoregressive_layers, vector_chain
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
-from pushforward.transforms import AffineTransformer, BatchNorm, MaskedAutoregressive, Transform
+from pushforward.transforms import AffineTransformer, BatchNorm, Transform
 
 __all__ = ["MAF"]
 
@@ -16,25 +17,26 @@ class MAF(Model):
     """Stack of autoregressive Gaussians, u_i = (x_i - m_i(x_<i)) exp(-a_i(x_<i)) (eq. 3-5), each one a MADE.
 
     The order is reversed from layer to layer. ``log_prob`` takes one pass a layer and is the fast direction; sampling
-    takes D small steps a layer. With one feature an elementwise spline is added, as affine layers alone would leave a
-    Gaussian.
+    takes D small steps a layer. With one feature the model adds an elementwise spline, because affine layers alone
+    would leave a normal.
 
     Args:
         features: D.
         context: width of the context that every MADE reads (sec. 3.4).
-        layers: autoregressive layers; the paper uses 5 and 10.
-        hidden: widths of the hidden layers of each MADE; the paper uses 1 or 2 of 100 to 1024 units.
-        components: Gaussians in each conditional of a MADE MoG base ("MAF MoG", sec. 3.1); 0 for a standard normal.
-        batch_norm: batch normalization between layers (sec. 3.5), with the statistics of the whole training set at
-            evaluation.
-        max_log_scale: bound on abs(a), smooth.
-        residual: residual MADE blocks, as in Durkan et al. 2019.
-        activation: of each MADE.
-        dropout: probability, in each MADE.
+        layers: number of autoregressive layers; the paper uses 5 and 10.
+        hidden: widths of the hidden layers of each MADE; the paper uses 1 or 2 layers of 100 to 1024 units.
+        components: number of Gaussians in each conditional of a MADE MoG base ("MAF MoG", sec. 3.1); 0 for a standard
+            normal base.
+        batch_norm: batch normalization between layers (sec. 3.5). Evaluation uses the statistics of the whole training
+            set.
+        max_log_scale: smooth bound on abs(a).
+        residual: use residual MADE blocks, as in Durkan et al. 2019.
+        activation: activation of each MADE.
+        dropout: dropout probability in each MADE.
         standardize: standardize the data first.
 
     Raises:
-        ConfigError: for impossible sizes.
+        ConfigError: for sizes that are not possible.
 
     Example:
         >>> import torch
@@ -60,29 +62,21 @@ class MAF(Model):
         dropout: float = 0.0,
         standardize: bool = True,
     ) -> None:
+        check_integer("components", components, 0)
         transforms: list[Transform] = []
-        for k in range(check_count("layers", layers)):
-            transforms.append(
-                MaskedAutoregressive(
-                    features,
-                    AffineTransformer(max_log_scale),
-                    order="reverse" if k % 2 else None,
-                    hidden=hidden,
-                    residual=residual,
-                    context=context,
-                    activation=activation,
-                    dropout=dropout,
-                )
-            )
-            if batch_norm:
-                transforms.append(BatchNorm(features))
-        check_count("components", components, 0)
+        for layer in autoregressive_layers(
+            features, AffineTransformer(max_log_scale), layers, hidden=hidden, residual=residual, context=context,
+            activation=activation, dropout=dropout,
+        ):  # fmt: skip
+            transforms += [layer, BatchNorm(features)] if batch_norm else [layer]
         base = (
             MADEMixture(features, components=components, hidden=hidden, context=context)
             if components
             else Normal(features)
         )
-        chain = vector_chain(features, transforms, context=context, standardize=standardize, bend=not components)
+        chain = vector_chain(
+            features, transforms, context=context, standardize=standardize, spline_for_one_feature=not components
+        )
         super().__init__(chain, base)
         self.features, self.context, self.layers, self.hidden = features, context, layers, tuple(hidden)
         self.components, self.batch_norm, self.max_log_scale = components, batch_norm, max_log_scale

@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import math
-
-from pushforward.distributions import Logistic, Normal
-from pushforward.errors import ConfigError
+from pushforward.distributions import Distribution, Logistic, Normal
 from pushforward.models.base import Model
-from pushforward.models.image.building import event_of, pixels
-from pushforward.models.vector.building import check_count, vector_chain
+from pushforward.models.vector.building import check_features, coupling_layers, vector_chain
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
-from pushforward.transforms import AdditiveTransformer, Affine, Chain, Coupling, Flatten
-from pushforward.transforms.base import Shape
+from pushforward.transforms import AdditiveTransformer, Affine, Chain
 
-__all__ = ["NICE"]
+__all__ = ["NICE", "nice_base", "nice_chain"]
 
 
 @register("models")
 class NICE(Model):
-    """Non-linear independent components estimation.
+    """Non-linear independent components estimation on vectors.
+
+    :class:`~pushforward.models.ImageNICE` is the form for images.
 
     Couplings y_A = x_A, y_B = x_B + m(x_A) with unit Jacobian (eq. 5-7), then h = exp(s) y (sec. 3.3), and a factorial
-    prior: log p(x) = sum_d log p_H(h_d) + sum_d s_d (eq. 3, 9). Three alternating couplings are the fewest with which
-    every output sees every input. Both directions take one pass.
-
-    Images of integers are dequantized, shifted to (-1/2, 1/2), and modeled as vectors of D = C H W pixels in rows; their
-    likelihood is a lower bound of the probability.
+    prior: log p(x) = sum_d log p_H(h_d) + sum_d s_d (eq. 3, 9). Every output depends on every input from three
+    alternating couplings on. Both directions take one pass. With one feature the model adds an elementwise spline.
 
     Args:
-        features: D, for vectors.
+        features: D.
         context: width of the context that every coupling reads.
-        couplings: additive couplings; A is the even and the odd coordinates in turn.
-        hidden: widths of the hidden layers of m; the paper's MNIST model has (1000,) * 5.
-        prior: "logistic" (bounded gradient for outliers) or "normal".
-        activation: of m.
-        dropout: probability, in m.
-        standardize: standardize the data first (each pixel); with False the paper's model on raw coordinates.
-        shape: (channels, height, width), for images.
-        levels: integer values of a pixel.
-        alpha: None, as in the paper, or the margin of a logit of the pixels.
-        dequantize: "uniform" or "variational" (Ho et al. 2019), for images.
-        scaling_stride: s = scaling_stride times its parameter. Adam moves a parameter by about its learning rate a step, and s
-            has to reach 2 to 4: with 1 a run of some thousand steps at 1e-3 ends before that. 10 is right for short runs.
+        layers: number of couplings; A is the even coordinates in one layer and the odd coordinates in the next.
+        hidden: widths of the hidden layers of m.
+        prior: "logistic" (the gradient at outliers is bounded) or "normal".
+        activation: activation of m.
+        dropout: dropout probability in m.
+        standardize: standardize the data first; False gives the model of the paper, on raw coordinates.
+        scaling_multiplier: multiplier of the learning rate of the scaling: s is this multiple of its parameter. Adam
+            moves a parameter by about the learning rate in each step, and s has to reach 2 to 4: with 1, a run of a few
+            thousand steps at 1e-3 ends before that. Use 10 for short runs.
 
     Raises:
-        ConfigError: for an unknown prior, impossible sizes, or a stride that is not positive.
+        ConfigError: for an unknown prior, sizes that are not possible, or a multiplier that is not positive.
 
     Example:
         >>> import torch
@@ -55,44 +47,52 @@ class NICE(Model):
 
     def __init__(
         self,
-        features: int | None = None,
+        features: int,
         context: int = 0,
         *,
-        couplings: int = 4,
+        layers: int = 4,
         hidden: tuple[int, ...] = (128, 128),
         prior: str = "logistic",
         activation: str = "relu",
         dropout: float = 0.0,
         standardize: bool = True,
-        shape: Shape | None = None,
-        levels: int = 256,
-        alpha: float | None = None,
-        dequantize: str = "uniform",
-        scaling_stride: float = 1.0,
+        scaling_multiplier: float = 1.0,
     ) -> None:
-        event = event_of("NICE", features, shape)
-        width = math.prod(event)
-        if prior not in ("logistic", "normal"):
-            raise ConfigError(f"prior must be 'logistic' or 'normal'; got {prior!r}.")
-        layers = [
-            Coupling(
-                width,
-                AdditiveTransformer(),
-                flip=k % 2 == 1,
-                hidden=hidden,
-                context=context,
-                activation=activation,
-                dropout=dropout,
-            )
-            for k in range(check_count("couplings", couplings))
-        ]
-        scaling = Affine(width, trainable=True, stride=scaling_stride)
-        chain = vector_chain(width, [*layers, scaling], context=context, standardize=standardize, bend=True)
-        if len(event) == 3:
-            chain = Chain(*pixels(event, levels, alpha, dequantize), Flatten(event), chain)
-        super().__init__(chain, Logistic(width) if prior == "logistic" else Normal(width))
-        self.levels, self.alpha, self.dequantize = levels, alpha, dequantize
-        self.scaling_stride = scaling_stride
-        self.features = width if len(event) == 1 else None
-        self.context, self.couplings, self.hidden = context, couplings, tuple(hidden)
-        self.prior, self.activation, self.dropout, self.standardize = prior, activation, dropout, standardize
+        check_features("NICE", features)
+        base = nice_base(features, prior)
+        super().__init__(
+            nice_chain(features, context, layers, hidden, activation, dropout, standardize, scaling_multiplier), base
+        )
+        self.features, self.context, self.layers, self.hidden = features, context, layers, tuple(hidden)
+        self.prior, self.activation, self.dropout = prior, activation, dropout
+        self.standardize, self.scaling_multiplier = standardize, scaling_multiplier
+
+
+def nice_chain(
+    features: int,
+    context: int,
+    layers: int,
+    hidden: tuple[int, ...],
+    activation: str,
+    dropout: float,
+    standardize: bool,
+    scaling_multiplier: float,
+) -> Chain:
+    """Standardization, the additive couplings and the scaling of NICE."""
+    couplings = coupling_layers(
+        features, AdditiveTransformer(), layers, hidden=hidden, context=context, activation=activation, dropout=dropout
+    )
+    scaling = Affine(features, trainable=True, learning_rate_multiplier=scaling_multiplier)
+    return vector_chain(
+        features, [*couplings, scaling], context=context, standardize=standardize, spline_for_one_feature=True
+    )
+
+
+def nice_base(features: int, prior: str) -> Distribution:
+    """The factorial prior of NICE.
+
+    Raises:
+        ConfigError: for another name than "logistic" and "normal".
+    """
+    check_choice("prior", prior, ("logistic", "normal"))
+    return Logistic(features) if prior == "logistic" else Normal(features)

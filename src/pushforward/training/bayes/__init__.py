@@ -1,4 +1,4 @@
-"""Weight posteriors of any model: deep ensembles, SWAG, SGHMC and Bayes by Backprop, all as one :class:`Posterior`."""
+"""Samples of the weights of any model, as a :class:`Posterior`: deep ensembles, SWAG, SGHMC and Bayes by Backprop."""
 
 from pushforward.training.bayes.backprop import bayes_by_backprop
 from pushforward.training.bayes.ensemble import deep_ensemble

@@ -1,69 +1,106 @@
-"""What the ways to weight samples share: which weights, how many rows, and statistics that belong to a sample."""
+"""Parts that the methods for weight samples share: options, data, chosen parameters, and statistics of each sample."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from pushforward.errors import ConfigError, TrainingError
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer
 from pushforward.training.bayes.posterior import Posterior
+from pushforward.training.config import TrainingConfig, TrainingOptions, changed_fields, make_config
+from pushforward.training.fit import move_to_device
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.open_sources import open_sources
 from pushforward.training.result import TrainingEvent
+from pushforward.training.run import sample_rows
 from pushforward.training.seeds import Purpose, generator, preserved
-from pushforward.training.sources import LoaderRows, Rows, Source
-from pushforward.training.trainer import sample_rows
+from pushforward.training.sources import BATCH_SIZE, LoaderRows, Rows, Source
 
-__all__ = ["Callback", "check_count", "check_options", "check_positive", "choose", "collector", "count_rows", "opened", "refresh",
-           "require_samples", "trained_alone", "varying"]  # fmt: skip
+__all__ = [
+    "choose_parameters",
+    "count_rows",
+    "open_data",
+    "recorded_names",
+    "refresh",
+    "require_samples",
+    "sampling_callback",
+    "sampling_config",
+    "train_only",
+]  # fmt: skip
 
-Callback = Callable[[TrainingEvent], object] | None
+_NOT_RESUMABLE = ("checkpoint", "checkpoint_every", "resume")
 
 
-def choose(model: Model, parameters: Sequence[str] | None) -> dict[str, nn.Parameter]:
-    """The trainable parameters that lie under one of the names, or all.
+def sampling_config(
+    method: str, config: TrainingConfig | None, options: TrainingOptions, fixed: Sequence[str]
+) -> TrainingConfig:
+    """The options of ``fit`` for a method that takes weight samples. The default ``batch_size`` is 512.
+
+    Args:
+        method: name of the method.
+        config: options of the run, or None.
+        options: options that replace those of the config.
+        fixed: options that the method sets itself.
+
+    Raises:
+        ConfigError: for an option that the method sets itself, and for checkpoints, which do not contain the samples.
+    """
+    config = make_config(config, options)
+    changed = changed_fields(config)
+    if refused := [name for name in _NOT_RESUMABLE if name in changed]:
+        raise ConfigError(f"{refused[0]} is not available in {method}: only deep_ensemble can resume a run.")
+    if refused := [name for name in fixed if name in changed]:
+        raise ConfigError(f"{refused[0]} is not available in {method}, which sets it itself.")
+    return dataclasses.replace(config, batch_size=config.batch_size or BATCH_SIZE)
+
+
+def choose_parameters(model: Model, names: Sequence[str] | None) -> dict[str, nn.Parameter]:
+    """The trainable parameters that the names choose, or all for None.
 
     Args:
         model: any model.
-        parameters: names of sub-modules or parameters, as they stand anywhere in the dotted names: "decoder" chooses
-            ``chain.transforms.0.decoder.last.weight``, and "decoder.last" does too.
+        names: consecutive parts of the dotted names of sub-modules or parameters: "decoder" and "decoder.last" both
+            choose ``chain.transforms.0.decoder.last.weight``.
 
     Raises:
-        ConfigError: if a name chooses nothing, or there is nothing to train.
+        ConfigError: if a name chooses nothing, or if nothing is trainable.
     """
     known = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if isinstance(parameters, str):
-        parameters = [parameters]
-    for wanted in parameters or ():
-        if not any(_lies_under(name, wanted) for name in known):
+    if isinstance(names, str):
+        names = [names]
+    for wanted in names or ():
+        if not any(_contains(name, wanted) for name in known):
             raise ConfigError(
-                f"{type(model).__name__} has no trainable parameter under {wanted!r}; there are {', '.join(known)[:400]}."
+                f"{type(model).__name__} has no trainable parameter under {wanted!r}; it has {', '.join(known)[:400]}."
             )
-    chosen = {n: p for n, p in known.items() if parameters is None or any(_lies_under(n, w) for w in parameters)}
+    chosen = {name: p for name, p in known.items() if names is None or any(_contains(name, w) for w in names)}
     if not chosen:
-        raise ConfigError(f"{type(model).__name__} has no parameter to have a posterior: nothing in it is trainable.")
+        raise ConfigError(
+            f"{type(model).__name__} has no trainable parameter, so there is no posterior of its weights."
+        )
     return chosen
 
 
-def _lies_under(name: str, wanted: str) -> bool:
+def _contains(name: str, wanted: str) -> bool:
     return f".{wanted}." in f".{name}."
 
 
-def varying(model: Model, chosen: dict[str, nn.Parameter]) -> tuple[str, ...]:
-    """What to record of each sample: the chosen weights, and the statistics that must belong to them."""
+def recorded_names(model: Model, chosen: dict[str, nn.Parameter]) -> tuple[str, ...]:
+    """Names of the tensors to record for each sample: the chosen weights, and the statistics that depend on them."""
     return (*chosen, *(dict(model.named_buffers()) if model.chain.needs_refresh else ()))
 
 
 @contextmanager
-def trained_alone(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Iterator[None]:
-    """Let nothing but the chosen parameters be trained."""
-    kept = {id(p) for p in chosen.values()}
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in kept]
+def train_only(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Iterator[None]:
+    """Inside the ``with`` block only the chosen parameters are trainable."""
+    chosen_ids = {id(p) for p in chosen.values()}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen_ids]
     for parameter in others:
         parameter.requires_grad_(False)
     try:
@@ -73,94 +110,63 @@ def trained_alone(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Iterator
             parameter.requires_grad_(True)
 
 
-def opened(
-    model: Model, data: Any, context: Any, validation: Any, batch_size: int | None, seed: int, device: Any
+def open_data(
+    model: Model, data: Any, context: Any, validation: Any, config: TrainingConfig
 ) -> tuple[Source, Source | None]:
-    """The sources of training and held-out rows that ``pf.fit`` would open; the model goes to the device."""
+    """The sources of training and held-out rows that ``pf.fit`` would open. The model is moved to its device."""
     if not isinstance(model, Model):
-        raise ConfigError(f"weight samples are taken of pushforward models; got {model!r:.80}.")
-    if device is not None:
-        model.to(device)
-    return open_sources(InputSpec.of(model), data, context, validation, batch_size, seed)
+        raise ConfigError(f"weight samples need a pushforward model; got {model!r:.80}.")
+    move_to_device(model, config.device)
+    return open_sources(InputSpec.of(model), data, context, validation, config.batch_size, config.seed)
 
 
-def count_rows(source: Source, rows: int | None) -> int:
-    """N, which the likelihood of a batch is scaled to.
+def count_rows(source: Source, n_rows: int | None) -> int:
+    """N, the number of training rows, by which the mean loss of a batch is multiplied.
 
     Raises:
-        ConfigError: if neither the data nor the caller say.
+        ConfigError: if it is unknown.
     """
-    if rows is not None:
-        return check_count("rows", rows)
+    if n_rows is not None:
+        return check_integer("n_rows", n_rows)
     if isinstance(source, Rows):
         return len(source.rows)
     assert isinstance(source, LoaderRows)
     try:
         return len(source.loader.dataset)  # pyright: ignore[reportArgumentType]
     except TypeError:
-        raise ConfigError("these data have no length: give rows=, the number of training rows.") from None
+        raise ConfigError("these data have no length: pass n_rows=, the number of training rows.") from None
 
 
 def refresh(model: Model, source: Source, seed: int) -> None:
-    """Bring statistics (batch norm) to the present weights, with training rows."""
+    """Recompute statistics (batch normalization) for the present weights from training rows."""
     if model.chain.needs_refresh:
-        with preserved(source.form.device):
-            rows = source.form.cast(*source.raw_sample(sample_rows(model.shape)))
-        model.refresh(*rows, generator=generator(seed, Purpose.REFRESH, device=source.form.device))
+        with preserved(source.spec.device):
+            rows = source.spec.cast(*source.raw_sample(sample_rows(model.shape)))
+        model.refresh(*rows, generator=generator(seed, Purpose.REFRESH, device=source.spec.device))
 
 
-def collector(posterior: Posterior, start: int, callback: Callback) -> tuple[Callback, list[int]]:
-    """A callback of ``fit`` that records the weights at each evaluation after step ``start``, and the steps it did so."""
-    taken: list[int] = []
+def sampling_callback(
+    posterior: Posterior, start: int, callback: Callable[[TrainingEvent], object] | None
+) -> tuple[Callable[[TrainingEvent], object], list[int]]:
+    """A callback of ``fit`` that records the weights at each evaluation after step ``start``, and these steps."""
+    steps: list[int] = []
 
-    def collect(event: TrainingEvent) -> object:
-        if event.step > start and len(taken) < len(posterior):
-            posterior.record(len(taken))
-            taken.append(event.step)
+    def record(event: TrainingEvent) -> object:
+        if event.step > start and len(steps) < len(posterior):
+            posterior.record(len(steps))
+            steps.append(event.step)
         return None if callback is None else callback(event)
 
-    return collect, taken
+    return record, steps
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """An integer of at least ``least``.
-
-    Raises:
-        ConfigError: if it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    return value
-
-
-def check_positive(name: str, value: Any) -> float:
-    """A positive, finite number.
-
-    Raises:
-        ConfigError: if it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < torch.inf:
-        raise ConfigError(f"{name} must be a positive number; got {value!r}.")
-    return float(value)
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Refuse options of ``fit`` that cannot be kept: the samples so far are in no checkpoint.
-
-    Raises:
-        ConfigError: naming one.
-    """
-    if given := {"checkpoint", "checkpoint_every", "resume"} & set(options):
-        raise ConfigError(
-            f"{min(given)} is not for weight samples: only a deep ensemble can go on after it was killed."
-        )
-
-
-def require_samples(taken: int, what: str) -> None:
+def require_samples(count: int, method: str) -> None:
     """Refuse an empty posterior.
 
     Raises:
-        TrainingError: if there is no sample.
+        TrainingError: if ``count`` is 0.
     """
-    if not taken:
-        raise TrainingError(f"{what} ended before its first sample: give it more time, or fewer steps before that.")
+    if not count:
+        raise TrainingError(
+            f"{method} ended before its first sample: give it more time, or fewer steps before that sample."
+        )

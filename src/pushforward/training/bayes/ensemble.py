@@ -2,94 +2,95 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from pushforward import registry
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
-from pushforward.training.bayes.common import check_count, opened
+from pushforward.numerics.checks import check_integer
+from pushforward.training.bayes.common import open_data
 from pushforward.training.bayes.posterior import Posterior, tensors_of
+from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit
 from pushforward.training.seeds import mix, preserved
 
 __all__ = ["deep_ensemble"]
 
 
+@with_options
 def deep_ensemble(
     make: Callable[[], Model],
     data: Any,
-    members: int = 5,
-    seed: int = 0,
+    n_members: int = 5,
     *,
     context: Any = None,
     validation: Any = 0.1,
-    batch_size: int | None = None,
-    device: Any = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    **options: Any,
+    config: TrainingConfig | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> Posterior:
-    """Train the same model from several random starts (sec. 2.4): each member has its own weights and batch order.
+    """Train one architecture from several random initializations (sec. 2.4), each with its own order of batches.
 
-    All members hold out the same rows, so that their preprocessing is the same too. No samples of a posterior, but the
-    control that those must beat.
+    All members hold out the same rows, so that they have the same preprocessing. The members are not samples of a
+    posterior, but the baseline that such samples must beat.
 
     Args:
-        make: makes an untrained model; called once a member, with torch's global seed set.
-        data: as for :func:`pushforward.fit`.
-        members: M.
-        seed: of everything random.
-        context: as for ``fit``, like those below.
-        validation: held-out rows, by which each member keeps its best weights.
-        batch_size: rows of a step; None as ``fit``.
-        device: where the models are trained.
-        checkpoint: file of each member's run, with the member's number appended: a run that was killed goes on.
-        options: further options of ``fit``; ``max_time`` and ``max_steps`` are each member's.
+        make: function that makes an untrained model. It is called once for each member, with torch's global seed set.
+        data: training rows, as for :func:`pushforward.fit`.
+        n_members: number of models M.
+        context: context of array data, as for ``fit``.
+        validation: held-out rows, as for ``fit``, by which each member keeps its best weights.
+        config: options of each training; the options below replace its values. The number of the member is appended to
+            the name of the ``checkpoint`` file, and a run that was killed resumes from these files.
+        options: fields of :class:`TrainingConfig`.
 
     Raises:
-        ConfigError: if ``make`` makes models that differ in more than their tensors, and as ``fit``.
+        ConfigError: if ``make`` makes models that differ in more than the values of their tensors, and as for ``fit``.
 
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.training import bayes
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> make = lambda: pf.models.NICE(2, couplings=2, hidden=(8,))
-        >>> posterior = bayes.deep_ensemble(make, x, members=2, max_steps=20, progress="silent")
+        >>> posterior = bayes.deep_ensemble(make, x, n_members=2, max_steps=20, progress="silent")
         >>> posterior.log_likelihoods(x).shape
         torch.Size([2, 200])
     """
-    check_count("members", members)
+    config = make_config(config, options)
+    check_integer("n_members", n_members)
     posterior: Posterior | None = None
     train = held_out = None
-    for k in range(members):
-        own = mix(seed, k)
+    for k in range(n_members):
+        seed = mix(config.seed, k)
         with preserved(torch.device("cpu")):
-            torch.manual_seed(own)
+            torch.manual_seed(seed)
             model = make()
         if train is None:
-            train, held_out = opened(model, data, context, validation, batch_size, seed, device)
-        fit(
-            model, train.reseeded(own), validation=held_out, batch_size=batch_size, device=device, seed=own,
-            checkpoint=None if checkpoint is None else f"{os.fspath(checkpoint)}.{k}", **options,
-        )  # fmt: skip
+            train, held_out = open_data(model, data, context, validation, config)
+        checkpoint = None if config.checkpoint is None else f"{os.fspath(config.checkpoint)}.{k}"
+        member_config = dataclasses.replace(config, seed=seed, checkpoint=checkpoint)
+        fit(model, train.reseeded(seed), validation=held_out, config=member_config)
         if posterior is None:
-            posterior = Posterior(model, members, tuple(tensors_of(model)))
-        _check_same(posterior.model, model)
+            posterior = Posterior(model, n_members, tuple(tensors_of(model)))
+        _require_same_architecture(posterior.model, model)
         posterior.record(k, model)
     assert posterior is not None
-    return posterior.trimmed(members)
+    return posterior.trimmed(n_members)
 
 
-def _check_same(first: Model, other: Model) -> None:
-    def form(model: Model) -> Any:
+def _require_same_architecture(first: Model, other: Model) -> None:
+    def architecture(model: Model) -> Any:
         tensors = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors_of(model).items()}
         try:
             return tensors, registry.describe(model)
-        except ConfigError:  # not registered: its tensors must do
+        except ConfigError:  # not registered, so only its tensors describe it
             return tensors, type(model)
 
-    if form(first) != form(other):
-        raise ConfigError("the members of an ensemble must be made by one recipe: same class, same arguments.")
+    if architecture(first) != architecture(other):
+        raise ConfigError(
+            "the members of an ensemble must have one architecture: the same class with the same arguments."
+        )

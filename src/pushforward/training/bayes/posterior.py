@@ -1,4 +1,4 @@
-"""Samples of a model's weights, as one object that is as large as the samples."""
+"""`Posterior`: samples of a model's weights that behave as a sequence of models."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pushforward.io.container import Path
 from pushforward.likelihood import Kind, LogLik
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.training.seeds import mix
 
@@ -24,24 +25,24 @@ __all__ = ["Posterior"]
 
 @register("training")
 class Posterior(nn.Module):
-    """One model and M samples theta_1, ..., theta_M of those of its tensors that differ between them.
+    """A model and M samples theta_1, ..., theta_M of those of its tensors that differ between the samples.
 
-    A sequence of models: ``posterior[i]`` and iteration give models of their own, which read their tensors in the stack, so
-    that ``list(posterior)`` takes no memory for weights, and whatever takes several models takes a posterior (for flows also
-    ``pf.models.Ensemble(*posterior)``, an exact mixture density). Do not train them. ``posterior.model`` is the model that
-    the samples were taken of, with its own weights: the mean of SWAG and of Bayes by Backprop, the last state of a chain,
-    the first member of an ensemble.
+    It is a sequence of models. ``posterior[i]`` and iteration return models whose tensors are views of the stored
+    samples, so ``list(posterior)`` needs no memory for weights, and every function of several models takes a posterior
+    (for flows also ``pf.models.Ensemble(*posterior)``, an exact mixture density). Do not train these models.
+    ``posterior.model`` is the sampled model with its own weights: the mean of SWAG and of Bayes by Backprop, the last
+    state of a chain, or the first member of an ensemble.
 
-    Made by :func:`deep_ensemble`, :func:`swag`, :func:`sghmc`, :func:`bayes_by_backprop`, or of stacked tensors by
-    :meth:`of`.
+    :func:`deep_ensemble`, :func:`swag`, :func:`sghmc` and :func:`bayes_by_backprop` return posteriors; :meth:`of` makes
+    one from stacked tensors.
 
     Args:
         model: any model.
-        draws: M.
-        names: of the parameters and buffers that differ, as the model names them; the samples start as zeros.
+        n_samples: number of samples M. They start as zeros.
+        names: names of the model's parameters and buffers that differ between the samples.
 
     Raises:
-        ConfigError: for no sample, or a name that the model does not have.
+        ConfigError: for less than one sample, or a name that the model does not have.
 
     Example:
         >>> import torch, pushforward as pf
@@ -55,54 +56,51 @@ class Posterior(nn.Module):
                 [-1.4189, -1.4189]], dtype=torch.float64)
     """
 
-    def __init__(self, model: Model, draws: int, names: tuple[str, ...]) -> None:
+    def __init__(self, model: Model, n_samples: int, names: tuple[str, ...]) -> None:
         super().__init__()
         if not isinstance(model, Model):
-            raise ConfigError(f"a posterior is one of a pushforward model's weights; got {type(model).__name__}.")
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise ConfigError(f"a posterior has at least one sample; got draws={draws!r}.")
-        self.model, self.draws, self.names = model, draws, tuple(names)
+            raise ConfigError(f"a posterior needs a pushforward model; got {type(model).__name__}.")
+        check_integer("n_samples", n_samples)
+        self.model, self.n_samples, self.names = model, n_samples, tuple(names)
         tensors = tensors_of(model)
-        if strange := [name for name in self.names if name not in tensors]:
-            raise ConfigError(f"{type(model).__name__} has no parameter or buffer {str(strange[0])[:80]!r}.")
+        if unknown := [name for name in self.names if name not in tensors]:
+            raise ConfigError(f"{type(model).__name__} has no parameter or buffer {str(unknown[0])[:80]!r}.")
         if len(set(self.names)) < len(self.names):
-            raise ConfigError("a posterior's names must differ from each other.")
-        self.stacks = nn.Module()  # of buffers, whose names may hold no dot
+            raise ConfigError("the names of a posterior must differ from each other.")
+        self.stacks = nn.Module()  # buffers, whose names must not contain a dot
         for name in self.names:
             tensor = tensors[name].detach()
-            self.stacks.register_buffer(_key(name), tensor.new_zeros(draws, *tensor.shape))
+            self.stacks.register_buffer(_key(name), tensor.new_zeros(n_samples, *tensor.shape))
         self.eval()
 
     @classmethod
     def of(cls, model: Model, stacks: Mapping[str, Tensor]) -> Posterior:
-        """The posterior with these samples: for each name a tensor ``(M, *shape)``, kept as it is.
+        """The posterior with these samples: for each name a tensor ``(M, *shape)``, which is not copied.
 
         Raises:
             ConfigError: if a shape does not fit, or the numbers of samples differ.
         """
         count = len(next(iter(stacks.values()))) if stacks else 1
-        posterior = cls(model, min(count, 1), tuple(stacks))  # as small as can be: its own samples are not kept
-        posterior.draws = count
+        posterior = cls(model, min(count, 1), tuple(stacks))  # one sample only, because they are replaced
+        posterior.n_samples = count
         for name, want in posterior.samples().items():
-            if stacks[name].shape != (posterior.draws, *want.shape[1:]):
-                raise ConfigError(
-                    f"the samples of {name!r} have shape {tuple(stacks[name].shape)} and need "
-                    f"{(posterior.draws, *want.shape[1:])}."
-                )
+            shape, given = (count, *want.shape[1:]), tuple(stacks[name].shape)
+            if given != shape:
+                raise ConfigError(f"the samples of {name!r} must have shape {shape}; got {given}.")
             setattr(posterior.stacks, _key(name), stacks[name].detach())
         return posterior
 
     def samples(self) -> dict[str, Tensor]:
-        """The stacked tensors, ``(M, *shape)`` by the model's names: not copies."""
+        """The stacked tensors ``(M, *shape)`` by name, without copying."""
         return {name: cast("Tensor", getattr(self.stacks, _key(name))) for name in self.names}
 
     def __len__(self) -> int:
-        return self.draws
+        return self.n_samples
 
     def __getitem__(self, index: int) -> Model:
-        index = range(self.draws)[index]  # an IndexError beyond the end, which ends an iteration
+        index = range(self.n_samples)[index]  # raises IndexError beyond the end, which ends iteration
         stacks = self.samples()
-        shared: dict[int, Any] = {}  # a deep copy takes these for the copies, so that no tensor is copied
+        shared: dict[int, Any] = {}  # deepcopy uses these as the copies, so it copies no tensor
         for name, tensor in tensors_of(self.model).items():
             value = stacks[name][index] if name in stacks else tensor
             if name in stacks and isinstance(tensor, nn.Parameter):
@@ -111,23 +109,23 @@ class Posterior(nn.Module):
         return copy.deepcopy(self.model, shared)
 
     def __iter__(self) -> Iterator[Model]:
-        return (self[index] for index in range(self.draws))
+        return (self[index] for index in range(self.n_samples))
 
     @torch.no_grad()
     def record(self, index: int, model: Model | None = None) -> None:
-        """Copy the present tensors of a model, by default this posterior's own, to the sample ``index``."""
+        """Copy the present tensors of a model, by default of ``posterior.model``, to the sample ``index``."""
         tensors = tensors_of(self.model if model is None else model)
         for name, stack in self.samples().items():
             stack[index].copy_(tensors[name])
 
-    def trimmed(self, draws: int) -> Posterior:
-        """The first samples, without the tensors that are equal in all of them and in the model."""
+    def trimmed(self, n_samples: int) -> Posterior:
+        """The first ``n_samples`` samples, without the tensors that are equal in all of them and in the model."""
         tensors = tensors_of(self.model)
-        kept = {name: stack[:draws] for name, stack in self.samples().items()}
+        kept = {name: stack[:n_samples] for name, stack in self.samples().items()}
         kept = {name: stack for name, stack in kept.items() if not bool((stack == tensors[name].detach()).all())}
-        if draws < self.draws:  # so that the memory of what is left out is given back
+        if n_samples < self.n_samples:  # frees the memory of the other samples
             kept = {name: stack.clone() for name, stack in kept.items()}
-        return Posterior.of(self.model, kept) if kept else Posterior(self.model, draws, ())
+        return Posterior.of(self.model, kept) if kept else Posterior(self.model, n_samples, ())
 
     @torch.no_grad()
     def log_likelihoods(
@@ -142,16 +140,17 @@ class Posterior(nn.Module):
     ) -> Tensor:
         """l_i(x) = log p(x | theta_i) of each model and row, nats, float64 on the CPU, ``(M, n)``.
 
-        Models whose likelihood is random (VAEs, dequantized flows) share their noise: it belongs to the row and the seed.
-        Then the spread over i is that of the weights. With noise of each model's own its variance would be added, and the
-        spread would measure ``samples``. (Where encoders differ, the same noise gives other latents, and cancels in part only.)
+        Models with a random likelihood (VAEs, dequantized flows) share their noise, which depends on the row and the
+        seed. So the spread over i is that of the weights. Separate noise for each model would add its own variance to
+        the spread, which would then depend on ``samples``. (If encoders differ, equal noise gives different latents and
+        cancels only in part.)
 
         Args:
             x: ``(n, *shape)``.
             context: ``(n, width)``, or one for all.
             samples: draws of the models' own noise, as in :meth:`pushforward.models.Model.evaluate`.
-            seed: of that noise.
-            common: False for noise of each model's own.
+            seed: seed of that noise.
+            common: whether all models share their noise.
             batch_size: rows that are evaluated at once.
 
         Raises:
@@ -160,9 +159,10 @@ class Posterior(nn.Module):
         x = torch.as_tensor(x)
         if tuple(x.shape[1:]) != self.model.shape or x.dim() == 0:
             raise InputError(
-                f"log_likelihoods reads data of shape (n, {', '.join(map(str, self.model.shape))}); got {tuple(x.shape)}."
+                f"log_likelihoods reads data of shape (n, {', '.join(map(str, self.model.shape))}); "
+                f"got {tuple(x.shape)}."
             )
-        result = torch.empty(self.draws, len(x), dtype=torch.float64)
+        result = torch.empty(self.n_samples, len(x), dtype=torch.float64)
         device = next((t.device for t in self.state_dict().values()), x.device)
         each = context is not None and context.dim() == 2 and len(context) == len(x)
         for index, model in enumerate(self):
@@ -180,19 +180,19 @@ class Posterior(nn.Module):
         Args:
             x: ``(n, *shape)``.
             context: ``(n, width)``, or one for all.
-            options: of :meth:`log_likelihoods`.
+            options: options of :meth:`log_likelihoods`.
         """
         value = logmeanexp(self.log_likelihoods(x, context, **options), 0)
-        kept = self.model.kind in (Kind.EXACT, Kind.LOWER_BOUND)
-        # An unbiased log-likelihood does not stay one through an exponential.
+        keeps_kind = self.model.kind in (Kind.EXACT, Kind.LOWER_BOUND)
+        # The exponential of an unbiased log-likelihood is biased.
         unbiased = any(part.kind is not Kind.EXACT for part in self.model.chain.estimators)
-        return LogLik(value, self.model.kind if kept and not unbiased else Kind.ESTIMATE, self.model.measure)
+        return LogLik(value, self.model.kind if keeps_kind and not unbiased else Kind.ESTIMATE, self.model.measure)
 
     def save(self, path: Path) -> None:
-        """Write model and samples to one safetensors file, no code.
+        """Write model and samples to one safetensors file, without code.
 
         Raises:
-            ConfigError: if the model has a part that a file cannot name.
+            ConfigError: if the model has a part that is not registered, which a file cannot name.
             StorageError: if the file cannot be written.
         """
         description, tensors = pack(self)
@@ -200,23 +200,23 @@ class Posterior(nn.Module):
 
     @staticmethod
     def load(path: Path) -> Posterior:
-        """The posterior that :meth:`save` wrote, on the CPU.
+        """Load a posterior that :meth:`save` wrote, to the CPU.
 
         Raises:
-            StorageError: if there is no such file, or it is damaged, or does not hold a posterior.
+            StorageError: if the file does not exist, is damaged, or contains no posterior.
         """
         header, tensors = read(path, "posterior")
         try:
             posterior = unpack(header.get("posterior"), tensors)
             if not isinstance(posterior, Posterior):
-                raise StorageError(f"its description is of {type(posterior).__name__}, which is no posterior.")
+                raise StorageError(f"it describes a {type(posterior).__name__}.")
         except StorageError as error:
-            raise StorageError(f"{path} does not hold a posterior that can be built: {error}") from error
+            raise StorageError(f"{path} contains no valid posterior: {error}") from error
         return posterior
 
     def extra_repr(self) -> str:
-        """What stands in ``repr`` before the parts."""
-        return f"{self.draws} samples of {len(self.names)} tensors"
+        """Summary in ``repr``."""
+        return f"{self.n_samples} samples of {len(self.names)} tensors"
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

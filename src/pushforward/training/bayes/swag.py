@@ -1,28 +1,28 @@
-"""SWAG: a normal law from the path of SGD (Maddox et al. 2019, arXiv 1902.02476)."""
+"""SWAG: a normal distribution fitted to the weights that SGD visits (Maddox et al. 2019, arXiv 1902.02476)."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.training.bayes.common import (
-    Callback,
-    check_count,
-    check_options,
-    check_positive,
-    choose,
-    opened,
+    choose_parameters,
+    open_data,
+    recorded_names,
     refresh,
     require_samples,
-    trained_alone,
-    varying,
+    sampling_config,
+    train_only,
 )
 from pushforward.training.bayes.posterior import Posterior
+from pushforward.training.config import TrainingConfig, TrainingOptions, with_options
 from pushforward.training.fit import fit
 from pushforward.training.result import TrainingEvent
 from pushforward.training.seeds import generator, preserved
@@ -31,59 +31,58 @@ from pushforward.training.sources import Source
 __all__ = ["swag"]
 
 _SCALES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01)
-_DRAWS, _ROWS = 10, 1000
-"""Samples and held-out rows by which a scale is chosen."""
-_DRAW, _TUNE = 101, 102
+_TUNING_SAMPLES, _TUNING_ROWS = 10, 1000
+"""Number of samples and of held-out rows by which a scale is chosen."""
+_SAMPLE_SEED, _TUNING_SEED = 101, 102
 
 
+@with_options
 def swag(
     model: Model,
     data: Any,
-    samples: int = 20,
+    n_samples: int = 20,
     *,
     context: Any = None,
     parameters: Sequence[str] | None = None,
     validation: Any = 0.1,
-    lr: float = 1e-3,
     snapshots: int = 40,
     snapshot_every: int | None = None,
     rank: int = 20,
     scale: float | Sequence[float] = _SCALES,
-    batch_size: int = 512,
-    seed: int = 0,
-    device: Any = None,
-    callback: Callback = None,
-    **options: Any,
+    config: TrainingConfig | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> Posterior:
-    """theta = mean + scale (sqrt(diag / 2) z_1 + D z_2 / sqrt(2 (rank - 1))) with normal z_1 and z_2 (alg. 1, eq. 1).
+    """Sample theta = mean + scale (sqrt(diag / 2) z_1 + D z_2 / sqrt(2 (rank - 1))) (alg. 1, eq. 1).
 
-    From a trained model SGD goes on with a constant step; of the weights after each ``snapshot_every`` steps, mean and
-    diag are the mean and the variance, and D has the last ``rank`` deviations from the mean so far as columns. How far SGD
-    strays depends on its step, so the spread is chosen: of several scales that with the greatest predictive likelihood of
-    the held-out rows, mean_n log mean_i p(x_n | theta_i). They are in-distribution rows, as they must be. Statistics of batch
-    norm are brought to each sample's weights.
+    z_1 and z_2 are normal. SGD with a constant learning rate (Nesterov momentum 0.9) continues from a trained model and
+    takes a snapshot of the weights every ``snapshot_every`` steps. mean and diag are the mean and the variance of the
+    snapshots, and the columns of D are the deviations of the last ``rank`` snapshots from the running mean.
+
+    The spread of SGD depends on its learning rate, so ``scale`` is chosen: of several values the one with the greatest
+    predictive likelihood of the held-out rows, mean_n log mean_i p(x_n | theta_i). These are rows like the training
+    data. Statistics of batch normalization are recomputed for each sample.
 
     Args:
-        model: trained by ``fit``; ends with the mean weights.
-        data: as for :func:`pushforward.fit`.
-        samples: M.
-        context: as for ``fit``.
+        model: a model that ``fit`` has trained. It ends with the mean weights.
+        data: training rows, as for :func:`pushforward.fit`.
+        n_samples: number of samples M.
+        context: context of array data, as for ``fit``.
         parameters: names of the sub-modules or weights with a posterior, as for :func:`sghmc`; None for all.
-        validation: held-out rows, as for ``fit`` (with the same seed and fraction the same rows); None only with one scale.
-        lr: SGD's step, with Nesterov momentum 0.9.
-        snapshots: how many weights to look at.
-        snapshot_every: steps between them; by default one pass, but at most 500 steps.
-        rank: K, at least 2 and at most ``snapshots``.
-        scale: a number, or several to choose from; 1 is the paper's.
-        batch_size: rows of a step.
-        seed: of batches and draws.
-        device: where to run.
-        callback: as for ``fit``; called at each snapshot.
-        options: further options of ``fit``, as ``max_time``, ``gradient_clip`` or ``progress``.
+        validation: held-out rows, as for ``fit`` (the same rows with the same seed and fraction). None needs a single
+            scale.
+        snapshots: number of snapshots.
+        snapshot_every: steps between two snapshots; None is one pass, but at most 500 steps.
+        rank: number of deviations K, at least 2 and at most ``snapshots``.
+        scale: a number, or several to choose from. The paper uses 1.
+        config: options of the training; the options below replace its values. ``batch_size`` is 512 by default. The
+            method sets ``optimizer``, ``schedule``, ``ema``, ``patience``, ``max_steps`` and ``evaluate_every`` itself,
+            and has no checkpoints.
+        options: fields of :class:`TrainingConfig`.
 
     Raises:
-        ConfigError: for an option that does not work.
-        TrainingError: if the loss is not finite (lower ``lr``), or time was up before the second snapshot.
+        ConfigError: for a value that an option does not take.
+        TrainingError: if the loss is not finite (lower ``learning_rate``), or if the time ended before the second
+            snapshot.
 
     Example:
         >>> import torch, pushforward as pf
@@ -95,47 +94,52 @@ def swag(
         >>> posterior.log_likelihoods(x).shape
         torch.Size([3, 200])
     """
-    check_options(options)
-    check_count("samples", samples)
-    check_count("snapshots", snapshots, 2)
-    if check_count("rank", rank, 2) > snapshots:
-        raise ConfigError(f"rank={rank} deviations need as many snapshots, and there are {snapshots}.")
+    fixed = ("optimizer", "schedule", "ema", "patience", "max_steps", "evaluate_every")
+    config = sampling_config("swag", config, options, fixed)
+    check_integer("n_samples", n_samples)
+    check_integer("snapshots", snapshots, 2)
+    if check_integer("rank", rank, 2) > snapshots:
+        raise ConfigError(f"rank must be at most the number of snapshots; got rank={rank} and snapshots={snapshots}.")
     scales = [check_positive("scale", s) for s in (scale if isinstance(scale, Sequence) else [scale])]
-    train, held_out = opened(model, data, context, validation, batch_size, seed, device)
+    train, held_out = open_data(model, data, context, validation, config)
     if not scales or (len(scales) > 1 and held_out is None):
-        raise ConfigError("a scale is chosen by held-out rows: give validation=, or one number as scale=.")
-    every = snapshot_every or (500 if train.steps is None else min(max(round(train.steps), 1), 500))
-    chosen = choose(model, parameters)
-    path = Trajectory(chosen, rank)
+        raise ConfigError("the scale is chosen by held-out rows: pass validation=, or a single number as scale=.")
+    if snapshot_every is None:
+        snapshot_every = 500 if train.steps is None else min(max(round(train.steps), 1), 500)
+    check_integer("snapshot_every", snapshot_every)
+    chosen = choose_parameters(model, parameters)
+    trajectory = Trajectory(chosen, rank)
+    callback = config.callback
 
-    def look(event: TrainingEvent) -> object:
+    def take_snapshot(event: TrainingEvent) -> object:
         if event.step:
-            path.add()
+            trajectory.add()
         return None if callback is None else callback(event)
 
-    with trained_alone(model, chosen):
-        fit(
-            model, train, validation=None, optimizer="sgd", lr=lr, schedule=None, average=None, patience=None, seed=seed,
-            max_steps=snapshots * check_count("snapshot_every", every), evaluate_every=every, callback=look, **options,
-        )  # fmt: skip
-    require_samples(path.count > 1, "SGD")
+    config = dataclasses.replace(
+        config, optimizer="sgd", schedule=None, ema=None, patience=None, callback=take_snapshot,
+        evaluate_every=snapshot_every, max_steps=snapshots * snapshot_every,
+    )  # fmt: skip
+    with train_only(model, chosen):
+        fit(model, train, validation=None, config=config)
+    require_samples(trajectory.count > 1, "swag")
     if len(scales) > 1 and held_out is not None:
-        rows = _rows(held_out)
-        best = max(scales, key=lambda s: _worth(_draw(model, path, train, s, _DRAWS, (seed, _TUNE)), *rows))
+        rows, seed = _tuning_rows(held_out), (config.seed, _TUNING_SEED)
+        best = max(scales, key=lambda s: _quality(_sample(model, trajectory, train, s, _TUNING_SAMPLES, seed), *rows))
     else:
         best = scales[0]
-    posterior = _draw(model, path, train, best, samples, (seed, _DRAW))
-    path.place(0.0, None)
-    refresh(model, train, seed)
-    return posterior.trimmed(samples)
+    posterior = _sample(model, trajectory, train, best, n_samples, (config.seed, _SAMPLE_SEED))
+    trajectory.set_weights(0.0, None)
+    refresh(model, train, config.seed)
+    return posterior.trimmed(n_samples)
 
 
 class Trajectory:
-    """Mean, variance and last deviations of weights that move, in float64 but for the deviations.
+    """Running mean, variance and last deviations of changing weights; mean and variance in float64.
 
     Args:
-        weights: by name; they are read, and set to samples.
-        rank: deviations that are kept.
+        weights: weights by name. They are read, and set to samples.
+        rank: number of last deviations that are stored.
     """
 
     def __init__(self, weights: dict[str, nn.Parameter], rank: int) -> None:
@@ -146,7 +150,7 @@ class Trajectory:
 
     @torch.no_grad()
     def add(self) -> None:
-        """The weights as they are now (Welford 1962: variances far below the square of the mean keep their digits)."""
+        """Add the present weights (Welford 1962, which is precise where the variance is far below the squared mean)."""
         self.count += 1
         for name, weight in self.weights.items():
             step = weight.double() - self.mean[name]
@@ -156,8 +160,8 @@ class Trajectory:
             self.deviations[name] = [*self.deviations[name], deviation.to(weight.dtype)][-self.rank :]
 
     @torch.no_grad()
-    def place(self, scale: float, noise: torch.Generator | None) -> None:
-        """Set the weights to a sample; to the mean with scale 0."""
+    def set_weights(self, scale: float, noise: torch.Generator | None) -> None:
+        """Set the weights to a sample, or to the mean with scale 0."""
         columns = min(self.rank, self.count)
         shared = torch.randn(columns, generator=noise).tolist()  # one z_2 for all weights
         for name, weight in self.weights.items():
@@ -170,24 +174,24 @@ class Trajectory:
             weight.copy_(value)
 
 
-def _draw(
-    model: Model, path: Trajectory, source: Source, scale: float, samples: int, seed: tuple[int, int]
+def _sample(
+    model: Model, trajectory: Trajectory, source: Source, scale: float, n_samples: int, seed: tuple[int, int]
 ) -> Posterior:
-    posterior = Posterior(model, samples, varying(model, path.weights))
-    for k in range(samples):
-        path.place(scale, generator(*seed, k))  # the same z for every scale
+    posterior = Posterior(model, n_samples, recorded_names(model, trajectory.weights))
+    for k in range(n_samples):
+        trajectory.set_weights(scale, generator(*seed, k))  # the same z for every scale
         refresh(model, source, seed[0])
         posterior.record(k)
     return posterior
 
 
-def _rows(held_out: Source) -> tuple[Tensor, Tensor | None]:
-    with preserved(held_out.form.device):
-        x, context = held_out.form.cast(*held_out.raw_sample(_ROWS))
-    return x[:_ROWS], None if context is None else context[:_ROWS]
+def _tuning_rows(held_out: Source) -> tuple[Tensor, Tensor | None]:
+    with preserved(held_out.spec.device):
+        x, context = held_out.spec.cast(*held_out.raw_sample(_TUNING_ROWS))
+    return x[:_TUNING_ROWS], None if context is None else context[:_TUNING_ROWS]
 
 
-def _worth(posterior: Posterior, x: Tensor, context: Tensor | None) -> float:
-    """Mean predictive log-likelihood; -inf where it is undefined."""
+def _quality(posterior: Posterior, x: Tensor, context: Tensor | None) -> float:
+    """Mean predictive log-likelihood, or -inf if it is undefined."""
     value = posterior.predictive(x, context).value.mean().item()
     return value if value == value else -torch.inf

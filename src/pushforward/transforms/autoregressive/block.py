@@ -1,4 +1,4 @@
-"""Block autoregressive transform: one monotone network in the place of a conditioner and a law."""
+"""Block autoregressive transform: one monotone network in place of a conditioner and a transformer."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.networks.blocks import BlockNetwork
-from pushforward.networks.mlp import check_hidden, check_width
-from pushforward.numerics import Noise, monotone_root, soft_clamp, sum_event
+from pushforward.numerics import Noise, full_precision, monotone_root, soft_clamp, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["BlockAutoregressive"]
 
-_LARGEST_LOGIT = 4.0
+_MAX_LOGIT = 4.0
 
 
 @register("transforms")
 class BlockAutoregressive(Transform):
     """z_i = a_i x_i + (1 - a_i) net_i(x_<=i), with net_i increasing in x_i (De Cao, Aziz, Titov 2019, eq. 7-9, 11).
 
-    The network's layers are block-triangular: exp-positive blocks on the diagonal, free ones below, tanh between. Its
-    Jacobian's diagonal is a product of the positive blocks, in logarithms. log abs det dz/dx = sum log dz_i/dx_i.
+    The network's layers are block-triangular, with tanh between them. The blocks on the diagonal are positive (exponentials)
+    and those below it are free. The diagonal of its Jacobian is a product of the positive blocks, computed in logarithms. log abs det dz/dx = sum log dz_i/dx_i.
 
-    It is onto the reals, with mass 1 under any base: a_i = sigmoid(g_i) lies in (0.018, 0.982), and net is bounded (its
-    last layer sees values of tanh), so z_i goes to -inf and inf with x_i. Slopes are at least a_i, and at most
-    a_i + (1 - a_i) times the product of the blocks, whose rows have bounded length.
+    Its image is all reals, so the density has mass 1 with any base distribution: a_i = sigmoid(g_i) lies in (0.018, 0.982),
+    and net is bounded (its last layer reads values of tanh), so z_i goes to -inf and inf with x_i. Slopes are at least a_i,
+    and at most a_i + (1 - a_i) times the product of the blocks, whose rows have bounded length.
 
-    Encoding is one pass. Decoding solves one equation for each coordinate in turn, between bounds that hold the root:
-    each step of it costs the coordinate's own blocks only.
+    Encoding takes one pass. Decoding solves one equation after the other, one for each coordinate, by bracketed root finding.
+    Each of its steps evaluates only the blocks of that coordinate.
 
     Args:
-        features: D.
-        hidden: units *of each coordinate* in each hidden layer, at least one layer: (8, 8) makes layers of 8 D units.
-        context: width of a context that the first layer reads.
+        features: number of coordinates D.
+        hidden: number of units *for each coordinate* in each hidden layer, at least one layer: (8, 8) makes layers of 8 D
+            units.
+        context: width of the context, which the first layer reads.
 
     Raises:
         ConfigError: if the event is not a vector, or there is no hidden layer.
@@ -54,10 +55,10 @@ class BlockAutoregressive(Transform):
     def __init__(self, features: int, *, hidden: tuple[int, ...] = (8, 8), context: int = 0) -> None:
         super().__init__(features)
         vector_width(features, "BlockAutoregressive")
-        self.features, self.hidden = features, check_hidden(hidden, False)
-        self.context = check_width("context", context, 0)
+        self.features, self.hidden = features, check_widths("hidden", hidden)
+        self.context = check_integer("context", context, 0)
         if not self.hidden:
-            raise ConfigError("BlockAutoregressive needs at least one hidden layer, as hidden=(8,).")
+            raise ConfigError("hidden must have at least one layer, as hidden=(8,); got ().")
         self.network = BlockNetwork(features, self.hidden, context)
         self.gate = nn.Parameter(torch.zeros(features))
         self.autoregressive_order = tuple(range(features))
@@ -71,44 +72,48 @@ class BlockAutoregressive(Transform):
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """Data to noise, with log dz_i/dx_i, both ``(*batch, D)``."""
         check_context(context, self.context, "BlockAutoregressive")
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             y, log_slope = self.network(x, context)
-            logit = soft_clamp(self.gate, _LARGEST_LOGIT)
-            share, rest = torch.sigmoid(logit), torch.sigmoid(-logit)
-            return share * x + rest * y, torch.logaddexp(F.logsigmoid(logit), F.logsigmoid(-logit) + log_slope)
+            logit = soft_clamp(self.gate, _MAX_LOGIT)
+            gate, rest = torch.sigmoid(logit), torch.sigmoid(-logit)
+            return gate * x + rest * y, torch.logaddexp(F.logsigmoid(logit), F.logsigmoid(-logit) + log_slope)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data, coordinate by coordinate."""
         check_context(context, self.context, "BlockAutoregressive")
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             layers = self.network.parts(context)
-            # What tanh, at most 1, can make of the last layer.
-            reach = layers[-1][0].detach().abs().sum((-1, -2, -3)) + layers[-1][2].detach().abs().squeeze(-1)
-            logit = soft_clamp(self.gate, _LARGEST_LOGIT)
-            # Of each layer, what it sees of the coordinates that are known: x itself, then values of tanh.
-            seen = [z.new_zeros(*z.shape[:-1], 0, weight.shape[-1]) for weight, _, _ in layers]
-            found: list[Tensor] = []
+            # Bound on the last layer, whose inputs are at most 1.
+            bound = layers[-1][0].detach().abs().sum((-1, -2, -3)) + layers[-1][2].detach().abs().squeeze(-1)
+            logit = soft_clamp(self.gate, _MAX_LOGIT)
+            # Inputs of each layer from the coordinates that are known: x, then values of tanh.
+            inputs = [z.new_zeros(*z.shape[:-1], 0, weight.shape[-1]) for weight, _, _ in layers]
+            solved: list[Tensor] = []
             for i in range(self.features):
-                column = Column(i, layers, seen, logit[i])
-                x = column.solve(z[..., i], reach[i])
-                seen = [torch.cat((s, new.unsqueeze(-2)), -2) for s, new in zip(seen, column.inputs(x), strict=True)]
-                found.append(x)
-            return torch.stack(found, -1)
+                column = Column(i, layers, inputs, logit[i])
+                x = column.solve(z[..., i], bound[i])
+                inputs = [
+                    torch.cat((h, new.unsqueeze(-2)), -2) for h, new in zip(inputs, column.inputs(x), strict=True)
+                ]
+                solved.append(x)
+            return torch.stack(solved, -1)
 
 
 class Column:
-    """z_i as a function of x_i, where the coordinates before it are known."""
+    """z_i as a function of x_i, given the coordinates before it."""
 
-    def __init__(self, i: int, layers: list[tuple[Tensor, Tensor, Tensor]], seen: list[Tensor], logit: Tensor) -> None:
-        self.share, self.rest = torch.sigmoid(logit), torch.sigmoid(-logit)
+    def __init__(
+        self, i: int, layers: list[tuple[Tensor, Tensor, Tensor]], inputs: list[Tensor], logit: Tensor
+    ) -> None:
+        self.gate, self.rest = torch.sigmoid(logit), torch.sigmoid(-logit)
         self.blocks = [weight[i, :, i] for weight, _, _ in layers]
         self.shifts = [
-            known.flatten(-2) @ weight[i, :, :i].flatten(1).mT + bias[..., i, :]
-            for (weight, _, bias), known in zip(layers, seen, strict=True)
+            h.flatten(-2) @ weight[i, :, :i].flatten(1).mT + bias[..., i, :]
+            for (weight, _, bias), h in zip(layers, inputs, strict=True)
         ]
 
     def inputs(self, x: Tensor) -> list[Tensor]:
-        """What each layer sees of the coordinate, ``(*batch, units)``."""
+        """Inputs of each layer from this coordinate, ``(*batch, units)``."""
         result = [x.unsqueeze(-1)]
         for block, shift in zip(self.blocks[:-1], self.shifts[:-1], strict=True):
             result.append(torch.tanh(result[-1] @ block.mT + shift))
@@ -122,9 +127,9 @@ class Column:
                 h = torch.tanh(h)
                 slope = slope * (1 - h.square())
             h, slope = h @ block.mT + shift, slope @ block.mT
-        return self.share * x + self.rest * h.squeeze(-1), self.share + self.rest * slope.squeeze(-1)
+        return self.gate * x + self.rest * h.squeeze(-1), self.gate + self.rest * slope.squeeze(-1)
 
-    def solve(self, z: Tensor, reach: Tensor) -> Tensor:
-        """x_i with this z_i, between the two values that the bounded network allows."""
-        center, width = z.detach() / self.share.detach(), (self.rest / self.share).detach() * reach
+    def solve(self, z: Tensor, bound: Tensor) -> Tensor:
+        """x_i with this z_i, in the bracket that follows from the bound on the network."""
+        center, width = z.detach() / self.gate.detach(), (self.rest / self.gate).detach() * bound
         return monotone_root(self, z, center - width, center + width, doublings=0)

@@ -1,4 +1,4 @@
-"""Masked autoregressive transform: each coordinate's law depends on the coordinates before it."""
+"""Masked autoregressive transform: a MADE network computes each coordinate's parameters from the coordinates before it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError
 from pushforward.networks.made import MADE
-from pushforward.networks.mlp import check_hidden, check_width
-from pushforward.numerics import Noise, constant, sum_event
+from pushforward.numerics import Noise, constant, full_precision, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
-from pushforward.transforms.autoregressive.inverse import solve_triangular
+from pushforward.transforms.autoregressive.masked_inverse import solve_autoregressive
 from pushforward.transforms.base import Step, Transform, within
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["MaskedAutoregressive"]
@@ -23,26 +24,26 @@ class MaskedAutoregressive(Transform):
     """z_i = f(x_i; MADE(x_<i, context)) (MAF, Papamakarios et al. 2017, eq. 3; Durkan et al. 2019, sec. 2.2).
 
     log abs det dz/dx = sum of log f'. Encoding is one network pass. Decoding has the arithmetic of about one pass too, but
-    in D steps, each waiting for the one before. Where no gradient is wanted, a compiled function takes all steps of a shift,
-    an affine law or a spline, in about the time of an encode (``pf.use_kernels``). Otherwise the D steps cost about
-    0.1 ms each at least, and few rows of many coordinates are solved by fixed-point sweeps instead where no gradient is
-    wanted: see :func:`~pushforward.transforms.autoregressive.inverse.solve_triangular`. ``Inverse`` of this
+    in D steps, each of which needs the result of the one before. If no gradient is needed, a compiled function takes all
+    steps of an additive, affine or spline transformer in about the time of an encode (``pf.use_kernels``). Otherwise each of
+    the D steps takes at least 0.1 ms, and if no gradient is needed few rows of many coordinates are solved by fixed-point
+    sweeps instead: see :func:`~pushforward.transforms.autoregressive.masked_inverse.solve_autoregressive`. ``Inverse`` of this
     transform is the inverse autoregressive flow, which samples in one pass (Kingma et al. 2016).
 
     Args:
-        features: D. With D = 1 the parameters are functions of the context, or free: then the network runs on one row for
-            all, and ``hidden=()`` leaves constants alone.
-        transformer: the law f.
-        order: ``order[k]`` is the coordinate that comes k-th; None is 0, 1, ..., D-1; "reverse" is D-1, ..., 0.
+        features: number of coordinates D. With D = 1 the parameters are functions of the context, or constants that the
+            network computes once for all rows.
+        transformer: the transformer f, affine by default.
+        order: ``order[k]`` is the k-th coordinate; None is 0, 1, ..., D-1; "reverse" is D-1, ..., 0.
         hidden: widths of the network's hidden layers.
         residual: residual blocks (ResMADE) instead of plain layers.
-        activation: name of the activation.
-        dropout: probability, in the network.
+        activation: name of the activation function.
+        dropout: dropout probability in the network.
         context: width of the context.
-        input_bound: the network sees coordinates clamped to this range.
+        input_bound: coordinates are clamped to [-input_bound, input_bound] before the network reads them.
 
     Raises:
-        ConfigError: for an order that is no permutation, or impossible widths.
+        ConfigError: for an order that is not a permutation, or impossible widths.
 
     Example:
         >>> import torch
@@ -69,9 +70,9 @@ class MaskedAutoregressive(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "MaskedAutoregressive")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
-        self.order, self.hidden, self.residual = order, check_hidden(hidden, residual), residual
+        self.order, self.hidden, self.residual = order, check_widths("hidden", hidden, equal=residual), residual
         self.activation, self.dropout, self.context, self.input_bound = activation, dropout, context, input_bound
         self.domain = self.codomain = self.transformer.support
         if isinstance(order, str) and order != "reverse":
@@ -83,10 +84,10 @@ class MaskedAutoregressive(Transform):
         self.autoregressive_order = self.sequence
         self.network = MADE(
             features, self.transformer.parameters, hidden, context=context, order=self.sequence, residual=residual,
-            activation=activation, dropout=dropout, input_bound=input_bound, output_gain=self.transformer.start,
+            activation=activation, dropout=dropout, input_bound=input_bound, output_gain=self.transformer.output_gain,
             copies=2 if self.transformer.periodic else 1,
         )  # fmt: skip
-        self.decode_passes = features  # in sequence, though the arithmetic is that of one
+        self.decode_passes = features  # sequential, although their arithmetic is that of one pass
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
@@ -98,7 +99,7 @@ class MaskedAutoregressive(Transform):
         return self.transformer.forward(x, self._raw(x, context))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Noise to data in D small steps, or in sweeps; never with dropout."""
+        """Noise to data in D small steps, or in sweeps. Dropout is off."""
         return self.decode_with_contribution(z, context)[0]
 
     def decode_with_contribution(
@@ -106,19 +107,19 @@ class MaskedAutoregressive(Transform):
     ) -> tuple[Tensor, Tensor]:
         """As ``decode``, with the contribution of ``encode``."""
         batch, features = z.shape[:-1], self.features
-        if features == 1:  # nothing to wait for, and the network looks at the context alone
-            with torch.autocast(z.device.type, enabled=False):
+        if features == 1:  # the network reads the context alone
+            with full_precision(z):
                 x, slopes = self.transformer.inverse(z, self._raw(z, context))
             return x, sum_event(slopes, 1)
         if context is not None and self.context:
             context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])
         order = constant(self.sequence, torch.int64, z.device)
         target = z.reshape(-1, features).t().index_select(0, order)
-        x, slopes = solve_triangular(self.network, self.transformer, target, context)
+        x, slopes = solve_autoregressive(self.network, self.transformer, target, context)
         x = x.index_select(0, order.argsort()).t().contiguous()
         return x.reshape(z.shape), sum_event(slopes.t(), 1).reshape(batch)
 
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The law's raw parameters, ``(parameters, *x.shape)``; float32 or better even under autocast."""
-        seen = torch.cat((x.cos(), x.sin()), -1) if self.transformer.periodic else x
-        return self.network(seen, context).to(x.dtype)
+        """The transformer's raw parameters, ``(parameters, *x.shape)``; at least float32, under autocast too."""
+        inputs = torch.cat((x.cos(), x.sin()), -1) if self.transformer.periodic else x
+        return self.network(inputs, context).to(x.dtype)

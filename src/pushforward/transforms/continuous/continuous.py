@@ -7,16 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind
-from pushforward.networks.mlp import check_width
 from pushforward.networks.velocity import VelocityMLP
-from pushforward.numerics import Noise, RowNoise
+from pushforward.numerics import Noise, RowNoise, full_precision
+from pushforward.numerics.checks import check_choice, check_integer, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context
 from pushforward.transforms.continuous.ode import Field, solve_adaptive, solve_fixed
-from pushforward.transforms.linear.linear import whole_precision
-from pushforward.transforms.residual.residual import common_signs, mean_of_draws
+from pushforward.transforms.hutchinson import common_signs, mean_of_draws
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Continuous", "Effort"]
@@ -107,14 +105,16 @@ class Continuous(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "Continuous")
-        if solver not in ("rk4", "dopri5"):
-            raise ConfigError(f"solver must be 'rk4' or 'dopri5'; got {solver!r}.")
+        check_choice("solver", solver, ("rk4", "dopri5"))
         for name, value in (("time", time), ("atol", atol), ("rtol", rtol)):
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"{name} must be positive and finite; got {value!r}.")
+            check_positive(name, value)
         self.features, self.dynamics, self.hidden, self.activation = features, dynamics, tuple(hidden), activation
-        self.context, self.time, self.probes = check_width("context", context, 0), time, check_width("probes", probes)
-        self.solver, self.steps, self.atol, self.rtol = solver, check_width("steps", steps), atol, rtol
+        self.context, self.time, self.probes = (
+            check_integer("context", context, 0),
+            time,
+            check_integer("probes", probes),
+        )
+        self.solver, self.steps, self.atol, self.rtol = solver, check_integer("steps", steps), atol, rtol
         self.recompute, self.seed = recompute, seed
         self.set_log_det(log_det)
         self.encode_passes = self.decode_passes = 4 * steps if solver == "rk4" else 6
@@ -127,8 +127,7 @@ class Continuous(Transform):
         Raises:
             ConfigError: for any other name.
         """
-        if log_det not in RELATIONS:
-            raise ConfigError(f"log_det must be 'exact' or 'hutchinson'; got {log_det!r}.")
+        check_choice("log_det", log_det, RELATIONS)
         self.log_det, self.kind = log_det, RELATIONS[log_det]
 
     def velocity(self, s: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -191,7 +190,7 @@ class Continuous(Transform):
     ) -> tuple[Step, Effort | None]:
         check_context(context, self.context, "Continuous")
         batch = self.batch_shape(x)
-        with whole_precision(x):
+        with full_precision(x):
             rows = x.reshape(-1, self.features)
             if context is not None and self.context:
                 context = context.expand(*batch, self.context).reshape(-1, self.context)

@@ -1,4 +1,4 @@
-"""Coupling: half of the coordinates is transformed by a law whose parameters depend on the other half."""
+"""Coupling: part of the coordinates is transformed, with parameters that a network computes from the other part."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer, check_transformer
+from pushforward.transforms.linear.permutation import inverse_permutation
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer, expand_parameters
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Coupling"]
@@ -23,17 +26,18 @@ class Coupling(Transform):
     log abs det dz/dx = sum over B of log f'. Encoding and decoding cost one network pass each.
 
     Args:
-        features: D. With D = 1 there is no A, and the parameters are free (or functions of the context).
-        transformer: the law f.
+        features: number of coordinates D. With D = 1 A is empty, and the parameters are learned directly or functions of the
+            context.
+        transformer: the transformer f, affine by default.
         mask: which coordinates form A: "alternate" (0, 2, 4, ...), "halves" (the first half), or a tuple of indices.
         flip: swap A and B.
         hidden: widths of the network's hidden layers.
         residual: residual blocks instead of plain layers.
-        activation: name of the activation.
-        dropout: probability, in the network.
+        activation: name of the activation function.
+        dropout: dropout probability in the network.
         context: width of the context.
-        unconditional: also transform A, by a law with free parameters (as the reference code of Durkan et al. does).
-        input_bound: the network sees coordinates clamped to this range.
+        unconditional: also transform A, with parameters that are learned directly (as the reference code of Durkan et al. does).
+        input_bound: coordinates are clamped to [-input_bound, input_bound] before the network reads them.
 
     Raises:
         ConfigError: for an impossible mask or width.
@@ -63,52 +67,56 @@ class Coupling(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "Coupling")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or AffineTransformer())
-        self.mask, self.flip, self.hidden, self.residual = mask, flip, check_hidden(hidden, residual), residual
+        self.mask, self.flip, self.hidden, self.residual = (
+            mask,
+            flip,
+            check_widths("hidden", hidden, equal=residual),
+            residual,
+        )
         self.activation, self.dropout, self.context = activation, dropout, context
         self.unconditional, self.input_bound = unconditional, input_bound
         self.domain = self.codomain = self.transformer.support
 
-        kept = split(features, mask)
-        moved = sorted(set(range(features)) - set(kept))
+        kept = mask_indices(features, mask)
+        transformed = sorted(set(range(features)) - set(kept))
         if flip:
-            kept, moved = moved, kept
-        if not moved:
-            kept, moved = moved, kept
+            kept, transformed = transformed, kept
+        if not transformed:
+            kept, transformed = transformed, kept
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
-        self.register_buffer("moved", torch.tensor(moved, dtype=torch.int64))
-        together = [*kept, *moved]
-        self.register_buffer("back", torch.tensor(sorted(range(features), key=together.__getitem__)))
-        # Of an even number, every other coordinate: views take less time than selections and their gradients.
-        in_turn = len(kept) == len(moved) and [*kept, *moved] == [
+        self.register_buffer("transformed", torch.tensor(transformed, dtype=torch.int64))
+        self.register_buffer("inverse_order", inverse_permutation([*kept, *transformed]))
+        # If A and B alternate, views are faster than index selections and their gradients.
+        alternate = len(kept) == len(transformed) and [*kept, *transformed] == [
             *range(kept[0], features, 2),
-            *range(moved[0], features, 2),
+            *range(transformed[0], features, 2),
         ]
-        self._first = kept[0] if in_turn else None
+        self._first = kept[0] if alternate else None
 
         count = self.transformer.parameters
         inputs = len(kept) * (2 if self.transformer.periodic else 1) + context
         self.network = (
             MLP(
                 inputs,
-                count * len(moved),
+                count * len(transformed),
                 hidden,
                 residual=residual,
                 activation=activation,
                 dropout=dropout,
                 input_bound=input_bound,
-                output_gain=self.transformer.start,
+                output_gain=self.transformer.output_gain,
             )
             if inputs
             else None
         )
-        self.free_moved = None if inputs else nn.Parameter(torch.zeros(count, len(moved)))
+        self.free_transformed = None if inputs else nn.Parameter(torch.zeros(count, len(transformed)))
         self.free_kept = nn.Parameter(torch.zeros(count, len(kept))) if unconditional and kept else None
 
     kept: Tensor
-    moved: Tensor
-    back: Tensor
+    transformed: Tensor
+    inverse_order: Tensor
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
@@ -116,7 +124,7 @@ class Coupling(Transform):
         b, slope = self.transformer.forward(b, self._raw(a, context, b))
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
         if self.free_kept is not None:
-            a, slope = self.transformer.forward(a, expand(self.free_kept, a))
+            a, slope = self.transformer.forward(a, expand_parameters(self.free_kept, a))
             contribution = contribution + sum_event(slope, 1)
         return Step(self._join(a, b), contribution)
 
@@ -131,56 +139,56 @@ class Coupling(Transform):
         a, b = self._part(z)
         contribution = z.new_zeros(())
         if self.free_kept is not None:
-            a, slope = self.transformer.inverse(a, expand(self.free_kept, a))
+            a, slope = self.transformer.inverse(a, expand_parameters(self.free_kept, a))
             contribution = sum_event(slope, 1)
         b, slope = self.transformer.inverse(b, self._raw(a, context, b))
         return self._join(a, b), contribution + sum_event(slope, 1)
 
     def invert_with_graph(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Step]:
-        """The x behind z and ``encode(x)``, with one network pass for both: A is the same on both sides."""
+        """x = decode(z) and ``encode(x)`` from one network pass: A is the same in x and z."""
         if self.free_kept is not None:
             return super().invert_with_graph(z, context)
         x = z.detach().clone().requires_grad_()
         a = x.index_select(-1, self.kept)
-        raw = self._raw(a, context, z.index_select(-1, self.moved))
+        raw = self._raw(a, context, z.index_select(-1, self.transformed))
         with torch.no_grad():
-            b, _ = self.transformer.inverse(z.index_select(-1, self.moved), raw.detach())
-            x.data.index_copy_(-1, self.moved, b)  # a is a copy, so its graph does not see this
-        b, slope = self.transformer.forward(x.index_select(-1, self.moved), raw)
+            b, _ = self.transformer.inverse(z.index_select(-1, self.transformed), raw.detach())
+            x.data.index_copy_(-1, self.transformed, b)  # a is a copy, so its graph does not see this
+        b, slope = self.transformer.forward(x.index_select(-1, self.transformed), raw)
         contribution = within(sum_event(slope, 1), x, self.domain, 1)
-        return x, Step(torch.cat((a, b), -1).index_select(-1, self.back), contribution)
+        return x, Step(torch.cat((a, b), -1).index_select(-1, self.inverse_order), contribution)
 
     def _part(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A and B."""
         if self._first is None:
-            return x.index_select(-1, self.kept), x.index_select(-1, self.moved)
+            return x.index_select(-1, self.kept), x.index_select(-1, self.transformed)
         pair = x.unflatten(-1, (-1, 2)).unbind(-1)
         return pair[self._first], pair[1 - self._first]
 
     def _join(self, a: Tensor, b: Tensor) -> Tensor:
-        """The coordinates of A and B in their places."""
+        """The coordinates of A and B in their original order."""
         if self._first is None:
-            return torch.cat((a, b), -1).index_select(-1, self.back)
+            return torch.cat((a, b), -1).index_select(-1, self.inverse_order)
         return torch.stack((b, a) if self._first else (a, b), -1).flatten(-2)
 
     def _raw(self, a: Tensor, context: Tensor | None, b: Tensor) -> Tensor:
-        """The law's raw parameters for B, ``(parameters, *b.shape)``; float32 or better even under autocast."""
+        """The transformer's raw parameters for B, ``(parameters, *b.shape)``; at least float32, under autocast too."""
         if self.network is None:
-            assert self.free_moved is not None
-            return expand(self.free_moved, b)
+            assert self.free_transformed is not None
+            return expand_parameters(self.free_transformed, b)
         check_context(context, self.context, "Coupling")
-        seen = torch.cat((a.cos(), a.sin()), -1) if self.transformer.periodic else a
+        inputs = torch.cat((a.cos(), a.sin()), -1) if self.transformer.periodic else a
         if self.context and context is not None:
-            seen = torch.cat((seen, context), -1)
-        raw = self.network(seen).to(b.dtype)
+            inputs = torch.cat((inputs, context), -1)
+        raw = self.network(inputs).to(b.dtype)
         return raw.unflatten(-1, (self.transformer.parameters, b.shape[-1])).movedim(-2, 0)
 
 
-def split(features: int, mask: str | tuple[int, ...]) -> list[int]:
-    """The coordinates that condition (A) under a named or explicit mask.
+def mask_indices(features: int, mask: str | tuple[int, ...]) -> list[int]:
+    """The conditioning coordinates A of a named or explicit mask.
 
     Raises:
-        ConfigError: for an unknown name, an index out of range or repeated, or a mask that leaves nothing to transform.
+        ConfigError: for an unknown name, an index out of range or repeated, or a mask that contains every coordinate.
     """
     if mask == "alternate":
         return list(range(0, features, 2)) if features > 1 else []
@@ -190,13 +198,9 @@ def split(features: int, mask: str | tuple[int, ...]) -> list[int]:
         raise ConfigError(f"mask must be 'alternate', 'halves' or a tuple of indices; got {mask!r}.")
     kept = list(mask)
     if len(set(kept)) != len(kept) or not all(isinstance(i, int) and 0 <= i < features for i in kept):
-        raise ConfigError(f"a mask holds distinct indices in 0..{features - 1}; got {mask!r}.")
+        raise ConfigError(f"mask must contain distinct indices in 0, ..., {features - 1}; got {mask!r}.")
     if len(kept) == features:
-        raise ConfigError("the mask holds every coordinate, so the coupling would transform none.")
+        raise ConfigError(
+            f"mask contains every coordinate, so that nothing is transformed: leave some out; got {mask!r}."
+        )
     return kept
-
-
-def expand(free: Tensor, x: Tensor) -> Tensor:
-    """Free parameters ``(parameters, width)`` as ``(parameters, *x.shape)``."""
-    free = free.to(torch.promote_types(free.dtype, x.dtype))
-    return free.reshape(free.shape[0], *(1,) * (x.dim() - 1), free.shape[1]).expand(free.shape[0], *x.shape)

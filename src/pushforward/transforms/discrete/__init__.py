@@ -1,1 +1,1 @@
-"""Transforms of integers and categories, and dequantization."""
+"""Transforms of integers and categories: dequantization, binarization, shifts modulo K."""

@@ -1,4 +1,4 @@
-"""Dynamic binarization: gray levels taken for the probability of a one."""
+"""Dynamic binarization: a gray level is the probability of a one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["DynamicBinarize"]
 
 @register("transforms")
 class DynamicBinarize(Transform):
-    """z = 1 with probability x / (levels - 1), else 0, drawn anew at each visit (Salakhutdinov and Murray 2008; the
+    """z = 1 with probability x / (levels - 1), else 0, drawn anew for each batch (Salakhutdinov and Murray 2008; the
     "dynamic" MNIST of Burda et al. 2016, arXiv 1509.00519, sec. 5).
 
-    The likelihood behind it is that of a drawn binary image and says nothing of the gray one: contribution 0, kind
-    ESTIMATE. While scoring, the draw follows from the seed and the row, and is the same for all draws of later transforms, so that
-    more samples tighten the bound for that one binary image. ``decode`` is the identity: samples are binary.
+    The likelihood is that of the drawn binary image, not of the gray one: contribution 0, kind ESTIMATE. In scoring, the draw
+    depends on the seed and the row alone, and all draws of later transforms use the same one, so that more samples tighten
+    the bound for that binary image. ``decode`` is the identity: samples are binary.
 
     Args:
         features: event shape.
-        levels: gray levels of the data.
+        levels: number of gray levels of the data.
 
     Raises:
         ConfigError: for fewer than two levels.

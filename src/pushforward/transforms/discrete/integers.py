@@ -1,4 +1,4 @@
-"""Integers in a range, as a transform: what lies elsewhere has probability zero."""
+"""The identity on integers of a range: any other value has probability zero."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Integers"]
 
 @register("transforms")
 class Integers(Transform):
-    """z = x for integers 0, ..., levels - 1; any other row has probability zero, and so a contribution of -inf.
+    """z = x for integers 0, ..., levels - 1; any other row has probability zero, so its contribution is -inf.
 
-    The way from data to a base that counts, as :class:`~pushforward.distributions.PixelCNN`: log p(x) = log p(z), with no volume.
+    It joins data to a base distribution on integers, as :class:`~pushforward.distributions.PixelCNN`: log p(x) = log p(z).
 
     Args:
         features: event shape.

@@ -1,4 +1,4 @@
-"""Transforms of categories to categories: one-hot codes, and shifts modulo K whose size depends on other coordinates."""
+"""Transforms of categories: one-hot codes, and shifts modulo K that depend on other coordinates."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from torch import Tensor, nn
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import UNIT, Measure, Support
 from pushforward.networks.made import MADE
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise
+from pushforward.numerics.checks import check_integer, check_positive, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, outside
-from pushforward.transforms.coupling.coupling import split
+from pushforward.transforms.coupling.coupling import mask_indices
+from pushforward.transforms.linear.permutation import inverse_permutation
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["ModuloAutoregressive", "ModuloCoupling", "OneHot"]
 
 
 def check_categories(categories: int) -> int:
-    """K, at least 2.
+    """Return the number of categories K if it is at least 2.
 
     Raises:
         ConfigError: for anything else.
     """
-    return check_width("categories", categories, 2)
+    return check_integer("categories", categories, 2)
 
 
 @register("transforms")
 class OneHot(Transform):
     """Categories 0, ..., K-1 of D columns as one-hot rows ``(D, K)``. A bijection of finite sets: contribution 0.
 
-    In this code a category is a corner of a simplex, which a gradient can leave: the transforms below need that to be trained.
-    A row that holds anything but 0, ..., K-1 has contribution -inf. Under a base on one-hot rows
+    One-hot rows are corners of a simplex, so gradients with respect to them exist, which training the transforms below
+    requires. A row with a value other than 0, ..., K-1 has contribution -inf. With a base distribution on one-hot rows
     (:class:`~pushforward.distributions.Categorical`) the result is a probability, on Counting(D).
 
     Args:
-        features: D.
-        categories: K.
+        features: number of coordinates D.
+        categories: number of categories K.
 
     Raises:
         ConfigError: if the event is not a vector, or K is less than 2.
@@ -70,35 +72,34 @@ class OneHot(Transform):
         return z.argmax(-1).to(z.dtype)
 
     def measure(self, latent: Measure) -> Measure:
-        """Counting(D), as the latent.
+        """Counting(D), the measure of the latent distribution.
 
         Raises:
-            KindError: for a latent density on anything else.
+            KindError: for a latent distribution on any other measure.
         """
         return require_counting(latent, "OneHot")
 
 
 class Modulo(Transform):
-    """What shifts modulo K share: one-hot rows in and out, the shift, and the measure."""
+    """Shared parts of shifts modulo K: one-hot rows as input and output, the shift, and the measure."""
 
     domain = codomain = UNIT
 
     def __init__(self, features: int, categories: int, temperature: float) -> None:
         super().__init__((vector_width(features, type(self).__name__), check_categories(categories)))
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f"temperature must be positive and finite; got {temperature!r}.")
+        check_positive("temperature", temperature)
         self.features, self.categories, self.temperature = features, categories, temperature
 
     def measure(self, latent: Measure) -> Measure:
-        """Counting(D), as the latent.
+        """Counting(D), the measure of the latent distribution.
 
         Raises:
-            KindError: for a latent density on anything else.
+            KindError: for a latent distribution on any other measure.
         """
         return require_counting(latent, type(self).__name__)
 
     def shift(self, logits: Tensor) -> Tensor:
-        """One-hot shifts of the largest logits; their gradient is that of softmax(logits / temperature)."""
+        """One-hot rows of the largest logits; their gradient is that of softmax(logits / temperature)."""
         hard = one_hot(logits.argmax(-1).to(logits.dtype), self.categories)[0]
         soft = torch.softmax(logits / self.temperature, -1)
         return hard + (soft - soft.detach())
@@ -109,17 +110,17 @@ class ModuloAutoregressive(Modulo):
     """z_i = (x_i - m_i(x_<i, context)) mod K on one-hot rows (Tran et al. 2019, eq. 6); contribution 0.
 
     A permutation of the K^D states. m_i is the largest of K logits from a MADE; its gradient is the straight-through
-    estimate, that of softmax(logits / temperature) (sec. 4.3), which is biased. Encoding is one pass, decoding D.
+    estimate, that of softmax(logits / temperature) (sec. 4.3), which is biased. Encoding takes one pass, decoding D.
 
-    The paper's scale, (m + s x) mod K with s prime to K, is left out.
+    The paper's scale, (m + s x) mod K with s prime to K, is not implemented.
 
     Args:
-        features: D.
-        categories: K.
-        order: "reverse" or None.
+        features: number of coordinates D.
+        categories: number of categories K.
+        order: None for 0, 1, ..., D-1, or "reverse" for D-1, ..., 0.
         hidden: widths of the network's hidden layers.
         context: width of the context.
-        temperature: of the straight-through gradient.
+        temperature: temperature of the straight-through gradient.
 
     Raises:
         ConfigError: for impossible sizes, or an unknown order.
@@ -146,7 +147,11 @@ class ModuloAutoregressive(Modulo):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(features, categories, temperature)
-        self.order, self.hidden, self.context = order, check_hidden(hidden, False), check_width("context", context, 0)
+        self.order, self.hidden, self.context = (
+            order,
+            check_widths("hidden", hidden),
+            check_integer("context", context, 0),
+        )
         if order not in (None, "reverse"):
             raise ConfigError(f"order must be None or 'reverse'; got {order!r}.")
         self.sequence = tuple(range(features))[:: -1 if order else 1]
@@ -155,15 +160,15 @@ class ModuloAutoregressive(Modulo):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
-        return Step(rotate(x, self._shifts(x, context), back=True), outside(x, UNIT, 2))
+        return Step(rotate(x, self._shifts(x, context), backward=True), outside(x, UNIT, 2))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data, coordinate by coordinate."""
-        found = [torch.zeros_like(z[..., 0, :])] * self.features
+        solved = [torch.zeros_like(z[..., 0, :])] * self.features
         for i in self.sequence:
-            shifts = self._shifts(torch.stack(found, -2), context)
-            found[i] = rotate(z[..., i, :], shifts[..., i, :])
-        return torch.stack(found, -2)
+            shifts = self._shifts(torch.stack(solved, -2), context)
+            solved[i] = rotate(z[..., i, :], shifts[..., i, :])
+        return torch.stack(solved, -2)
 
     def _shifts(self, x: Tensor, context: Tensor | None) -> Tensor:
         check_context(context, self.context, "ModuloAutoregressive")
@@ -175,16 +180,16 @@ class ModuloAutoregressive(Modulo):
 class ModuloCoupling(Modulo):
     """z_A = x_A, z_B = (x_B - m(x_A, context)) mod K on one-hot rows: the bipartite flow (Tran et al. 2019, sec. 4.2).
 
-    As :class:`ModuloAutoregressive`, with one pass in both directions. With D = 1 there is no A, and m is free or a
-    function of the context.
+    As :class:`ModuloAutoregressive`, with one pass in both directions. With D = 1 A is empty, and m is learned directly or
+    a function of the context.
 
     Args:
-        features: D.
-        categories: K.
+        features: number of coordinates D.
+        categories: number of categories K.
         flip: swap A (coordinates 0, 2, ...) and B.
         hidden: widths of the network's hidden layers.
         context: width of the context.
-        temperature: of the straight-through gradient.
+        temperature: temperature of the straight-through gradient.
 
     Raises:
         ConfigError: for impossible sizes.
@@ -197,9 +202,9 @@ class ModuloCoupling(Modulo):
         tensor([[2., 1.]])
     """
 
-    still: Tensor
-    turned: Tensor
-    back: Tensor
+    kept: Tensor
+    shifted: Tensor
+    inverse_order: Tensor
 
     def __init__(
         self,
@@ -212,40 +217,43 @@ class ModuloCoupling(Modulo):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(features, categories, temperature)
-        self.flip, self.hidden, self.context = flip, check_hidden(hidden, False), check_width("context", context, 0)
-        kept = split(features, "alternate")
-        moved = sorted(set(range(features)) - set(kept))
+        self.flip, self.hidden, self.context = (
+            flip,
+            check_widths("hidden", hidden),
+            check_integer("context", context, 0),
+        )
+        kept = mask_indices(features, "alternate")
+        shifted = sorted(set(range(features)) - set(kept))
         if flip and kept:
-            kept, moved = moved, kept
-        self.register_buffer("still", torch.tensor(kept, dtype=torch.int64))
-        self.register_buffer("turned", torch.tensor(moved, dtype=torch.int64))
-        together = [*kept, *moved]
-        self.register_buffer("back", torch.tensor(sorted(range(features), key=together.__getitem__)))
+            kept, shifted = shifted, kept
+        self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
+        self.register_buffer("shifted", torch.tensor(shifted, dtype=torch.int64))
+        self.register_buffer("inverse_order", inverse_permutation([*kept, *shifted]))
         inputs = len(kept) * categories + context
-        self.network = MLP(inputs, len(moved) * categories, hidden, input_bound=10.0) if inputs else None
-        self.free = None if inputs else nn.Parameter(torch.zeros(len(moved), categories))
+        self.network = MLP(inputs, len(shifted) * categories, hidden, input_bound=10.0) if inputs else None
+        self.free = None if inputs else nn.Parameter(torch.zeros(len(shifted), categories))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Data to noise in one pass."""
-        return Step(self._move(x, context, back=True), outside(x, UNIT, 2))
+        return Step(self._shift(x, context, backward=True), outside(x, UNIT, 2))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Noise to data in one pass."""
-        return self._move(z, context)
+        return self._shift(z, context)
 
-    def _move(self, x: Tensor, context: Tensor | None, back: bool = False) -> Tensor:
-        a, b = x.index_select(-2, self.still), x.index_select(-2, self.turned)
+    def _shift(self, x: Tensor, context: Tensor | None, backward: bool = False) -> Tensor:
+        a, b = x.index_select(-2, self.kept), x.index_select(-2, self.shifted)
         if self.network is None:
             assert self.free is not None
             logits = self.free.to(x.dtype)
         else:
             check_context(context, self.context, "ModuloCoupling")
-            seen = a.flatten(-2)
+            inputs = a.flatten(-2)
             if self.context and context is not None:
-                seen = torch.cat((seen, context), -1)
-            logits = self.network(seen).to(x.dtype).unflatten(-1, b.shape[-2:])
-        moved = rotate(b, self.shift(logits).expand_as(b), back)
-        return torch.cat((a, moved), -2).index_select(-2, self.back)
+                inputs = torch.cat((inputs, context), -1)
+            logits = self.network(inputs).to(x.dtype).unflatten(-1, b.shape[-2:])
+        b = rotate(b, self.shift(logits).expand_as(b), backward)
+        return torch.cat((a, b), -2).index_select(-2, self.inverse_order)
 
 
 def one_hot(x: Tensor, categories: int) -> tuple[Tensor, Tensor]:
@@ -255,20 +263,22 @@ def one_hot(x: Tensor, categories: int) -> tuple[Tensor, Tensor]:
     return (nearest.unsqueeze(-1) == grid).to(x.dtype), nearest == x
 
 
-def rotate(x: Tensor, shift: Tensor, back: bool = False) -> Tensor:
-    """(x + m) mod K, or (x - m) mod K, of one-hot rows ``(*batch, K)``: a circular convolution, linear in both."""
+def rotate(x: Tensor, shift: Tensor, backward: bool = False) -> Tensor:
+    """(x + m) mod K, or backward (x - m) mod K, of one-hot rows ``(*batch, K)``: a circular convolution, linear in both."""
     count = x.shape[-1]
     grid = torch.arange(count, device=x.device)
-    place = (grid[:, None] + grid if back else grid[:, None] - grid) % count  # where x must be, for result and shift
-    return (x[..., place] * shift.unsqueeze(-2)).sum(-1)
+    index = (grid[:, None] + grid if backward else grid[:, None] - grid) % count  # of x, for each result and shift
+    return (x[..., index] * shift.unsqueeze(-2)).sum(-1)
 
 
 def require_counting(latent: Measure, owner: str) -> Measure:
-    """The latent measure, if it counts.
+    """Return the latent measure if it is a counting measure.
 
     Raises:
-        KindError: if it does not.
+        KindError: for any other measure.
     """
     if latent.name != "Counting":
-        raise KindError(f"{owner} transforms categories to categories, so the rest must count them; it is on {latent}.")
+        raise KindError(
+            f"{owner} transforms categories, so the rest of the chain must be on a counting measure; it is on {latent}."
+        )
     return latent

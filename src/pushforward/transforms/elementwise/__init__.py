@@ -1,1 +1,1 @@
-"""Transforms of single coordinates: fixed functions, scaling, and the transformers that conditioners parameterize."""
+"""Transforms of each coordinate by itself: fixed functions, scaling, normalization, and learned monotone functions."""

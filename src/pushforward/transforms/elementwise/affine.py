@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Support
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape
 from pushforward.transforms.elementwise.functions import Elementwise
@@ -23,14 +24,14 @@ class Affine(Elementwise):
     Args:
         features: event shape.
         shift: a number, or a tuple that broadcasts to the event shape.
-        scale: likewise; not zero. A negative scale keeps its sign.
+        scale: a number, or a tuple that broadcasts to the event shape; not zero. A negative scale keeps its sign.
         trainable: learn the shift and log abs scale.
-        stride: of learning the scale. log abs scale is stride times the parameter, so that a step of an optimizer that
-            gives every parameter about the same step, as Adam, moves it so many times as far. The parameter is
-            ``log_factor`` where stride is 1, and else ``unit_log_factor``, so that neither is taken for the other.
+        learning_rate_multiplier: log abs scale is this number times its parameter, so that Adam, whose steps do not depend
+            on the size of the gradient, changes it this many times faster. The parameter is called ``log_factor`` if the
+            multiplier is 1 and ``unit_log_factor`` otherwise, so that one cannot be loaded as the other.
 
     Raises:
-        ConfigError: for a zero or infinite scale, a tuple that does not fit, or a stride that is not positive.
+        ConfigError: for a zero or infinite scale, a tuple that does not fit, or a multiplier that is not positive.
 
     Example:
         >>> import torch
@@ -51,27 +52,27 @@ class Affine(Elementwise):
         shift: PerFeature = 0.0,
         scale: PerFeature = 1.0,
         trainable: bool = False,
-        stride: float = 1.0,
+        learning_rate_multiplier: float = 1.0,
     ) -> None:
         super().__init__(features)
-        self.shift, self.scale, self.trainable, self.stride = shift, scale, trainable, stride
-        if not 0 < stride < float("inf"):
-            raise ConfigError(f"a stride is a positive number; got {stride!r}.")
+        self.shift, self.scale, self.trainable = shift, scale, trainable
+        self.learning_rate_multiplier = learning_rate_multiplier
+        check_positive("learning_rate_multiplier", learning_rate_multiplier)
         if _has_zero(scale):
-            raise ConfigError(f"a scale of zero cannot be undone; got scale={scale!r}.")
+            raise ConfigError(f"scale must not be zero, as the transform would have no inverse; got scale={scale!r}.")
         factor = per_feature(scale, self.in_shape, "scale")
         offset = per_feature(shift, self.in_shape, "shift")
         if trainable:
             self.offset = nn.Parameter(offset)
-            name = "log_factor" if stride == 1 else "unit_log_factor"
-            self.register_parameter(name, nn.Parameter(factor.abs().log() / stride))
+            name = "log_factor" if learning_rate_multiplier == 1 else "unit_log_factor"
+            self.register_parameter(name, nn.Parameter(factor.abs().log() / learning_rate_multiplier))
             self.register_buffer("sign", factor.sign())
         else:
             self.register_buffer("offset", offset)
             self.register_buffer("factor", factor)
 
     def map_support(self, box: Support) -> Support | None:
-        """A fixed transform moves the ends of a box; of several features, what all of them reach. Order is kept by one scale > 0."""
+        """The box with both ends transformed: the intersection over features, and unordered unless one scale > 0 applies to all."""
         if self.trainable:
             return None
         ends = [
@@ -82,12 +83,12 @@ class Affine(Elementwise):
         (scale, *other), more = _values(self.scale), _values(self.shift)[1:]
         return moved if scale > 0 and not other and not more else moved.reordered("Affine")
 
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale x + shift."""
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """scale x + shift."""
         factor, log_factor = self._factor()
         return x * factor + self.offset, log_factor.expand_as(x)
 
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(z - shift) / scale."""
         factor, log_factor = self._factor()
         return (z - self.offset) / factor, log_factor.expand_as(z)
@@ -95,7 +96,8 @@ class Affine(Elementwise):
     def log_scale(self) -> Tensor:
         """Log abs scale, in nats; broadcasts to the event shape."""
         if self.trainable:
-            return self.log_factor if self.stride == 1 else self.stride * self.unit_log_factor
+            multiplier = self.learning_rate_multiplier
+            return self.log_factor if multiplier == 1 else multiplier * self.unit_log_factor
         return self.factor.abs().log()
 
     def _factor(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Change of floating type inside a chain: raw data enter in float64, networks run in float32."""
+"""Change of floating type inside a chain, such as raw data in float64 and networks in float32."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _TYPES = {"float32": torch.float32, "float64": torch.float64}
 class Cast(Transform):
     """The identity, from one floating type to another; contribution 0.
 
-    A time stamp in seconds has ten digits before the point and float32 keeps seven, so centering must come before the
-    loss of digits: scaling in float64, then this transform, then the networks.
+    A time stamp in seconds has ten digits before the point and float32 keeps seven, so data must be centered before the
+    type changes: scale in float64, then use this transform, then the networks.
 
     Args:
         features: event shape.
-        source: type of the data side, "float32" or "float64".
-        target: type of the noise side.
+        source: type on the data side, "float32" or "float64".
+        target: type on the noise side, "float32" or "float64".
 
     Raises:
         ConfigError: for another type.
@@ -52,7 +52,7 @@ class Cast(Transform):
         return Step(x.to(_TYPES[self.target]), self.zero_log_det(x))
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
-        """As ``encode``, with the contribution of each coordinate."""
+        """As ``encode``, with a contribution of 0 for each coordinate."""
         return x.to(_TYPES[self.target]), torch.zeros_like(x)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:

@@ -1,8 +1,8 @@
 """Fixed monotone transforms of each coordinate: sigmoid, logit, tanh, softplus, exponential and a soft tail.
 
-All run from data to noise; ``Inverse(...)`` runs them the other way, as ``Inverse(Softplus(3))`` for positive data.
-Where a formula saturates in floating point the image stays strictly inside its open box, so the next transform never meets
-an infinity, and the log-derivative comes from x and stays right far out.
+All run from data to noise; ``Inverse(...)`` runs them in the other direction, as ``Inverse(Softplus(3))`` for positive data.
+Where a formula saturates in floating point, the result stays strictly inside its open interval, so the next transform never
+receives an infinity. The log-derivative is computed from x and stays accurate far from 0.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.likelihood import UNIT, Support
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_number, check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform, outside
 
@@ -26,10 +26,10 @@ POSITIVE = Support(0.0, math.inf)
 
 
 class Elementwise(Transform):
-    """The same kind of monotone function for every coordinate; a new one writes :meth:`law` and :meth:`inverse_law`.
+    """A monotone function of each coordinate; a subclass defines :meth:`function` and :meth:`inverse_function`.
 
     A row with a coordinate outside ``domain`` gets the contribution -inf, and the z of the nearest point inside.
-    ``decode`` likewise moves a coordinate outside ``codomain`` to the nearest number inside it.
+    ``decode`` moves a coordinate outside ``codomain`` to the nearest number inside it.
     """
 
     autoregressive_order = "any"
@@ -39,33 +39,33 @@ class Elementwise(Transform):
         self.features = features
 
     @abstractmethod
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z and log abs dz/dx, both shaped as ``x``; finite outside the domain too."""
 
     @abstractmethod
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x, and log abs dz/dx there, both shaped as ``z``; finite outside the codomain too."""
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """z and the sum of log abs dz/dx over the event; -inf for rows outside the domain."""
         dims = len(self.in_shape)
-        z, log_slope = self.law(x)
+        z, log_slope = self.function(x)
         return Step(z, sum_event(log_slope, dims) + outside(x, self.domain, dims))
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """z and log abs dz/dx of each coordinate; -inf for coordinates outside the domain."""
-        z, log_slope = self.law(x)
+        z, log_slope = self.function(x)
         return z, log_slope + outside(x, self.domain, 0)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """x; coordinates outside the codomain are moved just inside."""
-        return self.inverse_law(z)[0]
+        return self.inverse_function(z)[0]
 
     def decode_with_contribution(
         self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
     ) -> tuple[Tensor, Tensor]:
-        """x, and the contribution found from z, which stays right where x itself saturates."""
-        x, log_slope = self.inverse_law(z)
+        """x, and the contribution computed from z, which stays accurate where x saturates."""
+        x, log_slope = self.inverse_function(z)
         return x, sum_event(log_slope, len(self.in_shape))
 
 
@@ -85,11 +85,11 @@ class Sigmoid(Elementwise):
 
     codomain = UNIT
 
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Sigmoid of x, strictly inside (0, 1)."""
         return _inside_unit(torch.sigmoid(x)), F.logsigmoid(x) + F.logsigmoid(-x)
 
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log z - log(1 - z)."""
         z = _inside_unit(z)
         return torch.log(z) - torch.log1p(-z), torch.log(z) + torch.log1p(-z)
@@ -101,9 +101,9 @@ class Logit(Elementwise):
 
     log dz/dx = log(1 - 2 alpha) - log y - log(1 - y) with y = alpha + (1 - 2 alpha) x.
 
-    With alpha > 0 it is finite on the closed interval and lands in the bounded box (logit alpha, logit(1 - alpha)):
-    a base with mass on all reals then puts some of it on no data point, and the likelihood is a lower bound. With
-    alpha = 0 it is onto the reals, and 0 and 1 are read as the nearest numbers inside.
+    With alpha > 0, z is finite on the closed interval and lies in [logit alpha, logit(1 - alpha)]. A base distribution on
+    all reals then has mass where no data point lies, so the likelihood is a lower bound. With alpha = 0 the image is all
+    reals, and 0 and 1 are replaced by the nearest numbers inside (0, 1).
 
     Args:
         features: event shape.
@@ -123,20 +123,19 @@ class Logit(Elementwise):
 
     def __init__(self, features: int | Shape, alpha: float = 0.0) -> None:
         super().__init__(features)
-        if not 0 <= alpha < 0.5:
-            raise ConfigError(f"alpha must lie in [0, 0.5); got {alpha}.")
+        check_number("alpha", alpha, 0, 0.5, closed="left")
         self.alpha = alpha
         if alpha > 0:
             edge = math.log1p(-alpha) - math.log(alpha)
             self.codomain = Support(-edge, edge)
 
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logit of alpha + (1 - 2 alpha) x."""
         y = _inside_unit(self.alpha + (1 - 2 * self.alpha) * x.clamp(0, 1))
         log_y, log_rest = torch.log(y), torch.log1p(-y)
         return self._inside(log_y - log_rest), math.log1p(-2 * self.alpha) - log_y - log_rest
 
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(sigmoid(z) - alpha) / (1 - 2 alpha), in [0, 1]."""
         z = self._inside(z)
         x = ((torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)).clamp(0, 1)
@@ -157,18 +156,18 @@ class Tanh(Elementwise):
     Example:
         >>> import torch
         >>> from pushforward.transforms import Tanh
-        >>> Tanh(1).encode(torch.tensor([[30.0]])).contribution     # right although tanh(30) is 1 in float32
+        >>> Tanh(1).encode(torch.tensor([[30.0]])).contribution     # accurate although tanh(30) is 1 in float32
         tensor([-58.6137])
     """
 
     codomain = Support(-1.0, 1.0)
 
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tanh of x, strictly inside (-1, 1)."""
         log_slope = 2 * (math.log(2.0) - x + F.logsigmoid(2 * x))
         return _inside_signed_unit(torch.tanh(x)), log_slope
 
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(log(1 + z) - log(1 - z)) / 2."""
         z = _inside_signed_unit(z)
         up, down = torch.log1p(z), torch.log1p(-z)
@@ -191,12 +190,12 @@ class Softplus(Elementwise):
 
     codomain = POSITIVE
 
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Softplus of x, strictly positive."""
-        # torch's own softplus is x itself beyond 20, an error of 2e-9 that float64 can see.
+        # torch's softplus returns x beyond 20, an error of 2e-9 that matters in float64.
         return _inside_positive(-F.logsigmoid(-x)), F.logsigmoid(x)
 
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z + log(1 - exp(-z))."""
         z = _inside_positive(z)
         log_slope = torch.log(-torch.expm1(-z))
@@ -208,7 +207,7 @@ class Exp(Elementwise):
     """z = exp(x), the reals to (0, inf); log dz/dx = x. ``Inverse(Exp(D))`` takes the log of positive data.
 
     z stays between the smallest and the largest normal numbers of the type (about 1e-35 and 3e35 in float32); the
-    contribution is x also beyond.
+    contribution is x beyond that too.
 
     Args:
         features: event shape.
@@ -222,12 +221,12 @@ class Exp(Elementwise):
 
     codomain = POSITIVE
 
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Exponential of x."""
-        room = torch.finfo(x.dtype)
-        return torch.exp(x.clamp(math.log(room.tiny * 1024), math.log(room.max / 1024))), x
+        limits = torch.finfo(x.dtype)
+        return torch.exp(x.clamp(math.log(limits.tiny * 1024), math.log(limits.max / 1024))), x
 
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log z."""
         x = torch.log(_inside_positive(z))
         return x, x
@@ -235,14 +234,14 @@ class Exp(Elementwise):
 
 @register("transforms")
 class SoftTail(Elementwise):
-    """z = w asinh(x / w): the identity in the middle and logarithmic far out, so one huge value cannot dominate.
+    """z = w asinh(x / w): the identity near 0 and logarithmic far from it, so that one huge value cannot dominate.
 
-    log dz/dx = -log cosh(z / w) = -log sqrt(1 + (x / w)^2). Odd, smooth and inverted by x = w sinh(z / w), which is
-    bounded at 1e30 widths, so that decoding cannot overflow.
+    log dz/dx = -log cosh(z / w) = -log sqrt(1 + (x / w)^2). It is odd and smooth. The inverse x = w sinh(z / w)
+    is bounded at 1e30 widths, so that decoding cannot overflow.
 
     Args:
         features: event shape.
-        width: w > 0, where the tail starts, in the units of x; 3 suits standardized data.
+        width: width w > 0 of the nearly linear part, in the units of x; 3 suits standardized data.
 
     Raises:
         ConfigError: for a width that is not positive and finite.
@@ -256,22 +255,21 @@ class SoftTail(Elementwise):
 
     def __init__(self, features: int | Shape, width: float = 3.0) -> None:
         super().__init__(features)
-        if not 0 < width < math.inf:
-            raise ConfigError(f"width must be positive and finite; got {width}.")
+        check_positive("width", width)
         self.width = width
 
-    def law(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """w asinh(x / w)."""
         s = torch.asinh(x / self.width)
         return self.width * s, _minus_log_cosh(s)
 
-    def inverse_law(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """w sinh(z / w)."""
-        s = (z / self.width).clamp(-_FARTHEST, _FARTHEST)
+        s = (z / self.width).clamp(-_MAX_ARGUMENT, _MAX_ARGUMENT)
         return self.width * torch.sinh(s), _minus_log_cosh(s)
 
 
-_FARTHEST = math.asinh(1e30)
+_MAX_ARGUMENT = math.asinh(1e30)
 
 
 def _minus_log_cosh(s: Tensor) -> Tensor:
@@ -279,10 +277,10 @@ def _minus_log_cosh(s: Tensor) -> Tensor:
 
 
 def _inside_unit(p: Tensor) -> Tensor:
-    # The left end may come far closer to its border than the right one, where numbers are eps apart; 1024 leaves the
-    # gradient 1 / p room in float32.
-    room = torch.finfo(p.dtype)
-    return p.clamp(room.tiny * 1024, 1 - room.eps)
+    # Numbers near 0 are much denser than numbers near 1, which are eps apart. The factor 1024 keeps the gradient 1 / p finite
+    # in float32.
+    limits = torch.finfo(p.dtype)
+    return p.clamp(limits.tiny * 1024, 1 - limits.eps)
 
 
 def _inside_signed_unit(p: Tensor) -> Tensor:

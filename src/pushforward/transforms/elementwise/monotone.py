@@ -1,17 +1,17 @@
-"""Elementwise transform with a learned law for each coordinate, free or given by the context."""
+"""Elementwise transform with a learned monotone function of each coordinate, which may depend on the context."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.mlp import MLP
 from pushforward.numerics import Noise, sum_event
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, check_context, within
-from pushforward.transforms.coupling.coupling import expand
-from pushforward.transforms.elementwise.transformers import Transformer, check_transformer
 from pushforward.transforms.splines.rational_quadratic import SplineTransformer
+from pushforward.transforms.transformers.base import Transformer, check_transformer, expand_parameters
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Monotone"]
@@ -19,21 +19,24 @@ __all__ = ["Monotone"]
 
 @register("transforms")
 class Monotone(Transform):
-    """z_i = f(x_i; theta_i), where theta_i is free or a function of the context.
+    """z_i = f(x_i; theta_i), where theta_i is learned directly or a function of the context.
 
-    log abs det dz/dx = sum of log f'. Without a context it warps each margin by itself; in one dimension a spline law
-    makes it a universal density.
+    log abs det dz/dx = sum of log f'. Without a context it transforms each marginal by itself. In one dimension, with a
+    spline as transformer, it can approximate any density.
 
     Args:
-        features: D.
-        transformer: the law f, a rational-quadratic spline by default.
-        context: width of the context; 0 makes the parameters free.
+        features: number of coordinates D.
+        transformer: the function f, a rational-quadratic spline by default.
+        context: width of the context; 0 for parameters that are learned directly.
         hidden: widths of the network that reads the context.
+
+    Raises:
+        ConfigError: if the event is not a vector, or for impossible widths.
 
     Example:
         >>> import torch
-        >>> warp = Monotone(1)
-        >>> warp.encode(torch.tensor([[0.5]])).z.detach()        # the identity before training
+        >>> transform = Monotone(1)
+        >>> transform.encode(torch.tensor([[0.5]])).z.detach()        # the identity before training
         tensor([[0.5000]])
     """
 
@@ -49,9 +52,9 @@ class Monotone(Transform):
     ) -> None:
         super().__init__(features)
         vector_width(features, "Monotone")
-        check_width("context", context, 0)
+        check_integer("context", context, 0)
         self.features, self.transformer = features, check_transformer(transformer or SplineTransformer())
-        self.context, self.hidden = context, check_hidden(hidden, False)
+        self.context, self.hidden = context, check_widths("hidden", hidden)
         self.domain = self.codomain = self.transformer.support
         count = self.transformer.parameters
         self.network = MLP(context, count * features, hidden, input_bound=10.0, output_gain=0.1) if context else None
@@ -80,7 +83,7 @@ class Monotone(Transform):
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
         if self.network is None:
             assert self.free is not None
-            return expand(self.free, x)
+            return expand_parameters(self.free, x)
         check_context(context, self.context, "Monotone")
         raw = self.network(context).to(x.dtype)
         return raw.unflatten(-1, (self.transformer.parameters, self.features)).movedim(-2, 0)

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import REAL, Kind
-from pushforward.numerics import Noise
+from pushforward.numerics import Noise, full_precision
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.chain import Chain
-from pushforward.transforms.elementwise.standardize import moments
+from pushforward.transforms.elementwise.normalization import moments
 from pushforward.transforms.embeddings.embedding import Embedding
+from pushforward.transforms.linear.factored import reflections_product
 from pushforward.transforms.validation import seeded_normal, vector_width
 
-__all__ = ["ConformalEmbedding", "ConformalScale", "Inversion", "SpecialConformal"]
+__all__ = ["ConformalEmbedding", "ConformalScale", "Inversion", "PiecewiseOrthogonal", "SpecialConformal"]
 
 
 @register("transforms")
@@ -170,8 +172,7 @@ class SpecialConformal(Moebius):
     def __init__(self, features: int, spread: float = 0.0, seed: int = 0) -> None:
         super().__init__(features)
         width = vector_width(features, "SpecialConformal")
-        if not 0 <= spread < math.inf:
-            raise ConfigError(f"spread must be finite and not negative; got {spread!r}.")
+        check_positive("spread", spread, zero=True)
         self.features, self.spread, self.seed = features, spread, seed
         self.shift = nn.Parameter(spread * seeded_normal(width, seed=seed))
 
@@ -189,6 +190,70 @@ class SpecialConformal(Moebius):
         q = torch.where(short, 1 + 2 * along, lift.square()) + bend * square
         z = (across + b * (share * lift + square)) / q
         return z.to(x.dtype), (-self.in_shape[0] * q.log().squeeze(-1)).to(x.dtype)
+
+
+@register("transforms")
+class PiecewiseOrthogonal(Transform):
+    """z = Q1 x where norm(x) >= radius sqrt(D), else Q2 x, both orthogonal; contribution 0 (Ross and Cresswell 2021,
+    arXiv 2106.05275).
+
+    Both keep the norm that chooses between them, so the inverse knows which it was. It tears space along that sphere, a set
+    of measure zero, and within a piece keeps lengths and angles. Of images, each pixel's channels are turned by the norm of
+    those channels: two pieces for each pixel.
+
+    Args:
+        features: D, or (channels, height, width); D is then the number of channels.
+        radius: where the pieces meet, in root mean square of the coordinates.
+        seed: of the starting reflections; both pieces start as the same transform.
+
+    Raises:
+        ConfigError: for another event, or a radius that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import PiecewiseOrthogonal
+        >>> layer = PiecewiseOrthogonal(2)
+        >>> x = torch.tensor([[0.1, 0.2], [3.0, 4.0]])
+        >>> torch.allclose(layer.decode(layer.encode(x).z), x, atol=1e-6)
+        True
+    """
+
+    valid_on_manifold = angle_preserving = True
+
+    def __init__(self, features: int | Shape, radius: float = 1.0, seed: int = 0) -> None:
+        super().__init__(features)
+        if len(self.in_shape) not in (1, 3):
+            raise ConfigError(
+                f"PiecewiseOrthogonal acts on vectors and on the channels of images (C, H, W); got {features!r}."
+            )
+        check_positive("radius", radius)
+        self.features, self.radius, self.seed = features, radius, seed
+        width = self.in_shape[0]
+        self.outer = nn.Parameter(seeded_normal(width, width, seed=seed))
+        self.inner = nn.Parameter(seeded_normal(width, width, seed=seed))
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Q1 x or Q2 x."""
+        return Step(self._turn(x, back=False), self.zero_log_det(x))
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Q1^T z or Q2^T z."""
+        return self._turn(z, back=True)
+
+    def _turn(self, x: Tensor, *, back: bool) -> Tensor:
+        with full_precision(x):
+            last = -len(self.in_shape)
+            kind = torch.promote_types(self.outer.dtype, x.dtype)
+            rows = x.to(kind).movedim(last, -1)
+            # In float64: the rounding of a turn must not decide a norm that lies at the border.
+            norm = torch.linalg.vector_norm(rows.detach().double(), dim=-1, keepdim=True)
+            far = norm >= self.radius * math.sqrt(self.in_shape[0])
+            pieces = []
+            for vectors in (self.outer, self.inner):
+                units, mixed = reflections_product(vectors.to(kind))
+                first, second = (units, mixed) if back else (mixed, units)
+                pieces.append(rows - (rows @ first.mT) @ second)
+            return torch.where(far, *pieces).movedim(-1, last)
 
 
 @register("transforms")

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import Manifold, Measure
-from pushforward.numerics import Noise, sum_event
+from pushforward.numerics import Noise, full_precision, sum_event
+from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
-from pushforward.transforms.linear.linear import reflections_product, whole_precision
+from pushforward.transforms.linear.factored import reflections_product
 from pushforward.transforms.validation import seeded_normal, vector_width
 
 __all__ = ["Embedding", "OrthogonalEmbedding", "Pad", "squared_distance"]
@@ -84,9 +85,7 @@ def check_latent(latent: int, most: int, owner: str) -> int:
     Raises:
         ConfigError: if it is no integer in 1, ..., ``most``.
     """
-    if not isinstance(latent, int) or isinstance(latent, bool) or not 1 <= latent <= most:
-        raise ConfigError(f"{owner} needs latent in 1..{most}; got {latent!r}.")
-    return latent
+    return check_integer(f"latent of {owner}", latent, most=most)
 
 
 @register("transforms")
@@ -191,7 +190,7 @@ class OrthogonalEmbedding(Embedding):
 
     def _rows(self, x: Tensor, move) -> Tensor:
         """A function of vectors, applied to vectors or to the channels of every pixel."""
-        with whole_precision(x):
+        with full_precision(x):
             vectors = self.vectors.to(torch.promote_types(self.vectors.dtype, x.dtype))
             last = -len(self.in_shape)
             return move(x.to(vectors.dtype).movedim(last, -1), *reflections_product(vectors)).movedim(-1, last)

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from pushforward.errors import ConfigError, KindError
 from pushforward.likelihood import REAL, Kind
-from pushforward.networks.mlp import MLP, check_hidden
-from pushforward.numerics import Noise
+from pushforward.networks.mlp import MLP
+from pushforward.numerics import Noise, batch_jacobian
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Step, Transform, outside
-from pushforward.transforms.elementwise.standardize import Standardize
+from pushforward.transforms.elementwise.normalization import Standardize
 from pushforward.transforms.embeddings.embedding import Embedding, check_latent, pad
-from pushforward.transforms.embeddings.jacobian import jacobian, log_volume
+from pushforward.transforms.embeddings.jacobian import log_volume
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["FreeFormEmbedding", "Injective"]
@@ -30,7 +31,7 @@ class JacobianEmbedding(Embedding):
 
     def jacobian(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """g(z), and J = dg/dz, ``(*batch, D, d)``."""
-        return jacobian(lambda t: self.decode(t, context), z)
+        return batch_jacobian(lambda t: self.decode(t, context), z)
 
 
 @register("transforms")
@@ -135,7 +136,7 @@ class FreeFormEmbedding(JacobianEmbedding):
         width = vector_width(features, "FreeFormEmbedding")
         super().__init__(width, check_latent(latent, width, "FreeFormEmbedding"))
         self.features, self.latent, self.activation = features, latent, activation
-        self.hidden = check_hidden(hidden, False)
+        self.hidden = check_widths("hidden", hidden)
         self.scaler = Standardize(width)
         self.encoder = MLP(width, latent, self.hidden, activation=activation)
         self.decoder = MLP(latent, width, self.hidden[::-1], activation=activation)

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp, vmap
+from torch.func import vjp, vmap
 
-__all__ = ["Solve", "conjugate_gradients", "encoder_surrogate", "jacobian", "log_volume", "volume_surrogate"]
+from pushforward.numerics.jacobian import push_forward
 
-_TOGETHER = 64
-"""Most directions that are pushed forward at once: memory is that of so many copies of the activations."""
+__all__ = ["Solve", "conjugate_gradients", "encoder_surrogate", "log_volume", "volume_surrogate"]
 
 Decode = Callable[[Tensor], Tensor]
-
-
-@functools.cache
-def _load() -> None:
-    """Have torch load its rules for forward mode, which at the first use warns of the means by which it does so."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))
-
-
-def push_forward(function: Decode, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x), and df/dx v, by forward mode."""
-    if not torch.compiler.is_compiling():
-        _load()
-    value, slope = jvp(function, (x.contiguous(),), (v,))[:2]  # dual numbers need memory of their own
-    return value, slope
-
-
-def jacobian(decode: Decode, z: Tensor) -> tuple[Tensor, Tensor]:
-    """g(z), and J = dg/dz of each row, by d forward-mode products side by side.
-
-    Args:
-        decode: g, from ``(*batch, d)`` to ``(*batch, *shape)``; a row must depend on its own code alone.
-        z: ``(*batch, d)``.
-
-    Returns:
-        ``(*batch, *shape)`` and ``(*batch, D, d)``; both carry gradients to z and to the weights of g.
-    """
-    width = z.shape[-1]
-    units = torch.eye(width, dtype=z.dtype, device=z.device)
-
-    def push(unit: Tensor) -> tuple[Tensor, Tensor]:
-        return push_forward(decode, z, unit.expand_as(z))
-
-    every = vmap(push, out_dims=(None, -1))  # pyright: ignore[reportArgumentType]
-    parts = [every(some) for some in units.split(_TOGETHER)]
-    x, columns = parts[0][0], torch.cat([part[1] for part in parts], -1)
-    return x, columns.flatten(z.dim() - 1, -2)
 
 
 def log_volume(columns: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Transforms of images: convolutions, squeezing, patches and multi-scale splitting."""
+"""Transforms of images: invertible convolutions, reshaping (squeeze, patches, flatten) and multi-scale splitting."""

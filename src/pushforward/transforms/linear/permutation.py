@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,23 +13,23 @@ from pushforward.numerics import Noise
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 
-__all__ = ["Permutation", "Reverse"]
+__all__ = ["Permutation", "Reverse", "inverse_permutation"]
 
 
 @register("transforms")
 class Permutation(Transform):
     """z_i = x_{order[i]} along one dimension of the event, by default the last; contribution 0.
 
-    The order lives in the buffer ``permutation``, so a saved model keeps it whatever the seed.
+    The order is stored in the buffer ``permutation``, so a saved model keeps it for any seed.
 
     Args:
         features: event shape.
-        order: a permutation of 0, ..., D - 1; None draws one.
-        seed: of the drawn order.
-        dim: which dimension is reordered, counted from the end: -1, or -3 for the channels of an image (C, H, W).
+        order: a permutation of 0, ..., D - 1; None draws one at random.
+        seed: seed of the random order.
+        dim: the dimension that is reordered, counted from the end: -1, or -3 for the channels of an image (C, H, W).
 
     Raises:
-        ConfigError: if ``order`` is no permutation, or the event has no such dimension.
+        ConfigError: if ``order`` is not a permutation, or the event has no such dimension.
 
     Example:
         >>> import torch
@@ -48,24 +49,22 @@ class Permutation(Transform):
         super().__init__(features)
         self.features, self.order, self.seed, self.dim = features, order, seed, dim
         width = _length(self.in_shape, dim, "Permutation")
-        if (
-            order is None and torch.get_default_device().type == "meta"
-        ):  # a file's skeleton: of any width, without values
+        if order is None and torch.get_default_device().type == "meta":  # a loaded file sets the values later
             self.register_buffer("permutation", torch.empty(width, dtype=torch.int64))
             return
-        places = list(range(width) if order is None else order)
+        positions = list(range(width) if order is None else order)
         if order is None:
-            random.Random(seed).shuffle(places)
-        elif sorted(places) != list(range(width)):
-            raise ConfigError(f"order must hold each of 0, ..., {width - 1} once; got {order!r}.")
-        self.register_buffer("permutation", torch.tensor(places, dtype=torch.int64))
+            random.Random(seed).shuffle(positions)
+        elif sorted(positions) != list(range(width)):
+            raise ConfigError(f"order must contain each of 0, ..., {width - 1} exactly once; got {order!r}.")
+        self.register_buffer("permutation", torch.tensor(positions, dtype=torch.int64))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Reorder the dimension."""
         return Step(x.index_select(self.dim, self.permutation), self.zero_log_det(x))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Put the dimension back in its own order."""
+        """Restore the order of the dimension."""
         return z.index_select(self.dim, torch.argsort(self.permutation))
 
 
@@ -73,11 +72,11 @@ class Permutation(Transform):
 class Reverse(Transform):
     """z_i = x_{D - 1 - i} along one dimension of the event, by default the last; contribution 0.
 
-    MAF reverses the order after every layer, Glow's simplest steps that of the channels.
+    MAF reverses the order of the coordinates after every layer; the simplest version of Glow reverses the channels.
 
     Args:
         features: event shape.
-        dim: which dimension is reversed, counted from the end: -1, or -3 for the channels of an image (C, H, W).
+        dim: the dimension that is reversed, counted from the end: -1, or -3 for the channels of an image (C, H, W).
 
     Raises:
         ConfigError: if the event has no such dimension.
@@ -107,9 +106,19 @@ class Reverse(Transform):
         return z.flip(self.dim)
 
 
+def inverse_permutation(order: Sequence[int]) -> Tensor:
+    """The indices that restore the order of coordinates that were selected by ``order``."""
+    positions = [0] * len(order)
+    for position, index in enumerate(order):
+        positions[index] = position
+    return torch.tensor(positions, dtype=torch.int64)
+
+
 def _length(shape: Shape, dim: int, owner: str) -> int:
     if not shape:
         raise ConfigError(f"{owner} needs an event of at least one dimension; got the shape ().")
     if not isinstance(dim, int) or isinstance(dim, bool) or not -len(shape) <= dim <= -1:
-        raise ConfigError(f"dim counts dimensions of the event from its end, -{len(shape)}..-1; got {dim!r}.")
+        raise ConfigError(
+            f"dim must be an integer in -{len(shape)}, ..., -1, counted from the end of the event; got {dim!r}."
+        )
     return shape[dim]

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InputError
-from pushforward.numerics import Noise, sum_event
+from pushforward.numerics import Noise, full_precision, sum_event
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
-from pushforward.transforms.linear.linear import whole_precision
 from pushforward.transforms.validation import vector_width
 
 __all__ = ["Whiten"]
@@ -17,10 +16,10 @@ __all__ = ["Whiten"]
 
 @register("transforms")
 class Whiten(Transform):
-    """z = S^-1 V^T (x - mean), where the training rows have the covariance V S^2 V^T: their z have covariance I.
+    """z = S^-1 V^T (x - mean), where V S^2 V^T is the covariance of the training rows, so that their z have covariance I.
 
-    Contribution: -sum log S_i. The identity until :meth:`initialize` has seen data. A direction that does not vary (its
-    deviation is below 1e-6 of the largest) keeps the scale 1.
+    Contribution: -sum log S_i. It is the identity until :meth:`initialize` is called. A direction that does not vary (its
+    standard deviation is below 1e-6 of the largest) keeps scale 1.
 
     Args:
         features: width D of the vectors.
@@ -37,7 +36,7 @@ class Whiten(Transform):
         True
     """
 
-    supports_float64 = False  # the axes are orthogonal to the weights' rounding only
+    supports_float64 = False  # the axes are orthogonal only to the rounding of their type
     mean: Tensor
     axes: Tensor
     scale: Tensor
@@ -54,13 +53,13 @@ class Whiten(Transform):
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """S^-1 V^T (x - mean)."""
-        with whole_precision(x):
+        with full_precision(x):
             z = (x - self.mean) @ self.axes / self.scale
         return Step(z, -sum_event(self.scale.log(), 1).expand(self.batch_shape(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """V S z + mean."""
-        with whole_precision(z):
+        with full_precision(z):
             return (z * self.scale) @ self.axes.mT + self.mean
 
     @torch.no_grad()
@@ -73,9 +72,11 @@ class Whiten(Transform):
         if not self.initialized:
             rows = x.reshape(-1, *self.in_shape).double()
             if len(rows) == 0:
-                raise InputError("statistics of the training data need at least one row; got an empty batch.")
+                raise InputError(
+                    "statistics of the training data need at least one row; got an empty batch. Pass the training rows."
+                )
             mean = rows.mean(0)
-            # By the singular values of the rows: the covariance would square the ratio of the deviations.
+            # From the singular values of the rows: forming the covariance would square the ratio of the deviations.
             _, values, axes = torch.linalg.svd(rows - mean, full_matrices=len(rows) < rows.shape[1])
             scale = torch.zeros_like(mean)
             scale[: len(values)] = values / len(rows) ** 0.5

@@ -1,1 +1,1 @@
-"""Monotone splines as elementwise transformers."""
+"""Monotone splines as transformers."""

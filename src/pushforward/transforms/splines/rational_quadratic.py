@@ -1,4 +1,4 @@
-"""Monotone rational-quadratic splines, on an interval of the line and on the circle (Durkan et al. 2019)."""
+"""Monotone rational-quadratic splines as transformers, on an interval of the line and on the circle (Durkan et al. 2019)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.kernels import SplineSettings, spline
 from pushforward.likelihood import Support
 from pushforward.numerics import soft_clamp
+from pushforward.numerics.checks import check_integer, check_number, check_positive
 from pushforward.registry import register
-from pushforward.transforms.elementwise.transformers import Transformer
+from pushforward.transforms.transformers.base import Transformer
 
 __all__ = ["CircularSplineTransformer", "SplineTransformer"]
 
@@ -23,25 +23,25 @@ __all__ = ["CircularSplineTransformer", "SplineTransformer"]
 class SplineTransformer(Transformer):
     """Rational-quadratic spline with K bins on [-bound, bound] and the identity outside (Durkan et al. 2019, sec. 3.1).
 
-    Raw parameters: K widths, K heights, K - 1 inner slopes; slopes at the ends are 1, so the law is C1 everywhere and
-    the identity at 0. Sizes and slopes are bounded, so that the slope lies within about a factor 1 / ``min_slope`` of 1
-    on both sides and the inverse keeps its digits.
+    Raw parameters: K widths, K heights, K - 1 inner slopes; slopes at the ends are 1, so y is continuously
+    differentiable everywhere, and the identity at raw = 0. Sizes and slopes are bounded, so that the slope lies between
+    about ``min_slope`` and 1 / ``min_slope`` and the inverse is accurate.
 
     Args:
-        bins: K.
-        bound: the paper's tail bound B; data should mostly lie within.
-        min_bin: smallest width and height of a bin, as a share of the interval.
+        bins: number of bins K.
+        bound: the paper's tail bound B; data should mostly lie within [-bound, bound].
+        min_bin: smallest width and height of a bin, as a fraction of the interval.
         min_slope: smallest slope at a knot; the largest is 1 / ``min_slope``.
 
     Raises:
-        ConfigError: if the bins cannot hold their smallest sizes.
+        ConfigError: if ``min_bin`` is too large for the number of bins, or a bound or slope is out of range.
     """
 
     bins: int = 8
     bound: float = 4.0
     min_bin: float = 1e-2
     min_slope: float = 1e-2
-    start = 0.1
+    output_gain = 0.1
 
     def __post_init__(self) -> None:
         check_spline(self.bins, self.bound, self.min_bin, self.min_slope)
@@ -53,29 +53,33 @@ class SplineTransformer(Transformer):
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """y = f(x) and log f'(x)."""
-        return spline(x, raw, self._law)
+        return spline(x, raw, self.settings)
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """x with f(x) = y, and log f'(x)."""
-        return spline(y, raw, self._law, inverse=True)
+        return spline(y, raw, self.settings, inverse=True)
 
     @property
-    def _law(self) -> SplineSettings:
+    def settings(self) -> SplineSettings:
+        """The sizes in the form of the spline kernel."""
         return SplineSettings(self.bins, self.bound, self.min_bin, -math.log(self.min_slope))
 
 
 @register("transformers")
 @dataclass(frozen=True)
 class CircularSplineTransformer(Transformer):
-    """Rational-quadratic spline on the circle [-pi, pi) with a learned turn (Rezende et al. 2020, sec. 2.1.2).
+    """Rational-quadratic spline on the circle [-pi, pi) with a learned rotation (Rezende et al. 2020, sec. 2.1.2).
 
     y = spline(x + phase mod 2 pi), slopes equal at both ends. Raw parameters: K widths, K heights, K slopes, one phase.
     Data are angles in radians in [-pi, pi].
 
     Args:
-        bins: K.
-        min_bin: smallest width and height of a bin, as a share of the circle.
+        bins: number of bins K.
+        min_bin: smallest width and height of a bin, as a fraction of the circle.
         min_slope: smallest slope at a knot; the largest is 1 / ``min_slope``.
+
+    Raises:
+        ConfigError: if ``min_bin`` is too large for the number of bins, or a slope is out of range.
     """
 
     bins: int = 8
@@ -83,7 +87,7 @@ class CircularSplineTransformer(Transformer):
     min_slope: float = 1e-2
     support = Support(-math.pi, math.pi)
     periodic = True
-    start = 0.1
+    output_gain = 0.1
 
     def __post_init__(self) -> None:
         check_spline(self.bins, math.pi, self.min_bin, self.min_slope)
@@ -95,16 +99,17 @@ class CircularSplineTransformer(Transformer):
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """y = f(x) and log f'(x)."""
-        turned = wrap(x.clamp(-math.pi, math.pi) + soft_clamp(raw[-1], math.pi))
-        return spline(turned, raw[:-1], self._law)
+        rotated = wrap(x.clamp(-math.pi, math.pi) + soft_clamp(raw[-1], math.pi))
+        return spline(rotated, raw[:-1], self.settings)
 
     def inverse(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """x with f(x) = y, and log f'(x)."""
-        turned, log_slope = spline(y.clamp(-math.pi, math.pi), raw[:-1], self._law, inverse=True)
-        return wrap(turned - soft_clamp(raw[-1], math.pi)), log_slope
+        rotated, log_slope = spline(y.clamp(-math.pi, math.pi), raw[:-1], self.settings, inverse=True)
+        return wrap(rotated - soft_clamp(raw[-1], math.pi)), log_slope
 
     @property
-    def _law(self) -> SplineSettings:
+    def settings(self) -> SplineSettings:
+        """The sizes in the form of the spline kernel."""
         return SplineSettings(self.bins, math.pi, self.min_bin, -math.log(self.min_slope), periodic=True)
 
 
@@ -114,16 +119,12 @@ def wrap(angle: Tensor) -> Tensor:
 
 
 def check_spline(bins: int, bound: float, min_bin: float, min_slope: float) -> None:
-    """Refuse sizes that no spline can have.
+    """Refuse sizes that are impossible for a spline.
 
     Raises:
         ConfigError: naming the argument.
     """
-    if not isinstance(bins, int) or bins < 2:
-        raise ConfigError(f"a spline needs at least 2 bins; got {bins!r}.")
-    if not 0 < bound < math.inf:
-        raise ConfigError(f"a spline's bound must be positive and finite; got {bound}.")
-    if not 0 < min_bin < 1 / bins:
-        raise ConfigError(f"min_bin must lie in (0, 1 / bins = {1 / bins:.3g}); got {min_bin}.")
-    if not 0 < min_slope < 1:
-        raise ConfigError(f"min_slope must lie in (0, 1); got {min_slope}.")
+    check_integer("bins", bins, 2)
+    check_positive("bound", bound)
+    check_number("min_bin", min_bin, 0, 1 / bins)
+    check_number("min_slope", min_slope, 0, 1)

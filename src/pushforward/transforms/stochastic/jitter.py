@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from pushforward.errors import ConfigError
 from pushforward.numerics import Noise, normal_like
+from pushforward.numerics.checks import check_positive
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 
@@ -39,8 +37,7 @@ class Jitter(Transform):
     autoregressive_order = "any"
 
     def __init__(self, features: int | Shape, std: float = 0.05) -> None:
-        if not 0 <= std < math.inf:
-            raise ConfigError(f"std must be finite and not negative; got {std}.")
+        check_positive("std", std, zero=True)
         super().__init__(features)
         self.features, self.std = features, std
 

@@ -6,63 +6,23 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import REAL, Kind, Measure
-from pushforward.networks.image_codec import ConvDecoder, ConvEncoder
-from pushforward.networks.mlp import MLP, check_hidden, check_width
+from pushforward.networks.codec import encoder_and_decoder
 from pushforward.numerics import Noise, bound_input, may_check_values, normal_like, soft_clamp, sum_event, uniform_like
+from pushforward.numerics.checks import check_integer, check_widths
 from pushforward.registry import register
 from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
 from pushforward.transforms.base import Shape, Step, Transform, as_shape, check_context, outside
 from pushforward.transforms.chain import Chain
 from pushforward.transforms.inverse import Inverse
-from pushforward.transforms.stochastic.likelihoods import (
-    BernoulliLikelihood,
-    GaussianLikelihood,
-    Likelihood,
-    check_likelihood,
-)
+from pushforward.transforms.stochastic.discrete_likelihoods import BernoulliLikelihood
+from pushforward.transforms.stochastic.gaussian_likelihoods import GaussianLikelihood
+from pushforward.transforms.stochastic.likelihoods import Likelihood, check_likelihood
 
-__all__ = ["Posterior", "Variational", "codec"]
-
-
-def codec(
-    shape: Shape,
-    latent: int,
-    codes: int,
-    count: int,
-    hidden: tuple[int, ...],
-    channels: tuple[int, ...],
-    activation: str,
-    context: int = 0,
-) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder networks between data and latent vectors, convolutional if there are ``channels``.
-
-    Args:
-        shape: of the data: (D,), or (channels, height, width).
-        latent: width of what the decoder reads.
-        codes: width of what the encoder gives.
-        count: outputs of the decoder for each pixel, or for each coordinate of a vector.
-        hidden: widths of the hidden layers without convolutions.
-        channels: of the convolutions.
-        activation: of the networks.
-        context: width of a context that both read beside their input: planes of it where the encoder is convolutional.
-
-    Raises:
-        ConfigError: if convolutions shall read a vector.
-    """
-    if not channels:
-        size, pixels = math.prod(shape), math.prod(shape[1:] if len(shape) == 3 else shape)
-        return (
-            MLP(size + context, codes, hidden, activation=activation, output_gain=0.1),
-            MLP(latent + context, count * pixels, hidden, activation=activation, input_bound=10.0),
-        )
-    if len(shape) != 3:
-        raise ConfigError(f"convolutions read images; got features={shape!r} with channels={channels!r}.")
-    image, out = (shape[0] + context, shape[1], shape[2]), (count, shape[1], shape[2])
-    return ConvEncoder(image, codes, channels, activation), ConvDecoder(latent + context, out, channels, activation)
+__all__ = ["Posterior", "Variational"]
 
 
 class Posterior(NamedTuple):
@@ -135,7 +95,7 @@ class Variational(Transform):
         context: int = 0,
     ) -> None:
         shape = as_shape(features)
-        super().__init__(shape, check_width("latent", latent))
+        super().__init__(shape, check_integer("latent", latent))
         if len(shape) not in (1, 3):
             raise ConfigError(f"features must be a width or (channels, height, width); got {features!r}.")
         if flow is not None and (
@@ -147,17 +107,17 @@ class Variational(Transform):
         self.features, self.latent = features, latent
         self.likelihood = check_likelihood(likelihood or GaussianLikelihood())
         self.hidden, self.channels, self.activation = (
-            check_hidden(hidden, False),
-            check_hidden(channels, False),
+            check_widths("hidden", hidden),
+            check_widths("channels", channels),
             activation,
         )
-        self.context = check_width("context", context, 0)
+        self.context = check_integer("context", context, 0)
         self.domain, self.codomain = self.likelihood.support, REAL
         self.flow = flow
         self.extra = 0 if flow is None else flow.context
         count = self.likelihood.outputs(shape[0] if len(shape) == 3 else 1)
         self.space = shape[1:] if len(shape) == 3 else shape
-        self.encoder, self.decoder = codec(
+        self.encoder, self.decoder = encoder_and_decoder(
             shape, latent, 2 * latent + self.extra, count, self.hidden, self.channels, activation, context
         )
 

@@ -1,1 +1,1 @@
-"""Surjections: transforms that drop or add coordinates, with the conditional density of what they drop."""
+"""Surjections: transforms that drop or add coordinates, signs or an order, with the conditional density of what they drop."""

@@ -1,4 +1,4 @@
-"""Maxima: the largest of several coordinates stays, which one it was and by how much leave."""
+"""Maxima: the largest of several coordinates is kept; its index and the differences to the others are dropped."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
 from pushforward.likelihood import Measure
-from pushforward.networks.mlp import check_hidden
 from pushforward.numerics import Noise, draw_category, sum_event, unsoftplus
+from pushforward.numerics.checks import check_widths
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, Step, Transform
 from pushforward.transforms.coupling.image import ImageCoupling
-from pushforward.transforms.elementwise.transformers import AffineTransformer, Transformer
 from pushforward.transforms.surjections.conditional import (
     MAX_LOG_SCALE,
     ConditionalDensity,
+    base_noise,
     check_reals,
     normal_log_density,
     require_lebesgue,
-    start,
 )
+from pushforward.transforms.transformers.affine import AffineTransformer
+from pushforward.transforms.transformers.base import Transformer
 from pushforward.transforms.validation import image_shape, vector_width
 
 __all__ = ["Max", "MaxPool"]
@@ -31,22 +32,22 @@ __all__ = ["Max", "MaxPool"]
 
 @register("transforms")
 class Max(Transform):
-    """z = max_i x_i; contribution log p(k) + log p(z - x_rest | z, k), where k is the place of the maximum
+    """z = max_i x_i; contribution log p(k) + log p(z - x_rest | z, k), where k is the index of the maximum
     (Nielsen et al. 2020, arXiv 2007.02731, table 2).
 
-    An inference surjection R^K to R, EXACT: the differences to the maximum have a density on positive numbers, u =
-    softplus^-1(z - x_i) being a normal or what a flow makes of one. ``decode`` draws place and differences if a generator
-    is given, and else takes the most probable place and about the median of the differences.
+    An inference surjection R^K to R, EXACT. The differences to the maximum have a density on positive numbers: u =
+    softplus^-1(z - x_i) is normal, or has the density of a flow. ``decode`` draws index and differences from a generator;
+    without one it uses the most probable index and values near the median of the differences.
 
     Args:
-        features: K, at least 2.
-        decoder: a bijection of width K - 1, onto a standard normal, of u in the order of the coordinates; its context is z
-            followed by k as a one-hot vector, of width 1 + K. None is a normal whose mean and scale follow that context.
-        hidden: widths of the network of that normal.
+        features: number of coordinates K, at least 2.
+        decoder: a bijection of width K - 1, from u in the order of the coordinates to a standard normal; its context is z
+            followed by k as a one-hot vector, of width 1 + K. None is a normal with mean and scale from a network.
+        hidden: widths of the hidden layers of that network.
 
     Raises:
         ConfigError: for fewer than two coordinates, or a decoder that does not fit.
-        KindError: if the decoder is no bijection, or the rest is no density on R.
+        KindError: if the decoder is not a bijection, or the rest of the chain has no density on R.
 
     Example:
         >>> import torch
@@ -61,30 +62,30 @@ class Max(Transform):
     def __init__(self, features: int, decoder: Transform | None = None, *, hidden: tuple[int, ...] = (64, 64)) -> None:
         width = vector_width(features, "Max")
         if width < 2:
-            raise ConfigError(f"Max needs at least two coordinates; got features={features!r}.")
+            raise ConfigError(f"features of Max must be at least 2; got {features!r}.")
         super().__init__(features, 1)
-        self.features, self.hidden = features, check_hidden(hidden, False)
-        self.given = ConditionalDensity(width - 1, 1 + width, decoder, self.hidden, "Max")
-        check_reals(self.given.flow, "Max")
+        self.features, self.hidden = features, check_widths("hidden", hidden)
+        self.density = ConditionalDensity(width - 1, 1 + width, decoder, self.hidden, "Max")
+        check_reals(self.density.flow, "Max")
         self.logits = nn.Parameter(torch.zeros(width))
 
     @property
     def decoder(self) -> Transform | None:
-        """The flow that was given."""
-        return self.given.chosen
+        """The flow that was given, or None for the default."""
+        return self.density.given_flow
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """``(*batch, K)`` to ``(*batch, 1)``."""
         z, k = x.max(-1, keepdim=True)
         u = unsoftplus(z - x.gather(-1, _others(k, x.shape[-1])))
         contribution = torch.log_softmax(self.logits, -1).to(x.dtype)[k[..., 0]] - sum_event(F.logsigmoid(u), 1)
-        return Step(z, contribution + self.given.log_prob(u, self._condition(z, k)))
+        return Step(z, contribution + self.density.log_prob(u, self._condition(z, k)))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """x with the maximum z at a drawn place."""
+        """x with the maximum z at a drawn index."""
         logits = self.logits.to(z.dtype).expand(*z.shape[:-1], -1)
         k = (draw_category(logits, noise) if isinstance(noise, torch.Generator) else logits.argmax(-1)).unsqueeze(-1)
-        rest = z - F.softplus(self.given.draw(self._condition(z, k), noise))
+        rest = z - F.softplus(self.density.draw(self._condition(z, k), noise))
         width = self.in_shape[0]
         return torch.cat((z, rest), -1).gather(-1, torch.argsort(torch.cat((k, _others(k, width)), -1), dim=-1))
 
@@ -100,20 +101,20 @@ class Max(Transform):
 class MaxPool(Transform):
     """z = maxima of windows of 2 x 2 pixels: (C, H, W) to (C, H / 2, W / 2) (Nielsen et al. 2020, sec. 4.3 and table 2).
 
-    An inference surjection, EXACT. In each window the place of the maximum is uniform, -log 4, and u = softplus^-1(z - x) of
-    the other three pixels follows a law whose parameters a convolutional network reads off z: a coupling of (z, u) that
-    keeps z takes u to a standard normal. ``decode`` draws places and differences if a generator is given; else the maximum
-    is the first pixel and the differences are about the median.
+    An inference surjection, EXACT. In each window the position of the maximum is uniform, -log 4. A coupling of (z, u) that
+    keeps z transforms u = softplus^-1(z - x) of the other three pixels to a standard normal, with parameters that a
+    convolutional network computes from z. ``decode`` draws positions and differences from a generator; without one the
+    maximum is the first pixel and the differences are near their median.
 
     Args:
-        features: (channels, height, width), with even sides.
-        transformer: the law of u given z, affine by default.
-        hidden: widths of the network.
-        kernel_size: of its convolutions, odd.
+        features: (channels, height, width), with even height and width.
+        transformer: transformer of u given z, affine by default.
+        hidden: widths of the network's hidden layers.
+        kernel_size: size of its convolutions, odd.
 
     Raises:
-        ConfigError: for odd sides, or a law that is not onto the reals.
-        KindError: if the rest is no density on R^(C H W / 4).
+        ConfigError: for an odd height or width, or a transformer whose domain is not all reals.
+        KindError: if the rest of the chain has no density on R^(C H W / 4).
 
     Example:
         >>> import torch
@@ -132,14 +133,14 @@ class MaxPool(Transform):
     ) -> None:
         channels, height, width = image_shape(features, "MaxPool")
         if height % 2 or width % 2:
-            raise ConfigError(f"MaxPool halves the sides of an image, so they must be even; got {height} x {width}.")
+            raise ConfigError(f"height and width must be even for MaxPool; got {height} x {width}.")
         super().__init__(features, (channels, height // 2, width // 2))
-        self.features, self.hidden, self.kernel_size = features, check_hidden(hidden, False), kernel_size
+        self.features, self.hidden, self.kernel_size = features, check_widths("hidden", hidden), kernel_size
         self.transformer = transformer or AffineTransformer(MAX_LOG_SCALE)
-        self.law = ImageCoupling(
+        self.coupling = ImageCoupling(
             (4 * channels, height // 2, width // 2), self.transformer, keep=channels, hidden=hidden, kernel_size=kernel_size
         )  # fmt: skip
-        check_reals(self.law, "MaxPool")
+        check_reals(self.coupling, "MaxPool")
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """``(*batch, C, H, W)`` to ``(*batch, C, H / 2, W / 2)``."""
@@ -147,14 +148,14 @@ class MaxPool(Transform):
         z, k = windows.max(-1, keepdim=True)
         u = unsoftplus(z - windows.gather(-1, _others(k, 4)))
         z = z[..., 0]
-        e, contribution = self.law(torch.cat((z, u.movedim(-1, -4).flatten(-4, -3)), -3))
+        e, contribution = self.coupling(torch.cat((z, u.movedim(-1, -4).flatten(-4, -3)), -3))
         contribution = contribution - sum_event(F.logsigmoid(u), 4) - math.prod(self.out_shape) * math.log(4.0)
         return Step(z, contribution + normal_log_density(e[..., self.in_shape[0] :, :, :], 3))
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Windows whose maxima are z."""
-        e = start(torch.cat((z, z, z), -3), 3, noise)
-        u = self.law.decode(torch.cat((z, e), -3))[..., self.in_shape[0] :, :, :]
+        e = base_noise(torch.cat((z, z, z), -3), 3, noise)
+        u = self.coupling.decode(torch.cat((z, e), -3))[..., self.in_shape[0] :, :, :]
         rest = z.unsqueeze(-1) - F.softplus(u).unflatten(-3, (3, -1)).movedim(-4, -1)
         k = torch.zeros((*z.shape, 1), dtype=torch.int64, device=z.device)
         if isinstance(noise, torch.Generator):
@@ -170,13 +171,13 @@ class MaxPool(Transform):
         return require_lebesgue(latent, math.prod(self.in_shape), "MaxPool")
 
     def _windows(self, x: Tensor) -> Tensor:
-        """``(*batch, C, H / 2, W / 2, 4)``, the pixels of a window in rows."""
+        """``(*batch, C, H / 2, W / 2, 4)``, the pixels of a window row by row."""
         channels, height, width = self.out_shape
         blocks = x.reshape(*self.batch_shape(x), channels, height, 2, width, 2)
         return blocks.movedim(-3, -2).flatten(-2)
 
 
 def _others(k: Tensor, count: int) -> Tensor:
-    """The places 0, ..., count - 1 but k, in order: ``(*, 1)`` to ``(*, count - 1)``."""
-    places = torch.arange(count - 1, device=k.device).expand(*k.shape[:-1], count - 1)
-    return places + (places >= k).to(places.dtype)
+    """The indices 0, ..., count - 1 without k, in order: ``(*, 1)`` to ``(*, count - 1)``."""
+    index = torch.arange(count - 1, device=k.device).expand(*k.shape[:-1], count - 1)
+    return index + (index >= k).to(index.dtype)

@@ -1,4 +1,4 @@
-"""Missing values as a generative augmentation: a value that was not seen is drawn, and its density is taken out again."""
+"""Missing values as a generative augmentation: a missing value is drawn, and its log-density is subtracted."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class AugmentMissing(Transform):
 
         log p(observed, missing) >= E_q [ log p(observed, missing, v) - log q(v) ],
 
-    the augmentation surjection of SurVAE flows (Nielsen et al. 2020, sec. 3.2): kind LOWER_BOUND. Other cells pass
-    through. ``mean`` and ``scale`` are the observed values' and are set by ``initialize``.
+    the augmentation surjection of SurVAE flows (Nielsen et al. 2020, sec. 3.2): kind LOWER_BOUND. Other cells are
+    unchanged. ``initialize`` sets ``mean`` and ``scale`` to those of the observed values.
 
     Args:
-        features: D, values and indicators together.
+        features: number of coordinates D, values and indicators together.
         columns: coordinates whose values may be missing.
         indicators: their indicator coordinates, in the same order.
 
@@ -50,20 +50,24 @@ class AugmentMissing(Transform):
     mean: Tensor
     scale: Tensor
     initialized: Tensor
-    at: Tensor
-    flag: Tensor
+    column_index: Tensor
+    indicator_index: Tensor
 
     def __init__(self, features: int, columns: tuple[int, ...], indicators: tuple[int, ...]) -> None:
         super().__init__(features)
         width = vector_width(features, "AugmentMissing")
         columns, indicators = tuple(columns), tuple(indicators)
         if len(columns) != len(indicators) or not columns:
-            raise ConfigError("columns and indicators must name equally many coordinates, at least one.")
+            raise ConfigError(
+                f"columns and indicators must have the same length of at least 1; got {len(columns)} and {len(indicators)}."
+            )
         if len({*columns, *indicators}) != 2 * len(columns) or not all(0 <= i < width for i in (*columns, *indicators)):
-            raise ConfigError(f"columns and indicators must be distinct coordinates in 0..{width - 1}.")
+            raise ConfigError(
+                f"columns and indicators must be distinct indices in 0, ..., {width - 1}; got {columns!r} and {indicators!r}."
+            )
         self.features, self.columns, self.indicators = features, columns, indicators
-        self.register_buffer("at", torch.tensor(columns, dtype=torch.int64))
-        self.register_buffer("flag", torch.tensor(indicators, dtype=torch.int64))
+        self.register_buffer("column_index", torch.tensor(columns, dtype=torch.int64))
+        self.register_buffer("indicator_index", torch.tensor(indicators, dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(len(columns)))
         self.register_buffer("scale", torch.ones(len(columns)))
         self.register_buffer("initialized", torch.tensor(False))
@@ -75,12 +79,12 @@ class AugmentMissing(Transform):
 
     def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """As ``encode``, with the contribution of each coordinate."""
-        e = normal_like(x, 1, noise).index_select(-1, self.at)
-        missing = x.index_select(-1, self.flag) > 0.5
-        values = torch.where(missing, self.mean + self.scale * e, x.index_select(-1, self.at))
+        e = normal_like(x, 1, noise).index_select(-1, self.column_index)
+        missing = x.index_select(-1, self.indicator_index) > 0.5
+        values = torch.where(missing, self.mean + self.scale * e, x.index_select(-1, self.column_index))
         log_q = -0.5 * e.square() - 0.5 * math.log(2 * math.pi) - torch.log(self.scale)
-        terms = torch.zeros_like(x).index_copy(-1, self.at, torch.where(missing, -log_q, 0.0))
-        return x.index_copy(-1, self.at, values), terms
+        terms = torch.zeros_like(x).index_copy(-1, self.column_index, torch.where(missing, -log_q, 0.0))
+        return x.index_copy(-1, self.column_index, values), terms
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """The identity: the indicator says which values to ignore."""
@@ -91,10 +95,10 @@ class AugmentMissing(Transform):
         return latent
 
     def initialize(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
-        """Take mean and scale from the observed values of each column."""
+        """Set mean and scale from the observed values of each column, unless they are set; return z."""
         if not self.initialized:
-            observed = (x.index_select(-1, self.flag) <= 0.5).double()
-            values = x.index_select(-1, self.at).double()
+            observed = (x.index_select(-1, self.indicator_index) <= 0.5).double()
+            values = x.index_select(-1, self.column_index).double()
             count = observed.sum(0).clamp_min(1)
             mean = (values * observed).sum(0) / count
             scale = (((values - mean).square() * observed).sum(0) / count).sqrt()

@@ -1,0 +1,176 @@
+"""Real data for reproductions: found in a folder, never downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward.data import as_images
+from pushforward.errors import ConfigError, StorageError
+from pushforward.io import read_images
+
+__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "load_labels", "load_table", "where"]
+
+VARIABLE = "PUSHFORWARD_DATA"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Where the parts of an image set lie in the data folder, and where a user gets them.
+
+    Attributes:
+        train: path of the training images; "" if there are none.
+        test: path of the test images.
+        source: a sentence for a user who does not have them.
+        torchvision: its name there, if it has one.
+        arrays: names of the arrays in an ``.npz`` file, training and test.
+        fit: what makes the images 8-bit and of the usual size.
+    """
+
+    train: str
+    test: str
+    source: str
+    torchvision: str = ""
+    arrays: tuple[str | None, str | None] = (None, None)
+    fit: Callable[[Tensor], Tensor] = lambda images: images
+
+
+def _usps(images: Tensor) -> Tensor:
+    """Values 0 to 2000 to 0 to 255, 16 x 16 padded to 28 x 28."""
+    gray = (images.double() * 255 / 2000).round().to(torch.uint8)
+    return torch.nn.functional.pad(gray, (6, 6, 6, 6))
+
+
+_IDX = "{}-images-idx3-ubyte.gz"
+
+IMAGE_SETS: dict[str, ImageSet] = {
+    "mnist": ImageSet(
+        "mnist/" + _IDX.format("train"), "mnist/" + _IDX.format("t10k"), "MNIST: torchvision.datasets.MNIST", "MNIST"
+    ),
+    "fashion-mnist": ImageSet(
+        "fashion-mnist/" + _IDX.format("train"),
+        "fashion-mnist/" + _IDX.format("t10k"),
+        "Fashion-MNIST: torchvision.datasets.FashionMNIST, or github.com/zalandoresearch/fashion-mnist",
+        "FashionMNIST",
+    ),
+    "cifar10": ImageSet(
+        "cifar10/train_10000.parquet", "cifar10/test.parquet", "CIFAR-10: torchvision.datasets.CIFAR10", "CIFAR10"
+    ),
+    "notmnist": ImageSet("", "notmnist/" + _IDX.format("t10k"), "notMNIST, in MNIST's form"),
+    "emnist-letters": ImageSet(
+        "", "emnist-letters/test.npz", "EMNIST Letters: torchvision.datasets.EMNIST", arrays=(None, "images")
+    ),
+    "usps": ImageSet(
+        "usps/usps.npz",
+        "usps/usps.npz",
+        "USPS: torchvision.datasets.USPS",
+        arrays=("train_images", "test_images"),
+        fit=_usps,
+    ),
+    "pneumonia": ImageSet(
+        "",
+        "medmnist/pneumoniamnist_val_test.npz",
+        "PneumoniaMNIST: medmnist.com",
+        arrays=("val_images", "test_images"),
+    ),
+    "cifar100": ImageSet("", "cifar100/subset_3000.parquet", "CIFAR-100: torchvision.datasets.CIFAR100"),
+    "gtsrb": ImageSet("", "gtsrb/test32_4000.parquet", "GTSRB: torchvision.datasets.GTSRB"),
+    "freyfaces": ImageSet("freyfaces/freyfaces.npz", "", "Frey faces, 1,965 gray images of 28 x 20"),
+}
+
+
+def where(folder: str | os.PathLike[str] | None) -> Path | None:
+    """The data folder: as given, or that of the environment variable ``PUSHFORWARD_DATA``."""
+    chosen = folder or os.environ.get(VARIABLE)
+    return Path(chosen) if chosen else None
+
+
+def load_images(name: str, *, train: bool, folder: str | os.PathLike[str] | None = None) -> Tensor:
+    """One part of an image set, uint8 ``(n, channels, height, width)``.
+
+    Looked for in the folder under the set's own names, then among torchvision's data sets in that folder.
+
+    Raises:
+        ConfigError: for a set that is not known, or that has no such part.
+        StorageError: if it is not there; it says where to get it.
+    """
+    if name not in IMAGE_SETS:
+        raise ConfigError(f"there is no image set {name!r}; there are {', '.join(IMAGE_SETS)}.")
+    entry = IMAGE_SETS[name]
+    file, array = (entry.train, entry.arrays[0]) if train else (entry.test, entry.arrays[1])
+    if not file:
+        raise ConfigError(f"{name} has no {'training' if train else 'test'} part here.")
+    root = where(folder)
+    if root is not None and (root / file).exists():
+        return entry.fit(read_images(root / file, array=array))
+    if root is not None and entry.torchvision:
+        try:
+            return as_images(read_images(f"torchvision:{entry.torchvision}:{root}", train=train))
+        except (ConfigError, StorageError):
+            pass  # the sentence below says it better
+    raise StorageError(
+        f"{name} is not in {root or 'a data folder'}: put {file} there and name the folder with --data or the environment "
+        f"variable {VARIABLE}. ({entry.source})"
+    )
+
+
+def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """A UCI table with its published test rows of one split: training, validation and test rows, float32 and standardized.
+
+    Each column gets uniform noise as wide as the smallest gap between its values: on a lattice a density would grow without
+    bound. A tenth of the rows that are not for testing is for validation.
+
+    Args:
+        name: of a folder under ``uci``.
+        seed: of the split, 0 to 9.
+        folder: with the data sets.
+
+    Raises:
+        StorageError: if it is not there; it says where to get it.
+    """
+    root = where(folder)
+    path = None if root is None else root / "uci" / name
+    if path is None or not (path / "data.csv.gz").exists():
+        raise StorageError(
+            f"uci/{name}/data.csv.gz is not in {root or 'a data folder'}: name a folder that holds it, and test_mask.csv.gz, "
+            f"with --data or the environment variable {VARIABLE}. (UCI sets as in github.com/treforevans/uci_datasets)"
+        )
+    rows = np.loadtxt(path / "data.csv.gz", delimiter=",")
+    mask = np.loadtxt(path / "test_mask.csv.gz", delimiter=",")[:, seed] > 0
+    gaps = np.array([np.diff(np.unique(column)).min(initial=np.inf) for column in rows.T])
+    rows = rows + np.where(np.isfinite(gaps), gaps, 0.0) * np.random.default_rng(0).uniform(size=rows.shape)
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    rest = torch.from_numpy(rows[~mask]).float()
+    rest = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))]
+    cut = len(rest) // 10
+    return rest[cut:], rest[:cut], torch.from_numpy(rows[mask]).float()
+
+
+def load_labels(name: str, *, train: bool, folder: str | os.PathLike[str] | None = None) -> Tensor:
+    """Labels of a set that comes in MNIST's form, from beside its images, int64 ``(n,)``.
+
+    Raises:
+        ConfigError: for a set that is not known or not in that form.
+        StorageError: if they are not there, or damaged.
+    """
+    entry = IMAGE_SETS.get(name)
+    file = "" if entry is None else entry.train if train else entry.test
+    if "-images-idx3-" not in file:
+        raise ConfigError(f"there are no labels of {name!r} in MNIST's form.")
+    path = (where(folder) or Path()) / file.replace("-images-idx3-", "-labels-idx1-")
+    if not path.exists():
+        raise StorageError(f"the labels of {name} are not at {path}: put them beside its images.")
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise StorageError(f"{path} is damaged: {error}") from error
+    if len(raw) < 8 or raw[:4] != bytes([0, 0, 8, 1]) or len(raw) != 8 + int.from_bytes(raw[4:8], "big"):
+        raise StorageError(f"{path} does not hold labels of one byte each.")
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=8).astype(np.int64))

@@ -1,0 +1,124 @@
+"""The command line of the reproductions: ``python -m papers NAME``."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from papers.report import Report, markdown, page, read_reports
+from papers.reproduction import Budget
+from papers.run import reproduce, reproductions
+from pushforward.errors import ConfigError, PushforwardError, StorageError
+
+__all__ = ["app", "main"]
+
+PAGE = "papers.md"
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def run(
+    paper: Annotated[str | None, typer.Argument(help="Name of a reproduction, as --list shows them.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the reproductions and stop.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Run every reproduction, then write the page of all.")] = False,
+    budget: Annotated[
+        str, typer.Option(help="quick (ten minutes at most), full (the paper's setting) or smoke.")
+    ] = "quick",
+    data: Annotated[Path | None, typer.Option(help="Data folder; else that of PUSHFORWARD_DATA.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for reports, pictures and measurements.")] = Path(
+        "runs/papers"
+    ),
+    seeds: Annotated[int | None, typer.Option(help="Seeds of measurements with a spread.")] = None,
+    write_page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            help="Page to write of the reports in --out, and of those that an earlier page kept in a folder of its name, "
+            "where pictures and reports go; alone, runs nothing.",
+        ),
+    ] = None,
+) -> None:
+    """Re-run a paper's claims on real data, and say which held."""
+    if listing:
+        table = Table(title="Reproductions", title_justify="left")
+        for name in ("name", "paper", "data", "time of the full budget"):
+            table.add_column(name)
+        for entry in reproductions():
+            table.add_row(entry.name, entry.title, ", ".join(entry.data) or "–", entry.full)
+        Console().print(table, highlight=False)
+        return
+    if (every and paper is not None) or not (every or paper or write_page):
+        raise ConfigError("name one reproduction, or give --all; --list shows the names.")
+    names = [entry.name for entry in reproductions()]
+    absent: list[str] = []
+    for name in names if every else [paper] if paper else []:
+        try:
+            show(reproduce(name, budget=cast("Budget", budget), out=out, data=data, seeds=seeds), out)
+        except StorageError as error:
+            if not every:
+                raise
+            absent.append(name)  # other reproductions may have their data
+            print(f"{name}: {error}")
+    if every or write_page:
+        print(f"page: {write_all(names, budget, out, write_page or out / PAGE)}")
+    if absent:
+        raise StorageError(f"not run for want of data: {', '.join(absent)}.")
+
+
+def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Path:
+    """The page of all reports; they and their pictures go to a folder of the page's name, unless they lie beside it.
+
+    A reproduction that ``out`` holds no report of keeps the one in that folder.
+
+    Raises:
+        StorageError: if there is no report to write of.
+    """
+    beside = target.parent.resolve() == out.resolve()
+    folder = target.parent if beside else target.with_suffix("")
+    new = read_reports(out, names, budget)
+    if new and not beside:
+        folder.mkdir(parents=True, exist_ok=True)
+        for report in new:
+            for name in (report.file, *report.pictures):
+                shutil.copyfile(out / name, folder / name)
+    reports = read_reports(folder, names, budget)
+    if not reports:
+        raise StorageError(f"{out} holds no report of this budget; run a reproduction first.")
+    target.write_text(page(reports, "" if beside else f"{folder.name}/"))
+    return target
+
+
+def show(report: Report, out: Path) -> None:
+    """A report on the terminal."""
+    print(f"\n{report.title}\n{report.machine}; {report.seconds:.0f} s\n\n{markdown(report)}\n")
+    for name in report.pictures:
+        print(f"picture: {out / name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; an expected failure is one line on stderr and exit code 1."""
+    try:
+        result = typer.main.get_command(app).main(
+            args=None if arguments is None else list(arguments), prog_name="python -m papers", standalone_mode=False
+        )
+    except PushforwardError as error:
+        print(f"papers: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"papers: {error.format_message()}", file=sys.stderr)  # pyright: ignore[reportAttributeAccessIssue]
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""What a reproduction works with: its budget, seeds, data, cached measurements, findings and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.datasets import load_images
+from papers.reproduction import Budget, Finding
+from pushforward.errors import StorageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pushforward.models import Model
+
+__all__ = ["AS_PAPERS", "Experiment", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
+
+T = TypeVar("T")
+M = TypeVar("M", bound="Model")
+
+AS_PAPERS: dict[str, Any] = {"batch_size": 512, "ema": None}
+"""Options of ``fit`` that reproductions do not leave to its defaults: papers keep the weights themselves, and batches of one size."""
+
+
+@dataclass
+class Experiment:
+    """One run of one reproduction.
+
+    Args:
+        name: of the reproduction.
+        budget: how large to be.
+        out: folder for findings, pictures, checkpoints and the measurements that a stopped run goes on from.
+        data: data folder, or None for the environment's.
+        seeds: how many seeds a measurement with a spread takes; None for the budget's own number.
+        say: where a line about progress goes.
+    """
+
+    name: str
+    budget: Budget
+    out: Path
+    data: Path | None = None
+    seeds: int | None = None
+    say: Callable[[str], object] = print
+    findings: list[Finding] = field(default_factory=list, init=False)
+    pictures: list[Path] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.began = time.perf_counter()
+        self.marked = self.began
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._cache = self.out / f"{self.name}-{self.budget}.jsonl"
+        self._known: dict[str, Any] = {}
+        if self._cache.exists():
+            try:
+                for line in self._cache.read_text().splitlines():
+                    entry = json.loads(line)
+                    self._known[entry["key"]] = entry["value"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise StorageError(f"{self._cache} is damaged ({error}): delete it to begin anew.") from error
+
+    def choose(self, *, smoke: T, quick: T, full: T) -> T:
+        """The one of three settings that belongs to the budget."""
+        return {"smoke": smoke, "quick": quick, "full": full}[self.budget]
+
+    @property
+    def repeats(self) -> range:
+        """Seeds to repeat a measurement with."""
+        return range(self.seeds or self.choose(smoke=1, quick=3, full=3))
+
+    def few(self, quick: int) -> range:
+        """As :attr:`repeats`, for what would take a quick run too long with three seeds."""
+        return range(self.seeds or self.choose(smoke=1, quick=quick, full=3))
+
+    def images(self, name: str, *, train: bool, rows: int | None = None) -> Tensor:
+        """Images of a set, the first ``rows`` of them (the sets are in random order)."""
+        return load_images(name, train=train, folder=self.data)[:rows]
+
+    def measure(self, key: str, run: Callable[[], T]) -> T:
+        """A measurement of plain JSON values, made once: a run that was stopped finds it again."""
+        if key not in self._known:
+            start = time.perf_counter()
+            value: Any = run()
+            self.say(f"{key}: {_short(value)} ({time.perf_counter() - start:.0f} s)")
+            self._known[key] = value
+            with self._cache.open("a") as file:
+                file.write(json.dumps({"key": key, "value": value}) + "\n")
+        return self._known[key]
+
+    def train(
+        self,
+        key: str,
+        make: Callable[[], M],
+        rows: Tensor,
+        validation: Tensor | None,
+        *,
+        seed: int = 0,
+        **options: Any,
+    ) -> tuple[M, dict[str, float]]:
+        """A model trained by ``pf.fit``, once: a run that was stopped goes on from its checkpoint, or finds the model.
+
+        Returns:
+            The model, and its parameters, steps and seconds of training.
+        """
+        from pushforward.io import load, save
+        from pushforward.training import fit
+
+        place = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
+        kept, checkpoint = place.with_suffix(".safetensors"), place.with_suffix(".checkpoint")
+        if key in self._known and kept.exists():
+            return cast("M", load(kept)), self._known[key]
+
+        def run() -> dict[str, float]:
+            torch.manual_seed(seed)
+            model = make()
+            result = fit(
+                model,
+                rows,
+                validation=validation,
+                seed=seed,
+                progress="silent",
+                checkpoint=checkpoint,
+                **{**AS_PAPERS, **options},
+            )
+            save(model, kept)
+            checkpoint.unlink(missing_ok=True)
+            return {"parameters": size(model), "steps": result.steps, "seconds": round(result.seconds, 1)}
+
+        facts = self.measure(key, run)
+        return cast("M", load(kept)), facts
+
+    def time_limit(
+        self,
+        key: str,
+        make: Callable[[], Model],
+        rows: Tensor,
+        *,
+        smoke: int,
+        quick: float,
+        full: float,
+        batch_size: int = 512,
+    ) -> dict[str, Any]:
+        """The budget of ``train`` that gives every model the same time: steps (smoke), processor time, or hours (full).
+
+        Processor time is turned into steps once, by timing ten of them on a copy of the model, so that other work on the
+        machine does not shorten a run and a repeated run is the same.
+
+        Args:
+            key: of the measurement.
+            make: the model.
+            rows: training rows.
+            smoke: steps.
+            quick: seconds of processor time.
+            full: seconds.
+            batch_size: rows of a step.
+        """
+        from pushforward.training import fit
+
+        if self.budget == "smoke":
+            return {"max_steps": smoke}
+        if self.budget == "full":
+            return {"max_time": full}
+
+        def seconds(steps: int) -> float:
+            torch.manual_seed(0)
+            model = make()
+            start = time.process_time()
+            fit(
+                model,
+                rows[: 4 * batch_size],
+                validation=None,
+                batch_size=batch_size,
+                ema=None,
+                max_steps=steps,
+                progress="silent",
+            )
+            return time.process_time() - start
+
+        def run() -> int:
+            seconds(2)  # the first steps also pay for memory and compiled kernels
+            each = statistics.median(seconds(12) - seconds(2) for _ in range(3)) / 10
+            return 10 * max(1, round(quick / each / 10))
+
+        return {"max_steps": self.measure(f"steps of {key} in {quick:g} s", run)}
+
+    def report(self, claim: str, *, paper: str = "", ours: str, held: bool | None, note: str = "") -> None:
+        """Write a finding down; its time is what has passed since the one before."""
+        now = time.perf_counter()
+        if self.budget == "smoke":
+            held = None
+        held = None if held is None else bool(held)  # NumPy's is no JSON
+        self.findings.append(Finding(claim, paper, ours, held, round(now - self.marked, 1), note))
+        self.marked = now
+        self.say(f"{'held' if held else 'not decided' if held is None else 'did not hold'}: {claim}: {ours}")
+
+    def figure(self, width: float, height: float) -> Figure:
+        """An empty figure, in inches."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure
+
+    def strip(self, name: str, rows: dict[str, Tensor]) -> None:
+        """A picture of images, a labeled row each: ``(n, channels, height, width)`` of values 0 to 255."""
+        figure = self.figure(
+            8, 0.2 + sum(8 * images.shape[-2] / images.shape[-1] / len(images) for images in rows.values())
+        )
+        for axes, (label, images) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
+            wide = images.clamp(0, 255).to(torch.uint8).permute(2, 0, 3, 1).flatten(1, 2).numpy()
+            axes.imshow(
+                wide if wide.shape[-1] == 3 else wide[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+            )
+            axes.set(xticks=[], yticks=[])
+            axes.set_ylabel(label, rotation=0, horizontalalignment="right", verticalalignment="center")
+        self.picture(name, figure)
+
+    def picture(self, name: str, figure: Figure) -> None:
+        """Save a picture beside the findings."""
+        path = self.out / f"{self.name}-{name}.png"
+        figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)  # whole labels
+        self.pictures.append(path)
+
+
+def bits_per_dim(model: Model, images: Tensor, *, batch: int = 250, samples: int = 1) -> float:
+    """Mean bits/dim of integer images; an upper bound where the model is dequantized."""
+    with torch.no_grad():
+        parts = [model.evaluate(part, samples=samples).bits_per_dim().double() for part in images.split(batch)]
+    return torch.cat(parts).mean().item()
+
+
+def principal(rows: Tensor) -> Callable[[Tensor], Tensor]:
+    """Whitened principal components of images ``(n, ...)``: a fixed space for a kernel distance, which is no FID."""
+    flat = rows[:2000].flatten(1).float()
+    mean = flat.mean(0)
+    _, values, axes = torch.linalg.svd(flat - mean, full_matrices=False)
+    keep = min(30, len(values) - 1)
+    scale = (values[:keep] / math.sqrt(len(flat))).clamp(min=1e-6)
+    return lambda x: (x.flatten(1).float() - mean) @ axes[:keep].mT / scale
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Mean, and standard deviation over seeds where there are several."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool:
+    """Whether the first readings lie below the second, pair by pair, by more than two standard errors of the mean."""
+    gains = [theirs - ours for ours, theirs in zip(low, high, strict=True)]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return statistics.fmean(gains) > 2 * error
+
+
+def size(model: Model) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def width_for(build: Callable[[int], Model], parameters: int, widths: Sequence[int] = (8, 1024)) -> int:
+    """The width with which a model has most nearly so many parameters, between two widths."""
+    low, high = widths
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(build(middle)) < parameters else (low, middle)
+    return min((low, high), key=lambda width: abs(size(build(width)) - parameters))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else str(value)
+    return str(value)[:100]

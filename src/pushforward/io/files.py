@@ -1,0 +1,117 @@
+"""What every reader and writer of tables and images needs: the format of a file, and errors in one sentence."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
+from pushforward.io.atomic import reason
+
+__all__ = ["FORMATS", "existing_path", "file_format", "load_array", "plain_errors"]
+
+FORMATS = {
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "tsv",
+    ".tsv.gz": "tsv",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".npy": "npy",
+    ".npz": "npz",
+}
+"""The endings of files with tables, and the format of each."""
+
+
+def file_format(path: str | os.PathLike[str]) -> str:
+    """The format that the name of a file states, one of the values of :data:`FORMATS`.
+
+    Raises:
+        StorageError: for any other ending.
+    """
+    name = Path(path).name.lower()
+    for ending, found in FORMATS.items():
+        if name.endswith(ending):
+            return found
+    raise StorageError(f"the format of {path} is unknown: its name must end in one of {', '.join(FORMATS)}.")
+
+
+def existing_path(path: Any) -> Path:
+    """The path of a file or folder that exists.
+
+    Raises:
+        InputError: for an object that is not a path.
+        StorageError: if nothing is there, it cannot be reached, it is empty, or it is neither a file nor a folder.
+    """
+    try:
+        found = Path(path)
+        status = found.stat()
+    except TypeError:
+        raise InputError(f"expected the path of a file or folder; got {type(path).__name__}.") from None
+    except FileNotFoundError:
+        raise StorageError(f"there is no file or folder {path}.") from None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {str(path)!r}: {reason(error)}.") from error
+    if stat.S_ISDIR(status.st_mode):
+        return found
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError(f"{path} is not a regular file: copy its content to a file first.")
+    if status.st_size == 0:
+        raise StorageError(f"{path} is empty.")
+    return found
+
+
+def load_array(path: Path, name: str | None = None) -> np.ndarray:
+    """The array of an NPY file, memory-mapped, or one array of an NPZ file.
+
+    Args:
+        path: the file.
+        name: which array of an NPZ file; by default the array "X", or the only one.
+
+    Raises:
+        ConfigError: if there is no array of that name.
+        InputError: if no name was given and the file has several arrays, none of them "X".
+    """
+    if path.name.lower().endswith(".npy"):
+        return np.lib.format.open_memmap(path, mode="r")
+    with path.open("rb") as file:  # given a path, numpy does not close a file that it cannot read
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        names = loaded.files
+        wanted = name or ("X" if "X" in names or len(names) != 1 else names[0])
+        if wanted not in names:
+            present = f"{path} has no array {wanted!r}; it has {', '.join(names) or 'none'}"
+            raise (
+                ConfigError(f"{present}.")
+                if name
+                else InputError(f"{present}. Store one array, or call one of them X.")
+            )
+        return loaded[wanted]
+
+
+@contextmanager
+def plain_errors(path: Path) -> Iterator[None]:
+    """Report whatever a library raises for a damaged file as one sentence; errors of pushforward pass unchanged."""
+    try:
+        yield
+    except PushforwardError:
+        raise
+    except Exception as error:  # libraries raise errors of any type for damaged bytes
+        text = (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
+        if "Object arrays" in text or "Python objects" in text:
+            raise InputError(
+                f"{path} contains Python objects, which are not loaded because they can run code: save numbers or text."
+            ) from None
+        if "pickled" in text:  # numpy calls all bytes that it does not recognize pickled data
+            text = "these are not the bytes of a NumPy file."
+        raise StorageError(f"{path} is damaged, or its name has the wrong ending: {text[:200]}") from error

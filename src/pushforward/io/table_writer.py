@@ -1,0 +1,148 @@
+"""Write a table in chunks to a file that is complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pushforward.data.tables import as_table
+from pushforward.errors import InputError, PushforwardError, StorageError
+from pushforward.io.atomic import atomic_write, reason
+from pushforward.io.files import file_format
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TableWriter"]
+
+
+class TableWriter:
+    """A context manager that appends tables to one CSV, TSV, Parquet or Arrow file.
+
+    The file takes its name when the block ends without an error, see :func:`~pushforward.io.atomic.atomic_write`. The
+    names and types of the columns are those of the first table.
+
+    Args:
+        path: the file. Its ending is its format: .csv, .csv.gz, .tsv, .tsv.gz, .parquet, .arrow or .feather.
+
+    Raises:
+        StorageError: for another ending, if the file cannot be written, or if no table was written.
+        InputError: for a table that differs from the first one, or a column that the format cannot store.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pushforward.io import read_table
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "t.csv")
+        >>> with TableWriter(path) as writer:
+        ...     writer.write({"a": [1, 2]})
+        ...     writer.write({"a": [3]})
+        >>> read_table(path).num_rows
+        3
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        self.rows = 0
+        self._format = file_format(self.path)
+        if self._format in ("npy", "npz", "jsonl"):
+            raise StorageError(f"{self.path}: tables are not written as .{self._format}. Choose .csv or .parquet.")
+        self._file: Any = None
+        self._sink: Any = None
+        self._writer: Any = None
+        self._schema: Any = None
+
+    def __enter__(self) -> Self:
+        self._replacement = atomic_write(self.path)
+        self._file = self._replacement.__enter__()
+        return self
+
+    def write(self, data: Any) -> None:
+        """Append the rows of any table that :func:`~pushforward.data.as_table` accepts."""
+        if self._file is None:
+            raise StorageError("a TableWriter writes only inside its with block.")
+        table = as_table(data).replace_schema_metadata(None)
+        if self._format in ("csv", "tsv"):
+            table = _printable(table)
+        try:
+            if self._writer is None:
+                self._writer, self._schema = self._open(table.schema), table.schema
+            elif table.column_names != self._schema.names:
+                raise InputError(
+                    f"this table has the columns {table.column_names}, and the first one had {self._schema.names}."
+                )
+            self._writer.write_table(_cast(table, self._schema))
+        except PushforwardError:
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {reason(error)}.") from error
+        except (ValueError, NotImplementedError, TypeError) as error:  # pyarrow, for types that it cannot write
+            raise InputError(f"a column cannot be written to {self.path}: {error}") from error
+        self.rows += table.num_rows
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file = None
+        if kind is not None:
+            with contextlib.suppress(Exception):  # the error that ended the block is the one to report
+                self._close()
+            with contextlib.suppress(Exception):
+                self._replacement.__exit__(kind, error, trace)
+            return
+        try:
+            if self._writer is None:
+                raise StorageError(f"no table was written to {self.path}.")
+            self._close()
+        except BaseException as failure:
+            self._replacement.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._replacement.__exit__(None, None, None)
+
+    def _open(self, schema: pa.Schema) -> Any:
+        import pyarrow as pa
+        from pyarrow import csv, parquet
+
+        compressed = self.path.name.lower().endswith(".gz")
+        # pyarrow closes what it writes to; the file itself must stay open until its bytes are on disk.
+        file = os.fdopen(os.dup(self._file.fileno()), "wb")
+        self._sink = pa.output_stream(file, compression="gzip" if compressed else None)
+        if self._format == "parquet":
+            return parquet.ParquetWriter(self._sink, schema)
+        if self._format == "arrow":
+            return pa.ipc.new_file(self._sink, schema)
+        options = csv.WriteOptions(delimiter="," if self._format == "csv" else "\t")
+        return csv.CSVWriter(self._sink, schema, write_options=options)
+
+    def _close(self) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            if self._sink is not None:
+                self._sink.close()
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return table if table.schema == schema else table.cast(schema)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"the column types of this table differ from those of the first one: {error}") from error
+
+
+def _printable(table: pa.Table) -> pa.Table:
+    """A table that a text file can store: dictionary columns become plain ones, nested cells are an error."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
+        elif pa.types.is_nested(field.type):
+            raise InputError(
+                f"column {field.name!r} has the type {field.type}, which a text file cannot store: write a .parquet file."
+            )
+    return table

@@ -1,0 +1,1 @@
+"""Transformers: increasing functions of one coordinate whose parameters a conditioner gives."""

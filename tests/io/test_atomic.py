@@ -1,0 +1,42 @@
+"""A file is replaced in one step or stays as it was."""
+
+import os
+
+import pytest
+
+from pushforward.errors import StorageError
+from pushforward.io import atomic_write
+
+
+def test_the_old_file_stays_until_the_block_ends(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x"), StorageError("x")])
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)) as caught, atomic_write(path) as file:
+        file.write(b"new")
+        raise error
+    assert caught.value is error
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_an_error_of_the_system_names_the_file(tmp_path):
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*f: no space left on device\."),
+        atomic_write(tmp_path / "f"),
+    ):
+        raise OSError(28, "No space left on device")
+    for path, words in ((tmp_path, "it is a directory"), (tmp_path / "absent" / "f", "no such file or directory")):
+        with pytest.raises(StorageError, match=words), atomic_write(path):
+            pass
+    assert os.listdir(tmp_path) == []

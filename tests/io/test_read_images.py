@@ -1,0 +1,186 @@
+"""Images in files and folders."""
+
+import gzip
+import io
+import struct
+import sys
+import types
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from pushforward.data import as_images
+from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.io import holds_images, read_images
+
+GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
+COLOR = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+
+
+def idx(array: np.ndarray, code: int = 8) -> bytes:
+    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def encoded(array: np.ndarray, form: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, form)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("ending", ["-idx3-ubyte", "-idx3-ubyte.gz"])
+def test_idx(tmp_path, ending: str):
+    file = tmp_path / f"images{ending}"
+    file.write_bytes(gzip.compress(idx(GRAY)) if ending.endswith("gz") else idx(GRAY))
+    assert torch.equal(read_images(file), as_images(GRAY))
+
+
+def test_idx_of_16_bits_is_big_endian(tmp_path):
+    file = tmp_path / "images.idx"
+    file.write_bytes(idx(np.array([[[1, 300]]], dtype=">i2"), 0x0B))
+    assert read_images(file).flatten().tolist() == [1, 300]
+
+
+def test_numpy_files(tmp_path):
+    np.save(tmp_path / "a.npy", COLOR)
+    assert torch.equal(read_images(tmp_path / "a.npy"), as_images(COLOR))
+    np.savez(tmp_path / "two.npz", train=GRAY, test=COLOR)
+    assert torch.equal(read_images(tmp_path / "two.npz", array="test"), as_images(COLOR))
+    with pytest.raises(InputError, match="train, test"):
+        read_images(tmp_path / "two.npz")
+    with pytest.raises(ConfigError, match="no array 'other'"):
+        read_images(tmp_path / "two.npz", array="other")
+
+
+def test_parquet_of_encoded_images(tmp_path):
+    file = tmp_path / "a.parquet"
+    cells = [encoded(image) for image in COLOR]
+    pq.write_table(pa.table({"label": [1] * 5, "image": cells, "thumbnail": cells[::-1]}), file)
+    assert torch.equal(read_images(file), as_images(COLOR))
+    assert torch.equal(read_images(file, column="thumbnail"), as_images(COLOR[::-1]))
+    with pytest.raises(ConfigError, match="'label'"):
+        read_images(file, column="label")
+    pq.write_table(pa.table({"picture": [{"bytes": cell, "path": None} for cell in cells]}), file)
+    assert torch.equal(read_images(file), as_images(COLOR))
+    pq.write_table(pa.table({"a": cells, "b": cells}), file)
+    with pytest.raises(ConfigError, match="column="):
+        read_images(file)
+    pq.write_table(pa.table({"image": [cells[0], None]}), file)
+    with pytest.raises(InputError, match="row 1"):
+        read_images(file)
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name, image in zip(["b.png", "a.png", "sub/c.png"], GRAY, strict=False):
+        (tmp_path / name).write_bytes(encoded(image))
+    (tmp_path / "notes.txt").write_text("no image")
+    assert torch.equal(read_images(tmp_path), as_images(GRAY[[1, 0, 2]]))
+
+
+def test_one_color_image_makes_all_of_them_color(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(GRAY[0]))
+    (tmp_path / "b.png").write_bytes(encoded(COLOR[0]))
+    images = read_images(tmp_path)
+    assert images.shape == (2, 3, 4, 6)
+    assert torch.equal(images[0], torch.from_numpy(GRAY[0]).expand(3, 4, 6))
+
+
+def test_16_bit_pictures_keep_their_values(tmp_path):
+    deep = np.array([[0, 1000], [65535, 7]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    assert read_images(tmp_path).flatten().tolist() == [0, 1000, 65535, 7]
+
+
+def test_unequal_sizes_name_the_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(GRAY[0]))
+    (tmp_path / "b.png").write_bytes(encoded(GRAY[1][:3]))
+    with pytest.raises(InputError, match=r"b\.png is 6 wide and 3 high"):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.png", b"no picture", "not a file of images"),
+        ("a.idx", idx(GRAY)[:-1], "damaged"),
+        ("a.idx", bytes([0, 0, 8, 3]), "damaged"),
+        ("a.gz", b"not gzip", "damaged"),
+        ("a.npy", b"junk", "damaged"),
+        ("a.npz", b"PK junk", "damaged"),
+        ("a.parquet", b"junk", "damaged"),
+    ],
+)
+def test_damaged_files(tmp_path, name: str, content: bytes, words: str):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StorageError, match=words):
+        read_images(tmp_path / name)
+
+
+def test_damaged_pictures_and_empty_folders(tmp_path):
+    with pytest.raises(StorageError, match="no image files"):
+        read_images(tmp_path)
+    (tmp_path / "a.png").write_bytes(encoded(GRAY[0])[:20])
+    with pytest.raises(StorageError, match=r"a\.png is not an image"):
+        read_images(tmp_path)
+    with pytest.raises(StorageError, match="there is no file"):
+        read_images(tmp_path / "absent")
+
+
+def test_labels_are_not_images(tmp_path):
+    (tmp_path / "labels").write_bytes(idx(np.arange(5, dtype=np.uint8)))
+    with pytest.raises(InputError, match="labels"):
+        read_images(tmp_path / "labels")
+
+
+def test_pickles_are_never_loaded(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([object()]), allow_pickle=True)
+    with pytest.raises(InputError, match="Python objects"):
+        read_images(tmp_path / "a.npy")
+
+
+class Digits:
+    """A data set with the interface of torchvision."""
+
+    def __init__(self, root: str, train: bool = True, download: bool = True) -> None:
+        if root != "here":
+            raise RuntimeError("Dataset not found.")
+        assert not download
+        self.data = torch.full((2, 3, 3), int(train), dtype=torch.uint8)
+
+
+def test_torchvision_by_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(
+        sys.modules, "torchvision", types.SimpleNamespace(datasets=types.SimpleNamespace(Digits=Digits))
+    )
+    assert read_images("torchvision:Digits:here").max() == 1
+    assert read_images("torchvision:Digits:here", train=False).max() == 0
+    with pytest.raises(StorageError, match="finds no Digits in there"):
+        read_images("torchvision:Digits:there")
+    with pytest.raises(ConfigError, match="no data set 'Letters'"):
+        read_images("torchvision:Letters:here")
+
+
+def test_without_torchvision_the_error_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ConfigError, match="pip install torchvision"):
+        read_images("torchvision:MNIST:.")
+
+
+def test_images_and_tables_are_distinguished(tmp_path):
+    np.save(tmp_path / "i.npy", np.zeros((2, 3, 3), np.uint8))
+    np.save(tmp_path / "t.npy", np.zeros((2, 3)))
+    np.savez(tmp_path / "i.npz", np.zeros((2, 3, 3), np.uint8))
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 3, 3)), b=np.zeros(2))
+    (tmp_path / "idx.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + bytes(12)))
+    (tmp_path / "labels").write_bytes(bytes([0, 0, 8, 1]) + bytes(4))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(encoded(GRAY[0]))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "t.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    found = {path.name for path in [*tmp_path.iterdir(), tmp_path / "absent"] if holds_images(path)}
+    assert found == {"i.npy", "i.npz", "idx.gz", "pictures"}

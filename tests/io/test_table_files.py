@@ -1,0 +1,482 @@
+"""Tables in files of every format, whole and in chunks, and one clear error for each kind of damage."""
+
+import gzip
+import random
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pushforward.data import Schema, is_positional
+from pushforward.errors import ConfigError, InputError, PushforwardError, SchemaError, SchemaWarning, StorageError
+from pushforward.io import read_table, stream_table
+
+TABLE = pa.table({"a": [1, 2, 3], "b": [0.5, None, 2.0], "c": ["x", "y", None]})
+
+
+def write_arrow(path, table, new=pa.ipc.new_file):
+    with new(str(path), table.schema) as sink:
+        sink.write_table(table)
+
+
+def write(path, table):
+    """Write a table with other code than that of pushforward."""
+    name = path.name.lower()
+    if name.endswith((".csv", ".csv.gz")):
+        table.to_pandas().astype({"a": "Int64"}).to_csv(path, index=False)
+    elif name.endswith((".tsv", ".tsv.gz")):
+        table.to_pandas().astype({"a": "Int64"}).to_csv(path, index=False, sep="\t")
+    elif name.endswith(".parquet"):
+        pq.write_table(table, path)
+    else:
+        write_arrow(path, table)
+    return path
+
+
+NAMES = ["t.csv", "t.csv.gz", "T.CSV", "t.tsv", "t.tsv.gz", "t.parquet", "t.arrow", "t.feather"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_is_read(tmp_path, name):
+    path = write(tmp_path / name, TABLE)
+    assert read_table(path).equals(TABLE)
+    assert read_table(str(path), columns=["c", "a"]).equals(TABLE.select(["c", "a"]))
+
+
+def test_arrow_streams_are_read(tmp_path):
+    write_arrow(tmp_path / "t.arrow", TABLE, pa.ipc.new_stream)
+    assert read_table(tmp_path / "t.arrow").equals(TABLE)
+
+
+def test_arrays(tmp_path):
+    x = np.arange(6.0).reshape(3, 2)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "one.npz", anything=x)
+    np.savez_compressed(tmp_path / "two.npz", X=x, y=np.zeros(3))
+    for name in ("x.npy", "one.npz", "two.npz"):
+        table = read_table(tmp_path / name)
+        assert is_positional(table)
+        np.testing.assert_array_equal(table.to_pandas(), x)
+        chunks = list(stream_table(tmp_path / name, rows=2))
+        assert [chunk.num_rows for chunk in chunks] == [2, 1]
+        assert all(is_positional(chunk) for chunk in chunks)
+    np.save(tmp_path / "s.npy", np.array([(1, 2.5)], dtype=[("u", "i8"), ("v", "f8")]))
+    assert read_table(tmp_path / "s.npy").to_pydict() == {"u": [1], "v": [2.5]}
+
+
+def test_a_typical_text_file(tmp_path):
+    path = tmp_path / "t.csv"
+    header = b"\xef\xbb\xbfid,n,x,flag,day,zip,note\r\n"
+    path.write_bytes(header + b'1, 5,2,true,2024-01-01,007,"a, ""b""\nc"\r\n\r\n2,NA,.5,False,,010,\r\n')
+    assert [str(kind) for kind in read_table(path).schema.types] == [
+        "int64", "int64", "double", "bool", "date32[day]", "string", "string",
+    ]  # fmt: skip
+    row, other = read_table(path).to_pylist()
+    assert (row["id"], row["n"], row["x"], row["flag"], row["zip"]) == (1, 5, 2.0, True, "007")
+    assert row["note"] == 'a, "b"\nc'
+    assert (other["n"], other["x"], other["flag"], other["day"], other["note"]) == (None, 0.5, False, None, None)
+
+
+# -- in chunks --
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A table whose first rows mislead about the types of its columns."""
+    generator = np.random.default_rng(0)
+    n = 30_000
+    frame = pd.DataFrame(
+        {
+            "late_float": [*range(n - 1), 3.5],
+            "late_number": pd.array([None] * (n - 1) + [7], dtype="Int64"),
+            "late_text": [*map(str, range(n - 1)), "end"],
+            "x": generator.normal(size=n),
+            "word": generator.choice(["red", "green", ""], n),
+            "day": pd.date_range("2024-01-01", periods=n, freq="min").strftime("%Y-%m-%d %H:%M:%S"),
+        }
+    )
+    path = tmp_path_factory.mktemp("long") / "t.csv"
+    frame.to_csv(path, index=False)
+    return path, frame
+
+
+@pytest.mark.parametrize("rows", [1000, 7777, 65_536])
+def test_chunks_are_the_whole(long, rows, monkeypatch):
+    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1 << 16)
+    path, frame = long
+    whole = read_table(path)
+    chunks = list(stream_table(path, rows, types=dict(zip(whole.column_names, whole.schema.types, strict=True))))
+    assert [chunk.num_rows for chunk in chunks] == [
+        min(rows, len(frame) - start) for start in range(0, len(frame), rows)
+    ]
+    assert len({chunk.schema for chunk in chunks}) == 1
+    assert pa.concat_tables(chunks).equals(whole)
+    assert [str(kind) for kind in whole.schema.types] == [
+        "double", "int64", "string", "double", "string", "timestamp[us]",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(whole["x"].to_numpy(), frame["x"])
+    assert whole["late_float"][-1].as_py() == 3.5
+    assert whole["late_text"].to_pylist() == list(frame["late_text"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chunks_of_every_format(tmp_path, name):
+    path = write(tmp_path / name, TABLE)
+    for rows in (1, 2, 3, 100):
+        chunks = list(stream_table(path, rows, types=dict(zip(TABLE.column_names, TABLE.schema.types, strict=True))))
+        assert [chunk.num_rows for chunk in chunks] == [min(rows, 3 - start) for start in range(0, 3, rows)]
+        assert pa.concat_tables(chunks).equals(TABLE)
+    assert next(stream_table(path, columns=["b"])).column_names == ["b"]
+
+
+def test_row_groups_and_batches_are_joined_and_cut(tmp_path):
+    table = pa.table({"a": range(100), "w": pa.array(["u", "v"] * 50).dictionary_encode()})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=7)
+    with pa.ipc.new_file(str(tmp_path / "t.arrow"), table.schema) as sink:
+        sink.write_table(table, max_chunksize=7)
+    for name in ("t.parquet", "t.arrow"):
+        chunks = list(stream_table(tmp_path / name, 30))
+        assert [chunk.num_rows for chunk in chunks] == [30, 30, 30, 10]
+        assert pa.concat_tables(chunks).to_pydict() == table.to_pydict()
+
+
+def test_known_columns(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("n,code,x\n1,7,007\n2,8,5\n")
+    assert read_table(path).to_pydict() == {"n": [1, 2], "code": [7, 8], "x": ["007", "5"]}
+    schema = Schema.infer({"n": [1, 2], "code": ["7", "8"], "x": [0.5, 5.5]})
+    chunk = next(stream_table(path, types=schema.pyarrow_types()))
+    assert chunk.to_pydict() == {"n": [1, 2], "code": ["7", "8"], "x": [7, 5]}
+    assert schema.encode(chunk)[0].tolist() == [[1.0, 0.0, 7.0], [2.0, 1.0, 5.0]]
+
+
+@pytest.mark.parametrize("bad", ["abc", "2024-01-01", "0x10", "1;5"])
+def test_text_in_a_known_number_column_is_found_before_the_first_chunk(tmp_path, bad, monkeypatch):
+    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1000)
+    path = tmp_path / "t.csv"
+    path.write_text("a,x\n" + "1,2\n" * 5000 + f"1,{bad}\n1,2\n")
+    chunks = stream_table(path, 10, types={"x": pa.float64()})
+    with pytest.raises(SchemaError, match=f"column 'x', row 5000 .*{bad!r} is not a number"):
+        next(chunks)
+
+
+def test_a_flag_in_a_known_number_column_is_an_error(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x\n1\ntrue\n")
+    with pytest.raises(SchemaError, match=r"column 'x', row 1 .*'true' is not a number"):
+        next(stream_table(path, types={"x": pa.float64()}))
+
+
+def test_a_row_that_does_not_fit_is_counted_after_quoted_line_breaks_and_blank_lines(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('a,x\n"1\n1",2\n\n1,2\n1,abc\n')
+    with pytest.raises(SchemaError, match="column 'x', row 2 "):
+        next(stream_table(path, columns=["x"], types={"x": pa.float64()}))
+
+
+def test_columns_of_a_text_file_that_are_not_known_stay_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,x,n\n007,1.50,NA\n8,2,\n")
+    (chunk,) = stream_table(path, types={"x": pa.float64()})
+    assert chunk.to_pydict() == {"id": ["007", "8"], "x": [1.5, 2.0], "n": ["NA", None]}
+
+
+def test_a_scored_file_is_encoded_as_the_fitted_one(tmp_path):
+    """Every kind of column that a text file can have, read whole to fit and with the types of the schema to score."""
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "n,x,flag,day,at,utc,clock,zip,word\n"
+        "1,.5,true,2024-01-01,2024-01-01 10:00:00.25,2024-01-01T00:00:00Z,10:20,007,u\n"
+        "2,NA,False,,2024-01-02 10:00:00,2024-01-01T00:00:00+02:00,11:30:05,8,\n"
+    )
+    whole = read_table(path)
+    assert [str(kind) for kind in whole.schema.types] == [
+        "int64", "double", "bool", "date32[day]", "timestamp[us]", "timestamp[us, tz=UTC]", "time32[s]", "string", "string",
+    ]  # fmt: skip
+    schema = Schema.infer(whole)
+    (chunk,) = stream_table(path, types=schema.pyarrow_types())
+    np.testing.assert_array_equal(schema.encode(chunk)[0], schema.encode(whole)[0])
+
+
+def test_a_text_file_is_encoded_by_a_schema_without_names(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,0.5\nNA,1\n")
+    schema = Schema.infer(np.array([[1.0, 0.5], [np.nan, 1.5]]))
+    (chunk,) = stream_table(path, types=schema.pyarrow_types())
+    np.testing.assert_array_equal(schema.encode(chunk, warn=False)[0], [[1.0, 0.5], [np.nan, 1.0]])
+
+
+def test_a_first_line_of_numbers_gives_a_warning(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("1.5,2\n3,4\n")
+    with pytest.warns(SchemaWarning, match="contains only numbers"):
+        read_table(path)
+    with pytest.warns(SchemaWarning, match="contains only numbers") as caught:
+        list(stream_table(path))
+    assert len(caught) == 1
+
+
+PEAK = """
+import resource, sys
+from pushforward.io import read_table, stream_table
+import pyarrow.csv, pyarrow.parquet
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = sum(chunk.num_rows for chunk in stream_table(sys.argv[1], rows=10_000))
+print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npy"])
+def test_memory_does_not_grow_with_the_file(tmp_path, name):
+    """400,000 more rows (32 MB of numbers) take less than half of their size in memory."""
+    peaks = []
+    for n in (50_000, 450_000):
+        x = np.random.default_rng(0).normal(size=(n, 10))
+        path = tmp_path / f"{n}{name}"
+        table = pa.table({f"c{i}": x[:, i] for i in range(10)})
+        if name.endswith(".npy"):
+            np.save(path, x)
+        elif name.endswith(".csv"):
+            import pyarrow.csv
+
+            pyarrow.csv.write_csv(table, path)
+        else:
+            pq.write_table(table, path, row_group_size=n)
+        result = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True)
+        rows, peak = result.stdout.split()
+        assert int(rows) == n
+        peaks.append(float(peak))
+    if name.endswith(".npy"):
+        # Pages of a mapped file count as resident until the system needs the memory, so the bound is the size of the file.
+        assert peaks[1] < 36 + 30
+    else:
+        assert peaks[1] - peaks[0] < 16
+
+
+# -- JSON Lines and folders --
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
+def test_json_lines(tmp_path, name):
+    path = tmp_path / name
+    text = b'{"a": 1, "b": 0.5, "c": "x"}\n{"a": 2, "c": "y"}\n{"a": 3, "b": 2, "c": null}\n'
+    path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    assert read_table(path).equals(TABLE)
+    assert pa.concat_tables(stream_table(path, 2)).equals(TABLE)
+    assert read_table(path, columns=["c", "a"]).equals(TABLE.select(["c", "a"]))
+
+
+def test_json_lines_whose_first_rows_mislead(tmp_path):
+    """Integers that become fractions after the first block, and a key that is absent before it."""
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"x": 1, "late": null, "code": "007"}\n' * 100_000 + '{"x": 2.5, "late": 3.0}\n')
+    schema = Schema.infer({"x": [0.5, 5.5], "late": [1.5, 2.0], "code": ["007", "8"]})
+    chunks = list(stream_table(path, types=schema.pyarrow_types()))
+    assert [chunk.num_rows for chunk in chunks] == [65_536, 34_465]
+    assert chunks[-1].slice(34_464).to_pylist() == [{"x": 2.5, "late": 3.0, "code": None}]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (b"\n\n", InputError, "no rows"),
+        (b"a,b\n1,2\n", InputError, "not JSON Lines"),
+        (b"[1, 2]\n", InputError, "not JSON Lines|JSON types"),
+        (b'{"a": 1}\n{"a"', InputError, "not JSON Lines"),
+        (b'{"a": 1, "a": 2}\n', InputError, "not JSON Lines.*specified twice"),
+        (b'{"a": "\xff"}\n', InputError, "not UTF-8"),
+        (b'{"a": 1}\n{"a": "x"}\n', SchemaError, "column 'a' .* number and string"),
+        (b'{"a": 1}\n' * 200_000 + b'{"a": 2.5}\n', SchemaError, "the value '2.5' later"),
+    ],
+)
+def test_json_lines_that_cannot_be_read(tmp_path, content, error, words):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(error, match=words) as caught:
+        list(stream_table(path))
+    assert "\n" not in str(caught.value)
+
+
+def partitioned(folder, name):
+    """Two years of a table, one file for each, and files that are not part of it."""
+    for year, rows in ((2023, TABLE.slice(0, 1)), (2024, TABLE.slice(1, 2))):
+        (folder / f"year={year}").mkdir(parents=True)
+        write(folder / f"year={year}" / name, rows)
+    (folder / "_SUCCESS").touch()
+    (folder / ".hidden.csv").write_text("z\n1\n")
+    (folder / "notes.txt").write_text("not a table")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "T.CSV"])
+def test_a_folder_is_one_table(tmp_path, name):
+    folder = partitioned(tmp_path / "t", name)
+    whole = TABLE.append_column("year", pa.array([2023, 2024, 2024], pa.int32()))
+    assert read_table(folder).equals(whole)
+    assert read_table(folder, columns=["year", "a"]).equals(whole.select(["year", "a"]))
+    types = dict(zip(TABLE.column_names, TABLE.schema.types, strict=True))
+    chunks = list(stream_table(folder, 2, types=types))
+    assert [chunk.num_rows for chunk in chunks] == [2, 1]
+    assert pa.concat_tables(chunks).equals(whole)
+
+
+def test_the_types_of_a_folder_fit_all_of_its_files(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,NA\n")
+    (tmp_path / "b.csv").write_text("x,y\n2.5,3\n")
+    assert read_table(tmp_path).to_pydict() == {"x": [1.0, 2.5], "y": [None, 3]}
+    (tmp_path / "c.csv").write_text("x,y\na,3\n")
+    with pytest.raises(InputError, match="column has different types in the files"):
+        read_table(tmp_path)
+    with pytest.raises(SchemaError, match=r"column 'x', row 0 .*c.csv: 'a' is not a number"):
+        next(stream_table(tmp_path, types={"x": pa.float64()}))
+    (tmp_path / "c.csv").write_text("x,z\n1,3\n")
+    with pytest.raises(InputError, match=r"c\.csv has the columns \['x', 'z'\]"):
+        next(stream_table(tmp_path))
+
+
+def test_a_folder_of_several_formats_is_refused(tmp_path):
+    write(tmp_path / "a.csv", TABLE)
+    write(tmp_path / "a.parquet", TABLE)
+    with pytest.raises(StorageError, match=r"one format .*it has csv, parquet"):
+        read_table(tmp_path)
+
+
+# -- damaged, absent, foreign --
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "words"),
+    [
+        ("t.csv", b"", StorageError, "is empty"),
+        ("t.parquet", b"", StorageError, "is empty"),
+        ("t.txt", b"a\n1\n", StorageError, "must end in one of .csv"),
+        ("t.csv", b"a,b\n", InputError, "a header and no rows"),
+        ("t.csv", b"a,b", InputError, "at least one row"),
+        ("t.csv", b"\n\n", InputError, "not a table"),
+        ("t.csv", b"a,b\n1,2\n3\n", InputError, "row 1 .*has 1 cells and the header has 2"),
+        ("t.csv", b"a,b\n1,2\n\n3,4,5\n", InputError, "row 1 .*has 3 cells and the header has 2"),
+        ("t.csv", b"a,b\n1,\xff\n", InputError, "not UTF-8"),
+        ("t.csv", b"a\xff,b\n1,2\n", InputError, "not UTF-8"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16"), InputError, "not UTF-8"),
+        ("t.csv", b"a,a\n1,2\n", InputError, "more than one column named 'a'"),
+        ("t.csv", b"a;b\n1;2\n", InputError, "separated by something other"),
+        ("t.tsv", b"a,b\n1,2\n", InputError, "separated by something other"),
+        ("t.csv", b'a,b\n1,"x\n2,y\n', InputError, "quotation mark that is never closed"),
+        ("t.csv", b'a,b\n1,"' + b"x\n" * 3_000_000, InputError, "quotation mark that is never closed"),
+        ("t.csv.gz", b"a,b\n1,2\n", StorageError, "cannot read"),
+        (
+            "t.csv.gz",
+            gzip.compress(random.Random(0).randbytes(5000).hex().encode())[:300],
+            StorageError,
+            "cannot read",
+        ),
+        ("t.parquet", b"PAR1", StorageError, "damaged"),
+        ("t.parquet", b"a,b\n1,2\n" * 9, StorageError, "damaged"),
+        ("t.arrow", b"ARROW1", StorageError, "damaged"),
+        ("t.npy", b"hello", StorageError, "damaged"),
+        ("t.npz", b"PK\x03\x04xxxx", StorageError, "damaged"),
+    ],
+)
+def test_files_that_are_not_a_table(tmp_path, name, content, error, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(error, match=words):
+        read_table(path)
+    with pytest.raises(error, match=words):
+        list(stream_table(path))
+
+
+def test_a_quotation_mark_inside_a_cell_is_not_an_open_one(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('a,b\n3" disk,1\n')
+    assert read_table(path).to_pydict() == {"a": ['3" disk'], "b": [1]}
+
+
+def test_absent_files_empty_folders_and_devices(tmp_path):
+    with pytest.raises(StorageError, match="there is no file"):
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(StorageError, match="it has no table"):
+        read_table(tmp_path)
+    with pytest.raises(StorageError, match="not a regular file"):
+        read_table("/dev/null")
+    with pytest.raises(StorageError, match="null"):
+        read_table("a\0.csv")
+    with pytest.raises(InputError, match="path of a file or folder; got NoneType"):
+        read_table(None)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("save", "error", "words"),
+    [
+        (lambda p: np.save(p / "t.npy", np.array([[{}]], dtype=object)), InputError, "Python objects"),
+        (lambda p: np.savez(p / "t.npz", X=np.array([[{}]], dtype=object)), InputError, "Python objects"),
+        (lambda p: np.savez(p / "t.npz", u=np.eye(2), v=np.eye(2)), InputError, "no array 'X'; it has u, v"),
+        (lambda p: np.savez(p / "t.npz"), InputError, "it has none"),
+        (lambda p: np.save(p / "t.npy", np.zeros(3)), InputError, r"reshape\(-1, 1\)"),
+        (lambda p: np.save(p / "t.npy", np.zeros((0, 3))), InputError, "no rows"),
+        (lambda p: pq.write_table(TABLE.slice(0, 0), p / "t.parquet"), InputError, "no rows"),
+        (lambda p: write_arrow(p / "t.arrow", TABLE.slice(0, 0)), InputError, "no rows"),
+        (lambda p: write_arrow(p / "t.arrow", pa.table([[1], [2]], names=["a", "a"])), InputError, "more than one"),
+    ],
+)  # fmt: skip
+def test_arrays_and_tables_that_cannot_be_used(tmp_path, save, error, words):
+    save(tmp_path)
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(error, match=words):
+        read_table(path)
+    with pytest.raises(error, match=words):
+        list(stream_table(path))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.arrow"])
+def test_absent_columns_are_named(tmp_path, name):
+    path = write(tmp_path / name, TABLE)
+    with pytest.raises(SchemaError, match="no column 'z'; it has 'a', 'b', 'c'"):
+        read_table(path, columns=["a", "z"])
+    with pytest.raises(SchemaError, match="no column 'z'"):
+        list(stream_table(path, columns=["z"]))
+    for columns in ([], "a", ["a", "a"]):
+        with pytest.raises(ConfigError, match="list of different names"):
+            read_table(path, columns=columns)
+    with pytest.raises(ConfigError, match="rows must be an integer of at least 1"):
+        stream_table(path, 0)
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    contents = {}
+    for name in ("t.csv", "t.csv.gz", "t.parquet", "t.arrow"):
+        contents[name] = write(folder / name, TABLE).read_bytes()
+    np.save(folder / "t.npy", np.eye(3))
+    np.savez_compressed(folder / "t.npz", X=np.eye(3))
+    return folder, contents | {name: (folder / name).read_bytes() for name in ("t.npy", "t.npz")}
+
+
+@given(data=st.data())
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_bytes_give_a_table_or_a_clear_error(whole_files, data):
+    """A file that is cut or overwritten anywhere never causes the error of a library, and never a crash."""
+    folder, contents = whole_files
+    name = data.draw(st.sampled_from(sorted(contents)))
+    content = bytearray(contents[name])
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content)))]
+    for _ in range(data.draw(st.integers(0, 4))):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = folder / f"damaged{threading.get_ident()}.{name.split('.', 1)[1]}"
+    path.write_bytes(content)
+    sentence = ""
+    try:
+        Schema.infer(read_table(path)).encode(read_table(path))
+    except PushforwardError as error:
+        sentence = str(error)
+    assert len(sentence.splitlines()) <= 1

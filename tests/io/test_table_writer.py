@@ -1,0 +1,156 @@
+"""A written table is complete or absent, and reading it returns what was written."""
+
+import datetime as dt
+import os
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pushforward.data import as_table, is_positional
+from pushforward.errors import InputError, StorageError
+from pushforward.io import TableWriter, read_table, stream_table
+
+TABLE = pa.table(
+    {
+        "n": [1, None, 3],
+        "x": [0.1, 1e-300, None],
+        "flag": [True, None, False],
+        "text": ['a, "b"', "x\ny", None],
+        "day": [dt.date(2024, 1, 1), None, dt.date(1960, 2, 29)],
+        "at": pa.array([0, 1_500_000, None], pa.timestamp("us")),
+    }
+)
+NAMES = ["t.csv", "t.csv.gz", "t.tsv", "t.tsv.gz", "t.parquet", "t.arrow", "t.feather"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chunks_come_back_with_their_types(tmp_path, name):
+    with TableWriter(tmp_path / name) as writer:
+        writer.write(TABLE.slice(0, 1))
+        writer.write(TABLE.slice(1, 0))
+        writer.write(TABLE.slice(1, 2))
+    assert writer.rows == 3
+    assert read_table(tmp_path / name).equals(TABLE)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_categories_lists_and_odd_types_are_kept_in_parquet(tmp_path):
+    table = pa.table({"c": pa.array(["u", "v"]).dictionary_encode(), "l": [[1], []], "i": pa.array([1, 2], pa.uint8())})
+    with TableWriter(tmp_path / "t.parquet") as writer:
+        writer.write(table)
+    assert read_table(tmp_path / "t.parquet").equals(table)
+
+
+def test_categories_are_text_in_csv(tmp_path):
+    with TableWriter(tmp_path / "t.csv") as writer:
+        writer.write(pa.table({"c": pa.array(["u", "v"]).dictionary_encode()}))
+    assert pd.read_csv(tmp_path / "t.csv")["c"].tolist() == ["u", "v"]
+
+
+def test_a_file_can_be_written_over_while_it_is_read(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a\n" + "1\n" * 5000)
+    with TableWriter(path) as writer:
+        for chunk in stream_table(path, 1000):
+            writer.write(chunk.append_column("b", pa.array([2] * chunk.num_rows)))
+    assert read_table(path).to_pydict() == {"a": [1] * 5000, "b": [2] * 5000}
+
+
+def test_arrays_are_written_with_made_up_names(tmp_path):
+    with TableWriter(tmp_path / "t.parquet") as writer:
+        writer.write(as_table([[1.0, 2.0]]))
+    assert read_table(tmp_path / "t.parquet").column_names == ["x0", "x1"]
+    assert not is_positional(read_table(tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_leaves_the_old_file(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"before")
+
+    def write_half():
+        with TableWriter(path) as writer:
+            writer.write(TABLE)
+            assert path.read_bytes() == b"before"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "chunks", "words"),
+    [
+        ("t.csv", [{"l": [[1]]}], "argument must be a string or a number"),
+        ("t.csv", [pa.table({"l": [[1]]})], "'l' has the type list"),
+        ("t.parquet", [{"a": [1]}, {"b": [1]}], r"has the columns \['b'\], and the first one had \['a'\]"),
+        ("t.parquet", [{"a": [1]}, {"a": ["x"]}], "differ from those of the first"),
+        ("t.parquet", [{"a": [1]}, {"a": [1.5]}], "differ from those of the first"),
+    ],
+)
+def test_tables_that_cannot_be_written(tmp_path, name, chunks, words):
+    def write_all():
+        with TableWriter(tmp_path / name) as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+
+    with pytest.raises(InputError, match=words):
+        write_all()
+    assert os.listdir(tmp_path) == []
+
+
+def test_paths_that_cannot_be_written(tmp_path):
+    (tmp_path / "d.csv").mkdir()
+    for path, words in (
+        (tmp_path / "t.xls", "must end in one of"),
+        (tmp_path / "t.npy", "not written as .npy"),
+        (tmp_path / "t.jsonl", "not written as .jsonl"),
+        (tmp_path / "absent" / "t.csv", "cannot write .*: no such file or directory"),
+        (tmp_path / "d.csv", "is a directory"),
+    ):
+        with pytest.raises(StorageError, match=words), TableWriter(path):
+            pass
+    assert os.listdir(tmp_path) == ["d.csv"]
+
+
+def test_a_writer_without_tables_is_an_error(tmp_path):
+    with pytest.raises(StorageError, match="no table was written"), TableWriter(tmp_path / "t.csv"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_writing_outside_the_block_is_an_error(tmp_path):
+    writer = TableWriter(tmp_path / "t.csv")
+    with pytest.raises(StorageError, match="inside its with block"):
+        writer.write(TABLE)
+
+
+def test_a_new_file_has_the_default_permissions(tmp_path):
+    (tmp_path / "other").touch()
+    with TableWriter(tmp_path / "t.csv") as writer:
+        writer.write(TABLE)
+    assert (tmp_path / "t.csv").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_an_error_of_the_block_itself_is_not_changed(tmp_path):
+    """Not even an OSError, which the writer would report in other words if it were its own."""
+    with pytest.raises(OSError, match="the caller's") as caught, TableWriter(tmp_path / "t.csv") as writer:
+        writer.write(TABLE)
+        raise OSError("the caller's")
+    assert type(caught.value) is OSError
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_is_followed_and_permissions_stay(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("old")
+    path.chmod(0o604)
+    (tmp_path / "link.csv").symlink_to("t.csv")
+    with TableWriter(tmp_path / "link.csv") as writer:
+        writer.write(TABLE)
+    assert (tmp_path / "link.csv").is_symlink()
+    assert read_table(path).num_rows == 3
+    assert path.stat().st_mode & 0o777 == 0o604

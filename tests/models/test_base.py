@@ -1,0 +1,216 @@
+"""What `Model` itself does with noise, sample shapes, parts and draws; what holds for every model is in tests/contract."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pushforward import distributions, transforms
+from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.likelihood import Kind
+from pushforward.models import MAF, NSF, Ensemble, Flow, RealNVP
+
+MAKERS = [lambda: RealNVP(3, 2, layers=2, hidden=(8,)), lambda: MAF(3, 2, layers=2, hidden=(8,)),
+          lambda: NSF(3, 2, layers=1, hidden=(8, 8))]  # fmt: skip
+
+
+class TestNoise:
+    @pytest.mark.parametrize("make", MAKERS, ids=["RealNVP", "MAF", "NSF"])
+    def test_one_context_serves_all_noise(self, make):
+        model = make().eval()
+        z, c = torch.randn(5, 3), torch.randn(2)
+        expected = model.decode(z, c.expand(5, 2))
+        torch.testing.assert_close(model.sample(noise=z, context=c), expected)
+        torch.testing.assert_close(model.sample(5, noise=z, context=c), expected)
+        torch.testing.assert_close(model.sample(noise=z, context=c.expand(5, 2)), expected)
+
+    @pytest.mark.parametrize("make", MAKERS, ids=["RealNVP", "MAF", "NSF"])
+    def test_what_does_not_fit_is_refused(self, make):
+        model = make()
+        z = torch.randn(5, 3)
+        with pytest.raises(InputError, match="broadcast"):
+            model.sample(noise=z, context=torch.zeros(4, 2))
+        with pytest.raises(ConfigError, match="sample_shape"):
+            model.sample(7, noise=z, context=torch.zeros(2))
+        for wrong in (torch.zeros(5, 4), torch.zeros(5, 2), torch.zeros(())):
+            with pytest.raises(InputError, match="noise"):
+                model.decode(wrong, torch.zeros(2))
+            with pytest.raises(InputError, match="noise"):
+                model.sample(noise=wrong, context=torch.zeros(2))
+        with pytest.raises(InputError, match="NaN"):
+            model.decode(torch.full((1, 3), math.nan), torch.zeros(2))
+        with pytest.raises(InputError, match="torch tensors"):
+            model.decode([1.0, 2.0, 3.0], torch.zeros(2))
+
+
+@pytest.mark.parametrize("shape", [-1, 2.5, (2, -1), "3", None, True, (1.0,)], ids=str)
+def test_impossible_sample_shapes(shape):
+    with pytest.raises(ConfigError, match="sample_shape"):
+        RealNVP(2, hidden=(8,)).sample(shape)
+
+
+@pytest.mark.parametrize("shape", [3, (3,), [3], torch.Size([3])], ids=str)
+def test_sample_shapes_in_any_spelling(shape):
+    assert RealNVP(2, hidden=(8,)).sample(shape, seed=0).shape == (3, 2)
+
+
+@pytest.mark.parametrize("context", [[[1.0, 2.0]], "12", 1.0], ids=str)
+def test_a_context_is_a_tensor(context):
+    with pytest.raises(InputError, match="torch tensor"):
+        MAKERS[0]().log_prob(torch.zeros(1, 3), context)
+
+
+def test_a_context_has_a_width():
+    with pytest.raises(InputError, match="width 2"):
+        MAKERS[0]().log_prob(torch.zeros(1, 3), torch.tensor(1.0))
+
+
+class TestParts:
+    def test_a_model_is_a_map_and_a_base(self):
+        for chain, base in (
+            (None, distributions.Normal(2)),
+            (transforms.Affine(2), transforms.Affine(2)),
+            ("Affine", "Normal"),
+        ):
+            with pytest.raises(ConfigError):
+                Flow(chain, base)
+
+    def test_chains_are_made_of_maps(self):
+        for parts in ((), ("Affine",), (transforms.Affine(2), distributions.Normal(2))):
+            with pytest.raises(ConfigError, match="chain"):
+                transforms.Chain(*parts)
+        with pytest.raises(ConfigError, match="shape"):
+            transforms.Chain(transforms.Affine(2), transforms.Affine(3))
+        with pytest.raises(ConfigError, match="different widths"):
+            transforms.Chain(transforms.Monotone(2, context=1), transforms.Monotone(2, context=2))
+        with pytest.raises(ConfigError, match="Inverse"):
+            transforms.Inverse("Affine")
+
+    def test_nested_chains_are_one_chain(self):
+        chain = transforms.Chain(
+            transforms.Chain(transforms.Affine(2), transforms.Tanh(2)), transforms.Inverse(transforms.Tanh(2))
+        )
+        assert [type(part).__name__ for part in chain] == ["Affine", "Tanh", "Inverse"]
+        assert len(chain) == 3
+
+    @pytest.mark.parametrize("cls", [transforms.Coupling, transforms.MaskedAutoregressive, transforms.Monotone])
+    def test_laws_are_laws(self, cls):
+        with pytest.raises(ConfigError, match="transformer"):
+            cls(3, "affine")
+
+    @pytest.mark.parametrize("cls", [transforms.Coupling, transforms.MaskedAutoregressive])
+    @pytest.mark.parametrize(
+        "options", [{"dropout": -0.1}, {"dropout": 1.0}, {"input_bound": -1.0}, {"input_bound": 0.0}, {"hidden": 128}]
+    )
+    def test_networks_refuse_nonsense(self, cls, options):
+        with pytest.raises(ConfigError):
+            cls(3, **options)
+
+    @pytest.mark.parametrize("options", [{"max_logit": -1.0}, {"max_logit": math.nan}, {"bias": math.inf}])
+    def test_gates_are_bounded(self, options):
+        with pytest.raises(ConfigError, match="max_logit"):
+            transforms.GatedTransformer(**options)
+
+
+class TestEnsemble:
+    def test_is_the_mean_density(self):
+        torch.manual_seed(0)
+        members = [RealNVP(2, layers=2, hidden=(8,)).double() for _ in range(3)]
+        ensemble = Ensemble(*members).double()
+        x = torch.randn(7, 2, dtype=torch.float64)
+        densities = torch.stack([member.log_prob(x).exp() for member in members])
+        torch.testing.assert_close(ensemble.log_prob(x).exp(), densities.mean(0))
+
+    def test_members_keep_their_own_standardization_of_the_context(self):
+        torch.manual_seed(0)
+        member = RealNVP(2, 1, layers=2, hidden=(8,)).double()
+        x, c = torch.randn(50, 2, dtype=torch.float64), 300 + 20 * torch.randn(50, 1, dtype=torch.float64)
+        with torch.no_grad():
+            for parameter in member.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        member.initialize(x, c)
+        model = Flow(transforms.Affine(2), Ensemble(member)).double()
+        torch.testing.assert_close(model.log_prob(x, c), member.log_prob(x, c))
+        a, b = model.sample((), c, seed=0), member.sample((), c, seed=0)
+        assert a.shape == b.shape
+        assert (a - b).abs().max() < 20
+
+    def test_support_covers_every_member(self):
+        """One member lives on the unit square and one on the plane: together they need the plane."""
+        bounded = Flow(transforms.Logit(2), distributions.Normal(2))
+        free = RealNVP(2, hidden=(8,))
+        for members in ((bounded, free), (free, bounded)):
+            assert Flow(transforms.Affine(2), Ensemble(*members)).kind is Kind.EXACT
+        with pytest.warns(UserWarning, match="lower bound"):
+            assert Flow(transforms.Sigmoid(2), Ensemble(bounded, free)).kind is Kind.LOWER_BOUND
+
+    def test_refusals(self):
+        with pytest.raises(ConfigError, match="at least one"):
+            Ensemble()
+        with pytest.raises(ConfigError, match="shape"):
+            Ensemble(RealNVP(2, hidden=(8,)), RealNVP(3, hidden=(8,)))
+        with pytest.raises(ConfigError, match="width"):
+            Ensemble(RealNVP(2, hidden=(8,)), RealNVP(2, 1, hidden=(8,)))
+        counted = Flow(transforms.Chain(transforms.UniformDequantize(2), transforms.Logit(2)), distributions.Normal(2))
+        with pytest.raises(KindError):
+            Ensemble(counted)
+
+
+class TestTraining:
+    def test_loss_sees_the_context_as_log_prob_does(self):
+        model = MAKERS[0]().double().eval()
+        x = torch.randn(40, 3, dtype=torch.float64)
+        c = torch.tensor([1e4, -1e-3]).double() + torch.tensor([10.0, 1e-4]).double() * torch.randn(40, 2).double()
+        model.initialize(x, c)
+        torch.testing.assert_close(model.loss(x, c), -model.log_prob(x, c).mean())
+        seen = (c - model.context_mean) / model.context_scale
+        torch.testing.assert_close(seen.mean(0), torch.zeros(2).double(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(seen.std(0, correction=0), torch.ones(2).double(), rtol=1e-3, atol=0)
+
+    def test_a_constant_context_is_harmless(self):
+        model = MAKERS[0]()
+        x, c = torch.randn(10, 3), torch.full((10, 2), 7.0)
+        model.initialize(x, c)
+        assert torch.isfinite(model.log_prob(x, c)).all()
+
+    def test_the_loss_draws_from_its_generator_only(self):
+        chain = transforms.Chain(transforms.UniformDequantize(2, 4), transforms.Logit(2))
+        model = Flow(chain, distributions.Normal(2))
+        x = torch.randint(4, (30, 2))
+        state = torch.random.get_rng_state()
+        losses = [model.loss(x, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert losses[0] == losses[1] != losses[2]
+
+
+class TestDraws:
+    MODEL = Flow(
+        transforms.Chain(transforms.UniformDequantize(1, 2), transforms.Logit(1)), distributions.Normal(1)
+    ).double()
+
+    def test_more_draws_tighten_the_bound_and_come_with_an_error(self):
+        x = torch.zeros(1, 1)
+        one = self.MODEL.evaluate(x, seed=3)
+        many = self.MODEL.evaluate(x, samples=500, seed=3)
+        assert one.stderr is None
+        assert many.stderr is not None
+        # The cell of 0 is (0, 1/2), whose logits are the negative half line: the truth is 1/2.
+        assert many.value.item() == pytest.approx(math.log(0.5), abs=0.05)
+        singles = torch.stack([self.MODEL.evaluate(x, seed=s).value for s in range(200)])
+        assert singles.mean() < math.log(0.5)
+
+    def test_an_impossible_row_stays_impossible(self):
+        result = self.MODEL.evaluate(torch.tensor([[0.5], [1.0], [math.inf]]), samples=5)
+        assert result.value[0] == result.value[2] == -math.inf
+        assert torch.isfinite(result.value[1])
+        assert result.stderr is not None
+        assert not torch.isnan(result.stderr).any()
+
+
+def test_model_dtype_follows_the_weights():
+    model = RealNVP(2, hidden=(8,))
+    assert model.dtype is torch.float32
+    assert model.double().dtype is torch.float64
+    assert Flow(transforms.Reverse(2), distributions.Logistic(2)).double().sample(1, seed=0).dtype is torch.float64

@@ -1,0 +1,168 @@
+"""Members that are trained as one end where each would have ended alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward import models, transforms
+from pushforward.errors import ConfigError, TrainingError
+from pushforward.training import fit_members
+from pushforward.training.stacking import Stack, Unstackable
+
+from .tiny import curved, rows
+
+OPTIONS = {"max_steps": 12, "batch_size": 50, "learning_rate": 1e-2, "evaluate_every": 5, "progress": "silent"}
+FAMILIES = {
+    "nice": lambda: models.NICE(3, layers=2, hidden=(8, 8)),
+    "realnvp": lambda: models.RealNVP(3, layers=2, hidden=(8,)),
+    "maf": lambda: models.MAF(3, layers=2, hidden=(9,)),
+    "nsf": lambda: models.NSF(3, layers=2, hidden=(8, 8)),
+    "nsf autoregressive": lambda: models.NSF(3, layer="autoregressive", layers=2, hidden=(8, 8)),
+    "noise in front": lambda: models.Flow(
+        transforms.Chain(
+            transforms.Standardize(3), transforms.Jitter(3, 0.1), models.MAF(3, layers=1, hidden=(8,)).chain
+        ),
+        pf.distributions.Normal(3),
+    ),
+}
+
+
+def members(build, count: int = 3) -> list[models.Model]:
+    torch.manual_seed(0)
+    return [build().double() for _ in range(count)]
+
+
+@pytest.mark.parametrize("build", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize(
+    "extra", [{}, {"gradient_clip": 0.5, "weight_decay": 0.3, "validation": None}], ids=["", "clip"]
+)
+def test_each_ends_where_it_would_have_ended_alone(build, extra):
+    x, options = curved(300).double(), OPTIONS | extra
+    alone, together = members(build), members(build)
+    expected = [pf.fit(model, x, seed=10 + k, **options) for k, model in enumerate(alone)]
+    state = torch.random.get_rng_state()
+    found = fit_members(together, x, seeds=[10, 11, 12], stack=True, **options)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for one, other in zip(alone, together, strict=True):
+        for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+            torch.testing.assert_close(theirs, mine, rtol=1e-7, atol=1e-9, msg=name)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine.steps, mine.stopped, mine.best_step) == (theirs.steps, theirs.stopped, theirs.best_step)
+        assert len(mine.history) == len(theirs.history)
+        for one, other in zip(mine.history, theirs.history, strict=True):
+            assert one.keys() == other.keys()
+            for key in one.keys() - {"elapsed", "seconds"}:
+                assert one[key] == (other[key] if other[key] is None else pytest.approx(other[key], rel=1e-8)), key
+
+
+def test_each_stops_by_itself():
+    """One of two members starts where it cannot get better and stops early; the other goes on as if alone."""
+    x = rows(200).double()
+
+    def pair() -> list[models.Model]:
+        torch.manual_seed(0)
+        found = [models.RealNVP(2, layers=2, hidden=(4,)).double() for _ in range(2)]
+        with torch.no_grad():
+            for parameter in found[1].parameters():
+                parameter.mul_(3.0)
+        return found
+
+    options = {
+        "max_steps": 60,
+        "batch_size": 20,
+        "learning_rate": 3e-2,
+        "evaluate_every": 2,
+        "patience": 4,
+        "progress": "silent",
+    }
+    alone, together = pair(), pair()
+    expected = [pf.fit(model, x, seed=k, **options) for k, model in enumerate(alone)]
+    found = fit_members(together, x, stack=True, **options)
+    assert [result.steps for result in found] == [result.steps for result in expected]
+    assert found[0].steps != found[1].steps
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.log_prob(x), other.log_prob(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("builds", "extra", "reason"),
+    [
+        ([lambda: models.MAF(3), lambda: models.MAF(3, layers=2)], {}, "architectures differ"),
+        ([lambda: models.MAF(3, dropout=0.1)] * 2, {}, "dropout"),
+        ([lambda: models.MAF(3, batch_norm=True)] * 2, {}, "statistics"),
+        ([lambda: models.MAF(3, components=2)] * 2, {}, "distributions with weights"),
+        ([lambda: models.NSF(3, unconditional=True)] * 2, {}, "its own weights"),
+        ([lambda: models.MAF(3, context=1)] * 2, {}, "context"),
+        ([lambda: models.MAF(3)] * 2, {"amp": True}, "amp"),
+        ([lambda: models.MAF(3)] * 2, {"optimizer": torch.optim.Adam}, "optimizer function"),
+        ([lambda: models.MAF(3)], {}, "only one model"),
+    ],
+)
+def test_what_cannot_be_trained_as_one_says_why(builds, extra, reason):
+    with pytest.raises(ConfigError, match=reason):
+        fit_members([build() for build in builds], curved(60), stack=True, **OPTIONS | extra)
+
+
+def test_others_are_trained_one_after_the_other():
+    mixed = [models.NICE(3, layers=2, hidden=(8,)), models.MAF(3, layers=1, hidden=(8,))]
+    results = fit_members(mixed, curved(100), max_time=20.0, **OPTIONS)
+    assert [result.steps for result in results] == [12, 12]
+    with pytest.raises(ConfigError, match="2 models and 1 seeds"):
+        fit_members(mixed, curved(100), seeds=[1])
+    with pytest.raises(ConfigError, match="list of at least one pushforward model"):
+        fit_members([], curved(100))
+    with pytest.raises(ConfigError, match="stack must be"):
+        fit_members(mixed, curved(100), stack="yes")
+
+
+def test_a_stack_needs_something_to_train():
+    with pytest.raises(Unstackable, match="no transform has anything to train"):
+        Stack([models.Flow(transforms.Standardize(2), pf.distributions.Normal(2)) for _ in range(2)])
+
+
+def test_each_member_takes_its_own_seed():
+    x = curved(100).double()
+    for seeds, own in ((None, [7, 8]), ([3, 5], [3, 5])):
+        found, alone = members(FAMILIES["maf"], 2), members(FAMILIES["maf"], 2)
+        fit_members(found, x, seeds=seeds, seed=7, **OPTIONS)
+        for model, other, seed in zip(found, alone, own, strict=True):
+            pf.fit(other, x, seed=seed, **OPTIONS)
+            torch.testing.assert_close(model.log_prob(x), other.log_prob(x), rtol=1e-7, atol=1e-9)
+
+
+def test_a_context_is_passed_to_every_member():
+    x = curved(80)
+    pair = [models.MAF(2, context=1, layers=1, hidden=(8,)) for _ in range(2)]
+    assert [result.steps for result in fit_members(pair, x[:, :2], context=x[:, 2:], **OPTIONS)] == [12, 12]
+    with pytest.raises(ConfigError, match="context"):
+        fit_members(pair, x[:, :2], context=x[:, 2:], stack=True, **OPTIONS)
+
+
+@pytest.mark.parametrize("option", ["checkpoint", "log"])
+def test_files_of_one_run_are_refused(option, tmp_path):
+    with pytest.raises(ConfigError, match="no checkpoint and no log"):
+        fit_members(members(FAMILIES["nice"], 2), curved(50), **OPTIONS | {option: tmp_path / "file"})
+
+
+def test_after_an_error_every_member_has_its_best_weights(monkeypatch):
+    x, calls, losses = curved(300).double(), [], Stack.losses
+
+    def breaks(self, batches, noise):
+        calls.append(None)
+        return losses(self, batches, noise) * (math.nan if len(calls) == 8 else 1)
+
+    monkeypatch.setattr(Stack, "losses", breaks)
+    trained, best = members(FAMILIES["nice"], 2), members(FAMILIES["nice"], 2)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 7 .*weights of step 5 again"):
+        fit_members(trained, x, stack=True, **OPTIONS)
+    monkeypatch.undo()
+    for k, model in enumerate(best):
+        result = pf.fit(model, x, seed=k, callback=lambda event: event.step >= 5, **OPTIONS)
+        assert result.best_step == 5
+    for one, other in zip(trained, best, strict=True):
+        assert not one.training
+        torch.testing.assert_close(one.log_prob(x), other.log_prob(x), rtol=1e-7, atol=1e-9)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from pushforward.errors import ConfigError, InputError
+from pushforward.training.input_spec import InputSpec
+from pushforward.training.open_sources import open_sources
+
+from .tiny import SPEC, Items, numbered, take
+
+
+def test_split_is_a_partition_and_depends_on_the_seed_only():
+    x = numbered(100)
+    train, held = open_sources(SPEC, x, None, 0.2, 16, 0)
+    assert held is not None
+    first = torch.cat([part for part, _ in held.ordered()]).flatten()
+    second = torch.cat([part for part, _ in train.ordered()]).flatten()
+    assert len(first) == 20
+    assert sorted(torch.cat([first, second]).tolist()) == list(range(100))
+    _, again = open_sources(SPEC, x, None, 0.2, 50, 0)
+    assert torch.equal(torch.cat([part for part, _ in again.ordered()]).flatten(), first)
+    _, other = open_sources(SPEC, x, None, 0.2, 16, 1)
+    assert not torch.equal(torch.cat([part for part, _ in other.ordered()]).flatten(), first)
+
+
+@pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 0), (4, 0), (5, 1), (14, 1), (15, 2), (50, 5)])
+def test_size_of_the_held_out_part(count, held):
+    train, validation = open_sources(SPEC, numbered(count), None, 0.1, 512, 0)
+    assert (0 if validation is None else len(validation.rows)) == held
+    assert len(train.rows) == count - held
+
+
+def test_context_stays_with_its_row():
+    spec = InputSpec("Model", (1,), 1, torch.float32, torch.device("cpu"))
+    x = numbered(20)
+    for data, context in ((x, 10 * x), ((x, 10 * x), None), (TensorDataset(x, 10 * x), None)):
+        train, held = open_sources(spec, data, context, 0.25, 4, 0)
+        for source in (train, held):
+            for part, its in source.ordered():
+                assert torch.equal(its, 10 * part)
+        for batch in take(train, 10):
+            assert torch.equal(batch.context, 10 * batch.x)
+
+
+def test_items_with_a_label_serve_a_model_without_context():
+    data = [(torch.tensor([float(k)]), k % 2) for k in range(8)]
+
+    class Labeled(Items):
+        def __getitem__(self, index):
+            return data[index]
+
+    train, _ = open_sources(SPEC, Labeled(numbered(8)), None, None, 4, 0)
+    assert train.spec.cast(*train.read(torch.tensor([3, 1])))[0].flatten().tolist() == [3.0, 1.0]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(numbered(6))
+
+
+class Empty(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+def test_iterable_data_set():
+    train, _ = open_sources(SPEC, Stream(), None, None, 4, 0)
+    assert train.steps is None
+    assert [batch.x.flatten().tolist() for batch in take(train, 3)] == [[0, 1, 2, 3], [4, 5], [0, 1, 2, 3]]
+    empty, _ = open_sources(SPEC, Empty(), None, None, 4, 0)
+    with pytest.raises(InputError, match="no batch"):
+        take(empty, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "error", "words"),
+    [
+        (DataLoader(TensorDataset(numbered(4))), {}, ConfigError, "cannot be split"),
+        (Stream(), {}, ConfigError, "cannot be split"),
+        (numbered(4), {"validation": 1.0}, ConfigError, "fraction"),
+        (numbered(4), {"validation": -0.1}, ConfigError, "fraction"),
+        (numbered(4), {"validation": True}, ConfigError, "fraction"),
+        (numbered(2), {"validation": 0.9}, ConfigError, "leaves none"),
+        (numbered(0), {}, InputError, "no rows"),
+        (torch.zeros(4), {}, InputError, r"x\[:, None\]"),
+        (torch.zeros(4, 2), {}, InputError, r"\(rows, 1\)"),
+        (torch.zeros(4, 1, dtype=torch.complex64), {}, InputError, "real"),
+        (torch.tensor([[0.0], [torch.nan], [torch.inf]]), {}, InputError, "nan at row 1, column 0"),
+        (torch.tensor([[0.0], [0.0], [torch.inf]]), {}, InputError, "inf at row 2"),
+        (torch.tensor([[0.0], [1e300]], dtype=torch.float64), {}, InputError, "1e\\+300 at row 1"),
+        (numbered(4), {"context": numbered(4)}, ConfigError, "takes no context"),
+        (numbered(4), {"validation": torch.tensor([[torch.nan]])}, InputError, "validation data contain nan"),
+        (numbered(4), {"validation": numbered(0)}, InputError, "validation data have no rows"),
+        (TensorDataset(numbered(4)), {"context": numbered(4)}, ConfigError, "yields"),
+        (5, {}, InputError, "got int"),
+        ("file.csv", {}, InputError, "got str"),
+        (None, {}, InputError, "got NoneType"),
+    ],
+)
+def test_refusals(data, options, error, words):
+    with pytest.raises(error, match=words):
+        open_sources(SPEC, data, options.get("context"), options.get("validation", 0.1), 2, 0)

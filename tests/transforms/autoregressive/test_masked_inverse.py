@@ -1,0 +1,210 @@
+"""Solving by sweeps: as exact as by steps, chosen where it pays, and never the last word where it does not settle."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pushforward.kernels import use_kernels
+from pushforward.networks import MADE
+from pushforward.networks.incremental import IncrementalMADE
+from pushforward.transforms import (
+    AdditiveTransformer,
+    AffineTransformer,
+    CircularSplineTransformer,
+    GatedTransformer,
+    SplineTransformer,
+    Transformer,
+)
+from pushforward.transforms.autoregressive import masked_inverse
+
+
+@pytest.fixture(autouse=True)
+def plain():
+    """Compiled, it takes steps whatever the network; tests/kernels/test_made_kernel.py compares the two."""
+    with use_kernels("plain"):
+        yield
+
+
+LAWS = [
+    AffineTransformer(),
+    AdditiveTransformer(),
+    GatedTransformer(),
+    SplineTransformer(),
+    CircularSplineTransformer(),
+]
+
+
+def make(features: int, law: Transformer, gain: float, dtype: torch.dtype = torch.float64, **options) -> MADE:
+    """Random weights of this gain for each layer."""
+    options = {"hidden": (80, 80), "activation": "tanh", **options}
+    network = MADE(features, law.parameters, copies=2 if law.periodic else 1, **options).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            size = gain / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.3
+            parameter.copy_(torch.randn(parameter.shape) * size)
+    return network.to(dtype)
+
+
+def residual(network: MADE, law: Transformer, z: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """Largest error of the round trip, in units of z: what f makes of x, by one pass of the network."""
+    seen = torch.cat((x.cos(), x.sin())) if law.periodic else x
+    raw = network(seen.t(), context).movedim(-1, 1)
+    error = (law.forward(x, raw)[0] - z).abs()
+    return (torch.minimum(error, (error - 2 * math.pi).abs()) if law.periodic else error).max()
+
+
+@pytest.fixture
+def outcomes(monkeypatch) -> list[bool]:
+    """Whether each swept block settled."""
+    seen: list[bool] = []
+    sweep = masked_inverse._sweep
+
+    def watched(*args):
+        result = sweep(*args)
+        seen.append(result is not None)
+        return result
+
+    monkeypatch.setattr(masked_inverse, "_sweep", watched)
+    return seen
+
+
+def noise(
+    features: int, rows: int, law: Transformer, spread: float = 1.0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    z = spread * torch.randn(features, rows, dtype=dtype)
+    return 3 * torch.tanh(z) if law.periodic else z
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("gain", [0.0, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize("features", [16, 70, 300])
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@torch.no_grad()
+def test_sweeps_leave_no_more_error_than_steps(law, features, gain, dtype, outcomes):
+    network = make(features, law, gain, dtype)
+    z = noise(features, 4, law, dtype=dtype)
+    swept = masked_inverse.solve_autoregressive(network, law, z)
+    assert len(outcomes) >= 1  # they were used
+    steps = masked_inverse.by_steps(IncrementalMADE(network, 4), law, z)
+    stepped = torch.cat([x for x, _ in steps])
+    scale = 1 + (z - law.inverse(z, torch.zeros(law.parameters, *z.shape, dtype=dtype))[0]).abs().max() + z.abs().max()
+    allowed = 4 * residual(network, law, z, stepped) + 8 * torch.finfo(dtype).eps * scale
+    assert residual(network, law, z, swept[0]) <= allowed
+    if dtype is torch.float64 and gain <= 1:
+        torch.testing.assert_close(swept[0], stepped, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(swept[1], torch.cat([s for _, s in steps]), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("law", LAWS[:1] + LAWS[3:], ids=str)
+@torch.no_grad()
+def test_mild_layers_settle(law, outcomes):
+    for options in ({}, {"residual": True}, {"context": 2}, {"order": tuple(range(79, -1, -1))}):
+        context = torch.randn(3, 2, dtype=torch.float64) if options.get("context") else None
+        masked_inverse.solve_autoregressive(make(80, law, 0.5, **options), law, noise(80, 3, law), context)
+    assert outcomes == [True] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("law", "strength"),
+    [(AffineTransformer(), 1.5), (AdditiveTransformer(), 1.5), (GatedTransformer(), 15.0)],
+    ids=str,
+)
+@torch.no_grad()
+def test_chaotic_layers_end_in_steps_and_are_right(law, strength, dtype, outcomes):
+    """Each coordinate's shift follows the one before it, and magnifies its changes: nothing settles before its turn."""
+    network = make(300, law, 0.0, dtype, hidden=(), input_bound=10.0)
+    network.last.weight[:300].copy_(strength * torch.diag(torch.ones(299), -1))
+    z = noise(300, 3, law, dtype=dtype)
+    x, slope = masked_inverse.solve_autoregressive(network, law, z)
+    assert outcomes == [False]
+    stepped = torch.cat([x for x, _ in masked_inverse.by_steps(IncrementalMADE(network, 3), law, z)])
+    assert residual(network, law, z, x) <= 10 * residual(network, law, z, stepped) + 10 * torch.finfo(dtype).eps
+    assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"residual": True}, {"context": 2}], ids=str)
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@torch.no_grad()
+def test_giving_up_leaves_no_trace(law, options, outcomes, monkeypatch):
+    monkeypatch.setattr(masked_inverse, "max_sweeps", lambda places: 2)
+    network = make(300, law, 1.0, **options)
+    context = torch.randn(3, 2, dtype=torch.float64) if options.get("context") else None
+    z = noise(300, 3, law)
+    found = masked_inverse.solve_autoregressive(network, law, z, context)
+    assert outcomes == [False]
+    stepped = masked_inverse.by_steps(IncrementalMADE(network, 3, context), law, z)
+    for one, other in zip(found, zip(*stepped, strict=True), strict=True):
+        torch.testing.assert_close(one, torch.cat(other), rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_chain_that_takes_as_many_sweeps_as_places(outcomes):
+    """x_i = z_i - 1.5 x_(i-1) within the bound: every sweep moves the truth on by one place."""
+    law = AdditiveTransformer()
+    network = MADE(130, 1, (), input_bound=10.0).double()
+    network.last.weight.copy_(1.5 * torch.diag(torch.ones(129), -1))
+    z = torch.randn(130, 2, dtype=torch.float64)
+    x = masked_inverse.solve_autoregressive(network, law, z)[0]
+    expected = [z[0]]
+    for value in z[1:]:
+        expected.append(value - 1.5 * expected[-1].clamp(-10, 10))
+    torch.testing.assert_close(x, torch.stack(expected))
+    assert outcomes == [False]
+
+
+@torch.no_grad()
+def test_blocks_that_settle_before_one_that_does_not_are_kept(outcomes):
+    """Stiff from the 200th place on: the second of three blocks fails, and steps take over there."""
+    law = AdditiveTransformer()
+    network = MADE(600, 1, (), input_bound=10.0).double()
+    stiff = torch.where(torch.arange(599) >= 250, 1.5, 0.01)
+    network.last.weight.copy_(torch.diag(stiff, -1))
+    z = torch.randn(600, 2, dtype=torch.float64)
+    x = masked_inverse.solve_autoregressive(network, law, z)[0]
+    expected = [z[0]]
+    for factor, value in zip(stiff.tolist(), z[1:], strict=True):
+        expected.append(value - factor * expected[-1].clamp(-10, 10))
+    torch.testing.assert_close(x, torch.stack(expected))
+    assert outcomes == [True, False]
+
+
+@pytest.mark.parametrize("spread", [1e-9, 1e-3, 1e3, 1e6])
+@torch.no_grad()
+def test_settling_is_judged_in_the_units_of_the_data(spread):
+    """Noise of any size keeps its digits: shifts are in proportion to it, and no absolute tolerance swallows them."""
+    law = AffineTransformer()
+    network = MADE(40, 2, (), input_bound=None).double()
+    weight = 0.3 * torch.randn(40, 40, dtype=torch.float64)
+    network.last.weight.copy_(torch.cat((weight, torch.zeros_like(weight))))
+    z = spread * torch.randn(40, 3, dtype=torch.float64)
+    x = masked_inverse.solve_autoregressive(network, law, z)[0]
+    exact = torch.linalg.solve_triangular(torch.eye(40).double() + weight.tril(-1), z, upper=False)
+    torch.testing.assert_close(x / spread, exact / spread, rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+def test_rows_that_are_infinite_spoil_no_other():
+    law = AffineTransformer()
+    network = make(40, law, 0.5)
+    z = noise(40, 3, law)
+    wanted = masked_inverse.solve_autoregressive(network, law, z)[0]
+    z[5, 1] = math.inf
+    x = masked_inverse.solve_autoregressive(network, law, z)[0]
+    torch.testing.assert_close(x[:, [0, 2]], wanted[:, [0, 2]])
+    assert x[5, 1] == math.inf
+    assert not torch.isnan(x).any()
+
+
+def test_sweeps_are_for_few_rows_of_many_places_without_gradient():
+    network = MADE(63, 2, (512, 512))
+    with torch.no_grad():
+        assert masked_inverse.sweeping_pays(network, torch.zeros(63, 1))
+        assert not masked_inverse.sweeping_pays(network, torch.zeros(63, 512))
+        assert not masked_inverse.sweeping_pays(MADE(6, 2), torch.zeros(6, 1))
+        assert masked_inverse.sweeping_pays(MADE(784, 2, (512, 512)), torch.zeros(784, 16))
+    assert not masked_inverse.sweeping_pays(network, torch.zeros(63, 1))
