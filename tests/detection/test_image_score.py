@@ -62,7 +62,7 @@ class TestPrincipalDistances:
         for sizes in ((1, 2), (2, 1, 3), (0, 1, 2), (1, 1, 2)):
             with pytest.raises(ConfigError, match="three increasing"):
                 PrincipalDistances(sizes)
-        with pytest.raises(ConfigError, match="rows >= k"):
+        with pytest.raises(ConfigError, match="rows must be an integer of at least 5"):
             PrincipalDistances(k=5, rows=4)
         with pytest.raises(InputError, match="5-th nearest of only 3"):
             PrincipalDistances().fit(torch.ones(3, 2))
@@ -131,9 +131,54 @@ def test_it_tells_waves_from_other_images():
         assert (score(other).numpy() > np.quantile(normal.numpy(), 0.95)).mean() > 0.95, name
 
 
+def test_held_out_images_are_drawn_at_random():
+    """Files often have their images in the order of the classes."""
+    dark, bright = stripes(100, 0) // 2, stripes(100, 1) // 2 + 128
+    seen = {}
+
+    def fit_flow(flow, images, validation, **options):
+        seen.update(train=images, validation=validation)
+
+    fit_image_score(torch.cat((dark, bright)), 0.2, fit_flow=fit_flow)
+    assert (len(seen["train"]), len(seen["validation"])) == (160, 40)
+    for part in seen.values():
+        fraction = (part.float().mean((1, 2, 3)) > 128).double().mean().item()
+        assert 0.25 < fraction < 0.75
+
+
+def test_held_out_images_can_be_given():
+    images, seen = stripes(100, 0), []
+    fit_image_score(
+        images[:60], images[60:], fit_flow=lambda flow, x, validation, **options: seen.append((x, validation))
+    )
+    assert torch.equal(seen[0][0], images[:60])
+    assert torch.equal(seen[0][1], images[60:])
+
+
+def test_it_is_one_of_the_scores_of_inputs():
+    images = stripes(80, 0)
+    score = fit_image_score(images, 0.25, max_steps=2, progress="silent")
+    assert score.reads == "images"
+    assert not score.is_log_prob
+    assert score.score(images[:5]).dtype == np.float64
+    assert np.array_equal(score.score(images[:5]), score(images[:5]).numpy())
+    for refused in (
+        lambda: score.explain(images),
+        lambda: score.sample(1, 0),
+        lambda: score.compile_scorer(np.zeros(3)),
+    ):
+        with pytest.raises(ConfigError, match="this guard reads images"):
+            refused()
+    description, tensors = score.pack("s.")
+    again = ImageScore.unpack(description, tensors, "s.")
+    assert np.array_equal(again.score(images[:5]), score.score(images[:5]))
+
+
 def test_too_few_held_out_images():
     with pytest.raises(InputError, match="at least 20"):
         fit_image_score(stripes(30, 0), stripes(10, 1))
+    with pytest.raises(InputError, match="at least 40 images to fit"):
+        fit_image_score(stripes(30, 0))
     with pytest.raises(ConfigError, match="'maf'"):
         fit_image_score(stripes(30, 0), stripes(30, 1), kind="maf")
 

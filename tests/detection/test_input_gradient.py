@@ -34,7 +34,7 @@ def test_units_of_the_data_do_not_matter():
 
 def test_what_counts_as_preprocessing():
     def names(model: models.Model) -> list[str]:
-        return [type(part).__name__ for part in WithoutPreprocessing(model).front]
+        return [type(part).__name__ for part in WithoutPreprocessing(model).preprocessing]
 
     assert names(models.ImageNICE(shape=(1, 4, 4))) == ["UniformDequantize", "Affine", "Flatten", "Standardize"]
     assert names(models.Glow((1, 4, 4), scales=1)) == ["UniformDequantize", "Logit"]
@@ -46,7 +46,7 @@ def test_inner_and_preprocessing_add_up_to_the_likelihood():
     model = models.Glow((1, 4, 4), scales=1, layers=2, hidden=(4, 4), levels=8)
     x = torch.randint(8, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     inner = WithoutPreprocessing(model)
-    y, added = inner.reach(x)
+    y, added = inner.preprocess(x)
     torch.testing.assert_close(inner(y) + added, model.evaluate(x).value)
 
 

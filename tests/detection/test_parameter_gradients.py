@@ -35,7 +35,7 @@ def test_against_backward(name):
     torch.manual_seed(0)
     model, x = MODELS[name]().double().eval(), rows(3)
     inner = WithoutPreprocessing(model)
-    (found,) = sample_gradients(inner, inner.reach(x)[0])
+    (found,) = sample_gradients(inner, inner.preprocess(x)[0])
     for i in range(3):
         model.zero_grad()
         model.evaluate(x[i : i + 1]).value.sum().backward()

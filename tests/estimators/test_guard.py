@@ -1,4 +1,4 @@
-"""`Guard`: the promise, the columns, the file, and the answers to bad input."""
+"""`Guard` on tables: the false-alarm rate, the columns, the file, and errors."""
 
 import math
 import warnings
@@ -66,13 +66,13 @@ def test_far_rows_alarm_and_typical_rows_do_not(guard: Guard) -> None:
     assert guard.anomaly_score([[0, math.inf, 0]])[0] == math.inf
 
 
-def test_promise_holds_on_new_rows(guard: Guard) -> None:
+def test_the_false_alarm_rate_on_new_rows(guard: Guard) -> None:
     new = normal_rows(4000, seed=1)
     low, high = realized_interval(guard.calibrator_.n, len(new), 0.05, level=1 - 1e-6)
     assert low <= (guard.predict(new) == -1).mean() <= high
 
 
-def test_signs_and_answers_agree(guard: Guard) -> None:
+def test_signs_agree_between_methods(guard: Guard) -> None:
     x = np.vstack([normal_rows(200, seed=2), 6 * normal_rows(50, seed=3)])
     score, p = guard.anomaly_score(x), guard.p_value(x)
     np.testing.assert_array_equal(guard.score_samples(x), -score)
@@ -96,7 +96,7 @@ def test_a_row_is_scored_alone(mixed: Guard) -> None:
     np.testing.assert_allclose(mixed.anomaly_score(frame.iloc[::-1])[::-1], together, rtol=1e-4, atol=1e-4)
 
 
-def test_company_does_not_change_a_bit() -> None:
+def test_a_row_has_the_same_bits_with_any_other_rows() -> None:
     """Matrix products of other sizes round differently, which must not reach the scores."""
     guard = Guard(0.2, model="realnvp", **QUICK).fit(normal_rows(400))
     rows = 3 * normal_rows(700, seed=5)
@@ -175,7 +175,7 @@ def test_reproducible_under_a_seed() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda f: f, pl.from_pandas, pa.Table.from_pandas], ids=["pandas", "polars", "arrow"])
-def test_frames_of_all_kinds_score_alike(mixed: Guard, make) -> None:
+def test_all_kinds_of_frames_have_the_same_scores(mixed: Guard, make) -> None:
     frame = mixed_frame(30, seed=6)
     np.testing.assert_allclose(mixed.anomaly_score(make(frame)), mixed.anomaly_score(frame), rtol=1e-12)
 
@@ -185,7 +185,7 @@ def test_reordered_columns_are_matched_by_name(mixed: Guard) -> None:
     np.testing.assert_array_equal(mixed.anomaly_score(frame[frame.columns[::-1]]), mixed.anomaly_score(frame))
 
 
-def test_bad_columns_have_decided_answers(mixed: Guard) -> None:
+def test_columns_that_differ_from_the_training_table(mixed: Guard) -> None:
     frame = mixed_frame(5, seed=6)
     usual = mixed.anomaly_score(frame)
     with pytest.raises(SchemaError, match="'count'"):
@@ -229,13 +229,23 @@ def test_impossible_options_are_refused(options: dict) -> None:
           np.full((50, 2), np.inf), np.full((50, 2), np.nan), np.zeros((50, 0)), [[1j]] * 50, {"a": [1, 2], "b": [1]}],
     ids=lambda v: str(type(v).__name__) + str(np.shape(v) if not isinstance(v, dict) else ""),
 )  # fmt: skip
-def test_unreadable_tables_are_refused_in_one_sentence(x) -> None:
+def test_unreadable_tables_are_refused(x) -> None:
     with pytest.raises(PushforwardError), warnings.catch_warnings():
         warnings.simplefilter("ignore", SchemaWarning)
         Guard(0.05, **QUICK).fit(x)
 
 
-def test_unfitted_guard_says_so() -> None:
+def test_errors_of_fit_name_the_row_of_the_table() -> None:
+    guard = Guard(0.05, n_estimators=1, max_steps=1, random_state=0)
+    fitted, _ = guard._split(400, 0)
+    for row in (fitted[0], fitted[150], fitted[-1]):
+        frame = pd.DataFrame(normal_rows(400), columns=["a", "b", "c"])
+        frame.loc[row, "b"] = math.inf
+        with pytest.raises(SchemaError, match=f"'b', row {row} "):
+            guard.fit(frame)
+
+
+def test_an_unfitted_guard_is_an_error() -> None:
     with pytest.raises(NotFittedError, match="fit") as caught:
         Guard().predict([[0.0]])
     assert isinstance(caught.value, PushforwardError)
@@ -267,7 +277,7 @@ def test_one_column_table_works() -> None:
     assert score[0] > score[1:].max()
 
 
-def test_monitor_is_quiet_on_rows_like_these_and_finds_others(tmp_path):
+def test_a_monitor_alarms_after_a_change_and_not_before(tmp_path):
     guard = Guard(0.05, **QUICK).fit(normal_rows(1000))
     monitor = guard.monitor()
     monitor.update(guard.anomaly_score(normal_rows(300, seed=1)))

@@ -23,7 +23,7 @@ def clothes() -> np.ndarray:
     return load_image_sample("fashion-mnist")
 
 
-def test_keeps_its_promise_and_tells_digits_from_clothes(guard, clothes):
+def test_false_alarm_rate_and_digits_among_clothes(guard, clothes):
     fine, odd = guard.assess(clothes), guard.assess(load_image_sample("mnist"))
     assert set(fine) == {"anomaly_score", "p_value", "alarm"}
     low, high = realized_interval(500, 1000, 0.05, level=0.999)
@@ -32,7 +32,7 @@ def test_keeps_its_promise_and_tells_digits_from_clothes(guard, clothes):
     assert odd["alarm"].mean() > 0.5
 
 
-def test_forms_of_the_same_images(guard, clothes):
+def test_arrays_of_other_shapes_and_types_have_the_same_scores(guard, clothes):
     some = clothes[:7]
     expected = guard.anomaly_score(some)
     for same in (some[..., None], some[:, None], torch.from_numpy(some), some.astype(np.int64), some.astype(float)):

@@ -130,7 +130,7 @@ class Column:
             name: of the column.
             values: ``(rows,)``.
             integers: whether the cells were stored as integers.
-            time: the kind of instants that the numbers stand for, see :class:`Column`.
+            time: the kind of instants that the numbers are, see :class:`Column`.
 
         Raises:
             SchemaError: as :meth:`infer`.

@@ -226,4 +226,4 @@ def _reached(inner: WithoutPreprocessing, x: Tensor, batch_size: int) -> Iterato
     if len(x) == 0:
         raise InputError("a mean log-likelihood needs at least one row; got none.")
     for part in x.split(batch_size):
-        yield inner.reach(part)
+        yield inner.preprocess(part)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward import io
+from pushforward.data import split_indices
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.scores import (
     CodeLength,
@@ -90,9 +91,7 @@ class ImageScore(Score, InputScore):
         if not isinstance(score, cls):
             raise StorageError("its score is not one of images.")
         try:
-            score(
-                torch.zeros(1, *score.shape, dtype=torch.uint8)
-            )  # fails unless the fitted tensors have matching sizes
+            score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # fitted tensors of other sizes raise here
         except (PushforwardError, RuntimeError, IndexError) as error:
             raise StorageError(f"the parts of its score do not fit each other: {error}") from error
         return score
@@ -136,7 +135,7 @@ def image_flow(kind: str, shape: Shape) -> Model:
     """Build a flow that a CPU trains in minutes.
 
     Args:
-        kind: "auto" or "glow", or "nice" (volume-preserving, fully connected).
+        kind: "auto" or "glow", or "nice" (constant volume, fully connected).
         shape: (channels, height, width), sides multiples of 4.
 
     Raises:
@@ -187,7 +186,7 @@ def fit_image_score(
     if isinstance(validation, Tensor):
         held_out = validation
     else:
-        train, held_out = _split(train, validation or _FRACTION)
+        train, held_out = _split(train, validation or _FRACTION, seed + 1)
     if len(held_out) < _HELD_OUT:
         raise InputError(
             f"the density of the statistics needs at least {_HELD_OUT} held-out images; got {len(held_out)}."
@@ -204,19 +203,20 @@ def fit_image_score(
         learning_rate=learning_rate, **options,
     )  # fmt: skip
     flow.eval()
-    some = small[:10_000]  # rows are in random order
+    some = small[split_indices(len(small), (min(len(small), 10_000),), seed=seed)[0]]
     distances = [PrincipalDistances().fit(some), Log(LatentMahalanobis(flow)).fit(some)]
     codes = [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
     dose = DoSE(LikelihoodPath(flow), *codes, *distances, density="gmm", components=16, refit=False, seed=seed)
     return ImageScore(dose, shape, pool, shift).fit(held_out)
 
 
-def _split(images: Tensor, validation: float) -> tuple[Tensor, Tensor]:
-    """Training images and held-out images."""
+def _split(images: Tensor, validation: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split at random into training images and held-out images."""
     count = max(_HELD_OUT, round(validation * len(images)))
     if len(images) < 2 * count:
         raise InputError(
             f"the score of images needs at least {2 * count} images to fit, of which {count} are held out; got "
             f"{len(images)} beside those for calibration."
         )
-    return images[count:], images[:count]
+    kept, held_out = split_indices(len(images), (len(images) - count, count), seed=seed)
+    return images[kept], images[held_out]

@@ -52,7 +52,7 @@ class InputScore(ABC):
                 integers ``(n, channels, height, width)``.
 
         Returns:
-            Float64 ``(n,)``. An input's score does not depend on the inputs beside it.
+            Float64 ``(n,)``. The score of an input does not depend on the other inputs.
 
         Raises:
             InputError: for other inputs than those of ``fit``.

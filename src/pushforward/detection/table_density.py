@@ -15,19 +15,18 @@ from pushforward.registry import describe
 from pushforward.training import fit_members
 from pushforward.transforms import Chain
 
-__all__ = ["KINDS", "explainer", "fit_table_density", "member"]
+__all__ = ["KINDS", "explainer", "fit_table_density", "small_flow"]
 
 KINDS = ("auto", "nice", "realnvp", "maf", "nsf")
 
 
-def member(kind: str, index: int, features: int, rows: int) -> Model:
+def small_flow(kind: str, index: int, features: int, rows: int) -> Model:
     """Build one small flow of the ensemble; it is smaller where there are fewer rows.
 
     Args:
-        kind: one of :data:`KINDS`. "auto" is an autoregressive spline flow in the order of the columns for the first
-            member, whose chain rule explains a row, and then alternates affine couplings with a soft clamp and additive
-            couplings.
-        index: of the member.
+        kind: one of :data:`KINDS`. For "auto", flow 0 is an autoregressive spline flow in the order of the columns, whose
+            chain rule explains a row; the others alternate affine couplings with a soft clamp and additive couplings.
+        index: of the flow in the ensemble.
         features: width of the matrix.
         rows: number of training rows.
 
@@ -76,7 +75,7 @@ def fit_table_density(
         train: feature matrix of the training rows, float64.
         validation: feature matrix of the rows for early stopping; it may have no rows.
         features: of the table.
-        kind: see :func:`member`.
+        kind: see :func:`small_flow`.
         n_estimators: number of flows in the ensemble.
         jitter: standard deviation of the training noise, in robust deviations.
         seed: flow k is built and trained from ``seed + k``.
@@ -97,7 +96,7 @@ def fit_table_density(
     for k in range(n_estimators):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + k)
-            flows.append(member(kind, k, features.n_features, len(train)))
+            flows.append(small_flow(kind, k, features.n_features, len(train)))
         alike.setdefault(json.dumps(describe(flows[k]), sort_keys=True), []).append(k)
     for group in alike.values():
         with_preprocessing = [Flow(Chain(*transforms, flows[k].chain), flows[k].base) for k in group]

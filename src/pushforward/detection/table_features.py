@@ -19,7 +19,7 @@ __all__ = ["TableFeatures"]
 
 @dataclass(frozen=True)
 class TableFeatures:
-    """The feature matrix that a density reads of an encoded table, and the cost of cells that training did not see.
+    """The feature matrix that a density reads of an encoded table, and the cost of cells that the training rows did not have.
 
     The matrix has a coordinate for each column that is not constant, then a missing indicator (1 where missing) for each
     column with missing cells in the training rows. Values on a lattice are dequantized, by :meth:`preprocessing`.
@@ -179,7 +179,7 @@ class TableFeatures:
                 f"the file's description of the table's features is not one that pushforward writes: {error!r}"
             ) from error
         if sorted([*kept, *(i for i, _ in constants)]) != list(range(len(schema))):
-            raise StorageError("the file does not say once of each column whether the density reads it.")
+            raise StorageError("the file's features must have each column once, as kept or as constant.")
         if len(fills) != len(kept) or len(set(indicators)) < len(indicators):
             raise StorageError("the file's features need one usual value each, and at most one missing indicator.")
         if len({i for i, _, _ in lattices}) < len(lattices) or not all(step > 0 for _, _, step in lattices):

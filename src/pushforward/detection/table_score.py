@@ -163,7 +163,7 @@ def fit_table_score(
         validation: the fraction of rows that stops the training early (0 for none; equal rows stay together), or another
             table for that.
         kind: of the flows: "auto", "nice", "realnvp", "maf" or "nsf"; see
-            :func:`~pushforward.detection.table_density.member`.
+            :func:`~pushforward.detection.table_density.small_flow`.
         n_estimators: number of flows.
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
@@ -195,16 +195,18 @@ def fit_table_score(
         raise InputError("every column of the table is constant in the training rows, so there is no density to fit.")
     density = fit_table_density(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
-        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, lr=learning_rate, **options,
+        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, **options,
     )  # fmt: skip
     return TableScore(features, density, n_draws)
 
 
 def _split(encoded: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and rows for early stopping; equal rows go to one part, or stopping would not see overfitting."""
+    """Rows for training and rows for early stopping; equal rows go to one part, so that stopping can detect overfitting."""
     if validation == 0 or len(encoded) < 20:
         return encoded, encoded[:0]
     groups = duplicate_groups(encoded)
+    if groups.max() == 0:  # all rows are equal, which is an error with a sentence of its own
+        return encoded, encoded[:0]
     train, held_out = split_indices(len(encoded), (1.0 - validation, float(validation)), seed=seed, groups=groups)
     if len(train) < 2:
         return encoded, encoded[:0]

@@ -1,4 +1,4 @@
-"""Checks of arguments that calibration, metrics and tests share: arrays of scores, fractions, counts."""
+"""The check of an array of scores that calibration, metrics and tests share."""
 
 from __future__ import annotations
 

@@ -32,26 +32,27 @@ class WithoutPreprocessing(nn.Module):
         super().__init__()
         count = next((k for k, part in enumerate(model.chain) if not _fixed(part)), len(model.chain))
         self.chain = model.chain[count:]
-        object.__setattr__(self, "front", model.chain[:count])  # its weights are not among this module's parameters
+        # Not a submodule: its weights are not among this module's parameters.
+        object.__setattr__(self, "preprocessing", model.chain[:count])
         self.base = model.base
         self._prepare = model.prepare
 
-    front: Chain
+    preprocessing: Chain
 
     @property
     def measure(self) -> Measure:
-        """What log p(y) refers to."""
+        """The measure of log p(y)."""
         return self.chain.measure(self.base.measure)
 
     @torch.no_grad()
-    def reach(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """y of data x, ``(n, *shape)``, and what the preprocessing adds to log p(x), ``(n,)``; -inf where x is impossible."""
+    def preprocess(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Preprocess x, ``(n, *shape)``: y, and the contribution to log p(x), ``(n,)``; -inf where x is outside the support."""
         x, _, far = self._prepare(x, None)
-        step = self.front.encode(x, noise=RowNoise(seed))
+        step = self.preprocessing.encode(x, noise=RowNoise(seed))
         return step.z, far + step.contribution
 
     def encode(self, y: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
-        """z, and the contribution of the way from y to z."""
+        """z of y, and its contribution to log p(y)."""
         step = self.chain.encode(y, noise=noise)
         return step.z, step.contribution
 

@@ -43,7 +43,7 @@ class InputGradientNorm(Score):
 
     def _score(self, x: Tensor) -> Tensor:
         inner = WithoutPreprocessing(self.model)
-        y, added = inner.reach(x)
+        y, added = inner.preprocess(x)
         with differentiable(y) as at:
             value = inner(at)
             slope = torch.zeros_like(at)

@@ -86,7 +86,7 @@ class LocalDimension(Statistic):
         if self.scale is not None:
             self.log_scale = torch.tensor(math.log(self.scale), dtype=torch.float64)
             return
-        y, _ = WithoutPreprocessing(self.model).reach(reference)
+        y, _ = WithoutPreprocessing(self.model).preprocess(reference)
         target = local_pca_dimension(y.flatten(1), self.neighbors, self.rows)
         spectra = by_batches(self._spectrum, reference[: self.rows], self.batch_size)
 
@@ -116,7 +116,7 @@ class LocalDimension(Statistic):
     def _spectrum(self, x: Tensor) -> Tensor:
         """log sigma_i, and v_i . z if that is needed, float64, ``(n, D, 2)``."""
         inner = WithoutPreprocessing(self.model)
-        y, _ = inner.reach(x)
+        y, _ = inner.preprocess(x)
         with differentiable(y) as at:
             z = inner.encode(at)[0].flatten(1)
             rows = [torch.autograd.grad(out.sum(), at, retain_graph=True)[0] for out in z.unbind(1)]

@@ -158,13 +158,13 @@ class FisherScore(Score):
     def _learn(self, reference: Tensor) -> None:
         inner, total = WithoutPreprocessing(self.model), torch.zeros(())
         for part in reference.split(self.batch_size):
-            for chunk in sample_gradients(inner, inner.reach(part)[0]):
+            for chunk in sample_gradients(inner, inner.preprocess(part)[0]):
                 total = total + _flat(chunk).square().sum(0)
         self.fisher = total / len(reference)
 
     def _score(self, x: Tensor) -> Tensor:
         inner, weight = WithoutPreprocessing(self.model), self.fisher + self.damping
-        chunks = sample_gradients(inner, inner.reach(x)[0])
+        chunks = sample_gradients(inner, inner.preprocess(x)[0])
         squares = torch.cat([(_flat(chunk).square() / weight).sum(1) for chunk in chunks])
         return beyond(self.model, x, squares.sqrt())
 
@@ -172,13 +172,13 @@ class FisherScore(Score):
 def squared_norms(model: Model, x: Tensor) -> Tensor:
     """||d log p(x_i) / d theta_t||^2 of each tensor t, float64, ``(n, tensors)``."""
     inner = WithoutPreprocessing(model)
-    chunks = sample_gradients(inner, inner.reach(x)[0])
+    chunks = sample_gradients(inner, inner.preprocess(x)[0])
     return torch.cat([torch.stack([_square(g) for g in chunk.values()], 1) for chunk in chunks])
 
 
 def beyond(model: Model, x: Tensor, score: Tensor) -> Tensor:
     """The score, and +inf for rows that cannot be: infinitely far, or outside the support."""
-    return torch.where(torch.isneginf(WithoutPreprocessing(model).reach(x)[1]), math.inf, score)
+    return torch.where(torch.isneginf(WithoutPreprocessing(model).preprocess(x)[1]), math.inf, score)
 
 
 def _square(gradient: Tensor) -> Tensor:

@@ -1,0 +1,135 @@
+"""The score of tables: its parts, its split, its file."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pushforward.detection import table_score
+from pushforward.detection.table_score import TableScore, fit_table_score
+from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
+from pushforward.models import NICE, Flow, RealNVP
+from pushforward.transforms import Chain, Standardize
+
+QUICK = {"n_estimators": 2, "max_steps": 5, "progress": "silent"}
+
+
+def frame(n: int = 200, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    level = np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n))
+    return pd.DataFrame({"x": rng.normal(size=n), "color": rng.choice(["red", "blue"], n), "level": level})
+
+
+@pytest.fixture(scope="module")
+def score() -> TableScore:
+    return fit_table_score(frame(), **QUICK)
+
+
+def test_it_is_one_of_the_scores_of_inputs(score: TableScore) -> None:
+    assert score.reads == "tables"
+    assert score.is_log_prob
+    new = frame(30, seed=1)
+    values = score.score(new)
+    assert values.shape == (30,)
+    assert values.dtype == np.float64
+    assert score.score(new[:0]).shape == (0,)
+    assert score.explain(new).names == ("x", "color", "level")
+    assert score.sample(7, 0).column_names == ["x", "color", "level"]
+    assert repr(score) == "TableScore(3 columns, 2 flows)"
+
+
+def test_the_score_is_minus_log_p_and_the_cost_of_unseen_cells(score: TableScore) -> None:
+    new = frame(9, seed=1)
+    with pytest.warns(UserWarning, match="mauve"):
+        values = score.score(new.assign(color=["mauve"] * 9))
+    usual = new.assign(color=["blue" if frame()["color"].eq("blue").mean() > 0.5 else "red"] * 9)
+    assert np.allclose(values - score.score(usual), np.log(score.features.rows + 2))
+
+
+def parts_of(monkeypatch, *arguments, **options) -> tuple[np.ndarray, np.ndarray]:
+    """The encoded rows for training and for early stopping."""
+    seen = []
+    monkeypatch.setattr(table_score.TableFeatures, "transform", lambda self, rows: seen.append(rows) or rows)
+    monkeypatch.setattr(table_score, "fit_table_density", lambda train, stop, features, **options: None)
+    fit_table_score(*arguments, **options)
+    return seen[0], seen[1]
+
+
+def test_equal_rows_are_in_one_part(monkeypatch) -> None:
+    x = np.repeat(np.random.default_rng(0).normal(size=(60, 2)), 4, axis=0)
+    train, stop = parts_of(monkeypatch, x, 0.25)
+    assert len(train) + len(stop) == len(x)
+    assert 30 < len(stop) < 90
+    assert not {tuple(row) for row in train} & {tuple(row) for row in stop}
+
+
+@pytest.mark.parametrize("arguments", [(np.eye(30), 0.0), (np.random.default_rng(0).normal(size=(19, 2)), 0.5)])
+def test_no_rows_for_early_stopping(monkeypatch, arguments) -> None:
+    train, stop = parts_of(monkeypatch, *arguments)
+    assert len(train) == len(arguments[0])
+    assert len(stop) == 0
+
+
+def test_rows_for_early_stopping_can_be_given(monkeypatch) -> None:
+    train, stop = parts_of(monkeypatch, frame(50), frame(20, seed=1))
+    assert len(train) == 50
+    np.testing.assert_array_equal(stop[:, 0], frame(20, seed=1)["x"])
+
+
+def test_seeds(monkeypatch) -> None:
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    first, again, other = (parts_of(monkeypatch, x, seed=seed)[1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match="constant"):
+        fit_table_score(np.zeros((30, 2)), **QUICK)
+    with pytest.raises(SchemaError, match="x0"):
+        fit_table_score(np.full((30, 2), np.nan), **QUICK)
+    with pytest.raises(ConfigError, match="model"):
+        fit_table_score(np.eye(30), kind="glow", **QUICK)
+
+
+def test_through_a_file(score: TableScore) -> None:
+    description, tensors = score.pack("s.")
+    assert all(name.startswith("s.") for name in tensors)
+    again = TableScore.unpack(json.loads(json.dumps(description)), tensors, "s.")
+    new = frame(30, seed=1)
+    np.testing.assert_array_equal(again.score(new), score.score(new))
+    np.testing.assert_array_equal(again.explain(new).nats, score.explain(new).nats)
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_draws": 0}, {"n_draws": "4"}, {"features": None}, {"features": []}, {"density": None}, {"density": {}}], ids=str
+)  # fmt: skip
+def test_nonsense_from_a_file_is_refused(score: TableScore, change: dict) -> None:
+    description, tensors = score.pack("s.")
+    with pytest.raises(StorageError):
+        TableScore.unpack(description | change, tensors, "s.")
+
+
+@pytest.mark.parametrize("data", [None, [], "x", {}, {"features": {}}])
+def test_other_json_is_refused(score: TableScore, data) -> None:
+    with pytest.raises(StorageError):
+        TableScore.unpack(data, score.pack("s.")[1], "s.")
+
+
+def test_a_density_that_does_not_fit_is_refused(score: TableScore) -> None:
+    flow = NICE(7)
+    other = TableScore(score.features, Flow(flow.chain, flow.base))
+    with pytest.raises(StorageError, match="4 features"):
+        TableScore.unpack(*other.pack("s."), "s.")
+
+
+def test_a_density_without_an_ensemble_cannot_explain() -> None:
+    """A file can have one; what cannot be explained is refused with a sentence."""
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    fitted = fit_table_score(x, **QUICK)
+    flow = RealNVP(2, hidden=(4,))
+    other = TableScore(fitted.features, Flow(Chain(Standardize(2), flow.chain), flow.base).eval())
+    with warnings.catch_warnings(), pytest.raises(ConfigError, match="explain needs"):
+        TableScore.unpack(*other.pack("s."), "s.").explain(x)
