@@ -193,7 +193,7 @@ class SphereAutoregressive(Transform):
         Raises:
             KindError: for a density on any other surface, which is bent and stretched.
         """
-        if latent.name == "Manifold" and latent.surface != SPHERE:
+        if latent.name == "Manifold" and latent.manifold != SPHERE:
             raise KindError(
                 f"SphereAutoregressive keeps the area of spheres about 0 alone, and the density on {latent} behind it may lie on "
                 "another surface: use a base on the sphere, as UniformSphere(3), with transforms that keep lengths between."
