@@ -62,7 +62,7 @@ class TestPrincipalDistances:
         for sizes in ((1, 2), (2, 1, 3), (0, 1, 2), (1, 1, 2)):
             with pytest.raises(ConfigError, match="three increasing"):
                 PrincipalDistances(sizes)
-        with pytest.raises(ConfigError, match="rows >= k"):
+        with pytest.raises(ConfigError, match="rows must be an integer of at least 5"):
             PrincipalDistances(k=5, rows=4)
         with pytest.raises(InputError, match="5-th nearest of only 3"):
             PrincipalDistances().fit(torch.ones(3, 2))
