@@ -1,7 +1,7 @@
-"""What a likelihood *is*: its kind to the true value and the measure that it refers to.
+"""What a log-likelihood means: how it relates to the true value (`Kind`), and which measure its density refers to (`Measure`).
 
-Eight different numbers are called "log-likelihood" in the literature. Here the number carries its kind on two
-independent axes, and operations that would be wrong raise :class:`~pushforward.errors.KindError`.
+The literature calls eight different numbers a "log-likelihood". :class:`LogLik` is a number with its kind and its measure, and
+operations that would be wrong raise :class:`~pushforward.errors.KindError`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ __all__ = [
 class Kind(Enum):
     """How a returned value v relates to the true log-likelihood L of the model.
 
-    The order is that of implication: EXACT implies UNBIASED, which implies LOWER_BOUND and UPPER_BOUND in expectation.
-    Contributions of a chain add, so the kind of a sum is the weakest statement that all terms imply.
+    EXACT implies UNBIASED, which implies LOWER_BOUND and UPPER_BOUND. The contributions of a chain are added, and the kind of a
+    sum is the strongest statement that holds for every term (:func:`join`).
     """
 
     EXACT = "exact"
     """v = L."""
     UNBIASED = "unbiased"
-    """E v = L over the transform's own randomness; comes with a standard error."""
+    """E v = L over the model's own randomness; it comes with a standard error."""
     LOWER_BOUND = "lower bound"
     """E v <= L."""
     UPPER_BOUND = "upper bound"
@@ -71,7 +71,7 @@ _ORDER = list(Kind)
 
 
 def join(*kinds: Kind) -> Kind:
-    """Kind of a sum of terms; EXACT when there is none."""
+    """Kind of a sum of terms; EXACT for no terms."""
     result = Kind.EXACT
     for kind in kinds:
         result = result | kind
@@ -87,13 +87,13 @@ class Measure:
 
     name: str
     dim: int
-    """Coordinates that carry the density."""
+    """Dimension that the density refers to."""
     ambient: int
-    """Coordinates of a data point."""
+    """Number of coordinates of a data point."""
     counted: int = 0
-    """Coordinates under the counting measure."""
-    surface: str = field(default="", compare=False, repr=False)
-    """Which surface a manifold is, where that is known, as :data:`SPHERE`. Area is area on any, so it does not tell measures apart."""
+    """Number of coordinates under the counting measure."""
+    manifold: str = field(default="", compare=False, repr=False)
+    """Name of the manifold, such as :data:`SPHERE`, if it is known. Measures of different manifolds of one dimension are equal."""
 
     def __str__(self) -> str:
         match self.name:
@@ -105,17 +105,17 @@ class Measure:
 
 
 def Lebesgue(dim: int) -> Measure:
-    """Volume on R^D: the density of a flow on continuous data."""
+    """Volume on R^D, for the density of continuous data."""
     return Measure("Lebesgue", dim, dim)
 
 
 def Counting(dim: int) -> Measure:
-    """Counting measure on D integers: the log-probability of a discrete point, as of pixels."""
+    """Counting measure on D integers, for the probability of discrete data such as pixels."""
     return Measure("Counting", dim, dim, dim)
 
 
 def Mixed(continuous: int, counted: int) -> Measure:
-    """Product of Lebesgue and counting measure: a table with real and with integer columns."""
+    """Product of Lebesgue and counting measure, for a table with real and with integer columns."""
     if counted == 0:
         return Lebesgue(continuous)
     if continuous == 0:
@@ -124,30 +124,30 @@ def Mixed(continuous: int, counted: int) -> Measure:
 
 
 SPHERE = "sphere"
-"""All points at one distance from 0."""
+"""The manifold of all points at one distance from 0."""
 
 
-def Manifold(dim: int, ambient: int, surface: str = "") -> Measure:
-    """Surface measure on a d-dimensional manifold in R^D; ``surface`` names it for transforms that were made for one alone."""
-    return Measure("Manifold", dim, ambient, surface=surface)
+def Manifold(dim: int, ambient: int, name: str = "") -> Measure:
+    """Area on a d-dimensional manifold in R^D; ``name`` is for transforms that are right on one manifold only."""
+    return Measure("Manifold", dim, ambient, manifold=name)
 
 
 def Extended(dim: int, ambient: int) -> Measure:
-    """Volume on an extended space of D + k coordinates over data of D coordinates."""
+    """Volume on an extended space of D + k coordinates, for data of D coordinates."""
     return Measure("Extended", dim, ambient)
 
 
 @dataclass(frozen=True)
 class Support:
-    """Where every coordinate lies: the domain or codomain of a transform, or where a base has mass.
+    """A set of points: the domain or codomain of a transform, or the support of a distribution.
 
-    A box, and possibly a named constraint between the coordinates of the last dimension, which cuts a part out of it.
+    It is a box, or the part of a box that meets a constraint between the coordinates of the last dimension.
 
     Args:
         low: lower end of every coordinate.
         high: upper end of every coordinate.
-        within: name of the constraint: "" for none, or "increasing" for x_1 <= x_2 <= ... <= x_D. Another name is a set
-            of which nothing is known but that it is no larger than the box; see :meth:`reordered`.
+        within: name of the constraint: "" for none, or "increasing" for x_1 <= x_2 <= ... <= x_D. Any other name stands for an
+            unknown part of the box; see :meth:`reordered`.
     """
 
     low: float = -math.inf
@@ -159,18 +159,18 @@ class Support:
         return f"{box}, {self.within}" if self.within else box
 
     def contains(self, x: Tensor) -> Tensor:
-        """Elementwise test, with the border included; an increasing coordinate is not below the one before it."""
+        """For each coordinate, whether it lies in the box, ends included, and not below the one before it if "increasing"."""
         inside = (x >= self.low) & (x <= self.high)
         if self.within == "increasing":
             inside = inside & (torch.diff(x, dim=-1, prepend=x[..., :1]) >= 0)
         return inside
 
     def covers(self, other: Support) -> bool:
-        """Whether ``other`` is known to lie within this one."""
+        """Whether ``other`` is known to be a subset of this set."""
         return self.low <= other.low and other.high <= self.high and self.within in ("", other.within)
 
     def reordered(self, name: str) -> Support:
-        """This set after coordinates were moved about by ``name``: the same box, and an unknown part of it if part it was."""
+        """This set after the transform ``name`` reordered coordinates: the same box, or an unknown part of it."""
         return Support(self.low, self.high, f"{self.within} before {name}") if self.within else self
 
 
@@ -180,15 +180,15 @@ UNIT = Support(0.0, 1.0)
 
 @dataclass(frozen=True)
 class LogLik:
-    """Log-likelihoods of a batch that know what they are.
+    """Log-likelihoods of a batch, with their kind and measure.
 
     Args:
         value: nats, shape ``batch``.
         kind: how ``value`` relates to the true log-likelihood.
-        measure: what the density refers to.
-        stderr: standard error of ``value`` over the model's own randomness, shape ``batch``, or None.
-        residual: squared distance of each row to the manifold, shape ``batch``, or None.
-        terms: the contribution of each transform, of the base, and of anything else that adds up to ``value``.
+        measure: the measure that the density refers to.
+        stderr: standard error of ``value`` over the model's own randomness, shape ``batch``; None if there is none.
+        residual: squared distance of each row to the manifold, shape ``batch``; None for other models.
+        terms: the terms that add up to ``value``: the contribution of each transform, and the base's log-density.
     """
 
     value: Tensor
@@ -199,51 +199,55 @@ class LogLik:
     terms: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
 
     def bits_per_dim(self) -> Tensor:
-        """-log2 p per coordinate, shape ``batch``; only for the probability of discrete data.
+        """-log2 p for each coordinate, shape ``batch``; for the probability of discrete data only.
 
         Raises:
             KindError: unless the measure is Counting and the kind EXACT, UNBIASED or LOWER_BOUND.
         """
         if self.measure.name != "Counting":
             raise KindError(
-                f"bits/dim is defined for the probability of discrete data, and this is a density on {self.measure}: "
-                "read .nats_per_dim() or .value, or put a dequantization transform first in the chain."
+                f"bits_per_dim is for the probability of discrete data, and this is a density on {self.measure}: use "
+                ".nats_per_dim() or .value, or put a dequantization first in the chain."
                 if self.measure.name in ("Lebesgue", "Mixed")
-                else f"bits/dim is not defined on {self.measure}: read .value together with .residual."
+                else f"bits_per_dim is not defined for a density on {self.measure}: use .value together with .residual."
             )
         if self.kind not in (Kind.EXACT, Kind.UNBIASED, Kind.LOWER_BOUND):
-            raise KindError(f"bits/dim of a value that is {_named(self.kind)} would promise too much: read .value.")
+            raise KindError(f"bits_per_dim is not defined for {_named(self.kind)} value: use .value.")
         return -self.value / (self.measure.dim * math.log(2.0))
 
     def nats_per_dim(self) -> Tensor:
-        """-log p per coordinate in nats, shape ``batch``.
+        """-log p for each coordinate in nats, shape ``batch``.
 
         Raises:
             KindError: on a manifold or an extended space, or for an unnormalized value.
         """
         if self.measure.name in ("Manifold", "Extended") or self.kind is Kind.UNNORMALIZED:
-            raise KindError(f"nats/dim is not defined for {_named(self.kind)} value on {self.measure}: read .value.")
+            raise KindError(f"nats_per_dim is not defined for {_named(self.kind)} value on {self.measure}: use .value.")
         return -self.value / self.measure.dim
 
     def __sub__(self, other: LogLik) -> Tensor:
         """Difference in nats of two log-likelihoods of the same rows, shape ``batch``.
 
         Raises:
-            KindError: if the measures differ, or one value lacks an unknown constant.
+            KindError: if the measures differ, or only one of the values is unnormalized.
         """
         if not isinstance(other, LogLik):
             return NotImplemented
         if self.measure != other.measure:
             raise KindError(
-                f"a density on {self.measure} and one on {other.measure} have different units, so their difference "
-                "means nothing: bring both models to the same data space, or compare ranks with a calibrated p-value."
+                f"a density on {self.measure} and one on {other.measure} have different units, so their difference has no "
+                "meaning: use models of the same data space, or compare calibrated p-values."
             )
         if Kind.UNNORMALIZED in (self.kind, other.kind) and self.kind is not other.kind:
             raise KindError("an unnormalized value and a normalized one differ by an unknown constant.")
         return self.value - other.value
 
     def require_log_prob(self) -> Tensor:
-        """``value`` if it is the exact log-density or log-probability of the data, else an error that says why."""
+        """``value``, if it is the exact log-density or log-probability of the data.
+
+        Raises:
+            KindError: if it is not.
+        """
         require_log_prob(self.kind, self.measure)
         return self.value
 
@@ -254,20 +258,20 @@ class LogLik:
 
 
 def require_log_prob(kind: Kind, measure: Measure) -> None:
-    """Refuse to call a number ``log_prob`` that is not one.
+    """Refuse a number that is not a log-probability or log-density of the data.
 
     Raises:
-        KindError: unless the kind is EXACT and the measure Lebesgue, Counting or Mixed.
+        KindError: unless the kind is EXACT and the measure is Lebesgue, Counting or Mixed.
     """
     if kind is not Kind.EXACT:
         raise KindError(
-            f"log_prob would hide that this model gives {_named(kind)} value: call evaluate(x), which returns the "
-            "number with its kind, measure and standard error."
+            f"log_prob is for exact values, and this model gives {_named(kind)} value: call evaluate(x), which returns it with "
+            "its kind, measure and standard error."
         )
     if measure.name in ("Manifold", "Extended"):
         raise KindError(
-            f"log_prob would hide that this density lives on {measure}, not on the data space: call evaluate(x), which "
-            "returns the number with its measure and the residual."
+            f"log_prob is for densities on the data space, and this one is on {measure}: call evaluate(x), which returns it with "
+            "its measure and the residual."
         )
 
 

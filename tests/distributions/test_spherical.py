@@ -96,7 +96,7 @@ def test_fisher_finds_its_weights():
         optimizer.zero_grad()
         (-base.log_prob(z).mean()).backward()
         optimizer.step()
-    mean, kappa = base._law()
+    mean, kappa = base._mean_and_concentration()
     torch.testing.assert_close(mean.detach(), torch.tensor([0.6, 0.0, -0.8]), atol=1e-2, rtol=0)
     assert kappa.item() == pytest.approx(12.0, rel=0.03)
 

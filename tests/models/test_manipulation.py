@@ -89,7 +89,7 @@ def test_interpolation_of_images_ends_at_both_images(spherical):
     assert way.shape == (6, 3, 1, 4, 4)
     assert torch.equal(way[0], a.double())
     assert torch.equal(way[-1], b.double())
-    with pytest.raises(ConfigError, match="steps"):
+    with pytest.raises(ConfigError, match="steps must be an integer of at least 2"):
         interpolate(model, a, b, 1)
 
 

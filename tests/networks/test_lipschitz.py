@@ -130,5 +130,5 @@ def test_what_is_refused():
         LipschitzMLP(2, 2, activation="silu")
     with pytest.raises(ConfigError, match="coefficient"):
         LipschitzMLP(2, 2, coefficient=0.0)
-    with pytest.raises(ConfigError, match="unknown activation"):
+    with pytest.raises(ConfigError, match="activation must be"):
         activate("relu", torch.zeros(1))

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from pushforward.errors import ConfigError
-from pushforward.networks.pixelcnn_plusplus import PixelCNNPlusPlus, ShiftedConv2d, concat_elu
+from pushforward.networks.activations import concat_elu
+from pushforward.networks.pixelcnn_plusplus import PixelCNNPlusPlus, ShiftedConv2d
 from pushforward.networks.pixelcnn_plusplus_sampler import PixelCNNPlusPlusSampler
 
 SHAPES = [(1, 5, 5), (3, 4, 6), (2, 1, 1), (1, 1, 6), (2, 5, 1), (1, 7, 4)]

@@ -1,4 +1,4 @@
-"""Bases: the simple measures that models push forward, one family a file."""
+"""Base distributions, which models transform into the distribution of the data; one family a file."""
 
 from pushforward.distributions.base import Distribution
 from pushforward.distributions.categorical import Categorical

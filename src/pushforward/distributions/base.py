@@ -1,4 +1,4 @@
-"""The `Distribution` interface: the simple measure that a model pushes forward."""
+"""`Distribution`, the interface of base distributions."""
 
 from __future__ import annotations
 
@@ -17,61 +17,64 @@ __all__ = ["Distribution"]
 
 
 class Distribution(nn.Module, ABC):
-    """A distribution with an event shape, a density and samples; leading dimensions are batch.
+    """The distribution of the noise z at the end of a chain of transforms: a density and samples, of one event shape.
 
-    A new base sets ``shape`` (and ``context``, ``support``, ``kind`` where the defaults do not fit) and writes
-    :meth:`log_prob` and :meth:`sample`; one that is made of data writes :meth:`initialize` too.
+    A new distribution implements :meth:`log_prob` and :meth:`sample`, calls ``super().__init__`` with its shape, and sets the
+    attributes below whose defaults do not fit. One that depends on training data also overrides :meth:`initialize`. Leading
+    dimensions are batch.
     """
 
     shape: Shape
     context: int = 0
-    """Width of the context that the base reads; 0 for none. Bases without one ignore a context."""
+    """Width of the context that the distribution reads; 0 for none, and then it ignores a context."""
     support: Support = REAL
+    """The set of possible z; elsewhere the log-density is -inf."""
     kind: Kind = Kind.EXACT
+    """How the result of :meth:`log_prob` relates to the true log-density."""
     sample_passes: int = 1
-    """Sequential network passes of one sample: how many steps wait for each other."""
+    """Network passes of one sample that must run one after the other."""
     has_rsample: bool = True
-    """Whether samples carry gradients to the parameters (and the context)."""
+    """Whether samples have gradients with respect to the parameters and the context."""
 
     def __init__(self, features: int | Shape) -> None:
         super().__init__()
         self.shape = as_shape(features)
-        # A base may have no weights; this scalar keeps its device and floating type through .to(), .double() and files.
+        # Keeps device and floating type through .to(), .double() and files, also for a distribution without weights.
         self.register_buffer("anchor", torch.zeros(()))
 
     anchor: Tensor
 
     @property
     def autoregressive_order(self) -> tuple[int, ...] | str:
-        """The order in which coordinates depend on each other, as in transforms; "any" where they do not."""
+        """The order in which coordinates depend on each other, as for transforms; "any" if they are independent."""
         return "any"
 
     @property
     def measure(self) -> Measure:
-        """What the density refers to; Lebesgue unless a base says otherwise."""
+        """The measure that the density refers to; Lebesgue by default."""
         return Lebesgue(math.prod(self.shape))
 
     @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density in nats: ``(*batch, *shape)`` to ``batch``; -inf outside the support and infinitely far."""
+        """Log-density in nats: ``(*batch, *shape)`` to ``batch``; -inf outside the support and for infinite z."""
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density of each coordinate given those before it in :attr:`places`, ``(*batch, *shape)``.
+        """Log-density of each coordinate given those before it in :attr:`autoregressive_order`, ``(*batch, *shape)``.
 
         Raises:
-            KindError: for distributions whose coordinates depend on each other in no order.
+            KindError: if the coordinates depend on each other in no order.
         """
-        raise KindError(f"{type(self).__name__} has no independent coordinates, so its density has no terms.")
+        raise KindError(f"{type(self).__name__} is not autoregressive, so its log-density is no sum over coordinates.")
 
     @abstractmethod
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, *shape)``, on the generator's device; a context broadcasts to ``(*batch, context)``."""
+        """Samples ``(*batch, *shape)``, on the generator's device; a context broadcasts to ``(*batch, context)``."""
 
     def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
-        """Set state that depends on data, once, from training rows as the transforms made them; most distributions have none."""
+        """Set what depends on data, once, from encoded training rows; most distributions have nothing to set."""
 
     @final
     def like(self, generator: torch.Generator | None) -> dict[str, Any]:
-        """The ``dtype`` and ``device`` of samples, as keywords for torch's factory functions."""
+        """The ``dtype`` and ``device`` of samples, as keyword arguments of torch's factory functions."""
         device = self.anchor.device if generator is None else generator.device
         return {"dtype": self.anchor.dtype, "device": device}

@@ -1,4 +1,4 @@
-"""Categorical base: independent categories, as one-hot rows."""
+"""Independent categorical variables, as one-hot vectors."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pushforward.transforms.discrete.modulo import check_categories
 __all__ = ["Categorical"]
 
 TOLERANCE = 1e-3
-"""How far an entry may be from 0 or 1 in a one-hot row."""
+"""Largest deviation of an entry from 0 or 1 in a one-hot row."""
 
 
 @register("distributions")
 class Categorical(Distribution):
     """D independent categories: log P(z) = sum_i log softmax(logits_i)[z_i], on Counting(D).
 
-    Points are one-hot rows ``(D, K)``, as :class:`~pushforward.transforms.OneHot` makes them of the categories 0, ..., K-1, so
-    that log P has a gradient with respect to them. Any other row has probability 0. The start is uniform.
+    A point is D one-hot vectors, ``(D, K)``, as :class:`~pushforward.transforms.OneHot` encodes the categories 0, ..., K-1; log P
+    thus has a gradient with respect to it. Other points have probability 0. Before training the categories are equally likely.
 
     Args:
         features: D.
         categories: K.
-        trainable: learn the logits, ``(D, K)``.
+        trainable: whether the logits, ``(D, K)``, are trainable.
 
     Raises:
         ConfigError: for impossible sizes.
@@ -52,11 +52,11 @@ class Categorical(Distribution):
 
     @property
     def measure(self) -> Measure:
-        """Counting(D): one category a column, whatever the code."""
+        """Counting(D), as each one-hot vector is one category."""
         return Counting(self.features)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-probability in nats: ``(*batch, D, K)`` to ``batch``; linear in z, and -inf for what is no one-hot row."""
+        """Log-probability in nats: ``(*batch, D, K)`` to ``batch``; linear in z, and -inf if z is not one-hot."""
         z, far = split_infinite(z, 2)
         corner = torch.eye(self.categories, dtype=z.dtype, device=z.device)[z.argmax(-1)]
         wrong = ((z - corner).abs() > TOLERANCE).any(-1)

@@ -1,4 +1,4 @@
-"""Normal base whose mean and scale follow the context."""
+"""Normal distribution whose means and scales are functions of the context."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ __all__ = ["ConditionalNormal"]
 class ConditionalNormal(Distribution):
     """Diagonal normal given a context: log p(z | c) = sum_i log N(z_i; mu_i(c), sigma_i(c)^2).
 
-    mu and log sigma come from one multi-layer perceptron; close to the standard normal at the start, whatever the
-    context. The network reads each context coordinate clamped to [-10, 10]: models standardize their context before,
-    and whoever uses this base alone should do the same.
+    A multi-layer perceptron computes mu and log sigma; before training they are close to 0 for any context. The network clamps
+    the context to [-10, 10]. Models standardize their context; standardize it yourself if you use this distribution alone.
 
     Args:
         features: width, or a shape such as (channels, height, width).
         context: width of the context.
         hidden: widths of the network's hidden layers.
         activation: of the network.
-        max_log_scale: bound on abs(log sigma), smooth.
+        max_log_scale: smooth bound on abs(log sigma).
 
     Raises:
         ConfigError: if a size is impossible.

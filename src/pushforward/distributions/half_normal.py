@@ -1,4 +1,4 @@
-"""Normal distributions on part of space: the positive half, and increasing coordinates."""
+"""Normal distributions of absolute values and of sorted values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["HalfNormal", "SortedNormal"]
 class HalfNormal(Distribution):
     """Absolute values of independent standard normals: log p(z) = sum_i [ log(2 / pi) / 2 - z_i^2 / 2 ], z >= 0.
 
-    The base behind :class:`~pushforward.transforms.Abs`: with it the pair is a standard normal again.
+    After :class:`~pushforward.transforms.Abs` it makes the density of the data standard normal.
 
     Args:
         features: width, or a shape such as (channels, height, width).
@@ -58,7 +58,7 @@ class HalfNormal(Distribution):
 class SortedNormal(Distribution):
     """Order statistics of D standard normals: log p(z) = log D! + sum_i log N(z_i), z_1 <= ... <= z_D.
 
-    The base behind :class:`~pushforward.transforms.Sort`: with it the pair is a standard normal again.
+    After :class:`~pushforward.transforms.Sort` it makes the density of the data standard normal.
 
     Args:
         features: D.
@@ -81,7 +81,7 @@ class SortedNormal(Distribution):
 
     @property
     def autoregressive_order(self) -> str:
-        """No order: each coordinate bounds the next."""
+        """ "mixed", since each coordinate bounds the next."""
         return "mixed"
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:

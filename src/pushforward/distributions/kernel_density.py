@@ -1,4 +1,4 @@
-"""Kernel density estimate: a normal around each of many training rows, with one bandwidth chosen by likelihood."""
+"""Kernel density estimate: a mixture of normals, one for each of many training rows, with a bandwidth chosen by likelihood."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pushforward.transforms.base import Shape
 __all__ = ["KernelDensity"]
 
 _CELLS = 1 << 22
-"""Differences (rows times kept rows times coordinates) that are held at once."""
+"""Most differences (rows times kept rows times coordinates) in memory at once."""
 _LEFT_OUT = 500
-"""Kept rows of which the leave-one-out likelihood is taken."""
+"""Number of kept rows over which the leave-one-out likelihood is averaged."""
 _NARROWEST, _WIDEST = 1e-3, 4.0
 
 
@@ -27,16 +27,16 @@ _NARROWEST, _WIDEST = 1e-3, 4.0
 class KernelDensity(Distribution):
     """log p(z) = log (1/n) sum_j prod_i N(z_i; z_ji, (h s_i)^2) over n kept training rows z_j, s_i their deviations.
 
-    Rosenblatt 1956 and Parzen 1962. Nothing is trained: :meth:`initialize`, which ``pf.fit`` calls with the training rows,
-    keeps ``points`` of them (all, if there are fewer) and takes the bandwidth h of the highest leave-one-out likelihood
-    sum_i log p_(-i)(z_i) (Duin 1976), within [0.001, 4]. Until then it is the standard normal. A density of few coordinates,
-    as of codes in a :class:`~pushforward.models.TwoStep` model: a row costs ``points`` times D.
+    Rosenblatt 1956 and Parzen 1962. It has no trainable parameters: :meth:`initialize`, which ``pf.fit`` calls with the training
+    rows, keeps ``points`` of them (all, if there are fewer) and chooses the bandwidth h in [0.001, 4] with the highest
+    leave-one-out likelihood sum_i log p_(-i)(z_i) (Duin 1976). Before that it is the standard normal. Use it for few coordinates,
+    such as the codes of a :class:`~pushforward.models.TwoStep` model; the cost of a row is ``points`` times D.
 
     Args:
         features: width, or a shape such as (channels, height, width).
-        points: rows to keep, at most; drawn at random without replacement.
-        bandwidth: h; None to choose it.
-        seed: of the choice of rows.
+        points: most rows to keep; they are drawn at random without replacement.
+        bandwidth: h; None to choose it by likelihood.
+        seed: of the draw of rows.
 
     Raises:
         ConfigError: if ``points`` is not a positive integer, or ``bandwidth`` is not positive.
@@ -54,7 +54,7 @@ class KernelDensity(Distribution):
     has_rsample = False
     rows: Tensor
     width: Tensor
-    """h s, shaped as a row."""
+    """h s, with the shape of a row."""
     kept: Tensor
     initialized: Tensor
 
@@ -72,10 +72,10 @@ class KernelDensity(Distribution):
 
     @torch.no_grad()
     def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
-        """Keep rows of z and choose the bandwidth, unless that is done.
+        """Keep rows of z and choose the bandwidth, at the first call only.
 
         Raises:
-            InputError: if there is no row, or one that is not finite.
+            InputError: if there are no rows, or a row is not finite.
         """
         if self.initialized:
             return
@@ -83,7 +83,7 @@ class KernelDensity(Distribution):
         if len(rows) == 0:
             raise InputError("a kernel density needs at least one training row; got none.")
         if not torch.isfinite(rows).all():
-            raise InputError("a kernel density needs finite training rows; some of these are infinite or NaN.")
+            raise InputError("a kernel density needs finite training rows; some rows are infinite or NaN.")
         if len(rows) > self.points:
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
             rows = rows[order[: self.points].to(rows.device)]
@@ -104,7 +104,7 @@ class KernelDensity(Distribution):
         flat, width = z.reshape(*batch, 1, size), self.width.reshape(size)
         rows = self.rows.reshape(self.points, size)
         count = max(1, _CELLS // max(1, math.prod(batch) * size)) if is_eager() else self.points
-        # By differences, not by products: |z|^2 - 2 z z_j + |z_j|^2 would cancel where the kernels are narrow.
+        # From differences, as |z|^2 - 2 z z_j + |z_j|^2 loses its digits where kernels are narrow.
         each = [sum_event(-0.5 * bound_square((flat - part) / width, size).square(), 1) for part in rows.split(count)]
         empty = torch.arange(self.points, device=z.device) >= self.kept
         logits = torch.cat(each, -1).masked_fill(empty, -math.inf)
@@ -113,7 +113,7 @@ class KernelDensity(Distribution):
 
     @torch.no_grad()
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, *shape)``: a kept row, and noise of its kernel."""
+        """``(*batch, *shape)``: a kept row plus noise of its kernel."""
         like = self.like(generator)
         uniform = torch.rand(batch, generator=generator, dtype=torch.float64, device=like["device"])
         index = (uniform * self.kept).long().clamp(max=self.points - 1)
@@ -121,14 +121,14 @@ class KernelDensity(Distribution):
 
 
 def _best_bandwidth(rows: Tensor) -> float:
-    """h of the highest leave-one-out likelihood of rows ``(n, D)`` in units of their deviations: a grid, then golden section.
+    """The h with the highest leave-one-out likelihood of rows ``(n, D)`` with deviations 1, by a grid and then golden section.
 
-    Of equal rows alone the likelihood has no maximum; the narrowest bandwidth is then as good as any.
+    If all rows are equal the likelihood has no maximum, and the result is the smallest bandwidth.
     """
     if len(rows) < 2:
         return 1.0
     some = rows[:_LEFT_OUT]
-    # In float64 products are near enough here: an error of 1e-16 D against the square of the narrowest bandwidth.
+    # Products are accurate enough in float64: the error is 1e-16 D, and the square of the smallest bandwidth 1e-6.
     square = torch.cdist(some, rows).square()
     square.fill_diagonal_(math.inf)
 

@@ -1,4 +1,4 @@
-"""Logistic base, the prior of NICE."""
+"""Logistic distribution, the prior of NICE."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["Logistic"]
 class Logistic(Distribution):
     """Independent standard logistics: log p(z) = sum_i [ -log(1 + e^z_i) - log(1 + e^-z_i) ].
 
-    The prior of NICE (Dinh et al. 2014, arXiv 1410.8516, sec. 3.4). Its tails fall as exp(-abs(z)), so the log-density
-    is linear far out and its gradient never exceeds 1.
+    The prior of NICE (Dinh et al. 2014, arXiv 1410.8516, sec. 3.4). Its tails fall as exp(-abs(z)), so the gradient of the
+    log-density is at most 1.
 
     Args:
         features: width, or a shape such as (channels, height, width).
@@ -47,7 +47,7 @@ class Logistic(Distribution):
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """``(*batch, *shape)``."""
-        # The log-ratio of two exponentials is logistic, and unlike logit(uniform) it treats both tails alike.
-        clocks = torch.empty((2, *batch, *self.shape), **self.like(generator)).exponential_(generator=generator)
-        top, bottom = clocks.clamp_min(torch.finfo(clocks.dtype).tiny).log()
+        # The log-ratio of two exponential draws is logistic, and unlike logit(uniform) it is equally precise in both tails.
+        draws = torch.empty((2, *batch, *self.shape), **self.like(generator)).exponential_(generator=generator)
+        top, bottom = draws.clamp_min(torch.finfo(draws.dtype).tiny).log()
         return top - bottom

@@ -1,4 +1,4 @@
-"""MADE MoG: an autoregressive base with a mixture of normals in each conditional (Papamakarios et al. 2017)."""
+"""Autoregressive distribution whose conditionals are mixtures of normals: MADE MoG (Papamakarios et al. 2017)."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ["MADEMixture"]
 class MADEMixture(Distribution):
     """MADE with mixture conditionals: log p(z) = sum_i log sum_c w_ci N(z_i; mu_ci, sigma_ci^2).
 
-    Weights, means and scales of coordinate i come from one masked network of z_1 .. z_{i-1} and the context
-    (Papamakarios, Pavlakou, Murray 2017, arXiv 1705.07057, sec. 3.1: "MADE MoG"; as a base of MAF, "MAF MoG"). With one
-    feature and no context it is a plain mixture. At the start it is close to a standard normal. ``log_prob`` takes one
-    pass of the network; sampling takes D small steps with the arithmetic of one pass. Samples carry no gradient, as they
+    One masked network computes the weights, means and scales of coordinate i from z_1 .. z_{i-1} and the context
+    (Papamakarios, Pavlakou, Murray 2017, arXiv 1705.07057, sec. 3.1: "MADE MoG"; as the base of a MAF, "MAF MoG"). With one
+    feature and no context it is a plain mixture. Before training it is close to a standard normal. ``log_prob`` takes one
+    pass of the network; sampling takes D small steps with the arithmetic of one pass. Samples have no gradients, as they
     choose components.
 
     Args:
         features: D.
-        components: C, the normals in each conditional; the paper uses 10.
+        components: C, the number of normals in each conditional; 10 in the paper.
         hidden: widths of the hidden layers of the network.
         context: width of the context; 0 for none.
         activation: of the network.
-        max_log_scale: bound on abs(log sigma), smooth: no component can collapse onto a single value.
+        max_log_scale: smooth bound on abs(log sigma), so that no component can collapse onto one value.
 
     Raises:
         ConfigError: if a size is impossible, or ``features`` is a shape of several dimensions.
@@ -64,7 +64,9 @@ class MADEMixture(Distribution):
         check_mixture(components, max_log_scale)
         super().__init__(features)
         if len(self.shape) != 1:
-            raise ConfigError(f"MADEMixture orders the coordinates of a vector; got features={features!r}.")
+            raise ConfigError(
+                f"MADEMixture is a distribution of vectors, so features must be a width such as 6; got {features!r}."
+            )
         self.features, self.components, self.hidden, self.context = (
             features,
             components,
@@ -74,8 +76,8 @@ class MADEMixture(Distribution):
         self.activation, self.max_log_scale = activation, max_log_scale
         width = self.sample_passes = self.shape[0]
         self.network = MADE(width, 3 * components, self.hidden, context=context, activation=activation, output_gain=0.1)
-        # Equal components would stay equal for ever: they start spread over half of the normal's quantiles, each as
-        # wide as makes the whole of variance 1.
+        # Equal components would get equal gradients. Their means start at halved quantiles of the normal, and their widths make
+        # the variance of the mixture 1.
         quantiles = [0.5 * NormalDist().inv_cdf((c + 0.5) / components) for c in range(components)]
         self.log_width = 0.5 * math.log(1 - sum(q * q for q in quantiles) / components)
         self.register_buffer("offset", torch.tensor(quantiles, dtype=torch.get_default_dtype()))
@@ -91,7 +93,7 @@ class MADEMixture(Distribution):
 
     @torch.no_grad()
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, features)``, without gradient, coordinate after coordinate."""
+        """``(*batch, features)``, without gradient, one coordinate after the other."""
         check_context(context, self.context, "MADEMixture")
         noise = torch.randn((*batch, *self.shape), generator=generator, **self.like(generator))
         if self.context and context is not None:
@@ -99,12 +101,12 @@ class MADEMixture(Distribution):
         rows = noise.reshape(-1, self.shape[0])
         z: list[Tensor] = []
         with torch.autocast(noise.device.type, enabled=False):
-            walk = IncrementalMADE(self.network, rows.shape[0], context)
+            network = IncrementalMADE(self.network, rows.shape[0], context)
             for each in rows.split(1, -1):
-                log_weight, loc, log_scale = self._split(walk.step().squeeze(1).t())
+                log_weight, loc, log_scale = self._split(network.step().squeeze(1).t())
                 index = draw_category(log_weight, generator).unsqueeze(-1)
                 z.append(loc.gather(-1, index) + torch.exp(log_scale.gather(-1, index)) * each)
-                walk.feed(z[-1].t())
+                network.feed(z[-1].t())
         return torch.cat(z, -1).reshape(noise.shape)
 
     def _mixture(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

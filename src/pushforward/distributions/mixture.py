@@ -18,17 +18,17 @@ __all__ = ["GaussianMixture"]
 
 @register("distributions")
 class GaussianMixture(Distribution):
-    """Mixture of C diagonal normals: log p(z) = log sum_c w_c prod_i N(z_i; mu_ci, sigma_ci^2), all of it learned.
+    """Mixture of C diagonal normals: log p(z) = log sum_c w_c prod_i N(z_i; mu_ci, sigma_ci^2), with trainable weights, means and scales.
 
-    Flows keep topology, so data in separate clusters want a base in separate clusters. At the start the means are
-    random and the whole has covariance near I. No log sigma leaves (-``max_log_scale``, ``max_log_scale``), so no
-    component can collapse onto a single row. Samples carry no gradient, as they choose a component.
+    A bijection cannot split one cluster into two, so data in separate clusters need a base distribution with several modes.
+    Before training the means are random and the covariance of the mixture is near I. abs(log sigma) < ``max_log_scale``, so no
+    component can collapse onto one row. Samples have no gradients, as they choose a component.
 
     Args:
         features: width, or a shape such as (channels, height, width).
         components: C.
-        seed: of the first means.
-        max_log_scale: bound on abs(log sigma), smooth.
+        seed: of the initial means.
+        max_log_scale: smooth bound on abs(log sigma).
 
     Raises:
         ConfigError: if ``components`` is not a positive integer, or the bound is not positive.
@@ -48,7 +48,7 @@ class GaussianMixture(Distribution):
         self.features, self.components, self.seed, self.max_log_scale = features, components, seed, max_log_scale
         size = (components, *self.shape)
         loc = torch.empty(size)
-        if not loc.is_meta:  # a model that is read from a file is built without memory first
+        if not loc.is_meta:  # loading a file builds the model without memory first
             generator = torch.Generator().manual_seed(seed)
             loc.copy_(math.sqrt(0.5) * torch.randn(size, generator=generator, device="cpu"))
         self.loc = nn.Parameter(loc)
@@ -73,7 +73,7 @@ class GaussianMixture(Distribution):
 
 
 def check_mixture(components: int, max_log_scale: float) -> None:
-    """Refuse an impossible mixture.
+    """Check the arguments of a mixture.
 
     Raises:
         ConfigError: naming the argument.

@@ -1,4 +1,4 @@
-"""Normal base, standard or with a learned diagonal."""
+"""Normal distribution, standard or with a trainable diagonal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Normal"]
 class Normal(Distribution):
     """Independent normals: log p(z) = sum_i [ -u_i^2 / 2 - log sigma_i - log(2 pi) / 2 ], u = (z - mu) / sigma.
 
-    Standard (mu = 0, sigma = 1) unless ``trainable``; a learned diagonal starts as the standard normal.
+    Standard (mu = 0, sigma = 1) unless ``trainable``, and before training in any case.
 
     Args:
         features: width, or a shape such as (channels, height, width).
-        trainable: learn ``loc`` (mu) and ``log_scale`` (log sigma), one of each per coordinate.
+        trainable: whether ``loc`` (mu) and ``log_scale`` (log sigma) of each coordinate are trainable.
 
     Raises:
         ConfigError: if ``features`` is not made of positive integers.
@@ -57,7 +57,7 @@ class Normal(Distribution):
         return far - 0.5 * u * u - self.log_scale - 0.5 * math.log(2 * math.pi)
 
     def _standardized(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(z - mu) / sigma, and -inf where z is infinite, which would give the parameters a gradient of NaN."""
+        """(z - mu) / sigma, and -inf where z is infinite (its square would make the parameters' gradients NaN)."""
         z, far = split_infinite(z, 0)
         return (z - self.loc) * torch.exp(-self.log_scale), far
 

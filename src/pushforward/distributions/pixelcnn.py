@@ -1,4 +1,4 @@
-"""PixelCNN: an exact distribution of images, pixel after pixel."""
+"""PixelCNN: an autoregressive distribution of the pixels of an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pushforward.networks.pixelcnn import GatedPixelCNN
 from pushforward.networks.pixelcnn_plusplus import PixelCNNPlusPlus
 from pushforward.networks.pixelcnn_plusplus_sampler import PixelCNNPlusPlusSampler
 from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
-from pushforward.numerics import may_check_values, split_infinite, sum_event
+from pushforward.numerics import check_choice, may_check_values, split_infinite, sum_event
 from pushforward.registry import register
 from pushforward.transforms.base import Shape, check_context
 from pushforward.transforms.stochastic.discrete_likelihoods import CategoricalLikelihood
@@ -27,29 +27,30 @@ __all__ = ["PixelCNN"]
 class PixelCNN(Distribution):
     """log p(x) = sum over pixels, in raster order, and channels of log p(x_i | x_<i) (van den Oord et al. 2016, eq. 1-2).
 
-    A gated PixelCNN (arXiv 1606.05328) or the network of PixelCNN++ (arXiv 1701.05517) gives the raw parameters of the law of
-    a pixel. For laws of independent channels, as the categorical one, the gated network also sees the channels before in the same
-    pixel; mixtures of discretized logistics (PixelCNN++) tie the channels of a pixel themselves. ``log_prob`` takes one pass and
-    is exact; sampling goes pixel by pixel with the arithmetic of about one pass, and carries no gradient.
+    A gated PixelCNN (arXiv 1606.05328) or the network of PixelCNN++ (arXiv 1701.05517) computes the parameters of the
+    distribution of each pixel. If that distribution has independent channels, like the categorical one, the gated network also
+    sees the earlier channels of the same pixel; the mixture of discretized logistics (PixelCNN++) models the dependence of the
+    channels itself. ``log_prob`` takes one pass and is exact. Sampling goes pixel by pixel with the arithmetic of about one
+    pass, and samples have no gradients.
 
-    With a discrete law it is a distribution of integers; with a continuous one, as
-    :class:`~pushforward.transforms.GaussianMixtureLikelihood`, a density on the reals: of codes on a grid, say.
+    With a discrete likelihood it is a distribution of integers; with a continuous one, such as
+    :class:`~pushforward.transforms.GaussianMixtureLikelihood`, it is a density on the reals, for example of a grid of codes.
 
     Args:
         shape: (channels, height, width).
-        likelihood: the law of one pixel; 256-way categorical by default.
+        likelihood: distribution of one pixel; categorical with 256 levels by default.
         network: "gated" or "plusplus" (:class:`~pushforward.networks.pixelcnn_plusplus.PixelCNNPlusPlus`).
         filters: width of the network's stacks.
-        layers: gated layers; of "plusplus" the blocks at each resolution.
-        kernel: odd kernel size; of "gated", as the next.
-        first_kernel: of the first layer.
-        scales: resolutions of "plusplus".
-        dropout: probability, in the blocks of "plusplus".
+        layers: number of gated layers; for "plusplus", of blocks at each resolution.
+        kernel: odd kernel size, for "gated".
+        first_kernel: odd kernel size of the first layer, for "gated".
+        scales: number of resolutions, for "plusplus".
+        dropout: probability in the blocks, for "plusplus".
         context: width of the context; 0 for none.
 
     Raises:
-        ConfigError: if the shape is no image, a size is impossible, or "plusplus" meets several channels that the law does
-            not tie.
+        ConfigError: if the shape is no image, a size is impossible, or "plusplus" is given several channels and a likelihood
+            of independent channels.
 
     Example:
         >>> import torch
@@ -77,7 +78,9 @@ class PixelCNN(Distribution):
     ) -> None:
         super().__init__(shape)
         if len(self.shape) != 3:
-            raise ConfigError(f"PixelCNN reads images, so shape must be (channels, height, width); got {shape!r}.")
+            raise ConfigError(
+                f"PixelCNN is a distribution of images, so shape must be (channels, height, width); got {shape!r}."
+            )
         channels, height, width = self.shape
         self.likelihood = check_likelihood(likelihood or CategoricalLikelihood())
         self.network, self.filters, self.layers = network, filters, layers
@@ -86,9 +89,10 @@ class PixelCNN(Distribution):
         self.support = self.likelihood.support
         self.sample_passes = height * width * (1 if self.likelihood.joint else channels)
         image, outputs = (channels, height, width), self.likelihood.outputs(channels)
+        check_choice("network", network, ("gated", "plusplus"))
         if network == "gated":
             if dropout:
-                raise ConfigError("dropout is in the blocks of the network 'plusplus'; 'gated' has none.")
+                raise ConfigError("only the network 'plusplus' has dropout: set dropout=0 for 'gated'.")
             self.conditioner = GatedPixelCNN(
                 image,
                 outputs,
@@ -99,21 +103,19 @@ class PixelCNN(Distribution):
                 first_kernel=first_kernel,
                 context=context,
             )
-        elif network == "plusplus":
+        else:
             if channels > 1 and not self.likelihood.joint:
                 raise ConfigError(
-                    f"the network 'plusplus' sees nothing of its own pixel, so the {channels} channels need a law that ties them, as "
-                    "LogisticLikelihood (output='logistic'); or take 'gated'."
+                    f"the network 'plusplus' needs a likelihood that models the dependence of the {channels} channels of a pixel, "
+                    "such as LogisticLikelihood (output='logistic'): use that, or the network 'gated'."
                 )
             self.conditioner = PixelCNNPlusPlus(
                 image, outputs, filters=filters, layers=layers, scales=scales, dropout=dropout, context=context
             )
-        else:
-            raise ConfigError(f"network must be 'gated' or 'plusplus'; got {network!r}.")
 
     @property
     def measure(self) -> Measure:
-        """Counting for a discrete law, else Lebesgue."""
+        """Counting for a discrete likelihood, else Lebesgue."""
         return self.likelihood.measure(math.prod(self.shape))
 
     @property
@@ -123,19 +125,19 @@ class PixelCNN(Distribution):
 
     @property
     def autoregressive_order(self) -> tuple[int, ...]:
-        """Raster order, the channels of a pixel one after the other."""
+        """Raster order of the pixels, and the channels of a pixel one after the other."""
         channels, height, width = self.shape
         return tuple(torch.arange(channels * height * width).reshape(channels, -1).t().flatten().tolist())
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-probability or log-density, nats: ``(*batch, *shape)`` to ``batch``; -inf where z is outside of the support."""
+        """Log-probability or log-density, nats: ``(*batch, *shape)`` to ``batch``; -inf if z is outside the support."""
         if self.discrete:
             return sum_event(self.log_prob_terms(z, context), 3)
         z, far = split_infinite(z, 3)
         return far + sum_event(self.log_prob_terms(z, context), 3)
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Terms of the chain rule, log p(x_i | x_<i, context), ``(*batch, *shape)``."""
+        """Terms of the chain rule of probability, log p(x_i | x_<i, context), ``(*batch, *shape)``."""
         check_context(context, self.context, "PixelCNN")
         batch = z.shape[:-3]
         z = z.reshape(-1, *self.shape)
@@ -145,7 +147,7 @@ class PixelCNN(Distribution):
 
     @torch.no_grad()
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, *shape)``, pixel after pixel."""
+        """``(*batch, *shape)``, one pixel after the other."""
         empty = torch.empty((*batch, self.shape[0], 0, self.shape[2]), **self.like(generator))
         return self.complete(empty, context, generator=generator)
 
@@ -153,7 +155,7 @@ class PixelCNN(Distribution):
     def complete(
         self, top: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Images whose first rows are given and whose others are sampled given these, ``(*batch, *shape)``.
+        """Images ``(*batch, *shape)`` with given first rows, and the other rows sampled given these.
 
         Args:
             top: the first rows, ``(*batch, channels, rows, width)``, of 0 to ``height`` rows.
@@ -161,7 +163,7 @@ class PixelCNN(Distribution):
             generator: of the draws.
 
         Raises:
-            InputError: if the rows do not fit, or are not in the support.
+            InputError: if the rows have a wrong shape, or are not in the support.
         """
         check_context(context, self.context, "PixelCNN")
         channels, height, width = self.shape
@@ -171,49 +173,49 @@ class PixelCNN(Distribution):
                 f"the rows to complete have shape (*batch, {channels}, rows, {width}) with at most {height} rows; got "
                 f"{tuple(top.shape)}."
             )
-        law, top = self.likelihood, top.reshape(math.prod(batch), channels, given, width)
+        likelihood, top = self.likelihood, top.reshape(math.prod(batch), channels, given, width)
         whole = top == torch.floor(top) if self.discrete else torch.isfinite(top)
         if may_check_values(top) and not (whole & self.support.contains(top)).all():
             kind = "integers" if self.discrete else "finite numbers"
-            raise InputError(f"the rows to complete hold something else than {kind} in {self.support}.")
-        # One array of noise decides all: an image is a function of it, whatever the way it is computed.
+            raise InputError(f"the rows to complete must be {kind} in {self.support}.")
+        # All noise is drawn first, so that an image is the same however it is computed from the noise.
         noise = torch.rand(
-            (len(top), height - given, width, law.draws(channels)), generator=generator, **self.like(generator)
+            (len(top), height - given, width, likelihood.draws(channels)), generator=generator, **self.like(generator)
         )
         x = torch.cat((top.to(noise.dtype), noise.new_zeros(len(top), channels, height - given, width)), 2)
         with torch.autocast(noise.device.type, enabled=False):
-            walk = self._walk(len(top), self._flat(context, batch), noise)
+            sampler = self._sampler(len(top), self._flat(context, batch), noise)
             for row in range(height):
-                walk.start_row()
+                sampler.start_row()
                 if row < given:
-                    walk.end_row(law.network_input(x[:, :, row]))
+                    sampler.end_row(likelihood.network_input(x[:, :, row]))
                     continue
                 for column in range(width):
-                    x[:, :, row, column] = self._draw(walk, column, noise[:, row - given, column])
-                walk.end_row()
+                    x[:, :, row, column] = self._draw(sampler, column, noise[:, row - given, column])
+                sampler.end_row()
         return x.reshape(*batch, *self.shape)
 
-    def _walk(self, rows: int, context: Tensor | None, like: Tensor) -> PixelCNNSampler | PixelCNNPlusPlusSampler:
+    def _sampler(self, rows: int, context: Tensor | None, like: Tensor) -> PixelCNNSampler | PixelCNNPlusPlusSampler:
         if isinstance(self.conditioner, GatedPixelCNN):
             return PixelCNNSampler(self.conditioner, rows, context, like)
         return PixelCNNPlusPlusSampler(self.conditioner, rows, context, like)
 
-    def _draw(self, walk: PixelCNNSampler | PixelCNNPlusPlusSampler, column: int, u: Tensor) -> Tensor:
-        """The pixel in this column, ``(n, channels)``; where the network orders the channels, one after the other."""
-        law, channels = self.likelihood, self.shape[0]
-        if law.joint:
-            pixel = law.sample(walk.pixel(column), u)
+    def _draw(self, sampler: PixelCNNSampler | PixelCNNPlusPlusSampler, column: int, u: Tensor) -> Tensor:
+        """The pixel in this column, ``(n, channels)``; channel by channel if the network orders the channels."""
+        likelihood, channels = self.likelihood, self.shape[0]
+        if likelihood.joint:
+            pixel = likelihood.sample(sampler.pixel(column), u)
         else:
             pixel = torch.zeros_like(u)
         for channel in range(channels):
-            if not law.joint:
-                raw = walk.pixel(column).chunk(channels, -1)[channel]
-                pixel[:, channel] = law.sample(raw, u[:, channel : channel + 1]).squeeze(-1)
-            walk.put(column, channel, law.network_input(pixel[:, channel]))
+            if not likelihood.joint:
+                raw = sampler.pixel(column).chunk(channels, -1)[channel]
+                pixel[:, channel] = likelihood.sample(raw, u[:, channel : channel + 1]).squeeze(-1)
+            sampler.put(column, channel, likelihood.network_input(pixel[:, channel]))
         return pixel
 
     def _flat(self, context: Tensor | None, batch: Size) -> Tensor | None:
-        """The context as ``(n, context)``; None if the base reads none."""
+        """The context as ``(n, context)``; None if there is none."""
         if not self.context or context is None:
             return None
         return context.expand(*batch, self.context).reshape(-1, self.context)

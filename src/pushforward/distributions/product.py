@@ -1,4 +1,4 @@
-"""Independent distributions side by side."""
+"""Product of independent distributions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Product"]
 
 @register("distributions")
 class Product(Distribution):
-    """log p(z) = sum_k log p_k(z_k), where z is the vectors z_k one after the other.
+    """Product of distributions of vectors: log p(z) = sum_k log p_k(z_k), where z concatenates the vectors z_k.
 
     Args:
-        parts: at least one base, each of vectors with a density on Lebesgue.
+        parts: at least one; distributions of vectors that have densities with respect to Lebesgue measure.
 
     Raises:
-        ConfigError: if a part is no base of vectors, or contexts differ in width.
-        KindError: if a part counts or lives on a surface.
+        ConfigError: if a part is no distribution of vectors, or contexts differ in width.
+        KindError: if the density of a part refers to another measure.
 
     Example:
         >>> import torch
@@ -36,8 +36,8 @@ class Product(Distribution):
     def __init__(self, *parts: Distribution) -> None:
         if not parts or not all(isinstance(part, Distribution) and len(part.shape) == 1 for part in parts):
             raise ConfigError(f"a product is made of distributions of vectors, at least one; got {parts!r:.80}.")
-        if strangers := [part for part in parts if part.measure.name != "Lebesgue"]:
-            raise KindError(f"a product of densities on R^D cannot hold one on {strangers[0].measure}.")
+        if others := [part.measure for part in parts if part.measure.name != "Lebesgue"]:
+            raise KindError(f"the parts of a product have densities on R^D; got one on {others[0]}.")
         contexts = {part.context for part in parts} - {0}
         if len(contexts) > 1:
             raise ConfigError(f"the parts of a product read contexts of different widths: {sorted(contexts)}.")
@@ -55,7 +55,7 @@ class Product(Distribution):
 
     @property
     def autoregressive_order(self) -> tuple[int, ...] | str:
-        """No order, unless every coordinate stands alone."""
+        """ "any" if all coordinates are independent, else "mixed"."""
         return "any" if all(part.autoregressive_order == "any" for part in self._list()) else "mixed"
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -64,17 +64,17 @@ class Product(Distribution):
         return torch.stack(terms).sum(0)
 
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Of the parts, where all have terms."""
+        """Log-density of each coordinate, if all parts have such terms."""
         pairs = zip(self._list(), self.slices, strict=True)
         return torch.cat([part.log_prob_terms(z[..., where], context) for part, where in pairs], -1)
 
     def initialize(self, z: Tensor, context: Tensor | None = None) -> None:
-        """That of each part, with its coordinates."""
+        """Initialize each part with its coordinates."""
         for part, where in zip(self._list(), self.slices, strict=True):
             part.initialize(z[..., where], context)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Samples of the parts, one after the other."""
+        """Concatenated samples of the parts."""
         return torch.cat([part.sample(batch, context, generator=generator) for part in self._list()], -1)
 
     def _list(self) -> list[Distribution]:

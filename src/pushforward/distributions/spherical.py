@@ -1,4 +1,4 @@
-"""Bases on the unit sphere: uniform, and von Mises-Fisher. Densities refer to surface area."""
+"""Distributions on the unit sphere: uniform, and von Mises-Fisher. Their densities refer to area."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pushforward.registry import register
 __all__ = ["UniformSphere", "VonMisesFisher"]
 
 TOLERANCE = 1e-3
-"""How far from 1 a length may be: points beyond are off the sphere, and have log-density -inf."""
+"""Largest deviation of a length from 1; other points are not on the sphere and have log-density -inf."""
 _FLATTEST, _SHARPEST = 1e-8, 1e8
 
 
 def direction(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors ``(*batch, D)``, and 0 or -inf for each row: whether it is on the sphere at all; NaN stays NaN."""
+    """Unit vectors ``(*batch, D)``, and for each row 0 if it is on the sphere, -inf if not; NaN stays NaN."""
     z, far = split_infinite(z, 1)
     largest = z.detach().abs().amax(-1, keepdim=True)
     scaled = z / torch.where(largest == 0, 1.0, largest)
@@ -35,8 +35,8 @@ def direction(z: Tensor) -> tuple[Tensor, Tensor]:
 class UniformSphere(Distribution):
     """Uniform on the unit sphere in R^D: log p(z) = log Gamma(D/2) - log 2 - (D/2) log pi, minus the log of its area.
 
-    The density refers to surface area, Manifold(D - 1, D). A row whose length is not 1 to a thousandth is not on the
-    sphere and has log-density -inf.
+    The density refers to area, Manifold(D - 1, D). A row whose length differs from 1 by more than 0.001 is not on the sphere and
+    has log-density -inf.
 
     Args:
         features: D, at least 2.
@@ -53,12 +53,14 @@ class UniformSphere(Distribution):
     def __init__(self, features: int = 3) -> None:
         super().__init__(features)
         if len(self.shape) != 1 or self.shape[0] < 2:
-            raise ConfigError(f"a sphere lies in R^D with D at least 2, so features must be a width; got {features!r}.")
+            raise ConfigError(
+                f"the sphere of UniformSphere is in R^D with D of at least 2, so features must be such a width; got {features!r}."
+            )
         self.features = features
 
     @property
     def measure(self) -> Measure:
-        """Surface area."""
+        """Area of the sphere."""
         return Manifold(self.shape[0] - 1, self.shape[0], SPHERE)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -68,7 +70,7 @@ class UniformSphere(Distribution):
         return off + 0.0 * unit.sum(-1) + (math.lgamma(half) - math.log(2) - half * math.log(math.pi))
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, D)``: normal vectors at unit length."""
+        """``(*batch, D)``: normal vectors scaled to length 1."""
         like = self.like(generator)
         normal = torch.randn((*batch, *self.shape), generator=generator, dtype=torch.float64, device=like["device"])
         unit = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
@@ -77,19 +79,19 @@ class UniformSphere(Distribution):
 
 @register("distributions")
 class VonMisesFisher(Distribution):
-    """The normal of the sphere in R^3: log p(z) = kappa mu.z + log kappa - log(4 pi sinh kappa) (Fisher 1953).
+    """Analog of the normal on the sphere in R^3: log p(z) = kappa mu.z + log kappa - log(4 pi sinh kappa) (Fisher 1953).
 
-    The density refers to surface area, Manifold(2, 3). A row whose length is not 1 to a thousandth is not on the sphere
-    and has log-density -inf.
+    The density refers to area, Manifold(2, 3). A row whose length differs from 1 by more than 0.001 is not on the sphere and has
+    log-density -inf.
 
     Args:
         features: 3.
-        mean: mu, of any length but 0.
-        concentration: kappa, from 1e-8 (nearly uniform) to 1e8 (nearly a normal of variance 1 / kappa).
-        trainable: learn mu and log kappa. Samples carry gradients to both.
+        mean: mu, a vector of any positive length.
+        concentration: kappa, from 1e-8 (nearly uniform) to 1e8 (nearly normal with variance 1 / kappa).
+        trainable: whether mu and log kappa are trainable. Samples have gradients with respect to both.
 
     Raises:
-        ConfigError: for other features than 3, no direction, or a concentration outside that range.
+        ConfigError: if ``features`` is not 3, ``mean`` is 0, or the concentration is outside that range.
 
     Example:
         >>> import torch
@@ -105,7 +107,9 @@ class VonMisesFisher(Distribution):
         trainable: bool = False,
     ) -> None:
         if features != 3 or isinstance(features, bool):
-            raise ConfigError(f"VonMisesFisher lives on the sphere in R^3, so features must be 3; got {features!r}.")
+            raise ConfigError(
+                f"VonMisesFisher is a distribution on the sphere in R^3, so features must be 3; got {features!r}."
+            )
         if len(mean) != 3 or not all(math.isfinite(m) for m in mean) or not any(mean):
             raise ConfigError(f"mean must be three finite numbers that are not all 0; got {mean!r}.")
         check_number("concentration", concentration, _FLATTEST, _SHARPEST, closed="both")
@@ -123,35 +127,36 @@ class VonMisesFisher(Distribution):
 
     @property
     def measure(self) -> Measure:
-        """Surface area."""
+        """Area of the sphere."""
         return Manifold(2, 3, SPHERE)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats: ``(*batch, 3)`` to ``batch``."""
         unit, off = direction(z)
-        mean, kappa = self._law()
-        # mu.z - 1 as a square, which does not cancel at high concentration.
+        mean, kappa = self._mean_and_concentration()
+        # mu.z - 1 as a square, which is exact at high concentration.
         core = -0.5 * kappa * (unit - mean).square().sum(-1)
         return off + core + kappa.log() - (-torch.expm1(-2 * kappa)).log() - math.log(2 * math.pi)
 
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``(*batch, 3)``: mu.z by its quantile function, the angle around mu uniform."""
+        """``(*batch, 3)``: mu.z by its quantile function, and a uniform angle around mu."""
         like = self.like(generator)
         options = {"dtype": torch.float64, "device": like["device"]}
-        mean, kappa = (t.to(**options) for t in self._law())
+        mean, kappa = (t.to(**options) for t in self._mean_and_concentration())
         u = torch.rand((2, *batch), generator=generator, **options)
         # 1 - mu.z = -log(u + (1 - u) exp(-2 kappa)) / kappa, and 0 at u = 1.
         drop = -torch.log1p((1 - u[0]) * torch.expm1(-2 * kappa)) / kappa
         drop = drop.clamp(0, 2)
         radius, angle = torch.sqrt(drop * (2 - drop)), 2 * math.pi * u[1]
         upright = torch.stack((radius * angle.cos(), radius * angle.sin(), 1 - drop), -1)
-        # The reflection along mu - e (or mu + e, and then minus) takes the pole e to mu; the longer of the two is stable.
+        # The reflection along mu - e maps the pole e to mu; so does minus that along mu + e. The longer of the two is used, as it
+        # has the smaller rounding error.
         sign = torch.where(mean[2] < 0, -1.0, 1.0).to(**options)
         axis = mean + sign * mean.new_tensor([0.0, 0.0, 1.0])
         turned = upright - 2 * (upright @ axis).unsqueeze(-1) * axis / axis.square().sum()
         return (-sign * turned).to(like["dtype"])
 
-    def _law(self) -> tuple[Tensor, Tensor]:
+    def _mean_and_concentration(self) -> tuple[Tensor, Tensor]:
         """mu at unit length, and kappa."""
         pole = self.pole / self.pole.detach().abs().amax().clamp_min(1e-30)
         return pole / torch.linalg.vector_norm(pole), self.log_concentration.exp().clamp(_FLATTEST, _SHARPEST)

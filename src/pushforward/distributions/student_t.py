@@ -1,4 +1,4 @@
-"""Student-t base: heavy tails."""
+"""Student-t distribution, for data with heavy tails."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["StudentT"]
 class StudentT(Distribution):
     """Independent Student-t with df = nu: log p(z) = sum_i [ c(nu) - (nu + 1)/2 log(1 + z_i^2 / nu) ].
 
-    c(nu) = log Gamma((nu + 1)/2) - log Gamma(nu/2) - log(nu pi)/2. Transforms with bounded slopes keep the tails of their
-    base (Jaini et al. 2020, arXiv 1907.04481), so heavy-tailed data want a heavy-tailed base: moments of order nu and
-    above do not exist. Right to abs(z) = 1e30 in float32, as the square is never formed there. A draw beyond the
-    largest number of its type (which needs nu below 1) is returned as that number.
+    c(nu) = log Gamma((nu + 1)/2) - log Gamma(nu/2) - log(nu pi)/2. Transforms with bounded slopes do not change the tails of
+    the base distribution (Jaini et al. 2020, arXiv 1907.04481), so heavy-tailed data need a heavy-tailed base: moments of
+    order nu and above do not exist. Accurate up to abs(z) = 1e30 in float32, where z^2 overflows. A draw beyond the largest
+    number of its type, which occurs for nu below 1, is replaced by that number.
 
     Args:
         features: width, or a shape such as (channels, height, width).
-        df: degrees of freedom, positive; 1 is Cauchy, and large values approach the standard normal.
-        trainable_df: learn log df, one per coordinate, from this start.
+        df: degrees of freedom, positive; 1 is the Cauchy distribution, and large values approach the standard normal.
+        trainable_df: whether log df of each coordinate is trainable; ``df`` is then its initial value.
 
     Raises:
         ConfigError: unless df is positive and finite.
@@ -54,7 +54,7 @@ class StudentT(Distribution):
         """Log-density of each coordinate, ``(*batch, *shape)``."""
         df = self._degrees(z.device)
         constant = torch.lgamma(0.5 * (df + 1)) - torch.lgamma(0.5 * df) - 0.5 * torch.log(df * math.pi)
-        z, far = split_infinite(z, 0)  # else an infinite z would give log df a gradient of NaN
+        z, far = split_infinite(z, 0)  # an infinite z would make the gradient of log df NaN
         u = z * df.rsqrt().to(z.dtype)
         return far + constant.to(z.dtype) - (0.5 * (df + 1)).to(z.dtype) * log1p_square(u)
 
@@ -72,7 +72,7 @@ class StudentT(Distribution):
         return z.clamp(-largest, largest).to(normal.dtype)
 
     def _degrees(self, device: torch.device) -> Tensor:
-        """Degrees of freedom in float64: differences of log-gammas would lose every digit of float32 at large df."""
+        """Degrees of freedom in float64, as differences of log-gammas at large df have no correct digit in float32."""
         if self.trainable_df:
             return torch.exp(self.log_df.double())
         return torch.full((), self.df, dtype=torch.float64, device=device)

@@ -1,4 +1,4 @@
-"""Uniform base on a box."""
+"""Uniform distribution on a box."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["Uniform"]
 
 @register("distributions")
 class Uniform(Distribution):
-    """Uniform on the box [low, high]^D: log p(z) = -D log(high - low) inside, -inf outside; the border is inside.
+    """Uniform on the box [low, high]^D: log p(z) = -D log(high - low) inside, -inf outside; the boundary is inside.
 
-    The base of circular flows (low = -pi, high = pi) and of flows that end in the unit cube.
+    For circular flows (low = -pi, high = pi), and for flows whose noise is in the unit cube.
 
     Args:
         features: width, or a shape such as (channels, height, width).
@@ -39,7 +39,7 @@ class Uniform(Distribution):
 
     def __init__(self, features: int | Shape, low: float = 0.0, high: float = 1.0) -> None:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ConfigError(f"a uniform base needs finite low < high; got low={low!r}, high={high!r}.")
+            raise ConfigError(f"low and high must be finite, with low < high; got {low!r} and {high!r}.")
         super().__init__(features)
         self.features, self.low, self.high = features, low, high
         self.support = Support(low, high)
@@ -51,7 +51,7 @@ class Uniform(Distribution):
     def log_prob_terms(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each coordinate, ``(*batch, *shape)``."""
         outside = (z < self.low) | (z > self.high)
-        # 0 * z keeps a NaN visible, and z in the graph with its gradient of 0.
+        # 0 * z keeps NaN, and keeps z in the graph with gradient 0.
         each = 0.0 * z.clamp(self.low, self.high) - math.log(self.high - self.low)
         return torch.where(outside, -math.inf, each)
 

@@ -1,4 +1,4 @@
-"""Von Mises base: the normal of the circle."""
+"""Von Mises distribution, the analog of the normal on the circle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pushforward.transforms.base import Shape
 
 __all__ = ["VonMises"]
 
-# Beyond these the law is uniform, or a point, to more digits than an angle has.
+# Beyond these the distribution is uniform or a point, to the precision of an angle in float32.
 _FLATTEST, _SHARPEST = 1e-8, 1e8
 
 
@@ -24,15 +24,14 @@ _FLATTEST, _SHARPEST = 1e-8, 1e8
 class VonMises(Distribution):
     """Independent von Mises angles: log p(z) = sum_i [ kappa_i cos(z_i - mu_i) - log(2 pi I0(kappa_i)) ].
 
-    The data are angles in radians on [-pi, pi]; an angle outside has log-density -inf, so bring other ranges here
-    first, as by ``torch.remainder(angle + pi, 2 * pi) - pi``. For the uniform circle use
-    ``Uniform(features, -math.pi, math.pi)``.
+    The data are angles in radians in [-pi, pi]; other numbers have log-density -inf, so map other angles to this range first, by
+    ``torch.remainder(angle + pi, 2 * pi) - pi``. The uniform distribution of angles is ``Uniform(features, -math.pi, math.pi)``.
 
     Args:
         features: width, or a shape such as (channels, height, width).
-        concentration: kappa, from 1e-8 (nearly uniform) to 1e8 (nearly a normal of variance 1 / kappa).
-        trainable: learn ``loc`` (mu, 0 at the start) and ``log_concentration``, one of each per coordinate. Samples
-            then carry no gradient.
+        concentration: kappa, from 1e-8 (nearly uniform) to 1e8 (nearly normal with variance 1 / kappa).
+        trainable: whether ``loc`` (mu, initially 0) and ``log_concentration`` of each coordinate are trainable. Samples then
+            have no gradients.
 
     Raises:
         ConfigError: for a concentration outside that range.
@@ -74,7 +73,7 @@ class VonMises(Distribution):
         """``(*batch, *shape)`` on [-pi, pi), by rejection from a wrapped Cauchy (Best and Fisher 1979)."""
         like = self.like(generator)
         kappa = self._kappa(torch.float64, like["device"]).expand(*batch, *self.shape)
-        # rho = (r - sqrt(2 r)) / (2 kappa) with r = 1 + root, written so that nothing cancels for a flat law.
+        # rho = (r - sqrt(2 r)) / (2 kappa) with r = 1 + root, in a form without cancellation at small kappa.
         root = torch.sqrt(1 + 4 * kappa**2)
         rho = 2 * kappa * torch.sqrt(1 + root) / ((torch.sqrt(1 + root) + math.sqrt(2)) * (1 + root))
         s = (1 + rho**2) / (2 * rho)
@@ -85,14 +84,14 @@ class VonMises(Distribution):
             turn = torch.cos(math.pi * u[0])
             cosine = (1 + s * turn) / (s + turn)
             c = kappa * (s - cosine)
-            # "Not below", so that NaN weights end the loop too, and show in the samples.
+            # "Not below", so that NaN weights also end the loop and give NaN samples.
             accept = waiting & ~(torch.log(c) + 1 - c < torch.log(u[1]))
             drawn = torch.arccos(cosine.clamp(-1, 1)) * torch.where(u[2] < 0.5, -1.0, 1.0)
             angle = torch.where(accept, drawn, angle)
             waiting = waiting & ~accept
         if self.trainable:
             angle = torch.remainder(angle + self.loc + math.pi, 2 * math.pi) - math.pi
-        # The end of the turn is its start, and rounding to float32 would overstep pi.
+        # pi and -pi are the same angle, and rounding to float32 can exceed pi.
         angle = angle.to(like["dtype"])
         return torch.where(angle >= math.pi, -math.pi, angle)
 

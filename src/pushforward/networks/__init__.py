@@ -1,4 +1,4 @@
-"""Conditioners: networks that turn coordinates and a context into parameters. They know nothing of likelihoods."""
+"""Conditioners: networks that turn coordinates and a context into parameters. They compute no likelihoods."""
 
 from pushforward.networks.conv import ConvNet
 from pushforward.networks.lipschitz import LipschitzMLP

@@ -1,13 +1,14 @@
-"""Activation functions by name, so that a model file can say which one it uses."""
+"""Activation functions by name, as model files store them."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_choice
 
-__all__ = ["activation", "replace"]
+__all__ = ["activation", "concat_elu", "replace"]
 
 _BY_NAME: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -21,20 +22,22 @@ _BY_NAME: dict[str, type[nn.Module]] = {
 
 
 def activation(name: str) -> nn.Module:
-    """The activation of this name.
+    """The activation module of a name.
 
     Raises:
-        ConfigError: for an unknown name; it lists the known ones.
+        ConfigError: for an unknown name.
     """
-    try:
-        return _BY_NAME[name]()
-    except (KeyError, TypeError):
-        raise ConfigError(f"unknown activation {name!r}; choose one of {', '.join(_BY_NAME)}.") from None
+    return _BY_NAME[check_choice("activation", name, _BY_NAME)]()
 
 
 def replace(act: nn.Module, fresh: Tensor) -> Tensor:
-    """The activation of a tensor that nothing else reads, written over it where its gradient needs no more than the result.
+    """The activation of a tensor that nothing else uses, in place if its gradient needs the result only.
 
-    A new tensor for each layer costs more than ReLU itself: the system clears its pages first.
+    Memory for a new tensor would cost more time than ReLU itself, as the system clears it first.
     """
     return F.relu_(fresh) if type(act) is nn.ReLU else act(fresh)
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """elu(x) and elu(-x), twice as many features in dimension 1 (Shang et al. 2016; Salimans et al. 2017)."""
+    return F.elu(torch.cat((x, -x), 1))

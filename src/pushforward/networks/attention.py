@@ -1,4 +1,4 @@
-"""Causal transformer: outputs for a token see only the tokens before it."""
+"""Causal transformer: the outputs of a token depend on earlier tokens only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pushforward.numerics.checks import check_integer
 __all__ = ["CausalTransformer", "Memory"]
 
 Memory = list[tuple[Tensor, Tensor] | None]
-"""Keys and values of the tokens so far, of each block: ``(n, heads, tokens, width / heads)``."""
+"""Keys and values of the earlier tokens, for each block: ``(n, heads, tokens, width / heads)``."""
 
 
 class CausalBlock(nn.Module):
@@ -27,9 +27,9 @@ class CausalBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """``(n, tokens, width)`` to the same shape, with keys and values; ``past`` are those of all earlier tokens.
+        """``(n, tokens, width)`` to the same shape, and the keys and values; ``past`` has those of all earlier tokens.
 
-        Either all tokens at once without a past, or one token with it.
+        The input is all tokens without ``past``, or one token with it.
         """
         q, k, v = self.project(self.norm(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if past is not None:
@@ -40,19 +40,19 @@ class CausalBlock(nn.Module):
 
 
 class CausalTransformer(nn.Module):
-    """Transformer whose outputs for token i depend on the tokens before i, and on the context.
+    """Transformer whose outputs for token i depend on the tokens before i and on the context.
 
-    The sequence that it reads is a learned start token and all tokens but the last. Positions are learned.
+    It reads a trainable start token and then all tokens but the last. Position embeddings are trainable.
 
     Args:
-        tokens: N.
+        tokens: N, the length of a sequence.
         inputs: width of a token.
-        outputs: for each token.
+        outputs: number of outputs for each token.
         width: of the blocks.
-        layers: blocks.
-        heads: of the attention; a divisor of ``width``.
+        layers: number of blocks.
+        heads: number of attention heads; a divisor of ``width``.
         context: width of the context, which is added to every token.
-        input_bound: tokens and context are clamped to this range, so that the output is bounded.
+        input_bound: tokens and context are clamped to [-input_bound, input_bound], so that the output is bounded.
         output_gain: factor on the last layer's initial weights; its bias starts at 0.
 
     Raises:
@@ -82,7 +82,7 @@ class CausalTransformer(nn.Module):
         check_integer("layers", layers)
         check_integer("context", context, 0)
         if width % check_integer("heads", heads):
-            raise ConfigError(f"heads must divide the width; got {heads} heads and a width of {width}.")
+            raise ConfigError(f"width must be a multiple of heads; got width={width} and heads={heads}.")
         self.tokens, self.inputs, self.outputs = tokens, inputs, outputs
         self.input_bound = input_bound
         self.embed = nn.Linear(inputs, width) if tokens > 1 else None  # the last token is not read
@@ -109,9 +109,9 @@ class CausalTransformer(nn.Module):
         return [None] * len(self.blocks)
 
     def step(self, before: Tensor | None, place: int, memory: Memory, rows: int, context: Tensor | None) -> Tensor:
-        """Outputs for one token, ``(n, outputs)``, given the token before it ``(n, inputs)``, or None at the start.
+        """Outputs for one token, ``(n, outputs)``, given the token before it, ``(n, inputs)``, or None for the first.
 
-        The memory, which holds all earlier tokens, is extended in place.
+        The keys and values of this token are appended to ``memory``, which must have those of all earlier tokens.
         """
         if before is None or self.embed is None:
             h = self.start.expand(rows, 1, -1)

@@ -1,4 +1,4 @@
-"""A network of block-triangular layers whose output i increases in input i and depends on no later input."""
+"""A network of block-triangular layers: output i increases with input i and does not depend on later inputs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pushforward.numerics.checks import check_integer
 __all__ = ["BlockLayer", "BlockNetwork"]
 
 _LIMIT = 5.0
-"""Smooth bound on the logarithms of a row's length and of the positive weights before a row is scaled to that length."""
+"""Smooth bound on the logarithms of the row lengths, and of the positive weights before rows are scaled."""
 
 
 class BlockLayer(nn.Module):
     """One layer, a D x D grid of blocks: zero above the diagonal, positive on it, free below (De Cao et al. 2019, eq. 7).
 
-    Weights on the diagonal are exp(raw), then each row is scaled to the length exp(gain) (eq. 9), both bounded.
+    Weights on the diagonal are exp(raw). Then each row is scaled to the length exp(gain) (eq. 9). Both exponents are bounded.
 
     Args:
         features: D.
-        inputs: units of each coordinate before the layer.
-        outputs: units of each coordinate after it.
+        inputs: number of units of each coordinate before the layer.
+        outputs: number of units of each coordinate after the layer.
     """
 
     def __init__(self, features: int, inputs: int, outputs: int) -> None:
@@ -49,13 +49,13 @@ class BlockLayer(nn.Module):
 
 
 class BlockNetwork(nn.Module):
-    """Block layers with tanh between them. Its outputs are bounded, as the last layer sees numbers in (-1, 1) only.
+    """Block layers with tanh between them. The outputs are bounded, as the inputs of the last layer are in (-1, 1).
 
     Args:
         features: D.
-        hidden: units of each coordinate in each hidden layer, at least one layer.
+        hidden: number of units of each coordinate in each hidden layer; at least one layer.
         context: width of a context that is added to the first hidden layer.
-        input_bound: the context is clamped to this range.
+        input_bound: the context is clamped to [-input_bound, input_bound].
     """
 
     def __init__(self, features: int, hidden: tuple[int, ...], context: int = 0, input_bound: float = 10.0) -> None:
@@ -77,7 +77,7 @@ class BlockNetwork(nn.Module):
         return h.squeeze(-1), log_slope.squeeze(-1)
 
     def parts(self, context: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of each layer: the weights as blocks, the logarithm of the diagonal ones, and the bias with the context's part."""
+        """For each layer: the weights as blocks, the logarithms of the diagonal ones, and the bias plus the context's term."""
         result = []
         for layer in self.layers:
             assert isinstance(layer, BlockLayer)

@@ -1,4 +1,4 @@
-"""Convolutional conditioners: Glow's plain network and a residual one."""
+"""Convolutional conditioners: the plain network of Glow, and a residual network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ConvNet"]
 
 
 class NormedConv2d(nn.Conv2d):
-    """A convolution whose kernels have a direction and a length of their own (Salimans and Kingma 2016, eq. 2)."""
+    """A convolution with weight normalization: direction and length of each kernel are separate parameters (Salimans and Kingma 2016)."""
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
         super().__init__(inputs, outputs, kernel_size, padding=kernel_size // 2)
@@ -36,14 +36,14 @@ class NormedConv2d(nn.Conv2d):
 
 
 class PixelBatchNorm(nn.BatchNorm2d):
-    """Batch normalization by channel; one pixel alone in training has no variance, and is normalized as in evaluation."""
+    """Batch normalization of channels. In training a single pixel has no variance, so it is normalized as in evaluation."""
 
     def forward(self, input: Tensor) -> Tensor:
         """``(rows, channels, H, W)`` to the same shape."""
         count = input.numel() // max(input.shape[1], 1)
         if self.training and count > 1:
             output = super().forward(input)
-            if self.momentum == 1.0:  # these rows are all there are, so the variance is theirs and not an estimate
+            if self.momentum == 1.0:  # these are all rows, so the variance is exact and not an estimate
                 assert self.running_var is not None
                 self.running_var.mul_((count - 1) / count)
             return output
@@ -79,11 +79,11 @@ class ConvBlock(nn.Module):
 
 @register("networks")
 class ConvNet(nn.Module):
-    """Convolutional network that keeps the sides of the image, with zeros around it.
+    """Convolutional network whose output has the height and width of the input, with zero padding.
 
     Plain: k x k, then 1 x 1 for each further hidden width, then k x k (with two widths the 3-1-3 network of Glow,
     Kingma and Dhariwal 2018, sec. 3.3). Residual: k x k, pre-activation blocks of two k x k each, and a last k x k (after
-    Real NVP, Dinh et al. 2016, sec. 4.1; with its batch and weight normalization where they are asked for).
+    Real NVP, Dinh et al. 2016, sec. 4.1; optionally with its batch and weight normalization).
 
     Args:
         inputs: channels in.
@@ -91,12 +91,12 @@ class ConvNet(nn.Module):
         hidden: widths of the hidden layers; in a residual network the number of blocks and their equal width.
         residual: residual blocks instead of plain layers.
         normalize: batch normalization before each activation of the residual blocks, and weight normalization of their
-            convolutions. In training images see each other; in evaluation they do not (:meth:`gathering`).
+            convolutions. In training the images of a batch affect each other; in evaluation they do not.
         kernel_size: odd k.
         activation: name of the activation.
         dropout: probability, after each hidden activation (inside the blocks of a residual network).
-        input_bound: the network sees its input clamped to this range, so its output is bounded everywhere.
-        output_gain: factor on the last layer's initial weights; its bias starts at 0. 0 is Glow's start.
+        input_bound: the network sees its input clamped to this range, so its output is bounded.
+        output_gain: factor on the last layer's initial weights; its bias starts at 0. Glow starts at 0.
 
     Raises:
         ConfigError: for impossible widths or an unknown activation.
@@ -126,14 +126,12 @@ class ConvNet(nn.Module):
         self.hidden = check_widths("hidden", hidden, equal=residual)
         self.residual, self.normalize, self.activation, self.dropout = residual, normalize, activation, dropout
         if normalize and not residual:
-            raise ConfigError(
-                "normalize stands for the normalization inside residual blocks: give residual=True with it."
-            )
+            raise ConfigError("normalize=True normalizes residual blocks, so it needs residual=True.")
         self.input_bound, self.output_gain = input_bound, output_gain
         self.kernel_size = check_integer("kernel_size", kernel_size)
         check_options(dropout, input_bound)
         if kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size must be odd, so that the sides of the image are kept; got {kernel_size}.")
+            raise ConfigError(f"kernel_size must be odd; got {kernel_size}.")
         layers: list[nn.Module] = []
         width = inputs
         if residual:
@@ -158,7 +156,7 @@ class ConvNet(nn.Module):
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """Within, the statistics of batch normalization become those of the rows that pass, all at once; without dropout."""
+        """In this block the first batch sets the statistics of batch normalization to its own; dropout is off."""
         norms = [part for part in self.modules() if isinstance(part, PixelBatchNorm)]
         before = [(part.training, part.momentum) for part in norms]
         for part in norms:
@@ -177,7 +175,7 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""
         height, width = x.shape[-2:]
-        rows = x.reshape(-1, self.inputs, height, width).to(self.last.weight.dtype)  # coordinates may be wider
+        rows = x.reshape(-1, self.inputs, height, width).to(self.last.weight.dtype)  # coordinates may be float64
         layers = self._stack()
         if layers is not None:
             biases = [part.bias for part in layers if part.bias is not None]
@@ -189,7 +187,7 @@ class ConvNet(nn.Module):
         return self.last(self.body(rows)).reshape(*x.shape[:-3], self.outputs, height, width)
 
     def _stack(self) -> list[nn.Conv2d] | None:
-        """The layers, if they are nothing but convolutions with ReLU between them; None where more happens."""
+        """The layers, if they are convolutions with ReLU between them and nothing else; else None."""
         if self.residual or self.activation != "relu" or not self.hidden or (self.dropout and self.training):
             return None
         layers = [part for part in (*self.body, self.last) if not isinstance(part, nn.ReLU | nn.Dropout)]

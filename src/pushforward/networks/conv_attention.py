@@ -1,4 +1,4 @@
-"""A convolutional conditioner whose pixels also attend to each other (Flow++, Ho et al. 2019)."""
+"""A convolutional conditioner with self-attention between pixels (Flow++, Ho et al. 2019)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError
+from pushforward.networks.activations import concat_elu
 from pushforward.networks.mlp import check_options
 from pushforward.numerics import bound_input
 from pushforward.numerics.checks import check_integer, check_widths
@@ -14,38 +15,27 @@ from pushforward.numerics.checks import check_integer, check_widths
 __all__ = ["ConvAttentionNet"]
 
 
-def gated(raw: Tensor) -> Tensor:
-    """a sigmoid(b) for the two halves of the channels."""
-    a, b = raw.chunk(2, 1)
-    return a * torch.sigmoid(b)
-
-
-def both_signs(h: Tensor) -> Tensor:
-    """elu(h) and elu(-h), one after the other: no unit is ever dead."""
-    return F.elu(torch.cat((h, -h), 1))
-
-
 class ConvAttentionBlock(nn.Module):
-    """h + gate(convolution), then h + gate(attention), each followed by a norm over the channels of every pixel."""
+    """h + gate(convolution), then h + gate(attention), each followed by a layer norm over the channels of a pixel."""
 
     def __init__(self, width: int, sides: tuple[int, int], heads: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.first = nn.Conv2d(2 * width, width, kernel_size, padding=kernel_size // 2)
         self.second = nn.Conv2d(2 * width, 2 * width, 1)
-        self.place = nn.Parameter(0.01 * torch.randn(width, *sides))
+        self.position = nn.Parameter(0.01 * torch.randn(width, *sides))
         self.project, self.out = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(width, 2 * width, 1)
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
         """``(rows, width, H, W)`` to the same shape."""
-        h = h + gated(self.second(self.dropout(both_signs(self.first(both_signs(h))))))
+        h = h + F.glu(self.second(self.dropout(concat_elu(self.first(concat_elu(h))))), 1)
         h = self._normalized(h, 0)
-        tokens = self.project(h + self.place).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
+        tokens = self.project(h + self.position).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
         seen = F.scaled_dot_product_attention(*tokens.unbind(1))  # (rows, heads, H W, width / heads)
         seen = seen.transpose(-1, -2).flatten(1, 2).unflatten(-1, h.shape[-2:])
-        return self._normalized(h + gated(self.out(self.dropout(seen))), 1)
+        return self._normalized(h + F.glu(self.out(self.dropout(seen)), 1), 1)
 
     def _normalized(self, h: Tensor, which: int) -> Tensor:
         return self.norms[which](h.movedim(1, -1)).movedim(-1, 1)
@@ -57,9 +47,9 @@ class ConvAttentionNet(nn.Module):
     Args:
         inputs: channels in.
         outputs: channels out.
-        sides: (height, width) of the images, each of whose pixels has a learned place.
+        sides: (height, width) of the images; each pixel has a trainable position embedding.
         hidden: the number of blocks and their equal width.
-        heads: of the attention; a divisor of the width.
+        heads: number of attention heads; a divisor of the width.
         kernel_size: odd k.
         dropout: probability, inside the blocks.
         input_bound: the network sees its input clamped to this range, so its output is bounded everywhere.
@@ -97,10 +87,12 @@ class ConvAttentionNet(nn.Module):
         )
         check_options(dropout, input_bound)
         if kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size must be odd, so that the sides of the image are kept; got {kernel_size}.")
+            raise ConfigError(f"kernel_size must be odd; got {kernel_size}.")
         width = self.hidden[0]
         if width % check_integer("heads", heads):
-            raise ConfigError(f"the heads of attention share the width, so they must divide {width}; got {heads}.")
+            raise ConfigError(
+                f"the hidden width must be a multiple of heads; got a width of {width} and heads={heads}."
+            )
         self.heads = heads
         self.first = nn.Conv2d(inputs, width, kernel_size, padding=kernel_size // 2)
         self.blocks = nn.Sequential(
@@ -114,7 +106,7 @@ class ConvAttentionNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, inputs, H, W)`` to ``(*batch, outputs, H, W)``."""
-        rows = x.reshape(-1, self.inputs, *self.sides).to(self.last.weight.dtype)  # coordinates may be wider
+        rows = x.reshape(-1, self.inputs, *self.sides).to(self.last.weight.dtype)  # coordinates may be float64
         if self.input_bound is not None:
             rows = bound_input(rows, self.input_bound)
         return self.last(self.blocks(self.first(rows))).reshape(*x.shape[:-3], self.outputs, *self.sides)

@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder: images to vectors and back, for any height and width."""
+"""Convolutional encoder and decoder between images of any size and vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ConvEncoder(nn.Module):
     Args:
         shape: (channels, height, width).
         outputs: width of the vector.
-        channels: of each convolution.
+        channels: number of channels of each convolution.
         activation: name of the activation.
 
     Raises:
@@ -46,7 +46,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(*batch, channels, height, width)`` to ``(*batch, outputs)``."""
-        h = self.body(x.reshape(-1, *self.shape).to(self.last.weight.dtype)).flatten(1)  # coordinates may be wider
+        h = self.body(x.reshape(-1, *self.shape).to(self.last.weight.dtype)).flatten(1)  # coordinates may be float64
         return self.last(h).reshape(*x.shape[:-3], self.last.out_features)
 
 
@@ -56,9 +56,9 @@ class ConvDecoder(nn.Module):
     Args:
         inputs: width of the vector.
         shape: (outputs, height, width).
-        channels: of the encoder's convolutions; the decoder goes through them backwards.
+        channels: those of the encoder; the decoder has them in reverse order.
         activation: name of the activation.
-        input_bound: the vector is clamped to this range, so that the output is bounded.
+        input_bound: the vector is clamped to [-input_bound, input_bound], so that the output is bounded.
 
     Raises:
         ConfigError: for impossible widths.

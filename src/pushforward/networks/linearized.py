@@ -1,4 +1,4 @@
-"""A feed-forward network at a point: its value, and its Jacobian as a product of matrices, written out."""
+"""A feed-forward network at a point: its value, and its Jacobian as an explicit product of matrices."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pushforward.numerics.tracing import is_compiling
 __all__ = ["SLOPED", "Linearized", "activate", "feed_forward", "linearize", "trace_form"]
 
 SLOPED = ("elu", "lipswish", "silu", "softplus", "tanh")
-"""Smooth activations whose derivative is written out; elu, lipswish, softplus and tanh are 1-Lipschitz."""
+"""Smooth activations with explicit derivatives; elu, lipswish, softplus and tanh are 1-Lipschitz."""
 
 
 _ROWS = 1024
-"""Rows times inputs that go through the layers together (measured at widths of 64 to 256)."""
+"""Rows times inputs of one pass through the layers (measured at widths of 64 to 256)."""
 
 
 class Linearized(NamedTuple):
     """y = W_n s(... s(W_1 x)) at a point; J = dy/dx = W_n diag(d_(n-1)) ... diag(d_1) W_1 diag(inside).
 
-    Products with J cost one pass each and keep no graph of autograd but for what they return.
+    A product with J costs one pass.
 
     Attributes:
         value: y, ``(*batch, outputs)``.
         weights: W_1, ..., W_n, the columns of W_1 for x alone.
         slopes: d_1, ..., d_(n-1), derivatives of the activations, ``(*batch, width)``.
-        inside: 0 where x was clamped and 1 elsewhere, ``(*batch, inputs)``; None where nothing is clamped.
-        form: what :func:`trace_form` made of the weights, where it is wanted often.
+        inside: 0 where x was clamped and 1 elsewhere, ``(*batch, inputs)``; None if the network does not clamp.
+        form: the result of :func:`trace_form`, if the trace is needed often.
     """
 
     value: Tensor
@@ -41,9 +41,9 @@ class Linearized(NamedTuple):
     form: Tensor | None = None
 
     def jacobian(self) -> Tensor:
-        """J, ``(*batch, outputs, inputs)``, by products layer by layer.
+        """J, ``(*batch, outputs, inputs)``, layer by layer.
 
-        A few columns at a time, so that what is between two layers stays in the processor's cache: twice as fast.
+        It takes a few columns at a time, so that intermediate results stay in the processor's cache: twice as fast.
         """
         columns = self.weights[0].mT.contiguous()  # row i belongs to input i
         if not self.slopes:
@@ -55,7 +55,7 @@ class Linearized(NamedTuple):
         return result if self.inside is None else result * self.inside.unsqueeze(-2)
 
     def _columns(self, part: Tensor) -> Tensor:
-        """J's columns that come from these rows of W_1^T, ``(count, *batch, outputs)``."""
+        """The columns of J that belong to these rows of W_1^T, ``(count, *batch, outputs)``."""
         part = part.reshape(len(part), *(1,) * (self.value.dim() - 1), -1) * self.slopes[0]
         for weight, slope in zip(self.weights[1:-1], self.slopes[1:], strict=True):
             part = F.linear(part, weight) * slope
@@ -77,7 +77,7 @@ class Linearized(NamedTuple):
         return F.linear(v, self.weights[-1])
 
     def trace(self) -> Tensor:
-        """Trace J, shape ``batch``: about one product more than the value, where :func:`trace_form` has a form."""
+        """Trace of J, shape ``batch``; about as expensive as one product if :func:`trace_form` has a result."""
         form = trace_form(self.weights) if self.form is None else self.form
         if self.inside is not None or form is None:
             return self.jacobian().diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -89,10 +89,10 @@ class Linearized(NamedTuple):
 
 
 def trace_form(weights: list[Tensor]) -> Tensor | None:
-    """What the trace of J is a form of in the slopes; None with more than two hidden layers.
+    """Coefficients of the trace of J as a form in the slopes; None for more than two hidden layers.
 
-    tr(W_3 diag(d_2) W_2 diag(d_1) W_1) = d_2 . (W_2 * (W_1 W_3)^T) d_1 with * elementwise, bilinear; with one hidden layer
-    it is linear in d_1, and with none it is a number.
+    tr(W_3 diag(d_2) W_2 diag(d_1) W_1) = d_2 . (W_2 * (W_1 W_3)^T) d_1, with * elementwise, is bilinear. For one hidden layer
+    the trace is linear in d_1, and for none it is a constant.
     """
     if len(weights) > 3:
         return None
@@ -103,10 +103,10 @@ def trace_form(weights: list[Tensor]) -> Tensor | None:
 
 
 def activate(name: str, x: Tensor, sharpness: Tensor | None = None) -> Tensor:
-    """The activation of this name; ``sharpness`` is LipSwish's beta > 0.
+    """The activation of a name; ``sharpness`` is beta > 0 of LipSwish.
 
     Raises:
-        ConfigError: for a name without a derivative written out.
+        ConfigError: for a name without an explicit derivative.
     """
     if name == "tanh":
         return torch.tanh(x)
@@ -118,7 +118,7 @@ def activate(name: str, x: Tensor, sharpness: Tensor | None = None) -> Tensor:
         return F.silu(x)
     if name == "lipswish":
         return x * torch.sigmoid(x if sharpness is None else sharpness * x) / 1.1
-    raise ConfigError(f"unknown activation {name!r}; choose one of {', '.join(SLOPED)}.")
+    raise ConfigError(f"activation must be one of {', '.join(SLOPED)}; got {name!r}.")
 
 
 def activate_with_slope(name: str, x: Tensor, sharpness: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ def activate_with_slope(name: str, x: Tensor, sharpness: Tensor | None = None) -
 def feed_forward(
     name: str, inside: Tensor, layers: list[tuple[Tensor, Tensor]], sharpness: list[Tensor | None]
 ) -> Tensor:
-    """What follows the first linear layer.
+    """All layers after the first linear one.
 
     Args:
         name: of the activation.

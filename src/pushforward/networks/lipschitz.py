@@ -1,4 +1,4 @@
-"""A multi-layer perceptron with a Lipschitz constant that is known not to exceed a bound."""
+"""A multi-layer perceptron whose Lipschitz constant has a guaranteed bound."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def spectral_bound(weight: Tensor, squarings: int = 6) -> Tensor:
     """An upper bound on the largest singular value of a matrix, differentiable and tight to 2 %.
 
     With G = W W^T (or W^T W, the smaller), sigma^2 <= ||G^(2^k)||_F^(2^-k) <= rank^(2^-k / 2) sigma^2 after k squarings
-    (Gram iteration, Delattre et al. 2023, arXiv 2305.16173). Power iteration, the usual way, comes from below, keeps
-    vectors that must belong to the current weights, and lets the Lipschitz constant pass its bound until they do.
+    (Gram iteration, Delattre et al. 2023, arXiv 2305.16173). Power iteration, which is more common, gives a lower bound from
+    stored vectors of earlier weights, so the Lipschitz constant can exceed its bound.
 
     Args:
         weight: ``(outputs, inputs)``.
-        squarings: k; with 6 the bound is too large by 2 % at most at width 128, and by 2.5 % at 512.
+        squarings: k; with 6 the bound is at most 2 % too large at width 128, and 2.5 % at 512.
 
     Example:
         >>> import torch
@@ -48,18 +48,18 @@ def spectral_bound(weight: Tensor, squarings: int = 6) -> Tensor:
 def log_largest_eigenvalue(gram: Tensor, squarings: int = 6, copies: int = 1) -> Tensor:
     """Logarithms of upper bounds on the largest eigenvalues of positive matrices.
 
-    They are tight to a factor n^(2^-k / 2) after k squarings, but for matrices whose trace is below eps times the batch's
-    largest, which rounding may have made negative.
+    They are tight to a factor n^(2^-k / 2) after k squarings, except for matrices whose trace is below eps times the largest of
+    the batch, as rounding may have made it negative.
 
     Args:
-        gram: ``(*batch, n, n)``, symmetric with no negative eigenvalue but for rounding.
+        gram: ``(*batch, n, n)``, symmetric and positive semidefinite up to rounding.
         squarings: k.
-        copies: how often each eigenvalue is known to be there, which tightens the bound.
+        copies: multiplicity that each eigenvalue is known to have, which tightens the bound.
     """
     tiny, eps = torch.finfo(gram.dtype).tiny, torch.finfo(gram.dtype).eps
     log_value = gram.new_zeros(gram.shape[:-2])
     for k in range(squarings):
-        # The trace: no eigenvalue is larger, and it is quick to find.
+        # The trace is a cheap bound of every eigenvalue.
         size = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
         size = torch.maximum(size, (eps * size.detach().amax()).clamp(min=tiny))
         log_value = log_value + size.log() * 0.5**k
@@ -73,20 +73,20 @@ class LipschitzMLP(nn.Module):
     """g(x; context) with |g(x) - g(x')| <= coefficient |x - x'| in the Euclidean norm, for any weights.
 
     Each of its n weight matrices is scaled to W min(1, c / s(W)) with c = coefficient^(1/n) and s an upper bound of the
-    spectral norm (:func:`spectral_bound`), and activations are 1-Lipschitz, so the bound holds always: in training, in
-    evaluation, after loading. Nothing is stored beside the weights, and nothing can lag behind them. The context enters
-    the first layer by a matrix of its own, which is free.
+    spectral norm (:func:`spectral_bound`), and activations are 1-Lipschitz, so the bound always holds: in training, in
+    evaluation and after loading. The module stores the weights only. The context enters the first layer by a separate,
+    unconstrained matrix.
 
     Args:
         inputs: width of x.
         outputs: width of g.
         hidden: widths of the hidden layers.
-        coefficient: the bound, in (0, 1) or above.
-        activation: "lipswish" (x sigmoid(beta x) / 1.1 with a learned beta for each layer; Chen et al. 2019, sec. 3.3;
-            beta = softplus(b) starts at b = 2 and not at the paper's 0.5, where a small network is nearly linear and
-            learns late), "elu", "softplus" or "tanh".
+        coefficient: the bound, a positive number.
+        activation: "lipswish" (x sigmoid(beta x) / 1.1 with a trainable beta for each layer; Chen et al. 2019, sec. 3.3;
+            beta = softplus(b) starts at b = 2, not at 0.5 as in the paper, where a small network is nearly linear and
+            trains slowly), "elu", "softplus" or "tanh".
         context: width of the context.
-        input_bound: x (and the context) are clamped to this range first, which is 1-Lipschitz: g is bounded.
+        input_bound: x and the context are clamped to [-input_bound, input_bound] first, which is 1-Lipschitz; g is then bounded.
 
     Raises:
         ConfigError: for impossible widths, an activation that is not 1-Lipschitz, or a coefficient that is not positive.
@@ -124,7 +124,7 @@ class LipschitzMLP(nn.Module):
         self.raw_sharpness = nn.Parameter(torch.full((len(self.hidden),), 2.0)) if swish else None
 
     def layers(self) -> Layers:
-        """Weights, scaled to their bound, and biases. Compute them once where the network is called many times."""
+        """Scaled weights, and biases. Compute them once if the network is called several times."""
         limit = self.coefficient ** (1 / len(self.linears))
         result = []
         for linear in self.linears:

@@ -1,4 +1,4 @@
-"""A convolutional network with a Lipschitz constant that is known not to exceed a bound, and its Jacobian at a point."""
+"""A convolutional network whose Lipschitz constant has a guaranteed bound, and its Jacobian at a point."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ Layers = list[tuple[Tensor, Tensor]]
 def convolution_bound(weight: Tensor, height: int, width: int, squarings: int = 6) -> Tensor:
     """An upper bound on the norm of a convolution with zeros around the image, differentiable.
 
-    A zero-padded k x k convolution of an H x W image is a periodic one on a torus that is k // 2 longer each way, of the
-    image with zeros in the new places, cropped afterwards; neither step makes a vector longer. The periodic one has the
-    singular values of its symbols W(theta), one matrix for each frequency (Sedghi et al. 2019, arXiv 1805.10408). Each
-    symbol is bounded by Gram iteration as in :func:`~pushforward.networks.lipschitz.spectral_bound`; the Gram matrices
-    W(theta) W(theta)^H are the Fourier sums of the kernel's autocorrelations, so they have the size of the smaller number
-    of channels. No power iteration, and so no vectors that lag behind the weights.
+    A zero-padded k x k convolution of an H x W image is a periodic convolution of the image extended by k // 2 zeros in both
+    directions, cropped afterwards; extending and cropping make no vector longer. The singular values of the periodic
+    convolution are those of its symbols W(theta), one matrix for each frequency (Sedghi et al. 2019, arXiv 1805.10408). Each
+    symbol is bounded by Gram iteration as in :func:`~pushforward.networks.lipschitz.spectral_bound`. The Gram matrices
+    W(theta) W(theta)^H are Fourier sums of the kernel's autocorrelations, so their size is the smaller number of channels.
 
     Args:
         weight: ``(outputs, inputs, k, k)`` with odd k.
         height: H.
         width: W.
-        squarings: of the Gram iteration; with 6 it adds 2 % at most at 48 channels.
+        squarings: of the Gram iteration; with 6 the bound is at most 2 % too large at 48 channels.
 
     Returns:
         The bound, a scalar.
@@ -53,14 +52,14 @@ def convolution_bound(weight: Tensor, height: int, width: int, squarings: int = 
     weight = weight / unit
     weight = weight if weight.shape[0] <= weight.shape[1] else weight.transpose(0, 1)
     taps = F.conv2d(weight, weight, padding=kernel - 1).flatten(2)  # autocorrelations, (c, c, (2 k - 1)^2)
-    # Frequencies of the torus; conjugate ones have equal singular values, so half of them will do.
+    # Conjugate frequencies have equal singular values, so half of them suffice.
     rows, columns = height + kernel // 2, width + kernel // 2
     place = torch.arange(1 - kernel, kernel, device=weight.device, dtype=weight.dtype)
     down = torch.arange(rows, device=weight.device, dtype=weight.dtype) * (2 * math.pi / rows)
     along = torch.arange(columns // 2 + 1, device=weight.device, dtype=weight.dtype) * (2 * math.pi / columns)
     phase = (down[:, None, None, None] * place[:, None] + along[:, None, None] * place).flatten(2).flatten(0, 1)
     real, imaginary = torch.einsum("abt,ft->fab", taps, phase.cos()), torch.einsum("abt,ft->fab", taps, phase.sin())
-    # A complex Hermitian matrix as a real symmetric one of twice the size, each eigenvalue twice.
+    # A complex Hermitian matrix as a real symmetric one of twice the size, which has each eigenvalue twice.
     gram = torch.cat((torch.cat((real, -imaginary), -1), torch.cat((imaginary, real), -1)), -2)
     gram = (gram + gram.mT) / 2  # symmetric in spite of rounding
     return unit * torch.exp(0.5 * log_largest_eigenvalue(gram, squarings, copies=2).amax())
@@ -73,7 +72,7 @@ class LinearizedConv(NamedTuple):
         value: y, ``(*batch, outputs, H, W)``.
         weights: kernels W_1, ..., W_n.
         slopes: derivatives of the activations, ``(*batch, channels, H, W)``.
-        inside: 0 where x was clamped and 1 elsewhere, ``(*batch, inputs, H, W)``; None where nothing is clamped.
+        inside: 0 where x was clamped and 1 elsewhere, ``(*batch, inputs, H, W)``; None if the network does not clamp.
     """
 
     value: Tensor
@@ -99,8 +98,8 @@ class LinearizedConv(NamedTuple):
     def jacobian(self) -> Tensor:
         """J as a matrix of flattened images, ``(*batch, outputs H W, inputs H W)``.
 
-        A pixel moves only outputs within the network's reach r, so pixels 2 r + 1 apart share a pass: with 3-1-3
-        convolutions 25 passes for each channel and not H W.
+        A pixel affects only outputs within the receptive radius r, so pixels at distance 2 r + 1 share a pass: for 3-1-3
+        convolutions this takes 25 passes for each channel, not H W.
         """
         batch, (channels, height, width) = self.value.shape[:-3], (self.weights[0].shape[1], *self.value.shape[-2:])
         reach = sum(weight.shape[-1] // 2 for weight in self.weights)
@@ -110,7 +109,7 @@ class LinearizedConv(NamedTuple):
         count = [min(size, 2 * reach + 1) for size in (height, width)]
         first, second = (
             torch.arange(size, device=device)[:, None] == index for size, index in zip(count, turn, strict=True)
-        )  # which rows and columns of the image each pass moves
+        )  # the rows and columns of the image that each pass perturbs
         board = first[:, None, :, None] & second[None, :, None, :]
         ones = torch.eye(channels, device=device)[:, None, None, :, None, None] * board[:, :, None]
         moved = ones.to(self.value.dtype).reshape(-1, *(1,) * len(batch), channels, height, width)
@@ -126,20 +125,19 @@ class LinearizedConv(NamedTuple):
 class LipschitzConvNet(nn.Module):
     """g(x; context) on images with |g(x) - g(x')| <= coefficient |x - x'| in the Euclidean norm, for any weights.
 
-    k x k, then 1 x 1 for each further hidden width, then k x k, with zeros around the image (the 3-1-3 networks of
+    k x k, then 1 x 1 for each further hidden width, then k x k, with zero padding (the 3-1-3 networks of
     Behrmann et al. 2019 and Chen et al. 2019). Each of its n convolutions is scaled to W min(1, c / s(W)) with
     c = coefficient^(1/n) and s an upper bound of its norm (:func:`convolution_bound`), and activations are 1-Lipschitz.
-    So the bound holds always: in training, in evaluation, after loading. It also stands alone, as a feature extractor
-    that keeps distances when added to the identity.
+    So the bound always holds: in training, in evaluation and after loading.
 
     Args:
         shape: (channels, height, width) of x and of g.
         hidden: widths of the hidden layers; () is one convolution.
         kernel_size: odd k.
         coefficient: the bound.
-        activation: "lipswish", "elu", "softplus" or "tanh", as of :class:`~pushforward.networks.LipschitzMLP`.
-        context: width of the context, which enters the first layer at every pixel by a matrix of its own.
-        input_bound: x (and the context) are clamped to this range first, which is 1-Lipschitz: g is bounded.
+        activation: "lipswish", "elu", "softplus" or "tanh", as in :class:`~pushforward.networks.LipschitzMLP`.
+        context: width of the context, which enters the first layer at every pixel by a separate matrix.
+        input_bound: x and the context are clamped to [-input_bound, input_bound] first, which is 1-Lipschitz; g is then bounded.
 
     Raises:
         ConfigError: for impossible sizes, an activation that is not 1-Lipschitz, or a coefficient that is not positive.
@@ -170,7 +168,7 @@ class LipschitzConvNet(nn.Module):
         self.kernel_size = check_integer("kernel_size", kernel_size)
         check_options(0.0, input_bound)
         if kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size must be odd, so that the sides of the image are kept; got {kernel_size}.")
+            raise ConfigError(f"kernel_size must be odd; got {kernel_size}.")
         check_choice("activation", activation, CONTRACTIVE)
         check_positive("coefficient", coefficient)
         self.coefficient, self.activation, self.input_bound = coefficient, activation, input_bound
@@ -185,7 +183,7 @@ class LipschitzConvNet(nn.Module):
         self.raw_sharpness = nn.Parameter(torch.full((len(self.hidden),), 2.0)) if swish else None
 
     def layers(self) -> Layers:
-        """Kernels, scaled to their bound, and biases. Compute them once where the network is called many times."""
+        """Scaled kernels, and biases. Compute them once if the network is called several times."""
         limit = self.coefficient ** (1 / len(self.convolutions))
         result = []
         for convolution in self.convolutions:

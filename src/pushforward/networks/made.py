@@ -1,4 +1,4 @@
-"""MADE: a masked network whose outputs for coordinate i see only the coordinates before i (Germain et al. 2015)."""
+"""MADE: a masked network whose outputs for coordinate i depend on earlier coordinates only (Germain et al. 2015)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["MADE"]
 
 
 class MaskedBlock(nn.Module):
-    """Residual block of masked layers. All hidden layers share their degrees, so the sum keeps the order."""
+    """Residual block of masked layers. All hidden layers have the same degrees, so the sum keeps the order."""
 
     def __init__(self, mask: Tensor, activation: str, dropout: float) -> None:
         super().__init__()
@@ -37,23 +37,23 @@ class MaskedBlock(nn.Module):
 class MADE(nn.Module):
     """Masked autoencoder: every output of coordinate i depends on the coordinates before it and on the context only.
 
-    Coordinate i has the degree of its place in ``order``, 1 to D; a hidden unit of degree m sees inputs of degree <= m,
-    and an output of degree i sees hidden units of degree < i (Germain et al. 2015, eq. 13-14). Hidden degrees rise
-    evenly over the units, from 1, or from 0 where there is a context: those units carry it to the first coordinate.
-    With D = 1 and no context the outputs are free constants.
+    The degree of coordinate i is its position in ``order``, 1 to D. A hidden unit of degree m reads inputs of degree <= m, and
+    an output of degree i reads hidden units of degree < i (Germain et al. 2015, eq. 13-14). Hidden degrees increase evenly over
+    the units, from 1, or from 0 if there is a context, so that it reaches the first coordinate too. With D = 1 and no context
+    the outputs are trainable constants.
 
     Args:
         features: D.
-        outputs: parameters for each coordinate.
+        outputs: number of parameters of each coordinate.
         hidden: widths of the hidden layers; in a residual network the number of blocks and their equal width.
-        context: width of the context, which every unit may see.
-        order: ``order[k]`` is the coordinate that comes k-th; None is 0, 1, ..., D-1.
+        context: width of the context; 0 for none.
+        order: ``order[k]`` is the coordinate at position k; None is 0, 1, ..., D-1.
         residual: residual blocks (ResMADE) instead of plain layers.
         activation: name of the activation.
         dropout: probability, after each hidden activation.
-        input_bound: the network sees inputs and context clamped to this range, so its output is bounded everywhere.
+        input_bound: inputs and context are clamped to [-input_bound, input_bound], so that the output is bounded.
         output_gain: factor on the last layer's initial weights; its bias starts at 0.
-        copies: the input holds this many copies of the coordinates one after the other (cosines, then sines).
+        copies: number of values of each coordinate in the input, such as 2 for all cosines and then all sines.
 
     Raises:
         ConfigError: for impossible widths, or an order that is no permutation.
@@ -85,12 +85,12 @@ class MADE(nn.Module):
         self.hidden = check_widths("hidden", hidden, equal=residual)
         self.order = None if order is None else tuple(order)
         if self.order is not None and sorted(self.order) != list(range(features)):
-            raise ConfigError(f"order must hold each of 0..{features - 1} once; got {order!r}.")
+            raise ConfigError(f"order must contain each of 0, ..., {features - 1} once; got {order!r}.")
         self.residual, self.activation, self.dropout = residual, activation, dropout
         self.input_bound, self.output_gain, self.copies = input_bound, output_gain, copies
         check_options(dropout, input_bound)
         self.alone = features == 1 and not context
-        """Whether the outputs depend on nothing."""
+        """Whether the outputs are constants."""
 
         degrees = torch.empty(features, dtype=torch.int64)
         degrees[torch.tensor(self.order or range(features))] = torch.arange(1, features + 1)
@@ -112,7 +112,7 @@ class MADE(nn.Module):
             width: [max(-((lowest - degree) * width // (features - lowest)), 0) for degree in range(features + 1)]
             for width in self.hidden
         }
-        """For each hidden width, how many units have a degree below 0, 1, ..., D: they come first."""
+        """For each hidden width, the number of units of degree below 0, 1, ..., D; units are sorted by degree."""
         self.last = MaskedLinear((degrees[:, None] > before[None, :]).repeat(outputs, 1), groups=outputs)
         with torch.no_grad():
             self.last.weight.mul_(output_gain)
@@ -120,7 +120,7 @@ class MADE(nn.Module):
         self.act = make_activation(activation)
         self.drop = nn.Dropout(dropout)
         if context:
-            # The context enters through units of its own, so that every output, the first too, sees it non-linearly.
+            # The context has separate units, so that every output, also the first, is a nonlinear function of it.
             width = self.hidden[0] if self.hidden else features
             self.context_in = nn.Linear(context, width)
             self.context_first = nn.Linear(width, width, bias=False) if self.hidden else None
@@ -135,7 +135,7 @@ class MADE(nn.Module):
             InputError: if the context is missing or has the wrong width.
         """
         if self.alone and not (self.training and self.dropout):
-            # The same for every row, so one row of anything will do.
+            # The outputs are the same for every row.
             raw = self._run(x.new_zeros(x.shape[-1:]), context)
             return raw.reshape(self.outputs, *(1,) * x.dim()).expand(-1, *x.shape[:-1], 1)
         return self._run(x, context)
@@ -159,7 +159,7 @@ class MADE(nn.Module):
         return flat.unflatten(-1, (self.outputs, self.features)).movedim(-2, 0)
 
     def context_terms(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What the context adds to the first hidden layer and to the outputs, ``(*batch, width)`` each, if anything.
+        """The terms of the context in the first hidden layer and in the outputs, ``(*batch, width)`` each; None without a context.
 
         Raises:
             InputError: if the context is missing or has the wrong width.

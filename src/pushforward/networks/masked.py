@@ -1,4 +1,4 @@
-"""A linear layer with fixed zeros, which does not pay for them where they fill large blocks."""
+"""A linear layer with fixed zeros that skips large blocks of zeros."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["MaskedLinear"]
 class MaskedLinear(nn.Linear):
     """A linear layer with fixed zeros: y = (W * mask) x + b.
 
-    Masked weights are not kept from one call to the next: no version counter tells of every change (fused Adam raises
-    none), and a stale product would be a wrong likelihood in silence. Instead a wide layer on the CPU is cut into row
-    blocks: each multiplies only with the columns that some of its rows may see, and is masked only where its rows
-    differ. With units sorted by degree this saves about 3/8 of the arithmetic, and most of the masking.
+    The product W * mask is not kept between calls: not every change of W raises its version counter (fused Adam's does not),
+    and an old product would give a wrong likelihood without notice. Instead a wide layer on the CPU is split into blocks of
+    rows. Each block multiplies only the columns that any of its rows uses, and is masked only where its rows differ. With units
+    sorted by degree this saves about 3/8 of the arithmetic and most of the masking.
 
     Args:
         mask: ``(outputs, inputs)``, true where a weight may differ from 0.
-        groups: the rows are this many equal groups, each sorted by itself.
+        groups: number of equal groups of rows, each of which is sorted by degree.
     """
 
     mask: Tensor
@@ -47,11 +47,11 @@ class MaskedLinear(nn.Linear):
         return BlockLinear.apply(rows, self.weight, self.bias, self.factor(), blocks).reshape(*input.shape[:-1], -1)
 
     def factor(self) -> Tensor:
-        """The mask, as numbers of the weights' type where that is faster: a product with booleans takes up to 30 times longer."""
+        """The mask in the type of the weights, as a product with booleans takes up to 30 times longer; as booleans in a graph."""
         mask, kept = self.mask, self._factor
         if is_compiling() or mask.is_inference():
             return mask
-        # Of a tensor that a transform or a tracer wraps, neither identity nor version would tell anything.
+        # The identity and version of a tensor that a tracer wraps say nothing about its content.
         if kept is not None and kept[0] is mask and kept[1] == mask._version and kept[2].dtype is self.weight.dtype:
             return kept[2]
         factor = mask.to(self.weight.dtype)
@@ -72,7 +72,7 @@ class MaskedLinear(nn.Linear):
         mask = self.mask
         if mask.is_inference():
             return ()
-        # Nothing trains a mask, so its version tells of every change.
+        # The optimizer does not change a mask, so its version counts every change.
         state = (mask.data_ptr(), mask._version)
         if self._plan is None or self._plan[0] is not mask or self._plan[1] != state:
             self._plan = (mask, state, row_blocks(mask, self.groups))
@@ -80,7 +80,7 @@ class MaskedLinear(nn.Linear):
 
 
 class _Block(NamedTuple):
-    """Rows, the columns that any of them sees, and among those the columns that not all of them see."""
+    """Rows, the columns that any of them uses, and the columns that some but not all of them use."""
 
     rows: slice
     columns: slice
@@ -88,7 +88,7 @@ class _Block(NamedTuple):
 
 
 def row_blocks(mask: Tensor, groups: int) -> tuple[_Block, ...]:
-    """Equal row blocks of each group, with what they see; none if that is nearly everything. Right for any mask."""
+    """Equal blocks of the rows of each group, for any mask; none if they would save little."""
     blocks: list[_Block] = []
     size = mask.shape[0] // groups
     edges = [
@@ -105,7 +105,7 @@ def row_blocks(mask: Tensor, groups: int) -> tuple[_Block, ...]:
 
 
 class BlockLinear(Function):
-    """The product by row blocks, and its gradient by the same blocks. Differentiable again through the whole product."""
+    """The product by blocks of rows, and its gradient by the same blocks. Second derivatives use the whole product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, blocks: tuple[_Block, ...]) -> Tensor:
@@ -125,7 +125,7 @@ class BlockLinear(Function):
         x, weight, mask, *pieces = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
         bias = gradient.sum(0) if for_bias else None
-        if torch.is_grad_enabled():  # a second derivative is wanted
+        if torch.is_grad_enabled():  # for a second derivative
             whole = gradient @ (weight * mask) if for_x else None
             return whole, (gradient.t() @ x) * mask if for_weight else None, bias, None, None
         to_x = torch.zeros_like(x) if for_x else None
@@ -141,10 +141,12 @@ class BlockLinear(Function):
 
 
 def _masked(weight: Tensor, mask: Tensor, block: _Block) -> Tensor:
-    """The weights of a block, masked where its rows differ."""
+    """The weights of a block, masked in the columns where its rows differ."""
     piece = weight[block.rows, block.columns]
     if block.partial.stop > block.partial.start:
-        piece = piece * mask[block.rows, block.columns]  # one operation over all columns is faster than a copy and some
+        piece = (
+            piece * mask[block.rows, block.columns]
+        )  # one operation on all columns is faster than a copy and an operation on some
     return piece
 
 

@@ -1,4 +1,4 @@
-"""A convolution that sees only what comes earlier in raster order, and earlier colors of the same pixel."""
+"""A masked convolution: outputs depend on earlier pixels in raster order, and on earlier channels of the same pixel."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def check_kernel(name: str, size: int) -> int:
         ConfigError: if it is even or no positive integer.
     """
     if check_integer(name, size) % 2 == 0:
-        raise ConfigError(f"{name} must be odd, so that a pixel lies in the middle; got {size}.")
+        raise ConfigError(f"{name} must be odd; got {size}.")
     return size
 
 
 class MaskedConv2d(nn.Conv2d):
-    """Convolution with fixed zeros: an output sees the pixels before its own in raster order (PixelCNN, van den Oord et
+    """Convolution with fixed zeros: an output reads the pixels before its own in raster order (PixelCNN, van den Oord et
     al. 2016, arXiv 1601.06759, sec. 3.4).
 
-    Channels are in ``colors`` equal groups, one a color. At its own pixel an output sees the groups before its own
-    (type "A", for the first layer) or up to its own (type "B", for all others); elsewhere it sees all groups.
+    Channels form ``colors`` equal groups, one for each color. At its own pixel an output reads the groups before its own (type
+    "A", for the first layer) or up to its own (type "B", for all others). At other pixels it reads all groups.
 
     Args:
         inputs: channels, a multiple of ``colors``.
         outputs: channels, a multiple of ``colors`` times ``parts``.
         kernel: odd height and width.
         kind: "A" or "B".
-        colors: groups of channels; with 1, type "A" hides the whole pixel.
-        parts: the outputs are this many equal parts, each with all groups.
+        colors: number of groups of channels; with 1, type "A" masks the whole pixel.
+        parts: number of equal parts of the outputs, each with all groups.
 
     Raises:
         ConfigError: for impossible sizes or another kind.
@@ -55,7 +55,9 @@ class MaskedConv2d(nn.Conv2d):
         height, width = check_kernel("kernel", kernel[0]), check_kernel("kernel", kernel[1])
         check_integer("colors", colors)
         if inputs % colors or outputs % (colors * parts):
-            raise ConfigError(f"{inputs} inputs and {outputs} outputs do not split into {colors} colors.")
+            raise ConfigError(
+                f"inputs must be a multiple of the {colors} colors, and outputs of {colors * parts}; got {inputs} and {outputs}."
+            )
         check_choice("kind", kind, ("A", "B"))
         super().__init__(inputs, outputs, (height, width), padding=(height // 2, width // 2))
         row = torch.arange(height)[:, None] - height // 2

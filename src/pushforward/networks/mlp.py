@@ -1,4 +1,4 @@
-"""Fully connected conditioners: a plain and a residual multi-layer perceptron."""
+"""Fully connected conditioners: multi-layer perceptrons, plain and residual."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MLP", "check_options"]
 
 
 def check_options(dropout: float, input_bound: float | None) -> None:
-    """Refuse a dropout that is no probability below 1, and a bound that is not positive.
+    """Check that ``dropout`` is a probability below 1, and ``input_bound`` a positive number or None.
 
     Raises:
         ConfigError: naming the argument.
@@ -52,8 +52,8 @@ class MLP(nn.Module):
         residual: residual blocks instead of plain layers.
         activation: name of the activation.
         dropout: probability, after each hidden activation (inside the blocks of a residual network).
-        input_bound: the network sees its input clamped to this range, so its output is bounded everywhere.
-        output_gain: factor on the last layer's initial weights; its bias starts at 0. Small means near 0 at the start.
+        input_bound: the network sees its input clamped to this range, so its output is bounded.
+        output_gain: factor on the last layer's initial weights; its bias starts at 0.
 
     Raises:
         ConfigError: for impossible widths or an unknown activation.
@@ -107,9 +107,7 @@ class MLP(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """Everything before the last layer: ``(*batch, inputs)`` to ``(*batch, width)``."""
-        if (
-            x.dtype is torch.float64
-        ):  # coordinates may be wider than weights; asked first, as looking up the weights takes longer
+        if x.dtype is torch.float64:  # coordinates may be float64 with float32 weights
             x = x.to(self.last.weight.dtype)
         if self.input_bound is not None:
             x = bound_input(x, self.input_bound)

@@ -1,4 +1,4 @@
-"""Gated PixelCNN: a convolutional network whose outputs for a pixel see only the pixels before it."""
+"""Gated PixelCNN: a convolutional network whose outputs for a pixel depend on earlier pixels only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["GatedPixelCNN", "bounded_context", "gate", "with_ones"]
 
 
 def with_ones(x: Tensor) -> Tensor:
-    """Each channel with a channel of ones after it, by which a network tells a gray value from the padding."""
+    """Each channel followed by a channel of ones, so that the network can distinguish a gray value from the padding."""
     return torch.stack((x, torch.ones_like(x)), 2).flatten(1, 2)
 
 
@@ -33,15 +33,15 @@ def gate(raw: Tensor, dim: int = 1) -> Tensor:
 class GatedLayer(nn.Module):
     """One layer of both stacks (van den Oord et al. 2016b, fig. 2).
 
-    The vertical stack holds what lies in the rows above; the horizontal one adds what lies to the left, and reads the
-    vertical one. Together they see every earlier pixel in reach: there is no blind spot.
+    The vertical stack reads the rows above. The horizontal stack reads the pixels to the left and the vertical stack. Together
+    they read every earlier pixel in reach, without a blind spot.
     """
 
     def __init__(self, inputs: int, filters: int, kernel: int, colors: int, context: int, first: bool) -> None:
         super().__init__()
         self.first, self.reach = first, kernel // 2
-        # In the first layer the rows above end with the last one; later ones may read features of their own row, which
-        # hold only what lies above it.
+        # The first layer reads the rows above. Later layers may read vertical features of their own row, as these depend on the
+        # rows above only.
         rows = self.reach if first else self.reach + 1
         self.vertical = nn.Conv2d(inputs, 2 * filters, (rows, kernel))
         self.link = nn.Conv2d(2 * filters, 2 * filters, 1)
@@ -50,9 +50,9 @@ class GatedLayer(nn.Module):
         self.context = nn.Linear(context, 4 * filters) if context else None
 
     def rows(self, v: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Raw vertical features, and what they and the context add to the horizontal ones.
+        """Raw vertical features, and the term of these and of the context in the horizontal ones.
 
-        ``v`` is ``(n, inputs, reach + height, width)`` with the rows above first; in the first layer without its last row.
+        ``v`` is ``(n, inputs, reach + height, width)``, the rows above first; in the first layer without its last row.
         """
         raw = self.vertical(F.pad(v, (self.reach, self.reach)))
         added = self.link(raw)
@@ -72,16 +72,16 @@ class GatedLayer(nn.Module):
 class GatedPixelCNN(nn.Module):
     """Gated PixelCNN (van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016, arXiv 1606.05328, sec. 2).
 
-    ``layers`` gated layers of a vertical and a horizontal stack, then two 1x1 layers. Inputs carry a channel of ones a
-    color, so that the padding is not taken for a gray value. The context is added to every gate (eq. 4).
+    ``layers`` gated layers of a vertical and a horizontal stack, then two 1x1 layers. The input has a channel of ones for each
+    color, to distinguish gray values from the padding. The context is added to every gate (eq. 4).
 
     Args:
         shape: (channels, height, width).
-        outputs: for each pixel.
-        ordered: the outputs are equal groups, one a channel, and group c also sees channels 0, ..., c - 1 of its own pixel;
-            otherwise no output sees any of its own pixel.
+        outputs: number of outputs for each pixel.
+        ordered: whether the outputs form one group for each channel, and group c also reads channels 0, ..., c - 1 of its own
+            pixel; otherwise no output reads its own pixel.
         filters: F, the width of each stack; a multiple of the channels if ``ordered``.
-        layers: gated layers.
+        layers: number of gated layers.
         kernel: odd size of all kernels but the first.
         first_kernel: odd size of the first, at least 3.
         context: width of the context.
@@ -116,7 +116,7 @@ class GatedPixelCNN(nn.Module):
         if check_integer("filters", filters) % self.colors:
             raise ConfigError(f"filters must be a multiple of the {self.colors} channels; got {filters}.")
         if check_kernel("first_kernel", first_kernel) < 3 or check_kernel("kernel", kernel) < 3:
-            raise ConfigError("a kernel of size 1 sees no earlier pixel: give kernels of at least 3.")
+            raise ConfigError(f"kernel and first_kernel must be at least 3; got {kernel} and {first_kernel}.")
         self.layers = nn.ModuleList(
             GatedLayer(
                 filters if k else 2 * shape[0], filters, kernel if k else first_kernel, self.colors, context, not k

@@ -1,4 +1,4 @@
-"""PixelCNN++: shifted convolutions instead of masks, in two streams, at several resolutions with short-cuts between."""
+"""PixelCNN++: two streams of shifted convolutions, without masks, at several resolutions with skip connections."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.networks.activations import concat_elu
 from pushforward.networks.mlp import check_options
 from pushforward.networks.pixelcnn import bounded_context, with_ones
 from pushforward.numerics.checks import check_integer
@@ -19,16 +20,11 @@ H = TypeVar("H")
 Streams = tuple[Tensor, Tensor]
 
 
-def concat_elu(x: Tensor) -> Tensor:
-    """elu of x and of -x, twice as many features in dimension 1 (Shang et al. 2016, as in PixelCNN++)."""
-    return F.elu(torch.cat((x, -x), 1))
-
-
 class ShiftedConv2d(nn.Conv2d):
     """A convolution whose kernel ends at its own pixel: in its row ("down"), or in its row and column ("right").
 
-    A "down" kernel is odd in width, and sees columns on both sides. A strict one ends one row ("down") or one column
-    ("right") earlier. Zeros lie outside of the image; a stride of 2 keeps rows and columns 0, 2, ...
+    A "down" kernel has an odd width and reads columns on both sides. A strict one ends one row ("down") or one column
+    ("right") earlier. The padding is 0, and a stride of 2 keeps rows and columns 0, 2, ...
     """
 
     def __init__(
@@ -46,12 +42,12 @@ class ShiftedConv2d(nn.Conv2d):
         return super().forward(F.pad(input, (*self.sides, *self.ends)))
 
     def rows(self, input: Tensor) -> Tensor:
-        """The row of outputs that these rows of inputs lead to, as many as the kernel has."""
+        """One row of outputs, from as many rows of inputs as the kernel has."""
         return super().forward(F.pad(input, self.sides))
 
 
 def residual(x: Tensor, first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Tensor:
-    """x + a sigmoid(b) with (a, b) = second(concat_elu(first(concat_elu(x)))): the block, whatever way it is computed."""
+    """x + a sigmoid(b) with (a, b) = second(concat_elu(first(concat_elu(x)))), a gated residual block."""
     return x + F.glu(second(concat_elu(first(concat_elu(x)))), 1)
 
 
@@ -79,13 +75,13 @@ class GatedBlock(nn.Module):
         )
 
     def linked(self, h: Tensor, others: tuple[Tensor, ...]) -> Tensor:
-        """h and what the other features add to it."""
+        """h plus the terms of the other features."""
         for link, other in zip(self.links, others, strict=True):
             h = h + link(concat_elu(other))
         return h
 
     def shift(self, context: Tensor | None) -> Tensor | float:
-        """What the context adds before the gate."""
+        """The term of the context before the gate."""
         return 0.0 if self.context is None else self.context(context).unsqueeze(-1).unsqueeze(-1)
 
 
@@ -125,47 +121,47 @@ class Double(nn.Module):
         return self.above(above)[..., 1 : 1 + width]
 
 
-class Passage(Protocol[H]):
-    """What is done at each place on the way through the network."""
+class Traversal(Protocol[H]):
+    """The operations of a traversal of the network: for whole images, or for a row or a pixel in sampling."""
 
-    def down(self, level: int, place: int, h: H) -> H:
+    def down(self, level: int, index: int, h: H) -> H:
         """A block on the way down."""
         ...
 
     def halve(self, level: int, h: H) -> H:
-        """To the next level."""
+        """To the next coarser level."""
         ...
 
-    def up(self, level: int, place: int, h: H, skip: H) -> H:
-        """A block on the way up, with the features of the way down."""
+    def up(self, level: int, index: int, h: H, skip: H) -> H:
+        """A block on the way up, with the features of the way down (``skip``)."""
         ...
 
     def double(self, level: int, h: H | None) -> H:
-        """To this level from the next; None where that one has nothing new."""
+        """From the next coarser level to this one; ``h`` is None if nothing is new there."""
         ...
 
 
-class Whole:
-    """A passage of whole images: both streams, all pixels at once."""
+class WholeImages:
+    """The traversal of whole images: both streams, all pixels at once."""
 
     def __init__(self, network: PixelCNNPlusPlus, context: Tensor | None) -> None:
         self.network, self.context = network, context
 
-    def down(self, level: int, place: int, h: Streams) -> Streams:
-        """See :class:`Passage`, as for the others."""
-        return self.network.block("down", level, place)(h, None, self.context)
+    def down(self, level: int, index: int, h: Streams) -> Streams:
+        """See :class:`Traversal`."""
+        return self.network.block("down", level, index)(h, None, self.context)
 
     def halve(self, level: int, h: Streams) -> Streams:
         """Every second row and column."""
         halve = self.network.halving(level)
         return halve.above(h[0]), halve.left(h[1])
 
-    def up(self, level: int, place: int, h: Streams, skip: Streams) -> Streams:
-        """A block with short-cuts."""
-        return self.network.block("up", level, place)(h, skip, self.context)
+    def up(self, level: int, index: int, h: Streams, skip: Streams) -> Streams:
+        """See :class:`Traversal`."""
+        return self.network.block("up", level, index)(h, skip, self.context)
 
     def double(self, level: int, h: Streams | None) -> Streams:
-        """Twice as many, and cut to the sides of the level."""
+        """Twice as many rows and columns, cropped to the sides of the level."""
         assert h is not None
         double, (height, width) = self.network.doubling(level), self.network.sides[level]
         return double.rows(h[0], width)[:, :, :height], double.left(h[1])[:, :, :height, :width]
@@ -174,20 +170,21 @@ class Whole:
 class PixelCNNPlusPlus(nn.Module):
     """The network of PixelCNN++ (Salimans, Karpathy, Chen, Kingma 2017, arXiv 1701.05517, sec. 2.2-2.5 and fig. 2).
 
-    One stream sees the rows above a pixel, through kernels of 2 x 3 that end in its row; the other the pixels to the left
-    too, through kernels of 2 x 2, and links to the first. Gated residual blocks with concatenated ELU at ``scales`` resolutions, down and up
-    again; a block on the way up links to the same features on the way down. Odd sides are rounded up in halving and cut
-    after doubling. Inputs carry a channel of ones a color; the context is added to every gate. Weights are plain: the
-    authors' code normalizes them.
+    One stream reads the rows above a pixel through 2 x 3 kernels that end in its row. The other stream also reads the pixels to
+    the left through 2 x 2 kernels, and the first stream. Both have gated residual blocks with concatenated ELU at ``scales``
+    resolutions, first down and then up; a block on the way up also reads the features of the way down. Odd sides are
+    rounded up when halved and cropped after doubling. The input has a channel of ones for each color. The context is added to
+    every gate. The weights are not normalized, other than in the authors' code.
 
-    No output sees any of its own pixel, so the law of a pixel has to tie its channels.
+    No output depends on its own pixel, so the distribution of a pixel must model the dependence of its channels.
 
     Args:
         shape: (channels, height, width).
-        outputs: for each pixel.
+        outputs: number of outputs for each pixel.
         filters: F, the width of each stream; 160 in the paper.
-        layers: blocks at each resolution on the way down, and one more on the way up but for the coarsest; 5 in the paper.
-        scales: resolutions; 3 in the paper.
+        layers: number of blocks at each resolution on the way down, and one more on the way up except at the coarsest; 5 in the
+            paper.
+        scales: number of resolutions; 3 in the paper.
         dropout: probability, in every block; 0.5 in the paper.
         context: width of the context.
 
@@ -240,42 +237,42 @@ class PixelCNNPlusPlus(nn.Module):
         self.sides = [(-(-shape[1] // 2**level), -(-shape[2] // 2**level)) for level in range(scales)]
         """Height and width at each level."""
 
-    def block(self, way: str, level: int, place: int) -> Block:
+    def block(self, way: str, level: int, index: int) -> Block:
         """A block of the way "down" or "up"."""
-        return self.ways[way][level][place]  # pyright: ignore[reportIndexIssue]
+        return self.ways[way][level][index]  # pyright: ignore[reportIndexIssue]
 
     def halving(self, level: int) -> Halve:
-        """What leads from this level to the next."""
+        """From this level to the next coarser one."""
         return self.halves[level]  # pyright: ignore[reportReturnType]
 
     def doubling(self, level: int) -> Double:
-        """What leads from the next level to this one."""
+        """From the next coarser level to this one."""
         return self.doubles[level]  # pyright: ignore[reportReturnType]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(n, channels, height, width)``, of the order of 1, to ``(n, outputs, height, width)``."""
         x = with_ones(x)
         start = (self.above(x), self.over(x) + self.left(x))
-        _, left = self.through(start, self.scales - 1, Whole(self, bounded_context(context)))
+        _, left = self.traverse(start, self.scales - 1, WholeImages(self, bounded_context(context)))
         return self.last(F.elu(left))
 
-    def through(self, h: H, deepest: int, passage: Passage[H]) -> H:
-        """Down to the level ``deepest`` and up again, over the features of all blocks on the way down.
+    def traverse(self, h: H, deepest: int, traversal: Traversal[H]) -> H:
+        """Down to the level ``deepest`` and up again, with the features of all blocks on the way down as skip connections.
 
-        Where that is not the coarsest level, what lies below comes from the passage, which has met it before.
+        If there are coarser levels, the traversal itself has their features from an earlier call.
         """
         kept = [h]
         for level in range(deepest + 1):
             if level:
-                h = passage.halve(level - 1, h)
+                h = traversal.halve(level - 1, h)
                 kept.append(h)
-            for place in range(self.layers):
-                h = passage.down(level, place, h)
+            for index in range(self.layers):
+                h = traversal.down(level, index, h)
                 kept.append(h)
-        h = kept.pop() if deepest == self.scales - 1 else passage.double(deepest, None)
+        h = kept.pop() if deepest == self.scales - 1 else traversal.double(deepest, None)
         for level in reversed(range(deepest + 1)):
-            for place in range(self.layers + (level < self.scales - 1)):
-                h = passage.up(level, place, h, kept.pop())
+            for index in range(self.layers + (level < self.scales - 1)):
+                h = traversal.up(level, index, h, kept.pop())
             if level:
-                h = passage.double(level - 1, h)
+                h = traversal.double(level - 1, h)
         return h

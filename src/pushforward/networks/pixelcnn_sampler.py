@@ -1,4 +1,4 @@
-"""One pixel after the other through a gated PixelCNN, with the arithmetic of about one pass over the image."""
+"""A gated PixelCNN pixel by pixel, for sampling, with the arithmetic of about one pass over the image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["PixelCNNSampler"]
 class PixelCNNSampler:
     """Outputs of a :class:`GatedPixelCNN` pixel by pixel, each computed once, without gradient.
 
-    What a later pixel needs is kept: of each layer's vertical features the last few rows, and of its horizontal ones the
-    present row. A row costs one convolution a layer over a strip; a pixel one small product a layer. The outputs are those
-    of the whole network, but for rounding.
+    It keeps the last few rows of the vertical features of each layer, and the current row of the horizontal ones. A row costs
+    one convolution of a few rows for each layer, and a pixel one small product for each layer. The outputs are those of the
+    whole network up to rounding.
 
     Args:
         network: in evaluation mode.
-        rows: how many images at once.
+        rows: number of images.
         context: ``(rows, context)``.
         like: a tensor of the floating type and device of the images.
     """
@@ -31,7 +31,7 @@ class PixelCNNSampler:
         self.layers: list[GatedLayer] = list(network.layers)  # pyright: ignore[reportAttributeAccessIssue]
         channels, _, width = network.shape
         self.seen = like.new_zeros(rows, channels, width)
-        """The present row of the image, as the network sees it."""
+        """The current row of the image, as the network reads it."""
         self.above: list[Tensor] = []
         self.left: list[Tensor] = []
         self.taps: list[tuple[Tensor, Tensor | None]] = []
@@ -46,7 +46,7 @@ class PixelCNNSampler:
         self.added: list[Tensor] = []
 
     def start_row(self) -> None:
-        """Begin the next row: the vertical features of all its pixels, which depend on the rows above alone."""
+        """Begin the next row, and compute its vertical features, which depend on the rows above only."""
         self.added = []
         v: Tensor | None = None
         for index, layer in enumerate(self.layers):
@@ -61,7 +61,7 @@ class PixelCNNSampler:
         self.left[0][:, self.layers[0].reach :, 1::2] = 1  # the channels of ones
 
     def pixel(self, column: int) -> Tensor:
-        """Outputs for the pixel in this column of the present row, ``(rows, outputs)``."""
+        """Outputs for the pixel in this column of the current row, ``(rows, outputs)``."""
         h: Tensor | None = None
         for index, layer in enumerate(self.layers):
             cells = self.left[index]
@@ -74,12 +74,12 @@ class PixelCNNSampler:
         return F.linear(F.relu(F.linear(F.relu(h), *self.head[0])), *self.head[1])
 
     def put(self, column: int, channel: int, value: Tensor) -> None:
-        """Set a channel of a pixel of the present row, ``(rows,)``, as the network sees it."""
+        """Set a channel of a pixel of the current row, ``(rows,)``, as the network reads it."""
         self.seen[:, channel, column] = value
         self.left[0][:, column + self.layers[0].reach, 2 * channel] = value
 
     def end_row(self, seen: Tensor | None = None) -> None:
-        """End the row, or pass over it with given content ``(rows, channels, width)``."""
+        """End the row; with ``seen``, ``(rows, channels, width)``, its content is given and not sampled."""
         row = with_ones((self.seen if seen is None else seen).unsqueeze(2))
         self.above[0] = torch.cat((self.above[0][:, :, 1:], row), 2)
 

@@ -16,7 +16,7 @@ __all__ = ["VelocityMLP"]
 
 
 class Prepared(NamedTuple):
-    """What does not change while an equation is solved."""
+    """The parts of the network that do not change during the solution of an equation."""
 
     weights: list[Tensor]
     form: Tensor | None
@@ -24,17 +24,17 @@ class Prepared(NamedTuple):
 
 
 class VelocityMLP(nn.Module):
-    """v(t, x; context), ``(*batch, D)``: smooth in x and t, with J = dv/dx written out (:class:`Linearized`).
+    """v(t, x; context), ``(*batch, D)``: smooth in x and t, with an explicit J = dv/dx (:class:`Linearized`).
 
     Args:
         features: D.
         hidden: widths of the hidden layers. With one or two the exact trace of J costs about as much as v.
         activation: "tanh" (v is bounded), "softplus", "silu", "elu" or "lipswish".
         context: width of the context.
-        output_gain: factor on the last layer's initial weights; small starts near v = 0.
+        output_gain: factor on the last layer's initial weights; a small one starts near v = 0.
 
     Raises:
-        ConfigError: for impossible widths, or an activation without a derivative written out.
+        ConfigError: for impossible widths, or an activation without an explicit derivative.
 
     Example:
         >>> import torch
@@ -71,13 +71,13 @@ class VelocityMLP(nn.Module):
         return self.at(t, x, self.prepare(context, trace=False)).value
 
     def prepare(self, context: Tensor | None = None, *, trace: bool = True) -> Prepared:
-        """Compute once what :meth:`at` needs at every time, and what the trace of its Jacobian needs."""
+        """The parts that :meth:`at`, and the trace of its Jacobian, need at every time."""
         weights: list[Tensor] = [linear.weight for linear in self.linears]  # pyright: ignore[reportAssignmentType]
         shift = None if self.read is None or context is None else self.read(bound_input(context, 10.0))
         return Prepared(weights, trace_form(weights) if trace else None, shift)
 
     def at(self, t: Tensor | float, x: Tensor, prepared: Prepared) -> Linearized:
-        """V and its Jacobian at x and t, a number or ``(*batch, 1)``."""
+        """v and its Jacobian at x and t; t is a number or ``(*batch, 1)``."""
         inside = self.linears[0](x) + t * self.clock.weight[:, 0]
         if prepared.shift is not None:
             inside = inside + prepared.shift

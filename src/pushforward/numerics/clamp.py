@@ -1,4 +1,4 @@
-"""Smooth and hard bounds on what networks read and return."""
+"""Smooth and hard bounds on the inputs and outputs of networks."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ def soft_clamp(x: Tensor, bound: float) -> Tensor:
 def softsign_clamp(x: Tensor, bound: float) -> Tensor:
     """Smooth clamp to (-bound, bound) with slope 1 at 0 that saturates slowly: ``x / (1 + |x| / bound)``.
 
-    Its slope falls as 1/x^2 instead of exponentially, so a scale that has run to its bound still learns its way back.
+    Its slope falls as 1/x^2 and not exponentially, so a scale near its bound still gets a gradient.
     """
     return x / torch.rsub(x.abs(), 1, alpha=-1 / bound)  # 1 + |x| / bound in one operation
 
 
 def bound_input(x: Tensor, bound: float) -> Tensor:
-    """What a conditioner may see of its input: the identity on [-bound, bound], constant outside.
+    """Clamp the input of a conditioner to [-bound, bound].
 
-    A network that sees only a box returns only bounded shifts and scales, so far from the data a flow is close to a
-    fixed linear transform: nothing overflows, and the log-density falls as the base's does.
+    The network then returns bounded shifts and scales, so far from the data a flow is close to a fixed affine transform:
+    nothing overflows, and the log-density falls as that of the base distribution.
     """
-    return F.hardtanh(x, -bound, bound)  # as clamp, whose gradient takes five operations
+    return F.hardtanh(x, -bound, bound)  # the same as clamp, whose gradient takes five operations
 
 
 def bound_square(x: Tensor, terms: int = 1) -> Tensor:
-    """x clamped to where ``terms`` squares still sum to a finite number: beyond about 1e19 in float32.
+    """Clamp x so that the sum of ``terms`` squares is finite; for one term, at about 1e19 in float32.
 
-    A mixture needs it: where every component is -inf, the gradient of their log-sum-exp would be NaN.
+    Mixtures need it: if every component is -inf, the gradient of their log-sum-exp is NaN.
     """
     limit = 0.5 * math.sqrt(torch.finfo(x.dtype).max / terms)
     return x.clamp(-limit, limit)
 
 
 def split_infinite(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-    """x with its infinite entries at 0, and 0 or -inf for each row: what to add to its log-density."""
+    """x with its infinite entries set to 0, and the term to add to each row's log-density: 0, or -inf if an entry was infinite."""
     infinite = torch.isinf(x)
     rows = infinite.flatten(x.dim() - dims).any(-1) if dims else infinite
     return torch.where(infinite, 0.0, x), torch.where(rows, -math.inf, 0.0).to(x.dtype)

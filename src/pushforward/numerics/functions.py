@@ -12,7 +12,7 @@ __all__ = ["inverse_softplus", "log1mexp", "log1p_square", "logmeanexp", "softpl
 
 
 def sum_event(x: Tensor, dims: int) -> Tensor:
-    """Sum the last ``dims`` dimensions; in float64 where thousands of terms meet, returned in ``x``'s own type."""
+    """Sum over the last ``dims`` dimensions, in the type of x; more than 1024 terms are added in float64."""
     if dims == 0:
         return x
     if dims == 1 and x.shape[-1] <= 1024:
@@ -39,7 +39,7 @@ def log1mexp(x: Tensor) -> Tensor:
 
 
 def logmeanexp(x: Tensor, dim: int) -> Tensor:
-    """``log mean exp`` along ``dim``; -inf where every term is -inf, with finite gradients elsewhere."""
+    """``log mean exp`` along ``dim``; -inf if every term is -inf, with finite gradients for the others."""
     empty = torch.isneginf(x).all(dim, keepdim=True)
     mean = torch.logsumexp(torch.where(empty, 0.0, x), dim) - math.log(x.shape[dim])
     return torch.where(empty.squeeze(dim), -math.inf, mean)
@@ -51,11 +51,11 @@ def inverse_softplus(y: float) -> float:
 
 
 def unsoftplus(y: Tensor) -> Tensor:
-    """The x with ``softplus(x) == y``, elementwise; what is not positive is read as the smallest normal number."""
+    """The x with ``softplus(x) == y``, elementwise; a y that is not positive counts as the smallest normal number."""
     y = y.clamp(min=torch.finfo(y.dtype).tiny)
     return y + torch.log(-torch.expm1(-y))
 
 
 def softplus_positive(raw: Tensor, minimum: float) -> Tensor:
-    """A positive number >= minimum that is 1 at raw = 0."""
+    """A number above ``minimum``, increasing in ``raw``, that is 1 at raw = 0."""
     return minimum + F.softplus(raw + inverse_softplus(1.0 - minimum))

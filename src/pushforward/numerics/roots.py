@@ -26,29 +26,29 @@ def monotone_root(
 ) -> Tensor:
     """Solve ``f(x) = target`` elementwise for an increasing f, with the gradient of the implicit function theorem.
 
-    Newton's step where it stays in the bracket and is at most half of the step before, and bisection where not; the
-    bracket first doubles outward until it encloses the root, so that a start that is too narrow costs steps and never a
-    wrong answer. An element that has arrived stays where it is: its digits do not depend on its neighbors, and the
-    search ends, where Python may look at values, when all have arrived.
+    The bracket first doubles until it encloses the root, so a bracket that is too small costs steps but gives no wrong answer.
+    A step is Newton's if that stays in the bracket and is at most half as long as the step before, and a bisection otherwise. An
+    element that has converged does not change any more, so its digits do not depend on its neighbors. Where Python may read
+    values, the search ends when all elements have converged.
 
     Args:
         function: x -> (f(x), f'(x)), elementwise; its own parameters receive gradients.
         target: any shape.
         low: start of the bracket, same shape.
         high: end of the bracket, same shape.
-        start: where to begin within the bracket; None is its middle.
-        steps: iterations at most; bisection alone gains one bit each.
-        doublings: of the bracket at most; 0 where it is known to enclose the root.
+        start: first x, in the bracket; None for the middle.
+        steps: most iterations; a bisection gains one bit.
+        doublings: most doublings of the bracket; 0 if it is known to enclose the root.
 
     Returns:
-        The root, differentiable twice in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
-        dx/dtheta = -(df/dtheta)/f'(x), whatever f' was found by. Where nothing asks for a gradient, none is prepared.
+        The root, twice differentiable in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
+        dx/dtheta = -(df/dtheta)/f'(x), with f' as ``function`` returns it.
     """
     with torch.no_grad():
-        look = is_eager()
+        may_read = is_eager()
         for _ in range(doublings):
             below, above = function(low)[0] > target, function(high)[0] < target
-            if look and not (below | above).any():
+            if may_read and not (below | above).any():
                 break
             reach = 2 * (high - low)
             low, high = (
@@ -64,16 +64,18 @@ def monotone_root(
             low = torch.where(value <= target, x, low)
             high = torch.where(value >= target, x, high)
             newton = x + step
-            arrived = error.abs() <= 2 * eps * (x.abs() * slope + target.abs())  # a few roundings of x or of the target
-            arrived |= high - low <= 2 * eps * x.abs()
-            if look and arrived.all():
+            converged = error.abs() <= 2 * eps * (
+                x.abs() * slope + target.abs()
+            )  # a few roundings of x or of the target
+            converged |= high - low <= 2 * eps * x.abs()
+            if may_read and converged.all():
                 break
             fast = (newton > low) & (newton < high) & (2 * step.abs() <= last)
-            following = torch.where(arrived, x, torch.where(fast, newton, 0.5 * (low + high)))
+            following = torch.where(converged, x, torch.where(fast, newton, 0.5 * (low + high)))
             last, x = (following - x).abs(), following
-    # Newton's step from the fixed root r, with a fixed slope, has the root's first derivatives: its error is of second
-    # order in how far the root moves with the parameters. A second such step from there has an error of third order, and so
-    # the second derivatives too. Its value is rounding, and is taken away.
+    # One Newton step from the detached root with a detached slope has the first derivatives of the root, since its error is of
+    # second order in the change of the root. A second such step has an error of third order, so it has the second derivatives
+    # too. Its value is a rounding error, which is subtracted.
     x = x.detach()
     value, slope = function(x)
     slope = slope.detach()
@@ -90,19 +92,19 @@ def contraction_root(
 ) -> Tensor:
     """Solve ``x + g(x) = y`` for each row, where g is a contraction; no gradient.
 
-    Anderson's acceleration of x <- y - g(x) (Walker and Ni 2011), guarded: a step that does not shrink the row's
-    residual by ``rate`` is dropped, and the next is a plain one, which does. Rows do not see each other, and each stops
-    when all its coordinates have abs(x + g(x) - y) <= 4 eps (1 + abs y), or rounding lets a plain step go no further.
+    Anderson's acceleration of x <- y - g(x) (Walker and Ni 2011) with a safeguard: a step that does not reduce the row's
+    residual by the factor ``rate`` is dropped, and the next step is a plain one, which does. Rows are independent. A row stops
+    when all its coordinates have abs(x + g(x) - y) <= 4 eps (1 + abs y), or when rounding stops the progress of plain steps.
 
     Args:
         function: g, ``(*batch, D)`` to the same shape.
         target: y, ``(*batch, D)``.
         rate: Lipschitz constant of g in the Euclidean norm, below 1.
-        memory: steps that the acceleration looks back.
+        memory: number of earlier steps that the acceleration uses.
         compiled_steps: number of steps under ``torch.compile`` and in a CUDA graph, which cannot stop early.
 
     Returns:
-        x; infinite where y is.
+        x; infinite where y is infinite.
 
     Raises:
         ConvergenceError: if a row has a residual above 800 eps (1 + max abs y), 1e-4 in float32 and 2e-13 in float64.

@@ -13,9 +13,9 @@ __all__ = ["RunningMean"]
 
 
 class RunningMean:
-    """Mean, ``log mean exp`` and spread of any number of equally shaped tensors, one after the other, in float64.
+    """Mean, ``log mean exp`` and standard error of a sequence of tensors of one shape, in float64 and constant memory.
 
-    Memory does not grow with their number (Welford 1962 for the spread).
+    The squared deviations are updated as in Welford 1962.
     """
 
     def __init__(self, first: Tensor) -> None:
@@ -25,7 +25,7 @@ class RunningMean:
         self.squares = torch.zeros_like(self.center)
 
     def add(self, value: Tensor) -> None:
-        """One more; infinite entries count as 0 in the spread."""
+        """Add a tensor; infinite entries count as 0 in the standard error."""
         self.count += 1
         self.sum = self.sum + value.double()
         self.log_sum = logmeanexp(torch.stack((self.log_sum, value.double())), 0) + math.log(2.0)
@@ -35,13 +35,13 @@ class RunningMean:
         self.squares = self.squares + step * (finite - self.center)
 
     def mean(self) -> Tensor:
-        """The plain mean; infinite where any was."""
+        """The mean; infinite where any tensor is."""
         return (self.sum / self.count).to(self.dtype)
 
     def log_mean_exp(self) -> Tensor:
-        """log of the mean of the exponentials."""
+        """Log of the mean of the exponentials."""
         return (self.log_sum - math.log(self.count)).to(self.dtype)
 
     def standard_error(self) -> Tensor:
-        """Of the plain mean: the spread over the root of the count; needs two."""
+        """Standard error of the mean; it needs at least two tensors."""
         return (self.squares / ((self.count - 1) * self.count)).sqrt().to(self.dtype)

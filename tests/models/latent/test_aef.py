@@ -180,7 +180,7 @@ def test_the_extended_number_is_refused_where_a_likelihood_is_asked_for():
     model, x, _ = linear_gaussian(0.5)
     with pytest.raises(KindError, match="Extended"):
         model.log_prob(x)
-    with pytest.raises(KindError, match="bits/dim"):
+    with pytest.raises(KindError, match="bits_per_dim"):
         model.evaluate(x).bits_per_dim()
     with pytest.raises(KindError, match="different units"):
         _ = model.evaluate(x) - AEF(2, latent=1).evaluate(torch.zeros(3, 2))
