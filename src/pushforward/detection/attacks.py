@@ -14,7 +14,7 @@ from pushforward.models import Model
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.transforms import UniformDequantize, VariationalDequantize
 
-__all__ = ["fgsm", "gate_aware", "log_likelihood", "pgd"]
+__all__ = ["fgsm", "gate_aware_objective", "log_likelihood_objective", "pgd"]
 
 Objective = Callable[[Tensor], Tensor]
 """Rows ``(n, *shape)`` to what the attacker wants to raise: ``(n,)``, or a scalar of the batch; differentiable."""
@@ -56,7 +56,7 @@ def pgd(
     was met, ``x`` among them, is what is returned.
 
     Args:
-        objective: what to raise: ``log_likelihood(model)`` to hide an anomaly, its negative to make a normal input one, or any
+        objective: what to raise: ``log_likelihood_objective(model)`` to hide an anomaly, its negative to make a normal input one, or any
             differentiable score.
         x: images ``(n, *shape)``: integers 0, ..., levels - 1, or real numbers from 0 to 1.
         budget: largest change of a pixel, in gray levels.
@@ -115,13 +115,13 @@ def pgd(
             if k == 0 and start.numel() and not gradient.any():
                 raise InputError(
                     "the objective's gradient is zero everywhere: does it round its input, as dequantization does? "
-                    "log_likelihood(model) goes around that."
+                    "log_likelihood_objective(model) goes around that."
                 )
             y = torch.minimum(torch.maximum(y + length * (1 - k / steps) * gradient.sign(), low), high)
     return (best if keep_best else point).detach().to(x.dtype)
 
 
-def log_likelihood(model: Model) -> Objective:
+def log_likelihood_objective(model: Model) -> Objective:
     """The log-likelihood of a model as an objective that has a gradient, also where the model dequantizes integers.
 
     Rounding has no gradient. For such models the value is that of ``model.evaluate`` at the nearest integers, with the very
@@ -150,7 +150,7 @@ def log_likelihood(model: Model) -> Objective:
     return between
 
 
-def gate_aware(
+def gate_aware_objective(
     objective: Objective, features: Objective, reference: Tensor, bandwidth: float, weight: float
 ) -> Objective:
     """An objective of an attacker who also hides the batch from a two-sample test: mean objective - weight MMD^2.

@@ -20,11 +20,18 @@ from pushforward.likelihood import LogLik
 from pushforward.models import Model
 from pushforward.numerics import logmeanexp
 
-__all__ = ["Gap", "Terms", "graying", "likelihood_terms", "mixture_log_likelihood", "second_order_gap"]
+__all__ = [
+    "LikelihoodGap",
+    "LikelihoodTerms",
+    "graying",
+    "likelihood_terms",
+    "mixture_log_likelihood",
+    "second_order_gap",
+]
 
 
 @dataclass(frozen=True)
-class Terms:
+class LikelihoodTerms:
     """The parts of log p(x), nats, float64, ``(n,)`` each; they add up to it.
 
     Attributes:
@@ -44,7 +51,7 @@ class Terms:
 
 
 @torch.no_grad()
-def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> Terms:
+def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> LikelihoodTerms:
     """Base and volume term of each row, apart.
 
     Args:
@@ -66,11 +73,11 @@ def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> Terms
     for y, added in _reached(inner, x, batch_size):
         z, volume = inner.encode(y)
         found.append(torch.stack((inner.base.log_prob(z).double(), volume.double(), added.double())))
-    return Terms(*torch.cat(found, 1))
+    return LikelihoodTerms(*torch.cat(found, 1))
 
 
 @dataclass(frozen=True)
-class Gap:
+class LikelihoodGap:
     """E_q log p - E_p log p in nats, predicted to second order and observed.
 
     Attributes:
@@ -95,7 +102,7 @@ class Gap:
 
 def second_order_gap(
     model: Model, reference: Tensor, other: Tensor, *, at: Tensor | None = None, batch_size: int = 256
-) -> Gap:
+) -> LikelihoodGap:
     """The gap between two data sets under one model, from their first two moments and one point's derivatives alone.
 
     With g and H the gradient and Hessian of log p(y) at y0, and C_r = E_r (y - y0)(y - y0)^T,
@@ -150,7 +157,7 @@ def second_order_gap(
         spread = [part[:, list(columns)].sum(1).var(correction=0).item() / len(part) for part in (q, p)]
         return math.sqrt(sum(spread))
 
-    return Gap(first, second, observed, error(0, 1), error(2))
+    return LikelihoodGap(first, second, observed, error(0, 1), error(2))
 
 
 def _orders(inner: WithoutPreprocessing, y: Tensor, at: Tensor) -> Tensor:

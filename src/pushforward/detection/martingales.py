@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pushforward.numerics.checks import check_integer, check_number
 
-__all__ = ["BETTINGS", "Betting", "Mixture", "Power", "Restarted"]
+__all__ = ["MARTINGALES", "BettingMartingale", "MixtureMartingale", "PowerMartingale", "RestartedMartingale"]
 
 
-class Betting(ABC):
+class BettingMartingale(ABC):
     """A strategy and its capital so far. ``state`` is all that it remembers, as plain numbers."""
 
     def __init__(self) -> None:
@@ -29,11 +29,11 @@ class Betting(ABC):
         """The state before the first p-value."""
 
     @abstractmethod
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each of the next p-values, shape (m,), each in (0, 1]."""
 
 
-class Power(Betting):
+class PowerMartingale(BettingMartingale):
     """The power martingale, log M_t = sum log(epsilon p_i^(epsilon - 1)).
 
     From Vovk, Nouretdinov, Gammerman (2003), "Testing exchangeability on-line". It loses a fixed rate of its capital in
@@ -51,7 +51,7 @@ class Power(Betting):
         """Log capital."""
         return [0.0]
 
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         gains = math.log(self.epsilon) + (self.epsilon - 1) * np.log(p)
         capital = np.cumsum(np.concatenate([self.state, gains]))[1:]
@@ -59,7 +59,7 @@ class Power(Betting):
         return capital
 
 
-class Mixture(Betting):
+class MixtureMartingale(BettingMartingale):
     """The mixture power martingale, the power martingale averaged over epsilon uniform in (0, 1) (ibid.).
 
     With S = -sum log p_i, M_t = integral of epsilon^t exp((1 - epsilon) S) = e^S S^-(t+1) t! P(t+1, S), where P is the
@@ -70,7 +70,7 @@ class Mixture(Betting):
         """Number of p-values, and S."""
         return [0.0, 0.0]
 
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         number = self.state[0] + np.arange(1.0, p.size + 1)
         total = np.cumsum(np.concatenate([[self.state[1]], -np.log(p)]))[1:]
@@ -79,8 +79,8 @@ class Mixture(Betting):
         return log_mixture(number, total)
 
 
-class Restarted(Betting):
-    """Power martingales of several epsilon that begin at every time, one mixture: it does not forget how to react.
+class RestartedMartingale(BettingMartingale):
+    """PowerMartingale martingales of several epsilon that begin at every time, one mixture: it does not forget how to react.
 
     A share 1/(t (t + 1)) of the capital waits for time t and is staked from then on, equally on each epsilon. The sum of
     what waits and what is staked is a martingale again, so Ville's bound holds, and a change at time t costs the delay of
@@ -98,7 +98,7 @@ class Restarted(Betting):
         """Number of p-values, and the log of the capital staked on each epsilon."""
         return [0.0, *[-math.inf] * self.grid]
 
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         epsilon = np.arange(1, self.grid + 1) / (self.grid + 1)
         number, staked = self.state[0], np.array(self.state[1:])
@@ -112,7 +112,11 @@ class Restarted(Betting):
         return capital
 
 
-BETTINGS: dict[str, type[Betting]] = {"power": Power, "mixture": Mixture, "restarted": Restarted}
+MARTINGALES: dict[str, type[BettingMartingale]] = {
+    "power": PowerMartingale,
+    "mixture": MixtureMartingale,
+    "restarted": RestartedMartingale,
+}
 """The strategies by name."""
 
 

@@ -262,7 +262,7 @@ def separation(normal: ArrayLike, anomalous: ArrayLike) -> dict[str, float]:
         "partial_auroc_5": partial_auroc(normal, anomalous),
         "average_precision_of_anomalies": average_precision(normal, anomalous),
         "average_precision_of_normal": normal_average_precision(normal, anomalous),
-        "share_of_anomalies": anomalous.size / (normal.size + anomalous.size),
+        "fraction_of_anomalies": anomalous.size / (normal.size + anomalous.size),
         "false_alarms_at_95_detection": fpr_at_tpr(normal, anomalous, 0.95),
         "false_alarms_at_80_detection": fpr_at_tpr(normal, anomalous, 0.80),
         "misses_at_95_acceptance": miss_rate_at_acceptance(normal, anomalous, 0.95),

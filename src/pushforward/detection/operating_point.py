@@ -11,12 +11,12 @@ from pushforward.detection.conformal.calibration import ConformalCalibrator
 from pushforward.detection.conformal.guarantees import Guarantee, realized_interval
 from pushforward.detection.validation import score_array
 
-__all__ = ["Operation", "operation"]
+__all__ = ["OperatingPoint", "operating_point"]
 
 
 @dataclass(frozen=True)
-class Operation:
-    """A calibrated threshold at work; made by :func:`operation`.
+class OperatingPoint:
+    """A calibrated threshold at work; made by :func:`operating_point`.
 
     Attributes:
         alpha: the promised false-alarm rate.
@@ -33,19 +33,19 @@ class Operation:
     expected: tuple[float, float]
 
     @property
-    def kept(self) -> bool:
+    def within_expectation(self) -> bool:
         """Whether the false alarms do not exceed what the promise explains."""
         return self.false_alarm_rate <= self.expected[1]
 
 
-def operation(
+def operating_point(
     calibration: ArrayLike,
     normal: ArrayLike,
     anomalous: ArrayLike,
     alpha: float = 0.01,
     guarantee: Guarantee = "marginal",
     delta: float = 0.05,
-) -> Operation:
+) -> OperatingPoint:
     """Detection and false-alarm rate at a threshold that was calibrated on other normal rows.
 
     This is the figure that a user lives with: :func:`tpr_at_fpr` reads its threshold off the very rows that it judges.
@@ -64,15 +64,15 @@ def operation(
         ConfigError: for an argument that makes no sense.
 
     Example:
-        >>> from pushforward.detection import operation
-        >>> work = operation(calibration=range(100), normal=[1, 50, 99], anomalous=[97, 200, 300], alpha=0.05)
-        >>> round(work.tpr, 3), round(work.false_alarm_rate, 3), work.kept
+        >>> from pushforward.detection import operating_point
+        >>> work = operating_point(calibration=range(100), normal=[1, 50, 99], anomalous=[97, 200, 300], alpha=0.05)
+        >>> round(work.tpr, 3), round(work.false_alarm_rate, 3), work.within_expectation
         (1.0, 0.333, True)
     """
     calibrator = ConformalCalibrator(calibration)
     normal, anomalous = score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
     threshold = calibrator.score_threshold(alpha, guarantee, delta)
-    return Operation(
+    return OperatingPoint(
         alpha,
         threshold,
         float(np.mean(anomalous >= threshold)),

@@ -14,13 +14,13 @@ from torch import Tensor
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
 
-__all__ = ["Check", "ProtocolReport", "protocol_check"]
+__all__ = ["CheckResult", "ProtocolReport", "protocol_check"]
 
 Scorer = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """One property of an evaluation.
 
     Attributes:
@@ -38,7 +38,7 @@ class Check:
 class ProtocolReport:
     """What :func:`protocol_check` found."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
     def passed(self) -> bool:
@@ -46,7 +46,7 @@ class ProtocolReport:
         return all(check.passed for check in self.checks)
 
     @property
-    def failures(self) -> tuple[Check, ...]:
+    def failures(self) -> tuple[CheckResult, ...]:
         """The properties that do not hold."""
         return tuple(check for check in self.checks if not check.passed)
 
@@ -115,7 +115,7 @@ def protocol_check(
     sides = [_some(normal, "normal", rows, rng), _some(anomalous, "anomalous", rows, rng)]
     alike = sides[0].dtype == sides[1].dtype and sides[0].shape[1:] == sides[1].shape[1:]
     described = " and ".join(f"{side.dtype} {tuple(side.shape[1:])}" for side in sides)
-    paths = [Check("one type and shape", alike, described)]
+    paths = [CheckResult("one type and shape", alike, described)]
     if not alike:
         return ProtocolReport(tuple(paths))
     both = torch.cat(sides)
@@ -125,17 +125,17 @@ def protocol_check(
     finite = first[np.isfinite(first)]
     scale = float(np.ptp(finite)) if finite.size else 0.0
 
-    def compare(name: str, found: NDArray[np.float64], what: str) -> Check:
+    def compare(name: str, found: NDArray[np.float64], what: str) -> CheckResult:
         same = (found == first) | (np.isnan(found) & np.isnan(first))
         with np.errstate(invalid="ignore"):
             gap = np.nan_to_num(np.where(same, 0.0, np.abs(found - first)), nan=np.inf, posinf=np.inf)
         off = int(np.sum(gap > tolerance * (scale or 1.0)))
         if not off:
-            return Check(name, True, f"{what}: largest difference {gap.max():.3g}")
+            return CheckResult(name, True, f"{what}: largest difference {gap.max():.3g}")
         detail = f"{what} changes {off} of {first.size} scores, by up to {gap.max():.3g} where scores spread over {scale:.3g}"
-        return Check(name, False, detail)
+        return CheckResult(name, False, detail)
 
-    def batches(what: str, *parts: NDArray[np.intp]) -> Check:
+    def batches(what: str, *parts: NDArray[np.intp]) -> CheckResult:
         found = np.empty_like(first)
         for part in parts:
             found[part] = _scores(score, both[torch.from_numpy(part)])
@@ -152,12 +152,12 @@ def protocol_check(
         (
             *paths,
             compare("determinism", _scores(score, both.clone()), "a second call"),
-            Check("rows left alone", kept, "unchanged" if kept else "scoring writes into its input"),
+            CheckResult("rows left alone", kept, "unchanged" if kept else "scoring writes into its input"),
             next((check for check in neighbors if not check.passed), neighbors[0]),
             compare(
                 "one code path", _scores(score_anomalous or score, both.clone()), "the function for anomalous rows"
             ),
-            Check("no NaN", nans == 0, f"{nans} of {first.size} scores are NaN"),
+            CheckResult("no NaN", nans == 0, f"{nans} of {first.size} scores are NaN"),
         )
     )
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pushforward.detection.martingales import BETTINGS, Betting
+from pushforward.detection.martingales import MARTINGALES, BettingMartingale
 from pushforward.detection.validation import score_array
 from pushforward.errors import StorageError
 from pushforward.io import read, write
@@ -127,7 +127,7 @@ class Monitor:
         epsilon: float = 0.5,
         seed: int = 0,
     ) -> None:
-        check_choice("betting", betting, BETTINGS)
+        check_choice("betting", betting, MARTINGALES)
         self.alpha, self.betting, self.epsilon, self.seed = check_number("alpha", alpha, 0, 1), betting, epsilon, seed
         self.p_values = SequentialPValues(reference, seed)
         self.restart()
@@ -137,12 +137,12 @@ class Monitor:
 
         Each start has its own bound alpha.
         """
-        self.bets = self._bets()
+        self.martingale = self._new_martingale()
         self.count, self.log_evidence, self.highest = 0, 0.0, 0.0
         self.alarm_at: int | None = None
 
-    def _bets(self) -> Betting:
-        kind = BETTINGS[self.betting]
+    def _new_martingale(self) -> BettingMartingale:
+        kind = MARTINGALES[self.betting]
         return kind(self.epsilon) if self.betting == "power" else kind()  # pyright: ignore[reportCallIssue]
 
     @property
@@ -164,7 +164,7 @@ class Monitor:
         Raises:
             InputError: for NaN or a wrong shape or type; nothing of the batch is then remembered.
         """
-        evidence = self.bets.bet(self.p_values(scores))
+        evidence = self.martingale.update(self.p_values(scores))
         if evidence.size:
             reached = np.flatnonzero(evidence >= -math.log(self.alpha))
             if self.alarm_at is None and reached.size:
@@ -182,7 +182,7 @@ class Monitor:
         """All that it remembers: plain JSON types, and two float64 tensors. For files that hold more than a monitor."""
         options = {"alpha": self.alpha, "betting": self.betting, "epsilon": self.epsilon, "seed": self.seed}
         header = {"options": options, "count": self.count, "alarm_at": self.alarm_at}
-        figures = [self.log_evidence, self.highest, *self.bets.state]
+        figures = [self.log_evidence, self.highest, *self.martingale.state]
         return header, {
             "seen": torch.tensor(self.p_values.seen, dtype=torch.float64),
             "figures": torch.tensor(figures, dtype=torch.float64),
@@ -203,7 +203,7 @@ class Monitor:
                 (
                     seen.dtype == torch.float64,
                     all(math.isfinite(value) or value == -math.inf for value in figures),
-                    len(figures) == 2 + len(monitor.bets.state),
+                    len(figures) == 2 + len(monitor.martingale.state),
                     type(number) is int and 0 <= number <= len(seen),
                     alarm_at is None or (type(alarm_at) is int and 1 <= alarm_at <= number),
                 )
@@ -213,7 +213,7 @@ class Monitor:
         if not right:
             raise StorageError("this is not the state of a monitor that pushforward wrote.")
         monitor.count, monitor.alarm_at = number, alarm_at
-        monitor.log_evidence, monitor.highest, *monitor.bets.state = figures
+        monitor.log_evidence, monitor.highest, *monitor.martingale.state = figures
         return monitor
 
     def save(self, path: str | os.PathLike[str]) -> None:

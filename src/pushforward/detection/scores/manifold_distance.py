@@ -13,11 +13,11 @@ from pushforward.errors import KindError
 from pushforward.models import Model
 from pushforward.registry import register
 
-__all__ = ["DensityAndResidual", "Residual"]
+__all__ = ["DensityAndDistance", "ManifoldDistance"]
 
 
 @register("scores")
-class Residual(Score):
+class ManifoldDistance(Score):
     """Squared distance of x to the model's manifold, ``evaluate(x).residual``, in the data's units squared.
 
     Blind to everything along the manifold: of rows on it none is more anomalous than another.
@@ -27,9 +27,9 @@ class Residual(Score):
 
     Example:
         >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import Residual
+        >>> from pushforward.detection.scores import ManifoldDistance
         >>> model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.distributions.Normal(2))
-        >>> Residual(model)(torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])).argmax().item()
+        >>> ManifoldDistance(model)(torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])).argmax().item()
         1
     """
 
@@ -44,7 +44,7 @@ class Residual(Score):
 
 
 @register("scores")
-class DensityAndResidual(Score):
+class DensityAndDistance(Score):
     """How unlikely x is on the manifold and how far from it: (-log p(x) - a) / b + (log r(x) - c) / e.
 
     The density on a manifold is that of the decoded point, so it says nothing of the way there; the residual says nothing of
@@ -56,10 +56,10 @@ class DensityAndResidual(Score):
 
     Example:
         >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import DensityAndResidual
+        >>> from pushforward.detection.scores import DensityAndDistance
         >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
         >>> model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.distributions.Normal(2))
-        >>> score = DensityAndResidual(model).fit(x)
+        >>> score = DensityAndDistance(model).fit(x)
         >>> abs(score(x).mean()).item() < 1e-6
         True
     """

@@ -44,7 +44,7 @@ class LikelihoodPath(Statistic):
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import LikelihoodPath
-        >>> model = pf.models.Glow((1, 8, 8), scales=2, steps=1, hidden=(4,))
+        >>> model = pf.models.Glow((1, 8, 8), scales=2, layers=1, hidden=(4,))
         >>> path = LikelihoodPath(model)
         >>> path.names
         ('elementwise', 'volume 0', 'volume 1', 'base 0', 'base 1')

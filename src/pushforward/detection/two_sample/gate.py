@@ -43,7 +43,7 @@ class BatchTwoSampleGate:
         >>> from pushforward.detection import BatchTwoSampleGate, MMDTest
         >>> draw = torch.Generator().manual_seed(0)
         >>> gate = BatchTwoSampleGate(MMDTest(torch.randn(200, 2, generator=draw)))
-        >>> gate.opens(torch.randn(30, 2, generator=draw)), gate.opens(torch.randn(30, 2, generator=draw) + 2)
+        >>> gate.accepts(torch.randn(30, 2, generator=draw)), gate.accepts(torch.randn(30, 2, generator=draw) + 2)
         (True, False)
     """
 
@@ -63,7 +63,7 @@ class BatchTwoSampleGate:
         """
         return self.test.p_value(self._features(batch))
 
-    def opens(self, batch: Tensor) -> bool:
+    def accepts(self, batch: Tensor) -> bool:
         """Whether the p-value exceeds alpha."""
         return self.p_value(batch) > self.alpha
 
@@ -77,7 +77,7 @@ class BatchTwoSampleGate:
         Raises:
             InputError: as :meth:`p_value`, or for rows that the model cannot read.
         """
-        gated = model.gated(1.0 if self.opens(batch) else 0.0)
+        gated = model.gated(1.0 if self.accepts(batch) else 0.0)
         return by_batches(lambda part: -gated.evaluate(part).value.double(), batch, 256)
 
     def single_p_values(self, rows: Tensor) -> NDArray[np.float64]:

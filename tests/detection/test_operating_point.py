@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pushforward.detection import ConformalCalibrator, operation
+from pushforward.detection import ConformalCalibrator, operating_point
 from pushforward.errors import CalibrationError, ConfigError, InputError
 
 
@@ -11,7 +11,7 @@ def test_it_counts_what_the_calibrator_would_alarm():
     calibration, normal, anomalous = rng.normal(size=999), rng.normal(size=500), rng.normal(size=300) + 2
     calibrator = ConformalCalibrator(calibration)
     for alpha, guarantee in ((0.01, "marginal"), (0.05, "marginal"), (0.05, "pac")):
-        work = operation(calibration, normal, anomalous, alpha, guarantee)
+        work = operating_point(calibration, normal, anomalous, alpha, guarantee)
         limit = calibrator.threshold(alpha, guarantee)
         assert work.tpr == np.mean(calibrator.p_value(anomalous) <= limit)
         assert work.false_alarm_rate == np.mean(calibrator.p_value(normal) <= limit)
@@ -21,23 +21,23 @@ def test_it_counts_what_the_calibrator_would_alarm():
 def test_a_normal_shift_is_caught_as_often_as_theory_says():
     """Scores N(0, 1) against N(2, 1): at a rate of 5% the threshold is z = 1.645, and P(N(2, 1) > z) = 0.639."""
     rng = np.random.default_rng(1)
-    work = operation(rng.normal(size=100_000), rng.normal(size=100_000), rng.normal(size=100_000) + 2, 0.05)
+    work = operating_point(rng.normal(size=100_000), rng.normal(size=100_000), rng.normal(size=100_000) + 2, 0.05)
     assert work.tpr == pytest.approx(stats.norm.sf(stats.norm.isf(0.05) - 2), abs=0.01)
     assert work.false_alarm_rate == pytest.approx(0.05, abs=0.004)
-    assert work.kept
+    assert work.within_expectation
 
 
 def test_broken_promises_are_seen():
     rng = np.random.default_rng(2)
-    work = operation(rng.normal(size=1000), rng.normal(size=1000) + 0.5, [9.0], 0.05)  # drift
-    assert not work.kept
+    work = operating_point(rng.normal(size=1000), rng.normal(size=1000) + 0.5, [9.0], 0.05)  # drift
+    assert not work.within_expectation
     assert work.expected[0] < 0.05 < work.expected[1] < work.false_alarm_rate
 
 
 def test_refusals():
     with pytest.raises(CalibrationError, match="needs at least 99"):
-        operation([1.0] * 50, [1.0], [1.0], 0.01)
+        operating_point([1.0] * 50, [1.0], [1.0], 0.01)
     with pytest.raises(InputError, match="the normal scores"):
-        operation([1.0] * 100, [np.nan], [1.0], 0.05)
+        operating_point([1.0] * 100, [np.nan], [1.0], 0.05)
     with pytest.raises(ConfigError, match="alpha"):
-        operation([1.0] * 100, [1.0], [1.0], 0)
+        operating_point([1.0] * 100, [1.0], [1.0], 0)

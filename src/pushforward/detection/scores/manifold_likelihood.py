@@ -15,11 +15,11 @@ from pushforward.models import Model
 from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 
-__all__ = ["OnManifold"]
+__all__ = ["ManifoldLikelihood"]
 
 
 @register("scores")
-class OnManifold(Score):
+class ManifoldLikelihood(Score):
     """-log p on the surface, the squared distance to it, or both in nats.
 
     "density" is -log p at the row's projection, which alone says nothing of how far the row is; "residual" is norm(x - g(g+(x)))^2,
@@ -40,9 +40,9 @@ class OnManifold(Score):
 
     Example:
         >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import OnManifold
+        >>> from pushforward.detection.scores import ManifoldLikelihood
         >>> plane = pf.models.Flow(pf.transforms.Pad(3, 2), pf.distributions.Normal(2))
-        >>> score = OnManifold(plane, use="residual")
+        >>> score = ManifoldLikelihood(plane, use="residual")
         >>> score(torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]))
         tensor([0., 9.], dtype=torch.float64)
     """
