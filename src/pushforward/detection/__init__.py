@@ -1,4 +1,4 @@
-"""Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
+"""Detection of inputs unlike the training data: scores, calibrated alarms, tests, and evaluation metrics."""
 
 from pushforward.detection.attacks import fgsm, gate_aware_objective, log_likelihood_objective, pgd
 from pushforward.detection.bootstrap import bootstrap_interval
