@@ -11,27 +11,27 @@ def test_it_counts_what_the_calibrator_would_alarm():
     calibration, normal, anomalous = rng.normal(size=999), rng.normal(size=500), rng.normal(size=300) + 2
     calibrator = ConformalCalibrator(calibration)
     for alpha, guarantee in ((0.01, "marginal"), (0.05, "marginal"), (0.05, "pac")):
-        work = operating_point(calibration, normal, anomalous, alpha, guarantee)
+        point = operating_point(calibration, normal, anomalous, alpha, guarantee)
         limit = calibrator.threshold(alpha, guarantee)
-        assert work.tpr == np.mean(calibrator.p_value(anomalous) <= limit)
-        assert work.false_alarm_rate == np.mean(calibrator.p_value(normal) <= limit)
-        assert work.alpha == alpha
+        assert point.tpr == np.mean(calibrator.p_value(anomalous) <= limit)
+        assert point.false_alarm_rate == np.mean(calibrator.p_value(normal) <= limit)
+        assert point.alpha == alpha
 
 
 def test_a_normal_shift_is_caught_as_often_as_theory_says():
     """Scores N(0, 1) against N(2, 1): at a rate of 5% the threshold is z = 1.645, and P(N(2, 1) > z) = 0.639."""
     rng = np.random.default_rng(1)
-    work = operating_point(rng.normal(size=100_000), rng.normal(size=100_000), rng.normal(size=100_000) + 2, 0.05)
-    assert work.tpr == pytest.approx(stats.norm.sf(stats.norm.isf(0.05) - 2), abs=0.01)
-    assert work.false_alarm_rate == pytest.approx(0.05, abs=0.004)
-    assert work.within_expectation
+    point = operating_point(rng.normal(size=100_000), rng.normal(size=100_000), rng.normal(size=100_000) + 2, 0.05)
+    assert point.tpr == pytest.approx(stats.norm.sf(stats.norm.isf(0.05) - 2), abs=0.01)
+    assert point.false_alarm_rate == pytest.approx(0.05, abs=0.004)
+    assert point.within_expectation
 
 
 def test_broken_promises_are_seen():
     rng = np.random.default_rng(2)
-    work = operating_point(rng.normal(size=1000), rng.normal(size=1000) + 0.5, [9.0], 0.05)  # drift
-    assert not work.within_expectation
-    assert work.expected[0] < 0.05 < work.expected[1] < work.false_alarm_rate
+    point = operating_point(rng.normal(size=1000), rng.normal(size=1000) + 0.5, [9.0], 0.05)  # drift
+    assert not point.within_expectation
+    assert point.expected[0] < 0.05 < point.expected[1] < point.false_alarm_rate
 
 
 def test_refusals():
