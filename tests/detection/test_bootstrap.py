@@ -17,10 +17,10 @@ def test_many_at_once_is_one_by_one(metric):
 
 
 def test_counted_draws_are_what_they_count():
-    from pushforward.detection.bootstrap import _COUNTED
+    from pushforward.detection.bootstrap import _FROM_COUNTS
 
     rng = np.random.default_rng(1)
-    for metric, counted in _COUNTED.items():
+    for metric, counted in _FROM_COUNTS.items():
         for _ in range(50):
             counts = rng.integers(0, 4, size=(2, 8)) + (np.arange(8) == 3)
             values = [np.repeat(np.arange(8.0), row) for row in counts]
@@ -56,7 +56,7 @@ def test_options_seeds_and_refusals():
     assert bootstrap_interval(partial_auroc, [0.0], [1.0], n_resamples=10) == (1.0, 1.0)
     wide, narrow = (bootstrap_interval(auroc, normal, anomalous, level=level) for level in (0.99, 0.5))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    with pytest.raises(ConfigError, match="draws"):
+    with pytest.raises(ConfigError, match="n_resamples"):
         bootstrap_interval(auroc, normal, anomalous, n_resamples=0)
     with pytest.raises(ConfigError, match="level"):
         bootstrap_interval(auroc, normal, anomalous, level=1.0)

@@ -48,7 +48,7 @@ def test_wins_of_one_method_against_another():
 @pytest.mark.parametrize("summary", [mean_rank, wins])
 def test_bad_tables_are_refused(summary):
     for bad in ({}, [[0.1]], None):
-        with pytest.raises(InputError, match="the table must give"):
+        with pytest.raises(InputError, match="the table must be a mapping"):
             summary(bad)
     with pytest.raises(InputError, match=r"\{'a': 2, 'b': 1\}"):
         summary({"a": [0.1, 0.2], "b": [0.1]})

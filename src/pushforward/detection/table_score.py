@@ -195,7 +195,7 @@ def fit_table_score(
         raise InputError("every column of the table is constant in the training rows, so there is no density to fit.")
     density = fit_table_density(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
-        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, lr=learning_rate, **options,
+        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, **options,
     )  # fmt: skip
     return TableScore(features, density, n_draws)
 
