@@ -52,7 +52,7 @@ def test_bad_tables_are_refused(summary):
             summary(bad)
     with pytest.raises(InputError, match=r"\{'a': 2, 'b': 1\}"):
         summary({"a": [0.1, 0.2], "b": [0.1]})
-    with pytest.raises(InputError, match="the figures of 'b' have 1 NaN"):
+    with pytest.raises(InputError, match="the results of 'b' have 1 NaN"):
         summary({"a": [0.1], "b": [math.nan]})
     with pytest.raises(InputError, match="the figures of 'a' are empty"):
         summary({"a": []})

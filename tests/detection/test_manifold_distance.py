@@ -1,4 +1,4 @@
-"""Density and residual as scores, on a line in the plane with a normal law along it."""
+"""Density and residual as scores, on a line in the plane with a normal distribution along it."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The scores of a surface where both parts are known in closed form: a plane with a normal on it."""
+"""The scores of a manifold with a closed form: a plane with a normal on it."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_both_is_the_density_of_a_plane_with_normal_noise_across(plane):
     torch.testing.assert_close(score(x), -(flat + noise) - constant)
 
 
-def test_rows_on_the_surface_itself_give_a_finite_score(plane):
+def test_rows_on_the_manifold_give_a_finite_score(plane):
     x = rows(100)
     x[:, 2:] = 0.0
     score = ManifoldLikelihood(plane).fit(x)
