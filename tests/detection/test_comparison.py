@@ -54,5 +54,5 @@ def test_bad_tables_are_refused(summary):
         summary({"a": [0.1, 0.2], "b": [0.1]})
     with pytest.raises(InputError, match="the results of 'b' have 1 NaN"):
         summary({"a": [0.1], "b": [math.nan]})
-    with pytest.raises(InputError, match="the figures of 'a' are empty"):
+    with pytest.raises(InputError, match="the results of 'a' are empty"):
         summary({"a": []})

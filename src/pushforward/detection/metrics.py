@@ -199,7 +199,7 @@ def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *,
 
     Example:
         >>> from pushforward.detection import partial_auroc
-        >>> partial_auroc(normal=[0, 1, 2, 3], anomalous=[2.5, 4, 5, 6, 7], fpr=0.25)
+        >>> round(partial_auroc(normal=[0, 1, 2, 3], anomalous=[2.5, 4, 5, 6, 7], fpr=0.25), 12)
         0.8
     """
     labels, ranks = _labeled_ranks(normal, anomalous)
