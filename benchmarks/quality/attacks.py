@@ -35,7 +35,7 @@ from benchmarks.common.datasets import load_images
 from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.data import add_data_option
 from benchmarks.quality.ood import fitted, flow_of
-from pushforward.detection import ConformalCalibrator, RandomFeatures, auroc, fgsm, log_likelihood, pgd
+from pushforward.detection import ConformalCalibrator, RandomFeatures, auroc, fgsm, log_likelihood_objective, pgd
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Statistic
 from pushforward.detection.two_sample import median_distance
@@ -123,7 +123,7 @@ class Detectors:
         with torch.no_grad():
             self.known = by_batches(self.features, reference, 256)
         self.bandwidth = median_distance(self.known.double().numpy())
-        self.objective = log_likelihood(self.flow)
+        self.objective = log_likelihood_objective(self.flow)
         self.scores: dict[str, Callable[[Tensor], np.ndarray]] = {
             "guard": lambda x: guard.score_(x).numpy(),
             "-log p": lambda x: -by_batches(lambda part: self.flow.evaluate(part).value.double(), x, 256).numpy(),

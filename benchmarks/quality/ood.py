@@ -182,7 +182,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 alarms = {f"alarms {level:.0%}": float((measure.p_value(fine) <= level).mean()) for level in LEVELS}
                 for other, images in others.items():
                     odd = score(images).numpy()
-                    low, high = bootstrap_interval(auroc, fine, odd, draws=500)
+                    low, high = bootstrap_interval(auroc, fine, odd, n_resamples=500)
                     caught = {f"caught {level:.0%}": float((measure.p_value(odd) <= level).mean()) for level in LEVELS}
                     results.add(
                         {**key, "other": other, "score": label, "auroc": auroc(fine, odd), "low": low, "high": high,
@@ -206,7 +206,7 @@ def curve(options: argparse.Namespace, results: Results) -> None:
                 fine = score(test).numpy()
                 for other, images in others.items():
                     odd = score(images).numpy()
-                    low, high = bootstrap_interval(auroc, fine, odd, draws=500)
+                    low, high = bootstrap_interval(auroc, fine, odd, n_resamples=500)
                     reading = {
                         **key,
                         "other": other,

@@ -140,9 +140,9 @@ CASES: dict[str, Case] = {
     ),
     "LocalDimension": Case(of(lambda flow: scores.LocalDimension(flow, scale=1.0)), note="784 x 784 Jacobians"),
     "DualThreshold": Case(of(lambda flow: scores.DualThreshold(flow, scale=1.0, rows=16)), note="784 x 784 Jacobians"),
-    "Residual": Case(lambda bench: scores.Residual(bench.surface), vectors, "surface of 16 dimensions"),
-    "OnManifold": Case(lambda bench: scores.OnManifold(bench.surface), vectors, "surface of 16 dimensions"),
-    "DensityAndResidual": Case(lambda bench: scores.DensityAndResidual(bench.surface), vectors, "surface of 16 dimensions"),
+    "ManifoldDistance": Case(lambda bench: scores.ManifoldDistance(bench.surface), vectors, "surface of 16 dimensions"),
+    "ManifoldLikelihood": Case(lambda bench: scores.ManifoldLikelihood(bench.surface), vectors, "surface of 16 dimensions"),
+    "DensityAndDistance": Case(lambda bench: scores.DensityAndDistance(bench.surface), vectors, "surface of 16 dimensions"),
 }  # fmt: skip
 FEW = {
     "LocalDimension": 16,

@@ -13,7 +13,7 @@ from papers.experiment import Experiment, spread
 from papers.reproduction import reproduction
 from papers.surfaces import judge, phased, sphere, swiss_roll
 from pushforward.detection.metrics import auroc
-from pushforward.detection.scores import OnManifold
+from pushforward.detection.scores import ManifoldLikelihood
 from pushforward.distributions import StudentT
 from pushforward.models import ConformalEmbeddingFlow, ManifoldModel, Model, RealNVP, RectangularFlow
 from pushforward.transforms import (
@@ -229,7 +229,7 @@ def _images(experiment: Experiment) -> None:
             residual = model.evaluate(inside).residual.double().mean().item()  # pyright: ignore[reportOptionalMemberAccess]
         entry = {"residual": residual, "principal": principal_residual(train, inside, latent)}
         for use in ("density", "residual", "both"):
-            score = OnManifold(model, use=use).fit(reference)
+            score = ManifoldLikelihood(model, use=use).fit(reference)
             entry[f"auroc {use}"] = auroc(score(inside), score(outside))
         return entry
 

@@ -18,9 +18,9 @@ from pushforward.detection import (
     MMDTest,
     auroc,
     bootstrap_interval,
-    gate_aware,
-    log_likelihood,
-    operation,
+    gate_aware_objective,
+    log_likelihood_objective,
+    operating_point,
     pgd,
 )
 from pushforward.detection.batching import by_batches
@@ -239,10 +239,10 @@ def _single(experiment: Experiment, views: Views) -> None:
         ]
         plain = [-views.of(ID, "log p")[split:], -views.of(name, "log p")]
         area = {"kernel": auroc(*kernel), "-log p": auroc(*plain)}
-        low, high = bootstrap_interval(auroc, *kernel, draws=500)
+        low, high = bootstrap_interval(auroc, *kernel, n_resamples=500)
         best = min(best, area["kernel"])
         figures.append(f"{name}: {area['kernel']:.3f} ({low:.3f} to {high:.3f}) and {area['-log p']:.3f}")
-        work = operation(known, *plain, alpha=0.05)
+        work = operating_point(known, *plain, alpha=0.05)
         notes.append(f"{name} {np.mean(-kernel[1] <= 0.05):.2f} and {work.tpr:.2f}")
     false = float(np.mean(gate.test.single_p_values(views.of(ID, "cnn")[split:]) <= 0.05))
     alarm = float(np.mean(ConformalCalibrator(known).p_value(-views.of(ID, "log p")[split:]) <= 0.05))
@@ -262,18 +262,18 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], views: Views) -> N
     outside = "notMNIST" if "notMNIST" in sets else "MNIST"
     n, batches = experiment.choose(smoke=4, quick=50, full=50), experiment.choose(smoke=1, quick=3, full=20)
     steps, reference = experiment.choose(smoke=1, quick=20, full=100), experiment.choose(smoke=20, quick=300, full=1000)
-    likely = log_likelihood(views.model)
+    likely = log_likelihood_objective(views.model)
     held = views.of(ID, "cnn")
     width = median_distance(held[reference : 2 * reference])
     gate = BatchTwoSampleGate(MMDTest(held[:reference], bandwidth=width, permutations=99), views.random)
     normal = -views.of(ID, "log p")[2 * reference : -n * batches]
-    aware = gate_aware(likely, views.random, torch.from_numpy(held[:reference]), width, weight=1e5)
+    aware = gate_aware_objective(likely, views.random, torch.from_numpy(held[:reference]), width, weight=1e5)
 
     def outcome(attacked: list[Tensor]) -> dict[str, float]:
         scores = -torch.cat([by_batches(views.kinds["log p"], x, 256) for x in attacked]).numpy()
         single = np.concatenate([gate.single_p_values(x) for x in attacked])
         return {
-            "batch": float(np.mean([not gate.opens(x) for x in attacked])),
+            "batch": float(np.mean([not gate.accepts(x) for x in attacked])),
             "single": float(np.mean(single <= 0.05)),
             "likelihood": auroc(normal, scores),
         }

@@ -18,7 +18,7 @@ from papers.experiment import Experiment, clearly_below, principal, spread
 from papers.reproduction import reproduction
 from pushforward.data import intrinsic_dimension
 from pushforward.detection import auroc
-from pushforward.detection.scores import DensityAndResidual, Likelihood, Residual, Score
+from pushforward.detection.scores import DensityAndDistance, Likelihood, ManifoldDistance, Score
 from pushforward.distributions import Distribution, GaussianMixture, KernelDensity, PixelCNN
 from pushforward.io import load, save
 from pushforward.models import NSF, VAE, AutoEncoder, ImageNICE, ImageNSF, Model, TwoStep
@@ -259,8 +259,8 @@ def _area(score: Score, inside: Tensor, outside: Tensor) -> float:
 
 
 def _areas(model: TwoStep, kept: Tensor, inside: Tensor, outside: Tensor) -> dict[str, float]:
-    both = DensityAndResidual(model).fit(kept[:256])
-    scores = {"density": Likelihood(model), "residual": Residual(model), "both": both}
+    both = DensityAndDistance(model).fit(kept[:256])
+    scores = {"density": Likelihood(model), "residual": ManifoldDistance(model), "both": both}
     return {name: _area(score, inside, outside) for name, score in scores.items()}
 
 

@@ -168,7 +168,6 @@ def pretended(*, graph: bool = False) -> Iterator[None]:
         patch.setattr(numerics.tracing, "_constants", Kept())
         if graph:
             patch.setattr(numerics.tracing, "is_capturing", lambda: True)
-            patch.setattr(numerics.roots, "is_capturing", lambda: True)
             patch.setitem(numerics.monotone_root.__kwdefaults__, "steps", 2)
             patch.setitem(inspect.unwrap(numerics.contraction_root).__kwdefaults__, "compiled_steps", 2)
         torch._C._set_only_lift_cpu_tensors(True)  # a tensor of Python's numbers is then a copy to the device, as it is

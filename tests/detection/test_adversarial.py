@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.detection import BatchTwoSampleGate, MMDTest, fgsm, gate_aware, log_likelihood, pgd
+from pushforward.detection import BatchTwoSampleGate, MMDTest, fgsm, gate_aware_objective, log_likelihood_objective, pgd
 from pushforward.detection.scores import Likelihood
 from pushforward.detection.two_sample import mmd_squared
 from pushforward.errors import ConfigError, InputError
@@ -97,7 +97,7 @@ def flow() -> InFlow:
 
 def test_likelihoods_of_integers_have_a_gradient(flow):
     """The value is the evaluation itself; the gradient by finite differences that stay within a rounding."""
-    objective = log_likelihood(flow)
+    objective = log_likelihood_objective(flow)
     x = images(2, 1, 4, 4).double()
     with torch.no_grad():
         assert torch.allclose(objective(x), flow.evaluate(x).value, atol=1e-10)
@@ -118,7 +118,7 @@ def test_every_kind_of_image_model_can_be_attacked():
         pf.models.Glow((1, 4, 4), scales=1, layers=1, hidden=(4,)),
     ):
         model.initialize(images(50, 1, 4, 4, seed=1))
-        objective = log_likelihood(model.eval())
+        objective = log_likelihood_objective(model.eval())
         with torch.no_grad():
             before = objective(x.float())
             after = objective(pgd(objective, x, 4).float())
@@ -126,7 +126,7 @@ def test_every_kind_of_image_model_can_be_attacked():
 
 
 def test_likelihood_goes_up_and_down_within_the_budget(flow):
-    objective = log_likelihood(flow)
+    objective = log_likelihood_objective(flow)
     x = images(6, 1, 4, 4, seed=2)
     with torch.no_grad():
         start = flow.evaluate(x).value
@@ -141,7 +141,7 @@ def test_a_vector_model_and_a_score():
     model = pf.models.Flow(pf.transforms.Affine(3), pf.distributions.Normal(3))
     x = torch.tensor([[0.5, 0.05, 1.0]])
     best = torch.tensor([[0.4, 0.0, 0.9]])
-    assert torch.allclose(pgd(log_likelihood(model), x, 25.5, steps=200, step=1.0), best, atol=2e-3)
+    assert torch.allclose(pgd(log_likelihood_objective(model), x, 25.5, steps=200, step=1.0), best, atol=2e-3)
     score = Likelihood(model)
     assert torch.allclose(pgd(lambda t: -score._score(t), x, 25.5, steps=200, step=1.0), best, atol=2e-3)
 
@@ -156,22 +156,24 @@ def test_who_knows_of_the_gate_hides_from_it_better():
         return x.float() / 20
 
     gate = BatchTwoSampleGate(MMDTest(features(reference), bandwidth=1.5), features)
-    likely = log_likelihood(model)
+    likely = log_likelihood_objective(model)
     blind = pgd(likely, batch, 30)
-    aware = pgd(gate_aware(likely, features, features(reference), 1.5, weight=1000.0), batch, 30, steps=60, step=2.0)
+    aware = pgd(
+        gate_aware_objective(likely, features, features(reference), 1.5, weight=1000.0), batch, 30, steps=60, step=2.0
+    )
     gap = {name: mmd_squared(features(x), features(reference), 1.5).item() for name, x in
            (("clean", batch), ("blind", blind), ("aware", aware))}  # fmt: skip
     assert gap["aware"] < 0.2 * min(gap["clean"], gap["blind"])
-    assert not gate.opens(batch)
-    assert not gate.opens(blind)  # all rows went to the mode: likely, and unlike the reference
-    assert gate.opens(aware)
+    assert not gate.accepts(batch)
+    assert not gate.accepts(blind)  # all rows went to the mode: likely, and unlike the reference
+    assert gate.accepts(aware)
 
 
 def test_objectives_without_a_gradient_are_refused(flow):
     x = images(3, 1, 4, 4)
-    with pytest.raises(InputError, match="log_likelihood"):
+    with pytest.raises(InputError, match="log_likelihood_objective"):
         pgd(lambda t: flow.evaluate(t).value, x, 4)
-    with pytest.raises(InputError, match="carries no gradient"):
+    with pytest.raises(InputError, match="has no gradient with respect"):
         pgd(lambda t: t.detach().flatten(1).sum(1), x, 4)
 
 
@@ -183,7 +185,7 @@ def test_refusals():
         with pytest.raises(ConfigError, match="step must be"):
             pgd(linear, x, 1, step=bad)
         with pytest.raises(ConfigError, match="weight"):
-            gate_aware(linear, linear, x, 1.0, bad)
+            gate_aware_objective(linear, linear, x, 1.0, bad)
     with pytest.raises(ConfigError, match="steps"):
         pgd(linear, x, 1, steps=0)
     with pytest.raises(ConfigError, match="levels"):
@@ -194,6 +196,6 @@ def test_refusals():
     with pytest.raises(InputError, match="between 0 and 15, integers"):
         pgd(linear, torch.tensor([[16]]), 1, levels=16)
     for wrong in ([[1.0]], torch.tensor([1.0])):
-        with pytest.raises(InputError, match="attacks a tensor"):
+        with pytest.raises(InputError, match="needs a tensor of real"):
             pgd(linear, wrong, 1)
     assert pgd(linear, x[:0], 1).shape == (0, 3)

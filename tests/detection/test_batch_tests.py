@@ -263,7 +263,7 @@ def test_refusals():
             MMDTest(rows).p_value(bad)
     with pytest.raises(InputError, match="must have 2 features"):
         MMDTest(rows).p_value(np.zeros((3, 4)))
-    with pytest.raises(InputError, match="one number a row"):
+    with pytest.raises(InputError, match="one number for each row"):
         TypicalityTest(rows)
     for bad in (0, 1.5, True):
         with pytest.raises(ConfigError, match="permutations"):

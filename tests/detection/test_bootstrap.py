@@ -10,17 +10,17 @@ def test_many_at_once_is_one_by_one(metric):
     """The law of the draws is the same as that of the plain way, which is chosen for any function that is not known."""
     rng = np.random.default_rng(0)
     normal, anomalous = np.round(rng.normal(size=60), 1), np.round(rng.normal(size=40) + 1, 1)  # with ties
-    fast = bootstrap_interval(metric, normal, anomalous, draws=20_000, seed=1)
-    slow = bootstrap_interval(lambda *groups: metric(*groups), normal, anomalous, draws=4000, seed=2)
+    fast = bootstrap_interval(metric, normal, anomalous, n_resamples=20_000, seed=1)
+    slow = bootstrap_interval(lambda *groups: metric(*groups), normal, anomalous, n_resamples=4000, seed=2)
     # The quantile of 4,000 draws varies by about 0.003 here.
     assert fast == pytest.approx(slow, abs=0.015)
 
 
 def test_counted_draws_are_what_they_count():
-    from pushforward.detection.bootstrap import _COUNTED
+    from pushforward.detection.bootstrap import _FROM_COUNTS
 
     rng = np.random.default_rng(1)
-    for metric, counted in _COUNTED.items():
+    for metric, counted in _FROM_COUNTS.items():
         for _ in range(50):
             counts = rng.integers(0, 4, size=(2, 8)) + (np.arange(8) == 3)
             values = [np.repeat(np.arange(8.0), row) for row in counts]
@@ -33,7 +33,7 @@ def test_coverage_of_a_known_auroc():
     rng = np.random.default_rng(2)
     held = 0
     for k in range(200):
-        low, high = bootstrap_interval(auroc, rng.normal(size=150), rng.normal(size=150) + 1, draws=400, seed=k)
+        low, high = bootstrap_interval(auroc, rng.normal(size=150), rng.normal(size=150) + 1, n_resamples=400, seed=k)
         held += low <= 0.76025 <= high
     assert 175 <= held <= 200  # binomial of 0.94: the chance to be outside is below 1e-3
 
@@ -49,15 +49,15 @@ def test_the_interval_narrows_with_the_root_of_the_rows():
 
 def test_options_seeds_and_refusals():
     normal, anomalous = np.arange(30.0), np.arange(20.0) + 15
-    ours = bootstrap_interval(fpr_at_tpr, normal, anomalous, draws=200, tpr=0.8)
-    assert ours == bootstrap_interval(lambda a, b: fpr_at_tpr(a, b, 0.8), normal, anomalous, draws=200)
-    assert ours != bootstrap_interval(fpr_at_tpr, normal, anomalous, draws=200, tpr=0.5)
+    ours = bootstrap_interval(fpr_at_tpr, normal, anomalous, n_resamples=200, tpr=0.8)
+    assert ours == bootstrap_interval(lambda a, b: fpr_at_tpr(a, b, 0.8), normal, anomalous, n_resamples=200)
+    assert ours != bootstrap_interval(fpr_at_tpr, normal, anomalous, n_resamples=200, tpr=0.5)
     assert bootstrap_interval(auroc, normal, anomalous, seed=1) == bootstrap_interval(auroc, normal, anomalous, seed=1)
-    assert bootstrap_interval(partial_auroc, [0.0], [1.0], draws=10) == (1.0, 1.0)
+    assert bootstrap_interval(partial_auroc, [0.0], [1.0], n_resamples=10) == (1.0, 1.0)
     wide, narrow = (bootstrap_interval(auroc, normal, anomalous, level=level) for level in (0.99, 0.5))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    with pytest.raises(ConfigError, match="draws"):
-        bootstrap_interval(auroc, normal, anomalous, draws=0)
+    with pytest.raises(ConfigError, match="n_resamples"):
+        bootstrap_interval(auroc, normal, anomalous, n_resamples=0)
     with pytest.raises(ConfigError, match="level"):
         bootstrap_interval(auroc, normal, anomalous, level=1.0)
     with pytest.raises(InputError, match="anomalous"):

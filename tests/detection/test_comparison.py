@@ -48,11 +48,11 @@ def test_wins_of_one_method_against_another():
 @pytest.mark.parametrize("summary", [mean_rank, wins])
 def test_bad_tables_are_refused(summary):
     for bad in ({}, [[0.1]], None):
-        with pytest.raises(InputError, match="the table must give"):
+        with pytest.raises(InputError, match="the table must be a mapping"):
             summary(bad)
     with pytest.raises(InputError, match=r"\{'a': 2, 'b': 1\}"):
         summary({"a": [0.1, 0.2], "b": [0.1]})
-    with pytest.raises(InputError, match="the figures of 'b' have 1 NaN"):
+    with pytest.raises(InputError, match="the results of 'b' have 1 NaN"):
         summary({"a": [0.1], "b": [math.nan]})
-    with pytest.raises(InputError, match="the figures of 'a' are empty"):
+    with pytest.raises(InputError, match="the results of 'a' are empty"):
         summary({"a": []})

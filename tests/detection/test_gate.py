@@ -36,7 +36,7 @@ def test_scores_are_those_of_the_gate_that_the_batch_gets(model):
     gate = BatchTwoSampleGate(MMDTest(normal(200, 1)), alpha=0.05)
     fine, strange = normal(40, 5), normal(40, 3) + 2
     assert gate.p_value(fine) > 0.05 >= gate.p_value(strange)
-    assert (gate.opens(fine), gate.opens(strange)) == (True, False)
+    assert (gate.accepts(fine), gate.accepts(strange)) == (True, False)
     with torch.no_grad():
         assert torch.allclose(gate.scores(model, fine), -model.log_prob(fine).double(), atol=1e-5)
         assert torch.allclose(gate.scores(model, strange), -model.gated(0.0).log_prob(strange).double(), atol=1e-5)
@@ -69,7 +69,7 @@ def test_in_distribution_batches_are_rejected_at_the_level():
     rejected = 0
     for k in range(200):
         gate = BatchTwoSampleGate(MMDTest(normal(60, 3 * k), permutations=39, seed=k), alpha=0.1)
-        rejected += not gate.opens(normal(10, 3 * k + 1))
+        rejected += not gate.accepts(normal(10, 3 * k + 1))
     assert stats.binom.ppf(1e-4, 200, 0.1) <= rejected <= stats.binom.isf(1e-4, 200, 0.1)
 
 
@@ -89,9 +89,9 @@ def test_one_strange_row_in_a_hundred_goes_unseen_and_a_tenth_condemns_all(model
     gate = BatchTwoSampleGate(MMDTest(normal(400, 1)))
     batch = normal(200, 2)
     batch[:2] += 5
-    assert gate.opens(batch)
+    assert gate.accepts(batch)
     batch[:30] += 5
-    assert not gate.opens(batch)
+    assert not gate.accepts(batch)
 
 
 def test_other_tests_and_features(model):
@@ -100,7 +100,7 @@ def test_other_tests_and_features(model):
         likelihood = BatchTwoSampleGate(TypicalityTest(model.log_prob(reference)), model.log_prob)
         latents = BatchTwoSampleGate(ProjectionKSTest(model.encode(reference)), model.encode)
     for gate in (likelihood, latents):
-        assert (gate.opens(fine), gate.opens(strange)) == (True, False)
+        assert (gate.accepts(fine), gate.accepts(strange)) == (True, False)
         p = gate.single_p_values(torch.cat((fine, 100 * strange)))
         assert p.shape == (100,)
         assert p[:50].mean() > 0.3 > p[50:].mean()
@@ -128,11 +128,11 @@ def test_random_features():
 def test_refusals():
     with pytest.raises(ConfigError, match="alpha"):
         BatchTwoSampleGate(MMDTest(np.zeros((3, 2))), alpha=0.0)
-    with pytest.raises(InputError, match="batch test"):
+    with pytest.raises(InputError, match="needs a BatchTest"):
         BatchTwoSampleGate(lambda x: 0.5)  # pyright: ignore[reportArgumentType]
     gate = BatchTwoSampleGate(MMDTest(np.zeros((3, 2))))
     for bad in (np.zeros((3, 2)), torch.zeros(3), torch.zeros(0, 2)):
-        with pytest.raises(InputError, match="the gate reads"):
+        with pytest.raises(InputError, match="needs a tensor of shape"):
             gate.p_value(bad)
     with pytest.raises(InputError, match="2 features"):
         gate.p_value(torch.zeros(3, 4))

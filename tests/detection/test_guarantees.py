@@ -87,7 +87,7 @@ def test_the_error_names_rows_needed_rows_there_and_an_alpha_that_works(guarante
     assert isinstance(caught.value, PushforwardError)
     assert f"needs at least {rows_needed(0.001, guarantee, delta)} calibration rows" in says
     assert re.search(rf"there (is|are) {n}:", says)
-    proposed = float(re.search(r"ask for alpha=(\S+) or more", says).group(1))
+    proposed = float(re.search(r"or alpha=(\S+) or more", says).group(1))
     exact = 1 / (n + 1) if guarantee == "marginal" else 1 - delta ** (1 / n)
     assert exact * (1 - 1e-9) <= proposed <= exact * 1.01
     calibrator.threshold(proposed, guarantee, delta)
@@ -98,11 +98,11 @@ def test_the_error_in_full():
         ConformalCalibrator(np.arange(40)).threshold(0.01, "pac")
     assert str(caught.value) == (
         "alpha=0.01 with the pac guarantee (delta=0.05) needs at least 299 calibration rows and there are 40: "
-        "give more rows, or ask for alpha=0.0722 or more, which these rows support."
+        "use more rows, or alpha=0.0722 or more, which these rows support."
     )
     with pytest.raises(CalibrationError) as caught:
         false_alarm_distribution(1, 0.5, "pac", 1e-6)
-    assert str(caught.value).endswith("needs at least 20 calibration rows and there is 1: give more rows.")
+    assert str(caught.value).endswith("needs at least 20 calibration rows and there is 1: use more rows.")
 
 
 @pytest.mark.parametrize("bad", [0, 1, -0.1, 1.5, math.nan, math.inf, 1e-10, "0.05", None, True, 0.05j, [0.05]])

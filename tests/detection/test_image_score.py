@@ -64,9 +64,9 @@ class TestPrincipalDistances:
                 PrincipalDistances(sizes)
         with pytest.raises(ConfigError, match="rows must be an integer of at least 5"):
             PrincipalDistances(k=5, rows=4)
-        with pytest.raises(InputError, match="5-th nearest of only 3"):
+        with pytest.raises(InputError, match="more than k=5 reference rows; got 3"):
             PrincipalDistances().fit(torch.ones(3, 2))
-        with pytest.raises(InputError, match="rows of 4 numbers; got 5"):
+        with pytest.raises(InputError, match="rows of 4 values; got rows of 5"):
             PrincipalDistances((1, 2, 3)).fit(torch.randn(9, 4)).values(torch.ones(1, 5))
 
 

@@ -144,11 +144,11 @@ class TestNeighbors:
     def test_what_it_refuses(self):
         with pytest.raises(ConfigError, match="k must"):
             scores.Neighbors(0)
-        with pytest.raises(InputError, match="only 3"):
+        with pytest.raises(InputError, match="k=4 reference rows; got 3"):
             scores.Neighbors(4).fit(torch.zeros(3, 2))
         with pytest.raises(InputError, match="row 1"):
             scores.Neighbors(1).fit(torch.tensor([[0.0], [math.inf]]))
-        with pytest.raises(InputError, match="rows of 2 numbers"):
+        with pytest.raises(InputError, match="rows of 2 values"):
             scores.Neighbors(1).fit(torch.zeros(3, 2))(torch.zeros(3, 4))
 
 

@@ -58,7 +58,7 @@ def test_nothing_to_gain_where_the_encoder_is_already_right():
         encoder.bias[1] = 7 * math.atanh(-0.5 * math.log(6.0) / 7)
     x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
     for refit in ("latent", "encoder"):
-        regret = LikelihoodRegret(model, refit, steps=50, samples=200, lr=1e-3)(x)
+        regret = LikelihoodRegret(model, refit, steps=50, samples=200, learning_rate=1e-3)(x)
         assert regret.abs().max() < 0.02, refit
 
 
@@ -68,7 +68,7 @@ def test_the_encoders_refit_reaches_it_too_and_leaves_the_encoder_alone():
     x = torch.tensor([[3.0, -1.0], [0.5, 2.0]], dtype=torch.float64)
     covariance = torch.eye(2) + torch.outer(torch.tensor([2.0, 1.0]), torch.tensor([2.0, 1.0]))
     truth = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance.double()).log_prob(x)
-    score = LikelihoodRegret(model, "encoder", steps=60, lr=0.05, samples=200)
+    score = LikelihoodRegret(model, "encoder", steps=60, learning_rate=0.05, samples=200)
     torch.testing.assert_close(score(x), truth - model.evaluate(x, samples=2000).value, rtol=0.05, atol=0.1)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(p.requires_grad or p.grad is not None for p in model.parameters())

@@ -51,7 +51,7 @@ def test_the_scale_is_found_by_local_pca():
 
 def test_local_pca_on_a_plane_in_space():
     plane = torch.randn(300, 2, generator=DRAW) @ torch.randn(2, 10, generator=DRAW)
-    assert local_pca_dimension(plane, neighbors=50, share=1e-6) == 2.0
+    assert local_pca_dimension(plane, neighbors=50, fraction=1e-6) == 2.0
     assert local_pca_dimension(torch.randn(500, 3, generator=DRAW), neighbors=400) == 3.0
     with pytest.raises(InputError, match="three rows"):
         local_pca_dimension(plane[:2])

@@ -206,7 +206,7 @@ def test_the_figures_at_once():
     normal, anomalous = rng.normal(size=200), rng.normal(size=100) + 1
     figures = separation(normal, anomalous)
     assert figures["auroc"] == auroc(normal, anomalous)
-    assert figures["share_of_anomalies"] == pytest.approx(1 / 3)
+    assert figures["fraction_of_anomalies"] == pytest.approx(1 / 3)
     assert figures["false_alarms_at_80_detection"] == fpr_at_tpr(normal, anomalous, 0.8)
     assert figures["misses_at_80_acceptance"] == miss_rate_at_acceptance(normal, anomalous, 0.8)
     assert figures["false_alarms_at_95_detection"] > figures["false_alarms_at_80_detection"]

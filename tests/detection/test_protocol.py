@@ -65,7 +65,7 @@ def test_a_score_that_writes_into_its_input_is_caught():
         return norm(x)
 
     kept = NORMAL.clone()
-    assert failed(spoil) == ["rows left alone"]
+    assert failed(spoil) == ["rows unchanged"]
     assert torch.equal(NORMAL, kept)
 
 
@@ -88,9 +88,9 @@ def test_rounding_is_no_difference_but_more_is():
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="one number a row"):
+    with pytest.raises(InputError, match="one number for each row"):
         protocol_check(lambda x: x.sum(), NORMAL, ANOMALOUS)
-    with pytest.raises(InputError, match="no anomalous rows"):
+    with pytest.raises(InputError, match="at least one anomalous row"):
         protocol_check(norm, NORMAL, ANOMALOUS[:0])
     with pytest.raises(InputError, match="the normal rows must be"):
         protocol_check(norm, [["a"]], ANOMALOUS)

@@ -9,10 +9,10 @@ from scipy import integrate, stats
 import pushforward as pf
 from pushforward import io
 from pushforward.detection import Monitor, SequentialPValues
-from pushforward.detection.martingales import Mixture, Power, Restarted, log_mixture
+from pushforward.detection.martingales import MixtureMartingale, PowerMartingale, RestartedMartingale, log_mixture
 from pushforward.errors import ConfigError, InputError, StorageError
 
-BETTINGS = ("power", "mixture", "restarted")
+MARTINGALES = ("power", "mixture", "restarted")
 
 
 # sequential p-values
@@ -103,7 +103,7 @@ def test_what_is_refused_is_not_remembered():
 
 def test_the_power_martingale_by_hand():
     p = np.array([0.5, 0.01, 1.0])
-    assert np.exp(Power(0.5).bet(p)) == pytest.approx(np.cumprod(0.5 * p**-0.5))
+    assert np.exp(PowerMartingale(0.5).update(p)) == pytest.approx(np.cumprod(0.5 * p**-0.5))
 
 
 @pytest.mark.parametrize(("n", "total"), [(1, 0.3), (1, 5.0), (4, 0.0), (10, 2.0), (50, 50.0), (30, 200.0), (300, 2.0)])
@@ -146,7 +146,7 @@ def test_the_mixture_has_mean_one_under_uniform_p(n):
 def test_the_restarted_is_its_sum_over_starts():
     p = np.random.default_rng(4).uniform(size=12) ** 2
     epsilon = np.arange(1, 4) / 4
-    ours = np.exp(Restarted(3).bet(p))
+    ours = np.exp(RestartedMartingale(3).update(p))
     for t in range(1, 13):
         staked = sum(
             np.mean([np.prod(e * p[s - 1 : t] ** (e - 1)) for e in epsilon]) / (s * (s + 1)) for s in range(1, t + 1)
@@ -154,31 +154,31 @@ def test_the_restarted_is_its_sum_over_starts():
         assert ours[t - 1] == pytest.approx(staked + 1 / (t + 1), rel=1e-12)
 
 
-@pytest.mark.parametrize("make", [lambda: Power(0.3), Mixture, Restarted])
+@pytest.mark.parametrize("make", [lambda: PowerMartingale(0.3), MixtureMartingale, RestartedMartingale])
 def test_bets_do_not_depend_on_the_cuts(make):
     p = np.random.default_rng(5).uniform(size=60)
     whole, parts = make(), make()
-    expected = whole.bet(p)
-    found = np.concatenate([parts.bet(part) for part in (p[:1], p[1:1], p[1:20], p[20:])])
+    expected = whole.update(p)
+    found = np.concatenate([parts.update(part) for part in (p[:1], p[1:1], p[1:20], p[20:])])
     assert found == pytest.approx(expected, abs=1e-10)
     assert parts.state == pytest.approx(whole.state, abs=1e-10)
 
 
 def test_far_p_values_stay_finite():
     p = np.full(2000, 1e-300)
-    for betting in (Power(), Mixture(), Restarted()):
-        capital = betting.bet(p)
+    for betting in (PowerMartingale(), MixtureMartingale(), RestartedMartingale()):
+        capital = betting.update(p)
         assert np.isfinite(capital).all()
         assert (np.diff(capital) > 0).all()
-    long = Mixture()
+    long = MixtureMartingale()
     long.state = [1e7, 1.0001e7]
-    assert np.isfinite(long.bet(np.array([0.5, 1.0, 1e-12]))).all()
+    assert np.isfinite(long.update(np.array([0.5, 1.0, 1e-12]))).all()
 
 
 # the monitor
 
 
-@pytest.mark.parametrize("betting", BETTINGS)
+@pytest.mark.parametrize("betting", MARTINGALES)
 def test_false_alarms_keep_to_villes_bound(betting):
     rng = np.random.default_rng(6)
     count = 0
@@ -191,7 +191,7 @@ def test_false_alarms_keep_to_villes_bound(betting):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("betting", BETTINGS)
+@pytest.mark.parametrize("betting", MARTINGALES)
 def test_false_alarms_of_long_streams(betting):
     """500 streams of 20,000 points at a level of 1%."""
     rng = np.random.default_rng(7)
@@ -251,7 +251,7 @@ def test_the_alarm_stays_and_a_restart_forgets_it():
     assert "quiet" in repr(monitor)
 
 
-@pytest.mark.parametrize("betting", BETTINGS)
+@pytest.mark.parametrize("betting", MARTINGALES)
 @pytest.mark.parametrize("fed", [0, 30])
 def test_it_survives_a_file(betting, fed, tmp_path):
     rng = np.random.default_rng(10)
@@ -307,4 +307,4 @@ def test_options_that_make_no_sense():
     with pytest.raises(ConfigError, match="epsilon"):
         Monitor(betting="power", epsilon=1.0)
     with pytest.raises(ConfigError, match="grid"):
-        Restarted(0)
+        RestartedMartingale(0)

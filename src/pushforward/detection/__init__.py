@@ -1,6 +1,6 @@
-"""Knowing when an input is unlike the training data: calibrated alarms and the figures that judge them."""
+"""Detection of inputs unlike the training data: scores, calibrated alarms, tests, and evaluation metrics."""
 
-from pushforward.detection.attacks import fgsm, gate_aware, log_likelihood, pgd
+from pushforward.detection.attacks import fgsm, gate_aware_objective, log_likelihood_objective, pgd
 from pushforward.detection.bootstrap import bootstrap_interval
 from pushforward.detection.comparison import mean_rank, wins
 from pushforward.detection.conformal.calibration import (
@@ -23,8 +23,8 @@ from pushforward.detection.metrics import (
     separation,
     tpr_at_fpr,
 )
-from pushforward.detection.operating_point import Operation, operation
-from pushforward.detection.protocol import Check, ProtocolReport, protocol_check
+from pushforward.detection.operating_point import OperatingPoint, operating_point
+from pushforward.detection.protocol import CheckResult, ProtocolReport, protocol_check
 from pushforward.detection.random_features import RandomFeatures
 from pushforward.detection.streams import Monitor, SequentialPValues
 from pushforward.detection.two_sample import BatchTest, MMDTest, ProjectionKSTest, TypicalityTest
@@ -33,13 +33,13 @@ from pushforward.detection.two_sample.gate import BatchTwoSampleGate
 __all__ = [
     "BatchTest",
     "BatchTwoSampleGate",
-    "Check",
+    "CheckResult",
     "ConformalCalibrator",
     "FalseAlarmDistribution",
     "Guarantee",
     "MMDTest",
     "Monitor",
-    "Operation",
+    "OperatingPoint",
     "ProjectionKSTest",
     "ProtocolReport",
     "RandomFeatures",
@@ -52,12 +52,12 @@ __all__ = [
     "false_alarm_distribution",
     "fgsm",
     "fpr_at_tpr",
-    "gate_aware",
-    "log_likelihood",
+    "gate_aware_objective",
+    "log_likelihood_objective",
     "mean_rank",
     "miss_rate_at_acceptance",
     "normal_average_precision",
-    "operation",
+    "operating_point",
     "oscr",
     "partial_auroc",
     "pgd",

@@ -1,4 +1,4 @@
-"""Inputs made to fool a score: fast gradient sign, projected gradient descent, and attackers who know of the gate."""
+"""Adversarial attacks on a score: fast gradient sign method, projected gradient descent, and gate-aware attacks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from pushforward.models import Model
 from pushforward.numerics.checks import check_integer, check_positive
 from pushforward.transforms import UniformDequantize, VariationalDequantize
 
-__all__ = ["fgsm", "gate_aware", "log_likelihood", "pgd"]
+__all__ = ["fgsm", "gate_aware_objective", "log_likelihood_objective", "pgd"]
 
 Objective = Callable[[Tensor], Tensor]
-"""Rows ``(n, *shape)`` to what the attacker wants to raise: ``(n,)``, or a scalar of the batch; differentiable."""
+"""Differentiable function of rows ``(n, *shape)`` that the attack maximizes: ``(n,)``, or a scalar for the batch."""
 
 
 def fgsm(objective: Objective, x: Tensor, budget: float, *, levels: int = 256) -> Tensor:
-    """x + budget sign(gradient), within the range of pixels (Goodfellow et al. 2015, sec. 4): :func:`pgd` of one step.
+    """Fast gradient sign method: x + budget sign(gradient), clipped to the range of pixels (Goodfellow et al. 2015, sec. 4).
+
+    This is :func:`pgd` with one step.
 
     Args:
-        objective: what to raise.
+        objective: function to maximize.
         x: images, see :func:`pgd`.
-        budget: in gray levels.
+        budget: change of each pixel, in gray levels.
         levels: number of gray levels.
 
     Raises:
         InputError: for NaN, or an objective without a gradient.
-        ConfigError: for a budget or levels that make no sense.
+        ConfigError: for an invalid budget or number of levels.
     """
     return pgd(objective, x, budget, steps=1, step=budget, random_start=False, keep_best=False, levels=levels)
 
@@ -48,31 +50,33 @@ def pgd(
     levels: int = 256,
     seed: int = 0,
 ) -> Tensor:
-    """Raise an objective within a box of ``budget`` gray levels around each pixel (Madry et al. 2018, sec. 2.1).
+    """Projected gradient descent: maximize an objective with a change of at most ``budget`` gray levels for each pixel (Madry et
+    al. 2018, sec. 2.1).
 
-    Steps go along the sign of the gradient, shrink to nothing, and are projected onto the box and the range of pixels.
-    Images of an integer type move as real numbers, but what is attacked is always their rounding, with the gradient of the
-    identity. A density with spikes, as that of black pixels, is easily left and hard to find again, so the best point that
-    was met, ``x`` among them, is what is returned.
+    Each step follows the sign of the gradient and is projected onto the allowed changes and the range of pixels. The step
+    length decreases linearly to 0. For images of an integer type the iterates are real numbers, but the objective is
+    evaluated at their rounded values, and rounding has the gradient of the identity. The iterates easily leave a narrow peak
+    of a density, such as that of black pixels, so the best point found (``x`` included) is returned.
 
     Args:
-        objective: what to raise: ``log_likelihood(model)`` to hide an anomaly, its negative to make a normal input one, or any
-            differentiable score.
+        objective: function to maximize: ``log_likelihood_objective(model)`` to hide an anomaly, its negative to make a normal
+            input look anomalous, or any differentiable score.
         x: images ``(n, *shape)``: integers 0, ..., levels - 1, or real numbers from 0 to 1.
         budget: largest change of a pixel, in gray levels.
-        steps: how many.
-        step: length of the first, in gray levels; by default 4 budget / steps, enough to cross the box.
-        random_start: begin at a random point of the box.
-        keep_best: return the best point rather than the last: of each row, or of the batch where the objective is a scalar.
+        steps: number of steps.
+        step: length of the first step, in gray levels; the default is 4 budget / steps, enough to cross the allowed range.
+        random_start: whether to start at a random point within the budget.
+        keep_best: whether to return the best point instead of the last, for each row, or for the batch if the objective is a
+            scalar.
         levels: number of gray levels.
-        seed: of the start.
+        seed: seed of the random start.
 
     Returns:
-        Images of the type of ``x``, no pixel further from ``x`` than the budget.
+        Images of the dtype of ``x``, with no pixel changed by more than the budget.
 
     Raises:
         InputError: for NaN, pixels out of range, or an objective whose gradient is zero or missing.
-        ConfigError: for a budget, a step or levels that make no sense.
+        ConfigError: for an invalid budget, step or number of levels.
 
     Example:
         >>> import torch
@@ -82,7 +86,7 @@ def pgd(
         tensor([[ 18, 255]], dtype=torch.uint8)
     """
     if not isinstance(x, Tensor) or x.dim() < 2 or x.is_complex():
-        raise InputError("pgd attacks a tensor of real numbers, (n, *shape), one row an input.")
+        raise InputError("pgd needs a tensor of real numbers of shape (n, *shape), one row per input.")
     whole = not x.is_floating_point()
     check_integer("levels", levels)
     top = float(levels - 1) if whole else 1.0
@@ -92,7 +96,7 @@ def pgd(
     start = x.detach().to(torch.get_default_dtype() if whole else x.dtype)
     if start.numel() and not bool(((start >= 0) & (start <= top)).all()):
         raise InputError(f"pixels must lie between 0 and {top:g}, {'integers' if whole else 'real numbers'}.")
-    # A rounded pixel keeps to a budget that is not whole only within the whole numbers inside.
+    # Rounded pixels respect a fractional budget only if it is rounded down.
     reach = float(int(radius)) if whole else radius
     low, high = (start - reach).clamp(min=0), (start + reach).clamp(max=top)
     y = point = best = start
@@ -114,31 +118,31 @@ def pgd(
             gradient = _gradient(total, point)
             if k == 0 and start.numel() and not gradient.any():
                 raise InputError(
-                    "the objective's gradient is zero everywhere: does it round its input, as dequantization does? "
-                    "log_likelihood(model) goes around that."
+                    "the objective's gradient is zero everywhere, as for a function that rounds its input: use "
+                    "log_likelihood_objective(model) for a model with dequantization."
                 )
             y = torch.minimum(torch.maximum(y + length * (1 - k / steps) * gradient.sign(), low), high)
     return (best if keep_best else point).detach().to(x.dtype)
 
 
-def log_likelihood(model: Model) -> Objective:
-    """The log-likelihood of a model as an objective that has a gradient, also where the model dequantizes integers.
+def log_likelihood_objective(model: Model) -> Objective:
+    """The log-likelihood of a model as an attack objective with a gradient, even if the model dequantizes integers.
 
-    Rounding has no gradient. For such models the value is that of ``model.evaluate`` at the nearest integers, with the very
-    noise that scoring would draw for them, and the gradient is that of the density there, which goes on between integers
-    as if the noise stayed. Noise is drawn anew for each new image, so an attack climbs the mean over it.
+    Rounding has no useful gradient. For a model with dequantization the value is that of ``model.evaluate`` at the nearest
+    integers, with the same noise as in scoring, and the gradient is that of the density with this noise held fixed. Each
+    new image gets new noise, so an attack maximizes the mean over the noise.
 
     Args:
-        model: whose gradient with respect to real inputs exists.
+        model: model that is differentiable with respect to real inputs.
 
     Returns:
-        A function of rows ``(n, *shape)`` to ``(n,)``.
+        A function from rows ``(n, *shape)`` to ``(n,)``.
     """
     first = model.chain[0]
     if not isinstance(first, (UniformDequantize, VariationalDequantize)):
         return lambda x: model.evaluate(x).value
 
-    def between(x: Tensor) -> Tensor:
+    def objective(x: Tensor) -> Tensor:
         x = x.to(model.dtype)
         with torch.no_grad():
             whole = x.round()
@@ -147,38 +151,38 @@ def log_likelihood(model: Model) -> Objective:
         step = model.chain[1:].encode(z + (x - whole) / levels)
         return total + step.contribution + model.base.log_prob(step.z)
 
-    return between
+    return objective
 
 
-def gate_aware(
+def gate_aware_objective(
     objective: Objective, features: Objective, reference: Tensor, bandwidth: float, weight: float
 ) -> Objective:
-    """An objective of an attacker who also hides the batch from a two-sample test: mean objective - weight MMD^2.
+    """An objective for attacks that also evade a two-sample test of the batch: mean objective - weight MMD^2.
 
     Args:
-        objective: what to raise for each row.
-        features: of the gate, differentiable.
-        reference: features of rows that the attacker knows, ``(N, d)``, such as the gate's own.
-        bandwidth: of the Gaussian kernel.
-        weight: of MMD^2, in units of the objective; MMD^2 lies between 0 and 2.
+        objective: function to maximize for each row.
+        features: differentiable features of the gate.
+        reference: features of rows that the attacker has, ``(N, d)``, such as the reference of the gate.
+        bandwidth: bandwidth of the Gaussian kernel.
+        weight: weight of MMD^2, in units of the objective; MMD^2 is between 0 and 2.
 
     Returns:
-        A function of rows ``(n, *shape)`` to a scalar; the rows of a batch are attacked together.
+        A function from rows ``(n, *shape)`` to a scalar; the rows of a batch are attacked together.
 
     Raises:
         ConfigError: for a bandwidth or a weight that is not positive.
     """
     bandwidth, weight = check_positive("bandwidth", bandwidth), check_positive("weight", weight)
 
-    def both(x: Tensor) -> Tensor:
+    def combined(x: Tensor) -> Tensor:
         found = features(x)
         return objective(x).mean() - weight * mmd_squared(found, reference.to(found), bandwidth)
 
-    return both
+    return combined
 
 
 def _gradient(value: Tensor, x: Tensor) -> Tensor:
     if not value.requires_grad:
-        raise InputError("the objective carries no gradient to its input: is it computed without gradients?")
+        raise InputError("the objective has no gradient with respect to its input: compute it with gradients enabled.")
     (gradient,) = torch.autograd.grad(value, x, allow_unused=True)
     return torch.zeros_like(x) if gradient is None else torch.nan_to_num(gradient)

@@ -1,4 +1,4 @@
-"""How far a figure would move with other test rows: the stratified bootstrap."""
+"""Stratified bootstrap: the uncertainty of a metric due to the choice of test rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["bootstrap_interval"]
 
 Metric = Callable[..., float]
 _CHUNK = 2_000_000
-"""Cells of the counts that are held at once."""
+"""Number of entries of the matrices of counts in memory at a time."""
 
 
 def bootstrap_interval(
@@ -25,31 +25,32 @@ def bootstrap_interval(
     anomalous: ArrayLike,
     *,
     level: float = 0.95,
-    draws: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
     **options: Any,
 ) -> tuple[float, float]:
-    """Percentile interval of a figure over redrawn test rows (Efron 1979); normal and anomalous rows are redrawn apart.
+    """Bootstrap percentile interval of a metric (Efron 1979); normal and anomalous rows are resampled separately.
 
-    It speaks of the test rows alone: what another training run would give is on top of it. Where a sample separates
-    perfectly, every redrawn one does too, and the interval is a point: it says nothing of rarer errors.
+    The interval covers the variation due to the test rows only, not the variation between training runs. If the scores
+    separate the two groups perfectly, so does every resample, and the interval is a single point; it then does not account
+    for errors that are too rare to occur in the test rows.
 
     Args:
-        metric: a function of (normal scores, anomalous scores), as :func:`auroc`; :func:`auroc` and
-            :func:`average_precision` are computed for many draws at once.
+        metric: function of (normal scores, anomalous scores), such as :func:`fpr_at_tpr`; :func:`auroc` and
+            :func:`average_precision` are computed for many resamples at a time.
         normal: scores of normal rows, shape (n,).
         anomalous: scores of anomalous rows, shape (m,).
-        level: share of the draws inside.
-        draws: how many.
-        seed: of the draws.
-        options: passed on to the metric.
+        level: fraction of the resamples inside the interval.
+        n_resamples: number of resamples.
+        seed: seed of the resampling.
+        options: keyword arguments of the metric.
 
     Returns:
         Lower and upper end.
 
     Raises:
         InputError: for NaN, an empty group, or a wrong shape or type.
-        ConfigError: for a level or a number of draws that makes no sense.
+        ConfigError: for an invalid level or number of resamples.
 
     Example:
         >>> from pushforward.detection import auroc, bootstrap_interval
@@ -58,36 +59,38 @@ def bootstrap_interval(
         True
     """
     normal, anomalous = score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
-    tail, draws = 0.5 * (1 - check_number("level", level, 0, 1)), check_integer("draws", draws)
+    tail, n_resamples = 0.5 * (1 - check_number("level", level, 0, 1)), check_integer("n_resamples", n_resamples)
     rng = np.random.default_rng(seed)
-    counted = None if options else _COUNTED.get(metric)
-    if counted is None:
+    from_counts = None if options else _FROM_COUNTS.get(metric)
+    if from_counts is None:
         values = np.array(
             [
                 metric(rng.choice(normal, normal.size), rng.choice(anomalous, anomalous.size), **options)
-                for _ in range(draws)
+                for _ in range(n_resamples)
             ]
         )
     else:
-        places, where = np.unique(np.concatenate([normal, anomalous]), return_inverse=True)
-        chunk = max(1, _CHUNK // places.size)
+        distinct, index = np.unique(np.concatenate([normal, anomalous]), return_inverse=True)
+        chunk = max(1, _CHUNK // distinct.size)
         values = np.concatenate(
             [
-                counted(
-                    _redrawn(where[: normal.size], places.size, size, rng),
-                    _redrawn(where[normal.size :], places.size, size, rng),
+                from_counts(
+                    _resampled_counts(index[: normal.size], distinct.size, size, rng),
+                    _resampled_counts(index[normal.size :], distinct.size, size, rng),
                 )
-                for size in (min(chunk, draws - start) for start in range(0, draws, chunk))
+                for size in (min(chunk, n_resamples - start) for start in range(0, n_resamples, chunk))
             ]
         )
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _redrawn(where: NDArray[np.intp], places: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """How often each distinct score is drawn, ``(size, places)``."""
-    drawn = where[rng.integers(where.size, size=(size, where.size))] + places * np.arange(size)[:, None]
-    return np.bincount(drawn.ravel(), minlength=size * places).reshape(size, places).astype(np.float64)
+def _resampled_counts(
+    index: NDArray[np.intp], distinct: int, size: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """The number of times that each distinct score is drawn, ``(size, distinct)``."""
+    drawn = index[rng.integers(index.size, size=(size, index.size))] + distinct * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * distinct).reshape(size, distinct).astype(np.float64)
 
 
 def _auroc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,8 +104,8 @@ def _average_precision(normal: NDArray[np.float64], anomalous: NDArray[np.float6
     return (anomalous * caught / np.maximum(alarms, 1)).sum(1) / anomalous.sum(1)
 
 
-_COUNTED: dict[Metric, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
+_FROM_COUNTS: dict[Metric, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
     auroc: _auroc,
     average_precision: _average_precision,
 }
-"""Metrics of how often each distinct score occurs among normal and anomalous rows, ``(draws, places)`` each, for all draws."""
+"""Metrics as functions of the counts of each distinct score among normal and anomalous rows, each ``(resamples, distinct)``."""

@@ -1,8 +1,8 @@
-"""Why other data can be likelier than the training data: variances, means, and the curvature of log p.
+"""Analysis of data with a higher likelihood than the training data: variances, means, and the curvature of log p.
 
 "Do deep generative models know what they don't know?" (Nalisnick, Matsukawa, Teh, Gorur and Lakshminarayanan 2019, arXiv
-1810.09136, sec. 5). Everything is in the coordinates y that the flow sees, behind dequantization, logit and
-standardization: there, and not in those of the pixels, an additive flow has constant volume.
+1810.09136, sec. 5). All quantities refer to the coordinates y after dequantization, logit and standardization, because the
+log-determinant of an additive flow is constant in y but not in the pixels.
 """
 
 from __future__ import annotations
@@ -20,17 +20,24 @@ from pushforward.likelihood import LogLik
 from pushforward.models import Model
 from pushforward.numerics import logmeanexp
 
-__all__ = ["Gap", "Terms", "graying", "likelihood_terms", "mixture_log_likelihood", "second_order_gap"]
+__all__ = [
+    "LikelihoodGap",
+    "LikelihoodTerms",
+    "graying",
+    "likelihood_terms",
+    "mixture_log_likelihood",
+    "second_order_gap",
+]
 
 
 @dataclass(frozen=True)
-class Terms:
-    """The parts of log p(x), nats, float64, ``(n,)`` each; they add up to it.
+class LikelihoodTerms:
+    """The terms whose sum is log p(x), nats, float64, ``(n,)`` each.
 
     Attributes:
         base: log p_z(f(y)).
         volume: log abs det df/dy.
-        preprocessing: what dequantization, logit and standardization add.
+        preprocessing: contributions of dequantization, logit and standardization.
     """
 
     base: Tensor
@@ -39,21 +46,21 @@ class Terms:
 
     @property
     def total(self) -> Tensor:
-        """log p(x), or the bound that the model gives."""
+        """log p(x), or its bound."""
         return self.base + self.volume + self.preprocessing
 
 
 @torch.no_grad()
-def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> Terms:
-    """Base and volume term of each row, apart.
+def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> LikelihoodTerms:
+    """The base, volume and preprocessing terms of log p for each row.
 
     Args:
-        model: any model without a context; "volume" is what its transforms add, a log-determinant for flows.
-        x: ``(n, *shape)``.
-        batch_size: rows at once.
+        model: model without a context; "volume" is the contribution of its transforms, a log-determinant for flows.
+        x: rows, ``(n, *shape)``.
+        batch_size: number of rows in one evaluation.
 
     Raises:
-        InputError: for rows that the model cannot read, or none.
+        InputError: for no rows, or rows that are invalid for the model.
 
     Example:
         >>> import torch, pushforward as pf
@@ -66,19 +73,19 @@ def likelihood_terms(model: Model, x: Tensor, *, batch_size: int = 256) -> Terms
     for y, added in _reached(inner, x, batch_size):
         z, volume = inner.encode(y)
         found.append(torch.stack((inner.base.log_prob(z).double(), volume.double(), added.double())))
-    return Terms(*torch.cat(found, 1))
+    return LikelihoodTerms(*torch.cat(found, 1))
 
 
 @dataclass(frozen=True)
-class Gap:
-    """E_q log p - E_p log p in nats, predicted to second order and observed.
+class LikelihoodGap:
+    """E_q log p - E_p log p in nats: the second-order prediction and the observed value.
 
     Attributes:
         first: g . (E_q y - E_p y).
         second: 1/2 Tr[H (C_q - C_p)].
-        observed: the difference of the mean log-densities of y.
+        observed: difference of the mean log-densities of y.
         error: standard error of the predicted gap over the rows.
-        observed_error: and of the observed one.
+        observed_error: standard error of the observed gap over the rows.
     """
 
     first: float
@@ -89,48 +96,48 @@ class Gap:
 
     @property
     def predicted(self) -> float:
-        """First plus second order."""
+        """The predicted gap: first plus second order."""
         return self.first + self.second
 
 
 def second_order_gap(
     model: Model, reference: Tensor, other: Tensor, *, at: Tensor | None = None, batch_size: int = 256
-) -> Gap:
-    """The gap between two data sets under one model, from their first two moments and one point's derivatives alone.
+) -> LikelihoodGap:
+    """Predict the likelihood gap between two data sets from their first two moments and the derivatives of log p at one point.
 
     With g and H the gradient and Hessian of log p(y) at y0, and C_r = E_r (y - y0)(y - y0)^T,
 
         E_q log p - E_p log p  ~  g . (E_q y - E_p y) + 1/2 Tr[H (C_q - C_p)]
 
-    (their eq. 3-5, with the means kept apart). Tr[H C_r] is the mean of (y - y0)^T H (y - y0) over the rows of r, one
-    Hessian-vector product each: exact for the sample's covariance, at the price of one random probe a row. Where H is
-    negative, as for an additive flow over a log-concave base, the sign of the second term is a matter of variances alone.
+    (eq. 3-5 of the paper, here for different means). Tr[H C_r] is the mean of (y - y0)^T H (y - y0) over the rows of r, with
+    one Hessian-vector product for each row; this is exact for the sample covariance. If H is negative definite, as for an
+    additive flow with a log-concave base, the sign of the second term depends on the variances only.
 
     Args:
-        model: any model without a context whose log p(y) is a density.
-        reference: rows of p, ``(n, *shape)``, as a rule like the training data.
+        model: model without a context whose log p(y) is a density.
+        reference: rows of p, ``(n, *shape)``, usually like the training data.
         other: rows of q, ``(m, *shape)``.
-        at: y0, in the coordinates that the flow sees; by default the mean of the reference.
-        batch_size: rows at once.
+        at: y0, in the coordinates y; None for the mean of the reference.
+        batch_size: number of rows in one evaluation.
 
     Raises:
-        KindError: for a model that gives probabilities of integers without dequantization: it has no curvature.
-        InputError: for rows that the model cannot read, none, or rows with probability 0.
+        KindError: for a model of integers without dequantization, whose log p has no derivatives.
+        InputError: for no rows, rows that are invalid for the model, or rows with probability 0.
 
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.curvature import second_order_gap
         >>> flow = pf.models.Flow(pf.transforms.Affine(2, trainable=True), pf.distributions.Normal(2))
         >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
-        >>> gap = second_order_gap(flow, x, 0.5 * x)              # less variance: likelier
+        >>> gap = second_order_gap(flow, x, 0.5 * x)              # less variance, higher likelihood
         >>> gap.predicted > 0, abs(gap.predicted - gap.observed) < 1e-4
         (True, True)
     """
     inner = WithoutPreprocessing(model)
     if inner.measure.name != "Lebesgue":
         raise KindError(
-            f"{type(model).__name__} is a density on {inner.measure} behind its preprocessing, and only one on "
-            "Lebesgue has a gradient and a curvature: use a model with dequantization."
+            f"{type(model).__name__} after its preprocessing is a density on {inner.measure}, and derivatives need a density on "
+            "Lebesgue: use a model with dequantization."
         )
     if at is None:
         parts = [y.double().sum(0) for y, _ in _reached(inner, reference, batch_size)]
@@ -139,10 +146,12 @@ def second_order_gap(
     orders: list[Tensor] = []
     for rows in (other, reference):
         found = [(added, _orders(inner, y, at)) for y, added in _reached(inner, rows, batch_size)]
-        # An impossible row has added = -inf, and -inf * 0 is NaN, which is refused below.
+        # A row with probability 0 has added = -inf, and -inf * 0 is NaN, which is rejected below.
         orders.append(torch.cat([added[:, None] * 0 + terms for added, terms in found]))
     if not all(torch.isfinite(part).all() for part in orders):
-        raise InputError("some rows have probability 0 under the model, so the mean log-likelihoods have no gap.")
+        raise InputError(
+            "some rows have probability 0 under the model, so the gap of the mean log-likelihoods is not finite: remove them."
+        )
     q, p = orders
     first, second, observed = (q.mean(0) - p.mean(0)).tolist()
 
@@ -150,7 +159,7 @@ def second_order_gap(
         spread = [part[:, list(columns)].sum(1).var(correction=0).item() / len(part) for part in (q, p)]
         return math.sqrt(sum(spread))
 
-    return Gap(first, second, observed, error(0, 1), error(2))
+    return LikelihoodGap(first, second, observed, error(0, 1), error(2))
 
 
 def _orders(inner: WithoutPreprocessing, y: Tensor, at: Tensor) -> Tensor:
@@ -158,21 +167,23 @@ def _orders(inner: WithoutPreprocessing, y: Tensor, at: Tensor) -> Tensor:
     step = y - at
     with differentiable(at.expand_as(y)) as point:
         (slope,) = torch.autograd.grad(inner(point).sum(), point, create_graph=True)
-        bend = torch.zeros_like(point)
+        hessian_product = torch.zeros_like(point)
         if slope.requires_grad:
-            (bend,) = torch.autograd.grad((slope * step).sum(), point, allow_unused=True, materialize_grads=True)
+            (hessian_product,) = torch.autograd.grad(
+                (slope * step).sum(), point, allow_unused=True, materialize_grads=True
+            )
     with torch.no_grad():
         value = inner(y).double()
-    wide = step.double()
-    first = (slope.detach().double() * wide).flatten(1).sum(1)
-    return torch.stack((first, 0.5 * (bend.detach().double() * wide).flatten(1).sum(1), value), 1)
+    first = (slope.detach().double() * step.double()).flatten(1).sum(1)
+    second = 0.5 * (hessian_product.detach().double() * step.double()).flatten(1).sum(1)
+    return torch.stack((first, second, value), 1)
 
 
 def graying(x: Tensor, amount: float, gray: Tensor | float) -> Tensor:
-    """(1 - t) x + t m: contrast taken away, so that the variance falls by (1 - t)^2; integers stay integers.
+    """Reduce the contrast of images: (1 - t) x + t m, whose variance is (1 - t)^2 times that of x; integers stay integers.
 
     Args:
-        x: ``(n, *shape)``.
+        x: images, ``(n, *shape)``.
         amount: t, in [0, 1].
         gray: m, a number or a tensor that broadcasts to x, such as a mean image.
 
@@ -186,23 +197,23 @@ def graying(x: Tensor, amount: float, gray: Tensor | float) -> Tensor:
         tensor([[ 64, 192]], dtype=torch.uint8)
     """
     if not 0 <= amount <= 1:
-        raise ConfigError(f"the amount of gray must lie in [0, 1]; got {amount!r}.")
+        raise ConfigError(f"amount must be in [0, 1]; got {amount!r}.")
     mixed = (1 - amount) * x.double() + amount * torch.as_tensor(gray, dtype=torch.float64)
     return mixed.to(x.dtype) if x.is_floating_point() else mixed.round().to(x.dtype)
 
 
 @torch.no_grad()
 def mixture_log_likelihood(models: Sequence[Model], x: Tensor, *, batch_size: int = 256) -> Tensor:
-    """log mean_m p_m(x), nats, float64, ``(n,)``: an ensemble's likelihood, of models of any one kind.
+    """log mean_m p_m(x), nats, float64, ``(n,)``: the log-likelihood of an equal-weight mixture of models.
 
     Args:
-        models: at least one.
-        x: ``(n, *shape)``.
-        batch_size: rows at once.
+        models: at least one model.
+        x: rows, ``(n, *shape)``.
+        batch_size: number of rows in one evaluation.
 
     Raises:
         ConfigError: for no model.
-        KindError: if they refer to different measures.
+        KindError: for models with different measures.
 
     Example:
         >>> import torch, pushforward as pf
@@ -213,7 +224,7 @@ def mixture_log_likelihood(models: Sequence[Model], x: Tensor, *, batch_size: in
     if not models:
         raise ConfigError("a mixture needs at least one model.")
     if len({model.measure for model in models}) > 1:
-        raise KindError("the members of a mixture must share their measure, or their densities cannot be averaged.")
+        raise KindError("the models of a mixture must have the same measure, or their densities cannot be averaged.")
 
     def values(model: Model) -> Tensor:
         results: list[LogLik] = [model.evaluate(part) for part in x.split(batch_size)]

@@ -1,8 +1,8 @@
-"""Bets against exchangeability: test martingales of independent uniform p-values, in logarithms.
+"""Test martingales of p-values, as evidence against exchangeability, in logarithms.
 
-Each starts with a capital of 1 and multiplies it, at each p-value, by a density on [0, 1] that is large at small p. While
-the p-values are independent and uniform the capital is a non-negative martingale, so by Ville's inequality it ever reaches
-1/alpha with probability at most alpha.
+Each martingale starts with a capital of 1 and multiplies it, at each p-value, by a density on [0, 1] that is large for small
+p. If the p-values are independent and uniform, the capital is a nonnegative martingale, so by Ville's inequality the
+probability that it ever reaches 1/alpha is at most alpha.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from pushforward.numerics.checks import check_integer, check_number
 
-__all__ = ["BETTINGS", "Betting", "Mixture", "Power", "Restarted"]
+__all__ = ["MARTINGALES", "BettingMartingale", "MixtureMartingale", "PowerMartingale", "RestartedMartingale"]
 
 
-class Betting(ABC):
-    """A strategy and its capital so far. ``state`` is all that it remembers, as plain numbers."""
+class BettingMartingale(ABC):
+    """Base class of test martingales. ``state`` is the complete state as a list of numbers."""
 
     def __init__(self) -> None:
         self.state: list[float] = self.start()
@@ -29,18 +29,18 @@ class Betting(ABC):
         """The state before the first p-value."""
 
     @abstractmethod
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each of the next p-values, shape (m,), each in (0, 1]."""
 
 
-class Power(Betting):
+class PowerMartingale(BettingMartingale):
     """The power martingale, log M_t = sum log(epsilon p_i^(epsilon - 1)).
 
-    From Vovk, Nouretdinov, Gammerman (2003), "Testing exchangeability on-line". It loses a fixed rate of its capital in
-    quiet times, so it is for tests of a given stretch, not for a long watch.
+    From Vovk, Nouretdinov, Gammerman (2003), "Testing exchangeability on-line". Under exchangeability its capital decreases
+    exponentially, so use it for a stream of a given length, not for unlimited monitoring.
 
     Args:
-        epsilon: in (0, 1); the smaller, the more is staked on very small p-values.
+        epsilon: exponent in (0, 1); a smaller one gains more from very small p-values.
     """
 
     def __init__(self, epsilon: float = 0.5) -> None:
@@ -51,7 +51,7 @@ class Power(Betting):
         """Log capital."""
         return [0.0]
 
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         gains = math.log(self.epsilon) + (self.epsilon - 1) * np.log(p)
         capital = np.cumsum(np.concatenate([self.state, gains]))[1:]
@@ -59,8 +59,8 @@ class Power(Betting):
         return capital
 
 
-class Mixture(Betting):
-    """The mixture power martingale, the power martingale averaged over epsilon uniform in (0, 1) (ibid.).
+class MixtureMartingale(BettingMartingale):
+    """The mixture power martingale: the mean of power martingales over epsilon in (0, 1) (Vovk, Nouretdinov, Gammerman 2003).
 
     With S = -sum log p_i, M_t = integral of epsilon^t exp((1 - epsilon) S) = e^S S^-(t+1) t! P(t+1, S), where P is the
     regularized lower incomplete gamma function.
@@ -70,7 +70,7 @@ class Mixture(Betting):
         """Number of p-values, and S."""
         return [0.0, 0.0]
 
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         number = self.state[0] + np.arange(1.0, p.size + 1)
         total = np.cumsum(np.concatenate([[self.state[1]], -np.log(p)]))[1:]
@@ -79,15 +79,15 @@ class Mixture(Betting):
         return log_mixture(number, total)
 
 
-class Restarted(Betting):
-    """Power martingales of several epsilon that begin at every time, one mixture: it does not forget how to react.
+class RestartedMartingale(BettingMartingale):
+    """A mixture of power martingales that start at every time, for several epsilon; it detects late changes.
 
-    A share 1/(t (t + 1)) of the capital waits for time t and is staked from then on, equally on each epsilon. The sum of
-    what waits and what is staked is a martingale again, so Ville's bound holds, and a change at time t costs the delay of
-    a fresh start and 2 log t, however long the quiet before it was.
+    The fraction 1/(t (t + 1)) of the initial capital is reserved until time t and then divided equally among the epsilon. The
+    sum of reserved and invested capital is a martingale, so Ville's bound is valid. A change at time t is detected with the
+    delay of a martingale that starts at t and a loss of 2 log t, independent of the p-values before the change.
 
     Args:
-        grid: number of epsilon, evenly from 0 to 1, without the ends.
+        grid: number of values of epsilon, equally spaced between 0 and 1 without the ends.
     """
 
     def __init__(self, grid: int = 9) -> None:
@@ -95,41 +95,45 @@ class Restarted(Betting):
         super().__init__()
 
     def start(self) -> list[float]:
-        """Number of p-values, and the log of the capital staked on each epsilon."""
+        """Number of p-values, and the log of the capital invested in each epsilon."""
         return [0.0, *[-math.inf] * self.grid]
 
-    def bet(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log capital after each p-value."""
         epsilon = np.arange(1, self.grid + 1) / (self.grid + 1)
-        number, staked = self.state[0], np.array(self.state[1:])
+        number, invested = self.state[0], np.array(self.state[1:])
         gains = np.log(epsilon) + (epsilon - 1) * np.log(p)[:, None]
         capital = np.empty(p.size)
         for k, gain in enumerate(gains):
             number += 1
-            staked = np.logaddexp(staked, -math.log(number * (number + 1) * self.grid)) + gain
-            capital[k] = np.logaddexp(np.logaddexp.reduce(staked), -math.log(number + 1))
-        self.state = [number, *staked.tolist()]
+            invested = np.logaddexp(invested, -math.log(number * (number + 1) * self.grid)) + gain
+            capital[k] = np.logaddexp(np.logaddexp.reduce(invested), -math.log(number + 1))
+        self.state = [number, *invested.tolist()]
         return capital
 
 
-BETTINGS: dict[str, type[Betting]] = {"power": Power, "mixture": Mixture, "restarted": Restarted}
-"""The strategies by name."""
+MARTINGALES: dict[str, type[BettingMartingale]] = {
+    "power": PowerMartingale,
+    "mixture": MixtureMartingale,
+    "restarted": RestartedMartingale,
+}
+"""The test martingales by name."""
 
 
 def log_mixture(number: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log of the integral over epsilon in (0, 1) of epsilon^n exp((1 - epsilon) S), elementwise for n >= 0 and S >= 0."""
+    """Log of the integral over epsilon in (0, 1) of epsilon^n exp((1 - epsilon) S), elementwise for n >= 0 and S >= 0."""
     from scipy.special import gammainc, gammaln
 
-    share_below = gammainc(number + 1, total)
-    closed = share_below > 1e-200
+    p_below = gammainc(number + 1, total)
+    closed = p_below > 1e-200
     s = np.where(closed, total, 1.0)
-    result = s - (number + 1) * np.log(s) + gammaln(number + 1) + np.log(np.where(closed, share_below, 1.0))
-    for k in np.flatnonzero(~closed):  # S far below n: Kummer's series, whose terms fall at least as a power
+    result = s - (number + 1) * np.log(s) + gammaln(number + 1) + np.log(np.where(closed, p_below, 1.0))
+    for k in np.flatnonzero(~closed):  # S is much less than n: Kummer's series converges fast
         term = series = 1.0
-        place = number[k] + 2
+        denominator = number[k] + 2
         while term > 1e-17 * series:
-            term *= total[k] / place
+            term *= total[k] / denominator
             series += term
-            place += 1
+            denominator += 1
         result[k] = math.log(series) - math.log(number[k] + 1)
     return result

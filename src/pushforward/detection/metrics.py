@@ -1,7 +1,7 @@
-"""How well scores separate anomalous from normal rows.
+"""Metrics of the separation of anomalous and normal rows by a score.
 
-A higher score means more anomalous, and an anomaly is the positive class. Scores may be infinite; NaN is refused. The functions take
-the scores of the two groups, not labels, so that nobody swaps the groups by mistake. Areas are computed by scikit-learn.
+A higher score is more anomalous, and anomalies are the positive class. Scores may be infinite, but not NaN. The functions take
+the scores of the two groups instead of labels, to prevent swapped labels. Areas are computed with scikit-learn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 def auroc(normal: ArrayLike, anomalous: ArrayLike) -> float:
     """Area under the ROC curve: P(anomalous score > normal score) + P(equal)/2 for a random pair.
 
-    1 is perfect, 0.5 is chance, below 0.5 is inverted. It does not depend on how many anomalies there are.
+    1 is perfect, 0.5 is chance, below 0.5 is inverted. It does not depend on the fraction of anomalies.
 
     Args:
         normal: scores of normal rows, shape (n,).
@@ -54,10 +54,11 @@ def auroc(normal: ArrayLike, anomalous: ArrayLike) -> float:
 
 
 def average_precision(normal: ArrayLike, anomalous: ArrayLike) -> float:
-    """Precision averaged over the anomalies: the step-wise area under the precision-recall curve.
+    """Average precision: the step-wise area under the precision-recall curve.
 
-    For each anomaly, alarm at its score and take the share of anomalies among the alarms; average. Tied scores alarm
-    together. Chance level is the share of anomalies m/(n+m), so compare only figures with the same share.
+    It is the mean over the anomalies of the precision (the fraction of anomalies among the alarms) with the threshold at the
+    score of the anomaly. Tied scores raise alarms together. Chance level is the fraction of anomalies m/(n+m), so compare only
+    results with the same fraction.
 
     Args:
         normal: scores of normal rows, shape (n,).
@@ -75,17 +76,17 @@ def average_precision(normal: ArrayLike, anomalous: ArrayLike) -> float:
 
 
 def fpr_at_tpr(normal: ArrayLike, anomalous: ArrayLike, tpr: float = 0.95) -> float:
-    """Share of normal rows that alarm when the threshold is as high as catching ``tpr`` of the anomalies allows.
+    """False-alarm rate at the highest threshold that detects at least a fraction ``tpr`` of the anomalies.
 
-    Two figures go by the name FPR95. Here the positive class is the anomaly: alarm often enough to catch 95% of the
-    anomalies, count the normal rows that alarm. Much of the out-of-distribution literature makes the *normal* rows
-    positive: accept 95% of the normal rows, count the anomalies that are accepted. They are different numbers; that
-    other one is :func:`miss_rate_at_acceptance`.
+    Two different metrics are called FPR95. Here anomalies are the positive class: the threshold detects 95% of the anomalies,
+    and the metric is the fraction of normal rows that raise an alarm. Much of the out-of-distribution literature uses the
+    *normal* rows as the positive class: the threshold accepts 95% of the normal rows, and the metric is the fraction of
+    anomalies that are accepted. That metric is :func:`miss_rate_at_acceptance`.
 
     Args:
         normal: scores of normal rows, shape (n,).
         anomalous: scores of anomalous rows, shape (m,).
-        tpr: share of anomalies to catch, in (0, 1]; at least that share is caught.
+        tpr: smallest fraction of anomalies to detect, in (0, 1].
 
     Raises:
         InputError: for NaN, an empty group, or a wrong shape or type.
@@ -100,21 +101,21 @@ def fpr_at_tpr(normal: ArrayLike, anomalous: ArrayLike, tpr: float = 0.95) -> fl
         0.2
     """
     normal, anomalous = _groups(normal, anomalous)
-    to_catch = max(1, math.ceil(check_number("tpr", tpr, 0, 1, closed="right") * anomalous.size / ROUNDING))
-    threshold = np.sort(anomalous)[-to_catch]
+    detected = max(1, math.ceil(check_number("tpr", tpr, 0, 1, closed="right") * anomalous.size / ROUNDING))
+    threshold = np.sort(anomalous)[-detected]
     return float(np.mean(normal >= threshold))
 
 
 def tpr_at_fpr(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05) -> float:
-    """Share of anomalies caught when the threshold is as low as alarming on ``fpr`` of the normal rows allows.
+    """Detection rate at the lowest threshold that raises alarms on at most a fraction ``fpr`` of the normal rows.
 
-    The threshold is read off the very normal rows that are tested, so this measures separation. The rate that a
-    deployed guard reaches is that of a calibrated threshold: see :class:`ConformalCalibrator`.
+    The threshold is set on the tested normal rows themselves, so this metric measures separation. For the detection rate of a
+    threshold calibrated on other rows, see :func:`operating_point`.
 
     Args:
         normal: scores of normal rows, shape (n,).
         anomalous: scores of anomalous rows, shape (m,).
-        fpr: share of normal rows that may alarm, in [0, 1]; at most that share does.
+        fpr: largest fraction of normal rows that raise an alarm, in [0, 1].
 
     Raises:
         InputError: for NaN, an empty group, or a wrong shape or type.
@@ -126,17 +127,17 @@ def tpr_at_fpr(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05) -> fl
         1.0
     """
     normal, anomalous = _groups(normal, anomalous)
-    may_alarm = math.floor(check_number("fpr", fpr, 0, 1, closed="both") * normal.size * ROUNDING)
-    if may_alarm >= normal.size:
+    allowed = math.floor(check_number("fpr", fpr, 0, 1, closed="both") * normal.size * ROUNDING)
+    if allowed >= normal.size:
         return 1.0
-    # The next normal row must stay quiet, and with it all that tie with it.
-    return float(np.mean(anomalous > np.sort(normal)[-1 - may_alarm]))
+    # The next normal row, and all scores equal to it, must not raise an alarm.
+    return float(np.mean(anomalous > np.sort(normal)[-1 - allowed]))
 
 
 def normal_average_precision(normal: ArrayLike, anomalous: ArrayLike) -> float:
-    """:func:`average_precision` with the normal rows as the positive class (AUPR-In): scores are negated, groups swapped.
+    """:func:`average_precision` with the normal rows as the positive class (AUPR-In) and negated scores.
 
-    Chance level is the share of normal rows n/(n+m).
+    Chance level is the fraction of normal rows n/(n+m).
 
     Args:
         normal: scores of normal rows, shape (n,).
@@ -155,14 +156,15 @@ def normal_average_precision(normal: ArrayLike, anomalous: ArrayLike) -> float:
 
 
 def miss_rate_at_acceptance(normal: ArrayLike, anomalous: ArrayLike, acceptance: float = 0.95) -> float:
-    """Share of anomalies that pass when the threshold is as low as accepting ``acceptance`` of the normal rows allows.
+    """Fraction of anomalies accepted at the lowest threshold that accepts at least a fraction ``acceptance`` of the normal rows.
 
-    The "FPR95" (or with 0.8 the "FPR80") of papers that make the normal rows positive; :func:`fpr_at_tpr` is the other one.
+    This is the "FPR95" (with 0.8 the "FPR80") of papers with normal rows as the positive class; :func:`fpr_at_tpr` is the
+    metric of the same name with anomalies as the positive class.
 
     Args:
         normal: scores of normal rows, shape (n,).
         anomalous: scores of anomalous rows, shape (m,).
-        acceptance: share of normal rows to accept, in (0, 1]; at least that share is accepted.
+        acceptance: smallest fraction of normal rows to accept, in (0, 1].
 
     Raises:
         InputError: for NaN, an empty group, or a wrong shape or type.
@@ -179,16 +181,17 @@ def miss_rate_at_acceptance(normal: ArrayLike, anomalous: ArrayLike, acceptance:
 
 
 def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *, standardized: bool = False) -> float:
-    """Mean share of anomalies caught, over false-alarm rates from 0 to ``fpr``: the area under that part of the ROC curve.
+    """Partial area under the ROC curve, for false-alarm rates from 0 to ``fpr``: the mean detection rate over this range.
 
-    The area is divided by ``fpr``, so 1 is perfect and ``fpr / 2`` is chance. Between thresholds the curve is a straight
-    line, so with ``fpr=1`` this is :func:`auroc`.
+    The area is divided by ``fpr``, so 1 is perfect and ``fpr / 2`` is chance. The curve is linear between thresholds, so with
+    ``fpr=1`` this is :func:`auroc`.
 
     Args:
         normal: scores of normal rows, shape (n,).
         anomalous: scores of anomalous rows, shape (m,).
         fpr: largest false-alarm rate, in (0, 1].
-        standardized: rescale so that chance is 1/2 (McClish 1989), as scikit-learn's ``roc_auc_score(max_fpr=...)`` does.
+        standardized: whether to rescale so that chance is 1/2 (McClish 1989), like scikit-learn's
+            ``roc_auc_score(max_fpr=...)``.
 
     Raises:
         InputError: for NaN, an empty group, or a wrong shape or type.
@@ -196,7 +199,7 @@ def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *,
 
     Example:
         >>> from pushforward.detection import partial_auroc
-        >>> partial_auroc(normal=[0, 1, 2, 3], anomalous=[2.5, 4, 5, 6, 7], fpr=0.25)
+        >>> round(partial_auroc(normal=[0, 1, 2, 3], anomalous=[2.5, 4, 5, 6, 7], fpr=0.25), 12)
         0.8
     """
     labels, ranks = _labeled_ranks(normal, anomalous)
@@ -208,15 +211,15 @@ def partial_auroc(normal: ArrayLike, anomalous: ArrayLike, fpr: float = 0.05, *,
 
 
 def oscr(normal: ArrayLike, correct: ArrayLike, anomalous: ArrayLike) -> float:
-    """Area under the open-set classification rate: P(a normal row is classified rightly and scores below an anomaly).
+    """Area under the open-set classification rate curve: P(a normal row is classified correctly and scores below an anomaly).
 
-    The curve of the share of normal rows that are accepted and rightly classified against the share of anomalies that are
-    accepted (Dhamija et al. 2018, "Reducing network agnostophobia"). A tie counts one half. At most the
-    accuracy, and equal to it when scores separate perfectly.
+    The curve is the fraction of normal rows that are accepted and classified correctly, against the fraction of anomalies that
+    are accepted (Dhamija et al. 2018, "Reducing network agnostophobia"). A tie counts one half. The area is at most the
+    accuracy, and equal to it if the scores separate perfectly.
 
     Args:
         normal: scores of normal rows, shape (n,).
-        correct: whether each normal row's class was predicted rightly, booleans of shape (n,).
+        correct: whether the class of each normal row was predicted correctly, booleans of shape (n,).
         anomalous: scores of anomalous rows, shape (m,).
 
     Raises:
@@ -228,25 +231,26 @@ def oscr(normal: ArrayLike, correct: ArrayLike, anomalous: ArrayLike) -> float:
         0.75
     """
     normal, anomalous = _groups(normal, anomalous)
-    right = np.asarray(correct)
-    if right.dtype != np.bool_ or right.shape != normal.shape:
+    mask = np.asarray(correct)
+    if mask.dtype != np.bool_ or mask.shape != normal.shape:
         raise InputError(
-            f"correct must hold one boolean for each of the {normal.size} normal rows; got {right.dtype} of shape {right.shape}."
+            f"correct must contain one boolean for each of the {normal.size} normal rows; got {mask.dtype} of shape {mask.shape}."
         )
-    return float(right.mean() * auroc(normal[right], anomalous)) if right.any() else 0.0
+    return float(mask.mean() * auroc(normal[mask], anomalous)) if mask.any() else 0.0
 
 
 def separation(normal: ArrayLike, anomalous: ArrayLike) -> dict[str, float]:
-    """The usual figures at once, each under a name that leaves no doubt about its convention.
+    """All usual metrics of separation, with names that state the convention.
 
     Args:
         normal: scores of normal rows, shape (n,).
         anomalous: scores of anomalous rows, shape (m,).
 
     Returns:
-        AUROC; partial AUROC up to 5% false alarms; average precision with either class positive, and the share of anomalies,
-        which is the chance level of the first; false alarms when 95% or 80% of the anomalies are caught
-        (:func:`fpr_at_tpr`); misses when 95% or 80% of the normal rows are accepted (:func:`miss_rate_at_acceptance`).
+        AUROC; partial AUROC up to 5% false alarms; average precision with anomalies and with normal rows as the positive class;
+        fraction of anomalies, which is the chance level of the former; false-alarm rate if 95% or 80% of the anomalies are
+        detected (:func:`fpr_at_tpr`); miss rate if 95% or 80% of the normal rows are accepted
+        (:func:`miss_rate_at_acceptance`).
 
     Raises:
         InputError: for NaN, an empty group, or a wrong shape or type.
@@ -262,7 +266,7 @@ def separation(normal: ArrayLike, anomalous: ArrayLike) -> dict[str, float]:
         "partial_auroc_5": partial_auroc(normal, anomalous),
         "average_precision_of_anomalies": average_precision(normal, anomalous),
         "average_precision_of_normal": normal_average_precision(normal, anomalous),
-        "share_of_anomalies": anomalous.size / (normal.size + anomalous.size),
+        "fraction_of_anomalies": anomalous.size / (normal.size + anomalous.size),
         "false_alarms_at_95_detection": fpr_at_tpr(normal, anomalous, 0.95),
         "false_alarms_at_80_detection": fpr_at_tpr(normal, anomalous, 0.80),
         "misses_at_95_acceptance": miss_rate_at_acceptance(normal, anomalous, 0.95),
@@ -275,7 +279,7 @@ def _groups(normal: ArrayLike, anomalous: ArrayLike) -> tuple[NDArray[np.float64
 
 
 def _labeled_ranks(normal: ArrayLike, anomalous: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Labels (1 for an anomaly) and ranks of all scores. Infinite scores have ranks, and scikit-learn refuses infinity."""
+    """Labels (1 for an anomaly) and ranks of all scores. Ranks replace the scores because scikit-learn rejects infinity."""
     normal, anomalous = _groups(normal, anomalous)
     labels = np.repeat([0, 1], [normal.size, anomalous.size])
     return labels, rankdata(np.concatenate([normal, anomalous]))

@@ -1,4 +1,4 @@
-"""What a deployed threshold does: set on calibration scores alone, then counted on normal and anomalous rows."""
+"""Detection rate and false-alarm rate of a threshold that is calibrated on separate normal rows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pushforward.detection.conformal.calibration import ConformalCalibrator
 from pushforward.detection.conformal.guarantees import Guarantee, realized_interval
 from pushforward.detection.validation import score_array
 
-__all__ = ["Operation", "operation"]
+__all__ = ["OperatingPoint", "operating_point"]
 
 
 @dataclass(frozen=True)
-class Operation:
-    """A calibrated threshold at work; made by :func:`operation`.
+class OperatingPoint:
+    """A calibrated threshold with its measured rates; returned by :func:`operating_point`.
 
     Attributes:
-        alpha: the promised false-alarm rate.
-        threshold: alarm at or above this score.
-        tpr: share of anomalies that alarm.
-        false_alarm_rate: share of the normal test rows that alarm.
-        expected: where that share falls with probability 95% if calibration and test rows are exchangeable.
+        alpha: guaranteed false-alarm rate.
+        threshold: score at or above which an alarm is raised.
+        tpr: fraction of anomalies that raise an alarm.
+        false_alarm_rate: fraction of the normal test rows that raise an alarm.
+        expected: 95% interval of the false-alarm rate if calibration and test rows are exchangeable.
     """
 
     alpha: float
@@ -33,46 +33,46 @@ class Operation:
     expected: tuple[float, float]
 
     @property
-    def kept(self) -> bool:
-        """Whether the false alarms do not exceed what the promise explains."""
+    def within_expectation(self) -> bool:
+        """Whether the false-alarm rate is at most the upper end of ``expected``."""
         return self.false_alarm_rate <= self.expected[1]
 
 
-def operation(
+def operating_point(
     calibration: ArrayLike,
     normal: ArrayLike,
     anomalous: ArrayLike,
     alpha: float = 0.01,
     guarantee: Guarantee = "marginal",
     delta: float = 0.05,
-) -> Operation:
-    """Detection and false-alarm rate at a threshold that was calibrated on other normal rows.
+) -> OperatingPoint:
+    """Detection rate and false-alarm rate at a threshold that is calibrated on other normal rows.
 
-    This is the figure that a user lives with: :func:`tpr_at_fpr` reads its threshold off the very rows that it judges.
+    These are the rates of a deployed guard. :func:`tpr_at_fpr`, in contrast, sets its threshold on the tested rows.
 
     Args:
-        calibration: scores of held-out normal rows, shape (n,), used for nothing else.
+        calibration: scores of held-out normal rows that are used for nothing else, shape (n,).
         normal: scores of normal test rows, shape (k,).
         anomalous: scores of anomalous test rows, shape (m,).
-        alpha: promised false-alarm rate; 0.01 and 0.05 are usual.
+        alpha: largest false-alarm rate; usually 0.01 or 0.05.
         guarantee: see :meth:`ConformalCalibrator.threshold`.
         delta: see :meth:`ConformalCalibrator.threshold`.
 
     Raises:
-        CalibrationError: if the calibration rows are too few for the promise.
+        CalibrationError: if the calibration rows are too few for the guarantee.
         InputError: for NaN, an empty group, or a wrong shape or type.
-        ConfigError: for an argument that makes no sense.
+        ConfigError: for an invalid argument.
 
     Example:
-        >>> from pushforward.detection import operation
-        >>> work = operation(calibration=range(100), normal=[1, 50, 99], anomalous=[97, 200, 300], alpha=0.05)
-        >>> round(work.tpr, 3), round(work.false_alarm_rate, 3), work.kept
+        >>> from pushforward.detection import operating_point
+        >>> point = operating_point(calibration=range(100), normal=[1, 50, 99], anomalous=[97, 200, 300], alpha=0.05)
+        >>> round(point.tpr, 3), round(point.false_alarm_rate, 3), point.within_expectation
         (1.0, 0.333, True)
     """
     calibrator = ConformalCalibrator(calibration)
     normal, anomalous = score_array(normal, "the normal scores"), score_array(anomalous, "the anomalous scores")
     threshold = calibrator.score_threshold(alpha, guarantee, delta)
-    return Operation(
+    return OperatingPoint(
         alpha,
         threshold,
         float(np.mean(anomalous >= threshold)),

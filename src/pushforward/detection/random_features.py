@@ -1,4 +1,4 @@
-"""Features of images that nobody trained: a small convolutional network with random weights."""
+"""Image features from a small convolutional network with random weights."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["RandomFeatures"]
 
 
 class RandomFeatures(nn.Module):
-    """Three convolutions of stride 2 with ReLU, and a linear layer; weights are drawn once, from the seed alone.
+    """A network with random weights: convolutions of stride 2 with ReLU, and a linear layer. The weights depend on the seed only.
 
-    The features on which InFlow's gate compares samples (Kumar et al. 2021, by way of alibi-detect's example).
+    These features are used by the gate of InFlow (Kumar et al. 2021, following an example of alibi-detect).
 
     Args:
-        shape: (channels, height, width), sides of at least 8.
+        shape: image shape (channels, height, width), with a height and width of at least 2^len(widths).
         outputs: number of features.
-        widths: channels of the convolutions.
-        levels: integer values of a pixel; images are divided by ``levels - 1``.
-        seed: of the weights.
+        widths: numbers of channels of the convolutions.
+        levels: number of gray levels; images are divided by ``levels - 1``.
+        seed: seed of the weights.
 
     Raises:
-        ConfigError: for impossible sizes.
+        ConfigError: for invalid sizes.
 
     Example:
         >>> import torch
@@ -41,7 +41,9 @@ class RandomFeatures(nn.Module):
         super().__init__()
         channels, height, width = image_shape(shape, "RandomFeatures")
         if min(height, width) < 2 ** len(widths):
-            raise ConfigError(f"{len(widths)} halvings need sides of at least {2 ** len(widths)}; got {shape}.")
+            raise ConfigError(
+                f"{len(widths)} convolutions of stride 2 need a height and width of at least {2 ** len(widths)}; got {shape}."
+            )
         self.shape, self.outputs, self.widths = (
             (channels, height, width),
             check_integer("outputs", outputs),
@@ -58,6 +60,6 @@ class RandomFeatures(nn.Module):
         self.body = nn.Sequential(*layers).requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``(n, *shape)`` of any type to features ``(n, outputs)``, with gradients to the images."""
+        """Features ``(n, outputs)`` of images ``(n, *shape)`` of any dtype, differentiable with respect to the images."""
         weight = next(self.body.parameters())
         return self.body(x.to(weight.dtype) / max(self.levels - 1, 1))

@@ -1,4 +1,4 @@
-"""The gradient of each row's log-likelihood with respect to all weights."""
+"""Per-sample gradients of the log-likelihood with respect to all weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pushforward.detection.without_preprocessing import WithoutPreprocessing, di
 __all__ = ["sample_gradients"]
 
 _NUMBERS = 2**25
-"""Numbers that the gradients of one chunk may hold: 128 MB in float32."""
+"""Largest number of values in the gradients of one chunk: 128 MB in float32."""
 
 
 def sample_gradients(inner: WithoutPreprocessing, y: Tensor) -> Iterator[dict[str, Tensor]]:
-    """d log p(y_i) / d theta of each row, chunk by chunk: parameter's name -> ``(rows, *its shape)``.
+    """d log p(y_i) / d theta of each row, in chunks of rows: parameter name -> ``(rows, *parameter shape)``.
 
-    All weights count, frozen ones too, and none is touched. Rows go together through ``vmap`` where the model's transforms
-    allow that, else one by one. Chunks have a power of two of rows, so that they divide batches that do.
+    Frozen weights are included, and no weight or its ``grad`` changes. The rows are computed together with ``vmap`` if the
+    model's transforms allow it, otherwise one at a time. The number of rows of a chunk is a power of two, so that chunks
+    divide batches of such sizes.
     """
     weights = {name: weight.detach() for name, weight in inner.named_parameters()}
     size, rows = sum(weight.numel() for weight in weights.values()), 64
@@ -34,9 +35,9 @@ def sample_gradients(inner: WithoutPreprocessing, y: Tensor) -> Iterator[dict[st
     for part in y.split(rows):
         try:
             with torch.inference_mode(False), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of torch, where vmap is slow
+                warnings.simplefilter("ignore")  # torch warns if vmap is slow
                 yield vmap(grad(one), in_dims=(None, 0))(weights, part.clone())
-        except RuntimeError:  # a transform that looks at values, or an operation that vmap does not know
+        except RuntimeError:  # data-dependent control flow, or an operation without vmap support
             yield _one_by_one(inner, weights, part)
 
 

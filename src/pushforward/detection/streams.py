@@ -1,4 +1,4 @@
-"""Watching a stream: sequential conformal p-values, a martingale that bets against them, and an alarm with Ville's bound."""
+"""Monitoring of a stream: sequential conformal p-values, a test martingale, and an alarm with Ville's bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pushforward.detection.martingales import BETTINGS, Betting
+from pushforward.detection.martingales import MARTINGALES, BettingMartingale
 from pushforward.detection.validation import score_array
 from pushforward.errors import StorageError
 from pushforward.io import read, write
@@ -24,21 +24,21 @@ __all__ = ["Monitor", "SequentialPValues"]
 
 
 class SequentialPValues:
-    """Each score of a stream ranked among all that came before it and itself, ties broken at random.
+    """P-values of a stream: the rank of each score among all scores so far, with ties broken at random.
 
     ``p_t = (#{i < t: s_i > s_t} + u_t #{i <= t: s_i = s_t}) / t`` with u_t uniform (Vovk, Nouretdinov, Gammerman 2003).
-    If the scores are exchangeable the p_t are **independent** and uniform on (0, 1), which p-values from one fixed
-    calibration set are not. A point costs O(log n) comparisons. The u_t depend on the seed and on t alone, so feeding
-    scores one at a time or many gives the same numbers.
+    If the scores are exchangeable, the p_t are **independent** and uniform on (0, 1). P-values from one fixed calibration set
+    are not independent. Each score needs O(log n) comparisons. u_t depends only on the seed and t, so the p-values do not
+    depend on how the stream is split into calls.
 
     Args:
-        reference: scores that came before the stream and are exchangeable with it, as calibration scores; they are ranked
-            against but get no p-value.
-        seed: of the u_t.
+        reference: earlier scores that are exchangeable with the stream, such as calibration scores; they are ranked against
+            but get no p-values.
+        seed: seed of the u_t, a nonnegative integer.
 
     Raises:
         InputError: for NaN, or anything that is not a one-dimensional array of real numbers.
-        ConfigError: for a seed that is no whole number of at least 0.
+        ConfigError: for a seed that is not a nonnegative integer.
 
     Example:
         >>> from pushforward.detection import SequentialPValues
@@ -56,7 +56,7 @@ class SequentialPValues:
         """P-values of the next scores of the stream, in (0, 1]; a single number gives an array of one.
 
         Raises:
-            InputError: for NaN or a wrong shape or type; nothing of the batch is then remembered.
+            InputError: for NaN or a wrong shape or type; the state then does not change.
         """
         one = isinstance(scores, numbers.Real) or getattr(scores, "ndim", None) == 0
         new = score_array([scores] if one else scores, "the scores", may_be_empty=True)  # pyright: ignore[reportArgumentType]
@@ -72,38 +72,38 @@ class SequentialPValues:
         return p
 
     def _uniform(self, start: int, size: int) -> NDArray[np.float64]:
-        """u_t for t = start, ..., start + size - 1, strictly between 0 and 1: one block of a counter-based generator each."""
+        """u_t for t = start, ..., start + size - 1, strictly between 0 and 1; t is the counter of the random generator."""
         bits = np.random.Philox(key=self.seed, counter=start).random_raw(4 * size)[::4]
         return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 class Monitor:
-    """Alarm when a stream of scores stops looking like what came before: at any time, with one bound for all times.
+    """Raise an alarm if the distribution of a stream of scores changes, with one bound on false alarms for all times.
 
-    The sequential p-values feed a test martingale M (:mod:`pushforward.detection.martingales`), and the alarm is raised when
-    M reaches 1/alpha. **What holds:** as long as reference and stream are exchangeable, an alarm is *ever* raised with
-    probability at most alpha, however long the stream is (Ville 1939; Vovk, Nouretdinov, Gammerman 2003). **What it
-    needs:** scores of rows that are independent of each other in normal times: a seasonal or correlated stream is not
-    exchangeable, and will alarm. It does not say which rows are anomalous; a share of anomalies, or a drift, is what it finds.
+    A test martingale M (:mod:`pushforward.detection.martingales`) is computed from sequential p-values, and the alarm is raised
+    when M reaches 1/alpha. **Guarantee:** if reference and stream are exchangeable, the probability that an alarm is *ever*
+    raised is at most alpha, for a stream of any length (Ville 1939; Vovk, Nouretdinov, Gammerman 2003). **Assumption:** the
+    scores of a normal stream are independent. A seasonal or correlated stream is not exchangeable and will raise an alarm.
+    The monitor detects drift, or a fraction of anomalies in the stream, but not which rows are anomalous.
 
     Args:
-        reference: scores of held-out normal rows, higher is more anomalous; without them the stream must first teach what is
-            normal, and its first p-values are nearly all tie-breaking noise.
-        alpha: bound on the probability of a false alarm at any time.
-        betting: "mixture" needs no choice and finds early changes fast; "restarted" finds late ones fast; "power" stakes on
-            one ``epsilon``.
-        epsilon: of "power".
-        seed: of the random ties.
+        reference: scores of held-out normal rows, higher is more anomalous. Without them the first p-values of the stream
+            contain almost no information.
+        alpha: largest probability of a false alarm over all times.
+        betting: the test martingale: "mixture" has no parameters and detects early changes fast; "restarted" detects late
+            changes fast; "power" uses one ``epsilon``.
+        epsilon: exponent of "power".
+        seed: seed of the random tie-breaking.
 
     Attributes:
-        count: scores of the stream so far.
-        log_evidence: log M now.
-        highest: the largest log M so far.
-        alarm_at: how many scores had come when the alarm was raised, or None. It stays until :meth:`restart`.
+        count: number of scores of the stream so far.
+        log_evidence: current log M.
+        highest: largest log M so far.
+        alarm_at: number of scores at the time of the alarm, or None; it does not change until :meth:`restart`.
 
     Raises:
-        InputError: for scores that are no one-dimensional array of numbers, or NaN.
-        ConfigError: for an option that makes no sense.
+        InputError: for NaN, or scores that are not a one-dimensional array of real numbers.
+        ConfigError: for an invalid option.
 
     Example:
         >>> import numpy as np
@@ -127,22 +127,22 @@ class Monitor:
         epsilon: float = 0.5,
         seed: int = 0,
     ) -> None:
-        check_choice("betting", betting, BETTINGS)
+        check_choice("betting", betting, MARTINGALES)
         self.alpha, self.betting, self.epsilon, self.seed = check_number("alpha", alpha, 0, 1), betting, epsilon, seed
         self.p_values = SequentialPValues(reference, seed)
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew with a capital of 1, after an alarm that has been dealt with; what was seen stays what is ranked against.
+        """Reset the alarm and the capital; earlier scores are still used for ranking.
 
-        Each start has its own bound alpha.
+        The bound alpha applies to each restart separately.
         """
-        self.bets = self._bets()
+        self.martingale = self._new_martingale()
         self.count, self.log_evidence, self.highest = 0, 0.0, 0.0
         self.alarm_at: int | None = None
 
-    def _bets(self) -> Betting:
-        kind = BETTINGS[self.betting]
+    def _new_martingale(self) -> BettingMartingale:
+        kind = MARTINGALES[self.betting]
         return kind(self.epsilon) if self.betting == "power" else kind()  # pyright: ignore[reportCallIssue]
 
     @property
@@ -152,19 +152,19 @@ class Monitor:
 
     @property
     def p_value(self) -> float:
-        """1 / the largest M so far, at most 1: a p-value of "the stream is exchangeable" that holds at any time."""
+        """1 / the largest M so far, at most 1: a p-value of "the stream is exchangeable" that is valid at any time."""
         return math.exp(-self.highest)
 
     def update(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """Feed the next scores, one number or an array ``(m,)`` in the order of time.
+        """Add the next scores of the stream: one number, or an array ``(m,)`` in temporal order.
 
         Returns:
-            log M after each of them, shape (m,).
+            log M after each score, shape (m,).
 
         Raises:
-            InputError: for NaN or a wrong shape or type; nothing of the batch is then remembered.
+            InputError: for NaN or a wrong shape or type; the state then does not change.
         """
-        evidence = self.bets.bet(self.p_values(scores))
+        evidence = self.martingale.update(self.p_values(scores))
         if evidence.size:
             reached = np.flatnonzero(evidence >= -math.log(self.alpha))
             if self.alarm_at is None and reached.size:
@@ -179,10 +179,10 @@ class Monitor:
         return f"Monitor({self.count} scores, {state}, log evidence {self.log_evidence:.3g}, alpha={self.alpha:g}, {self.betting})"
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """All that it remembers: plain JSON types, and two float64 tensors. For files that hold more than a monitor."""
+        """The complete state as a JSON header and two float64 tensors, for files that contain more than a monitor."""
         options = {"alpha": self.alpha, "betting": self.betting, "epsilon": self.epsilon, "seed": self.seed}
         header = {"options": options, "count": self.count, "alarm_at": self.alarm_at}
-        figures = [self.log_evidence, self.highest, *self.bets.state]
+        figures = [self.log_evidence, self.highest, *self.martingale.state]
         return header, {
             "seen": torch.tensor(self.p_values.seen, dtype=torch.float64),
             "figures": torch.tensor(figures, dtype=torch.float64),
@@ -190,42 +190,42 @@ class Monitor:
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Monitor:
-        """The monitor of a :meth:`state`; it goes on with the very numbers that the other would have given.
+        """Restore a monitor from :meth:`state`; it continues with exactly the same results.
 
         Raises:
-            StorageError: if it is not the state of a monitor.
+            StorageError: if the arguments are not the state of a monitor.
         """
         try:
             seen, figures = tensors["seen"], tensors["figures"].tolist()
             number, alarm_at = header["count"], header["alarm_at"]
             monitor = cls(seen.numpy(), **header["options"])
-            right = all(
+            valid = all(
                 (
                     seen.dtype == torch.float64,
                     all(math.isfinite(value) or value == -math.inf for value in figures),
-                    len(figures) == 2 + len(monitor.bets.state),
+                    len(figures) == 2 + len(monitor.martingale.state),
                     type(number) is int and 0 <= number <= len(seen),
                     alarm_at is None or (type(alarm_at) is int and 1 <= alarm_at <= number),
                 )
             )
         except Exception as error:
             raise StorageError(f"this is not the state of a monitor: {error}") from error
-        if not right:
+        if not valid:
             raise StorageError("this is not the state of a monitor that pushforward wrote.")
         monitor.count, monitor.alarm_at = number, alarm_at
-        monitor.log_evidence, monitor.highest, *monitor.bets.state = figures
+        monitor.log_evidence, monitor.highest, *monitor.martingale.state = figures
         return monitor
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to one safetensors file, without pickle."""
+        """Save the monitor to one safetensors file, without pickle."""
         header, tensors = self.state()
         write(path, {"kind": "monitor", **header}, tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Monitor:
-        """Read it back; the file can hold anything and do nothing but fail.
+        """Load a saved monitor; loading an untrusted file is safe.
 
         Raises:
-            StorageError: if the file is damaged, foreign, or of a newer format.
+            StorageError: if the file is damaged, does not contain a monitor, or has a newer format.
         """
         return cls.from_state(*read(path, kind="monitor"))

@@ -102,6 +102,6 @@ def tube() -> models.Model:
 
 
 SCORES: list[ScoreCase] = [
-    s("OnManifold", "both", lambda: scores.OnManifold(tube()), shape=(3,)),
-    s("OnManifold", "residual", lambda: scores.OnManifold(tube(), use="residual"), shape=(3,)),
+    s("ManifoldLikelihood", "both", lambda: scores.ManifoldLikelihood(tube()), shape=(3,)),
+    s("ManifoldLikelihood", "residual", lambda: scores.ManifoldLikelihood(tube(), use="residual"), shape=(3,)),
 ]

@@ -97,6 +97,6 @@ def curve() -> models.TwoStep:
 
 
 SCORES: list[ScoreCase] = [
-    s("Residual", "curve", lambda: scores.Residual(curve())),
-    s("DensityAndResidual", "curve", lambda: scores.DensityAndResidual(curve())),
+    s("ManifoldDistance", "curve", lambda: scores.ManifoldDistance(curve())),
+    s("DensityAndDistance", "curve", lambda: scores.DensityAndDistance(curve())),
 ]

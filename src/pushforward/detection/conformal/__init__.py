@@ -1,1 +1,1 @@
-"""Conformal calibration: p-values, thresholds and the guarantees that they carry."""
+"""Conformal calibration: p-values, thresholds and their guarantees."""

@@ -1,6 +1,6 @@
-"""Split-conformal calibration: from anomaly scores to p-values and alarms with a promised false-alarm rate.
+"""Split-conformal calibration: p-values from anomaly scores, and alarms with a guaranteed false-alarm rate.
 
-Everywhere a higher score means more anomalous, n is the number of calibration rows and m that of tested rows.
+A higher score is more anomalous, n is the number of calibration rows, and m is the number of tested rows.
 """
 
 from __future__ import annotations
@@ -35,26 +35,25 @@ __all__ = [
 
 
 class ConformalCalibrator:
-    """Turns anomaly scores into p-values by ranking them among the scores of held-out normal rows.
+    """Convert anomaly scores into p-values by ranking them among the scores of held-out normal rows.
 
-    ``p(s) = (1 + #{i: s_i >= s}) / (n + 1)``, where s_1..s_n are the calibration scores. A tie counts against the
-    alarm.
+    ``p(s) = (1 + #{i: s_i >= s}) / (n + 1)``, where s_1..s_n are the calibration scores. A tie makes the p-value larger.
 
-    What holds: if a new normal row and the calibration rows are exchangeable, ``P(p <= a) <= a`` for every a, for
+    Guarantee: if a new normal row and the calibration rows are exchangeable, then ``P(p <= a) <= a`` for every a, for
     any model and any score, without further assumptions (Vovk, Gammerman & Shafer 2005; Bates et al. 2023, "Testing
-    for outliers with conformal p-values"). The probability is over the calibration rows *and* the new row. For one
-    given calibration set the rate varies by a known law (:func:`false_alarm_distribution`); ``guarantee="pac"`` bounds that
-    too (Vovk 2012, "Conditional validity of inductive conformal predictors").
+    for outliers with conformal p-values"). The probability is over the calibration rows *and* the new row. Given one
+    calibration set, the false-alarm rate has a known distribution (:func:`false_alarm_distribution`);
+    ``guarantee="pac"`` bounds this rate too (Vovk 2012, "Conditional validity of inductive conformal predictors").
 
-    What it needs: the calibration rows served for nothing else (not training, not early stopping, not the choice of
-    a score), and new normal rows come from the same source. Under drift the promise is gone.
+    Assumptions: the calibration rows are used for nothing else (not for training, early stopping, or the choice of a
+    score), and new normal rows come from the same distribution. There is no guarantee under drift.
 
     Args:
-        scores: anomaly scores of the calibration rows, shape (n,); higher is more anomalous. Infinities are fine.
+        scores: anomaly scores of the calibration rows, shape (n,); higher is more anomalous. Infinities are allowed.
 
     Attributes:
-        scores: the same, ascending, float64, read-only.
-        n: their number.
+        scores: calibration scores in ascending order, float64, read-only.
+        n: number of calibration scores.
 
     Raises:
         InputError: for NaN, no scores, or anything that is not a one-dimensional array of real numbers.
@@ -77,15 +76,15 @@ class ConformalCalibrator:
         return f"ConformalCalibrator({self.n} rows, scores {self.scores[0]:.4g} to {self.scores[-1]:.4g})"
 
     def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """Conformal p-values; small means unlike the calibration rows. Row i's value depends on row i alone.
+        """Conformal p-values; a small one means unlike the calibration rows. The value of row i depends on row i alone.
 
         Args:
-            scores: anomaly scores of new rows, shape (m,), in the precision of the calibration scores, so that ties
-                are seen as ties.
+            scores: anomaly scores of new rows, shape (m,), in the precision of the calibration scores, so that equal
+                scores compare equal.
 
         Returns:
-            Shape (m,), each one of 1/(n+1), 2/(n+1), ..., 1. A score of +inf gets 1/(n+1) unless calibration scores
-            are +inf too.
+            Shape (m,), values in {1/(n+1), 2/(n+1), ..., 1}. A score of +inf gets 1/(n+1) unless some calibration
+            scores are +inf too.
 
         Raises:
             InputError: for NaN or a wrong shape or type.
@@ -95,30 +94,30 @@ class ConformalCalibrator:
         return (1 + at_least) / (self.n + 1)
 
     def threshold(self, alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05) -> float:
-        """The p-value at or below which to alarm: the largest k/(n+1) that keeps the promise.
+        """The p-value at or below which to raise an alarm: the largest k/(n+1) that satisfies the guarantee.
 
         Args:
-            alpha: promised false-alarm rate.
-            guarantee: ``"marginal"``: P(alarm on a new normal row) <= alpha, over calibration and row; k is the
-                largest with k/(n+1) <= alpha. ``"pac"``: with probability >= 1 - delta over the calibration rows,
+            alpha: largest false-alarm rate.
+            guarantee: ``"marginal"``: P(alarm on a new normal row) <= alpha, over calibration rows and new row; k is
+                the largest with k/(n+1) <= alpha. ``"pac"``: with probability >= 1 - delta over the calibration rows,
                 the rate given those rows is <= alpha; k is the largest with P(Beta(k, n+1-k) <= alpha) >= 1 - delta
-                (Vovk 2012; here the calibration rows must be independent, not just exchangeable).
-            delta: how often the PAC promise may fail; unused by the marginal one.
+                (Vovk 2012; the calibration rows must then be independent, not only exchangeable).
+            delta: probability that the PAC guarantee may fail; unused by the marginal guarantee.
 
         Returns:
-            k/(n+1), computed as :meth:`p_value` computes it, so ``p <= threshold`` is exact.
+            k/(n+1), computed in the same way as by :meth:`p_value`, so the comparison ``p <= threshold`` is exact.
 
         Raises:
-            CalibrationError: if n rows are too few for this promise; it says how many are needed.
-            ConfigError: for an alpha, guarantee or delta that makes no sense.
+            CalibrationError: if n rows are too few for this guarantee; the message says how many are needed.
+            ConfigError: for an invalid alpha, guarantee or delta.
         """
         return alarm_count(self.n, alpha, guarantee, delta) / (self.n + 1)
 
     def score_threshold(self, alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05) -> float:
-        """The score at or above which to alarm; the same decisions as ``p_value(s) <= threshold(...)``.
+        """The score at or above which to raise an alarm; gives the same decisions as ``p_value(s) <= threshold(...)``.
 
-        It is the next float64 above the k-th largest calibration score, because a tie with that score is no alarm:
-        compare in float64.
+        It is the next float64 above the k-th largest calibration score, because a tie with that score raises no alarm.
+        Compare in float64.
 
         Args:
             alpha: see :meth:`threshold`.
@@ -126,39 +125,39 @@ class ConformalCalibrator:
             delta: see :meth:`threshold`.
 
         Raises:
-            CalibrationError: as :meth:`threshold`; also if so many calibration scores are +inf that no score could
-                ever raise an alarm.
-            ConfigError: as :meth:`threshold`.
+            CalibrationError: see :meth:`threshold`; also if so many calibration scores are +inf that no score can raise
+                an alarm.
+            ConfigError: see :meth:`threshold`.
         """
         k = alarm_count(self.n, alpha, guarantee, delta)
-        highest_quiet = float(self.scores[self.n - k])
-        if highest_quiet == math.inf:
+        highest_normal = float(self.scores[self.n - k])
+        if highest_normal == math.inf:
             raise CalibrationError(
                 f"{int(np.isposinf(self.scores).sum())} of the {self.n} calibration scores are +inf, so at "
-                f"alpha={alpha:g} no score could raise an alarm: give more calibration rows, a larger alpha, or a "
-                "model that does not rule out normal rows."
+                f"alpha={alpha:g} no score could raise an alarm: use more calibration rows, a larger alpha, or a "
+                "model with a positive density at normal rows."
             )
-        return math.nextafter(highest_quiet, math.inf)
+        return math.nextafter(highest_normal, math.inf)
 
 
 def benjamini_hochberg(p: ArrayLike, fdr: float) -> NDArray[np.bool_]:
-    """Select rows of a batch so that the expected share of normal rows among the selected is at most ``fdr``.
+    """Select rows of a batch so that the expected fraction of normal rows among the selected is at most ``fdr``.
 
-    Selects the rows of the k smallest p-values, for the largest k with ``p_(k) <= fdr * k / m`` (Benjamini &
-    Hochberg 1995). P-values of one calibration set depend on each other, but positively (PRDS) when scores are
-    continuous, which is enough: the false discovery rate is at most fdr times the share of normal rows in the batch,
-    on average over calibration sets (Bates et al. 2023, Theorem 2, with Benjamini & Yekutieli 2001).
+    The rows of the k smallest p-values are selected, for the largest k with ``p_(k) <= fdr * k / m`` (Benjamini &
+    Hochberg 1995). P-values from one calibration set are dependent, but positively (PRDS) if the scores are
+    continuous. This is sufficient: the false discovery rate is at most fdr times the fraction of normal rows in the
+    batch, on average over calibration sets (Bates et al. 2023, Theorem 2, with Benjamini & Yekutieli 2001).
 
     A conformal p-value is never below 1/(n+1), so k rows can only be selected if ``1/(n+1) <= fdr * k / m``: to find
-    a single anomaly among m rows, n >= m/fdr - 1 calibration rows are needed. An empty selection may just mean too
-    few calibration rows.
+    a single anomaly among m rows, n >= m/fdr - 1 calibration rows are needed. An empty selection may mean that there
+    are too few calibration rows.
 
     Args:
         p: p-values of the batch, shape (m,), each in [0, 1].
-        fdr: bound on the false discovery rate.
+        fdr: largest false discovery rate.
 
     Returns:
-        Boolean mask, shape (m,): True where selected.
+        Boolean mask of the selected rows, shape (m,).
 
     Raises:
         InputError: for NaN, values outside [0, 1], or a wrong shape or type.
@@ -173,5 +172,5 @@ def benjamini_hochberg(p: ArrayLike, fdr: float) -> NDArray[np.bool_]:
     fdr = check_number("fdr", fdr, 0, 1)
     outside = np.flatnonzero((p < 0) | (p > 1))
     if outside.size:
-        raise InputError(f"p-values lie in [0, 1]; got {p[outside[0]]:g} at index {outside[0]}.")
+        raise InputError(f"p-values must be in [0, 1]; got {p[outside[0]]:g} at index {outside[0]}.")
     return false_discovery_control(p, method="bh") <= fdr * ROUNDING if p.size else np.zeros(0, dtype=np.bool_)

@@ -1,8 +1,8 @@
-"""What n calibration rows can promise: which p-value level to alarm at, how many rows it takes, what law results.
+"""The guarantees of n calibration rows: alarm level, number of rows needed, distribution of the false-alarm rate.
 
-Alarming at ``p <= k / (n + 1)`` means alarming above the k-th largest calibration score. The false-alarm rate, given
-the calibration rows, then follows Beta(k, n + 1 - k) when scores are continuous (the law of an order statistic); ties
-only make it smaller.
+An alarm at ``p <= k / (n + 1)`` is an alarm above the k-th largest calibration score. If the scores are continuous, the
+false-alarm rate given the calibration rows follows Beta(k, n + 1 - k), the distribution of an order statistic. With ties
+the rate is smaller.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = [
 
 Guarantee = Literal["marginal", "pac"]
 """``"marginal"``: the false-alarm rate is at most alpha on average over calibration sets.
-``"pac"``: with probability at least 1 - delta the calibration set at hand has a rate of at most alpha."""
+``"pac"``: with probability at least 1 - delta over calibration sets, the false-alarm rate is at most alpha."""
 
 _SMALLEST_ALPHA = 1e-9
 
 
 def alarm_count(n: int, alpha: float, guarantee: Guarantee, delta: float) -> int:
-    """The largest k for which alarming at p <= k/(n+1) keeps the promise; an error if there is none."""
+    """The largest k for which an alarm at p <= k/(n+1) satisfies the guarantee; an error if there is none."""
     alpha, delta = _checked(alpha, guarantee, delta)
-    k = _last_true(lambda k: _keeps(k, n, alpha, guarantee, delta), end=n + 1)
+    k = _last_true(lambda k: _satisfied(k, n, alpha, guarantee, delta), end=n + 1)
     if k > 0:
         return k
     smallest = 1 / (n + 1) if guarantee == "marginal" else -math.expm1(math.log(delta) / n)
@@ -45,24 +45,24 @@ def alarm_count(n: int, alpha: float, guarantee: Guarantee, delta: float) -> int
     promise = f"alpha={alpha:g} with the {guarantee} guarantee" + (f" (delta={delta:g})" if guarantee == "pac" else "")
     raise CalibrationError(
         f"{promise} needs at least {rows_needed(alpha, guarantee, delta)} calibration rows and there "
-        f"{'is' if n == 1 else 'are'} {n}: give more rows"
-        + (f", or ask for alpha={smallest:g} or more, which these rows support." if smallest < 1 else ".")
+        f"{'is' if n == 1 else 'are'} {n}: use more rows"
+        + (f", or alpha={smallest:g} or more, which these rows support." if smallest < 1 else ".")
     )
 
 
 def rows_needed(alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05) -> int:
-    """The smallest number of calibration rows with which an alarm at this promise is possible.
+    """The smallest number of calibration rows for which an alarm with this guarantee is possible.
 
     ``ceil(1/alpha) - 1`` for the marginal guarantee; the smallest n with ``1 - (1 - alpha)^n >= 1 - delta`` for the
-    PAC one. With so few rows only a score above all calibration scores alarms; ten times as many are better.
+    PAC one. With this number of rows only a score above all calibration scores raises an alarm; use ten times as many.
 
     Args:
-        alpha: promised false-alarm rate, at least 1e-9.
+        alpha: largest false-alarm rate, at least 1e-9.
         guarantee: ``"marginal"`` or ``"pac"``, see :meth:`ConformalCalibrator.threshold`.
-        delta: how often the PAC promise may fail.
+        delta: probability that the PAC guarantee may fail.
 
     Raises:
-        ConfigError: for an alpha, guarantee or delta that makes no sense.
+        ConfigError: for an invalid alpha, guarantee or delta.
 
     Example:
         >>> from pushforward.detection import rows_needed
@@ -71,14 +71,14 @@ def rows_needed(alpha: float, guarantee: Guarantee = "marginal", delta: float = 
     """
     alpha, delta = _checked(alpha, guarantee, delta)
     about = 1.0 / alpha if guarantee == "marginal" else math.log(delta) / math.log1p(-alpha)
-    return 1 + _last_true(lambda n: not _keeps(1, n, alpha, guarantee, delta), end=2 + 2 * math.ceil(about))
+    return 1 + _last_true(lambda n: not _satisfied(1, n, alpha, guarantee, delta), end=2 + 2 * math.ceil(about))
 
 
 @dataclass(frozen=True)
 class FalseAlarmDistribution:
-    """Beta(a, b): the law of the false-alarm rate over calibration sets, for continuous scores.
+    """Beta(a, b): the distribution of the false-alarm rate over calibration sets, for continuous scores.
 
-    The rate of a given calibration set is what infinitely many new normal rows would show. Made by
+    The false-alarm rate of a calibration set is the probability of an alarm on a new normal row. Returned by
     :func:`false_alarm_distribution`.
     """
 
@@ -89,11 +89,11 @@ class FalseAlarmDistribution:
 
     @property
     def mean(self) -> float:
-        """Expected rate, a / (a + b) = k / (n+1): what the marginal guarantee bounds."""
+        """Expected rate, a / (a + b) = k / (n+1), which the marginal guarantee bounds."""
         return self.a / (self.a + self.b)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Central interval that holds the rate of a fraction ``level`` of all calibration sets.
+        """Central interval that contains the rate with probability ``level``.
 
         Raises:
             ConfigError: unless 0 < level < 1.
@@ -107,24 +107,24 @@ class FalseAlarmDistribution:
 def false_alarm_distribution(
     n: int, alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05
 ) -> FalseAlarmDistribution:
-    """The law of the realized false-alarm rate of :meth:`ConformalCalibrator.threshold` with n calibration rows.
+    """Distribution of the realized false-alarm rate of :meth:`ConformalCalibrator.threshold` with n calibration rows.
 
     Exact for independent rows with continuous scores; with ties the rate is stochastically smaller (Vovk 2012).
 
     Args:
         n: number of calibration rows.
-        alpha: promised false-alarm rate.
+        alpha: largest false-alarm rate.
         guarantee: ``"marginal"`` or ``"pac"``.
-        delta: how often the PAC promise may fail.
+        delta: probability that the PAC guarantee may fail.
 
     Raises:
-        CalibrationError: if n rows are too few for the promise.
-        ConfigError: for an argument that makes no sense.
+        CalibrationError: if n rows are too few for the guarantee.
+        ConfigError: for an invalid argument.
 
     Example:
         >>> from pushforward.detection import false_alarm_distribution
-        >>> law = false_alarm_distribution(1000, alpha=0.05)
-        >>> law, round(law.mean, 4), [round(rate, 3) for rate in law.interval(0.9)]
+        >>> rate = false_alarm_distribution(1000, alpha=0.05)
+        >>> rate, round(rate.mean, 4), [round(end, 3) for end in rate.interval(0.9)]
         (FalseAlarmDistribution(a=50, b=951), 0.05, [0.039, 0.062])
     """
     n = check_integer("n", n)
@@ -140,25 +140,25 @@ def realized_interval(
     guarantee: Guarantee = "marginal",
     delta: float = 0.05,
 ) -> tuple[float, float]:
-    """Where the share of alarms among ``n_test`` new normal rows falls with probability at least ``level``.
+    """Interval that contains the fraction of alarms among ``n_test`` new normal rows with probability at least ``level``.
 
-    The number of alarms is beta-binomial: binomial with a rate drawn from :func:`false_alarm_distribution`. Each tail outside
-    has at most (1 - level)/2. With tied scores only the upper end is guaranteed.
+    The number of alarms is beta-binomial: binomial with a rate drawn from :func:`false_alarm_distribution`. Each tail
+    outside the interval has a probability of at most (1 - level)/2. With tied scores only the upper end is guaranteed.
 
     Args:
         n_cal: number of calibration rows.
         n_test: number of new normal rows, independent of the calibration rows and of each other.
-        alpha: promised false-alarm rate.
+        alpha: largest false-alarm rate.
         level: probability of the interval.
         guarantee: ``"marginal"`` or ``"pac"``.
-        delta: how often the PAC promise may fail.
+        delta: probability that the PAC guarantee may fail.
 
     Returns:
-        Lowest and highest share of alarms, both inside the interval.
+        Lower and upper end, both included.
 
     Raises:
-        CalibrationError: if n_cal rows are too few for the promise.
-        ConfigError: for an argument that makes no sense.
+        CalibrationError: if n_cal rows are too few for the guarantee.
+        ConfigError: for an invalid argument.
 
     Example:
         >>> from pushforward.detection import realized_interval
@@ -167,10 +167,10 @@ def realized_interval(
     """
     n_test = check_integer("n_test", n_test)
     tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
-    law = false_alarm_distribution(n_cal, alpha, guarantee, delta)
+    rate = false_alarm_distribution(n_cal, alpha, guarantee, delta)
     x = np.arange(n_test, dtype=np.float64)
-    # P(x + 1) / P(x), summed in logs and normalized: no difference of large log-gammas.
-    ratio = np.log(n_test - x) + np.log(law.a + x) - np.log(x + 1) - np.log(law.b + n_test - 1 - x)
+    # Sum log(P(x + 1) / P(x)) and normalize, to avoid differences of large log-gammas.
+    ratio = np.log(n_test - x) + np.log(rate.a + x) - np.log(x + 1) - np.log(rate.b + n_test - 1 - x)
     log_mass = np.concatenate([[0.0], np.cumsum(ratio)])
     mass = np.exp(log_mass - log_mass.max())
     mass /= mass.sum()
@@ -184,26 +184,26 @@ def _checked(alpha: float, guarantee: str, delta: float) -> tuple[float, float]:
     return check_number("alpha", alpha, _SMALLEST_ALPHA, 1, closed="left"), check_number("delta", delta, 0, 1)
 
 
-def _keeps(k: int, n: int, alpha: float, guarantee: Guarantee, delta: float) -> bool:
-    """Whether alarming at p <= k/(n+1), for k in 1..n, keeps the promise."""
+def _satisfied(k: int, n: int, alpha: float, guarantee: Guarantee, delta: float) -> bool:
+    """Whether an alarm at p <= k/(n+1), for k in 1..n, satisfies the guarantee."""
     if guarantee == "marginal":
         return k <= alpha * (n + 1) * ROUNDING
     from scipy.special import betaincc
 
-    # P(Beta > alpha) <= delta rather than P(Beta <= alpha) >= 1 - delta: a small delta keeps its digits.
+    # P(Beta > alpha) <= delta keeps the digits of a small delta; P(Beta <= alpha) >= 1 - delta does not.
     return bool(betaincc(k, n + 1 - k, alpha) <= delta * ROUNDING)
 
 
-def _last_true(holds: Callable[[int], bool], end: int) -> int:
-    """The largest i in [0, end) with ``holds(i)``, for a ``holds`` that is true at 0 and turns false at most once."""
+def _last_true(condition: Callable[[int], bool], end: int) -> int:
+    """The largest i in [0, end) with ``condition(i)``, for a condition that is true at 0 and turns false at most once."""
     low = 0
     while end - low > 1:
         middle = (low + end) // 2
-        low, end = (middle, end) if holds(middle) else (low, middle)
+        low, end = (middle, end) if condition(middle) else (low, middle)
     return low
 
 
 def _round_up(value: float) -> float:
-    """Three significant digits, upward, so that the alpha that an error proposes does work."""
+    """Round up to three significant digits, so that the alpha proposed by the error is valid."""
     scale = 10.0 ** (2 - math.floor(math.log10(value)))
     return math.ceil(value * scale - 1e-9) / scale

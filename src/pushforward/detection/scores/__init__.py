@@ -1,4 +1,4 @@
-"""Out-of-distribution scores, one a file: higher is more anomalous."""
+"""Out-of-distribution scores, one family in each file. A higher score is more anomalous."""
 
 from pushforward.detection.scores.base import Need, Score, Statistic
 from pushforward.detection.scores.baselines import Brightness, Variance
@@ -24,9 +24,9 @@ from pushforward.detection.scores.likelihood_regret import LikelihoodRegret
 from pushforward.detection.scores.local_dimension import DualThreshold, LocalDimension, local_pca_dimension
 from pushforward.detection.scores.log import Log
 from pushforward.detection.scores.mahalanobis import LatentMahalanobis
-from pushforward.detection.scores.manifold_distance import DensityAndResidual, Residual
+from pushforward.detection.scores.manifold_distance import DensityAndDistance, ManifoldDistance
+from pushforward.detection.scores.manifold_likelihood import ManifoldLikelihood
 from pushforward.detection.scores.neighbors import LatentNeighbors, Neighbors
-from pushforward.detection.scores.on_manifold import OnManifold
 from pushforward.detection.scores.parameter_gradients import FisherScore, LayerGradients, ParameterGradients
 from pushforward.detection.scores.path import LikelihoodPath
 from pushforward.detection.scores.principal import PrincipalDistances
@@ -39,7 +39,7 @@ __all__ = [
     "WAIC",
     "Brightness",
     "CodeLength",
-    "DensityAndResidual",
+    "DensityAndDistance",
     "Disagreement",
     "DoSE",
     "DualThreshold",
@@ -64,12 +64,12 @@ __all__ = [
     "LikelihoodRegret",
     "LocalDimension",
     "Log",
+    "ManifoldDistance",
+    "ManifoldLikelihood",
     "Need",
     "Neighbors",
-    "OnManifold",
     "ParameterGradients",
     "PrincipalDistances",
-    "Residual",
     "Score",
     "ScoreTypicality",
     "Statistic",

@@ -1,4 +1,4 @@
-"""`Score` and `Statistic`: what of an input is compared with in-distribution inputs, one row at a time."""
+"""The base classes `Statistic` (numbers that describe each input) and `Score` (one anomaly score for each input)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Need = Literal["forward", "backward", "second model", "ensemble", "compressor", 
 
 
 class Statistic(nn.Module, ABC):
-    """Numbers that describe each input: one or several columns, fitted on in-distribution rows where that is needed.
+    """One or several numbers (columns) that describe each input, some of them fitted on in-distribution rows.
 
-    Row i of the result depends on row i of the input alone: not on the rows beside it, not on their number.
+    Row i of the result depends on row i of the input alone: not on the other rows of the batch, and not on their number.
 
-    Subclasses are leaves. They store their constructor's arguments under the arguments' names, declare with
-    :meth:`declare` the tensors that fitting finds, and implement :meth:`_values` and, if they learn, :meth:`_learn`.
+    Do not subclass a concrete subclass. A subclass stores its constructor's arguments under the arguments' names, declares
+    the fitted tensors with :meth:`declare`, and implements :meth:`_values` and, if it is fitted, :meth:`_learn`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"forward"})
-    """What one evaluation takes, beside memory for its own fitted tensors."""
+    """What one evaluation requires, apart from memory for the fitted tensors."""
     batch_size: ClassVar[int] = 256
-    """Rows that are evaluated at once; a fixed number, so that rounding does not depend on how many rows came."""
+    """Number of rows in one evaluation; fixed, so that rounding does not depend on the number of rows passed."""
     _declared: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Statistic(nn.Module, ABC):
 
     @final
     def declare(self, **dims: int) -> None:
-        """Say which tensors fitting finds, and of how many dimensions: ``declare(mean=1, factor=2)``, float64 buffers."""
+        """Declare the fitted tensors by name and number of dimensions, as float64 buffers: ``declare(mean=1, factor=2)``."""
         for name, count in dims.items():
             self.register_buffer(name, torch.zeros((0,) * count, dtype=torch.float64))
         self._declared = (*self._declared, *dims)
@@ -49,28 +49,28 @@ class Statistic(nn.Module, ABC):
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """What each column is called."""
+        """The name of each column."""
 
     @abstractmethod
     def _values(self, x: Tensor) -> Tensor:
         """The columns of at most ``batch_size`` rows, ``(n, columns)``; grad mode is off."""
 
     def _learn(self, reference: Tensor) -> None:
-        """Find the declared tensors on in-distribution rows; grad mode is off. By default there is nothing to find."""
+        """Compute the declared tensors from in-distribution rows; grad mode is off. The default does nothing."""
 
     @final
     def fit(self, reference: Tensor) -> Self:
-        """Fit on in-distribution rows that the model was **not** trained on, and that calibrate nothing later.
+        """Fit on in-distribution rows that were **not** used to train the model and will not be used for calibration.
 
         Args:
-            reference: ``(n, *shape)``.
+            reference: in-distribution rows, ``(n, *shape)``.
 
         Raises:
             InputError: for a wrong shape, NaN, or no rows.
         """
         reference = self._check(reference)
         if len(reference) == 0:
-            raise InputError(f"{type(self).__name__}.fit needs in-distribution rows; got none.")
+            raise InputError(f"{type(self).__name__}.fit needs at least one in-distribution row; got none.")
         with torch.no_grad():
             self._learn(reference)
         self.fitted = torch.ones_like(self.fitted)
@@ -81,10 +81,10 @@ class Statistic(nn.Module, ABC):
         """The columns of each row, float64, ``(n, len(names))``.
 
         Args:
-            x: ``(n, *shape)``.
+            x: input rows, ``(n, *shape)``.
 
         Raises:
-            InputError: for a wrong shape, NaN, or a statistic that learns and was not fitted.
+            InputError: for a wrong shape, NaN, or a statistic that must be fitted and was not.
         """
         if self._declared and not self.fitted:
             raise InputError(
@@ -100,21 +100,23 @@ class Statistic(nn.Module, ABC):
             try:
                 x = torch.as_tensor(x)
             except (TypeError, ValueError, RuntimeError) as error:
-                raise InputError(f"{type(self).__name__} reads numbers, one row an input: {error}") from error
+                raise InputError(
+                    f"{type(self).__name__} needs an array of numbers with one row per input: {error}"
+                ) from error
         if x.dim() < 2 or x.is_complex():
             raise InputError(
-                f"{type(self).__name__} reads real numbers of shape (n, ...), one row an input; got {tuple(x.shape)}, {x.dtype}."
+                f"{type(self).__name__} needs real numbers of shape (n, ...), one row per input; got {tuple(x.shape)}, {x.dtype}."
             )
         model = getattr(self, "model", None)
         if isinstance(model, Model) and tuple(x.shape[1:]) != model.shape:
-            raise InputError(f"{type(self).__name__} reads rows of shape {model.shape}; got {tuple(x.shape[1:])}.")
+            raise InputError(f"{type(self).__name__} needs rows of shape {model.shape}; got {tuple(x.shape[1:])}.")
         if x.is_floating_point() and torch.isnan(x).any():
             row = torch.isnan(x).flatten(1).any(1).nonzero()[0].item()
-            raise InputError(f"{type(self).__name__} met NaN in row {row}: fill or drop missing values.")
+            raise InputError(f"{type(self).__name__} found NaN in row {row}: fill or drop missing values.")
         return x
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in self._declared:  # their sizes are known only once fitted
+        for name in self._declared:  # their sizes are known only after fitting
             stored = state_dict.get(prefix + name)
             if isinstance(stored, Tensor) and stored.dim() == getattr(self, name).dim():
                 setattr(self, name, torch.empty_like(stored))
@@ -122,15 +124,15 @@ class Statistic(nn.Module, ABC):
 
 
 class Score(Statistic):
-    """An anomaly score: one number a row, **higher is more anomalous**.
+    """An anomaly score: one number for each row, **higher is more anomalous**.
 
-    ``score.fit(reference)`` on in-distribution rows, then ``score(x)``.
+    Call ``score.fit(reference)`` with in-distribution rows, then ``score(x)``.
     """
 
     @property
     @final
     def names(self) -> tuple[str, ...]:
-        """The class's own name."""
+        """The name of the class."""
         return (type(self).__name__,)
 
     @abstractmethod
@@ -146,9 +148,9 @@ class Score(Statistic):
         """The score of each row, float64, ``(n,)``; +inf for a row that is infinitely far.
 
         Args:
-            x: ``(n, *shape)``.
+            x: input rows, ``(n, *shape)``.
 
         Raises:
-            InputError: for a wrong shape, NaN, or a score that learns and was not fitted.
+            InputError: for a wrong shape, NaN, or a score that must be fitted and was not.
         """
         return self.values(x)[:, 0]

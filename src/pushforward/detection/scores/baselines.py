@@ -1,4 +1,4 @@
-"""The mean and the variance of a row's own numbers: what a score must beat."""
+"""Baseline scores that need no model: the mean and the variance of a row's values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Brightness", "Variance"]
 
 @register("scores")
 class Brightness(TwoSidedScore):
-    """The mean of all numbers of a row, unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank. No model.
+    """Two-sided score of the mean of a row's values: ``-log(2 min(p_low, p_high))`` of its rank. Needs no model.
 
     Example:
         >>> import torch
@@ -33,9 +33,9 @@ class Brightness(TwoSidedScore):
 
 @register("scores")
 class Variance(TwoSidedScore):
-    """The variance of all numbers of a row, unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank. No model.
+    """Two-sided score of the variance of a row's values: ``-log(2 min(p_low, p_high))`` of its rank. Needs no model.
 
-    Likelihoods of images follow it: low variance is likely (Nalisnick et al. 2019, arXiv 1810.09136, sec. 5).
+    Models of images assign a higher likelihood to images of low variance (Nalisnick et al. 2019, arXiv 1810.09136, sec. 5).
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""How many bits a lossless compressor needs for an image."""
+"""The number of bits that a lossless compressor needs for an image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _picture(image: NDArray[np.uint8], **options: Any) -> bytes:
 
 
 def _lzma(raw: bytes) -> bytes:
-    # Of the preset's dictionary of 64 MiB an image uses as much as it has bytes, and to set up the rest takes far longer.
+    # The preset allocates a dictionary of 64 MiB, which is slow. An image needs no more than its own number of bytes.
     return lzma.compress(raw, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": max(4096, len(raw))}])
 
 
@@ -47,15 +47,15 @@ CODECS: dict[str, Callable[[NDArray[np.uint8]], bytes]] = {
     "bz2": lambda image: bz2.compress(image.tobytes(), 9),
     "lzma": lambda image: _lzma(image.tobytes()),
 }
-"""Lossless compressors of one image, ``(C, H, W)``: of pictures (with filters along rows), and of the plain bytes. WebP's slowest
-method would save 2 percent more, and take 35 times as long."""
+"""Lossless compressors of one image, ``(C, H, W)``: image formats, and general compressors of the plain bytes. WebP's slowest
+method would save 2 percent more and take 35 times as long."""
 
 
 def check_codecs(codecs: Iterable[str]) -> tuple[str, ...]:
-    """Names of compressors.
+    """Check the names of compressors and return them as a tuple.
 
     Raises:
-        ConfigError: if there is none, one is unknown or named twice, or Pillow lacks it.
+        ConfigError: if no name is given, a name is unknown or repeated, or Pillow does not support the format.
     """
     codecs = (codecs,) if isinstance(codecs, str) else tuple(codecs)
     if (
@@ -63,43 +63,45 @@ def check_codecs(codecs: Iterable[str]) -> tuple[str, ...]:
         or len(set(codecs)) < len(codecs)
         or not all(isinstance(name, str) and name in CODECS for name in codecs)
     ):
-        raise ConfigError(f"codecs are some of {', '.join(map(repr, CODECS))}, each once; got {codecs!r}.")
+        raise ConfigError(
+            f"codecs must be one or more of {', '.join(map(repr, CODECS))}, each at most once; got {codecs!r}."
+        )
     if "webp" in codecs:
         from PIL import features
 
         if not features.check("webp"):
-            raise ConfigError("this Pillow was built without WebP: use 'png', or install another build.")
+            raise ConfigError("the installed Pillow has no WebP support: use 'png', or install a build with WebP.")
     return codecs
 
 
 def code_lengths(x: Tensor, codecs: tuple[str, ...]) -> Tensor:
-    """Bits of each image under each compressor, float64, ``(n, len(codecs))``; +inf for one with an infinite entry.
+    """Bits of each image under each compressor, float64, ``(n, len(codecs))``; +inf for an image with an infinite entry.
 
     Args:
         x: ``(n, C, H, W)``, integers 0, ..., 255 of any type, with C of 1, 3 or 4 for PNG and WebP.
         codecs: names in :data:`CODECS`.
 
     Raises:
-        InputError: for another shape, or values that are no integers in 0, ..., 255; it names the row.
+        InputError: for another shape, or values that are not integers from 0 to 255; the message names the row.
     """
     if x.dim() != 4:
-        raise InputError(f"compressors read images of shape (n, channels, height, width); got {tuple(x.shape)}.")
+        raise InputError(f"compressors need images of shape (n, channels, height, width); got {tuple(x.shape)}.")
     if x.shape[1] not in _MODES and {"png", "webp"} & set(codecs):
         raise InputError(
-            f"PNG and WebP hold images of 1, 3 or 4 channels; got {x.shape[1]}: use 'zlib', 'bz2' or 'lzma'."
+            f"PNG and WebP need images of 1, 3 or 4 channels; got {x.shape[1]}: use 'zlib', 'bz2' or 'lzma'."
         )
     far = far_rows(x)
-    calm = torch.where(far[:, None, None, None], 0, x)
-    images = calm.clamp(0, 255).to(torch.uint8)
-    wrong = (images != calm).flatten(1).any(1)
+    finite = torch.where(far[:, None, None, None], 0, x)
+    images = finite.clamp(0, 255).to(torch.uint8)
+    wrong = (images != finite).flatten(1).any(1)
     if wrong.any():
         row = int(wrong.nonzero()[0])
-        low, high = calm[row].min().item(), calm[row].max().item()
+        low, high = finite[row].min().item(), finite[row].max().item()
         raise InputError(
-            f"compressors read 8-bit images, integers 0 to 255; row {row} has other values, between {low:.4g} and "
-            f"{high:.4g}: give the raw pixels."
+            f"compressors need 8-bit images, integers from 0 to 255; row {row} has other values, between {low:.4g} and "
+            f"{high:.4g}: pass the raw pixels."
         )
-    known: dict[bytes, list[float]] = {}  # equal images, such as those that fill up a batch, are compressed once
+    known: dict[bytes, list[float]] = {}  # equal images, such as the padding of a batch, are compressed once
     lengths = []
     for image in images.cpu().numpy():
         key = image.tobytes()
@@ -112,20 +114,20 @@ def code_lengths(x: Tensor, codecs: tuple[str, ...]) -> Tensor:
 
 @register("scores")
 class CodeLength(Statistic):
-    """Bits of each 8-bit image under lossless compressors, one column each; header included.
+    """Bits of each 8-bit image under lossless compressors, headers included; one column for each compressor.
 
-    The header costs the same for all images of one shape. "png" (level 9) and "webp" (lossless) are codes for pictures;
-    "zlib", "bz2" and "lzma" see the bytes of the channels one after the other. ``TwoSided(CodeLength("png"))`` is the
-    length alone as a score, and belongs in every table: it says how much of a likelihood score is the image's complexity.
+    The header costs the same for all images of one shape. "png" (level 9) and "webp" (lossless) are image formats;
+    "zlib", "bz2" and "lzma" compress the bytes of the channels one after the other. ``TwoSided(CodeLength("png"))`` scores
+    by the length alone. Use it as a baseline: it shows how much of a likelihood score is due to the image's complexity.
 
     Args:
         codecs: names of compressors; "png" by default.
-        pool: side of the squares whose rounded mean is one pixel of the image that is compressed; 1 for the image itself. A
-            coarser image tells structure from texture.
+        pool: side of the average-pooling window, in pixels; the pooled and rounded image is compressed. 1 compresses the
+            image itself. A coarser image has less texture and keeps large structures.
 
     Raises:
-        ConfigError: for an unknown compressor, an impossible ``pool``, or WebP where Pillow lacks it.
-        InputError: by :meth:`values`, for anything but integers 0, ..., 255 of shape (n, C, H, W).
+        ConfigError: for an unknown compressor, an invalid ``pool``, or WebP if Pillow does not support it.
+        InputError: by :meth:`values`, for anything but integers from 0 to 255 of shape (n, C, H, W).
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Likelihood beside the complexity of the image (Serra et al. 2020)."""
+"""Likelihood relative to the complexity of the image (Serra et al. 2020)."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ __all__ = ["InputComplexity"]
 
 @register("scores")
 class InputComplexity(Score):
-    """How much worse the model codes an image than a compressor does: ``-log p(x) - L(x) log 2``, nats.
+    """The model's code length of an image minus that of a compressor: ``-log p(x) - L(x) log 2``, nats.
 
-    L is the length in bits of the shortest code of the given compressors (Serra et al. 2020, arXiv 1909.11480, sec. 3.1): the
-    likelihood ratio against the compressor as a model of all images. -log p must be the code length of the same 8-bit
-    image, so the model's measure must be Counting.
+    L is the length in bits of the shortest code of the given compressors (Serra et al. 2020, arXiv 1909.11480, sec. 3.1). The
+    score is a likelihood ratio in which the compressor is the general model of all images. -log p must be the code length
+    of the same 8-bit image, so the model's measure must be Counting.
 
-    With ``form="fitted"`` the slope is not 1 but found on the reference rows: the score is the residual of the least squares
-    line ``-log p = a + b L``, which takes care of headers, of weak compressors on small images, and of units.
+    With ``form="fitted"`` the slope is fitted on the reference rows: the score is the residual of the least-squares line
+    ``-log p = a + b L``. This corrects for headers, for weak compressors on small images, and for units.
 
     Args:
-        model: of 8-bit images, in any likelihood for the fitted form.
+        model: model of 8-bit images; any kind of likelihood with the fitted form.
         codecs: names of compressors, see :class:`~pushforward.detection.scores.CodeLength`.
         form: "fixed" or "fitted".
-        two_sided: score ``-log(2 min(p_low, p_high))`` of the number's rank among the reference rows instead.
-        samples: draws of the model's own noise, where it has any.
+        two_sided: whether the score is ``-log(2 min(p_low, p_high))`` of the difference's rank among the reference rows.
+        samples: number of draws of the model's noise, for a stochastic model.
 
     Raises:
         ConfigError: for an unknown form or compressor.
-        KindError: for a fixed slope on a density that is no probability of integers.
-        InputError: at use, for anything but integers 0, ..., 255 of shape (n, C, H, W).
+        KindError: for the fixed form and a model whose measure is not Counting.
+        InputError: when scoring, for anything but integers from 0 to 255 of shape (n, C, H, W).
 
     Example:
         >>> import torch, pushforward as pf
@@ -67,7 +67,7 @@ class InputComplexity(Score):
         check_model(model, "InputComplexity")
         if form == "fixed" and model.measure.name != "Counting":
             raise KindError(
-                f"a code length compares with the probability of an 8-bit image, and this model's is a density on "
+                f"a code length is comparable with a probability of 8-bit images, and this model is a density on "
                 f"{model.measure}: put a dequantization transform first in its chain, or use form='fitted'."
             )
         self.model, self.codecs, self.form = model, check_codecs(codecs), form
@@ -79,12 +79,12 @@ class InputComplexity(Score):
 
     intercept: Tensor
     slope: Tensor
-    """Nats a bit."""
+    """Nats per bit."""
     reference: Tensor
-    """The number of each reference row, ascending."""
+    """The difference of each reference row, ascending."""
 
     def _pair(self, x: Tensor) -> Tensor:
-        lengths = code_lengths(x, self.codecs).amin(1)  # first: it refuses what is no 8-bit image
+        lengths = code_lengths(x, self.codecs).amin(1)  # first, because it rejects rows that are not 8-bit images
         return torch.stack((lengths, -log_likelihood(self.model, x, self.samples)), 1)
 
     def _excess(self, pair: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether neighboring latents still depend on each other."""
+"""Correlation between neighboring latents."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["LatentDependence", "neighbor_correlation"]
 
 
 def neighbor_correlation(z: Tensor, blocks: list[tuple[int, ...]]) -> Tensor:
-    """Sum of products of neighbors over the sum of squares of those pairs: ``sum a b / sum (a^2 + b^2) / 2``, in [-1, 1].
+    """Correlation over pairs (a, b) of neighbors: ``sum a b / (sum (a^2 + b^2) / 2)``, in [-1, 1], ``(n,)``.
 
-    Neighbors lie side by side or one above the other in the blocks of shape (C, H, W), and one after the other in those of
-    shape (D,).
+    In a block of shape (C, H, W) neighbors are horizontally or vertically adjacent pixels; in a block of shape (D,) they are
+    consecutive coordinates.
 
     Args:
-        z: ``(n, D)``, centerd.
-        blocks: shapes that z lists one after the other.
+        z: centered latents, ``(n, D)``.
+        blocks: shapes of the blocks that are concatenated in z.
     """
     products, squares = z.new_zeros(len(z)), z.new_zeros(len(z))
     sizes = [math.prod(block) for block in blocks]
@@ -43,17 +43,17 @@ def neighbor_correlation(z: Tensor, blocks: list[tuple[int, ...]]) -> Tensor:
 
 @register("scores")
 class LatentDependence(TwoSidedScore):
-    """Correlation of neighboring latents, unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank.
+    """Two-sided score of the correlation of neighboring latents: ``-log(2 min(p_low, p_high))`` of its rank.
 
-    r = sum z_i z_j / (sum (z_i^2 + z_j^2) / 2) over pairs of neighbors, z being standardized coordinate by coordinate on the
-    reference rows. Neighbors are pixels side by side or one above the other where z is an image, within each scale of a
-    multi-scale flow, and coordinates one after the other where it is a vector.
+    r = sum z_i z_j / (sum (z_i^2 + z_j^2) / 2) over pairs of neighbors, where each coordinate of z is standardized on the
+    reference rows. If z is an image, neighbors are horizontally or vertically adjacent pixels, within each scale of a
+    multi-scale flow. If z is a vector, neighbors are consecutive coordinates.
 
-    The latents of a flow keep structure of unlike images that the norm does not see (Kirichenko et al. 2020, arXiv
-    2006.08545). r does not depend on the length of z.
+    The latents of out-of-distribution images keep image structure that the norm of z does not detect (Kirichenko et al.
+    2020, arXiv 2006.08545). r does not depend on the norm of z.
 
     Args:
-        model: any model whose latents have at least one pair of neighbors.
+        model: model whose latents have at least one pair of neighbors.
 
     Raises:
         ConfigError: if there are no neighbors.
@@ -72,7 +72,9 @@ class LatentDependence(TwoSidedScore):
         self.model = check_model(model, "LatentDependence")
         self.blocks = latent_blocks(model.chain, model.shape)
         if not any(length > 1 for block in self.blocks for length in block[-2:]):
-            raise ConfigError(f"LatentDependence needs latents with neighbors; those of this model are {self.blocks}.")
+            raise ConfigError(
+                f"LatentDependence needs latents with neighbors; the latents of this model have the shapes {self.blocks}."
+            )
         self.declare(mean=1, scale=1)
 
     mean: Tensor

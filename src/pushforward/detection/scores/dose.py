@@ -1,4 +1,4 @@
-"""Density of states: a one-class density over several statistics (Morningstar et al. 2021)."""
+"""Density of states estimation: a density over several statistics (Morningstar et al. 2021)."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ __all__ = ["DoSE"]
 
 @register("scores")
 class DoSE(Score):
-    """-log q(T(x)): how rare the statistics T of a row are among those of in-distribution rows, nats.
+    """-log q(T(x)) in nats, where q is a density of the statistics T, fitted on in-distribution rows.
 
-    Density of states estimation (Morningstar et al. 2021, arXiv 2006.09273). The columns of all statistics are
-    standardized by mean and standard deviation of the reference rows (a column that is constant there keeps scale 1), and q is
-    fitted on them:
+    Density of states estimation (Morningstar et al. 2021, arXiv 2006.09273). The columns of all statistics are standardized
+    by their mean and standard deviation on the reference rows (a column that is constant there keeps scale 1), and q is
+    fitted on the standardized columns:
 
-    - "gaussian": a normal with a shrunk covariance (Ledoit and Wolf 2004), -log q being a Mahalanobis distance but for scale;
-    - "kde": the product of one-dimensional kernel density estimates, as in the paper; it holds the reference's statistics;
-    - "gmm": a small mixture of normals, with fewer components where rows are few.
+    - "gaussian": a normal with a shrunk covariance (Ledoit and Wolf 2004); -log q is half a squared Mahalanobis distance
+      plus a constant;
+    - "kde": the product of one-dimensional kernel density estimates, as in the paper; it stores the reference statistics;
+    - "gmm": a small mixture of normals, with fewer components if there are few rows.
 
-    The score is two-sided by nature, and takes one pass. The reference rows must be new to the model: on training rows an
-    overfitted model has other statistics.
+    The score is two-sided: both too small and too large values are rare under q. The reference rows must not be training rows of
+    the model, because the statistics of an overfitted model differ on its training rows.
 
     Args:
-        statistics: at least one; any :class:`~pushforward.detection.scores.Statistic`, scores among them. They are fitted on the
-            same reference rows. Of scores that rank a number on two sides it takes the number, since q sees both sides itself.
+        statistics: at least one :class:`~pushforward.detection.scores.Statistic` (scores included), fitted on the same
+            reference rows. A two-sided score contributes the number that it ranks, since q is two-sided itself.
         density: "gaussian", "kde" or "gmm".
-        components: of the mixture, at most.
-        refit: fit all statistics on the reference; False leaves those alone that are fitted already, as a distance to the
-            nearest training rows, which would find reference rows among themselves.
-        seed: of the mixture's start.
+        components: largest number of components of the mixture.
+        refit: whether to refit statistics that are already fitted. Use False for a statistic that must be fitted on training
+            rows, such as a distance to the nearest rows, which would find the reference rows themselves.
+        seed: seed of the mixture's initialization.
 
     Raises:
         ConfigError: for no statistics or an unknown density.
@@ -62,7 +63,7 @@ class DoSE(Score):
     ) -> None:
         super().__init__()
         if not statistics or not all(isinstance(part, Statistic) for part in statistics):
-            raise ConfigError("DoSE joins statistics: give at least one.")
+            raise ConfigError("DoSE combines statistics: pass at least one Statistic.")
         check_choice("density", density, ("gaussian", "kde", "gmm"))
         check_integer("components", components)
         self.statistics = nn.ModuleList(statistics)
@@ -91,7 +92,7 @@ class DoSE(Score):
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """What :meth:`columns` holds: class and column, such as "LikelihoodPath.base"."""
+        """The names of the columns of :meth:`columns`: class and column, such as "LikelihoodPath.base"."""
         return tuple(f"{type(part).__name__}.{name}" for part in self._parts() for name in part.names)
 
     def _learn(self, reference: Tensor) -> None:
@@ -100,7 +101,7 @@ class DoSE(Score):
                 part.fit(reference)
         values = finite_reference(by_batches(self.columns, reference, self.batch_size), "a statistic")
         self.center, spread = values.mean(0), values.std(0, correction=0)
-        self.scale = torch.where(spread > 1e-9 * self.center.abs(), spread, 1.0)  # else only rounding
+        self.scale = torch.where(spread > 1e-9 * self.center.abs(), spread, 1.0)  # a smaller spread is only rounding
         rows = (values - self.center) / self.scale
         if self.density == "kde":
             self.points, self.bandwidths = kde(rows)

@@ -1,4 +1,4 @@
-"""What several models of the same data say of a row together, and how far they disagree."""
+"""Scores of an ensemble: combined likelihoods, and the disagreement between models of the same data."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = [
 
 
 class EnsembleScore(Score):
-    """A score of l_i(x) = log p(x | model i) over M models of one data space; subclasses are leaves.
+    """Base class of scores of l_i(x) = log p(x | model i) over M models of the same data space.
 
-    The models may differ by seed, by bootstrap sample, or be draws of a posterior over weights. One pass of each; all meet the
-    same noise where they are stochastic and read the row in the same form, so that noise does not look like disagreement.
+    The models may differ by seed or bootstrap sample, or be draws from a posterior over weights. Each model is evaluated once.
+    Stochastic models use the same noise, so that noise does not count as disagreement.
 
     Args:
-        models: at least two, of one shape and measure; or one :class:`~pushforward.models.Ensemble`, or one model over an
-            ensemble as its base, as ``pf.FlowDensity`` fits.
-        samples: draws of the models' own noise, where they have any.
+        models: at least two models of the same shape and measure; or one :class:`~pushforward.models.Ensemble`; or one model
+            whose base is an ensemble, as ``pf.FlowDensity`` fits it.
+        samples: number of draws of the models' noise, for stochastic models.
 
     Raises:
-        ConfigError: for fewer than two members, or members of different shapes.
-        KindError: for members on different measures.
+        ConfigError: for fewer than two models, or models of different shapes.
+        KindError: for models with different measures.
     """
 
     needs = frozenset({"forward", "ensemble"})
@@ -55,21 +55,23 @@ class EnsembleScore(Score):
         self.models, self.samples = nn.ModuleList(models), samples
         members = self._members()
         if len(members) < 2:
-            raise ConfigError(f"{type(self).__name__} compares the members of an ensemble: give at least two models.")
+            raise ConfigError(
+                f"{type(self).__name__} compares several models: pass at least two models or an Ensemble."
+            )
         if any(member.shape != members[0].shape for member in members):
-            raise ConfigError("the members of an ensemble must share their data shape.")
+            raise ConfigError("the models of an ensemble must have the same data shape.")
         if any(member.measure != members[0].measure for member in members):
             raise KindError(
-                "the members of an ensemble must share their measure: their densities have different units."
+                "the models of an ensemble must have the same measure: densities on different measures have different units."
             )
 
     @abstractmethod
     def _combine(self, logs: Tensor) -> Tensor:
-        """The score, ``(n,)``, of log-likelihoods ``(M, n)``; NaN counts as +inf."""
+        """The score, ``(n,)``, from log-likelihoods ``(M, n)``; NaN is replaced by +inf."""
 
     @final
     def log_likelihoods(self, x: Tensor) -> Tensor:
-        """l_i(x) of every member, nats, float64, ``(M, n)``. One member is evaluated at a time."""
+        """l_i(x) of every model, nats, float64, ``(M, n)``. One model is evaluated at a time."""
         by_row = by_batches(lambda part: self._logs(part).T, self._check(x), self.batch_size)
         return by_row.T
 
@@ -80,7 +82,7 @@ class EnsembleScore(Score):
     @final
     def _score(self, x: Tensor) -> Tensor:
         score = self._combine(self._logs(x))
-        return torch.where(torch.isnan(score), math.inf, score)  # where log-likelihoods of -inf met each other
+        return torch.where(torch.isnan(score), math.inf, score)  # from differences of -inf and -inf
 
     def _members(self) -> list[Model]:
         members: list[Any] = []
@@ -89,16 +91,16 @@ class EnsembleScore(Score):
                 members += list(model.models)
             elif isinstance(model, Model) and isinstance(model.base, Ensemble) and len(self.models) == 1:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", KindWarning)  # said when the members were made
+                    warnings.simplefilter("ignore", KindWarning)  # already emitted when the ensemble was created
                     members += [Flow(Chain(model.chain, part.chain), part.base) for part in model.base.models]  # pyright: ignore[reportArgumentType, reportCallIssue]
             elif isinstance(model, Model):
                 members.append(model)
             else:
-                raise ConfigError(f"{type(self).__name__} takes models; got {type(model).__name__}.")
+                raise ConfigError(f"{type(self).__name__} needs models of pushforward; got {type(model).__name__}.")
         return members
 
 
-def _checked(name: str, value: float) -> float:
+def _positive(name: str, value: float) -> float:
     check_positive(name, value)
     return value
 
@@ -107,11 +109,11 @@ def _checked(name: str, value: float) -> float:
 class WAIC(EnsembleScore):
     """``-(mean_i l_i - lambda var_i l_i)``, nats (Choi et al. 2018, arXiv 1810.01392, with lambda = 1).
 
-    The variance has the unit nats^2 and dominates in high dimension; ``form="std"`` subtracts the standard deviation.
+    The variance has the unit nats^2 and dominates in high dimension. ``form="std"`` uses the standard deviation instead.
 
     Args:
         models: see :class:`EnsembleScore`.
-        weight: lambda; 0 leaves the expected log-likelihood.
+        weight: lambda; with 0 the score is minus the mean log-likelihood.
         form: "variance" or "std".
         samples: see :class:`EnsembleScore`.
 
@@ -137,7 +139,7 @@ class WAIC(EnsembleScore):
 
 @register("scores")
 class EnsembleLikelihood(EnsembleScore):
-    """``-(logsumexp_i l_i - log M)``, nats: -log p of the equal-weight mixture, for members that need not be exact.
+    """``-(logsumexp_i l_i - log M)``, nats: -log p of the equal-weight mixture. The likelihoods need not be exact.
 
     Args:
         models: see :class:`EnsembleScore`.
@@ -156,15 +158,16 @@ class EnsembleLikelihood(EnsembleScore):
 
 @register("scores")
 class Disagreement(EnsembleScore):
-    """-D, with D = 1 / sum_i w_i^2 in [1, M] the effective number of members for the row (Daxberger and Hernandez-Lobato 2019,
-    arXiv 1912.05651): w = softmax(l / T).
+    """-D, where D = 1 / sum_i w_i^2 in [1, M] is the effective number of models for the row and w = softmax(l / T) (Daxberger
+    and Hernandez-Lobato 2019, arXiv 1912.05651).
 
-    A row that would re-weight the members strongly carries information that the training data did not. Log-likelihoods that
-    lie many nats apart make D = 1 for all rows; see D / M on in-distribution rows, and raise T, or take :class:`EnsembleStd`.
+    If a row changes the weights of the models strongly, it carries information that the training data did not contain. If
+    the log-likelihoods differ by many nats, D is 1 for all rows: check D / M on in-distribution rows, and increase T or use
+    :class:`EnsembleStd` if it is near 1 / M.
 
     Args:
         models: see :class:`EnsembleScore`.
-        temperature: T.
+        temperature: the temperature T.
         samples: see :class:`EnsembleScore`.
 
     Example:
@@ -177,7 +180,7 @@ class Disagreement(EnsembleScore):
 
     def __init__(self, *models: Model | Ensemble, temperature: float = 1.0, samples: int = 1) -> None:
         super().__init__(*models, samples=samples)
-        self.temperature = _checked("temperature", temperature)
+        self.temperature = _positive("temperature", temperature)
 
     def _combine(self, logs: Tensor) -> Tensor:
         return -1 / torch.softmax(logs / self.temperature, 0).square().sum(0)
@@ -187,11 +190,11 @@ class Disagreement(EnsembleScore):
 class EnsembleEntropy(EnsembleScore):
     """``sum_i w_i log w_i``, minus the entropy of w = softmax(l / T), in [-log M, 0] (Glazunov and Zarras 2022, arXiv 2212.14272).
 
-    exp(entropy) is at least :class:`Disagreement`'s D, and like it saturates where members differ by many nats.
+    exp(entropy) is at least the D of :class:`Disagreement`. Like D, it saturates if the log-likelihoods differ by many nats.
 
     Args:
         models: see :class:`EnsembleScore`.
-        temperature: T.
+        temperature: the temperature T.
         samples: see :class:`EnsembleScore`.
 
     Example:
@@ -204,7 +207,7 @@ class EnsembleEntropy(EnsembleScore):
 
     def __init__(self, *models: Model | Ensemble, temperature: float = 1.0, samples: int = 1) -> None:
         super().__init__(*models, samples=samples)
-        self.temperature = _checked("temperature", temperature)
+        self.temperature = _positive("temperature", temperature)
 
     def _combine(self, logs: Tensor) -> Tensor:
         return -torch.special.entr(torch.softmax(logs / self.temperature, 0)).sum(0)
@@ -212,13 +215,13 @@ class EnsembleEntropy(EnsembleScore):
 
 @register("scores")
 class EnsembleStd(EnsembleScore):
-    """``sqrt(var_i l_i)``, nats: the spread of the log-likelihoods (Glazunov and Zarras 2022, arXiv 2212.14272).
+    """``sqrt(var_i l_i)``, nats: the standard deviation of the log-likelihoods (Glazunov and Zarras 2022, arXiv 2212.14272).
 
-    The variance is that of the members at hand (divided by M). The score ignores how likely the row is.
+    The variance is divided by M, not M - 1. The score does not depend on how likely the row is.
 
     Args:
         models: see :class:`EnsembleScore`.
-        samples: see :class:`EnsembleScore`; noise that differs between members would add to the spread.
+        samples: see :class:`EnsembleScore`.
 
     Example:
         >>> import torch, pushforward as pf
@@ -234,9 +237,9 @@ class EnsembleStd(EnsembleScore):
 
 @register("scores")
 class EnsembleTypicality(EnsembleScore):
-    """``| mean_i l_i - c |``, nats, c being the mean of that over the reference rows (Glazunov and Zarras 2022).
+    """``| mean_i l_i - c |``, nats, where c is the mean of mean_i l_i over the reference rows (Glazunov and Zarras 2022).
 
-    With ``form="two-sided"``, ``-log(2 min(p_low, p_high))`` of its rank among the reference rows instead.
+    With ``form="two-sided"`` the score is ``-log(2 min(p_low, p_high))`` of the rank of mean_i l_i among the reference rows.
 
     Args:
         models: see :class:`EnsembleScore`.

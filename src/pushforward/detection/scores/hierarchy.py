@@ -22,24 +22,25 @@ __all__ = ["HierarchicalRatio"]
 
 @register("scores")
 class HierarchicalRatio(Score):
-    """LLR>k = L(x) - L>k(x), nats: how much worse x is explained without its own low-level latents (Havtorn et al. 2021, arXiv
-    2102.08248).
+    """LLR>k = L(x) - L>k(x), nats: the loss in the evidence bound if the low-level latents are not inferred from x (Havtorn et
+    al. 2021, arXiv 2102.08248).
 
-    The model has latent variables z_1, ..., z_n, each read off the one before, and L is its evidence bound. L>k draws z_{k+1}, ...,
-    z_n from the posterior and sets z_k, ..., z_1 to about the median of p(z_k | z_{k+1}), ..., p(z_1 | z_2), whose prior and
-    posterior cancel. So
+    The model has latent variables z_1, ..., z_n, each encoded from the previous one, and L is its evidence bound. L>k draws
+    z_{k+1}, ..., z_n from the posterior and sets z_k, ..., z_1 to approximately the medians of p(z_k | z_{k+1}), ...,
+    p(z_1 | z_2); the prior and posterior terms of these latents cancel. So
 
-    LLR>k = sum_{j<=k} log p(z_j | z_{j+1}) - sum_{j<k} log q(z_{j+1} | z_j) - log p(x | z_1 from above), with z_0 = x.
+    LLR>k = sum_{j<=k} log p(z_j | z_{j+1}) - sum_{j<k} log q(z_{j+1} | z_j) - log p(x | z_1 from z_{k+1}), with z_0 = x.
 
-    Unlike data lean on features of low level, which need no semantics, and score high.
+    Out-of-distribution inputs are reconstructed mainly from low-level latents, so they score high.
 
     Args:
-        model: whose chain holds at least k + 1 :class:`~pushforward.transforms.Variational` transforms; bijections may stand between.
-        k: how many latents come from above, from 1 to n - 1.
-        samples: draws of the posterior, over which the ratio is averaged.
+        model: model whose chain has at least k + 1 :class:`~pushforward.transforms.Variational` transforms, possibly with
+            bijections between them.
+        k: number of latents that are decoded from z_{k+1} rather than inferred, from 1 to n - 1.
+        samples: number of posterior draws over which the ratio is averaged.
 
     Raises:
-        ConfigError: for a model with too few latent variables, or one that reads a context.
+        ConfigError: for a model with too few latent variables, or with a context.
 
     Example:
         >>> import torch
@@ -56,8 +57,8 @@ class HierarchicalRatio(Score):
         latents = sum(isinstance(part, Variational) for part in model.chain)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k < latents:
             raise ConfigError(
-                f"k must be from 1 to the number of latent variables less one; got {k!r}, and this model has {latents}: chain "
-                "several Variational transforms."
+                f"k must be an integer from 1 to the number of latent variables minus 1; got {k!r}, and this model has {latents}: "
+                "use a smaller k or a chain of more Variational transforms."
             )
         check_integer("samples", samples)
         self.model, self.k, self.samples = model, k, samples

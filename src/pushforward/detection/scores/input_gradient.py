@@ -1,4 +1,4 @@
-"""How steep the log-likelihood is at the input."""
+"""The norm of the gradient of the log-likelihood with respect to the input."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["InputGradientNorm"]
 
 @register("scores")
 class InputGradientNorm(Score):
-    """||d log p(y) / dy||, the "approximate mass" of Grathwohl et al. 2020 (arXiv 1912.03263, sec. 5.3) without its sign.
+    """||d log p(y) / dy||, minus the "approximate mass" of Grathwohl et al. 2020 (arXiv 1912.03263, sec. 5.3).
 
-    A likely point in a region of little mass has steep surroundings. y is the input as the flow sees it, behind
-    dequantization, logit and standardization, so that neither units nor integers matter. For models of integers
-    without dequantization it is the slope of the formula between them.
+    log p is steep around a likely point in a region of little mass. y is the input after dequantization, logit and
+    standardization, so the score does not depend on units and is defined for integers. For models of integers without
+    dequantization it is the gradient of the formula of log p, extended to real numbers.
 
     Args:
-        model: any model without a context.
+        model: model without a context.
 
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import InputGradientNorm
         >>> score = InputGradientNorm(pf.models.Flow(pf.transforms.Affine(2), pf.distributions.Normal(2)))
-        >>> score(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))        # of a standard normal, ||x||
+        >>> score(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))        # ||x|| for a standard normal
         tensor([0., 5.], dtype=torch.float64)
     """
 

@@ -1,4 +1,4 @@
-"""Whether a flow's latents are as long as they should be."""
+"""The norm of the latents, as a two-sided score."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["LatentNorm"]
 
 @register("scores")
 class LatentNorm(TwoSidedScore):
-    """The Euclidean norm of z = encode(x), unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank.
+    """Two-sided score of the Euclidean norm of z = encode(x): ``-log(2 min(p_low, p_high))`` of its rank.
 
-    Under a perfect flow ||z||^2 follows chi^2 with D degrees of freedom; ranks among the reference rows hold for any model.
-    A flow transforms smooth images to short z, so the short side matters.
+    Under a perfect flow ||z||^2 follows chi^2 with D degrees of freedom; the ranks among reference rows are valid for any
+    model. A flow encodes smooth images to z of small norm, so small norms must count as unusual too.
 
     Args:
         model: any model.

@@ -1,4 +1,4 @@
-"""The plain likelihood as a score."""
+"""The negative log-likelihood as a score."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Likelihood"]
 
 @register("scores")
 class Likelihood(Score):
-    """-log p(x) in nats: the baseline (Bishop 1994).
+    """-log p(x) in nats, the baseline score (Bishop 1994).
 
-    Inverted where the other data are smoother or vary less than the training data (Nalisnick et al. 2019).
+    Other data that are smoother or vary less than the training data get *lower* scores (Nalisnick et al. 2019).
 
     Args:
-        model: any model; bounds and estimates count as they are.
-        samples: draws of the model's own noise, where it has any.
+        model: any model; a bound or an estimate of log p is used without correction.
+        samples: number of draws of the model's noise, for a stochastic model.
 
     Example:
         >>> import torch, pushforward as pf

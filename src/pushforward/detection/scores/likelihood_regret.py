@@ -23,25 +23,25 @@ __all__ = ["LikelihoodRegret"]
 
 @register("scores")
 class LikelihoodRegret(Score):
-    """L(x; best q for x) - L(x; q(z | x)), nats: what the bound gains when the posterior is fitted to x alone (Xiao, Yan and
+    """L(x; best q for x) - L(x; q(z | x)), nats: the gain in the bound if the posterior is fitted to x alone (Xiao, Yan and
     Amit 2020, "Likelihood regret", arXiv 2003.02977, eq. 6).
 
-    The encoder has learned to serve inputs like the training data; on others it is far from the best that the decoder
-    allows. L is the importance-weighted bound, of ``samples`` draws, with the same noise before and after.
+    The encoder is trained on inputs like the training data; on other inputs its posterior is far from the optimum for the
+    decoder. L is the importance-weighted bound with ``samples`` draws, and the same noise is used before and after.
 
-    ``refit="latent"`` moves mean and log-scale of z (of the normal from which a posterior's flow starts), all rows at once,
-    each by itself. ``refit="encoder"`` is the paper's: for each row a copy of the encoder takes the steps; slow.
+    ``refit="latent"`` optimizes the mean and log-scale of z (of the posterior's initial normal, if it has a flow) for all rows
+    in parallel. ``refit="encoder"`` is the method of the paper: it optimizes a copy of the encoder for each row, and is slow.
 
     Args:
         model: a VAE.
         refit: "latent" or "encoder".
-        steps: of Adam, each with one new draw of z.
-        lr: its learning rate; None for 0.05 (latent), or the paper's 2e-4 (encoder).
-        samples: of both bounds.
-        seed: of the draws.
+        steps: number of Adam steps, each with one new draw of z.
+        learning_rate: learning rate of Adam; None for 0.05 (latent), or the paper's 2e-4 (encoder).
+        samples: number of draws for each of the two bounds.
+        seed: seed of the draws.
 
     Raises:
-        ConfigError: for another model or refit, or settings that are not positive.
+        ConfigError: for a model that is not a VAE, an unknown ``refit``, or a setting that is not positive.
 
     Example:
         >>> import torch, pushforward as pf
@@ -59,18 +59,27 @@ class LikelihoodRegret(Score):
         model: VAE,
         refit: str = "latent",
         steps: int = 100,
-        lr: float | None = None,
+        learning_rate: float | None = None,
         samples: int = 100,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if not isinstance(model, VAE):
-            raise ConfigError(f"likelihood regret refits the posterior of a VAE; got {type(model).__name__}.")
+            raise ConfigError(
+                f"LikelihoodRegret refits the posterior of a VAE and needs a VAE; got {type(model).__name__}."
+            )
         check_choice("refit", refit, ("latent", "encoder"))
         check_integer("steps", steps)
         check_integer("samples", samples)
-        check_positive("lr", lr, optional=True)
-        self.model, self.refit, self.steps, self.lr, self.samples, self.seed = model, refit, steps, lr, samples, seed
+        check_positive("learning_rate", learning_rate, optional=True)
+        self.model, self.refit, self.steps, self.learning_rate, self.samples, self.seed = (
+            model,
+            refit,
+            steps,
+            learning_rate,
+            samples,
+            seed,
+        )
 
     def _score(self, x: Tensor) -> Tensor:
         x, _, far = self.model.prepare(x, None)
@@ -82,17 +91,19 @@ class LikelihoodRegret(Score):
         if self.refit == "latent":
             better = self._refit_latent(last, y, inferred)
         else:
-            known = [self._refit_encoder(last, y[:1])]
-            for row in y[1:].split(1):  # a batch is filled up with copies of its first row
-                known.append(known[0] if torch.equal(row, y[:1]) else self._refit_encoder(last, row))
-            better = torch.cat(known)
+            fitted = [self._refit_encoder(last, y[:1])]
+            for row in y[1:].split(1):  # a batch is padded with copies of its first row
+                fitted.append(fitted[0] if torch.equal(row, y[:1]) else self._refit_encoder(last, row))
+            better = torch.cat(fitted)
         old, new = self._bound(last, y, inferred), self._bound(last, y, better)
         impossible = torch.isneginf(total + old)
         return torch.where(impossible, math.inf, torch.where(impossible, 0.0, new) - torch.where(impossible, 0.0, old))
 
     def _refit_latent(self, last: Variational, y: Tensor, inferred: Tensor) -> Tensor:
         with differentiable(inferred) as free:
-            optimizer = torch.optim.Adam([free], lr=self.lr or 0.05)  # elementwise: rows do not see each other
+            optimizer = torch.optim.Adam(
+                [free], lr=self.learning_rate or 0.05
+            )  # elementwise, so rows do not affect each other
             for k in range(self.steps):
                 value = self._draw(last, y, free, RowNoise(self.seed, k))
                 (slope,) = torch.autograd.grad(-value.sum(), free)
@@ -104,7 +115,7 @@ class LikelihoodRegret(Score):
         with torch.inference_mode(False), torch.enable_grad():
             row, own = row.clone(), copy.deepcopy(last)
             weights = [weight.requires_grad_() for weight in own.encoder.parameters()]
-            optimizer = torch.optim.Adam(weights, lr=self.lr or 2e-4, weight_decay=5e-5)
+            optimizer = torch.optim.Adam(weights, lr=self.learning_rate or 2e-4, weight_decay=5e-5)
             for k in range(self.steps):
                 value = self._draw(last, row, own.infer(row), RowNoise(self.seed, k))
                 slopes = torch.autograd.grad(-value.sum(), weights, allow_unused=True)

@@ -1,4 +1,4 @@
-"""Local intrinsic dimension: how many directions a flow's density has room in, around an input."""
+"""Local intrinsic dimension of a flow's density around an input."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ class LocalDimension(Statistic):
     """Number of singular values of the generator's Jacobian above a scale s (Kamkari et al. 2024, "A geometric explanation
     of the likelihood OOD detection paradox", arXiv 2403.18910, sec. 4).
 
-    With G the way from noise to data and sigma_i the singular values of dG/dz at z = f(y), data near y fill the
-    directions with sigma_i > s, and the others are thin. They are found as 1 / those of df/dy, so nothing is inverted
-    numerically; that costs D backward passes a row, and a singular value decomposition of D x D.
+    Let G be the generator (noise to data) and sigma_i the singular values of dG/dz at z = f(y). Near y, the data extend
+    along the directions with sigma_i > s and are thin along the others. The sigma_i are the reciprocals of the singular
+    values of df/dy, so no numerical inversion is needed. The cost for each row is D backward passes and a singular value
+    decomposition of D x D.
 
-    ``smooth`` gives D + d log p_s(y) / d log s instead, where p_s is the density of G, linearized at z, convolved with
-    N(0, s^2 I): sum_i sigma_i^2 / (sigma_i^2 + s^2) + s^2 sum_i sigma_i^2 (v_i . z)^2 / (sigma_i^2 + s^2)^2, v_i being the
-    right singular vectors. It has no ties, and needs a standard normal base.
+    ``smooth`` gives D + d log p_s(y) / d log s instead, where p_s is the density of G, linearized at z and convolved with
+    N(0, s^2 I): sum_i sigma_i^2 / (sigma_i^2 + s^2) + s^2 sum_i sigma_i^2 (v_i . z)^2 / (sigma_i^2 + s^2)^2, where v_i are
+    the right singular vectors. It has no ties, and needs a standard normal base.
 
-    y is the input behind dequantization, logit and standardization.
+    y is the input after dequantization, logit and standardization.
 
     Args:
-        model: a flow: a bijection behind its preprocessing.
-        scale: s; None finds the one at which the mean over the reference is that of :func:`local_pca_dimension` there.
-        smooth: use the derivative instead of the count.
-        rows: of the reference that the scale is found on, the first ones.
-        neighbors: of each row in the local PCA.
+        model: flow that is a bijection after its preprocessing.
+        scale: s; None chooses the s for which the mean dimension of the reference equals :func:`local_pca_dimension`.
+        smooth: whether to use the derivative instead of the count.
+        rows: number of reference rows, from the first, on which the scale is fitted.
+        neighbors: number of neighbors of each row in the local PCA.
 
     Raises:
-        KindError: for a model that is no bijection.
-        ConfigError: for a scale that is not positive, or ``smooth`` with another base.
+        KindError: for a model that is not a bijection after its preprocessing.
+        ConfigError: for a scale that is not positive, or ``smooth`` with a base that is not standard normal.
 
     Example:
         >>> import torch, pushforward as pf
@@ -67,7 +68,7 @@ class LocalDimension(Statistic):
         super().__init__()
         if not _bijective(WithoutPreprocessing(model)):
             raise KindError(
-                f"{type(model).__name__} is no bijection behind its preprocessing: it has no square Jacobian."
+                f"{type(model).__name__} is not a bijection after its preprocessing, so it has no square Jacobian: use a flow."
             )
         check_positive("scale", scale, optional=True)
         if smooth and not (isinstance(model.base, Normal) and not model.base.trainable):
@@ -79,7 +80,7 @@ class LocalDimension(Statistic):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One column."""
+        """The single column, "local dimension"."""
         return ("local dimension",)
 
     def _learn(self, reference: Tensor) -> None:
@@ -90,16 +91,16 @@ class LocalDimension(Statistic):
         target = local_pca_dimension(y.flatten(1), self.neighbors, self.rows)
         spectra = by_batches(self._spectrum, reference[: self.rows], self.batch_size)
 
-        def crossing(still: Callable[[Tensor], Tensor]) -> float:
-            """The log-scale up to which it holds of the mean dimension, which falls from D to 0."""
+        def crossing(condition: Callable[[Tensor], Tensor]) -> float:
+            """The largest log-scale at which the mean dimension, which decreases from D to 0, meets the condition."""
             low, high = -40.0, 40.0
             for _ in range(60):
                 middle = 0.5 * (low + high)
                 mean = self._dimension(spectra, torch.tensor(middle, dtype=torch.float64)).mean()
-                low, high = (middle, high) if still(mean) else (low, middle)
+                low, high = (middle, high) if condition(mean) else (low, middle)
             return low
 
-        # The count has plateaus, so both ends of the one at the target are sought.
+        # The count is a step function, so take the midpoint of the plateau at the target.
         ends = crossing(lambda mean: mean > target), crossing(lambda mean: mean >= target)
         self.log_scale = torch.tensor(0.5 * sum(ends), dtype=torch.float64)
 
@@ -110,11 +111,11 @@ class LocalDimension(Statistic):
         log_sigma, along = spectrum.unbind(-1)
         if not self.smooth:
             return (log_sigma > log_scale).double().sum(1)
-        share = torch.sigmoid(2 * (log_sigma - log_scale))  # sigma^2 / (sigma^2 + s^2)
-        return (share + share * (1 - share) * along.square()).sum(1)
+        fraction = torch.sigmoid(2 * (log_sigma - log_scale))  # sigma^2 / (sigma^2 + s^2)
+        return (fraction + fraction * (1 - fraction) * along.square()).sum(1)
 
     def _spectrum(self, x: Tensor) -> Tensor:
-        """log sigma_i, and v_i . z if that is needed, float64, ``(n, D, 2)``."""
+        """log sigma_i, and v_i . z for ``smooth`` (else 0), float64, ``(n, D, 2)``."""
         inner = WithoutPreprocessing(self.model)
         y, _ = inner.preprocess(x)
         with differentiable(y) as at:
@@ -131,23 +132,24 @@ class LocalDimension(Statistic):
 
 @register("scores")
 class DualThreshold(Score):
-    """max(-log p_1, -log p_2): unlikely, or in a region of too few dimensions (Kamkari et al. 2024, arXiv 2403.18910,
-    algorithm 1).
+    """max(-log p_1, -log p_2): high for an unlikely input, and for one whose local dimension is small (Kamkari et al. 2024,
+    arXiv 2403.18910, algorithm 1).
 
-    Their rule alarms where log p(x) < t_1, or where the local dimension is below t_2. With both thresholds at one level of
-    the reference it is this score: p_1 = (1 + #{reference no more likely than x}) / (n + 1), and p_2 likewise of
-    :class:`LocalDimension`. The level is the only threshold left, and no pair is picked with anomalies at hand.
+    The paper raises an alarm if log p(x) < t_1 or the local dimension is below t_2. This score sets both thresholds at the
+    same quantile of the reference: p_1 = (1 + #{reference no more likely than x}) / (n + 1), and
+    p_2 = (1 + #{reference of no larger :class:`LocalDimension` than x}) / (n + 1). So one threshold is left, and it can be
+    calibrated without anomalies.
 
     Args:
-        model: a flow: a bijection behind its preprocessing.
-        scale: as in :class:`LocalDimension`, like all that follows.
-        smooth: whether its dimension is smooth.
-        rows: that its scale is found on.
-        neighbors: of each in the local PCA.
+        model: flow that is a bijection after its preprocessing.
+        scale: see :class:`LocalDimension`.
+        smooth: see :class:`LocalDimension`.
+        rows: see :class:`LocalDimension`.
+        neighbors: see :class:`LocalDimension`.
 
     Raises:
-        KindError: for a model that is no bijection.
-        ConfigError: for arguments that LocalDimension refuses.
+        KindError: for a model that is not a bijection after its preprocessing.
+        ConfigError: for arguments that :class:`LocalDimension` rejects.
 
     Example:
         >>> import torch, pushforward as pf
@@ -186,32 +188,32 @@ class DualThreshold(Score):
         return -self.model.evaluate(x).value.double()
 
 
-def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, share: float = 0.05) -> float:
-    """Mean over points of the number of principal components of their neighbors whose variance exceeds a share of the
-    largest (Fukunaga and Olsen 1971).
+def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, fraction: float = 0.05) -> float:
+    """Mean local dimension by PCA: the number of principal components of a point's neighbors whose variance exceeds a fraction
+    of the largest variance, averaged over points (Fukunaga and Olsen 1971).
 
     Args:
-        rows: ``(n, D)``.
-        neighbors: k, at most n - 1 are used.
-        points: the first so many rows are looked at.
-        share: of the largest variance.
+        rows: data, ``(n, D)``.
+        neighbors: number of neighbors of each point; at most n - 1 are used.
+        points: number of rows, from the first, that are used as points.
+        fraction: smallest variance that counts, as a fraction of the largest.
 
     Raises:
         InputError: for fewer than three rows.
     """
     if len(rows) < 3:
-        raise InputError(f"a local dimension needs at least three rows; got {len(rows)}.")
-    wide, counts = rows.double(), []
-    for point in wide[:points]:
-        near = (wide - point).square().sum(1).topk(min(neighbors, len(rows) - 1) + 1, largest=False).indices
-        patch = wide[near]
-        variance = torch.linalg.svdvals(patch - patch.mean(0)).square()
-        counts.append((variance > share * variance[0]).sum().item())
+        raise InputError(f"local_pca_dimension needs at least three rows; got {len(rows)}.")
+    rows, counts = rows.double(), []
+    for point in rows[:points]:
+        near = (rows - point).square().sum(1).topk(min(neighbors, len(rows) - 1) + 1, largest=False).indices
+        local = rows[near]
+        variance = torch.linalg.svdvals(local - local.mean(0)).square()
+        counts.append((variance > fraction * variance[0]).sum().item())
     return sum(counts) / len(counts)
 
 
 def _bijective(inner: WithoutPreprocessing) -> bool:
     chain = inner.chain
-    # A flow that estimates its log-determinant is a bijection all the same.
+    # A flow with an unbiased estimate of its log-determinant is a bijection too.
     exact = chain.kind in (Kind.EXACT, Kind.UNBIASED)
     return exact and math.prod(chain.in_shape) == math.prod(inner.base.shape)

@@ -1,4 +1,4 @@
-"""Logarithms of statistics that are positive and span magnitudes."""
+"""The logarithm of a positive statistic that spans orders of magnitude."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Log"]
 
 @register("scores")
 class Log(Statistic):
-    """log(max(v, 1e-9)) of each column of a statistic with values v >= 0, so that a density over it sees ratios.
+    """log(max(v, 1e-9)) of each column v >= 0 of a statistic, so that a density of the statistics compares ratios.
 
     Args:
-        statistic: whose columns are positive, such as :class:`~pushforward.detection.scores.CodeLength` or a distance.
-            Fitting this fits it.
+        statistic: statistic with nonnegative columns, such as :class:`~pushforward.detection.scores.CodeLength` or a
+            distance; it is fitted together with this one.
 
     Raises:
-        ConfigError: for no statistic.
+        ConfigError: if ``statistic`` is not a :class:`~pushforward.detection.scores.Statistic`.
 
     Example:
         >>> import torch
@@ -33,13 +33,13 @@ class Log(Statistic):
     def __init__(self, statistic: Statistic) -> None:
         super().__init__()
         if not isinstance(statistic, Statistic):
-            raise ConfigError(f"Log takes the logarithm of a statistic; got {type(statistic).__name__}.")
+            raise ConfigError(f"Log needs a Statistic; got {type(statistic).__name__}.")
         self.statistic = statistic
         self.needs: frozenset[Need] = statistic.needs  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The statistic's, each with "log" before it."""
+        """The statistic's names, each with the prefix "log"."""
         return tuple(f"log {name}" for name in self.statistic.names)
 
     def _learn(self, reference: Tensor) -> None:

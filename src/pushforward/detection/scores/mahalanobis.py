@@ -1,4 +1,4 @@
-"""The Mahalanobis distance of a model's latents from those of in-distribution rows."""
+"""The Mahalanobis distance of an input's latents from the latents of in-distribution rows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["LatentMahalanobis", "shrunk_whitening"]
 
 
 def shrunk_whitening(rows: Tensor, owner: str) -> tuple[Tensor, Tensor]:
-    """Mean and W with W W^T the inverse of a shrunk covariance, so that ``||(row - mean) W||`` is the Mahalanobis distance.
+    """Mean and whitening matrix W, so that ``||(row - mean) W||`` is the Mahalanobis distance.
 
-    The covariance is shrunk to a multiple of the identity (Ledoit and Wolf 2004); directions without any spread count as
-    having a millionth of the widest one's, or 1 if none has any.
+    W W^T is the inverse of the covariance, shrunk towards a multiple of the identity (Ledoit and Wolf 2004). The standard
+    deviation along each principal direction is at least a millionth of the largest one; if all are 0, they are set to 1.
 
     Args:
-        rows: ``(n, D)``, float64.
-        owner: named by the error.
+        rows: data, ``(n, D)``, float64.
+        owner: name for the error message.
 
     Returns:
         Mean ``(D,)`` and W ``(D, D)``, both float64.
@@ -33,24 +33,26 @@ def shrunk_whitening(rows: Tensor, owner: str) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: for fewer than two rows.
     """
-    from sklearn.covariance import ledoit_wolf  # loads for a second
+    from sklearn.covariance import ledoit_wolf  # slow to import
 
     if len(rows) < 2:
         raise InputError(f"{owner} needs at least two reference rows for a covariance; got {len(rows)}.")
     mean = rows.mean(0)
     covariance = torch.from_numpy(ledoit_wolf((rows - mean).cpu().numpy(), assume_centered=True)[0]).to(rows)
     variances, directions = torch.linalg.eigh(covariance)
-    widest = variances[-1]
-    floored = variances.clamp(min=1e-12 * float(widest)) if widest > 0 else torch.ones_like(variances)
-    return mean, (directions * floored.rsqrt()).contiguous()  # as a file gives it back, bit for bit
+    largest = variances[-1]
+    floored = variances.clamp(min=1e-12 * float(largest)) if largest > 0 else torch.ones_like(variances)
+    return mean, (
+        directions * floored.rsqrt()
+    ).contiguous()  # the memory layout that loading a file gives, so results agree bit for bit
 
 
 @register("scores")
 class LatentMahalanobis(Score):
     """``sqrt((z - m)^T S^-1 (z - m))`` for z = encode(x), with mean m and covariance S of the reference rows' latents.
 
-    A perfect flow has m = 0 and S = 1; what was fitted absorbs how the model misses them. S is shrunk (Ledoit and Wolf
-    2004), so fewer reference rows than coordinates will do.
+    A perfect flow with a standard normal base has m = 0 and S = 1; the fitted m and S correct for the model's errors. S is
+    shrunk (Ledoit and Wolf 2004), so the reference may have fewer rows than z has coordinates.
 
     Args:
         model: any model.

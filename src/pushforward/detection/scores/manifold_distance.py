@@ -1,4 +1,4 @@
-"""Scores of models with a manifold: distance to it, and density on it and distance together."""
+"""Scores of models with a manifold: the distance to it, and the density on it combined with the distance."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pushforward.errors import KindError
 from pushforward.models import Model
 from pushforward.registry import register
 
-__all__ = ["DensityAndResidual", "Residual"]
+__all__ = ["DensityAndDistance", "ManifoldDistance"]
 
 
 @register("scores")
-class Residual(Score):
+class ManifoldDistance(Score):
     """Squared distance of x to the model's manifold, ``evaluate(x).residual``, in the data's units squared.
 
-    Blind to everything along the manifold: of rows on it none is more anomalous than another.
+    The score ignores the density on the manifold: all rows on the manifold get the score 0.
 
     Args:
-        model: with a residual, as :class:`~pushforward.models.TwoStep`.
+        model: model whose likelihood has a residual, such as :class:`~pushforward.models.TwoStep`.
 
     Example:
         >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import Residual
+        >>> from pushforward.detection.scores import ManifoldDistance
         >>> model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.distributions.Normal(2))
-        >>> Residual(model)(torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])).argmax().item()
+        >>> ManifoldDistance(model)(torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])).argmax().item()
         1
     """
 
@@ -44,22 +44,25 @@ class Residual(Score):
 
 
 @register("scores")
-class DensityAndResidual(Score):
-    """How unlikely x is on the manifold and how far from it: (-log p(x) - a) / b + (log r(x) - c) / e.
+class DensityAndDistance(Score):
+    """Sum of the standardized density and distance: (-log p(x) - a) / b + (log r(x) - c) / e, where r is the squared distance.
 
-    The density on a manifold is that of the decoded point, so it says nothing of the way there; the residual says nothing of
-    the place. Both are brought to in-distribution mean 0 and deviation 1 (a, b, c, e) and added: at equal weight, since
-    no out-of-distribution data are seen. Residuals r count by their logarithm, from 1e-9 of their median up.
+    The density on a manifold is evaluated at the decoded point, so it does not depend on the distance of x to the manifold,
+    and the distance does not depend on the density. Both are standardized to mean 0 and standard deviation 1 on the
+    reference rows (a, b, c, e) and added with equal weights, since there are no out-of-distribution data to fit weights.
+    r has a floor of 1e-9 times its median.
+
+    :class:`~pushforward.detection.scores.ManifoldLikelihood` combines both in nats, for models whose measure is Manifold.
 
     Args:
-        model: with a residual, as :class:`~pushforward.models.TwoStep`.
+        model: model whose likelihood has a residual, such as :class:`~pushforward.models.TwoStep`.
 
     Example:
         >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import DensityAndResidual
+        >>> from pushforward.detection.scores import DensityAndDistance
         >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
         >>> model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=2, hidden=(8,)), pf.distributions.Normal(2))
-        >>> score = DensityAndResidual(model).fit(x)
+        >>> score = DensityAndDistance(model).fit(x)
         >>> abs(score(x).mean()).item() < 1e-6
         True
     """
@@ -89,7 +92,7 @@ class DensityAndResidual(Score):
     def _score(self, x: Tensor) -> Tensor:
         density, residual = density_and_residual(self.model, x)
         both = (torch.stack((-density, self._log(residual))) - self.center[:, None]) / self.scale[:, None]
-        impossible = torch.isposinf(both).any(0)  # one certain sign is enough, whatever the other says
+        impossible = torch.isposinf(both).any(0)  # the other term may be -inf, and the sum NaN
         return torch.where(impossible, math.inf, both.sum(0))
 
     def _log(self, residual: Tensor) -> Tensor:
@@ -97,13 +100,15 @@ class DensityAndResidual(Score):
 
 
 def density_and_residual(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x) and the residual, float64, ``(n,)`` each; -inf and +inf for a row that is infinitely far.
+    """log p(x) and the residual of each row, float64, ``(n,)`` each; -inf and +inf for a row with an infinite entry.
 
     Raises:
         KindError: if the model has no residual.
     """
     found = model.evaluate(x)
     if found.residual is None:
-        raise KindError(f"{type(model).__name__} has no manifold to be far from: use a model with a residual.")
+        raise KindError(
+            f"{type(model).__name__} has no manifold, so no distance to it: use a model with a residual, such as TwoStep."
+        )
     far = torch.isinf(x).flatten(1).any(1) if x.is_floating_point() else torch.zeros(len(x), dtype=torch.bool)
     return found.value.double(), torch.where(far, math.inf, found.residual.double())

@@ -1,4 +1,4 @@
-"""What scores read of a model, in float64: log-likelihoods and latents, with infinitely far rows told apart."""
+"""Log-likelihoods and latents of a model in float64, with special treatment of infinite inputs."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ __all__ = ["check_model", "far_rows", "finite_reference", "latents", "log_likeli
 
 
 def check_model(model: Model, owner: str, *, context: bool = True) -> Model:
-    """The model, if it is one.
+    """Check the model argument of a score and return it.
 
     Args:
-        model: what a score was given.
-        owner: the score.
-        context: whether it may read a context.
+        model: argument to check.
+        owner: name of the score, for the error message.
+        context: whether the model may have a context.
 
     Raises:
-        ConfigError: for anything else.
+        ConfigError: if the argument is not a model, or has a context and must not.
     """
     if not isinstance(model, Model):
-        raise ConfigError(f"{owner} reads models of pushforward; got {type(model).__name__}.")
+        raise ConfigError(f"{owner} needs a model of pushforward; got {type(model).__name__}.")
     if model.context_features and not context:
-        raise ConfigError(f"{owner} reads models without a context.")
+        raise ConfigError(f"{owner} needs a model without a context.")
     return model
 
 
 def log_likelihood(model: Model, x: Tensor, samples: int = 1) -> Tensor:
-    """log p of each row as the model evaluates it, nats, float64, ``(n,)``; -inf for rows that are infinitely far.
+    """``model.evaluate(x)`` for each row, nats, float64, ``(n,)``; -inf for rows with an infinite entry.
 
-    The terms are added in float64: in float32 numbers near -7000 lie 5e-4 apart, which differences would show.
+    The terms are added in float64: the spacing of float32 numbers near -7000 is 5e-4, which would affect differences.
     """
     result = model.evaluate(x, samples=samples)
     value = result.value.double()
     if samples > 1 and result.kind is not Kind.EXACT:
-        return value  # its terms are averages over draws, which add up to another number
+        return value  # the terms are means over draws, and their sum is not the value
     total = torch.stack([term.double() for term in result.terms.values()]).sum(0)
     return torch.where(torch.isfinite(value), total, value)
 
 
 def latents(model: Model, x: Tensor) -> Tensor:
-    """z = encode(x) as rows of D coordinates, float64, ``(n, D)``; an infinite x counts as 0 (see :func:`far_rows`)."""
+    """z = encode(x), flattened, float64, ``(n, D)``; infinite entries of x are replaced by 0 (see :func:`far_rows`)."""
     return model.encode(torch.where(torch.isinf(x), 0.0, x) if x.is_floating_point() else x).flatten(1).double()
 
 
 def far_rows(x: Tensor) -> Tensor:
-    """Which rows have an infinite entry, ``(n,)``."""
+    """Mask of the rows with an infinite entry, ``(n,)``."""
     return torch.isinf(x).flatten(1).any(1)
 
 
 def finite_reference(values: Tensor, owner: str) -> Tensor:
-    """The values of reference rows, if all are finite.
+    """Check that the values of reference rows are finite and return them.
 
     Raises:
-        InputError: naming the first row that has an infinite one.
+        InputError: for an infinite value; the message names the first such row.
     """
     bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
     if bad.any():
         raise InputError(
             f"{owner} is infinite in row {int(bad.nonzero()[0])} of the reference ({int(bad.sum())} of {len(values)} rows): "
-            "fit on in-distribution rows that the model does not rule out."
+            "fit on in-distribution rows that have a positive density under the model."
         )
     return values

@@ -1,4 +1,4 @@
-"""Distance to the k-th nearest in-distribution row: the baseline that belongs in every table."""
+"""Baseline scores: distance to the k-th nearest in-distribution row, in data space and in latent space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["LatentNeighbors", "Neighbors"]
 
 def kth_distance(rows: Tensor, reference: Tensor, k: int) -> Tensor:
     """Euclidean distance of each of ``(n, D)`` rows to its k-th nearest of ``(m, D)`` reference rows, ``(n,)``."""
-    # Products of matrices are ten times as fast as differences, and float64 has digits to spare.
+    # Matrix products are ten times as fast as differences, and float64 is precise enough for them.
     distance = torch.cdist(rows, reference, compute_mode="use_mm_for_euclid_dist")
     return distance.kthvalue(k, 1).values
 
@@ -30,25 +30,24 @@ def _check_k(k: int) -> int:
     return k
 
 
-def _enough(reference: Tensor, k: int, owner: str) -> Tensor:
+def _check_reference(reference: Tensor, k: int, owner: str) -> Tensor:
     if len(reference) < k:
         raise InputError(
-            f"{owner} looks for the {k}-th nearest of only {len(reference)} reference rows: use a smaller k."
+            f"{owner} needs at least k={k} reference rows; got {len(reference)}: use a smaller k or more rows."
         )
     return finite_reference(reference, "the input")
 
 
 @register("scores")
 class Neighbors(Score):
-    """Euclidean distance of x itself to its k-th nearest reference row; needs no model.
+    """Euclidean distance of x to its k-th nearest reference row, in data space; needs no model.
 
-    Row shapes may be any; coordinates count as they are, or each in units of its own spread on the reference rows. The
-    fitted score holds the reference rows.
+    Rows may have any shape. The fitted score stores the reference rows.
 
     Args:
-        k: which neighbor.
-        standardize: divide each coordinate by its standard deviation on the reference rows, as tables of mixed units want;
-            one that is constant there counts as it is.
+        k: index of the neighbor, 1 for the nearest.
+        standardize: whether to divide each coordinate by its standard deviation on the reference rows, for tables with
+            mixed units. A coordinate that is constant there is not divided.
 
     Raises:
         ConfigError: for a k below 1.
@@ -74,8 +73,8 @@ class Neighbors(Score):
     scale: Tensor
 
     def _learn(self, reference: Tensor) -> None:
-        rows = _enough(reference, self.k, type(self).__name__).flatten(1).double()
-        self.center = rows.mean(0)  # distances do not change, and fewer digits cancel
+        rows = _check_reference(reference, self.k, type(self).__name__).flatten(1).double()
+        self.center = rows.mean(0)  # distances stay the same, with less cancellation
         spread = rows.std(0, correction=0)
         self.scale = torch.where(spread > 0, spread, 1.0) if self.standardize else torch.ones_like(spread)
         self.reference = (rows - self.center) / self.scale
@@ -83,18 +82,20 @@ class Neighbors(Score):
     def _score(self, x: Tensor) -> Tensor:
         rows, far = x.flatten(1).double(), far_rows(x)
         if rows.shape[1] != len(self.center):
-            raise InputError(f"Neighbors was fitted on rows of {len(self.center)} numbers; got {rows.shape[1]}.")
+            raise InputError(f"Neighbors was fitted on rows of {len(self.center)} values; got rows of {rows.shape[1]}.")
         rows = (torch.where(far[:, None], 0.0, rows) - self.center) / self.scale
         return torch.where(far, math.inf, kth_distance(rows, self.reference, self.k))
 
 
 @register("scores")
 class LatentNeighbors(Score):
-    """Euclidean distance of z = encode(x) to its k-th nearest among the reference rows' latents, which it holds.
+    """Euclidean distance of z = encode(x) to the k-th nearest of the reference rows' latents.
+
+    The fitted score stores these latents.
 
     Args:
         model: any model.
-        k: which neighbor.
+        k: index of the neighbor, 1 for the nearest.
 
     Raises:
         ConfigError: for a k below 1.
@@ -116,7 +117,7 @@ class LatentNeighbors(Score):
     reference: Tensor
 
     def _learn(self, reference: Tensor) -> None:
-        _enough(reference, self.k, type(self).__name__)
+        _check_reference(reference, self.k, type(self).__name__)
         self.reference = by_batches(lambda part: latents(self.model, part), reference, self.batch_size)
 
     def _score(self, x: Tensor) -> Tensor:

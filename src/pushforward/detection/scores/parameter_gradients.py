@@ -1,4 +1,4 @@
-"""How much each row pulls at the weights: layer-wise gradient norms, and the Fisher score."""
+"""Scores from gradients with respect to the weights: layer-wise gradient norms, and the Fisher score."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pushforward.registry import register
 __all__ = ["FisherScore", "LayerGradients", "ParameterGradients"]
 
 _FLOOR = 1e-38
-"""Below it a squared norm counts as this, so that its logarithm is finite."""
+"""Lower bound of squared norms, so that their logarithms are finite."""
 
 
 @register("scores")
@@ -28,12 +28,12 @@ class ParameterGradients(Statistic):
     """log ||d log p(x) / d theta_g||^2 of each group g of weights (Dauncey et al. 2024, "Approximations to the Fisher
     information metric of deep generative models for out-of-distribution detection", arXiv 2403.01485).
 
-    A row unlike the training data would change the weights more. Norms of single tensors differ by orders of magnitude,
-    so they are kept apart, and their logarithms are near normal on data like the training data.
+    A training step on a row unlike the training data would change the weights more. The norms of different tensors differ by
+    orders of magnitude, so they are separate columns. Their logarithms are approximately normal on in-distribution data.
 
     Args:
-        model: any model without a context that has weights.
-        groups: number of groups, of consecutive tensors; None for one a tensor.
+        model: model with weights and without a context.
+        groups: number of groups of consecutive tensors; None for one group per tensor.
 
     Raises:
         ConfigError: for a model without weights, or more groups than tensors.
@@ -56,12 +56,14 @@ class ParameterGradients(Statistic):
         self.model, self.groups = model, groups
         count = len(_tensors(model))
         if count == 0:
-            raise ConfigError(f"{type(model).__name__} has no weights, so no gradient with respect to them.")
+            raise ConfigError(
+                f"{type(model).__name__} has no weights, and ParameterGradients needs the gradient with respect to them."
+            )
         check_integer("groups", groups, most=count, optional=True)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tensor's name, or those of a group's first and last tensors."""
+        """The name of the tensor, or the names of the first and last tensors of a group."""
         tensors = _tensors(self.model)
         ends = [(tensors[group[0]], tensors[group[-1]]) for group in self._groups()]
         return tuple(first if first == last else f"{first} ... {last}" for first, last in ends)
@@ -81,11 +83,11 @@ class LayerGradients(Score):
     """-sum_l log N(f_l; mu_l, sigma_l^2) of the layers' log gradient norms f_l, fitted on reference rows (Dauncey et al.
     2024, arXiv 2403.01485, sec. 4).
 
-    No hyper-parameters, two-sided, and the same whatever invertible transform the data went through before. Tensors whose norm
-    does not vary on the reference say nothing and are left out.
+    The score is two-sided, has no hyperparameters, and does not depend on invertible preprocessing of the data. Tensors whose
+    gradient norm is constant on the reference are ignored.
 
     Args:
-        model: any model without a context that has weights.
+        model: model with weights and without a context.
 
     Example:
         >>> import torch, pushforward as pf
@@ -116,7 +118,7 @@ class LayerGradients(Score):
         scale = torch.where(varies, self.std, 1.0)
         u = (self._logs(x) - self.mean) / scale
         terms = 0.5 * u * u + scale.log() + 0.5 * math.log(2 * math.pi)
-        return beyond(self.model, x, torch.where(varies, terms, 0.0).sum(1))
+        return infinite_outside_support(self.model, x, torch.where(varies, terms, 0.0).sum(1))
 
     def _logs(self, x: Tensor) -> Tensor:
         return squared_norms(self.model, x).clamp(min=_FLOOR).log()
@@ -127,11 +129,11 @@ class FisherScore(Score):
     """||F^(-1/2) d log p(x) / d theta||: Rao's score statistic with a diagonal Fisher information (Bergamin et al. 2022,
     "Model-agnostic out-of-distribution detection using combined statistical tests", arXiv 2203.01097, sec. 3.2).
 
-    F is the mean squared gradient over the reference plus ``damping``, one number a weight.
+    F is the mean squared gradient over the reference rows plus ``damping``, one number for each weight.
 
     Args:
-        model: any model without a context that has weights.
-        damping: added to F, so that weights that the reference never moves do not decide alone.
+        model: model with weights and without a context.
+        damping: positive constant added to F, so that weights with zero gradient on the reference do not dominate.
 
     Raises:
         ConfigError: for a damping that is not positive.
@@ -166,23 +168,23 @@ class FisherScore(Score):
         inner, weight = WithoutPreprocessing(self.model), self.fisher + self.damping
         chunks = sample_gradients(inner, inner.preprocess(x)[0])
         squares = torch.cat([(_flat(chunk).square() / weight).sum(1) for chunk in chunks])
-        return beyond(self.model, x, squares.sqrt())
+        return infinite_outside_support(self.model, x, squares.sqrt())
 
 
 def squared_norms(model: Model, x: Tensor) -> Tensor:
-    """||d log p(x_i) / d theta_t||^2 of each tensor t, float64, ``(n, tensors)``."""
+    """||d log p(x_i) / d theta_t||^2 for each row i and tensor t, float64, ``(n, tensors)``."""
     inner = WithoutPreprocessing(model)
     chunks = sample_gradients(inner, inner.preprocess(x)[0])
     return torch.cat([torch.stack([_square(g) for g in chunk.values()], 1) for chunk in chunks])
 
 
-def beyond(model: Model, x: Tensor, score: Tensor) -> Tensor:
-    """The score, and +inf for rows that cannot be: infinitely far, or outside the support."""
+def infinite_outside_support(model: Model, x: Tensor, score: Tensor) -> Tensor:
+    """The score, replaced by +inf for rows outside the support or with an infinite entry."""
     return torch.where(torch.isneginf(WithoutPreprocessing(model).preprocess(x)[1]), math.inf, score)
 
 
 def _square(gradient: Tensor) -> Tensor:
-    # NaN only where a row has probability 0; its score is +inf whatever stands here.
+    # A gradient is NaN only if the row has probability 0, and then the score is set to +inf.
     return torch.nan_to_num(gradient.double().flatten(1), 0.0, 1e150, -1e150).square().sum(1)
 
 
@@ -192,6 +194,6 @@ def _flat(chunk: dict[str, Tensor]) -> Tensor:
 
 
 def _tensors(model: Model) -> list[str]:
-    """Names of the weights, as they stand in the model, in the order of :func:`squared_norms`."""
+    """Names of the weights in the model, in the order of the columns of :func:`squared_norms`."""
     names = {id(weight): name for name, weight in model.named_parameters()}
     return [names[id(weight)] for weight in WithoutPreprocessing(model).parameters()]

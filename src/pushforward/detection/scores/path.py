@@ -1,4 +1,4 @@
-"""The terms of log p, kept apart."""
+"""The terms of log p as separate columns."""
 
 from __future__ import annotations
 
@@ -18,33 +18,37 @@ __all__ = ["LikelihoodPath"]
 
 @register("scores")
 class LikelihoodPath(Statistic):
-    """What a model adds up to log p(x), term by term: added, terms that move in opposite directions would cancel.
+    """The terms of log p(x) as separate columns, because terms with opposite changes cancel in the sum.
 
-    The first :attr:`terms` columns are nats and add up to ``model.evaluate(x).value``:
+    The first :attr:`terms` columns are in nats and add up to ``model.evaluate(x).value``:
 
-    - ``elementwise``: of the transforms at the data's side that take each coordinate by itself (dequantization, logit, scaling);
+    - ``elementwise``: the first transforms of the chain, which act on each coordinate separately (dequantization, logit,
+      scaling);
     - ``volume``: log abs det of all other transforms;
     - ``reconstruction`` and ``posterior`` of a latent variable: log p(x | z) and -log q(z | x), at one draw of z;
     - ``base``: log p(z).
 
-    A flow that factors out channels has ``volume k`` and ``base k`` for each scale, 0 being the finest (the terms of
-    Schirrmeister et al. 2020, arXiv 2006.10848). Then come squared lengths: ``square`` of z, of each scale, unless the base is
-    a standard normal, whose log-density says the same; and of a latent variable ``error``, ``latent mean`` and ``latent scale``,
-    of x - decode(z) and of the mean and scale of q(z | x); and ``residual``, the squared distance to the manifold of a density on one.
+    A flow that factors out channels has ``volume k`` and ``base k`` for each scale k, where 0 is the finest (the terms of
+    Schirrmeister et al. 2020, arXiv 2006.10848). The remaining columns are squared norms:
 
-    Which columns tell is for :class:`~pushforward.detection.scores.DoSE` to find.
+    - ``square``: of z, for each scale, unless the base is a standard normal, whose log-density has the same information;
+    - ``error``, ``latent mean`` and ``latent scale`` of a latent variable: of x - decode(z), and of the mean and scale of
+      q(z | x);
+    - ``residual``: of the difference between x and its projection, for a density on a manifold.
+
+    :class:`~pushforward.detection.scores.DoSE` combines the columns into a score.
 
     Args:
-        model: any model without a context.
-        samples: draws of the model's own noise, over which the columns are averaged.
+        model: model without a context.
+        samples: number of draws of the model's noise, over which the columns are averaged.
 
     Raises:
-        ConfigError: for a model that reads a context, or no draws.
+        ConfigError: for a model with a context, or ``samples`` below 1.
 
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import LikelihoodPath
-        >>> model = pf.models.Glow((1, 8, 8), scales=2, steps=1, hidden=(4,))
+        >>> model = pf.models.Glow((1, 8, 8), scales=2, layers=1, hidden=(4,))
         >>> path = LikelihoodPath(model)
         >>> path.names
         ('elementwise', 'volume 0', 'volume 1', 'base 0', 'base 1')
@@ -60,13 +64,13 @@ class LikelihoodPath(Statistic):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns: terms of log p, then squared lengths."""
+        """The names of the columns: terms of log p, then squared norms."""
         terms, others = path_names(self.model)
         return (*terms, *others)
 
     @property
     def terms(self) -> int:
-        """How many of the first columns add up to log p."""
+        """The number of columns, from the first, that add up to log p."""
         return len(path_names(self.model)[0])
 
     def _values(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Distances of an input from the training rows along and across their principal directions."""
+"""Distances of an input from the training rows, within and outside their principal subspaces."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ from pushforward.registry import register
 __all__ = ["PrincipalDistances"]
 
 _FLOOR = 1e-4
-"""Of the reference's variance: what a distance is not told apart from, so that its logarithm stays finite."""
+"""Added to relative distances before the logarithm, so that it stays finite."""
 
 
 @register("scores")
 class PrincipalDistances(Statistic):
     """Log-distances from the reference rows in their principal subspaces; needs no model.
 
-    With x centerd, c its first k principal coordinates and v their variances on the reference, for each k in ``sizes``
+    Let x be centered, c its first k principal coordinates, V the principal directions and v the variances of c on the
+    reference. The columns are, for each k in ``sizes``,
 
-    - ``outside k``: log ||x - V c||^2, the energy off the subspace (reconstruction error of a linear autoencoder);
-    - ``inside k``: log sum_i c_i^2 / v_i, the Mahalanobis distance within it;
+    - ``outside k``: log ||x - V c||^2, the squared distance to the subspace (reconstruction error of a linear autoencoder);
+    - ``inside k``: log sum_i c_i^2 / v_i, the Mahalanobis distance within the subspace;
 
-    and ``neighbors``, ``white neighbors``: the log-distance to the k-th nearest reference row in the middle subspace,
-    in the data's units, and in the smallest one in units of the standard deviations. All are compared with the reference's
-    own spread, so that the unit of x does not matter; on constant rows all are 0.
+    and the log-distance to the k-th nearest reference row:
 
-    Fit it on the *training* rows: held-out rows then show how far new rows usually are.
+    - ``neighbors``: in the subspace of the second size, in the data's units;
+    - ``white neighbors``: in the smallest subspace, in units of the standard deviations.
+
+    All distances are relative to the spread of the reference, so the columns do not depend on the unit of x.
+
+    Fit this statistic on the *training* rows; held-out rows then show the usual distances of new rows.
 
     Args:
-        sizes: of three subspaces, increasing; each is cut to what the rows allow.
-        k: which neighbor.
-        rows: at most that many reference rows are kept to look for neighbors among, the first ones.
+        sizes: dimensions of three subspaces, increasing; each is reduced if there are too few rows or coordinates.
+        k: index of the neighbor, 1 for the nearest.
+        rows: largest number of reference rows, from the first, that are stored for the search of neighbors.
 
     Raises:
-        ConfigError: for sizes that do not increase, or impossible counts.
+        ConfigError: for sizes that do not increase, or invalid counts.
         InputError: by :meth:`fit`, for fewer than k + 1 rows.
 
     Example:
@@ -72,14 +76,14 @@ class PrincipalDistances(Statistic):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Outside and inside of each subspace, then the neighbors."""
+        """The names of the columns: outside and inside of each subspace, then the distances to neighbors."""
         ends = tuple(f"{side} {size}" for size in self.sizes for side in ("outside", "inside"))
         return (*ends, "neighbors", "white neighbors")
 
     def _learn(self, reference: Tensor) -> None:
         if len(reference) <= self.k:
             raise InputError(
-                f"PrincipalDistances looks for the {self.k}-th nearest of only {len(reference)} reference rows: use a smaller k."
+                f"PrincipalDistances needs more than k={self.k} reference rows; got {len(reference)}: use a smaller k or more rows."
             )
         rows = finite_reference(reference, "the input").flatten(1).double()
         self.mean = rows.mean(0)
@@ -93,13 +97,15 @@ class PrincipalDistances(Statistic):
         self.spread = variances[-count:].flip(0).clamp(min=float(floor)).sqrt()
         self.points = (rows[: self.rows] @ self.directions)[:, : self._size(1)].contiguous()
 
-    def _size(self, place: int) -> int:
-        return min(self.sizes[place], self.directions.shape[1])
+    def _size(self, index: int) -> int:
+        return min(self.sizes[index], self.directions.shape[1])
 
     def _values(self, x: Tensor) -> Tensor:
         far, rows = far_rows(x), x.flatten(1).double()
         if rows.shape[1] != len(self.mean):
-            raise InputError(f"PrincipalDistances was fitted on rows of {len(self.mean)} numbers; got {rows.shape[1]}.")
+            raise InputError(
+                f"PrincipalDistances was fitted on rows of {len(self.mean)} values; got rows of {rows.shape[1]}."
+            )
         rows = torch.where(far[:, None], 0.0, rows) - self.mean
         inside = rows @ self.directions
         white = inside / self.spread
@@ -108,8 +114,8 @@ class PrincipalDistances(Statistic):
         for size in map(self._size, range(3)):
             outside = (total - inside[:, :size].square().sum(1)).clamp(min=0.0)
             columns += [torch.log(outside / self.scale + _FLOOR), torch.log(white[:, :size].square().mean(1) + _FLOOR)]
-        few, middle = self._size(0), self._size(1)
-        near = kth_distance(inside[:, :middle], self.points, self.k) / self.scale.sqrt()
-        nearer = kth_distance(white[:, :few], self.points[:, :few] / self.spread[:few], self.k) / math.sqrt(few)
-        columns += [torch.log(near + _FLOOR), torch.log(nearer + _FLOOR)]
+        small, middle = self._size(0), self._size(1)
+        distance = kth_distance(inside[:, :middle], self.points, self.k) / self.scale.sqrt()
+        whitened = kth_distance(white[:, :small], self.points[:, :small] / self.spread[:small], self.k)
+        columns += [torch.log(distance + _FLOOR), torch.log(whitened / math.sqrt(small) + _FLOOR)]
         return torch.where(far[:, None], math.inf, torch.stack(columns, 1))

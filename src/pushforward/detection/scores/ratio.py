@@ -1,4 +1,4 @@
-"""Likelihood ratio against a model of the background (Ren et al. 2019)."""
+"""Likelihood ratio against a background model (Ren et al. 2019)."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ __all__ = ["LikelihoodRatio", "check_pair", "mutate"]
 
 
 def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None, levels: int = 256) -> Tensor:
-    """Images in which each value is replaced, with probability ``rate``, by a uniform draw from 0, ..., levels - 1.
+    """Replace each value of the images, with probability ``rate``, by a uniform draw from 0, ..., levels - 1.
 
-    What a background model is trained on (Ren et al. 2019, sec. 3; 0.1 to 0.3 there): the semantics are spoilt, and the statistics
-    of the background stay. Draw anew for each epoch, and give the model integers, before any dequantization.
+    A background model is trained on such images (Ren et al. 2019, sec. 3, with rates from 0.1 to 0.3): mutation destroys the
+    semantics and keeps the statistics of the background. Mutate anew in each epoch, and before any dequantization.
 
     Args:
         images: integers of any type and shape.
-        rate: in [0, 1]. A draw may hit the value that was there.
-        generator: of the draws.
-        levels: how many values there are.
+        rate: probability of a replacement, in [0, 1]. The new value may equal the old one.
+        generator: generator of the draws.
+        levels: number of values.
 
     Returns:
         A new tensor of the same type.
 
     Raises:
-        ConfigError: for a rate outside [0, 1], or levels that are no integer from 1 on, or too many for the type.
+        ConfigError: for a rate outside [0, 1], or ``levels`` that are below 1 or too many for the type.
 
     Example:
         >>> import torch
         >>> from pushforward.detection.scores import mutate
-        >>> spoilt = mutate(torch.zeros(1000), 0.25, torch.Generator().manual_seed(0))
-        >>> bool(200 < (spoilt > 0).sum() < 300)
+        >>> mutated = mutate(torch.zeros(1000), 0.25, torch.Generator().manual_seed(0))
+        >>> bool(200 < (mutated > 0).sum() < 300)
         True
     """
     check_number("rate", rate, 0, 1, closed="both")
@@ -47,27 +47,27 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
     if not images.is_floating_point() and levels - 1 > (
         1 if images.dtype is torch.bool else torch.iinfo(images.dtype).max
     ):
-        raise ConfigError(f"{images.dtype} does not hold {levels} levels.")
+        raise ConfigError(f"{images.dtype} cannot represent {levels} levels: use another dtype or fewer levels.")
     hit = torch.rand(images.shape, generator=generator, device=images.device) < rate
     drawn = torch.randint(levels, images.shape, generator=generator, device=images.device)
     return torch.where(hit, drawn.to(images.dtype), images)
 
 
 def check_pair(first: Model, second: Model, owner: str, *, context: bool = True) -> None:
-    """Refuse two models whose likelihoods have no ratio.
+    """Check that the likelihoods of two models can be compared.
 
     Raises:
-        ConfigError: for different data shapes, what is no model, or a context where there may be none.
+        ConfigError: for different data shapes, an argument that is not a model, or a context that is not allowed.
         KindError: for different measures.
     """
     for model in (first, second):
         check_model(model, owner, context=context)
     if first.shape != second.shape:
-        raise ConfigError(f"{owner} compares two models of one data shape; got {first.shape} and {second.shape}.")
+        raise ConfigError(f"{owner} needs two models of the same data shape; got {first.shape} and {second.shape}.")
     if first.measure != second.measure:
         raise KindError(
             f"{owner} cannot compare a density on {first.measure} with one on {second.measure}, which have different units: "
-            "bring both models to the same data space."
+            "use two models of the same data space."
         )
 
 
@@ -75,18 +75,18 @@ def check_pair(first: Model, second: Model, owner: str, *, context: bool = True)
 class LikelihoodRatio(Score):
     """``-(log p(x) - log p_background(x))``, nats (Ren et al. 2019, arXiv 1906.02845, sec. 3).
 
-    The background model is of the same kind, regularized and trained on mutated inputs (:func:`mutate`), so what both explain
-    equally well cancels. Both meet the same noise where they dequantize the same images, and the difference is taken in
-    float64. The pair is only as good as the gap between the models is larger than their errors.
+    The background model has the same architecture, is regularized, and is trained on mutated inputs (:func:`mutate`), so that
+    features that both models explain equally well cancel. Both models dequantize with the same noise, and the difference is
+    computed in float64. The score is useful only if the difference between the models exceeds their errors.
 
     Args:
-        foreground: the model of the data.
-        background: of the background, or of anything more general.
-        samples: draws of the models' own noise, where they have any.
+        foreground: model of the data.
+        background: model of the background, or a more general model.
+        samples: number of draws of the models' noise, for stochastic models.
 
     Raises:
         ConfigError: for different data shapes.
-        KindError: for likelihoods on different measures.
+        KindError: for models with different measures.
 
     Example:
         >>> import torch, pushforward as pf

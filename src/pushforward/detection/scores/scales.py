@@ -1,4 +1,4 @@
-"""Where the coordinates of z lie, and which part of log p belongs to which scale of a multi-scale flow."""
+"""The blocks of z and the terms of log p, by scale of a multi-scale flow."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from pushforward.transforms.base import Shape, outside
 __all__ = ["Stage", "latent_blocks", "path", "path_names", "scale_count", "stages"]
 
 Stage = tuple[str, list[Transform]] | FactorOut
-"""Transforms with the name of their column (of a latent variable, the ending of its columns), or where channels leave."""
+"""The name of a column (for a latent variable, the suffix of its columns) and its transforms, or a transform that factors out."""
 
 
 def latent_blocks(chain: Iterable[Transform], shape: Shape) -> list[Shape]:
-    """The shapes whose coordinates z lists one after the other: of a multi-scale flow one a scale, the coarsest first.
+    """Shapes of the blocks that are concatenated in z: one for each scale of a multi-scale flow, the coarsest first.
 
-    A vector that was an image before keeps that image's shape, as far as transforms keep its width.
+    A flattened image keeps its image shape until a transform changes the number of coordinates.
 
     Args:
-        chain: the transforms, data side first.
-        shape: of the data.
+        chain: transforms in the order from data to noise.
+        shape: shape of the data.
     """
     blocks = [shape]
     for part in chain:
         if isinstance(part, FactorOut):
-            leaves = (part.in_shape[0] - part.kept, *part.in_shape[1:])
-            blocks = [*latent_blocks(_inside(part), part.inner.in_shape), leaves]
+            factored_out = (part.in_shape[0] - part.kept, *part.in_shape[1:])
+            blocks = [*latent_blocks(_inner(part), part.inner.in_shape), factored_out]
         elif not isinstance(part, Flatten) and part.out_shape not in (part.in_shape, (sum(map(prod, blocks)),)):
             blocks = [part.out_shape]
     return blocks
 
 
 def stages(model: Model) -> list[Stage]:
-    """The transforms of a model, by column: elementwise ones at its start, those of each scale, and latent variables.
+    """The transforms of a model, grouped by column: the elementwise ones at its start, the scales, and the latent variables.
 
-    Scales are counted from 0, the finest. Only a chain that ends by factoring out has more than one.
+    Scales are counted from 0, the finest. Only a chain whose last transform factors out channels has more than one scale.
     """
     parts, scales = list(model.chain), [0]
     first = list(itertools.takewhile(lambda part: part.autoregressive_order == "any", parts))
@@ -51,7 +51,7 @@ def stages(model: Model) -> list[Stage]:
     parts = parts[len(first) :]
     while parts and isinstance(parts[-1], FactorOut):
         runs += [(scales[-1], parts[:-1]), (scales[-1], parts[-1])]
-        parts = _inside(parts[-1])
+        parts = _inner(parts[-1])
         scales.append(scales[-1] + 1)
     runs.append((scales[-1], parts))
     result: list[Stage] = [("elementwise", first)] if first else []
@@ -71,12 +71,12 @@ def stages(model: Model) -> list[Stage]:
 
 
 def scale_count(model: Model) -> int:
-    """Number of scales; 1 unless channels are factored out."""
+    """Number of scales; 1 if no channels are factored out."""
     return 1 + sum(isinstance(stage, FactorOut) for stage in stages(model))
 
 
 def path_names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the columns of :func:`path`: those that add up to log p, and the others."""
+    """Names of the columns of :func:`path`: the terms that add up to log p, and the other columns."""
     terms, others = dict[str, None](), dict[str, None]()
     for stage in stages(model):
         if isinstance(stage, FactorOut):
@@ -98,17 +98,17 @@ def path_names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
-    """Every term of log p of finite rows, and squared lengths, nats, float64, each ``(n,)``.
+    """The terms of log p in nats, and squared norms, of rows with finite values; each float64, ``(n,)``.
 
     Args:
-        model: without a context.
-        x: ``(n, *shape)``, of the model's type.
-        noise: for stochastic transforms.
+        model: model without a context.
+        x: finite rows, ``(n, *shape)``, of the model's dtype.
+        noise: noise of stochastic transforms.
     """
     columns: dict[str, Tensor] = {}
     if model.measure.name == "Manifold":
         columns["residual"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    left: list[Tensor] = []  # what was factored out, finest first
+    factored_out: list[Tensor] = []  # finest first
     z = x
 
     def add(name: str, value: Tensor) -> None:
@@ -116,7 +116,7 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
 
     for stage in stages(model):
         if isinstance(stage, FactorOut):
-            left.append(z[:, stage.kept :].flatten(1))
+            factored_out.append(z[:, stage.kept :].flatten(1))
             z = z[:, : stage.kept]
             continue
         name, transforms = stage
@@ -135,11 +135,11 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
                 add(name, step.contribution)
                 if step.residual is not None:
                     add("residual", step.residual)
-    blocks = [*left, z.flatten(1)]  # finest first, as scales are counted
-    ends = [f" {scale}" for scale in range(len(blocks))] if left else [""]
-    if left:
+    blocks = [*factored_out, z.flatten(1)]  # finest first, in the order of the scales
+    ends = [f" {scale}" for scale in range(len(blocks))] if factored_out else [""]
+    if factored_out:
         z = torch.cat(blocks[::-1], 1)
-    if left and _splits(model.base):
+    if factored_out and _splits(model.base):
         sizes = [block.shape[1] for block in blocks[::-1]]
         for end, terms in zip(ends[::-1], model.base.log_prob_terms(z).split(sizes, 1), strict=True):
             add("base" + end, sum_event(terms, 1))
@@ -151,7 +151,7 @@ def path(model: Model, x: Tensor, noise: RowNoise) -> dict[str, Tensor]:
     return columns
 
 
-def _inside(part: FactorOut) -> list[Transform]:
+def _inner(part: FactorOut) -> list[Transform]:
     return list(part.inner) if isinstance(part.inner, Iterable) else [part.inner]
 
 
@@ -161,7 +161,7 @@ def _splits(base: Distribution) -> bool:
 
 
 def _has_norms(base: Distribution) -> bool:
-    """Whether squared lengths of z say something that the base's log-density does not."""
+    """Whether squared norms of z have information that the base's log-density does not have."""
     return base.measure.name == "Lebesgue" and not (isinstance(base, Normal) and not base.trainable)
 
 

@@ -1,4 +1,4 @@
-"""Typicality and the Fisher score as one test."""
+"""Combination of a typicality test and the Fisher score."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class ScoreTypicality(Score):
     """-2 (log p_1 + log p_2): Fisher's combination of a typicality test and a score test (Bergamin et al. 2022,
     arXiv 2203.01097, sec. 3.3).
 
-    p_1 belongs to |-log p(x) - H|, where H is the mean of -log p (Nalisnick et al. 2019), and p_2 to
-    :class:`FisherScore`. Each is (1 + #{reference >= x}) / (n + 1) on the second half of the reference; H and the
-    Fisher information come from the first half, since a row looks more normal to what was fitted on it.
+    p_1 is the p-value of |-log p(x) - H|, where H is the mean of -log p (Nalisnick et al. 2019), and p_2 is the p-value of
+    :class:`FisherScore`. Each is (1 + #{reference >= x}) / (n + 1) on the second half of the reference. H and the Fisher
+    information are fitted on the first half, because the statistics of the rows used for fitting are biased.
 
-    p_1 and p_2 depend on each other, so the sum is not chi-squared with 4 degrees of freedom as Fisher's method has it:
-    calibrate the sum itself, as any score, on rows kept for that (:class:`~pushforward.detection.ConformalCalibrator`).
-    Rows beyond all of the reference tie at 4 log(n + 1).
+    p_1 and p_2 are dependent, so the sum does not follow the chi-squared distribution with 4 degrees of freedom of Fisher's
+    method. Calibrate it on separate rows, like any score (:class:`~pushforward.detection.ConformalCalibrator`). Rows that are more
+    extreme than all reference rows in both tests have the same score, 4 log(n + 1).
 
     Args:
-        model: any model without a context that has weights.
-        damping: of the Fisher information.
+        model: model with weights and without a context.
+        damping: see :class:`FisherScore`.
 
     Raises:
         ConfigError: for a damping that is not positive.
-        InputError: from ``fit``, for fewer than two rows.
+        InputError: by :meth:`fit`, for fewer than two rows.
 
     Example:
         >>> import torch, pushforward as pf
@@ -52,37 +52,37 @@ class ScoreTypicality(Score):
     needs: ClassVar[frozenset[Need]] = frozenset({"forward", "backward"})
     batch_size: ClassVar[int] = 64
     entropy: Tensor
-    atypical: Tensor
-    steep: Tensor
+    deviations: Tensor
+    norms: Tensor
 
     def __init__(self, model: Model, damping: float = 1e-8) -> None:
         super().__init__()
         self.damping = damping
         self.model = model
         self.test = FisherScore(model, damping)
-        self.declare(entropy=0, atypical=1, steep=1)
+        self.declare(entropy=0, deviations=1, norms=1)
 
     def _learn(self, reference: Tensor) -> None:
         if len(reference) < 2:
-            raise InputError("ScoreTypicality.fit splits its rows in two halves, and needs at least two rows.")
+            raise InputError("ScoreTypicality.fit splits the reference into two halves: pass at least two rows.")
         first, second = reference.tensor_split(2)
         self.test.fit(first)
         self.entropy = by_batches(self._surprise, first, self.batch_size).mean()
         surprise = by_batches(self._surprise, second, self.batch_size)
-        self.atypical = (surprise - self.entropy).abs().sort().values
-        self.steep = self.test(second).sort().values
+        self.deviations = (surprise - self.entropy).abs().sort().values
+        self.norms = self.test(second).sort().values
 
     def _score(self, x: Tensor) -> Tensor:
         surprise = self._surprise(x)
-        atypical = p_above(self.atypical, (surprise - self.entropy).abs())
-        steep = p_above(self.steep, self.test._score(x))
-        return torch.where(torch.isposinf(surprise), math.inf, -2 * (atypical.log() + steep.log()))
+        p_typicality = p_above(self.deviations, (surprise - self.entropy).abs())
+        p_score = p_above(self.norms, self.test._score(x))
+        return torch.where(torch.isposinf(surprise), math.inf, -2 * (p_typicality.log() + p_score.log()))
 
     def _surprise(self, x: Tensor) -> Tensor:
         return -self.model.evaluate(x).value.double()
 
 
 def p_above(reference: Tensor, values: Tensor) -> Tensor:
-    """(1 + #{reference >= value}) / (n + 1) of each value; the reference is sorted, ascending."""
+    """(1 + #{reference >= value}) / (n + 1) for each value; the reference is in ascending order."""
     below = torch.searchsorted(reference, values.to(reference.dtype), side="left")
     return (1 + len(reference) - below).double() / (len(reference) + 1)

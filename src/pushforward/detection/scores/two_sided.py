@@ -1,4 +1,4 @@
-"""Scores that ask whether a number is unusual on either side, among those of in-distribution rows."""
+"""Scores by the two-sided rank of a number among the numbers of in-distribution rows."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ __all__ = ["TwoSided", "TwoSidedScore", "two_sided"]
 
 
 def two_sided(values: Tensor, reference: Tensor) -> Tensor:
-    """-log p with p = min(1, 2 min(p_low, p_high)), the two-sided rank among m reference values, plus an excess beyond them.
+    """-log p with the two-sided p-value p = min(1, 2 min(p_low, p_high)) of each value among m reference values.
 
-    p_low = (1 + #{r <= v}) / (m + 1), and p_high likewise with >=: conformal p-values of either side. Beyond the outermost
-    reference value all ranks are equal; there p falls on as an exponential tail does that is fitted to the outermost tenth,
-    -log p + (v - max) / (mean excess), so that farther is higher and infinitely far is +inf.
+    p_low = (1 + #{r <= v}) / (m + 1) and p_high = (1 + #{r >= v}) / (m + 1) are conformal p-values. All values outside the range
+    of the reference have the same rank, so there an exponential tail is added, fitted to the outermost tenth of the
+    reference: -log p + (v - max) / (mean excess) above the maximum, and the same below the minimum. An infinite value gets
+    +inf.
 
     Args:
-        values: ``(n,)``.
-        reference: ``(m,)``, ascending.
+        values: values to rank, ``(n,)``.
+        reference: reference values in ascending order, ``(m,)``.
     """
     values, count = values.double(), len(reference)
     below = torch.searchsorted(reference, values, right=True)
@@ -39,7 +40,7 @@ def two_sided(values: Tensor, reference: Tensor) -> Tensor:
 
 
 def _mean_excess(ascending: Tensor) -> Tensor:
-    """Mean of the outermost tenth over the value before it; where all of these are equal, half the range, or 1."""
+    """Mean of the largest tenth minus the next smaller value; half the range if that is 0, and 1 if the range is 0."""
     outer = max(1, len(ascending) // 10)
     tail = ascending[-outer:].mean() - ascending[max(0, len(ascending) - outer - 1)]
     half = (ascending[-1] - ascending[0]) / 2
@@ -47,7 +48,7 @@ def _mean_excess(ascending: Tensor) -> Tensor:
 
 
 class TwoSidedScore(Score):
-    """A score that is :func:`two_sided` of one number; subclasses are leaves and say which, in :meth:`_number`."""
+    """Base class of scores that are :func:`two_sided` of one number, which subclasses compute in :meth:`_number`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,11 +59,11 @@ class TwoSidedScore(Score):
 
     @abstractmethod
     def _number(self, x: Tensor) -> Tensor:
-        """The number of at most ``batch_size`` rows, ``(n,)``, infinite for a row that is infinitely far."""
+        """The number of at most ``batch_size`` rows, ``(n,)``, infinite for a row with an infinite entry."""
 
     @final
     def numbers(self, x: Tensor) -> Tensor:
-        """The number of each row before it is ranked, float64, ``(n,)``."""
+        """The number of each row, before ranking, float64, ``(n,)``."""
         return by_batches(lambda part: self._number(part).double(), self._check(x), self.batch_size)
 
     def _learn(self, reference: Tensor) -> None:
@@ -75,15 +76,16 @@ class TwoSidedScore(Score):
 
 @register("scores")
 class TwoSided(TwoSidedScore):
-    """Any statistic of one column as a score, unusual on either side: ``-log(2 min(p_low, p_high))`` of its rank.
+    """Two-sided score of any statistic of one column: ``-log(2 min(p_low, p_high))`` of its rank.
 
-    The ranks are conformal p-values among the reference rows, with an exponential tail beyond the outermost of them.
+    p_low and p_high are conformal p-values among the reference rows. Outside the range of the reference the score continues
+    with an exponential tail.
 
     Args:
-        statistic: of one column; it is fitted on the same reference rows.
+        statistic: statistic of one column; it is fitted on the same reference rows.
 
     Raises:
-        ConfigError: if it has several columns, which :class:`~pushforward.detection.scores.DoSE` joins.
+        ConfigError: for a statistic of several columns; :class:`~pushforward.detection.scores.DoSE` combines several.
 
     Example:
         >>> import torch, pushforward as pf
@@ -96,7 +98,7 @@ class TwoSided(TwoSidedScore):
     def __init__(self, statistic: Statistic) -> None:
         super().__init__()
         if not isinstance(statistic, Statistic) or len(statistic.names) != 1:
-            raise ConfigError("TwoSided takes a statistic of one column; DoSE joins several.")
+            raise ConfigError("TwoSided needs a statistic of one column; use DoSE to combine several columns.")
         self.statistic = statistic
         self.needs: frozenset[Need] = statistic.needs  # pyright: ignore[reportIncompatibleVariableOverride]
 

@@ -1,4 +1,4 @@
-"""Whether a row is about as likely as in-distribution rows are (Nalisnick et al. 2019)."""
+"""Typicality: deviation of the log-likelihood from its in-distribution mean (Nalisnick et al. 2019)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ __all__ = ["Typicality"]
 
 @register("scores")
 class Typicality(Score):
-    """How far -log p(x) lies from its in-distribution mean: ``| -log p(x) - H |``, nats.
+    """Distance of -log p(x) from its in-distribution mean: ``| -log p(x) - H |``, nats.
 
     H is the mean of -log p over the reference rows, an estimate of the model's entropy (Nalisnick et al. 2019, arXiv
     1906.02994, with a batch of one row). On training rows of an overfitted model H would be too low.
 
-    With ``form="two-sided"`` the score is ``-log(2 min(p_low, p_high))``, p being the rank of -log p among the reference
-    rows: unlike the distance it knows that the distribution of log p is skewed.
+    With ``form="two-sided"`` the score is ``-log(2 min(p_low, p_high))``, where the p-values are ranks of -log p among the
+    reference rows. Unlike the distance, this is correct for a skewed distribution of log p.
 
     Args:
-        model: any model; bounds and estimates count as they are.
+        model: any model; a bound or an estimate of log p is used without correction.
         form: "absolute" or "two-sided".
-        samples: draws of the model's own noise, where it has any.
+        samples: number of draws of the model's noise, for a stochastic model.
 
     Raises:
-        ConfigError: for another form.
+        ConfigError: for an unknown form.
 
     Example:
         >>> import torch, pushforward as pf
         >>> from pushforward.detection.scores import Typicality
         >>> x = torch.randn(200, 2)
         >>> score = Typicality(pf.models.NICE(features=2)).fit(x)
-        >>> bool(score(torch.zeros(1, 2)) > score(x).median())      # the mode is not typical
+        >>> bool(score(torch.zeros(1, 2)) > score(x).median())      # the mode is atypical
         True
     """
 

@@ -1,4 +1,4 @@
-"""Tests of a whole batch against reference rows, each with a valid p-value."""
+"""Two-sample tests of a batch against reference rows, with valid p-values."""
 
 from pushforward.detection.two_sample.base import BatchTest
 from pushforward.detection.two_sample.mmd import MMDTest, median_distance, mmd_squared

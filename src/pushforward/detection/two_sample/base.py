@@ -1,4 +1,4 @@
-"""`BatchTest`: is a batch as a whole drawn from where the reference rows were drawn?"""
+"""`BatchTest`: a test of whether a batch comes from the distribution of the reference rows."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Array = NDArray[np.float64]
 class BatchTest(ABC):
     """A permutation test of a batch of n rows against N reference rows.
 
-    A statistic is computed for the batch and for P random subsets of n rows of the pool of all N + n, and
-    ``p = (1 + #{subsets whose statistic is at least the batch's}) / (1 + P)``. With n = 1 all N + 1 subsets are taken,
+    The pool consists of all N + n rows. A statistic is computed for the batch and for P random subsets of n rows of the pool,
+    and ``p = (1 + #{subsets whose statistic is at least the batch's}) / (1 + P)``. With n = 1 all N + 1 subsets are used,
     so the p-value is a conformal p-value of the single row.
 
-    **What holds:** if batch and reference rows are exchangeable, ``P(p <= a) <= a`` for every a and n, whatever the
-    statistic (Phipson & Smyth 2010 for the two ones; without them p can be 0 and the test alarms too often). The
-    reference rows must have served for nothing else: not to train the model that gives the features.
+    **Guarantee:** if batch and reference rows are exchangeable, ``P(p <= a) <= a`` for every a, every n and every
+    statistic (Phipson & Smyth 2010 explain the added ones; without them p can be 0 and the test rejects too often). The
+    reference rows must be used for nothing else, in particular not to train the model that computes the features.
 
-    The answer is about the batch. Rows of a rejected batch may be fine, and the rows of one that passes may not be.
+    The test is about the batch as a whole: a rejected batch may contain normal rows, and an accepted one anomalous rows.
 
     Args:
         reference: N rows of features, ``(N, d)``, or of one score each, ``(N,)``; array or CPU tensor.
-        permutations: P; the smallest p-value is 1/(P + 1).
-        seed: of the subsets, which also depend on the batch's content; the same batch gets the same p-value.
+        permutations: number P of subsets; the smallest p-value is 1/(P + 1).
+        seed: seed of the subsets, which also depend on the content of the batch; equal batches get equal p-values.
 
     Raises:
-        InputError: for no rows, other shapes, or numbers that are not finite.
-        ConfigError: for an option that makes no sense.
+        InputError: for no rows, other shapes, or values that are not finite.
+        ConfigError: for an invalid option.
     """
 
     def __init__(self, reference: Any, *, permutations: int = 199, seed: int = 0) -> None:
@@ -48,10 +48,10 @@ class BatchTest(ABC):
 
     @abstractmethod
     def _statistics(self, pool: Array, subsets: NDArray[np.intp]) -> Array:
-        """The statistic of each subset, ``(subsets,)``, larger for one that is less like the rest of the pool.
+        """The statistic of each subset, ``(subsets,)``; larger for a subset less like the rest of the pool.
 
         Args:
-            pool: ``(M, d)``; the statistic must not depend on the order of its rows otherwise than by the subset.
+            pool: all rows, ``(M, d)``; apart from the choice of the subset, their order must not affect the statistic.
             subsets: indices into the pool, ``(subsets, n)``.
         """
 
@@ -60,22 +60,22 @@ class BatchTest(ABC):
         """P-value of "this batch is like the reference".
 
         Args:
-            batch: n rows, ``(n, d)`` or ``(n,)`` as the reference.
+            batch: n rows, ``(n, d)`` or ``(n,)`` like the reference.
 
         Raises:
-            InputError: for no rows, another width, or numbers that are not finite.
+            InputError: for no rows, a different number of features, or values that are not finite.
         """
         batch = rows_of(batch, "the batch", self.reference.shape[1])
         pool = np.concatenate([batch, self.reference])
         statistics = self._statistics(pool, self._subsets(batch, len(pool)))
         if not np.isfinite(statistics).all():
-            raise InputError("the features are too large for this test: bring them to a common scale.")
-        # Sums of another order round differently: what is equal must not count as smaller.
+            raise InputError("the statistic overflows because the features are too large: rescale them.")
+        # Sums in a different order round differently, and equal statistics must count as ties.
         slack = 1e-10 * float(np.max(np.abs(statistics)))
         return float(np.mean(statistics >= statistics[0] - slack))
 
     def single_p_values(self, rows: Any) -> Array:
-        """:meth:`p_value` of each row as a batch of its own, ``(n,)``.
+        """:meth:`p_value` of each row as a batch of one row, ``(n,)``.
 
         Raises:
             InputError: as :meth:`p_value`.
@@ -84,7 +84,7 @@ class BatchTest(ABC):
         return np.array([self.p_value(row[None]) for row in rows])
 
     def _subsets(self, batch: Array, size: int) -> NDArray[np.intp]:
-        """The batch's own places in the pool, then those of random subsets; all subsets of one for a single row."""
+        """Indices of the batch in the pool, then of random subsets; for a single row, all subsets of one row."""
         if len(batch) == 1:
             return np.arange(size)[:, None]
         content = hashlib.blake2b(batch.tobytes(), digest_size=8).digest()
@@ -95,10 +95,10 @@ class BatchTest(ABC):
 
 
 def rows_of(rows: Any, name: str, width: int | None = None) -> Array:
-    """Rows of finite numbers, float64 ``(n, d)``; one number a row becomes a column.
+    """Check rows of finite numbers and return them as float64 ``(n, d)``; a vector becomes a column.
 
     Raises:
-        InputError: for anything else.
+        InputError: for anything that is not rows of finite numbers, or a number of features other than ``width``.
     """
     try:
         array = np.asarray(rows)
@@ -110,9 +110,9 @@ def rows_of(rows: Any, name: str, width: int | None = None) -> Array:
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"{name} must have shape (n, d), n and d at least 1; got {np.shape(rows)}.")
+        raise InputError(f"{name} must have shape (n, d) with n and d at least 1; got {np.shape(rows)}.")
     if width is not None and array.shape[1] != width:
-        raise InputError(f"{name} must have {width} features as the reference has; got {array.shape[1]}.")
+        raise InputError(f"{name} must have {width} features, like the reference; got {array.shape[1]}.")
     if not np.isfinite(array).all():
-        raise InputError(f"{name} hold NaN or infinity in row {np.flatnonzero(~np.isfinite(array).all(1))[0]}.")
+        raise InputError(f"{name} contain NaN or infinity in row {np.flatnonzero(~np.isfinite(array).all(1))[0]}.")
     return array

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy: do two samples have the same mean in the space of a kernel?"""
+"""Maximum mean discrepancy: a two-sample test that compares means in the feature space of a kernel."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pushforward.numerics.checks import check_positive
 __all__ = ["MMDTest", "median_distance", "mmd_squared"]
 
 _CHUNK = 4_000_000
-"""Entries of the kernel matrix that are held at once."""
+"""Number of entries of the kernel matrix that are in memory at a time."""
 
 
 class MMDTest(BatchTest):
-    """Statistic MMD^2 = mean k(r, r') + mean k(b, b') - 2 mean k(r, b) (Gretton et al. 2012, eq. 5), Gaussian kernel.
+    """Batch test with the statistic MMD^2 = mean k(r, r') + mean k(b, b') - 2 mean k(r, b) (Gretton et al. 2012, eq. 5).
 
-    k(x, y) = exp(-|x - y|^2 / (2 s^2)) with s the median distance within the pool, unless given. The kernel matrix is made
-    and used in strips, so memory does not grow with (N + n)^2.
+    r are reference rows and b batch rows. The kernel is Gaussian, k(x, y) = exp(-|x - y|^2 / (2 s^2)); the default s is the
+    median distance within the pool. The kernel matrix is computed in strips, so memory does not grow with (N + n)^2.
 
     Args:
         reference: features of N held-out normal rows, ``(N, d)``.
         bandwidth: s; None for the median distance of each pool.
-        permutations: subsets of the pool.
-        seed: of the subsets, and of the rows of the pool (at most 1,000) whose median distance is taken.
+        permutations: number of random subsets of the pool.
+        seed: seed of the subsets, and of the choice of rows (at most 1,000) for the median distance.
 
     Raises:
-        ConfigError: for an option that makes no sense.
-        InputError: for rows that are no ``(N, d)`` of finite numbers.
+        ConfigError: for an invalid option.
+        InputError: for a reference that is not finite numbers of shape ``(N, d)``.
 
     Example:
         >>> import numpy as np
@@ -53,10 +53,10 @@ class MMDTest(BatchTest):
 
     def _statistics(self, pool: Array, subsets: NDArray[np.intp]) -> Array:
         size, n = len(pool), subsets.shape[1]
-        pool = pool - pool.mean(0)  # squared distances of large numbers would cancel
-        # The median belongs to the pool as a whole: one of the reference alone would tell its rows from the batch's.
+        pool = pool - pool.mean(0)  # avoids cancellation in squared distances
+        # Use the median over the pool: a median over the reference alone would break exchangeability.
         bandwidth = self.bandwidth or median_distance(pool, seed=self.seed)
-        sums, inside = np.zeros(size), np.ones(len(subsets))  # k(x, x) = 1, which is all there is inside a single row
+        sums, inside = np.zeros(size), np.ones(len(subsets))  # k(x, x) = 1 is the whole sum for n = 1
         member = np.zeros((size, len(subsets)) if n > 1 else (size, 0))
         if n > 1:
             np.put_along_axis(member, subsets.T, 1.0, axis=0)
@@ -72,10 +72,10 @@ class MMDTest(BatchTest):
         return inside / n**2 + (sums.sum() - 2 * across - inside) / rest**2 - 2 * across / (n * rest)
 
     def single_p_values(self, rows: Any) -> Array:
-        """:meth:`p_value` of each row as a batch of its own, ``(n,)``: conformal p-values with the kernel mean as score.
+        """:meth:`p_value` of each row as a batch of one row, ``(n,)``: conformal p-values.
 
-        A row is the more anomalous the smaller its mean kernel to all the others. Costs N kernels a row where a bandwidth was
-        given, and N^2 where each pool has its own.
+        A row with a smaller mean kernel to all other rows is more anomalous. With a given bandwidth the cost for each row is
+        N kernel evaluations; otherwise it is N^2, because each pool has its own bandwidth.
 
         Raises:
             InputError: as :meth:`p_value`.
@@ -99,7 +99,7 @@ class MMDTest(BatchTest):
 
 
 def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
-    """Median distance between different rows, of at most ``most`` of them chosen at random; 1 where it is 0."""
+    """Median distance between pairs of rows, of at most ``most`` rows chosen at random; 1 if the median is 0."""
     if len(rows) > most:
         rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
     squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]

@@ -1,4 +1,4 @@
-"""Kolmogorov-Smirnov distances of random projections of latents: GOD1KS and GOD2KS."""
+"""Tests by Kolmogorov-Smirnov distances of random projections of latents: GOD1KS and GOD2KS."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pushforward.numerics.checks import check_choice, check_integer
 __all__ = ["ProjectionKSTest"]
 
 _CHUNK = 4_000_000
-"""Numbers that are sorted at once."""
+"""Number of values that are sorted at a time."""
 
 
 class ProjectionKSTest(BatchTest):
-    """Mean over random unit directions w of the Kolmogorov-Smirnov distance of w'z in the batch.
+    """Batch test with the Kolmogorov-Smirnov distance of w'z, averaged over random unit directions w.
 
-    Against "normal", the distance is to N(0, 1), which w'z follows under a perfect flow with a normal base (GOD1KS); against
-    "reference", it is to w'z of the rest of the pool, which absorbs what the flow got wrong (GOD2KS). P-values of both are
-    exact: the distances of random subsets of the pool decide.
+    With ``against="normal"`` the distance is to N(0, 1), the distribution of w'z under a perfect flow with a normal base
+    (GOD1KS). With ``against="reference"`` it is to the distribution of w'z in the pool, which corrects for errors of the
+    flow (GOD2KS). The p-values of both are exact, because they compare with random subsets of the pool.
 
     Args:
-        reference: latents of N held-out normal rows, ``(N, d)``, as ``model.encode(x)`` gives them.
+        reference: latents of N held-out normal rows, ``(N, d)``, from ``model.encode(x)``.
         against: "reference" or "normal".
-        directions: how many.
-        permutations: subsets of the pool.
-        seed: of the directions and the subsets.
+        directions: number of directions.
+        permutations: number of random subsets of the pool.
+        seed: seed of the directions and the subsets.
 
     Raises:
-        ConfigError: for an option that makes no sense.
-        InputError: for rows that are no ``(N, d)`` of finite numbers.
+        ConfigError: for an invalid option.
+        InputError: for a reference that is not finite numbers of shape ``(N, d)``.
 
     Example:
         >>> import numpy as np
@@ -76,7 +76,7 @@ class ProjectionKSTest(BatchTest):
         total = np.zeros(len(subsets))
         chunk = max(1, _CHUNK // subsets.size)
         for start in range(0, self.directions, chunk):
-            # Where the subset's share of values at or below a place exceeds the law's, and where it falls short.
+            # Largest differences between the two distribution functions, in both directions.
             over = steps[1:] - np.sort(at_most[start : start + chunk][:, subsets], axis=-1)
             under = np.sort(below[start : start + chunk][:, subsets], axis=-1) - steps[:-1]
             total += np.maximum(over, under).max(-1).sum(0)

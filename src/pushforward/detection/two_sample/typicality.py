@@ -1,4 +1,4 @@
-"""Typicality of a batch: is its mean log-likelihood what the entropy says?"""
+"""Typicality test of a batch: deviation of its mean log-likelihood from the entropy."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ __all__ = ["TypicalityTest"]
 
 
 class TypicalityTest(BatchTest):
-    """Statistic abs(mean of the batch's -log p - H), H the entropy (Nalisnick et al. 2019, arXiv 1906.02994).
+    """Batch test with the statistic abs(mean of -log p over the batch - H), where H is the entropy (Nalisnick et al. 2019,
+    arXiv 1906.02994).
 
-    :meth:`p_value` is the exact permutation test with H the mean of the pool. :meth:`bootstrap_p_value` and
-    :meth:`threshold` are the paper's: H is the mean of the reference, and batches are drawn from the reference with
-    replacement. They cost less, and alarm too often by a factor of up to sqrt(1 + n/N) in the spread.
+    :meth:`p_value` is the exact permutation test, where H is the mean of the pool. :meth:`bootstrap_p_value` and
+    :meth:`threshold` are the methods of the paper: H is the mean of the reference, and batches are drawn from the reference
+    with replacement. They are faster, but reject too often: they underestimate the standard deviation of the statistic by a
+    factor of up to sqrt(1 + n/N).
 
-    A batch whose mean likelihood matches passes, however different it looks.
+    The test cannot detect a batch that differs from the reference but has the same mean log-likelihood.
 
     Args:
-        reference: log-likelihoods (or scores: the sign does not matter) of N held-out normal rows, ``(N,)``.
-        permutations: subsets, or bootstrap batches.
-        seed: of them.
+        reference: log-likelihoods of N held-out normal rows, ``(N,)``; scores too, since the sign has no effect.
+        permutations: number of random subsets, or of bootstrap batches.
+        seed: seed of the subsets and bootstrap batches.
 
     Raises:
-        InputError: for anything but one finite number a row.
+        InputError: for a reference that is not one finite number for each row.
 
     Example:
         >>> import numpy as np
@@ -43,7 +45,7 @@ class TypicalityTest(BatchTest):
     def __init__(self, reference: Any, *, permutations: int = 999, seed: int = 0) -> None:
         super().__init__(reference, permutations=permutations, seed=seed)
         if self.reference.shape[1] != 1:
-            raise InputError(f"typicality reads one number a row; got {self.reference.shape[1]}.")
+            raise InputError(f"TypicalityTest needs one number for each row; got {self.reference.shape[1]}.")
         self.entropy = float(self.reference.mean())
 
     def _statistics(self, pool: Array, subsets: NDArray[np.intp]) -> Array:
@@ -55,7 +57,7 @@ class TypicalityTest(BatchTest):
         return float(np.abs(rows_of(batch, "the batch", 1).mean() - self.entropy))
 
     def threshold(self, size: int, alpha: float = 0.05) -> float:
-        """The 1 - alpha quantile of the statistic over bootstrap batches of this size: alarm above it.
+        """The 1 - alpha quantile of the statistic over bootstrap batches of this size; reject above it.
 
         Raises:
             ConfigError: for a size below 1 or an alpha outside (0, 1).

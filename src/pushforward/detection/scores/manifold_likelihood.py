@@ -1,4 +1,4 @@
-"""Scores of a model whose density lives on a surface: the density on it, the distance to it, and both."""
+"""Score of a density on a manifold: the density, the distance to the manifold, or the likelihood with normal noise."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from pushforward.models import Model
 from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 
-__all__ = ["OnManifold"]
+__all__ = ["ManifoldLikelihood"]
 
 
 @register("scores")
-class OnManifold(Score):
-    """-log p on the surface, the squared distance to it, or both in nats.
+class ManifoldLikelihood(Score):
+    """-log p on the manifold, the squared distance to it, or both combined in nats.
 
-    "density" is -log p at the row's projection, which alone says nothing of how far the row is; "residual" is norm(x - g(g+(x)))^2,
-    which alone says nothing of where on the surface it lies. "both" is
+    "density" is -log p at the row's projection g+(x), which ignores the distance to the manifold. "residual" is
+    norm(x - g(g+(x)))^2, which ignores the density on the manifold. "both" is
 
         -log p(g+(x)) + residual / (2 s^2),     s^2 = mean residual of the reference rows / (D - d):
 
-    the negative log-density, up to a constant, of a point of the surface with normal noise across it, of the variance that the
-    reference rows have.
+    up to a constant, this is the negative log-density of a point on the manifold plus normal noise orthogonal to it, whose
+    variance s^2 is fitted on the reference rows.
 
     Args:
-        model: any model on Manifold(d, D), as :class:`~pushforward.models.RectangularFlow`.
+        model: model with the measure Manifold(d, D), such as :class:`~pushforward.models.RectangularFlow`.
         use: "both", "density" or "residual".
 
     Raises:
-        KindError: for a model without a surface.
-        ConfigError: for another ``use``.
+        KindError: for a model that is not a density on a manifold.
+        ConfigError: for an unknown ``use``.
 
     Example:
         >>> import torch, pushforward as pf
-        >>> from pushforward.detection.scores import OnManifold
+        >>> from pushforward.detection.scores import ManifoldLikelihood
         >>> plane = pf.models.Flow(pf.transforms.Pad(3, 2), pf.distributions.Normal(2))
-        >>> score = OnManifold(plane, use="residual")
+        >>> score = ManifoldLikelihood(plane, use="residual")
         >>> score(torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]))
         tensor([0., 9.], dtype=torch.float64)
     """
@@ -53,7 +53,7 @@ class OnManifold(Score):
         super().__init__()
         if model.measure.name != "Manifold":
             raise KindError(
-                f"{type(model).__name__} is a density on {model.measure}, which no point is off: use Likelihood for it."
+                f"{type(model).__name__} is a density on {model.measure}, not on a manifold: use the score Likelihood."
             )
         check_choice("use", use, ("both", "density", "residual"))
         self.model, self.use = model, use
@@ -66,7 +66,7 @@ class OnManifold(Score):
         if self.use == "both":
             residual = by_batches(lambda part: self._parts(part)[1], reference, self.batch_size)
             across = self.model.measure.ambient - self.model.measure.dim
-            # Rows that lie on the surface to rounding still need a width.
+            # If the rows are on the manifold up to rounding, the variance must still be positive.
             smallest = torch.finfo(torch.float32).eps ** 2 * (1 + reference.double().square().mean())
             self.variance = torch.maximum(residual.mean() / across, smallest.to(residual.device))
 
@@ -77,7 +77,7 @@ class OnManifold(Score):
         return residual if self.use == "residual" else density + residual / (2 * self.variance)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """-log p and the residual, float64; +inf for a row that is infinitely far."""
+        """-log p and the residual, float64; +inf for a row with an infinite entry."""
         result = self.model.evaluate(x)
         assert result.residual is not None
         far = torch.isinf(x).flatten(1).any(1) if x.is_floating_point() else torch.zeros(len(x), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The scores of a surface where both parts are known in closed form: a plane with a normal on it."""
+"""The scores of a manifold with a closed form: a plane with a normal on it."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pushforward import distributions, models, transforms
-from pushforward.detection.scores import OnManifold
+from pushforward.detection.scores import ManifoldLikelihood
 from pushforward.errors import ConfigError, KindError
 
 
@@ -23,12 +23,12 @@ def rows(count: int, seed: int = 0) -> torch.Tensor:
 def test_parts(plane):
     x = rows(7)
     density = 0.5 * x[:, :2].square().sum(-1) + math.log(2 * math.pi)
-    torch.testing.assert_close(OnManifold(plane, use="density")(x), density)
-    torch.testing.assert_close(OnManifold(plane, use="residual")(x), x[:, 2:].square().sum(-1))
+    torch.testing.assert_close(ManifoldLikelihood(plane, use="density")(x), density)
+    torch.testing.assert_close(ManifoldLikelihood(plane, use="residual")(x), x[:, 2:].square().sum(-1))
 
 
 def test_both_is_the_density_of_a_plane_with_normal_noise_across(plane):
-    score = OnManifold(plane).fit(rows(20_000, seed=1))
+    score = ManifoldLikelihood(plane).fit(rows(20_000, seed=1))
     assert score.variance.item() == pytest.approx(0.01, rel=0.02)
     x = rows(50, seed=2)
     noise = torch.distributions.Normal(0.0, score.variance.sqrt()).log_prob(x[:, 2:]).sum(-1)
@@ -37,10 +37,10 @@ def test_both_is_the_density_of_a_plane_with_normal_noise_across(plane):
     torch.testing.assert_close(score(x), -(flat + noise) - constant)
 
 
-def test_rows_on_the_surface_itself_give_a_finite_score(plane):
+def test_rows_on_the_manifold_give_a_finite_score(plane):
     x = rows(100)
     x[:, 2:] = 0.0
-    score = OnManifold(plane).fit(x)
+    score = ManifoldLikelihood(plane).fit(x)
     assert torch.isfinite(score(x)).all()
     x[0, 4] = 1e-3
     assert score(x)[0] > score(x)[1:].max() + 1e3
@@ -48,6 +48,6 @@ def test_rows_on_the_surface_itself_give_a_finite_score(plane):
 
 def test_what_it_refuses(plane):
     with pytest.raises(KindError, match="Lebesgue"):
-        OnManifold(models.NICE(2))
+        ManifoldLikelihood(models.NICE(2))
     with pytest.raises(ConfigError, match="use must be"):
-        OnManifold(plane, use="distance")
+        ManifoldLikelihood(plane, use="distance")

@@ -1,4 +1,4 @@
-"""Density and residual as scores, on a line in the plane with a normal law along it."""
+"""Density and residual as scores, on a line in the plane with a normal distribution along it."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 from pushforward import distributions, models, transforms
 from pushforward.detection import auroc
-from pushforward.detection.scores import DensityAndResidual, Likelihood, Residual
+from pushforward.detection.scores import DensityAndDistance, Likelihood, ManifoldDistance
 from pushforward.errors import KindError
 
 
@@ -33,7 +33,7 @@ def rows(count: int, seed: int) -> torch.Tensor:
 
 def test_values():
     x = torch.tensor([[0.0, 2.0], [1.0, 0.0], [math.inf, 0.0]], dtype=torch.float64)
-    assert Residual(line())(x).tolist() == [4.0, 0.0, math.inf]
+    assert ManifoldDistance(line())(x).tolist() == [4.0, 0.0, math.inf]
     torch.testing.assert_close(
         Likelihood(line())(x[:2]), torch.tensor([0.0, 0.5], dtype=torch.float64) + 0.5 * math.log(2 * math.pi)
     )
@@ -41,7 +41,7 @@ def test_values():
 
 def test_both_together_by_hand():
     x, y = rows(300, 0), rows(5, 1)
-    score = DensityAndResidual(line()).fit(x)
+    score = DensityAndDistance(line()).fit(x)
     density, distance = 0.5 * x[:, 0].square(), x[:, 1].square().log()
     expected = (0.5 * y[:, 0].square() - density.mean()) / density.std(correction=0)
     expected = expected + (y[:, 1].square().log() - distance.mean()) / distance.std(correction=0)
@@ -55,7 +55,7 @@ def test_each_sees_what_the_other_does_not():
     normal = rows(500, 2)
     along = normal + torch.tensor([4.0, 0.0])
     across = normal + torch.tensor([0.0, 0.6])
-    density, residual, both = Likelihood(line()), Residual(line()), DensityAndResidual(line()).fit(rows(300, 3))
+    density, residual, both = Likelihood(line()), ManifoldDistance(line()), DensityAndDistance(line()).fit(rows(300, 3))
     assert auroc(density(normal), density(along)) > 0.95
     assert auroc(residual(normal), residual(across)) > 0.95
     assert auroc(density(normal), density(across)) == 0.5  # they decode to the same points
@@ -64,6 +64,6 @@ def test_each_sees_what_the_other_does_not():
 
 
 def test_a_model_without_a_manifold_is_refused():
-    for score in (Residual, DensityAndResidual):
+    for score in (ManifoldDistance, DensityAndDistance):
         with pytest.raises(KindError, match="residual"):
             score(models.NICE(2)).fit(torch.zeros(3, 2)).values(torch.zeros(3, 2))
