@@ -12,7 +12,7 @@ from torch import Tensor
 from papers.experiment import Experiment
 from pushforward.detection import BatchTest, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest
 from pushforward.detection.batching import by_batches
-from pushforward.models import InFlow
+from pushforward.models import ImageInFlow
 
 __all__ = ["ID", "TESTS", "Views", "p_value", "places", "rate"]
 
@@ -30,7 +30,7 @@ TESTS: dict[str, tuple[str, type[BatchTest]]] = {
 class Views:
     """Each row's features, and its log-likelihood with the gate open and closed; computed once."""
 
-    def __init__(self, sets: dict[str, Tensor], model: InFlow) -> None:
+    def __init__(self, sets: dict[str, Tensor], model: ImageInFlow) -> None:
         self.sets, self.model = sets, model
         self.random = RandomFeatures((1, 28, 28))
         self.kinds: dict[str, Callable[[Tensor], Tensor]] = {

@@ -17,19 +17,20 @@ from torch import Tensor
 from benchmarks.common.datasets import load_images
 from papers.reproduction import Budget, Finding
 from pushforward.errors import StorageError
+from pushforward.training import TrainingConfig, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pushforward.models import Model
 
-__all__ = ["AS_PAPERS", "Experiment", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
+__all__ = ["PAPER_TRAINING", "Experiment", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
 
-AS_PAPERS: dict[str, Any] = {"batch_size": 512, "ema": None}
-"""Options of ``fit`` that reproductions do not leave to its defaults: papers keep the weights themselves, and batches of one size."""
+PAPER_TRAINING = TrainingConfig(batch_size=512, ema=None, progress="silent")
+"""Options of training in every paper: one batch size, and the weights themselves instead of their moving average."""
 
 
 @dataclass
@@ -112,7 +113,6 @@ class Experiment:
             The model, and its parameters, steps and seconds of training.
         """
         from pushforward.io import load, save
-        from pushforward.training import fit
 
         place = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
         kept, checkpoint = place.with_suffix(".safetensors"), place.with_suffix(".checkpoint")
@@ -126,10 +126,10 @@ class Experiment:
                 model,
                 rows,
                 validation=validation,
+                config=PAPER_TRAINING,
                 seed=seed,
-                progress="silent",
                 checkpoint=checkpoint,
-                **{**AS_PAPERS, **options},
+                **options,
             )
             save(model, kept)
             checkpoint.unlink(missing_ok=True)
@@ -163,8 +163,6 @@ class Experiment:
             full: seconds.
             batch_size: rows of a step.
         """
-        from pushforward.training import fit
-
         if self.budget == "smoke":
             return {"max_steps": smoke}
         if self.budget == "full":
@@ -178,10 +176,9 @@ class Experiment:
                 model,
                 rows[: 4 * batch_size],
                 validation=None,
+                config=PAPER_TRAINING,
                 batch_size=batch_size,
-                ema=None,
                 max_steps=steps,
-                progress="silent",
             )
             return time.process_time() - start
 

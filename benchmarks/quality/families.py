@@ -31,7 +31,7 @@ import pushforward as pf
 from benchmarks.common.datasets import load_images
 from benchmarks.common.results import Record, Results, footer, markdown
 from pushforward import models
-from pushforward.training import trainer
+from pushforward.training import run as training_run
 
 SHAPE, LEVELS, HELD_OUT, CHECKS = (1, 28, 28), 256, 300, 8
 PILOT = 0.1
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
     images = load_images("fashion-mnist", train=True, folder=options.data)
     images, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
     test = load_images("fashion-mnist", train=False, folder=options.data)[: options.test]
-    trainer.monotonic = time.process_time  # the clock of pf.fit's max_time
+    training_run.monotonic = time.process_time  # the clock of pf.fit's max_time
     for seed in options.seeds:
         for name in options.families:
             key: Record = {"kind": "families", "family": name, "seed": seed}

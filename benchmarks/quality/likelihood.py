@@ -23,7 +23,7 @@ from torch import Tensor
 import pushforward as pf
 from benchmarks.common.results import Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import SETS, Split, add_data_option, load
-from pushforward.training import trainer
+from pushforward.training import run as training_run
 
 FLOWS: dict[str, Callable[[int], pf.models.Model]] = {
     "NICE": pf.models.NICE,
@@ -136,7 +136,7 @@ def main() -> None:
         parser.error("--clock cpu adds up the seconds of all threads: use it with --threads 1.")
     torch.set_num_threads(options.threads)
     if options.clock == "cpu":
-        trainer.monotonic = time.process_time  # the clock of pf.fit's max_time
+        training_run.monotonic = time.process_time  # the clock of pf.fit's max_time
     results = Results(options.out)
     if not options.table:
         run(options, results)

@@ -42,7 +42,7 @@ def sample(options: argparse.Namespace, results: Results) -> None:
             continue
         torch.manual_seed(0)
         base = pf.distributions.PixelCNN(
-            SHAPE, pf.transforms.CategoricalLikelihood(LEVELS), kind=network, **sizes
+            SHAPE, pf.transforms.CategoricalLikelihood(LEVELS), network=network, **sizes
         ).eval()
         for weight in base.parameters():  # away from the uniform law, where equal draws would say little
             weight.add_(0.05 * torch.randn_like(weight))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.experiment import AS_PAPERS, Experiment
+from papers.experiment import PAPER_TRAINING, Experiment
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.models import VAE, ImageNICE, Model
@@ -112,8 +112,8 @@ class Study:
                 snapshot_every=max(1, steps // 20), rank=max(2, draws // 2), **common,
             ),
             "ensemble": lambda: deep_ensemble(
-                self.make, self.train, experiment.choose(smoke=2, quick=5, full=5), validation=self.held_out, progress="silent",
-                checkpoint=place.with_suffix(".checkpoint"), **{**AS_PAPERS, **self.options},
+                self.make, self.train, experiment.choose(smoke=2, quick=5, full=5), validation=self.held_out,
+                config=PAPER_TRAINING, checkpoint=place.with_suffix(".checkpoint"), **self.options,
             ),
         }  # fmt: skip
         posterior = make[method]()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_labels
-from papers.experiment import AS_PAPERS, Experiment, clearly_below, spread
+from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, spread
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.io import load, save
@@ -91,7 +91,7 @@ def _train(
     experiment: Experiment, kind: str, model: CyGen, rows: Tensor, seed: int, steps: int, warm: int, **options: Any
 ) -> CyGen:
     """All steps as a VAE, as a denoising autoencoder, or by the cyclic loss, with ``warm`` of them as a VAE before."""
-    options = {"validation": None, "seed": seed, "progress": "silent", **AS_PAPERS, **options}
+    options = {"validation": None, "config": PAPER_TRAINING, "seed": seed, **options}
     if kind in ("VAE", "CyGen (PT)"):
         model.set_objective("elbo")
         fit(model, rows, max_steps=steps if kind == "VAE" else warm, **options)

@@ -25,7 +25,7 @@ from pushforward.detection import (
 )
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import median_distance
-from pushforward.models import ImageInFlow, InFlow
+from pushforward.models import ImageInFlow
 
 __all__ = ["run"]
 
@@ -68,7 +68,7 @@ def _images(experiment: Experiment) -> dict[str, Tensor]:
     return sets
 
 
-def _model(experiment: Experiment) -> InFlow:
+def _model(experiment: Experiment) -> ImageInFlow:
     train = experiment.images("fashion-mnist", train=True)[: experiment.choose(smoke=200, quick=50_000, full=50_000)]
     model, _ = experiment.train(
         "flow",

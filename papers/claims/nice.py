@@ -35,7 +35,7 @@ def run(experiment: Experiment) -> None:
     )
     shape = (1, 28, 28)
 
-    def build(**sizes: Any) -> NICE:
+    def build(**sizes: Any) -> ImageNICE:
         return ImageNICE(shape=shape, scaling_multiplier=10.0, **sizes)
 
     flow, facts = experiment.train("nice", lambda: build(hidden=hidden), train, held_out, **options)

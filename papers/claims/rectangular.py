@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
-from papers.experiment import AS_PAPERS, Experiment, clearly_below, size, spread
+from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, size, spread
 from papers.reproduction import reproduction
 from papers.surfaces import Surface, circle, judge, phased, rotated, sphere, swiss_roll
 from pushforward.distributions import GaussianMixture, StudentT
@@ -75,9 +75,8 @@ def _overfitting(experiment: Experiment, cures: dict[str, list[dict[str, float]]
                 validation=None,
                 max_steps=stage - done,
                 schedule=None,
-                **AS_PAPERS,
+                config=PAPER_TRAINING,
                 seed=seed + stage,
-                progress="silent",
             )
             done = stage
             found.append(judge(law, model, cells=_cells(law), **_sizes(experiment)))
@@ -182,7 +181,7 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
                 else NSF(law.dim, layers=3, hidden=(width[0], width[0]))
             )
             model = TwoStep(AutoEncoder(law.ambient, latent=law.dim, hidden=(64, 64), activation="silu"), second)
-            shared: dict[str, Any] = {"validation": None, "seed": seed, "ema": None, "progress": "silent"}
+            shared: dict[str, Any] = {"validation": None, "config": PAPER_TRAINING, "seed": seed}
             fit_two_step(
                 model, rows, batch_size=batch, first={"max_steps": steps // 2, "learning_rate": 5e-3},
                 second={"max_steps": steps - steps // 2, "learning_rate": 3e-3}, **shared,

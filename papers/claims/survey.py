@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common.datasets import where
-from papers.experiment import Experiment, spread
+from papers.experiment import PAPER_TRAINING, Experiment, spread
 from papers.reproduction import reproduction
 from pushforward.detection import (
     ConformalCalibrator,
@@ -111,7 +111,7 @@ def _flow(experiment: Experiment, make: Callable[[int], Model], train: torch.Ten
     copies = torch.cat([train + 0.05 * torch.randn(train.shape, generator=draw) for _ in range(5)])
     fit(
         model, copies, validation=None, max_steps=experiment.choose(smoke=2, quick=300, full=2000), batch_size=256, learning_rate=2e-3,
-        weight_decay=1e-3, ema=None, seed=seed, progress="silent",
+        weight_decay=1e-3, config=PAPER_TRAINING, seed=seed,
     )  # fmt: skip
     return model.eval()
 

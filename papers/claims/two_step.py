@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papers.experiment import Experiment, clearly_below, principal, spread
+from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, principal, spread
 from papers.reproduction import reproduction
 from pushforward.data import intrinsic_dimension
 from pushforward.detection import auroc
@@ -92,8 +92,7 @@ def _circle(experiment: Experiment) -> None:
                 validation=None,
                 seed=seed,
                 batch_size=500,
-                ema=None,
-                progress="silent",
+                config=PAPER_TRAINING,
                 learning_rate=3e-3,
                 max_steps=steps[1],
             )
@@ -242,11 +241,11 @@ def _second(
         torch.manual_seed(seed)
         model = TwoStep(first, second())
         options: dict[str, Any] = {
-            "ema": None,
+            "config": PAPER_TRAINING,
             "batch_size": 256,
             "max_steps": experiment.choose(smoke=2, quick=500, full=10_000),
         }
-        done = fit_two_step(model, rows, validation=kept, first=False, seed=seed, progress="silent", **options)
+        done = fit_two_step(model, rows, validation=kept, first=False, seed=seed, **options)
         save(model, file)
         return done.injectivity._asdict()
 
