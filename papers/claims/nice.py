@@ -8,7 +8,7 @@ import torch
 
 from papers.experiment import Experiment, bits_per_dim
 from papers.reproduction import reproduction
-from pushforward.models import NICE, ImageNICE
+from pushforward.models import ImageNICE
 from pushforward.models.manipulation import inpaint
 from pushforward.transforms import Affine
 
@@ -73,7 +73,7 @@ def _deviations(flow: torch.nn.Module) -> torch.Tensor:
     return torch.exp(-scalings[-1].log_scale().detach().flatten())
 
 
-def _inpainting(experiment: Experiment, flow: NICE, test: torch.Tensor) -> None:
+def _inpainting(experiment: Experiment, flow: ImageNICE, test: torch.Tensor) -> None:
     """Fill the lower half of test images by gradient ascent, and draw samples beside it."""
     count = experiment.choose(smoke=2, quick=12, full=12)
     known = torch.zeros(1, 28, 28, dtype=torch.bool)

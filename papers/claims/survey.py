@@ -154,7 +154,7 @@ Areas = dict[str, list[dict[str, float]]]
 
 
 def _standing(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> Areas:
-    """Where one small flow stands; whether its likelihood is inverted, as on images."""
+    """The rank of one small flow among the detectors, and whether its likelihood is inverted, as on images."""
     found = {
         name: experiment.measure(
             f"clean {name}",

@@ -157,15 +157,15 @@ def _images(experiment: Experiment) -> None:
                 if inside == "mnist":
                     noise = torch.randn(few, width, generator=torch.Generator().manual_seed(seed))
                     found.samples(f"{kind} prior", first.decode_mean(noise).detach(), rows, pair[0])
-                for law, second in seconds.items():
-                    key, name = f"{inside} {kind}+{law} {seed}", f"{kind}+{law}"
+                for density_name, second in seconds.items():
+                    key, name = f"{inside} {kind}+{density_name} {seed}", f"{kind}+{density_name}"
                     model = _second(experiment, key, first, second, rows, kept, seed, found)
                     areas = experiment.measure(f"{key} AUROC", partial(_areas, model, kept, *pair))
                     for score, value in areas.items():
                         found.areas[inside, name, score].append(value)
                     if inside == "mnist":
                         found.samples(name, model.sample(few, seed=seed), rows, pair[0])
-                    elif law == "NF":
+                    elif density_name == "NF":
                         for part in ("manifold", "codes"):
                             stump = partial(_stump, _log_density(model, part), known, pair)
                             found.stumps[f"{kind} {part}"].append(experiment.measure(f"{key} stump {part}", stump))
