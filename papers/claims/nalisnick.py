@@ -61,9 +61,9 @@ def run(experiment: Experiment) -> None:
 
 def _trained(experiment: Experiment, kind: str, home: str, seed: int = 0) -> Model:
     sizes: dict[str, Any] = experiment.choose(
-        smoke={"flow": {"scales": 1, "steps": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
-        quick={"flow": {"scales": 2, "steps": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
-        full={"flow": {"scales": 2, "steps": 16, "hidden": (200, 200)}, "vae": (512, 512), "cnn": (64, 8)},
+        smoke={"flow": {"scales": 1, "layers": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
+        quick={"flow": {"scales": 2, "layers": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
+        full={"flow": {"scales": 2, "layers": 16, "hidden": (200, 200)}, "vae": (512, 512), "cnn": (64, 8)},
     )
     flow, (filters, layers) = sizes["flow"], sizes["cnn"]
 

@@ -329,9 +329,9 @@ def _tables(experiment: Experiment, found: Found) -> None:
     experiment.report(
         "(not the paper's) the decoders pass the test of injectivity, so that the density is exact",
         ours=f"{sum(passed)} of {len(passed)} pass; smallest over largest singular value from "
-        f"{min(check['singular'] for check in checks.values()):.2g}; codes found again to "
-        f"{max(check['cycle'] for check in checks.values()):.2g} of their deviation, by the encoder alone to "
-        f"{max(check['encoder'] for check in checks.values()):.2g}",
+        f"{min(check['singular_ratio'] for check in checks.values()):.2g}; codes found again to "
+        f"{max(check['cycle_error'] for check in checks.values()):.2g} of their deviation, by the encoder alone to "
+        f"{max(check['encoder_error'] for check in checks.values()):.2g}",
         held=all(passed),
         note="bounds 1e-3 and 0.1; where it fails, evaluate says ESTIMATE",
     )
