@@ -138,7 +138,7 @@ class Detectors:
         """Mean Gaussian kernel to the reference's features, ``(n,)``: what the gate's MMD of a batch of one comes down to."""
         return torch.exp(-torch.cdist(self.features(x), self.known).square() / (2 * self.bandwidth**2)).mean(1)
 
-    def judge(self, x: Tensor, normal: dict[str, np.ndarray]) -> dict[str, float]:
+    def measure(self, x: Tensor, normal: dict[str, np.ndarray]) -> dict[str, float]:
         """Share that each catches at ALPHA, and its AUROC against in-distribution images."""
         result = {}
         for name, score in self.scores.items():
@@ -192,15 +192,15 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 if results.where(**key, attack=attack, budget=budget):
                     continue
                 changed = images if budget == 0 else make(images, float(budget))
-                results.add({**key, "attack": attack, "budget": budget, **detectors.judge(changed, normal)})
+                results.add({**key, "attack": attack, "budget": budget, **detectors.measure(changed, normal)})
 
 
-def interval(share: float, count: int) -> str:
+def interval(fraction: float, count: int) -> str:
     """A share in percent with Wilson's 95 % interval."""
     z = 1.96
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return f"{100 * share:.0f} [{100 * max(0.0, middle - half):.0f}, {100 * min(1.0, middle + half):.0f}]"
+    middle = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2))
+    return f"{100 * fraction:.0f} [{100 * max(0.0, middle - half):.0f}, {100 * min(1.0, middle + half):.0f}]"
 
 
 def table(results: Results) -> str:

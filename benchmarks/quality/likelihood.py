@@ -38,8 +38,8 @@ ROWS = 4096
 
 def gaussian(split: Split) -> dict[str, Any]:
     rows = split.train.double()
-    law = torch.distributions.MultivariateNormal(rows.mean(0), torch.cov(rows.mT, correction=0))
-    test, validation = (law.log_prob(part.double()).mean().item() for part in (split.test, split.validation))
+    normal = torch.distributions.MultivariateNormal(rows.mean(0), torch.cov(rows.mT, correction=0))
+    test, validation = (normal.log_prob(part.double()).mean().item() for part in (split.test, split.validation))
     features = split.features
     return {"test": test, "validation": validation, "parameters": features * (features + 3) // 2}
 

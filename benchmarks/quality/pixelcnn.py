@@ -50,13 +50,13 @@ def sample(options: argparse.Namespace, results: Results) -> None:
         kept = base.sample(torch.Size((count,)), generator=torch.Generator().manual_seed(0))
         cached = time.process_time() - began
         began = time.process_time()
-        law, (_, height, width) = base.likelihood, SHAPE
-        noise = torch.rand((count, height, width, law.draws(1)), generator=torch.Generator().manual_seed(0))
+        likelihood, (_, height, width) = base.likelihood, SHAPE
+        noise = torch.rand((count, height, width, likelihood.draws(1)), generator=torch.Generator().manual_seed(0))
         x = torch.zeros(count, *SHAPE)
         for row in range(drawn):
             for column in range(width):
-                raw = base.conditioner(law.seen(x), None)[:, :, row, column]
-                x[:, :, row, column] = law.sample(raw, noise[:, row, column])
+                raw = base.conditioner(likelihood.seen(x), None)[:, :, row, column]
+                x[:, :, row, column] = likelihood.sample(raw, noise[:, row, column])
         plain = (time.process_time() - began) * height / drawn
         x, kept = x[:, :, :drawn], kept[:, :, :drawn]
         results.add(key | {

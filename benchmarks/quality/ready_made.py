@@ -237,8 +237,8 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 def better(records: list[Record]) -> Record | None:
     """The flow with the higher validation reading, of those that trained."""
-    alive = [record for record in records if math.isfinite(record.get("validation", -math.inf))]
-    return max(alive, key=lambda record: record["validation"]) if alive else None
+    finite = [record for record in records if math.isfinite(record.get("validation", -math.inf))]
+    return max(finite, key=lambda record: record["validation"]) if finite else None
 
 
 def table(options: argparse.Namespace, results: Results) -> str:

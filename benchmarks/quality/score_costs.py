@@ -170,13 +170,13 @@ def gates(bench: Bench) -> dict[str, tuple[Callable[[Tensor], Any], int]]:
     mmd = BatchTwoSampleGate(MMDTest(known), features)
     ks = ProjectionKSTest(by_batches(flow.encode, bench.reference).double())
     typical = TypicalityTest(log_p(bench.reference))
-    judges: list[tuple[Callable[[Tensor], Any], int]] = [
+    tests: list[tuple[Callable[[Tensor], Any], int]] = [
         (mmd.p_value, BATCH),
         (lambda x: torch.from_numpy(mmd.single_p_values(x)), 1),
         (lambda x: ks.p_value(by_batches(flow.encode, x, BATCH).double()), BATCH),
         (lambda x: typical.p_value(log_p(x)), BATCH),
     ]
-    return dict(zip(GATES, judges, strict=True))
+    return dict(zip(GATES, tests, strict=True))
 
 
 def status(field: str) -> float:
@@ -208,10 +208,10 @@ def cpu_ms(run: Callable[[], object], images: int) -> float:
     return 1000 * best / images
 
 
-def alone(values: Values, x: Tensor, places: Sequence[int]) -> bool:
+def alone(values: Values, x: Tensor, positions: Sequence[int]) -> bool:
     """Whether rows score the same, bit for bit, by themselves and among others."""
     together = values(x)
-    return all(torch.equal(values(x[i : i + 1])[0], together[i]) for i in places)
+    return all(torch.equal(values(x[i : i + 1])[0], together[i]) for i in positions)
 
 
 def fit(name: str, bench: Bench) -> dict[str, Any]:
@@ -234,22 +234,22 @@ def measured(name: str, bench: Bench, fitted: dict[str, Any]) -> dict[str, Any]:
     x = CASES[name].view(bench.test[: score.batch_size])
     memory = extra_memory(lambda: score.values(x))
     fixed = {id(t): t for t in (*score.parameters(), *score.buffers())}
-    places = (0, len(x) // 2, len(x) - 1)
+    positions = (0, len(x) // 2, len(x) - 1)
     return {
         "needs": ", ".join(sorted(score.needs)), "batch": score.batch_size, "ms": cpu_ms(lambda: score.values(x), len(x)),
         "extra MiB": memory, "own MiB": sum(t.numel() * t.element_size() for t in fixed.values()) / 2**20,
         "fit seconds": fitted["seconds"], "fit rows": fitted["rows"],
-        "alone": "yes" if alone(score.values, x, places) else "no",
+        "alone": "yes" if alone(score.values, x, positions) else "no",
     }  # fmt: skip
 
 
-def judged(name: str, bench: Bench) -> dict[str, Any]:
+def measured_test(name: str, bench: Bench) -> dict[str, Any]:
     """Everything of a batch test."""
-    judge, size = gates(bench)[name]
+    test, size = gates(bench)[name]
     x = bench.test[:size]
-    memory = extra_memory(lambda: judge(x))
-    row = "the verdict is the batch's" if size > 1 else ("yes" if alone(judge, bench.test[:5], range(5)) else "no")
-    return {"needs": "batch", "batch": size, "ms": cpu_ms(lambda: judge(x), size), "extra MiB": memory, "alone": row}
+    memory = extra_memory(lambda: test(x))
+    row = "the verdict is the batch's" if size > 1 else ("yes" if alone(test, bench.test[:5], range(5)) else "no")
+    return {"needs": "batch", "batch": size, "ms": cpu_ms(lambda: test(x), size), "extra MiB": memory, "alone": row}
 
 
 def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -283,7 +283,7 @@ def run(data: Path | None, results: Results) -> None:
         if name in CASES:
             found = {"note": CASES[name].note, **apart(measured, name, bench, apart(fit, name, bench))}
         else:
-            found = {"note": "", **apart(judged, name, bench)}
+            found = {"note": "", **apart(measured_test, name, bench)}
         results.add({"score": name, **found})
 
 
