@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_images
+from benchmarks.common.results import append, spread
 from papers.reproduction import Budget, Finding
 from pushforward.errors import StorageError
 from pushforward.training import TrainingConfig, fit
@@ -93,8 +94,7 @@ class Experiment:
             value: Any = run()
             self.say(f"{key}: {_short(value)} ({time.perf_counter() - start:.0f} s)")
             self._known[key] = value
-            with self._cache.open("a") as file:
-                file.write(json.dumps({"key": key, "value": value}) + "\n")
+            append(self._cache, {"key": key, "value": value})
         return self._known[key]
 
     def train(
@@ -244,13 +244,6 @@ def principal(rows: Tensor) -> Callable[[Tensor], Tensor]:
     keep = min(30, len(values) - 1)
     scale = (values[:keep] / math.sqrt(len(flat))).clamp(min=1e-6)
     return lambda x: (x.flatten(1).float() - mean) @ axes[:keep].mT / scale
-
-
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Mean, and standard deviation over seeds where there are several."""
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
-    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.common.datasets import load_images
+from benchmarks.common.datasets import load_images, read_table
 
 __all__ = ["SETS", "Split", "add_data_option", "load"]
 
@@ -74,8 +74,9 @@ def load(name: str, seed: int, folder: Path | None) -> Split:
         return _standardized(name, *_patches(folder, seed), raw_units=True)
     if name in ("digits", "fashion-mnist"):
         return _images(name, folder, seed)
-    rows = _treated(np.loadtxt(_find(folder, f"uci/{name}/data.csv.gz"), delimiter=","))
-    mask = np.loadtxt(_find(folder, f"uci/{name}/test_mask.csv.gz"), delimiter=",")[:, seed] > 0
+    _find(folder, f"uci/{name}/test_mask.csv.gz")
+    rows, mask = read_table(_find(folder, f"uci/{name}/data.csv.gz").parent, seed)
+    rows = _treated(rows)
     rest = np.random.default_rng(seed).permutation(rows[~mask])
     held = len(rest) // 10
     return _standardized(name, rest[held:], rest[:held], rows[mask])

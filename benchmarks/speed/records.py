@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.results import machine
+from benchmarks.common.results import append, machine
 from benchmarks.speed.devices import CPU, device
 from benchmarks.speed.libraries import VARIANTS, version
 from benchmarks.speed.runner import Settings
@@ -70,9 +70,7 @@ class Readings:
 
     def _append(self, record: dict[str, Any]) -> None:
         self.records.append(record)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a") as out:
-            out.write(json.dumps(record) + "\n")
+        append(self.file, record)
 
 
 def device_of(record: dict[str, Any]) -> str:

@@ -117,7 +117,7 @@ class Together(nn.Module):
         from pushforward.training.stacking import Stack
 
         self.stack = Stack(members)
-        self.parts = nn.ModuleList(self.stack.parts)
+        self.chain = self.stack.chain
         self.noise = [torch.Generator(device) for _ in members]
 
     def loss(self, x: Tensor) -> Tensor:
