@@ -19,18 +19,18 @@ __all__ = ["Report", "markdown", "page", "read_reports", "verdict"]
 
 @dataclass(frozen=True)
 class Report:
-    """What one run of a reproduction found, and on what.
+    """The findings of one run of a reproduction, with the conditions of the run.
 
     Attributes:
-        name: of the reproduction.
-        title: of the paper.
-        budget: of the run.
+        name: name of the reproduction.
+        title: title of the paper.
+        budget: budget of the run.
         findings: in order.
-        pictures: file names, beside the report.
-        seconds: in all.
+        pictures: file names, in the folder of the report.
+        seconds: total time.
         machine: processor, cores, versions.
         day: ISO date.
-        command: that makes it again.
+        command: command that repeats the run.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Report:
 
 
 def verdict(held: bool | None) -> str:
-    """In one word."""
+    """A word for whether a claim held."""
     return "not decided" if held is None else "yes" if held else "**no**"
 
 

@@ -35,7 +35,7 @@ __all__ = ["SETS", "Split", "add_data_option", "load"]
 SETS = ("protein", "kin40k", "elevators", "parkinsons", "bsds300")
 """The sets of the tables; any other UCI set of the folder loads too, as do "digits" and "fashion-mnist". These have at least 5,000 rows and a density worth
 learning. Left out: bike (its target is the logarithm of the sum of two other columns, so there is no density),
-keggundirected (71 % of its rows are copies, so test rows stand in the training part), pol (most of its columns are zero
+keggundirected (71 % of its rows are copies, so test rows are also in the training part), pol (most of its columns are zero
 in most rows: a matter for discrete models), tamielectric and pumadyn32nm (nearly independent uniform columns)."""
 
 BSDS_SIZES = (100_000, 10_000, 20_000)

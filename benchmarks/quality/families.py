@@ -1,4 +1,4 @@
-"""Families of image models beside each other: bits/dim of Fashion-MNIST after equal processor time.
+"""Comparison of families of image models: bits/dim of Fashion-MNIST after equal processor time.
 
     python -m benchmarks.quality.families --data DATA                # runs what is missing, then prints the table
     python -m benchmarks.quality.families --data DATA --table        # only prints it
@@ -7,7 +7,7 @@ The question is whether a PixelCNN has fewer bits than all flows. A family gets 
 its sizes are chosen beforehand so that it takes some hundreds or thousands of steps in that time, and are in the table's
 source below. Before that each learning rate of ``--rates`` has a tenth of the time, and held-out images choose among them (one
 alone is taken as it is); they also choose the weights that are kept. All train with ``pf.fit`` (AdamW, cosine schedule over the time). Test images choose
-nothing: which PixelCNN and which flow are put beside each other in the end is decided by held-out images.
+nothing: which PixelCNN and which flow are compared in the end is decided by held-out images.
 
 Numbers are bits/dim of integers 0 to 255: exact for PixelCNN; upper bounds for flows of dequantized images and for the VAE, of
 ``--draws`` importance-weighted draws (Burda et al. 2016) each. MAF reads the flattened image.
@@ -144,7 +144,7 @@ def average(records: list[Record], field: str) -> float:
 
 
 def versus(found: dict[str, list[Record]]) -> str:
-    """The PixelCNN and the flow that held-out images prefer, beside each other."""
+    """The PixelCNN and the flow that held-out images prefer, compared with each other."""
     best: list[tuple[str, float]] = []
     for pixels in (True, False):
         names = [row for row in found if row.startswith("PixelCNN") is pixels and not row.startswith("VAE")]

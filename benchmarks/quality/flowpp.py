@@ -1,4 +1,4 @@
-"""Flow++ on Fashion-MNIST: whether it trains steadily at its default size, beside Glow, and what its learned dequantization is worth.
+"""Flow++ on Fashion-MNIST: stability of training at its default size compared with Glow, and the gain from its learned dequantization.
 
     python -m benchmarks.quality.flowpp --data DATA                    # trains what is missing, then prints the tables
     python -m benchmarks.quality.flowpp --data DATA --table            # only prints them
@@ -128,7 +128,7 @@ def tables(options: argparse.Namespace, results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Flow++ beside Glow, and its learned dequantization.")
+    parser = argparse.ArgumentParser(description="Flow++ compared with Glow, and its learned dequantization.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--cases", nargs="+", default=["dequantization", "size"], choices=["dequantization", "size"])
     parser.add_argument("--steps", type=int, default=200)

@@ -34,7 +34,7 @@ TRAINED = ["PixelCNN, small", "PixelCNN++"]
 
 @torch.no_grad()
 def sample(options: argparse.Namespace, results: Results) -> None:
-    """Time both ways of sampling, and compare what they draw."""
+    """Time both methods of sampling, and compare what they draw."""
     drawn, count = options.rows, IMAGES
     for network, sizes in NETWORKS.items():
         key: Record = {"kind": "sampling", "network": network, **sizes, "images": count, "seed": 0, "rows": drawn}
@@ -44,7 +44,7 @@ def sample(options: argparse.Namespace, results: Results) -> None:
         base = pf.distributions.PixelCNN(
             SHAPE, pf.transforms.CategoricalLikelihood(LEVELS), network=network, **sizes
         ).eval()
-        for weight in base.parameters():  # away from the uniform law, where equal draws would say little
+        for weight in base.parameters():  # away from the uniform distribution, where equal draws would say little
             weight.add_(0.05 * torch.randn_like(weight))
         began = time.process_time()
         kept = base.sample(torch.Size((count,)), generator=torch.Generator().manual_seed(0))

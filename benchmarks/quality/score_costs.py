@@ -1,9 +1,9 @@
-"""What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the rows beside it.
+"""What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the other rows.
 
     python -m benchmarks.quality.ood --costs
 
 On 28 x 28 gray images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
-has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, as what they know costs nothing.
+has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, because training does not change the cost.
 Each score is fitted on 500 images, in a process of its own. Another process, which never scored anything, then gets the fitted score:
 
 - *extra memory*: free memory goes back to the system, the highest mark of the resident set is reset, one batch is scored, and the
@@ -12,7 +12,7 @@ Each score is fitted on 500 images, in a process of its own. Another process, wh
 - *ms*: CPU time of one image in such batches, best of three or more;
 - *alone*: ``score(x)[i] == score(x[i:i+1])`` bit for bit, for images of the batch.
 
-Batch tests judge 50 images at once against 500; there is no answer for a row alone, except by their single p-values. The
+Batch tests read 50 images at once against 500; there is no answer for a row alone, except by their single p-values. The
 reference's features are found in the process that is measured, so the scratch memory of the flow that gives them is not in their figure.
 """
 
@@ -159,7 +159,7 @@ GATES = ("MMD gate, random features", "MMD gate, one image", "KS of latent proje
 
 
 def gates(bench: Bench) -> dict[str, tuple[Callable[[Tensor], Any], int]]:
-    """What judges a batch, with its size: the batch tests, and a row alone by the conformal p-value of the gate's kernel."""
+    """The tests of a batch, with its size: the batch tests, and a row alone by the conformal p-value of the gate's kernel."""
     features = RandomFeatures(SHAPE)
     flow = bench.flows[0]
 
@@ -189,7 +189,7 @@ def extra_memory(run: Callable[[], object]) -> float:
     """MiB that the resident set rises above its size before, at most; the memory that was free goes back first."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the mark starts anew from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     run()
     return max(0.0, status("VmHWM") - before)

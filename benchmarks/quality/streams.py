@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality.streams                  # runs what is missing, then prints the table
 
-Scores are standard normal; a monitor starts from 500 reference scores. Quiet: 500 streams of 20,000 such scores, share that
+Scores are standard normal; a monitor starts from 500 reference scores. Quiet: 500 streams of 20,000 such scores, fraction that
 ever alarm at level 1 % (Ville's bound: at most 1 %). Change: after 1,000 quiet scores a tenth of them come from N(3, 1),
 scores that lie three standard deviations out; points until the alarm, over 200 streams.
 """

@@ -81,7 +81,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
 
 def modes(x: Tensor) -> int:
-    """Centers that have at least a quarter of their share of the samples within three deviations."""
+    """Centers that have at least a quarter of their expected fraction of the samples within three deviations."""
     angle = torch.arange(8) * math.pi / 4
     centers = 2 * torch.stack((angle.cos(), angle.sin()), 1)
     return int((((torch.cdist(x, centers) < 0.3).float().mean(0)) > 0.25 / 8).sum())

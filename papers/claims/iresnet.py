@@ -209,7 +209,7 @@ def _images(experiment: Experiment) -> None:
 
 
 def _image_bits(model: Model, images: Tensor, samples: int = 1) -> float:
-    """Bits/dim by whatever way to the log-determinant the model has now.
+    """Bits/dim with the current method for the log-determinant.
 
     Rows share the probes of an estimate, so its error is that of one row whatever their number: it takes several draws.
     """

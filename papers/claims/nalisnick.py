@@ -28,7 +28,7 @@ FLAT: dict[str, Callable[[], Distribution]] = {
     "constant-volume flow, logistic base": lambda: Logistic(PIXELS),
     "constant-volume flow, normal base": lambda: Normal(PIXELS),
 }
-"""Additive couplings and one diagonal scaling, as in NICE, over three distributions; with the first the flow is fooled most."""
+"""Additive couplings and one diagonal scaling, as in NICE, over three distributions; the first inverts the likelihoods most."""
 HEAVY, CONCAVE, _ = FLAT
 KINDS = (*FLAT, "affine flow", "PixelCNN", "VAE")
 

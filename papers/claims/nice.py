@@ -74,7 +74,7 @@ def _deviations(flow: torch.nn.Module) -> torch.Tensor:
 
 
 def _inpainting(experiment: Experiment, flow: ImageNICE, test: torch.Tensor) -> None:
-    """Fill the lower half of test images by gradient ascent, and draw samples beside it."""
+    """Fill the lower half of test images by gradient ascent, and draw samples."""
     count = experiment.choose(smoke=2, quick=12, full=12)
     known = torch.zeros(1, 28, 28, dtype=torch.bool)
     known[:, :14] = True

@@ -269,7 +269,7 @@ def _table(experiment: Experiment, target: ManifoldDistribution) -> dict[str, li
 
 
 def _bars(experiment: Experiment, tables: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    """The whole table as a picture, and whether two steps are the cure."""
+    """The table as a picture, and whether two steps avoid the overfitting."""
     figure = experiment.figure(2.3 * len(tables), 2.4)
     for axes, (name, found) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         methods = list(reversed(found))
@@ -303,7 +303,7 @@ def frechet(x: Tensor, y: Tensor) -> float:
 
 
 def _tables(experiment: Experiment) -> None:
-    """UCI tables at half their width: samples against rows that no training saw."""
+    """UCI tables at half their width: samples compared with test rows."""
     steps = experiment.choose(smoke=3, quick=600, full=20_000)
     width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128, 128, 128))
     found: dict[str, dict[str, list[float]]] = {}

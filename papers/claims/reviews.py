@@ -1,4 +1,4 @@
-"""Two reviews of normalizing flows: the families beside each other (Kobyzev et al. 2020; Papamakarios et al. 2021)."""
+"""Two reviews of normalizing flows: a comparison of families (Kobyzev et al. 2020; Papamakarios et al. 2021)."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def _continuous(experiment: Experiment) -> None:
 
 
 def _autoregressive(experiment: Experiment) -> None:
-    """Every family of image flows beside a PixelCNN, for equal processor time: bits/dim in a table, samples in a picture."""
+    """Every family of image flows and a PixelCNN, for equal processor time: bits/dim in a table, samples in a picture."""
     held = experiment.choose(smoke=50, quick=200, full=5000)
     images = experiment.images(
         "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000)

@@ -38,7 +38,7 @@ SETS = ("mnist", "fashion-mnist")
     full="hours on one GPU for the two gray sets with d = 20 (estimate); the paper's other sets and adversarial first steps are left out",
 )
 def run(experiment: Experiment) -> None:
-    """Overfitting on a circle; then three first steps by four second ones on images, both ways round, and their samples."""
+    """Overfitting on a circle; then three first steps by four second ones on images, in both directions, and their samples."""
     _circle(experiment)
     _images(experiment)
 
@@ -52,7 +52,7 @@ def _on_circle(angles: np.ndarray) -> Tensor:
 
 
 def _variation(x: Tensor) -> float:
-    """Total variation between the angles' histogram over 64 bins and the von Mises law."""
+    """Total variation between the histogram of the angles over 64 bins and the von Mises distribution."""
     counts, edges = np.histogram(np.arctan2(x[:, 1].numpy(), x[:, 0].numpy()), 64, (-math.pi, math.pi))
     middle = np.exp(np.cos(0.5 * (edges[1:] + edges[:-1])))
     return 0.5 * float(np.abs(counts / counts.sum() - middle / middle.sum()).sum())
