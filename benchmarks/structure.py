@@ -1,4 +1,4 @@
-"""Size and structure of the code: files, lines, functions, parameters, public names, and import circles.
+"""Size and structure of the code: files, lines, functions, parameters, public names, and import cycles.
 
 ``python -m benchmarks.structure [FOLDER ...]`` prints one line a figure for the Python files below each folder (default: src).
 """
@@ -23,7 +23,7 @@ class Figures(NamedTuple):
     longest_function: str
     most_parameters: str
     public_names: int
-    import_circles: int
+    import_cycles: int
 
 
 def measure(folder: Path) -> Figures:
@@ -43,11 +43,11 @@ def measure(folder: Path) -> Figures:
         longest_function=f"{_body_length(by_length[1])} ({by_length[1].name}, {by_length[0].relative_to(folder)})",
         most_parameters=f"{_parameters(by_parameters[1])} ({by_parameters[1].name}, {by_parameters[0].relative_to(folder)})",
         public_names=sum(len(_public(tree)) for path, tree in trees.items() if path.name == "__init__.py"),
-        import_circles=len(circles(folder, trees)),
+        import_cycles=len(cycles(folder, trees)),
     )
 
 
-def circles(folder: Path, trees: dict[Path, ast.Module]) -> list[list[str]]:
+def cycles(folder: Path, trees: dict[Path, ast.Module]) -> list[list[str]]:
     """Groups of modules that import each other, also inside functions; imports for types do not count."""
     root = folder.parent if (folder / "__init__.py").exists() else folder
     names = {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in trees}
@@ -142,8 +142,8 @@ def main() -> None:
         for name, value in measure(folder)._asdict().items():
             print(f"  {name.replace('_', ' ')}: {value}")
         trees = {path: ast.parse(path.read_text()) for path in sorted(folder.rglob("*.py"))}
-        for group in circles(folder, trees):
-            print(f"  circle: {', '.join(group)}")
+        for group in cycles(folder, trees):
+            print(f"  cycle: {', '.join(group)}")
 
 
 if __name__ == "__main__":

@@ -70,29 +70,29 @@ def run(
     if every or write_page:
         print(f"page: {write_all(names, budget, out, write_page or out / PAGE)}")
     if absent:
-        raise StorageError(f"not run for want of data: {', '.join(absent)}.")
+        raise StorageError(f"not run because data are missing: {', '.join(absent)}.")
 
 
 def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Path:
-    """The page of all reports; they and their pictures go to a folder of the page's name, unless they lie beside it.
+    """Write the page of all reports and copy them and their pictures to a folder with the name of the page.
 
-    A reproduction that ``out`` holds no report of keeps the one in that folder.
+    Nothing is copied if the page is in ``out`` itself. A reproduction without a report in ``out`` keeps its report in that folder.
 
     Raises:
         StorageError: if there is no report to write of.
     """
-    beside = target.parent.resolve() == out.resolve()
-    folder = target.parent if beside else target.with_suffix("")
+    same_folder = target.parent.resolve() == out.resolve()
+    folder = target.parent if same_folder else target.with_suffix("")
     new = read_reports(out, names, budget)
-    if new and not beside:
+    if new and not same_folder:
         folder.mkdir(parents=True, exist_ok=True)
         for report in new:
             for name in (report.file, *report.pictures):
                 shutil.copyfile(out / name, folder / name)
     reports = read_reports(folder, names, budget)
     if not reports:
-        raise StorageError(f"{out} holds no report of this budget; run a reproduction first.")
-    target.write_text(page(reports, "" if beside else f"{folder.name}/"))
+        raise StorageError(f"{out} has no report of this budget; run a reproduction first.")
+    target.write_text(page(reports, "" if same_folder else f"{folder.name}/"))
     return target
 
 

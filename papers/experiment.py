@@ -1,4 +1,4 @@
-"""What a reproduction works with: its budget, seeds, data, cached measurements, findings and pictures."""
+"""The run of a reproduction: its budget, seeds, data, cached measurements, findings and pictures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_images
+from benchmarks.common.results import append, spread
 from papers.reproduction import Budget, Finding
 from pushforward.errors import StorageError
+from pushforward.training import TrainingConfig, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pushforward.models import Model
 
-__all__ = ["AS_PAPERS", "Experiment", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
+__all__ = ["PAPER_TRAINING", "Experiment", "bits_per_dim", "clearly_below", "principal", "size", "spread", "width_for"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
 
-AS_PAPERS: dict[str, Any] = {"batch_size": 512, "ema": None}
-"""Options of ``fit`` that reproductions do not leave to its defaults: papers keep the weights themselves, and batches of one size."""
+PAPER_TRAINING = TrainingConfig(batch_size=512, ema=None, progress="silent")
+"""Options of training in every paper: one batch size, and the weights themselves instead of their moving average."""
 
 
 @dataclass
@@ -37,12 +39,12 @@ class Experiment:
     """One run of one reproduction.
 
     Args:
-        name: of the reproduction.
-        budget: how large to be.
-        out: folder for findings, pictures, checkpoints and the measurements that a stopped run goes on from.
-        data: data folder, or None for the environment's.
-        seeds: how many seeds a measurement with a spread takes; None for the budget's own number.
-        say: where a line about progress goes.
+        name: name of the reproduction.
+        budget: size of the run.
+        out: folder for findings, pictures, checkpoints and measurements, from which a stopped run resumes.
+        data: data folder; None for that of the environment variable.
+        seeds: number of seeds of a measurement with a spread; None for the number of the budget.
+        say: function that is called with each line about progress.
     """
 
     name: str
@@ -66,19 +68,19 @@ class Experiment:
                     entry = json.loads(line)
                     self._known[entry["key"]] = entry["value"]
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise StorageError(f"{self._cache} is damaged ({error}): delete it to begin anew.") from error
+                raise StorageError(f"{self._cache} is damaged ({error}): delete it to start again.") from error
 
     def choose(self, *, smoke: T, quick: T, full: T) -> T:
-        """The one of three settings that belongs to the budget."""
+        """The setting for the budget of this run."""
         return {"smoke": smoke, "quick": quick, "full": full}[self.budget]
 
     @property
     def repeats(self) -> range:
-        """Seeds to repeat a measurement with."""
+        """The seeds of a repeated measurement."""
         return range(self.seeds or self.choose(smoke=1, quick=3, full=3))
 
     def few(self, quick: int) -> range:
-        """As :attr:`repeats`, for what would take a quick run too long with three seeds."""
+        """As :attr:`repeats`, with fewer seeds in a quick run, for measurements that take long."""
         return range(self.seeds or self.choose(smoke=1, quick=quick, full=3))
 
     def images(self, name: str, *, train: bool, rows: int | None = None) -> Tensor:
@@ -86,14 +88,13 @@ class Experiment:
         return load_images(name, train=train, folder=self.data)[:rows]
 
     def measure(self, key: str, run: Callable[[], T]) -> T:
-        """A measurement of plain JSON values, made once: a run that was stopped finds it again."""
+        """A measurement with plain JSON values. It is made once; a resumed run reads it from a file."""
         if key not in self._known:
             start = time.perf_counter()
             value: Any = run()
             self.say(f"{key}: {_short(value)} ({time.perf_counter() - start:.0f} s)")
             self._known[key] = value
-            with self._cache.open("a") as file:
-                file.write(json.dumps({"key": key, "value": value}) + "\n")
+            append(self._cache, {"key": key, "value": value})
         return self._known[key]
 
     def train(
@@ -106,16 +107,15 @@ class Experiment:
         seed: int = 0,
         **options: Any,
     ) -> tuple[M, dict[str, float]]:
-        """A model trained by ``pf.fit``, once: a run that was stopped goes on from its checkpoint, or finds the model.
+        """A model trained once by ``pf.fit``. A resumed run continues from the checkpoint or reads the trained model.
 
         Returns:
             The model, and its parameters, steps and seconds of training.
         """
         from pushforward.io import load, save
-        from pushforward.training import fit
 
-        place = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
-        kept, checkpoint = place.with_suffix(".safetensors"), place.with_suffix(".checkpoint")
+        path = self.out / f"{self.name}-{self.budget}-{key.replace(' ', '-').replace('/', '-')}"
+        kept, checkpoint = path.with_suffix(".safetensors"), path.with_suffix(".checkpoint")
         if key in self._known and kept.exists():
             return cast("M", load(kept)), self._known[key]
 
@@ -126,10 +126,10 @@ class Experiment:
                 model,
                 rows,
                 validation=validation,
+                config=PAPER_TRAINING,
                 seed=seed,
-                progress="silent",
                 checkpoint=checkpoint,
-                **{**AS_PAPERS, **options},
+                **options,
             )
             save(model, kept)
             checkpoint.unlink(missing_ok=True)
@@ -163,8 +163,6 @@ class Experiment:
             full: seconds.
             batch_size: rows of a step.
         """
-        from pushforward.training import fit
-
         if self.budget == "smoke":
             return {"max_steps": smoke}
         if self.budget == "full":
@@ -178,10 +176,9 @@ class Experiment:
                 model,
                 rows[: 4 * batch_size],
                 validation=None,
+                config=PAPER_TRAINING,
                 batch_size=batch_size,
-                ema=None,
                 max_steps=steps,
-                progress="silent",
             )
             return time.process_time() - start
 
@@ -193,11 +190,11 @@ class Experiment:
         return {"max_steps": self.measure(f"steps of {key} in {quick:g} s", run)}
 
     def report(self, claim: str, *, paper: str = "", ours: str, held: bool | None, note: str = "") -> None:
-        """Write a finding down; its time is what has passed since the one before."""
+        """Add a finding; its time is the time since the one before."""
         now = time.perf_counter()
         if self.budget == "smoke":
             held = None
-        held = None if held is None else bool(held)  # NumPy's is no JSON
+        held = None if held is None else bool(held)  # JSON has no NumPy booleans
         self.findings.append(Finding(claim, paper, ours, held, round(now - self.marked, 1), note))
         self.marked = now
         self.say(f"{'held' if held else 'not decided' if held is None else 'did not hold'}: {claim}: {ours}")
@@ -226,7 +223,7 @@ class Experiment:
         self.picture(name, figure)
 
     def picture(self, name: str, figure: Figure) -> None:
-        """Save a picture beside the findings."""
+        """Save a picture in the folder of the findings."""
         path = self.out / f"{self.name}-{name}.png"
         figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)  # whole labels
         self.pictures.append(path)
@@ -240,20 +237,13 @@ def bits_per_dim(model: Model, images: Tensor, *, batch: int = 250, samples: int
 
 
 def principal(rows: Tensor) -> Callable[[Tensor], Tensor]:
-    """Whitened principal components of images ``(n, ...)``: a fixed space for a kernel distance, which is no FID."""
+    """Whitened principal components of images ``(n, ...)``: a fixed space for a kernel distance (not the FID)."""
     flat = rows[:2000].flatten(1).float()
     mean = flat.mean(0)
     _, values, axes = torch.linalg.svd(flat - mean, full_matrices=False)
     keep = min(30, len(values) - 1)
     scale = (values[:keep] / math.sqrt(len(flat))).clamp(min=1e-6)
     return lambda x: (x.flatten(1).float() - mean) @ axes[:keep].mT / scale
-
-
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Mean, and standard deviation over seeds where there are several."""
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
-    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool:
@@ -269,7 +259,7 @@ def size(model: Model) -> int:
 
 
 def width_for(build: Callable[[int], Model], parameters: int, widths: Sequence[int] = (8, 1024)) -> int:
-    """The width with which a model has most nearly so many parameters, between two widths."""
+    """The width, between two widths, for which the number of parameters of a model is nearest to the given number."""
     low, high = widths
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,18 +1,16 @@
-"""Findings as tables: on the terminal's width, in JSON, and as a page of the docs."""
+"""Reports of reproductions: as JSON, as Markdown tables, and as a page of the documentation."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.common.results import machine
+from benchmarks.common.results import markdown as table
 from papers.reproduction import Budget, Finding, Reproduction
 from pushforward.errors import StorageError
 
@@ -21,18 +19,18 @@ __all__ = ["Report", "markdown", "page", "read_reports", "verdict"]
 
 @dataclass(frozen=True)
 class Report:
-    """What one run of a reproduction found, and on what.
+    """The findings of one run of a reproduction, with the conditions of the run.
 
     Attributes:
-        name: of the reproduction.
-        title: of the paper.
-        budget: of the run.
+        name: name of the reproduction.
+        title: title of the paper.
+        budget: budget of the run.
         findings: in order.
-        pictures: file names, beside the report.
-        seconds: in all.
+        pictures: file names, in the folder of the report.
+        seconds: total time.
         machine: processor, cores, versions.
         day: ISO date.
-        command: that makes it again.
+        command: command that repeats the run.
     """
 
     name: str
@@ -58,15 +56,11 @@ class Report:
         """The report of a run that has just ended; ``seeds`` are those asked for."""
         import pushforward
 
-        processor = platform.processor() or platform.machine()
-        machine = (
-            f"{os.cpu_count()} cores ({processor}), torch {torch.__version__} with {torch.get_num_threads()} threads, "
-            f"pushforward {pushforward.__version__}"
-        )
+        where = f"{machine()}, pushforward {pushforward.__version__}"
         command = f"python -m papers {reproduction.name} --budget {budget}" + (f" --seeds {seeds}" if seeds else "")
         names = tuple(path.name for path in pictures)
         return cls(
-            reproduction.name, reproduction.title, budget, tuple(findings), names, round(seconds, 1), machine, date.today().isoformat(), command
+            reproduction.name, reproduction.title, budget, tuple(findings), names, round(seconds, 1), where, date.today().isoformat(), command
         )  # fmt: skip
 
     @property
@@ -97,18 +91,23 @@ class Report:
 
 
 def verdict(held: bool | None) -> str:
-    """In one word."""
+    """A word for whether a claim held."""
     return "not decided" if held is None else "yes" if held else "**no**"
 
 
 def markdown(report: Report) -> str:
     """A table of one report."""
-    lines = ["| claim | paper | here | held | s |", "| --- | --- | --- | --- | ---: |"]
-    for finding in report.findings:
-        ours = finding.ours + (f" ({finding.note})" if finding.note else "")
-        cells = (finding.claim, finding.paper or "–", ours, verdict(finding.held), f"{finding.seconds:.0f}")
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        (
+            finding.claim,
+            finding.paper or "–",
+            finding.ours + (f" ({finding.note})" if finding.note else ""),
+            verdict(finding.held),
+            f"{finding.seconds:.0f}",
+        )
+        for finding in report.findings
+    ]
+    return table(["claim", "paper", "here", "held", "s"], rows, ["---", "---", "---", "---", "---:"])
 
 
 def page(reports: Sequence[Report], pictures: str = "") -> str:

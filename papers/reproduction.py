@@ -20,14 +20,14 @@ BUDGETS: tuple[Budget, ...] = ("smoke", "quick", "full")
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim and what became of it here.
+    """One claim of a paper and the result of its check.
 
     Attributes:
         claim: what the paper says, in words.
-        paper: its figure, where one is known for certain; else "".
-        ours: what we measured, with its spread.
+        paper: the number in the paper if it is known for certain, else "".
+        ours: our measurement, with its spread.
         held: whether the claim held here; None where this budget cannot tell.
-        seconds: that it took.
+        seconds: time that it took.
         note: what a reader must know to compare: other data, fewer steps, what was tried.
     """
 
@@ -48,11 +48,11 @@ class Reproduction:
     """A paper and the function that re-runs its claims.
 
     Attributes:
-        name: as the command line calls it.
-        title: of the paper, with authors and year.
+        name: name on the command line.
+        title: title of the paper, with authors and year.
         data: names of the data sets that it reads.
-        full: what the full budget takes, an estimate in words.
-        run: from a experiment, which says how large to be, to findings (by ``experiment.report``).
+        full: estimated time of the full budget, in words.
+        run: function of an experiment, which has the budget, that adds findings with ``experiment.report``.
     """
 
     name: str

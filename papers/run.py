@@ -58,7 +58,7 @@ def reproduce(
         The report, which is also written to ``out`` as JSON.
 
     Raises:
-        ConfigError: for a reproduction or a budget that there is not.
+        ConfigError: for an unknown reproduction or budget.
         StorageError: if data are missing; it says where to get them.
     """
     if budget not in BUDGETS:

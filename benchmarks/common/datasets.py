@@ -1,4 +1,4 @@
-"""Real data for reproductions: found in a folder, never downloaded."""
+"""Real data sets of papers and benchmarks, read from a folder and never downloaded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pushforward.data import as_images
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import read_images
 
-__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "load_labels", "load_table", "where"]
+__all__ = ["IMAGE_SETS", "ImageSet", "load_images", "load_labels", "load_table", "read_table", "where"]
 
 VARIABLE = "PUSHFORWARD_DATA"
 
@@ -127,6 +128,9 @@ def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = 
     Each column gets uniform noise as wide as the smallest gap between its values: on a lattice a density would grow without
     bound. A tenth of the rows that are not for testing is for validation.
 
+    The papers' tables keep every column and standardize all rows together. The quality benchmarks leave out columns and
+    standardize by the training rows (:mod:`benchmarks.quality.data`), so the likelihoods of both are in different units.
+
     Args:
         name: of a folder under ``uci``.
         seed: of the split, 0 to 9.
@@ -142,8 +146,7 @@ def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = 
             f"uci/{name}/data.csv.gz is not in {root or 'a data folder'}: name a folder that holds it, and test_mask.csv.gz, "
             f"with --data or the environment variable {VARIABLE}. (UCI sets as in github.com/treforevans/uci_datasets)"
         )
-    rows = np.loadtxt(path / "data.csv.gz", delimiter=",")
-    mask = np.loadtxt(path / "test_mask.csv.gz", delimiter=",")[:, seed] > 0
+    rows, mask = read_table(path, seed)
     gaps = np.array([np.diff(np.unique(column)).min(initial=np.inf) for column in rows.T])
     rows = rows + np.where(np.isfinite(gaps), gaps, 0.0) * np.random.default_rng(0).uniform(size=rows.shape)
     rows = (rows - rows.mean(0)) / rows.std(0)
@@ -153,8 +156,14 @@ def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = 
     return rest[cut:], rest[:cut], torch.from_numpy(rows[mask]).float()
 
 
+def read_table(path: Path, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """All rows of a UCI table as they are, and which of them are the test rows of a split."""
+    rows = np.loadtxt(path / "data.csv.gz", delimiter=",")
+    return rows, np.loadtxt(path / "test_mask.csv.gz", delimiter=",")[:, seed] > 0
+
+
 def load_labels(name: str, *, train: bool, folder: str | os.PathLike[str] | None = None) -> Tensor:
-    """Labels of a set that comes in MNIST's form, from beside its images, int64 ``(n,)``.
+    """Labels of a set in MNIST's format, from the folder of its images, int64 ``(n,)``.
 
     Raises:
         ConfigError: for a set that is not known or not in that form.

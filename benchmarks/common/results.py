@@ -1,4 +1,4 @@
-"""Results as JSON lines, written as they come so that a stopped benchmark resumes, and read back as Markdown tables."""
+"""Results as JSON lines, written immediately so that a stopped benchmark can be resumed, and printed as Markdown tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["Record", "Results", "footer", "markdown", "mean_and_spread"]
+__all__ = ["Record", "Results", "append", "footer", "machine", "markdown", "mean_and_spread", "spread"]
 
 Record = dict[str, Any]
+PIPE = "\\|"  # a bar inside a cell
 
 
 class Results:
@@ -26,7 +27,7 @@ class Results:
         self.records: list[Record] = [json.loads(line) for line in lines]
 
     def where(self, **key: Any) -> list[Record]:
-        """Records that agree with ``key``."""
+        """The records that have all values of ``key``."""
         return [record for record in self.records if all(record.get(name) == value for name, value in key.items())]
 
     def add(self, record: Record) -> None:
@@ -35,9 +36,14 @@ class Results:
         print(*(f"{name}={value}" for name, value in record.items()), flush=True)
         record["machine"] = machine()
         self.records.append(record)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a") as out:
-            out.write(json.dumps(record) + "\n")
+        append(self.file, record)
+
+
+def append(file: Path, record: Record) -> None:
+    """Append a record to a file of JSON lines."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as out:
+        out.write(json.dumps(record) + "\n")
 
 
 def machine() -> str:
@@ -50,22 +56,28 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}"
 
 
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Mean ± standard deviation over seeds; the mean alone for one seed."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation over seeds; the number of seeds where it is not three."""
+    """As :func:`spread` with two digits, followed by the number of seeds if it is not three; "–" for none."""
     if not values:
         return "–"
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     seeds = "" if len(values) == 3 else f" ({len(values)})"
-    return f"{statistics.fmean(values):.2f}{spread}{seeds}"
+    return f"{spread(values, 2)}{seeds}"
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None) -> str:
+    """A Markdown table; ``align`` has the marks of the second line, by default "---" for each column."""
+    lines = [head, align or ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', PIPE) for cell in line)} |" for line in lines)
 
 
 def footer(command: str, records: Sequence[Record]) -> str:
-    """What made a table, and where."""
+    """The command that made a table, and the machines that it ran on."""
     machines = sorted({record["machine"] for record in records})
     return f"\nMade by `{command}` on {'; '.join(machines) or 'nothing yet'}."

@@ -1,4 +1,4 @@
-"""Guard on the ADBench tables: realized false alarms, and detection beside scikit-learn.
+"""Guard on the ADBench tables: realized false alarms, and detection compared with scikit-learn.
 
     python -m benchmarks.quality.adbench alarms --data DIR --out alarms.jsonl
     python -m benchmarks.quality.adbench detection --data DIR --out detection.jsonl
@@ -32,7 +32,7 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
     """Name, normal rows and anomalies of each set with enough normal rows, narrow sets first."""
     files = list((data / "adbench").glob("*.npz"))
     if not files:
-        raise SystemExit(f"{data} holds no adbench/*.npz; get them from the ADBench collection, or give --data.")
+        raise SystemExit(f"{data} has no adbench/*.npz; get them from the ADBench collection, or give --data.")
     sizes = {}
     for path in files:
         with np.load(path, allow_pickle=False) as archive:
@@ -146,7 +146,7 @@ def print_alarms(records: list[dict]) -> None:
     sets = list(dict.fromkeys(r["set"] for r in records))
     print(
         "\n| set | calibration | new | "
-        + " | ".join(f"marginal {a:.0%} | in 95% law | PAC {a:.0%} exceeded" for a in LEVELS)
+        + " | ".join(f"marginal {a:.0%} | in central 95% | PAC {a:.0%} exceeded" for a in LEVELS)
         + " |"
     )
     print("| --- |" + " ---: |" * (2 + 3 * len(LEVELS)))

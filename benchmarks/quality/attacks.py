@@ -1,8 +1,8 @@
-"""Inputs made to fool the guard of images, its flow's likelihood and InFlow's gate: what holds and what does not.
+"""Inputs made to fool the guard of images, its flow's likelihood and InFlow's gate: which detectors still work.
 
     python -m benchmarks.quality.ood --attacks                      # fits the guard, or reads it
 
-A guard with its default setting is fitted on Fashion-MNIST as the card does it. The attacker knows everything: weights, reference
+A guard with its default setting is fitted on Fashion-MNIST as the card does it. The attacker has everything: weights, reference
 features, the calibration. Each image is attacked by itself, within a budget of gray levels a pixel:
 
 - *raise log p* (FGSM, PGD): hide from the likelihood, blind to guard and gate;
@@ -14,7 +14,7 @@ features, the calibration. Each image is attacked by itself, within a budget of 
 
 And the other way round, in-distribution images are made to alarm by raising the guard's score.
 
-Reported: the share that each detector catches at a promised false-alarm rate of 5 %, with 95 % intervals (Wilson), over the same
+Reported: the fraction that each detector catches at a promised false-alarm rate of 5 %, with 95 % intervals (Wilson), over the same
 images: the guard; -log p of its flow with a conformal p-value; the gate's kernel mean with a conformal p-value.
 """
 
@@ -138,8 +138,8 @@ class Detectors:
         """Mean Gaussian kernel to the reference's features, ``(n,)``: what the gate's MMD of a batch of one comes down to."""
         return torch.exp(-torch.cdist(self.features(x), self.known).square() / (2 * self.bandwidth**2)).mean(1)
 
-    def judge(self, x: Tensor, normal: dict[str, np.ndarray]) -> dict[str, float]:
-        """Share that each catches at ALPHA, and its AUROC against in-distribution images."""
+    def measure(self, x: Tensor, normal: dict[str, np.ndarray]) -> dict[str, float]:
+        """Fraction that each catches at ALPHA, and its AUROC against in-distribution images."""
         result = {}
         for name, score in self.scores.items():
             found = score(x)
@@ -192,19 +192,19 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 if results.where(**key, attack=attack, budget=budget):
                     continue
                 changed = images if budget == 0 else make(images, float(budget))
-                results.add({**key, "attack": attack, "budget": budget, **detectors.judge(changed, normal)})
+                results.add({**key, "attack": attack, "budget": budget, **detectors.measure(changed, normal)})
 
 
-def interval(share: float, count: int) -> str:
-    """A share in percent with Wilson's 95 % interval."""
+def interval(fraction: float, count: int) -> str:
+    """A fraction in percent with Wilson's 95 % interval."""
     z = 1.96
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return f"{100 * share:.0f} [{100 * max(0.0, middle - half):.0f}, {100 * min(1.0, middle + half):.0f}]"
+    middle = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2))
+    return f"{100 * fraction:.0f} [{100 * max(0.0, middle - half):.0f}, {100 * min(1.0, middle + half):.0f}]"
 
 
 def table(results: Results) -> str:
-    """Share caught at 5 % by each detector, and the guard's AUROC."""
+    """Fraction caught at 5 % by each detector, and the guard's AUROC."""
     rows = []
     for r in results.records:
         caught = [interval(r[f"{name} caught"], r["images"]) for name in ("guard", "-log p", "gate")]
@@ -226,7 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--known", type=int, default=1000, help="reference images of the gate")
     parser.add_argument("--train", type=int, default=60_000, help="training images of the guard, at most")
     parser.add_argument("--max-steps", type=int, default=None, help="of the guard's flow; the guard's default")
-    parser.add_argument("--out", type=Path, default=Path("runs/quality-attacks.jsonl"), help="the guard lies beside it")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/quality-attacks.jsonl"), help="the guard is saved in the same folder"
+    )
     parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

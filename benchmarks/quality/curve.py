@@ -87,14 +87,14 @@ def run(options: argparse.Namespace, results: Results) -> None:
             continue
         torch.manual_seed(options.seed)
         model = entry.make(shape)
-        place = options.runs / f"{options.set}-{name}-{steps}-{options.seed}"
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path = options.runs / f"{options.set}-{name}-{steps}-{options.seed}"
+        path.parent.mkdir(parents=True, exist_ok=True)
         result = pf.fit(
             model, train, validation=held_out, batch_size=entry.batch, max_steps=steps, ema=None, patience=None, seed=options.seed,
-            evaluate_every=entry.every, checkpoint=place.with_suffix(".checkpoint"), progress="silent",
+            evaluate_every=entry.every, checkpoint=path.with_suffix(".checkpoint"), progress="silent",
             callback=Watch(results, key, math.prod(shape)),
         )  # fmt: skip
-        pf.save(model, place.with_suffix(".safetensors"))
+        pf.save(model, path.with_suffix(".safetensors"))
         results.add({
             "kind": "curve test", **key, "bits": bits(model, test), "images": len(test), "best_step": result.best_step,
             "parameters": sum(weight.numel() for weight in model.parameters()),

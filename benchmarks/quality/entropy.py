@@ -31,7 +31,7 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Target:
-    """A law that can be drawn from and whose log-density is known.
+    """A distribution with samples and a known log-density.
 
     Attributes:
         features: D.

@@ -1,4 +1,4 @@
-"""Families of image models beside each other: bits/dim of Fashion-MNIST after equal processor time.
+"""Comparison of families of image models: bits/dim of Fashion-MNIST after equal processor time.
 
     python -m benchmarks.quality.families --data DATA                # runs what is missing, then prints the table
     python -m benchmarks.quality.families --data DATA --table        # only prints it
@@ -7,7 +7,7 @@ The question is whether a PixelCNN has fewer bits than all flows. A family gets 
 its sizes are chosen beforehand so that it takes some hundreds or thousands of steps in that time, and are in the table's
 source below. Before that each learning rate of ``--rates`` has a tenth of the time, and held-out images choose among them (one
 alone is taken as it is); they also choose the weights that are kept. All train with ``pf.fit`` (AdamW, cosine schedule over the time). Test images choose
-nothing: which PixelCNN and which flow are put beside each other in the end is decided by held-out images.
+nothing: which PixelCNN and which flow are compared in the end is decided by held-out images.
 
 Numbers are bits/dim of integers 0 to 255: exact for PixelCNN; upper bounds for flows of dequantized images and for the VAE, of
 ``--draws`` importance-weighted draws (Burda et al. 2016) each. MAF reads the flattened image.
@@ -31,7 +31,7 @@ import pushforward as pf
 from benchmarks.common.datasets import load_images
 from benchmarks.common.results import Record, Results, footer, markdown
 from pushforward import models
-from pushforward.training import trainer
+from pushforward.training import run as training_run
 
 SHAPE, LEVELS, HELD_OUT, CHECKS = (1, 28, 28), 256, 300, 8
 PILOT = 0.1
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
     images = load_images("fashion-mnist", train=True, folder=options.data)
     images, held_out = images[:-HELD_OUT], images[-HELD_OUT:]
     test = load_images("fashion-mnist", train=False, folder=options.data)[: options.test]
-    trainer.monotonic = time.process_time  # the clock of pf.fit's max_time
+    training_run.monotonic = time.process_time  # the clock of pf.fit's max_time
     for seed in options.seeds:
         for name in options.families:
             key: Record = {"kind": "families", "family": name, "seed": seed}
@@ -144,7 +144,7 @@ def average(records: list[Record], field: str) -> float:
 
 
 def versus(found: dict[str, list[Record]]) -> str:
-    """The PixelCNN and the flow that held-out images prefer, beside each other."""
+    """The PixelCNN and the flow that held-out images prefer, compared with each other."""
     best: list[tuple[str, float]] = []
     for pixels in (True, False):
         names = [row for row in found if row.startswith("PixelCNN") is pixels and not row.startswith("VAE")]

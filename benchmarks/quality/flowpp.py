@@ -1,4 +1,4 @@
-"""Flow++ on Fashion-MNIST: whether it trains steadily at its default size, beside Glow, and what its learned dequantization is worth.
+"""Flow++ on Fashion-MNIST: stability of training at its default size compared with Glow, and the gain from its learned dequantization.
 
     python -m benchmarks.quality.flowpp --data DATA                    # trains what is missing, then prints the tables
     python -m benchmarks.quality.flowpp --data DATA --table            # only prints them
@@ -27,8 +27,8 @@ from benchmarks.common.datasets import load_images
 from benchmarks.common.results import Record, Results, footer, markdown
 from benchmarks.quality.images import spread
 
-SMALL = {"couplings": (2, 1, 1), "components": 4, "hidden": (16,)}
-LAWS = ("uniform", "variational")
+SMALL = {"layers": (2, 1, 1), "components": 4, "hidden": (16,)}
+DEQUANTIZATIONS = ("uniform", "variational")
 
 
 def bits(model: pf.models.Model, images: Tensor, samples: int = 1) -> float:
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
         })  # fmt: skip
     images, test = images[:, :, 2:26:3, 2:26:3], test[: options.test, :, 2:26:3, 2:26:3]
     for seed in range(options.seeds):
-        for law in LAWS:
+        for law in DEQUANTIZATIONS:
             key = {"kind": "flow++ dequantization", "law": law, "steps": options.small_steps, "batch": 64, "seed": seed}
             if "dequantization" not in options.cases or results.where(**key):
                 continue
@@ -109,7 +109,7 @@ def tables(options: argparse.Namespace, results: Results) -> str:
     used, rows = [], []
     key = {"kind": "flow++ dequantization", "steps": options.small_steps, "batch": 64}
     plain = {record["seed"]: record for record in results.where(law="uniform", **key)}
-    for law in LAWS:
+    for law in DEQUANTIZATIONS:
         records = results.where(law=law, **key)
         if not records:
             continue
@@ -128,7 +128,7 @@ def tables(options: argparse.Namespace, results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Flow++ beside Glow, and its learned dequantization.")
+    parser = argparse.ArgumentParser(description="Flow++ compared with Glow, and its learned dequantization.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--cases", nargs="+", default=["dequantization", "size"], choices=["dequantization", "size"])
     parser.add_argument("--steps", type=int, default=200)

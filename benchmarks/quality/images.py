@@ -54,7 +54,7 @@ Made = tuple[nn.Module, LogProb]
 
 
 def pushforward_flow(case: str, width: int) -> Made:
-    law = pf.transforms.AffineTransformer() if case == "Glow" else pf.transforms.SplineTransformer(BINS, BOUND)
+    transformer = pf.transforms.AffineTransformer() if case == "Glow" else pf.transforms.SplineTransformer(BINS, BOUND)
 
     def block(shape: tuple[int, ...], scale: int) -> list[pf.transforms.Transform]:
         squeeze = pf.transforms.Squeeze(shape)
@@ -62,7 +62,7 @@ def pushforward_flow(case: str, width: int) -> Made:
         transforms: list[pf.transforms.Transform] = [squeeze]
         for k in range(STEPS):
             mix = pf.transforms.InvertibleConv1x1(inside, seed=scale * STEPS + k)
-            coupling = pf.transforms.ImageCoupling(inside, law, hidden=(width, width), residual=case != "Glow")
+            coupling = pf.transforms.ImageCoupling(inside, transformer, hidden=(width, width), residual=case != "Glow")
             transforms += [pf.transforms.ActNorm(inside), mix, coupling]
         return transforms
 
@@ -137,8 +137,8 @@ def nflows_flow(case: str, width: int) -> Made:
             if case == "Glow":
                 parts.append(transforms.AffineCouplingTransform(mask, network))
             else:
-                law = transforms.PiecewiseRationalQuadraticCouplingTransform
-                parts.append(law(mask, network, num_bins=BINS, tails="linear", tail_bound=BOUND))
+                layer = transforms.PiecewiseRationalQuadraticCouplingTransform
+                parts.append(layer(mask, network, num_bins=BINS, tails="linear", tail_bound=BOUND))
         rest = whole.add_transform(transforms.CompositeTransform(parts), (channels, height, side))
         if scale < SCALES - 1:
             channels, height, side = rest

@@ -23,7 +23,7 @@ from torch import Tensor
 import pushforward as pf
 from benchmarks.common.results import Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import SETS, Split, add_data_option, load
-from pushforward.training import trainer
+from pushforward.training import run as training_run
 
 FLOWS: dict[str, Callable[[int], pf.models.Model]] = {
     "NICE": pf.models.NICE,
@@ -38,8 +38,8 @@ ROWS = 4096
 
 def gaussian(split: Split) -> dict[str, Any]:
     rows = split.train.double()
-    law = torch.distributions.MultivariateNormal(rows.mean(0), torch.cov(rows.mT, correction=0))
-    test, validation = (law.log_prob(part.double()).mean().item() for part in (split.test, split.validation))
+    normal = torch.distributions.MultivariateNormal(rows.mean(0), torch.cov(rows.mT, correction=0))
+    test, validation = (normal.log_prob(part.double()).mean().item() for part in (split.test, split.validation))
     features = split.features
     return {"test": test, "validation": validation, "parameters": features * (features + 3) // 2}
 
@@ -136,7 +136,7 @@ def main() -> None:
         parser.error("--clock cpu adds up the seconds of all threads: use it with --threads 1.")
     torch.set_num_threads(options.threads)
     if options.clock == "cpu":
-        trainer.monotonic = time.process_time  # the clock of pf.fit's max_time
+        training_run.monotonic = time.process_time  # the clock of pf.fit's max_time
     results = Results(options.out)
     if not options.table:
         run(options, results)

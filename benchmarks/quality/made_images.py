@@ -26,7 +26,7 @@ def made_images(x: Tensor, seed: int = 3) -> dict[str, Tensor]:
     halved[:, :, : height // 2] = partner[:, :, : height // 2]
     small = F.pad(F.avg_pool2d(real, 2), (width // 4, width - width // 4 - width // 2, height // 4, height - height // 4 - height // 2))  # fmt: skip
     inner = real[..., height // 4 : height - height // 4, width // 4 : width - width // 4]
-    places = torch.randperm(height * width, generator=generator)
+    positions = torch.randperm(height * width, generator=generator)
     images = {
         "blocks of a quarter": _shuffled(x, 4, generator),
         "blocks of a half": _shuffled(x, 2, generator),
@@ -44,7 +44,7 @@ def made_images(x: Tensor, seed: int = 3) -> dict[str, Tensor]:
         "dilated": F.max_pool2d(real, 3, 1, 1),
         "eroded": 255 - F.max_pool2d(255 - real, 3, 1, 1),
         "every other line": x * (torch.arange(height) % 2)[:, None],
-        "pixels in one other order": x.flatten(2)[..., places].reshape(x.shape),
+        "pixels in one other order": x.flatten(2)[..., positions].reshape(x.shape),
     }
     return {name: made.float().round().clamp(0, 255).to(torch.uint8) for name, made in images.items()}
 

@@ -13,14 +13,14 @@ go through one code path. No other image is seen before that, so no setting can 
 those, because they exist wherever in-distribution images do.
 
 ``--redraws 20`` draws calibration sets from the guard's calibration scores instead, and counts how often the realized
-false-alarm rate on all test images lies in the central 95 % of the beta-binomial law that theory gives.
+false-alarm rate on all test images lies in the central 95 % of the beta-binomial distribution that theory gives.
 
 ``--curve 500 1500 3000 6000`` fits guards whose flow trains for so many steps, on all training images (nothing else needs
 any), and measures them and their flow's -log p against the CPU time that the fit took.
 
 ``--costs`` and ``--attacks`` are benchmarks of their own: what every score costs, and inputs made to fool the guard.
 
-AUROC has a 95 % interval over redrawn test images (bootstrap; it does not hold the spread over training runs, which several
+AUROC has a 95 % interval over redrawn test images (bootstrap; it does not include the spread over training runs, which several
 seeds show). ``--scores guard "-log p"`` measures only those, where seeds are many. "caught" is the share with a conformal p-value of at most 1 % and 5 %, "alarms" the same of unseen
 in-distribution images. Milliseconds per image are CPU time of one thread.
 """
@@ -269,7 +269,9 @@ def redraws(options: argparse.Namespace) -> str:
             rows.append(
                 [name, f"{level:.0%}", spread, f"{100 * low:.2f} to {100 * high:.2f}", f"{inside} of {len(rates)}"]
             )
-    return markdown(["set", "promised", "realized, percent (range)", "central 95 % of the law", "inside"], rows)
+    return markdown(
+        ["set", "promised", "realized, percent (range)", "central 95 % of the distribution", "inside"], rows
+    )
 
 
 def tables(results: Results, kind: str) -> str:

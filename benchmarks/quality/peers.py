@@ -72,7 +72,7 @@ def zuko_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
     elif model == "MAF":
         flow = zuko.flows.MAF(features, transforms=MAF_LAYERS, hidden_features=(WIDTH, WIDTH))
     else:
-        law: dict[str, Any] = {
+        options: dict[str, Any] = {
             "univariate": partial(MonotonicRQSTransform, bound=BOUND),
             "shapes": [(BINS,), (BINS,), (BINS - 1,)],
         }
@@ -83,9 +83,9 @@ def zuko_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
             layers.append(UnconditionalTransform(LULinearTransform, torch.eye(features)))
             if model == "NSF (AR)":
                 hidden = (WIDTH,) * BLOCKS
-                layers.append(MaskedAutoregressiveTransform(features, hidden_features=hidden, residual=True, **law))
+                layers.append(MaskedAutoregressiveTransform(features, hidden_features=hidden, residual=True, **options))
             else:
-                coupling = GeneralCouplingTransform(features, mask=mask, **law)
+                coupling = GeneralCouplingTransform(features, mask=mask, **options)
                 kept, moved = (features + 1) // 2, features // 2
                 coupling.add_module("hyper", zuko_residual_network(kept, moved * (3 * BINS - 1)))
                 layers.append(coupling)
@@ -124,11 +124,11 @@ def nflows_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
     def residual_net(inputs: int, outputs: int) -> nn.Module:
         return ResidualNet(inputs, outputs, hidden_features=WIDTH, num_blocks=BLOCKS)
 
-    place = torch.arange(features)
+    position = torch.arange(features)
     splines = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
     layers: list[nn.Module] = []
     if model == "RealNVP":
-        layers = [transforms.AffineCouplingTransform((place + k + 1) % 2, PlainNet) for k in range(COUPLINGS)]
+        layers = [transforms.AffineCouplingTransform((position + k + 1) % 2, PlainNet) for k in range(COUPLINGS)]
     elif model == "MAF":
         for k in range(MAF_LAYERS):
             layers += [transforms.ReversePermutation(features)] if k else []
@@ -139,11 +139,11 @@ def nflows_flow(model: str, features: int) -> tuple[nn.Module, LogProb]:
         for order in spline_orders(features):
             layers += [Permutation(order), transforms.LULinear(features, identity_init=True)]
             if model == "NSF (AR)":
-                law = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
-                layers.append(law(features, WIDTH, num_blocks=BLOCKS, **splines))
+                layer = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
+                layers.append(layer(features, WIDTH, num_blocks=BLOCKS, **splines))
             else:
-                law = transforms.PiecewiseRationalQuadraticCouplingTransform
-                layers.append(law(place % 2, residual_net, **splines))
+                layer = transforms.PiecewiseRationalQuadraticCouplingTransform
+                layers.append(layer(position % 2, residual_net, **splines))
         layers.append(transforms.LULinear(features, identity_init=True))
     flow = Flow(transforms.CompositeTransform(layers), StandardNormal([features]))
     return flow, flow.log_prob

@@ -34,7 +34,7 @@ TRAINED = ["PixelCNN, small", "PixelCNN++"]
 
 @torch.no_grad()
 def sample(options: argparse.Namespace, results: Results) -> None:
-    """Time both ways of sampling, and compare what they draw."""
+    """Time both methods of sampling, and compare what they draw."""
     drawn, count = options.rows, IMAGES
     for network, sizes in NETWORKS.items():
         key: Record = {"kind": "sampling", "network": network, **sizes, "images": count, "seed": 0, "rows": drawn}
@@ -42,21 +42,21 @@ def sample(options: argparse.Namespace, results: Results) -> None:
             continue
         torch.manual_seed(0)
         base = pf.distributions.PixelCNN(
-            SHAPE, pf.transforms.CategoricalLikelihood(LEVELS), kind=network, **sizes
+            SHAPE, pf.transforms.CategoricalLikelihood(LEVELS), network=network, **sizes
         ).eval()
-        for weight in base.parameters():  # away from the uniform law, where equal draws would say little
+        for weight in base.parameters():  # away from the uniform distribution, where equal draws would say little
             weight.add_(0.05 * torch.randn_like(weight))
         began = time.process_time()
         kept = base.sample(torch.Size((count,)), generator=torch.Generator().manual_seed(0))
         cached = time.process_time() - began
         began = time.process_time()
-        law, (_, height, width) = base.likelihood, SHAPE
-        noise = torch.rand((count, height, width, law.draws(1)), generator=torch.Generator().manual_seed(0))
+        likelihood, (_, height, width) = base.likelihood, SHAPE
+        noise = torch.rand((count, height, width, likelihood.draws(1)), generator=torch.Generator().manual_seed(0))
         x = torch.zeros(count, *SHAPE)
         for row in range(drawn):
             for column in range(width):
-                raw = base.conditioner(law.network_input(x), None)[:, :, row, column]
-                x[:, :, row, column] = law.sample(raw, noise[:, row, column])
+                raw = base.conditioner(likelihood.network_input(x), None)[:, :, row, column]
+                x[:, :, row, column] = likelihood.sample(raw, noise[:, row, column])
         plain = (time.process_time() - began) * height / drawn
         x, kept = x[:, :, :drawn], kept[:, :, :drawn]
         results.add(key | {

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import pushforward as pf
 from benchmarks.common.results import Record, Results, footer, markdown, mean_and_spread
 from benchmarks.quality.data import Split, add_data_option, load
-from pushforward.training import trainer
+from pushforward.training import run as training_run
 
 SETS = ("protein", "kin40k", "elevators", "parkinsons", "digits", "fashion-mnist")
 LIBRARIES = ("pushforward", "zuko", "nflows", "normflows", "flowjax")
@@ -237,8 +237,8 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 def better(records: list[Record]) -> Record | None:
     """The flow with the higher validation reading, of those that trained."""
-    alive = [record for record in records if math.isfinite(record.get("validation", -math.inf))]
-    return max(alive, key=lambda record: record["validation"]) if alive else None
+    finite = [record for record in records if math.isfinite(record.get("validation", -math.inf))]
+    return max(finite, key=lambda record: record["validation"]) if finite else None
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
@@ -275,7 +275,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    trainer.monotonic = time.process_time  # the clock of pf.fit's max_time
+    training_run.monotonic = time.process_time  # the clock of pf.fit's max_time
     results = Results(options.out)
     if not options.table:
         run(options, results)

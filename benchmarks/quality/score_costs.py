@@ -1,9 +1,9 @@
-"""What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the rows beside it.
+"""What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the other rows.
 
     python -m benchmarks.quality.ood --costs
 
 On 28 x 28 gray images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
-has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, as what they know costs nothing.
+has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, because training does not change the cost.
 Each score is fitted on 500 images, in a process of its own. Another process, which never scored anything, then gets the fitted score:
 
 - *extra memory*: free memory goes back to the system, the highest mark of the resident set is reset, one batch is scored, and the
@@ -12,7 +12,7 @@ Each score is fitted on 500 images, in a process of its own. Another process, wh
 - *ms*: CPU time of one image in such batches, best of three or more;
 - *alone*: ``score(x)[i] == score(x[i:i+1])`` bit for bit, for images of the batch.
 
-Batch tests judge 50 images at once against 500; there is no answer for a row alone, except by their single p-values. The
+Batch tests read 50 images at once against 500; there is no answer for a row alone, except by their single p-values. The
 reference's features are found in the process that is measured, so the scratch memory of the flow that gives them is not in their figure.
 """
 
@@ -159,7 +159,7 @@ GATES = ("MMD gate, random features", "MMD gate, one image", "KS of latent proje
 
 
 def gates(bench: Bench) -> dict[str, tuple[Callable[[Tensor], Any], int]]:
-    """What judges a batch, with its size: the batch tests, and a row alone by the conformal p-value of the gate's kernel."""
+    """The tests of a batch, with its size: the batch tests, and a row alone by the conformal p-value of the gate's kernel."""
     features = RandomFeatures(SHAPE)
     flow = bench.flows[0]
 
@@ -170,13 +170,13 @@ def gates(bench: Bench) -> dict[str, tuple[Callable[[Tensor], Any], int]]:
     mmd = BatchTwoSampleGate(MMDTest(known), features)
     ks = ProjectionKSTest(by_batches(flow.encode, bench.reference).double())
     typical = TypicalityTest(log_p(bench.reference))
-    judges: list[tuple[Callable[[Tensor], Any], int]] = [
+    tests: list[tuple[Callable[[Tensor], Any], int]] = [
         (mmd.p_value, BATCH),
         (lambda x: torch.from_numpy(mmd.single_p_values(x)), 1),
         (lambda x: ks.p_value(by_batches(flow.encode, x, BATCH).double()), BATCH),
         (lambda x: typical.p_value(log_p(x)), BATCH),
     ]
-    return dict(zip(GATES, judges, strict=True))
+    return dict(zip(GATES, tests, strict=True))
 
 
 def status(field: str) -> float:
@@ -189,7 +189,7 @@ def extra_memory(run: Callable[[], object]) -> float:
     """MiB that the resident set rises above its size before, at most; the memory that was free goes back first."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the mark starts anew from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     run()
     return max(0.0, status("VmHWM") - before)
@@ -208,10 +208,10 @@ def cpu_ms(run: Callable[[], object], images: int) -> float:
     return 1000 * best / images
 
 
-def alone(values: Values, x: Tensor, places: Sequence[int]) -> bool:
+def alone(values: Values, x: Tensor, positions: Sequence[int]) -> bool:
     """Whether rows score the same, bit for bit, by themselves and among others."""
     together = values(x)
-    return all(torch.equal(values(x[i : i + 1])[0], together[i]) for i in places)
+    return all(torch.equal(values(x[i : i + 1])[0], together[i]) for i in positions)
 
 
 def fit(name: str, bench: Bench) -> dict[str, Any]:
@@ -234,22 +234,22 @@ def measured(name: str, bench: Bench, fitted: dict[str, Any]) -> dict[str, Any]:
     x = CASES[name].view(bench.test[: score.batch_size])
     memory = extra_memory(lambda: score.values(x))
     fixed = {id(t): t for t in (*score.parameters(), *score.buffers())}
-    places = (0, len(x) // 2, len(x) - 1)
+    positions = (0, len(x) // 2, len(x) - 1)
     return {
         "needs": ", ".join(sorted(score.needs)), "batch": score.batch_size, "ms": cpu_ms(lambda: score.values(x), len(x)),
         "extra MiB": memory, "own MiB": sum(t.numel() * t.element_size() for t in fixed.values()) / 2**20,
         "fit seconds": fitted["seconds"], "fit rows": fitted["rows"],
-        "alone": "yes" if alone(score.values, x, places) else "no",
+        "alone": "yes" if alone(score.values, x, positions) else "no",
     }  # fmt: skip
 
 
-def judged(name: str, bench: Bench) -> dict[str, Any]:
+def measured_test(name: str, bench: Bench) -> dict[str, Any]:
     """Everything of a batch test."""
-    judge, size = gates(bench)[name]
+    test, size = gates(bench)[name]
     x = bench.test[:size]
-    memory = extra_memory(lambda: judge(x))
-    row = "the verdict is the batch's" if size > 1 else ("yes" if alone(judge, bench.test[:5], range(5)) else "no")
-    return {"needs": "batch", "batch": size, "ms": cpu_ms(lambda: judge(x), size), "extra MiB": memory, "alone": row}
+    memory = extra_memory(lambda: test(x))
+    row = "the verdict is the batch's" if size > 1 else ("yes" if alone(test, bench.test[:5], range(5)) else "no")
+    return {"needs": "batch", "batch": size, "ms": cpu_ms(lambda: test(x), size), "extra MiB": memory, "alone": row}
 
 
 def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -283,7 +283,7 @@ def run(data: Path | None, results: Results) -> None:
         if name in CASES:
             found = {"note": CASES[name].note, **apart(measured, name, bench, apart(fit, name, bench))}
         else:
-            found = {"note": "", **apart(judged, name, bench)}
+            found = {"note": "", **apart(measured_test, name, bench)}
         results.add({"score": name, **found})
 
 

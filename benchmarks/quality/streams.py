@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality.streams                  # runs what is missing, then prints the table
 
-Scores are standard normal; a monitor starts from 500 reference scores. Quiet: 500 streams of 20,000 such scores, share that
+Scores are standard normal; a monitor starts from 500 reference scores. Quiet: 500 streams of 20,000 such scores, fraction that
 ever alarm at level 1 % (Ville's bound: at most 1 %). Change: after 1,000 quiet scores a tenth of them come from N(3, 1),
 scores that lie three standard deviations out; points until the alarm, over 200 streams.
 """
@@ -18,7 +18,7 @@ from benchmarks.common.results import Results, footer, markdown
 from pushforward.detection import Monitor
 
 STRATEGIES = ("mixture", "restarted", "power")
-REFERENCE, QUIET, BEFORE, AFTER, SHARE, SHIFT = 500, 20_000, 1000, 20_000, 0.1, 3.0
+REFERENCE, QUIET, BEFORE, AFTER, FRACTION, SHIFT = 500, 20_000, 1000, 20_000, 0.1, 3.0
 
 
 def quiet(betting: str, stream: int) -> bool:
@@ -37,7 +37,7 @@ def delay(betting: str, stream: int) -> float:
     for _ in range(0, AFTER, 100):
         if monitor.alarm:
             break
-        monitor.update(rng.normal(size=100) + SHIFT * (rng.random(100) < SHARE))
+        monitor.update(rng.normal(size=100) + SHIFT * (rng.random(100) < FRACTION))
     return np.inf if monitor.alarm_at is None else float(monitor.alarm_at - BEFORE)
 
 
@@ -56,8 +56,8 @@ def main() -> None:
             low, middle, high = np.quantile(delays, [0.05, 0.5, 0.95], method="inverted_cdf").tolist()
             results.add(key | {"alarms": sum(alarms), "5 %": low, "median": middle, "95 %": high})
         found = results.where(**key)[0]
-        share = f"{found['alarms']} of {options.quiet_streams} ({found['alarms'] / options.quiet_streams:.1%})"
-        rows.append([betting, share, *(f"{found[name]:.0f}" for name in ("5 %", "median", "95 %"))])
+        fraction = f"{found['alarms']} of {options.quiet_streams} ({found['alarms'] / options.quiet_streams:.1%})"
+        rows.append([betting, fraction, *(f"{found[name]:.0f}" for name in ("5 %", "median", "95 %"))])
     print(markdown(["betting", "false alarms", "delay, 5 % quantile", "median", "95 % quantile"], rows))
     print(footer("python -m benchmarks.quality.streams", results.records))
 

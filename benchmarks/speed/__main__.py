@@ -1,4 +1,4 @@
-"""Speed, memory and accuracy of pushforward beside the other flow libraries, and beside the bare matrix products.
+"""Speed, memory and accuracy of pushforward compared with other flow libraries and with the bare matrix products.
 
     pip install -e '.[bench]'
     python -m benchmarks.speed                          # time, memory, accuracy and import: runs what is missing
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show(out: Path, records: Sequence[Record], parts: Sequence[str], picture: Path | None = None) -> None:
     """Write the tables and pictures of all readings, and print those of the parts that were asked for."""
     if not records:
-        raise SystemExit(f"{out} holds no readings: run without --table first, or name another file by --out.")
+        raise SystemExit(f"{out} has no readings: run without --table first, or name another file by --out.")
     out.with_suffix(".md").write_text(report(records))
     pictures = []
     for name in dict.fromkeys(map(device_of, records)):
@@ -103,7 +103,7 @@ def known(part: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line understands."""
+    """The parser of the command line."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""How exactly a flow inverts itself and knows its own volume, on the data and far from them."""
+"""Errors of a flow's inverse and log-determinant, on the data and far from them."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ ENSEMBLES = tuple(
     Case(Flow(kind, 20, 64, layers, members=5), "train_step", 512)
     for kind, layers in (("maf", 5), ("rnvp", 8), ("nsfc", 8), ("nsfar", 5))
 )
-"""Five flows trained together, each set beside one of them alone."""
+"""Five flows trained together, each compared with one of them alone."""
 FLOWS = tuple(flow for flow, *_ in TABLE)
 MEMORY = tuple(
     Case(flow, "train_step", batch)

@@ -1,4 +1,4 @@
-"""Flows without a triangular Jacobian: what an exact log-determinant costs, here and beside the peers.
+"""Flows without a triangular Jacobian: the cost of an exact log-determinant, here and in other libraries.
 
     python -m benchmarks.speed.free_form                   # a few minutes
 
@@ -133,7 +133,9 @@ CASES: dict[str, Callable[[bool], list[Contender]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Exact log-determinants of free-form flows beside the peers.")
+    parser = argparse.ArgumentParser(
+        description="Cost of exact log-determinants of free-form flows, compared with other libraries."
+    )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--visit", type=float, default=0.3, help="CPU seconds of a call's turn, at least")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.speed.cases import WORKS, Case, Flow
-from benchmarks.speed.runner import Contestant, Workers, interleave
+from benchmarks.speed.runner import Entry, Workers, interleave
 
 __all__ = ["SWEEPS", "Sweep", "exponents", "measure"]
 
@@ -41,12 +41,12 @@ class Sweep:
     def name(self) -> str:
         return f"{self.base.kind}/{self.work}/{self.quantity}"
 
-    def contestants(self) -> dict[str, Contestant]:
+    def entries(self) -> dict[str, Entry]:
         found = {}
         for size in SIZES[self.quantity]:
             flow = self.base if self.quantity == "batch" else replace(self.base, **{self.quantity: size})
             batch = size if self.quantity == "batch" else BATCH
-            found[str(size)] = Contestant("pushforward", Case(flow, self.work, batch))
+            found[str(size)] = Entry("pushforward", Case(flow, self.work, batch))
         return found
 
 
@@ -63,7 +63,7 @@ SWEEPS = tuple(sweeps())
 
 def measure(workers: Workers, sweep: Sweep) -> dict[str, dict[str, Any]]:
     """Time and memory at each size; ``above`` is in MiB."""
-    found = interleave(workers, sweep.contestants())
+    found = interleave(workers, sweep.entries())
     for size, reading in found.items():
         if "note" not in reading:
             reading["above"] = workers.get(size, "pushforward").ask("memory").get("above")

@@ -26,7 +26,7 @@ from benchmarks.speed.cases import batches, named
 from benchmarks.speed.libraries.pushforward import build
 
 FLOWS = ("maf-d63-h512", "rnvp-d63-h512", "maf-d6-h128", "rnvp-d6-h128")
-WAYS = {"neither": (0, 0), "keep": (0, 1), "parts": (1, 0), "both": (1, 1)}
+METHODS = {"neither": (0, 0), "keep": (0, 1), "parts": (1, 0), "both": (1, 1)}
 
 
 def worker(name: str, rows: int, steps: int, split: bool) -> None:
@@ -51,7 +51,7 @@ def worker(name: str, rows: int, steps: int, split: bool) -> None:
 
 
 def compare(name: str, rows: int, steps: int, rounds: int) -> list[list[str]]:
-    """A row for each way; the first round only warms up."""
+    """A row for each method; the first round only warms up."""
     own = [
         sys.executable,
         "-m",
@@ -64,29 +64,29 @@ def compare(name: str, rows: int, steps: int, rounds: int) -> list[list[str]]:
         str(steps),
     ]
     running = {
-        way: subprocess.Popen(
+        method: subprocess.Popen(
             [*own, "--split"] if split else own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | {"PUSHFORWARD_KEEP_MEMORY": str(keep), "OMP_NUM_THREADS": "1"},
         )
-        for way, (split, keep) in WAYS.items()
+        for method, (split, keep) in METHODS.items()
     }  # fmt: skip
-    found: dict[str, list[tuple[float, ...]]] = {way: [] for way in WAYS}
+    found: dict[str, list[tuple[float, ...]]] = {method: [] for method in METHODS}
     for k in range(rounds + 1):
-        for way in itertools.islice(itertools.cycle(WAYS), k % len(WAYS), k % len(WAYS) + len(WAYS)):
-            process = running[way]
+        for method in itertools.islice(itertools.cycle(METHODS), k % len(METHODS), k % len(METHODS) + len(METHODS)):
+            process = running[method]
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.write("\n")
             process.stdin.flush()
-            found[way].append(tuple(map(float, process.stdout.readline().split())))
+            found[method].append(tuple(map(float, process.stdout.readline().split())))
     for process in running.values():
         process.communicate()
     table = []
-    for way, readings in found.items():
+    for method, readings in found.items():
         ratios = [mine[0] / plain[0] for mine, plain in zip(readings[1:], found["neither"][1:], strict=True)]
         milliseconds = 1e3 * statistics.median(reading[0] for reading in readings[1:])
         table.append([
-            name, way, f"{milliseconds:.0f}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            name, method, f"{milliseconds:.0f}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
             f"{readings[-1][1]:,.0f}", f"{readings[-1][2]:,.0f}",
         ])  # fmt: skip
     return table
@@ -105,7 +105,7 @@ def main() -> None:
         worker(options.worker, options.rows, options.steps, options.split)
         return
     rows = [row for name in options.flows for row in compare(name, options.rows, options.steps, options.rounds)]
-    print(markdown(["flow", "way", "ms a step", "ratio (range)", "page faults a step", "peak MiB"], rows))
+    print(markdown(["flow", "method", "ms a step", "ratio (range)", "page faults a step", "peak MiB"], rows))
     print(f"\nBatches of {options.rows:,}; made by `python -m benchmarks.speed.large_batches` on {machine()}.")
 
 

@@ -25,7 +25,7 @@ NAMED = {"features": "D", "layers": "depth", "batch": "batch", "bins": "bins"}
 
 
 def draw(records: Sequence[Record], file: Path, growing: Path | None = None, device: str = CPU.title) -> list[Path]:
-    """Write what there is to see: the ratios to ``file``, and the growth of cost to ``growing``, or beside it.
+    """Draw the records: the ratios to ``file``, and the growth of cost to ``growing``, or beside it.
 
     The records are of one device, which stands in the names of the files if it is not the CPU.
     """
@@ -97,7 +97,7 @@ def growth(records: Sequence[Record]) -> Figure | None:
     grid = figure.subplots(2 * len(WORKS), len(SIZES), squeeze=False)
     for case, readings in newest.items():
         kind, work, quantity = case.split("/")
-        place = 2 * WORKS.index(work), list(SIZES).index(quantity)
+        position = 2 * WORKS.index(work), list(SIZES).index(quantity)
         found = {int(size): reading for size, reading in readings.items() if reading.get("seconds")}
         sizes = sorted(found)
         times = [statistics.median(found[size]["seconds"]) * 1e3 for size in sizes]
@@ -106,7 +106,7 @@ def growth(records: Sequence[Record]) -> Figure | None:
             if fitted:
                 points = [(size, cost) for size, cost in zip(sizes, costs, strict=True) if cost > 0]
                 label = f"{kind} {fitted[0]:.2f}, {fitted[1]:.2f}"
-                grid[place[0] + row][place[1]].loglog(
+                grid[position[0] + row][position[1]].loglog(
                     *zip(*points, strict=True), marker="o", ms=3, lw=1, label=label, color=FAMILIES.get(kind)
                 )
     for k, row in enumerate(grid):

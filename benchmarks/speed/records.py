@@ -1,4 +1,4 @@
-"""Readings as JSON lines, written as they come, so that a stopped run goes on where it was."""
+"""Readings as JSON lines, written immediately, so that a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.results import machine
+from benchmarks.common.results import append, machine
 from benchmarks.speed.devices import CPU, device
 from benchmarks.speed.libraries import VARIANTS, version
 from benchmarks.speed.runner import Settings
@@ -43,7 +43,7 @@ class Readings:
         self.run: str | None = None
 
     def done(self, part: str, case: str, names: Iterable[str]) -> bool:
-        """Whether a record with a reading for each of the names is there."""
+        """Whether there is a record with a reading for each of the names."""
         key = {"part": part, "case": case, **self.key}
         kept = ({**record, "device": device_of(record)} for record in self.records)
         found = (record for record in kept if all(record.get(name) == value for name, value in key.items()))
@@ -57,7 +57,7 @@ class Readings:
         self._append({"part": part, "case": case, "run": self.run, **self.key, "load": load(), "readings": readings})
 
     def circumstances(self) -> dict[str, Any]:
-        """What the numbers depend on besides the code."""
+        """The machine, the versions and the load that the numbers depend on."""
         torch.set_num_threads(self.key["threads"])
         return {
             "machine": machine(),
@@ -70,9 +70,7 @@ class Readings:
 
     def _append(self, record: dict[str, Any]) -> None:
         self.records.append(record)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a") as out:
-            out.write(json.dumps(record) + "\n")
+        append(self.file, record)
 
 
 def device_of(record: dict[str, Any]) -> str:
@@ -90,5 +88,5 @@ def read(file: Path) -> Iterable[dict[str, Any]]:
 
 
 def load() -> list[float]:
-    """Processes that want to run, over 1, 5 and 15 minutes."""
+    """Load averages over 1, 5 and 15 minutes."""
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []

@@ -19,7 +19,7 @@ __all__ = ["ALONE", "TABLES", "Record", "fastest_peer", "ratio", "report", "vers
 
 Record = dict[str, Any]
 ALONE = "one flow alone"
-"""Name of the contestant that an ensemble is set beside."""
+"""Name of the entry that an ensemble is compared with."""
 
 
 def report(records: Sequence[Record], parts: Sequence[str] | None = None) -> str:
@@ -185,13 +185,13 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
     for run in (runs[key] for key in dict.fromkeys(record["run"] for record in shown) if key in runs):
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         lines.append(
-            f"- {run['id']}: {place(run)}, {run['system']}, Python {run['python']}, {versions}; {run['threads']} threads, "
+            f"- {run['id']}: {machine_text(run)}, {run['system']}, Python {run['python']}, {versions}; {run['threads']} threads, "
             f"{run['rounds']} rounds, {run['steps']} training steps before, {timing(run)}; load {run['load']} at the start."
         )
     return "\n".join(lines)
 
 
-def place(run: Record) -> str:
+def machine_text(run: Record) -> str:
     """Where a run was made."""
     card = "" if device_of(run) == CPU.title else f"{device_of(run)} (CUDA {run['cuda']}) beside "
     return f"{card}{run['machine']}"

@@ -1,4 +1,4 @@
-"""Workers side by side: each library in a process of its own, visited in turn, so that all meet the same machine."""
+"""Runs each library in its own process and visits the processes in turn, so that all are measured under the same conditions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from benchmarks.speed.cases import Case
 from benchmarks.speed.devices import CPU, Device, device
 from benchmarks.speed.libraries import VARIANTS
 
-__all__ = ["ROOT", "Contestant", "Settings", "Worker", "Workers", "environment", "interleave"]
+__all__ = ["ROOT", "Entry", "Settings", "Worker", "Workers", "environment", "interleave"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long to look.
+    """How long to measure, and under which conditions.
 
     Attributes:
         threads: of every library.
-        rounds: visits to each contestant.
+        rounds: visits to each entry.
         visit: seconds of a visit.
-        most: seconds for one contestant and case after which it gets no further visit.
+        most: seconds for one entry after which it gets no further visit.
         limit: seconds after which an answer is not waited for any more.
         steps: training steps before anything is measured; wide flows get a fifth of them.
         log: file for what the libraries print.
@@ -54,15 +54,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """Who does what: a library, and the case that it runs."""
+class Entry:
+    """A library and the case that it runs."""
 
     library: str
     case: Case
 
 
 class Worker:
-    """One process that holds one library."""
+    """A process that runs one library."""
 
     def __init__(self, library: str, settings: Settings) -> None:
         self.settings = settings
@@ -161,8 +161,8 @@ def environment(threads: int, where: Device = CPU) -> dict[str, str]:
     }
 
 
-def interleave(workers: Workers, contestants: Mapping[str, Contestant]) -> dict[str, dict[str, Any]]:
-    """Time the contestants in rounds, in an order that turns from round to round.
+def interleave(workers: Workers, entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
+    """Time the entries in rounds, in an order that turns from round to round.
 
     Returns:
         For each name either ``{"note": why not}``, or the median seconds of a call in each round (``seconds``), the calls
@@ -170,25 +170,25 @@ def interleave(workers: Workers, contestants: Mapping[str, Contestant]) -> dict[
     """
     settings = workers.settings
     found: dict[str, dict[str, Any]] = {}
-    racing: dict[str, Worker] = {}
-    for name, contestant in contestants.items():
-        worker = workers.get(name, contestant.library)
-        case = contestant.case
+    running_entries: dict[str, Worker] = {}
+    for name, entry in entries.items():
+        worker = workers.get(name, entry.library)
+        case = entry.case
         found[name] = worker.ask("prepare", case=case.plain(), steps=settings.training(case))
         if "note" not in found[name]:
             calls = round(settings.visit / max(found[name].pop("warm"), 1e-7))
             found[name] |= {"calls": min(max(calls, 1), 1000), "seconds": []}
-            racing[name] = worker
-    spent = dict.fromkeys(racing, 0.0)
+            running_entries[name] = worker
+    spent = dict.fromkeys(running_entries, 0.0)
     for turn in range(settings.rounds):
-        names = list(racing)
+        names = list(running_entries)
         for name in names[turn % max(len(names), 1) :] + names[: turn % max(len(names), 1)]:
             if spent[name] > settings.most:
                 continue
-            answer = racing[name].ask("time", calls=found[name]["calls"])
+            answer = running_entries[name].ask("time", calls=found[name]["calls"])
             if "note" in answer:
                 found[name] = answer
-                del racing[name]
+                del running_entries[name]
                 continue
             spent[name] += sum(answer["seconds"])
             found[name]["seconds"].append(statistics.median(answer["seconds"]))

@@ -1,4 +1,4 @@
-"""The parts of a run: each goes through its cases, measures what is missing, and says what it found."""
+"""The parts of a run: each measures the missing cases and prints the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.speed.devices import CPU, Device, device
 from benchmarks.speed.libraries import VARIANTS
 from benchmarks.speed.records import Readings
 from benchmarks.speed.report import ALONE, figure
-from benchmarks.speed.runner import Contestant, Settings, Worker, Workers, interleave
+from benchmarks.speed.runner import Entry, Settings, Worker, Workers, interleave
 
 __all__ = ["Suite"]
 
@@ -30,10 +30,10 @@ class Suite:
     """One run.
 
     Attributes:
-        settings: how long to look.
-        readings: where to.
-        libraries: those that are installed.
-        patterns: which cases.
+        settings: how long to measure.
+        readings: where results are written.
+        libraries: names of the installed libraries.
+        patterns: patterns that select cases.
     """
 
     settings: Settings
@@ -60,18 +60,18 @@ class Suite:
     def time(self) -> None:
         with Workers(self.settings) as workers:
             for case in self.chosen("time"):
-                racing = contestants(case, self.libraries, self.where)
-                if not self.readings.done("time", case.name, racing):
-                    self.keep("time", case.name, interleave(workers, racing))
+                entered = entries(case, self.libraries, self.where)
+                if not self.readings.done("time", case.name, entered):
+                    self.keep("time", case.name, interleave(workers, entered))
 
     def memory(self) -> None:
         for case in self.chosen("memory"):
-            racing = contestants(case, self.libraries, self.where)
-            racing.pop("pushforward-graph", None)  # a graph holds its memory from the start
-            if self.readings.done("memory", case.name, racing):
+            entered = entries(case, self.libraries, self.where)
+            entered.pop("pushforward-graph", None)  # a graph allocates its memory at the start
+            if self.readings.done("memory", case.name, entered):
                 continue
             found: dict[str, dict[str, Any]] = {}
-            for name in racing:  # a process each: in a used one, freed memory would hide a peak
+            for name in entered:  # a process each: in a used one, freed memory would hide a peak
                 worker = Worker(name, self.settings)
                 try:
                     found[name] = worker.ask("prepare", case=case.plain(), steps=0)
@@ -84,7 +84,7 @@ class Suite:
     def accuracy(self) -> None:
         with Workers(self.settings) as workers:
             for case in self.chosen("accuracy"):
-                names = [name for name in contestants(case, self.libraries, self.where) if name != "floor"]
+                names = [name for name in entries(case, self.libraries, self.where) if name != "floor"]
                 if self.readings.done("accuracy", case.flow.name, names):
                     continue
                 steps = self.settings.training(case)
@@ -102,28 +102,30 @@ class Suite:
             for sweep in growth.SWEEPS:
                 if Case(sweep.base, sweep.work, growth.BATCH) not in chosen:
                     continue
-                if not self.readings.done("growth", sweep.name, sweep.contestants()):
+                if not self.readings.done("growth", sweep.name, sweep.entries()):
                     self.keep("growth", sweep.name, growth.measure(workers, sweep))
 
     def keep(self, part: str, case: str, found: dict[str, dict[str, Any]]) -> None:
         self.readings.keep(part, case, found)
-        print(f"{part} {case}: " + ", ".join(f"{name} {said(reading)}" for name, reading in found.items()), flush=True)
+        print(
+            f"{part} {case}: " + ", ".join(f"{name} {summary(reading)}" for name, reading in found.items()), flush=True
+        )
 
 
-def contestants(case: Case, libraries: Sequence[str], where: Device = CPU) -> dict[str, Contestant]:
-    """Who runs a case: every library, but for variants where they cannot differ; beside an ensemble one of its flows."""
+def entries(case: Case, libraries: Sequence[str], where: Device = CPU) -> dict[str, Entry]:
+    """The entries of a case: every library except variants that cannot differ; for an ensemble also one of its flows alone."""
     if case.flow.members == 1:
         absent = set(where.refused)
         absent |= {"pushforward-plain"} if not (case.flow.spline or case.flow.kind == "glow") else set()
         absent |= {"pushforward-frozen"} if case.work != "log_prob" or case.flow.kind == "glow" else set()
-        return {name: Contestant(name, case) for name in libraries if name not in absent}
+        return {name: Entry(name, case) for name in libraries if name not in absent}
     one = replace(case, flow=replace(case.flow, members=1))
-    found = {name: Contestant(name, case) for name in libraries if name in ("pushforward", "floor")}
-    return found | {ALONE: Contestant("pushforward", one)}
+    found = {name: Entry(name, case) for name in libraries if name in ("pushforward", "floor")}
+    return found | {ALONE: Entry("pushforward", one)}
 
 
-def said(reading: dict[str, Any]) -> str:
-    """A reading in a few words."""
+def summary(reading: dict[str, Any]) -> str:
+    """A short text for a reading."""
     if "note" in reading:
         return f"({reading['note']})"
     if "errors" in reading:

@@ -1,4 +1,4 @@
-"""A process that holds one library and does what it is told: one request a line on stdin, one answer a line on stdout.
+"""A process that measures one library: it reads one request per line from stdin and writes one answer per line to stdout.
 
     python -m benchmarks.speed.worker LIBRARY THREADS [wall | cpu [DEVICE]]
 
@@ -32,11 +32,11 @@ WARM_SECONDS, WARM_CALLS = 0.3, 3
 
 
 class Session:
-    """What a worker knows between two requests.
+    """The state of a worker between two requests.
 
     Args:
-        library: that it holds.
-        device: where its calls run.
+        library: name of the library.
+        device: device of its calls.
     """
 
     def __init__(self, library: str, device: Device = CPU) -> None:

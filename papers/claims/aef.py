@@ -30,7 +30,7 @@ __all__ = ["gaussian_pair", "run"]
     full="a day on one GPU for each data set and latent width (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """What the linear form's objective is, and the partition form beside a VAE of the same networks, flows and steps."""
+    """The objective of the linear form; the partition form compared with a VAE of the same networks, flows and steps."""
     _kind(experiment)
     for name in ("mnist", "fashion-mnist"):
         _images(experiment, name)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papers.experiment import AS_PAPERS, Experiment
+from papers.experiment import PAPER_TRAINING, Experiment
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.models import VAE, ImageNICE, Model
@@ -92,11 +92,9 @@ class Study:
 
     def posterior(self, method: str) -> Posterior:
         """Made once: a run that was stopped finds its file."""
-        place = (
-            self.experiment.out / f"bayesian-{self.experiment.budget}-{self.kind}-{self.normal}-{method}.safetensors"
-        )
-        if place.exists():
-            return Posterior.load(place)
+        file = self.experiment.out / f"bayesian-{self.experiment.budget}-{self.kind}-{self.normal}-{method}.safetensors"
+        if file.exists():
+            return Posterior.load(file)
         experiment, common = self.experiment, {"batch_size": 128, "progress": "silent", "parameters": self.parameters}
         draws = experiment.choose(smoke=2, quick=20, full=50)
         steps = experiment.choose(smoke=2, quick=400, full=12_000)
@@ -112,13 +110,13 @@ class Study:
                 snapshot_every=max(1, steps // 20), rank=max(2, draws // 2), **common,
             ),
             "ensemble": lambda: deep_ensemble(
-                self.make, self.train, experiment.choose(smoke=2, quick=5, full=5), validation=self.held_out, progress="silent",
-                checkpoint=place.with_suffix(".checkpoint"), **{**AS_PAPERS, **self.options},
+                self.make, self.train, experiment.choose(smoke=2, quick=5, full=5), validation=self.held_out,
+                config=PAPER_TRAINING, checkpoint=file.with_suffix(".checkpoint"), **self.options,
             ),
         }  # fmt: skip
         posterior = make[method]()
-        posterior.save(place)
-        for left in place.parent.glob(f"{place.stem}.checkpoint.*"):
+        posterior.save(file)
+        for left in file.parent.glob(f"{file.stem}.checkpoint.*"):
             left.unlink()
         return posterior
 
@@ -135,8 +133,8 @@ class Study:
             center = held.mean().item()
             found = _compare(spreads(inside, center), spreads(outside, center))
             models = len(posterior)
-            share = (-spreads(inside, center)["disagreement"] / models).mean().item()
-            found |= {"D / M": share, "models": float(models), "nats": inside.mean().item()}
+            fraction = (-spreads(inside, center)["disagreement"] / models).mean().item()
+            found |= {"D / M": fraction, "models": float(models), "nats": inside.mean().item()}
             for heat in (10, 100):
                 warm = _compare(spreads(inside / heat, center), spreads(outside / heat, center))
                 found |= {f"{name} at {heat}": warm[name] for name in ("disagreement", "entropy")}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from papers.experiment import Experiment, spread
+from papers.manifolds import compare, sphere, swiss_roll, train_in_phases
 from papers.reproduction import reproduction
-from papers.surfaces import judge, phased, sphere, swiss_roll
 from pushforward.detection.metrics import auroc
 from pushforward.detection.scores import ManifoldLikelihood
 from pushforward.distributions import StudentT
@@ -35,15 +35,15 @@ __all__ = ["images_embedding", "run"]
     full="four hours on 16 cores (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """A sphere with a known law, a surface that is no sphere, and images."""
+    """A sphere with a known distribution, a surface that is not a sphere, and images."""
     _sphere(experiment)
     _roll(experiment)
     _images(experiment)
 
 
 def _sphere(experiment: Experiment) -> None:
-    law = sphere()
-    rows = law.sample(experiment.choose(smoke=100, quick=20_000, full=100_000), 0)
+    target = sphere()
+    rows = target.sample(experiment.choose(smoke=100, quick=20_000, full=100_000), 0)
     steps = experiment.choose(smoke=2, quick=3000, full=20_000)
     width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128))
     cells, sizes = (
@@ -53,20 +53,20 @@ def _sphere(experiment: Experiment) -> None:
             "count": experiment.choose(smoke=200, quick=100_000, full=400_000),
         },
     )
-    fine, area = law.grid(cells, experiment.choose(smoke=1, quick=8, full=16))
-    everywhere = law.place(fine).float()
+    fine, area = target.grid(cells, experiment.choose(smoke=1, quick=8, full=16))
+    everywhere = target.point(fine).float()
 
     def conformal() -> ConformalEmbeddingFlow:
         # A density on the whole sphere has codes of Student's tails: the uniform one is a bivariate t with 2 degrees of freedom.
         return ConformalEmbeddingFlow(3, 2, hidden=width, layers=8, base=StudentT(2, 3.0))
 
-    def trained(way: str, seed: int) -> Model:
+    def trained(method: str, seed: int) -> Model:
         shared: dict[str, Any] = {"seed": seed, "learning_rate": 5e-3}
-        match way:
+        match method:
             case "joint":
-                return phased(experiment, f"sphere joint {seed}", conformal, rows, {"joint": steps}, **shared)
+                return train_in_phases(experiment, f"sphere joint {seed}", conformal, rows, {"joint": steps}, **shared)
             case "sequential":
-                return phased(
+                return train_in_phases(
                     experiment,
                     f"sphere sequential {seed}",
                     conformal,
@@ -84,36 +84,36 @@ def _sphere(experiment: Experiment) -> None:
                     **shared,
                 )[0]
 
-    def judged(model: Model, seed: int) -> dict[str, float]:
-        entry = judge(law, model, cells=cells, seed=seed, **sizes)
+    def compared(model: Model, seed: int) -> dict[str, float]:
+        entry = compare(target, model, cells=cells, seed=seed, **sizes)
         with torch.no_grad():
             mass = (
                 torch.cat([model.evaluate(part).value.double().exp() for part in everywhere.split(20_000)]).sum() * area
             )
         return {**entry, "mass": mass.item()}
 
-    ways = ("joint", "sequential", "ambient")
+    methods = ("joint", "sequential", "ambient")
     seeds = range(experiment.choose(smoke=1, quick=2, full=3))
     found = {
-        way: [
+        method: [
             experiment.measure(
-                f"sphere {way} {seed} judged", lambda way=way, seed=seed: judged(trained(way, seed), seed)
+                f"sphere {method} {seed} judged", lambda method=method, seed=seed: compared(trained(method, seed), seed)
             )
             for seed in seeds
         ]
-        for way in ways
+        for method in methods
     }
 
-    def column(way: str, what: str) -> list[float]:
-        return [entry[what] for entry in found[way]]
+    def column(method: str, what: str) -> list[float]:
+        return [entry[what] for entry in found[method]]
 
-    gaps = {way: [entry["truth"] - entry["nats"] for entry in found[way]] for way in ("joint", "sequential")}
+    gaps = {method: [entry["truth"] - entry["nats"] for entry in found[method]] for method in ("joint", "sequential")}
     floor = column("joint", "floor")[0]
     experiment.report(
         "trained jointly, a conformal embedding finds the sphere and the law on it",
         ours="; ".join(
-            f"{way}: KL {spread(gaps[way])} nats, total variation {spread(column(way, 'tv'))}, mass {spread(column(way, 'mass'))}, squared "
-            f"residual {max(column(way, 'residual')):.1e}" for way in gaps
+            f"{method}: KL {spread(gaps[method])} nats, total variation {spread(column(method, 'tv'))}, mass {spread(column(method, 'mass'))}, squared "
+            f"residual {max(column(method, 'residual')):.1e}" for method in gaps
         ),
         held=max(gaps["joint"]) < 0.02 and all(abs(mass - 1) < 0.01 for mass in column("joint", "mass")),
         note=f"three von Mises-Fisher laws; a Student-t base; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
@@ -128,19 +128,20 @@ def _sphere(experiment: Experiment) -> None:
     )
 
     figure = experiment.figure(8, 2.4)
-    u, _ = law.grid(experiment.choose(smoke=8, quick=120, full=300))
+    u, _ = target.grid(experiment.choose(smoke=8, quick=120, full=300))
     side = round(len(u) ** 0.5)
     with torch.no_grad():
-        pictures = {"truth": law.chart_log_density(u).exp()}
+        pictures = {"truth": target.chart_log_density(u).exp()}
         pictures |= {
-            way: trained(way, 0).evaluate(law.place(u).float()).value.double().exp() for way in ("joint", "sequential")
+            method: trained(method, 0).evaluate(target.point(u).float()).value.double().exp()
+            for method in ("joint", "sequential")
         }
-    for axes, (way, values) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+    for axes, (method, values) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
         axes.imshow(
             values.reshape(side, side).numpy(), origin="lower", extent=(-math.pi, math.pi, -1, 1), aspect="auto", cmap="magma",
             vmin=0, vmax=pictures["truth"].max().item(),
         )  # fmt: skip
-        axes.set(title=way, xlabel="angle", ylabel="height", xticks=[], yticks=[])
+        axes.set(title=method, xlabel="angle", ylabel="height", xticks=[], yticks=[])
     experiment.picture("sphere", figure)
 
 
@@ -154,10 +155,10 @@ def principal_residual(train: Tensor, test: Tensor, dim: int) -> float:
 
 
 def _roll(experiment: Experiment) -> None:
-    """Reconstruction alone, on a surface with an isometric chart that no sphere or plane is."""
-    law = swiss_roll()
-    train = law.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
-    test = law.sample(experiment.choose(smoke=100, quick=5000, full=20_000), 1)
+    """Reconstruction only, on a surface with an isometric chart that is neither a sphere nor a plane."""
+    target = swiss_roll()
+    train = target.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
+    test = target.sample(experiment.choose(smoke=100, quick=5000, full=20_000), 1)
     steps = experiment.choose(smoke=2, quick=1500, full=10_000)
     width = experiment.choose(smoke=(8,), quick=(64, 64), full=(64, 64))
     makers: dict[str, Callable[[], ManifoldModel]] = {
@@ -168,7 +169,7 @@ def _roll(experiment: Experiment) -> None:
     for name, make in makers.items():
         found[name] = []
         for seed in range(experiment.choose(smoke=1, quick=2, full=3)):
-            model = phased(
+            model = train_in_phases(
                 experiment, f"roll {name} {seed}", make, train, {"manifold": steps}, seed=seed, learning_rate=5e-3
             )
             with torch.no_grad():
@@ -197,7 +198,7 @@ def images_embedding(side: int, latent: int) -> ConformalEmbedding:
 
 
 def _images(experiment: Experiment) -> None:
-    """Fashion-MNIST: reconstruction beside principal components, and MNIST as what is not like it."""
+    """Fashion-MNIST: reconstruction error compared with principal components, and MNIST as anomalies."""
     latent, held = 32, experiment.choose(smoke=50, quick=1000, full=5000)
     images = experiment.images(
         "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=10_000, full=60_000)
@@ -214,7 +215,7 @@ def _images(experiment: Experiment) -> None:
                                       reconstruction_weight=experiment.choose(smoke=1.0, quick=1e-3, full=1e-3))  # fmt: skip
 
     steps = experiment.choose(smoke=1, quick=500, full=20_000)
-    model = phased(
+    model = train_in_phases(
         experiment,
         "images",
         make,

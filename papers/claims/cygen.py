@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_labels
-from papers.experiment import AS_PAPERS, Experiment, clearly_below, spread
+from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, spread
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.io import load, save
@@ -81,7 +81,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
 
 def modes(x: Tensor) -> int:
-    """Centers that have at least a quarter of their share of the samples within three deviations."""
+    """Centers that have at least a quarter of their expected fraction of the samples within three deviations."""
     angle = torch.arange(8) * math.pi / 4
     centers = 2 * torch.stack((angle.cos(), angle.sin()), 1)
     return int((((torch.cdist(x, centers) < 0.3).float().mean(0)) > 0.25 / 8).sum())
@@ -91,7 +91,7 @@ def _train(
     experiment: Experiment, kind: str, model: CyGen, rows: Tensor, seed: int, steps: int, warm: int, **options: Any
 ) -> CyGen:
     """All steps as a VAE, as a denoising autoencoder, or by the cyclic loss, with ``warm`` of them as a VAE before."""
-    options = {"validation": None, "seed": seed, "progress": "silent", **AS_PAPERS, **options}
+    options = {"validation": None, "config": PAPER_TRAINING, "seed": seed, **options}
     if kind in ("VAE", "CyGen (PT)"):
         model.set_objective("elbo")
         fit(model, rows, max_steps=steps if kind == "VAE" else warm, **options)

@@ -43,15 +43,17 @@ def ring(count: int, seed: int) -> tuple[Tensor, Tensor]:
     Angle von Mises with concentration 1, radius 1 + e_0, six more directions e_1, ..., e_6, all e normal with standard deviation
     0.05: log p = log vM(angle) + sum log N(e) - log radius.
     """
-    law = torch.distributions.VonMises(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
+    angles = torch.distributions.VonMises(
+        torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # torch's von Mises takes no generator
-        angle = law.sample((count,))
+        angle = angles.sample((count,))
     noise = torch.randn(count, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     radius = 1 + WIDTH * noise[:, 0]
     rows = torch.cat(((radius * angle.cos())[:, None], (radius * angle.sin())[:, None], WIDTH * noise[:, 1:]), 1)
     normal = -0.5 * noise.square() - math.log(WIDTH * math.sqrt(2 * math.pi))
-    return rows.float(), law.log_prob(angle) + normal.sum(1) - radius.log()
+    return rows.float(), angles.log_prob(angle) + normal.sum(1) - radius.log()
 
 
 def _ring(experiment: Experiment) -> None:

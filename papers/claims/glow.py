@@ -101,7 +101,7 @@ PAIRS = {"T-shirt to pullover": (0, 2), "sandal to ankle boot": (5, 9)}
 
 
 def _attribute(experiment: Experiment, flow: Glow) -> None:
-    """Class pairs as attributes (sec. 6, semantic manipulation): the direction from training images, judged on test images by another classifier."""
+    """Class pairs as attributes (sec. 6, semantic manipulation): the direction from training images, measured on test images with a separate classifier."""
     if flow.shape != (1, 28, 28):
         return
     rows, count = experiment.choose(smoke=60, quick=5000, full=60_000), experiment.choose(smoke=2, quick=200, full=1000)
@@ -112,23 +112,23 @@ def _attribute(experiment: Experiment, flow: Glow) -> None:
     images, labels = sets[True]
     test, test_labels = sets[False]
     strips: dict[str, torch.Tensor] = {}
-    shares: dict[str, tuple[float, float]] = {}
+    fractions: dict[str, tuple[float, float]] = {}
     for name, (without, having) in PAIRS.items():
         kept = (labels == without) | (labels == having)
         if not (labels[kept] == having).any() or (labels[kept] == having).all():
             continue
 
-        def share(kept: torch.Tensor = kept, without: int = without, having: int = having) -> list[float]:
+        def fraction(kept: torch.Tensor = kept, without: int = without, having: int = having) -> list[float]:
             from sklearn.linear_model import LogisticRegression
 
             pixels = images[kept].flatten(1).numpy() / 255.0
-            judge = LogisticRegression(max_iter=200).fit(pixels, (labels[kept] == having).numpy())
+            classifier = LogisticRegression(max_iter=200).fit(pixels, (labels[kept] == having).numpy())
             direction = attribute_direction(flow, images[kept], labels[kept] == having)
             moved = manipulate(flow, test[test_labels == without][:count], direction, (0.0, 1.0))
-            return [float(judge.predict(part.flatten(1).numpy() / 255.0).mean()) for part in moved]
+            return [float(classifier.predict(part.flatten(1).numpy() / 255.0).mean()) for part in moved]
 
-        before, after = experiment.measure(f"attribute {name}", share)
-        shares[name] = (before, after)
+        before, after = experiment.measure(f"attribute {name}", fraction)
+        fractions[name] = (before, after)
         direction = attribute_direction(flow, images[kept], labels[kept] == having)
         few = test[test_labels == without][:2]
         path = manipulate(flow, few, direction, tuple(torch.linspace(-0.5, 1.5, 9).tolist()))
@@ -140,9 +140,9 @@ def _attribute(experiment: Experiment, flow: Glow) -> None:
         paper="pictures only (CelebA-HQ)",
         ours="; ".join(
             f"{name}: {after:.0%} of test images judged as the second after moving, {before:.0%} before"
-            for name, (before, after) in shares.items()
+            for name, (before, after) in fractions.items()
         ),
-        held=bool(shares) and all(after > 0.5 > before for before, after in shares.values()),
+        held=bool(fractions) and all(after > 0.5 > before for before, after in fractions.values()),
         note="the judge is a logistic regression on the pixels of the training images; it does not say that they look real",
     )
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from papers.batch_draws import ID, TESTS, Views, places, rate
+from papers.batch_tests import ID, TESTS, FeatureCache, draw_rows, rejection_rate
 from papers.experiment import Experiment
 from papers.reproduction import reproduction
 from pushforward.detection import (
@@ -25,7 +25,7 @@ from pushforward.detection import (
 )
 from pushforward.detection.batching import by_batches
 from pushforward.detection.two_sample import median_distance
-from pushforward.models import ImageInFlow, InFlow
+from pushforward.models import ImageInFlow
 
 __all__ = ["run"]
 
@@ -44,13 +44,13 @@ GATE = "MMD of a random CNN"
 def run(experiment: Experiment) -> None:
     """What the gate does to batches, to mixed batches, to single inputs and to attackers, with one code path for both sides."""
     sets, model = _images(experiment), _model(experiment)
-    views = Views(sets, model)
-    _size(experiment, views)
-    _power(experiment, views)
-    _contamination(experiment, views)
-    _roc(experiment, views)
-    _single(experiment, views)
-    _attacks(experiment, sets, views)
+    features = FeatureCache(sets, model)
+    _size(experiment, features)
+    _power(experiment, features)
+    _contamination(experiment, features)
+    _roc(experiment, features)
+    _single(experiment, features)
+    _attacks(experiment, sets, features)
 
 
 def _images(experiment: Experiment) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def _images(experiment: Experiment) -> dict[str, Tensor]:
     return sets
 
 
-def _model(experiment: Experiment) -> InFlow:
+def _model(experiment: Experiment) -> ImageInFlow:
     train = experiment.images("fashion-mnist", train=True)[: experiment.choose(smoke=200, quick=50_000, full=50_000)]
     model, _ = experiment.train(
         "flow",
@@ -87,12 +87,14 @@ def _model(experiment: Experiment) -> InFlow:
     return model.eval()
 
 
-def _size(experiment: Experiment, views: Views) -> None:
+def _size(experiment: Experiment, features: FeatureCache) -> None:
     from scipy.stats import binom
 
     runs = experiment.choose(smoke=10, quick=2000, full=2000)
     rates = {
-        test: rate(experiment, views, test, {ID: 10}, runs, experiment.choose(smoke=20, quick=100, full=200))
+        test: rejection_rate(
+            experiment, features, test, {ID: 10}, runs, experiment.choose(smoke=20, quick=100, full=200)
+        )
         for test in (GATE, "KS of latents", "typicality")
     }
     low, high = binom.interval(0.95, runs, 0.05)
@@ -106,12 +108,15 @@ def _size(experiment: Experiment, views: Views) -> None:
     )
 
 
-def _power(experiment: Experiment, views: Views) -> None:
+def _power(experiment: Experiment, features: FeatureCache) -> None:
     runs, reference = experiment.choose(smoke=2, quick=30, full=200), experiment.choose(smoke=20, quick=300, full=1000)
     sizes = experiment.choose(smoke=(1, 5), quick=(1, 2, 5, 10, 25, 50, 250), full=(1, 2, 5, 10, 25, 50, 250))
     curves = {
-        name: {test: [rate(experiment, views, test, {name: n}, runs, reference) for n in sizes] for test in TESTS}
-        for name in views.sets
+        name: {
+            test: [rejection_rate(experiment, features, test, {name: n}, runs, reference) for n in sizes]
+            for test in TESTS
+        }
+        for name in features.sets
     }
     others = [name for name in curves if name != ID]
 
@@ -140,21 +145,24 @@ def _power(experiment: Experiment, views: Views) -> None:
     experiment.picture("power", figure)
 
 
-def _contamination(experiment: Experiment, views: Views) -> None:
+def _contamination(experiment: Experiment, features: FeatureCache) -> None:
     n = experiment.choose(smoke=10, quick=250, full=250)
     runs, reference = experiment.choose(smoke=2, quick=30, full=200), experiment.choose(smoke=20, quick=300, full=1000)
-    shares = experiment.choose(
+    fractions = experiment.choose(
         smoke=(0.1, 0.5), quick=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5), full=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     )
     rates = {
         test: [
-            rate(experiment, views, test, {ID: n - round(share * n), "MNIST": round(share * n)}, runs, reference)
-            for share in shares
+            rejection_rate(
+                experiment, features, test, {ID: n - round(fraction * n), "MNIST": round(fraction * n)}, runs, reference
+            )
+            for fraction in fractions
         ]
         for test in (GATE, "KS of latents", "typicality")
     }
     seen = "; ".join(
-        f"{share:.0%}: " + ", ".join(f"{found[k]:.2f}" for found in rates.values()) for k, share in enumerate(shares)
+        f"{fraction:.0%}: " + ", ".join(f"{found[k]:.2f}" for found in rates.values())
+        for k, fraction in enumerate(fractions)
     )
     experiment.report(
         "the gate finds 1% of MNIST in a batch",
@@ -162,7 +170,10 @@ def _contamination(experiment: Experiment, views: Views) -> None:
         held=rates[GATE][0] > 0.5,
         note=f"share of batches of {n} that are rejected at 5%, by {', '.join(rates)}",
     )
-    half = next((share for share, rate in zip(shares, rates[GATE], strict=True) if rate > 0.5), None)
+    half = next(
+        (fraction for fraction, rate in zip(fractions, rates[GATE], strict=True) if rate > 0.5),
+        None,
+    )
     experiment.report(
         "what the gate rejects is an outlier",
         ours="no such share"
@@ -175,21 +186,21 @@ def _contamination(experiment: Experiment, views: Views) -> None:
 
 
 def _gated(
-    views: Views, parts: dict[str, int], rng: np.random.Generator, reference: int, test: str = GATE
+    features: FeatureCache, parts: dict[str, int], rng: np.random.Generator, reference: int, test: str = GATE
 ) -> tuple[Array, Array]:
     """Scores of a batch's rows, -log p with the one gate that the batch gets, and with an open one whatever it is."""
     kind, make = TESTS[test]
-    known, rows = places(views, parts, rng, reference)
+    known, rows = draw_rows(features, parts, rng, reference)
 
-    def batch(of: str) -> Array:
-        return np.concatenate([views.of(name, of)[chosen] for name, chosen in rows.items()])
+    def batch(kind: str) -> Array:
+        return np.concatenate([features.get(name, kind)[chosen] for name, chosen in rows.items()])
 
-    opens = make(views.of(ID, kind)[known], permutations=99).p_value(batch(kind)) > 0.05
+    opens = make(features.get(ID, kind)[known], permutations=99).p_value(batch(kind)) > 0.05
     opened = -batch("log p")
     return (opened if opens else -batch("closed")), opened
 
 
-def _roc(experiment: Experiment, views: Views) -> None:
+def _roc(experiment: Experiment, features: FeatureCache) -> None:
     batches, reference = (
         experiment.choose(smoke=2, quick=40, full=200),
         experiment.choose(smoke=20, quick=300, full=1000),
@@ -198,11 +209,11 @@ def _roc(experiment: Experiment, views: Views) -> None:
 
         def rocs(n: int = n) -> dict[str, float]:
             rng = np.random.default_rng(n)
-            normal = [_gated(views, {ID: n}, rng, reference) for _ in range(batches)]
+            normal = [_gated(features, {ID: n}, rng, reference) for _ in range(batches)]
             fair, spared = (np.concatenate([pair[k] for pair in normal]) for k in (0, 1))
-            other = np.concatenate([_gated(views, {"MNIST": n}, rng, reference)[0] for _ in range(batches)])
+            other = np.concatenate([_gated(features, {"MNIST": n}, rng, reference)[0] for _ in range(batches)])
             few = max(1, n // 10)
-            mixed = [_gated(views, {ID: n - few, "MNIST": few}, rng, reference)[0] for _ in range(batches)]
+            mixed = [_gated(features, {ID: n - few, "MNIST": few}, rng, reference)[0] for _ in range(batches)]
             return {
                 "unfair": auroc(spared, other),
                 "fair": auroc(fair, other),
@@ -223,29 +234,29 @@ def _roc(experiment: Experiment, views: Views) -> None:
         )
 
 
-def _single(experiment: Experiment, views: Views) -> None:
+def _single(experiment: Experiment, features: FeatureCache) -> None:
     """Each image alone: conformal p-values with the gate's kernel mean, and with the likelihood of the open flow."""
-    split = len(views.sets[ID]) // 2
-    held = views.of(ID, "cnn")
+    split = len(features.sets[ID]) // 2
+    held = features.get(ID, "cnn")
     width = median_distance(held[: split // 5])  # rows that then serve for nothing else
-    gate = BatchTwoSampleGate(MMDTest(held[split // 5 : split], bandwidth=width), views.random)
-    known = -views.of(ID, "log p")[:split]
+    gate = BatchTwoSampleGate(MMDTest(held[split // 5 : split], bandwidth=width), features.random)
+    known = -features.get(ID, "log p")[:split]
     figures, notes = [], []
     best = 1.0
-    for name in (other for other in views.sets if other != ID):
+    for name in (other for other in features.sets if other != ID):
         kernel = [
-            -gate.test.single_p_values(views.of(ID, "cnn")[split:]),
-            -gate.test.single_p_values(views.of(name, "cnn")),
+            -gate.test.single_p_values(features.get(ID, "cnn")[split:]),
+            -gate.test.single_p_values(features.get(name, "cnn")),
         ]
-        plain = [-views.of(ID, "log p")[split:], -views.of(name, "log p")]
+        plain = [-features.get(ID, "log p")[split:], -features.get(name, "log p")]
         area = {"kernel": auroc(*kernel), "-log p": auroc(*plain)}
         low, high = bootstrap_interval(auroc, *kernel, n_resamples=500)
         best = min(best, area["kernel"])
         figures.append(f"{name}: {area['kernel']:.3f} ({low:.3f} to {high:.3f}) and {area['-log p']:.3f}")
         work = operating_point(known, *plain, alpha=0.05)
         notes.append(f"{name} {np.mean(-kernel[1] <= 0.05):.2f} and {work.tpr:.2f}")
-    false = float(np.mean(gate.test.single_p_values(views.of(ID, "cnn")[split:]) <= 0.05))
-    alarm = float(np.mean(ConformalCalibrator(known).p_value(-views.of(ID, "log p")[split:]) <= 0.05))
+    false = float(np.mean(gate.test.single_p_values(features.get(ID, "cnn")[split:]) <= 0.05))
+    alarm = float(np.mean(ConformalCalibrator(known).p_value(-features.get(ID, "log p")[split:]) <= 0.05))
     experiment.report(
         "single images are told apart, near perfectly",
         ours="AUROC of the conformal kernel mean and of -log p: " + "; ".join(figures),
@@ -254,7 +265,7 @@ def _single(experiment: Experiment, views: Views) -> None:
     )
 
 
-def _attacks(experiment: Experiment, sets: dict[str, Tensor], views: Views) -> None:
+def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureCache) -> None:
     """Outliers that hide: their likelihood raised, blind to the gate or aware of it; and Fashion-MNIST made unlikely.
 
     MNIST is likelier than the training data as it is, so notMNIST is what has something to gain.
@@ -262,15 +273,15 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], views: Views) -> N
     outside = "notMNIST" if "notMNIST" in sets else "MNIST"
     n, batches = experiment.choose(smoke=4, quick=50, full=50), experiment.choose(smoke=1, quick=3, full=20)
     steps, reference = experiment.choose(smoke=1, quick=20, full=100), experiment.choose(smoke=20, quick=300, full=1000)
-    likely = log_likelihood_objective(views.model)
-    held = views.of(ID, "cnn")
+    likely = log_likelihood_objective(features.model)
+    held = features.get(ID, "cnn")
     width = median_distance(held[reference : 2 * reference])
-    gate = BatchTwoSampleGate(MMDTest(held[:reference], bandwidth=width, permutations=99), views.random)
-    normal = -views.of(ID, "log p")[2 * reference : -n * batches]
-    aware = gate_aware_objective(likely, views.random, torch.from_numpy(held[:reference]), width, weight=1e5)
+    gate = BatchTwoSampleGate(MMDTest(held[:reference], bandwidth=width, permutations=99), features.random)
+    normal = -features.get(ID, "log p")[2 * reference : -n * batches]
+    aware = gate_aware_objective(likely, features.random, torch.from_numpy(held[:reference]), width, weight=1e5)
 
     def outcome(attacked: list[Tensor]) -> dict[str, float]:
-        scores = -torch.cat([by_batches(views.kinds["log p"], x, 256) for x in attacked]).numpy()
+        scores = -torch.cat([by_batches(features.functions["log p"], x, 256) for x in attacked]).numpy()
         single = np.concatenate([gate.single_p_values(x) for x in attacked])
         return {
             "batch": float(np.mean([not gate.accepts(x) for x in attacked])),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.common.datasets import load_labels
 from papers.experiment import Experiment, clearly_below, spread
 from papers.reproduction import reproduction
-from pushforward.models import IResNet, Model, ResidualFlow
+from pushforward.models import ImageIResNet, ImageResidualFlow, IResNet, Model, ResidualFlow
 
 __all__ = ["run"]
 
@@ -157,8 +157,8 @@ def _images(experiment: Experiment) -> None:
     size |= {"shape": shape, "factor_out": False, "alpha": 1e-6, "levels": levels}
     steps = experiment.choose(smoke=2, quick=600, full=50_000)
     kinds: dict[str, Callable[[], Model]] = {
-        "i-ResNet": lambda: IResNet(terms=5, **size),
-        "residual flow": lambda: ResidualFlow(terms=2, **size),
+        "i-ResNet": lambda: ImageIResNet(terms=5, **size),
+        "residual flow": lambda: ImageResidualFlow(terms=2, **size),
     }
     exact: dict[str, list[float]] = {kind: [] for kind in kinds}
     reported: list[float] = []
@@ -209,7 +209,7 @@ def _images(experiment: Experiment) -> None:
 
 
 def _image_bits(model: Model, images: Tensor, samples: int = 1) -> float:
-    """Bits/dim by whatever way to the log-determinant the model has now.
+    """Bits/dim with the current method for the log-determinant.
 
     Rows share the probes of an estimate, so its error is that of one row whatever their number: it takes several draws.
     """
@@ -233,7 +233,7 @@ def _image_classifier(
 
     def run() -> dict[str, float]:
         torch.manual_seed(0)
-        flow, head = IResNet(terms=5, **size), nn.Linear(train[0].numel(), 10)
+        flow, head = ImageIResNet(terms=5, **size), nn.Linear(train[0].numel(), 10)
         draw = torch.Generator().manual_seed(0)
         flow.initialize(train[:2000], generator=draw)
         parameters = [*flow.parameters(), *head.parameters()]

@@ -24,7 +24,7 @@ TABLES = ("protein", "parkinsons", "elevators", "kin40k")
     full="1 to 6 hours for each table on one GPU (estimate); the paper's own tables are not here",
 )
 def run(experiment: Experiment) -> None:
-    """The wrong order of a MADE and its repair by a stack (fig. 1), and MAF beside Real NVP on tables."""
+    """The wrong order of a MADE and its repair by a stack (fig. 1), and MAF compared with Real NVP on tables."""
     _order(experiment)
     _table(experiment)
 

@@ -28,7 +28,7 @@ FLAT: dict[str, Callable[[], Distribution]] = {
     "constant-volume flow, logistic base": lambda: Logistic(PIXELS),
     "constant-volume flow, normal base": lambda: Normal(PIXELS),
 }
-"""Additive couplings and one diagonal scaling, as in NICE, over three distributions; with the first the flow is fooled most."""
+"""Additive couplings and one diagonal scaling, as in NICE, over three distributions; the first inverts the likelihoods most."""
 HEAVY, CONCAVE, _ = FLAT
 KINDS = (*FLAT, "affine flow", "PixelCNN", "VAE")
 
@@ -61,9 +61,9 @@ def run(experiment: Experiment) -> None:
 
 def _trained(experiment: Experiment, kind: str, home: str, seed: int = 0) -> Model:
     sizes: dict[str, Any] = experiment.choose(
-        smoke={"flow": {"scales": 1, "steps": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
-        quick={"flow": {"scales": 2, "steps": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
-        full={"flow": {"scales": 2, "steps": 16, "hidden": (200, 200)}, "vae": (512, 512), "cnn": (64, 8)},
+        smoke={"flow": {"scales": 1, "layers": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
+        quick={"flow": {"scales": 2, "layers": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
+        full={"flow": {"scales": 2, "layers": 16, "hidden": (200, 200)}, "vae": (512, 512), "cnn": (64, 8)},
     )
     flow, (filters, layers) = sizes["flow"], sizes["cnn"]
 

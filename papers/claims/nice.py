@@ -8,7 +8,7 @@ import torch
 
 from papers.experiment import Experiment, bits_per_dim
 from papers.reproduction import reproduction
-from pushforward.models import NICE, ImageNICE
+from pushforward.models import ImageNICE
 from pushforward.models.manipulation import inpaint
 from pushforward.transforms import Affine
 
@@ -35,7 +35,7 @@ def run(experiment: Experiment) -> None:
     )
     shape = (1, 28, 28)
 
-    def build(**sizes: Any) -> NICE:
+    def build(**sizes: Any) -> ImageNICE:
         return ImageNICE(shape=shape, scaling_multiplier=10.0, **sizes)
 
     flow, facts = experiment.train("nice", lambda: build(hidden=hidden), train, held_out, **options)
@@ -73,8 +73,8 @@ def _deviations(flow: torch.nn.Module) -> torch.Tensor:
     return torch.exp(-scalings[-1].log_scale().detach().flatten())
 
 
-def _inpainting(experiment: Experiment, flow: NICE, test: torch.Tensor) -> None:
-    """Fill the lower half of test images by gradient ascent, and draw samples beside it."""
+def _inpainting(experiment: Experiment, flow: ImageNICE, test: torch.Tensor) -> None:
+    """Fill the lower half of test images by gradient ascent, and draw samples."""
     count = experiment.choose(smoke=2, quick=12, full=12)
     known = torch.zeros(1, 28, 28, dtype=torch.bool)
     known[:, :14] = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from papers.couplings import contest
+from papers.coupling_setting import coupling_setting
 from papers.experiment import Experiment, bits_per_dim, clearly_below, spread
 from papers.reproduction import reproduction
 from pushforward.models import ImageNSF, Model
@@ -20,7 +20,7 @@ __all__ = ["run"]
 )
 def run(experiment: Experiment) -> None:
     """Additive, affine and spline couplings on images, at equal parameters and equal steps."""
-    setting = contest(experiment)
+    setting = coupling_setting(experiment)
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
     width, layers = experiment.choose(smoke=8, quick=24, full=96), experiment.choose(smoke=1, quick=3, full=7)
     blocks = experiment.choose(smoke=1, quick=1, full=3)

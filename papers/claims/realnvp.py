@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from papers.couplings import contest
+from papers.coupling_setting import coupling_setting
 from papers.experiment import Experiment, bits_per_dim, size, spread
 from papers.reproduction import reproduction
 from pushforward.models import ImageRealNVP, Model
@@ -23,7 +23,7 @@ __all__ = ["run"]
 )
 def run(experiment: Experiment) -> None:
     """Affine couplings at several scales against additive ones; latent interpolation."""
-    setting = contest(experiment)
+    setting = coupling_setting(experiment)
     train, held_out, test, options = setting.train, setting.held_out, setting.test, setting.options
     hidden = experiment.choose(smoke=(8, 8), quick=(32, 32), full=(64,) * 8)
     make: dict[str, Callable[[], Model]] = {
@@ -54,8 +54,8 @@ def run(experiment: Experiment) -> None:
     flow, _ = experiment.train("Real NVP 0", make["Real NVP"], train, held_out, seed=0, **options)
     count = experiment.choose(smoke=4, quick=12, full=12)
     with torch.no_grad():
-        way = interpolate(flow, test[0], test[1], steps=count)
-        middle = flow.evaluate(way.round().clamp(0, 255)).value
+        path = interpolate(flow, test[0], test[1], steps=count)
+        middle = flow.evaluate(path.round().clamp(0, 255)).value
         mixed = torch.lerp(
             test[:1].float(), test[1:2].float(), torch.linspace(0, 1, count)[:, None, None, None]
         ).round()
@@ -69,6 +69,6 @@ def run(experiment: Experiment) -> None:
     )
     experiment.strip(
         "samples",
-        {"samples": flow.sample(count, seed=0), "T = 0.7": sample_at_temperature(flow, count, 0.7, seed=0), "latent path": way,
+        {"samples": flow.sample(count, seed=0), "T = 0.7": sample_at_temperature(flow, count, 0.7, seed=0), "latent path": path,
          "pixel blend": mixed},
     )  # fmt: skip

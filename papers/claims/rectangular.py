@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.datasets import load_table
-from papers.experiment import AS_PAPERS, Experiment, clearly_below, size, spread
+from papers.experiment import PAPER_TRAINING, Experiment, clearly_below, size, spread
+from papers.manifolds import ManifoldDistribution, circle, compare, rotated, sphere, swiss_roll, train_in_phases
 from papers.reproduction import reproduction
-from papers.surfaces import Surface, circle, judge, phased, rotated, sphere, swiss_roll
 from pushforward.distributions import GaussianMixture, StudentT
 from pushforward.io import load, save
 from pushforward.models import NSF, AutoEncoder, ConformalEmbeddingFlow, Model, RealNVP, RectangularFlow, TwoStep
@@ -35,9 +35,10 @@ TABLES = ("protein", "kin40k")
     full="eight hours on 16 cores (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """The laws of eight ways to learn a surface, an ambient flow that overfits a circle, tables, and what the gradients cost."""
+    """Compare eight methods of learning a manifold, an ambient flow that overfits a circle, UCI tables, and costs of gradients."""
     tables = {
-        law.name: _table(experiment, law) for law in (circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20))
+        target.name: _table(experiment, target)
+        for target in (circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20))
     }
     _bars(experiment, tables)
     _overfitting(experiment, tables["circle"])
@@ -52,17 +53,17 @@ def _sizes(experiment: Experiment) -> dict[str, int]:
     }
 
 
-def _cells(law: Surface) -> int:
-    return 64 if law.dim == 1 else 20
+def _cells(target: ManifoldDistribution) -> int:
+    return 64 if target.dim == 1 else 20
 
 
 def _overfitting(experiment: Experiment, cures: dict[str, list[dict[str, float]]]) -> None:
-    """One ambient flow, looked at again and again: its likelihood has no ceiling, and says nothing of the law."""
-    law, stages = (
+    """Follow one ambient flow in training: its likelihood has no upper bound and says nothing about the distribution."""
+    target, stages = (
         circle(),
         experiment.choose(smoke=(1, 2), quick=(250, 500, 1000, 2000, 4000), full=(1000, 3000, 10_000, 30_000, 100_000)),
     )
-    rows = law.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
+    rows = target.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
 
     def follow(seed: int) -> list[dict[str, float]]:
         torch.manual_seed(seed)
@@ -75,12 +76,11 @@ def _overfitting(experiment: Experiment, cures: dict[str, list[dict[str, float]]
                 validation=None,
                 max_steps=stage - done,
                 schedule=None,
-                **AS_PAPERS,
+                config=PAPER_TRAINING,
                 seed=seed + stage,
-                progress="silent",
             )
             done = stage
-            found.append(judge(law, model, cells=_cells(law), **_sizes(experiment)))
+            found.append(compare(target, model, cells=_cells(target), **_sizes(experiment)))
         return found
 
     runs = [
@@ -95,8 +95,8 @@ def _overfitting(experiment: Experiment, cures: dict[str, list[dict[str, float]]
     left.axhline(runs[0][0]["truth"], color="gray", ls=":")
     left.set(xscale="log", xlabel="steps", title="log-likelihood in the plane, nats")
     right.axhline(runs[0][0]["floor"], color="gray", ls=":", label="floor")
-    for way, style in (("exact", "-."), ("two-step", "--")):
-        right.axhline(cures[way][0]["tv"], color="black", ls=style, lw=0.8, label=f"on the curve: {way}")
+    for method, style in (("exact", "-."), ("two-step", "--")):
+        right.axhline(cures[method][0]["tv"], color="black", ls=style, lw=0.8, label=f"on the curve: {method}")
     right.legend(fontsize=6, loc="lower left")
     right.set(xscale="log", xlabel="steps", ylim=(0, None), title="total variation of the angles")
     for axes in (left, right):
@@ -120,36 +120,43 @@ def _overfitting(experiment: Experiment, cures: dict[str, list[dict[str, float]]
     )  # fmt: skip
 
 
-def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], Model]]:
-    """From a seed, each way trained on the law: equal networks where there are equal parts, and as many steps in all."""
+def _models(experiment: Experiment, target: ManifoldDistribution) -> dict[str, Callable[[int], Model]]:
+    """Functions of a seed that train each method on the distribution, with equal networks and an equal number of steps."""
     steps = experiment.choose(smoke=3, quick=1500, full=12_000)
     width = experiment.choose(smoke=(8,), quick=(32, 32), full=(64, 64))
-    rows = law.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
-    law_of_codes = SplineTransformer(8)
+    rows = target.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
+    code_transformer = SplineTransformer(8)
     batch = experiment.choose(smoke=20, quick=250, full=500)
     options: dict[str, Any] = {
         "layers": experiment.choose(smoke=2, quick=4, full=6), "hidden": width, "latent_hidden": width,
-        "transformer": law_of_codes, "reconstruction_weight": 50.0 if law.dim == 1 else 500.0,
+        "transformer": code_transformer, "reconstruction_weight": 50.0 if target.dim == 1 else 500.0,
     }  # fmt: skip
 
-    def surface(seed: int, phases: dict[str, int], way: str, **more: Any) -> Model:
+    def surface(seed: int, phases: dict[str, int], method: str, **more: Any) -> Model:
         def make() -> RectangularFlow:
-            return RectangularFlow(law.ambient, law.dim, **{**options, **more})
+            return RectangularFlow(target.ambient, target.dim, **{**options, **more})
 
-        return phased(
-            experiment, f"{law.name} {way} {seed}", make, rows, phases, seed=seed, batch_size=batch, learning_rate=3e-3
+        return train_in_phases(
+            experiment,
+            f"{target.name} {method} {seed}",
+            make,
+            rows,
+            phases,
+            seed=seed,
+            batch_size=batch,
+            learning_rate=3e-3,
         )
 
-    # The likelihood alone would rather have a small surface than the right one: it waits until there is one (the paper's warm-up),
-    # but for the circle, where a curve without a law learns to run around it in both directions and stays so.
+    # The likelihood alone prefers a small surface to the right one, so its phase begins when there is a surface (the paper's warm-up),
+    # but for the circle, where a curve trained without a likelihood covers the circle in both directions and does not recover.
     warm = {"manifold": steps // 3, "joint": steps - steps // 3}
-    joint = {"joint": steps} if law.dim == 1 else warm
+    joint = {"joint": steps} if target.dim == 1 else warm
     halves = {"manifold": steps // 2, "density": steps - steps // 2}
 
     def ambient(seed: int) -> Model:
-        make = partial(RealNVP, law.ambient, layers=8, hidden=width)
+        make = partial(RealNVP, target.ambient, layers=8, hidden=width)
         return experiment.train(
-            f"{law.name} ambient {seed}",
+            f"{target.name} ambient {seed}",
             make,
             rows,
             None,
@@ -161,28 +168,30 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
 
     def conformal(seed: int) -> Model:
         def make() -> ConformalEmbeddingFlow:
-            # Codes of a law on the whole sphere have tails as Student's t with as many degrees of freedom as dimensions.
-            base = StudentT(law.dim, float(law.dim))
-            return ConformalEmbeddingFlow(law.ambient, law.dim, hidden=width, transformer=law_of_codes, base=base)
+            # Codes of a distribution on the whole sphere have the tails of Student's t with d degrees of freedom.
+            base = StudentT(target.dim, float(target.dim))
+            return ConformalEmbeddingFlow(
+                target.ambient, target.dim, hidden=width, transformer=code_transformer, base=base
+            )
 
-        key = f"{law.name} conformal {seed}"
-        return phased(experiment, key, make, rows, warm, seed=seed, batch_size=batch, learning_rate=3e-3)
+        key = f"{target.name} conformal {seed}"
+        return train_in_phases(experiment, key, make, rows, warm, seed=seed, batch_size=batch, learning_rate=3e-3)
 
     def two_step(seed: int) -> Model:
         file = (
             experiment.out
-            / f"{experiment.name}-{experiment.budget}-{law.name.replace(' ', '-')}-two-step-{seed}.safetensors"
+            / f"{experiment.name}-{experiment.budget}-{target.name.replace(' ', '-')}-two-step-{seed}.safetensors"
         )
 
         def run() -> dict[str, float]:
             torch.manual_seed(seed)
             second = (
                 GaussianMixture(1, 20, seed=seed)
-                if law.dim == 1
-                else NSF(law.dim, layers=3, hidden=(width[0], width[0]))
+                if target.dim == 1
+                else NSF(target.dim, layers=3, hidden=(width[0], width[0]))
             )
-            model = TwoStep(AutoEncoder(law.ambient, latent=law.dim, hidden=(64, 64), activation="silu"), second)
-            shared: dict[str, Any] = {"validation": None, "seed": seed, "ema": None, "progress": "silent"}
+            model = TwoStep(AutoEncoder(target.ambient, latent=target.dim, hidden=(64, 64), activation="silu"), second)
+            shared: dict[str, Any] = {"validation": None, "config": PAPER_TRAINING, "seed": seed}
             fit_two_step(
                 model, rows, batch_size=batch, first={"max_steps": steps // 2, "learning_rate": 5e-3},
                 second={"max_steps": steps - steps // 2, "learning_rate": 3e-3}, **shared,
@@ -190,69 +199,69 @@ def _models(experiment: Experiment, law: Surface) -> dict[str, Callable[[int], M
             save(model, file)
             return {"parameters": size(model), "injective": float(model.embed.injective)}
 
-        experiment.measure(f"{law.name} two-step {seed}", run)
+        experiment.measure(f"{target.name} two-step {seed}", run)
         return cast("Model", load(file))
 
-    ways: dict[str, Callable[[int], Model]] = {
+    methods: dict[str, Callable[[int], Model]] = {
         "ambient": ambient,
         "conformal": conformal,
-        "exact": partial(surface, phases=joint, way="exact"),
+        "exact": partial(surface, phases=joint, method="exact"),
     }
-    if law.dim > 1:  # one code has one direction, and a random sign of it is exact
-        ways["K = 1"] = partial(surface, phases=joint, way="K = 1", volume="probes")
-        if law.name == "Swiss roll" or experiment.budget == "full":  # ten probes cost ten times one
-            ways["K = 10"] = partial(surface, phases=joint, way="K = 10", volume="probes", probes=10)
-    free: dict[str, Any] = {"decoder": "free-form", "volume": "encoder", "probes": law.dim, "hidden": (64, 64), "reconstruction_weight": 500.0}  # fmt: skip
-    ways["free form"] = partial(surface, phases=warm, way="free form", **free)
-    ways["M-flow"] = partial(surface, phases=halves, way="M-flow")
-    ways["two-step"] = two_step
-    return ways
+    if target.dim > 1:  # one code has one direction, and a random sign of it is exact
+        methods["K = 1"] = partial(surface, phases=joint, method="K = 1", volume="probes")
+        if target.name == "Swiss roll" or experiment.budget == "full":  # ten probes cost ten times one
+            methods["K = 10"] = partial(surface, phases=joint, method="K = 10", volume="probes", probes=10)
+    free: dict[str, Any] = {"decoder": "free-form", "volume": "encoder", "probes": target.dim, "hidden": (64, 64), "reconstruction_weight": 500.0}  # fmt: skip
+    methods["free form"] = partial(surface, phases=warm, method="free form", **free)
+    methods["M-flow"] = partial(surface, phases=halves, method="M-flow")
+    methods["two-step"] = two_step
+    return methods
 
 
-def _table(experiment: Experiment, law: Surface) -> dict[str, list[dict[str, float]]]:
-    """Law, density and distance of every way, after equally many steps."""
-    ways = _models(experiment, law)
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+def _table(experiment: Experiment, target: ManifoldDistribution) -> dict[str, list[dict[str, float]]]:
+    """Total variation, density and distance of every method, after an equal number of steps."""
+    methods = _models(experiment, target)
+    found: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
     for seed in experiment.few(1):
-        for way, train in ways.items():
+        for method, train in methods.items():
             model = train(seed)
-            found[way].append(
+            found[method].append(
                 experiment.measure(
-                    f"{law.name} {way} {seed} judged",
-                    lambda model=model, seed=seed: judge(
-                        law, model, cells=_cells(law), seed=seed, **_sizes(experiment)
+                    f"{target.name} {method} {seed} judged",
+                    lambda model=model, seed=seed: compare(
+                        target, model, cells=_cells(target), seed=seed, **_sizes(experiment)
                     ),
                 )
             )
-    if law.ambient < 4:
-        _picture(experiment, law, {way: train(0) for way, train in ways.items()})
+    if target.ambient < 4:
+        _picture(experiment, target, {method: train(0) for method, train in methods.items()})
 
-    def column(way: str, what: str) -> list[float]:
-        return [entry[what] for entry in found[way]]
+    def column(method: str, what: str) -> list[float]:
+        return [entry[what] for entry in found[method]]
 
     truth, floor = column("exact", "truth")[0], column("exact", "floor")[0]
     experiment.report(
-        f"{law.name}: a rectangular flow learns the law on the surface",
+        f"{target.name}: a rectangular flow learns the law on the surface",
         ours="; ".join(
-            f"{way}: total variation {spread(column(way, 'tv'))}, {spread(column(way, 'nats'), 2)} nats"
-            + ("" if way == "ambient" else f", squared residual {column(way, 'residual')[0]:.1e}") for way in ways
+            f"{method}: total variation {spread(column(method, 'tv'))}, {spread(column(method, 'nats'), 2)} nats"
+            + ("" if method == "ambient" else f", squared residual {column(method, 'residual')[0]:.1e}") for method in methods
         ),
         held=max(column("exact", "tv")) < min(0.1, min(column("ambient", "tv"))),
         note=f"floor {floor:.3f}; the truth on the surface has {truth:.2f} nats, and the ambient flow's are of another measure; "
         f"seeds: {len(found['exact'])}; held: below 0.1 and below the ambient flow's",
     )  # fmt: skip
     experiment.report(
-        f"{law.name}: trained jointly, surface and density beat the two phases of M-flow",
+        f"{target.name}: trained jointly, surface and density beat the two phases of M-flow",
         ours=f"total variation {spread(column('exact', 'tv'))} against {spread(column('M-flow', 'tv'))}, squared residual "
         f"{column('exact', 'residual')[0]:.1e} against {column('M-flow', 'residual')[0]:.1e}",
         held=max(column("exact", "tv")) < min(column("M-flow", "tv")) - floor,
         note="held: by more than the floor",
     )
-    if law.dim > 1:
-        probes = [way for way in ("exact", "K = 10", "K = 1") if way in ways]
+    if target.dim > 1:
+        probes = [method for method in ("exact", "K = 10", "K = 1") if method in methods]
         experiment.report(
-            f"{law.name}: the stochastic gradient does as well as the exact one",
-            ours=", ".join(f"{way} {spread(column(way, 'tv'))}" for way in probes) + " total variation",
+            f"{target.name}: the stochastic gradient does as well as the exact one",
+            ours=", ".join(f"{method} {spread(column(method, 'tv'))}" for method in probes) + " total variation",
             held=max(column("K = 1", "tv")) < max(column("exact", "tv")) + 2 * floor,
             note="held: K = 1 within twice the floor of the exact one",
         )
@@ -260,11 +269,11 @@ def _table(experiment: Experiment, law: Surface) -> dict[str, list[dict[str, flo
 
 
 def _bars(experiment: Experiment, tables: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    """The whole table as a picture, and whether two steps are the cure."""
+    """The table as a picture, and whether two steps avoid the overfitting."""
     figure = experiment.figure(2.3 * len(tables), 2.4)
     for axes, (name, found) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        ways = list(reversed(found))
-        axes.barh(ways, [fmean(entry["tv"] for entry in found[way]) for way in ways], height=0.6)
+        methods = list(reversed(found))
+        axes.barh(methods, [fmean(entry["tv"] for entry in found[method]) for method in methods], height=0.6)
         axes.axvline(found["exact"][0]["floor"], color="gray", ls=":")
         axes.set(title=name, xlim=(0, None), xlabel="total variation")
         axes.tick_params(labelsize=7)
@@ -294,7 +303,7 @@ def frechet(x: Tensor, y: Tensor) -> float:
 
 
 def _tables(experiment: Experiment) -> None:
-    """UCI tables at half their width: samples against rows that no training saw."""
+    """UCI tables at half their width: samples compared with test rows."""
     steps = experiment.choose(smoke=3, quick=600, full=20_000)
     width = experiment.choose(smoke=(8,), quick=(64, 64), full=(128, 128, 128, 128))
     found: dict[str, dict[str, list[float]]] = {}
@@ -305,26 +314,26 @@ def _tables(experiment: Experiment) -> None:
             few = experiment.choose(smoke=100, quick=len(train), full=len(train))
             half = train.shape[1] // 2
             options: dict[str, Any] = {"layers": experiment.choose(smoke=1, quick=4, full=10), "hidden": width, "latent_hidden": (32, 32)}  # fmt: skip
-            for way, phases in (
+            for method, phases in (
                 ("RNF", {"manifold": steps // 3, "joint": steps - steps // 3}),
                 ("M-flow", {"manifold": steps // 2, "density": steps - steps // 2}),
             ):
 
-                def run(train=train[:few], test=test, half=half, options=options, way=way, phases=phases, seed=seed, name=name) -> float:  # fmt: skip
+                def run(train=train[:few], test=test, half=half, options=options, method=method, phases=phases, seed=seed, name=name) -> float:  # fmt: skip
                     make = partial(RectangularFlow, train.shape[1], half, **options)
-                    model = phased(
-                        experiment, f"{name} {way} {seed}", make, train, phases, seed=seed, learning_rate=2e-3
+                    model = train_in_phases(
+                        experiment, f"{name} {method} {seed}", make, train, phases, seed=seed, learning_rate=2e-3
                     )
                     with torch.no_grad():
                         return frechet(model.sample(len(test), seed=seed), test)
 
-                found[name][way].append(experiment.measure(f"{name} {way} {seed} distance", run))
+                found[name][method].append(experiment.measure(f"{name} {method} {seed} distance", run))
             found[name]["training rows"].append(frechet(train[: len(test)], test))
     experiment.report(
         "trained jointly, samples are nearer to held-out rows of tables than those of the two phases of M-flow",
         paper="so on four tables, against training rows",
         ours="; ".join(
-            f"{name}: " + ", ".join(f"{way} {spread(values)}" for way, values in each.items())
+            f"{name}: " + ", ".join(f"{method} {spread(values)}" for method, values in each.items())
             for name, each in found.items()
         ),
         held=all(clearly_below(each["RNF"], each["M-flow"]) for each in found.values()),
@@ -333,26 +342,28 @@ def _tables(experiment: Experiment) -> None:
     )
 
 
-def _picture(experiment: Experiment, law: Surface, models: dict[str, Model]) -> None:
+def _picture(experiment: Experiment, target: ManifoldDistribution, models: dict[str, Model]) -> None:
     """Log-density over the chart, of the truth and of each model on the true surface."""
-    models = {way: model for way, model in models.items() if way != "ambient"}
-    u, _ = law.grid(experiment.choose(smoke=8, quick=400 if law.dim == 1 else 60, full=1000 if law.dim == 1 else 150))
-    x = law.place(u).float()
+    models = {method: model for method, model in models.items() if method != "ambient"}
+    u, _ = target.grid(
+        experiment.choose(smoke=8, quick=400 if target.dim == 1 else 60, full=1000 if target.dim == 1 else 150)
+    )
+    x = target.point(u).float()
     with torch.no_grad():
-        density = {"truth": law.log_density(x).exp()} | {
-            way: model.evaluate(x).value.double().exp() for way, model in models.items()
+        density = {"truth": target.log_density(x).exp()} | {
+            method: model.evaluate(x).value.double().exp() for method, model in models.items()
         }
-    if law.dim == 1:
+    if target.dim == 1:
         figure = experiment.figure(5, 3)
         axes = figure.subplots()
-        for way, values in density.items():
-            axes.plot(u[:, 0].numpy(), values.numpy(), "k:" if way == "truth" else "-", label=way)
+        for method, values in density.items():
+            axes.plot(u[:, 0].numpy(), values.numpy(), "k:" if method == "truth" else "-", label=method)
         axes.set(xlabel="angle", ylabel="density by arc length", ylim=(0, 3 * density["truth"].max().item()))
         axes.legend(fontsize=7)
     else:
         figure = experiment.figure(1.8 * len(density), 2.2)
         side = round(len(u) ** 0.5)
-        for axes, (way, values) in zip(figure.subplots(1, len(density)), density.items(), strict=True):
+        for axes, (method, values) in zip(figure.subplots(1, len(density)), density.items(), strict=True):
             axes.imshow(
                 values.reshape(side, side).T.numpy(),
                 origin="lower",
@@ -361,8 +372,8 @@ def _picture(experiment: Experiment, law: Surface, models: dict[str, Model]) -> 
                 cmap="magma",
                 aspect="auto",
             )
-            axes.set(title=way, xticks=[], yticks=[])
-    experiment.picture(law.name.replace(" ", "-").replace("^", ""), figure)
+            axes.set(title=method, xticks=[], yticks=[])
+    experiment.picture(target.name.replace(" ", "-").replace("^", ""), figure)
 
 
 def _cost(experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""Two reviews of normalizing flows: the families beside each other (Kobyzev et al. 2020; Papamakarios et al. 2021)."""
+"""Two reviews of normalizing flows: a comparison of families (Kobyzev et al. 2020; Papamakarios et al. 2021)."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def run(experiment: Experiment) -> None:
 
 def _trimodal(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Three separate normals on a line, and the log-densities of the rows."""
-    law = torch.distributions.MixtureSameFamily(
+    mixture = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(torch.tensor([0.3, 0.4, 0.3])),
         torch.distributions.Normal(torch.tensor([-4.0, 0.0, 3.0]), torch.tensor([0.5, 1.0, 0.3])),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        rows = law.sample((count,))
-    return rows[:, None], law.log_prob(rows)
+        rows = mixture.sample((count,))
+    return rows[:, None], mixture.log_prob(rows)
 
 
 def _ladder(experiment: Experiment) -> None:
@@ -82,7 +82,7 @@ def _ladder(experiment: Experiment) -> None:
     train, _ = _trimodal(count, 0)
     test, truth = _trimodal(count, 1)
     held_out, _ = _trimodal(1000, 2)
-    laws: dict[str, Transformer] = {
+    transformers: dict[str, Transformer] = {
         "affine": AffineTransformer(),
         "sum of squares": SumOfSquaresTransformer(),
         "Bernstein": BernsteinTransformer(),
@@ -94,7 +94,7 @@ def _ladder(experiment: Experiment) -> None:
         "rational-quadratic spline": SplineTransformer(),
     }
     parts: dict[str, Callable[[], list[Transform]]] = {
-        name: lambda law=law: [Monotone(1, law)] for name, law in laws.items()
+        name: lambda transformer=transformer: [Monotone(1, transformer)] for name, transformer in transformers.items()
     }
     parts["8 planar"] = lambda: [Planar(1) for _ in range(8)]
     gaps: dict[str, float] = {}
@@ -212,25 +212,25 @@ def _continuous(experiment: Experiment) -> None:
     found: dict[str, list[float]] = {"flow-matching": [], "likelihood": []}
     steps: dict[str, float] = {}
     limits = {
-        way: experiment.time_limit(
-            f"cnf {way}",
-            lambda way=way: CNF(2, hidden=(64, 64), objective=way),
+        objective: experiment.time_limit(
+            f"cnf {objective}",
+            lambda objective=objective: CNF(2, hidden=(64, 64), objective=objective),
             train,
             smoke=2,
             quick=seconds,
             full=seconds,
         )
-        for way in found
+        for objective in found
     }
     for seed in experiment.repeats:
-        for way in found:
+        for objective in found:
             model, facts = experiment.train(
-                f"cnf {way} {seed}", lambda way=way: CNF(2, hidden=(64, 64), objective=way), train, held_out,
-                seed=seed, patience=None, **limits[way],
+                f"cnf {objective} {seed}", lambda objective=objective: CNF(2, hidden=(64, 64), objective=objective), train, held_out,
+                seed=seed, patience=None, **limits[objective],
             )  # fmt: skip
-            steps[way] = facts["steps"]
+            steps[objective] = facts["steps"]
             with torch.no_grad():
-                found[way].append(model.evaluate(test).value.double().mean().item())
+                found[objective].append(model.evaluate(test).value.double().mean().item())
     experiment.report(
         "flow matching trains a continuous flow faster than maximum likelihood",
         ours=f"{spread(found['flow-matching'])} against {spread(found['likelihood'])} nats on spirals after {seconds} s of processor time each",
@@ -240,7 +240,7 @@ def _continuous(experiment: Experiment) -> None:
 
 
 def _autoregressive(experiment: Experiment) -> None:
-    """Every family of image flows beside a PixelCNN, for equal processor time: bits/dim in a table, samples in a picture."""
+    """Every family of image flows and a PixelCNN, for equal processor time: bits/dim in a table, samples in a picture."""
     held = experiment.choose(smoke=50, quick=200, full=5000)
     images = experiment.images(
         "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common.datasets import where
-from papers.experiment import Experiment, spread
+from papers.experiment import PAPER_TRAINING, Experiment, spread
 from papers.reproduction import reproduction
 from pushforward.detection import (
     ConformalCalibrator,
@@ -111,7 +111,7 @@ def _flow(experiment: Experiment, make: Callable[[int], Model], train: torch.Ten
     copies = torch.cat([train + 0.05 * torch.randn(train.shape, generator=draw) for _ in range(5)])
     fit(
         model, copies, validation=None, max_steps=experiment.choose(smoke=2, quick=300, full=2000), batch_size=256, learning_rate=2e-3,
-        weight_decay=1e-3, ema=None, seed=seed, progress="silent",
+        weight_decay=1e-3, config=PAPER_TRAINING, seed=seed,
     )  # fmt: skip
     return model.eval()
 
@@ -154,7 +154,7 @@ Areas = dict[str, list[dict[str, float]]]
 
 
 def _standing(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> Areas:
-    """Where one small flow stands; whether its likelihood is inverted, as on images."""
+    """The rank of one small flow among the detectors, and whether its likelihood is inverted, as on images."""
     found = {
         name: experiment.measure(
             f"clean {name}",

@@ -376,9 +376,9 @@ def test_pictures_of_devices_are_apart(card, tmp_path):
 def test_a_run_on_a_gpu_passes_the_device_on(card, tmp_path, monkeypatch, capsys):
     seen = []
 
-    def interleave(workers, contestants):
-        seen.append((workers.settings.device, list(contestants)))
-        return {name: {"seconds": [1e-3], "calls": 1, "first": 1e-3, "parameters": 1} for name in contestants}
+    def interleave(workers, entries):
+        seen.append((workers.settings.device, list(entries)))
+        return {name: {"seconds": [1e-3], "calls": 1, "first": 1e-3, "parameters": 1} for name in entries}
 
     monkeypatch.setattr(suite, "interleave", interleave)
     out = tmp_path / "r.jsonl"

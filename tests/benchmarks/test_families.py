@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are no part
 from benchmarks.common.results import Results
 from benchmarks.quality import families, pixelcnn
 from pushforward.likelihood import Kind
-from pushforward.training import trainer
+from pushforward.training import run as training_run
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
@@ -28,7 +28,7 @@ def test_a_family_models_integers_and_says_what_its_number_is(name):
 
 
 def test_a_family_trains_in_its_time_and_is_read_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(trainer, "monotonic", time.process_time)
+    monkeypatch.setattr(training_run, "monotonic", time.process_time)
     draw = torch.Generator().manual_seed(0)
     # Dark images of few levels: far from the 8 bits that a model knows at its start.
     images = torch.randint(4, (700, *families.SHAPE), generator=draw).to(torch.uint8)

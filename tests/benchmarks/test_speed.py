@@ -22,7 +22,7 @@ from benchmarks.speed.cases import CASES, ENSEMBLES, WORKS, Case, Flow, batches,
 from benchmarks.speed.devices import Cuda  # noqa: E402
 from benchmarks.speed.growth import SWEEPS, exponents  # noqa: E402
 from benchmarks.speed.records import Readings  # noqa: E402
-from benchmarks.speed.runner import Contestant, Settings, Worker, Workers, interleave  # noqa: E402
+from benchmarks.speed.runner import Entry, Settings, Worker, Workers, interleave  # noqa: E402
 from benchmarks.speed.worker import Session  # noqa: E402
 
 KINDS = ("maf", "rnvp", "nsfc", "nsfar")
@@ -271,9 +271,9 @@ def test_errors_of_a_map_that_is_wrong_in_known_ways():
 
 
 def test_workers_are_timed_in_turn_and_say_what_they_cannot():
-    contestants = {name: Contestant(name, Case(TINY, "train_step", 4)) for name in ("pushforward", "floor", "freia")}
+    entries = {name: Entry(name, Case(TINY, "train_step", 4)) for name in ("pushforward", "floor", "freia")}
     with Workers(QUICK) as workers:
-        found = interleave(workers, contestants)
+        found = interleave(workers, entries)
         for name in ("pushforward", "floor"):
             assert len(found[name]["seconds"]) == QUICK.rounds
             assert min(found[name]["seconds"]) > 0
@@ -313,17 +313,17 @@ def test_a_call_of_the_wrong_shape_is_no_reading(monkeypatch):
 def test_who_runs_what():
     everyone = [name for name in libraries.NAMES if name != "pushforward-graph"]  # which is not for the CPU
     affine, spline = Case(TINY, "sample", 1), Case(replace(TINY, kind="nsfc"), "sample", 1)
-    assert set(suite.contestants(affine, everyone)) == set(everyone) - libraries.VARIANTS.keys()
-    assert suite.contestants(affine, libraries.NAMES) == suite.contestants(affine, everyone)
-    assert set(suite.contestants(spline, everyone)) == set(everyone) - {"pushforward-frozen"}
-    assert set(suite.contestants(replace(affine, work="log_prob"), everyone)) == set(everyone) - {"pushforward-plain"}
-    assert set(suite.contestants(replace(spline, work="log_prob"), everyone)) == set(everyone)
+    assert set(suite.entries(affine, everyone)) == set(everyone) - libraries.VARIANTS.keys()
+    assert suite.entries(affine, libraries.NAMES) == suite.entries(affine, everyone)
+    assert set(suite.entries(spline, everyone)) == set(everyone) - {"pushforward-frozen"}
+    assert set(suite.entries(replace(affine, work="log_prob"), everyone)) == set(everyone) - {"pushforward-plain"}
+    assert set(suite.entries(replace(spline, work="log_prob"), everyone)) == set(everyone)
     on_gpu = set(libraries.NAMES) - {"pushforward-frozen", "pushforward-plain"}
-    assert set(suite.contestants(replace(spline, work="log_prob"), libraries.NAMES, Cuda(0))) == on_gpu
-    five = suite.contestants(ENSEMBLES[0], everyone)
+    assert set(suite.entries(replace(spline, work="log_prob"), libraries.NAMES, Cuda(0))) == on_gpu
+    five = suite.entries(ENSEMBLES[0], everyone)
     assert set(five) == {"pushforward", "floor", report.ALONE}
     assert five[report.ALONE].case.flow == replace(ENSEMBLES[0].flow, members=1)
-    assert all(len(sweep.contestants()) == 5 for sweep in SWEEPS)
+    assert all(len(sweep.entries()) == 5 for sweep in SWEEPS)
 
 
 def test_a_run_writes_readings_tables_and_a_picture_and_then_rests(tmp_path, capsys, monkeypatch):
@@ -360,10 +360,10 @@ def test_readings_count_as_done_only_for_the_same_settings_and_libraries(tmp_pat
 
 
 def test_large_batches_are_compared_with_and_without_what_saves_time():
-    from benchmarks.speed.large_batches import WAYS, compare
+    from benchmarks.speed.large_batches import METHODS, compare
 
     rows = compare("maf-d6-h128", rows=64, steps=1, rounds=1)
-    assert [row[1] for row in rows] == list(WAYS)
+    assert [row[1] for row in rows] == list(METHODS)
     assert rows[0][3] == "1.00 (1.00 to 1.00)"
 
 

@@ -71,7 +71,7 @@ WAITS_IN_TRAINING = {
     "CNF[optimal pairing]": "noise and data are paired by SciPy",
     "RectangularFlow[probes]": "conjugate gradients end when the residual of every row is small",
     "ResidualFlow[roulette, context]": "how many terms of the series are computed is drawn, and the host computes them",
-    "ResidualFlow[image, roulette]": "the same",
+    "ImageResidualFlow[roulette]": "the same",
 }
 NO_GRAPH = {
     "CNF[dopri5]": "as in training",

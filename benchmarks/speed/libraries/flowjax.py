@@ -43,11 +43,11 @@ class FlowjaxFlow:
         jax.config.update("jax_enable_x64", flow.dtype == "float64")
         family = masked_autoregressive_flow if flow.autoregressive else coupling_flow
         # Its knots are the inner ones: one fewer than there are bins.
-        law = RationalQuadraticSpline(knots=flow.bins - 1, interval=BOUND) if flow.spline else None
+        spline = RationalQuadraticSpline(knots=flow.bins - 1, interval=BOUND) if flow.spline else None
         model = family(
             jax.random.key(0),
             base_dist=paramax.non_trainable(Normal(jnp.zeros(flow.features))),
-            transformer=law,
+            transformer=spline,
             flow_layers=flow.layers,
             nn_width=flow.width,
             nn_depth=len(flow.hidden),

@@ -50,7 +50,7 @@ class NflowsFlow(TorchFlow):
 
         if flow.kind == "glow":
             return Model(scales(flow, network), StandardNormal([flow.features]))
-        place = torch.arange(flow.features)
+        position = torch.arange(flow.features)
         # A first layer and one more of the same width are the two hidden layers.
         made = {"num_blocks": len(flow.hidden) - 1, "use_residual_blocks": False}
         spline = {"num_bins": flow.bins, "tails": "linear", "tail_bound": BOUND}
@@ -61,13 +61,13 @@ class NflowsFlow(TorchFlow):
             if flow.kind == "maf":
                 layers.append(transforms.MaskedAffineAutoregressiveTransform(flow.features, flow.width, **made))
             elif flow.kind == "nsfar":
-                law = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
-                layers.append(law(flow.features, flow.width, **made, **spline))
+                layer = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
+                layers.append(layer(flow.features, flow.width, **made, **spline))
             elif flow.kind == "rnvp":
-                layers.append(transforms.AffineCouplingTransform((place + k) % 2, network))
+                layers.append(transforms.AffineCouplingTransform((position + k) % 2, network))
             else:
-                law = transforms.PiecewiseRationalQuadraticCouplingTransform
-                layers.append(law((place + k) % 2, network, **spline))
+                layer = transforms.PiecewiseRationalQuadraticCouplingTransform
+                layers.append(layer((position + k) % 2, network, **spline))
         return Model(transforms.CompositeTransform(layers), StandardNormal([flow.features]))
 
     def log_prob(self, x: Tensor) -> Tensor:

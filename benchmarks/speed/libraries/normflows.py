@@ -40,7 +40,7 @@ class NormflowsFlow(TorchFlow):
 
         if flow.kind == "glow":
             return scales(flow)
-        features, place = flow.features, torch.arange(flow.features)
+        features, position = flow.features, torch.arange(flow.features)
         made = {"num_blocks": len(flow.hidden) - 1, "use_residual_blocks": False}
         spline = {"num_bins": flow.bins, "tails": "linear", "tail_bound": BOUND}
         layers: list[nn.Module] = []  # in the order of sampling, so the last meets the data
@@ -51,14 +51,16 @@ class NormflowsFlow(TorchFlow):
                 layers += [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(features, mode="swap")]
                 continue
             if flow.kind == "nsfc":
-                layers.append(nf.flows.Reverse(PiecewiseRationalQuadraticCoupling((place + k) % 2, network, **spline)))
+                layers.append(
+                    nf.flows.Reverse(PiecewiseRationalQuadraticCoupling((position + k) % 2, network, **spline))
+                )
                 continue
             layers += [Flip()] if k else []
             if flow.kind == "maf":
                 layers.append(nf.flows.Reverse(nf.flows.MaskedAffineAutoregressive(features, flow.width, **made)))
             else:
-                law = MaskedPiecewiseRationalQuadraticAutoregressive
-                layers.append(nf.flows.Reverse(law(features, flow.width, **made, **spline)))
+                layer = MaskedPiecewiseRationalQuadraticAutoregressive
+                layers.append(nf.flows.Reverse(layer(features, flow.width, **made, **spline)))
         base = nf.distributions.base.DiagGaussian(features, trainable=False)
         return nf.NormalizingFlow(base, layers)
 

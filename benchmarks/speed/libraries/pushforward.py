@@ -50,14 +50,16 @@ class PushforwardFlow(TorchFlow):
             return pf.models.RealNVP(flow.features, layers=flow.layers, hidden=flow.hidden, standardize=False)
         if flow.kind == "glow":
             return pf.models.Flow(glow(flow), pf.distributions.Normal(flow.features))
-        law = pf.transforms.SplineTransformer(flow.bins, BOUND)
+        transformer = pf.transforms.SplineTransformer(flow.bins, BOUND)
         layers: list[pf.transforms.Transform] = []
         for k in range(flow.layers):
             if flow.kind == "nsfc":
-                layers.append(pf.transforms.Coupling(flow.features, law, flip=k % 2 == 1, hidden=flow.hidden))
+                layers.append(pf.transforms.Coupling(flow.features, transformer, flip=k % 2 == 1, hidden=flow.hidden))
             else:
                 order = "reverse" if k % 2 else None
-                layers.append(pf.transforms.MaskedAutoregressive(flow.features, law, order=order, hidden=flow.hidden))
+                layers.append(
+                    pf.transforms.MaskedAutoregressive(flow.features, transformer, order=order, hidden=flow.hidden)
+                )
         return pf.models.Flow(pf.transforms.Chain(*layers), pf.distributions.Normal(flow.features))
 
     frozen: Callable[[Tensor], Tensor] | None = None
@@ -115,7 +117,7 @@ class Together(nn.Module):
         from pushforward.training.stacking import Stack
 
         self.stack = Stack(members)
-        self.parts = nn.ModuleList(self.stack.parts)
+        self.chain = self.stack.chain
         self.noise = [torch.Generator(device) for _ in members]
 
     def loss(self, x: Tensor) -> Tensor:

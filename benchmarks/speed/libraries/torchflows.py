@@ -27,17 +27,17 @@ def build(flow: Flow, device: Device = CPU) -> TorchflowsFlow:
 class TorchflowsFlow(TorchFlow):
     def make(self, flow: Flow) -> nn.Module:
         from torchflows.bijections.base import BijectiveComposition
-        from torchflows.bijections.finite.autoregressive import layers as laws
+        from torchflows.bijections.finite.autoregressive import layers as layer_types
         from torchflows.bijections.finite.matrix.permutation import ReversePermutationMatrix
         from torchflows.flows import Flow as Model
 
         if flow.members > 1 or flow.kind == "glow":
             raise NotOffered("no ensembles and no images")
-        law = {
-            "maf": laws.AffineForwardMaskedAutoregressive,
-            "nsfar": laws.RQSForwardMaskedAutoregressive,
-            "rnvp": laws.AffineCoupling,
-            "nsfc": laws.RQSCoupling,
+        layer = {
+            "maf": layer_types.AffineForwardMaskedAutoregressive,
+            "nsfar": layer_types.RQSForwardMaskedAutoregressive,
+            "rnvp": layer_types.AffineCoupling,
+            "nsfc": layer_types.RQSCoupling,
         }[flow.kind]
         conditioner: dict[str, Any] = {"n_hidden": flow.width, "n_layers": len(flow.hidden) + 1}
         if not flow.autoregressive:
@@ -49,7 +49,7 @@ class TorchflowsFlow(TorchFlow):
         layers: list[nn.Module] = []
         for k in range(flow.layers):
             layers += [ReversePermutationMatrix(shape)] if k else []
-            layers.append(law(shape, **options))
+            layers.append(layer(shape, **options))
         return Model(BijectiveComposition(layers))
 
     def log_prob(self, x: Tensor) -> Tensor:

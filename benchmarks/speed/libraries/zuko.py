@@ -29,12 +29,12 @@ class ZukoFlow(TorchFlow):
 
         if flow.members > 1 or flow.kind == "glow":
             raise NotOffered("no ensembles and no images")
-        law: dict[str, Any] = {}
+        univariate_options: dict[str, Any] = {}
         if flow.spline:
             univariate = partial(zuko.transforms.MonotonicRQSTransform, bound=BOUND)
-            law = {"univariate": univariate, "shapes": [(flow.bins,), (flow.bins,), (flow.bins - 1,)]}
+            univariate_options = {"univariate": univariate, "shapes": [(flow.bins,), (flow.bins,), (flow.bins - 1,)]}
         family = zuko.flows.MAF if flow.autoregressive else zuko.flows.RealNVP
-        return family(flow.features, transforms=flow.layers, hidden_features=flow.hidden, **law)
+        return family(flow.features, transforms=flow.layers, hidden_features=flow.hidden, **univariate_options)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.module().log_prob(x)

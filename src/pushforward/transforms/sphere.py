@@ -32,7 +32,7 @@ class SphereTransform(Transform):
         Raises:
             KindError: for a density on any other surface, whose area the transform changes.
         """
-        if latent.name == "Manifold" and latent.surface != SPHERE:
+        if latent.name == "Manifold" and latent.manifold != SPHERE:
             name = type(self).__name__
             raise KindError(
                 f"{name} has the right log-determinant for spheres about 0 alone, and the density on {latent} may lie on "

@@ -6,44 +6,44 @@ import pytest
 import scipy.stats
 import torch
 
-from papers.surfaces import Surface, circle, rotated, sphere, swiss_roll
+from papers.manifolds import ManifoldDistribution, circle, rotated, sphere, swiss_roll
 
-SURFACES = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
+TARGETS = [circle(), sphere(), swiss_roll(), rotated(swiss_roll(), 20)]
 
 
-@pytest.fixture(params=SURFACES, ids=lambda surface: surface.name)
-def surface(request) -> Surface:
+@pytest.fixture(params=TARGETS, ids=lambda target: target.name)
+def target(request) -> ManifoldDistribution:
     return request.param
 
 
-def test_mass_is_one(surface):
-    assert surface.masses(20, 20).sum().item() == pytest.approx(1.0, abs=2e-3)
+def test_mass_is_one(target):
+    assert target.masses(20, 20).sum().item() == pytest.approx(1.0, abs=2e-3)
 
 
-def test_area_element_is_that_of_the_chart(surface):
-    u = surface.draw(20, torch.Generator().manual_seed(0))
-    for row, expected in zip(u, surface.log_area(u), strict=True):
-        jacobian = torch.autograd.functional.jacobian(lambda t: surface.place(t[None])[0], row)
+def test_area_element_is_that_of_the_chart(target):
+    u = target.draw(20, torch.Generator().manual_seed(0))
+    for row, expected in zip(u, target.log_area(u), strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda t: target.point(t[None])[0], row)
         volume = 0.5 * torch.linalg.slogdet(jacobian.T @ jacobian)[1]
         assert volume.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
-def test_points_are_located_where_they_were_placed(surface):
-    u = surface.draw(500, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(surface.locate(surface.place(u)), u, rtol=1e-9, atol=1e-9)
-    x = surface.sample(500, 2)
-    assert x.shape == (500, surface.ambient)
-    assert surface.distance(x).max() < 1e-5
-    moved = surface.distance(
+def test_points_are_located_where_they_were_placed(target):
+    u = target.draw(500, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(target.locate(target.point(u)), u, rtol=1e-9, atol=1e-9)
+    x = target.sample(500, 2)
+    assert x.shape == (500, target.ambient)
+    assert target.distance(x).max() < 1e-5
+    moved = target.distance(
         x.double() + 1e-3 * torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     )
     assert 1e-4 < moved.median() < 1e-2
 
 
-def test_samples_follow_the_density(surface):
+def test_samples_follow_the_density(target):
     count, cells = 40_000, 8
-    expected = count * surface.masses(cells)
-    seen = torch.bincount(surface.cell(surface.sample(count, 3), cells), minlength=len(expected)).double()
+    expected = count * target.masses(cells)
+    seen = torch.bincount(target.cell(target.sample(count, 3), cells), minlength=len(expected)).double()
     big = expected > 5
     scaled = expected[big] * seen[big].sum() / expected[big].sum()
     assert scipy.stats.chisquare(seen[big], scaled).pvalue > 1e-3
@@ -54,9 +54,9 @@ def test_entropy_of_the_circle():
     ratio = scipy.special.i1(1.0) / scipy.special.i0(1.0)
     expected = math.log(2 * math.pi * scipy.special.i0(1.0)) - ratio
     assert expected == pytest.approx(1.6274, abs=1e-4)
-    law = circle()
-    u, size = law.grid(2000)
-    log_density = law.log_density(law.place(u))
+    target = circle()
+    u, size = target.grid(2000)
+    log_density = target.log_density(target.point(u))
     assert -(log_density.exp() * log_density * size).sum().item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -70,13 +70,13 @@ def test_rotation_changes_no_density():
 
 
 def test_total_variation_of_the_truth_is_its_floor_and_of_another_law_is_not():
-    law = circle()
-    floor = law.floor(100_000, 64)
+    target = circle()
+    floor = target.floor(100_000, 64)
     assert floor < 0.02
-    assert law.total_variation(circle(concentration=0.5).sample(100_000, 0), 64) > 5 * floor
+    assert target.total_variation(circle(concentration=0.5).sample(100_000, 0), 64) > 5 * floor
     uniform = torch.rand(100_000, 1, generator=torch.Generator().manual_seed(0)) * 2 * math.pi
-    exact = 0.5 * (law.masses(64) - 1 / 64).abs().sum().item()
-    assert law.total_variation(law.place(uniform), 64) == pytest.approx(exact, abs=0.02)
+    exact = 0.5 * (target.masses(64) - 1 / 64).abs().sum().item()
+    assert target.total_variation(target.point(uniform), 64) == pytest.approx(exact, abs=0.02)
 
 
 def test_frechet_distance_of_normals_is_that_of_their_moments():

@@ -1,4 +1,4 @@
-"""Rows, steps and sizes with which the reproductions of coupling flows compare them: one setting for all."""
+"""The data, training options and model sizes that all reproductions of coupling flows use, so that they compare."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from torch import Tensor
 from papers.experiment import Experiment, size, width_for
 from pushforward.models import ImageNICE, ImageRealNVP, Model
 
-__all__ = ["Contest", "contest"]
+__all__ = ["CouplingSetting", "coupling_setting"]
 
 
 @dataclass(frozen=True)
-class Contest:
-    """One setting: images, options of training, and builders of models of about so many parameters.
+class CouplingSetting:
+    """Images, training options, and builders of models with a given number of parameters.
 
     Attributes:
-        name: of the image set.
+        name: name of the image set.
         train: training images.
-        held_out: images that choose among the weights.
-        test: images that are measured.
-        options: of ``Experiment.train``.
-        couplings: of Real NVP.
+        held_out: validation images, which choose the weights that are kept.
+        test: test images.
+        options: options for ``Experiment.train``.
+        couplings: number of coupling layers of Real NVP.
+        widths: smallest and largest width of the hidden layers.
     """
 
     name: str
@@ -37,11 +38,11 @@ class Contest:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an image."""
+        """Shape of an image."""
         return tuple(self.test.shape[1:])
 
     def nice(self, parameters: int) -> Callable[[], Model]:
-        """A builder of NICE; its log-scales move ten times as far a step as other weights, else they would hardly move."""
+        """A builder of NICE. Its log-scales take steps ten times as large as other weights, because they hardly change otherwise."""
 
         def build(width: int) -> Model:
             return ImageNICE(shape=self.shape, hidden=(width, width), scaling_multiplier=10.0)
@@ -50,7 +51,7 @@ class Contest:
         return lambda: build(width)
 
     def real_nvp(self, parameters: int) -> Callable[[], Model]:
-        """A builder of Real NVP."""
+        """A builder of Real NVP with about this number of parameters."""
 
         def build(width: int) -> Model:
             return ImageRealNVP(shape=self.shape, layers=self.couplings, hidden=(width, width))
@@ -59,12 +60,12 @@ class Contest:
         return lambda: build(width)
 
     def same_size(self, model: Model) -> dict[str, Callable[[], Model]]:
-        """Builders of both, as large as a model."""
+        """Builders of NICE and Real NVP with about as many parameters as ``model``."""
         return {"NICE": self.nice(size(model)), "Real NVP": self.real_nvp(size(model))}
 
 
-def contest(experiment: Experiment) -> Contest:
-    """The setting that belongs to the budget: Fashion-MNIST, or CIFAR-10 with the full one."""
+def coupling_setting(experiment: Experiment) -> CouplingSetting:
+    """The setting for the budget of an experiment: CIFAR-10 for the full budget, Fashion-MNIST for the others."""
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
     held = experiment.choose(smoke=50, quick=500, full=1000)
     images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000) + held)
@@ -74,7 +75,7 @@ def contest(experiment: Experiment) -> Contest:
         "patience": None,
         "evaluate_every": experiment.choose(smoke=2, quick=100, full=1000),
     }
-    return Contest(
+    return CouplingSetting(
         name=name,
         train=images[:-held],
         held_out=images[-held:],
