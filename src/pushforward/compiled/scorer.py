@@ -201,7 +201,7 @@ def lower_model(model: Model) -> tuple[Model, NativeDensity | None, str, str]:
         return model, None, "none", reason
     first, programs = best
     if any(program.ready() is None for program in programs):
-        return model, None, "none", "no C compiler is at hand"
+        return model, None, "none", "the native kernels are not installed"
     density = NativeDensity(programs, chain[first:], model.base, first == 0)
     if first == 0:
         return model, density, "all", ""
