@@ -1,7 +1,7 @@
 """Every error that pushforward raises on purpose.
 
-All derive from :class:`PushforwardError`, and each also from the built-in error that a Python or scikit-learn user
-would catch, so ``except ValueError`` keeps working.
+All derive from :class:`PushforwardError`, and each also from a built-in error, so that ``except ValueError`` and the like catch
+them too.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ class PushforwardError(Exception):
 
 
 class KindError(PushforwardError, TypeError):
-    """A likelihood was used as something that it is not (its kind or measure forbids the operation)."""
+    """The kind or the measure of a likelihood does not permit an operation."""
 
 
 class ConfigError(PushforwardError, ValueError):
-    """A constructor or an option was given a value that it cannot work with."""
+    """An argument has a value that is not allowed."""
 
 
 class InputError(PushforwardError, ValueError):
-    """Data have the wrong shape, type or content."""
+    """Data have a wrong shape, type or content."""
 
 
 class SchemaError(InputError):
-    """A table does not have the columns, types or categories that a fitted object expects."""
+    """A table lacks the columns, types or categories that a fitted object needs."""
 
 
 class CalibrationError(PushforwardError, ValueError):
-    """The calibration data cannot support the promise that was asked for."""
+    """The calibration data are too few, or not suitable, for the guarantee that was requested."""
 
 
 class ConvergenceError(PushforwardError, RuntimeError):
-    """A numerical solver did not reach its tolerance, so its result is withheld."""
+    """A numerical solver did not reach its tolerance, so there is no result."""
 
 
 class TrainingError(PushforwardError, RuntimeError):
-    """Training met a non-finite loss or cannot go on."""
+    """Training cannot go on, for example after a loss that is not finite."""
 
 
 class StorageError(PushforwardError, OSError):
-    """A file cannot be read or written, or its content is damaged or not ours."""
+    """A file cannot be read or written, or its content is damaged or not from pushforward."""
 
 
 class FormatVersionError(StorageError):
@@ -68,8 +68,8 @@ class PushforwardWarning(UserWarning):
 
 
 class KindWarning(PushforwardWarning):
-    """Parts were joined in a way that weakens what the likelihood means."""
+    """A combination of parts gives a likelihood of a weaker kind, such as a lower bound."""
 
 
 class SchemaWarning(PushforwardWarning):
-    """A table differs from the training table in a way that has a decided answer."""
+    """A table differs from the training table in a way that is handled; the message says how."""

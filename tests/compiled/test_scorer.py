@@ -60,7 +60,7 @@ def test_a_model_without_native_form_runs_in_torch_with_one_warning(build):
 def test_without_native_kernels_the_copy_has_no_masks_and_the_same_numbers(monkeypatch):
     model = made(WHOLE["maf context residual"])
     monkeypatch.setattr("pushforward.kernels.program.library", lambda source, dtype: None)
-    with pytest.warns(PushforwardWarning, match="native kernels are not installed"):
+    with pytest.warns(PushforwardWarning, match="the native kernels are not installed"):
         score = pf.compile_scorer(model)
     assert score.native == "none"
     assert not any(hasattr(module, "mask") for module in score._copy.modules())
@@ -177,5 +177,9 @@ def test_several_threads_inside_give_the_same():
 def test_only_models_are_compiled():
     with pytest.raises(ConfigError, match="compile_scorer takes a pushforward model"):
         pf.compile_scorer(transforms.Affine(2))  # pyright: ignore[reportArgumentType]
+
+
+@compiled
+def test_the_scorer_says_how_much_runs_natively():
     assert isinstance(pf.compile_scorer(made(WHOLE["nice"])), CompiledScorer)
-    assert "native" in repr(scorer.compile_scorer(made(WHOLE["nice"])))
+    assert repr(scorer.compile_scorer(made(WHOLE["nice"]))) == "CompiledScorer(NICE, native='all')"

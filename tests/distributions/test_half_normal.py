@@ -1,4 +1,4 @@
-"""Bases on part of space: against scipy, and on increasing coordinates."""
+"""Distributions of absolute and of sorted values, against scipy."""
 
 import math
 

@@ -80,7 +80,7 @@ def test_it_is_set_once_and_may_hold_fewer_rows_than_places():
     assert torch.equal(base.width, before)
     z = base.sample(Size((4000,)), generator=torch.Generator().manual_seed(0))
     nearest = ((z[:, None] - x) / base.width).square().sum(-1).amin(1)
-    assert nearest.max() < 40  # of two normals' squares, and no sample near the empty places at 0
+    assert nearest.max() < 40  # of two normals' squares, and no sample near the unused rows at 0
     assert nearest.mean() > 0.3
 
 

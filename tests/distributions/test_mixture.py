@@ -37,8 +37,8 @@ def test_mass(mass):
 def test_samples_follow_the_density(assert_follows, generator):
     z = known().sample(Size((4000,)), generator=generator)
     for i in range(2):
-        law = [stats.norm(MEANS[c, i], SCALES[c, i]).cdf for c in range(3)]
-        assert_follows(z[:, i], lambda x, law=law: sum(w * f(x) for w, f in zip(WEIGHTS, law, strict=True)))
+        cdfs = [stats.norm(MEANS[c, i], SCALES[c, i]).cdf for c in range(3)]
+        assert_follows(z[:, i], lambda x, cdfs=cdfs: sum(w * f(x) for w, f in zip(WEIGHTS, cdfs, strict=True)))
     # The coordinates of one draw come from one component.
     expected = (WEIGHTS[:, None] * MEANS).T @ MEANS - np.outer(WEIGHTS @ MEANS, WEIGHTS @ MEANS)
     assert np.cov(z.T.numpy())[0, 1] == pytest.approx(expected[0, 1], abs=0.15)

@@ -20,18 +20,18 @@ from pushforward.transforms import (
     LogisticLikelihood,
 )  # fmt: skip
 
-LAWS = [BernoulliLikelihood(), CategoricalLikelihood(4), LogisticLikelihood(4, 2)]
-REAL_LAWS = [GaussianLikelihood(), GaussianMixtureLikelihood(3)]
+LIKELIHOODS = [BernoulliLikelihood(), CategoricalLikelihood(4), LogisticLikelihood(4, 2)]
+REAL_LIKELIHOODS = [GaussianLikelihood(), GaussianMixtureLikelihood(3)]
 KINDS = ["gated", "plusplus"]
 
 
-def rough(shape, law, spread=0.4, network="gated", **more):
+def rough(shape, likelihood, spread=0.4, network="gated", **more):
     torch.manual_seed(2)
     if network == "plusplus":
         small, spread = {"filters": 6, "layers": 1, "scales": 2}, spread / 4  # it is deeper
     else:
         small = {"filters": 6, "layers": 2, "first_kernel": 3}
-    base = PixelCNN(shape, law, network=network, **(small | more)).double()
+    base = PixelCNN(shape, likelihood, network=network, **(small | more)).double()
     with torch.no_grad():
         for parameter in base.parameters():
             parameter.add_(spread * torch.randn_like(parameter))
@@ -43,50 +43,50 @@ def every(base):
     return torch.tensor(list(values), dtype=torch.float64).reshape(-1, *base.shape)
 
 
-def skip_untied(network, law, shape):
-    if network == "plusplus" and shape[0] > 1 and not law.joint:
+def skip_independent_channels(network, likelihood, shape):
+    if network == "plusplus" and shape[0] > 1 and not likelihood.joint:
         pytest.skip("refused: see test_impossible_arguments")
 
 
 @pytest.mark.parametrize("network", KINDS)
-@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1), (3, 1, 1), (2, 2, 1), (1, 2, 2)], ids=str
 )
-def test_total_probability_is_one(law, shape, network):
-    skip_untied(network, law, shape)
-    base = rough(shape, law, network=network)
+def test_total_probability_is_one(likelihood, shape, network):
+    skip_independent_channels(network, likelihood, shape)
+    base = rough(shape, likelihood, network=network)
     log_prob = base.log_prob(every(base))
     assert log_prob.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
-    assert log_prob.std() > 0.05  # away from the uniform law
+    assert log_prob.std() > 0.05  # away from the uniform distribution
     assert base.measure == Counting(math.prod(shape))
 
 
-@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
 @pytest.mark.parametrize("shape", [(1, 3, 3), (2, 2, 3)], ids=str)
 @pytest.mark.parametrize("network", KINDS)
-def test_each_term_sees_only_earlier_values(law, shape, network):
+def test_each_term_sees_only_earlier_values(likelihood, shape, network):
     """A changed value changes its own term and later ones, and none before it."""
-    skip_untied(network, law, shape)
-    base = rough(shape, law, layers=3, network=network)
+    skip_independent_channels(network, likelihood, shape)
+    base = rough(shape, likelihood, layers=3, network=network)
     x = base.sample(Size((1,)), generator=torch.Generator().manual_seed(0))
     terms = base.log_prob_terms(x).flatten()
     order = list(base.autoregressive_order)
     changed = set()
-    for place, index in enumerate(order):
+    for position, index in enumerate(order):
         y = x.clone().flatten()
         y[index] = (y[index] + 1) % base.likelihood.levels
         differs = (base.log_prob_terms(y.reshape(x.shape)).flatten() != terms)[order]
-        assert not differs[:place].any()
-        assert differs[place]
-        changed |= set((differs.nonzero().flatten() - place).tolist())
+        assert not differs[:position].any()
+        assert differs[position]
+        changed |= set((differs.nonzero().flatten() - position).tolist())
     assert len(changed) > 1
 
 
-@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
 @pytest.mark.parametrize("network", KINDS)
-def test_samples_follow_their_probabilities(law, network):
-    base = rough((1, 1, 2), law, network=network)
+def test_samples_follow_their_probabilities(likelihood, network):
+    base = rough((1, 1, 2), likelihood, network=network)
     x = every(base)
     drawn = base.sample(Size((5000,)), generator=torch.Generator().manual_seed(1))
     observed = (drawn[:, None] == x).flatten(2).all(-1).sum(0).double()
@@ -100,29 +100,33 @@ def test_samples_follow_their_probabilities(law, network):
 def naive(base, top, generator, context=None):
     """The whole network for each pixel and channel."""
     channels, height, width = base.shape
-    law, given = base.likelihood, top.shape[2]
-    noise = torch.rand(len(top), height - given, width, law.draws(channels), generator=generator, dtype=top.dtype)
+    likelihood, given = base.likelihood, top.shape[2]
+    noise = torch.rand(
+        len(top), height - given, width, likelihood.draws(channels), generator=generator, dtype=top.dtype
+    )
     x = torch.cat((top, torch.zeros(len(top), channels, height - given, width, dtype=top.dtype)), 2)
     for row, column in itertools.product(range(given, height), range(width)):
         u = noise[:, row - given, column]
-        if law.joint:
-            x[:, :, row, column] = law.sample(base.conditioner(law.network_input(x), context)[:, :, row, column], u)
+        if likelihood.joint:
+            x[:, :, row, column] = likelihood.sample(
+                base.conditioner(likelihood.network_input(x), context)[:, :, row, column], u
+            )
             continue
         for c in range(channels):
-            raw = base.conditioner(law.network_input(x), context)[:, :, row, column].chunk(channels, 1)[c]
-            x[:, c, row, column] = law.sample(raw, u[:, c : c + 1])[:, 0]
+            raw = base.conditioner(likelihood.network_input(x), context)[:, :, row, column].chunk(channels, 1)[c]
+            x[:, c, row, column] = likelihood.sample(raw, u[:, c : c + 1])[:, 0]
     return x
 
 
 @pytest.mark.parametrize("context", [0, 2])
-@pytest.mark.parametrize("law", [*LAWS, *REAL_LAWS], ids=str)
+@pytest.mark.parametrize("likelihood", [*LIKELIHOODS, *REAL_LIKELIHOODS], ids=str)
 @pytest.mark.parametrize("shape", [(1, 5, 7), (2, 4, 3), (1, 1, 1)], ids=str)
 @pytest.mark.parametrize("given", [0, 1])
 @pytest.mark.parametrize("network", KINDS)
 @torch.no_grad()
-def test_the_cached_sampler_is_the_naive_one(law, shape, context, given, network):
-    skip_untied(network, law, shape)
-    base = rough(shape, law, context=context, layers=3, kernel=5, network=network)
+def test_the_cached_sampler_is_the_naive_one(likelihood, shape, context, given, network):
+    skip_independent_channels(network, likelihood, shape)
+    base = rough(shape, likelihood, context=context, layers=3, kernel=5, network=network)
     c = torch.randn(4, context, dtype=torch.float64) if context else None
     top = base.sample(Size((4,)), c, generator=torch.Generator().manual_seed(5))[:, :, :given]
     cached = base.complete(top, c, generator=torch.Generator().manual_seed(6))
@@ -160,9 +164,9 @@ def test_rows_given_shape_the_rest():
     assert (joint / joint.sum(1, keepdim=True)).std(0).max() > 0.02  # the first row does matter
 
 
-@pytest.mark.parametrize("law", REAL_LAWS, ids=str)
-def test_a_continuous_law_gives_a_density_whose_terms_see_only_earlier_values(law):
-    base = rough((2, 2, 3), law, layers=3)
+@pytest.mark.parametrize("likelihood", REAL_LIKELIHOODS, ids=str)
+def test_a_continuous_likelihood_gives_a_density_whose_terms_see_only_earlier_values(likelihood):
+    base = rough((2, 2, 3), likelihood, layers=3)
     assert base.measure == Lebesgue(12)
     x = base.sample(Size((1,)), generator=torch.Generator().manual_seed(0)).requires_grad_()
     order = list(base.autoregressive_order)

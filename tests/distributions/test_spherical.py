@@ -1,4 +1,4 @@
-"""Uniform and von Mises-Fisher laws on the sphere: area, mass by quadrature, samples, both limits of the concentration."""
+"""Uniform and von Mises-Fisher distributions on the sphere: area, mass by quadrature, samples, both limits of the concentration."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_uniform_is_one_over_the_area(features, area):
     torch.testing.assert_close(base.log_prob(z), torch.full((5000,), -math.log(area), dtype=torch.float64))
     assert base.measure == Manifold(features - 1, features)
     # The square of a coordinate of a uniform direction is Beta(1/2, (D - 1)/2).
-    law = scipy.stats.beta(0.5, 0.5 * (features - 1))
-    assert scipy.stats.kstest(z[:, 0].square().numpy(), law.cdf).pvalue > 1e-3
+    expected = scipy.stats.beta(0.5, 0.5 * (features - 1))
+    assert scipy.stats.kstest(z[:, 0].square().numpy(), expected.cdf).pvalue > 1e-3
     assert abs(z.mean(0)).max() < 5 / math.sqrt(5000 * features)
 
 
@@ -55,8 +55,8 @@ def test_fisher_samples_follow(mean, kappa):
     pole = pole / pole.norm()
     # 1 - mu.z is exponential with rate kappa, cut at 2; half the squared distance keeps its digits.
     drop = 0.5 * (z - pole).square().sum(-1)
-    law = scipy.stats.truncexpon(2 * kappa, scale=1 / kappa)
-    assert scipy.stats.kstest(drop.numpy(), law.cdf).pvalue > 1e-3
+    expected = scipy.stats.truncexpon(2 * kappa, scale=1 / kappa)
+    assert scipy.stats.kstest(drop.numpy(), expected.cdf).pvalue > 1e-3
     # and the angle around mu is uniform.
     side = torch.linalg.svd(pole[None])[2][1:]
     angle = torch.atan2(z @ side[0], z @ side[1])

@@ -62,9 +62,9 @@ def test_mass(mass):
 @pytest.mark.parametrize("kappa", [1e-8, 1e-3, 0.5, 5.0, 200.0, 1e4, 1e8])
 def test_samples_follow_the_density(kappa, assert_follows, generator):
     z = VonMises(2, kappa).double().sample(Size((2000,)), generator=generator)
-    # scipy's distribution function loses its digits for the sharpest law, which is a normal to 1e-8.
-    law = stats.vonmises(kappa) if kappa < 1e6 else stats.norm(0, kappa**-0.5)
-    assert_follows(z, law.cdf)
+    # scipy's distribution function loses its digits at the highest concentration, where the distribution is normal to 1e-8.
+    expected = stats.vonmises(kappa) if kappa < 1e6 else stats.norm(0, kappa**-0.5)
+    assert_follows(z, expected.cdf)
 
 
 def test_samples_wrap_around(generator):

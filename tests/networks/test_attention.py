@@ -59,9 +59,9 @@ def test_the_memory_changes_nothing(tokens, context):
     x = torch.randn(3, tokens, 2, dtype=torch.float64)
     c = torch.randn(3, context, dtype=torch.float64) if context else None
     whole, memory = network(x, c), network.memory()
-    for place in range(tokens):
-        out = network.step(x[:, place - 1] if place else None, place, memory, 3, c)
-        torch.testing.assert_close(out, whole[:, place], rtol=1e-12, atol=1e-12)
+    for position in range(tokens):
+        out = network.step(x[:, position - 1] if position else None, position, memory, 3, c)
+        torch.testing.assert_close(out, whole[:, position], rtol=1e-12, atol=1e-12)
 
 
 def test_far_tokens_are_seen_at_the_bound():

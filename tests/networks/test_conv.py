@@ -19,7 +19,7 @@ def reach(network: ConvNet, side: int = 9) -> int:
     x = torch.randn(1, network.inputs, side, side, requires_grad=True)
     middle = side // 2
     network(x)[0, :, middle, middle].sum().backward()
-    return max((place - middle).abs().max().item() for place in x.grad.abs().sum((0, 1)).nonzero())
+    return max((position - middle).abs().max().item() for position in x.grad.abs().sum((0, 1)).nonzero())
 
 
 def test_plain_is_three_one_three():

@@ -21,7 +21,7 @@ def test_every_pixel_sees_every_pixel():
 
 
 def test_places_matter():
-    """Without places, moving an image inside a frame of zeros would move its output and change nothing else."""
+    """Without position embeddings, a shifted image in a frame of zeros would have a shifted output."""
     x = torch.zeros(2, 2, 6, 5, dtype=torch.float64)
     x[0, :, 2, 2] = 1.0
     x[1, :, 3, 2] = 1.0

@@ -31,36 +31,38 @@ def inputs(network: MADE, spread: float = 1.0) -> tuple[Tensor, Tensor | None]:
     return x, torch.randn(ROWS, network.context, dtype=torch.float64) if network.context else None
 
 
-def by_place(network: MADE, x: Tensor) -> Tensor:
-    """What the network sees, ``(features, copies, rows)``, sorted by place."""
+def by_position(network: MADE, x: Tensor) -> Tensor:
+    """What the network sees, ``(features, copies, rows)``, sorted by position."""
     order = torch.tensor(network.order or range(network.features))
     return x.reshape(ROWS, network.copies, network.features).movedim(0, -1)[:, order].transpose(0, 1)
 
 
 def expected(network: MADE, x: Tensor, context: Tensor | None) -> Tensor:
-    """Parameters from one pass, ``(outputs, features, rows)``, sorted by place."""
+    """Parameters from one pass, ``(outputs, features, rows)``, sorted by position."""
     order = torch.tensor(network.order or range(network.features))
     return network(x, context)[..., order].movedim(1, 2)
 
 
 def stepped(network: MADE, x: Tensor, context: Tensor | None, block: int | None = None) -> Tensor:
-    walk = IncrementalMADE(network, ROWS, context, block=block)
+    incremental = IncrementalMADE(network, ROWS, context, block=block)
     raw = []
-    for seen in by_place(network, x):
-        raw.append(walk.step())
-        walk.feed(seen)
+    for seen in by_position(network, x):
+        raw.append(incremental.step())
+        incremental.feed(seen)
     return torch.cat(raw, 1)
 
 
 def swept(network: MADE, x: Tensor, context: Tensor | None, block: int) -> Tensor:
-    walk = IncrementalMADE(network, ROWS, context, block=block)
+    incremental = IncrementalMADE(network, ROWS, context, block=block)
     raw = []
-    while walk.done < network.features:
-        walk.open(sweeps=True)
-        places = slice(walk.opened.start, walk.opened.stop)
-        walk.sweep(torch.randn(network.copies * len(walk.opened), ROWS, dtype=torch.float64))  # a wrong guess
-        raw.append(walk.sweep(by_place(network, x)[places].flatten(0, 1)))
-        walk.accept()
+    while incremental.done < network.features:
+        incremental.open(sweeps=True)
+        positions = slice(incremental.opened.start, incremental.opened.stop)
+        incremental.sweep(
+            torch.randn(network.copies * len(incremental.opened), ROWS, dtype=torch.float64)
+        )  # a wrong guess
+        raw.append(incremental.sweep(by_position(network, x)[positions].flatten(0, 1)))
+        incremental.accept()
     return torch.cat(raw, 1)
 
 
@@ -141,15 +143,15 @@ def test_a_guess_that_was_not_accepted_leaves_no_trace(block):
     x, _ = inputs(network)
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
-            walk = IncrementalMADE(network, ROWS, block=block)
-            seen, raw = by_place(network, x), []
-            for place in range(9):
-                if place == walk.opened.stop:
-                    walk.open(sweeps=True)
-                    walk.sweep(torch.ones(len(walk.opened), ROWS, dtype=torch.float64))
-                    walk.open()
-                raw.append(walk.step())
-                walk.feed(seen[place])
+            incremental = IncrementalMADE(network, ROWS, block=block)
+            seen, raw = by_position(network, x), []
+            for position in range(9):
+                if position == incremental.opened.stop:
+                    incremental.open(sweeps=True)
+                    incremental.sweep(torch.ones(len(incremental.opened), ROWS, dtype=torch.float64))
+                    incremental.open()
+                raw.append(incremental.step())
+                incremental.feed(seen[position])
             torch.testing.assert_close(torch.cat(raw, 1), expected(network, x, None), rtol=1e-11, atol=1e-11)
 
 
@@ -174,10 +176,10 @@ def test_all_steps_together_cost_no_more_arithmetic_than_one_pass(features, opti
 
 def test_rows_without_end_or_none_at_all():
     network = make(3)
-    walk = IncrementalMADE(network, 0)
+    incremental = IncrementalMADE(network, 0)
     for _ in range(3):
-        assert walk.step().shape == (3, 1, 0)
-        walk.feed(torch.zeros(1, 0, dtype=torch.float64))
+        assert incremental.step().shape == (3, 1, 0)
+        incremental.feed(torch.zeros(1, 0, dtype=torch.float64))
 
 
 def test_a_missing_or_wrong_context_is_an_error():

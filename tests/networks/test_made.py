@@ -45,8 +45,8 @@ def reach(network: MADE, wrt: str, context: Tensor | None = None) -> Tensor:
     return seen > 0
 
 
-def places(features: int, order: tuple[int, ...] | None) -> Tensor:
-    """The place of each coordinate in the order."""
+def positions(features: int, order: tuple[int, ...] | None) -> Tensor:
+    """The position of each coordinate in the order."""
     order = order or tuple(range(features))
     return torch.tensor([order.index(i) for i in range(features)])
 
@@ -73,8 +73,8 @@ def test_outputs_see_exactly_the_coordinates_before(features, order, context, hi
     sequence = {"none": None, "reverse": tuple(reversed(range(features))), "shuffled": shuffled(features)}[order]
     network = make(features, hidden, order=sequence, residual=residual, context=context)
     given = torch.randn(context, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) if context else None
-    place = places(features, sequence)
-    allowed = place[:, None] > place[None, :]
+    position = positions(features, sequence)
+    allowed = position[:, None] > position[None, :]
     assert torch.equal(reach(network, "x", given), allowed.expand(2, features, features))
     if given is not None:
         assert reach(network, "context", given).all()
@@ -82,8 +82,8 @@ def test_outputs_see_exactly_the_coordinates_before(features, order, context, hi
 
 def test_copies_of_the_coordinates_keep_the_pattern():
     network = make(4, (WIDE,), order=(2, 0, 3, 1), copies=2)
-    place = places(4, (2, 0, 3, 1))
-    allowed = (place[:, None] > place[None, :]).repeat(1, 2)
+    position = positions(4, (2, 0, 3, 1))
+    allowed = (position[:, None] > position[None, :]).repeat(1, 2)
     assert torch.equal(reach(network, "x"), allowed.expand(2, 4, 8))
 
 

@@ -88,19 +88,19 @@ def test_the_walk_gives_the_outputs_of_the_whole_network(shape, ordered, context
     given = torch.randn(3, context, dtype=torch.float64) if context else None
     with torch.no_grad():
         whole = network(x, given)
-        walk = PixelCNNSampler(network, 3, given, x)
+        sampler = PixelCNNSampler(network, 3, given, x)
         for row in range(height):
-            walk.start_row()
+            sampler.start_row()
             for column in range(width):
                 if not ordered:
-                    torch.testing.assert_close(walk.pixel(column), whole[:, :, row, column], rtol=1e-11, atol=1e-11)
+                    torch.testing.assert_close(sampler.pixel(column), whole[:, :, row, column], rtol=1e-11, atol=1e-11)
                 for c in range(channels):
                     if ordered:  # what comes later is not there yet, and must not matter
-                        part = walk.pixel(column).chunk(channels, 1)[c]
+                        part = sampler.pixel(column).chunk(channels, 1)[c]
                         expected = whole[:, :, row, column].chunk(channels, 1)[c]
                         torch.testing.assert_close(part, expected, rtol=1e-11, atol=1e-11)
-                    walk.put(column, c, x[:, c, row, column])
-            walk.end_row()
+                    sampler.put(column, c, x[:, c, row, column])
+            sampler.end_row()
 
 
 def test_the_context_reaches_every_output():

@@ -128,5 +128,5 @@ def test_impossible_arguments(options):
 
 
 def test_the_error_lists_the_activations():
-    with pytest.raises(ConfigError, match="relu, tanh"):
+    with pytest.raises(ConfigError, match="'relu', 'tanh'"):
         activation("nothing")

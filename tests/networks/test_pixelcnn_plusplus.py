@@ -56,7 +56,7 @@ def test_a_strict_convolution_does_not_see_its_own_row_or_column():
                 expected = {(r + strict, c) for r in (1, 2) for c in (1, 2, 3)}
             else:
                 expected = {(r, c + strict) for r in (1, 2) for c in (2, 3)}
-            assert {tuple(place) for place in (seen != 0).nonzero().tolist()} == expected
+            assert {tuple(position) for position in (seen != 0).nonzero().tolist()} == expected
 
 
 def test_concatenated_elu():
@@ -72,17 +72,17 @@ def test_pixel_by_pixel_the_outputs_are_those_of_the_whole(shape, scales):
     x, context = torch.randn(3, *shape, dtype=torch.float64), 12 * torch.randn(3, 2, dtype=torch.float64)
     whole = network(x, context)
     assert whole.std() > 0.1
-    walk = PixelCNNPlusPlusSampler(network, 3, context, x)
+    sampler = PixelCNNPlusPlusSampler(network, 3, context, x)
     for row in range(shape[1]):
-        walk.start_row()
+        sampler.start_row()
         if row == 1:  # a row that is given
-            walk.end_row(x[:, :, row])
+            sampler.end_row(x[:, :, row])
             continue
         for column in range(shape[2]):
-            torch.testing.assert_close(walk.pixel(column), whole[:, :, row, column], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(sampler.pixel(column), whole[:, :, row, column], rtol=1e-9, atol=1e-9)
             for channel in range(shape[0]):
-                walk.put(column, channel, x[:, channel, row, column])
-        walk.end_row()
+                sampler.put(column, channel, x[:, channel, row, column])
+        sampler.end_row()
 
 
 def test_the_block_is_that_of_the_paper():

@@ -32,7 +32,7 @@ def test_categories_are_drawn_with_their_probabilities():
 
 
 class TestRowNoise:
-    """Statistics are of 20,000 fixed rows; thresholds are the tails of their laws at a level of 1e-3 or less."""
+    """Statistics are of 20,000 fixed rows; thresholds are the tails of their distributions at a level of 1e-3 or less."""
 
     COUNT = 20_000
 
@@ -54,7 +54,7 @@ class TestRowNoise:
             assert scipy.stats.kstest(column.double().numpy(), "uniform").pvalue > 1e-3
 
     def independent(self, a: torch.Tensor, b: torch.Tensor) -> None:
-        """Correlation of two columns, and chi-square of their joint law on a 10 x 10 grid."""
+        """Correlation of two columns, and chi-square of their joint distribution on a 10 x 10 grid."""
         count = a.numel()
         correlation = torch.corrcoef(torch.stack((a, b)).double())[0, 1].item()
         assert abs(correlation) < 3.9 / math.sqrt(count)  # 3.9 standard deviations: 1e-4

@@ -18,30 +18,30 @@ def rows(count: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float
 
 
 class TestMonotoneRoot:
-    """f(x) = x + a sinh(x) with a > 0, whose inverse has no closed form, and laws with exact inverses."""
+    """f(x) = x + a sinh(x) with a > 0, whose inverse has no closed form, and functions with exact inverses."""
 
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("width", [1e-3, 1.0, 100.0])
     def test_a_narrow_bracket_costs_steps_and_no_wrong_answer(self, dtype, width):
         target = torch.tensor([-1e6, -30.0, -1.0, 0.0, 1e-3, 2.0, 1e6], dtype=dtype)
 
-        def law(x):  # inverse of asinh, exactly
+        def function(x):  # inverse of asinh, exactly
             return torch.asinh(x), torch.rsqrt(1 + x * x)
 
         for start in (-5.0, 0.0, 5.0):
             low = torch.full_like(target, start)
-            root = monotone_root(law, torch.asinh(target), low, low + width)
+            root = monotone_root(function, torch.asinh(target), low, low + width)
             tolerance = 1e-12 if dtype == torch.float64 else 1e-5
             torch.testing.assert_close(root, target, rtol=tolerance * 20, atol=tolerance)
 
     def test_flat_stretches_do_not_stop_it(self):
         # The slope is 1e-8 in the middle, where Newton's step leaves every bracket.
-        def law(x):
+        def function(x):
             return x**3 + 1e-8 * x, 3 * x**2 + 1e-8
 
         root = torch.tensor([-2.0, -1e-3, 0.0, 1e-6, 0.5], dtype=torch.float64)
         low = torch.full_like(root, -10.0)
-        torch.testing.assert_close(monotone_root(law, law(root)[0], low, -low), root, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(monotone_root(function, function(root)[0], low, -low), root, rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize("width", [1e-3, 20.0])
     def test_gradients_are_those_of_the_implicit_function(self, width):
@@ -49,11 +49,11 @@ class TestMonotoneRoot:
         target = torch.tensor([-4.0, 0.1, 3.0], dtype=torch.float64, requires_grad=True)
 
         def solve(y, scale):
-            def law(x):
+            def function(x):
                 return x + scale * torch.sinh(x), 1 + scale * torch.cosh(x)
 
             low = torch.full_like(y, -width / 2)
-            return monotone_root(law, y, low, low + width)
+            return monotone_root(function, y, low, low + width)
 
         root = solve(target, a)
         torch.testing.assert_close(root + a * torch.sinh(root), target, rtol=0, atol=1e-13)
@@ -93,47 +93,52 @@ class TestMonotoneRoot:
     @pytest.mark.parametrize("power", [3, 9])
     def test_roots_of_any_order_and_size(self, dtype, power):
         # Newton's step gains only a factor 1 - 1 / power each time near a multiple root; the safeguard bisects there.
-        def law(x):
+        def function(x):
             return x**power, power * x ** (power - 1)
 
         root = torch.tensor([-50.0, -1.0, -1e-2, 1e-1, 3.0, 50.0], dtype=dtype)
-        found = monotone_root(law, root**power, torch.full_like(root, -1.0), torch.full_like(root, 1.0))
+        found = monotone_root(function, root**power, torch.full_like(root, -1.0), torch.full_like(root, 1.0))
         torch.testing.assert_close(found, root, rtol=4 * torch.finfo(dtype).eps, atol=0)
 
     @pytest.mark.parametrize("dtype", FLOATS)
     def test_fifty_comes_back_as_fifty_and_a_million_as_a_million(self, dtype):
-        """Through a law with a nearly flat middle, from a bracket of width 2 about 0: within rounding."""
+        """A function with a nearly flat middle, from a bracket of width 2 about 0: within rounding."""
 
-        def law(x):
+        def function(x):
             return x - 0.99 * torch.tanh(x), 1 - 0.99 * (1 - torch.tanh(x) ** 2)
 
         x = torch.tensor([50.0, -50.0, 1e6, -1e6, 1e-3], dtype=dtype)
-        root = monotone_root(law, law(x)[0], torch.full_like(x, -1.0), torch.full_like(x, 1.0))
+        root = monotone_root(function, function(x)[0], torch.full_like(x, -1.0), torch.full_like(x, 1.0))
         torch.testing.assert_close(root, x, rtol=4 * torch.finfo(dtype).eps, atol=100 * torch.finfo(dtype).eps)
 
     def test_a_root_does_not_depend_on_its_neighbors(self):
-        def law(x):
-            return x + x * x * x, 1 + 3 * x * x  # no library functions: those may round by place in the batch
+        def function(x):
+            return (
+                x + x * x * x,
+                1 + 3 * x * x,
+            )  # no library functions: those may round differently at different positions of a batch
 
         target = 20 * rows(50, 1)[:, 0]
-        whole = monotone_root(law, target, torch.full_like(target, -1.0), torch.full_like(target, 1.0))
+        whole = monotone_root(function, target, torch.full_like(target, -1.0), torch.full_like(target, 1.0))
         for i in range(50):
             one = target[i : i + 1]
-            assert torch.equal(monotone_root(law, one, -torch.ones_like(one), torch.ones_like(one)), whole[i : i + 1])
+            assert torch.equal(
+                monotone_root(function, one, -torch.ones_like(one), torch.ones_like(one)), whole[i : i + 1]
+            )
 
     def test_a_good_start_saves_steps_and_changes_nothing_else(self):
         calls = 0
 
-        def law(x):
+        def function(x):
             nonlocal calls
             calls += 1
             return x + torch.sinh(x), 1 + torch.cosh(x)
 
         root = torch.linspace(-3, 3, 7, dtype=torch.float64)
-        target, low = law(root)[0], torch.full_like(root, -10.0)
+        target, low = function(root)[0], torch.full_like(root, -10.0)
         for start, most in ((None, 20), (root + 1e-3, 6)):
             calls = 0
-            found = monotone_root(law, target, low, -low, start=start, doublings=0)
+            found = monotone_root(function, target, low, -low, start=start, doublings=0)
             torch.testing.assert_close(found, root, rtol=1e-14, atol=1e-14)
             assert calls <= most
 
