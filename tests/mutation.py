@@ -227,7 +227,7 @@ class Sites(ast.NodeVisitor):
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         texts = [side for side in (node.left, node.right) if isinstance(getattr(side, "value", None), str)]
-        if not texts:  # two texts have no difference, so any test that comes by would notice
+        if not texts:  # a difference of texts fails wherever it runs, which says little
             self._operator("arithmetic", ARITHMETIC[type(node.op)], node.left, node.right)
         self.generic_visit(node)
 
