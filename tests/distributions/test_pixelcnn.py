@@ -30,7 +30,7 @@ def rough(shape, likelihood, spread=0.4, network="gated", **more):
     if network == "plusplus":
         small, spread = {"filters": 6, "layers": 1, "scales": 2}, spread / 4  # it is deeper
     else:
-        small = {"filters": 6, "layers": 2, "first_kernel": 3}
+        small = {"filters": 6, "layers": 2, "first_kernel_size": 3}
     base = PixelCNN(shape, likelihood, network=network, **(small | more)).double()
     with torch.no_grad():
         for parameter in base.parameters():
@@ -126,7 +126,7 @@ def naive(base, top, generator, context=None):
 @torch.no_grad()
 def test_the_cached_sampler_is_the_naive_one(likelihood, shape, context, given, network):
     skip_independent_channels(network, likelihood, shape)
-    base = rough(shape, likelihood, context=context, layers=3, kernel=5, network=network)
+    base = rough(shape, likelihood, context=context, layers=3, kernel_size=5, network=network)
     c = torch.randn(4, context, dtype=torch.float64) if context else None
     top = base.sample(Size((4,)), c, generator=torch.Generator().manual_seed(5))[:, :, :given]
     cached = base.complete(top, c, generator=torch.Generator().manual_seed(6))

@@ -50,7 +50,7 @@ def shaken(shape, outputs, **more):
 def test_outputs_see_all_earlier_pixels_and_nothing_else(shape, ordered):
     """Enough layers to span the image, so that a blind spot would show."""
     channels = shape[0]
-    network = shaken(shape, 2 * channels, ordered=ordered, filters=24, layers=5, first_kernel=3)
+    network = shaken(shape, 2 * channels, ordered=ordered, filters=24, layers=5, first_kernel_size=3)
     seen = dependence(network, shape)
     colors = channels if ordered else 1
     expected = rank(channels, *shape[1:], colors) < rank(2 * channels, *shape[1:], colors)[..., None, None, None]
@@ -59,7 +59,7 @@ def test_outputs_see_all_earlier_pixels_and_nothing_else(shape, ordered):
 
 def test_each_layer_widens_the_view_upwards_without_a_blind_spot():
     """One first layer of kernel 3 and one of kernel 3: two rows up, two columns to each side, as a plain cone."""
-    network = shaken((1, 5, 7), 1, filters=4, layers=2, first_kernel=3)
+    network = shaken((1, 5, 7), 1, filters=4, layers=2, first_kernel_size=3)
     seen = dependence(network, (1, 5, 7))[0, 4, 3, 0]
     expected = torch.zeros(5, 7, dtype=torch.bool)
     expected[2:4, 1:6] = True  # two rows above, two columns to each side
@@ -69,7 +69,7 @@ def test_each_layer_widens_the_view_upwards_without_a_blind_spot():
 
 def test_padding_is_not_taken_for_a_gray_value():
     """An image of the value that zero padding has gives other outputs at the border than inside."""
-    network = shaken((1, 7, 7), 1, filters=4, layers=1, first_kernel=3)
+    network = shaken((1, 7, 7), 1, filters=4, layers=1, first_kernel_size=3)
     out = network(torch.zeros(1, 1, 7, 7, dtype=torch.float64))[0, 0]
     assert torch.allclose(out[2:, 2:-2], out[3, 3].expand(5, 3))
     assert (out[0, 0] - out[3, 3]).abs() > 1e-6
@@ -82,7 +82,7 @@ def test_padding_is_not_taken_for_a_gray_value():
 def test_the_walk_gives_the_outputs_of_the_whole_network(shape, ordered, context):
     channels, height, width = shape
     network = shaken(
-        shape, 3 * channels, ordered=ordered, filters=4, layers=3, kernel=5, first_kernel=5, context=context
+        shape, 3 * channels, ordered=ordered, filters=4, layers=3, kernel_size=5, first_kernel_size=5, context=context
     )
     x = torch.rand(3, *shape, dtype=torch.float64) * 2 - 1
     given = torch.randn(3, context, dtype=torch.float64) if context else None
@@ -114,8 +114,8 @@ def test_the_context_reaches_every_output():
     "make",
     [lambda: MaskedConv2d(3, 3, (2, 3), "A"), lambda: MaskedConv2d(3, 4, (3, 3), "A", 3),
      lambda: MaskedConv2d(3, 3, (3, 3), "C"), lambda: GatedPixelCNN((3, 4, 4), 3, ordered=True, filters=4),
-     lambda: GatedPixelCNN((1, 4, 4), 3, layers=0), lambda: GatedPixelCNN((1, 4, 4), 3, kernel=4),
-     lambda: GatedPixelCNN((1, 4, 4), 3, first_kernel=1)],
+     lambda: GatedPixelCNN((1, 4, 4), 3, layers=0), lambda: GatedPixelCNN((1, 4, 4), 3, kernel_size=4),
+     lambda: GatedPixelCNN((1, 4, 4), 3, first_kernel_size=1)],
 )  # fmt: skip
 def test_impossible_arguments(make):
     with pytest.raises(ConfigError):

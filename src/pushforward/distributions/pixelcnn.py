@@ -42,8 +42,8 @@ class PixelCNN(Distribution):
         network: "gated" or "plusplus" (:class:`~pushforward.networks.pixelcnn_plusplus.PixelCNNPlusPlus`).
         filters: width of the network's stacks.
         layers: number of gated layers; for "plusplus", of blocks at each resolution.
-        kernel: odd kernel size, for "gated".
-        first_kernel: odd kernel size of the first layer, for "gated".
+        kernel_size: odd kernel size, for "gated".
+        first_kernel_size: odd kernel size of the first layer, for "gated".
         scales: number of resolutions, for "plusplus".
         dropout: probability in the blocks, for "plusplus".
         context: width of the context; 0 for none.
@@ -70,8 +70,8 @@ class PixelCNN(Distribution):
         network: str = "gated",
         filters: int = 32,
         layers: int = 5,
-        kernel: int = 3,
-        first_kernel: int = 7,
+        kernel_size: int = 3,
+        first_kernel_size: int = 7,
         scales: int = 3,
         dropout: float = 0.0,
         context: int = 0,
@@ -84,7 +84,7 @@ class PixelCNN(Distribution):
         channels, height, width = self.shape
         self.likelihood = check_likelihood(likelihood or CategoricalLikelihood())
         self.network, self.filters, self.layers = network, filters, layers
-        self.kernel, self.first_kernel = kernel, first_kernel
+        self.kernel_size, self.first_kernel_size = kernel_size, first_kernel_size
         self.scales, self.dropout, self.context = scales, dropout, context
         self.support = self.likelihood.support
         self.sample_passes = height * width * (1 if self.likelihood.joint else channels)
@@ -99,8 +99,8 @@ class PixelCNN(Distribution):
                 ordered=not self.likelihood.joint,
                 filters=filters,
                 layers=layers,
-                kernel=kernel,
-                first_kernel=first_kernel,
+                kernel_size=kernel_size,
+                first_kernel_size=first_kernel_size,
                 context=context,
             )
         else:

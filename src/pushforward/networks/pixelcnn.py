@@ -82,8 +82,8 @@ class GatedPixelCNN(nn.Module):
             pixel; otherwise no output reads its own pixel.
         filters: F, the width of each stack; a multiple of the channels if ``ordered``.
         layers: number of gated layers.
-        kernel: odd size of all kernels but the first.
-        first_kernel: odd size of the first, at least 3.
+        kernel_size: odd size of all kernels but the first.
+        first_kernel_size: odd size of the first, at least 3.
         context: width of the context.
 
     Raises:
@@ -104,8 +104,8 @@ class GatedPixelCNN(nn.Module):
         ordered: bool = False,
         filters: int = 32,
         layers: int = 5,
-        kernel: int = 3,
-        first_kernel: int = 7,
+        kernel_size: int = 3,
+        first_kernel_size: int = 7,
         context: int = 0,
     ) -> None:
         super().__init__()
@@ -115,11 +115,18 @@ class GatedPixelCNN(nn.Module):
         check_integer("context", context, 0)
         if check_integer("filters", filters) % self.colors:
             raise ConfigError(f"filters must be a multiple of the {self.colors} channels; got {filters}.")
-        if check_kernel("first_kernel", first_kernel) < 3 or check_kernel("kernel", kernel) < 3:
-            raise ConfigError(f"kernel and first_kernel must be at least 3; got {kernel} and {first_kernel}.")
+        if check_kernel("first_kernel_size", first_kernel_size) < 3 or check_kernel("kernel_size", kernel_size) < 3:
+            raise ConfigError(
+                f"kernel_size and first_kernel_size must be at least 3; got {kernel_size} and {first_kernel_size}."
+            )
         self.layers = nn.ModuleList(
             GatedLayer(
-                filters if k else 2 * shape[0], filters, kernel if k else first_kernel, self.colors, context, not k
+                filters if k else 2 * shape[0],
+                filters,
+                kernel_size if k else first_kernel_size,
+                self.colors,
+                context,
+                not k,
             )
             for k in range(layers)
         )

@@ -9,7 +9,7 @@ from pushforward import distributions, models, transforms
 
 from .kinds import DistributionCase, angles, b, pair, signed_unit
 
-TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel": 3}
+TINY: dict[str, Any] = {"filters": 6, "layers": 2, "first_kernel_size": 3}
 
 
 DISTRIBUTIONS: list[DistributionCase] = [

@@ -84,7 +84,7 @@ DISCRETE_DISTRIBUTIONS: list[DistributionCase] = [
         "PixelCNN",
         "mixture",
         lambda: distributions.PixelCNN(
-            (2, 2, 3), transforms.LogisticLikelihood(4, 2), filters=6, layers=2, first_kernel=3
+            (2, 2, 3), transforms.LogisticLikelihood(4, 2), filters=6, layers=2, first_kernel_size=3
         ),
         integers(4),
     ),

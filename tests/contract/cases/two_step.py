@@ -56,7 +56,7 @@ MODELS: list[ModelCase] = [
         lambda: models.TwoStep(
             models.AutoEncoder(5, 4, hidden=(16,)),
             distributions.PixelCNN(
-                (1, 2, 2), transforms.GaussianMixtureLikelihood(2), filters=6, layers=1, first_kernel=3
+                (1, 2, 2), transforms.GaussianMixtureLikelihood(2), filters=6, layers=1, first_kernel_size=3
             ),
         ),
         measure=Manifold(4, 5),

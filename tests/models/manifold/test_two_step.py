@@ -299,7 +299,9 @@ def test_what_is_refused():
     "second",
     [
         distributions.KernelDensity(2, 50),
-        distributions.PixelCNN((1, 1, 2), transforms.GaussianMixtureLikelihood(2), filters=4, layers=1, first_kernel=3),
+        distributions.PixelCNN(
+            (1, 1, 2), transforms.GaussianMixtureLikelihood(2), filters=4, layers=1, first_kernel_size=3
+        ),
         models.VAE(2, 1, hidden=(8,)),
         models.MAF(2, layers=2, hidden=(8,)),
     ],

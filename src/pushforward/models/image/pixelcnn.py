@@ -79,8 +79,8 @@ class PixelCNN(Model):
         check_choice("output", output, ("categorical", "logistic"))
         pixel = CategoricalLikelihood(levels) if output == "categorical" else LogisticLikelihood(levels, components)
         base = distributions.PixelCNN(
-            shape, pixel, network=network, filters=filters, layers=layers, kernel=kernel_size,
-            first_kernel=first_kernel_size, scales=scales, dropout=dropout, context=context,
+            shape, pixel, network=network, filters=filters, layers=layers, kernel_size=kernel_size,
+            first_kernel_size=first_kernel_size, scales=scales, dropout=dropout, context=context,
         )  # fmt: skip
         super().__init__(Integers(shape, levels), base)
         self.levels, self.context, self.output, self.components = levels, context, output, components
