@@ -267,7 +267,7 @@ def test_dynamic_binarization_is_an_estimate_of_one_binary_image():
     )
     x = torch.randint(0, 256, (6, 1, 2, 2)).double()
     assert model.kind is Kind.ESTIMATE
-    with pytest.raises(KindError, match="promise"):
+    with pytest.raises(KindError, match="bits_per_dim is not defined for an estimate"):
         model.evaluate(x).bits_per_dim()
     binary = model.chain.transforms[0].encode(x).z
     assert set(binary.unique().tolist()) == {0.0, 1.0}
