@@ -169,7 +169,7 @@ def table(options: argparse.Namespace, results: Results) -> str:
         spread = f"± {statistics.stdev(values):.3f}" if len(values) > 1 else f"[{records[0]['error']:.3f}]"
         bound = "" if records[0]["relation"] == "EXACT" else "≤ "
         rows.append([
-            name, f"{bound}{average(records, 'bits'):.3f} {spread}", str(len(values)), f"{records[0]['parameters']:,}",
+            *name.split(" | "), f"{bound}{average(records, 'bits'):.3f} {spread}", str(len(values)), f"{records[0]['parameters']:,}",
             f"{average(records, 'steps'):,.0f}", ", ".join(f"{r['rate']:g}" for r in records),
         ])  # fmt: skip
     title = (
