@@ -85,7 +85,7 @@ def bayes_by_backprop(
         >>> import torch, pushforward as pf
         >>> from pushforward.training import bayes
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> model = pf.models.NICE(2, couplings=2, hidden=(8,))
+        >>> model = pf.models.NICE(2, layers=2, hidden=(8,))
         >>> posterior = bayes.bayes_by_backprop(model, x, 3, max_steps=50, progress="silent")
         >>> posterior.log_likelihoods(x).shape
         torch.Size([3, 200])

@@ -55,7 +55,7 @@ def deep_ensemble(
         >>> import torch, pushforward as pf
         >>> from pushforward.training import bayes
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> make = lambda: pf.models.NICE(2, couplings=2, hidden=(8,))
+        >>> make = lambda: pf.models.NICE(2, layers=2, hidden=(8,))
         >>> posterior = bayes.deep_ensemble(make, x, n_members=2, max_steps=20, progress="silent")
         >>> posterior.log_likelihoods(x).shape
         torch.Size([2, 200])

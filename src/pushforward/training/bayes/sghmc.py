@@ -87,7 +87,7 @@ def sghmc(
         >>> import torch, pushforward as pf
         >>> from pushforward.training import bayes
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> model = pf.models.NICE(2, couplings=2, hidden=(8,))
+        >>> model = pf.models.NICE(2, layers=2, hidden=(8,))
         >>> result = pf.fit(model, x, max_steps=50, progress="silent")
         >>> posterior = bayes.sghmc(model, x, 3, burn_in=20, thin=10, progress="silent")
         >>> posterior.log_likelihoods(x).shape

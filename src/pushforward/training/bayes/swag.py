@@ -88,7 +88,7 @@ def swag(
         >>> import torch, pushforward as pf
         >>> from pushforward.training import bayes
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> model = pf.models.NICE(2, couplings=2, hidden=(8,))
+        >>> model = pf.models.NICE(2, layers=2, hidden=(8,))
         >>> result = pf.fit(model, x, max_steps=50, progress="silent")
         >>> posterior = bayes.swag(model, x, 3, snapshots=5, rank=3, progress="silent")
         >>> posterior.log_likelihoods(x).shape
