@@ -31,57 +31,60 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src/pushforward")
-OF_MAPS, OF_MODELS, OF_LAWS = (f"tests/contract/test_{name}.py" for name in ("maps", "models", "laws"))
+OF_TRANSFORMS, OF_MODELS, OF_TRANSFORMERS = (
+    f"tests/contract/test_{name}.py" for name in ("transforms", "models", "transformers")
+)
 
 TARGETS: dict[str, tuple[str, list[str]]] = {
-    "likelihood": ("measure.py", [
-        "tests/test_measure.py",
-        f"{OF_MODELS} {OF_MAPS} -k 'test_kind or test_bounds or do_not_meet or test_attributes'",
+    "likelihood": ("likelihood.py", [
+        "tests/test_likelihood.py",
+        f"{OF_MODELS} {OF_TRANSFORMS} -k 'test_kind or test_bounds or do_not_meet or test_attributes'",
     ]),
-    "numerics": ("numerics.py", [
-        "tests/test_numerics.py",
-        "tests/maps/test_dequantise.py tests/models/test_model.py tests/networks/test_made.py",
-        f"{OF_MAPS} -k '(InvertibleResidual[ or Dequantize[ or Affine[ or Planar[ or Gaussianize[ or FreeForm) and not compiles'",
-        "tests/maps/test_residual.py",
+    "numerics": ("numerics/clamp.py numerics/functions.py numerics/jacobian.py numerics/noise.py numerics/roots.py numerics/running.py "
+                 "numerics/splitmix.py numerics/tracing.py", [
+        "tests/numerics",
+        "tests/transforms/discrete tests/models/test_base.py tests/networks/test_made.py",
+        f"{OF_TRANSFORMS} -k '(InvertibleResidual[ or Dequantize[ or Affine[ or Planar[ or Gaussianize[ or FreeForm) and not compiles'",
+        "tests/transforms/residual",
     ]),
-    "transforms/core": ("maps/core.py", [
-        "tests/models/test_model.py tests/maps/test_adapters.py tests/maps/test_reversible.py",
+    "transforms/core": ("transforms/base.py transforms/chain.py transforms/inverse.py", [
+        "tests/models/test_base.py tests/transforms/test_adapters.py tests/transforms/test_chain.py tests/transforms/test_reversible.py",
         f"{OF_MODELS} -k 'do_not_meet or test_kind'",
-        f"{OF_MAPS} -k 'Chain[ or Inverse[ or Softplus[ or Logit[ or Reverse[ or impossible_widths'",
-        "tests/models/test_residual_flow.py",
+        f"{OF_TRANSFORMS} -k 'Chain[ or Inverse[ or Softplus[ or Logit[ or Reverse[ or impossible_widths'",
+        "tests/models/vector/test_residual_flow.py",
     ]),
-    "transforms/coupling": ("maps/coupling.py", [
-        "tests/maps/test_coupling.py tests/maps/test_reversible.py",
-        f"{OF_MAPS} -k '[Coupling['",
+    "transforms/coupling": ("transforms/coupling/coupling.py", [
+        "tests/transforms/coupling tests/transforms/test_reversible.py",
+        f"{OF_TRANSFORMS} -k '[Coupling['",
     ]),
-    "transforms/autoregressive": ("maps/autoregressive.py maps/triangular.py", [
-        "tests/maps/test_autoregressive.py tests/maps/test_triangular.py",
-        f"{OF_MAPS} -k '[MaskedAutoregressive['",
+    "transforms/autoregressive": ("transforms/autoregressive/masked.py transforms/autoregressive/masked_inverse.py", [
+        "tests/transforms/autoregressive",
+        f"{OF_TRANSFORMS} -k '[MaskedAutoregressive['",
     ]),
-    "transforms/transformers": ("maps/transformers.py", [
-        f"{OF_LAWS} -k 'Transformer and (Affine or Additive or Gated)'",
-        "tests/maps/test_coupling.py tests/maps/test_autoregressive.py",
-        f"{OF_MAPS} -k 'Coupling[affine or Coupling[additive or Coupling[gated or Monotone[affine'",
-        "tests/models/test_model.py tests/models/test_inflow.py tests/models/test_paper_models.py",
+    "transforms/transformers": ("transforms/transformers/base.py transforms/transformers/affine.py", [
+        f"{OF_TRANSFORMERS} -k 'Transformer and (Affine or Additive or Gated)'",
+        "tests/transforms/coupling tests/transforms/autoregressive",
+        f"{OF_TRANSFORMS} -k 'Coupling[affine or Coupling[additive or Coupling[gated or Monotone[affine'",
+        "tests/models/test_base.py tests/models/vector/test_inflow.py tests/models/vector",
     ]),
-    "models/core": ("models/core.py", [
-        "tests/models/test_model.py tests/models/test_distribution.py tests/models/test_scored_parts.py",
+    "models/core": ("models/base.py models/flow.py models/precision.py models/row_parts.py models/sampling.py models/validation.py", [
+        "tests/models/test_base.py tests/models/test_torch_distribution.py tests/models/test_row_parts.py",
         "tests/models/test_analytic.py",
-        f"{OF_MODELS} -k '(RealNVP[ or MAF[ or Flow[dequantised or Flow[bounded or Flow[conditional) and not machine_code'",
-        "tests/models/test_surface_models.py tests/models/test_paper_models.py tests/models/test_residual_flow.py",
+        f"{OF_MODELS} -k '(RealNVP[ or MAF[ or Flow[dequantized or Flow[bounded or Flow[conditional) and not machine_code'",
+        "tests/models/manifold tests/models/vector",
     ]),
-    "training/trainer": ("training/loop.py", [
+    "training/trainer": ("training/trainer.py training/run.py training/strategies.py training/gradients.py", [
         "tests/training/test_fit.py",
-        "tests/training/test_resume.py tests/training/test_average.py tests/training/test_parts.py",
-        "tests/training/test_together.py tests/training/test_compiled.py",
+        "tests/training/test_resume.py tests/training/test_ema.py tests/training/test_gradients.py",
+        "tests/training/test_ensemble.py tests/training/test_compiled_loss.py",
     ]),
     "training/budget": ("training/budget.py", ["tests/training/test_budget.py", "tests/training/test_fit.py"]),
-    "detection/calibration": ("detection/calibration.py detection/guarantees.py", [
+    "detection/calibration": ("detection/conformal/calibration.py detection/conformal/guarantees.py", [
         "tests/detection/test_calibration.py tests/detection/test_guarantees.py",
-        "tests/detection/test_operating.py tests/detection/test_gate.py tests/detection/test_streams.py",
+        "tests/detection/test_operating_point.py tests/detection/test_gate.py tests/detection/test_streams.py",
     ]),
     "detection/metrics": ("detection/metrics.py", ["tests/detection/test_metrics.py tests/detection/test_protocol.py"]),
-    "io/file": ("storage/file.py", ["tests/test_storage.py", "tests/test_storage_fuzz.py"]),
+    "io/file": ("io/container.py io/atomic.py", ["tests/io/test_model_file.py tests/io/test_atomic.py", "tests/io/test_damaged_files.py"]),
 }  # fmt: skip
 """By name: the files, and the pytest runs that judge their mutants, the fastest first."""
 

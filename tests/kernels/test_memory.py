@@ -77,10 +77,16 @@ def run(script: str, *arguments: str, **environment: str) -> list[str]:
 @glibc
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
 def test_freed_blocks_are_used_again_and_returned_at_the_end():
-    inner, outer, returned, after = map(int, run(FAULTS))
     huge = 3 * 160 >> 1  # faults of three rounds if pages were of 2 MiB, at least
-    assert max(inner, outer) < huge < after
-    assert returned > 90
+    afterwards = []
+    for _ in range(3):
+        inner, outer, returned, after = map(int, run(FAULTS))
+        assert max(inner, outer) < huge
+        assert returned > 90
+        afterwards.append(after)
+        if after > huge:  # a small block that happens to be at the heap's end can keep the large ones before it
+            break
+    assert max(afterwards) > huge
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
