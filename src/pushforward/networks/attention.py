@@ -108,7 +108,7 @@ class CausalTransformer(nn.Module):
         """An empty memory, for :meth:`step`."""
         return [None] * len(self.blocks)
 
-    def step(self, before: Tensor | None, place: int, memory: Memory, rows: int, context: Tensor | None) -> Tensor:
+    def step(self, before: Tensor | None, position: int, memory: Memory, rows: int, context: Tensor | None) -> Tensor:
         """Outputs for one token, ``(n, outputs)``, given the token before it, ``(n, inputs)``, or None for the first.
 
         The keys and values of this token are appended to ``memory``, which must have those of all earlier tokens.
@@ -117,7 +117,7 @@ class CausalTransformer(nn.Module):
             h = self.start.expand(rows, 1, -1)
         else:
             h = self.embed(self._bounded(before)).unsqueeze(1)
-        h = h + self.position[place] + self._added(context)
+        h = h + self.position[position] + self._added(context)
         for index, block in enumerate(self.blocks):
             h, memory[index] = block(h, memory[index])
         return self.last(self.norm(h)).squeeze(1)

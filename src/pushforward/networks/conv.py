@@ -140,8 +140,8 @@ class ConvNet(nn.Module):
             layers.append(make_activation(activation))
             width = self.hidden[-1]
         else:
-            for place, size in enumerate(self.hidden):
-                kernel = 1 if place else kernel_size
+            for index, size in enumerate(self.hidden):
+                kernel = 1 if index else kernel_size
                 layers += [nn.Conv2d(width, size, kernel, padding=kernel // 2), make_activation(activation)]
                 if dropout:
                     layers.append(nn.Dropout(dropout))

@@ -54,10 +54,10 @@ def convolution_bound(weight: Tensor, height: int, width: int, squarings: int = 
     taps = F.conv2d(weight, weight, padding=kernel - 1).flatten(2)  # autocorrelations, (c, c, (2 k - 1)^2)
     # Conjugate frequencies have equal singular values, so half of them suffice.
     rows, columns = height + kernel // 2, width + kernel // 2
-    place = torch.arange(1 - kernel, kernel, device=weight.device, dtype=weight.dtype)
+    offset = torch.arange(1 - kernel, kernel, device=weight.device, dtype=weight.dtype)
     down = torch.arange(rows, device=weight.device, dtype=weight.dtype) * (2 * math.pi / rows)
     along = torch.arange(columns // 2 + 1, device=weight.device, dtype=weight.dtype) * (2 * math.pi / columns)
-    phase = (down[:, None, None, None] * place[:, None] + along[:, None, None] * place).flatten(2).flatten(0, 1)
+    phase = (down[:, None, None, None] * offset[:, None] + along[:, None, None] * offset).flatten(2).flatten(0, 1)
     real, imaginary = torch.einsum("abt,ft->fab", taps, phase.cos()), torch.einsum("abt,ft->fab", taps, phase.sin())
     # A complex Hermitian matrix as a real symmetric one of twice the size, which has each eigenvalue twice.
     gram = torch.cat((torch.cat((real, -imaginary), -1), torch.cat((imaginary, real), -1)), -2)
@@ -104,8 +104,8 @@ class LinearizedConv(NamedTuple):
         batch, (channels, height, width) = self.value.shape[:-3], (self.weights[0].shape[1], *self.value.shape[-2:])
         reach = sum(weight.shape[-1] // 2 for weight in self.weights)
         device = self.value.device
-        place = [torch.arange(size, device=device) for size in (height, width)]
-        turn = [index % (2 * reach + 1) for index in place]
+        positions = [torch.arange(size, device=device) for size in (height, width)]
+        turn = [index % (2 * reach + 1) for index in positions]
         count = [min(size, 2 * reach + 1) for size in (height, width)]
         first, second = (
             torch.arange(size, device=device)[:, None] == index for size, index in zip(count, turn, strict=True)
@@ -116,7 +116,7 @@ class LinearizedConv(NamedTuple):
         passes = self.jvp(moved.expand(-1, *batch, -1, -1, -1))
         passes = passes.reshape(channels, *count, *passes.shape[1:])
         columns = passes.index_select(1, turn[0]).index_select(2, turn[1])  # (inputs, H, W, *batch, outputs, H, W)
-        near = [(index[:, None] - index[None, :]).abs() <= reach for index in place]
+        near = [(index[:, None] - index[None, :]).abs() <= reach for index in positions]
         near = near[0][:, None, :, None] & near[1][None, :, None, :]
         columns = columns * near.reshape(1, height, width, *(1,) * (len(batch) + 1), height, width)
         return columns.flatten(-3).flatten(0, 2).movedim(0, -1)
@@ -174,9 +174,9 @@ class LipschitzConvNet(nn.Module):
         self.coefficient, self.activation, self.input_bound = coefficient, activation, input_bound
         widths = [shape[0], *self.hidden, shape[0]]
         last = len(self.hidden)
-        sizes = [kernel_size if place in (0, last) else 1 for place in range(last + 1)]
+        sizes = [kernel_size if index in (0, last) else 1 for index in range(last + 1)]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(widths[place], widths[place + 1], size, padding=size // 2) for place, size in enumerate(sizes)
+            nn.Conv2d(widths[index], widths[index + 1], size, padding=size // 2) for index, size in enumerate(sizes)
         )
         self.read = nn.Linear(context, widths[1], bias=False) if context else None
         swish = activation == "lipswish" and self.hidden

@@ -61,11 +61,11 @@ class MaskedLinear(nn.Linear):
 
     def _blocks(self, input: Tensor) -> tuple[_Block, ...]:
         """The row blocks, or none where the whole product is faster or needed."""
-        wide = (
+        large = (
             self.out_features // self.groups >= tuning.MASKED_FROM_UNITS
             and self.in_features >= tuning.MASKED_FROM_INPUTS
         )
-        if not wide or input.numel() < tuning.MASKED_FROM_ROWS * self.in_features or input.device.type != "cpu":
+        if not large or input.numel() < tuning.MASKED_FROM_ROWS * self.in_features or input.device.type != "cpu":
             return ()
         if not is_eager() or torch.is_autocast_enabled("cpu"):
             return ()
@@ -151,5 +151,5 @@ def _masked(weight: Tensor, mask: Tensor, block: _Block) -> Tensor:
 
 
 def _extent(columns: Tensor) -> slice:
-    places = columns.nonzero().flatten().tolist()
-    return slice(places[0], places[-1] + 1) if places else slice(0, 0)
+    used = columns.nonzero().flatten().tolist()
+    return slice(used[0], used[-1] + 1) if used else slice(0, 0)

@@ -42,7 +42,7 @@ class PixelCNNSampler:
             weight = (layer.horizontal.weight * layer.horizontal.mask)[:, :, 0, : size + 1]
             self.taps.append((weight.permute(0, 2, 1).flatten(1), layer.horizontal.bias))
         self.points = [_point(layer.out) for layer in self.layers]
-        self.head = [_point(network.hidden), _point(network.last)]
+        self.last_layers = [_point(network.hidden), _point(network.last)]
         self.added: list[Tensor] = []
 
     def start_row(self) -> None:
@@ -71,7 +71,7 @@ class PixelCNNSampler:
             new = F.linear(gate(F.linear(window, *self.taps[index]) + self.added[index][column]), *self.points[index])
             h = new if h is None else h + new
         assert h is not None
-        return F.linear(F.relu(F.linear(F.relu(h), *self.head[0])), *self.head[1])
+        return F.linear(F.relu(F.linear(F.relu(h), *self.last_layers[0])), *self.last_layers[1])
 
     def put(self, column: int, channel: int, value: Tensor) -> None:
         """Set a channel of a pixel of the current row, ``(rows,)``, as the network reads it."""

@@ -34,7 +34,7 @@ def batch_jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Ten
         z: ``(*batch, d)``.
 
     Returns:
-        ``(*batch, *shape)`` and ``(*batch, D, d)``, with D the size of ``shape``; both carry gradients.
+        ``(*batch, *shape)`` and ``(*batch, D, d)``, with D the size of ``shape``; both have gradients.
 
     >>> batch_jacobian(lambda z: z**2, torch.tensor([[1.0, 3.0]]))[1]
     tensor([[[2., 0.],

@@ -128,10 +128,10 @@ def contraction_root(
     for _ in range(compiled_steps if recording else limit):
         if not recording and bool(done.all()):
             break
-        wide = past_r.double()
-        gram = wide @ wide.mT
+        changes = past_r.double()
+        gram = changes @ changes.mT
         unit = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp(min=1e-200)
-        weights = torch.linalg.solve(gram / unit + ridge, wide @ r.double().unsqueeze(-1) / unit)
+        weights = torch.linalg.solve(gram / unit + ridge, changes @ r.double().unsqueeze(-1) / unit)
         back = (weights.to(y.dtype) * (past_x + past_r)).sum(-2)
         trial = torch.where(done.unsqueeze(-1), x, x + r - back)
         new_r, new_size = residual(trial)
