@@ -195,7 +195,7 @@ def test_a_newer_format(good, tmp_path):
     def newer(inner, entries):
         inner.update(format=3, versions={"pushforward": "7.1"}, kind="oracle", model=None)
 
-    refused(tmp_path / "m", reforge(good, newer), FormatVersionError, r"format 3, .*pushforward 7\.1.*upgrade")
+    refused(tmp_path / "m", reforge(good, newer), FormatVersionError, r"format 3 .*pushforward 7\.1.*upgrade")
 
 
 def test_the_format_before_the_names_changed(good, tmp_path):
