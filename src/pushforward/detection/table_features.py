@@ -100,6 +100,26 @@ class TableFeatures:
         """The nats that the unseen cells of encoded rows cost, ``(n, columns)``."""
         return math.log(self.rows + 2) * self._unseen(encoded)
 
+    def impute(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The feature matrix for scores that need finite numbers, and which cells are news.
+
+        As :meth:`transform`, but a missing number in a column that had none is the usual value too.
+
+        Args:
+            encoded: ``(n, columns)``.
+
+        Returns:
+            The matrix, ``(n, n_features)``, infinite only where a number is. And whether each cell is unseen, or a missing
+            value in a column that had none, ``(n, columns)``.
+        """
+        matrix = self.transform(encoded)
+        kept = list(self.kept)
+        never = np.array([self._never_missing(i) for i in kept], dtype=bool) & np.isnan(encoded[:, kept])
+        matrix[:, : len(kept)] = np.where(never, np.asarray(self.fills), matrix[:, : len(kept)])
+        news = self._unseen(encoded)
+        news[:, kept] |= never
+        return matrix, news
+
     def inverse_transform(self, matrix: np.ndarray) -> np.ndarray:
         """Encoded rows of a feature matrix (samples): ``(n, n_features)`` to ``(n, columns)``."""
         encoded = np.empty((len(matrix), len(self.schema)))

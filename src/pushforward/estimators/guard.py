@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -17,27 +18,37 @@ from pushforward.detection.image_score import ImageScore, fit_image_score
 from pushforward.detection.input_score import Explanation, InputScore
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
-from pushforward.detection.table_score import TableScore, fit_table_score
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
+from pushforward.detection.table import EFFORTS
+from pushforward.detection.table_score import NO_DENSITY, TableScore, fit_table_score
+from pushforward.errors import CalibrationError, ConfigError, PushforwardWarning, SchemaError, StorageError
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.budget import seconds
+from pushforward.training.progress import make_reporter
 
 __all__ = ["Explanation", "Guard"]
+
+_MOST_CALIBRATION = 10_000
+"""Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
 
 _SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
 """The classes of a guard's score, by the name of its inputs in a file."""
 
 
 class Guard(OutlierMixin, BaseEstimator):
-    """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over a density).
+    """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over an anomaly score).
 
-    ``fit`` divides its rows at random into three parts: one trains a density (for a table, a small ensemble of flows over
-    preprocessed columns), one stops the training early, and one is used for nothing but calibration. The anomaly score of
-    a row is s = -log p, and its p-value is (1 + #{calibration s_i >= s}) / (n + 1), so a tie raises the p-value. For rows
-    like the training rows P(p <= a) <= a (Vovk et al. 2005, prop. 2.4; Bates et al. 2023), whatever the density; a better
-    density detects more anomalies at the same false-alarm rate.
+    ``fit`` divides its rows at random: one part fits an anomaly score, and one is used for nothing but calibration. The
+    p-value of a row with the score s is (1 + #{calibration s_i >= s}) / (n + 1), so a tie raises the p-value. For rows
+    like the training rows P(p <= a) <= a (Vovk et al. 2005, prop. 2.4; Bates et al. 2023), whatever the score; a better
+    score detects more anomalies at the same false-alarm rate.
+
+    The score of a table is a weighted sum of statistics: distances to the nearest training rows, Gaussians of those rows,
+    Mahalanobis distance and its relatives, tails of columns, and a Gaussian mixture. Each is -log of a tail probability,
+    in nats, and no anomalies are needed for the weights (:class:`~pushforward.detection.table.Pool`). ``density=True``
+    also trains an ensemble of flows, for ``log_prob`` and ``sample``. The file of a guard contains training rows, because
+    distances need them.
 
     X is one of
 
@@ -54,12 +65,16 @@ class Guard(OutlierMixin, BaseEstimator):
         guarantee: "marginal": at most alpha on average over calibration sets. "pac": with probability 1 - ``delta``
             over the calibration set, at most alpha for this guard from now on.
         delta: of the "pac" guarantee.
+        effort: "fast", "default" or "thorough": how much work goes into the score of a table, in numbers of rows and never
+            by a clock, so that results are reproducible. "thorough" implies ``density``.
+        density: whether to train flows of a table too.
         model: the flows: "auto" (additive, affine and autoregressive spline flows together), "nice", "realnvp", "maf"
             or "nsf"; for images "auto", "glow" or "nice".
         n_estimators: number of flows in the ensemble of a table.
         calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, at most
-            to half.
-        validation: fraction of the other rows for early stopping; for images also for the density of the statistics.
+            to half, and gives at most 10,000 rows unless ``alpha`` needs more.
+        validation: fraction of the other rows for early stopping of flows; for images also for the density of the
+            statistics.
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
         jitter: training noise of a table, in robust standard deviations; it bounds the density at repeated values.
         max_steps: of training, for each flow; None for 2000 on tables and 3000 on images.
@@ -69,12 +84,14 @@ class Guard(OutlierMixin, BaseEstimator):
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
+    Where a table has too few rows for ``alpha``, ``fit`` warns and ``predict`` raises no alarm, which keeps the promise.
+
     Attributes:
         score_: the fitted score: a :class:`~pushforward.detection.table_score.TableScore`, or for images an
             :class:`~pushforward.detection.image_score.ImageScore`.
         schema_: names, types and categories of the columns of a table.
         table_features_: which columns of a table the density reads, and what unseen cells cost.
-        density_: the fitted model of a table.
+        density_: the fitted flows of a table, with ``density=True``.
         calibrator_: the calibration scores.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
@@ -84,7 +101,7 @@ class Guard(OutlierMixin, BaseEstimator):
     Example:
         >>> import numpy as np, pushforward as pf
         >>> x = np.random.default_rng(0).normal(size=(500, 2))
-        >>> guard = pf.Guard(alpha=0.05, n_estimators=2, max_steps=100, random_state=0).fit(x)
+        >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(x)
         >>> guard.predict([[0.0, 0.0], [9.0, 9.0]])
         array([ 1, -1])
     """
@@ -99,6 +116,8 @@ class Guard(OutlierMixin, BaseEstimator):
         *,
         guarantee: Guarantee = "marginal",
         delta: float = 0.05,
+        effort: str = "default",
+        density: bool = False,
         model: str = "auto",
         n_estimators: int = 5,
         calibration: float | int = 0.25,
@@ -115,6 +134,8 @@ class Guard(OutlierMixin, BaseEstimator):
         self.alpha = alpha
         self.guarantee: Guarantee = guarantee
         self.delta = delta
+        self.effort = effort
+        self.density = density
         self.model = model
         self.n_estimators = n_estimators
         self.calibration = calibration
@@ -144,7 +165,7 @@ class Guard(OutlierMixin, BaseEstimator):
             y: ignored; scikit-learn passes it.
 
         Raises:
-            CalibrationError: if the rows are too few for ``alpha``; it says how many are needed.
+            CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
             InputError: for data that cannot be read; a SchemaError names the column.
             ConfigError: for impossible options.
         """
@@ -162,15 +183,20 @@ class Guard(OutlierMixin, BaseEstimator):
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log-density of each row, nats, ``(rows,)``: higher is more normal (scikit-learn's sign).
-
-        A lower bound where columns are dequantized or missing; -inf for a row that is infinitely far. For images the
-        negative anomaly score, which is not a density of the image.
-        """
+        """The negative anomaly score of each row, ``(rows,)``: higher is more normal (scikit-learn's sign)."""
         return -self.anomaly_score(X)
 
+    def log_prob(self, X: Any) -> np.ndarray:
+        """Log-density of each row of a table, nats, ``(rows,)``; a lower bound where columns are dequantized or missing.
+
+        Raises:
+            ConfigError: unless the guard was fitted with ``density=True``, or for a guard of images.
+        """
+        require_fitted(self)
+        return self.score_.log_prob(self._read(X))
+
     def anomaly_score(self, X: Any) -> np.ndarray:
-        """Anomaly score of each row, ``(rows,)``: higher is more anomalous; -log p in nats for a table."""
+        """Anomaly score of each row, ``(rows,)``: higher is more anomalous, +inf is infinitely far; in nats for a table."""
         require_fitted(self)
         return self.score_.score(self._read(X))
 
@@ -179,18 +205,18 @@ class Guard(OutlierMixin, BaseEstimator):
         return self.calibrator_.p_value(self.anomaly_score(X))
 
     def assess(self, X: Any) -> dict[str, np.ndarray]:
-        """All results of one pass: ``log_prob`` (of tables), ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
+        """All results: ``log_prob`` (with a density), ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
         score = self.anomaly_score(X)
-        log_prob = {"log_prob": -score} if self.score_.is_log_prob else {}
+        log_prob = {"log_prob": self.log_prob(X)} if self.score_.has_density else {}
         return log_prob | {
             "anomaly_score": score,
             "p_value": self.calibrator_.p_value(score),
-            "alarm": -score - self.offset_ < 0,
+            "alarm": self._decide(-score) < 0,
         }
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples(X) - offset_``: negative is an alarm."""
-        return self.score_samples(X) - self.offset_
+        return self._decide(self.score_samples(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """+1 for normal rows and -1 for alarms, at the promised false-alarm rate."""
@@ -220,13 +246,14 @@ class Guard(OutlierMixin, BaseEstimator):
         return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
 
     def explain(self, X: Any) -> Explanation:
-        """Which columns made a row unlikely: -log p(x_i | x_<i), nats, in the order of the columns.
+        """Which columns made a row unlikely: -log tail probability of each cell, nats, in the order of the columns.
 
-        Exact terms of the chain rule under the ensemble's autoregressive flow; each column is judged given the columns
-        before it. The terms add up to that flow's -log p (averaged over noise draws), not to the ensemble's.
+        The larger of two numbers: how unusual the cell is given the other columns, compared with training rows in that
+        column, and how unusual it is by itself. A column that is hard to predict or always increases is not reported for
+        that. An unseen category, a new missing cell or a changed constant is log(n + 2).
 
         Raises:
-            ConfigError: if the ensemble has no such flow (``model`` other than "auto"), or for a guard of images.
+            ConfigError: for a guard of images.
         """
         require_fitted(self)
         return self.score_.explain(self._read(X))
@@ -237,18 +264,19 @@ class Guard(OutlierMixin, BaseEstimator):
         The density of dequantized codes and flags has tails beyond the codes that exist; such rows are drawn again.
 
         Raises:
-            ConfigError: unless ``n_samples`` is a positive integer, or for a guard of images.
+            ConfigError: unless ``n_samples`` is a positive integer and the guard was fitted with ``density=True``, or for a
+                guard of images.
         """
         require_fitted(self)
         return self.score_.sample(check_integer("n_samples", n_samples), seed_from(random_state))
 
     def compile(self) -> Self:
-        """Make this guard fast for few rows at a time, by :func:`~pushforward.compile_scorer`, and return it.
+        """Make this guard fast for few rows at a time, and return it.
 
         Without this a guard scores in batches of one size, and fills up the last one, so that equal rows get exactly
-        equal scores. The compiled scorer scores only the rows that it gets. Its scores differ from the model's in the last
-        digits, by less than 2e-5 of their size; a row whose score is that close to a calibration score is scored by the
-        model, so p-values and alarms do not change.
+        equal scores. With it only the rows that are given are scored. Scores then differ in the last digits, by less than
+        1e-9 of their size; a row whose score is that close to a calibration score is scored in a full batch, so p-values
+        and alarms do not change. A density is compiled by :func:`~pushforward.compile_scorer`.
 
         ``fit`` and ``load`` return a guard that is not compiled, and ``save`` writes the same file with or without it.
 
@@ -258,7 +286,7 @@ class Guard(OutlierMixin, BaseEstimator):
         Example:
             >>> import numpy as np, pushforward as pf
             >>> x = np.random.default_rng(0).normal(size=(500, 2))
-            >>> guard = pf.Guard(alpha=0.05, n_estimators=2, max_steps=100, random_state=0).fit(x)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(x)
             >>> before = guard.p_value(x[:1])
             >>> bool(guard.compile().p_value(x[:1]) == before)
             True
@@ -284,8 +312,11 @@ class Guard(OutlierMixin, BaseEstimator):
 
     @property
     def density_(self) -> Flow:
-        """The fitted model of a table."""
-        return self._table_score("density_").density
+        """The fitted flows of a table."""
+        density = self._table_score("density_").density
+        if density is None:
+            raise AttributeError(NO_DENSITY)
+        return density
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
@@ -334,6 +365,9 @@ class Guard(OutlierMixin, BaseEstimator):
         check_number("delta", self.delta, 0, 1)
         check_number("validation", self.validation, 0, 1, closed="left")
         check_choice("guarantee", self.guarantee, ("marginal", "pac"))
+        check_choice("effort", self.effort, tuple(EFFORTS))
+        if not isinstance(self.density, bool):
+            raise ConfigError(f"density must be True or False; got {self.density!r}.")
         if self.model not in (*KINDS, "glow"):
             raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {self.model!r}.")
         for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
@@ -378,6 +412,7 @@ class Guard(OutlierMixin, BaseEstimator):
 
     def _fit_score(self, rows: Any, seed: int) -> InputScore:
         """Fit the score of tables or of images with this guard's options; None is the default of the kind of data."""
+        note = make_reporter("auto" if self.verbose else "silent").note
         options = {
             "validation": self.validation,
             "kind": self.model,
@@ -392,29 +427,47 @@ class Guard(OutlierMixin, BaseEstimator):
         if isinstance(rows, torch.Tensor):
             return fit_image_score(rows, **options)
         return fit_table_score(
-            rows, n_estimators=self.n_estimators, n_draws=self.n_draws, jitter=self.jitter, **options
-        )
+            rows, effort=self.effort, density=self.density or self.effort == "thorough", n_estimators=self.n_estimators,
+            n_draws=self.n_draws, jitter=self.jitter, note=note, **options,
+        )  # fmt: skip
 
     def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the rows that fit the score (training and early stopping) and of those for calibration."""
         needed = rows_needed(self.alpha, self.guarantee, self.delta)
-        requested = self.calibration if self.calibration >= 1 else round(self.calibration * rows)
-        count = max(int(requested), needed)
-        if count > max(rows // 2, int(requested)) or rows - count < 2:
+        if self.calibration >= 1:
+            count = int(self.calibration)
+        else:
+            count = min(max(round(min(self.calibration * rows, _MOST_CALIBRATION)), needed), rows // 2)
+        if rows - count < 2 or count < 1:
             raise CalibrationError(
-                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, at most half "
-                f"of the rows: give at least {max(2 * needed, needed + 2)} rows, or a larger alpha (X has n_samples = {rows})."
+                f"of n_samples = {rows} rows, {count} calibrate and {rows - count} fit: give at least 4 rows, and at "
+                "least 2 more than calibrate."
+            )
+        if count < needed:
+            warnings.warn(
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, and there are "
+                f"{count}: predict raises no alarm, which keeps the promise. Give at least {max(2 * needed, needed + 2)} "
+                "rows, or a larger alpha.",
+                PushforwardWarning,
+                stacklevel=3,
             )
         fitted, calibration = split_indices(rows, (rows - count, count), seed=seed)
         return fitted, calibration
 
     def _calibrate(self, scores: np.ndarray) -> Self:
         self.calibrator_ = ConformalCalibrator(scores)
+        if self.calibrator_.n < rows_needed(self.alpha, self.guarantee, self.delta):
+            self.level_, self.offset_ = 0.0, -math.inf
+            return self
         self.level_ = self.calibrator_.threshold(self.alpha, self.guarantee, self.delta)
         # Here a score at the threshold is an alarm; scikit-learn's alarm is a decision below 0, so move by one ulp.
         alarm_at = self.calibrator_.score_threshold(self.alpha, self.guarantee, self.delta)
         self.offset_ = float(np.nextafter(-alarm_at, np.inf))
         return self
+
+    def _decide(self, samples: np.ndarray) -> np.ndarray:
+        """Decision function of the values of ``score_samples``; +inf everywhere if there can be no alarm."""
+        return samples - self.offset_ if self.offset_ > -math.inf else np.full(samples.shape, math.inf)
 
     def _table_score(self, attribute: str) -> TableScore:
         score = vars(self).get("score_")
