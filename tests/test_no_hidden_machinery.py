@@ -42,7 +42,7 @@ SCRIPT = """
         pf.save(vectors[2], path)
         scorer = pf.compile_scorer(pf.load(path))
     scorer(x[:1])
-    guard = pf.Guard(0.1, n_estimators=1, max_steps=2, random_state=0).fit(x.numpy()).compile()
+    guard = pf.Guard(0.1, density=True, n_estimators=1, max_steps=2, random_state=0).fit(x.numpy()).compile()
     guard.predict(x[:1].numpy())
     assert not started, started
 """

@@ -74,8 +74,14 @@ def fit(
         typer.Option(help="What the rate is promised for: 'marginal' (the average over guards) or 'pac' (this guard)."),
     ] = "marginal",
     delta: Annotated[float, typer.Option(help="Probability that the 'pac' promise fails.")] = 0.05,
+    effort: Annotated[
+        str, typer.Option(help="Work for the score of a table: fast, default or thorough (which implies --density).")
+    ] = "default",
+    density: Annotated[
+        bool, typer.Option("--density", help="Train flows of a table too, for log_prob and `sample`.")
+    ] = False,
     model: Annotated[
-        str, typer.Option(help="Model: auto, nice, realnvp, maf or nsf; for images auto, glow or nice.")
+        str, typer.Option(help="Flows: auto, nice, realnvp, maf or nsf; for images auto, glow or nice.")
     ] = "auto",
     members: Annotated[int, typer.Option(help="Number of flows in the ensemble.")] = 5,
     max_steps: Annotated[
@@ -106,6 +112,8 @@ def fit(
         alpha,
         guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard checks the value
         delta=delta,
+        effort=effort,
+        density=density,
         model=model,
         n_estimators=members,
         max_steps=max_steps,
@@ -134,7 +142,7 @@ def score(
     prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
     quiet: Quiet = False,
 ) -> None:
-    """Add log_prob, anomaly_score, p_value and alarm to each row of a table.
+    """Add anomaly_score, p_value and alarm to each row of a table, and log_prob if the guard has a density.
 
     For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm.
     """
@@ -267,20 +275,24 @@ def summary(guard: Any) -> dict[str, Any]:
     from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
     calibrated = len(guard.calibrator_.scores)
-    low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
     promise = f"at most {guard.alpha:.2%}"
     promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
-    alarms = {
-        "calibration rows": calibrated,
-        "false alarms": f"{promise} ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}",
-    }
+    if guard.level_ == 0:
+        promise += f" ({guard.guarantee}); no row raises an alarm, because that needs more calibration rows"
+    else:
+        low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
+        promise += f" ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}"
+    alarms = {"calibration rows": calibrated, "false alarms": promise}
     if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
     return {
         "columns": guard.n_features_in_,
         "training rows": guard.table_features_.rows,
         **alarms,
-        "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}",
+        "score": f"{guard.effort}, {len(guard.score_.pool.scales)} statistics, {len(guard.score_.pool)} training rows stored",
+        "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}"
+        if guard.score_.has_density
+        else "none (fit with --density to have log_prob and samples)",
     }
 
 

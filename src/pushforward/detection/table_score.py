@@ -16,7 +16,7 @@ from pushforward.data import Schema, duplicate_groups, split_indices
 from pushforward.detection.batching import by_batches
 from pushforward.detection.input_score import Explanation, InputScore
 from pushforward.detection.table import EFFORTS, Pool
-from pushforward.detection.table_density import explainer, fit_table_density
+from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
 from pushforward.models import Ensemble, Flow
@@ -251,6 +251,7 @@ def fit_table_score(
         np.int64(1)
     """
     check_choice("effort", effort, tuple(EFFORTS))
+    check_choice("model", kind, KINDS)
     schema, encoded = Schema.infer_encode(train)
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:

@@ -13,6 +13,7 @@ from pushforward.detection.table_features import TableFeatures
 __all__ = ["Coordinates"]
 
 _MOST_CATEGORIES = 30
+_LARGEST = 1e100
 
 
 class Coordinates(Arrays):
@@ -58,7 +59,8 @@ class Coordinates(Arrays):
         self.free = self.kind[self.column] == 0
 
     def __call__(self, matrix: np.ndarray) -> np.ndarray:
-        """Coordinates of rows of the feature matrix, ``(n, w)`` to ``(n, d)``."""
+        """Coordinates of rows of the feature matrix, ``(n, w)`` to ``(n, d)``; numbers beyond 1e100 become that."""
+        matrix = np.clip(matrix, -_LARGEST, _LARGEST)  # squares must not overflow
         if self.free.all():
             return matrix
         rows = np.zeros((len(matrix), len(self.column)))

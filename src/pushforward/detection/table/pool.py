@@ -87,6 +87,10 @@ class Pool:
         for family, name in scales:
             self._wanted.setdefault(family, set()).add(name)
 
+    def __len__(self) -> int:
+        """Number of training rows that it stores."""
+        return max((len(part.reference) for part in self.parts.values() if isinstance(part, Neighbors)), default=0)
+
     @classmethod
     def fit(
         cls,
