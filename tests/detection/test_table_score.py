@@ -77,7 +77,7 @@ def parts_of(monkeypatch, *arguments, **options) -> tuple[np.ndarray, np.ndarray
     """The encoded rows for training and for early stopping."""
     seen = []
     monkeypatch.setattr(table_score.TableFeatures, "transform", lambda self, rows: rows)
-    monkeypatch.setattr(table_score.Pool, "fit", lambda *arguments, **options: None)
+    monkeypatch.setattr(table_score, "fit_pool", lambda *arguments, **options: None)
     monkeypatch.setattr(
         table_score, "fit_table_density", lambda train, stop, features, **options: seen.extend((train, stop))
     )
@@ -152,7 +152,9 @@ def test_other_json_is_refused(score: TableScore, data) -> None:
         TableScore.unpack(data, score.pack("s.")[1], "s.")
 
 
-@pytest.mark.parametrize("name", ["coordinates.kind", "spaces.center", "standard.reference", "reasons.usual", "linear.mean"])
+@pytest.mark.parametrize(
+    "name", ["coordinates.kind", "spaces.center", "standard.reference", "reasons.usual", "linear.mean"]
+)
 def test_arrays_that_do_not_fit_are_refused(score: TableScore, name: str) -> None:
     description, tensors = score.pack("s.")
     name = f"s.pool.{name}"

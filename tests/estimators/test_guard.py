@@ -320,7 +320,10 @@ def test_pipeline_grid_and_clone() -> None:
     assert (pipeline.fit(frame).predict(frame) == 1).mean() > 0.8
     assert list(pipeline[-1].feature_names_in_) == ["a", "b", "c"]
     search = GridSearchCV(
-        Guard(0.05, **QUICK), {"effort": ["fast", "default"]}, cv=2, scoring=lambda est, X, y=None: est.score_samples(X).mean()
+        Guard(0.05, **QUICK),
+        {"effort": ["fast", "default"]},
+        cv=2,
+        scoring=lambda est, X, y=None: est.score_samples(X).mean(),
     ).fit(frame)
     assert set(search.cv_results_["param_effort"]) == {"fast", "default"}
     assert clone(Guard(0.2)).alpha == 0.2

@@ -15,7 +15,7 @@ from pushforward.compiled import CompiledScorer, compile_scorer
 from pushforward.data import Schema, duplicate_groups, split_indices
 from pushforward.detection.batching import by_batches
 from pushforward.detection.input_score import Explanation, InputScore
-from pushforward.detection.table import EFFORTS, Pool
+from pushforward.detection.table import EFFORTS, Pool, fit_pool
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
@@ -256,7 +256,7 @@ def fit_table_score(
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:
         raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
-    pool = Pool.fit(features, features.transform(encoded), effort=effort, seed=seed, progress=note)
+    pool = fit_pool(features, features.transform(encoded), sizes=EFFORTS[effort], seed=seed, note=note)
     if not density:
         return TableScore(features, pool, None, n_draws)
     if isinstance(validation, (int, float)):

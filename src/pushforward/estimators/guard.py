@@ -16,9 +16,9 @@ from pushforward.data import Schema, as_images, as_table, is_frame, split_indice
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.detection.image_score import ImageScore, fit_image_score
 from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
-from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_score import NO_DENSITY, TableScore, fit_table_score
 from pushforward.errors import CalibrationError, ConfigError, PushforwardWarning, SchemaError, StorageError
 from pushforward.estimators.validation import check_array, require_fitted, seed_from

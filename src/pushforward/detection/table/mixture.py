@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+import warnings
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,11 +51,9 @@ class Mixture(Arrays):
         directions = np.eye(d) if r == d else np.linalg.eigh(offset.T @ offset)[1][:, ::-1][:, :r]
         z = offset @ directions
         count = max(1, min(_COMPONENTS, n // (3 * r + 10), len(np.unique(z, axis=0))))
-        fitted = GaussianMixture(
+        fitted: Any = GaussianMixture(
             count, reg_covar=1e-3 * z.var(0).mean() + 1e-6, random_state=seed, max_iter=60, tol=1e-2
         )
-        import warnings
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # 60 steps are enough here
             fitted.fit(z)

@@ -11,7 +11,7 @@ from pushforward.detection.table.state import Arrays
 
 __all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "nearest"]
 
-NEIGHBOR_STATISTICS = ("knn1", "knn5", "knn10", "lof", "local20", "local50", "density20", "density50")
+NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20", "density50")
 """Names; all but "lof" and the densities are compared on a logarithmic scale."""
 
 _LOF = 20
@@ -52,7 +52,7 @@ class Neighbors(Arrays):
 
     Statistics of a row x with neighbors x_(1), x_(2), ... :
 
-    - ``knn1``, ``knn5``, ``knn10``: distance to x_(k) (Ramaswamy et al. 2000).
+    - ``knn1``, ``knn5``: distance to x_(k) (Ramaswamy et al. 2000).
     - ``lof``: local outlier factor with 20 neighbors (Breunig et al. 2000, definition 7).
     - ``localK``, ``densityK``: distance and -log density under a Gaussian of the K nearest rows
       (:func:`~pushforward.detection.table.local.local_gaussian`).

@@ -46,6 +46,8 @@ class Yardstick:
         """
         fold = generator.integers(0, int(folds.max()) + 1, count)
         parents = np.empty((count, 2), dtype=np.int64)
+        if not count:
+            return cls(matrix[:0], parents, fold)
         for k in range(int(folds.max()) + 1):
             members, chosen = np.flatnonzero(folds == k), fold == k
             first = generator.integers(0, len(members), int(chosen.sum()))
