@@ -57,6 +57,9 @@ class Neighbors(Arrays):
     - ``localK``, ``densityK``: distance and -log density under a Gaussian of the K nearest rows
       (:func:`~pushforward.detection.table.local.local_gaussian`).
 
+    A row that is equal to a reference row leaves one such row out, as training rows do for the tail scales. So a training
+    row that is scored again is compared with the other rows.
+
     Fewer reference rows than k give k the largest value that exists.
 
     Args:
@@ -101,12 +104,15 @@ class Neighbors(Arrays):
             wanted: names among :data:`NEIGHBOR_STATISTICS`.
             drop: indices of reference rows that are no neighbors of each row, ``(n, j)``.
         """
-        k = max(_needed(name) for name in wanted)
-        k = max(1, min(k, len(self.reference) - (0 if drop is None else drop.shape[1])))
+        most = len(self.reference) - (1 if drop is None else drop.shape[1])
+        k = max(1, min(max(_needed(name) for name in wanted), most))
         found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
         for part in _parts(len(rows), len(self.reference)):
             own = rows[part]
-            distances, index = nearest(own, self.reference, k, None if drop is None else drop[part])
+            if drop is None:
+                distances, index = _without_itself(*nearest(own, self.reference, k + 1))
+            else:
+                distances, index = nearest(own, self.reference, k, drop[part])
             for name in wanted:
                 if name.startswith("knn"):
                     value = distances[:, min(int(name[3:]), k) - 1]
@@ -130,6 +136,13 @@ class Neighbors(Arrays):
         """Raise ValueError unless the arrays fit each other."""
         self.require(self.reference.ndim == 2 and len(self.reference) > 1)
         self.require(self.kth.shape == self.reach.shape == (len(self.reference),))
+
+
+def _without_itself(distances: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drop the nearest row where its distance is 0, and the farthest elsewhere: ``(n, k + 1)`` to ``(n, k)``."""
+    equal = (distances[:, :1] == 0.0).astype(np.int64)
+    columns = np.arange(distances.shape[1] - 1) + equal
+    return np.take_along_axis(distances, columns, axis=1), np.take_along_axis(index, columns, axis=1)
 
 
 def _needed(name: str) -> int:
