@@ -95,6 +95,8 @@ def test_supports():
     x = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1])
     assert UNIT.contains(x).tolist() == [False, True, True, True, False]
     assert REAL.contains(torch.tensor([-math.inf, math.inf])).all()
+    increasing = Support(within="increasing")
+    assert increasing.contains(torch.tensor([0.0, 0.5, 0.5, 0.4, 2.0])).tolist() == [True, True, True, False, True]
 
 
 class TestUnits:

@@ -67,6 +67,22 @@ def test_a_context_has_a_width():
         MAKERS[0]().log_prob(torch.zeros(1, 3), torch.tensor(1.0))
 
 
+def test_a_context_that_is_not_finite_is_named_by_its_index():
+    model, context = RealNVP(2, context=2, hidden=(8,)), torch.zeros(3, 2)
+    context[2, 1] = torch.nan
+    with pytest.raises(InputError, match=r"NaN in its context at index \(2, 1\)"):
+        model.log_prob(torch.zeros(3, 2), context)
+
+
+def test_evaluate_keeps_a_graph_only_where_gradients_are_recorded():
+    exact, x = RealNVP(2, hidden=(8,)), torch.zeros(3, 2)
+    bound = Flow(transforms.UniformDequantize(2, 8), distributions.Normal(2))
+    assert exact.evaluate(x).value.requires_grad
+    assert not bound.evaluate(x, samples=2).value.requires_grad
+    with torch.no_grad():
+        assert not exact.evaluate(x).value.requires_grad
+
+
 class TestParts:
     def test_a_model_is_a_transform_and_a_base(self):
         for chain, base in (
