@@ -84,7 +84,7 @@ TARGETS: dict[str, tuple[str, list[str]]] = {
         "tests/detection/test_operating_point.py tests/detection/test_gate.py tests/detection/test_streams.py",
     ]),
     "detection/metrics": ("detection/metrics.py", ["tests/detection/test_metrics.py tests/detection/test_protocol.py"]),
-    "io/file": ("io/container.py io/atomic.py", ["tests/io/test_model_file.py tests/io/test_atomic.py", "tests/io/test_damaged_files.py"]),
+    "io/file": ("io/file_format.py io/atomic.py", ["tests/io/test_model_file.py tests/io/test_atomic.py", "tests/io/test_damaged_files.py"]),
 }  # fmt: skip
 """By name: the files, and the pytest runs that judge their mutants, the fastest first."""
 

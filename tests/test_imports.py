@@ -99,7 +99,7 @@ def test_the_walk_sees_imports_inside_functions(tmp_path, monkeypatch):
     file.write_text(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from pushforward.cli import x\n"
-        "def f():\n    from pushforward import models\n    import pushforward.io.container\n    from ..data import y\n"
+        "def f():\n    from pushforward import models\n    import pushforward.io.file_format\n    from ..data import y\n"
     )
     assert [package for _, package in packages_used(file)] == ["models", "io", "data"]
 

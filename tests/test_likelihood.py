@@ -95,6 +95,15 @@ def test_supports():
     x = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1])
     assert UNIT.contains(x).tolist() == [False, True, True, True, False]
     assert REAL.contains(torch.tensor([-math.inf, math.inf])).all()
+    increasing = Support(within="increasing")
+    assert increasing.contains(torch.tensor([0.0, 0.5, 0.5, 0.4, 2.0])).tolist() == [True, True, True, False, True]
+    assert UNIT.covers(Support(0.2, 0.7))
+    assert not UNIT.covers(Support(0.5, 2.0))
+    assert not UNIT.covers(Support(-1.0, 0.5))
+    assert UNIT.covers(Support(0, 1, "increasing"))
+    assert not Support(0, 1, "increasing").covers(UNIT)
+    # The name says which transforms are right there; the measure is that of any manifold of this dimension.
+    assert Manifold(2, 3, "sphere") == Manifold(2, 3)
 
 
 class TestUnits:

@@ -172,6 +172,7 @@ def test_law_of_the_realized_rate(n, alpha, guarantee):
     assert stats.kstest(rates, stats.beta(law.a, law.b).cdf).pvalue > RARE
     # A neighboring law is told apart, so the test above can fail.
     assert stats.kstest(rates, stats.beta(law.a + 1, law.b).cdf).pvalue < RARE
+    assert law.interval() == law.interval(0.95)
     low, high = law.interval(0.9)
     inside = int(((low <= np.array(rates)) & (np.array(rates) <= high)).sum())
     assert stats.binom.ppf(RARE, 2000, 0.9) <= inside <= stats.binom.isf(RARE, 2000, 0.9)

@@ -109,7 +109,7 @@ def long(tmp_path_factory):
 
 @pytest.mark.parametrize("rows", [1000, 7777, 65_536])
 def test_chunks_are_the_whole(long, rows, monkeypatch):
-    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1 << 16)
+    monkeypatch.setattr("pushforward.io.csv._BLOCK", 1 << 16)
     path, frame = long
     whole = read_table(path)
     chunks = list(stream_table(path, rows, types=dict(zip(whole.column_names, whole.schema.types, strict=True))))
@@ -159,7 +159,7 @@ def test_known_columns(tmp_path):
 
 @pytest.mark.parametrize("bad", ["abc", "2024-01-01", "0x10", "1;5"])
 def test_text_in_a_known_number_column_is_found_before_the_first_chunk(tmp_path, bad, monkeypatch):
-    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1000)
+    monkeypatch.setattr("pushforward.io.csv._BLOCK", 1000)
     path = tmp_path / "t.csv"
     path.write_text("a,x\n" + "1,2\n" * 5000 + f"1,{bad}\n1,2\n")
     chunks = stream_table(path, 10, types={"x": pa.float64()})

@@ -67,6 +67,22 @@ def test_a_context_has_a_width():
         MAKERS[0]().log_prob(torch.zeros(1, 3), torch.tensor(1.0))
 
 
+def test_a_context_that_is_not_finite_is_named_by_its_index():
+    model, context = RealNVP(2, context=2, hidden=(8,)), torch.zeros(3, 2)
+    context[2, 1] = torch.nan
+    with pytest.raises(InputError, match=r"NaN in its context at index \(2, 1\)"):
+        model.log_prob(torch.zeros(3, 2), context)
+
+
+def test_evaluate_keeps_a_graph_only_where_gradients_are_recorded():
+    exact, x = RealNVP(2, hidden=(8,)), torch.zeros(3, 2)
+    bound = Flow(transforms.UniformDequantize(2, 8), distributions.Normal(2))
+    assert exact.evaluate(x).value.requires_grad
+    assert not bound.evaluate(x, samples=2).value.requires_grad
+    with torch.no_grad():
+        assert not exact.evaluate(x).value.requires_grad
+
+
 class TestParts:
     def test_a_model_is_a_transform_and_a_base(self):
         for chain, base in (
@@ -108,7 +124,10 @@ class TestParts:
         with pytest.raises(ConfigError):
             cls(3, **options)
 
-    @pytest.mark.parametrize("options", [{"max_logit": -1.0}, {"max_logit": math.nan}, {"bias": math.inf}])
+    @pytest.mark.parametrize(
+        "options",
+        [{"max_logit": -1.0}, {"max_logit": math.nan}, {"bias": math.inf}, {"bias": 20.5}, {"max_logit": 20.5}],
+    )
     def test_gates_are_bounded(self, options):
         with pytest.raises(ConfigError, match="must be a number in"):
             transforms.GatedTransformer(**options)
@@ -207,6 +226,22 @@ class TestDraws:
         assert torch.isfinite(result.value[1])
         assert result.stderr is not None
         assert not torch.isnan(result.stderr).any()
+
+
+def test_default_seed_is_0():
+    model = Flow(transforms.UniformDequantize(2, 8), distributions.Normal(2))
+    x = torch.tensor([[3.0, 5.0]])
+    assert torch.equal(model.encode(x), model.encode(x, seed=0))
+    assert not torch.equal(model.encode(x), model.encode(x, seed=1))
+
+
+def test_chain_rule_of_a_row_that_is_infinitely_far():
+    model = NSF(3, layer="autoregressive", linear="none", layers=1, hidden=(8,))
+    x = torch.tensor([[0.0, 1.0, 2.0], [0.0, math.inf, 2.0]])
+    terms = model.conditional_log_prob(x)
+    assert terms.shape == (2, 3)
+    torch.testing.assert_close(terms.sum(-1), model.log_prob(x))
+    assert terms[1].sum() == -math.inf
 
 
 def test_model_dtype_follows_the_weights():

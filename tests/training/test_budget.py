@@ -10,7 +10,17 @@ from pushforward.training.budget import Budget, make_budget, make_schedule, seco
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400), (12, 12), (0.25, 0.25), ("1m30s", 90)],
+    [
+        ("90s", 90),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("1.5h", 5400),
+        (12, 12),
+        (0.25, 0.25),
+        (0, 0),
+        ("1m30s", 90),
+    ],
 )
 def test_seconds(text, expected):
     assert seconds(text) == expected

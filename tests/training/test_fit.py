@@ -566,3 +566,8 @@ def test_result_reads_well():
     result = FitResult(120, -1.23456, 300, 12.34, 5.67, "patience", [])
     text = "FitResult(held-out -1.2346 nats at step 120 of 300, 12.3 passes in 5.7 s, stopped by patience)"
     assert repr(result) == text
+
+
+def test_every_loss_is_checked_on_a_cpu():
+    assert run_module.check_interval(torch.device("cpu")) == 1
+    assert run_module.check_interval(torch.device("cuda")) > 1

@@ -1,4 +1,7 @@
-"""The columns of a fitted table, and how new tables are converted to float64 by them."""
+"""The columns of a fitted table, and how new tables are converted to float64 by them.
+
+``column.py`` recognizes the kind of one column; ``pushforward/io/csv.py`` decides the types of a CSV file before that.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pushforward.data.tables import as_table
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
-from pushforward.io.delimited import check_delimited, read_delimited, stream_delimited
+from pushforward.io.csv import check_delimited, read_delimited, stream_delimited
 from pushforward.io.files import FORMATS, existing_path, file_format, load_array, plain_errors
 from pushforward.io.json_lines import infer_json, read_json, stream_json
 from pushforward.numerics.checks import check_integer

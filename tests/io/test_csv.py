@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pushforward.errors import SchemaError
 from pushforward.io import read_table, stream_table
-from pushforward.io.delimited import stream_delimited
+from pushforward.io.csv import stream_delimited
 
 
 def write(path, cells):
@@ -62,7 +62,7 @@ def test_leading_zeros_are_numbers_where_the_schema_has_numbers(tmp_path):
 
 
 def test_a_code_in_the_last_row_makes_the_column_text(tmp_path, monkeypatch):
-    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1000)
+    monkeypatch.setattr("pushforward.io.csv._BLOCK", 1000)
     cells = [*map(str, range(5000)), "007"]
     assert read_table(write(tmp_path / "t.csv", cells))["x"].to_pylist() == cells
 
@@ -85,5 +85,5 @@ def test_the_type_does_not_depend_on_the_size_of_a_block(tmp_path, cells, size):
     path = write(tmp_path / "t.csv", cells)
     whole = read_table(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pushforward.io.delimited._BLOCK", size)
+        patch.setattr("pushforward.io.csv._BLOCK", size)
         assert read_table(path).equals(whole)
