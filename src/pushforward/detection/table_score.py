@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from pushforward.compiled import CompiledScorer, compile_scorer
 from pushforward.data import Schema, duplicate_groups, split_indices
 from pushforward.detection.batching import by_batches
 from pushforward.detection.input_score import Explanation, InputScore
-from pushforward.detection.table import EFFORTS, Pool, fit_pool
+from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_time
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
@@ -24,7 +25,7 @@ from pushforward.numerics.checks import check_choice, check_integer
 
 __all__ = ["TableScore", "fit_table_score"]
 
-_NEAR = 1e-9
+_NEAR = 1e-6
 """Largest relative difference between the score of a few rows and the score in batches of one size."""
 
 NO_DENSITY = "this guard has no density: fit it with Guard(density=True), which trains flows too."
@@ -212,6 +213,7 @@ def fit_table_score(
     n_draws: int = 4,
     jitter: float = 0.05,
     seed: int = 0,
+    max_time: float | None = None,
     max_steps: int = 2000,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
@@ -232,6 +234,8 @@ def fit_table_score(
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
         seed: of the choice of rows, the split, the weights and the training.
+        max_time: seconds for all of this; the pool is smaller then, and the flows train for what is left. It is exceeded
+            only where reading the table and the smallest pool take longer. None for no limit.
         max_steps: of training, for each flow.
         batch_size: of training.
         learning_rate: of training.
@@ -252,17 +256,29 @@ def fit_table_score(
     """
     check_choice("effort", effort, tuple(EFFORTS))
     check_choice("model", kind, KINDS)
+    start = time.monotonic()
     schema, encoded = Schema.infer_encode(train)
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:
         raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
-    pool = fit_pool(features, features.transform(encoded), sizes=EFFORTS[effort], seed=seed, note=note)
+    sizes, chosen = EFFORTS[effort], encoded
+    if len(encoded) > sizes.rows:
+        chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
+    matrix = features.transform(chosen)
+    if max_time is None:
+        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, note=note)
+    else:
+        left = max_time - (time.monotonic() - start)
+        pool = fit_pool_in_time(features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, note=note)
     if not density:
         return TableScore(features, pool, None, n_draws)
     if isinstance(validation, (int, float)):
         encoded, held_out = _split(encoded, validation, seed + 1)
     else:
         held_out = schema.encode(validation)[0]
+    if max_time is not None:
+        options["max_time"] = max(0.0, max_time - (time.monotonic() - start))
+    note("flows")
     model = fit_table_density(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
         jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, **options,

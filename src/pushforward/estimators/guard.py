@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import warnings
 from typing import Any, Self
 
@@ -28,6 +29,9 @@ from pushforward.training.budget import seconds
 from pushforward.training.progress import make_reporter
 
 __all__ = ["Explanation", "Guard"]
+
+_FITTING = 0.6
+"""Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
 
 _MOST_CALIBRATION = 10_000
 """Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
@@ -78,7 +82,8 @@ class Guard(OutlierMixin, BaseEstimator):
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
         jitter: training noise of a table, in robust standard deviations; it bounds the density at repeated values.
         max_steps: of training, for each flow; None for 2000 on tables and 3000 on images.
-        max_time: seconds (or "90s", "5m") of training, all flows together; None for no limit.
+        max_time: seconds (or "90s", "5m") of ``fit`` on a table, calibration included; for images, of training. The only
+            option that reads a clock: what is fitted depends on the speed of the computer. None for no limit.
         batch_size: of training; None for 256 rows or 64 images.
         learning_rate: of training; None for 1e-3 on tables and 2e-3 on images.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
@@ -167,18 +172,23 @@ class Guard(OutlierMixin, BaseEstimator):
         Raises:
             CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
             InputError: for data that cannot be read; a SchemaError names the column.
-            ConfigError: for impossible options.
+            ConfigError: for impossible options, or if ``max_time`` is too short for a table to be read, fitted and
+                calibrated.
         """
         self._check_options()
+        start = time.monotonic()
         rows, seed = self._read(X, reset=True), seed_from(self.random_state)
         fitted, calibration = self._split(len(rows), seed)
+        limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         try:
-            self.score_ = self._fit_score(_take(rows, fitted), seed)
+            self.score_ = self._fit_score(_take(rows, fitted), seed, limit, start)
         except SchemaError:
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
         self.seed_ = seed
-        return self._calibrate(self.score_.score(_take(rows, calibration)))
+        if limit is None or isinstance(rows, torch.Tensor):
+            return self._calibrate(self.score_.score(_take(rows, calibration)))
+        return self._calibrate(self._calibration_scores(rows, calibration, seed, limit, start))
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -275,7 +285,7 @@ class Guard(OutlierMixin, BaseEstimator):
 
         Without this a guard scores in batches of one size, and fills up the last one, so that equal rows get exactly
         equal scores. With it only the rows that are given are scored. Scores then differ in the last digits, by less than
-        1e-9 of their size; a row whose score is that close to a calibration score is scored in a full batch, so p-values
+        1e-6 of their size; a row whose score is that close to a calibration score is scored in a full batch, so p-values
         and alarms do not change. A density is compiled by :func:`~pushforward.compile_scorer`.
 
         ``fit`` and ``load`` return a guard that is not compiled, and ``save`` writes the same file with or without it.
@@ -410,14 +420,37 @@ class Guard(OutlierMixin, BaseEstimator):
         if names is not None:
             self.feature_names_in_ = np.asarray(names, dtype=object)
 
-    def _fit_score(self, rows: Any, seed: int) -> InputScore:
+    def _calibration_scores(
+        self, rows: Any, calibration: np.ndarray, seed: int, limit: float, start: float
+    ) -> np.ndarray:
+        """Scores of as many calibration rows, in random order, as the time permits; when to stop depends on no score."""
+        order = np.random.default_rng(seed).permutation(calibration)
+        needed = min(len(order), rows_needed(self.alpha, self.guarantee, self.delta))
+        scores: list[np.ndarray] = []
+        done = 0
+        while done < len(order) and (left := limit - (time.monotonic() - start)) > 0:
+            part = order[done : done + 1024]
+            before = time.monotonic()
+            scores.append(self.score_.score(_take(rows, part)))
+            done += len(part)
+            if time.monotonic() - before > left:
+                break
+        if done < needed or time.monotonic() - start > 1.1 * limit:
+            raise ConfigError(
+                f"max_time={self.max_time!r} is too short: after {time.monotonic() - start:.1f} seconds the table was read, "
+                f"the smallest score was fitted, and {done} of {needed} necessary calibration rows were scored. Give more "
+                "time or fewer rows."
+            )
+        return np.concatenate(scores)
+
+    def _fit_score(self, rows: Any, seed: int, limit: float | None, start: float) -> InputScore:
         """Fit the score of tables or of images with this guard's options; None is the default of the kind of data."""
         note = make_reporter("auto" if self.verbose else "silent").note
         options = {
             "validation": self.validation,
             "kind": self.model,
             "seed": seed,
-            "max_time": None if self.max_time is None else seconds(self.max_time, "max_time"),
+            "max_time": limit,
             "ema": None,  # the defaults were chosen and measured without it
             "progress": "auto" if self.verbose else "silent",
         }
@@ -426,6 +459,8 @@ class Guard(OutlierMixin, BaseEstimator):
                 options[name] = getattr(self, name)
         if isinstance(rows, torch.Tensor):
             return fit_image_score(rows, **options)
+        if limit is not None:  # the rest of the time is for calibration
+            options["max_time"] = max(0.0, _FITTING * limit - (time.monotonic() - start))
         return fit_table_score(
             rows, effort=self.effort, density=self.density or self.effort == "thorough", n_estimators=self.n_estimators,
             n_draws=self.n_draws, jitter=self.jitter, note=note, **options,

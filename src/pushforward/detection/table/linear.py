@@ -42,7 +42,7 @@ class Linear(Arrays):
         mean = rows.mean(0)
         covariance = np.atleast_2d(ledoit_wolf(rows - mean, assume_centered=True)[0])
         d = len(mean)
-        covariance[np.arange(d), np.arange(d)] += 1e-9 * max(np.trace(covariance) / d, 1e-300)
+        covariance[np.arange(d), np.arange(d)] += 1e-9 * (1.0 + np.trace(covariance) / d)
         variances, directions = np.linalg.eigh(covariance)
         explained = np.cumsum(variances[::-1]) / variances.sum()
         count = min(int(np.searchsorted(explained, _EXPLAINED)) + 1, d - 1)

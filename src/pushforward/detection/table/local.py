@@ -15,9 +15,9 @@ def local_gaussian(rows: np.ndarray, reference: np.ndarray, index: np.ndarray) -
 
     With the mean m and the covariance C of the neighbors and S = C + 0.1 (tr C / d) I, the distance is
     q = sqrt((x - m)^T S^-1 (x - m)). It is large off the local principal components, where neighbors vary little (as in
-    manifold Parzen windows, Vincent and Bengio 2002). The -log density is that of a multivariate t distribution with d
-    degrees of freedom, log(det S) / 2 + d log(1 + q^2 / d) / 2 without its constant, because a covariance of few
-    neighbors has heavy tails.
+    manifold Parzen windows, Vincent and Bengio 2002). The -log density is log(det S) / 2 + (d / 2) log(1 + q^2 / d)
+    without a constant: near the mean that of the Gaussian, and far from it a tail as heavy as that of a covariance of few
+    rows (a multivariate t distribution whose degrees of freedom go to 0).
 
     Args:
         rows: ``(n, d)``.

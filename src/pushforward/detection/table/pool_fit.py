@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
 
-__all__ = ["EFFORTS", "Sizes", "fit_pool"]
+__all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
 
 _FEW = 8  # rows; with fewer there is no yardstick
 _REASONS = ("linear", "tails")
@@ -48,6 +49,11 @@ EFFORTS: dict[str, Sizes] = {
     "default": Sizes(5000, 20_000, 2000, 1000),
     "thorough": Sizes(20_000, 50_000, 5000, 4000),
 }
+
+
+_LADDER = (Sizes(250, 1000, 250, 250), EFFORTS["fast"], Sizes(2500, 10_000, 2000, 1000), EFFORTS["default"],
+           EFFORTS["thorough"])  # fmt: skip
+"""Amounts of work that are tried in this order where time is limited."""
 
 
 @dataclass
@@ -115,6 +121,42 @@ def fit_pool(
     assert reasons is not None
     note("weights")
     return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
+
+
+def fit_pool_in_time(
+    features: TableFeatures,
+    matrix: np.ndarray,
+    seconds: float,
+    *,
+    sizes: Sizes = EFFORTS["default"],
+    seed: int = 0,
+    note: Callable[[str], None] = lambda phase: None,
+) -> Pool:
+    """Fit the largest pool of a ladder that fits a time limit; this reads a clock.
+
+    The smallest pool is always fitted. A larger one is tried if its time, predicted from the last one's by the power 1.5 of
+    the number of reference rows, is left.
+
+    Args:
+        features: of the table.
+        matrix: ``(n, w)``, finite.
+        seconds: the limit.
+        sizes: of the largest pool to try.
+        seed: as in :func:`fit_pool`.
+        note: called with the name of each phase.
+    """
+    deadline = time.monotonic() + seconds
+    pool, last, took = None, None, 0.0
+    for rung in (*(each for each in _LADDER if each.reference < sizes.reference), sizes):
+        if last is not None:
+            growth = min(len(matrix), rung.reference) / min(len(matrix), last.reference)
+            if len(matrix) <= last.reference or time.monotonic() + took * growth**1.5 > deadline:
+                break
+        start = time.monotonic()
+        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, note=note), rung
+        took = time.monotonic() - start
+    assert pool is not None
+    return pool
 
 
 def _assemble(
