@@ -27,6 +27,7 @@ from pushforward.errors import (
     StorageError,
 )
 from pushforward.estimators import Guard
+from pushforward.estimators import guard as guard_module
 
 QUICK = {"random_state": 0}
 FLOWS = {"density": True, "n_estimators": 2, "max_steps": 60, "random_state": 0}
@@ -181,6 +182,27 @@ def test_log_prob_is_the_density_of_the_flows() -> None:
     guard = Guard(0.05, model="nice", **FLOWS).fit(x)
     expected = guard.density_.log_prob(torch.from_numpy(x[:20])).double().detach().numpy()
     np.testing.assert_allclose(guard.log_prob(x[:20]), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_max_time_is_kept_or_refused() -> None:
+    x = normal_rows(2000)
+    guard = Guard(0.05, max_time="5m", **QUICK).fit(x)
+    assert guard.calibrator_.n == 500
+    assert guard.predict([[0, 0, 0], [30, -30, 30]]).tolist() == [1, -1]
+    with pytest.raises(ConfigError, match=r"max_time='0.001s' is too short.* 0 of 19"):
+        Guard(0.05, max_time="0.001s", **QUICK).fit(x)
+
+
+def test_calibration_stops_when_time_is_over(monkeypatch) -> None:
+    """Each reading of the clock is a second later; the rows that were scored by then calibrate."""
+    x = normal_rows(20_000)
+    guard = Guard(0.05, **QUICK).fit(x[:200])
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(guard_module.time, "monotonic", lambda: float(next(ticks)))
+    scores = guard._calibration_scores(x, np.arange(5000), 0, 11.9, 0.0)
+    assert len(scores) == 4 * 1024
+    order = np.random.default_rng(0).permutation(5000)[: len(scores)]
+    np.testing.assert_array_equal(scores, guard.anomaly_score(x[order]))
 
 
 def test_effort_is_a_fixed_amount_of_work() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from pushforward.detection.table.local import local_gaussian
 from pushforward.detection.table.state import Arrays
 
-__all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "nearest"]
+__all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "nearest", "neighbors_of"]
 
 NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20", "density50")
 """Names; all but "lof" and the densities are compared on a logarithmic scale."""
@@ -129,7 +129,7 @@ class Neighbors(Arrays):
             drop: indices of reference rows that are no neighbors of each row, ``(n, j)``.
         """
         most = len(self.reference) - (1 if drop is None else drop.shape[1])
-        k = max(1, min(max(_needed(name) for name in wanted), most))
+        k = max(1, min(max(neighbors_of(name) for name in wanted), most))
         found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
         for part in _parts(len(rows), len(self.reference)):
             own = rows[part]
@@ -169,7 +169,10 @@ def _without_itself(distances: np.ndarray, index: np.ndarray) -> tuple[np.ndarra
     return np.take_along_axis(distances, columns, axis=1), np.take_along_axis(index, columns, axis=1)
 
 
-def _needed(name: str) -> int:
+def neighbors_of(name: str) -> int:
+    """Number of neighbors that a statistic reads; 0 for one that reads none."""
+    if name not in NEIGHBOR_STATISTICS:
+        return 0
     return _LOF if name == "lof" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pushforward.detection.table.coordinates import Coordinates
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
-from pushforward.detection.table.neighbors import Neighbors
+from pushforward.detection.table.neighbors import Neighbors, neighbors_of
 from pushforward.detection.table.pool import Pool
 from pushforward.detection.table.reasons import Reasons
 from pushforward.detection.table.spaces import Spaces
@@ -74,7 +74,8 @@ def fit_pool(
 ) -> Pool:
     """Fit a pool to the feature matrix of training rows.
 
-    A training row's own value is found without it: neighbors leave it out, and the other statistics are fitted on the
+    A statistic of K neighbors takes part where there are at least 2 K reference rows, because it is not local otherwise. A
+    training row's own value is found without it: neighbors leave it out, and the other statistics are fitted on the
     three quarters of the rows that do not contain it. Neighbors of a mix leave out its parents. With fewer than eight
     rows there are no mixes, and the score is the distance to the nearest row.
 
@@ -104,10 +105,10 @@ def fit_pool(
     values: dict[str, _Values] = {}
     reasons = None
     for name, family in FAMILIES.items():
+        wanted = {statistic for statistic in family.statistics if neighbors_of(statistic) <= near / 2 or n < _FEW}
         note(f"statistics: {name}")
         placed = rows if family.space is None else spaces(family.space, rows)
         placed_mixes = mixed if family.space is None else spaces(family.space, mixed)
-        wanted = set(family.statistics)
         if family.kind is Neighbors:
             part = Neighbors.fit(placed[:near], lof="lof" in wanted)
             own = part.score(placed[:scale], wanted, np.arange(scale)[:, None])
@@ -169,7 +170,7 @@ def _assemble(
     yardstick: bool,
 ) -> Pool:
     """Weigh the statistics, and keep what has a weight or gives reasons."""
-    keys = [(name, statistic) for name, family in FAMILIES.items() for statistic in family.statistics]
+    keys = [(f, s) for f, family in FAMILIES.items() for s in family.statistics if s in values[f].normal]
     if yardstick:
         areas = np.array([separation(values[f].normal[s], values[f].mixed[s]) for f, s in keys])
         weight = weights(areas)
