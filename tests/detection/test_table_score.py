@@ -153,7 +153,7 @@ def test_other_json_is_refused(score: TableScore, data) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["coordinates.kind", "spaces.center", "standard.reference", "reasons.usual", "linear.mean"]
+    "name", ["coordinates.kind", "spaces.center", "standard.reference", "reasons.given", "linear.mean"]
 )
 def test_arrays_that_do_not_fit_are_refused(score: TableScore, name: str) -> None:
     description, tensors = score.pack("s.")

@@ -258,9 +258,9 @@ class Guard(OutlierMixin, BaseEstimator):
     def explain(self, X: Any) -> Explanation:
         """Which columns made a row unlikely: -log tail probability of each cell, nats, in the order of the columns.
 
-        The larger of two numbers: how unusual the cell is given the other columns, compared with training rows in that
-        column, and how unusual it is by itself. A column that is hard to predict or always increases is not reported for
-        that. An unseen category, a new missing cell or a changed constant is log(n + 2).
+        The mean of two numbers: how unusual the cell is given the other columns, and how far it is from the middle by
+        itself, each compared with training rows in that column. So a column that is always hard to predict is not reported
+        for that. An unseen category, a new missing cell or a changed constant is log(n + 2), and an infinite number +inf.
 
         Raises:
             ConfigError: for a guard of images.

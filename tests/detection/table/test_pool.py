@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from pushforward.data import Schema
@@ -150,3 +151,27 @@ def test_weights_prefer_what_separates() -> None:
     # exp(4 z), z the normal quantile: 0.8413 is one unit above 0.5.
     pair = weights(np.array([0.5, 0.8413447460685429]))
     assert pair[1] / pair[0] == pytest.approx(np.exp(4), rel=1e-6)
+
+
+@pytest.mark.parametrize("move", [3.0, 30.0, 3e5])
+def test_the_column_that_moved_is_the_reason(move: float) -> None:
+    """Columns that depend on it look wrong too, given it; an hour that always grows is not news."""
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(900, 1))
+    x = np.c_[np.arange(900.0), level + 0.3 * rng.normal(size=(900, 4)), 100 * rng.standard_t(3, size=900)]
+    pool = pool_of(x[:800])
+    usual = x[800:]
+    for column in (1, 3):
+        moved = usual.copy()
+        moved[:, column] += move
+        assert (pool.by_column(moved).argmax(1) == column).mean() > 0.9
+
+
+def test_reasons_are_tail_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    pool = pool_of(rng.normal(size=(4000, 2)) * np.array([1.0, 50.0]))
+    z = 3.5  # of independent normal columns, by itself and given the other
+    nats = pool.by_column(np.array([[z, 0.0], [0.0, 50 * z]]))
+    expected = -np.log(2 * stats.norm.sf(z))
+    np.testing.assert_allclose(np.diag(nats), expected, rtol=0.2)
+    assert np.all(nats[[0, 1], [1, 0]] < 1.5)

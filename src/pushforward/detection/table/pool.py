@@ -101,7 +101,7 @@ class Pool:
         """How unusual each column of the feature matrix is, nats, ``(n, w)``; see :class:`Reasons`."""
         rows = self.coordinates(np.ascontiguousarray(matrix))
         placed = self.spaces(str(FAMILIES["linear"].space), rows)
-        nats = self.reasons.nats(self.parts["linear"], placed, self.parts["tails"], rows)
+        nats = self.reasons.nats(self.parts["linear"], placed)
         first = np.flatnonzero(np.r_[True, self.coordinates.column[1:] != self.coordinates.column[:-1]])
         return np.maximum.reduceat(nats, first, axis=1)
 
@@ -141,7 +141,7 @@ class Pool:
             report = {str(name): float(area) for name, area in description["report"].items()}
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StorageError(f"its pool of statistics is not one that pushforward writes: {error!r}") from error
-        if not weighted or not set(families) <= set(FAMILIES) or not {"linear", "tails"} <= set(families):
+        if not weighted or not set(families) <= set(FAMILIES) or not {"linear"} <= set(families):
             raise StorageError("its pool has a family of statistics that this version of pushforward does not have.")
         if not all(f in families and n in FAMILIES[f].statistics and 0 < w <= 1 for (f, n), w in weighted.items()):
             raise StorageError("its pool has a statistic that this version of pushforward does not have.")
@@ -153,7 +153,7 @@ class Pool:
         width = len(coordinates.column)
         if (
             len(spaces.center) != width
-            or len(reasons.slope) != width
+            or len(reasons.given_slope) != width
             or any(_width(part) != width for part in parts.values())
         ):
             raise StorageError("the parts of its pool have different numbers of coordinates.")

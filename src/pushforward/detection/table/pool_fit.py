@@ -23,7 +23,7 @@ from pushforward.detection.table_features import TableFeatures
 __all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
 
 _FEW = 8  # rows; with fewer there is no yardstick
-_REASONS = ("linear", "tails")
+_REASONS = ("linear",)
 _NO_YARDSTICK = (("standard", "knn1"), ("soft", "knn1"))
 
 
@@ -118,7 +118,7 @@ def fit_pool(
         values[name] = _by_folds(family.kind, placed, placed_mixes, folds, mixes.folds, scale, wanted)
         parts[name] = family.kind.fit(placed)
         if family.kind is Linear:
-            reasons = Reasons.fit(_conditional(placed, folds, scale))
+            reasons = Reasons.fit(_conditional(placed, folds, scale), placed[:scale])
     assert reasons is not None
     note("weights")
     return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
