@@ -24,7 +24,7 @@ import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ from benchmarks.quality.data import add_data_option
 from pushforward import distributions, io, models, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
 from pushforward.detection.batching import by_batches
-from pushforward.detection.image_score import ImageScore, fit_image_score
+from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
 from pushforward.models import Model
 
 SHAPE, REFERENCE, BATCH = (1, 28, 28), 500, 50
@@ -86,7 +86,7 @@ class Case:
 
 def guard(bench: Bench) -> ImageScore:
     """The default score of images, whole."""
-    return fit_image_score(bench.train, bench.reference, max_steps=5, progress="silent")
+    return fit_image_score(bench.train, bench.reference, config=replace(IMAGE_TRAINING, max_steps=5, progress="silent"))
 
 
 def dose(bench: Bench) -> scores.DoSE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import torch
 
 from pushforward import registry
 from pushforward.detection import pgd
-from pushforward.detection.image_score import fit_image_score
+from pushforward.detection.image_score import IMAGE_TRAINING, fit_image_score
 from pushforward.training import run as training_run
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,9 @@ def blobs(count: int, seed: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def guard():
-    score = fit_image_score(blobs(300, 0), blobs(200, 1), max_steps=3, progress="silent")
+    score = fit_image_score(
+        blobs(300, 0), blobs(200, 1), config=replace(IMAGE_TRAINING, max_steps=3, progress="silent")
+    )
     return SimpleNamespace(score_=score)
 
 
