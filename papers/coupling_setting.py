@@ -67,8 +67,10 @@ class CouplingSetting:
 def coupling_setting(experiment: Experiment) -> CouplingSetting:
     """The setting for the budget of an experiment: CIFAR-10 for the full budget, Fashion-MNIST for the others."""
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    held = experiment.choose(smoke=50, quick=500, full=1000)
-    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000) + held)
+    n_held_out = experiment.choose(smoke=50, quick=500, full=1000)
+    images = experiment.images(
+        name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000) + n_held_out
+    )
     options = {
         "max_steps": experiment.choose(smoke=2, quick=200, full=200_000),
         "batch_size": 64,
@@ -77,8 +79,8 @@ def coupling_setting(experiment: Experiment) -> CouplingSetting:
     }
     return CouplingSetting(
         name=name,
-        train=images[:-held],
-        held_out=images[-held:],
+        train=images[:-n_held_out],
+        held_out=images[-n_held_out:],
         test=experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000)),
         options=options,
         couplings=experiment.choose(smoke=2, quick=2, full=8),
