@@ -114,7 +114,7 @@ def test_what_is_not_there_is_refused_in_a_sentence(monkeypatch, tmp_path, count
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_device_is_an_error_of_the_command_line(capsys):
+def test_an_unknown_device_is_an_error_of_the_command_fit_line(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--device", "tpu"])
     assert "there is no device 'tpu'" in capsys.readouterr().err
@@ -122,7 +122,7 @@ def test_an_unknown_device_is_an_error_of_the_command_line(capsys):
 
 def test_variants_that_are_not_for_a_device_are_not_offered_there():
     case = Case(TINY, "log_prob", 4).plain()
-    for where, names in ((Cuda(0), ("pushforward-frozen", "pushforward-plain")), (CPU, ("pushforward-graph",))):
+    for where, names in ((Cuda(0), ("pushforward-compiled", "pushforward-plain")), (CPU, ("pushforward-graph",))):
         assert where.refused.keys() == set(names)
         for name in names:
             assert Session(name, where).answer({"do": "prepare", "case": case, "steps": 1}) == {

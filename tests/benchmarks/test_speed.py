@@ -315,10 +315,10 @@ def test_who_runs_what():
     affine, spline = Case(TINY, "sample", 1), Case(replace(TINY, kind="nsfc"), "sample", 1)
     assert set(suite.entries(affine, everyone)) == set(everyone) - libraries.VARIANTS.keys()
     assert suite.entries(affine, libraries.NAMES) == suite.entries(affine, everyone)
-    assert set(suite.entries(spline, everyone)) == set(everyone) - {"pushforward-frozen"}
+    assert set(suite.entries(spline, everyone)) == set(everyone) - {"pushforward-compiled"}
     assert set(suite.entries(replace(affine, work="log_prob"), everyone)) == set(everyone) - {"pushforward-plain"}
     assert set(suite.entries(replace(spline, work="log_prob"), everyone)) == set(everyone)
-    on_gpu = set(libraries.NAMES) - {"pushforward-frozen", "pushforward-plain"}
+    on_gpu = set(libraries.NAMES) - {"pushforward-compiled", "pushforward-plain"}
     assert set(suite.entries(replace(spline, work="log_prob"), libraries.NAMES, Cuda(0))) == on_gpu
     five = suite.entries(ENSEMBLES[0], everyone)
     assert set(five) == {"pushforward", "floor", report.ALONE}
