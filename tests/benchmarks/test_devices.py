@@ -93,15 +93,15 @@ def test_devices_by_name():
     assert type(device("cuda", library="zuko")) is Cuda
     assert type(device("cuda", library="flowjax")) is BlockingCuda
     for name in ("gpu", "cuda:", "cuda:x", "mps", "CUDA"):
-        with pytest.raises(ValueError, match="write cpu, cuda or cuda:1"):
+        with pytest.raises(ValueError, match="use cpu, cuda or cuda:1"):
             device(name)
 
 
 @pytest.mark.parametrize(
     ("count", "asked", "words"),
     [
-        (0, ["--device", "cuda"], "finds no CUDA devices here, so not cuda:0"),
-        (1, ["--device", "cuda:1"], "finds 1 CUDA devices here, so not cuda:1"),
+        (0, ["--device", "cuda"], "finds no CUDA devices, so there is no cuda:0"),
+        (1, ["--device", "cuda:1"], "finds 1 CUDA devices, so there is no cuda:1"),
         (1, ["--device", "cuda", "--clock", "cpu"], "--clock cpu"),
         (0, ["--device", "cuda", "--profile", "maf-d6-h128/log_prob@1"], "finds no CUDA devices"),
     ],
@@ -146,7 +146,7 @@ def test_jax_without_the_device_is_not_offered(monkeypatch):
     config = SimpleNamespace(update=lambda name, value: None)
     monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(config=config, devices=lambda kind: ["the first"]))
     Cuda(0).choose_in_jax()
-    with pytest.raises(NotOffered, match="sees no cuda:1"):
+    with pytest.raises(NotOffered, match="finds no cuda:1"):
         Cuda(1).choose_in_jax()
 
 

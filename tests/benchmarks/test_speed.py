@@ -52,7 +52,7 @@ def test_names_are_unique_and_lead_back_to_the_case():
 
 @pytest.mark.parametrize("name", ["maf-d6-h128", "maf-d6-h128/log_prob@0", "maf-d6-h128/score@5", "glow/log_prob@1"])
 def test_a_name_of_no_case_is_refused(name):
-    with pytest.raises(SystemExit, match="is no case"):
+    with pytest.raises(SystemExit, match="is not a case"):
         named(name)
 
 
@@ -62,7 +62,7 @@ def test_patterns_name_flows_or_calls(tmp_path):
     assert {name.split("/")[0] for name in chosen if not name.startswith("rnvp")} == {"maf-d6-h128"}
     assert {case.batch for case in selected(CASES, ["*@16"])} == {16}
     assert selected(CASES, ["nothing"]) == []
-    with pytest.raises(SystemExit, match="no case fits nothing"):
+    with pytest.raises(SystemExit, match="no case matches nothing"):
         benchmark.main(["time", "--cases", "nothing", "--out", str(tmp_path / "r.jsonl"), "--libraries", "floor"])
 
 
@@ -292,7 +292,7 @@ def test_workers_are_timed_in_turn_and_say_what_they_cannot():
 def test_an_answer_is_not_waited_for_without_end():
     worker = Worker("floor", replace(QUICK, limit=0.01))
     try:
-        assert "no answer to prepare" in worker.ask("prepare", case=Case(TINY, "log_prob", 1).plain(), steps=0)["note"]
+        assert "no reply to prepare" in worker.ask("prepare", case=Case(TINY, "log_prob", 1).plain(), steps=0)["note"]
         assert not worker.alive
     finally:
         worker.close()
@@ -302,7 +302,7 @@ def test_a_call_of_the_wrong_shape_is_no_reading(monkeypatch):
     session = Session("floor")
     monkeypatch.setattr(libraries.adapter("floor").Floor, "log_prob", lambda self, x: x)
     assert (
-        "of shape (5, 3), not (5,)"
+        "of shape (5, 3) instead of (5,)"
         in session.answer({"do": "prepare", "case": Case(TINY, "log_prob", 5).plain(), "steps": 0})["note"]
     )
 

@@ -91,7 +91,7 @@ class ImageScore(Score, InputScore):
         """
         score = io.unpack(description, tensors, prefix)
         if not isinstance(score, cls):
-            raise StorageError("its score is not one of images.")
+            raise StorageError("its score does not read images.")
         try:
             score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # fitted tensors of other sizes raise here
         except (PushforwardError, RuntimeError, IndexError) as error:

@@ -131,7 +131,9 @@ class TableScore(InputScore):
             features, density, n_draws = (description[name] for name in ("features", "density", "n_draws"))
             n_draws = check_integer("n_draws", n_draws)
         except (TypeError, KeyError, ConfigError) as error:
-            raise StorageError(f"its score of tables is not one that pushforward writes: {error!r}") from error
+            raise StorageError(
+                f"it describes its score of tables in a form that pushforward never writes: {error!r}"
+            ) from error
         features = TableFeatures.from_json(features)
         model = io.unpack(density, tensors, prefix)
         if not isinstance(model, Flow) or model.shape != (features.n_features,) or model.context_features:
