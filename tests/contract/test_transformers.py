@@ -1,4 +1,4 @@
-"""The contract of scalar laws (transformers) and of networks."""
+"""The contract of transformers and of networks."""
 
 from __future__ import annotations
 

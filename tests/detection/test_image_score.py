@@ -86,7 +86,7 @@ def test_code_length_of_a_coarse_image():
         CodeLength("png", pool=0)
 
 
-def test_parts_that_are_fitted_stay_where_asked():
+def test_fitted_parts_are_kept_with_refit_false():
     train, held, x = (torch.randn(40, 2, generator=torch.Generator().manual_seed(s)) for s in range(3))
     part = Neighbors(1).fit(train)
     before = part(x)
@@ -107,7 +107,7 @@ class TestPrepare:
         assert pooled.shape == (1, 3, 8, 8)
         assert (pooled == 200).all()
 
-    def test_what_it_was_not_fitted_on(self):
+    def test_images_of_another_kind_are_refused(self):
         score = ImageScore(DoSE(LikelihoodPath(ImageNICE(shape=(1, 4, 4)))), (1, 4, 4))
         for wrong, words in (
             (torch.full((2, 1, 4, 4), 256), "0 to 255"),
@@ -119,7 +119,7 @@ class TestPrepare:
                 score.prepare(wrong)
 
 
-def test_it_tells_waves_from_other_images():
+def test_it_separates_waves_from_other_images():
     """Noise, constants, negatives of bars: all far from waves in some statistic."""
     images = stripes(460, 0)
     score = fit_image_score(images[:360], images[360:], config=replace(IMAGE_TRAINING, max_steps=60, progress="silent"))
@@ -185,6 +185,6 @@ def test_too_few_held_out_images():
         fit_image_score(stripes(30, 0), stripes(30, 1), kind="maf")
 
 
-def test_it_needs_what_its_score_needs():
+def test_it_has_the_needs_of_its_score():
     inner = DoSE(LikelihoodPath(ImageNICE(shape=(1, 4, 4), layers=2, hidden=(4,))), Log(CodeLength("png")))
     assert ImageScore(inner, (1, 4, 4)).needs == {"forward", "compressor"}

@@ -46,7 +46,7 @@ def test_rows_on_the_manifold_give_a_finite_score(plane):
     assert score(x)[0] > score(x)[1:].max() + 1e3
 
 
-def test_what_it_refuses(plane):
+def test_errors_of_arguments(plane):
     with pytest.raises(KindError, match="Lebesgue"):
         ManifoldLikelihood(models.NICE(2))
     with pytest.raises(ConfigError, match="use must be"):

@@ -107,7 +107,7 @@ def test_through_a_file(score: TableScore) -> None:
 @pytest.mark.parametrize(
     "change", [{"n_draws": 0}, {"n_draws": "4"}, {"features": None}, {"features": []}, {"density": None}, {"density": {}}], ids=str
 )  # fmt: skip
-def test_nonsense_from_a_file_is_refused(score: TableScore, change: dict) -> None:
+def test_invalid_json_from_a_file_is_refused(score: TableScore, change: dict) -> None:
     description, tensors = score.pack("s.")
     with pytest.raises(StorageError):
         TableScore.unpack(description | change, tensors, "s.")

@@ -1,4 +1,4 @@
-"""The native inverse of autoregressive transforms agrees with the plain one, which takes one place at a time."""
+"""The native inverse of autoregressive transforms agrees with the plain one, which computes one coordinate at a time."""
 
 from __future__ import annotations
 
@@ -127,14 +127,14 @@ def test_every_activation(name):
 
 @pytest.mark.parametrize("features", [2, 3, 17, 200])
 @torch.no_grad()
-def test_every_number_of_places(features):
+def test_every_number_of_coordinates(features):
     network = make(features, LAWS[1], hidden=(33, 50))
     found, expected = both(network, LAWS[1], torch.randn(features, 3, dtype=torch.float64))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
-def test_a_row_that_is_not_finite_spoils_no_other():
+def test_a_row_that_is_not_finite_changes_no_other():
     network = make(6, LAWS[1])
     z = torch.randn(6, 4, dtype=torch.float64)
     clean = both(network, LAWS[1], z)[0][0]
@@ -145,7 +145,7 @@ def test_a_row_that_is_not_finite_spoils_no_other():
 
 
 @torch.no_grad()
-def test_far_rows_come_back():
+def test_far_rows_are_inverted():
     for law, layer in ((law, MaskedAutoregressive(12, law, hidden=(64, 64))) for law in LAWS):
         x = 1e4 * torch.randn(50, 12)
         back = layer.decode(layer.encode(x).z)
@@ -153,7 +153,7 @@ def test_far_rows_come_back():
 
 
 @torch.no_grad()
-def test_changed_weights_are_seen():
+def test_changed_weights_are_used():
     """Nothing of a call is kept, though fused optimizers change weights and raise no version."""
     layer = MaskedAutoregressive(5, hidden=(16,)).double()
     z = torch.randn(3, 5, dtype=torch.float64)
@@ -164,7 +164,7 @@ def test_changed_weights_are_seen():
     assert (layer.decode(z) - before).abs().max() > 1e-3
 
 
-def test_gradients_go_by_steps():
+def test_gradients_use_steps():
     layer = MaskedAutoregressive(4, hidden=(8,)).double()
     z = torch.randn(3, 4, dtype=torch.float64)
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_gradients_go_by_steps():
 
 
 @torch.no_grad()
-def test_a_missing_context_is_said():
+def test_a_missing_context_is_an_error():
     with pytest.raises(InputError, match="needs a context of width 3"):
         masked_inverse.solve_autoregressive(
             make(4, LAWS[1], context=3), LAWS[1], torch.zeros(4, 2, dtype=torch.float64)
@@ -188,6 +188,6 @@ def test_no_rows():
     assert x.shape == slope.shape == (4, 0)
 
 
-def test_other_laws_are_left_to_plain_operations():
+def test_other_transformers_use_plain_operations():
     assert masked_inverse.native_settings(GatedTransformer()) is None
     assert masked_inverse.native_settings(CircularSplineTransformer()) is None

@@ -1,4 +1,4 @@
-"""The two versions of the spline agree, in every layout, type and transform that the plain one knows."""
+"""The two versions of the spline agree, in every layout, type and function transform that the plain version supports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def some(law: SplineSettings, shape: tuple[int, ...], dtype: torch.dtype = torch
 
 
 def both(function):
-    """What a function gives with the plain and with the native version."""
+    """Results of a function with the plain and with the native version."""
     out = []
     for mode in ("plain", "native"):
         with use_kernels(mode):
@@ -88,7 +88,7 @@ def layouts(law: SplineSettings) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
 @pytest.mark.parametrize("name", ["rows", "columns", "gaps"])
-def test_the_place_in_memory_does_not_matter(name, inverse):
+def test_the_memory_layout_does_not_matter(name, inverse):
     law = LAWS["line"]
     x = 3 * torch.randn(12, 5, dtype=torch.float64)
 
@@ -232,7 +232,7 @@ def test_knots_by_a_product_and_by_a_running_sum(bins):
     torch.testing.assert_close(find_knots(raw, law).double(), exact, rtol=0, atol=4e-6)
 
 
-def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
+def test_settings_cached_in_inference_mode_work_with_gradients():
     law, raw = SplineSettings(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
     with torch.inference_mode():
         find_knots(raw, law)
@@ -240,7 +240,7 @@ def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
     assert torch.autograd.gradcheck(lambda r: find_knots(r, law), (raw,))
 
 
-def test_the_piece_that_holds_a_point():
+def test_the_piece_that_contains_a_point():
     law = SplineSettings(3, 3.0, 1e-3, 3.0)
     xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]], dtype=torch.float64).expand(4, 6)
     raw = torch.tensor([[0.5], [-0.25]], dtype=torch.float64).expand(2, 6)
@@ -269,7 +269,7 @@ def test_the_piece_that_holds_a_point():
 
 
 @pytest.mark.parametrize("shape", [(2, 16), (16, 2), (21, 3), (9, 7), (5, 3)], ids=str)
-def test_tiles_whose_ends_only_look_like_a_run(shape):
+def test_tiles_with_the_ends_of_a_run_that_are_not_a_run(shape):
     """After a transposition, the first and last offset of a tile may be as far apart as those of a run that it is not."""
     law = LAWS["line"]
     x = torch.randn(shape, dtype=torch.float64)

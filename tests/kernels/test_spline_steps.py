@@ -1,4 +1,4 @@
-"""Splines solved place after place give what the plain spline gives for all places at once."""
+"""Splines solved one coordinate at a time equal the plain spline for all coordinates at once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_ends_and_beyond():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @torch.no_grad()
-def test_steep_splines_come_back_to_a_few_roundings(dtype):
+def test_steep_splines_are_inverted_to_a_few_roundings(dtype):
     """The root cancels where the slope at the right end is the steeper one, if it is not taken by the other form."""
     law = LAWS[0]
     raw, y = 10 * torch.randn(law.parameters, 1, 20_000, dtype=dtype), 1.2 * torch.randn(1, 20_000, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Checks of arguments: what passes, what is refused, and the words of the refusal."""
+"""Checks of arguments: accepted values, refused values, and messages."""
 
 from __future__ import annotations
 

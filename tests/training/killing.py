@@ -63,7 +63,7 @@ def model(kind: str) -> pf.models.Model:
 
 
 def train(kind: str, folder: Path, death: str) -> None:
-    """Run or go on, and leave the hash of everything that matters in ``folder``."""
+    """Run or resume, and write the hash of the results to ``folder``."""
     counts = {"replace": 0, "fsync": 0}
 
     def counting(name, call):
@@ -129,7 +129,7 @@ def child(kind: str, folder: Path, *, death: str = "", after: float | None = Non
 
 
 def compare(folder: Path, kind: str, seed: int) -> dict[str, object]:
-    """An undisturbed run beside one that is killed several times."""
+    """Compare an undisturbed run with one that is killed several times."""
     folder.mkdir()
     began = time.monotonic()
     assert child(kind, folder / "whole")

@@ -29,7 +29,7 @@ def test_the_average_is_that_of_its_formula():
     assert weight.item() == 2.0
 
 
-def test_what_is_kept_is_the_average_of_the_steps():
+def test_the_average_of_the_steps_is_kept():
     x = torch.tensor([[3.0]])
     optimizer = functools.partial(torch.optim.SGD, lr=0.01)
     options = {"validation": None, "initialize": False, "gradient_clip": None, "optimizer": optimizer, "schedule": None}

@@ -50,7 +50,7 @@ def test_the_norm_is_clipped_once_for_all_parts():
     assert torch.cat([g.flatten() for g in grads]).norm().item() == pytest.approx(1e-3, rel=1e-4)
 
 
-def test_what_cannot_be_split_is_not():
+def test_batches_that_cannot_be_split_are_not_split():
     rows = Batch(torch.zeros(ROWS, 3), None, 0, 0)
     wide = {"hidden": (512, 4)}
     assert len(split_batch(pf.models.MAF(3, layers=1, **wide), rows)) == 5
@@ -71,7 +71,7 @@ def test_a_batch_in_as_many_parts_as_asked(microbatches, sizes):
     torch.testing.assert_close(grads, whole, rtol=1e-9, atol=1e-12)
 
 
-def test_fit_microbatchess():
+def test_fit_splits_batches_into_microbatches():
     x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weights = []
     for microbatches in (None, 4):

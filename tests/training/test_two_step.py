@@ -1,4 +1,4 @@
-"""Both steps, one after the other, against a curve whose density is known."""
+"""Both steps on a curve whose density is known."""
 
 import math
 
@@ -71,7 +71,7 @@ def test_it_is_reproducible():
     assert torch.equal(*values)
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.distributions.Normal(1))
     with pytest.raises(ConfigError, match="TwoStep"):
         fit_two_step(pf.models.NICE(3), torch.zeros(5, 3))  # pyright: ignore
@@ -108,7 +108,7 @@ def test_a_code_wider_than_what_the_rows_span_is_refused(scale):
         assert done.first.steps == 1
 
 
-def test_training_again_forgets_that_the_decoder_was_injective():
+def test_training_again_resets_the_injectivity_flag():
     torch.manual_seed(0)
     model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.distributions.Normal(1)).eval()
     model.embed.injective.fill_(True)

@@ -21,7 +21,7 @@ def increasing(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 def onto(dim: int, data: int, **more: Any) -> dict[str, Any]:
-    """A transform that is no bijection, from Lebesgue(data) to Lebesgue(dim)."""
+    """A transform that is not a bijection, from Lebesgue(data) to Lebesgue(dim)."""
     return {"latent_measure": Lebesgue(dim), "data_measure": Lebesgue(data), "bijective": False, **more}
 
 

@@ -66,7 +66,7 @@ def test_it_is_onto_the_reals_with_bounded_slopes(check):
 
 
 @pytest.mark.parametrize("size", [1.0, 5.0])
-def test_decoding_holds_with_steep_weights(size, check):
+def test_decoding_is_accurate_with_steep_weights(size, check):
     transform = made(3, 10, 10, size=size, check=check)
     z = check.normal(200, 3, spread=4.0)
     torch.testing.assert_close(transform.encode(transform.decode(z)).z, z, atol=1e-9, rtol=1e-9)

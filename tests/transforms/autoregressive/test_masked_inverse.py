@@ -84,7 +84,7 @@ def noise(
 @pytest.mark.parametrize("features", [16, 70, 300])
 @pytest.mark.parametrize("transformer", TRANSFORMERS, ids=str)
 @torch.no_grad()
-def test_sweeps_leave_no_more_error_than_steps(transformer, features, gain, dtype, outcomes):
+def test_sweeps_are_as_accurate_as_steps(transformer, features, gain, dtype, outcomes):
     network = make(features, transformer, gain, dtype)
     z = noise(features, 4, transformer, dtype=dtype)
     swept = masked_inverse.solve_autoregressive(network, transformer, z)

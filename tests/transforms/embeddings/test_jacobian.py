@@ -98,7 +98,7 @@ def test_conjugate_gradients_solve_each_row():
     assert loose.residual.max() > 1e-3  # the residual shows that it did not converge
 
 
-def test_conjugate_gradients_on_a_singular_matrix_say_so():
+def test_conjugate_gradients_report_a_singular_matrix():
     matrix = torch.diag(torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64))
     solve = conjugate_gradients(lambda v: v @ matrix, torch.ones(2, 3, dtype=torch.float64), 1e-8, 10)
     assert torch.isfinite(solve.solution).all()
@@ -117,7 +117,7 @@ def relative_errors(decoder: MLP, probes: int, repeats: int, tolerance: float = 
     return torch.stack(errors)
 
 
-def test_gradient_of_the_surrogate_is_right_in_the_mean_and_its_error_falls_as_the_root_of_the_probes(decoder):
+def test_gradient_of_the_surrogate_is_unbiased_and_its_error_falls_with_the_probes(decoder):
     few, many = relative_errors(decoder, 20, 100), relative_errors(decoder, 500, 100)
     ratio = (few.square().mean() / many.square().mean()).sqrt().item()
     assert ratio == pytest.approx(5.0, rel=0.2)  # sqrt(500 / 20)

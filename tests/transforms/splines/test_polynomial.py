@@ -118,7 +118,7 @@ def test_slopes_are_continuous_into_the_identity_outside(transformer):
         assert log_slope[[0, 1, 4, 5]].abs().max() == 0
 
 
-def test_a_linear_spline_jumps_at_its_border():
+def test_the_slope_of_a_linear_spline_jumps_at_its_border():
     """The slope inside is what the bin has, the slope outside 1: a kink, and the function itself is continuous."""
     raw = torch.tensor([1.0, 0.0, 0.0, 0.0, -1.0], dtype=torch.float64)[:, None].expand(-1, 2)
     y, log_slope = LINEAR.forward(torch.tensor([-B + 1e-9, B - 1e-9], dtype=torch.float64), raw)
