@@ -193,8 +193,8 @@ def _models(experiment: Experiment, target: ManifoldDistribution) -> dict[str, C
             model = TwoStep(AutoEncoder(target.ambient, latent=target.dim, hidden=(64, 64), activation="silu"), second)
             shared: dict[str, Any] = {"validation": None, "config": PAPER_TRAINING, "seed": seed}
             fit_two_step(
-                model, rows, batch_size=batch, first={"max_steps": steps // 2, "learning_rate": 5e-3},
-                second={"max_steps": steps - steps // 2, "learning_rate": 3e-3}, **shared,
+                model, rows, batch_size=batch, autoencoder={"max_steps": steps // 2, "learning_rate": 5e-3},
+                density={"max_steps": steps - steps // 2, "learning_rate": 3e-3}, **shared,
             )  # fmt: skip
             save(model, file)
             return {"parameters": size(model), "injective": float(model.embed.injective)}

@@ -245,7 +245,7 @@ def _second(
             "batch_size": 256,
             "max_steps": experiment.choose(smoke=2, quick=500, full=10_000),
         }
-        done = fit_two_step(model, rows, validation=kept, first=False, seed=seed, **options)
+        done = fit_two_step(model, rows, validation=kept, autoencoder=False, seed=seed, **options)
         save(model, file)
         return done.injectivity._asdict()
 

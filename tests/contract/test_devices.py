@@ -80,9 +80,9 @@ NO_GRAPH = {
 }
 """Models whose training steps wait for the device, and those that cannot be captured as a CUDA graph, and why.
 
-Iterations that end when a residual is small (decoding ``InvertibleResidual``, roots of monotone laws) look at numbers outside graphs only,
+Iterations that end when a residual is small (decoding ``InvertibleResidual``, roots of monotone functions) read values only outside graphs,
 where they end early. The flag that decides the kind of ``CyGen``'s and ``TwoStep``'s likelihoods is looked at by ``evaluate`` and
-``log_prob``, which no test here can see: it is not looked at on "meta"."""
+``log_prob``, which no test here can check: it is not read on "meta"."""
 
 
 def reversible(model: models.Model) -> models.Model:
@@ -108,9 +108,9 @@ class Watch(TorchDispatchMode):
             kwargs.pop("generator", None)  # its fake kernel takes none
         found = func(*args, **kwargs)
         if func.overloadpacket in self.COPIES:
-            places = {t.device.type for t in tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)}
-            if len(places) > 1 and not kwargs.get("non_blocking"):
-                raise Waits(f"{func} between {' and '.join(sorted(places))}")
+            devices = {t.device.type for t in tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)}
+            if len(devices) > 1 and not kwargs.get("non_blocking"):
+                raise Waits(f"{func} between {' and '.join(sorted(devices))}")
         return found
 
 
@@ -128,7 +128,7 @@ class Generator(torch.Generator):
 
 
 def autocast(kind: str, *options: Any, **more: Any) -> Any:
-    """Torch knows no autocast on "meta"."""
+    """Torch has no autocast on "meta"."""
     return contextlib.nullcontext() if kind == DEVICE.type else AUTOCAST(kind, *options, **more)
 
 

@@ -129,7 +129,7 @@ def test_round_trip_on_wide_inputs(case, dtype):
 ELSEWHERE = {
     "BlockAutoregressive", "Continuous", "InvertibleResidual", "MaskedAutoregressive", "ModuloAutoregressive", "TokenAutoregressive",
 }  # fmt: skip
-"""Transforms whose way back runs the network at other places: in a sequence or an iteration."""
+"""Transforms whose inverse evaluates the network at other points, in a sequence or an iteration."""
 
 
 @pytest.mark.parametrize("case", [case for case in MODELS if case.invertible], ids=str)
@@ -451,15 +451,15 @@ def test_terms_of_the_chain_rule(case):
 def test_as_a_torch_distribution(case):
     model = built(case)
     x, context = data_of(case, model), context_of(model)
-    law = model.distribution(context)
+    distribution = model.distribution(context)
     batch = () if context is None else (ROWS,)
-    assert law.batch_shape == batch
-    assert law.event_shape == model.shape
+    assert distribution.batch_shape == batch
+    assert distribution.event_shape == model.shape
     torch.manual_seed(4)
-    sample = law.sample((3,))
+    sample = distribution.sample((3,))
     assert sample.shape == (3, *batch, *model.shape)
     if case.has_log_prob:
-        same(law.log_prob(x), model.log_prob(x, context))
+        same(distribution.log_prob(x), model.log_prob(x, context))
 
 
 @pytest.mark.parametrize("case", MODELS, ids=str)

@@ -112,7 +112,7 @@ def test_threads_change_sums_only_by_rounding(monkeypatch):
 
 
 def layouts(x):
-    """The same images in different places in memory."""
+    """The same images in different memory layouts."""
     gaps = torch.zeros(2 * x.shape[0], x.shape[1], x.shape[2], 3 * x.shape[3], dtype=x.dtype)[::2, :, :, 1::3]
     gaps.copy_(x)
     repeated = x[:1].expand(len(x), -1, -1, -1)

@@ -1,4 +1,4 @@
-"""The causal transformer: what each token sees, its memory, and a reference by hand."""
+"""The causal transformer: what each token depends on, its cache, and a reference by hand."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_each_token_depends_on_exactly_the_tokens_before_it(context):
     network = shaken(context=context)
     x, c = torch.randn(1, 5, 2, dtype=torch.float64), torch.randn(1, context, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda x: network(x, c), x)[0, :, :, 0]
-    seen = (jacobian != 0).all(1).all(-1)  # every output of a token sees every input of each earlier one
+    seen = (jacobian != 0).all(1).all(-1)  # every output of a token depends on every input of each earlier one
     assert torch.equal(seen, torch.ones(5, 5).tril(-1).bool())
     assert torch.equal((jacobian != 0).any(1).any(-1), seen)
     if context:

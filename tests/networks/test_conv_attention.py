@@ -1,4 +1,4 @@
-"""The conditioner of Flow++: every pixel sees every pixel, and it stays bounded."""
+"""The conditioner of Flow++: every pixel depends on every pixel, and outputs are bounded."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_a_missing_or_wrong_context_is_an_error():
 @pytest.mark.parametrize("hidden", [(WIDE,), (WIDE, WIDE)])
 @pytest.mark.parametrize("residual", [False, True])
 def test_the_context_goes_through_the_hidden_layers_to_the_first_coordinate_too(hidden, residual):
-    """Hidden units of degree 0 see no coordinate, so the first output may see them."""
+    """Hidden units of degree 0 depend on no coordinate, so the first output may use them."""
     network = make(3, hidden, context=2, residual=residual)
     with torch.no_grad():
         network.context_last.weight.zero_()

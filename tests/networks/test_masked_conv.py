@@ -1,4 +1,4 @@
-"""Masked convolutions and the gated PixelCNN: each output sees exactly what comes before it."""
+"""Masked convolutions and the gated PixelCNN: each output depends on exactly the earlier inputs."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
 
 
 def dependence(function, shape):
-    """Which inputs each output sees, ``(*out, *in)``, by autograd at some random points."""
+    """Which inputs each output depends on, ``(*out, *in)``, by autograd at some random points."""
     points = [torch.randn(1, *shape, dtype=torch.float64) for _ in range(4)]
     seen = [torch.autograd.functional.jacobian(function, x)[0, ..., 0, :, :, :] != 0 for x in points]
     return torch.stack(seen).any(0)
 
 
 def rank(channels, height, width, colors):
-    """Place of each (channel, row, column): raster order, and its group inside the pixel."""
+    """Rank of each (channel, row, column): raster order, and its group inside the pixel."""
     pixel = torch.arange(height * width).reshape(1, height, width)
     group = (torch.arange(channels) * colors // channels).reshape(-1, 1, 1)
     return pixel * colors + group

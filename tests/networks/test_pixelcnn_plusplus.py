@@ -1,4 +1,4 @@
-"""The network of PixelCNN++: what outputs see, sides of any length, and pixel by pixel the same as at once."""
+"""The network of PixelCNN++: dependence of outputs, sides of any length, and sampling pixel by pixel."""
 
 import math
 
@@ -24,7 +24,7 @@ def shaken(shape, outputs=3, spread=0.2, **more):
 
 
 def dependence(function, shape):
-    """Whether an output of each pixel sees a channel of each pixel, ``(pixels, pixels)``, for any and for all of them."""
+    """Whether an output of each pixel depends on a channel of each pixel, ``(pixels, pixels)``, for any and for all of them."""
     pixels = math.prod(shape[1:])
     seen = []
     for _ in range(3):

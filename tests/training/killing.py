@@ -45,7 +45,7 @@ def data(kind: str) -> tuple[object, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(150, 3, generator=generator)
     x[:, 1] = 0.3 * x[:, 1] + x[:, 0] ** 2
-    if kind == "array":  # the last column counts: its noise is drawn anew in each step
+    if kind == "array":  # the last column counts: its noise is drawn again in each step
         x[:, 2] = torch.floor(3 * x[:, 2])
     train, held = x[:110], x[110:]
     if kind == "array":

@@ -91,7 +91,7 @@ def test_a_run_whose_callback_stops_it_keeps_the_average():
         return event.step >= 10
 
     silent(model, curved(100), max_steps=30, evaluate_every=5, callback=look, validation=None)
-    assert equal(weights(model), seen[-1])  # a callback sees what is measured
+    assert equal(weights(model), seen[-1])  # a callback gets the weights that are measured
     silent(
         other,
         curved(100),

@@ -11,7 +11,6 @@ import pushforward as pf
 from pushforward import distributions, models, transforms
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind, Manifold
-from pushforward.models.manifold.two_step import log_volume
 
 
 def identity(width: int) -> models.Flow:
@@ -210,26 +209,6 @@ def test_a_decoder_without_full_rank_is_flagged(copy, dtype):
     checked = model.check_injectivity(x)
     assert checked.singular_ratio < 1e-6
     assert not checked.passed
-
-
-def test_volume_of_matrices():
-    source = torch.Generator().manual_seed(0)
-    for rows, columns in ((5, 1), (5, 3), (3, 3)):
-        j = torch.randn(7, rows, columns, dtype=torch.float64, generator=source)
-        expected = 0.5 * torch.linalg.slogdet(j.mT @ j)[1]
-        torch.testing.assert_close(log_volume(j), expected)
-        units = torch.logspace(-9, 9, columns, dtype=torch.float64)  # of the codes
-        torch.testing.assert_close(log_volume(j * units), expected + units.log().sum())
-    j = torch.randn(4, 5, 2, dtype=torch.float64, generator=source)
-    j[0, :, 1] = 0
-    j[1, :, 1] = 2 * j[1, :, 0]
-    j[2, 0, 0] = math.inf
-    j.requires_grad_()
-    found = log_volume(j)
-    assert torch.isinf(found.detach()).tolist() == [True, True, True, False]
-    found[3].backward()
-    assert j.grad is not None
-    assert torch.isfinite(j.grad).all()
 
 
 def test_through_a_file_with_its_flag_and_prior(tmp_path):

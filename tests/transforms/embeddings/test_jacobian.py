@@ -62,6 +62,26 @@ def test_a_decoder_that_ignores_a_code_makes_rows_impossible_and_no_nan(dtype):
     assert torch.isfinite(step.residual).all()
 
 
+def test_volume_of_matrices():
+    source = torch.Generator().manual_seed(0)
+    for height, width in ((5, 1), (5, 3), (3, 3)):
+        j = torch.randn(7, height, width, dtype=torch.float64, generator=source)
+        expected = 0.5 * torch.linalg.slogdet(j.mT @ j)[1]
+        torch.testing.assert_close(log_volume(j), expected)
+        units = torch.logspace(-9, 9, width, dtype=torch.float64)  # of the codes
+        torch.testing.assert_close(log_volume(j * units), expected + units.log().sum())
+    j = torch.randn(4, 5, 2, dtype=torch.float64, generator=source)
+    j[0, :, 1] = 0
+    j[1, :, 1] = 2 * j[1, :, 0]
+    j[2, 0, 0] = math.inf
+    j.requires_grad_()
+    found = log_volume(j)
+    assert torch.isinf(found.detach()).tolist() == [True, True, True, False]
+    found[3].backward()
+    assert j.grad is not None
+    assert torch.isfinite(j.grad).all()
+
+
 def test_nearly_parallel_columns_keep_their_digits_in_float32():
     """The squared condition number 1e12 would leave float32; the Gram matrix is formed in float64."""
     columns = torch.tensor([[1.0, 1.0], [0.0, 1e-6], [0.0, 0.0]])
@@ -75,12 +95,12 @@ def test_gradient_of_the_volume_is_that_of_finite_differences(decoder):
     step = 1e-5
     with torch.no_grad():
         for index in (0, 7, 20):
-            place = divmod(index, weight.shape[1])
+            entry = divmod(index, weight.shape[1])
             sides = []
             for sign in (1, -1):
-                weight[place] += sign * step
+                weight[entry] += sign * step
                 sides.append(log_volume(batch_jacobian(decoder, z)[1]).sum().item())
-                weight[place] -= sign * step
+                weight[entry] -= sign * step
             assert gradient[index].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), rel=1e-5, abs=1e-7)
 
 

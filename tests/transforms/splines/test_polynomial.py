@@ -36,12 +36,12 @@ def levels(transformer, raw: list[float]) -> np.ndarray:
 
 
 def widths(transformer, raw: list[float]) -> np.ndarray:
-    shares = np.exp(raw) / np.exp(raw).sum()
-    return transformer.min_bin + (1 - transformer.bins * transformer.min_bin) * shares
+    fractions = np.exp(raw) / np.exp(raw).sum()
+    return transformer.min_bin + (1 - transformer.bins * transformer.min_bin) * fractions
 
 
-def knots(shares: np.ndarray) -> np.ndarray:
-    return np.concatenate(([-B], -B + 2 * B * np.cumsum(shares)))
+def knots(fractions: np.ndarray) -> np.ndarray:
+    return np.concatenate(([-B], -B + 2 * B * np.cumsum(fractions)))
 
 
 def linear_by_hand(raw: list[float], x: np.ndarray) -> np.ndarray:
