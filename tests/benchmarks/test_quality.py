@@ -19,7 +19,7 @@ from pushforward.detection.image_score import IMAGE_TRAINING, fit_image_score
 from pushforward.training import run as training_run
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
+sys.path.insert(0, str(ROOT))  # the benchmarks are not part of the package
 
 from benchmarks.common.results import Results  # noqa: E402
 from benchmarks.quality import attacks, images, ood, ready_made, score_costs  # noqa: E402

@@ -292,7 +292,7 @@ def test_the_second_step_is_any_density(second, tmp_path):
     x = torch.cat((t, t.sin()), 1)
     model = models.TwoStep(models.AutoEncoder(4, 2, hidden=(16,)), second)
     done = pf.training.fit_two_step(model, x, max_steps=20, progress="silent")
-    assert done.second.stopped == (
+    assert done.density.stopped == (
         "nothing to train" if isinstance(second, distributions.KernelDensity) else "max_steps"
     )
     codes, noise = model.codes(x), {"seed": 0}
