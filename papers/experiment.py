@@ -87,6 +87,11 @@ class Experiment:
         """Images of a set, the first ``rows`` of them (the sets are in random order)."""
         return load_images(name, train=train, folder=self.data)[:rows]
 
+    def image_parts(self, name: str, *, rows: int, held_out: int, test: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Training, held-out and test images of a set; the last ``held_out`` of ``rows`` training images are held out."""
+        images = self.images(name, train=True, rows=rows)
+        return images[:-held_out], images[-held_out:], self.images(name, train=False, rows=test)
+
     def measure(self, key: str, run: Callable[[], T]) -> T:
         """A measurement with plain JSON values. It is made once; a resumed run reads it from a file."""
         if key not in self._known:

@@ -118,10 +118,12 @@ class _Builders:
 
 
 def _images(experiment: Experiment, name: str) -> None:
-    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=30_000, full=60_000))
-    n_held_out = experiment.choose(smoke=50, quick=500, full=5000)
-    train, held_out = images[:-n_held_out], images[-n_held_out:]
-    test = experiment.images(name, train=False, rows=experiment.choose(smoke=30, quick=500, full=10_000))
+    train, held_out, test = experiment.image_parts(
+        name,
+        rows=experiment.choose(smoke=150, quick=30_000, full=60_000),
+        held_out=experiment.choose(smoke=50, quick=500, full=5000),
+        test=experiment.choose(smoke=30, quick=500, full=10_000),
+    )
     shape = tuple(test.shape[1:])
     latent = experiment.choose(smoke=2, quick=8, full=32)
     builders = _Builders(

@@ -120,12 +120,12 @@ def _table(experiment: Experiment, name: str) -> None:
 
 
 def _images(experiment: Experiment) -> None:
-    images = experiment.images(
-        "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000)
+    train, held_out, test = experiment.image_parts(
+        "fashion-mnist",
+        rows=experiment.choose(smoke=150, quick=20_000, full=60_000),
+        held_out=experiment.choose(smoke=50, quick=500, full=1000),
+        test=experiment.choose(smoke=50, quick=1000, full=10_000),
     )
-    n_held_out = experiment.choose(smoke=50, quick=500, full=1000)
-    train, held_out = images[:-n_held_out], images[-n_held_out:]
-    test = experiment.images("fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
     other = experiment.images("mnist", train=False, rows=len(test))
     sizes = {
         "shape": tuple(test.shape[1:]), "layers": experiment.choose(smoke=1, quick=3, full=7), "hidden": (experiment.choose(smoke=8, quick=24, full=96),),

@@ -24,10 +24,12 @@ __all__ = ["run"]
 def run(experiment: Experiment) -> None:
     """Compare 1 x 1 convolutions with fixed permutations at equal steps (sec. 6.1); temperature (sec. 6.3); round trips."""
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000))
-    n_held_out = experiment.choose(smoke=50, quick=500, full=1000)
-    train, held_out = images[:-n_held_out], images[-n_held_out:]
-    test = experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
+    train, held_out, test = experiment.image_parts(
+        name,
+        rows=experiment.choose(smoke=150, quick=20_000, full=50_000),
+        held_out=experiment.choose(smoke=50, quick=500, full=1000),
+        test=experiment.choose(smoke=50, quick=1000, full=10_000),
+    )
     shape = tuple(test.shape[1:])
     sizes = experiment.choose(
         smoke={"scales": 1, "layers": 1, "hidden": (8, 8)},

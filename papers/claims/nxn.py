@@ -90,10 +90,12 @@ def _field(experiment: Experiment) -> None:
 
 def _images(experiment: Experiment) -> None:
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000))
-    n_held_out = experiment.choose(smoke=50, quick=500, full=1000)
-    train, held_out = images[:-n_held_out], images[-n_held_out:]
-    test = experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
+    train, held_out, test = experiment.image_parts(
+        name,
+        rows=experiment.choose(smoke=150, quick=20_000, full=50_000),
+        held_out=experiment.choose(smoke=50, quick=500, full=1000),
+        test=experiment.choose(smoke=50, quick=1000, full=10_000),
+    )
     shape = tuple(test.shape[1:])
     scales, steps = experiment.choose(smoke=(1, 1), quick=(2, 3), full=(3, 32))
     width = experiment.choose(smoke=8, quick=32, full=512)

@@ -241,12 +241,12 @@ def _continuous(experiment: Experiment) -> None:
 
 def _autoregressive(experiment: Experiment) -> None:
     """Train every family of image flows and a PixelCNN for equal CPU time; report bits/dim and draw samples."""
-    n_held_out = experiment.choose(smoke=50, quick=200, full=5000)
-    images = experiment.images(
-        "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000)
+    train, held_out, test = experiment.image_parts(
+        "fashion-mnist",
+        rows=experiment.choose(smoke=150, quick=20_000, full=60_000),
+        held_out=experiment.choose(smoke=50, quick=200, full=5000),
+        test=experiment.choose(smoke=50, quick=500, full=10_000),
     )
-    train, held_out = images[:-n_held_out], images[-n_held_out:]
-    test = experiment.images("fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=500, full=10_000))
     shape = (1, 28, 28)
     steps, hidden = (
         experiment.choose(smoke=1, quick=4, full=16),

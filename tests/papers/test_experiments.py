@@ -149,7 +149,9 @@ def test_images_are_found_under_their_names(tmp_path, monkeypatch):
 
 def test_absent_images_say_where_to_get_them(tmp_path, monkeypatch):
     monkeypatch.delenv("PUSHFORWARD_DATA", raising=False)
-    with pytest.raises(StorageError, match=r"fashion-mnist was not found in a data folder.*PUSHFORWARD_DATA.*torchvision"):
+    with pytest.raises(
+        StorageError, match=r"fashion-mnist was not found in a data folder.*PUSHFORWARD_DATA.*torchvision"
+    ):
         load_images("fashion-mnist", train=True)
     with pytest.raises(StorageError, match=r"cifar10/test\.parquet"):
         load_images("cifar10", train=False, folder=tmp_path)
