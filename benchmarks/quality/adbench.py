@@ -4,7 +4,7 @@
     python -m benchmarks.quality.adbench detection --data DIR --out detection.jsonl
     python -m benchmarks.quality.adbench tables alarms.jsonl detection.jsonl
 
-DIR holds ``adbench/*.npz`` (arrays X and y, 1 = anomaly). Both runs append one JSON line a result and skip what is there.
+DIR contains ``adbench/*.npz`` (arrays X and y, 1 = anomaly). Both runs append one JSON line per result and skip existing ones.
 
 Detection follows the clean protocol: half of the normal rows, shuffled, train every method; the other half and all
 anomalies are scored; no duplication of rows. At most ``--rows`` rows are used to train and to score normal ones.
@@ -32,7 +32,9 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
     """Name, normal rows and anomalies of each set with enough normal rows, narrow sets first."""
     files = list((data / "adbench").glob("*.npz"))
     if not files:
-        raise SystemExit(f"{data} has no adbench/*.npz; get them from the ADBench collection, or give --data.")
+        raise SystemExit(
+            f"{data} has no adbench/*.npz: get the tables from github.com/Minqi824/ADBench, and give their folder by --data."
+        )
     sizes = {}
     for path in files:
         with np.load(path, allow_pickle=False) as archive:
@@ -45,7 +47,7 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
 
 
 def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:
-    """Realized false-alarm rates on normal rows alone: half fits the guard (a quarter of it calibrates), half is new."""
+    """Measure false-alarm rates on normal rows: one half fits the guard (a quarter of it calibrates), the other half is new."""
     done = {(r["set"], r["split"]) for r in results(out)}
     for name, normal, _ in tables(data, 1000):
         for split in range(splits):
@@ -54,7 +56,7 @@ def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:
             order = np.random.default_rng(split).permutation(len(normal))[: 2 * rows]
             fit_rows, new_rows = np.array_split(normal[order], 2)
             start = time.perf_counter()
-            # 299 calibration rows are what the 1% PAC promise needs.
+            # The PAC guarantee at 1% needs 299 calibration rows.
             guard = Guard(
                 0.05, model="realnvp", n_estimators=1, max_steps=steps, random_state=split,
                 calibration=max(299, len(fit_rows) // 4) if len(fit_rows) >= 600 else len(fit_rows) // 2,
@@ -96,7 +98,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 
 def guard_score(train: np.ndarray, seed: int) -> Score:
-    # The fewest calibration rows that 5% needs times five; the baselines calibrate nothing and train on all rows.
+    # Five times the fewest calibration rows for 5%; the baselines are not calibrated and train on all rows.
     guard = Guard(0.05, calibration=95, random_state=seed).fit(train)
     return guard.anomaly_score
 
@@ -142,7 +144,7 @@ def append(path: Path, record: dict) -> None:
 
 
 def print_alarms(records: list[dict]) -> None:
-    """Mean realized rate and how many splits lie in the central 95% of what theory gives."""
+    """Print the mean realized rate and how many splits lie in the central 95% of the theoretical distribution."""
     sets = list(dict.fromkeys(r["set"] for r in records))
     print(
         "\n| set | calibration | new | "
@@ -181,7 +183,7 @@ def pac_exceeded(record: dict, alpha: float) -> bool:
 
 
 def print_detection(records: list[dict]) -> None:
-    """AUROC by set (mean over seeds), mean, mean rank and wins against each other method."""
+    """Print AUROC by set (mean over seeds), mean, mean rank and wins against each other method."""
     sets = sorted({r["set"] for r in records})
     table = {m: np.array([np.mean([r[m] for r in records if r["set"] == s]) for s in sets]) for m in METHODS}
     print("\n| set | columns | seeds | " + " | ".join(METHODS) + " |\n| --- | ---: | ---: |" + " ---: |" * len(METHODS))

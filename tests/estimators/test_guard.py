@@ -120,7 +120,7 @@ def test_too_few_rows_says_how_many_are_needed() -> None:
         Guard(0.01, guarantee="pac", **QUICK).fit(normal_rows(500))
 
 
-def test_calibration_grows_to_what_alpha_needs() -> None:
+def test_the_calibration_part_grows_to_the_size_that_alpha_needs() -> None:
     assert Guard(0.01, **QUICK).fit(normal_rows(220)).calibrator_.n == 99
 
 

@@ -18,7 +18,7 @@ __all__ = ["run"]
 ALPHA = 0.05
 
 
-def run(output: Path, seed: int = 0) -> dict[str, float]:
+def run(output: Path, seed: int = 0, max_steps: int = 1000) -> dict[str, float]:
     """Fit a guard to half of the normal rows, and score the other half and all anomalies."""
     start = time.perf_counter()
     sample = load_sample("thyroid")
@@ -28,7 +28,7 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
     print(
         f"{sample.title}: {len(known)} normal rows for training, {len(new)} new normal rows, {anomalous.sum()} anomalies."
     )
-    guard = Guard(ALPHA, random_state=seed, max_steps=1000).fit(table.take(known))
+    guard = Guard(ALPHA, random_state=seed, max_steps=max_steps).fit(table.take(known))
     fitted = time.perf_counter()
     normal_result, anomaly_result = guard.assess(table.take(new)), guard.assess(table.take(np.flatnonzero(anomalous)))
     area = auroc(normal_result["anomaly_score"], anomaly_result["anomaly_score"])

@@ -18,8 +18,12 @@ from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
 from pushforward.models import Ensemble, Flow
 from pushforward.numerics.checks import check_integer
+from pushforward.training import TrainingConfig
 
-__all__ = ["TableScore", "fit_table_score"]
+__all__ = ["TABLE_TRAINING", "TableScore", "fit_table_score"]
+
+TABLE_TRAINING = TrainingConfig(max_steps=2000, batch_size=256, learning_rate=1e-3, ema=None)
+"""Default training of the flows of a table; it was chosen without a moving average of the weights."""
 
 _NEAR = 2e-5
 """Largest relative difference between a score of the compiled scorer and the score of the model."""
@@ -127,7 +131,9 @@ class TableScore(InputScore):
             features, density, n_draws = (description[name] for name in ("features", "density", "n_draws"))
             n_draws = check_integer("n_draws", n_draws)
         except (TypeError, KeyError, ConfigError) as error:
-            raise StorageError(f"its score of tables is not one that pushforward writes: {error!r}") from error
+            raise StorageError(
+                f"it describes its score of tables in a form that pushforward never writes: {error!r}"
+            ) from error
         features = TableFeatures.from_json(features)
         model = io.unpack(density, tensors, prefix)
         if not isinstance(model, Flow) or model.shape != (features.n_features,) or model.context_features:
@@ -150,11 +156,7 @@ def fit_table_score(
     n_estimators: int = 5,
     n_draws: int = 4,
     jitter: float = 0.05,
-    seed: int = 0,
-    max_steps: int = 2000,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    **options: Any,
+    config: TrainingConfig = TABLE_TRAINING,
 ) -> TableScore:
     """Recognize the columns of a table, choose the features, and fit an ensemble of flows.
 
@@ -167,27 +169,26 @@ def fit_table_score(
         n_estimators: number of flows.
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
-        seed: of the split, the weights and the training.
-        max_steps: of training, for each flow.
-        batch_size: of training.
-        learning_rate: of training.
-        **options: passed on to ``pf.fit``.
+        config: options of training. ``max_steps`` is for each flow and ``max_time`` for all flows together; ``seed`` also
+            determines the split and the first weights.
 
     Raises:
         SchemaError: for a column that cannot be modeled; it is named.
         InputError: if ``train`` is not a table, or if all its columns are constant.
-        ConfigError: for an unknown kind, or impossible options.
+        ConfigError: for an unknown kind.
 
     Example:
+        >>> from dataclasses import replace
         >>> import numpy as np
         >>> x = np.random.default_rng(0).normal(size=(300, 2))
-        >>> score = fit_table_score(x, kind="nice", n_estimators=1, max_steps=50, progress="silent")
+        >>> config = replace(TABLE_TRAINING, max_steps=50, progress="silent")
+        >>> score = fit_table_score(x, kind="nice", n_estimators=1, config=config)
         >>> score.score([[0.0, 0.0], [9.0, 9.0]]).argmax()
         np.int64(1)
     """
     schema, encoded = Schema.infer_encode(train)
     if isinstance(validation, (int, float)):
-        encoded, held_out = _split(encoded, validation, seed + 1)
+        encoded, held_out = _split(encoded, validation, config.seed + 1)
     else:
         held_out = schema.encode(validation)[0]
     features = TableFeatures.fit(schema, encoded)
@@ -195,7 +196,7 @@ def fit_table_score(
         raise InputError("every column of the table is constant in the training rows, so there is no density to fit.")
     density = fit_table_density(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
-        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, **options,
+        jitter=jitter, config=config,
     )  # fmt: skip
     return TableScore(features, density, n_draws)
 

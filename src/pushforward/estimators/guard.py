@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,16 +14,15 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
-from pushforward.detection.image_score import ImageScore, fit_image_score
+from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
 from pushforward.detection.input_score import Explanation, InputScore
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
-from pushforward.detection.table_score import TableScore, fit_table_score
+from pushforward.detection.table_score import TABLE_TRAINING, TableScore, fit_table_score
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
-from pushforward.training.budget import seconds
 
 __all__ = ["Explanation", "Guard"]
 
@@ -378,22 +378,19 @@ class Guard(OutlierMixin, BaseEstimator):
 
     def _fit_score(self, rows: Any, seed: int) -> InputScore:
         """Fit the score of tables or of images with this guard's options; None is the default of the kind of data."""
-        options = {
-            "validation": self.validation,
-            "kind": self.model,
-            "seed": seed,
-            "max_time": None if self.max_time is None else seconds(self.max_time, "max_time"),
-            "ema": None,  # the defaults were chosen and measured without it
-            "progress": "auto" if self.verbose else "silent",
-        }
-        for name in ("max_steps", "batch_size", "learning_rate"):
-            if getattr(self, name) is not None:
-                options[name] = getattr(self, name)
-        if isinstance(rows, torch.Tensor):
-            return fit_image_score(rows, **options)
+        images = isinstance(rows, torch.Tensor)
+        names = ("max_steps", "max_time", "batch_size", "learning_rate")
+        options = {name: value for name in names if (value := getattr(self, name)) is not None}
+        config = replace(
+            IMAGE_TRAINING if images else TABLE_TRAINING,
+            seed=seed, progress="auto" if self.verbose else "silent", **options,
+        )  # fmt: skip
+        if images:
+            return fit_image_score(rows, self.validation, kind=self.model, config=config)
         return fit_table_score(
-            rows, n_estimators=self.n_estimators, n_draws=self.n_draws, jitter=self.jitter, **options
-        )
+            rows, self.validation, kind=self.model, n_estimators=self.n_estimators, n_draws=self.n_draws,
+            jitter=self.jitter, config=config,
+        )  # fmt: skip
 
     def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the rows that fit the score (training and early stopping) and of those for calibration."""

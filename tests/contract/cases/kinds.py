@@ -1,4 +1,4 @@
-"""The kinds of cases, and what cases are made of: draws of legal data, small settings, short constructors."""
+"""The kinds of cases, draws of legal data, small settings and short constructors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def integers(levels: int) -> Draw:
 
 
 def shifted(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Data in units of their own, so that standardization has something to do."""
+    """Data that are not standardized."""
     return 2 * normal(shape, generator) + 3
 
 
@@ -143,7 +143,7 @@ class ModelCase(Case):
 
     @property
     def surface(self) -> bool:
-        """Whether the density lives on a surface: a row then scores as its projection does."""
+        """Whether the density is on a manifold, so that the value of a row is that of its projection."""
         return self.measure is not None and self.measure.name == "Manifold"
 
     @property
@@ -168,7 +168,7 @@ class ScoreCase(Case):
 
 
 def silently(make: Callable[[], Any]) -> Callable[[], Any]:
-    """A constructor that warns, as it should, that its likelihood is a bound only."""
+    """A constructor without its warning that the likelihood is a bound."""
 
     def build() -> Any:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Conditioner networks and scalar laws."""
+"""Conditioner networks and transformers."""
 
 from __future__ import annotations
 

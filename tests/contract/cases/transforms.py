@@ -63,7 +63,7 @@ TRANSFORMS: list[TransformCase] = [
         m("Sylvester", f"D={d}, M={r}", lambda d=d, r=r: transforms.Sylvester(d, rank=r))
         for d, r in ((1, 1), (2, 2), (5, 3))
     ),
-    # Couplings: every law, mask and option.
+    # Couplings: every transformer, mask and option.
     *(m("Coupling", f"affine, D={d}", lambda d=d: transforms.Coupling(d, **H)) for d in (1, 2, 5)),
     m("Coupling", "additive", lambda: transforms.Coupling(5, transforms.AdditiveTransformer(), flip=True, **H)),
     m("Coupling", "gated", lambda: transforms.Coupling(5, transforms.GatedTransformer(), mask="halves", **H)),
@@ -72,7 +72,7 @@ TRANSFORMS: list[TransformCase] = [
     m("Coupling", "spline, context", lambda: transforms.Coupling(2, SPLINE, context=3, **H)),
     m("Coupling", "affine, context, D=1", lambda: transforms.Coupling(1, context=3, activation="tanh", **H)),
     m("Coupling", "circular", lambda: transforms.Coupling(5, CIRCLE, context=1, unconditional=True, **H), angles),
-    # Autoregressive transforms: every law, order and option.
+    # Autoregressive transforms: every transformer, order and option.
     *(
         m("MaskedAutoregressive", f"affine, D={d}", lambda d=d: transforms.MaskedAutoregressive(d, **H))
         for d in (1, 2, 5)
