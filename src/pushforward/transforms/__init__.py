@@ -6,6 +6,9 @@ from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
 from pushforward.transforms.autoregressive.tokens import TokenAutoregressive
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.chain import Chain
+from pushforward.transforms.constraints.blocks import Blocks
+from pushforward.transforms.constraints.correlation import PartialCorrelations
+from pushforward.transforms.constraints.simplex import StickBreaking
 from pushforward.transforms.continuous.continuous import Continuous
 from pushforward.transforms.coupling.autoencode import Autoencode, LinearAutoencode
 from pushforward.transforms.coupling.coupling import Coupling
@@ -86,6 +89,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BernsteinTransformer",
     "BlockAutoregressive",
+    "Blocks",
     "Cast",
     "CategoricalLikelihood",
     "Chain",
@@ -139,6 +143,7 @@ __all__ = [
     "OneHot",
     "OrthogonalEmbedding",
     "Pad",
+    "PartialCorrelations",
     "Patches",
     "Permutation",
     "PiecewiseOrthogonal",
@@ -160,6 +165,7 @@ __all__ = [
     "Squeeze",
     "Standardize",
     "Step",
+    "StickBreaking",
     "StochasticPermutation",
     "SumOfSquaresTransformer",
     "Sylvester",
