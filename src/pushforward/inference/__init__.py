@@ -12,6 +12,7 @@ from pushforward.inference.parameters import (
     real,
     simplex,
 )
+from pushforward.inference.pyro_target import PyroTarget
 from pushforward.inference.result import FoundMode, TargetFit
 from pushforward.inference.targets import Target
 from pushforward.inference.weights import ImportanceWeights, effective_sample_size, khat_threshold, pareto_smooth
@@ -22,6 +23,7 @@ __all__ = [
     "ImportanceWeights",
     "Mode",
     "Parameters",
+    "PyroTarget",
     "Target",
     "TargetFit",
     "correlation",

@@ -17,7 +17,7 @@ from torch import Tensor
 from pushforward.errors import InputError
 from pushforward.inference.targets import Target
 
-__all__ = ["Mode", "find_modes", "laplace_draws"]
+__all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_prob"]
 
 _HESSIAN_STEP = 1e-4
 _WIDEST, _NARROWEST = 1e3, 1e-8
@@ -69,8 +69,20 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
             continue
         modes.append(_laplace(target, found, spread))
     if not modes:
-        raise InputError("the log-density grows without bound from every starting point, so it has no mode to start at.")
+        raise InputError(
+            "the log-density grows without bound from every starting point, so it has no mode to start at."
+        )
     return sorted(modes, key=lambda mode: -mode.log_mass)
+
+
+def box_points(count: int, width: int, spread: float, generator: torch.Generator) -> Tensor:
+    """Points that fill the box [-spread, spread]^D evenly (a scrambled Sobol sequence), ``(count, D)``, float64."""
+    if count == 0:
+        return torch.zeros(0, width, dtype=torch.float64)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return spread * (
+        2 * torch.quasirandom.SobolEngine(width, scramble=True, seed=seed).draw(count, dtype=torch.float64) - 1
+    )
 
 
 def laplace_draws(modes: Sequence[Mode], count: int, generator: torch.Generator, *, inflate: float = 1.0) -> Tensor:
@@ -95,7 +107,9 @@ def mixture_log_prob(modes: Sequence[Mode], u: Tensor, *, inflate: float = 1.0) 
     parts = []
     for mode, weight in zip(modes, masses, strict=True):
         scale = inflate * mode.factor
-        parts.append(torch.distributions.MultivariateNormal(mode.location, scale_tril=_lower(scale)).log_prob(u) + weight)
+        parts.append(
+            torch.distributions.MultivariateNormal(mode.location, scale_tril=_lower(scale)).log_prob(u) + weight
+        )
     return torch.logsumexp(torch.stack(parts), 0)
 
 
@@ -110,7 +124,11 @@ def _climb(target: Target, start: Tensor, iterations: int) -> Tensor | None:
         return -float(value), -gradient[0].cpu().numpy()
 
     result = minimize(
-        objective, start.double().cpu().numpy(), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
+        objective,
+        start.double().cpu().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "maxcor": 20},
     )
     if not np.isfinite(result.x).all() or result.fun >= 1e300:
         return None

@@ -171,9 +171,7 @@ class Parameters:
         for name, constraint in self.constraints.items():
             value = torch.as_tensor(values[name])
             if value.shape[value.dim() - len(constraint.shape) :] != constraint.shape:
-                raise InputError(
-                    f"the parameter {name!r} has the shape {constraint.shape}; got {tuple(value.shape)}."
-                )
+                raise InputError(f"the parameter {name!r} has the shape {constraint.shape}; got {tuple(value.shape)}.")
             pieces.append(constraint.flatten(value))
         return torch.cat(pieces, -1)
 
@@ -188,8 +186,8 @@ def _elementwise(name: str, shape: Size, build: Callable[[int], Transform]) -> C
         check_integer("shape", size)
     count = math.prod(shape)
     return Constraint(
-        name, shape, count, lambda: build(count), lambda x: x.reshape(*x.shape[:-1], *shape),
-        lambda x: x.reshape(*x.shape[: x.dim() - len(shape)], count),
+        name, shape, count, lambda: build(count), lambda x: x.reshape((*x.shape[:-1], *shape)),
+        lambda x: x.reshape((*x.shape[: x.dim() - len(shape)], count)),
     )  # fmt: skip
 
 

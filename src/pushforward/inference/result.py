@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import PushforwardWarning
-from pushforward.inference.modes import Mode, find_modes
+from pushforward.inference.modes import Mode, box_points, find_modes
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.targets import Target
 from pushforward.inference.weights import ImportanceWeights, khat_threshold
@@ -142,7 +142,7 @@ def check_modes(
     center, scale = unconstrained.mean(0).cpu(), unconstrained.std(0).cpu()
     noise = torch.randn(count, width, dtype=torch.float64, generator=generator)
     wide = center + 3 * scale * noise
-    box = spread * (2 * torch.rand(count, width, dtype=torch.float64, generator=generator) - 1)
+    box = box_points(count, width, spread, generator)
     starts = torch.where((torch.arange(count) % 2 == 0)[:, None], wide, box).to(unconstrained.device)
     modes = list(known)
     with torch.no_grad():
@@ -179,7 +179,7 @@ def warn(fit: TargetFit) -> None:
         where = ", ".join(f"{value:.3g}" for value in worst.location[:4].tolist())
         warnings.warn(
             f"the flow has almost no mass at {len(fit.dropped_modes)} of {len(fit.modes)} modes of the target; the largest "
-            f'is at ({where}{", ..." if len(worst.location) > 4 else ""}) with about {worst.mass:.0%} of the mass. Try '
+            f"is at ({where}{', ...' if len(worst.location) > 4 else ''}) with about {worst.mass:.0%} of the mass. Try "
             'objective="fab", more starting points (restarts=) or a wider start (spread=).',
             PushforwardWarning,
             stacklevel=3,

@@ -65,7 +65,12 @@ class ImportanceWeights:
         error = weights.std() / (mean * math.sqrt(len(ratios)))
         log_weights = torch.from_numpy(smoothed)
         return cls(
-            ratios, log_weights, k_hat, effective_sample_size(log_weights), float(mean.log() + ratios.max()), float(error)
+            ratios,
+            log_weights,
+            k_hat,
+            effective_sample_size(log_weights),
+            float(mean.log() + ratios.max()),
+            float(error),
         )
 
     def resample(self, count: int, generator: torch.Generator, *, replacement: bool = True) -> Tensor:
@@ -76,7 +81,9 @@ class ImportanceWeights:
         if not replacement:
             return torch.multinomial(self.log_weights.exp(), count, generator=generator)
         ends = self.log_weights.exp().cumsum(0)
-        points = (torch.arange(count, dtype=torch.float64) + torch.rand((), generator=generator, dtype=torch.float64)) / count
+        points = (
+            torch.arange(count, dtype=torch.float64) + torch.rand((), generator=generator, dtype=torch.float64)
+        ) / count
         chosen = torch.searchsorted(ends / ends[-1], points).clamp(max=len(ends) - 1)
         return chosen[torch.randperm(count, generator=generator)]
 
@@ -119,7 +126,7 @@ def pareto_smooth(log_ratios: Array) -> tuple[Array, float]:
     """
     n = len(log_ratios)
     log_w = log_ratios - log_ratios.max()
-    tail = int(np.ceil(min(0.2 * n, 3 * np.sqrt(n))))
+    tail = int(min(0.2 * n, 3 * np.sqrt(n)))
     order = np.argsort(log_w, kind="stable")
     cutoff = max(log_w[order[-tail - 1]], np.log(np.finfo(float).tiny))
     members = order[log_w[order] > cutoff]
@@ -153,7 +160,7 @@ def fit_generalized_pareto(x: Array) -> tuple[float, float]:
     theta = 1 / x[-1] + (1 - np.sqrt(points / (grid - 0.5))) / (prior_scale * x[int(n / 4 + 0.5) - 1])
     k = np.log1p(-theta[:, None] * x).mean(1)
     log_likelihood = n * (np.log(-theta / k) - k - 1)
-    weights = 1 / np.exp(log_likelihood - log_likelihood[:, None]).sum(1)
+    weights = np.exp(log_likelihood - np.logaddexp.reduce(log_likelihood))
     kept = weights >= 10 * np.finfo(float).eps
     weights = weights[kept] / weights[kept].sum()
     best = float(np.sum(theta[kept] * weights))

@@ -127,12 +127,17 @@ TRANSFORMS: list[TransformCase] = [
     ),
     # Constraints of parameters.
     *(m("StickBreaking", f"D={d}", lambda d=d: transforms.StickBreaking(d), proportions) for d in (1, 4)),
-    *(m("PartialCorrelations", f"D={d}", lambda d=d: transforms.PartialCorrelations(d), correlations) for d in (1, 3, 6)),
+    *(
+        m("PartialCorrelations", f"D={d}", lambda d=d: transforms.PartialCorrelations(d), correlations)
+        for d in (1, 3, 6)
+    ),
     m(
         "Blocks",
         "real, positive, simplex",
         lambda: transforms.Blocks(
-            transforms.Affine(1, shift=1.0, scale=2.0), transforms.Inverse(transforms.Exp(1)), transforms.StickBreaking(2)
+            transforms.Affine(1, shift=1.0, scale=2.0),
+            transforms.Inverse(transforms.Exp(1)),
+            transforms.StickBreaking(2),
         ),
         real_positive_proportions,
     ),

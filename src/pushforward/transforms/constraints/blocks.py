@@ -61,7 +61,9 @@ class Blocks(Transform):
         """Each part's z side by side, with the sum of the contributions."""
         pieces = x.split([part.in_shape[0] for part in self.parts], -1)
         steps = [part.encode(piece, noise=noise) for part, piece in zip(self.parts, pieces, strict=True)]
-        return Step(torch.cat([step.z for step in steps], -1), sum((s.contribution for s in steps), self.zero_log_det(x)))
+        return Step(
+            torch.cat([step.z for step in steps], -1), sum((s.contribution for s in steps), self.zero_log_det(x))
+        )
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """Each part's data side by side."""
@@ -72,7 +74,9 @@ class Blocks(Transform):
     ) -> tuple[Tensor, Tensor]:
         """Each part's data side by side, with the sum of the contributions."""
         pieces = z.split([part.out_shape[0] for part in self.parts], -1)
-        decoded = [part.decode_with_contribution(piece, noise=noise) for part, piece in zip(self.parts, pieces, strict=True)]
+        decoded = [
+            part.decode_with_contribution(piece, noise=noise) for part, piece in zip(self.parts, pieces, strict=True)
+        ]
         total = sum((contribution for _, contribution in decoded), z.new_zeros(z.shape[:-1]))
         return torch.cat([x for x, _ in decoded], -1), total
 

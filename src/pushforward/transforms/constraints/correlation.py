@@ -73,7 +73,9 @@ class PartialCorrelations(Transform):
         identity = torch.eye(self.size, dtype=x.dtype, device=x.device)
         factor = torch.linalg.cholesky_ex(torch.where(valid[..., None, None], matrix, identity))[0]
         squares = factor.square()
-        rest = torch.flip(torch.cumsum(torch.flip(squares, (-1,)), -1), (-1,))  # 1 - sum_{k<j} L_ik^2 = sum_{k>=j} L_ik^2
+        rest = torch.flip(
+            torch.cumsum(torch.flip(squares, (-1,)), -1), (-1,)
+        )  # 1 - sum_{k<j} L_ik^2 = sum_{k>=j} L_ik^2
         rows, columns = self._indices(x)
         partial = factor[..., rows, columns] / rest[..., rows, columns].clamp(min=limits.tiny * 1024).sqrt()
         z = torch.atanh(partial.clamp(-1 + limits.eps, 1 - limits.eps))
