@@ -28,7 +28,9 @@ def dims(transform: Transform) -> int:
 def scalable(transform: Transform) -> bool:
     """Whether data may be multiplied by a positive number and stay legal."""
     return transform.domain in (None, REAL) or (
-        transform.domain.low in (0, -math.inf) and transform.domain.high == math.inf
+        transform.domain.low in (0, -math.inf)
+        and transform.domain.high == math.inf
+        and transform.domain.within in ("", "increasing")
     )
 
 

@@ -1,7 +1,11 @@
 """Inference: flows fitted to unnormalized log-densities, simulation-based inference, and what says when not to trust them."""
 
+from pushforward.inference.auto import infer, posterior_score
 from pushforward.inference.fit_to_target import default_flow, fit_to_target
 from pushforward.inference.modes import Mode, find_modes
+from pushforward.inference.nle import NLE, NLEPosterior
+from pushforward.inference.npe import NPE, NPEPosterior, conditional_flow
+from pushforward.inference.nre import NRE, NREPosterior
 from pushforward.inference.parameters import (
     Constraint,
     Parameters,
@@ -12,30 +16,47 @@ from pushforward.inference.parameters import (
     real,
     simplex,
 )
+from pushforward.inference.posterior import SimulationPosterior, load_posterior
+from pushforward.inference.priors import Prior
 from pushforward.inference.pyro_target import PyroTarget
 from pushforward.inference.result import FoundMode, TargetFit
+from pushforward.inference.simulate import Simulations, simulate
 from pushforward.inference.targets import Target
 from pushforward.inference.weights import ImportanceWeights, effective_sample_size, khat_threshold, pareto_smooth
 
 __all__ = [
+    "NLE",
+    "NPE",
+    "NRE",
     "Constraint",
     "FoundMode",
     "ImportanceWeights",
     "Mode",
+    "NLEPosterior",
+    "NPEPosterior",
+    "NREPosterior",
     "Parameters",
+    "Prior",
     "PyroTarget",
+    "SimulationPosterior",
+    "Simulations",
     "Target",
     "TargetFit",
+    "conditional_flow",
     "correlation",
     "default_flow",
     "effective_sample_size",
     "find_modes",
     "fit_to_target",
+    "infer",
     "interval",
     "khat_threshold",
+    "load_posterior",
     "ordered",
     "pareto_smooth",
     "positive",
+    "posterior_score",
     "real",
     "simplex",
+    "simulate",
 ]

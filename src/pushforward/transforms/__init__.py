@@ -23,6 +23,7 @@ from pushforward.transforms.elementwise.functions import Elementwise, Exp, Logit
 from pushforward.transforms.elementwise.gaussianize import Gaussianize
 from pushforward.transforms.elementwise.monotone import Monotone
 from pushforward.transforms.elementwise.normalization import ActNorm, BatchNorm, Standardize
+from pushforward.transforms.embed_context import EmbedContext
 from pushforward.transforms.embeddings.conformal import (
     ConformalEmbedding,
     ConformalScale,
@@ -102,6 +103,7 @@ __all__ = [
     "CubicSplineTransformer",
     "DynamicBinarize",
     "Elementwise",
+    "EmbedContext",
     "Embedding",
     "Exp",
     "FactorOut",

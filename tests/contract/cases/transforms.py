@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushforward import transforms
+from pushforward import networks, transforms
 from pushforward.likelihood import Counting, Kind, Mixed
 
 from .kinds import (
@@ -140,6 +140,14 @@ TRANSFORMS: list[TransformCase] = [
             transforms.StickBreaking(2),
         ),
         real_positive_proportions,
+    ),
+    m(
+        "EmbedContext",
+        "coupling",
+        lambda: transforms.EmbedContext(
+            transforms.Coupling(2, context=3, activation="tanh", **H),
+            networks.MLP(4, 3, hidden=(8,), activation="tanh"),
+        ),
     ),
     m("Inverse", "of Exp", lambda: transforms.Inverse(transforms.Exp(2)), positive),
     m("Inverse", "of Softplus", lambda: transforms.Inverse(transforms.Softplus(2)), positive),
