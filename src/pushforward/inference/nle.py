@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,27 @@ class LikelihoodPosterior(SimulationPosterior):
         self.proposal = proposal
         self._transform: Transform = prior.transform()
         self._evidence: dict[bytes, float] = {}
+
+    def _stored_networks(self) -> list[nn.Module]:
+        return [*self.networks, *(self.proposal.networks if self.proposal is not None else [])]
+
+    def _options(self) -> dict[str, Any]:
+        return {"networks": len(self.networks)}
+
+    @classmethod
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        own, others = networks[: int(options["networks"])], networks[int(options["networks"]) :]
+        result = cls(prior, own, scale, x_shape)
+        if others:
+            result.proposal = NPEPosterior(prior, others, scale, x_shape)
+        return result
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood, or log-ratio, of a scaled observation, nats, ``(n, D)`` to ``(n,)``, with gradients."""
@@ -193,11 +214,23 @@ class NLEPosterior(LikelihoodPosterior):
         return logmeanexp(torch.stack(values), 0) if len(values) > 1 else values[0]
 
     def _options(self) -> dict[str, Any]:
-        return {"half_steps": self.half_steps.double().tolist()}
+        return super()._options() | {"half_steps": self.half_steps.double().tolist()}
 
     @classmethod
-    def _read_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"half_steps": [float(step) for step in options["half_steps"]]}
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        result = super()._restore(prior, networks, scale, x_shape, options)
+        steps = [float(step) for step in options["half_steps"]]
+        if len(steps) != math.prod(x_shape):
+            raise ValueError("its widths of cells do not fit the data")
+        result.half_steps = torch.tensor(steps, dtype=torch.float32)
+        return result
 
 
 def _dequantize(x: Tensor, scale: DataScale, seed: int) -> tuple[Tensor, Tensor]:

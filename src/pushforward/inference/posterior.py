@@ -112,7 +112,7 @@ class SimulationPosterior(ABC):
             StorageError: if the file cannot be written.
         """
         descriptions, tensors = [], {}
-        for index, network in enumerate(self.networks):
+        for index, network in enumerate(self._stored_networks()):
             description, own = pack(network, f"network{index}.")
             descriptions.append(description)
             tensors.update(own)
@@ -144,10 +144,21 @@ class SimulationPosterior(ABC):
         """What a file stores besides the networks, in JSON types."""
         return {}
 
+    def _stored_networks(self) -> list[nn.Module]:
+        """The networks that a file stores."""
+        return self.networks
+
     @classmethod
-    def _read_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the constructor from what a file stores."""
-        return {}
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        """The posterior from what a file stores."""
+        return cls(prior, networks, scale, x_shape)
 
     def _observation(self, x: Any, rows: int | None = None) -> Tensor:
         """An observation, flat and scaled: ``(width,)``, or ``(rows, width)``."""
@@ -211,7 +222,7 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
         if stored is None and prior is None:
             raise InputError(f"{path} has no prior, so it needs one: load_posterior(path, prior=...).")
         chosen = Prior(prior) if prior is not None else Prior.build(stored)
-        return cls(chosen, networks, scale, x_shape, **cls._read_options(options))
+        return cls._restore(chosen, networks, scale, x_shape, options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise

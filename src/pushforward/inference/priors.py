@@ -139,7 +139,7 @@ class Prior:
             for item in description:
                 family, names = _FAMILIES[item["family"]]
                 arguments = {key: torch.tensor(item["arguments"][key], dtype=torch.float32) for key in names}
-                parts.append(family(**arguments))
+                parts.append(family(**arguments))  # pyright: ignore[reportArgumentType]
             return cls(parts)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise StorageError(f"the file contains no valid prior: {str(error)[:200]}") from error

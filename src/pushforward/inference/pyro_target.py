@@ -103,8 +103,9 @@ class PyroTarget:
         total = sum(
             -self._transforms[name].log_abs_det_jacobian(value, free[name]).sum() for name, value in values.items()
         )
-        for site in trace.nodes.values():
-            if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and site["fn"] is not None:
+        for node in trace.nodes.values():
+            site: Any = node
+            if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False):
                 log_prob = site["fn"].log_prob(site["value"])
                 if isinstance(site["mask"], Tensor) or site["mask"] is False:
                     log_prob = torch.where(torch.as_tensor(site["mask"]), log_prob, 0.0)

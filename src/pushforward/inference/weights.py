@@ -90,7 +90,7 @@ class ImportanceWeights:
     def mean(self, values: Tensor) -> Tensor:
         """Self-normalized mean of values at the draws, ``(n, *shape)`` to ``shape``."""
         weights = self.log_weights.exp().to(values.device)
-        return torch.tensordot(weights, values.double(), dims=([0], [0]))
+        return (weights @ values.double().flatten(1)).reshape(values.shape[1:])
 
 
 def effective_sample_size(log_weights: Tensor) -> float:
