@@ -1,7 +1,10 @@
 """Inference: flows fitted to unnormalized log-densities, simulation-based inference, and what says when not to trust them."""
 
 from pushforward.inference.auto import infer, posterior_score
+from pushforward.inference.calibration import Calibration, ConformalRegion, calibrate, uniformity_p_value
+from pushforward.inference.check import PosteriorCheck, check
 from pushforward.inference.fit_to_target import default_flow, fit_to_target
+from pushforward.inference.misspecification import SimulationGuard, local_c2st, posterior_predictive
 from pushforward.inference.modes import Mode, find_modes
 from pushforward.inference.nle import NLE, NLEPosterior
 from pushforward.inference.npe import NPE, NPEPosterior, conditional_flow
@@ -28,6 +31,8 @@ __all__ = [
     "NLE",
     "NPE",
     "NRE",
+    "Calibration",
+    "ConformalRegion",
     "Constraint",
     "FoundMode",
     "ImportanceWeights",
@@ -36,12 +41,16 @@ __all__ = [
     "NPEPosterior",
     "NREPosterior",
     "Parameters",
+    "PosteriorCheck",
     "Prior",
     "PyroTarget",
+    "SimulationGuard",
     "SimulationPosterior",
     "Simulations",
     "Target",
     "TargetFit",
+    "calibrate",
+    "check",
     "conditional_flow",
     "correlation",
     "default_flow",
@@ -52,11 +61,14 @@ __all__ = [
     "interval",
     "khat_threshold",
     "load_posterior",
+    "local_c2st",
     "ordered",
     "pareto_smooth",
     "positive",
+    "posterior_predictive",
     "posterior_score",
     "real",
     "simplex",
     "simulate",
+    "uniformity_p_value",
 ]

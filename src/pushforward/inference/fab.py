@@ -98,7 +98,9 @@ class ReplayBuffer:
             InputError: if the buffer is empty.
         """
         if not len(self):
-            raise InputError("the log-density is -inf or NaN at every annealed draw, so there is nothing to learn from.")
+            raise InputError(
+                "the log-density is -inf or NaN at every annealed draw, so there is nothing to learn from."
+            )
         return torch.multinomial(self.log_weights.softmax(0), count, replacement=True, generator=generator)
 
     def update(self, chosen: Tensor, log_q: Tensor) -> None:
@@ -127,7 +129,14 @@ class FabLoss:
     """
 
     def __init__(
-        self, model: Model, target: Target, start: Callable[[], Tensor], seed: int, *, capacity: int = 20_000, refill: int = 8
+        self,
+        model: Model,
+        target: Target,
+        start: Callable[[], Tensor],
+        seed: int,
+        *,
+        capacity: int = 20_000,
+        refill: int = 8,
     ) -> None:
         self.model, self.target, self.start, self.refill = model, target, start, refill
         self.buffer = ReplayBuffer(capacity)
