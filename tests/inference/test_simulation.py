@@ -31,11 +31,11 @@ def assert_is_the_posterior(draws, tolerance):
 
 @pytest.mark.parametrize("method", ["npe", "nle", "nre"])
 def test_the_posterior_of_a_linear_simulator(method):
-    post = inference.infer(PRIOR, *simulations(2000), method=method, max_steps=400, **QUIET)
-    assert_is_the_posterior(post.sample(2000, x=X, seed=0), 0.25)
-    grid = torch.cartesian_prod(torch.linspace(-2, 3, 60), torch.linspace(-3, 2, 60))
+    post = inference.infer(PRIOR, *simulations(2000), method=method, max_steps=300, **QUIET)
+    assert_is_the_posterior(post.sample(1000, x=X, seed=0), 0.25)
+    grid = torch.cartesian_prod(torch.linspace(-2, 3, 40), torch.linspace(-3, 2, 40))
     with torch.no_grad():
-        mass = post.log_prob(grid, x=X).exp().sum() * (5 / 59) ** 2
+        mass = post.log_prob(grid, x=X).exp().sum() * (5 / 39) ** 2
     assert float(mass) == pytest.approx(1.0, abs=0.05 if method == "npe" else 0.15)
 
 
@@ -73,7 +73,7 @@ def test_nothing_leaks_out_of_a_bounded_prior(method):
     post = inference.infer(prior, theta, theta + 0.2 * torch.randn(1000, 2), method=method, max_steps=200, **QUIET)
     edge = torch.tensor([1.3, -1.3])
     began = time.monotonic()
-    draws = post.sample(5000, x=edge, seed=0)
+    draws = post.sample(1000, x=edge, seed=0)
     assert time.monotonic() - began < 60
     assert ((draws > -1) & (draws < 1)).all()
     assert draws[:, 0].mean() > 0.7
@@ -241,7 +241,7 @@ def test_nan_is_recorded_and_kept():
     [
         (lambda theta: "text", "every run of the simulator failed"),
         (lambda theta: ["a"] * len(theta), "every run of the simulator failed"),
-        (lambda theta: theta[:1], "every run of the simulator failed; the first: it returned the shape"),
+        (lambda theta: theta[0], "every run of the simulator failed; the first: it returned the shape"),
         (lambda theta: torch.full_like(theta, math.nan), "no run of the simulator gave finite data"),
     ],
 )

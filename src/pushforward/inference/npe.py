@@ -46,7 +46,7 @@ def conditional_flow(
     if not isinstance(name, str):
         inner = name(features, width)
     elif name == "nsf":
-        inner = NSF(features, width, layer="autoregressive", layers=4, bins=8, hidden=(64, 64), tail_bound=5.0)
+        inner = NSF(features, width, layer="autoregressive", layers=3, bins=8, hidden=(64, 64), tail_bound=5.0)
     elif name == "maf":
         inner = MAF(features, width, layers=5, hidden=(64, 64), activation="tanh")
     else:

@@ -42,10 +42,10 @@ def temper(
     points: Tensor,
     generator: torch.Generator,
     *,
-    threshold: float = 0.7,
-    transitions: int = 3,
-    final_transitions: int = 10,
-    leapfrog: int = 6,
+    threshold: float = 0.5,
+    transitions: int = 2,
+    final_transitions: int = 6,
+    leapfrog: int = 5,
     most: int = 60,
 ) -> TemperedSample:
     """Sequential Monte Carlo through start^(1 - t) target^t, t from 0 to 1 (Del Moral, Doucet, Jasra 2006).
