@@ -4,6 +4,7 @@ from pushforward.inference.auto import infer, posterior_score
 from pushforward.inference.calibration import Calibration, ConformalRegion, calibrate, uniformity_p_value
 from pushforward.inference.check import PosteriorCheck, check
 from pushforward.inference.fit_to_target import default_flow, fit_to_target
+from pushforward.inference.mcmc import ChainDraws, independent_metropolis, neutra
 from pushforward.inference.misspecification import SimulationGuard, local_c2st, posterior_predictive
 from pushforward.inference.modes import Mode, find_modes
 from pushforward.inference.nle import NLE, NLEPosterior
@@ -32,6 +33,7 @@ __all__ = [
     "NPE",
     "NRE",
     "Calibration",
+    "ChainDraws",
     "ConformalRegion",
     "Constraint",
     "FoundMode",
@@ -57,11 +59,13 @@ __all__ = [
     "effective_sample_size",
     "find_modes",
     "fit_to_target",
+    "independent_metropolis",
     "infer",
     "interval",
     "khat_threshold",
     "load_posterior",
     "local_c2st",
+    "neutra",
     "ordered",
     "pareto_smooth",
     "positive",
