@@ -11,7 +11,7 @@ from pushforward.errors import ConfigError
 from pushforward.likelihood import Kind, Measure
 from pushforward.numerics import Noise
 from pushforward.registry import register
-from pushforward.transforms.base import Step, Transform
+from pushforward.transforms.base import Step, Transform, check_context
 
 __all__ = ["EmbedContext"]
 
@@ -103,8 +103,8 @@ class EmbedContext(Transform):
         return self.transform.refresh(x, self._embed(context), noise=noise)
 
     def _embed(self, context: Tensor | None) -> Any:
-        if context is None:
-            return None
+        check_context(context, self.context, type(self).__name__)
+        assert context is not None
         shared = context.dim() > 1 and not any(context.stride()[:-1])  # one context, expanded to all rows
         one = context[(0,) * (context.dim() - 1)] if shared else context
         embedded = self.network(one.to(next(self.network.parameters(), torch.empty(0)).dtype))

@@ -143,9 +143,9 @@ TRANSFORMS: list[TransformCase] = [
     ),
     m(
         "EmbedContext",
-        "coupling",
+        "autoregressive",
         lambda: transforms.EmbedContext(
-            transforms.Coupling(2, context=3, activation="tanh", **H),
+            transforms.MaskedAutoregressive(2, context=3, activation="tanh", **H),
             networks.MLP(4, 3, hidden=(8,), activation="tanh"),
         ),
     ),
