@@ -273,6 +273,15 @@ def test_processes_and_a_simulator_that_hangs():
     assert runs.valid.tolist() == [True, False, True]
 
 
+def test_the_simulators_noise_is_independent_of_the_parameters():
+    """The prior and the simulator draw normal numbers of the same shape, so equal seeds would make them equal."""
+    for seed in (0, 1):
+        runs = inference.simulate(simulator, PRIOR, 2000, batch_size=2000, seed=seed)
+        noise = (runs.x - runs.theta).flatten()
+        assert abs(float(torch.corrcoef(torch.stack((noise, runs.theta.flatten())))[0, 1])) < 0.08
+        assert float(noise.std()) == pytest.approx(NOISE, rel=0.05)
+
+
 def test_a_timeout_needs_processes():
     with pytest.raises(InputError, match="workers=1"):
         inference.simulate(simulator, PRIOR, 10, timeout=1.0)

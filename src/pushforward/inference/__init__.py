@@ -24,6 +24,7 @@ from pushforward.inference.posterior import SimulationPosterior, load_posterior
 from pushforward.inference.priors import Prior
 from pushforward.inference.pyro_target import PyroTarget
 from pushforward.inference.result import FoundMode, TargetFit
+from pushforward.inference.sequential import sequential
 from pushforward.inference.simulate import Simulations, simulate
 from pushforward.inference.targets import Target
 from pushforward.inference.weights import ImportanceWeights, effective_sample_size, khat_threshold, pareto_smooth
@@ -72,6 +73,7 @@ __all__ = [
     "posterior_predictive",
     "posterior_score",
     "real",
+    "sequential",
     "simplex",
     "simulate",
     "uniformity_p_value",

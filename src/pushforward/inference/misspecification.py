@@ -15,6 +15,7 @@ from pushforward.errors import InputError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.numerics.checks import check_integer
+from pushforward.training.seeds import mix
 
 __all__ = ["SimulationGuard", "local_c2st", "posterior_predictive"]
 
@@ -91,7 +92,7 @@ def posterior_predictive(
     check_integer("draws", draws, 20)
     theta = posterior.sample(draws, x, seed=seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(mix(seed, 302))
         made = simulator(theta)
     made = (
         (made if isinstance(made, Tensor) else torch.as_tensor(np.asarray(made)))

@@ -15,6 +15,7 @@ from torch import Tensor
 from pushforward.errors import InputError, PushforwardWarning
 from pushforward.inference.priors import Prior
 from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.training.seeds import mix
 
 __all__ = ["Simulations", "simulate"]
 
@@ -92,12 +93,12 @@ def simulate(
     if timeout is not None and not workers:
         raise InputError("a timeout needs processes: set workers=1 or more.")
     if theta is None:
-        theta = (prior if isinstance(prior, Prior) else Prior(prior)).sample(simulations, seed=seed)
+        theta = (prior if isinstance(prior, Prior) else Prior(prior)).sample(simulations, seed=mix(seed, 300))
     chunks = list(torch.arange(len(theta)).split(batch_size))
-    tasks = [(simulator, theta[rows], seed * 1_000_003 + int(rows[0])) for rows in chunks]
+    tasks = [(simulator, theta[rows], mix(seed, 301, int(rows[0]))) for rows in chunks]
     results = _in_processes(tasks, workers, timeout) if workers else [_attempt(task) for task in tasks]
     retry = [
-        (row, (simulator, theta[row : row + 1], seed * 1_000_003 + int(row)))
+        (row, (simulator, theta[row : row + 1], mix(seed, 301, int(row))))
         for rows, result in zip(chunks, results, strict=True) if isinstance(result, str) and len(rows) > 1
         for row in rows.tolist()
     ]  # fmt: skip

@@ -38,7 +38,7 @@ class StickBreaking(Transform):
         >>> from pushforward.transforms import StickBreaking
         >>> stick = StickBreaking(2)
         >>> stick.encode(torch.tensor([[0.25, 0.25]])).z
-        tensor([[-0.4055,  0.0000]])
+        tensor([[-0.4055, -0.6931]])
         >>> stick.complete(torch.tensor([[0.25, 0.25]]))
         tensor([[0.2500, 0.2500, 0.5000]])
     """
