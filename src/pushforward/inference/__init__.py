@@ -24,6 +24,7 @@ from pushforward.inference.posterior import SimulationPosterior, load_posterior
 from pushforward.inference.priors import Prior
 from pushforward.inference.pyro_target import PyroTarget
 from pushforward.inference.result import FoundMode, TargetFit
+from pushforward.inference.sbi_estimator import sbi_estimator
 from pushforward.inference.sequential import sequential
 from pushforward.inference.simulate import Simulations, simulate
 from pushforward.inference.targets import Target
@@ -73,6 +74,7 @@ __all__ = [
     "posterior_predictive",
     "posterior_score",
     "real",
+    "sbi_estimator",
     "sequential",
     "simplex",
     "simulate",
