@@ -44,7 +44,7 @@ def test_a_fitted_flow_is_a_pyro_guide():
         warnings.simplefilter("ignore", PushforwardWarning)
         fit = inference.fit_to_target(None, inference.PyroTarget(model), max_steps=50, progress="silent")
 
-    class Guide(torch_distribution.TorchDistributionMixin, pf.models.torch_distribution.ModelDistribution):
+    class Guide(pf.models.torch_distribution.ModelDistribution, torch_distribution.TorchDistributionMixin):
         """The flow as a distribution of Pyro."""
 
     def guide():

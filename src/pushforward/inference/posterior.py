@@ -86,7 +86,7 @@ class SimulationPosterior(ABC):
     def log_prob(self, theta: Any, x: Any) -> Tensor:
         """Log-density of parameters given an observation, nats, ``(n, D)`` to ``(n,)``; -inf outside the prior.
 
-        NPE gives a normalized density. NLE and NRE normalize by an estimate of the evidence of x.
+        Gradients reach theta if it requires them. NPE gives a normalized density. NLE and NRE normalize by an estimate of the evidence of x.
 
         Args:
             theta: parameters, ``(n, D)``.
@@ -95,10 +95,11 @@ class SimulationPosterior(ABC):
         Raises:
             InputError: for a wrong shape.
         """
-        rows = _tensor(theta).float()
+        rows = (theta if isinstance(theta, Tensor) else _tensor(theta)).float()
         if rows.dim() != 2 or rows.shape[1] != self.features:
             raise InputError(f"theta must have the shape (n, {self.features}); got {tuple(rows.shape)}.")
-        return self._log_prob(rows, self._observation(x, rows=len(rows)))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
+            return self._log_prob(rows, self._observation(x, rows=len(rows)))
 
     def save(self, path: Path, *, prior: bool = True) -> None:
         """Write everything to one safetensors file, without code.
