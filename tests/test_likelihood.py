@@ -1,4 +1,4 @@
-"""Relations, measures and likelihoods: the join table, every refusal, and units."""
+"""Kinds, measures and likelihoods: the join table, every error, and units."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_measures_are_values():
         (Extended(5, 3), "Extended(5, 3)"),
     ],
 )
-def test_measures_say_what_they_are(measure, text):
+def test_measures_as_text(measure, text):
     assert str(measure) == text
 
 
@@ -122,7 +122,7 @@ class TestUnits:
         assert got.item() == pytest.approx(1.0, abs=1e-15)
 
     @pytest.mark.parametrize("kind", [P, S, N])
-    def test_bits_refuse_weak_relations(self, kind):
+    def test_bits_refuse_weak_kinds(self, kind):
         with pytest.raises(KindError, match=kind.value):
             loglik(kind=kind, measure=Counting(2)).bits_per_dim()
 

@@ -4,7 +4,7 @@
     python -m benchmarks.quality.adbench detection --data DIR --out detection.jsonl
     python -m benchmarks.quality.adbench tables alarms.jsonl detection.jsonl
 
-DIR holds ``adbench/*.npz`` (arrays X and y, 1 = anomaly). Both runs append one JSON line a result and skip what is there.
+DIR contains ``adbench/*.npz`` (arrays X and y, 1 = anomaly). Both runs append one JSON line per result and skip existing ones.
 
 Detection follows the clean protocol: half of the normal rows, shuffled, train every detector; the other half and all
 anomalies are scored; no duplication of rows. At most ``--rows`` rows train, and at most that many normal rows and
@@ -34,7 +34,9 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
     """Name, normal rows and anomalies of each set with enough normal rows, narrow sets first."""
     files = list((data / "adbench").glob("*.npz"))
     if not files:
-        raise SystemExit(f"{data} has no adbench/*.npz; get them from the ADBench collection, or give --data.")
+        raise SystemExit(
+            f"{data} has no adbench/*.npz: get the tables from github.com/Minqi824/ADBench, and give their folder by --data."
+        )
     sizes = {}
     for path in files:
         with np.load(path, allow_pickle=False) as archive:
@@ -47,7 +49,7 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
 
 
 def alarms(data: Path, out: Path, splits: int, rows: int) -> None:
-    """Realized false-alarm rates on normal rows alone: half fits the guard (a quarter of it calibrates), half is new."""
+    """Measure false-alarm rates on normal rows: one half fits the guard (a quarter of it calibrates), the other half is new."""
     done = {(r["set"], r["split"]) for r in results(out)}
     for name, normal, _ in tables(data, 1000):
         for split in range(splits):
@@ -56,7 +58,7 @@ def alarms(data: Path, out: Path, splits: int, rows: int) -> None:
             order = np.random.default_rng(split).permutation(len(normal))[: 2 * rows]
             fit_rows, new_rows = np.array_split(normal[order], 2)
             start = time.perf_counter()
-            # 299 calibration rows are what the 1% PAC promise needs.
+            # The PAC guarantee at 1% needs 299 calibration rows.
             guard = Guard(
                 0.05, effort="fast", random_state=split,
                 calibration=max(299, len(fit_rows) // 4) if len(fit_rows) >= 600 else len(fit_rows) // 2,
@@ -132,7 +134,7 @@ def append(path: Path, record: dict) -> None:
 
 
 def print_alarms(records: list[dict]) -> None:
-    """Mean realized rate and how many splits lie in the central 95% of what theory gives."""
+    """Print the mean realized rate and how many splits lie in the central 95% of the theoretical distribution."""
     sets = list(dict.fromkeys(r["set"] for r in records))
     print(
         "\n| set | calibration | new | "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         detection,
         distributions,
         errors,
+        inference,
         io,
         kernels,
         likelihood,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     )
     from pushforward.training import fit
 
-_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "kernels", "transforms", "likelihood", "models", "networks",
+_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "inference", "kernels", "transforms", "likelihood", "models", "networks",
           "numerics", "registry", "compiled", "io", "training")  # fmt: skip
 _FROM = {
     "Counting": "likelihood",
@@ -85,6 +86,7 @@ __all__ = [
     "distributions",
     "errors",
     "fit",
+    "inference",
     "io",
     "kernels",
     "likelihood",

@@ -28,7 +28,7 @@ def folder(tmp_path_factory) -> Path:
     for part in (0, 1):
         (path / "parts" / f"part={part}").mkdir(parents=True)
         pyarrow.csv.write_csv(table.slice(200 * part, 200), path / "parts" / f"part={part}" / "rows.csv")
-    options = ["--alpha", "0.05", "--density", "--members", "1", "--max-steps", "30", "-q"]
+    options = ["--alpha", "0.05", "--density", "--n-estimators", "1", "--max-steps", "30", "-q"]
     assert main(["fit", str(path / "train.parquet"), "-o", str(path / "guard.safetensors"), *options]) == 0
     return path
 
@@ -205,6 +205,8 @@ def test_the_demo_on_a_table_draws_a_picture(tmp_path: Path, capsys) -> None:
 
     facts = run(tmp_path / "demo.png")
     assert facts["AUROC"] > 0.9
+    low, high = realized_interval(459, 1839, 0.05, level=0.999)
+    assert low <= facts["false alarms"] <= high
     assert (tmp_path / "demo.png").stat().st_size > 20_000
     json.dumps(facts)
 

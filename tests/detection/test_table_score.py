@@ -2,18 +2,19 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pushforward.detection import table_score
-from pushforward.detection.table_score import TableScore, fit_table_score
+from pushforward.detection.table_score import TABLE_TRAINING, TableScore, fit_table_score
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
 from pushforward.models import NICE, Flow, RealNVP
 from pushforward.transforms import Chain, Standardize
 
-QUICK = {"density": True, "n_estimators": 2, "max_steps": 5, "progress": "silent"}
+QUICK = {"density": True, "n_estimators": 2, "config": replace(TABLE_TRAINING, max_steps=5, progress="silent")}
 
 
 def frame(n: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -108,7 +109,7 @@ def test_rows_for_early_stopping_can_be_given(monkeypatch) -> None:
 
 def test_seeds(monkeypatch) -> None:
     x = np.random.default_rng(0).normal(size=(100, 2))
-    first, again, other = (parts_of(monkeypatch, x, seed=seed)[1] for seed in (0, 0, 1))
+    first, again, other = (parts_of(monkeypatch, x, config=replace(TABLE_TRAINING, seed=seed))[1] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -140,7 +141,7 @@ def test_through_a_file(score: TableScore) -> None:
     "change", [{"n_draws": 0}, {"n_draws": "4"}, {"features": None}, {"features": []}, {"density": {}},
      {"pool": None}, {"pool": {}}], ids=str
 )  # fmt: skip
-def test_nonsense_from_a_file_is_refused(score: TableScore, change: dict) -> None:
+def test_invalid_json_from_a_file_is_refused(score: TableScore, change: dict) -> None:
     description, tensors = score.pack("s.")
     with pytest.raises(StorageError):
         TableScore.unpack(description | change, tensors, "s.")

@@ -142,7 +142,7 @@ def test_hardly_any_rows_are_refused() -> None:
         Guard(0.5, calibration=150, **QUICK).fit(normal_rows(150))
 
 
-def test_calibration_grows_to_what_alpha_needs() -> None:
+def test_the_calibration_part_grows_to_the_size_that_alpha_needs() -> None:
     assert Guard(0.01, **QUICK).fit(normal_rows(220)).calibrator_.n == 99
 
 

@@ -76,7 +76,7 @@ def test_a_compiled_guard_can_be_copied_and_sent_to_another_process(guard, move)
     np.testing.assert_array_equal(move(fast).anomaly_score(x), fast.anomaly_score(x))
 
 
-def test_fit_and_files_forget_the_compiled_scorer(guard, tmp_path):
+def test_fit_and_files_do_not_keep_the_compiled_scorer(guard, tmp_path):
     fast = copy.deepcopy(guard).compile()
     fast.save(tmp_path / "fast.safetensors")
     guard.save(tmp_path / "guard.safetensors")

@@ -1,4 +1,4 @@
-"""What `Model` itself does with noise, sample shapes, parts and draws; what holds for every model is in tests/contract."""
+"""What `Model` itself does with noise, sample shapes, parts and draws; tests of every model are in tests/contract."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestNoise:
         torch.testing.assert_close(model.sample(noise=z, context=c.expand(5, 2)), expected)
 
     @pytest.mark.parametrize("make", MAKERS, ids=["RealNVP", "MAF", "NSF"])
-    def test_what_does_not_fit_is_refused(self, make):
+    def test_arguments_that_do_not_fit_are_refused(self, make):
         model = make()
         z = torch.randn(5, 3)
         with pytest.raises(InputError, match="broadcast"):
@@ -52,7 +52,7 @@ def test_impossible_sample_shapes(shape):
 
 
 @pytest.mark.parametrize("shape", [3, (3,), [3], torch.Size([3])], ids=str)
-def test_sample_shapes_in_any_spelling(shape):
+def test_sample_shapes_in_any_form(shape):
     assert RealNVP(2, hidden=(8,)).sample(shape, seed=0).shape == (3, 2)
 
 
@@ -120,7 +120,7 @@ class TestParts:
     @pytest.mark.parametrize(
         "options", [{"dropout": -0.1}, {"dropout": 1.0}, {"input_bound": -1.0}, {"input_bound": 0.0}, {"hidden": 128}]
     )
-    def test_networks_refuse_nonsense(self, cls, options):
+    def test_networks_refuse_impossible_arguments(self, cls, options):
         with pytest.raises(ConfigError):
             cls(3, **options)
 
@@ -178,7 +178,7 @@ class TestEnsemble:
 
 
 class TestTraining:
-    def test_loss_sees_the_context_as_log_prob_does(self):
+    def test_loss_and_log_prob_use_the_same_context(self):
         model = MAKERS[0]().double().eval()
         x = torch.randn(40, 3, dtype=torch.float64)
         c = torch.tensor([1e4, -1e-3]).double() + torch.tensor([10.0, 1e-4]).double() * torch.randn(40, 2).double()

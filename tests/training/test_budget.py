@@ -39,7 +39,7 @@ def test_default_is_200_passes_between_1000_and_20000_steps():
     assert make_budget(None, None, None, None).steps == 20_000
 
 
-def test_the_first_limit_ends():
+def test_the_first_limit_ends_the_run():
     assert make_budget(10, None, None, 2.5) == Budget(25, None, "epochs")
     assert make_budget(10, 7, None, 2.5) == Budget(7, None, "max_steps")
     assert make_budget(2, 7, None, 2.5) == Budget(5, None, "epochs")

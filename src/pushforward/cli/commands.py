@@ -83,7 +83,7 @@ def fit(
     model: Annotated[
         str, typer.Option(help="Flows: auto, nice, realnvp, maf or nsf; for images auto, glow or nice.")
     ] = "auto",
-    members: Annotated[int, typer.Option(help="Number of flows in the ensemble.")] = 5,
+    n_estimators: Annotated[int, typer.Option(help="Number of flows in the ensemble of a table.")] = 5,
     max_steps: Annotated[
         int | None, typer.Option(help="Training steps of each flow; by default 2000 for tables and 3000 for images.")
     ] = None,
@@ -115,7 +115,7 @@ def fit(
         effort=effort,
         density=density,
         model=model,
-        n_estimators=members,
+        n_estimators=n_estimators,
         max_steps=max_steps,
         max_time=max_time,
         random_state=seed,

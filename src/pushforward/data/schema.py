@@ -240,10 +240,14 @@ class Schema:
             StorageError: if the content is not a schema that pushforward writes.
         """
         if not isinstance(data, Mapping) or set(data) != {"positional", "columns"}:
-            raise StorageError("the file's description of the columns is not one that pushforward writes.")
+            raise StorageError(
+                "the file describes the columns in a form that pushforward never writes: use an intact copy."
+            )
         columns, positional = data["columns"], data["positional"]
         if not isinstance(columns, (list, tuple)) or len(columns) > _MAX_COLUMNS or not isinstance(positional, bool):
-            raise StorageError("the file's description of the columns is not one that pushforward writes.")
+            raise StorageError(
+                "the file describes the columns in a form that pushforward never writes: use an intact copy."
+            )
         try:
             return cls(tuple(map(Column.from_json, columns)), positional)
         except SchemaError as error:

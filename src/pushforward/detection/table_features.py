@@ -184,7 +184,9 @@ class TableFeatures:
             StorageError: if the content is not one that pushforward writes.
         """
         if not isinstance(data, Mapping) or "schema" not in data:
-            raise StorageError("the file's description of the table's features is not one that pushforward writes.")
+            raise StorageError(
+                "the file describes the table's features in a form that pushforward never writes: use an intact copy."
+            )
         schema = Schema.from_json(data["schema"])
         try:
             kept = tuple(_index(i, len(schema)) for i in data["kept"])
@@ -196,7 +198,7 @@ class TableFeatures:
             rows = _index(data["rows"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
-                f"the file's description of the table's features is not one that pushforward writes: {error!r}"
+                f"the file describes the table's features in a form that pushforward never writes: {error!r}"
             ) from error
         if sorted([*kept, *(i for i, _ in constants)]) != list(range(len(schema))):
             raise StorageError("the file's features must have each column once, as kept or as constant.")

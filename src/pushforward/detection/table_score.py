@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +23,13 @@ from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
 from pushforward.models import Ensemble, Flow
 from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.training import TrainingConfig
+from pushforward.training.budget import seconds
 
-__all__ = ["TableScore", "fit_table_score"]
+__all__ = ["TABLE_TRAINING", "TableScore", "fit_table_score"]
+
+TABLE_TRAINING = TrainingConfig(max_steps=2000, batch_size=256, learning_rate=1e-3, ema=None)
+"""Default training of the flows of a table; it was chosen without a moving average of the weights."""
 
 _NEAR = 1e-6
 """Largest relative difference between the score of a few rows and the score in batches of one size."""
@@ -181,7 +187,9 @@ class TableScore(InputScore):
             features, pool, density, n_draws = (description[n] for n in ("features", "pool", "density", "n_draws"))
             n_draws = check_integer("n_draws", n_draws)
         except (TypeError, KeyError, ConfigError) as error:
-            raise StorageError(f"its score of tables is not one that pushforward writes: {error!r}") from error
+            raise StorageError(
+                f"it describes its score of tables in a form that pushforward never writes: {error!r}"
+            ) from error
         features = TableFeatures.from_json(features)
         pool = Pool.unpack(pool, tensors, f"{prefix}pool.")
         if len(pool.coordinates.kind) != features.n_features:
@@ -212,13 +220,8 @@ def fit_table_score(
     n_estimators: int = 5,
     n_draws: int = 4,
     jitter: float = 0.05,
-    seed: int = 0,
-    max_time: float | None = None,
-    max_steps: int = 2000,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
+    config: TrainingConfig = TABLE_TRAINING,
     note: Callable[[str], None] = lambda text: None,
-    **options: Any,
 ) -> TableScore:
     """Recognize the columns of a table, fit a pool of statistics, and on request an ensemble of flows.
 
@@ -233,19 +236,15 @@ def fit_table_score(
         n_estimators: number of flows.
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
-        seed: of the choice of rows, the split, the weights and the training.
-        max_time: seconds for all of this; the pool is smaller then, and the flows train for what is left. It is exceeded
-            only where reading the table and the smallest pool take longer. None for no limit.
-        max_steps: of training, for each flow.
-        batch_size: of training.
-        learning_rate: of training.
+        config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
+            the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
+            for what is left. It is exceeded only where reading the table and the smallest pool take longer.
         note: called with the name of each phase of the pool.
-        **options: passed on to ``pf.fit``.
 
     Raises:
         SchemaError: for a column that cannot be modeled; it is named.
         InputError: if ``train`` is not a table, or if all its columns are constant.
-        ConfigError: for an unknown effort or kind, or impossible options.
+        ConfigError: for an unknown effort or kind.
 
     Example:
         >>> import numpy as np
@@ -261,27 +260,28 @@ def fit_table_score(
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:
         raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
-    sizes, chosen = EFFORTS[effort], encoded
+    sizes, chosen, seed = EFFORTS[effort], encoded, config.seed
     if len(encoded) > sizes.rows:
         chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
     matrix = features.transform(chosen)
-    if max_time is None:
+    limit = None if config.max_time is None else seconds(config.max_time)
+    if limit is None:
         pool = fit_pool(features, matrix, sizes=sizes, seed=seed, note=note)
     else:
-        left = max_time - (time.monotonic() - start)
+        left = limit - (time.monotonic() - start)
         pool = fit_pool_in_time(features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, note=note)
     if not density:
         return TableScore(features, pool, None, n_draws)
     if isinstance(validation, (int, float)):
-        encoded, held_out = _split(encoded, validation, seed + 1)
+        encoded, held_out = _split(encoded, validation, config.seed + 1)
     else:
         held_out = schema.encode(validation)[0]
-    if max_time is not None:
-        options["max_time"] = max(0.0, max_time - (time.monotonic() - start))
+    if limit is not None:
+        config = replace(config, max_time=max(0.0, limit - (time.monotonic() - start)))
     note("flows")
     model = fit_table_density(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
-        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, **options,
+        jitter=jitter, config=config,
     )  # fmt: skip
     return TableScore(features, pool, model, n_draws)
 

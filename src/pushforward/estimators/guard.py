@@ -6,6 +6,7 @@ import math
 import os
 import time
 import warnings
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,12 +16,12 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
-from pushforward.detection.image_score import ImageScore, fit_image_score
+from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
 from pushforward.detection.input_score import Explanation, InputScore
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
-from pushforward.detection.table_score import NO_DENSITY, TableScore, fit_table_score
+from pushforward.detection.table_score import NO_DENSITY, TABLE_TRAINING, TableScore, fit_table_score
 from pushforward.errors import CalibrationError, ConfigError, PushforwardWarning, SchemaError, StorageError
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
@@ -445,25 +446,21 @@ class Guard(OutlierMixin, BaseEstimator):
 
     def _fit_score(self, rows: Any, seed: int, limit: float | None, start: float) -> InputScore:
         """Fit the score of tables or of images with this guard's options; None is the default of the kind of data."""
-        note = make_reporter("auto" if self.verbose else "silent").note
-        options = {
-            "validation": self.validation,
-            "kind": self.model,
-            "seed": seed,
-            "max_time": limit,
-            "ema": None,  # the defaults were chosen and measured without it
-            "progress": "auto" if self.verbose else "silent",
-        }
-        for name in ("max_steps", "batch_size", "learning_rate"):
-            if getattr(self, name) is not None:
-                options[name] = getattr(self, name)
-        if isinstance(rows, torch.Tensor):
-            return fit_image_score(rows, **options)
-        if limit is not None:  # the rest of the time is for calibration
-            options["max_time"] = max(0.0, _FITTING * limit - (time.monotonic() - start))
+        images = isinstance(rows, torch.Tensor)
+        names = ("max_steps", "batch_size", "learning_rate")
+        options = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if limit is not None:  # for a table, the rest of the time is for calibration
+            options["max_time"] = limit if images else max(0.0, _FITTING * limit - (time.monotonic() - start))
+        config = replace(
+            IMAGE_TRAINING if images else TABLE_TRAINING,
+            seed=seed, progress="auto" if self.verbose else "silent", **options,
+        )  # fmt: skip
+        if images:
+            return fit_image_score(rows, self.validation, kind=self.model, config=config)
         return fit_table_score(
-            rows, effort=self.effort, density=self.density or self.effort == "thorough", n_estimators=self.n_estimators,
-            n_draws=self.n_draws, jitter=self.jitter, note=note, **options,
+            rows, self.validation, effort=self.effort, density=self.density or self.effort == "thorough",
+            kind=self.model, n_estimators=self.n_estimators, n_draws=self.n_draws, jitter=self.jitter, config=config,
+            note=make_reporter("auto" if self.verbose else "silent").note,
         )  # fmt: skip
 
     def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

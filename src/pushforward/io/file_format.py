@@ -38,6 +38,7 @@ KINDS = {
     "checkpoint": "pf.fit(model, x, checkpoint=path)",
     "monitor": "pf.detection.Monitor.load(path)",
     "posterior": "pf.training.bayes.Posterior.load(path)",
+    "simulation-posterior": "pf.inference.load_posterior(path)",
 }
 """What a file can contain, and the call that reads it."""
 
