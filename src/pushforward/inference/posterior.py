@@ -15,7 +15,7 @@ from pushforward.errors import InputError, StorageError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
 from pushforward.io import pack, read, unpack, write
-from pushforward.io.container import Path
+from pushforward.io.file_format import Path
 from pushforward.numerics.checks import check_integer
 from pushforward.training.result import FitResult
 
