@@ -25,7 +25,7 @@ def ring_of_eight(x):
 def test_all_modes_are_found_and_the_evidence_is_right():
     fit = inference.fit_to_target(
         pf.models.NSF(2, layers=4, hidden=(32, 32)), ring_of_eight, objective="fab", spread=10.0, restarts=32,
-        max_steps=250, learning_rate=3e-3, progress="silent",
+        max_steps=150, learning_rate=3e-3, progress="silent",
     )  # fmt: skip
     assert fit.log_evidence == pytest.approx(0.0, abs=max(5 * fit.log_evidence_error, 0.02))
     assert fit.dropped_modes == []

@@ -181,7 +181,7 @@ def _result(fit: TargetFit, unconstrained: Tensor, acceptance: float, divergence
 def _diagnose(draws: Tensor) -> tuple[float, float]:
     """Largest R-hat and smallest bulk effective sample size, by arviz-stats."""
     try:
-        from arviz_stats.base import array_stats
+        from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:
         raise ConfigError(
             "diagnostics of chains need arviz-stats, of the extra inference: pip install 'pushforward[inference]'."
@@ -190,6 +190,6 @@ def _diagnose(draws: Tensor) -> tuple[float, float]:
     if values.shape[0] < 2:  # one chain: R-hat of its halves
         half = values.shape[1] // 2
         values = values[:, : 2 * half].reshape(2, half, -1)
-    r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
-    ess = array_stats.ess(values, chain_axis=0, draw_axis=1)
+    r_hat: Any = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+    ess: Any = array_stats.ess(values, chain_axis=0, draw_axis=1)
     return float(max(r_hat.max(), 0.0)) if math.isfinite(float(r_hat.max())) else math.inf, float(ess.min())

@@ -141,7 +141,9 @@ def local_c2st(
     rng = np.random.default_rng(seed)
 
     def statistic(given: np.ndarray) -> float:
-        classifier = MLPClassifier((50, 50), early_stopping=True, max_iter=300, random_state=seed).fit(pairs, given)
+        classifier: Any = MLPClassifier((50, 50), early_stopping=True, max_iter=300, random_state=seed).fit(
+            pairs, given
+        )
         return float(np.mean((classifier.predict_proba(tests)[:, 1] - 0.5) ** 2))
 
     own = statistic(labels)

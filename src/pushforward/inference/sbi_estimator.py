@@ -45,7 +45,8 @@ def sbi_estimator(flow: str | FlowMaker = "nsf") -> Callable[[Tensor, Tensor], A
         def log_prob(self, input: Tensor, condition: Tensor, **kwargs: Any) -> Tensor:
             """Log-density, ``(samples, batch, D)`` given ``(batch, *shape)`` to ``(samples, batch)``."""
             rows, given, batch = self._broadcast_and_align(input, condition)
-            return self.net.log_prob(rows, given.reshape(len(rows), batch, -1))
+            net: Any = self.net
+            return net.log_prob(rows, given.reshape(len(rows), batch, -1))
 
         def loss(self, input: Tensor, condition: Tensor, **kwargs: Any) -> Tensor:
             """Negative log-density of each row."""
@@ -53,7 +54,8 @@ def sbi_estimator(flow: str | FlowMaker = "nsf") -> Callable[[Tensor, Tensor], A
 
         def sample(self, sample_shape: Any, condition: Tensor, **kwargs: Any) -> Tensor:
             """Draws ``(*sample_shape, batch, D)``."""
-            return self.net.sample(tuple(sample_shape), condition.reshape(len(condition), -1))
+            net: Any = self.net
+            return net.sample(tuple(sample_shape), condition.reshape(len(condition), -1))
 
     def build(theta: Tensor, x: Tensor) -> Any:
         context = x.flatten(1).float()
