@@ -71,7 +71,7 @@ def redraw(logits: NDArray[np.float64], labels: NDArray[np.int64], rows: int, se
     for name, options in SETS.items():
         sets = PredictionSets(coverage=COVERAGE, **options).fit(logits[part], labels[part])(logits[rest])  # pyright: ignore[reportArgumentType]
         found = set_statistics(sets, labels[rest])
-        records.append({"promise": name, **found, "inside": low <= 1 - found["coverage"] <= high})
+        records.append({"promise": name, **found, "inside": bool(low <= 1 - found["coverage"] <= high)})
     score, wrong = 1 - np.exp(logits - np.logaddexp.reduce(logits, 1)[:, None]).max(1), logits.argmax(1) != labels
     others, calibrating = part[: rows // 5], part[rows // 5 :]
     thresholds = sequence_thresholds(score[others], len(calibrating), RISK, DELTA)
@@ -88,7 +88,7 @@ def redraw(logits: NDArray[np.float64], labels: NDArray[np.int64], rows: int, se
         errors, count = int(wrong[rest][accepted].sum()), int(accepted.sum())
         sure = count > 0 and binomtest(errors, count, RISK, alternative="greater").pvalue < 0.01
         records.append(
-            {"promise": name, "accepted": count / len(rest), "risk": errors / max(count, 1), "generalized_risk": errors / len(rest), "broken": sure}
+            {"promise": name, "accepted": count / len(rest), "risk": errors / max(count, 1), "generalized_risk": errors / len(rest), "broken": bool(sure)}
         )  # fmt: skip
     fitted = ClassifierCalibration.fit(logits[part], labels[part], risk=RISK, delta=DELTA, seed=seed)
     before = reliability(np.exp(logits - np.logaddexp.reduce(logits, 1)[:, None])[rest], labels[rest])

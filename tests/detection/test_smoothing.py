@@ -158,19 +158,41 @@ def test_draws_of_the_mixture_are_those_of_noise_on_the_row(width):
     assert ks_2samp(quick, other).pvalue < 1e-6  # the test sees a wrong sigma
 
 
-def test_the_mixture_against_scikit_learn():
+def test_the_mixtures_against_scipy():
     rng = np.random.default_rng(0)
-    rows = np.r_[rng.normal(size=(300, 2)) - 3, rng.normal(size=(300, 2)) + 3]
-    base = ProjectedMixture.fit(rows, 0.1, components=2)
+    rows = np.r_[rng.normal(size=(300, 8)) - 3, rng.normal(size=(300, 8)) + 3]
+    base = ProjectedMixture.fit(rows, 0.1, directions=6, components=2)
     parts = base.parts
-    white = ((rows - parts["mean"]) @ parts["directions"] - parts["center"]) / parts["spread"]
     from scipy.stats import multivariate_normal
 
-    density = sum(
-        math.exp(w) * multivariate_normal(m, np.linalg.inv(a @ a.T)).pdf(white)
-        for w, m, a in zip(parts["log_weights"], parts["means"], parts["whitenings"], strict=True)
-    )
-    assert base.score(rows) == pytest.approx(-np.log(density), abs=1e-9)
+    def surprise(kind, columns):
+        center, spread, weights, means, whitenings = (
+            parts[f"{kind}_{n}"] for n in ("center", "spread", "log_weights", "means", "whitenings")
+        )
+        white = (columns - center) / spread
+        pairs = zip(weights, means, whitenings, strict=True)
+        return -np.log(
+            sum(math.exp(w) * multivariate_normal(m, np.linalg.inv(a @ a.T)).pdf(white) for w, m, a in pairs)
+        )
+
+    centered = rows - parts["mean"]
+    y = centered @ parts["directions"]
+    e = ((centered - y @ parts["directions"].T) ** 2).sum(1)
+    columns = np.c_[y, np.log(np.sqrt(e))]
+    z = ((columns - parts["rows_center"]) / parts["rows_spread"])[:, :6] ** 2
+    statistics = np.c_[
+        surprise("rows", columns), np.log(z[:, :4].mean(1) + 1e-6), np.log(z[:, 4:].mean(1) + 1e-6), columns[:, 6]
+    ]
+    assert base.score(rows) == pytest.approx(surprise("statistics", statistics), abs=1e-6)
+
+
+def test_rows_that_are_too_likely_are_found():
+    """A Gaussian's mode is the likeliest point and no typical one."""
+    rows = np.random.default_rng(0).normal(size=(2000, 60))
+    base = ProjectedMixture.fit(rows, 0.1, components=2)
+    smoothing = Smoothing(0.1, draws=32)
+    typical, mode = smoothing.score(base, rows[:200]), smoothing.score(base, 0.3 * rows[:50])
+    assert np.quantile(mode, 0.1) > np.quantile(typical, 0.95)
 
 
 def test_damaged_mixtures_are_refused():

@@ -198,7 +198,7 @@ def fit_smoothed_score(
     draws: int = 256,
     quantile: float = 0.5,
     scale: str | Sequence[float] | Mapping[str, float] = "standard",
-    directions: int = 64,
+    directions: int = 32,
     components: int = 16,
     seed: int = 0,
 ) -> SmoothedScore:
@@ -214,7 +214,7 @@ def fit_smoothed_score(
         scale: unit of the columns of a table: "standard" (standard deviation of the training rows), "input" (the columns as
             they are), or a positive number for each column, in order or by name.
         directions: of :class:`~pushforward.detection.projected_mixture.ProjectedMixture`.
-        components: of this mixture.
+        components: of its mixtures.
         seed: of the fit, and key of the noise's hash.
 
     Raises:
