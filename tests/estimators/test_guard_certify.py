@@ -135,6 +135,20 @@ def test_tables_with_names_and_scales(tmp_path):
     assert (fit_smoothed_score(frame, 0.5, scale=[1, 2, 3, 4]).scale == [1, 2, 3, 4]).all()
 
 
+def test_the_command_line_reads_it(guard, tmp_path):
+    from typer.testing import CliRunner
+
+    from pushforward.cli.commands import app
+
+    guard.save(tmp_path / "guard.safetensors")
+    np.savetxt(tmp_path / "new.csv", normal_rows(30, seed=4), delimiter=",", header="x0,x1,x2,x3", comments="")
+    for arguments in (["info"], ["score", str(tmp_path / "new.csv"), "-o", str(tmp_path / "out.csv")]):
+        done = CliRunner().invoke(app, [arguments[0], str(tmp_path / "guard.safetensors"), *arguments[1:]])
+        assert done.exit_code == 0, done.output
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert found["p_value"].to_numpy() == pytest.approx(guard.p_value(normal_rows(30, seed=4)), abs=1e-9)
+
+
 def test_scikit_learn_clones_it(guard):
     assert clone(guard).smoothing == guard.smoothing
     assert guard.get_params()["smoothing"] == {"sigma": 0.5, "draws": 64}
