@@ -35,8 +35,8 @@ from benchmarks.common.results import Results, footer, markdown
 from benchmarks.quality.attacks import interval
 from benchmarks.quality.data import add_data_option
 from pushforward.detection import ConformalCalibrator, auroc, realized_interval
-from pushforward.detection.certified import SmoothedScore
 from pushforward.detection.projected_mixture import ProjectedMixture
+from pushforward.detection.smoothed_score import SmoothedScore
 
 Array = NDArray[np.float64]
 NO_NOISE = 0.02

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import pushforward as pf
 from pushforward.detection import realized_interval
-from pushforward.detection.certified import SmoothedScore, fit_smoothed_score
+from pushforward.detection.smoothed_score import SmoothedScore, fit_smoothed_score
 from pushforward.errors import ConfigError, InputError, SchemaError, SchemaWarning, StorageError
 
 
@@ -102,6 +102,29 @@ def test_images(tmp_path):
         guard.p_value(np.full((2, 8, 8), 300, np.int64))
     with pytest.raises(ConfigError, match="explain is not for guards with smoothing"):
         guard.explain(odd)
+
+
+def test_scores_of_8_bit_images_can_be_smoothed_too():
+    """A score that rounds to 8 bits and compresses: any function will do, at the price of one evaluation for each draw."""
+    from pushforward.detection.image_score import ImageScore
+    from pushforward.detection.scores import CodeLength, DoSE, Log, PrincipalDistances
+    from pushforward.detection.smoothing import NoisyFunction, Smoothing
+
+    images = torch.from_numpy((load_digits().images[:400] * 15.9).astype(np.uint8))[:, None]
+    distances = PrincipalDistances((2, 4, 8)).fit(images[:250])
+    dose = DoSE(Log(CodeLength("png")), distances, density="gaussian", refit=False)
+    inner = ImageScore(dose, (1, 8, 8)).fit(images[250:])
+
+    def rounded(rows):
+        pixels = torch.from_numpy(rows * 255).round().clamp(0, 255).to(torch.uint8)
+        return inner.score(pixels.reshape(-1, 1, 8, 8))
+
+    smoothing, base = Smoothing(0.1, draws=16), NoisyFunction(rounded)
+    rows = images[:3].flatten(1).double().numpy() / 255
+    bound = smoothing.lower_bound(base, rows, 0.02, draws=200, attempts=1, confidence=0.9)
+    assert (bound < smoothing.score(base, rows)).all()
+    assert np.isfinite(bound).all()
+    assert smoothing.score(base, rows[1:2])[0] == smoothing.score(base, rows)[1]
 
 
 def test_sixteen_bit_images():

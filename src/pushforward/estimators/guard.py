@@ -13,15 +13,10 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
-from pushforward.detection.certified import (
-    Certificate,
-    SmoothedScore,
-    certify_scores,
-    fit_smoothed_score,
-    smoothing_options,
-)
+from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.image_score import ImageScore, fit_image_score
 from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.smoothed_score import SmoothedScore, fit_smoothed_score, smoothing_options
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import TableScore, fit_table_score
@@ -76,7 +71,7 @@ class Guard(OutlierMixin, BaseEstimator):
         smoothing: None, or the standard deviation of noise for a guard with certificates against attacks (:meth:`certify`):
             of pixels from 0 to 1, or of numeric columns in units of their standard deviations. Its score is the median of a
             fast score under noise, so the options of the flows above do not matter. A dictionary gives ``sigma`` and other
-            options of :func:`~pushforward.detection.certified.fit_smoothed_score`.
+            options of :func:`~pushforward.detection.smoothed_score.fit_smoothed_score`.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
