@@ -122,3 +122,7 @@ def test_the_model_of_the_architecture_page_trains_and_saves(registered: None, t
     again = pf.load(tmp_path / "model.safetensors")
     assert torch.equal(again.log_prob(x), model.log_prob(x))
     torch.testing.assert_close(again.decode(again.encode(x)), x, atol=1e-3, rtol=1e-4)
+
+
+def test_the_certificate_of_the_architecture_page_holds() -> None:
+    assert example(3)["certificate"].alarm.all()

@@ -285,6 +285,8 @@ def summary(guard: Any) -> dict[str, Any]:
     alarms = {"calibration rows": calibrated, "false alarms": promise}
     if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
+    if guard.smoothing is not None:
+        return {"columns": guard.n_features_in_, **alarms, "score": repr(guard.score_)}
     return {
         "columns": guard.n_features_in_,
         "training rows": guard.table_features_.rows,

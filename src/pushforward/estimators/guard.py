@@ -16,8 +16,10 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
+from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
 from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.smoothed_score import SmoothedScore, fit_smoothed_score, smoothing_options
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
@@ -29,7 +31,7 @@ from pushforward.numerics.checks import check_choice, check_integer, check_numbe
 from pushforward.training.budget import seconds
 from pushforward.training.progress import make_reporter
 
-__all__ = ["Explanation", "Guard"]
+__all__ = ["Certificate", "Explanation", "Guard"]
 
 _FITTING = 0.6
 """Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
@@ -87,6 +89,10 @@ class Guard(OutlierMixin, BaseEstimator):
             option that reads a clock: what is fitted depends on the speed of the computer. None for no limit.
         batch_size: of training; None for 256 rows or 64 images.
         learning_rate: of training; None for 1e-3 on tables and 2e-3 on images.
+        smoothing: None, or the standard deviation of noise for a guard with certificates against attacks (:meth:`certify`):
+            of pixels from 0 to 1, or of numeric columns in units of their standard deviations. Its score is the median of a
+            fast score under noise, so the options of the flows above do not matter. A dictionary gives ``sigma`` and other
+            options of :func:`~pushforward.detection.smoothed_score.fit_smoothed_score`.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
@@ -134,6 +140,7 @@ class Guard(OutlierMixin, BaseEstimator):
         max_time: float | str | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        smoothing: float | dict[str, Any] | None = None,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -152,6 +159,7 @@ class Guard(OutlierMixin, BaseEstimator):
         self.max_time = max_time
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.smoothing = smoothing
         self.random_state = random_state
         self.verbose = verbose
 
@@ -256,6 +264,56 @@ class Guard(OutlierMixin, BaseEstimator):
         require_fitted(self)
         return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
 
+    def certify(
+        self, X: Any, radius: float, *, confidence: float = 0.99, draws: int = 10_000, attempts: int = 10**6
+    ) -> Certificate:
+        """Bound the p-value of each row for every change of an L2 norm of at most ``radius``, whatever the attack.
+
+        For each row, with probability at least ``confidence`` over the noise: at each of the inputs within the radius that an
+        attacker evaluates, if these are at most ``attempts``, ``guard.p_value`` is at most the bound. The attacker may know
+        the guard, its file and its noise. The proof is in :mod:`pushforward.detection.smoothing`.
+
+        Args:
+            X: rows or images, as for ``p_value``.
+            radius: largest L2 norm of a change: of pixels from 0 to 1, or of columns in the units of ``smoothing``.
+            confidence: probability of the statement, for each row.
+            draws: noise draws for each row; more make bounds sharper, and larger radii possible.
+            attempts: number of inputs that the attacker may evaluate.
+
+        Raises:
+            ConfigError: unless the guard was built with ``smoothing``, or for a number out of range.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> x = np.random.default_rng(0).normal(size=(500, 2))
+            >>> guard = pf.Guard(alpha=0.05, smoothing=0.5, random_state=0).fit(x)
+            >>> guard.certify([[0.0, 0.0], [9.0, 9.0]], radius=0.5).alarm
+            array([False,  True])
+        """
+        score = self._smoothed("certify")
+        options = {"confidence": confidence, "draws": draws, "attempts": attempts}
+        lower = score.lower_bound(self._read(X), radius, **options)
+        return certify_scores(lower, self.calibrator_, self.level_, radius, confidence, attempts)
+
+    def certified_radius(
+        self, X: Any, *, confidence: float = 0.99, draws: int = 10_000, attempts: int = 10**6
+    ) -> np.ndarray:
+        """The largest radius within which the alarm of each row is certified, ``(rows,)``; NaN for rows without one.
+
+        Args:
+            X: rows or images, as for ``p_value``.
+            confidence: see :meth:`certify`.
+            draws: see :meth:`certify`.
+            attempts: see :meth:`certify`.
+
+        Raises:
+            ConfigError: unless the guard was built with ``smoothing``, or for a number out of range.
+        """
+        score = self._smoothed("certified_radius")
+        threshold = self.calibrator_.score_threshold(self.alpha, self.guarantee, self.delta)
+        options = {"confidence": confidence, "draws": draws, "attempts": attempts}
+        return score.smoothing.certified_radius(score.base, score.rows(self._read(X)), threshold, **options)
+
     def explain(self, X: Any) -> Explanation:
         """Which columns made a row unlikely: -log tail probability of each cell, nats, in the order of the columns.
 
@@ -314,6 +372,9 @@ class Guard(OutlierMixin, BaseEstimator):
     @property
     def schema_(self) -> Schema:
         """Names, types and categories of the columns of a table."""
+        score = vars(self).get("score_")
+        if isinstance(score, SmoothedScore) and score.schema is not None:
+            return score.schema
         return self._table_score("schema_").features.schema
 
     @property
@@ -358,8 +419,9 @@ class Guard(OutlierMixin, BaseEstimator):
             guard._check_options()
             guard.seed_ = int(header["seed"])
             scores = tensors.pop("calibration").numpy()
-            guard.score_ = _SCORES[header["reads"]].unpack(header["score"], tensors, "score.")
-            if isinstance(guard.score_, ImageScore):
+            kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
+            guard.score_ = kind.unpack(header["score"], tensors, "score.")
+            if isinstance(guard.score_, (ImageScore, SmoothedScore)) and guard.score_.shape is not None:
                 guard.n_features_in_ = math.prod(guard.score_.shape)
             else:
                 guard.n_features_in_ = len(guard.schema_)
@@ -387,6 +449,8 @@ class Guard(OutlierMixin, BaseEstimator):
             raise ConfigError(f"calibration must be a positive fraction or number of rows; got {self.calibration!r}.")
         check_positive("learning_rate", self.learning_rate, optional=True)
         check_positive("jitter", self.jitter, zero=True)
+        if self.smoothing is not None:
+            smoothing_options(self.smoothing)
 
     def _read(self, X: Any, *, reset: bool = False) -> Any:
         """X as the score reads it: a tensor of images, a pyarrow table, or a float64 matrix.
@@ -446,6 +510,9 @@ class Guard(OutlierMixin, BaseEstimator):
 
     def _fit_score(self, rows: Any, seed: int, limit: float | None, start: float) -> InputScore:
         """Fit the score of tables or of images with this guard's options; None is the default of the kind of data."""
+        if self.smoothing is not None:
+            chosen: dict[str, Any] = {"seed": seed} | smoothing_options(self.smoothing)
+            return fit_smoothed_score(rows, **chosen)
         images = isinstance(rows, torch.Tensor)
         names = ("max_steps", "batch_size", "learning_rate")
         options = {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -500,6 +567,12 @@ class Guard(OutlierMixin, BaseEstimator):
     def _decide(self, samples: np.ndarray) -> np.ndarray:
         """Decision function of the values of ``score_samples``; +inf everywhere if there can be no alarm."""
         return samples - self.offset_ if self.offset_ > -math.inf else np.full(samples.shape, math.inf)
+
+    def _smoothed(self, method: str) -> SmoothedScore:
+        require_fitted(self)
+        if not isinstance(self.score_, SmoothedScore):
+            raise ConfigError(f"{method} needs a guard with smoothing: fit Guard(smoothing=0.25), for example.")
+        return self.score_
 
     def _table_score(self, attribute: str) -> TableScore:
         score = vars(self).get("score_")
