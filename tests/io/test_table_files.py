@@ -67,8 +67,11 @@ def test_arrays(tmp_path):
         chunks = list(stream_table(tmp_path / name, rows=2))
         assert [chunk.num_rows for chunk in chunks] == [2, 1]
         assert all(is_positional(chunk) for chunk in chunks)
+    np.save(tmp_path / "columns.npy", np.asfortranarray(x))
+    assert pa.concat_tables(stream_table(tmp_path / "columns.npy", 2)).to_pydict() == {"x0": [0, 2, 4], "x1": [1, 3, 5]}
     np.save(tmp_path / "s.npy", np.array([(1, 2.5)], dtype=[("u", "i8"), ("v", "f8")]))
     assert read_table(tmp_path / "s.npy").to_pydict() == {"u": [1], "v": [2.5]}
+    assert next(stream_table(tmp_path / "s.npy")).to_pydict() == {"u": [1], "v": [2.5]}
 
 
 def test_a_typical_text_file(tmp_path):

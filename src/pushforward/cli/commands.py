@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pushforward.cli.files import AsJson, Delimiter, Encoding, Force, Format, OutputFormat
+from pushforward.cli.files import AsJson, Delimiter, Encoding, Force, Format, OutputFormat, PublicKey
 from pushforward.errors import ConfigError
 
 app = typer.Typer(
@@ -151,6 +151,7 @@ def score(
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     force: Force = False,
+    public_key: PublicKey = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -164,7 +165,7 @@ def score(
 
     chosen = written_format(output, output_format, format)
     check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
-    guard = Guard.load(guard_file)
+    guard = Guard.load(guard_file, public_key=public_key)
     options = reading(format, encoding, delimiter)
     found = score_file(guard, table, output, rows=rows, prefix=prefix, format=chosen, options=options)
     if as_json or not (quiet or output == "-"):
@@ -282,6 +283,7 @@ def summary(guard: Any) -> dict[str, Any]:
     alarms = {
         "calibration rows": calibrated,
         "false alarms": f"{promise} ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}",
+        "promise is for": str(guard.calibration_),
     }
     if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
@@ -304,6 +306,8 @@ def facts_of(guard: Any) -> dict[str, Any]:
         "columns": None if guard.reads_images else list(guard.schema_.names),
         "training_rows": None if guard.reads_images else guard.table_features_.rows,
         "calibration_rows": calibrated,
+        "recalibrations": guard.calibration_.times,
+        "promise_is_for": str(guard.calibration_),
         "alpha": guard.alpha,
         "guarantee": guard.guarantee,
         "level": guard.level_,

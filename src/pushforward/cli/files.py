@@ -20,6 +20,7 @@ __all__ = [
     "Force",
     "Format",
     "OutputFormat",
+    "PublicKey",
     "check_output",
     "local",
     "reading",
@@ -46,6 +47,13 @@ Delimiter = Annotated[
     typer.Option(help="Character between the cells of CSV and TSV that is neither a comma nor a tab; 'tab' for a tab."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Allow the output to replace an input.")]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option(
+        help="Public key with which the guard file must be signed; else nothing is read.",
+        envvar="PUSHFORWARD_PUBLIC_KEY",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 
 

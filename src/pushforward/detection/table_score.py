@@ -103,6 +103,10 @@ class TableScore(InputScore):
                 raise TrainingError("samples of the density have no valid codes; fit it longer or with more rows.")
         return self.features.schema.decode(np.concatenate(accepted)[:count])
 
+    def uncompiled(self) -> TableScore:
+        """A score with the same model that does not use the compiled scorer."""
+        return TableScore(self.features, self.density, self.n_draws)
+
     def compile_scorer(self, calibration: np.ndarray) -> None:
         """Score few rows by :func:`~pushforward.compile_scorer` from now on, in place.
 

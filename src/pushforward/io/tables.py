@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -211,17 +212,26 @@ def _arrow_batches(file: InputFile, columns: Any = None) -> Iterator[pa.Table]:
 def _array_chunks(path: Path, rows: int) -> Iterator[pa.Table]:
     """The rows of an array. Those of an .npy file are read and not mapped, for the reason in :func:`_arrow_batches`."""
     array = load_array(path)
-    if not isinstance(array, np.memmap) or array.ndim != 2 or not array.flags.c_contiguous:
+    if not isinstance(array, np.memmap) or array.ndim not in (1, 2):
         for start in range(0, len(array), rows):
             yield as_table(array[start : start + rows])
         return
-    shape, kind, offset = array.shape, array.dtype, array.offset
+    shape, kind, offset, by_rows = array.shape, array.dtype, array.offset, array.flags.c_contiguous
     del array
+    width = math.prod(shape[1:])
     with path.open("rb") as file:
-        file.seek(offset)
+
+        def read(first: int, count: int) -> np.ndarray:
+            file.seek(offset + first * kind.itemsize)
+            return np.fromfile(file, kind, count)
+
         for start in range(0, shape[0], rows):
-            part = np.fromfile(file, kind, min(rows, shape[0] - start) * shape[1])
-            yield as_table(part.reshape(-1, shape[1]))
+            count = min(rows, shape[0] - start)
+            if by_rows:
+                part = read(start * width, count * width).reshape(count, *shape[1:])
+            else:
+                part = np.stack([read(column * shape[0] + start, count) for column in range(width)], axis=1)
+            yield as_table(part)
 
 
 def _rechunk(chunks: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
