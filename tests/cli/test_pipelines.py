@@ -24,15 +24,13 @@ ADDED = ["log_prob", "anomaly_score", "p_value", "alarm"]
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pipelines")
     rng = np.random.default_rng(0)
-    table = pa.table(
-        {"a": rng.normal(size=20_000), "b": rng.integers(0, 9, 20_000), "c": rng.choice(["u", "v"], 20_000)}
-    )
+    table = pa.table({"a": rng.normal(size=5000), "b": rng.integers(0, 9, 5000), "c": rng.choice(["u", "v"], 5000)})
     pyarrow.csv.write_csv(table.slice(0, 400), path / "train.csv")
     pyarrow.csv.write_csv(table, path / "x.csv")
     (path / "x.csv.gz").write_bytes(gzip.compress((path / "x.csv").read_bytes()))
     (path / "parts").mkdir()
     for part in range(100):
-        pq.write_table(table.slice(200 * part, 200), path / "parts" / f"part-{part:03}.parquet")
+        pq.write_table(table.slice(50 * part, 50), path / "parts" / f"part-{part:03}.parquet")
     assert (
         main(
             [
@@ -77,7 +75,7 @@ def test_what_comes_through_a_pipe_has_the_scores_of_the_file(folder):
     )
     assert done.returncode == 0, done.stderr
     one, two = map(json.loads, done.stdout.splitlines())
-    assert one["rows"] == two["rows"] == 20_000
+    assert one["rows"] == two["rows"] == 5000
     assert one["alarms"] == two["alarms"] == pq.read_table(folder / "read.parquet")["alarm"].to_numpy().sum()
     a, b = (pq.read_table(folder / f"{name}.parquet")["p_value"].to_numpy() for name in ("piped", "read"))
     np.testing.assert_array_equal(a, b)
@@ -96,7 +94,7 @@ def test_a_guard_fitted_from_a_pipe_and_a_summary_on_stderr(folder):
 
 def test_a_folder_of_100_parquet_files(folder):
     done = shell(folder, "pushforward score g parts --output-format jsonl | wc -l")
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "20000", "")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "5000", "")
 
 
 def test_formats_that_follow_each_other(folder):
@@ -121,7 +119,7 @@ def test_a_closed_pipe_of_a_summary(folder):
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(folder):
     """The limit on the size of a file stands for the full disk: the same calls of the system fail."""
     (folder / "old.csv").write_text("before")
-    done = shell(folder, "ulimit -f 100; pushforward score g x.csv -o old.csv")
+    done = shell(folder, "ulimit -f 50; pushforward score g x.csv -o old.csv")
     assert done.returncode == 1
     assert done.stderr.strip() == "pushforward: cannot write old.csv: file too large."
     assert (folder / "old.csv").read_text() == "before"
@@ -147,7 +145,7 @@ def test_a_file_that_changes_meanwhile(folder):
     done = shell(
         folder,
         "cp x.csv grows.csv; while sleep 0.02; do echo 1,2,u >> grows.csv; done & "
-        "pushforward score g grows.csv -o grown.csv --rows 50; code=$?; kill %1; exit $code",
+        "pushforward score g grows.csv -o grown.csv --rows 1000; code=$?; kill %1; exit $code",
     )
     assert done.returncode == 1
     assert (
@@ -183,7 +181,7 @@ def test_a_wrong_row_late_in_a_pipe_is_an_error(folder):
     done = shell(folder, "(cat x.csv; echo 1,x,u) | pushforward score g - --format csv -o late.csv")
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "pushforward: column 'b', row 20000 (counted from 0) of standard input: 'x' is not a number"
+        "pushforward: column 'b', row 5000 (counted from 0) of standard input: 'x' is not a number"
     )
     assert not (folder / "late.csv").exists()
 
@@ -194,7 +192,7 @@ def test_semicolons_and_another_encoding(folder):
     assert done.returncode == 1
     assert "--delimiter ';'" in done.stderr
     done = shell(folder, "pushforward score g eu.txt --format csv --encoding utf-16 --delimiter ';' -o eu.csv --json")
-    assert json.loads(done.stdout)["rows"] == 20_000
+    assert json.loads(done.stdout)["rows"] == 5000
 
 
 def test_exit_codes_are_in_the_help(capsys):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from pushforward.errors import InputError, StorageError
+from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
 from pushforward.io import TableWriter, read_table, stream_table
 
 TABLE = pa.table({"a": [1, 2, 3], "b": [0.5, None, 2.0]})
@@ -115,6 +115,16 @@ def test_encodings_and_formats_that_names_do_not_tell(tmp_path):
             assert read_table(tmp_path / name, **options).to_pydict() == expected
             (chunk,) = stream_table(tmp_path / name, types={"größe": pa.int64()}, **options)
             assert chunk.to_pydict() == expected
+    (tmp_path / "d.csv").write_text("x;y\n1,5;2\n")
+    numbers = {"x": [1.5], "y": [2]}
+    assert read_table(tmp_path / "d.csv", delimiter=";", decimal=",").to_pydict() == numbers
+    types = {"x": pa.float64(), "y": pa.int64()}
+    (chunk,) = stream_table(tmp_path / "d.csv", types=types, delimiter=";", decimal=",")
+    assert chunk.to_pydict() == numbers
+    with pytest.raises(SchemaError, match=r"'1,5' is not a number.*--decimal ','"):
+        next(stream_table(tmp_path / "d.csv", types=types, delimiter=";"))
+    with pytest.raises(ConfigError, match="decimal must be"):
+        read_table(tmp_path / "d.csv", decimal=";")
     (tmp_path / "j.txt").write_bytes('{"ort": "Köln"}\n'.encode("utf-16"))
     assert read_table(tmp_path / "j.txt", format="jsonl", encoding="utf-16").to_pydict() == {"ort": ["Köln"]}
     (tmp_path / "parts").mkdir()

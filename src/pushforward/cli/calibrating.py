@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pushforward.cli.commands import Quiet, app, facts_of, summary
-from pushforward.cli.files import AsJson, Delimiter, Encoding, Force, Format, PublicKey
+from pushforward.cli.files import AsJson, Decimal, Delimiter, Encoding, Force, Format, PublicKey
 
 __all__ = ["recalibrate"]
 
@@ -24,6 +24,7 @@ def recalibrate(
     format: Format = None,
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
+    decimal: Decimal = ".",
     public_key: PublicKey = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -37,7 +38,7 @@ def recalibrate(
     check_output(output, [str(guard_file), table], force, binary=True)
     guard = Guard.load(guard_file, public_key=public_key)
     images = guard.reads_images and local(table)
-    rows: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter))
+    rows: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
     save(guard.recalibrate(rows, note), output)
     if as_json or not quiet:
         facts = {**facts_of(guard), "output": output}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pushforward.cli.files import AsJson, Delimiter, Encoding, Force, Format, OutputFormat, PublicKey
+from pushforward.cli.files import AsJson, Decimal, Delimiter, Encoding, Force, Format, OutputFormat, PublicKey
 from pushforward.errors import ConfigError
 
 app = typer.Typer(
@@ -90,6 +90,7 @@ def fit(
     format: Format = None,
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
+    decimal: Decimal = ".",
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -103,7 +104,7 @@ def fit(
     start = time.perf_counter()
     check_output(output, [table], force, binary=True)
     images = local(table) and format is None and holds_images(Path(table))
-    data: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter))
+    data: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
     if drop and images:
         raise InputError(f"--drop {drop[0]}: {table} contains images, which have no columns.")
     if drop:
@@ -150,6 +151,7 @@ def score(
     output_format: OutputFormat = None,
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
+    decimal: Decimal = ".",
     force: Force = False,
     public_key: PublicKey = None,
     as_json: AsJson = False,
@@ -166,7 +168,7 @@ def score(
     chosen = written_format(output, output_format, format)
     check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
     guard = Guard.load(guard_file, public_key=public_key)
-    options = reading(format, encoding, delimiter)
+    options = reading(format, encoding, delimiter, decimal)
     found = score_file(guard, table, output, rows=rows, prefix=prefix, format=chosen, options=options)
     if as_json or not (quiet or output == "-"):
         fraction = f"{found['alarms']} ({found['alarm_fraction']:.2%})"

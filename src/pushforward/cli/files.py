@@ -15,6 +15,7 @@ from pushforward.errors import ConfigError, StorageError
 
 __all__ = [
     "AsJson",
+    "Decimal",
     "Delimiter",
     "Encoding",
     "Force",
@@ -46,6 +47,7 @@ Delimiter = Annotated[
     str | None,
     typer.Option(help="Character between the cells of CSV and TSV that is neither a comma nor a tab; 'tab' for a tab."),
 ]
+Decimal = Annotated[str, typer.Option(help="Character before the fraction of a number in CSV and TSV, '.' or ','.")]
 Force = Annotated[bool, typer.Option("--force", help="Allow the output to replace an input.")]
 PublicKey = Annotated[
     Path | None,
@@ -57,10 +59,15 @@ PublicKey = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 
 
-def reading(format: str | None, encoding: str, delimiter: str | None) -> dict[str, Any]:
+def reading(format: str | None, encoding: str, delimiter: str | None, decimal: str = ".") -> dict[str, Any]:
     """The options of :func:`~pushforward.io.read_table` from those of a command."""
     named = {"tab": "\t", "\\t": "\t"}
-    return {"format": format, "encoding": encoding, "delimiter": delimiter and named.get(delimiter, delimiter)}
+    return {
+        "format": format,
+        "encoding": encoding,
+        "delimiter": delimiter and named.get(delimiter, delimiter),
+        "decimal": decimal,
+    }
 
 
 def local(path: str) -> bool:

@@ -136,6 +136,7 @@ def _csv(function: str, file: TextSource, names: Sequence[str] | None = None, ty
         parse_options=csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True),
         convert_options=csv.ConvertOptions(
             include_columns=names,
+            decimal_point=file.text.decimal,
             column_types=types,
             null_values=spaced(MISSING_WORDS),
             true_values=spaced(_TRUE),
@@ -260,8 +261,12 @@ def _translated(file: TextSource, message: str) -> InputError:
             name = reader.schema.names[int(column)]
         what = {"double": "a number", "time64": "a time of day"}.get(kind, f"of type {kind}")
         return SchemaError(
-            f"column {name!r}, row {int(row) - 2} (counted from 0) of {file}: {cell[:60]!r} is not {what}. Correct the cell, "
-            "or leave it empty if its value is missing."
+            f"column {name!r}, row {int(row) - 2} (counted from 0) of {file}: {cell[:60]!r} is not {what}. "
+            + (
+                "If commas are decimal points here, say so: decimal=',', on the command line --decimal ','."
+                if kind == "double" and file.text.decimal == "." and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell)
+                else "Correct the cell, or leave it empty if its value is missing."
+            )
         )
     if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message):
         row, expected, got = map(int, found.groups())

@@ -12,6 +12,7 @@ from typing import Any
 
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io.atomic import reason
+from pushforward.numerics.checks import check_choice
 
 __all__ = ["InputFile", "TextFormat", "filesystem_of", "magic_compression", "not_text", "unchanged", "utf8"]
 
@@ -26,13 +27,15 @@ class TextFormat:
     Attributes:
         encoding: name of the encoding, as Python knows it.
         delimiter: the character between cells; None for "," in CSV and a tab in TSV.
+        decimal: the character before the fraction of a number, "." or ",".
 
     Raises:
-        ConfigError: for an unknown encoding, or a delimiter that is not one character of ASCII.
+        ConfigError: for an unknown encoding, a delimiter that is not one character of ASCII, or another decimal point.
     """
 
     encoding: str = "utf-8"
     delimiter: str | None = None
+    decimal: str = "."
 
     def __post_init__(self) -> None:
         try:
@@ -46,6 +49,7 @@ class TextFormat:
             isinstance(mark, str) and len(mark) == 1 and mark.isascii() and mark not in '"\r\n'
         ):
             raise ConfigError(f"delimiter must be one character, such as ';'; got {mark!r}.")
+        check_choice("decimal", self.decimal, (".", ","))
 
 
 @dataclass(frozen=True)

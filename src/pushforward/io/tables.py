@@ -32,6 +32,7 @@ def read_table(
     format: str | None = None,
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    decimal: str = ".",
     filesystem: Any = None,
 ) -> pa.Table:
     """Read a whole table from a file, a folder, a URI or standard input.
@@ -54,6 +55,7 @@ def read_table(
             and JSON Lines are recognized on standard input.
         encoding: of text, such as "latin-1" or "utf-16".
         delimiter: the character between the cells of CSV and TSV, where it is neither a comma nor a tab.
+        decimal: the character before the fraction of a number in CSV and TSV, "." or ",".
         filesystem: a ``pyarrow.fs.FileSystem`` in which the path is, instead of the local one.
 
     Raises:
@@ -69,7 +71,7 @@ def read_table(
         >>> read_table(path, format="csv", encoding="latin-1", delimiter=";").to_pylist()
         [{'name': 'Åsa', 'n': 1}]
     """
-    source = TableSource.at(path, columns, format, TextFormat(encoding, delimiter), filesystem)
+    source = TableSource.at(path, columns, format, TextFormat(encoding, delimiter, decimal), filesystem)
     source = source.spooled()
     with unchanged(source.inputs), plain_errors(source.name):
         table = source.dataset().to_table(columns=source.columns) if source.format == "parquet" else _joined(source)
@@ -87,6 +89,7 @@ def stream_table(
     format: str | None = None,
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    decimal: str = ".",
     filesystem: Any = None,
 ) -> Iterator[pa.Table]:
     """Read the table of :func:`read_table` in chunks of ``rows`` rows, in constant memory. The last chunk may be shorter.
@@ -105,6 +108,7 @@ def stream_table(
         format: as for :func:`read_table`.
         encoding: as for :func:`read_table`.
         delimiter: as for :func:`read_table`.
+        decimal: as for :func:`read_table`.
         filesystem: as for :func:`read_table`.
 
     Yields:
@@ -116,7 +120,7 @@ def stream_table(
     """
     check_integer("rows", rows)
     return _stream(
-        TableSource.at(path, columns, format, TextFormat(encoding, delimiter), filesystem), rows, types or {}
+        TableSource.at(path, columns, format, TextFormat(encoding, delimiter, decimal), filesystem), rows, types or {}
     )
 
 

@@ -61,9 +61,10 @@ class ClassifierRatio:
         if p.shape[1] != q.shape[1]:
             raise InputError(f"the reference rows have {p.shape[1]} columns and the shifted rows {q.shape[1]}.")
         x, y = np.concatenate((p, q)), np.repeat((0, 1), (len(p), len(q)))
-        model = _default() if self.classifier is None else clone(self.classifier)
+        model: Any = _default() if self.classifier is None else clone(self.classifier)
         folds = StratifiedKFold(5, shuffle=True, random_state=0)
-        self.auroc_ = float(roc_auc_score(y, cross_val_predict(model, x, y, cv=folds, method="predict_proba")[:, 1]))
+        held_out: Any = cross_val_predict(model, x, y, cv=folds, method="predict_proba")
+        self.auroc_ = float(roc_auc_score(y, held_out[:, 1]))
         self._model, self._odds = model.fit(x, y), len(p) / len(q)
         return self
 
