@@ -146,6 +146,14 @@ def test_another_separator_in_the_header_is_a_hint(tmp_path):
     path.write_text("a;b,c;d;e\n1;2,3;4;5\n")
     with pytest.warns(SchemaWarning, match="3 ';' and 1 ','.*--delimiter ';'"):
         read_table(path)
+    path.write_text("a;b\n1,5;2\n3,5;4\n")
+    with pytest.raises(InputError, match=r"one column, 'a;b'.*--delimiter ';'"):
+        read_table(path)
+    path.write_text('"a;b;c"\n1\n')
+    assert read_table(path).to_pydict() == {"a;b;c": [1]}
+    path.write_text("a\tb\n1\t2\n")
+    with pytest.raises(InputError, match="--delimiter tab"):
+        read_table(path)
     path.write_text("x|y\n1\n2\n")
     with pytest.raises(InputError, match=r"separated by '\|'"):
         read_table(path)

@@ -25,8 +25,9 @@ TextSource = InputFile | Pipe
 _BLOCK = 1 << 20  # bytes that are parsed at a time, and the length of the longest row
 # A number with a leading zero or a hexadecimal prefix is a code, such as a postal code or an identifier.
 _CODE = r"^\s*[+-]?0[0-9xX]"
+_QUOTED = re.compile(r'"[^"]*"')
 _SEPARATORS = (",", ";", "\t", "|")
-_SHELL = {"\t": "$'\\t'"}
+_SHELL = {"\t": "tab"}
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 
 
@@ -148,14 +149,15 @@ def _csv(function: str, file: TextSource, names: Sequence[str] | None = None, ty
 def _names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
     """The names of the columns to read, after a check of the header."""
     with file.open_start() as stream:
-        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark of UTF-16
-            raise InputError(not_text(file))
+        start = stream.read(_BLOCK)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark of UTF-16
+        raise InputError(not_text(file))
+    _check_separator(file, start)
     with _csv("open_csv", file) as reader:
         names = reader.schema.names
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise InputError(f"{file} has more than one column named {repeated[0]!r}: rename or drop one.")
-    _check_separator(file, names)
     if all(name.replace(".", "").replace("-", "").isdecimal() for name in names):
         warnings.warn(
             f"the first line of {file} contains only numbers and was read as the column names: add a header if it has none.",
@@ -168,23 +170,24 @@ def _names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
     return list(names if columns is None else columns)
 
 
-def _check_separator(file: TextSource, names: Sequence[str]) -> None:
+def _check_separator(file: TextSource, start: bytes) -> None:
     """Say so where another character separates the names in the header, if the user named none."""
     if file.text.delimiter is not None:
         return
-    header = file.delimiter.join(names)
-    counts = {mark: header.count(mark) for mark in _SEPARATORS if mark != file.delimiter}
+    header = start.lstrip(b"\xef\xbb\xbf\r\n ").partition(b"\n")[0].decode(errors="replace").rstrip("\r")
+    counts = {mark: _QUOTED.sub("", header).count(mark) for mark in _SEPARATORS}
+    own = counts.pop(file.delimiter)
     best = max(counts, key=lambda mark: counts[mark])
-    if counts[best] < len(names):
+    if counts[best] <= own:
         return
     advice = f"delimiter={best!r}, on the command line --delimiter {_SHELL.get(best, repr(best))}"
-    if len(names) == 1:
+    if own == 0:
         raise InputError(
-            f"{file} has one column, {names[0][:60]!r}: its cells seem to be separated by {best!r} and not by "
+            f"{file} has one column, {header[:60]!r}: its cells seem to be separated by {best!r} and not by "
             f"{file.delimiter!r}. Name the separator: {advice}."
         )
     warnings.warn(
-        f"the first line of {file} has {counts[best]} {best!r} and {len(names) - 1} {file.delimiter!r}: if its cells are "
+        f"the first line of {file} has {counts[best]} {best!r} and {own} {file.delimiter!r}: if its cells are "
         f"separated by {best!r}, name the separator: {advice}.",
         SchemaWarning,
         stacklevel=2,
