@@ -4,13 +4,13 @@
 
 Normal rows of ADBench. One guard for each set is fitted on 2,000 rows (alpha = 0.05) and stays as it is; the rest of the rows
 is the pool. P is the pool; Q is the pool tilted by w(x) = exp(z), z the standardized first column between -2 and 2, drawn by
-rejection, so w = dQ/dP is known. For each of 20 redraws, 500 calibration rows and 500 new rows of Q, disjoint:
+rejection, so w = dQ/dP is known. The pool has at most 10,000 rows. For each of 20 redraws, 400 calibration rows and 400 new rows of Q, disjoint:
 
 - as it is: calibrated on rows of P;
-- recalibrated: ``guard.recalibrate`` on 500 rows of Q. The number of false alarms is beta-binomial (``realized_interval``);
-- weights given: ``ShiftedGuard`` on 500 rows of P with w. Its distribution has no closed form: 2,000 further redraws are counted
+- recalibrated: ``guard.recalibrate`` on 400 rows of Q. The number of false alarms is beta-binomial (``realized_interval``);
+- weights given: ``ShiftedGuard`` on 400 rows of P with w. Its distribution has no closed form: 1,000 further redraws are counted
   by plain NumPy, with the definition of Tibshirani et al. (2019) and the same scores;
-- weights estimated: ``ShiftedGuard`` on 1,000 rows of P (half of them for the classifier) and 500 further rows of Q.
+- weights estimated: ``ShiftedGuard`` on 800 rows of P (half of them for the classifier) and 400 rows of Q.
 
 "inside" counts redraws inside the central 99 % of that distribution. Redraws share the guard and the pool. The
 distribution of the last row is that of given weights, because none is known for estimated ones.
@@ -30,7 +30,7 @@ from pushforward.detection import realized_interval
 from pushforward.estimators import ShiftedGuard
 
 SETS = ("10_cover", "28_pendigits", "33_skin")
-ALPHA, TRAINING, ROWS, NEW, REDRAWS, SIMULATED = 0.05, 2000, 500, 500, 20, 2000
+ALPHA, TRAINING, ROWS, NEW, REDRAWS, SIMULATED = 0.05, 2000, 400, 400, 20, 1000
 Matrix = NDArray[np.float64]
 
 
@@ -40,7 +40,7 @@ class Pool:
     def __init__(self, path: Path) -> None:
         with np.load(path) as file:
             rows = file["X"][file["y"] == 0].astype(np.float64)
-        rows = np.random.default_rng(0).permutation(rows)[: TRAINING + 20_000]
+        rows = np.random.default_rng(0).permutation(rows)[: TRAINING + 10_000]
         self.training, self.rows = rows[:TRAINING], rows[TRAINING:]
         self.center, self.scale = self.training[:, 0].mean(), self.training[:, 0].std()
 
@@ -67,7 +67,7 @@ def by_hand(score: Matrix, weight: Matrix, p: NDArray[np.int64], q: NDArray[np.i
 def measure(name: str, data: Path) -> list[dict[str, object]]:
     """The lines of one set."""
     pool = Pool(data / "adbench" / f"{name}.npz")
-    guard = pf.Guard(ALPHA, n_estimators=1, max_steps=500, random_state=0).fit(pool.training)
+    guard = pf.Guard(ALPHA, n_estimators=1, max_steps=300, random_state=0).fit(pool.training)
     rates: dict[str, list[float]] = {
         key: [] for key in ("as it is", "recalibrated", "weights given", "weights estimated")
     }
@@ -105,10 +105,11 @@ def measure(name: str, data: Path) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="False alarms under a known shift.")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--out", type=Path, default=Path("runs/quality-shift.jsonl"))
     options = parser.parse_args()
     results, rows = Results(options.out), []
-    for name in SETS:
+    for name in options.sets:
         if not results.where(set=name):
             for line in measure(name, options.data):
                 results.add(line)
