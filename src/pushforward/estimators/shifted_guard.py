@@ -54,7 +54,7 @@ class ShiftedGuard:
         >>> guard = pf.Guard(alpha=0.1, n_estimators=1, max_steps=50, random_state=0).fit(rng.normal(size=(500, 2)))
         >>> x = rng.normal(size=(500, 2))
         >>> shifted = pf.estimators.ShiftedGuard(guard, x, lambda x: np.exp(x[:, 0]))  # the mean of column 0 is now 1
-        >>> shifted.predict([[1.0, 0.0], [1.0, 9.0]])
+        >>> shifted.predict(np.array([[1.0, 0.0], [1.0, 9.0]]))
         array([ 1, -1])
     """
 

@@ -67,7 +67,7 @@ def read_table(
     Example:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "t.txt")
-        >>> _ = path.write_bytes("name;n\nÅsa;1".encode("latin-1"))
+        >>> _ = path.write_bytes("name;n{0}Åsa;1{0}".format(chr(10)).encode("latin-1"))
         >>> read_table(path, format="csv", encoding="latin-1", delimiter=";").to_pylist()
         [{'name': 'Åsa', 'n': 1}]
     """

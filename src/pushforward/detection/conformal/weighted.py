@@ -42,7 +42,7 @@ class WeightedCalibrator:
         >>> calibrator = WeightedCalibrator([0.1, 0.4, 0.2, 0.3], weights=[1, 3, 1, 3])
         >>> calibrator.p_value([0.3, 9.0], weights=[2, 2])
         array([0.8, 0.2])
-        >>> calibrator.effective_rows
+        >>> round(calibrator.effective_rows, 2)
         3.2
     """
 
