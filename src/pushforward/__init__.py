@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
     from pushforward.training import fit
 
-_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "inference", "kernels", "transforms", "likelihood", "models", "networks",
+_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "export", "inference", "kernels", "transforms", "likelihood", "models", "networks",
           "numerics", "registry", "compiled", "io", "training")  # fmt: skip
 _FROM = {
     "Counting": "likelihood",

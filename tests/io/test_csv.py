@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pushforward.errors import SchemaError
 from pushforward.io import read_table, stream_table
 from pushforward.io.csv import stream_delimited
+from pushforward.io.input_file import InputFile
 
 
 def write(path, cells):
@@ -70,7 +71,7 @@ def test_a_code_in_the_last_row_makes_the_column_text(tmp_path, monkeypatch):
 def test_a_file_that_changes_between_the_passes_is_an_error(tmp_path):
     path = write(tmp_path / "t.csv", ["1", "a"])
     with pytest.raises(SchemaError, match=r"column 'x', row 1 .*'a' is not a number"):
-        list(stream_delimited(path, ",", ["x"], {"x": pa.float64()}))
+        list(stream_delimited(InputFile("t.csv", str(path), None, "csv"), ["x"], {"x": pa.float64()}))
 
 
 CELLS = st.sampled_from(

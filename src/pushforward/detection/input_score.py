@@ -98,6 +98,10 @@ class InputScore(ABC):
         """
         raise self._unsupported("sample")
 
+    def uncompiled(self) -> Self:
+        """This score as it was before :meth:`compile_scorer`."""
+        return self
+
     def compile_scorer(self, calibration: np.ndarray) -> None:
         """Make :meth:`score` fast for few inputs, in place.
 

@@ -157,6 +157,10 @@ class TableScore(InputScore):
                 raise TrainingError("samples of the density have no valid codes; fit it longer or with more rows.")
         return self.features.schema.decode(np.concatenate(accepted)[:count])
 
+    def uncompiled(self) -> TableScore:
+        """A score with the same pool and density that does not use what was compiled."""
+        return TableScore(self.features, self.pool, self.density, self.n_draws)
+
     def compile_scorer(self, calibration: np.ndarray) -> None:
         """Score only the rows that are given from now on, without filling up a batch, in place.
 

@@ -25,6 +25,7 @@ from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TABLE_TRAINING, TableScore, fit_table_score
 from pushforward.errors import CalibrationError, ConfigError, PushforwardWarning, SchemaError, StorageError
+from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
@@ -105,6 +106,7 @@ class Guard(OutlierMixin, BaseEstimator):
         table_features_: which columns of a table the density reads, and what unseen cells cost.
         density_: the fitted flows of a table, with ``density=True``.
         calibrator_: the calibration scores.
+        calibration_: which rows calibrated the guard; its text says which rows the promise refers to.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
         n_features_in_: number of columns, or of pixels times channels.
@@ -121,6 +123,7 @@ class Guard(OutlierMixin, BaseEstimator):
     n_features_in_: int
     feature_names_in_: np.ndarray
     score_: InputScore
+    calibration_: CalibrationRecord
 
     def __init__(
         self,
@@ -196,8 +199,46 @@ class Guard(OutlierMixin, BaseEstimator):
             raise
         self.seed_ = seed
         if limit is None or isinstance(rows, torch.Tensor):
-            return self._calibrate(self.score_.score(_take(rows, calibration)))
-        return self._calibrate(self._calibration_scores(rows, calibration, seed, limit, start))
+            scores = self.score_.score(_take(rows, calibration))
+        else:
+            scores = self._calibration_scores(rows, calibration, seed, limit, start)
+        self._calibrate(scores)
+        self.calibration_ = CalibrationRecord(self.calibrator_.n)
+        return self
+
+    def recalibrate(self, X: Any, note: str = "") -> Self:
+        """Calibrate on new normal rows, without training; the promise then refers to rows like these.
+
+        For a guard whose normal rows have changed a little, or that moves to another place. The score stays as it is, so
+        anomalies that it did not see before it does not see now. The guard is then not compiled.
+
+        Args:
+            X: normal rows that nothing of the guard has seen, as for :meth:`fit`, at least as many as ``alpha`` needs.
+            note: what these rows are; it is stored with the guard.
+
+        Raises:
+            CalibrationError: if the rows are too few; it says how many are needed. The guard is then unchanged.
+            InputError: for rows that do not fit the guard.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> rng = np.random.default_rng(0)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(rng.normal(size=(500, 2)))
+            >>> print(guard.recalibrate(rng.normal(1, 2, size=(300, 2)), note="sensor 2").calibration_)
+            rows like the 300 rows of the last recalibration (sensor 2), and no longer rows like the training rows
+        """
+        require_fitted(self)
+        score = self.score_.uncompiled()
+        scores = score.score(self._read(X))
+        needed = rows_needed(self.alpha, self.guarantee, self.delta)
+        if len(scores) < needed:
+            raise CalibrationError(
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows; got {len(scores)}."
+            )
+        self._calibrate(scores)
+        self.score_ = score
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
+        return self
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -403,17 +444,24 @@ class Guard(OutlierMixin, BaseEstimator):
             "named": hasattr(self, "feature_names_in_"),
             "reads": self.score_.reads,
             "score": score,
+            "calibrated": self.calibration_.to_json(),
         }
         io.write(path, header, tensors | {"calibration": torch.from_numpy(self.calibrator_.scores.copy())})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Guard:
+    def load(cls, path: str | os.PathLike[str], *, public_key: Any = None) -> Guard:
         """Read a guard from a file; a file that was changed on purpose can make this fail and do nothing else.
 
+        Args:
+            path: the file.
+            public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`. The
+                signature is verified on the bytes that are read, before anything in them is used.
+
         Raises:
+            SignatureError: if a key is given, and the file is not signed with it or was changed since.
             StorageError: if the file is damaged, was not written by pushforward, or has a newer format.
         """
-        header, tensors = io.read(path, kind="guard")
+        header, tensors = io.read(path, kind="guard", public_key=public_key)
         try:
             guard = cls(**header["options"])
             guard._check_options()
@@ -427,6 +475,7 @@ class Guard(OutlierMixin, BaseEstimator):
                 guard.n_features_in_ = len(guard.schema_)
                 if header["named"]:
                     guard.feature_names_in_ = np.asarray(guard.schema_.names, dtype=object)
+            guard.calibration_ = CalibrationRecord.from_json(header.get("calibrated"), len(scores))
             return guard._calibrate(scores)
         except Exception as error:  # the content is not trusted; every failure means the same to the caller
             raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
@@ -554,13 +603,14 @@ class Guard(OutlierMixin, BaseEstimator):
         return fitted, calibration
 
     def _calibrate(self, scores: np.ndarray) -> Self:
-        self.calibrator_ = ConformalCalibrator(scores)
-        if self.calibrator_.n < rows_needed(self.alpha, self.guarantee, self.delta):
-            self.level_, self.offset_ = 0.0, -math.inf
+        calibrator = ConformalCalibrator(scores)
+        if calibrator.n < rows_needed(self.alpha, self.guarantee, self.delta):
+            self.calibrator_, self.level_, self.offset_ = calibrator, 0.0, -math.inf
             return self
-        self.level_ = self.calibrator_.threshold(self.alpha, self.guarantee, self.delta)
+        level = calibrator.threshold(self.alpha, self.guarantee, self.delta)
         # Here a score at the threshold is an alarm; scikit-learn's alarm is a decision below 0, so move by one ulp.
-        alarm_at = self.calibrator_.score_threshold(self.alpha, self.guarantee, self.delta)
+        alarm_at = calibrator.score_threshold(self.alpha, self.guarantee, self.delta)
+        self.calibrator_, self.level_ = calibrator, level  # after the errors, which leave the guard as it was
         self.offset_ = float(np.nextafter(-alarm_at, np.inf))
         return self
 
