@@ -1,6 +1,7 @@
-"""scikit-learn estimators: `Guard` (an outlier detector) and `FlowDensity` (a density estimator)."""
+"""Estimators: `Guard` (an outlier detector), `NetworkGuard` (around a network) and `FlowDensity` (a density estimator)."""
 
 from pushforward.estimators.density import FlowDensity
 from pushforward.estimators.guard import Explanation, Guard
+from pushforward.estimators.network_guard import GuardOutput, NetworkGuard
 
-__all__ = ["Explanation", "FlowDensity", "Guard"]
+__all__ = ["Explanation", "FlowDensity", "Guard", "GuardOutput", "NetworkGuard"]
