@@ -1,4 +1,5 @@
 """Command line."""
+
 import argparse
 from pathlib import Path
 from benchmarks.networks.tasks import TASKS

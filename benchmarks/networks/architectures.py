@@ -47,7 +47,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """Three stages of residual blocks, the mean over positions, dropout, and a linear head."""
 
-    def __init__(self, channels: int, classes: int, width: int = 16, blocks: int = 2) -> None:
+    def __init__(self, channels: int, classes: int, width: int = 16, blocks: int = 1) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         stages, inputs = [], width
@@ -72,13 +72,11 @@ def perceptron(columns: int, classes: int) -> nn.Module:
 
 
 def build(kind: str, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
-    """An untrained network: "cnn", "resnet", "wide-resnet" or "mlp", for inputs of this shape."""
+    """An untrained network: "cnn", "resnet" or "mlp", for inputs of this shape."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "cnn":
             return SmallCNN(shape[0], shape[1], classes)
         if kind == "resnet":
             return ResNet(shape[0], classes)
-        if kind == "wide-resnet":
-            return ResNet(shape[0], classes, width=32)
         return perceptron(shape[0], classes)

@@ -35,15 +35,14 @@ class Task:
 
 
 TASKS = {
-    "mnist-cnn": Task("mnist", "cnn", 6),
-    "fashion-cnn": Task("fashion-mnist", "cnn", 8),
-    "fashion-resnet": Task("fashion-mnist", "resnet", 5),
-    "cifar10-resnet": Task("cifar10", "resnet", 40, augment="shift and mirror"),
-    "gtsrb-cnn": Task("gtsrb", "cnn", 40, left_out=tuple(range(0, 43, 4)), augment="shift"),
+    "mnist-cnn": Task("mnist", "cnn", 3),
+    "fashion-cnn": Task("fashion-mnist", "cnn", 5),
+    "fashion-resnet": Task("fashion-mnist", "resnet", 4),
+    "cifar10-resnet": Task("cifar10", "resnet", 20, augment="shift and mirror"),
+    "gtsrb-cnn": Task("gtsrb", "cnn", 30, left_out=tuple(range(0, 43, 4)), augment="shift"),
     "digits-mlp": Task("digits", "mlp", 60, left_out=(3, 7)),
-    "dev-fashion-cnn": Task("fashion-mnist", "cnn", 4, left_out=(0, 5, 8), development=True),
-    "dev-fashion-resnet": Task("fashion-mnist", "resnet", 3, left_out=(2, 7, 9), development=True),
-    "dev-cifar-resnet": Task("cifar10", "resnet", 30, left_out=(1, 4, 6, 8), augment="shift and mirror", development=True),
+    "dev-fashion-cnn": Task("fashion-mnist", "cnn", 3, left_out=(0, 5, 8), development=True),
+    "dev-cifar-resnet": Task("cifar10", "resnet", 12, left_out=(1, 4, 6, 8), augment="shift and mirror", development=True),
     "dev-digits-mlp": Task("digits", "mlp", 60, left_out=(0, 5, 8), development=True),
 }  # fmt: skip
 

@@ -97,9 +97,16 @@ class NetworkGuard:
     ) -> None:
         self.net, self.score, self.logits, self.layers, self.features = net, score, logits, layers, features
         self.alpha, self.delta = check_number("alpha", alpha, 0, 1), check_number("delta", delta, 0, 1)
-        self.task, self.read, self.per_class = check_choice("task", task, ("auto", "classify", "embed")), read, bool(per_class)
+        self.task, self.read, self.per_class = (
+            check_choice("task", task, ("auto", "classify", "embed")),
+            read,
+            bool(per_class),
+        )
         self.guarantee: Guarantee = check_choice("guarantee", guarantee, ("marginal", "pac"))
-        self.reservoir, self.batch_size = check_integer("reservoir", reservoir, 2), check_integer("batch_size", batch_size)
+        self.reservoir, self.batch_size = (
+            check_integer("reservoir", reservoir, 2),
+            check_integer("batch_size", batch_size),
+        )
         self.seed = check_integer("seed", seed, 0)
         self.reader_ = NetworkReader(net, logits=logits, layers=layers, features=features, read=read)
 
@@ -139,7 +146,10 @@ class NetworkGuard:
         if spare:
             columns, classes = held_out_columns(self.score_, fitted.spare)
         else:
-            stream = (self._read(inputs, first=first) for inputs, first in _numbered(batches(calibration, self.batch_size, "the calibration data")))
+            stream = (
+                self._read(inputs, first=first)
+                for inputs, first in _numbered(batches(calibration, self.batch_size, "the calibration data"))
+            )
             columns, classes = held_out_columns(self.score_, stream)
         self.promised_ = not spare
         return self._calibrate_on(columns, classes)
@@ -248,7 +258,10 @@ class NetworkGuard:
         columns = self._columns(reading)
         where = input_gradient(self.reader_, self.score_, reading.inputs) if gradient else None
         return NetworkExplanation(
-            self.score_.names, self._surprise(columns).numpy(), *self.examples_.nearest(reading.features, neighbors), where
+            self.score_.names,
+            self._surprise(columns).numpy(),
+            *self.examples_.nearest(reading.features, neighbors),
+            where,
         )
 
     def _require_fitted(self) -> None:

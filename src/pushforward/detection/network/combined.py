@@ -62,7 +62,9 @@ class Combined(nn.Module):
     def names(self) -> tuple[str, ...]:
         """The name of each part, numbered where a class occurs twice."""
         plain = [type(part).__name__ for part in self.parts]
-        return tuple(f"{name} {plain[:i].count(name) + 1}" if plain.count(name) > 1 else name for i, name in enumerate(plain))
+        return tuple(
+            f"{name} {plain[:i].count(name) + 1}" if plain.count(name) > 1 else name for i, name in enumerate(plain)
+        )
 
     @property
     def needs_reference(self) -> bool:
@@ -85,7 +87,9 @@ class Combined(nn.Module):
             InputError: for fewer than 20 rows, or an infinite statistic.
         """
         if len(reference) < SMALLEST_REFERENCE:
-            raise InputError(f"a combined score needs at least {SMALLEST_REFERENCE} reference rows; got {len(reference)}.")
+            raise InputError(
+                f"a combined score needs at least {SMALLEST_REFERENCE} reference rows; got {len(reference)}."
+            )
         infinite = (~torch.isfinite(reference)).any(0).nonzero()
         if len(infinite):
             raise InputError(f"{self.names[int(infinite[0])]} is infinite on an in-distribution row.")
@@ -120,7 +124,9 @@ class Combined(nn.Module):
         """The score of each row, ``(n,)``."""
         return self.combine(self.columns(reading))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object, **kwargs: object) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object, **kwargs: object
+    ) -> None:
         for name, dims in (("knots", 2), ("excess", 1)):
             stored = state_dict.get(prefix + name)
             if isinstance(stored, Tensor) and stored.dim() == dims:

@@ -38,7 +38,13 @@ class GuardOutput:
     def __init__(
         self, prediction: Any, p_value: Tensor, alarm: Tensor, score: Tensor, reasons: Callable[[], tuple[str, ...]]
     ) -> None:
-        self.prediction, self.p_value, self.alarm, self.score, self._reasons = prediction, p_value, alarm, score, reasons
+        self.prediction, self.p_value, self.alarm, self.score, self._reasons = (
+            prediction,
+            p_value,
+            alarm,
+            score,
+            reasons,
+        )
 
     @cached_property
     def reason(self) -> tuple[str, ...]:
@@ -121,7 +127,12 @@ class Examples:
 
     def pack(self, prefix: str) -> dict[str, Tensor]:
         """Tensors for a file."""
-        parts = {"features": self.features, "labels": self.labels, "index": self.index, "classify": torch.tensor(self.classify)}
+        parts = {
+            "features": self.features,
+            "labels": self.labels,
+            "index": self.index,
+            "classify": torch.tensor(self.classify),
+        }
         return {prefix + name: value for name, value in parts.items()}
 
     @classmethod
@@ -131,8 +142,14 @@ class Examples:
         Raises:
             StorageError: for tensors that do not fit each other.
         """
-        features, labels, index, classify = (tensors[prefix + name] for name in ("features", "labels", "index", "classify"))
-        if features.dim() != 2 or not features.is_floating_point() or not len(features) == len(labels) == len(index) > 0:
+        features, labels, index, classify = (
+            tensors[prefix + name] for name in ("features", "labels", "index", "classify")
+        )
+        if (
+            features.dim() != 2
+            or not features.is_floating_point()
+            or not len(features) == len(labels) == len(index) > 0
+        ):
             raise StorageError("its training examples do not fit each other.")
         if labels.dtype != torch.int64 or index.dtype != torch.int64 or classify.dtype != torch.bool:
             raise StorageError("its training examples have the wrong type.")

@@ -95,7 +95,13 @@ def gather(
 
 
 def _begin(
-    reader: NetworkReader, inputs: Any, labels: Tensor | None, make: Callable[[bool], Combined], task: str, size: int, seed: int
+    reader: NetworkReader,
+    inputs: Any,
+    labels: Tensor | None,
+    make: Callable[[bool], Combined],
+    task: str,
+    size: int,
+    seed: int,
 ) -> FittedNetwork:
     classifies = task == "classify" or (task == "auto" and labels is not None)
     reader.classifies = classifies

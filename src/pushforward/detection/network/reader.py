@@ -122,7 +122,10 @@ class NetworkReader:
         logits = find_logits(output, self.logits)
         assert logits is not None
         linear = [c for c in calls if isinstance(c.module, nn.Linear) and c.output.shape[-1:] == logits.shape[-1:]]
-        for exact in (lambda c: c.output.shape == logits.shape and torch.equal(c.output, logits), _normalized_to(logits)):
+        for exact in (
+            lambda c: c.output.shape == logits.shape and torch.equal(c.output, logits),
+            _normalized_to(logits),
+        ):
             found = [c for c in linear if exact(c)]
             if found:
                 self.head = found[-1].name

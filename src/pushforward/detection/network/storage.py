@@ -31,8 +31,14 @@ def pack_score(score: Combined) -> tuple[list[Any], dict[str, Tensor]]:
     for index, part in enumerate(score.scores):
         name = type(part).__name__
         if isinstance(part, External) or SCORES.get(name) is not type(part):
-            raise ConfigError(f"a file cannot store {name}: build the guard again from code, or use a score of this library.")
-        arguments = {key: value for key, value in part.arguments().items() if key != "members"} if not isinstance(part, DeepEnsemble) else {"form": part.form, "logits": part.logits}
+            raise ConfigError(
+                f"a file cannot store {name}: build the guard again from code, or use a score of this library."
+            )
+        arguments = (
+            {key: value for key, value in part.arguments().items() if key != "members"}
+            if not isinstance(part, DeepEnsemble)
+            else {"form": part.form, "logits": part.logits}
+        )
         item: dict[str, Any] = {"class": name, "arguments": arguments}
         own = {key: getattr(part, key) for key in part._declared}
         if isinstance(part, FeatureFlow):
@@ -57,7 +63,11 @@ def unpack_score(description: Any, tensors: dict[str, Tensor], members: Sequence
     score = Combined(parts)
     for name in ("weights", "knots", "excess"):
         stored = tensors[f"score.{name}"]
-        if stored.dtype != torch.float64 or stored.dim() != getattr(score, name).dim() or not bool(torch.isfinite(stored).all()):
+        if (
+            stored.dtype != torch.float64
+            or stored.dim() != getattr(score, name).dim()
+            or not bool(torch.isfinite(stored).all())
+        ):
             raise StorageError(f"its tensor {name!r} has a wrong form.")
         setattr(score, name, stored)
     wanted = (len(parts),) if score.needs_reference else (0,)

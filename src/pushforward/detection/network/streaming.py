@@ -38,7 +38,9 @@ def batches(data: Any, batch_size: int, what: str) -> Iterator[tuple[Any, Tensor
     if count == 0:
         raise InputError(f"{what} gave no batch: give at least one row.")
     if expected is not None and count < expected:
-        raise InputError(f"{what} ended after {count} of {expected} batches: repair the loader, or give fewer rows to it.")
+        raise InputError(
+            f"{what} ended after {count} of {expected} batches: repair the loader, or give fewer rows to it."
+        )
 
 
 def _is_array(data: Any) -> bool:
@@ -46,6 +48,7 @@ def _is_array(data: Any) -> bool:
 
 
 def _iterate(data: Any, batch_size: int) -> Iterator[Any]:
+    iterable: Any = data
     if isinstance(data, Tensor) or _is_array(data):
         yield from torch.as_tensor(data).split(batch_size)
     elif isinstance(data, Mapping) or (isinstance(data, tuple) and data and all(map(_has_rows, data))):
@@ -60,7 +63,7 @@ def _iterate(data: Any, batch_size: int) -> Iterator[Any]:
     elif isinstance(data, Dataset) and not hasattr(data, "batch_sampler"):
         yield from DataLoader(data, batch_size=batch_size)
     elif hasattr(data, "__iter__"):
-        yield from data
+        yield from iterable
     else:
         raise InputError(f"data must be a DataLoader, a Dataset or an array; got {type(data).__name__}.")
 
@@ -151,7 +154,9 @@ class Reservoir:
         self.seen += count
         keys = torch.cat((self.keys, torch.rand(count, generator=self.generator, dtype=torch.float64)))
         values = {name: value.detach().cpu() for name, value in values.items()}
-        joined = {name: torch.cat((self.values[name], value)) if self.values else value for name, value in values.items()}
+        joined = {
+            name: torch.cat((self.values[name], value)) if self.values else value for name, value in values.items()
+        }
         if len(keys) > self.size:
             kept = keys.topk(self.size, largest=False).indices.sort().values
             keys, joined = keys[kept], {name: value[kept] for name, value in joined.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, final
+from typing import Any, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,9 @@ class NetworkScore(nn.Module, ABC):
     are plain values, stored under their own names.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: frozenset[Need] = frozenset()
     """What it reads beside the features."""
-    cost: ClassVar[Cost] = "one forward pass"
+    cost: Cost = "one forward pass"
     """What one evaluation costs."""
     _declared: tuple[str, ...] = ()
 

@@ -59,9 +59,13 @@ class MCDropout(NetworkScore):
     def _score(self, reading: Reading) -> Tensor:
         reader = reading.reader
         assert reader is not None
-        layers = [m for m in reader.net.modules() if isinstance(m, _DROPOUT)] if isinstance(reader.net, nn.Module) else []
+        layers = (
+            [m for m in reader.net.modules() if isinstance(m, _DROPOUT)] if isinstance(reader.net, nn.Module) else []
+        )
         if not any(layer.p > 0 for layer in layers):
-            raise ConfigError("MCDropout needs dropout layers, and the network has none with p above 0: use DeepEnsemble.")
+            raise ConfigError(
+                "MCDropout needs dropout layers, and the network has none with p above 0: use DeepEnsemble."
+            )
         generator, predictions = torch.Generator().manual_seed(self.seed), []
         for _ in range(self.passes):
             with ExitStack() as stack:
@@ -96,7 +100,9 @@ class DeepEnsemble(NetworkScore):
     needs = frozenset({"logits", "members"})
     cost = "several forward passes"
 
-    def __init__(self, members: Sequence[nn.Module], form: str = "mutual information", logits: str | int | None = None) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], form: str = "mutual information", logits: str | int | None = None
+    ) -> None:
         super().__init__()
         if not members:
             raise ConfigError("DeepEnsemble needs at least one other network.")

@@ -50,7 +50,7 @@ class External(NetworkScore):
         if reads not in ("inputs", "logits", "features", "reading"):
             raise ConfigError(f"reads must be 'inputs', 'logits', 'features' or 'reading'; got {reads!r}.")
         self.detector, self.reads = _plain(detector), reads
-        self.needs = frozenset({"logits"}) if reads == "logits" else frozenset()  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.needs = frozenset({"logits"}) if reads == "logits" else frozenset()
 
     def _learn(self, gathered: Gathered) -> None:
         fit = getattr(self.detector(), f"fit_{self.reads}", None)

@@ -55,11 +55,14 @@ class FeatureFlow(NetworkScore):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.conditional, self.form = bool(conditional), check_choice("form", form, ("likelihood", "typicality", "path"))
+        self.conditional, self.form = (
+            bool(conditional),
+            check_choice("form", form, ("likelihood", "typicality", "path")),
+        )
         self.size, self.layers = check_integer("size", size, 2), check_integer("layers", layers)
         self.hidden, self.max_steps = check_integer("hidden", hidden), check_integer("max_steps", max_steps)
         self.seed = check_integer("seed", seed, 0)
-        self.needs = frozenset({"labels"}) if conditional else frozenset()  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.needs = frozenset({"labels"}) if conditional else frozenset()
         self.declare(origin=1, directions=2, scale=1, rest=1, shape=1, center=1, factor=2)
         self.flow: RealNVP | None = None
 
@@ -77,7 +80,12 @@ class FeatureFlow(NetworkScore):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return RealNVP(
-                width, context, layers=self.layers, hidden=(self.hidden, self.hidden), max_log_scale=2.0, standardize=False
+                width,
+                context,
+                layers=self.layers,
+                hidden=(self.hidden, self.hidden),
+                max_log_scale=2.0,
+                standardize=False,
             )
 
     def _learn(self, gathered: Gathered) -> None:
@@ -91,7 +99,10 @@ class FeatureFlow(NetworkScore):
         width = min(self.size, len(variances))
         width = max(2, min(width, int((variances > floor).sum()))) if len(variances) > 1 else 1
         self.origin, self.directions = moments.mean, directions.contiguous()
-        self.scale, self.rest = variances[:width].clamp(min=float(floor)).sqrt(), variances[width:].clamp(min=float(floor))
+        self.scale, self.rest = (
+            variances[:width].clamp(min=float(floor)).sqrt(),
+            variances[width:].clamp(min=float(floor)),
+        )
         self.shape = torch.tensor([width, gathered.classes], dtype=torch.float64)
         flow = self.build(width, gathered.classes)
         coordinates = self._coordinates(rows)[0].float()

@@ -174,7 +174,9 @@ class Mixture(NetworkScore):
         for k in labels.unique():
             own = rows[labels == k]
             if len(own) < 2:
-                raise InputError(f"Mixture needs at least two training rows of every class; class {int(k)} has {len(own)}.")
+                raise InputError(
+                    f"Mixture needs at least two training rows of every class; class {int(k)} has {len(own)}."
+                )
             centered = own - own.mean(0)
             covariance = centered.T @ centered / len(own)
             covariance.diagonal().add_(self.ridge)
@@ -188,7 +190,9 @@ class Mixture(NetworkScore):
 
     def _score(self, reading: Reading) -> Tensor:
         rows = reading.features.double()
-        squares = [((rows - mean) @ factor).square().sum(1) for mean, factor in zip(self.means, self.factors, strict=True)]
+        squares = [
+            ((rows - mean) @ factor).square().sum(1) for mean, factor in zip(self.means, self.factors, strict=True)
+        ]
         return -torch.logsumexp(self.offsets - 0.5 * torch.stack(squares, 1), 1)
 
 

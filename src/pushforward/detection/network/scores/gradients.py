@@ -31,7 +31,10 @@ class ODIN(NetworkScore):
 
     def __init__(self, temperature: float = 1000.0, step: float = 0.0014) -> None:
         super().__init__()
-        self.temperature, self.step = check_positive("temperature", temperature), check_positive("step", step, zero=True)
+        self.temperature, self.step = (
+            check_positive("temperature", temperature),
+            check_positive("step", step, zero=True),
+        )
 
     def _score(self, reading: Reading) -> Tensor:
         reader = reading.reader
@@ -72,11 +75,15 @@ def first_float(inputs: Any) -> Tensor:
     Raises:
         ConfigError: for a batch of integers.
     """
-    parts = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    parts = (
+        inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    )
     for part in parts:
         if isinstance(part, Tensor) and part.is_floating_point():
             return part
-    raise ConfigError("a gradient of the input needs an input of floating-point numbers; tokens have none: use another score.")
+    raise ConfigError(
+        "a gradient of the input needs an input of floating-point numbers; tokens have none: use another score."
+    )
 
 
 def with_first(inputs: Any, tensor: Tensor) -> Any:

@@ -61,7 +61,9 @@ class OpenMax(NetworkScore):
         alpha = min(self.alpha, logits.shape[1])
         order = logits.argsort(1, descending=True)[:, :alpha]
         ranked = torch.zeros_like(logits).scatter(
-            1, order, torch.linspace(1, 1 / alpha, alpha, dtype=logits.dtype, device=logits.device).expand(len(logits), -1)
+            1,
+            order,
+            torch.linspace(1, 1 / alpha, alpha, dtype=logits.dtype, device=logits.device).expand(len(logits), -1),
         )
         lost = logits * w * ranked
         revised = torch.cat((lost.sum(1, keepdim=True), logits - lost), 1)

@@ -29,7 +29,10 @@ class DeepSVDD(NetworkScore):
     def __init__(self, size: int = 64, max_steps: int = 500, weight_decay: float = 1e-4, seed: int = 0) -> None:
         super().__init__()
         self.size, self.max_steps = check_integer("size", size), check_integer("max_steps", max_steps)
-        self.weight_decay, self.seed = check_positive("weight_decay", weight_decay, zero=True), check_integer("seed", seed, 0)
+        self.weight_decay, self.seed = (
+            check_positive("weight_decay", weight_decay, zero=True),
+            check_integer("seed", seed, 0),
+        )
         self.declare(origin=1, scale=1, first=2, second=2, center=1)
 
     origin: Tensor
@@ -46,7 +49,10 @@ class DeepSVDD(NetworkScore):
         generator = torch.Generator().manual_seed(self.seed)
         width = rows.shape[1]
         first = torch.randn(width, self.size, generator=generator, dtype=torch.float64) * (2 / width) ** 0.5
-        second = torch.randn(self.size, self.size // 2 or 1, generator=generator, dtype=torch.float64) * (2 / self.size) ** 0.5
+        second = (
+            torch.randn(self.size, self.size // 2 or 1, generator=generator, dtype=torch.float64)
+            * (2 / self.size) ** 0.5
+        )
         center = _map(rows, first, second).mean(0)
         center = torch.where(center.abs() < 0.1, torch.where(center < 0, -0.1, 0.1), center)
         with torch.enable_grad():
