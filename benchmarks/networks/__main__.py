@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+
 from benchmarks.networks.tasks import TASKS
 from benchmarks.networks.training import train
 

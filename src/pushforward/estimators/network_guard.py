@@ -17,8 +17,8 @@ from pushforward.detection.network.combined import SMALLEST_REFERENCE
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
 from pushforward.detection.network.reader import warn_of_training_mode
-from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.detection.network.reading import length
+from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.errors import CalibrationError, ConfigError, StorageError
 from pushforward.estimators.validation import NotFittedError
@@ -29,6 +29,7 @@ __all__ = ["GuardOutput", "NetworkGuard"]
 _REFERENCE = 0.3
 """Fraction of the held-out rows that set the common scale of a combined score, at most 2,000 rows."""
 _MOST_REFERENCE = 2000
+_MOST_CLASSES = 1_000_000
 
 
 class NetworkGuard:
@@ -378,6 +379,11 @@ class NetworkGuard:
             reader = header["reader"]
             guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
             guard.digest_ = header["digest"]
+            head = guard.reader_.head_module
+            if not 1 <= guard.classes_ <= _MOST_CLASSES or (
+                head is not None and guard.classes_ not in (1, head.out_features)
+            ):
+                raise StorageError(f"it has {guard.classes_} classes.")
             scores, classes = tensors.pop("calibration"), tensors.pop("calibration classes")
             guard.examples_ = Examples.unpack(tensors, "examples.")
             guard.score_ = unpack_score(header["score"], tensors, members)
@@ -396,5 +402,7 @@ def _numbered(stream: Any) -> Any:
     """The inputs of batches, with the position of their first row."""
     first = 0
     for inputs, _ in stream:
-        yield inputs, first
-        first += length(inputs)
+        count = length(inputs)
+        if count:
+            yield inputs, first
+        first += count

@@ -53,7 +53,9 @@ def setting() -> tuple[Net, Gathered, Reading, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     net = Net().double().eval()
     x = torch.rand(400, 1, 8, 8, dtype=torch.float64)
-    with torch.no_grad():  # random weights give features that hardly differ: whiten them, so that covariances are well conditioned
+    with (
+        torch.no_grad()
+    ):  # random weights give features that hardly differ: whiten them, so that covariances are well conditioned
         net.conv1.weight.mul_(30)  # pytorch-ood adds 1e-6 to variances; this makes it too small to matter
         z = net.pooled(x)
         scales = torch.linspace(0.5, 2, FEATURES)[:, None]  # different, so that a principal subspace is defined
@@ -117,7 +119,9 @@ def test_generalized_entropy_where_no_probability_is_clamped(setting, gamma, top
         logits = 0.4 * net(new)
     assert torch.softmax(logits, 1).min() > 1e-6
     found = scores.GEN(gamma, top).fit(gathered)(Reading(None, reading.features, logits)).numpy()
-    assert_same(found, detector.GEN(None, gamma, top).predict_logits(logits), top or CLASSES)  # a mean there, the paper's sum here
+    assert_same(
+        found, detector.GEN(None, gamma, top).predict_logits(logits), top or CLASSES
+    )  # a mean there, the paper's sum here
 
 
 def test_openmax(setting):
@@ -138,7 +142,10 @@ def test_openmax_of_pytorch_ood_depends_on_the_batch_and_ours_does_not(setting):
     theirs = detector.OpenMax(None)
     with torch.no_grad():
         theirs.fit_logits(net(x), y)
-        together, alone = theirs.predict_logits(net(new)), torch.cat([theirs.predict_logits(net(row[None])) for row in new])
+        together, alone = (
+            theirs.predict_logits(net(new)),
+            torch.cat([theirs.predict_logits(net(row[None])) for row in new]),
+        )
     assert (together - alone).abs().max() > 1e-3
     score = scores.OpenMax().fit(setting[1])
     one_by_one = torch.cat([score(reading.rows(torch.arange(len(new)) == i)) for i in range(len(new))])
@@ -200,7 +207,9 @@ def test_mahalanobis_of_two_layers(setting):
     with torch.no_grad():
         pooled, pooled_new = net.conv1(x).mean((2, 3)), net.conv1(new).mean((2, 3))
         theirs.fit_structured([pooled, net.encode(x)], y)
-        assert_same(ours(scores.LayerMahalanobis(), setting), theirs.predict_structured([pooled_new, net.encode(new)]), 800)
+        assert_same(
+            ours(scores.LayerMahalanobis(), setting), theirs.predict_structured([pooled_new, net.encode(new)]), 800
+        )
 
 
 def test_gram_matrices(setting):
@@ -218,7 +227,10 @@ def test_gram_matrices(setting):
 
 def test_odin(setting):
     net, _, _, _, _, new = setting
-    assert_same(ours(scores.ODIN(temperature=10.0, step=0.01), setting), detector.ODIN(net, temperature=10.0, eps=0.01).predict(new))
+    assert_same(
+        ours(scores.ODIN(temperature=10.0, step=0.01), setting),
+        detector.ODIN(net, temperature=10.0, eps=0.01).predict(new),
+    )
 
 
 def test_gradnorm_of_the_last_weights(setting):

@@ -13,6 +13,8 @@ __all__ = ["Call", "choose_layers", "trace"]
 
 _MOST = 4
 """Largest number of inner layers that are chosen."""
+_WIDEST = 2048
+"""Largest number of features of an inner layer: its covariance has the square of that."""
 
 
 class Call(NamedTuple):
@@ -54,8 +56,16 @@ def choose_layers(calls: list[Call], head: str | None, rows: int) -> tuple[str, 
         end = len(calls) - 1  # the network itself
     groups: dict[tuple[int, ...], str] = {}
     for record in calls[:end]:
-        if record.name and len(record.output) == rows and names.count(record.name) == 1:
-            shape = tuple(record.output.shape[1:])
+        shape = tuple(record.output.shape[1:])
+        width = shape[-1] if len(shape) == 2 else shape[0]
+        plain = isinstance(record.module, (nn.Flatten, nn.Identity))  # the input itself, or another layer once more
+        if (
+            record.name
+            and len(record.output) == rows
+            and names.count(record.name) == 1
+            and width <= _WIDEST
+            and not plain
+        ):
             groups.pop(shape, None)
             groups[shape] = record.name
     found = list(groups.values())

@@ -176,10 +176,8 @@ class NetworkReader:
     def _from_hooks(self, inputs: Any, maps: bool) -> Reading:
         assert isinstance(self.net, nn.Module)
         seen: dict[str, Tensor] = {}
-        handles = []
         names = {*self.layers, *([] if self.features is None else [self.features])}
-        for name in names:
-            handles.append(self.net.get_submodule(name).register_forward_hook(_keeps(seen, name)))
+        handles = [self.net.get_submodule(name).register_forward_hook(_keeps(seen, name)) for name in names]
         head = self.head_module
         if head is not None:
             handles.append(head.register_forward_hook(_keeps_both(seen)))

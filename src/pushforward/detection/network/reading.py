@@ -193,7 +193,7 @@ def pool(values: Tensor, mask: Tensor | None) -> Tensor:
     T, without the positions that a mask of padding leaves out. A row that is all padding gets zeros.
     """
     if values.dim() <= 2:
-        return values.reshape(len(values), -1)
+        return values.unsqueeze(1) if values.dim() == 1 else values
     if values.dim() == 3:
         if mask is not None and mask.shape == values.shape[:2]:
             weight = mask.to(values.dtype).unsqueeze(2)

@@ -31,9 +31,9 @@ def batches(data: Any, batch_size: int, what: str) -> Iterator[tuple[Any, Tensor
     for batch in _iterate(data, batch_size):
         count += 1
         yield split_batch(batch)
-    if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
-        expected = len(data)
-    elif hasattr(data, "__len__") and not isinstance(data, (Dataset, Tensor, Mapping, tuple)) and not _is_array(data):
+    if (isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset)) or (
+        hasattr(data, "__len__") and not isinstance(data, (Dataset, Tensor, Mapping, tuple)) and not _is_array(data)
+    ):
         expected = len(data)
     if count == 0:
         raise InputError(f"{what} gave no batch: give at least one row.")

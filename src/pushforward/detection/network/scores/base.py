@@ -69,6 +69,8 @@ class NetworkScore(nn.Module, ABC):
         self.check(gathered.weight is not None, "logits" in gathered.moments, gathered.layers)
         with torch.no_grad():
             self._learn(gathered)
+        for name in self._declared:  # the memory layout that a file gives, so that results agree bit for bit
+            setattr(self, name, getattr(self, name).double().cpu().contiguous())
         self.fitted = torch.ones_like(self.fitted)
         return self
 

@@ -34,7 +34,8 @@ class ReAct(NetworkScore):
     def _learn(self, gathered: Gathered) -> None:
         import numpy as np  # torch.quantile refuses more than 2^24 values
 
-        assert gathered.weight is not None and gathered.bias is not None
+        assert gathered.weight is not None
+        assert gathered.bias is not None
         self.weight, self.bias = gathered.weight.cpu(), gathered.bias.cpu()
         value = np.percentile(gathered.sample["features"].double().numpy(), 100 * self.percentile)
         self.threshold = torch.tensor(float(value), dtype=torch.float64)
