@@ -36,13 +36,13 @@ class Task:
 
 TASKS = {
     "mnist-cnn": Task("mnist", "cnn", 3),
-    "fashion-cnn": Task("fashion-mnist", "cnn", 5),
-    "fashion-resnet": Task("fashion-mnist", "resnet", 4),
-    "cifar10-resnet": Task("cifar10", "resnet", 20, augment="shift and mirror"),
-    "gtsrb-cnn": Task("gtsrb", "cnn", 30, left_out=tuple(range(0, 43, 4)), augment="shift"),
+    "fashion-cnn": Task("fashion-mnist", "cnn", 3),
+    "fashion-resnet": Task("fashion-mnist", "resnet", 3),
+    "cifar10-resnet": Task("cifar10", "resnet", 12, augment="shift and mirror"),
+    "gtsrb-cnn": Task("gtsrb", "cnn", 20, left_out=tuple(range(0, 43, 4)), augment="shift"),
     "digits-mlp": Task("digits", "mlp", 60, left_out=(3, 7)),
-    "dev-fashion-cnn": Task("fashion-mnist", "cnn", 3, left_out=(0, 5, 8), development=True),
-    "dev-cifar-resnet": Task("cifar10", "resnet", 12, left_out=(1, 4, 6, 8), augment="shift and mirror", development=True),
+    "dev-fashion-cnn": Task("fashion-mnist", "cnn", 2, left_out=(0, 5, 8), development=True),
+    "dev-cifar-resnet": Task("cifar10", "resnet", 10, left_out=(1, 4, 6, 8), augment="shift and mirror", development=True),
     "dev-digits-mlp": Task("digits", "mlp", 60, left_out=(0, 5, 8), development=True),
 }  # fmt: skip
 

@@ -96,4 +96,4 @@ def load_network(name: str, seed: int, folder: Path) -> tuple[nn.Module, Rows, f
     state = torch.load(weights(folder, name, seed), weights_only=True)
     net = build(TASKS[name].kind, tuple(rows.train[0].shape[1:]), rows.classes, seed)
     net.load_state_dict(state["net"])
-    return net.eval(), rows, state["accuracy"]
+    return net.eval(), rows, state.get("accuracy") or accuracy(net, rows)

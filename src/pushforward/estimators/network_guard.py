@@ -16,6 +16,7 @@ from pushforward.detection.network import Combined, NetworkReader, Reading, dige
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
 from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
+from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import length
 from pushforward.detection.network.storage import pack_score, unpack_score
@@ -315,6 +316,28 @@ class NetworkGuard:
 
     def _reasons(self, reading: Reading, columns: Tensor, alarm: Tensor) -> tuple[str, ...]:
         return self.examples_.reasons(reading, self._surprise(columns), self.score_.names, alarm)
+
+    def as_module(self) -> GuardedNetwork:
+        """The network and the guard as one module for ``torch.export.export``: inputs to (output, p-values, alarms).
+
+        Raises:
+            ConfigError: for a score that runs the network again, reads maps, or is not of this library, and for ``read=``.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> x, y = torch.randn(600, 4), torch.randint(0, 3, (600,))
+            >>> net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+            >>> guard = pf.NetworkGuard(net, alpha=0.05).fit((x[:300], y[:300]), calibration=x[300:])
+            >>> program = torch.export.export(guard.as_module(), (x[:8],), dynamic_shapes=(({0: torch.export.Dim.AUTO},),))
+            >>> logits, p, alarm = program.module()(x[:5])
+            >>> torch.allclose(p, guard(x[:5]).p_value)
+            True
+        """
+        self._require_fitted()
+        if self.read is not None or not isinstance(self.net, nn.Module):
+            raise ConfigError("a guard with read= cannot be exported: fit one that reads the module by hooks.")
+        calibration = {group: torch.from_numpy(c.scores.copy()) for group, c in self.calibrators_.items()}
+        return GuardedNetwork(self.reader_, self.score_, self.classes_, calibration, self.levels_)
 
     # -- storage --------------------------------------------------------------------------------------------------------
 

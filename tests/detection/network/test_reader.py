@@ -34,12 +34,20 @@ def test_finds_the_head_its_input_and_the_inner_layers():
     inner = torch.relu(net.norm(net.conv(x)))
     features = torch.relu(net.deep(inner)).mean((2, 3))
     assert reader.head == "head"
-    assert reader.layers == ("norm", "deep")
+    assert reader.layers == ("conv", "norm", "deep")
     assert torch.allclose(reading.features, features)
     assert torch.allclose(reading.logits, net(x))
     assert torch.allclose(reading.layers["norm"], net.norm(net.conv(x)).mean((2, 3)), atol=1e-6)
     weight, bias = reader.weight_and_bias()
     assert torch.allclose(features.double() @ weight.T + bias, net(x).double(), atol=1e-6)
+
+
+def test_layers_of_one_width_are_spread_over_the_depth():
+    parts = [nn.Linear(8, 8), nn.ReLU(), nn.Dropout()]
+    net = nn.Sequential(nn.Flatten(), *parts, *[nn.Linear(8, 8), nn.ReLU(), nn.Dropout()], nn.Linear(8, 3)).eval()
+    reader = NetworkReader(net)
+    reader.read(torch.randn(5, 8))
+    assert reader.layers == ("1", "3", "4")  # neither the input (0), nor 2, which 3 repeats, nor 5 and 6, which are the features
 
 
 def test_the_network_stays_as_it_is_and_runs_once():

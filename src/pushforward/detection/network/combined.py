@@ -123,12 +123,3 @@ class Combined(nn.Module):
     def forward(self, reading: Reading) -> Tensor:
         """The score of each row, ``(n,)``."""
         return self.combine(self.columns(reading))
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *args: object, **kwargs: object
-    ) -> None:
-        for name, dims in (("knots", 2), ("excess", 1)):
-            stored = state_dict.get(prefix + name)
-            if isinstance(stored, Tensor) and stored.dim() == dims:
-                setattr(self, name, torch.empty_like(stored))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # pyright: ignore

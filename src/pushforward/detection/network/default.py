@@ -20,12 +20,10 @@ SCORES: dict[str, type[NetworkScore]] = {
 
 def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
     """The default: statistics of one forward pass that held up on development networks (see docs/measurements.md)."""
-    parts: list[NetworkScore] = [scores.Mahalanobis(), scores.Neighbors(k=10, rows=2000)]
-    if classifies:
-        parts += [scores.Energy(), scores.RelativeMahalanobis()]
-    parts.append(scores.Residual())
+    parts: list[NetworkScore] = [scores.Neighbors(k=3, rows=1000, single=True)]
+    parts += [scores.Energy(), scores.RelativeMahalanobis()] if classifies else [scores.Mahalanobis()]
     if layers:
-        parts.append(scores.LayerMahalanobis(features=False))
+        parts.append(scores.LayerMahalanobis())
     return Combined(parts)
 
 

@@ -105,7 +105,7 @@ class Examples:
 
     def reasons(self, reading: Reading, surprise: Tensor, names: Sequence[str], alarm: Tensor) -> tuple[str, ...]:
         """A sentence for every row with an alarm."""
-        finite = reading.finite()
+        finite = reading.finite
         index, labels, _ = self.nearest(reading.features, 3)
         result = []
         for row in range(len(reading)):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pushforward.detection.network.reading import call
+from pushforward.detection.network.reading import call, pool
 
 __all__ = ["Call", "choose_layers", "trace"]
 
-_MOST = 4
+_MOST = 3
 """Largest number of inner layers that are chosen."""
 _WIDEST = 2048
 """Largest number of features of an inner layer: its covariance has the square of that."""
@@ -44,31 +44,35 @@ def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
             handle.remove()
 
 
-def choose_layers(calls: list[Call], head: str | None, rows: int) -> tuple[str, ...]:
-    """Names of the inner layers to read: the last module at each resolution, at most four, evenly spread.
+def choose_layers(calls: list[Call], head: str | None, features: Tensor | None, mask: Tensor | None) -> tuple[str, ...]:
+    """Names of the inner layers to read, at most three.
 
-    Modules of one shape of output (without the first dimension) form a group, in the order of the calls; the last module of a
-    group stands for it. The head and what comes after it are left out, and so are modules that were called several times.
+    Modules with one shape of output are a stage. Of a network with several stages the last module of each of the last three is taken
+    (averaging the large maps of earlier ones costs time); of one whose layers all have the same width, modules at equal distances. Left out are the head and what comes after it, modules that run several
+    times, outputs that are wider than 2,048, and outputs that another module or the features repeat.
     """
     names = [record.name for record in calls]
     end = names.index(head) if head is not None and head in names else len(calls)
-    if head is None and calls and calls[-1].name == "":
-        end = len(calls) - 1  # the network itself
-    groups: dict[tuple[int, ...], str] = {}
+    kept: list[Call] = []
     for record in calls[:end]:
         shape = tuple(record.output.shape[1:])
         width = shape[-1] if len(shape) == 2 else shape[0]
-        plain = isinstance(record.module, (nn.Flatten, nn.Identity))  # the input itself, or another layer once more
-        if (
-            record.name
-            and len(record.output) == rows
-            and names.count(record.name) == 1
-            and width <= _WIDEST
-            and not plain
-        ):
-            groups.pop(shape, None)
-            groups[shape] = record.name
-    found = list(groups.values())
+        plain = isinstance(record.module, (nn.Flatten, nn.Identity))
+        if not record.name or names.count(record.name) > 1 or width > _WIDEST or plain:
+            continue
+        if features is not None and (len(record.output) != len(features) or _equal(pool(record.output, mask), features)):
+            continue
+        if kept and _equal(kept[-1].output, record.output):
+            kept.pop()
+        kept.append(record)
+    last = {tuple(record.output.shape[1:]): record.name for record in kept}
+    found = [record.name for record in kept]
+    if len(last) > 2:
+        found = [name for name in found if name in last.values()][-_MOST:]
     if len(found) > _MOST:
         found = [found[i] for i in torch.linspace(0, len(found) - 1, _MOST).round().long().tolist()]
     return tuple(found)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b.to(a))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -136,25 +136,24 @@ class NetworkReader:
                 self.head, self.head_is_output = linear[-1].name, True
         self.ready = True
         if self.automatic:
-            self.layers = choose_layers(calls, self.head, len(logits))
-            reading = self._from_hooks(inputs, False)
-            self.layers = tuple(name for name in self.layers if not _equal(reading.layers[name], reading.features))
+            features = None if self.head is None else self._from_hooks(inputs, False).features
+            self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
-    def read(self, inputs: Any, *, maps: bool = False, grad: bool = False) -> Reading:
+    def read(self, inputs: Any, *, maps: bool = False, grad: bool | None = False) -> Reading:
         """Read a batch in evaluation mode; the mode of every module is restored.
 
         Args:
             inputs: what the network takes: a tensor, a tuple of positional or a dictionary of keyword arguments.
             maps: whether to keep the outputs of the inner layers before pooling.
-            grad: whether to build a graph.
+            grad: whether to build a graph; None leaves that as it is.
 
         Raises:
             InputError: if the output has another number of rows than the inputs.
         """
         inputs = move(inputs, self.device)
-        with evaluation(self.net), torch.set_grad_enabled(grad):
+        with evaluation(self.net), nullcontext() if grad is None else torch.set_grad_enabled(grad):
             if self.function is not None:
                 return self._from_function(inputs)
             if not self.ready:
@@ -202,9 +201,9 @@ class NetworkReader:
             features = _plain(pool(seen["head input"], mask))
         else:
             features = layers[self.layers[-1]] if self.layers and self.classifies else logits
-        if len(logits) != length(inputs):
+        if logits.shape[0] != length(inputs):
             raise InputError(
-                f"the network returned {len(logits)} rows for {length(inputs)} inputs: name the part of its output with one "
+                f"the network returned {logits.shape[0]} rows for {length(inputs)} inputs: name the part of its output with one "
                 "row per input with logits=."
             )
         return Reading(
@@ -216,10 +215,6 @@ def _plain(values: Tensor) -> Tensor:
     """On the CPU, in at least single precision: what a network shows is small, and its scores want precision."""
     values = values.cpu()
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
 
 
 def _keeps(seen: dict[str, Tensor], name: str) -> Callable[..., None]:

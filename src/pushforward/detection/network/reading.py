@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,10 +47,28 @@ class Reading:
     def __len__(self) -> int:
         return len(self.features)
 
+    @cached_property
     def finite(self) -> Tensor:
         """Which rows have finite features, logits and layers, ``(n,)``."""
         parts = [self.features, *self.layers.values(), *([] if self.logits is None else [self.logits])]
-        return torch.stack([torch.isfinite(part).all(1) for part in parts]).all(0)
+        total = parts[0].sum(1, dtype=torch.float64)
+        for part in parts[1:]:
+            total = total + part.sum(1, dtype=torch.float64)
+        return torch.isfinite(total)
+
+    @cached_property
+    def clean(self) -> Reading:
+        """The same reading with zeros in rows that are not finite."""
+        if not torch.compiler.is_compiling() and bool(self.finite.all()):
+            return self
+        keep = self.finite.unsqueeze(1)
+
+        def zero(values: Tensor) -> Tensor:
+            return torch.where(keep, values, 0)
+
+        layers = {name: zero(values) for name, values in self.layers.items()}
+        logits = None if self.logits is None else zero(self.logits)
+        return Reading(self.output, zero(self.features), logits, layers, self.maps, self.inputs, self.reader)
 
     def rows(self, mask: Tensor) -> Reading:
         """The rows that a mask selects."""
@@ -79,7 +98,7 @@ def length(inputs: Any) -> int:
     tensor = first_tensor(inputs)
     if tensor is None or tensor.dim() == 0:
         raise InputError(f"a batch must contain a tensor with one row per input; got {type(inputs).__name__}.")
-    return len(tensor)
+    return tensor.shape[0]  # len() would fix the size in an export
 
 
 def first_tensor(inputs: Any) -> Tensor | None:

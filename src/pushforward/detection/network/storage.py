@@ -98,5 +98,5 @@ def _unpack_part(item: Any, tensors: dict[str, Tensor], prefix: str, members: Se
         if not isinstance(flow, RealNVP):
             raise StorageError(f"the flow of {name} is a {type(flow).__name__}.")
         part.flow = flow.requires_grad_(False)
-    part.fitted = torch.tensor(True)
+    part.fitted = True
     return part

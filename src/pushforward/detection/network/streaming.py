@@ -222,7 +222,7 @@ def check_finite(reading: Reading, what: str, first: int) -> None:
     Raises:
         InputError: naming the first such row.
     """
-    wrong = (~reading.finite()).nonzero()
+    wrong = (~reading.finite).nonzero()
     if len(wrong):
         inputs = first_tensor(reading.inputs)
         row = int(wrong[0])

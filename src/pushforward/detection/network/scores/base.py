@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, Literal, Self, final
 
 import torch
@@ -36,9 +35,7 @@ class NetworkScore(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("fitted", torch.tensor(False))
-
-    fitted: Tensor
+        self.fitted = False
 
     @final
     def declare(self, **dims: int) -> None:
@@ -71,7 +68,7 @@ class NetworkScore(nn.Module, ABC):
             self._learn(gathered)
         for name in self._declared:  # the memory layout that a file gives, so that results agree bit for bit
             setattr(self, name, getattr(self, name).double().cpu().contiguous())
-        self.fitted = torch.ones_like(self.fitted)
+        self.fitted = True
         return self
 
     def check(self, head: bool, logits: bool, layers: tuple[str, ...]) -> None:
@@ -103,25 +100,12 @@ class NetworkScore(nn.Module, ABC):
         """
         if self._declared and not self.fitted:
             raise InputError(f"{type(self).__name__} must be fitted first: pass it to pf.NetworkGuard(net, score=...).")
-        finite = reading.finite()
-        if bool(finite.all()):
-            score = self._score(reading).double()
-        else:
-            score = torch.full((len(reading),), torch.inf, dtype=torch.float64, device=finite.device)
-            if bool(finite.any()):
-                score[finite] = self._score(reading.rows(finite)).double()
-        return torch.nan_to_num(score, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        score = torch.nan_to_num(self._score(reading.clean).double(), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return torch.where(reading.finite, score, torch.inf)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the constructor, plain values."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in self._declared:  # their sizes are known only after fitting
-            stored = state_dict.get(prefix + name)
-            if isinstance(stored, Tensor) and stored.dim() == getattr(self, name).dim():
-                setattr(self, name, torch.empty_like(stored))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def logits_of(reading: Reading) -> Tensor:

@@ -127,20 +127,24 @@ class LayerMahalanobis(NetworkScore):
             sizes += [len(factor), len(means)]
         self.packed, self.sizes, self._parts = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64), None
 
-    def distances(self, reading: Reading) -> Tensor:
-        """The squared distance of every layer, ``(n, layers)``."""
+    def prepare(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Origin, whitening and means of each layer."""
         if self._parts is None:
             self._parts, start = [], 0
             for width, count in self.sizes.long().reshape(-1, 2).tolist():
-                origin, factor, means = self.packed[start : start + width * (1 + width + count)].split(
+                parts = self.packed[start : start + width * (1 + width + count)].split(
                     [width, width * width, count * width]
                 )
-                self._parts.append((origin, factor.reshape(width, width), means.reshape(count, width)))
+                self._parts.append((parts[0], parts[1].reshape(width, width), parts[2].reshape(count, width)))
                 start += width * (1 + width + count)
+        return self._parts
+
+    def distances(self, reading: Reading) -> Tensor:
+        """The squared distance of every layer, ``(n, layers)``."""
         rows = [*reading.layers.values(), *([reading.features] if self.features else [])]
         parts = [
             nearest(row.double() - origin, factor, means)
-            for row, (origin, factor, means) in zip(rows, self._parts, strict=True)
+            for row, (origin, factor, means) in zip(rows, self.prepare(), strict=True)
         ]
         return torch.stack(parts, 1)
 

@@ -14,6 +14,10 @@ from pushforward.numerics.checks import check_integer
 __all__ = ["Neighbors", "unit"]
 
 
+_PART = 1024
+"""Largest number of rows whose distances are in memory together."""
+
+
 def unit(rows: Tensor) -> Tensor:
     """Rows divided by their norm, float64; a row of zeros stays."""
     rows = rows.double()
@@ -27,12 +31,14 @@ class Neighbors(NetworkScore):
         k: index of the neighbor.
         rows: largest number of training rows that are stored, the first of the reservoir.
         normalize: whether to divide by the norm.
+        single: whether to search in single precision, which is faster; distances below 1e-3 are then not exact.
     """
 
-    def __init__(self, k: int = 50, rows: int = 10_000, normalize: bool = True) -> None:
+    def __init__(self, k: int = 50, rows: int = 10_000, normalize: bool = True, single: bool = False) -> None:
         super().__init__()
         check_integer("rows", rows, check_integer("k", k))
-        self.k, self.rows, self.normalize = k, rows, bool(normalize)
+        self.k, self.rows, self.normalize, self.single = k, rows, bool(normalize), bool(single)
+        self._fast: tuple[Tensor, Tensor] | None = None
         self.declare(bank=2, squares=1)
 
     bank: Tensor
@@ -43,16 +49,26 @@ class Neighbors(NetworkScore):
         if len(rows) < self.k:
             raise InputError(f"Neighbors needs at least k={self.k} training rows; got {len(rows)}: use a smaller k.")
         self.bank = self._prepare(rows)
-        self.squares = self.bank.square().sum(1)
+        self.squares, self._fast = self.bank.square().sum(1), None
 
     def _prepare(self, rows: Tensor) -> Tensor:
         return unit(rows) if self.normalize else rows.double()
 
+    def prepare(self) -> tuple[Tensor, Tensor]:
+        """The stored rows and their squared norms, in the precision of the search."""
+        if not self.single:
+            return self.bank, self.squares
+        if self._fast is None:
+            self._fast = (self.bank.float(), self.squares.float())
+        return self._fast
+
     def _score(self, reading: Reading) -> Tensor:
-        rows = self._prepare(reading.features)
-        parts = []
-        for part in rows.split(1024):
-            squares = self.squares - 2 * part @ self.bank.T  # the square of the row itself does not change the order
-            kth = squares.topk(self.k, 1, largest=False).values[:, -1]
-            parts.append((kth + part.square().sum(1)).clamp(min=0).sqrt())
-        return torch.cat(parts)
+        rows, (bank, squares) = self._prepare(reading.features), self.prepare()
+        rows = rows.to(bank.dtype)
+        whole = torch.compiler.is_compiling() or len(rows) <= _PART
+        return torch.cat([self._distance(part, bank, squares) for part in ([rows] if whole else rows.split(_PART))])
+
+    def _distance(self, rows: Tensor, bank: Tensor, squares: Tensor) -> Tensor:
+        order = squares - 2 * rows @ bank.T  # the square of the row itself does not change the order
+        kth = order.topk(self.k, 1, largest=False).values[:, -1]
+        return (kth + rows.square().sum(1)).clamp(min=0).sqrt()

@@ -39,7 +39,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 class Temperature(NetworkScore):
-    """``-max_c softmax(f / T)_c`` at the temperature that minimizes the cross-entropy of the training labels (Guo et al. 2017).
+    """Maximum softmax p at the temperature that minimizes the cross-entropy of the training labels (Guo et al. 2017), as log-odds.
+
+    The score is ``-log(p / (1 - p))``, which orders inputs as -p does and does not round where p is almost 1: a network that fits its
+    training labels perfectly gets a small T.
 
     Attributes:
         temperature: T.
@@ -58,4 +61,5 @@ class Temperature(NetworkScore):
         self.temperature = torch.tensor(value, dtype=torch.float64)
 
     def _score(self, reading: Reading) -> Tensor:
-        return -torch.log_softmax(logits_of(reading) / self.temperature, 1).amax(1).exp()
+        top = (logits_of(reading) / self.temperature).sort(1, descending=True).values
+        return torch.logsumexp(top[:, 1:], 1) - top[:, 0]

@@ -1,0 +1,89 @@
+"""Every score of a network on its held-out rows, its test rows and other sets, kept as arrays so that they are computed once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.networks.sets import LARGEST, development_sets, test_sets
+from benchmarks.networks.tasks import TASKS
+from benchmarks.networks.training import load_network
+from pushforward.detection import network as scores
+from pushforward.detection.network import Combined, NetworkReader, NetworkScore
+from pushforward.detection.network.fitting import gather, held_out_columns, read_for
+from pushforward.detection.network.streaming import batches
+
+__all__ = ["CANDIDATES", "collect"]
+
+MOST_TRAIN = 20_000
+"""Most training rows on which scores are fitted."""
+
+CANDIDATES: dict[str, Callable[[], NetworkScore]] = {
+    "MaxSoftmax": scores.MaxSoftmax,
+    "Temperature": scores.Temperature,
+    "MaxLogit": scores.MaxLogit,
+    "MaxLogit p=2": lambda: scores.MaxLogit(2.0),
+    "Energy": scores.Energy,
+    "Entropy": scores.Entropy,
+    "GEN": scores.GEN,
+    "KLMatching": scores.KLMatching,
+    "OpenMax": scores.OpenMax,
+    "Mahalanobis": scores.Mahalanobis,
+    "RelativeMahalanobis": scores.RelativeMahalanobis,
+    "LayerMahalanobis": scores.LayerMahalanobis,
+    "Mixture": scores.Mixture,
+    "Neighbors": scores.Neighbors,
+    "Neighbors k=5 of 2000": lambda: scores.Neighbors(5, 2000),
+    "Residual": scores.Residual,
+    "ViM": scores.ViM,
+    "SHE": scores.SHE,
+    "ReAct": scores.ReAct,
+    "GradNorm": scores.GradNorm,
+    "GramMatrices": lambda: scores.GramMatrices(3),
+    "DeepSVDD": scores.DeepSVDD,
+    "FeatureFlow": lambda: scores.FeatureFlow(max_steps=600),
+    "FeatureFlow marginal": lambda: scores.FeatureFlow(False, max_steps=600),
+    "FeatureFlow typicality": lambda: scores.FeatureFlow(False, "typicality", max_steps=600),
+    "FeatureFlow path": lambda: scores.FeatureFlow(False, "path", max_steps=600),
+}
+
+
+def collect(name: str, seed: int, folder: Path, parts: dict[str, Callable[[], NetworkScore]], tag: str) -> dict[str, Any]:
+    """The statistics of a network: arrays ``(rows, parts)`` by set, with "fit" and "calibration" parts; read from a file if there is one."""
+    file = folder / f"columns-{tag}-{name}-{seed}.npz"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    net, rows, accuracy = load_network(name, seed, folder)
+    task, start = TASKS[name], time.monotonic()
+    score = Combined([make() for make in parts.values()])
+    reader = NetworkReader(net)
+    x, y = rows.train
+    stream = batches((x[:MOST_TRAIN], y[:MOST_TRAIN]), 250, "training")
+    fitted = gather(reader, stream, lambda classifies: score, "classify", size=10_000, seed=0)
+    score.fit(fitted.gathered)
+
+    def values(inputs: Tensor) -> np.ndarray:
+        readings = (read_for(reader, score, part, True) for part in inputs.split(250))
+        return held_out_columns(score, readings)[0].numpy()
+
+    found: dict[str, Any] = {
+        "names": np.array(list(parts)),
+        "accuracy": np.array(accuracy),
+        "calibration": values(rows.calibration[0][:3000]),
+        "test": values(rows.test[0][:LARGEST]),
+    }
+    sets = development_sets(rows) if task.development else test_sets(task, rows)
+    for key, (side, inputs) in sets.items():
+        found[f"{side}: {key}"] = values(inputs)
+    with torch.no_grad():
+        pass
+    np.savez(file, **found)
+    print(f"{name} seed {seed}: {len(parts)} scores of {len(sets)} sets in {time.monotonic() - start:.0f} s", flush=True)
+    return found
