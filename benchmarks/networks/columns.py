@@ -54,7 +54,9 @@ CANDIDATES: dict[str, Callable[[], NetworkScore]] = {
 }
 
 
-def collect(name: str, seed: int, folder: Path, parts: dict[str, Callable[[], NetworkScore]], tag: str) -> dict[str, Any]:
+def collect(
+    name: str, seed: int, folder: Path, parts: dict[str, Callable[[], NetworkScore]], tag: str
+) -> dict[str, Any]:
     """The statistics of a network: arrays ``(rows, parts)`` by set, with "fit" and "calibration" parts; read from a file if there is one."""
     file = folder / f"columns-{tag}-{name}-{seed}.npz"
     if file.exists():
@@ -85,5 +87,7 @@ def collect(name: str, seed: int, folder: Path, parts: dict[str, Callable[[], Ne
     with torch.no_grad():
         pass
     np.savez(file, **found)
-    print(f"{name} seed {seed}: {len(parts)} scores of {len(sets)} sets in {time.monotonic() - start:.0f} s", flush=True)
+    print(
+        f"{name} seed {seed}: {len(parts)} scores of {len(sets)} sets in {time.monotonic() - start:.0f} s", flush=True
+    )
     return found

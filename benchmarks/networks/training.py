@@ -86,7 +86,10 @@ def accuracy(net: nn.Module, rows: Rows) -> float:
     """Fraction of test rows that are classified correctly."""
     net.eval()
     with torch.no_grad():
-        right = [(net(x).argmax(1) == y).float() for x, y in zip(rows.test[0].split(500), rows.test[1].split(500), strict=True)]
+        right = [
+            (net(x).argmax(1) == y).float()
+            for x, y in zip(rows.test[0].split(500), rows.test[1].split(500), strict=True)
+        ]
     return round(float(torch.cat(right).mean()), 4)
 
 

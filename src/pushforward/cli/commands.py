@@ -132,31 +132,53 @@ def score(
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: CSV, Parquet or Arrow.")],
     rows: Annotated[int, typer.Option(help="Number of rows in memory at a time.", min=1)] = 65_536,
     prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
+    network: Annotated[
+        str | None,
+        typer.Option(help="package.module:function that returns the network, for the guard of a network."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Add log_prob, anomaly_score, p_value and alarm to each row of a table.
 
-    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm.
+    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm. The guard of a network
+    needs --network, and adds prediction and reason.
     """
     import pyarrow as pa
 
     from pushforward.errors import SchemaError
-    from pushforward.estimators import Guard
-    from pushforward.io import TableWriter, read_images, stream_table
+    from pushforward.estimators import Guard, NetworkGuard
+    from pushforward.io import TableWriter, read, read_images, stream_table
 
     _check_output(output)
-    guard = Guard.load(guard_file)
+    around_network = read(guard_file)[0]["kind"] == "network guard"
+    if around_network and network is None:
+        raise ConfigError(
+            f"{guard_file} guards a network: name the function that returns it, --network package.module:function."
+        )
+    if network is not None and not around_network:
+        raise ConfigError(f"--network is for the guard of a network, and {guard_file} is none.")
     start, total, alarms = time.perf_counter(), 0, 0
-    if guard.reads_images:
+    guard: Any
+    if network is not None:
+        from pushforward.cli.network import load_network, scored_parts
+
+        guard = NetworkGuard.load(guard_file, load_network(network))
+        scored = scored_parts(guard, table, min(rows, 1024))
+    else:
+        guard = Guard.load(guard_file)
+        scored = None
+    if scored is not None:
+        chunks: Iterable[tuple[Any, Any]] = scored
+    elif guard.reads_images:
         images = read_images(table)
         parts = ((k, images[k : k + rows]) for k in range(0, len(images), rows))
-        chunks: Iterable[tuple[Any, Any]] = ((pa.table({"image": range(k, k + len(x))}), x) for k, x in parts)
+        chunks = ((pa.table({"image": range(k, k + len(x))}), x) for k, x in parts)
     else:
         stream = stream_table(table, rows=rows, types=guard.schema_.pyarrow_types())
         chunks = ((chunk, chunk) for chunk in stream)
     with TableWriter(output) as writer:
         for chunk, inputs in chunks:
-            result = guard.assess(inputs)
+            result = inputs if scored is not None else guard.assess(inputs)
             for name, values in result.items():
                 if prefix + name in chunk.column_names:
                     raise SchemaError(
@@ -230,6 +252,10 @@ def info(
         pairs(str(file), {**facts, **summary(guard)})
         if not guard.reads_images:
             columns(guard.schema_)
+    elif header["kind"] == "network guard":
+        from pushforward.cli.network import summary as network_summary
+
+        pairs(str(file), {**facts, **network_summary(header)})
     elif header["kind"] in ("model", "density"):
         model = load(file) if header["kind"] == "model" else FlowDensity.load(file).model_
         size = sum(p.numel() for p in model.parameters())

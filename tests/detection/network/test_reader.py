@@ -47,7 +47,11 @@ def test_layers_of_one_width_are_spread_over_the_depth():
     net = nn.Sequential(nn.Flatten(), *parts, *[nn.Linear(8, 8), nn.ReLU(), nn.Dropout()], nn.Linear(8, 3)).eval()
     reader = NetworkReader(net)
     reader.read(torch.randn(5, 8))
-    assert reader.layers == ("1", "3", "4")  # neither the input (0), nor 2, which 3 repeats, nor 5 and 6, which are the features
+    assert reader.layers == (
+        "1",
+        "3",
+        "4",
+    )  # neither the input (0), nor 2, which 3 repeats, nor 5 and 6, which are the features
 
 
 def test_the_network_stays_as_it_is_and_runs_once():

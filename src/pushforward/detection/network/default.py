@@ -21,9 +21,9 @@ SCORES: dict[str, type[NetworkScore]] = {
 def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
     """The default: statistics of one forward pass that held up on development networks (see docs/measurements.md)."""
     parts: list[NetworkScore] = [scores.Neighbors(k=3, rows=1000, single=True)]
-    parts += [scores.Energy(), scores.RelativeMahalanobis()] if classifies else [scores.Mahalanobis()]
+    parts += [scores.Energy(), scores.RelativeMahalanobis(single=True)] if classifies else [scores.Mahalanobis()]
     if layers:
-        parts.append(scores.LayerMahalanobis())
+        parts.append(scores.LayerMahalanobis(single=True))
     return Combined(parts)
 
 

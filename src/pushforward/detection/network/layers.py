@@ -60,7 +60,9 @@ def choose_layers(calls: list[Call], head: str | None, features: Tensor | None, 
         plain = isinstance(record.module, (nn.Flatten, nn.Identity))
         if not record.name or names.count(record.name) > 1 or width > _WIDEST or plain:
             continue
-        if features is not None and (len(record.output) != len(features) or _equal(pool(record.output, mask), features)):
+        if features is not None and (
+            len(record.output) != len(features) or _equal(pool(record.output, mask), features)
+        ):
             continue
         if kept and _equal(kept[-1].output, record.output):
             kept.pop()

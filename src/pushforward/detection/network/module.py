@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.reader import NetworkReader
-from pushforward.detection.network.scores import External, LayerMahalanobis, Neighbors
+from pushforward.detection.network.scores import External, LayerMahalanobis, Neighbors, RelativeMahalanobis
 from pushforward.errors import ConfigError
 
 __all__ = ["GuardedNetwork"]
@@ -41,9 +41,7 @@ class GuardedNetwork(nn.Module):
         for part in score.scores:
             if part.cost != "one forward pass" or isinstance(part, External) or "maps" in part.needs:
                 raise ConfigError(f"{type(part).__name__} cannot be exported: use scores of one forward pass.")
-            if isinstance(part, LayerMahalanobis):
-                part.prepare()
-            if isinstance(part, Neighbors):
+            if isinstance(part, (LayerMahalanobis, Neighbors, RelativeMahalanobis)):
                 part.prepare()
         assert isinstance(reader.net, nn.Module)
         self.net, self.score, self.classes = reader.net, score, classes

@@ -100,7 +100,9 @@ class NetworkScore(nn.Module, ABC):
         """
         if self._declared and not self.fitted:
             raise InputError(f"{type(self).__name__} must be fitted first: pass it to pf.NetworkGuard(net, score=...).")
-        score = torch.nan_to_num(self._score(reading.clean).double(), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        score = torch.nan_to_num(
+            self._score(reading.clean).double(), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf
+        )
         return torch.where(reading.finite, score, torch.inf)
 
     def arguments(self) -> dict[str, Any]:

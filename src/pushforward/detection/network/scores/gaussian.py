@@ -29,7 +29,7 @@ def whitening(covariance: Tensor, floor: float = _FLOOR) -> Tensor:
 
 def nearest(rows: Tensor, factor: Tensor, means: Tensor) -> Tensor:
     """Smallest squared distance of ``rows @ factor`` from whitened means, ``(n,)``."""
-    white = rows.double() @ factor
+    white = rows @ factor
     products = white @ means.T
     squares = white.square().sum(1, keepdim=True) - 2 * products + means.square().sum(1)
     return squares.amin(1).clamp(min=0)
@@ -69,12 +69,14 @@ class RelativeMahalanobis(NetworkScore):
 
     Args:
         floor: as of :class:`Mahalanobis`.
+        single: whether to score in single precision, which is faster.
     """
 
-    def __init__(self, floor: float = _FLOOR) -> None:
+    def __init__(self, floor: float = _FLOOR, single: bool = False) -> None:
         super().__init__()
-        self.floor = check_positive("floor", floor, zero=True)
+        self.floor, self.single = check_positive("floor", floor, zero=True), bool(single)
         self.declare(origin=1, factor=2, means=2, background=2)
+        self._parts: tuple[Tensor, Tensor, Tensor] | None = None
 
     origin: Tensor
     factor: Tensor
@@ -87,11 +89,19 @@ class RelativeMahalanobis(NetworkScore):
         self.origin = moments.mean
         self.factor = whitening(moments.within, self.floor)
         self.means = (moments.means[moments.counts > 0] - self.origin) @ self.factor
-        self.background = whitening(moments.covariance, self.floor)
+        self.background, self._parts = whitening(moments.covariance, self.floor), None
+
+    def prepare(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Whitening, means and background, in the precision of scoring."""
+        if self._parts is None:
+            parts = (self.factor, self.means, self.background)
+            self._parts = tuple(part.float() for part in parts) if self.single else parts  # pyright: ignore
+        return self._parts  # pyright: ignore
 
     def _score(self, reading: Reading) -> Tensor:
-        rows = reading.features.double() - self.origin
-        return nearest(rows, self.factor, self.means) - (rows @ self.background).square().sum(1)
+        factor, means, background = self.prepare()
+        rows = (reading.features.double() - self.origin).to(factor.dtype)
+        return nearest(rows, factor, means) - (rows @ background).square().sum(1)
 
 
 class LayerMahalanobis(NetworkScore):
@@ -102,13 +112,15 @@ class LayerMahalanobis(NetworkScore):
     Args:
         features: whether the features are one of the layers.
         floor: as of :class:`Mahalanobis`.
+        single: whether to score in single precision, which is faster.
     """
 
     needs = frozenset({"layers"})
 
-    def __init__(self, features: bool = True, floor: float = _FLOOR) -> None:
+    def __init__(self, features: bool = True, floor: float = _FLOOR, single: bool = False) -> None:
         super().__init__()
         self.features, self.floor = bool(features), check_positive("floor", floor, zero=True)
+        self.single = bool(single)
         self.declare(packed=1, sizes=1)
         self._parts: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
@@ -135,7 +147,9 @@ class LayerMahalanobis(NetworkScore):
                 parts = self.packed[start : start + width * (1 + width + count)].split(
                     [width, width * width, count * width]
                 )
-                self._parts.append((parts[0], parts[1].reshape(width, width), parts[2].reshape(count, width)))
+                dtype = torch.float32 if self.single else torch.float64
+                factor, means = parts[1].reshape(width, width).to(dtype), parts[2].reshape(count, width).to(dtype)
+                self._parts.append((parts[0], factor, means))
                 start += width * (1 + width + count)
         return self._parts
 
@@ -143,7 +157,7 @@ class LayerMahalanobis(NetworkScore):
         """The squared distance of every layer, ``(n, layers)``."""
         rows = [*reading.layers.values(), *([reading.features] if self.features else [])]
         parts = [
-            nearest(row.double() - origin, factor, means)
+            nearest((row.double() - origin).to(factor.dtype), factor, means).double()
             for row, (origin, factor, means) in zip(rows, self.prepare(), strict=True)
         ]
         return torch.stack(parts, 1)
