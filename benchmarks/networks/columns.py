@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from benchmarks.networks.sets import LARGEST, development_sets, test_sets
@@ -39,7 +38,7 @@ CANDIDATES: dict[str, Callable[[], NetworkScore]] = {
     "LayerMahalanobis": scores.LayerMahalanobis,
     "Mixture": scores.Mixture,
     "Neighbors": scores.Neighbors,
-    "Neighbors k=5 of 2000": lambda: scores.Neighbors(5, 2000),
+    "Neighbors k=3 of 1000": lambda: scores.Neighbors(3, 1000, single=True),
     "Residual": scores.Residual,
     "ViM": scores.ViM,
     "SHE": scores.SHE,
@@ -54,11 +53,9 @@ CANDIDATES: dict[str, Callable[[], NetworkScore]] = {
 }
 
 
-def collect(
-    name: str, seed: int, folder: Path, parts: dict[str, Callable[[], NetworkScore]], tag: str
-) -> dict[str, Any]:
+def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """The statistics of a network: arrays ``(rows, parts)`` by set, with "fit" and "calibration" parts; read from a file if there is one."""
-    file = folder / f"columns-{tag}-{name}-{seed}.npz"
+    parts, file = CANDIDATES, folder / f"columns-{name}-{seed}.npz"
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
             return dict(stored)
@@ -84,8 +81,6 @@ def collect(
     sets = development_sets(rows) if task.development else test_sets(task, rows)
     for key, (side, inputs) in sets.items():
         found[f"{side}: {key}"] = values(inputs)
-    with torch.no_grad():
-        pass
     np.savez(file, **found)
     print(
         f"{name} seed {seed}: {len(parts)} scores of {len(sets)} sets in {time.monotonic() - start:.0f} s", flush=True
