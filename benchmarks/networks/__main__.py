@@ -3,6 +3,7 @@
     export PUSHFORWARD_DATA=DATA
     python -m benchmarks.networks --train                         # trains what is missing, in parts that resume
     python -m benchmarks.networks --card                          # measures what is missing, and prints the tables
+    python -m benchmarks.networks --costs                         # milliseconds and MiB of the default
     python -m benchmarks.networks --redraws                       # realized false-alarm rates over 20 calibration sets
     python -m benchmarks.networks --develop                       # what the default was chosen on
     python -m benchmarks.networks --table                         # only prints the tables
@@ -24,7 +25,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common.results import Results
-from benchmarks.networks.card import measure, redraws, tables
+from benchmarks.networks.card import costs, measure, redraws, tables
 from benchmarks.networks.columns import collect
 from benchmarks.networks.development import compare
 from benchmarks.networks.tasks import TASKS
@@ -36,11 +37,10 @@ FILE = Path(__file__).parents[1] / "results" / "networks.jsonl"
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.networks")
-    for action in ("train", "card", "redraws", "develop", "table"):
+    for action in ("train", "card", "costs", "redraws", "develop", "table"):
         parser.add_argument(f"--{action}", action="store_true")
     parser.add_argument("--networks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--scores", nargs="*", default=[], help="only these scores of the card")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--weights", type=Path, default=Path("runs/networks"))
     arguments = parser.parse_args()
@@ -52,7 +52,9 @@ def main() -> None:
     for name, seed in trained:
         if time.monotonic() < end and not TASKS[name].development:
             if arguments.card:
-                measure(name, seed, arguments.weights, results, arguments.scores)
+                measure(name, seed, arguments.weights, results)
+            if arguments.costs:
+                costs(name, seed, arguments.weights, results)
             if arguments.redraws and not results.where(network=name, seed=seed, redraws=20):
                 redraws(name, seed, arguments.weights, results)
     if arguments.develop:

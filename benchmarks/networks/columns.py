@@ -10,20 +10,23 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from benchmarks.networks.peers import peer_scores
 from benchmarks.networks.sets import LARGEST, development_sets, test_sets
 from benchmarks.networks.tasks import TASKS
 from benchmarks.networks.training import load_network
 from pushforward.detection import network as scores
-from pushforward.detection.network import Combined, NetworkReader, NetworkScore
+from pushforward.detection.network import Combined, NetworkReader
 from pushforward.detection.network.fitting import gather, held_out_columns, read_for
 from pushforward.detection.network.streaming import batches
 
 __all__ = ["CANDIDATES", "collect"]
 
-MOST_TRAIN = 20_000
+MOST_TRAIN = 10_000
 """Most training rows on which scores are fitted."""
+MOST_CALIBRATION = 1500
+"""Most held-out rows."""
 
-CANDIDATES: dict[str, Callable[[], NetworkScore]] = {
+CANDIDATES: dict[str, Callable[[], Any]] = {
     "MaxSoftmax": scores.MaxSoftmax,
     "Temperature": scores.Temperature,
     "MaxLogit": scores.MaxLogit,
@@ -44,23 +47,23 @@ CANDIDATES: dict[str, Callable[[], NetworkScore]] = {
     "SHE": scores.SHE,
     "ReAct": scores.ReAct,
     "GradNorm": scores.GradNorm,
-    "GramMatrices": lambda: scores.GramMatrices(3),
+    "GramMatrices": lambda: scores.GramMatrices(2),
     "DeepSVDD": scores.DeepSVDD,
-    "FeatureFlow": lambda: scores.FeatureFlow(max_steps=600),
-    "FeatureFlow marginal": lambda: scores.FeatureFlow(False, max_steps=600),
-    "FeatureFlow typicality": lambda: scores.FeatureFlow(False, "typicality", max_steps=600),
-    "FeatureFlow path": lambda: scores.FeatureFlow(False, "path", max_steps=600),
+    "FeatureFlow": lambda: scores.FeatureFlow(max_steps=400),
+    "FeatureFlow marginal": lambda: scores.FeatureFlow(False, max_steps=400),
+    "FeatureFlow path": lambda: scores.FeatureFlow(False, "path", max_steps=400),
 }
 
 
 def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """The statistics of a network: arrays ``(rows, parts)`` by set, with "fit" and "calibration" parts; read from a file if there is one."""
-    parts, file = CANDIDATES, folder / f"columns-{name}-{seed}.npz"
+    file = folder / f"columns-{name}-{seed}.npz"
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
             return dict(stored)
     net, rows, accuracy = load_network(name, seed, folder)
-    task, start = TASKS[name], time.monotonic()
+    task, start = TASKS[name], time.process_time()
+    parts = CANDIDATES if task.development else CANDIDATES | peer_scores(net, rows)
     score = Combined([make() for make in parts.values()])
     reader = NetworkReader(net)
     x, y = rows.train
@@ -75,7 +78,7 @@ def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "names": np.array(list(parts)),
         "accuracy": np.array(accuracy),
-        "calibration": values(rows.calibration[0][:3000]),
+        "calibration": values(rows.calibration[0][:MOST_CALIBRATION]),
         "test": values(rows.test[0][:LARGEST]),
     }
     sets = development_sets(rows) if task.development else test_sets(task, rows)
@@ -83,6 +86,7 @@ def collect(name: str, seed: int, folder: Path) -> dict[str, Any]:
         found[f"{side}: {key}"] = values(inputs)
     np.savez(file, **found)
     print(
-        f"{name} seed {seed}: {len(parts)} scores of {len(sets)} sets in {time.monotonic() - start:.0f} s", flush=True
+        f"{name} seed {seed}: {len(parts)} scores of {len(sets)} sets in {time.process_time() - start:.0f} s",
+        flush=True,
     )
     return found

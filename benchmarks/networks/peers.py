@@ -47,6 +47,5 @@ def peer_scores(net: nn.Module, rows: Rows) -> dict[str, Callable[[], Any]]:
         "fDBD": lambda: external(peers.fDBD(None, head)),
         "NCI": lambda: external(peers.NCI(None, head)),
         "DICE": lambda: external(peers.DICE(None, weight, bias, 0.7)),
-        "ODIN": lambda: external(peers.ODIN(net)),
     }
     return {f"pytorch-ood {name}": make for name, make in made.items()}

@@ -11,7 +11,7 @@ from benchmarks.networks.tasks import Rows, Task, as_input
 
 __all__ = ["development_sets", "test_sets"]
 
-LARGEST = 2000
+LARGEST = 1000
 """Most rows of a set."""
 
 

@@ -263,3 +263,12 @@ def test_a_detector_of_inputs_is_fitted_first_and_reads_them(setting):
     net, gathered, reading, _, _, new = setting
     theirs = detector.ODIN(net)
     assert_same(External(theirs).fit(gathered)(reading).numpy(), theirs.predict(new))
+
+
+def test_oodeel_detectors_are_scores(setting):
+    methods = pytest.importorskip("oodeel.methods")
+    net, gathered, reading, x, y, _ = setting
+    theirs = methods.Energy()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=50)
+    theirs.fit(net, feature_layers_id=[], fit_dataset=loader)
+    assert_same(External(theirs).fit(gathered)(reading).numpy(), torch.from_numpy(ours(scores.Energy(), setting)))
