@@ -369,6 +369,17 @@ def test_surprise_is_the_logarithm_of_the_fraction_above():
     assert score.surprise(torch.full((1, 2), 9.0, dtype=torch.float64)).numpy() == pytest.approx(9, rel=0.15)
 
 
+def test_the_combination_is_a_root_mean_square():
+    score = Combined([scores.Energy(), scores.Entropy()], weights=[3.0, 1.0])
+    score.set_scale(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)).double())
+    columns = torch.tensor([[0.3, 2.0], [-1.0, 0.5]], dtype=torch.float64)
+    surprise = score.surprise(columns).numpy()
+    expected = np.sqrt(0.75 * surprise[:, 0] ** 2 + 0.25 * surprise[:, 1] ** 2)
+    assert score.combine(columns).numpy() == pytest.approx(expected)
+    alone = Combined([scores.Energy()])
+    assert torch.equal(alone.combine(columns[:, :1]), columns[:, 0])
+
+
 def test_a_constant_statistic_says_nothing_until_it_changes():
     score = Combined([scores.Energy(), scores.Entropy()])
     score.set_scale(torch.stack((torch.zeros(50), torch.arange(50.0)), 1).double())

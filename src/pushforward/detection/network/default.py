@@ -19,9 +19,13 @@ SCORES: dict[str, type[NetworkScore]] = {
 
 
 def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
-    """The default: statistics of one forward pass that held up on development networks (see docs/measurements.md)."""
+    """The default: statistics of one forward pass, chosen on development networks (``python -m benchmarks.networks --develop``).
+
+    Neighbors and the energy see another class or no class, the relative Mahalanobis distance a class that is near others, and the inner
+    layers inputs of another kind. Without labels the Mahalanobis distance takes the place of the two that need classes.
+    """
     parts: list[NetworkScore] = [scores.Neighbors(k=3, rows=1000, single=True)]
-    parts += [scores.Energy(), scores.RelativeMahalanobis(single=True)] if classifies else [scores.Mahalanobis()]
+    parts += [scores.Energy(), scores.RelativeMahalanobis()] if classifies else [scores.Mahalanobis()]
     if layers:
         parts.append(scores.LayerMahalanobis(single=True))
     return Combined(parts)

@@ -31,7 +31,7 @@ class Neighbors(NetworkScore):
         k: index of the neighbor.
         rows: largest number of training rows that are stored, the first of the reservoir.
         normalize: whether to divide by the norm.
-        single: whether to search in single precision, which is faster; distances below 1e-3 are then not exact.
+        single: whether to search in single precision, which is faster; the distances are computed in double precision.
     """
 
     def __init__(self, k: int = 50, rows: int = 10_000, normalize: bool = True, single: bool = False) -> None:
@@ -64,11 +64,11 @@ class Neighbors(NetworkScore):
 
     def _score(self, reading: Reading) -> Tensor:
         rows, (bank, squares) = self._prepare(reading.features), self.prepare()
-        rows = rows.to(bank.dtype)
         whole = torch.compiler.is_compiling() or len(rows) <= _PART
         return torch.cat([self._distance(part, bank, squares) for part in ([rows] if whole else rows.split(_PART))])
 
     def _distance(self, rows: Tensor, bank: Tensor, squares: Tensor) -> Tensor:
-        order = squares - 2 * rows @ bank.T  # the square of the row itself does not change the order
-        kth = order.topk(self.k, 1, largest=False).values[:, -1]
-        return (kth + rows.square().sum(1)).clamp(min=0).sqrt()
+        order = squares - 2 * rows.to(bank.dtype) @ bank.T  # the square of the row itself does not change the order
+        nearest = order.topk(self.k, 1, largest=False).indices
+        # once more in double precision, without the cancellation of squares
+        return (rows.unsqueeze(1) - self.bank[nearest]).norm(dim=2).amax(1)
