@@ -119,7 +119,8 @@ class NetworkGuard:
 
         Args:
             train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels).
-                A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone.
+                A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
+                labels are ``((a, b),)``.
             calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are not needed.
                 ``"train"`` sets aside a part of the training rows instead, without a promise.
 

@@ -221,6 +221,14 @@ def test_names_that_do_not_exist(options, sentence):
         NetworkReader(Net().eval(), **options).read(torch.randn(2, 4))
 
 
+@pytest.mark.parametrize("inputs", [(torch.randn(2, 4), torch.zeros(2), torch.zeros(2)), {"x": torch.randn(2, 4)}])
+def test_a_batch_that_does_not_fit(inputs):
+    with pytest.raises(
+        InputError, match=r"a batch with (3 parts|the keys x) does not fit .* must be \(inputs, labels\)"
+    ):
+        NetworkReader(nn.Linear(4, 2).eval()).read(inputs)
+
+
 def test_an_output_with_other_rows():
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -118,6 +119,7 @@ class NetworkReader:
     def _discover(self, inputs: Any) -> None:
         """Find the last linear layer and the inner layers with one batch."""
         assert isinstance(self.net, nn.Module)
+        _check_arguments(self.net, inputs)
         calls, output = trace(self.net, inputs)
         logits = find_logits(output, self.logits)
         assert logits is not None
@@ -209,6 +211,22 @@ class NetworkReader:
         return Reading(
             output, features, logits, layers, {name: seen[name] for name in self.layers} if maps else {}, inputs, self
         )
+
+
+def _check_arguments(net: nn.Module, inputs: Any) -> None:
+    """Refuse a batch that does not fit the arguments of the network's ``forward``."""
+    try:
+        arguments = inspect.signature(net.forward)
+    except (TypeError, ValueError):  # of a module in another language
+        return
+    try:
+        call(arguments.bind, inputs)
+    except TypeError as error:
+        parts = f"the keys {', '.join(map(str, inputs))}" if isinstance(inputs, Mapping) else f"{len(inputs)} parts"
+        raise InputError(
+            f"a batch with {parts} does not fit the arguments of the network's forward ({error}): a batch must be (inputs, labels), inputs "
+            "alone, or a dictionary of keyword arguments."
+        ) from error
 
 
 def _plain(values: Tensor) -> Tensor:
