@@ -36,7 +36,7 @@ def combined(columns: dict[str, Any], parts: list[str], seed: int) -> dict[str, 
     """The scores of all sets by a combination; "calibration" without the rows that set the scale, as in the guard."""
     names = [str(name) for name in columns["names"]]
     index = [names.index(part) for part in parts]
-    score = Combined([Energy()] * len(parts))
+    score = Combined([Energy()] * len(parts), [0.5 if part == _L else 1.0 for part in parts])
     held = torch.from_numpy(columns["calibration"][:, index])
     order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
     count = round(_REFERENCE * len(held))

@@ -19,6 +19,7 @@ COMBINATIONS: dict[str, list[str]] = {
     "neighbors + layers": [N, L],
     "neighbors + energy + layers": [N, E, L],
     "neighbors + energy + relative + layers": [N, E, R, L],
+    "neighbors + energy + relative + layers / 2": [N, N, E, E, R, R, L],
     "neighbors + GEN + layers": [N, "GEN", L],
     "neighbors + relative + layers": [N, R, L],
     "neighbors + GEN + relative + layers": [N, "GEN", R, L],

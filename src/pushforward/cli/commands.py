@@ -178,7 +178,7 @@ def score(
         chunks = ((chunk, chunk) for chunk in stream)
     with TableWriter(output) as writer:
         for chunk, inputs in chunks:
-            result = inputs if scored is not None else guard.assess(inputs)
+            result: dict[str, Any] = inputs if scored is not None else guard.assess(inputs)  # pyright: ignore[reportAssignmentType]
             for name, values in result.items():
                 if prefix + name in chunk.column_names:
                     raise SchemaError(

@@ -215,7 +215,7 @@ class NetworkGuard:
         scores = self.score_.combine(columns)
         p, alarm = self._decide(scores, reading)
         prediction = reading.logits.argmax(1) if self.classes_ > 1 and reading.logits is not None else reading.output
-        return GuardOutput(prediction, p, alarm, scores, lambda: self._reasons(reading, columns, alarm))
+        return GuardOutput(prediction, p, alarm, scores, reading.output, lambda: self._reasons(reading, columns, alarm))
 
     def anomaly_score(self, data: Any) -> np.ndarray:
         """Anomaly scores of all rows of a loader, a data set or an array, float64 ``(n,)``; higher is more anomalous."""

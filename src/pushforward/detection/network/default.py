@@ -22,13 +22,15 @@ def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
     """The default: statistics of one forward pass, chosen on development networks (``python -m benchmarks.networks --develop``).
 
     Neighbors and the energy see another class or no class, the relative Mahalanobis distance a class that is near others, and the inner
-    layers inputs of another kind. Without labels the Mahalanobis distance takes the place of the two that need classes.
+    layers, which count half, inputs of another kind. Without labels the Mahalanobis distance takes the place of the two that need classes.
     """
     parts: list[NetworkScore] = [scores.Neighbors(k=3, rows=1000, single=True)]
     parts += [scores.Energy(), scores.RelativeMahalanobis()] if classifies else [scores.Mahalanobis()]
+    weights = [1.0] * len(parts)
     if layers:
         parts.append(scores.LayerMahalanobis(single=True))
-    return Combined(parts)
+        weights.append(0.5)
+    return Combined(parts, weights)
 
 
 def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combined:

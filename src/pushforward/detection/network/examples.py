@@ -33,18 +33,20 @@ class GuardOutput:
         p_value: conformal p-values, float64, ``(n,)``.
         alarm: whether each row raises an alarm, bool, ``(n,)``.
         score: anomaly scores, float64, ``(n,)``; higher is more anomalous.
+        output: what the network returned, unchanged.
     """
 
     def __init__(
-        self, prediction: Any, p_value: Tensor, alarm: Tensor, score: Tensor, reasons: Callable[[], tuple[str, ...]]
+        self,
+        prediction: Any,
+        p_value: Tensor,
+        alarm: Tensor,
+        score: Tensor,
+        output: Any,
+        reasons: Callable[[], tuple[str, ...]],
     ) -> None:
-        self.prediction, self.p_value, self.alarm, self.score, self._reasons = (
-            prediction,
-            p_value,
-            alarm,
-            score,
-            reasons,
-        )
+        self.prediction, self.p_value, self.alarm, self.score = prediction, p_value, alarm, score
+        self.output, self._reasons = output, reasons
 
     @cached_property
     def reason(self) -> tuple[str, ...]:
