@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         transforms,
     )
     from pushforward.compiled import compile_scorer
-    from pushforward.estimators import FlowDensity, Guard
+    from pushforward.estimators import FlowDensity, Guard, GuardOutput, NetworkGuard
     from pushforward.io import load, save
     from pushforward.kernels import use_kernels
     from pushforward.likelihood import (
@@ -55,6 +55,8 @@ _FROM = {
     "Extended": "likelihood",
     "FlowDensity": "estimators",
     "Guard": "estimators",
+    "GuardOutput": "estimators",
+    "NetworkGuard": "estimators",
     "Lebesgue": "likelihood",
     "LogLik": "likelihood",
     "Manifold": "likelihood",
@@ -73,12 +75,14 @@ __all__ = [
     "Extended",
     "FlowDensity",
     "Guard",
+    "GuardOutput",
     "Kind",
     "Lebesgue",
     "LogLik",
     "Manifold",
     "Measure",
     "Mixed",
+    "NetworkGuard",
     "compile_scorer",
     "compiled",
     "data",

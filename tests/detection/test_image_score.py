@@ -161,7 +161,7 @@ def test_it_is_one_of_the_scores_of_inputs():
     images = stripes(80, 0)
     score = fit_image_score(images, 0.25, config=replace(IMAGE_TRAINING, max_steps=2, progress="silent"))
     assert score.reads == "images"
-    assert not score.is_log_prob
+    assert not score.has_density
     assert score.score(images[:5]).dtype == np.float64
     assert np.array_equal(score.score(images[:5]), score(images[:5]).numpy())
     for refused in (

@@ -163,19 +163,24 @@ def score(
     force: Force = False,
     public_key: PublicKey = None,
     as_json: AsJson = False,
+    network: Annotated[
+        str | None,
+        typer.Option(help="package.module:function that returns the network, for the guard of a network."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Add anomaly_score, p_value and alarm to each row of a table, and log_prob if the guard has a density.
 
-    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm.
+    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm. The guard of a network
+    needs --network, and adds prediction and reason.
     """
     from pushforward.cli.files import check_output, reading, report, written_format
+    from pushforward.cli.network import load_guard
     from pushforward.cli.scoring import score_file
-    from pushforward.estimators import Guard
 
     chosen = written_format(output, output_format, format)
     check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
-    guard = Guard.load(guard_file, public_key=public_key)
+    guard = load_guard(guard_file, network, public_key)
     options = reading(format, encoding, delimiter, decimal)
     found = score_file(guard, table, output, rows=rows, prefix=prefix, format=chosen, options=options)
     if as_json or not (quiet or output == "-"):
@@ -250,6 +255,10 @@ def info(
         report(str(file), {**facts, **facts_of(guard)}, as_json=as_json, plain={**facts, **summary(guard)})
         if not (guard.reads_images or as_json):
             columns(guard.schema_)
+    elif header["kind"] == "network guard":
+        from pushforward.cli.network import summary as network_summary
+
+        report(str(file), {**facts, **network_summary(header)}, as_json=as_json)
     elif header["kind"] in ("model", "density"):
         model = load(file) if header["kind"] == "model" else FlowDensity.load(file).model_
         size = sum(p.numel() for p in model.parameters())

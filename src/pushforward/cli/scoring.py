@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["score_file"]
@@ -32,19 +32,11 @@ def score_file(
     import pyarrow as pa
 
     from pushforward.errors import SchemaError
-    from pushforward.io import TableWriter, read_images, stream_table
+    from pushforward.io import TableWriter
 
     start, total, alarms = time.perf_counter(), 0, 0
-    if guard.reads_images:
-        images = read_images(table)
-        parts = ((k, images[k : k + rows]) for k in range(0, len(images), rows))
-        chunks: Iterable[tuple[Any, Any]] = ((pa.table({"image": range(k, k + len(x))}), x) for k, x in parts)
-    else:
-        stream = stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options)
-        chunks = ((chunk, chunk) for chunk in stream)
     with TableWriter(output, format) as writer:
-        for chunk, inputs in chunks:
-            result = guard.assess(inputs)
+        for chunk, result in _chunks(guard, table, rows, options):
             for name, values in result.items():
                 if prefix + name in chunk.column_names:
                     raise SchemaError(
@@ -63,3 +55,24 @@ def score_file(
         "output": output,
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def _chunks(guard: Any, table: str, rows: int, options: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Parts of the table to write, each with its new columns."""
+    import pyarrow as pa
+
+    from pushforward.estimators import NetworkGuard
+    from pushforward.io import read_images, stream_table
+
+    if isinstance(guard, NetworkGuard):
+        from pushforward.cli.network import scored_parts
+
+        yield from scored_parts(guard, table, min(rows, 1024), options)
+    elif guard.reads_images:
+        images = read_images(table)
+        for k in range(0, len(images), rows):
+            part = images[k : k + rows]
+            yield pa.table({"image": range(k, k + len(part))}), guard.assess(part)
+    else:
+        for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options):
+            yield chunk, guard.assess(chunk)

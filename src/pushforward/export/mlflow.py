@@ -136,7 +136,7 @@ def signature(guard: Guard) -> Any:
             return AnyType() if loose else kinds[column.kind]
 
         inputs = Schema([ColSpec(kind_of(column), column.name) for column in guard.schema_.columns])
-    names = (["log_prob"] if guard.score_.is_log_prob else []) + ["anomaly_score", "p_value"]
+    names = (["log_prob"] if guard.score_.has_density else []) + ["anomaly_score", "p_value"]
     outputs: list[Any] = [ColSpec(DataType.double, name) for name in names] + [ColSpec(DataType.boolean, "alarm")]
     return ModelSignature(inputs, Schema(outputs))
 
