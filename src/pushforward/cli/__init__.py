@@ -32,6 +32,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
     from typer.main import get_command
 
+    from pushforward.cli import serving  # noqa: F401  it adds its commands to the app
     from pushforward.cli.commands import app
     from pushforward.errors import PushforwardError, PushforwardWarning
 

@@ -1,0 +1,113 @@
+"""`Keeper`: what one process does for all: drift, alerts, deliveries, retention and seals. A lease in the store chooses it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from sqlalchemy import select
+
+from pushforward.service.drift import Drift
+from pushforward.service.settings import ServiceSettings
+from pushforward.service.store import Store, tables
+from pushforward.service.store.audit import SigningKey, seal
+from pushforward.service.store.eventlog import delete_old
+
+__all__ = ["Keeper"]
+
+_LEASE = 10.0
+_STEP = 1.0
+_SEAL_SECONDS = 3600.0
+_log = logging.getLogger("pushforward.service")
+
+
+class Keeper:
+    """Runs in every process; does its work only in the process that has the lease.
+
+    The lease is by the clock of the machine. If a clock jumps, two processes may have it for some seconds; each change is
+    conditional on what it read, so nothing is counted twice.
+
+    Args:
+        settings: of the service.
+        store: of the service.
+        holder: identifier of this process.
+    """
+
+    def __init__(self, settings: ServiceSettings, store: Store, holder: str) -> None:
+        self.settings, self.store, self.holder = settings, store, holder
+        self.drift = Drift(store)
+        self.key = _signing_key(settings, store)
+        self.leads = False
+        self._sealed = time.monotonic()
+        self._cleaned = -1e9
+        self._error: str | None = None
+
+    @property
+    def evidence(self) -> dict[tuple[str, str], float]:
+        """The log of the drift martingale of each model that this process follows."""
+        return self.drift.evidence if self.leads else {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            try:
+                self.leads = await asyncio.to_thread(self._take_lease)
+                if self.leads:
+                    await asyncio.to_thread(self._work)
+                else:
+                    self.drift.forget()
+                self._error = None
+            except Exception as error:  # the store may be gone for a while
+                self.leads = False
+                if self._error is None:
+                    _log.error("drift and alerts wait: %s", error)
+                self._error = str(error)
+            await asyncio.sleep(_STEP)
+
+    def _work(self) -> None:
+        self.drift.update()
+        now = time.monotonic()
+        if self.settings.retention_days is not None and now - self._cleaned > 60:
+            self._cleaned = now
+            delete_old(self.store, time.time() - 86400 * self.settings.retention_days)
+        if self.key is not None and now - self._sealed > _SEAL_SECONDS:
+            self._sealed = now
+            seal(self.store, self.key)
+
+    def close(self) -> None:
+        """Sign the end of the chain and give the lease back."""
+        if not self.leads:
+            return
+        try:
+            self.drift.update()
+            if self.key is not None:
+                seal(self.store, self.key)
+            with self.store.write() as connection:
+                column = tables.leases.c
+                connection.execute(tables.leases.delete().where(column.name == "keeper", column.holder == self.holder))
+        except Exception as error:
+            _log.error("the audit chain was not sealed at the end: %s", error)
+
+    def _take_lease(self) -> bool:
+        """Take or prolong the lease; False if another process has it."""
+        now = time.time()
+        with self.store.write() as connection:
+            column = tables.leases.c
+            row = connection.execute(select(tables.leases).where(column.name == "keeper")).mappings().first()
+            # A lease that ends further away than a lease lasts was written before the clock was set back.
+            taken = row is not None and row["holder"] != self.holder and now < row["expires"] <= now + _LEASE
+            if taken:
+                return False
+            new = {"name": "keeper", "holder": self.holder, "expires": now + _LEASE}
+            self.store.upsert(connection, tables.leases, new, ("name",))
+            return True
+
+
+def _signing_key(settings: ServiceSettings, store: Store) -> SigningKey | None:
+    """The key of the settings; beside the file of an SQLite store by default; none for PostgreSQL."""
+    if settings.durability == "none":
+        return None
+    if settings.audit_key is not None:
+        return SigningKey(settings.audit_key)
+    return None if store.path is None else SigningKey(f"{store.path}.key")
