@@ -117,7 +117,7 @@ def _binary(name: str, data: memoryview, shape: list[int], kind: str) -> Any:
     if kind != "BYTES":
         if len(data) != count * np.dtype(_TYPES[kind]).itemsize:
             raise Refusal(400, f"the binary data of input {name!r:.80} do not fit its shape.")
-        return np.frombuffer(data, _TYPES[kind]).reshape(shape)
+        return np.frombuffer(bytearray(data), _TYPES[kind]).reshape(shape)
     items, at = [], 0
     while at + 4 <= len(data) and len(items) < count:
         length = struct.unpack_from("<I", data, at)[0]

@@ -171,6 +171,7 @@ class Reader:
                 batch.validate(full=True)
                 batches.append(batch)
             table = pa.Table.from_batches(batches)
+            table.column_names  # noqa: B018  names that are not UTF-8 raise here
         except (pa.ArrowException, ValueError, OSError, KeyError, UnicodeDecodeError) as error:
             raise Refusal(400, f"the body is not an Arrow stream: {_first_line(error)}") from None
         return self._arrow_table(table)
@@ -185,7 +186,7 @@ class Reader:
             rest = body[source.tell() :]
             if kind.kind not in "fiub" or math.prod(shape) * kind.itemsize != len(rest):
                 raise ValueError("the header does not fit the content, or it is not an array of numbers")
-            array = np.frombuffer(rest, kind).reshape(shape, order="F" if fortran else "C")
+            array = np.frombuffer(bytearray(rest), kind).reshape(shape, order="F" if fortran else "C")
         except (ValueError, KeyError, TypeError, SyntaxError, MemoryError, OverflowError, EOFError) as error:
             raise Refusal(400, f"the body is not an NPY array: {_first_line(error)}") from None
         return self.numbers(array)
@@ -343,7 +344,10 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     try:
         if isinstance(values, np.ndarray):
             return values.astype(np.float64)
-        return np.array([math.nan if value is None or value == "" else value for value in values], np.float64)
+        found = np.array([math.nan if value is None or value == "" else value for value in values], np.float64)
+        if found.ndim != 1:
+            raise TypeError
+        return found
     except (ValueError, TypeError, OverflowError):
         for k, value in enumerate(values):
             try:
