@@ -54,8 +54,7 @@ def start(tmp_path) -> Iterator[Callable[..., Server]]:
 
     yield start_one
     for server in started:
-        if server.process.poll() is None:
-            server.kill()
+        server.kill()
 
 
 @pytest.fixture(scope="session")

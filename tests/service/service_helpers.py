@@ -40,7 +40,9 @@ STRANGE = {"amount": 0.1, "age": 40, "ratio": -30.0, "country": "NO"}
 class Server:
     """`pushforward serve` as a process of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, scheme: str = "http", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, scheme: str = "http", environment: dict[str, str] | None = None
+    ) -> None:
         self.log = folder / "server.log"
         command = [sys.executable, "-W", "ignore", "-m", "pushforward", "serve", *arguments, "--port", "0"]
         self._log = self.log.open("ab")
@@ -112,5 +114,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-

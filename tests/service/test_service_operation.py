@@ -216,7 +216,9 @@ def test_workers_share_one_truth(start, guard_file, other_guard_file, tmp_path):
     versions = {httpx.post(f"{server.url}/score", json=[NORMAL]).json()["model_version"] for _ in range(20)}
     assert versions == {"2"}  # no worker answers with the old version after the answer to the reload
     text = httpx.get(f"{server.url}/metrics").text
-    total = sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("pushforward_rows_scored_total"))
+    total = sum(
+        float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("pushforward_rows_scored_total")
+    )
     assert total == 50
     assert server.client.get("/api/audit/verify").json()["valid"]
     server.wait_for(lambda: sum(n for (n,) in _rows(tmp_path, "SELECT count FROM monitors")) == 50)
@@ -285,7 +287,7 @@ def test_a_full_disk_refuses_and_then_goes_on(start, guard_file, tmp_path):
         pytest.skip("a small file system needs the right to mount one.")
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", small], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", small], capture_output=True).returncode:
         pytest.skip("this machine does not allow a mount.")
     try:
         server = start(guard_file, "--durability", "strict", "--store", f"sqlite:///{small}/s.sqlite")
@@ -297,7 +299,7 @@ def test_a_full_disk_refuses_and_then_goes_on(start, guard_file, tmp_path):
                     file.flush()
             except OSError:
                 pass
-        statuses = {server.client.post("/score", json=[NORMAL] * 200).status_code for _ in range(10)}
+        statuses = {server.client.post("/score", json=[NORMAL] * 1000).status_code for _ in range(10)}
         assert 503 in statuses
         assert statuses <= {200, 503}
         filler.unlink()

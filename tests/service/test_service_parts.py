@@ -72,7 +72,15 @@ def test_roles_of_tokens(tokens):
     access = Access(str(tokens), b"secret")
     assert access.role(f"Bearer {READ}", None) == "read"
     assert access.role(f"bearer {ADMIN}", None) == "admin"
-    for wrong in ("", "Bearer", "Bearer ", f"Basic {ADMIN}", f"Bearer {ADMIN}x", f"Bearer {ADMIN[:-1]}", "Bearer \udcff"):
+    for wrong in (
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Basic {ADMIN}",
+        f"Bearer {ADMIN}x",
+        f"Bearer {ADMIN[:-1]}",
+        "Bearer \udcff",
+    ):
         assert access.role(wrong, None) is None
     assert access.role(None, None) is None
     assert Access(None, b"").role(None, None) == "admin"
@@ -106,9 +114,7 @@ def test_sessions_cannot_be_forged(tokens):
     assert access.new_session("x" * 20) is None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "root:aaaaaaaaaaaaaaaaaaaaaa", "admin:short", "admin:sha256:zz", "just a line"]
-)
+@pytest.mark.parametrize("text", ["", "root:aaaaaaaaaaaaaaaaaaaaaa", "admin:short", "admin:sha256:zz", "just a line"])
 def test_token_files_that_are_refused(tmp_path, text):
     file = tmp_path / "tokens"
     file.write_text(text)

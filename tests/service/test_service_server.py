@@ -53,7 +53,9 @@ def test_what_was_answered_is_in_the_store_with_inputs_and_feedback(server):
     assert event["inputs"] == STRANGE | {"age": 40.0}
     answer = server.client.post("/feedback", json={"id": row["id"], "label": "anomaly", "note": "stolen card"})
     assert answer.status_code == 201
-    found = server.client.get("/events", params={"text": "order 17", "label": "anomaly", "alarm": True}).json()["events"]
+    found = server.client.get("/events", params={"text": "order 17", "label": "anomaly", "alarm": True}).json()[
+        "events"
+    ]
     assert [e["id"] for e in found] == [row["id"]]
     assert server.client.post("/feedback", json={"id": "0" * 32, "label": "normal"}).status_code == 404
     assert server.client.post("/feedback", json={"id": row["id"], "label": "bad"}).status_code == 422
@@ -112,7 +114,11 @@ def test_open_inference_protocol(server):
         assert 0 < outputs["p_value"]["data"][1] < outputs["p_value"]["data"][0] <= 1
     only = client.post(path, json=body | {"outputs": [{"name": "p_value"}]}).json()["outputs"]
     assert [output["name"] for output in only] == ["p_value"]
-    for path, status in (("/v2/models/none", 404), ("/v2/models/numbers/versions/9", 404), ("/v2/models/none/ready", 404)):
+    for path, status in (
+        ("/v2/models/none", 404),
+        ("/v2/models/numbers/versions/9", 404),
+        ("/v2/models/none/ready", 404),
+    ):
         answer = client.get(path)
         assert answer.status_code == status
         assert isinstance(answer.json()["error"], str)
@@ -223,7 +229,10 @@ def test_malformed_requests_are_refused_and_the_server_goes_on(server):
 
 def test_a_client_that_closes_its_side_still_gets_or_loses_only_its_own_answer(server):
     body = json.dumps([NORMAL]).encode()
-    head = b"POST /score HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    head = (
+        b"POST /score HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        % len(body)
+    )
     raw(server, head + body, seconds=5, close_sending=True)
     raw(server, head + body[:10], seconds=5, close_sending=True)
     server.score(NORMAL)
@@ -259,7 +268,14 @@ def test_connections_without_a_request_are_closed(server):
 def test_random_bodies_never_give_5xx(server):
     rng = np.random.default_rng(0)
     seeds = [json.dumps({"rows": [NORMAL]}).encode(), b"amount,age,ratio,country\n1,2,3,NO\n"]
-    kinds = ["application/json", "text/csv", "application/vnd.apache.arrow.stream", "application/x-npy", "image/png", ""]
+    kinds = [
+        "application/json",
+        "text/csv",
+        "application/vnd.apache.arrow.stream",
+        "application/x-npy",
+        "image/png",
+        "",
+    ]
     for k in range(200):
         body = bytearray(seeds[k % 2])
         for _ in range(int(rng.integers(1, 6))):
@@ -271,7 +287,9 @@ def test_random_bodies_never_give_5xx(server):
 
 def test_openapi_names_every_route(server):
     schema = server.client.get("/openapi.json").json()
-    assert {"/score", "/feedback", "/events", "/v2/models/{name}/infer", "/invocations", "/metrics"} <= set(schema["paths"])
+    assert {"/score", "/feedback", "/events", "/v2/models/{name}/infer", "/invocations", "/metrics"} <= set(
+        schema["paths"]
+    )
 
 
 def test_request_identifiers_are_checked(server):

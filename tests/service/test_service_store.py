@@ -211,7 +211,10 @@ def test_models_get_versions_and_one_is_active(store, guard_file, other_guard_fi
     assert unload(store, "orders", "1")
     assert not unload(store, "orders", "1")
     with store.read() as connection:
-        assert [(e.version, e.loaded, e.active) for e in entries(connection)] == [("1", False, False), ("2", True, True)]
+        assert [(e.version, e.loaded, e.active) for e in entries(connection)] == [
+            ("1", False, False),
+            ("2", True, True),
+        ]
         assert generation(store, connection) > before
     assert verify(store).valid
 

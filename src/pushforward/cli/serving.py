@@ -19,10 +19,13 @@ def serve(
         list[str],
         typer.Argument(metavar="GUARD...", help="Guard files. NAME=FILE gives a model another name than its file."),
     ],
-    host: Annotated[str, typer.Option(help="Address to listen on; beyond this machine it needs --token-file.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine it needs --token-file.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free port.", min=0, max=65535)] = 8000,
     store: Annotated[
-        str, typer.Option(help="Store: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.", envvar="PUSHFORWARD_STORE")
+        str,
+        typer.Option(help="Store: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.", envvar="PUSHFORWARD_STORE"),
     ] = "sqlite:///pushforward-events.sqlite",
     durability: Annotated[
         str,
@@ -33,7 +36,9 @@ def serve(
     token_file: Annotated[Path | None, typer.Option(help="File with lines read:TOKEN and admin:TOKEN.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     max_batch: Annotated[int, typer.Option(help="Rows that are scored together.", min=1)] = 256,
-    max_wait: Annotated[float, typer.Option(help="Seconds that a request waits to be scored with others.", min=0)] = 0.002,
+    max_wait: Annotated[
+        float, typer.Option(help="Seconds that a request waits to be scored with others.", min=0)
+    ] = 0.002,
     queue: Annotated[int, typer.Option(help="Rows that may wait; more are refused with 429.", min=1)] = 4096,
     max_rows: Annotated[int, typer.Option(help="Rows in one request.", min=1)] = 4096,
     max_body: Annotated[int, typer.Option(help="Bytes in one request.", min=1)] = 16 * 2**20,
@@ -41,7 +46,8 @@ def serve(
     store_inputs: Annotated[
         bool,
         typer.Option(
-            "--store-inputs", help="Store inputs with their events. Everybody who reads the store or the page then sees them."
+            "--store-inputs",
+            help="Store inputs with their events. Everybody who reads the store or the page then sees them.",
         ),
     ] = False,
     retention_days: Annotated[float | None, typer.Option(help="Age at which events are deleted.")] = None,
@@ -94,6 +100,15 @@ def _need_extra() -> None:
     """Name the extra if a package of it is absent."""
     from importlib.util import find_spec
 
-    for package in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client", "httpx", "orjson", "cryptography"):
+    for package in (
+        "fastapi",
+        "uvicorn",
+        "sqlalchemy",
+        "alembic",
+        "prometheus_client",
+        "httpx",
+        "orjson",
+        "cryptography",
+    ):
         if find_spec(package) is None:
             raise ConfigError(f"the service needs {package}: pip install 'pushforward[serve]'.")

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class Service:
         self.recorder = Recorder(self.store, settings.durability)
         self.access = Access(settings.token_file, self._secret())
         self.draining = asyncio.Event()
-        self.others = lambda: 0
+        self.others: Callable[[], int] = lambda: 0
         self.batcher = Batcher(
             self._score,
             self._finish,
@@ -67,7 +67,7 @@ class Service:
             capacity=settings.queue,
             others=lambda: self.others(),
         )
-        self.keeper = Keeper(settings, self.store, self.id)
+        self.keeper = Keeper(settings, self.store, self.id, self.models)
         self.store_error: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._refreshing = asyncio.Lock()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pushforward.data import Schema, as_images
+from pushforward.data.arrow import compute
 from pushforward.data.text import MISSING_WORDS
 from pushforward.errors import InputError, SchemaError
 from pushforward.estimators import Guard
@@ -284,7 +285,6 @@ class Reader:
 
     def _arrow_table(self, table: Any) -> Inputs:
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         self._check_count(table.num_rows)
         self._check_names(dict.fromkeys(table.column_names), "the table")
@@ -300,7 +300,7 @@ class Reader:
                 if pa.types.is_string(kind) or pa.types.is_large_string(kind):
                     for chunk in column.chunks:
                         _check_texts(name, chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk)
-                arrays.append(pc.cast(column, pa.float64() if number else pa.string(), safe=False))
+                arrays.append(compute().cast(column, pa.float64() if number else pa.string(), safe=False))
             except (pa.ArrowException, ValueError) as error:
                 raise Refusal(422, f"column {name!r:.80} cannot be read: {_first_line(error)}") from None
         joined = pa.table(arrays, names=list(self.names))
@@ -379,9 +379,8 @@ def _texts(name: str, values: Any) -> list[str | None]:
 
 
 def _check_texts(name: str, texts: Any) -> None:
-    import pyarrow.compute as pc
-
-    longest = pc.max(pc.binary_length(texts)).as_py() if len(texts) else 0
+    lengths = compute().binary_length(texts)
+    longest = compute().max(lengths).as_py() if len(texts) else 0
     if longest and longest > 4 * _LONGEST_CELL:
         raise Refusal(422, f"column {name!r:.80}: a text may have {_LONGEST_CELL} characters.")
 

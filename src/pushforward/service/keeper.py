@@ -8,7 +8,10 @@ import time
 
 from sqlalchemy import select
 
+from pushforward.service.alert_rules import ModelFacts, read_alert_file
+from pushforward.service.alerting import Alerting
 from pushforward.service.drift import Drift
+from pushforward.service.served import Models, ServedModel
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store, tables
 from pushforward.service.store.audit import SigningKey, seal
@@ -32,10 +35,14 @@ class Keeper:
         settings: of the service.
         store: of the service.
         holder: identifier of this process.
+        models: the models of this process.
     """
 
-    def __init__(self, settings: ServiceSettings, store: Store, holder: str) -> None:
-        self.settings, self.store, self.holder = settings, store, holder
+    def __init__(self, settings: ServiceSettings, store: Store, holder: str, models: Models) -> None:
+        self.settings, self.store, self.holder, self.models = settings, store, holder, models
+        receivers, rules = ([], []) if settings.alert_file is None else read_alert_file(settings.alert_file)
+        self.alerting = Alerting(store, receivers, rules, settings.public_url or "")
+        self._started = time.time()
         self.drift = Drift(store)
         self.key = _signing_key(settings, store)
         self.leads = False
@@ -50,6 +57,20 @@ class Keeper:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        # Deliveries have a task of their own, so that a receiver that does not answer delays nothing else.
+        await asyncio.gather(self._keep(), self._deliver())
+
+    async def _deliver(self) -> None:
+        while True:
+            await asyncio.sleep(_STEP)
+            try:
+                if self.leads:
+                    await asyncio.to_thread(self.alerting.deliver)
+            except Exception as error:
+                _log.error("alerts are not sent at present: %s", error)
+                await asyncio.sleep(5)
+
+    async def _keep(self) -> None:
         while True:
             try:
                 self.leads = await asyncio.to_thread(self._take_lease)
@@ -67,6 +88,8 @@ class Keeper:
 
     def _work(self) -> None:
         self.drift.update()
+        if self.alerting.rules:
+            self.alerting.check([self._facts(model) for model in self.models.active()])
         now = time.monotonic()
         if self.settings.retention_days is not None and now - self._cleaned > 60:
             self._cleaned = now
@@ -75,8 +98,21 @@ class Keeper:
             self._sealed = now
             seal(self.store, self.key)
 
+    def _facts(self, model: ServedModel) -> ModelFacts:
+        guard = model.guard
+        return ModelFacts(
+            model.name,
+            model.version,
+            guard.alpha,
+            guard.guarantee,
+            guard.delta,
+            len(guard.calibrator_.scores),
+            max(model.time, self._started),
+        )
+
     def close(self) -> None:
         """Sign the end of the chain and give the lease back."""
+        self.alerting.close()
         if not self.leads:
             return
         try:

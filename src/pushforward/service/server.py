@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pushforward.errors import StorageError
 from pushforward.service.access import Access
+from pushforward.service.alert_rules import read_alert_file
 from pushforward.service.app import create_app
 from pushforward.service.settings import ServiceSettings
 from pushforward.service.store import Store
@@ -60,7 +61,9 @@ def prepare(settings: ServiceSettings) -> None:
         StorageError: if the store or a guard file cannot be used.
         ConfigError: for a token file that cannot be understood.
     """
-    Access(settings.token_file, b"")  # an error of the file is shown before anything starts
+    Access(settings.token_file, b"")  # errors of the files are shown before anything starts
+    if settings.alert_file is not None:
+        read_alert_file(settings.alert_file)
     store = Store(settings.store)
     try:
         store.migrate()
@@ -97,6 +100,7 @@ def serve(settings: ServiceSettings) -> int:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=30,
+        timeout_worker_healthcheck=60,  # a worker imports torch before it can answer
         timeout_graceful_shutdown=max(1, round(settings.drain)),
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,

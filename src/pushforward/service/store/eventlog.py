@@ -233,7 +233,7 @@ def _add_labels(connection: Connection, found: list[dict[str, Any]]) -> None:
         return
     column = tables.feedback.c
     query = select(column.event, column.label).where(column.event.in_([event["id"] for event in found]))
-    labels = {event: label for event, label in connection.execute(query.order_by(column.seq))}
+    labels = {row[0]: row[1] for row in connection.execute(query.order_by(column.seq))}
     for event in found:
         event["label"] = labels.get(event["id"])
 
