@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import random
@@ -292,13 +293,11 @@ def test_a_full_disk_refuses_and_then_goes_on(start, guard_file, tmp_path):
     try:
         server = start(guard_file, "--durability", "strict", "--store", f"sqlite:///{small}/s.sqlite")
         filler = small / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-                    file.flush()
-            except OSError:
-                pass
+        descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(descriptor, bytes(4096))
+        os.close(descriptor)
         statuses = {server.client.post("/score", json=[NORMAL] * 1000).status_code for _ in range(10)}
         assert 503 in statuses
         assert statuses <= {200, 503}

@@ -236,3 +236,35 @@ def test_sqlite_runs_with_a_write_ahead_log(tmp_path):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
     store.close()
     assert sqlite3.connect(tmp_path / "s.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_events_are_exported_to_parquet(store, tmp_path):
+    from pyarrow import parquet
+
+    from pushforward.service.store.export import export_events
+
+    batch = some_events(5)
+    append_events(store, batch)
+    add_feedback(store, batch[2].id, "normal", None)
+    assert export_events(store, tmp_path / "events.parquet") == 5
+    table = parquet.read_table(tmp_path / "events.parquet")
+    assert table["id"].to_pylist() == [event.id for event in batch]
+    assert table["label"].to_pylist() == [None, None, "normal", None, None]
+    assert table["score"].to_pylist() == [event.score for event in batch]
+
+
+def test_the_audit_command(tmp_path, capsys):
+    from pushforward.cli import main
+
+    url = f"sqlite:///{tmp_path / 's.sqlite'}"
+    store = Store(url)
+    store.migrate()
+    append_events(store, some_events(5))
+    assert main(["audit", url, "--export", str(tmp_path / "e.parquet")]) == 0
+    assert "valid" in capsys.readouterr().out
+    with store.write() as connection:
+        connection.execute(update(tables.events).where(tables.events.c.seq == 2).values(p_value=0.9))
+    store.close()
+    assert main(["audit", url]) == 1
+    assert "NOT VALID" in capsys.readouterr().out
+    assert main(["audit", f"sqlite:///{tmp_path / 'absent.sqlite'}"]) == 1

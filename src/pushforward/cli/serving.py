@@ -10,7 +10,7 @@ import typer
 from pushforward.cli.commands import app
 from pushforward.errors import ConfigError
 
-__all__ = ["serve"]
+__all__ = ["audit", "serve"]
 
 
 @app.command(epilog="Example: `pushforward serve guard.safetensors --port 8000`")
@@ -90,6 +90,45 @@ def serve(
     from pushforward.service.server import serve as run
 
     raise typer.Exit(run(settings))
+
+
+@app.command(epilog="Example: `pushforward audit sqlite:///pushforward-events.sqlite --export events.parquet`")
+def audit(
+    store: Annotated[str, typer.Argument(help="Store of a service: sqlite:///FILE or postgresql://...")],
+    public_key: Annotated[
+        str | None, typer.Option(help="Key (64 hexadecimal digits) that all signatures must be from.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Parquet file to write all stored events to.")] = None,
+) -> None:
+    """Verify the audit chain of a service: nothing was changed, removed or inserted. Exit code 1 if something was."""
+    from pushforward.cli.show import pairs
+
+    _need_extra()
+    from pushforward.service.store import Store
+    from pushforward.service.store.audit import verify
+    from pushforward.service.store.export import export_events
+
+    opened = Store(store)
+    if opened.path is not None and not opened.path.is_file():
+        raise ConfigError(f"there is no store {opened.path}.")
+    try:
+        report = verify(opened, public_key)
+        facts = {
+            "audit chain": "valid" if report.valid else "NOT VALID",
+            "entries": report.entries,
+            "signed up to entry": report.sealed,
+            "events compared": report.events,
+            "entries whose events were deleted after their retention time": report.deleted,
+        }
+        if export is not None:
+            facts["events exported"] = export_events(opened, export)
+        pairs(str(opened.url.render_as_string(hide_password=True)), facts)
+        for problem in report.problems:
+            typer.echo(f"  {problem}")
+    finally:
+        opened.close()
+    if not report.valid:
+        raise typer.Exit(1)
 
 
 def _text(path: Path | None) -> str | None:

@@ -106,12 +106,12 @@ class Alerting:
             ).mappings()}  # fmt: skip
         for key, (rule, found) in firing.items():
             old = known.get(key)
-            fires = old is not None and old["status"] == "firing"
-            if fires and now - old["notified"] < 60 * rule.repeat:
+            going = old if old is not None and old["status"] == "firing" else None
+            if going is not None and now - going["notified"] < 60 * rule.repeat:
                 continue
             row = {"fingerprint": key, "rule": rule.name, "labels": json.dumps(found.labels),
                    "annotations": json.dumps(found.annotations), "status": "firing",
-                   "starts": old["starts"] if fires else now, "ends": None, "notified": now}  # fmt: skip
+                   "starts": now if going is None else going["starts"], "ends": None, "notified": now}  # fmt: skip
             self._write(row, old, rule.receivers)
         for key, old in known.items():
             if old["status"] == "firing" and key not in firing:

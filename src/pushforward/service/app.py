@@ -60,6 +60,7 @@ def create_app(settings: ServiceSettings) -> Gate:
     routes_score.add(app)
     routes_admin.add(app)
     routes_page.add(app)
+    app.add_exception_handler(Exception, _unexpected)
     for kind in (Refusal, PushforwardError):
         app.add_exception_handler(kind, _refused)
     return gate
@@ -83,6 +84,11 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, StorageError):
         return JSONResponse({"error": str(error)}, 503, {"retry-after": "5"})
     return JSONResponse({"error": str(error)}, 400)
+
+
+async def _unexpected(_: Request, __: Exception) -> JSONResponse:
+    """The server logs the error; the client does not see what it was."""
+    return JSONResponse({"error": "unexpected error; the log of the service has the details."}, 500)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ SEGMENT = 50_000
 """Scores in a segment."""
 _CHUNK = 2000
 _SNAPSHOT_EVERY = 5000
+_POINT_SECONDS = 10.0
 
 
 def bound(segment: int) -> float:
@@ -82,9 +82,13 @@ class Drift:
             stream = self._streams.get(key)
             if stream is None:
                 stream = self._streams[key] = self._restore(key, entry.digest)
-            for _ in range(20):  # at most so much at a time, so that other models have their turn
-                if not self._advance(key, entry.digest, stream):
-                    break
+            try:
+                for _ in range(20):  # at most so much at a time, so that other models have their turn
+                    if not self._advance(key, entry.digest, stream):
+                        break
+            except Exception:
+                self._streams.pop(key, None)  # it may be ahead of the store
+                raise
         for key in set(self._streams) - {(entry.name, entry.version) for entry in known}:
             del self._streams[key]
 
@@ -107,7 +111,7 @@ class Drift:
         """Read one chunk; False if there was nothing new."""
         event = tables.events.c
         query = (
-            select(event.seq, event.score)
+            select(event.seq, event.score, event.time)
             .where(event.model == key[0], event.version == key[1], event.seq > stream.cursor)
             .order_by(event.seq)
             .limit(min(_CHUNK, SEGMENT - stream.monitor.count))
@@ -116,8 +120,8 @@ class Drift:
             rows = connection.execute(query).all()
         if not rows:
             return False
-        before, old_cursor = stream.monitor.alarm, stream.cursor
-        evidence = stream.monitor.update(np.array([score for _, score in rows]))
+        before, old_cursor, old_count = stream.monitor.alarm, stream.cursor, stream.monitor.count
+        evidence = stream.monitor.update(np.array([row[1] for row in rows]))
         stream.cursor = rows[-1][0]
         new: dict[str, Any] = {
             "cursor": stream.cursor,
@@ -132,7 +136,7 @@ class Drift:
                 self._streams.pop(key, None)  # another process was faster, or the monitor was restarted
                 return False
             if stream.monitor.alarm and not before and row[1] is None:
-                new["alarm_at"] = time.time()
+                new["alarm_at"] = rows[(stream.monitor.alarm_at or 1) - old_count - 1][2]
             ends = stream.monitor.count >= SEGMENT
             if ends or stream.cursor - stream.snapshot_cursor >= _SNAPSHOT_EVERY:
                 new["snapshot_cursor"] = stream.snapshot_cursor = stream.cursor
@@ -144,8 +148,16 @@ class Drift:
                     "log_evidence": 0.0,
                     "bound": bound(stream.segment + 1),
                 }
-            point = {"model": key[0], "version": key[1], "seq": stream.cursor, "time": time.time()}
+            point = {"model": key[0], "version": key[1], "seq": stream.cursor, "time": rows[-1][2]}
             point |= {"log_evidence": float(evidence[-1]), "bound": bound(stream.segment)}
+            place = tables.drift.c
+            recent = (place.model == key[0]) & (place.version == key[1]) & (place.time > rows[-1][2] - _POINT_SECONDS)
+            if not ends and not (stream.monitor.alarm and not before):
+                # One point in some seconds is enough for a picture; the last one moves on.
+                newest = connection.execute(select(func.max(place.seq)).where(recent)).scalar()
+                first = connection.execute(select(func.min(place.seq)).where(recent)).scalar()
+                if newest is not None and first != newest:
+                    connection.execute(tables.drift.delete().where(recent, place.seq == newest))
             self.store.upsert(connection, tables.drift, point, ("model", "version", "seq"))
             connection.execute(tables.monitors.update().where(chosen).values(new))
         self.evidence[key] = float(evidence[-1])

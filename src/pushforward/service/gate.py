@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -142,9 +143,16 @@ class Gate:
         if public(path):
             return
         if role is None:
+            if method == "GET" and path_of_page(path) and b"text/html" in found.get(b"accept", b""):
+                raise Refusal(303, quote(path))
             raise Refusal(401, "a token is needed: send the header Authorization: Bearer TOKEN.")
         if role != "admin" and path.startswith(_ADMIN):
             raise Refusal(403, "this needs a token with the role admin.")
+
+
+def path_of_page(path: str) -> bool:
+    """Whether a browser shows this path as a page."""
+    return path == "/" or path.startswith("/event/")
 
 
 async def read_body(gate: Gate, scope: Scope, receive: Receive) -> bytes:
@@ -202,6 +210,9 @@ async def send_refusal(send: Send, refusal: Refusal) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if refusal.retry_after is not None:
         headers.append((b"retry-after", str(refusal.retry_after).encode()))
+    if refusal.status == 303:
+        body = b""
+        headers = [(b"location", b"/login?next=" + refusal.text.encode()), (b"content-length", b"0")]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if refusal.status in (408, 413, 415):

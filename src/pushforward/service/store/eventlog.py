@@ -218,12 +218,11 @@ def delete_old(store: Store, before: float) -> int:
 
 
 def _as_json(row: Any) -> dict[str, Any]:
-    found = dict(row)
+    found: dict[str, Any] = {name: row[name] for name in ("seq", *Event._fields)}
     for name in ("reasons", "inputs"):
         found[name] = None if found[name] is None else json.loads(found[name])
     found["alarm"] = bool(found["alarm"])
     found["label"] = None
-    del found["batch"]
     return found
 
 
