@@ -77,7 +77,7 @@ def mlserver(guard: Path, folder: Path, port: int, python: str, workers: int) ->
              "max_batch_size": 256, "max_batch_time": 0.002}  # fmt: skip
     (folder / "settings.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
     (folder / "model-settings.json").write_text(json.dumps(model))
-    return [python, "-m", "mlserver.cli", "start", str(folder)]
+    return [python, "-c", "from mlserver.cli import main; main()", "start", str(folder)]
 
 
 def load(url: str, script: Path, clients: int, seconds: int) -> list[float]:

@@ -101,18 +101,20 @@ class Store:
         Raises:
             StorageError: if the store cannot be reached, or a newer pushforward wrote it.
         """
-        from alembic import command
-        from alembic.config import Config
+        from alembic.migration import MigrationContext
+        from alembic.operations import Operations
+        from alembic.script import ScriptDirectory
         from alembic.util.exc import CommandError
 
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
+        script = ScriptDirectory(str(_MIGRATIONS))
+        steps = {"fn": lambda revision, _: script._upgrade_revs("head", revision)}
         try:
             with self.write() as connection:
                 if not self.sqlite:
                     connection.execute(text("SELECT pg_advisory_xact_lock(7089223)"))  # one process migrates at a time
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                context = MigrationContext.configure(connection, opts=steps)
+                with Operations.context(context):
+                    context.run_migrations()
         except CommandError as error:
             raise StorageError(f"a newer pushforward wrote this store: {error}") from error
 
