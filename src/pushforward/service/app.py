@@ -14,11 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 import pushforward
-from pushforward.errors import InputError, PushforwardError, StorageError
+from pushforward.errors import PushforwardError
 from pushforward.service import routes_admin, routes_page, routes_score
 from pushforward.service.core import Service
 from pushforward.service.gate import Gate
-from pushforward.service.refusal import Refusal
+from pushforward.service.refusal import Refusal, as_refusal
 from pushforward.service.settings import ServiceSettings
 
 __all__ = ["create_app"]
@@ -54,7 +54,7 @@ def create_app(settings: ServiceSettings) -> Gate:
     )
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    gate = Gate(app, settings, service.access, service.metrics)
+    gate = Gate(app, settings, service.access, service.metrics, routes_score.direct)
     service.others = lambda: gate.in_progress
     app.state.service, app.state.gate = service, gate
     routes_score.add(app)
@@ -74,16 +74,11 @@ _ERROR = {
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    """One sentence for an error that was raised on purpose; the status says whose it is."""
-    if isinstance(error, Refusal):
-        headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-        text = error.text.encode("utf-8", "replace").decode()
-        return JSONResponse({"error": text}, error.status, headers)
-    if isinstance(error, InputError):
-        return JSONResponse({"error": str(error).encode("utf-8", "replace").decode()}, 422)
-    if isinstance(error, StorageError):
-        return JSONResponse({"error": str(error)}, 503, {"retry-after": "5"})
-    return JSONResponse({"error": str(error)}, 400)
+    """One sentence for an error that was raised on purpose."""
+    assert isinstance(error, PushforwardError)
+    refusal = as_refusal(error)
+    headers = {} if refusal.retry_after is None else {"retry-after": str(refusal.retry_after)}
+    return JSONResponse({"error": refusal.text.encode("utf-8", "replace").decode()}, refusal.status, headers)
 
 
 async def _unexpected(_: Request, __: Exception) -> JSONResponse:

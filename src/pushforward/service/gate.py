@@ -13,10 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 
+from pushforward.errors import PushforwardError
 from pushforward.service.access import Access, host_name, is_foreign
 from pushforward.service.metrics import Metrics
-from pushforward.service.refusal import Refusal
+from pushforward.service.refusal import Refusal, as_refusal
 from pushforward.service.settings import ServiceSettings
 
 __all__ = ["COOKIE", "Gate", "public", "read_body"]
@@ -58,10 +61,18 @@ class Gate:
         settings: limits and hosts.
         access: tokens.
         metrics: counts.
+        direct: finds the handler of a route that scores, which is called without the layers of ``app``; None for others.
     """
 
-    def __init__(self, app: Any, settings: ServiceSettings, access: Access, metrics: Metrics) -> None:
-        self.app, self.settings, self.access, self.metrics = app, settings, access, metrics
+    def __init__(
+        self,
+        app: Any,
+        settings: ServiceSettings,
+        access: Access,
+        metrics: Metrics,
+        direct: Callable[[Scope], Callable[[Request], Awaitable[Response]] | None] = lambda _: None,
+    ) -> None:
+        self.app, self.settings, self.access, self.metrics, self.direct = app, settings, access, metrics, direct
         self.in_progress = 0
         """Requests that may still come to the queue, or wait in it."""
         self.body_bytes = 0
@@ -96,14 +107,21 @@ class Gate:
         self.metrics.in_progress.inc()
         try:
             self._check(scope)
-            if limited:
+            handler = self.direct(scope)
+            if handler is not None:
+                scope["app"] = self.app
+                async with asyncio.timeout(self.settings.timeout):
+                    response = await handler(Request(scope, receive))  # pyright: ignore[reportArgumentType]
+                await response(scope, receive, answer)  # pyright: ignore[reportArgumentType]
+            elif limited:
                 async with asyncio.timeout(self.settings.timeout):
                     await self.app(scope, receive, answer)
             else:
                 await self.app(scope, receive, answer)
-        except Refusal as refusal:
-            if not status:
-                await send_refusal(answer, refusal)
+        except PushforwardError as error:
+            if status:
+                raise
+            await send_refusal(answer, as_refusal(error))
         except TimeoutError:
             if not status:
                 text = f"no answer within {self.settings.timeout:g} seconds: send fewer rows, or try again later."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pushforward.errors import PushforwardError
+from pushforward.errors import InputError, PushforwardError, StorageError
 
-__all__ = ["Refusal"]
+__all__ = ["Refusal", "as_refusal"]
 
 
 class Refusal(PushforwardError):
@@ -20,3 +20,14 @@ class Refusal(PushforwardError):
     def __init__(self, status: int, text: str, *, retry_after: int | None = None) -> None:
         super().__init__(text)
         self.status, self.text, self.retry_after = status, text, retry_after
+
+
+def as_refusal(error: PushforwardError) -> Refusal:
+    """The refusal of a request whose answer raised an error on purpose; the status says whose it is."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, InputError):
+        return Refusal(422, str(error))
+    if isinstance(error, StorageError):
+        return Refusal(503, str(error), retry_after=5)
+    return Refusal(400, str(error))

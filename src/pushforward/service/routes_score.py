@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -18,12 +19,13 @@ from pushforward.service.refusal import Refusal
 from pushforward.service.served import ServedModel
 from pushforward.service.settings import NAME
 
-__all__ = ["add"]
+__all__ = ["add", "direct"]
 
 _LARGE = 64 * 1024  # a body that is longer is read in a thread, so that it does not delay others
 _NAME = Path(pattern=f"^{NAME.pattern}$", description="Name of the model.")
 _VERSION = Path(pattern="^[0-9]{1,9}$", description="Version of the model.")
 _JSON = "application/json"
+_INFER = re.compile(rf"/v2/models/({NAME.pattern})(?:/versions/([0-9]{{1,9}}))?/infer")
 
 
 def add(app: FastAPI) -> None:
@@ -82,12 +84,48 @@ def _add_score(app: FastAPI) -> None:
         reasons: bool | None = Query(None, description="Whether to say which columns made each row unlikely."),
     ) -> Response:
         """Answer with `p_value`, `alarm`, `anomaly_score` and the event's `id` of each row."""
-        service: Service = request.app.state.service
-        chosen = service.models.find(model, version)
-        results, options = await _scored(
-            request, chosen, lambda media, body: answers.read_score(chosen.reader, media, body), reasons
-        )
-        return Response(answers.score_answer(chosen, results, bool(options.get("reasons"))), media_type=_JSON)
+        return await _score(request, model, version, reasons)
+
+
+async def _score(request: Request, model: str | None, version: str | None, reasons: bool | None) -> Response:
+    service: Service = request.app.state.service
+    chosen = service.models.find(model, version)
+    results, options = await _scored(
+        request, chosen, lambda media, body: answers.read_score(chosen.reader, media, body), reasons
+    )
+    return Response(answers.score_answer(chosen, results, bool(options.get("reasons"))), media_type=_JSON)
+
+
+async def _infer(request: Request, name: str, version: str | None) -> Response:
+    model = request.app.state.service.models.find(name, version)
+    length = request.headers.get("inference-header-content-length")
+
+    def read(media: str, body: bytes) -> tuple[Inputs, dict[str, Any]]:
+        if media not in ("", _JSON, "application/octet-stream"):
+            raise Refusal(415, f"the content type {media!r:.80} is unknown: send {_JSON}.")
+        inputs, content = inference_protocol.read_infer(model.reader, body, length)
+        return inputs, {"request": content.get("id") or None, "content": content}
+
+    results, options = await _scored(request, model, read)
+    return Response(inference_protocol.infer_answer(model, results, options["content"]), media_type=_JSON)
+
+
+def direct(scope: MutableMapping[str, Any]) -> Callable[[Request], Awaitable[Response]] | None:
+    """The handler of a request that scores, where its path and parameters are plain; None for all others.
+
+    These requests are many. The layers of FastAPI take more time than the rest of an answer, and all that they would
+    check here is checked by these few lines; what does not fit goes through them and is refused by them.
+    """
+    path, query = scope["path"], scope["query_string"]
+    if scope["method"] != "POST":
+        return None
+    if path == "/score" and not query:
+        return lambda request: _score(request, None, None, None)
+    found = _INFER.fullmatch(path)
+    if found is None or query:
+        return None
+    name, version = found.groups()
+    return lambda request: _infer(request, name, version)
 
 
 def _add_protocol(app: FastAPI) -> None:
@@ -124,17 +162,7 @@ def _add_protocol(app: FastAPI) -> None:
 
     async def infer(request: Request, name: str = _NAME, version: str | None = None) -> Response:
         """Score tensors."""
-        model = request.app.state.service.models.find(name, version)
-        length = request.headers.get("inference-header-content-length")
-
-        def read(media: str, body: bytes) -> tuple[Inputs, dict[str, Any]]:
-            if media not in ("", _JSON, "application/octet-stream"):
-                raise Refusal(415, f"the content type {media!r:.80} is unknown: send {_JSON}.")
-            inputs, content = inference_protocol.read_infer(model.reader, body, length)
-            return inputs, {"request": content.get("id") or None, "content": content}
-
-        results, options = await _scored(request, model, read)
-        return Response(inference_protocol.infer_answer(model, results, options["content"]), media_type=_JSON)
+        return await _infer(request, name, version)
 
     body = {"requestBody": {"required": True, "content": {_JSON: {"schema": _INFER_REQUEST}}}}
     answer: dict[int | str, dict[str, Any]] = {

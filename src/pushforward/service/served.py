@@ -23,7 +23,7 @@ __all__ = ["LARGEST", "Models", "Scores", "ServedModel"]
 
 LARGEST = float(np.finfo(np.float64).max)
 """An infinite score in an answer and in the store, because JSON has no infinity."""
-_FEW = 8  # up to so many rows, a compiled guard is faster than one that fills up its batch
+_FEW = 32  # up to so many rows, a compiled guard is faster than one that fills up its batch
 
 
 @dataclass(frozen=True)
