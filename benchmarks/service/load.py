@@ -90,6 +90,17 @@ def load(url: str, script: Path, clients: int, seconds: int) -> list[float]:
     return [requests / (micros / 1e6), errors, *(value / 1000 for value in latencies)]
 
 
+def cpu_seconds(group: int) -> float:
+    """CPU time of all processes of a group so far; unlike rows a second it does not depend on other work on the machine."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("guard", type=Path)
@@ -109,7 +120,6 @@ def main() -> None:
         for round_number in range(options.rounds):
             for name in (
                 "MLServer",
-                "MLServer, worker",
                 "pushforward, none",
                 "pushforward, fast",
                 "pushforward, strict",
@@ -119,7 +129,7 @@ def main() -> None:
                 port = free_port()
                 url = f"http://127.0.0.1:{port}"
                 if name.startswith("MLServer"):
-                    command = mlserver(guard, folder, port, options.mlserver_python, int("worker" in name))
+                    command = mlserver(guard, folder, port, options.mlserver_python, 0)
                 else:
                     command = pushforward(guard, folder, port, name.rsplit(" ", 1)[1])
                 script = folder / "post.lua"
@@ -127,15 +137,17 @@ def main() -> None:
                     f"wrk.method = 'POST'\nwrk.body = [[{json.dumps(body)}]]\n"
                     f"wrk.headers['content-type'] = 'application/json'\n{REPORT}"
                 )
-                with running(command, url, folder, environment):
+                with running(command, url, folder, environment) as process:
                     target = url + "/v2/models/guard/infer"
                     load(target, script, 4, 2)  # warm up
                     for clients in options.clients:
+                        begin = cpu_seconds(process.pid)
                         found = load(target, script, clients, options.seconds)
+                        found.append(1000 * (cpu_seconds(process.pid) - begin) / max(1.0, found[0] * options.seconds))
                         results.setdefault((name, clients), []).append(found)
                         print(json.dumps({"server": name, "clients": clients, "round": round_number,
                                           "rows_per_second": round(found[0], 1), "errors": found[1],
-                                          "p50_ms": found[2], "p95_ms": found[3], "p99_ms": found[4],
+                                          "p50_ms": found[2], "p95_ms": found[3], "p99_ms": found[4], "cpu_ms_per_row": round(found[5], 3),
                                           "load_average": round(os.getloadavg()[0], 1)}), flush=True)  # fmt: skip
     print(
         "\n| server | clients | rows/s | p50 ms | p95 ms | p99 ms | errors |\n| --- | --- | --- | --- | --- | --- | --- |"
