@@ -76,7 +76,7 @@ def png(array: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def test_every_format_gives_the_scores_of_the_guard_itself(guard, guard_file, reader):
-    table = rows_like_training(20)
+    table = rows_like_training(40)  # so many that the model itself scores them, bit for bit
     rows = table.to_pylist()
     want = guard.assess(table)
     model = ServedModel(Entry("m", "1", "d", True, True, 0.0), guard, 500)
