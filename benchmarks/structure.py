@@ -1,6 +1,6 @@
 """Size and structure of the code: files, lines, functions, parameters, public names, and import cycles.
 
-``python -m benchmarks.structure [FOLDER ...]`` prints one line a figure for the Python files below each folder (default: src).
+``python -m benchmarks.structure [FOLDER ...]`` prints one line per figure for the Python files below each folder (default: src).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Figures(NamedTuple):
-    """What is reported of one folder."""
+    """The figures of one folder."""
 
     files: int
     lines: int

@@ -1,1 +1,1 @@
-"""Each paper's claims as a reproduction that runs on real data and says which claims held."""
+"""Each paper's claims as a reproduction that runs on real data and reports which claims were confirmed."""

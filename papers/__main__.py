@@ -41,12 +41,12 @@ def run(
         Path | None,
         typer.Option(
             "--page",
-            help="Page to write of the reports in --out, and of those that an earlier page kept in a folder of its name, "
-            "where pictures and reports go; alone, runs nothing.",
+            help="Page to write from the reports in --out. Reports and pictures are copied to a folder with the name of the "
+            "page, and earlier reports in that folder stay on the page. Without a name or --all nothing is run.",
         ),
     ] = None,
 ) -> None:
-    """Re-run a paper's claims on real data, and say which held."""
+    """Re-run a paper's claims on real data, and report which were confirmed."""
     if listing:
         table = Table(title="Reproductions", title_justify="left")
         for name in ("name", "paper", "data", "time of the full budget"):
@@ -79,7 +79,7 @@ def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Pat
     Nothing is copied if the page is in ``out`` itself. A reproduction without a report in ``out`` keeps its report in that folder.
 
     Raises:
-        StorageError: if there is no report to write of.
+        StorageError: if there is no report.
     """
     same_folder = target.parent.resolve() == out.resolve()
     folder = target.parent if same_folder else target.with_suffix("")
@@ -91,13 +91,13 @@ def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Pat
                 shutil.copyfile(out / name, folder / name)
     reports = read_reports(folder, names, budget)
     if not reports:
-        raise StorageError(f"{out} has no report of this budget; run a reproduction first.")
+        raise StorageError(f"{out} has no report with this budget: run a reproduction first.")
     target.write_text(page(reports, "" if same_folder else f"{folder.name}/"))
     return target
 
 
 def show(report: Report, out: Path) -> None:
-    """A report on the terminal."""
+    """Print a report."""
     print(f"\n{report.title}\n{report.machine}; {report.seconds:.0f} s\n\n{markdown(report)}\n")
     for name in report.pictures:
         print(f"picture: {out / name}")

@@ -1,4 +1,4 @@
-"""Batches of images from several data sets and how often tests reject them, for the reproduction of InFlow."""
+"""Draw batches of images from several data sets and measure how often tests reject them, for the reproduction of InFlow."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def p_value(
 ) -> float:
     """Draw a reference and a batch as :func:`draw_rows` does, and return the p-value of the test."""
     kind, make = TESTS[test]
-    known, rows = draw_rows(features, parts, rng, reference)
+    reference_rows, rows = draw_rows(features, parts, rng, reference)
     batch = np.concatenate([features.get(name, kind)[chosen] for name, chosen in rows.items()])
     seed = int(rng.integers(2**31))
-    return make(features.get(ID, kind)[known], permutations=permutations, seed=seed).p_value(batch)
+    return make(features.get(ID, kind)[reference_rows], permutations=permutations, seed=seed).p_value(batch)
 
 
 def rejection_rate(

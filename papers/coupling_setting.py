@@ -67,8 +67,12 @@ class CouplingSetting:
 def coupling_setting(experiment: Experiment) -> CouplingSetting:
     """The setting for the budget of an experiment: CIFAR-10 for the full budget, Fashion-MNIST for the others."""
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    held = experiment.choose(smoke=50, quick=500, full=1000)
-    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000) + held)
+    train, held_out, test = experiment.image_parts(
+        name,
+        rows=experiment.choose(smoke=200, quick=20_500, full=51_000),
+        held_out=experiment.choose(smoke=50, quick=500, full=1000),
+        test=experiment.choose(smoke=50, quick=1000, full=10_000),
+    )
     options = {
         "max_steps": experiment.choose(smoke=2, quick=200, full=200_000),
         "batch_size": 64,
@@ -77,9 +81,9 @@ def coupling_setting(experiment: Experiment) -> CouplingSetting:
     }
     return CouplingSetting(
         name=name,
-        train=images[:-held],
-        held_out=images[-held:],
-        test=experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000)),
+        train=train,
+        held_out=held_out,
+        test=test,
         options=options,
         couplings=experiment.choose(smoke=2, quick=2, full=8),
         widths=experiment.choose(smoke=(4, 16), quick=(8, 1024), full=(8, 1024)),

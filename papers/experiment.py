@@ -44,7 +44,7 @@ class Experiment:
         out: folder for findings, pictures, checkpoints and measurements, from which a stopped run resumes.
         data: data folder; None for that of the environment variable.
         seeds: number of seeds of a measurement with a spread; None for the number of the budget.
-        say: function that is called with each line about progress.
+        say: function that is called with each line of progress.
     """
 
     name: str
@@ -86,6 +86,11 @@ class Experiment:
     def images(self, name: str, *, train: bool, rows: int | None = None) -> Tensor:
         """Images of a set, the first ``rows`` of them (the sets are in random order)."""
         return load_images(name, train=train, folder=self.data)[:rows]
+
+    def image_parts(self, name: str, *, rows: int, held_out: int, test: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Training, held-out and test images of a set; the last ``held_out`` of ``rows`` training images are held out."""
+        images = self.images(name, train=True, rows=rows)
+        return images[:-held_out], images[-held_out:], self.images(name, train=False, rows=test)
 
     def measure(self, key: str, run: Callable[[], T]) -> T:
         """A measurement with plain JSON values. It is made once; a resumed run reads it from a file."""
@@ -149,18 +154,18 @@ class Experiment:
         full: float,
         batch_size: int = 512,
     ) -> dict[str, Any]:
-        """The budget of ``train`` that gives every model the same time: steps (smoke), processor time, or hours (full).
+        """Options of ``train`` that give every model the same time: steps (smoke), CPU time (quick), or wall time (full).
 
-        Processor time is turned into steps once, by timing ten of them on a copy of the model, so that other work on the
-        machine does not shorten a run and a repeated run is the same.
+        CPU time is converted to steps once, by timing ten of them on a copy of the model, so that other work on the
+        machine does not shorten a run and a repeated run takes the same steps.
 
         Args:
-            key: of the measurement.
-            make: the model.
+            key: name of the measurement.
+            make: function that makes the model.
             rows: training rows.
-            smoke: steps.
-            quick: seconds of processor time.
-            full: seconds.
+            smoke: number of steps.
+            quick: seconds of CPU time.
+            full: seconds of wall time.
             batch_size: rows of a step.
         """
         if self.budget == "smoke":
@@ -183,21 +188,23 @@ class Experiment:
             return time.process_time() - start
 
         def run() -> int:
-            seconds(2)  # the first steps also pay for memory and compiled kernels
+            seconds(2)  # the first steps also allocate memory and load kernels
             each = statistics.median(seconds(12) - seconds(2) for _ in range(3)) / 10
             return 10 * max(1, round(quick / each / 10))
 
         return {"max_steps": self.measure(f"steps of {key} in {quick:g} s", run)}
 
-    def report(self, claim: str, *, paper: str = "", ours: str, held: bool | None, note: str = "") -> None:
-        """Add a finding; its time is the time since the one before."""
+    def report(self, claim: str, *, paper: str = "", ours: str, confirmed: bool | None, note: str = "") -> None:
+        """Add a finding; its time is the time since the previous finding."""
         now = time.perf_counter()
         if self.budget == "smoke":
-            held = None
-        held = None if held is None else bool(held)  # JSON has no NumPy booleans
-        self.findings.append(Finding(claim, paper, ours, held, round(now - self.marked, 1), note))
+            confirmed = None
+        confirmed = None if confirmed is None else bool(confirmed)  # JSON has no NumPy booleans
+        self.findings.append(Finding(claim, paper, ours, confirmed, round(now - self.marked, 1), note))
         self.marked = now
-        self.say(f"{'held' if held else 'not decided' if held is None else 'did not hold'}: {claim}: {ours}")
+        self.say(
+            f"{'confirmed' if confirmed else 'not decided' if confirmed is None else 'not confirmed'}: {claim}: {ours}"
+        )
 
     def figure(self, width: float, height: float) -> Figure:
         """An empty figure, in inches."""
@@ -209,7 +216,7 @@ class Experiment:
         return figure
 
     def strip(self, name: str, rows: dict[str, Tensor]) -> None:
-        """A picture of images, a labeled row each: ``(n, channels, height, width)`` of values 0 to 255."""
+        """Save a picture with a labeled row for each tensor of images ``(n, channels, height, width)``, values 0 to 255."""
         figure = self.figure(
             8, 0.2 + sum(8 * images.shape[-2] / images.shape[-1] / len(images) for images in rows.values())
         )
@@ -225,7 +232,7 @@ class Experiment:
     def picture(self, name: str, figure: Figure) -> None:
         """Save a picture in the folder of the findings."""
         path = self.out / f"{self.name}-{name}.png"
-        figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)  # whole labels
+        figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.05)  # do not cut off labels
         self.pictures.append(path)
 
 
@@ -237,7 +244,7 @@ def bits_per_dim(model: Model, images: Tensor, *, batch: int = 250, samples: int
 
 
 def principal(rows: Tensor) -> Callable[[Tensor], Tensor]:
-    """Whitened principal components of images ``(n, ...)``: a fixed space for a kernel distance (not the FID)."""
+    """Whitened principal components of images ``(n, ...)``: a fixed feature space for a kernel distance (not the FID)."""
     flat = rows[:2000].flatten(1).float()
     mean = flat.mean(0)
     _, values, axes = torch.linalg.svd(flat - mean, full_matrices=False)
@@ -247,7 +254,7 @@ def principal(rows: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def clearly_below(low: Sequence[float], high: Sequence[float]) -> bool:
-    """Whether the first readings lie below the second, pair by pair, by more than two standard errors of the mean."""
+    """Whether the mean of the paired differences ``high - low`` is positive by more than two standard errors."""
     gains = [theirs - ours for ours, theirs in zip(low, high, strict=True)]
     error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
     return statistics.fmean(gains) > 2 * error

@@ -53,7 +53,7 @@ class Report:
         seconds: float,
         seeds: int | None = None,
     ) -> Report:
-        """The report of a run that has just ended; ``seeds`` are those asked for."""
+        """The report of a run that has just ended; ``seeds`` is the number that was asked for."""
         import pushforward
 
         where = f"{machine()}, pushforward {pushforward.__version__}"
@@ -87,12 +87,12 @@ class Report:
             findings = tuple(Finding(**finding) for finding in content.pop("findings"))
             return cls(**{**content, "findings": findings, "pictures": tuple(content["pictures"])})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StorageError(f"{path} is no report of an experiment: {error}") from error
+            raise StorageError(f"{path} is not a report of a reproduction: {error}") from error
 
 
-def verdict(held: bool | None) -> str:
-    """A word for whether a claim held."""
-    return "not decided" if held is None else "yes" if held else "**no**"
+def verdict(confirmed: bool | None) -> str:
+    """Text that says whether a claim was confirmed."""
+    return "not decided" if confirmed is None else "yes" if confirmed else "**no**"
 
 
 def markdown(report: Report) -> str:
@@ -102,21 +102,21 @@ def markdown(report: Report) -> str:
             finding.claim,
             finding.paper or "–",
             finding.ours + (f" ({finding.note})" if finding.note else ""),
-            verdict(finding.held),
+            verdict(finding.confirmed),
             f"{finding.seconds:.0f}",
         )
         for finding in report.findings
     ]
-    return table(["claim", "paper", "here", "held", "s"], rows, ["---", "---", "---", "---", "---:"])
+    return table(["claim", "paper", "here", "confirmed", "s"], rows, ["---", "---", "---", "---", "---:"])
 
 
 def page(reports: Sequence[Report], pictures: str = "") -> str:
-    """The page of all reports, ``docs/papers.md``; ``pictures`` is where their pictures lie, seen from the page."""
+    """The page of all reports, ``docs/papers.md``; ``pictures`` is the path of their folder relative to the page."""
     parts = [
         "# The papers, re-run\n",
-        "Written by `python -m papers --all --page docs/papers.md`. Each table says what the paper claims, its figure where one is known for certain, what",
-        "was measured here, and whether the claim held at this budget. A claim that did not hold is reported as such. Seconds are those of the last",
-        "run, which takes from earlier ones what they had measured already.\n",
+        "Written by `python -m papers --all --page docs/papers.md`. Each table has the claim of the paper, the figure of the paper",
+        "if it is known for certain, the figure that was measured here, and whether the claim was confirmed at this budget. Times are in",
+        "seconds of the last run, which reuses the measurements of earlier runs.\n",
     ]
     for report in reports:
         parts += [
@@ -129,6 +129,6 @@ def page(reports: Sequence[Report], pictures: str = "") -> str:
 
 
 def read_reports(folder: Path, names: Sequence[str], budget: str) -> list[Report]:
-    """The reports that a folder holds of these reproductions, in their order."""
+    """The reports of these reproductions in a folder, in the order of the names."""
     files = [folder / f"{name}-{budget}.json" for name in names]
     return [Report.read(file) for file in files if file.exists()]

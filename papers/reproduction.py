@@ -25,16 +25,16 @@ class Finding:
     Attributes:
         claim: what the paper says, in words.
         paper: the number in the paper if it is known for certain, else "".
-        ours: our measurement, with its spread.
-        held: whether the claim held here; None where this budget cannot tell.
+        ours: the measurement, with its spread.
+        confirmed: whether the claim was confirmed here; None if this budget cannot decide it.
         seconds: time that it took.
-        note: what a reader must know to compare: other data, fewer steps, what was tried.
+        note: what a reader must know for a comparison: other data, fewer steps, what was tried.
     """
 
     claim: str
     paper: str
     ours: str
-    held: bool | None
+    confirmed: bool | None
     seconds: float
     note: str = ""
 

@@ -46,13 +46,13 @@ def reproduce(
     """Re-run a paper's claims on real data.
 
     Args:
-        name: of the reproduction, such as "glow".
+        name: name of the reproduction, such as "glow".
         budget: "quick" (at most ten minutes on two cores), "full" (the paper's setting), or "smoke" (seconds; decides
             nothing).
-        out: folder for the report, pictures, and the measurements that a stopped run goes on from.
+        out: folder for the report, the pictures, and the measurements from which a stopped run resumes.
         data: folder with the data sets; by default that of the environment variable ``PUSHFORWARD_DATA``.
-        seeds: of measurements with a spread; by default 3, of the longest ones fewer, and 1 for smoke.
-        say: called with a line after each measurement.
+        seeds: number of seeds of measurements with a spread; by default 3 (fewer for the longest ones, 1 for smoke).
+        say: function that is called with a line after each measurement.
 
     Returns:
         The report, which is also written to ``out`` as JSON.

@@ -1,4 +1,4 @@
-"""What every test gets."""
+"""Fixtures of every test."""
 
 import pytest
 import torch
@@ -6,5 +6,5 @@ import torch
 
 @pytest.fixture(autouse=True)
 def same_start() -> None:
-    """Weights and draws of a test depend on the test alone, not on those that ran before it in the same process."""
+    """Weights and draws of a test do not depend on earlier tests in the same process."""
     torch.manual_seed(0)

@@ -84,7 +84,7 @@ TARGETS: dict[str, tuple[str, list[str]]] = {
         "tests/detection/test_operating_point.py tests/detection/test_gate.py tests/detection/test_streams.py",
     ]),
     "detection/metrics": ("detection/metrics.py", ["tests/detection/test_metrics.py tests/detection/test_protocol.py"]),
-    "io/file": ("io/container.py io/atomic.py", ["tests/io/test_model_file.py tests/io/test_atomic.py", "tests/io/test_damaged_files.py"]),
+    "io/file": ("io/file_format.py io/atomic.py", ["tests/io/test_model_file.py tests/io/test_atomic.py", "tests/io/test_damaged_files.py"]),
 }  # fmt: skip
 """By name: the files, and the pytest runs that judge their mutants, the fastest first."""
 
@@ -296,7 +296,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("src", "tests"):
+        for name in ("src", "tests", "papers", "benchmarks"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         (folder / "tmp").mkdir()

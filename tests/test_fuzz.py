@@ -48,7 +48,7 @@ def frame() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def guard(frame: pd.DataFrame) -> Guard:
-    return Guard(0.1, n_estimators=1, model="nice", max_steps=5, random_state=0).fit(frame)
+    return Guard(0.1, random_state=0).fit(frame)
 
 
 def put(table: pd.DataFrame, rng: np.random.Generator, value: Any) -> pd.DataFrame:
@@ -141,7 +141,7 @@ def test_malformed_tables_at_scoring(guard: Guard, frame: pd.DataFrame) -> None:
 
 def test_malformed_arrays_at_scoring() -> None:
     x = np.random.default_rng(0).normal(size=(80, 3))
-    guard = Guard(0.1, n_estimators=1, model="nice", max_steps=5, random_state=0).fit(x)
+    guard = Guard(0.1, random_state=0).fit(x)
     rng = np.random.default_rng(2)
     counts = {"refused": 0, "scored": 0}
     for _ in range(800):
@@ -152,12 +152,11 @@ def test_malformed_arrays_at_scoring() -> None:
 
 def test_malformed_tables_at_fit(frame: pd.DataFrame) -> None:
     rng = np.random.default_rng(3)
+    counts = {"refused": 0, "scored": 0}
     for _ in range(150):
         table = damaged_frame(frame, rng) if rng.random() < 0.5 else damaged_array(rng)
-        assert (
-            answered(lambda table=table: Guard(0.1, n_estimators=1, model="nice", max_steps=1).fit(table).level_)
-            == "refused"
-        )
+        counts[answered(lambda table=table: Guard(0.1).fit(table).anomaly_score(table))] += 1
+    assert counts["refused"] > counts["scored"] > 0  # four rows can be fitted
 
 
 def command_lines(folder: Path, rng: np.random.Generator) -> Iterator[list[str]]:

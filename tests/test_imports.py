@@ -92,14 +92,14 @@ def test_imports_follow_the_order(path):
         )
 
 
-def test_the_walk_sees_imports_inside_functions(tmp_path, monkeypatch):
+def test_imports_inside_functions_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
     file = tmp_path / "transforms" / "a.py"
     file.parent.mkdir()
     file.write_text(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from pushforward.cli import x\n"
-        "def f():\n    from pushforward import models\n    import pushforward.io.container\n    from ..data import y\n"
+        "def f():\n    from pushforward import models\n    import pushforward.io.file_format\n    from ..data import y\n"
     )
     assert [package for _, package in packages_used(file)] == ["models", "io", "data"]
 
@@ -115,7 +115,7 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not loaded_after("import pushforward as pf; pf.__version__; dir(pf)") & set(HEAVY)
 
 
-def test_torch_comes_with_the_first_model_and_little_else():
+def test_the_first_model_imports_torch_and_little_else():
     loaded = loaded_after("import pushforward as pf; pf.models.NSF(features=2)")
     assert "torch" in loaded
     assert not loaded & {"sklearn", "pyarrow", "matplotlib", "scipy", "rich", "typer", "narwhals", "pandas"}

@@ -1,4 +1,4 @@
-"""Relations, measures and likelihoods: the join table, every refusal, and units."""
+"""Kinds, measures and likelihoods: the join table, every error, and units."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_measures_are_values():
         (Extended(5, 3), "Extended(5, 3)"),
     ],
 )
-def test_measures_say_what_they_are(measure, text):
+def test_measures_as_text(measure, text):
     assert str(measure) == text
 
 
@@ -95,6 +95,15 @@ def test_supports():
     x = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1])
     assert UNIT.contains(x).tolist() == [False, True, True, True, False]
     assert REAL.contains(torch.tensor([-math.inf, math.inf])).all()
+    increasing = Support(within="increasing")
+    assert increasing.contains(torch.tensor([0.0, 0.5, 0.5, 0.4, 2.0])).tolist() == [True, True, True, False, True]
+    assert UNIT.covers(Support(0.2, 0.7))
+    assert not UNIT.covers(Support(0.5, 2.0))
+    assert not UNIT.covers(Support(-1.0, 0.5))
+    assert UNIT.covers(Support(0, 1, "increasing"))
+    assert not Support(0, 1, "increasing").covers(UNIT)
+    # The name says which transforms are right there; the measure is that of any manifold of this dimension.
+    assert Manifold(2, 3, "sphere") == Manifold(2, 3)
 
 
 class TestUnits:
@@ -113,7 +122,7 @@ class TestUnits:
         assert got.item() == pytest.approx(1.0, abs=1e-15)
 
     @pytest.mark.parametrize("kind", [P, S, N])
-    def test_bits_refuse_weak_relations(self, kind):
+    def test_bits_refuse_weak_kinds(self, kind):
         with pytest.raises(KindError, match=kind.value):
             loglik(kind=kind, measure=Counting(2)).bits_per_dim()
 

@@ -1,4 +1,4 @@
-"""The registry: names, descriptions that survive JSON, and refusal of anything that a hostile file may say."""
+"""The registry: names, descriptions that survive JSON, and refusal of hostile files."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_subclass_is_not_its_parent(leaf):
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", 1j])
-def test_values_that_a_file_cannot_hold(tree, value):
+def test_values_that_a_file_cannot_store(tree, value):
     with pytest.raises(ConfigError, match="cannot store"):
         describe(tree(widths=value))
 
@@ -173,7 +173,7 @@ def test_the_bound_on_sizes_can_be_lowered(leaf):
         build(good(size=101), largest=100)
 
 
-def test_seeds_and_floats_are_no_sizes(leaf):
+def test_seeds_and_floats_are_not_sizes(leaf):
     built = build(good(seed=2**60, scale=1e300), largest=100)
     assert built.seed == 2**60
     assert built.scale == 1e300
@@ -187,7 +187,7 @@ def test_infinite_floats_survive(leaf):
     assert build(describe(leaf(1, scale=math.inf))).scale == math.inf
 
 
-def test_nothing_is_imported_for_a_name():
+def test_names_import_nothing():
     with pytest.raises(StorageError, match="not one of pushforward's"):
         registered("pushforward.cli.main")
 

@@ -1,1 +1,1 @@
-"""What papers and benchmarks share: data sets, results and tables."""
+"""Helpers of papers and benchmarks: data sets, results and tables."""

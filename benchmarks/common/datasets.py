@@ -24,15 +24,15 @@ VARIABLE = "PUSHFORWARD_DATA"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Where the parts of an image set lie in the data folder, and where a user gets them.
+    """Paths of an image set in the data folder, and where a user gets it.
 
     Attributes:
         train: path of the training images; "" if there are none.
         test: path of the test images.
-        source: a sentence for a user who does not have them.
-        torchvision: its name there, if it has one.
+        source: where a user gets the set.
+        torchvision: name of the set in torchvision, if it has one.
         arrays: names of the arrays in an ``.npz`` file, training and test.
-        fit: what makes the images 8-bit and of the usual size.
+        fit: function that converts the images to 8 bits and the usual size.
     """
 
     train: str
@@ -44,7 +44,7 @@ class ImageSet:
 
 
 def _usps(images: Tensor) -> Tensor:
-    """Values 0 to 2000 to 0 to 255, 16 x 16 padded to 28 x 28."""
+    """Convert values from 0-2000 to 0-255, and pad 16 x 16 to 28 x 28 pixels."""
     gray = (images.double() * 255 / 2000).round().to(torch.uint8)
     return torch.nn.functional.pad(gray, (6, 6, 6, 6))
 
@@ -64,7 +64,7 @@ IMAGE_SETS: dict[str, ImageSet] = {
     "cifar10": ImageSet(
         "cifar10/train_10000.parquet", "cifar10/test.parquet", "CIFAR-10: torchvision.datasets.CIFAR10", "CIFAR10"
     ),
-    "notmnist": ImageSet("", "notmnist/" + _IDX.format("t10k"), "notMNIST, in MNIST's form"),
+    "notmnist": ImageSet("", "notmnist/" + _IDX.format("t10k"), "notMNIST, in MNIST's format"),
     "emnist-letters": ImageSet(
         "", "emnist-letters/test.npz", "EMNIST Letters: torchvision.datasets.EMNIST", arrays=(None, "images")
     ),
@@ -88,26 +88,26 @@ IMAGE_SETS: dict[str, ImageSet] = {
 
 
 def where(folder: str | os.PathLike[str] | None) -> Path | None:
-    """The data folder: as given, or that of the environment variable ``PUSHFORWARD_DATA``."""
+    """The given data folder, or that of the environment variable ``PUSHFORWARD_DATA``."""
     chosen = folder or os.environ.get(VARIABLE)
     return Path(chosen) if chosen else None
 
 
 def load_images(name: str, *, train: bool, folder: str | os.PathLike[str] | None = None) -> Tensor:
-    """One part of an image set, uint8 ``(n, channels, height, width)``.
+    """Read one part of an image set, uint8 ``(n, channels, height, width)``.
 
-    Looked for in the folder under the set's own names, then among torchvision's data sets in that folder.
+    The folder is searched for the set's own file names, and then for torchvision's data sets.
 
     Raises:
-        ConfigError: for a set that is not known, or that has no such part.
-        StorageError: if it is not there; it says where to get it.
+        ConfigError: for an unknown set, or one without this part.
+        StorageError: if the set is not in the folder; the message says where to get it.
     """
     if name not in IMAGE_SETS:
-        raise ConfigError(f"there is no image set {name!r}; there are {', '.join(IMAGE_SETS)}.")
+        raise ConfigError(f"there is no image set {name!r}: use one of {', '.join(IMAGE_SETS)}.")
     entry = IMAGE_SETS[name]
     file, array = (entry.train, entry.arrays[0]) if train else (entry.test, entry.arrays[1])
     if not file:
-        raise ConfigError(f"{name} has no {'training' if train else 'test'} part here.")
+        raise ConfigError(f"{name} has no {'training' if train else 'test'} part in this benchmark.")
     root = where(folder)
     if root is not None and (root / file).exists():
         return entry.fit(read_images(root / file, array=array))
@@ -115,36 +115,36 @@ def load_images(name: str, *, train: bool, folder: str | os.PathLike[str] | None
         try:
             return as_images(read_images(f"torchvision:{entry.torchvision}:{root}", train=train))
         except (ConfigError, StorageError):
-            pass  # the sentence below says it better
+            pass  # the error below is clearer
     raise StorageError(
-        f"{name} is not in {root or 'a data folder'}: put {file} there and name the folder with --data or the environment "
+        f"{name} was not found in {root or 'a data folder'}: put {file} there, and give the folder by --data or the environment "
         f"variable {VARIABLE}. ({entry.source})"
     )
 
 
 def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """A UCI table with its published test rows of one split: training, validation and test rows, float32 and standardized.
+    """Read training, validation and test rows of one published split of a UCI table, float32 and standardized.
 
-    Each column gets uniform noise as wide as the smallest gap between its values: on a lattice a density would grow without
-    bound. A tenth of the rows that are not for testing is for validation.
+    Each column gets uniform noise as wide as the smallest gap between its values, because a density on a lattice would grow
+    without bound. A tenth of the rows that are not test rows is for validation.
 
     The papers' tables keep every column and standardize all rows together. The quality benchmarks leave out columns and
     standardize by the training rows (:mod:`benchmarks.quality.data`), so the likelihoods of both are in different units.
 
     Args:
-        name: of a folder under ``uci``.
-        seed: of the split, 0 to 9.
-        folder: with the data sets.
+        name: name of a folder under ``uci``.
+        seed: number of the split, 0 to 9.
+        folder: the data folder.
 
     Raises:
-        StorageError: if it is not there; it says where to get it.
+        StorageError: if the table is not in the folder; the message says where to get it.
     """
     root = where(folder)
     path = None if root is None else root / "uci" / name
     if path is None or not (path / "data.csv.gz").exists():
         raise StorageError(
-            f"uci/{name}/data.csv.gz is not in {root or 'a data folder'}: name a folder that holds it, and test_mask.csv.gz, "
-            f"with --data or the environment variable {VARIABLE}. (UCI sets as in github.com/treforevans/uci_datasets)"
+            f"uci/{name}/data.csv.gz was not found in {root or 'a data folder'}: put it there with test_mask.csv.gz, and give the folder "
+            f"by --data or the environment variable {VARIABLE}. (UCI sets as in github.com/treforevans/uci_datasets)"
         )
     rows, mask = read_table(path, seed)
     gaps = np.array([np.diff(np.unique(column)).min(initial=np.inf) for column in rows.T])
@@ -157,29 +157,29 @@ def load_table(name: str, *, seed: int, folder: str | os.PathLike[str] | None = 
 
 
 def read_table(path: Path, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """All rows of a UCI table as they are, and which of them are the test rows of a split."""
+    """All rows of a UCI table, and a mask of the test rows of a split."""
     rows = np.loadtxt(path / "data.csv.gz", delimiter=",")
     return rows, np.loadtxt(path / "test_mask.csv.gz", delimiter=",")[:, seed] > 0
 
 
 def load_labels(name: str, *, train: bool, folder: str | os.PathLike[str] | None = None) -> Tensor:
-    """Labels of a set in MNIST's format, from the folder of its images, int64 ``(n,)``.
+    """Read labels in MNIST's format from the folder of the images, int64 ``(n,)``.
 
     Raises:
-        ConfigError: for a set that is not known or not in that form.
-        StorageError: if they are not there, or damaged.
+        ConfigError: for an unknown set, or one in another format.
+        StorageError: if the file is missing or damaged.
     """
     entry = IMAGE_SETS.get(name)
     file = "" if entry is None else entry.train if train else entry.test
     if "-images-idx3-" not in file:
-        raise ConfigError(f"there are no labels of {name!r} in MNIST's form.")
+        raise ConfigError(f"there are no labels of {name!r} in MNIST's format.")
     path = (where(folder) or Path()) / file.replace("-images-idx3-", "-labels-idx1-")
     if not path.exists():
-        raise StorageError(f"the labels of {name} are not at {path}: put them beside its images.")
+        raise StorageError(f"there is no file {path}: put the labels of {name} beside its images.")
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
         raise StorageError(f"{path} is damaged: {error}") from error
     if len(raw) < 8 or raw[:4] != bytes([0, 0, 8, 1]) or len(raw) != 8 + int.from_bytes(raw[4:8], "big"):
-        raise StorageError(f"{path} does not hold labels of one byte each.")
+        raise StorageError(f"{path} is not a file of labels in MNIST's format, one byte each.")
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=8).astype(np.int64))

@@ -15,7 +15,7 @@ import torch
 __all__ = ["Record", "Results", "append", "footer", "machine", "markdown", "mean_and_spread", "spread"]
 
 Record = dict[str, Any]
-PIPE = "\\|"  # a bar inside a cell
+PIPE = "\\|"  # a pipe inside a cell
 
 
 class Results:
@@ -47,7 +47,7 @@ def append(file: Path, record: Record) -> None:
 
 
 def machine() -> str:
-    """The processor and the versions that a number depends on."""
+    """The processor and the versions of this machine."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -64,7 +64,7 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """As :func:`spread` with two digits, followed by the number of seeds if it is not three; "–" for none."""
+    """As :func:`spread` with two digits, followed by the number of seeds if it is not three; "–" for no values."""
     if not values:
         return "–"
     seeds = "" if len(values) == 3 else f" ({len(values)})"
@@ -72,12 +72,12 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None) -> str:
-    """A Markdown table; ``align`` has the marks of the second line, by default "---" for each column."""
+    """A Markdown table; ``align`` has the cells of the second line, by default "---" for each column."""
     lines = [head, align or ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', PIPE) for cell in line)} |" for line in lines)
 
 
 def footer(command: str, records: Sequence[Record]) -> str:
-    """The command that made a table, and the machines that it ran on."""
+    """A line with the command that made a table and the machines that it ran on."""
     machines = sorted({record["machine"] for record in records})
     return f"\nMade by `{command}` on {'; '.join(machines) or 'nothing yet'}."

@@ -1,13 +1,14 @@
-"""Guard on the ADBench tables: realized false alarms, and detection compared with scikit-learn.
+"""Guard on the ADBench tables: realized false alarms, and detection compared with other detectors.
 
     python -m benchmarks.quality.adbench alarms --data DIR --out alarms.jsonl
     python -m benchmarks.quality.adbench detection --data DIR --out detection.jsonl
     python -m benchmarks.quality.adbench tables alarms.jsonl detection.jsonl
 
-DIR holds ``adbench/*.npz`` (arrays X and y, 1 = anomaly). Both runs append one JSON line a result and skip what is there.
+DIR contains ``adbench/*.npz`` (arrays X and y, 1 = anomaly). Both runs append one JSON line per result and skip existing ones.
 
-Detection follows the clean protocol: half of the normal rows, shuffled, train every method; the other half and all
-anomalies are scored; no duplication of rows. At most ``--rows`` rows are used to train and to score normal ones.
+Detection follows the clean protocol: half of the normal rows, shuffled, train every detector; the other half and all
+anomalies are scored; no duplication of rows. At most ``--rows`` rows train, and at most that many normal rows and
+anomalies are scored. ``--detectors`` names those to run; each has a line of its own for each set and seed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from pushforward.detection import auroc, mean_rank, realized_interval, wins
+from benchmarks.quality.table_detectors import DETECTORS
+from pushforward.detection import auroc, mean_rank, realized_interval
 from pushforward.estimators import Guard
 
 LEVELS = (0.01, 0.05)
@@ -32,7 +34,9 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
     """Name, normal rows and anomalies of each set with enough normal rows, narrow sets first."""
     files = list((data / "adbench").glob("*.npz"))
     if not files:
-        raise SystemExit(f"{data} has no adbench/*.npz; get them from the ADBench collection, or give --data.")
+        raise SystemExit(
+            f"{data} has no adbench/*.npz: get the tables from github.com/Minqi824/ADBench, and give their folder by --data."
+        )
     sizes = {}
     for path in files:
         with np.load(path, allow_pickle=False) as archive:
@@ -44,8 +48,8 @@ def tables(data: Path, least_normal: int) -> Iterator[tuple[str, np.ndarray, np.
         yield path.stem.split("_", 1)[1], x[y == 0], x[y == 1]
 
 
-def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:
-    """Realized false-alarm rates on normal rows alone: half fits the guard (a quarter of it calibrates), half is new."""
+def alarms(data: Path, out: Path, splits: int, rows: int) -> None:
+    """Measure false-alarm rates on normal rows: one half fits the guard (a quarter of it calibrates), the other half is new."""
     done = {(r["set"], r["split"]) for r in results(out)}
     for name, normal, _ in tables(data, 1000):
         for split in range(splits):
@@ -54,9 +58,9 @@ def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:
             order = np.random.default_rng(split).permutation(len(normal))[: 2 * rows]
             fit_rows, new_rows = np.array_split(normal[order], 2)
             start = time.perf_counter()
-            # 299 calibration rows are what the 1% PAC promise needs.
+            # The PAC guarantee at 1% needs 299 calibration rows.
             guard = Guard(
-                0.05, model="realnvp", n_estimators=1, max_steps=steps, random_state=split,
+                0.05, effort="fast", random_state=split,
                 calibration=max(299, len(fit_rows) // 4) if len(fit_rows) >= 600 else len(fit_rows) // 2,
             ).fit(fit_rows)  # fmt: skip
             scores = guard.anomaly_score(new_rows)
@@ -72,63 +76,51 @@ def alarms(data: Path, out: Path, splits: int, steps: int, rows: int) -> None:
             append(out, record | {"seconds": time.perf_counter() - start})
 
 
-def detection(data: Path, out: Path, seeds: int, rows: int) -> None:
-    """AUROC of each method on each set and seed."""
-    done = {(r["set"], r["seed"]) for r in results(out)}
+def detection(data: Path, out: Path, seeds: int, rows: int, detectors: list[str]) -> None:
+    """Quality of each detector on each set and seed."""
+    done = {(r["set"], r["seed"], r["detector"]) for r in results(out)}
     for seed in range(seeds):
-        for name, normal, anomalous in tables(data, 1000):
-            if (name, seed) in done:
-                continue
-            order = np.random.default_rng(seed).permutation(len(normal))
-            half = len(normal) // 2
-            train, test = normal[order[:half][:rows]], normal[order[half:][:rows]]
-            anomalies = anomalous[np.random.default_rng(seed).permutation(len(anomalous))[:rows]]
-            record: dict = {"set": name, "seed": seed, "train": len(train), "columns": train.shape[1]}
-            for method, fit in METHODS.items():
-                start = time.perf_counter()
-                score = fit(train, seed)
-                record[method] = auroc(score(test), score(anomalies))
-                record[f"{method} seconds"] = round(time.perf_counter() - start, 2)
-            append(out, record)
+        for name, normal, anomalous in tables(data, 0):
+            train, test, anomalies = split(normal, anomalous, seed, rows)
+            for detector in detectors:
+                if (name, seed, detector) in done:
+                    continue
+                start = time.perf_counter(), time.process_time()
+                score = DETECTORS[detector](train, seed)
+                fitted = time.process_time()
+                on_normal, on_anomalies = score(test), score(anomalies)
+                record: dict = {
+                    "set": name, "seed": seed, "detector": detector, "train": len(train), "columns": train.shape[1],
+                    "normal": len(normal), "auroc": auroc(on_normal, on_anomalies),
+                    "aupr": average_precision(on_normal, on_anomalies),
+                }  # fmt: skip
+                for level in LEVELS:
+                    record[f"caught at {level}"] = float((on_anomalies > np.quantile(on_normal, 1 - level)).mean())
+                if isinstance(getattr(score, "__self__", None), Guard):
+                    calibrator = score.__self__.calibrator_
+                    for level in LEVELS:
+                        for what, scores in (("false alarms", on_normal), ("alarms", on_anomalies)):
+                            record[f"{what} promised {level}"] = float((calibrator.p_value(scores) <= level).mean())
+                    record["calibration"] = calibrator.n
+                record["fit cpu seconds"] = round(fitted - start[1], 3)
+                record["cpu seconds"] = round(time.process_time() - start[1], 3)
+                record["seconds"] = round(time.perf_counter() - start[0], 3)
+                append(out, record)
 
 
-Score = Callable[[np.ndarray], np.ndarray]
+def split(normal: np.ndarray, anomalous: np.ndarray, seed: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training rows, new normal rows and anomalies."""
+    order, half = np.random.default_rng(seed).permutation(len(normal)), len(normal) // 2
+    chosen = np.random.default_rng(seed + 1000).permutation(len(anomalous))[:rows]
+    return normal[order[:half][:rows]], normal[order[half:][:rows]], anomalous[chosen]
 
 
-def guard_score(train: np.ndarray, seed: int) -> Score:
-    # The fewest calibration rows that 5% needs times five; the baselines calibrate nothing and train on all rows.
-    guard = Guard(0.05, calibration=95, random_state=seed).fit(train)
-    return guard.anomaly_score
+def average_precision(normal: np.ndarray, anomalous: np.ndarray) -> float:
+    """Area under the precision-recall curve, anomalies positive."""
+    from sklearn.metrics import average_precision_score
 
-
-def forest_score(train: np.ndarray, seed: int) -> Score:
-    from sklearn.ensemble import IsolationForest
-
-    forest = IsolationForest(random_state=seed).fit(train)
-    return lambda x: -forest.score_samples(x)
-
-
-def lof_score(train: np.ndarray, seed: int) -> Score:
-    from sklearn.neighbors import LocalOutlierFactor
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(train)
-    lof = LocalOutlierFactor(n_neighbors=20, novelty=True).fit(scaler.transform(train))
-    return lambda x: -lof.score_samples(scaler.transform(x))
-
-
-def knn_score(train: np.ndarray, seed: int) -> Score:
-    from sklearn.neighbors import NearestNeighbors
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(train)
-    near = NearestNeighbors(n_neighbors=5).fit(scaler.transform(train))
-    return lambda x: near.kneighbors(scaler.transform(x))[0][:, -1]
-
-
-METHODS: dict[str, Callable[[np.ndarray, int], Score]] = {
-    "guard": guard_score, "knn": knn_score, "lof": lof_score, "iforest": forest_score,
-}  # fmt: skip
+    labels = np.repeat((0, 1), (len(normal), len(anomalous)))
+    return float(average_precision_score(labels, np.nan_to_num(np.concatenate((normal, anomalous)), posinf=1e300)))
 
 
 def results(path: Path) -> list[dict]:
@@ -142,7 +134,7 @@ def append(path: Path, record: dict) -> None:
 
 
 def print_alarms(records: list[dict]) -> None:
-    """Mean realized rate and how many splits lie in the central 95% of what theory gives."""
+    """Print the mean realized rate and how many splits lie in the central 95% of the theoretical distribution."""
     sets = list(dict.fromkeys(r["set"] for r in records))
     print(
         "\n| set | calibration | new | "
@@ -181,29 +173,48 @@ def pac_exceeded(record: dict, alpha: float) -> bool:
 
 
 def print_detection(records: list[dict]) -> None:
-    """AUROC by set (mean over seeds), mean, mean rank and wins against each other method."""
-    sets = sorted({r["set"] for r in records})
-    table = {m: np.array([np.mean([r[m] for r in records if r["set"] == s]) for s in sets]) for m in METHODS}
-    print("\n| set | columns | seeds | " + " | ".join(METHODS) + " |\n| --- | ---: | ---: |" + " ---: |" * len(METHODS))
+    """AUROC by set (mean over seeds), then means, mean rank, wins and Wilcoxon's test against each other detector."""
+    from scipy.stats import wilcoxon
+
+    names = [d for d in DETECTORS if any(r["detector"] == d for r in records)]
+    sets = sorted({r["set"] for r in records}, key=str.lower)
+    seeds = {s: set.intersection(*({r["seed"] for r in records if (r["set"], r["detector"]) == (s, d)} for d in names))
+             for s in sets}  # fmt: skip
+    sets = [s for s in sets if seeds[s]]
+
+    def means(what: str) -> dict[str, np.ndarray]:
+        kept = [r for r in records if r["seed"] in seeds.get(r["set"], ())]
+        value = {(s, d): [r[what] for r in kept if (r["set"], r["detector"]) == (s, d)] for s in sets for d in names}
+        return {d: np.array([100 * np.mean(value[s, d]) for s in sets]) for d in names}
+
+    area, precision, caught = means("auroc"), means("aupr"), means(f"caught at {LEVELS[1]}")
+    print(f"\n| set | seeds | {' | '.join(names)} |\n| --- | ---: |" + " ---: |" * len(names))
     for i, name in enumerate(sets):
-        mine = [r for r in records if r["set"] == name]
-        print(
-            f"| {name} | {mine[0]['columns']} | {len(mine)} | "
-            + " | ".join(f"{table[m][i] * 100:.1f}" for m in METHODS)
-            + " |"
-        )
-    ranks = mean_rank({m: list(v) for m, v in table.items()})
-    best = int(np.argmax(table["guard"] - np.max([table[m] for m in METHODS if m != "guard"], 0)))
-    rest = np.arange(len(sets)) != best
-    print("| **mean** | | | " + " | ".join(f"{v.mean() * 100:.2f}" for v in table.values()) + " |")
-    print(
-        f"| mean without {sets[best]} | | | " + " | ".join(f"{v[rest].mean() * 100:.2f}" for v in table.values()) + " |"
-    )
-    print("| **mean rank** | | | " + " | ".join(f"{ranks[m]:.2f}" for m in METHODS) + " |")
-    for m in METHODS:
-        if m != "guard":
-            pair = wins({"guard": list(table["guard"]), m: list(table[m])})
-            print(f"guard against {m}: {pair['guard']:g} wins, {pair[m]:g} losses")
+        print(f"| {name} | {len(seeds[name])} | {' | '.join(f'{area[d][i]:.1f}' for d in names)} |")
+    large = np.array([any(r["set"] == s and r["normal"] >= 1000 for r in records) for s in sets])
+    best = np.ones(len(sets), dtype=bool)
+    if "guard" in names:
+        best[int(np.argmax(area["guard"] - area["knn5"]))] = False
+    for label, table, mask in (
+        ("mean AUROC", area, slice(None)), ("mean AUROC, at least 1,000 normal rows", area, large),
+        ("mean AUROC without the guard's best set", area, best), ("mean AUPR", precision, slice(None)),
+        (f"mean caught at {LEVELS[1]:.0%} false alarms", caught, slice(None)),
+    ):  # fmt: skip
+        print(f"| **{label}** | | {' | '.join(f'{table[d][mask].mean():.2f}' for d in names)} |")
+    ranks = mean_rank({d: list(v) for d, v in area.items()})
+    print(f"| **mean rank** | | {' | '.join(f'{ranks[d]:.2f}' for d in names)} |")
+    for d in names:
+        if d != "guard" and "guard" in names:
+            gain = area["guard"] - area[d]
+            p = wilcoxon(gain).pvalue if np.any(gain != 0) else 1.0
+            print(f"guard against {d}: {gain.mean():+.2f} ({gain[large].mean():+.2f}), {(gain > 0).sum()} wins, "
+                  f"{(gain < 0).sum()} losses, Wilcoxon p = {p:.2g}")  # fmt: skip
+    mine = [r for r in records if r["detector"] == "guard"]
+    for level in LEVELS:
+        enough = [r for r in mine if r.get("calibration", 0) >= 1 / level - 1]
+        if enough:
+            false, found = (np.mean([r[f"{w} promised {level}"] for r in enough]) for w in ("false alarms", "alarms"))
+            print(f"promised {level:.0%}: false alarms {false:.2%}, anomalies found {found:.1%} ({len(enough)} runs)")
 
 
 def main() -> None:
@@ -213,9 +224,9 @@ def main() -> None:
         run = sub.add_parser(what)
         run.add_argument("--data", type=Path, default=Path(os.environ.get("PUSHFORWARD_DATA", "data")))
         run.add_argument("--out", type=Path, required=True)
-        run.add_argument("--repeats", type=int, default=20 if what == "alarms" else 3)
-        run.add_argument("--rows", type=int, default=4000 if what == "alarms" else 10_000)
-        run.add_argument("--steps", type=int, default=300)
+        run.add_argument("--repeats", type=int, default=20 if what == "alarms" else 5)
+        run.add_argument("--rows", type=int, default=4000 if what == "alarms" else 3000)
+        run.add_argument("--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS))
     sub.add_parser("tables").add_argument("files", nargs="+", type=Path)
     options = parser.parse_args()
     if options.what == "tables":
@@ -223,9 +234,9 @@ def main() -> None:
             records = results(file)
             (print_alarms if "split" in records[0] else print_detection)(records)
     elif options.what == "alarms":
-        alarms(options.data, options.out, options.repeats, options.steps, options.rows)
+        alarms(options.data, options.out, options.repeats, options.rows)
     else:
-        detection(options.data, options.out, options.repeats, options.rows)
+        detection(options.data, options.out, options.repeats, options.rows, options.detectors)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""Inputs made to fool the guard of images, its flow's likelihood and InFlow's gate: which detectors still work.
+"""Attacks on the guard of images, on the likelihood of its flow and on InFlow's gate.
 
-    python -m benchmarks.quality.ood --attacks                      # fits the guard, or reads it
+    python -m benchmarks.quality.ood --attacks                      # fits the guard, or reads its file
 
-A guard with its default setting is fitted on Fashion-MNIST as the card does it. The attacker has everything: weights, reference
-features, the calibration. Each image is attacked by itself, within a budget of gray levels a pixel:
+A guard with default options is fitted on Fashion-MNIST as in the table of scores. The attacker has everything: weights, reference
+features and calibration. Each image is attacked by itself, within a budget of gray levels per pixel:
 
-- *raise log p* (FGSM, PGD): hide from the likelihood, blind to guard and gate;
-- *raise log p, hide from the gate* (PGD): also lift the kernel mean that the gate's conformal p-value of a single image reads;
-- *lower the guard's score* (FGSM, PGD): the score itself. The compressors have no gradient, so there the attacker climbs a stand-in, the
-  sum of log(1 + differences of neighbors)^2, fitted to the log of the code lengths; what counts is always the true score, and the best
-  point met is kept;
-- *noise*: signs drawn at random, as large: what a change of that size does without an attacker.
+- *raise log p* (FGSM, PGD): raises the likelihood alone, without regard to guard and gate;
+- *raise log p, hide from the gate* (PGD): also raises the kernel mean, from which the gate computes the conformal p-value of a single image;
+- *lower the guard's score* (FGSM, PGD): lowers the score itself. The compressors have no gradient, so the attacker uses a surrogate for the log of the
+  code lengths, the sum of log(1 + differences of neighbors)^2, fitted to them. Detection is always measured with the true score, and
+  the best point is kept;
+- *noise*: random signs of the same size, the effect of a change of that size without an attacker.
 
-And the other way round, in-distribution images are made to alarm by raising the guard's score.
+Conversely, the guard's score of in-distribution images is raised until it alarms.
 
-Reported: the fraction that each detector catches at a promised false-alarm rate of 5 %, with 95 % intervals (Wilson), over the same
-images: the guard; -log p of its flow with a conformal p-value; the gate's kernel mean with a conformal p-value.
+The table has the fraction that each detector detects at a promised false-alarm rate of 5 %, with 95 % intervals (Wilson), on the same
+images. The detectors are the guard, and conformal p-values of -log p of its flow and of the gate's kernel mean.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ ALPHA = 0.05
 Objective = Callable[[Tensor], Tensor]
 
 
-class Between(UniformDequantize):
-    """Dequantization with a gradient: the value is that of the nearest integers, with their noise, the slope is that of the identity."""
+class StraightThroughDequantize(UniformDequantize):
+    """Dequantization with a straight-through gradient: the value at the nearest integers, the gradient of the identity."""
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Any = None) -> Step:
         whole = x.detach().round()
@@ -55,11 +55,11 @@ class Between(UniformDequantize):
 
 
 def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
-    """The guard's score of images of its own size, with a gradient.
+    """A differentiable version of the guard's score, for images of its own size.
 
     Args:
-        guard: of images whose sides are multiples of 4.
-        reference: images on which the stand-in for the compressors is fitted.
+        guard: a guard of images whose sides are multiples of 4.
+        reference: images on which the surrogate of the compressors is fitted.
     """
     dose = copy.deepcopy(guard.score_.inner)
     assert isinstance(dose, DoSE)
@@ -67,9 +67,9 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
     for flow in flows:
         first, *rest = flow.chain
         assert isinstance(first, UniformDequantize)
-        flow.chain = Chain(Between(first.in_shape, first.levels), *rest)
+        flow.chain = Chain(StraightThroughDequantize(first.in_shape, first.levels), *rest)
     parts: list[Statistic] = list(dose.statistics)  # pyright: ignore[reportAssignmentType]
-    lines = {k: _line(part, reference) for k, part in enumerate(parts) if _compresses(part)}
+    lines = {k: _fit_line(part, reference) for k, part in enumerate(parts) if _compresses(part)}
 
     def columns(x: Tensor) -> Tensor:
         found = []
@@ -79,7 +79,7 @@ def guard_score(guard: pf.Guard, reference: Tensor) -> Objective:
                 guess = _roughness(x)[:, None] * slopes + offsets
                 found.append(true + guess - guess.detach())
             elif isinstance(part, Log):
-                found.append(torch.log(part.statistic._values(x)))  # .values() takes no gradient
+                found.append(torch.log(part.statistic._values(x)))  # .values() has no gradient
             else:
                 found.append(part._values(x))
         return torch.cat(found, 1).double()
@@ -107,7 +107,7 @@ def _roughness(x: Tensor) -> Tensor:
     return torch.log1p(torch.stack(list(steps)).sum(0))
 
 
-def _line(part: Statistic, reference: Tensor) -> tuple[Tensor, Tensor]:
+def _fit_line(part: Statistic, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Slopes and offsets of the least-squares lines from roughness to the part's columns."""
     x, y = _roughness(reference.double()), part.values(reference)
     slopes = ((x - x.mean())[:, None] * (y - y.mean(0))).mean(0) / x.var(correction=0)
@@ -115,7 +115,7 @@ def _line(part: Statistic, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Detectors:
-    """Three detectors of single images, calibrated on the same in-distribution images but for the guard, which has its own."""
+    """Three detectors of single images: the guard, and two that are calibrated on the same in-distribution images."""
 
     def __init__(self, guard: pf.Guard, reference: Tensor, calibration: Tensor) -> None:
         self.guard, self.flow = guard, flow_of(guard)
@@ -135,11 +135,11 @@ class Detectors:
         }
 
     def kernel_mean(self, x: Tensor) -> Tensor:
-        """Mean Gaussian kernel to the reference's features, ``(n,)``: what the gate's MMD of a batch of one comes down to."""
+        """Mean Gaussian kernel to the reference's features, ``(n,)``: the part of the gate's MMD of a batch of one that depends on the image."""
         return torch.exp(-torch.cdist(self.features(x), self.known).square() / (2 * self.bandwidth**2)).mean(1)
 
     def measure(self, x: Tensor, normal: dict[str, np.ndarray]) -> dict[str, float]:
-        """Fraction that each catches at ALPHA, and its AUROC against in-distribution images."""
+        """Fraction that each detector detects at ALPHA, and its AUROC against in-distribution images."""
         result = {}
         for name, score in self.scores.items():
             found = score(x)
@@ -157,19 +157,19 @@ def run(options: argparse.Namespace, results: Results) -> None:
     likely = detectors.objective
 
     def hidden(x: Tensor) -> Tensor:
-        # One image's MMD^2 falls by twice what its kernel mean gains; 1e4 nats make the gate matter as much as the likelihood.
+        # The MMD^2 of one image falls by twice the gain of its kernel mean; the weight 1e4 makes both terms equally important.
         return likely(x) + 1e4 * detectors.kernel_mean(x)
 
     def lowered(x: Tensor) -> Tensor:
         return -score(x)
 
-    def climb(objective: Objective) -> Callable[[Tensor, float], Tensor]:
-        # Small steps from the image itself: densities of pixels have spikes, at black above all, that are easily lost.
+    def pgd_attack(objective: Objective) -> Callable[[Tensor, float], Tensor]:
+        # Take small steps from the image itself: the density of pixels has narrow peaks, most of all at black.
         return lambda x, budget: pgd(
             objective, x, budget, steps=options.steps, step=max(1.0, budget / 8), random_start=False
         )
 
-    def leap(objective: Objective) -> Callable[[Tensor, float], Tensor]:
+    def fgsm_attack(objective: Objective) -> Callable[[Tensor, float], Tensor]:
         return lambda x, budget: fgsm(objective, x, budget)
 
     def noise(x: Tensor, budget: float) -> Tensor:
@@ -178,11 +178,15 @@ def run(options: argparse.Namespace, results: Results) -> None:
         return (x.long() + int(budget) * signs).clamp(0, 255).to(torch.uint8)
 
     hide = {
-        "noise": noise, "FGSM, raise log p": leap(likely), "PGD, raise log p": climb(likely),
-        "PGD, raise log p, hide from the gate": climb(hidden), "FGSM, lower the guard's score": leap(lowered),
-        "PGD, lower the guard's score": climb(lowered),
+        "noise": noise, "FGSM, raise log p": fgsm_attack(likely), "PGD, raise log p": pgd_attack(likely),
+        "PGD, raise log p, hide from the gate": pgd_attack(hidden), "FGSM, lower the guard's score": fgsm_attack(lowered),
+        "PGD, lower the guard's score": pgd_attack(lowered),
     }  # fmt: skip
-    alarm = {"noise": noise, "FGSM, raise the guard's score": leap(score), "PGD, raise the guard's score": climb(score)}
+    alarm = {
+        "noise": noise,
+        "FGSM, raise the guard's score": fgsm_attack(score),
+        "PGD, raise the guard's score": pgd_attack(score),
+    }
     sets = {name: load_images(name, train=False, folder=options.data)[: options.images] for name in options.others}
     sets["fashion-mnist"] = test[: options.images]
     for name, images in sets.items():
@@ -204,32 +208,42 @@ def interval(fraction: float, count: int) -> str:
 
 
 def table(results: Results) -> str:
-    """Fraction caught at 5 % by each detector, and the guard's AUROC."""
+    """Fraction detected at 5 % by each detector, and its AUROC."""
     rows = []
     for r in results.records:
         caught = [interval(r[f"{name} caught"], r["images"]) for name in ("guard", "-log p", "gate")]
         areas = [f"{100 * r[f'{name} auroc']:.1f}" for name in ("guard", "-log p", "gate")]
         rows.append([r["set"], r["attack"], str(r["budget"]) if r["budget"] else "", *caught, *areas])
     names = ("guard", "-log p", "gate")
-    head = ["images", "attack", "gray levels", *(f"{n}: caught at 5 %" for n in names), *(f"{n}: AUROC" for n in names)]
+    head = [
+        "images",
+        "attack",
+        "gray levels",
+        *(f"{n}: detected at 5 %" for n in names),
+        *(f"{n}: AUROC" for n in names),
+    ]
     return markdown(head, rows) + "\n" + footer("python -m benchmarks.quality.ood --attacks", results.records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Inputs made to fool the guard.")
+    parser = argparse.ArgumentParser(description="Attacks on the guard of images.")
     add_data_option(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the guard")
-    parser.add_argument("--images", type=int, default=200, help="of each set")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the guard")
+    parser.add_argument("--images", type=int, default=200, help="images of each set")
     parser.add_argument("--others", nargs="+", default=["mnist", "notmnist"])
-    parser.add_argument("--budgets", nargs="+", type=int, default=[2, 8, 32], help="gray levels a pixel")
-    parser.add_argument("--steps", type=int, default=30, help="of PGD")
+    parser.add_argument(
+        "--budgets", nargs="+", type=int, default=[2, 8, 32], help="largest change of a pixel, gray levels"
+    )
+    parser.add_argument("--steps", type=int, default=30, help="steps of PGD")
     parser.add_argument("--known", type=int, default=1000, help="reference images of the gate")
-    parser.add_argument("--train", type=int, default=60_000, help="training images of the guard, at most")
-    parser.add_argument("--max-steps", type=int, default=None, help="of the guard's flow; the guard's default")
+    parser.add_argument("--train", type=int, default=60_000, help="most training images of the guard")
+    parser.add_argument(
+        "--max-steps", type=int, default=None, help="training steps of the guard's flow; by default the guard's own"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/quality-attacks.jsonl"), help="the guard is saved in the same folder"
     )
-    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results = Results(options.out)

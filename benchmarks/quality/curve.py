@@ -1,12 +1,12 @@
-"""Bits/dim of color images against processor time: a Glow and a PixelCNN from their first step on.
+"""Bits/dim of color images against CPU time, for a Glow and a PixelCNN.
 
-    python -m benchmarks.quality.curve --data DATA                     # trains what is missing, then draws and prints
+    python -m benchmarks.quality.curve --data DATA                     # trains missing models, draws and prints
     python -m benchmarks.quality.curve --data DATA --table             # only draws and prints
 
-Each model trains by ``pf.fit`` for a fixed number of steps, with a checkpoint, so that a run that was stopped goes on. A
-reading is the mean over 500 images held out of the training file; the test images are read once, with the weights of the
-best such reading. Time is that of the process (``time.process_time``) from the first step on, readings included. The flows'
-numbers are upper bounds, from one draw of the dequantization noise; PixelCNN's are exact.
+Each model trains by ``pf.fit`` for a fixed number of steps, with a checkpoint, so that a stopped run resumes. An
+evaluation is the mean over 500 images held out of the training file; the test images are evaluated once, with the weights of the
+best evaluation. Time is the CPU time of the process from the first step on, with evaluations. The numbers of flows are upper
+bounds from one draw of the dequantization noise; those of PixelCNN are exact.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HELD_OUT = 500
 
 @dataclass(frozen=True)
 class Entry:
-    """A model, its steps, its batches, and how many steps lie between two readings."""
+    """A model, its training steps, its batch size, and the number of steps between two evaluations."""
 
     make: Callable[[tuple[int, ...]], pf.models.Model]
     steps: int
@@ -51,8 +51,8 @@ MODELS = {
 }  # fmt: skip
 
 
-class Watch:
-    """A callback of ``fit`` that writes readings with the processor time spent so far, over all runs that were resumed."""
+class Recorder:
+    """A callback of ``fit`` that records each evaluation with the CPU time so far, including earlier parts of a resumed run."""
 
     def __init__(self, results: Results, key: Record, dimensions: int) -> None:
         self.results, self.key, self.dimensions = results, key, dimensions
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
         result = pf.fit(
             model, train, validation=held_out, batch_size=entry.batch, max_steps=steps, ema=None, patience=None, seed=options.seed,
             evaluate_every=entry.every, checkpoint=path.with_suffix(".checkpoint"), progress="silent",
-            callback=Watch(results, key, math.prod(shape)),
+            callback=Recorder(results, key, math.prod(shape)),
         )  # fmt: skip
         pf.save(model, path.with_suffix(".safetensors"))
         results.add({
@@ -119,12 +119,12 @@ def draw(options: argparse.Namespace, results: Results, file: Path) -> None:
         records = results.where(kind="curve", set=options.set, model=name, steps=steps, seed=options.seed)
         if len(records) < 2:
             continue
-        records = records[1:]  # the untrained model is far above the picture
+        records = records[1:]  # the untrained model would be far above the other points
         minutes, values = [r["cpu"] / 60 for r in records], [r["bits"] for r in records]
         axes.plot(minutes, values, color=COLORS[name], label=name)
         axes.annotate(f"{values[-1]:.2f}", (minutes[-1], values[-1]), xytext=(4, 0), textcoords="offset points", size=9)
         highest.append(values[0])
-    axes.set(xlabel="processor time, minutes, one thread", ylabel=f"bits/dim, {options.set}, held-out images")
+    axes.set(xlabel="CPU time, minutes, one thread", ylabel=f"bits/dim, {options.set}, held-out images")
     axes.set_ylim(top=min(8.0, max(highest, default=8.0)))
     axes.margins(x=0.08)
     axes.grid(alpha=0.3)
@@ -134,7 +134,7 @@ def draw(options: argparse.Namespace, results: Results, file: Path) -> None:
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
-    """Readings at a few times, and the test images at the end."""
+    """Table of bits/dim at several times, and of the test images at the end."""
     times = (1, 2, 5, 10, 20, 40)
     rows, used = [], []
     for name in options.models:
@@ -154,24 +154,24 @@ def table(options: argparse.Namespace, results: Results) -> str:
         rows.append([name, end[0], f"{steps:,} of {MODELS[name].batch}", *shown, f"{last:.0f}", end[1]])
     head = ["model", "parameters", "steps", *(f"{minutes} min" for minutes in times), "in all, min", "test"]
     title = (
-        f"Bits/dim of {options.set}: {HELD_OUT} held-out images after so much processor time, and test images with the best weights. "
-        "Upper bounds for flows, exact for PixelCNN; one seed. The lowest reading up to a time counts.\n"
+        f"Bits/dim of {options.set}: {HELD_OUT} held-out images after this CPU time, and test images with the best weights. "
+        "Upper bounds for flows, exact for PixelCNN; one seed. Each cell is the lowest value up to that time.\n"
     )
     return "\n".join([title, markdown(head, rows), footer("python -m benchmarks.quality.curve", used)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Bits/dim of color images against processor time.")
+    parser = argparse.ArgumentParser(description="Bits/dim of color images against CPU time.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--set", default="cifar10", help="image set")
     parser.add_argument("--models", nargs="+", default=["Glow", "PixelCNN"], choices=list(MODELS))
-    parser.add_argument("--steps", type=int, help="of every model, instead of its own number")
+    parser.add_argument("--steps", type=int, help="training steps of every model, in place of its own number")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--test", type=int, default=10_000, help="test images to read, at most")
+    parser.add_argument("--test", type=int, default=10_000, help="most test images")
     parser.add_argument("--runs", type=Path, default=Path("runs/curve"), help="folder of checkpoints and models")
     parser.add_argument("--out", type=Path, default=Path("runs/quality-images.jsonl"))
     parser.add_argument("--picture", type=Path, default=Path("runs/cifar10-curve.png"))
-    parser.add_argument("--table", action="store_true", help="draw and print what is there; train nothing")
+    parser.add_argument("--table", action="store_true", help="draw and print existing results and train nothing")
     options = parser.parse_args()
     results = Results(options.out)
     if not options.table:

@@ -1,9 +1,9 @@
 """Data of the quality benchmarks: UCI tables with ten fixed test splits, and 8x8 patches of the BSDS300 photographs.
 
-Every method reads the same arrays. A UCI table is treated once, before any split:
+Every method gets the same arrays. A UCI table is prepared once, before any split:
 
 1. The target is a column like the others.
-2. Left out: columns of which one value fills more than 99 % of the rows, and then, one at a time, the first column
+2. Columns with one value in more than 99 % of the rows are left out, and then, one at a time, the first column
    whose absolute correlation with another one exceeds 0.98 (the rule of the GAS benchmark, Papamakarios et al. 2017).
 3. Each column gets uniform noise as wide as the smallest gap between two of its values, from a fixed seed. This fills
    the gaps of a column on a lattice (integers, rounded numbers), on which a density would otherwise grow without
@@ -34,7 +34,7 @@ __all__ = ["SETS", "Split", "add_data_option", "load"]
 
 SETS = ("protein", "kin40k", "elevators", "parkinsons", "bsds300")
 """The sets of the tables; any other UCI set of the folder loads too, as do "digits" and "fashion-mnist". These have at least 5,000 rows and a density worth
-learning. Left out: bike (its target is the logarithm of the sum of two other columns, so there is no density),
+learning. Left out: bike (its target is the logarithm of the sum of two other columns, so there is not a density),
 keggundirected (71 % of its rows are copies, so test rows are also in the training part), pol (most of its columns are zero
 in most rows: a matter for discrete models), tamielectric and pumadyn32nm (nearly independent uniform columns)."""
 
@@ -51,7 +51,7 @@ class Split:
     validation: Tensor
     test: Tensor
     offset: float
-    """What to add to a log-density of these rows (nats) to have it in the units of the table."""
+    """Added to a log-density of these rows, nats, it gives the log-density in the units of the table."""
 
     @property
     def features(self) -> int:
@@ -76,7 +76,7 @@ def load(name: str, seed: int, folder: Path | None) -> Split:
         return _images(name, folder, seed)
     _find(folder, f"uci/{name}/test_mask.csv.gz")
     rows, mask = read_table(_find(folder, f"uci/{name}/data.csv.gz").parent, seed)
-    rows = _treated(rows)
+    rows = _prepared(rows)
     rest = np.random.default_rng(seed).permutation(rows[~mask])
     held = len(rest) // 10
     return _standardized(name, rest[held:], rest[:held], rows[mask])
@@ -88,13 +88,13 @@ def _find(folder: Path | None, file: str) -> Path:
     where = "no data folder was given" if folder is None else f"there is no {file} in {folder}"
     raise SystemExit(
         f"{where}: point --data or PUSHFORWARD_DATA at a folder with uci/<set>/data.csv.gz and test_mask.csv.gz as in "
-        "github.com/treforevans/uci_datasets, and with bsds300/train.tar and bsds300/test.tar, which hold the JPEG "
+        "github.com/treforevans/uci_datasets, and with bsds300/train.tar and bsds300/test.tar, which contain the JPEG "
         "files of BSDS300 (www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds) as train/<id>.jpg and "
         "test/<id>.jpg."
     )
 
 
-def _treated(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _prepared(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     commonest = [np.unique(column, return_counts=True)[1].max() for column in rows.T]
     columns = [j for j, count in enumerate(commonest) if count <= 0.99 * len(rows)]
     while True:

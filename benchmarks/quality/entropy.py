@@ -1,9 +1,9 @@
-"""Models against targets whose density is known: no honest likelihood beats the target's own, and mass is 1.
+"""Models of targets with known density: no valid likelihood is higher than the target's own, and the mass is 1.
 
-    python -m benchmarks.quality.entropy                  # runs what is missing, then prints the table
+    python -m benchmarks.quality.entropy                  # runs missing cases, then prints the table
 
 The mean of log p - log q over held-out draws of p is an estimate of KL(p || q), which is never negative. A reading below
-zero by more than three standard errors would mean that q is no density. In one and two dimensions the mass of each
+zero by more than three standard errors would mean that q is not a density. In one and two dimensions the mass of each
 model is also integrated on a grid, before and after training, in float64.
 """
 
@@ -35,11 +35,11 @@ class Target:
 
     Attributes:
         features: D.
-        draw: n rows.
-        log_prob: of rows, nats.
-        box: interval of each coordinate that holds the mass of target and models, for the grid; None for no grid.
+        draw: function that draws n rows.
+        log_prob: log-density of rows, nats.
+        box: half the side of the box for the grid, which contains the mass of target and models; None for no grid.
         angles: whether the coordinates are angles.
-        context: width of the context, drawn standard normal and handed to both functions.
+        context: width of the context, which is drawn from a standard normal and passed to both functions.
     """
 
     features: int
@@ -153,14 +153,14 @@ def log_prob(model: pf.models.Model, x: Tensor, context: Tensor | None) -> Tenso
 
 
 def mass(model: pf.models.Model, target: Target, side: int) -> float | None:
-    """Mass by the midpoint rule on a grid, ``side`` points a side in 2-D, refined toward the middle of the box where it is wide."""
+    """Mass by the midpoint rule on a grid, ``side`` squared points in 2-D, denser in the middle of the box."""
     if target.box is None:
         return None
     count = 20_000 if target.features == 1 else side
     middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count * 2 - 1
     if target.angles:
         points, weights = target.box * middle, torch.full_like(middle, 2 * target.box / count)
-    else:  # x = sinh(k u) / sinh(k) box: dense in the middle, wide at the ends
+    else:  # x = sinh(k u) / sinh(k) box: dense in the middle, coarse at the ends
         stretch = 4.0
         points = target.box * torch.sinh(stretch * middle) / math.sinh(stretch)
         weights = target.box * stretch * torch.cosh(stretch * middle) / math.sinh(stretch) * 2 / count
@@ -172,7 +172,7 @@ def mass(model: pf.models.Model, target: Target, side: int) -> float | None:
     return found
 
 
-def one(name: str, model: str, seed: int, steps: int) -> dict[str, Any]:
+def measure(name: str, model: str, seed: int, steps: int) -> dict[str, Any]:
     """KL estimate with its standard error, and masses."""
     target = TARGETS[name]
     torch.manual_seed(seed)
@@ -198,7 +198,7 @@ def one(name: str, model: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def broken(records: list[dict[str, Any]]) -> list[str]:
-    """Readings that no density can give."""
+    """Results that no density can have, as lines."""
     lines = [
         f"{r['target']}, {r['model']}: KL {r['kl']:.4f} ± {r['error']:.4f}"
         for r in records
@@ -225,14 +225,14 @@ def table(records: list[dict[str, Any]], steps: int) -> str:
         ]  # fmt: skip
         lines.append([name, *cells, f"≤ {max(*off, 1e-6):.0e}" if off else "–"])
     title = (
-        f"KL(target, model) in nats, mean over seeds ± standard error of one reading over {FRESH:,} draws, after {steps} "
+        f"KL(target, model) in nats, mean over seeds ± standard error of one result over {FRESH:,} draws, after {steps} "
         "steps; never below 0 beyond its error. Last column: largest distance of a mass from 1, before or after training.\n"
     )
     return "\n".join([title, markdown(["target", *MODELS, "mass"], lines)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Models against targets whose density is known.")
+    parser = argparse.ArgumentParser(description="Models of targets with known density.")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS, metavar="TARGET")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--steps", type=int, default=600)
@@ -247,11 +247,11 @@ def main() -> None:
             for seed in range(options.seeds):
                 key = {"target": name, "model": model, "seed": seed, "steps": options.steps}
                 if not results.where(**key):
-                    results.add(key | one(name, model, seed, options.steps))
+                    results.add(key | measure(name, model, seed, options.steps))
     print(table(results.records, options.steps))
     print(footer(f"python -m benchmarks.quality.entropy --steps {options.steps}", results.records))
     if lines := broken(results.records):
-        raise SystemExit("No density can give these readings:\n" + "\n".join(lines))
+        raise SystemExit("these results are impossible for a density, so a model is wrong:\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

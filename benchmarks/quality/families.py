@@ -1,13 +1,13 @@
-"""Comparison of families of image models: bits/dim of Fashion-MNIST after equal processor time.
+"""Comparison of families of image models: bits/dim of Fashion-MNIST after equal CPU time.
 
-    python -m benchmarks.quality.families --data DATA                # runs what is missing, then prints the table
-    python -m benchmarks.quality.families --data DATA --table        # only prints it
+    python -m benchmarks.quality.families --data DATA                # runs missing cases, then prints the table
+    python -m benchmarks.quality.families --data DATA --table        # only prints the table
 
-The question is whether a PixelCNN has fewer bits than all flows. A family gets ``--seconds`` of processor time with one thread:
-its sizes are chosen beforehand so that it takes some hundreds or thousands of steps in that time, and are in the table's
-source below. Before that each learning rate of ``--rates`` has a tenth of the time, and held-out images choose among them (one
-alone is taken as it is); they also choose the weights that are kept. All train with ``pf.fit`` (AdamW, cosine schedule over the time). Test images choose
-nothing: which PixelCNN and which flow are compared in the end is decided by held-out images.
+The question is whether a PixelCNN has fewer bits than all flows. Each family gets ``--seconds`` of CPU time with one thread.
+Its sizes, in the table below, were chosen beforehand so that it takes hundreds or thousands of steps in that time. First each
+learning rate of ``--rates`` gets a tenth of the time, and held-out images choose among them (a single rate is used without a
+pilot); held-out images also choose the weights. All models train with ``pf.fit`` (AdamW, cosine schedule over the time). Test
+images choose nothing: held-out images decide which PixelCNN and which flow are compared in the end.
 
 Numbers are bits/dim of integers 0 to 255: exact for PixelCNN; upper bounds for flows of dequantized images and for the VAE, of
 ``--draws`` importance-weighted draws (Burda et al. 2016) each. MAF reads the flattened image.
@@ -39,7 +39,7 @@ PIXELS = math.prod(SHAPE)
 
 
 def flat_maf() -> models.Model:
-    """MAF of the flattened image, dequantized and through a logit as in its paper's table of images."""
+    """MAF of the flattened image, dequantized and transformed by a logit, as in the image experiments of its paper."""
     transforms = pf.transforms
     chain = transforms.Chain(
         transforms.UniformDequantize(SHAPE, LEVELS), transforms.Logit(SHAPE, 0.05), transforms.Flatten(SHAPE),
@@ -79,10 +79,10 @@ def train(
     seed: int,
     checks: int = CHECKS,
 ) -> tuple[Any, Any]:
-    """A model trained for so long, and what ``fit`` says of it. The time is the process's own."""
+    """Train a model for this CPU time; returns the model and the result of ``fit``."""
     torch.manual_seed(seed)
     model = FAMILIES[name]()
-    # Evaluations count: how many steps lie between is found from the time that a few steps take.
+    # Evaluations cost time too, so their interval is computed from the time of a few steps.
     start = time.process_time()
     model.initialize(images[:batch].float())
     model.train()
@@ -100,7 +100,7 @@ def train(
 
 
 def choose_rate(options: argparse.Namespace, name: str, images: Tensor, held_out: Tensor, seed: int) -> float:
-    """The learning rate after whose short training held-out images are likeliest."""
+    """The learning rate with the best held-out log-likelihood after a short training."""
     if len(options.rates) == 1:
         return options.rates[0]
     found: dict[float, float] = {}
@@ -112,7 +112,7 @@ def choose_rate(options: argparse.Namespace, name: str, images: Tensor, held_out
 
 @torch.no_grad()
 def bits(model: models.Model, images: Tensor, draws: int) -> Tensor:
-    """Of each image."""
+    """Bits/dim of each image."""
     return torch.cat([model.evaluate(part, samples=draws).bits_per_dim().double() for part in images.split(100)])
 
 
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
             results.add(key | {
                 "bits": found.mean().item(), "error": found.std().item() / math.sqrt(len(found)),
                 "validation": -result.best_validation / (PIXELS * math.log(2)), "images": len(test), "draws": options.draws,
-                "relation": model.evaluate(test[:1]).kind.name, "rate": rate, "steps": result.steps,
+                "likelihood_kind": model.evaluate(test[:1]).kind.name, "rate": rate, "steps": result.steps,
                 "best_step": result.best_step, "cpu": result.seconds,
                 "parameters": sum(weight.numel() for weight in model.parameters()),
             })  # fmt: skip
@@ -144,7 +144,7 @@ def average(records: list[Record], field: str) -> float:
 
 
 def versus(found: dict[str, list[Record]]) -> str:
-    """The PixelCNN and the flow that held-out images prefer, compared with each other."""
+    """A line that compares the PixelCNN and the flow with the best held-out log-likelihood."""
     best: list[tuple[str, float]] = []
     for pixels in (True, False):
         names = [row for row in found if row.startswith("PixelCNN") is pixels and not row.startswith("VAE")]
@@ -154,11 +154,11 @@ def versus(found: dict[str, list[Record]]) -> str:
         best.append((name.replace(" | ", " in batches of "), average(found[name], "bits")))
     (ours, bits_ours), (flow, bits_flow) = best
     gap = bits_flow - bits_ours
-    return f"\n{ours}: {abs(gap):.3f} bits/dim {'fewer' if gap > 0 else 'more'} than {flow}, the flow that held-out images prefer."
+    return f"\n{ours}: {abs(gap):.3f} bits/dim {'fewer' if gap > 0 else 'more'} than {flow}, the best flow on held-out images."
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
-    """One row a family and size of batches, the fewest bits first; then PixelCNN against the flows."""
+    """One row for each family and batch size, the fewest bits first; then PixelCNN compared with the flows."""
     found: dict[str, list[Record]] = {}
     for record in results.where(kind="families", seconds=options.seconds):
         found.setdefault(f"{record['family']} | {record['batch']}", []).append(record)
@@ -167,13 +167,13 @@ def table(options: argparse.Namespace, results: Results) -> str:
         records = found[name]
         values = [record["bits"] for record in records]
         spread = f"± {statistics.stdev(values):.3f}" if len(values) > 1 else f"[{records[0]['error']:.3f}]"
-        bound = "" if records[0]["relation"] == "EXACT" else "≤ "
+        bound = "" if records[0]["likelihood_kind"] == "EXACT" else "≤ "
         rows.append([
             *name.split(" | "), f"{bound}{average(records, 'bits'):.3f} {spread}", str(len(values)), f"{records[0]['parameters']:,}",
             f"{average(records, 'steps'):,.0f}", ", ".join(f"{r['rate']:g}" for r in records),
         ])  # fmt: skip
     title = (
-        f"Fashion-MNIST, bits/dim of test images after {options.seconds:g} s of processor time; mean ± standard deviation over "
+        f"Fashion-MNIST, bits/dim of test images after {options.seconds:g} s of CPU time; mean ± standard deviation over "
         "seeds, or [standard error over images] of one.\n"
     )
     used = [record for records in found.values() for record in records]
@@ -184,17 +184,17 @@ def table(options: argparse.Namespace, results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Families of image models in equal processor time.")
+    parser = argparse.ArgumentParser(description="Families of image models in equal CPU time.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY")
-    parser.add_argument("--seconds", type=float, default=300.0, help="processor time of each family")
-    parser.add_argument("--batch", type=int, default=32, help="images of a step")
+    parser.add_argument("--seconds", type=float, default=300.0, help="CPU time of each family")
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3], help="learning rates to choose from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--test", type=int, default=2000, help="test images")
     parser.add_argument("--draws", type=int, default=8, help="importance-weighted draws of bounds")
     parser.add_argument("--out", type=Path, default=Path("runs/quality-families.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(options.out)

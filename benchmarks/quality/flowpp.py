@@ -1,14 +1,14 @@
 """Flow++ on Fashion-MNIST: stability of training at its default size compared with Glow, and the gain from its learned dequantization.
 
-    python -m benchmarks.quality.flowpp --data DATA                    # trains what is missing, then prints the tables
-    python -m benchmarks.quality.flowpp --data DATA --table            # only prints them
+    python -m benchmarks.quality.flowpp --data DATA                    # trains missing models, then prints the tables
+    python -m benchmarks.quality.flowpp --data DATA --table            # only prints the tables
 
-"size": ``FlowPlusPlus`` and ``Glow`` as they come, on whole images, the same number of steps of the same batches. The largest rise is
-that of the mean training loss of ten steps above the lowest such mean before it. The two differ in size and cost: equal steps
-say nothing of equal time.
+"size": ``FlowPlusPlus`` and ``Glow`` with default sizes, on whole images, with the same number of steps on the same batches. The
+largest rise is the rise of the mean training loss of ten steps above the lowest earlier mean. The two models differ in size and
+cost, so equal steps are not equal time.
 
 "dequantization": a small ``FlowPlusPlus`` on every third row and column (8 x 8), with uniform and with variational dequantization, from the
-same seeds; all else is equal. Numbers are upper bounds of bits/dim, with one draw of the noise and with 16 (importance weighted).
+same seeds, with all else equal. Numbers are upper bounds on bits/dim, with one draw of the noise and with 16 (importance weighted).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def bits(model: pf.models.Model, images: Tensor, samples: int = 1) -> float:
 def train(
     model: pf.models.Model, rows: Tensor, steps: int, batch: int, seed: int, start: int
 ) -> tuple[list[float], float]:
-    """Mean losses of ten steps each, in bits/dim, and seconds of processor time a step."""
+    """Mean losses of ten steps each, in bits/dim, and CPU seconds of a step."""
     model.initialize(rows[:start])
     began = time.process_time()
     result = pf.fit(
@@ -72,12 +72,18 @@ def run(options: argparse.Namespace, results: Results) -> None:
         })  # fmt: skip
     images, test = images[:, :, 2:26:3, 2:26:3], test[: options.test, :, 2:26:3, 2:26:3]
     for seed in range(options.seeds):
-        for law in DEQUANTIZATIONS:
-            key = {"kind": "flow++ dequantization", "law": law, "steps": options.small_steps, "batch": 64, "seed": seed}
+        for method in DEQUANTIZATIONS:
+            key = {
+                "kind": "flow++ dequantization",
+                "dequantize": method,
+                "steps": options.small_steps,
+                "batch": 64,
+                "seed": seed,
+            }
             if "dequantization" not in options.cases or results.where(**key):
                 continue
             torch.manual_seed(seed)
-            model = pf.models.FlowPlusPlus(tuple(images.shape[1:]), dequantize=law, **SMALL)
+            model = pf.models.FlowPlusPlus(tuple(images.shape[1:]), dequantize=method, **SMALL)
             losses, each = train(model, images, options.small_steps, 64, seed, 1024)
             results.add(key | {
                 "last": losses[-1], "bits": bits(model, test), "bits_16": bits(model, test[:200], 16),
@@ -86,7 +92,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def tables(options: argparse.Namespace, results: Results) -> str:
-    """One for each of the two questions."""
+    """One table for each of the two questions."""
     found = results.where(kind="flow++ size", steps=options.steps, batch=options.batch)
     rows = [
         [r["model"], f"{r['parameters']:,}", f"{r['first']:.2f}", f"{r['last']:.2f}", f"{r['rise']:.2f}", f"{r['bits']:.2f}",
@@ -100,26 +106,24 @@ def tables(options: argparse.Namespace, results: Results) -> str:
         "of the last 10",
         "largest rise",
         "200 test images",
-        "s a step",
+        "s per step",
     ]
-    title = (
-        f"Fashion-MNIST, {options.steps} steps of {options.batch}, models as they come; bits/dim (bounds), one seed.\n"
-    )
+    title = f"Fashion-MNIST, {options.steps} steps of {options.batch}, models with default sizes; bits/dim (bounds), one seed.\n"
     parts = [title, markdown(head, rows), footer("python -m benchmarks.quality.flowpp", found)]
     used, rows = [], []
     key = {"kind": "flow++ dequantization", "steps": options.small_steps, "batch": 64}
-    plain = {record["seed"]: record for record in results.where(law="uniform", **key)}
-    for law in DEQUANTIZATIONS:
-        records = results.where(law=law, **key)
+    plain = {record["seed"]: record for record in results.where(dequantize="uniform", **key)}
+    for method in DEQUANTIZATIONS:
+        records = results.where(dequantize=method, **key)
         if not records:
             continue
         used += records
         gains = [plain[record["seed"]]["bits"] - record["bits"] for record in records if record["seed"] in plain]
         rows.append([
-            law, f"{records[0]['parameters']:,}", spread([r["bits"] for r in records]), spread([r["bits_16"] for r in records]),
-            "" if law == "uniform" else spread(gains), spread([r["seconds_a_step"] for r in records]),
+            method, f"{records[0]['parameters']:,}", spread([r["bits"] for r in records]), spread([r["bits_16"] for r in records]),
+            "" if method == "uniform" else spread(gains), spread([r["seconds_a_step"] for r in records]),
         ])  # fmt: skip
-    head = ["dequantization", "parameters", "bits/dim", "200 images, 16 draws", "gain", "s a step"]
+    head = ["dequantization", "parameters", "bits/dim", "200 images, 16 draws", "gain", "s per step"]
     title = (
         f"\nFashion-MNIST in 8 x 8, small Flow++, {options.small_steps} steps of 64; {options.test:,} test images, mean ± standard "
         f"deviation over {options.seeds} seeds.\n"
@@ -137,7 +141,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test", type=int, default=1000, help="small test images")
     parser.add_argument("--out", type=Path, default=Path("runs/quality-flowpp.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print what is there; train nothing")
+    parser.add_argument("--table", action="store_true", help="print existing results and train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(options.out)

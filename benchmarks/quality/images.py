@@ -1,27 +1,27 @@
-"""The same flows of images in pushforward, normflows and nflows: bits/dim and speed of training, side by side.
+"""The same flows of images in pushforward, normflows and nflows: bits/dim and speed of training.
 
-    python -m benchmarks.quality.images --data DATA                    # runs what is missing, then prints the table
-    python -m benchmarks.quality.images --data DATA --table            # only prints it
+    python -m benchmarks.quality.images --data DATA                    # runs missing cases, then prints the table
+    python -m benchmarks.quality.images --data DATA --table            # only prints the table
 
-Fashion-MNIST. Equal in all libraries: images, dequantization noise and the shift to (-1/2, 1/2); batches, Adam with a cosine
+The data are Fashion-MNIST. Equal in all libraries are images, dequantization noise and the shift to (-1/2, 1/2); batches, Adam with a cosine
 schedule, gradient clipping, the last weights; scales, steps of actnorm, 1 x 1 convolution and coupling on half of the channels;
-widths and kernels of the couplings' networks, whose last layer starts at 0; channels that leave after each scale; and a
-learned diagonal normal of all coordinates as base. nflows has the transforms but no network of that form, so it gets one put
-together here. normflows has no spline couplings of images.
+widths and kernels of the couplings' networks, whose last layer starts at 0; channels that are factored out after each scale; and a
+learned diagonal normal distribution of all coordinates as base. nflows has the transforms but no such network, so it is built
+here. normflows has no spline couplings of images.
 
-Not equal, because a library has it built in: the bound on the scale of affine couplings (pushforward exp(a / (1 + |a| / 3));
+Differences that are built into a library are: the bound on the scale of affine couplings (pushforward exp(a / (1 + |a| / 3));
 normflows sigmoid(a + 2) and nflows sigmoid(a + 2) + 0.001, which can only contract; "normflows, exp" has its other choice, exp(a)
-without a bound); the start of the 1 x 1 convolutions
+without a bound); the initial 1 x 1 convolutions
 (pushforward and normflows a random rotation, nflows a random permutation); bounds of splines, as in
 ``benchmarks.quality.peers``; and pushforward clamps what networks see to [-10, 10].
 
-"Glow of the library" is ``pf.models.Glow``, whose channels leave under a normal that a convolution predicts from those that
-stay, as in the paper; it is no part of the comparison at equal architecture.
+"Glow of the library" is ``pf.models.Glow``, which predicts a normal distribution of the factored-out channels from the others by a
+convolution, as in the paper; it is not part of the comparison at equal architecture.
 
-"PixelCNN" is another question, that of sampling in ``benchmarks.quality.pixelcnn``.
+"PixelCNN" runs the sampling benchmark of ``benchmarks.quality.pixelcnn``.
 
-All libraries of a case train at once, a block of steps each in turn, so that whatever else the machine does meets them alike. Time is
-the process's own; a ratio is the median over blocks.
+All libraries of a case train in turn, one block of steps each, so that other work on the machine affects them equally. Times are CPU
+times of the process; a ratio is the median over blocks.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ BATCH, LEARNING_RATE, CLIP, BLOCK, START = 64, 1e-3, 5.0, 20, 512
 PIXELS = math.prod(SHAPE)
 
 LogProb = Callable[[Tensor], Tensor]
-Made = tuple[nn.Module, LogProb]
+FlowAndLogProb = tuple[nn.Module, LogProb]
 
 
-def pushforward_flow(case: str, width: int) -> Made:
+def pushforward_flow(case: str, width: int) -> FlowAndLogProb:
     transformer = pf.transforms.AffineTransformer() if case == "Glow" else pf.transforms.SplineTransformer(BINS, BOUND)
 
     def block(shape: tuple[int, ...], scale: int) -> list[pf.transforms.Transform]:
@@ -70,15 +70,15 @@ def pushforward_flow(case: str, width: int) -> Made:
     return flow, flow.log_prob
 
 
-def library_flow(case: str, width: int) -> Made:
-    """The model that a user calls, without its dequantization, which is the same for all here."""
+def library_flow(case: str, width: int) -> FlowAndLogProb:
+    """The model that a user calls, without its dequantization, which is the same for all libraries."""
     model: Any = pf.models.Glow(SHAPE, scales=SCALES, layers=STEPS, hidden=(width, width), alpha=None)
     transforms = list(model.chain)
     flow = pf.models.Flow(pf.transforms.Chain(*transforms[2:]), model.base)
     return flow, flow.log_prob
 
 
-def normflows_flow(case: str, width: int, scale_map: str = "sigmoid") -> Made:
+def normflows_flow(case: str, width: int, scale_map: str = "sigmoid") -> FlowAndLogProb:
     import normflows as nf
 
     channels, height, side = SHAPE
@@ -97,7 +97,7 @@ def normflows_flow(case: str, width: int, scale_map: str = "sigmoid") -> Made:
 
 
 class PeerNetwork(nn.Module):
-    """The couplings' network, put together of torch's layers: 3-1-3, or residual blocks between two 3 x 3 convolutions."""
+    """The couplings' network: convolutions 3-1-3, or residual blocks between two 3 x 3 convolutions."""
 
     def __init__(self, inputs: int, outputs: int, width: int, residual: bool) -> None:
         super().__init__()
@@ -111,13 +111,13 @@ class PeerNetwork(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]
         self.body = nn.Sequential(*body, last)
-        self.hidden_channels = width  # by which nflows scales what its splines make of the outputs
+        self.hidden_channels = width  # nflows scales the outputs for its splines by this
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.body(x)
 
 
-def nflows_flow(case: str, width: int) -> Made:
+def nflows_flow(case: str, width: int) -> FlowAndLogProb:
     from nflows import transforms
     from nflows.distributions.normal import DiagonalNormal
     from nflows.flows import Flow
@@ -160,13 +160,13 @@ SAMPLING = "PixelCNN"
 class Run:
     """One library's flow under training."""
 
-    def __init__(self, made: Made, start: Tensor, steps: int) -> None:
+    def __init__(self, made: FlowAndLogProb, start: Tensor, steps: int) -> None:
         self.flow, self.log_prob = made
         self.flow.train()
         with torch.no_grad():
             if isinstance(self.flow, pf.models.Model):
                 self.flow.initialize(start)
-            else:  # the peers' actnorms look at the first batch that they meet
+            else:  # the peers' actnorms are initialized by their first batch
                 self.log_prob(start)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=LEARNING_RATE)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
@@ -230,7 +230,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
-    """One row a case and library."""
+    """One row for each case and library."""
     rows, used = [], []
     for case in options.cases:
         if case == SAMPLING:
@@ -251,17 +251,16 @@ def table(options: argparse.Namespace, results: Results) -> str:
                 case, library, f"{records[0]['parameters']:,}", spread([record["bits"] for record in records]),
                 "" if alone else spread(gains), spread(speeds, 1), "" if alone else spread(ratios, 2),
             ])  # fmt: skip
-    head = ["case", "library", "parameters", "bits/dim", "ours − it", "steps a second", "its time / ours"]
+    head = ["case", "library", "parameters", "bits/dim", "ours − it", "steps per CPU second", "its time / ours"]
     title = (
         f"Fashion-MNIST, {options.test:,} test images (upper bounds, equal noise), after {options.steps} steps of {BATCH} (NSF "
-        f"{options.spline_steps}) with networks of width {options.width}; mean ± standard deviation over {options.seeds} seeds. A second is "
-        "one of processor time.\n"
+        f"{options.spline_steps}) with networks of width {options.width}; mean ± standard deviation over {options.seeds} seeds.\n"
     )
     return "\n".join([title, markdown(head, rows), footer("python -m benchmarks.quality.images", used)])
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Mean ± standard deviation of the runs that stayed finite, and how many did not."""
+    """Mean ± standard deviation of the finite values, and how many runs diverged."""
     finite = [value for value in values if math.isfinite(value)]
     lost = f" ({len(values) - len(finite)} of {len(values)} diverged)" if len(finite) < len(values) else ""
     if not finite:
@@ -279,10 +278,12 @@ def main() -> None:
     parser.add_argument("--spline-steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test", type=int, default=1000, help="test images")
-    parser.add_argument("--rows", type=int, default=SHAPE[1], help="rows of the image that uncached sampling draws")
+    parser.add_argument(
+        "--rows", type=int, default=SHAPE[1], help="rows of the image that are sampled without the cache"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/quality-images.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Results(options.out)

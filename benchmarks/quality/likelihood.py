@@ -1,12 +1,12 @@
-"""Test log-likelihoods of the models of pushforward and of a full-covariance Gaussian, in equal wall time.
+"""Test log-likelihoods of the models of pushforward and of a full-covariance Gaussian, in equal time.
 
-    python -m benchmarks.quality.likelihood --data DATA --seconds 60     # runs what is missing, then prints the table
-    python -m benchmarks.quality.likelihood --data DATA --table          # only prints it
+    python -m benchmarks.quality.likelihood --data DATA --seconds 60     # runs missing cases, then prints the table
+    python -m benchmarks.quality.likelihood --data DATA --table          # only prints the table
 
 Each model has its class's default sizes and is trained by ``pf.fit`` for ``--seconds`` of wall time, one at a time,
-with AdamW at 1e-3 on batches of 512 and a cosine schedule over the time; validation rows choose the weights. On a machine
-that does something else too, ``--clock cpu --threads 1`` counts the seconds that the one thread really ran instead. The
-Gaussian has its maximum-likelihood fit in closed form.
+with AdamW at 1e-3 on batches of 512 and a cosine schedule over the time; validation rows choose the weights. On a
+busy machine, ``--clock cpu --threads 1`` counts CPU seconds of the one thread instead. The Gaussian is the maximum-likelihood fit
+in closed form.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
-    """One row a set, one column a model; the best mean in bold."""
+    """One row for each set, one column for each model, the best mean in bold."""
     rows, used = [], []
     for name in options.sets:
         found = {
@@ -121,19 +121,19 @@ def table(options: argparse.Namespace, results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Test log-likelihoods in equal wall time.")
+    parser = argparse.ArgumentParser(description="Test log-likelihoods in equal time.")
     add_data_option(parser)
     parser.add_argument("--sets", nargs="+", default=list(SETS), metavar="SET")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--seconds", type=float, default=60.0, help="training time of each model")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: seconds that the process ran")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="wall time or CPU time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("runs/quality-likelihood.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
     if options.clock == "cpu" and options.threads != 1 and not options.table:
-        parser.error("--clock cpu adds up the seconds of all threads: use it with --threads 1.")
+        parser.error("--clock cpu adds the seconds of all threads: use it with --threads 1.")
     torch.set_num_threads(options.threads)
     if options.clock == "cpu":
         training_run.monotonic = time.process_time  # the clock of pf.fit's max_time

@@ -1,4 +1,4 @@
-"""Outliers made of in-distribution images alone: what settings may be chosen on, where no other image may be seen."""
+"""Outliers made from in-distribution images, on which options may be chosen without other images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["made_images"]
 
 
 def made_images(x: Tensor, seed: int = 3) -> dict[str, Tensor]:
-    """Kinds of broken, mixed and moved images.
+    """Make shuffled, blurred, mixed, moved and otherwise changed images.
 
     Args:
         x: uint8, ``(n, channels, height, width)``, sides multiples of 4.
-        seed: of shuffles, partners and noise.
+        seed: seed of shuffles, partners and noise.
 
     Returns:
-        Name to uint8 images of the same shape.
+        A dictionary from the kind of change to uint8 images of the same shape.
     """
     generator = torch.Generator().manual_seed(seed)
     count, height, width = len(x), *x.shape[-2:]
@@ -50,7 +50,7 @@ def made_images(x: Tensor, seed: int = 3) -> dict[str, Tensor]:
 
 
 def _shuffled(x: Tensor, parts: int, generator: torch.Generator) -> Tensor:
-    """Each image's ``parts`` x ``parts`` blocks in an order of its own."""
+    """Each image's ``parts`` x ``parts`` blocks in a random order."""
     count, channels, height, width = x.shape
     side, along = height // parts, width // parts
     blocks = x.unfold(2, side, side).unfold(3, along, along).reshape(count, channels, parts * parts, side, along)

@@ -1,28 +1,28 @@
-"""The card of out-of-distribution scores: in-distribution sets x other sets x scores, both directions.
+"""Table of out-of-distribution scores on several in-distribution sets and other sets, in both directions.
 
-    python -m benchmarks.quality.ood --data DATA                    # runs what is missing
+    python -m benchmarks.quality.ood --data DATA                    # runs missing cases
     python -m benchmarks.quality.ood --data DATA --table            # only prints the tables
-    python -m benchmarks.quality.ood --data DATA --picture card.png # and draws the heat map
+    python -m benchmarks.quality.ood --data DATA --picture card.png # also draws the heat maps
 
-For each in-distribution set and seed one :class:`pushforward.Guard` is fitted with its default setting on the training
-images, but for 3,000 that are set aside: 2,000 of them are the reference on which the other scores are fitted, 1,000
-calibrate them. Those scores read the guard's own flow. Test images of the set and other images (at most ``--rows`` of each)
-go through one code path. No other image is seen before that, so no setting can depend on one.
+For each in-distribution set and seed one :class:`pushforward.Guard` is fitted with default options on the training
+images without 3,000 of them. The other scores are fitted on 2,000 of those and calibrated on 1,000; they use the guard's own flow.
+Test images of the set and of other sets (at most ``--rows`` of each) take one code path. No other image is used before, so no
+option can depend on one.
 
-``--others made`` takes outliers made of the calibration images instead of other sets: the default setting was chosen on
-those, because they exist wherever in-distribution images do.
+``--others made`` uses outliers made from the calibration images instead of other sets. The default options were chosen on
+them, because they can be made from any in-distribution images.
 
 ``--redraws 20`` draws calibration sets from the guard's calibration scores instead, and counts how often the realized
 false-alarm rate on all test images lies in the central 95 % of the beta-binomial distribution that theory gives.
 
-``--curve 500 1500 3000 6000`` fits guards whose flow trains for so many steps, on all training images (nothing else needs
-any), and measures them and their flow's -log p against the CPU time that the fit took.
+``--curve 500 1500 3000 6000`` fits guards whose flow trains for these numbers of steps, on all training images, and measures
+them and their flow's -log p against the CPU time of the fit.
 
-``--costs`` and ``--attacks`` are benchmarks of their own: what every score costs, and inputs made to fool the guard.
+``--costs`` and ``--attacks`` run two other benchmarks: the cost of every score, and attacks on the guard.
 
 AUROC has a 95 % interval over redrawn test images (bootstrap; it does not include the spread over training runs, which several
-seeds show). ``--scores guard "-log p"`` measures only those, where seeds are many. "caught" is the share with a conformal p-value of at most 1 % and 5 %, "alarms" the same of unseen
-in-distribution images. Milliseconds per image are CPU time of one thread.
+seeds show). ``--scores guard "-log p"`` measures only these scores. "caught" is the fraction of other images with a conformal p-value of
+at most 1 % and 5 %, and "alarms" is that fraction of new in-distribution images. Milliseconds per image are CPU time of one thread.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ OTHER = {"--costs": "benchmarks.quality.score_costs", "--attacks": "benchmarks.q
 
 
 def images_of(name: str, like: Tensor, rows: int, folder: Path | None) -> Tensor:
-    """At most ``rows`` images of a set, or made: ``like`` is the in-distribution test set."""
+    """At most ``rows`` images of a set, or synthetic ones; ``like`` is the in-distribution test set."""
     generator = torch.Generator().manual_seed(1)
     shape = tuple(like.shape[1:])
     match name:
@@ -105,13 +105,13 @@ def images_of(name: str, like: Tensor, rows: int, folder: Path | None) -> Tensor
 
 
 def training_images(name: str, seed: int, options: argparse.Namespace) -> Tensor:
-    """At most ``--train`` training images of a set, in an order of the seed's own."""
+    """At most ``--train`` training images of a set, in an order that the seed determines."""
     train = load_images(name, train=True, folder=options.data)
     return train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: options.train]]
 
 
 def guard_of(images: Tensor, seed: int, steps: int | None) -> tuple[pf.Guard, float]:
-    """A guard with its default setting but for the steps, and the CPU seconds that the fit took."""
+    """A guard with default options except the steps, and the CPU seconds of the fit."""
     guard = pf.Guard(0.05, random_state=seed, max_steps=steps)
     start = time.process_time()
     guard.fit(images.numpy())
@@ -119,7 +119,7 @@ def guard_of(images: Tensor, seed: int, steps: int | None) -> tuple[pf.Guard, fl
 
 
 def fitted(name: str, seed: int, options: argparse.Namespace) -> tuple[pf.Guard, Tensor, Tensor, Tensor]:
-    """The guard, the reference and calibration images of other scores, and the test images."""
+    """The guard, reference and calibration images of the other scores, and the test images."""
     train = training_images(name, seed, options)
     aside, rest = train[:3000], train[3000:]
     steps = "" if options.max_steps is None else f"-{options.max_steps}-steps"
@@ -135,14 +135,14 @@ def fitted(name: str, seed: int, options: argparse.Namespace) -> tuple[pf.Guard,
 
 
 def flow_of(guard: pf.Guard) -> Model:
-    """The flow that a guard of images reads."""
+    """The flow of a guard of images."""
     dose = guard.score_.inner
     assert isinstance(dose, DoSE)
     return next(part.model for part in dose.statistics if isinstance(part, LikelihoodPath))
 
 
 def without(guard: pf.Guard, part: str, reference: Tensor) -> Score:
-    """The guard's score with some statistics left out, fitted anew on the reference."""
+    """The guard's score without some statistics, fitted again on the reference."""
     dose = guard.score_.inner
     assert isinstance(dose, DoSE)
     path, *codes = dose.statistics
@@ -191,7 +191,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def curve(options: argparse.Namespace, results: Results) -> None:
-    """Guards whose flows train for so many steps, on each set."""
+    """Measure guards whose flows train for each number of steps, on each set."""
     for name in options.sets:
         for steps in options.curve:
             key = {"train": name, "seed": 0, "kind": "curve", "steps": steps}
@@ -224,7 +224,7 @@ def curve(options: argparse.Namespace, results: Results) -> None:
                     else:
                         reading["nats"] = -float(fine.mean())
                     readings.append({**reading, "fit seconds": seconds})
-            for reading in readings:  # together, so that a stopped run leaves no half of them
+            for reading in readings:  # all at once, so that a stopped run leaves no incomplete set
                 results.add(reading)
 
 
@@ -275,7 +275,7 @@ def redraws(options: argparse.Namespace) -> str:
 
 
 def tables(results: Results, kind: str) -> str:
-    """For each in-distribution set: AUROC of each score on each other set; then the guard in full."""
+    """For each in-distribution set a table of AUROC by score and other set, and a table of the guard."""
     parts = []
     for name in dict.fromkeys(record["train"] for record in results.where(kind=kind)):
         records = results.where(train=name, kind=kind)
@@ -303,7 +303,7 @@ def tables(results: Results, kind: str) -> str:
 
 
 def picture(results: Results, kind: str, path: Path) -> None:
-    """Heat transforms of AUROC, one for each in-distribution set."""
+    """Draw heat maps of AUROC, one for each in-distribution set."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -331,31 +331,40 @@ def picture(results: Results, kind: str, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for flag, module in OTHER.items():
-        if flag in arguments:  # a benchmark of its own, with its own options
+        if flag in arguments:  # another benchmark with its own options
             importlib.import_module(module).main([word for word in arguments if word != flag])
             return
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality.ood", description="The card of out-of-distribution scores."
+        prog="python -m benchmarks.quality.ood", description="Table of out-of-distribution scores."
     )
     add_data_option(parser)
     parser.add_argument("--sets", nargs="+", default=["fashion-mnist", "mnist"], choices=list(OTHERS))
     parser.add_argument(
-        "--others", choices=("sets", "made"), default="sets", help="other sets, or outliers made of images"
+        "--others",
+        choices=("sets", "made"),
+        default="sets",
+        help="other sets, or outliers made from in-distribution images",
     )
     parser.add_argument("--seeds", type=int, default=1)
     names = ["guard", *SCORES, *ABLATION]
     parser.add_argument("--scores", nargs="+", default=names, choices=names, metavar="SCORE", help="; ".join(names))
-    parser.add_argument("--curve", nargs="+", type=int, default=[], metavar="STEPS", help="of the guard's flow")
-    parser.add_argument("--rows", type=int, default=2000, help="images of each test set, at most")
-    parser.add_argument("--train", type=int, default=60_000, help="training images, at most")
-    parser.add_argument("--max-steps", type=int, default=None, help="of the guard's flow; the guard's default")
+    parser.add_argument(
+        "--curve", nargs="+", type=int, default=[], metavar="STEPS", help="training steps of the guard's flow"
+    )
+    parser.add_argument("--rows", type=int, default=2000, help="most images of each test set")
+    parser.add_argument("--train", type=int, default=60_000, help="most training images")
+    parser.add_argument(
+        "--max-steps", type=int, default=None, help="training steps of the guard's flow; by default the guard's own"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/quality-ood.jsonl"))
-    parser.add_argument("--redraws", type=int, default=0, help="calibration sets of 1,000; measures false alarms only")
-    parser.add_argument("--picture", type=Path, help="write the heat transform")
-    parser.add_argument("--table", action="store_true", help="print the tables of what is there; run nothing")
+    parser.add_argument(
+        "--redraws", type=int, default=0, help="number of calibration sets of 1,000; measures only false alarms"
+    )
+    parser.add_argument("--picture", type=Path, help="file for the heat maps")
+    parser.add_argument("--table", action="store_true", help="print the tables of existing results and run nothing")
     for flag, module in OTHER.items():
-        parser.add_argument(flag, action="store_true", help=f"as python -m {module}, whose --help says more")
+        parser.add_argument(flag, action="store_true", help=f"as python -m {module}, which has its own --help")
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     results = Results(options.out)

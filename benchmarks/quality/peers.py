@@ -1,22 +1,22 @@
 """The same flows in pushforward, zuko and nflows, trained by the same loop on the same batches: test log-likelihoods.
 
-    python -m benchmarks.quality.peers --data DATA                     # runs what is missing, then prints the table
-    python -m benchmarks.quality.peers --data DATA --table             # only prints it
+    python -m benchmarks.quality.peers --data DATA                     # runs missing cases, then prints the table
+    python -m benchmarks.quality.peers --data DATA --table             # only prints the table
 
-Equal in all three: data and splits, batches, Adam with a cosine schedule, gradient clipping, the weights of the best
-validation reading, the number of layers, widths and activations, the coupling masks, the order of autoregressive
+Equal in all three are data and splits, batches, Adam with a cosine schedule, gradient clipping, the weights of the best
+validation result, the number of layers, widths and activations, the coupling masks, the order of autoregressive
 layers, the permutations and LU layers between splines, bins and tail bound, and so, nearly, the number of parameters.
 
-Not equal, because a library has it built in:
+Differences that are built into a library are:
 
 - bounds on the scale of affine layers: pushforward exp(a / (1 + |a| / 3)); zuko the same with log 1000 in place of 3; nflows
   softplus(a) + 0.001 in MAF and sigmoid(a + 2) + 0.001, so at most 1.001, in couplings: its RealNVP can only contract;
 - bounds of splines: pushforward bins of at least 1 % of the interval and slopes in [0.01, 100]; nflows 0.1 % and 0.001;
   zuko softly clipped parameters and slopes in [0.001, 1000];
-- starting weights: pushforward begins near the identity, nflows has small residual branches, zuko has torch's default;
-- what networks see: pushforward clamps their inputs to [-10, 10];
-- zuko's LU layer has no bias; its residual masked network has no activation in front of a block; its couplings have no
-  residual network, so one is put together here from its layers.
+- initial weights: pushforward starts near the identity, nflows has small residual branches, zuko has torch's default;
+- inputs of networks: pushforward clamps them to [-10, 10];
+- zuko's LU layer has no bias; its residual masked network has no activation before a block; its couplings have no
+  residual network, so one is built here from its layers.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ LIBRARIES = {"pushforward": pushforward_flow, "zuko": zuko_flow, "nflows": nflow
 
 
 def spline_orders(features: int) -> list[Tensor]:
-    """The fixed permutations in front of the spline layers, those of ``pf.models.NSF``."""
+    """The fixed permutations before the spline layers, which are those of ``pf.models.NSF``."""
     return [pf.transforms.Permutation(features, seed=k).permutation for k in range(SPLINE_LAYERS)]
 
 
@@ -163,7 +163,7 @@ def mean_log_prob(log_prob: LogProb, rows: Tensor) -> float:
 
 
 def train(flow: nn.Module, log_prob: LogProb, split: Split, steps: int, seed: int) -> tuple[float, float]:
-    """Train and keep the weights of the best validation reading; validation and test log-likelihood, in nats."""
+    """Train, keep the weights with the best validation result, and return validation and test log-likelihood, nats."""
     optimizer = torch.optim.Adam(flow.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     draw = torch.Generator().manual_seed(seed)
@@ -212,7 +212,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
-    """One row a set and model: each library's test log-likelihood, and ours less theirs, seed by seed."""
+    """One row for each set and model: test log-likelihood of each library, and differences to ours by seed."""
     peers = [library for library in options.libraries if library != "pushforward"]
     rows, used = [], []
     for name in options.sets:
@@ -224,7 +224,7 @@ def table(options: argparse.Namespace, results: Results) -> str:
             if not any(found.values()):
                 continue
             used += [record for records in found.values() for record in records]
-            # A start of the weights is a reading of its own, paired with the other libraries' of the same number.
+            # Each set of initial weights is a separate result, paired with the same number of the other libraries.
             by_seed = {
                 library: {(r["seed"], r.get("start", 0)): r["test"] for r in records}
                 for library, records in found.items()
@@ -236,8 +236,8 @@ def table(options: argparse.Namespace, results: Results) -> str:
     head = ["set", "model", "parameters", *options.libraries, *(f"ours − {library}" for library in peers)]
     title = (
         f"Test log-likelihood in nats after {options.steps:,} steps of {BATCH} rows, mean ± standard deviation over "
-        "seeds. The differences are taken seed by seed; *level* means that zero lies within two standard errors of "
-        "their mean.\n"
+        "seeds. Differences are taken by seed; *level* means that zero lies within two standard errors of their "
+        "mean.\n"
     )
     return "\n".join([title, markdown(head, rows), footer("python -m benchmarks.quality.peers", used)])
 
@@ -258,11 +258,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=3, help="test splits, with batches of their own")
-    parser.add_argument("--starts", type=int, default=1, help="starts of the weights for each of them")
+    parser.add_argument("--seeds", type=int, default=3, help="number of test splits, each with its own batches")
+    parser.add_argument("--starts", type=int, default=1, help="number of initial weights for each seed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("runs/quality-peers.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Results(options.out)

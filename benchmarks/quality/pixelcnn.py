@@ -1,11 +1,11 @@
-"""PixelCNN's two networks: sampling with what they keep between pixels and without, and bits/dim in equal processor time.
+"""PixelCNN's two networks: sampling with and without cached activations, and bits/dim in equal CPU time.
 
-    python -m benchmarks.quality.pixelcnn --data DATA                # runs what is missing, then prints the tables
-    python -m benchmarks.quality.pixelcnn --data DATA --table        # only prints them
+    python -m benchmarks.quality.pixelcnn --data DATA                # runs missing cases, then prints the tables
+    python -m benchmarks.quality.pixelcnn --data DATA --table        # only prints the tables
 
-Sampling: 64 images of 28 x 28 from one seed; "without" is a pass of the whole network for each pixel, from the same noise. Of
-those passes ``--rows`` rows are drawn, and their time is scaled to all: a pass costs the same at every pixel. Weights are random,
-far enough from their start that the gray values differ.
+Sampling draws 64 images of 28 x 28 from one seed. Without the cache each pixel takes a pass of the whole network, from the same noise;
+``--rows`` rows are drawn in this way, and their time is scaled to all rows, because every pass costs the same. Weights are random,
+and far enough from their initial values that the gray values differ.
 
 Bits/dim are those of ``benchmarks.quality.families``.
 """
@@ -34,7 +34,7 @@ TRAINED = ["PixelCNN, small", "PixelCNN++"]
 
 @torch.no_grad()
 def sample(options: argparse.Namespace, results: Results) -> None:
-    """Time both methods of sampling, and compare what they draw."""
+    """Time both methods of sampling, and compare their samples."""
     drawn, count = options.rows, IMAGES
     for network, sizes in NETWORKS.items():
         key: Record = {"kind": "sampling", "network": network, **sizes, "images": count, "seed": 0, "rows": drawn}
@@ -44,7 +44,9 @@ def sample(options: argparse.Namespace, results: Results) -> None:
         base = pf.distributions.PixelCNN(
             SHAPE, pf.transforms.CategoricalLikelihood(LEVELS), network=network, **sizes
         ).eval()
-        for weight in base.parameters():  # away from the uniform distribution, where equal draws would say little
+        for (
+            weight
+        ) in base.parameters():  # away from the uniform distribution, for which equal samples would prove little
             weight.add_(0.05 * torch.randn_like(weight))
         began = time.process_time()
         kept = base.sample(torch.Size((count,)), generator=torch.Generator().manual_seed(0))
@@ -66,7 +68,7 @@ def sample(options: argparse.Namespace, results: Results) -> None:
 
 
 def sampling_table(results: Results) -> str:
-    """One row a reading."""
+    """One row for each network."""
     records = results.where(kind="sampling")
     rows = [
         [f"{r.get('network', 'gated')}, {r['filters']} filters, {r['layers']} layers", str(r["images"]),
@@ -75,21 +77,23 @@ def sampling_table(results: Results) -> str:
         for r in records
     ]  # fmt: skip
     head = ["PixelCNN", "images", "cached, s", "uncached, s", "ratio", "rows drawn uncached", "equal in them", "equal pixels"]  # fmt: skip
-    return "\n".join(["\nSampling images of 28 x 28 from one seed, processor time.\n", markdown(head, rows),
+    return "\n".join(["\nSampling images of 28 x 28 from one seed, CPU time.\n", markdown(head, rows),
                       footer("python -m benchmarks.quality.pixelcnn", records)])  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="PixelCNN's two networks: sampling, and bits/dim.")
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHFORWARD_DATA"), help="data folder")
-    parser.add_argument("--rows", type=int, default=SHAPE[1], help="rows of the image that uncached sampling draws")
-    parser.add_argument("--seconds", type=float, default=300.0, help="processor time of training; 0 for sampling only")
-    parser.add_argument("--batch", type=int, default=32, help="images of a step")
+    parser.add_argument(
+        "--rows", type=int, default=SHAPE[1], help="rows of the image that are sampled without the cache"
+    )
+    parser.add_argument("--seconds", type=float, default=300.0, help="CPU time of training; 0 for sampling only")
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3], help="learning rates to choose from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--test", type=int, default=2000, help="test images")
     parser.add_argument("--out", type=Path, default=Path("runs/quality-families.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the tables of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the tables of existing results and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(options.out)

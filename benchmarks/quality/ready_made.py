@@ -1,13 +1,13 @@
 """The ready-made flows of each library, trained for the same CPU time with one thread: test log-likelihoods.
 
-    python -m benchmarks.quality.ready_made --data DATA --seconds 60     # runs what is missing, then prints the table
-    python -m benchmarks.quality.ready_made --data DATA --table          # only prints it
+    python -m benchmarks.quality.ready_made --data DATA --seconds 60     # runs missing cases, then prints the table
+    python -m benchmarks.quality.ready_made --data DATA --table          # only prints the table
 
-What a user gets who takes a library's spline flow and its masked affine flow with the sizes that it proposes: the defaults
-of pushforward, zuko and flowjax; of nflows and normflows, which have none, the sizes of the examples in their
-documentation. Ours are trained by ``pf.fit``. For the peers there is a loop here that does the same: Adam at 1e-3, batches of 512, cosine schedule
-over the time, gradients clipped at a norm of 5, the weights of the best of about 20 validation readings. All time counts, with
-validation readings, and for flowjax with compilation. A library's column is the better of its two by validation rows.
+This measures the result of a user who takes a library's spline flow and its masked affine flow with the sizes that it proposes: the
+defaults of pushforward, zuko and flowjax, and the documented examples of nflows and normflows, which have no defaults. Our flows are
+trained by ``pf.fit``. The peers are trained by a loop with Adam at 1e-3, batches of 512, a cosine schedule over the time, gradients
+clipped at a norm of 5, and the weights of the best of about 20 validations. All time counts, with validation and with the
+compilation of flowjax. A library's column has the better of its two flows on validation rows.
 
 Images are dequantized by uniform noise from a fixed seed and scaled by one mean and one deviation, as vectors.
 """
@@ -59,7 +59,7 @@ def zuko_flow(kind: str, features: int) -> tuple[nn.Module, Callable[[Tensor], T
 
 
 def nflows_flow(kind: str, features: int) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """As in the paper's experiments on tables that the library grew out of: 10 layers, 2 blocks; widths of 128."""
+    """Sizes of the experiments of its paper on tables: 10 layers, 2 blocks, width 128."""
     from nflows import transforms
     from nflows.distributions.normal import StandardNormal
     from nflows.flows import Flow, MaskedAutoregressiveFlow
@@ -80,8 +80,10 @@ def nflows_flow(kind: str, features: int) -> tuple[nn.Module, Callable[[Tensor],
 
 
 def normflows_flow(kind: str, features: int) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """As its examples of a neural spline flow (16 layers of width 128) and of a masked autoregressive flow, with density
-    estimation as the fast direction."""
+    """Sizes of its examples of a neural spline flow (16 layers of width 128) and of a masked autoregressive flow.
+
+    Density estimation is the fast direction.
+    """
     import normflows as nf
 
     layers: list[nn.Module] = []
@@ -104,7 +106,7 @@ def mean_log_prob(log_prob: Callable[[Tensor], Tensor], rows: Tensor) -> float:
 
 
 class Clock:
-    """CPU time spent since it was made, as a part of the budget, and when the next validation reading is due."""
+    """The used fraction of a budget of CPU time, and whether the next validation is due."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.start, self.next = seconds, time.process_time(), 1
@@ -146,7 +148,7 @@ def torch_peer(library: str, kind: str, split: Split, seconds: float, seed: int)
 
 
 def flowjax_peer(kind: str, split: Split, seconds: float, seed: int) -> Found:
-    """The library's default sizes; every call compiled."""
+    """The library's default sizes, with every call compiled."""
     import equinox as eqx
     import jax
     import jax.numpy as jnp
@@ -180,13 +182,13 @@ def flowjax_peer(kind: str, split: Split, seconds: float, seed: int) -> Found:
     def update(weights: Any, state: Any, x: Any, part: Any) -> Any:
         gradient = jax.grad(lambda w: -log_prob(w, x).mean())(weights)
         change, state = adam.update(gradient, state, weights)
-        change = jax.tree.transform(lambda c: -rate(part) * c, change)
+        change = jax.tree.map(lambda c: -rate(part) * c, change)
         return eqx.apply_updates(weights, change), state
 
     score = jax.jit(log_prob)
 
     def mean(weights: Any, rows: Tensor) -> float:
-        # One shape, so that it is compiled once: the last part is filled up.
+        # All parts have one shape, so that the function is compiled once; the last part is filled up.
         parts = [np.resize(part.numpy(), (ROWS, split.features)) for part in rows.split(ROWS)]
         values = [np.asarray(score(weights, part)) for part in parts]
         return float(np.concatenate(values)[: len(rows)].astype(np.float64).mean())
@@ -228,7 +230,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
                 AssertionError,
                 RuntimeError,
                 ValueError,
-            ) as error:  # a peer that fails is a result too
+            ) as error:  # the failure of a peer is a result
                 if library == "pushforward":
                     raise
                 found = {"failed": f"{type(error).__name__}: {error}"[:200]}
@@ -236,7 +238,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def better(records: list[Record]) -> Record | None:
-    """The flow with the higher validation reading, of those that trained."""
+    """The record with the higher validation result, of those that trained."""
     finite = [record for record in records if math.isfinite(record.get("validation", -math.inf))]
     return max(finite, key=lambda record: record["validation"]) if finite else None
 
@@ -271,7 +273,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of each flow")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/quality-ready-made.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

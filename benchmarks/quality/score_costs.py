@@ -1,19 +1,18 @@
-"""What every score costs: CPU time and extra memory of one image, and whether a row's score depends on the other rows.
+"""Cost of every score: CPU time and extra memory of one image, and whether a row's score depends on the other rows.
 
     python -m benchmarks.quality.ood --costs
 
-On 28 x 28 gray images, one thread. Flows are of the size that the guard of images trains (an ensemble holds three of them), the VAE
-has 256 hidden units and 16 latents, the surface 16 dimensions; all are fitted for a few steps only, because training does not change the cost.
-Each score is fitted on 500 images, in a process of its own. Another process, which never scored anything, then gets the fitted score:
+The images are 28 x 28 and gray, with one thread. Flows have the size of the guard's (an ensemble has three of them), the VAE has 256
+hidden units and 16 latents, and the manifold 16 dimensions; all are trained for a few steps only, because training does not change the
+cost. Each score is fitted on 500 images in a separate process. A new process then gets the fitted score and measures:
 
-- *extra memory*: free memory goes back to the system, the highest mark of the resident set is reset, one batch is scored, and the
-  mark is read: what that batch took on top of the fitted score, the libraries' scratch memory with it. A batch is as large as the
-  score itself makes it;
+- *extra memory*: free memory is returned to the system, the peak of the resident set is reset, one batch is scored, and the peak is
+  read. The growth includes the scratch memory of libraries. The score chooses the size of a batch;
 - *ms*: CPU time of one image in such batches, best of three or more;
 - *alone*: ``score(x)[i] == score(x[i:i+1])`` bit for bit, for images of the batch.
 
-Batch tests read 50 images at once against 500; there is no answer for a row alone, except by their single p-values. The
-reference's features are found in the process that is measured, so the scratch memory of the flow that gives them is not in their figure.
+Batch tests compare 50 images with 500; they have no result for a single row, except their p-values of single images. The features
+of the reference are computed before the measurement, so the scratch memory of the flow is not in their figure.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +37,7 @@ from benchmarks.quality.data import add_data_option
 from pushforward import distributions, io, models, transforms
 from pushforward.detection import BatchTwoSampleGate, MMDTest, ProjectionKSTest, RandomFeatures, TypicalityTest, scores
 from pushforward.detection.batching import by_batches
-from pushforward.detection.image_score import ImageScore, fit_image_score
+from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
 from pushforward.models import Model
 
 SHAPE, REFERENCE, BATCH = (1, 28, 28), 500, 50
@@ -48,7 +47,7 @@ Values = Callable[[Tensor], Tensor]
 
 
 class Bench:
-    """Models and images, made once."""
+    """Models and images for all scores."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -71,13 +70,13 @@ class Bench:
 
 
 def vectors(images: Tensor) -> Tensor:
-    """Images as rows of real numbers, for models that read those."""
+    """Images as rows of real numbers, for models of vectors."""
     return images.flatten(1).float() / 255
 
 
 @dataclass(frozen=True)
 class Case:
-    """A score, and what it is called in the table."""
+    """A score, and a note for the table."""
 
     make: Callable[[Bench], Any]
     view: Values = lambda x: x
@@ -85,8 +84,8 @@ class Case:
 
 
 def guard(bench: Bench) -> ImageScore:
-    """The default score of images, whole."""
-    return fit_image_score(bench.train, bench.reference, max_steps=5, progress="silent")
+    """The default score of images."""
+    return fit_image_score(bench.train, bench.reference, config=replace(IMAGE_TRAINING, max_steps=5, progress="silent"))
 
 
 def dose(bench: Bench) -> scores.DoSE:
@@ -94,12 +93,12 @@ def dose(bench: Bench) -> scores.DoSE:
 
 
 def of(make: Callable[[Model], scores.Statistic]) -> Callable[[Bench], scores.Statistic]:
-    """A score that reads one flow."""
+    """A score of one flow."""
     return lambda bench: make(bench.flows[0])
 
 
 def ensemble(make: Callable[..., scores.Statistic]) -> Case:
-    """A score that reads three flows."""
+    """A score of three flows."""
     return Case(lambda bench: make(*bench.flows), note="3 flows")
 
 
@@ -140,9 +139,9 @@ CASES: dict[str, Case] = {
     ),
     "LocalDimension": Case(of(lambda flow: scores.LocalDimension(flow, scale=1.0)), note="784 x 784 Jacobians"),
     "DualThreshold": Case(of(lambda flow: scores.DualThreshold(flow, scale=1.0, rows=16)), note="784 x 784 Jacobians"),
-    "ManifoldDistance": Case(lambda bench: scores.ManifoldDistance(bench.surface), vectors, "surface of 16 dimensions"),
-    "ManifoldLikelihood": Case(lambda bench: scores.ManifoldLikelihood(bench.surface), vectors, "surface of 16 dimensions"),
-    "DensityAndDistance": Case(lambda bench: scores.DensityAndDistance(bench.surface), vectors, "surface of 16 dimensions"),
+    "ManifoldDistance": Case(lambda bench: scores.ManifoldDistance(bench.surface), vectors, "manifold of 16 dimensions"),
+    "ManifoldLikelihood": Case(lambda bench: scores.ManifoldLikelihood(bench.surface), vectors, "manifold of 16 dimensions"),
+    "DensityAndDistance": Case(lambda bench: scores.DensityAndDistance(bench.surface), vectors, "manifold of 16 dimensions"),
 }  # fmt: skip
 FEW = {
     "LocalDimension": 16,
@@ -152,14 +151,14 @@ FEW = {
     "FisherScore": 128,
     "LayerGradients": 128,
 }
-"""Images to fit on, where 500 would take minutes."""
+"""Number of images to fit on where 500 would take minutes."""
 
 
 GATES = ("MMD gate, random features", "MMD gate, one image", "KS of latent projections", "typicality of a batch")
 
 
 def gates(bench: Bench) -> dict[str, tuple[Callable[[Tensor], Any], int]]:
-    """The tests of a batch, with its size: the batch tests, and a row alone by the conformal p-value of the gate's kernel."""
+    """Batch tests with their batch size, and the conformal p-value of the gate's kernel for one row."""
     features = RandomFeatures(SHAPE)
     flow = bench.flows[0]
 
@@ -180,13 +179,13 @@ def gates(bench: Bench) -> dict[str, tuple[Callable[[Tensor], Any], int]]:
 
 
 def status(field: str) -> float:
-    """A line of /proc/self/status, MiB."""
+    """A field of /proc/self/status, MiB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def extra_memory(run: Callable[[], object]) -> float:
-    """MiB that the resident set rises above its size before, at most; the memory that was free goes back first."""
+    """Growth of the peak resident set during a call, MiB; free memory is returned to the system first."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
@@ -196,7 +195,7 @@ def extra_memory(run: Callable[[], object]) -> float:
 
 
 def cpu_ms(run: Callable[[], object], images: int) -> float:
-    """CPU time of one image in ms, the best of at least three runs and half a second."""
+    """CPU time of one image in ms: the best of at least three runs and half a second."""
     best, total = float("inf"), 0.0
     for count in range(50):
         start = time.process_time()
@@ -208,14 +207,14 @@ def cpu_ms(run: Callable[[], object], images: int) -> float:
     return 1000 * best / images
 
 
-def alone(values: Values, x: Tensor, positions: Sequence[int]) -> bool:
-    """Whether rows score the same, bit for bit, by themselves and among others."""
+def row_independent(values: Values, x: Tensor, positions: Sequence[int]) -> bool:
+    """Whether rows have the same score, bit for bit, alone and among other rows."""
     together = values(x)
     return all(torch.equal(values(x[i : i + 1])[0], together[i]) for i in positions)
 
 
 def fit(name: str, bench: Bench) -> dict[str, Any]:
-    """A fitted score as a file would hold it, and the CPU seconds that fitting took."""
+    """A fitted score as it would be stored in a file, and the CPU seconds of fitting."""
     case, rows = CASES[name], FEW.get(name, REFERENCE)
     score = case.make(bench)
     start = time.process_time()
@@ -227,7 +226,7 @@ def fit(name: str, bench: Bench) -> dict[str, Any]:
 
 
 def measured(name: str, bench: Bench, fitted: dict[str, Any]) -> dict[str, Any]:
-    """Everything of one score."""
+    """All measurements of one score."""
     tensors = {key: torch.from_numpy(array) for key, array in fitted["arrays"].items()}
     score = io.unpack(fitted["description"], tensors)
     assert isinstance(score, scores.Statistic)
@@ -239,21 +238,23 @@ def measured(name: str, bench: Bench, fitted: dict[str, Any]) -> dict[str, Any]:
         "needs": ", ".join(sorted(score.needs)), "batch": score.batch_size, "ms": cpu_ms(lambda: score.values(x), len(x)),
         "extra MiB": memory, "own MiB": sum(t.numel() * t.element_size() for t in fixed.values()) / 2**20,
         "fit seconds": fitted["seconds"], "fit rows": fitted["rows"],
-        "alone": "yes" if alone(score.values, x, positions) else "no",
+        "alone": "yes" if row_independent(score.values, x, positions) else "no",
     }  # fmt: skip
 
 
 def measured_test(name: str, bench: Bench) -> dict[str, Any]:
-    """Everything of a batch test."""
+    """All measurements of a batch test."""
     test, size = gates(bench)[name]
     x = bench.test[:size]
     memory = extra_memory(lambda: test(x))
-    row = "the verdict is the batch's" if size > 1 else ("yes" if alone(test, bench.test[:5], range(5)) else "no")
+    row = (
+        "one result for the batch" if size > 1 else ("yes" if row_independent(test, bench.test[:5], range(5)) else "no")
+    )
     return {"needs": "batch", "batch": size, "ms": cpu_ms(lambda: test(x), size), "extra MiB": memory, "alone": row}
 
 
-def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """The result of a function that runs in a copy of this process."""
+def in_subprocess(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Run a function in a fork of this process, and return its result."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 
@@ -267,13 +268,15 @@ def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
     try:
         result = ours.recv()
     except EOFError:
-        raise SystemExit(f"the process of {function.__name__} died.") from None
+        raise SystemExit(
+            f"the process of {function.__name__} ended without a result: is there enough memory?"
+        ) from None
     child.join()
     return result
 
 
 def run(data: Path | None, results: Results) -> None:
-    """Measure what is missing, each in a process of its own that starts as a copy of this one."""
+    """Measure missing scores, each in a fork of this process."""
     missing = [name for name in (*CASES, *GATES) if not results.where(score=name)]
     if not missing:
         return
@@ -281,14 +284,14 @@ def run(data: Path | None, results: Results) -> None:
     bench = Bench(load_images("fashion-mnist", train=True, folder=data)[:4000])
     for name in missing:
         if name in CASES:
-            found = {"note": CASES[name].note, **apart(measured, name, bench, apart(fit, name, bench))}
+            found = {"note": CASES[name].note, **in_subprocess(measured, name, bench, in_subprocess(fit, name, bench))}
         else:
-            found = {"note": "", **apart(measured_test, name, bench)}
+            found = {"note": "", **in_subprocess(measured_test, name, bench)}
         results.add({"score": name, **found})
 
 
 def table(results: Results) -> str:
-    """All scores, the cheapest first."""
+    """A table of all scores, the cheapest first."""
     rows = []
     for r in sorted(results.records, key=lambda record: record["ms"]):
         digits = 3 if r["ms"] < 1 else 1
@@ -299,7 +302,7 @@ def table(results: Results) -> str:
     head = [
         "score",
         "needs",
-        "ms an image",
+        "ms per image",
         "batch",
         "extra MiB of a batch",
         "own MiB",
@@ -310,10 +313,10 @@ def table(results: Results) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="What every score costs.")
+    parser = argparse.ArgumentParser(description="Cost of every score.")
     add_data_option(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/score-costs.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of existing results and run nothing")
     options = parser.parse_args(arguments)
     results = Results(options.out)
     if not options.table:

@@ -1,10 +1,10 @@
-"""Streams: how often a monitor that should stay quiet alarms, and how soon it alarms after a change.
+"""Streams: how often a monitor raises a false alarm, and how soon it alarms after a change.
 
-    python -m benchmarks.quality.streams                  # runs what is missing, then prints the table
+    python -m benchmarks.quality.streams                  # runs missing cases, then prints the table
 
-Scores are standard normal; a monitor starts from 500 reference scores. Quiet: 500 streams of 20,000 such scores, fraction that
-ever alarm at level 1 % (Ville's bound: at most 1 %). Change: after 1,000 quiet scores a tenth of them come from N(3, 1),
-scores that lie three standard deviations out; points until the alarm, over 200 streams.
+Scores are standard normal, and a monitor starts from 500 reference scores. Without a change: the fraction of 500 streams of 20,000
+scores that alarm at level 1 % (Ville's bound: at most 1 %). With a change: after 1,000 scores a tenth of the scores come from
+N(3, 1); the number of points until the alarm, over 200 streams.
 """
 
 from __future__ import annotations

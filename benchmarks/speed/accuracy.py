@@ -1,4 +1,4 @@
-"""Errors of a flow's inverse and log-determinant, on the data and far from them."""
+"""Errors of a flow's inverse and log-determinant, on the data and far from the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS, JACOBIAN_ROWS, WIDEST_JACOBIAN, FAR = 256, 32, 100, 5
 ERRORS = {
     "round trip": f"max |x - decode(encode(x))| on {ROWS} rows of data",
     "round trip x5": f"the same on these data times {FAR}",
-    "two log-dets": "max |log-det of encoding - the one that decoding gives|, nats",
+    "two log-dets": "max |log-det of encoding - that of decoding|, nats",
     "autodiff": f"max |log-det of encoding - that of the Jacobian by autodiff in float64|, nats, on {JACOBIAN_ROWS} rows",
 }
 

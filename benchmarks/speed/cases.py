@@ -1,13 +1,13 @@
-"""What is measured: one table of flows, works and batches. A new case is a line of it, a new flow a few lines more.
+"""The cases: a table of flows, works and batches. A new case is a line of the table, and a new flow a few lines more.
 
-All flows have plain conditioners with two hidden layers of ReLU (tanh where a library has nothing else):
+All flows have plain conditioners with two hidden layers of ReLU (tanh if a library has only tanh):
 
 - ``maf``: affine autoregressive layers, the order reversed from layer to layer;
 - ``rnvp``: affine couplings with alternating halves;
 - ``nsfc``: the same couplings with rational-quadratic splines on [-4, 4];
 - ``nsfar``: autoregressive layers with the same splines;
 - ``glow``: square images of one channel in two scales, each a squeeze and steps of actnorm, 1 x 1 convolution and affine
-  coupling on half of the channels, whose network is 3 x 3, 1 x 1 and 3 x 3 convolutions; half of the channels leaves between.
+  coupling on half of the channels, whose network is 3 x 3, 1 x 1 and 3 x 3 convolutions; half of the channels is factored out between.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["CASES", "ENSEMBLES", "FLOWS", "MEMORY", "WORKS", "Case", "Flow", "ba
 
 HIDDEN_LAYERS = 2
 SCALES = 2
-"""Of flows of images; their layers are shared out equally."""
+"""Scales of flows of images, with an equal number of layers each."""
 BOUND = 4.0
 WORKS = ("log_prob", "sample", "train_step")
-"""In this order: training changes the weights that the others are measured with."""
+"""They run in this order, because training changes the weights for the others."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Flow:
     Attributes:
         kind: "maf", "rnvp", "nsfc", "nsfar" or "glow".
         features: D.
-        width: of both hidden layers of every conditioner.
-        layers: autoregressive layers or couplings, of all scales together.
-        bins: of the splines.
+        width: width of both hidden layers of every conditioner.
+        layers: number of autoregressive layers or couplings, in all scales together.
+        bins: bins of the splines.
         dtype: "float32" or "float64".
-        members: flows in an ensemble, trained together.
+        members: number of flows in an ensemble that are trained together.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Flow:
 
     @property
     def parameters_each(self) -> int:
-        """What a conditioner gives for each coordinate: scale and shift, or widths, heights and inner slopes."""
+        """Outputs of a conditioner for each coordinate: scale and shift, or widths, heights and inner slopes."""
         return 3 * self.bins - 1 if self.spline else 2
 
     @property
@@ -85,7 +85,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Case:
-    """One call: a flow, what it does, and for how many rows."""
+    """One call: a flow, the work, and the number of rows."""
 
     flow: Flow
     work: str
@@ -155,25 +155,25 @@ MEMORY = tuple(
 
 
 def selected(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
-    """The cases of which the name, or the flow's, fits one of the patterns."""
+    """The cases whose name, or whose flow's name, matches one of the patterns."""
     return [case for case in cases if any(fnmatch(name, p) for p in patterns for name in (case.name, case.flow.name))]
 
 
 def named(name: str) -> Case:
-    """The case of a name, which need not be in the table in all its parts: any batch will do."""
+    """The case with this name; its batch size may be any number."""
     flow, _, call = name.partition("/")
     work, _, batch = call.partition("@")
     flows = {flow.name: flow for flow in (*FLOWS, *(case.flow for case in ENSEMBLES))}
     if flow not in flows or work not in WORKS or not batch.isdigit() or not int(batch):
         raise SystemExit(
-            f"{name!r} is no case: write FLOW/WORK@BATCH, as nsfc-d63-h128/log_prob@512; the flows are "
+            f"{name!r} is not a case: write FLOW/WORK@BATCH, such as nsfc-d63-h128/log_prob@512; the flows are "
             f"{', '.join(flows)} and the works {', '.join(WORKS)}."
         )
     return Case(flows[flow], work, int(batch))
 
 
 def batches(features: int, rows: int, dtype: str) -> Iterator[NDArray[Any]]:
-    """Batches without end, the same for every library: eight of them in turn, standardized, skewed and dependent."""
+    """An endless iterator of eight batches, the same for every library: standardized, skewed and dependent."""
     rng = np.random.default_rng(0)
     drawn = rng.standard_normal((max(8 * rows, 4096) if rows <= 8192 else rows, features))
     mixed = drawn.copy()

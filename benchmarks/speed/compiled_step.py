@@ -1,6 +1,6 @@
-"""What `pf.fit(compile=True)` brings: CPU time of a training step with and without, in turn, and of compiling.
+"""Speed of `pf.fit(compile=True)`: CPU time of a training step with and without, interleaved, and of compiling.
 
-python -m benchmarks.speed.compiled_step                # some minutes: nothing is taken from torch's cache
+python -m benchmarks.speed.compiled_step                # several minutes, because torch's cache is not used
 python -m benchmarks.speed.compiled_step --flows 'MAF*' --rows 512
 """
 
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 
-os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # in this process, whose time is read
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # in this process, whose time is measured
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled_step")
 
 import torch
@@ -43,14 +43,14 @@ VISIT = 0.5
 
 
 def seconds() -> float:
-    """CPU time of this process and of the compilers that it has run."""
+    """CPU time of this process and of its compiler processes."""
     return sum(
         u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
 
 
 def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, float, float, int]:
-    """Seconds of a step of ``model.loss``, of the compiled one, and of compiling; and the parts that were compiled."""
+    """Seconds of a step of ``model.loss``, of a compiled step, and of compiling; and the number of compiled transforms."""
     torch.manual_seed(0)
     model = make()
     image = len(model.shape) == 3
@@ -77,8 +77,8 @@ def measure(make: Callable[[], Model], rows: int, visits: int) -> tuple[float, f
             times.append(step(loss_function))
             while time.monotonic() < end:
                 times.append(step(loss_function))
-    is_eager, quick = (statistics.median(times) for times in found.values())
-    return is_eager, quick, first - quick, len(model.chain) - model.chain.first_trainable()
+    eager, fast = (statistics.median(times) for times in found.values())
+    return eager, fast, first - fast, len(model.chain) - model.chain.first_trainable()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,21 +86,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.compiled_step", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--flows", nargs="+", default=["*"], metavar="PATTERN", help=f"of {'; '.join(FLOWS)}")
-    parser.add_argument("--rows", type=int, nargs="+", help="rows of a batch, in place of each flow's own")
-    parser.add_argument("--visits", type=int, default=10, help="of half a second to each")
+    parser.add_argument("--rows", type=int, nargs="+", help="rows of a batch, in place of the defaults of each flow")
+    parser.add_argument("--visits", type=int, default=10, help="number of rounds, half a second each")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of torch's own compiler
     table = []
     for name, (make, usual) in FLOWS.items():
         for rows in (options.rows or usual) if any(fnmatch(name, p) for p in options.flows) else ():
-            is_eager, quick, compiling, parts = measure(make, rows, options.visits)
-            saved = is_eager - quick
+            eager, fast, compiling, parts = measure(make, rows, options.visits)
+            saved = eager - fast
             even = f"{compiling / saved:,.0f}" if saved > 0 else "never"
-            table.append([name, f"{rows}", f"{1e3 * is_eager:.2f}", f"{1e3 * quick:.2f}", f"{is_eager / quick:.2f}",
+            table.append([name, f"{rows}", f"{1e3 * eager:.2f}", f"{1e3 * fast:.2f}", f"{eager / fast:.2f}",
                           f"{compiling:.0f}", f"{compiling / parts:.1f}", even])  # fmt: skip
             print(*table[-1], sep=" | ", flush=True)
-    head = ["flow", "rows", "step, ms", "compiled, ms", "ratio", "compiling, s", "a part, s", "steps until even"]
+    head = ["flow", "rows", "step, ms", "compiled, ms", "ratio", "compiling, s", "per transform, s", "steps until even"]
     print("\n" + markdown(head, table))
     print(f"\nCPU time, one thread, medians, torch {torch.__version__}, {machine()}.")
 

@@ -1,6 +1,6 @@
-"""The devices that calls run on: how they are timed there, and what memory they take. Nothing else asks which device it is.
+"""The devices on which calls run: how calls are timed there, and how their memory is measured.
 
-:func:`device` makes one by name. Torch is imported where it is needed only, as one of the libraries does without it.
+:func:`device` makes one by name. Torch is imported only where it is needed, because one of the libraries does not use it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MEBIBYTE = 1 << 20
 
 
 class Device(ABC):
-    """Where calls run.
+    """A device on which calls run.
 
     Attributes:
-        name: for torch, as "cuda:1".
-        refused: variants of libraries that are not for such a device, and why.
+        name: name in torch, such as "cuda:1".
+        refused: variants of libraries that do not run on this kind of device, with the reason.
     """
 
     name: str
@@ -36,31 +36,31 @@ class Device(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """What records are kept under and tables say: what kind of device it is."""
+        """Name of the kind of device in records and tables."""
 
     @abstractmethod
     def check(self, clock: str) -> None:
-        """End the program with one sentence if there is no such device here, or if it cannot be timed by this clock."""
+        """Exit with a message if there is no such device, or if this clock cannot time it."""
 
     @abstractmethod
     def begin(self) -> None:
-        """What a process does before anything runs on the device."""
+        """Prepare a process before anything runs on the device."""
 
     @abstractmethod
     def environment(self, given: dict[str, str]) -> dict[str, str]:
-        """The environment of a process that runs on it, from a given one."""
+        """Environment variables of a process that uses this device, added to given ones."""
 
     @abstractmethod
     def choose_in_jax(self) -> None:
         """Make it JAX's default device.
 
         Raises:
-            NotOffered: if JAX does not see it.
+            NotOffered: if JAX does not find it.
         """
 
     @abstractmethod
     def timed(self, call: Call) -> tuple[float, Any]:
-        """Seconds of one call until its result is there, and the result."""
+        """Seconds until the result of one call is ready, and the result."""
 
     @abstractmethod
     def seconds(self, call: Call, calls: int) -> list[float]:
@@ -68,19 +68,19 @@ class Device(ABC):
 
     @abstractmethod
     def memory(self, call: Call) -> dict[str, float]:
-        """MiB by which one call grows what is in use (``above``), and all that is then in use (``process``)."""
+        """Growth of memory during one call (``above``) and its peak (``process``), MiB."""
 
     @abstractmethod
     def circumstances(self) -> dict[str, Any]:
-        """What numbers depend on besides the device."""
+        """Settings on which numbers depend besides the device."""
 
     @abstractmethod
     def activities(self) -> list[Any]:
-        """What torch's profiler is to record."""
+        """Activities that torch's profiler records."""
 
     @abstractmethod
     def profiled(self, row: Any) -> float:
-        """Microseconds of an operation itself, in a row of the profiler's averages."""
+        """Microseconds of an operation without its children, in a row of the profiler's averages."""
 
 
 class Cpu(Device):
@@ -118,9 +118,9 @@ class Cpu(Device):
 
     def memory(self, call: Call) -> dict[str, float]:
         gc.collect()
-        give_back()
+        trim_memory()
         before = kibibytes("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         call()
         peak = kibibytes("VmHWM")
         return {"above": max(0, peak - before) / 1024, "process": peak / 1024}
@@ -141,11 +141,11 @@ class Cuda(Device):
     """A CUDA device, for libraries that run in torch.
 
     Args:
-        index: which one.
+        index: index of the device.
     """
 
     refused: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("pushforward-frozen", "pushforward-plain"), "pf.compile_scorer and the compiled kernels are for the CPU"
+        ("pushforward-compiled", "pushforward-plain"), "pf.compile_scorer and the compiled kernels are for the CPU"
     )
 
     def __init__(self, index: int = 0) -> None:
@@ -161,10 +161,12 @@ class Cuda(Device):
         import torch
 
         if clock == "cpu":
-            raise SystemExit("--clock cpu is the processor's time, which a GPU's work does not show in: leave it out.")
+            raise SystemExit("--clock cpu does not measure the work of a GPU: leave it out.")
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if self.index >= found:
-            raise SystemExit(f"torch {torch.__version__} finds {found or 'no'} CUDA devices here, so not {self.name}.")
+            raise SystemExit(
+                f"torch {torch.__version__} finds {found or 'no'} CUDA devices, so there is no {self.name}: use --device cpu or another index."
+            )
 
     def begin(self) -> None:
         import torch
@@ -172,7 +174,7 @@ class Cuda(Device):
         torch.cuda.set_device(self.index)
 
     def environment(self, given: dict[str, str]) -> dict[str, str]:
-        # JAX takes most of the memory at once if it is not told: the libraries share the device.
+        # JAX would allocate most of the memory at once, but the libraries use the device together.
         return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | given
 
     def choose_in_jax(self) -> None:
@@ -181,7 +183,7 @@ class Cuda(Device):
         try:
             jax.config.update("jax_default_device", jax.devices("cuda")[self.index])
         except (RuntimeError, IndexError):
-            raise NotOffered(f"its jaxlib sees no {self.name} (pip install 'jax[cuda12]')") from None
+            raise NotOffered(f"its jaxlib finds no {self.name} (pip install 'jax[cuda12]')") from None
 
     def timed(self, call: Call) -> tuple[float, Any]:
         import torch
@@ -193,7 +195,7 @@ class Cuda(Device):
         return time.perf_counter() - start, result
 
     def seconds(self, call: Call, calls: int) -> list[float]:
-        """Between two events around each call; the host waits once, at the end."""
+        """Time between two events around each call; the host waits once, at the end."""
         import torch
 
         pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
@@ -205,7 +207,7 @@ class Cuda(Device):
         return [start.elapsed_time(end) / 1e3 for start, end in pairs]
 
     def memory(self, call: Call) -> dict[str, float]:
-        """Of torch's tensors; what its allocator holds in reserve does not count."""
+        """Memory of torch's tensors, without the reserve of its allocator."""
         import torch
 
         gc.collect()
@@ -234,12 +236,12 @@ class Cuda(Device):
     def profiled(self, row: Any) -> float:
         from torch.autograd import DeviceType
 
-        # Of kernels alone: an operation's row counts the kernels that it started once more, and a graph's have none.
+        # Only rows of kernels: rows of operations count their kernels again, and graphs have no such rows.
         return row.self_device_time_total if row.device_type == DeviceType.CUDA else 0.0
 
 
 class BlockingCuda(Cuda):
-    """A CUDA device, for a library that is not torch and whose calls wait for their end."""
+    """A CUDA device, for a library other than torch whose calls wait for their results."""
 
     def begin(self) -> None:
         pass
@@ -248,7 +250,7 @@ class BlockingCuda(Cuda):
     clock = staticmethod(time.perf_counter)
 
     def memory(self, call: Call) -> dict[str, float]:
-        raise NotOffered("JAX does not forget the peak of its memory")
+        raise NotOffered("the peak of JAX's memory cannot be reset")
 
 
 CPU = Cpu()
@@ -260,7 +262,7 @@ def device(name: str, clock: str = "wall", library: str = "") -> Device:
     Args:
         name: "cpu", "cuda" (the first one) or "cuda:1".
         clock: see :class:`Cpu`.
-        library: that will run there.
+        library: library that will run on it.
 
     Raises:
         ValueError: for another name.
@@ -269,18 +271,18 @@ def device(name: str, clock: str = "wall", library: str = "") -> Device:
         return Cpu(clock)
     found = re.fullmatch(r"cuda(?::(\d+))?", name)
     if found is None:
-        raise ValueError(f"there is no device {name!r}: write cpu, cuda or cuda:1")
+        raise ValueError(f"there is no device {name!r}: use cpu, cuda or cuda:1")
     return (BlockingCuda if library == "flowjax" else Cuda)(int(found[1] or 0))
 
 
-def give_back() -> None:
-    """Return freed memory to the system, or the peak of the next call would hide in it (glibc only)."""
+def trim_memory() -> None:
+    """Return freed memory to the system (glibc only), so that it does not hide the peak of the next call."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def kibibytes(field: str) -> int:
-    """A field of this process's status, as Linux tells it."""
+    """A field of /proc/self/status of this process (Linux)."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1])

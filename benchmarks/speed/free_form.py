@@ -3,12 +3,12 @@
     python -m benchmarks.speed.free_form                   # a few minutes
 
 - A continuous flow of D = 63 with a velocity network 63-128-128-63: ours takes the trace of the Jacobian from the layers'
-  products, zuko's CNF (``exact=True``) from D backward passes. Both adapt their steps to a tolerance of 1e-5; how many
-  evaluations they take depends on their weights and solvers, so the time of one evaluation is what compares the methods.
+  products, zuko's CNF (``exact=True``) from D backward passes. Both adapt their steps to a tolerance of 1e-5; the number of
+  evaluations depends on weights and solvers, so the methods are compared by the time of one evaluation.
 - A residual flow of D = 6: ours with the exact log-determinant by layerwise products, normflows' with its random estimate
   (its default) and with ``brute_force`` where it has one (D = 2 alone).
 
-One thread; each contender is called in turn, round by round, for at least ``--visit`` seconds of CPU time; medians over rounds.
+One thread; the contenders are called in turn in each round, for at least ``--visit`` seconds of CPU time; medians over rounds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HIDDEN, TOLERANCE = (128, 128), 1e-5
 
 @dataclass
 class Contender:
-    """One call, and how many evaluations of a velocity it makes (0 where that is no question)."""
+    """One call, and its number of evaluations of the velocity (0 for flows without one)."""
 
     name: str
     call: Callable[[], Any]
@@ -39,7 +39,7 @@ class Contender:
 
 
 def counted(module: nn.Module, call: Callable[[], Any], name: str) -> float:
-    """How often a method of a module runs in one call."""
+    """Number of calls of a method of a module in one call."""
     count = 0
     method = getattr(module, name)
 
@@ -138,7 +138,7 @@ def main() -> None:
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--visit", type=float, default=0.3, help="CPU seconds of a call's turn, at least")
+    parser.add_argument("--visit", type=float, default=0.3, help="least CPU seconds of each round")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -155,7 +155,7 @@ def main() -> None:
             taken = " / ".join(f"{s:.0f}" for s in steps) if all(steps) else "–"
             rows.append([case, work, contenders[1].name, *cells, taken, f"{ratio:.3g}", even])
             print(rows[-1], flush=True)
-    head = ["case", "work", "peer", "ours, ms", "peer, ms", "evaluations", "peer / ours", "the same for one evaluation"]
+    head = ["case", "work", "peer", "ours, ms", "peer, ms", "evaluations", "peer / ours", "ratio for one evaluation"]
     print(markdown(head, rows))
     print(f"\nCPU time, one thread, {machine()}.")
 

@@ -1,4 +1,4 @@
-"""A call as a CUDA graph: recorded once, and then started as a whole, without what Python and each launch cost."""
+"""A call as a CUDA graph: recorded once, and then launched as a whole, without the cost of Python and of each launch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ WARM_CALLS = 3
 
 
 def captured(call: Callable[[], Tensor], generators: Iterable[Generator] = ()) -> Callable[[], Tensor]:
-    """The call as a graph; what it reads must stay in its place, and its result is overwritten by the next call.
+    """Record a call as a graph. Its inputs must keep their memory, and the next call overwrites its result.
 
     Args:
-        call: to record. It runs a few times before, on a stream of its own, as libraries set themselves up in first calls.
-        generators: that it draws from, besides torch's own.
+        call: call to record. It first runs a few times on another stream, because libraries initialize in first calls.
+        generators: random generators of the call besides torch's default.
 
     Raises:
         NotOffered: if it cannot be recorded, with the reason.
     """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
         for _ in range(WARM_CALLS):
             call()
-    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)

@@ -1,9 +1,9 @@
 """How time and memory of pushforward grow with D, depth, batch and bins, and with what exponent.
 
-One quantity varies, the others stay at the base: D 16, width 64, the depth of the family, batch 512, 8 bins. All sizes of
-a sweep run side by side, each in a process of its own, which goes on to the next sweep (it returns freed memory to the system before
-it looks at a peak, which then comes out as in a fresh one to some 5 %). The exponent is the slope of the least-squares line through the
-logarithms; the last step's is that of the two largest sizes alone, where what each call costs anyway weighs least.
+One quantity varies, and the others have base values: D 16, width 64, the depth of the family, batch 512, 8 bins. Each size of a sweep
+has its own process, which is also used for the next sweep (it returns freed memory to the system before a peak is measured, which
+agrees with a new process within about 5 %). The exponent is the slope of the least-squares line through the logarithms; the exponent
+of the last step is that of the two largest sizes, where the fixed cost of a call matters least.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What keeping freed memory, and taking large batches in parts, save `fit`.
+"""Time and memory of `fit` with large batches, with and without keeping freed memory and splitting batches.
 
     python -m benchmarks.speed.large_batches               # a few minutes
 
-A process for each way (with and without parts, with and without kept memory) trains one flow by ``pf.fit``; they take turns,
-round by round, with one thread. CPU time of a step as a ratio to that of neither, median and range over rounds; page faults a
-step, and the peak of the process's memory.
+Four processes (with and without parts, with and without kept memory) train one flow by ``pf.fit``, in turn in each round, with one
+thread. The table has the CPU time of a step as a ratio to that of neither (median and range over rounds), page faults per step, and
+the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ METHODS = {"neither": (0, 0), "keep": (0, 1), "parts": (1, 0), "both": (1, 1)}
 
 
 def worker(name: str, rows: int, steps: int, split: bool) -> None:
-    """Trains for some steps at each line that it reads, and answers with seconds and faults a step, and MiB."""
+    """Train some steps for each input line, and print seconds and page faults per step, and the peak in MiB."""
     torch.set_num_threads(1)
     flow = named(f"{name}/train_step@8192").flow
     model = build(flow).module
@@ -51,7 +51,7 @@ def worker(name: str, rows: int, steps: int, split: bool) -> None:
 
 
 def compare(name: str, rows: int, steps: int, rounds: int) -> list[list[str]]:
-    """A row for each method; the first round only warms up."""
+    """One row for each method; the first round is not counted."""
     own = [
         sys.executable,
         "-m",
@@ -105,7 +105,7 @@ def main() -> None:
         worker(options.worker, options.rows, options.steps, options.split)
         return
     rows = [row for name in options.flows for row in compare(name, options.rows, options.steps, options.rounds)]
-    print(markdown(["flow", "method", "ms a step", "ratio (range)", "page faults a step", "peak MiB"], rows))
+    print(markdown(["flow", "method", "ms per step", "ratio (range)", "page faults per step", "peak MiB"], rows))
     print(f"\nBatches of {options.rows:,}; made by `python -m benchmarks.speed.large_batches` on {machine()}.")
 
 

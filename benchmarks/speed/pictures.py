@@ -1,4 +1,4 @@
-"""The records as pictures."""
+"""Pictures of the records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMED = {"features": "D", "layers": "depth", "batch": "batch", "bins": "bins"}
 def draw(records: Sequence[Record], file: Path, growing: Path | None = None, device: str = CPU.title) -> list[Path]:
     """Draw the records: the ratios to ``file``, and the growth of cost to ``growing``, or beside it.
 
-    The records are of one device, which stands in the names of the files if it is not the CPU.
+    The records are of one device. Its name is part of the file names if it is not the CPU.
     """
     growing = growing or file.with_stem(f"{file.stem}-growth")
     if device != CPU.title:
@@ -53,7 +53,7 @@ def blank(width: float, height: float) -> Figure:
 
 
 def ratios(records: Sequence[Record]) -> Figure | None:
-    """Bars of how many times longer the others take, on a logarithmic axis, one panel a work."""
+    """Bars of how many times longer the others take, on a logarithmic axis, one panel for each work."""
     from matplotlib.ticker import MaxNLocator
 
     newest = {r["case"]: r["readings"] for r in records if r["part"] == "time" and ALONE not in r["readings"]}
@@ -84,9 +84,9 @@ def ratios(records: Sequence[Record]) -> Figure | None:
 
 
 def growth(records: Sequence[Record]) -> Figure | None:
-    """Time and memory against each quantity on logarithmic axes, two rows a work, one line a family of flows.
+    """Time and memory against each quantity on logarithmic axes, two rows for each work, one line for each family.
 
-    Beside a family's name stands the exponent over all sizes, and then that of the last step.
+    The legend has the exponent over all sizes and that of the last step.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 

@@ -1,4 +1,4 @@
-"""Where the time of one case goes: the top operations of pushforward, by torch's profiler."""
+"""The operations of one case that take the most time, by torch's profiler."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ OPERATIONS, SECONDS = 20, 2.0
 
 
 def profile(case: Case, library: str, threads: int, steps: int, where: Device = CPU) -> str:
-    """A table of the operations that take most time themselves, over about two seconds of calls.
+    """A table of the operations with the most self time, over about two seconds of calls.
 
     Args:
-        case: what to run.
-        library: any that runs in torch.
-        threads: of torch.
+        case: the case to run.
+        library: a library that runs in torch.
+        threads: threads of torch.
         steps: training steps before.
-        where: the device; on one of its own, its time counts and not the processor's.
+        where: the device; on a GPU its own time counts.
     """
     import torch
     from torch.profiler import profile as record
@@ -29,7 +29,7 @@ def profile(case: Case, library: str, threads: int, steps: int, where: Device = 
     from benchmarks.speed.worker import Session
 
     if library == "flowjax":
-        raise SystemExit("torch's profiler does not see into JAX: choose another library.")
+        raise SystemExit("torch's profiler cannot profile JAX: use --libraries with a torch library.")
     if library in where.refused:
         raise SystemExit(f"{library}: {where.refused[library]}.")
     os.environ.update(VARIANTS.get(library, ("", {}))[1])
@@ -45,10 +45,10 @@ def profile(case: Case, library: str, threads: int, steps: int, where: Device = 
     rows = sorted(averages, key=lambda row: -where.profiled(row))[:OPERATIONS]
     total = sum(map(where.profiled, averages)) or 1.0
     lines = [
-        f"{case.name}, {adapter(library).DISTRIBUTION}, {where.title}, {threads} threads: {sum(took) / calls * 1e3:.3g} ms a call under the "
-        f"profiler, {answer['warm'] * 1e3:.3g} without; {sum(row.count for row in averages) // calls} operations a call",
+        f"{case.name}, {adapter(library).DISTRIBUTION}, {where.title}, {threads} threads: {sum(took) / calls * 1e3:.3g} ms per call under the "
+        f"profiler, {answer['warm'] * 1e3:.3g} without; {sum(row.count for row in averages) // calls} operations per call",
         "",
-        f"{'operation':<55}{'self time':>10}{'ms a call':>12}{'calls':>8}",
+        f"{'operation':<55}{'self time':>10}{'ms per call':>12}{'calls':>8}",
     ]
     lines += [
         f"{row.key[:54]:<55}{where.profiled(row) / total:>10.1%}{where.profiled(row) / calls / 1e3:>12.4f}"

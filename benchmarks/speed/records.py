@@ -21,12 +21,12 @@ __all__ = ["Readings", "device_of", "load", "read"]
 
 
 class Readings:
-    """The records of one file: one line a case, and one for each run that added cases.
+    """The records of one file: one line for each case, and one for each run that added cases.
 
     Args:
-        file: to read and to append to.
-        settings: a record counts as done if it was made on the same kind of device with the same threads, rounds and training steps.
-        libraries: those of this run.
+        file: file to read and to append to.
+        settings: settings of this run; a record counts as done if it was made on the same kind of device with the same threads, rounds and training steps.
+        libraries: libraries of this run.
     """
 
     def __init__(self, file: Path, settings: Settings, libraries: Sequence[str]) -> None:
@@ -74,15 +74,15 @@ class Readings:
 
 
 def device_of(record: dict[str, Any]) -> str:
-    """The device of a record; the first ones were all made on CPUs and do not say so."""
+    """The device of a record; the earliest records, all of CPUs, have none."""
     return record.get("device", CPU.title)
 
 
 def read(file: Path) -> Iterable[dict[str, Any]]:
-    """The records of a file; a line that a stopped run left incomplete is cut off."""
+    """The records of a file; an incomplete line of a stopped run is removed."""
     text = file.read_text()
-    complete, _, torn = text.rpartition("\n")
-    if torn:  # a run was stopped while it wrote
+    complete, _, rest = text.rpartition("\n")
+    if rest:  # a run was stopped while it wrote
         file.write_text(complete + "\n" if complete else "")
     return (json.loads(line) for line in complete.splitlines())
 

@@ -1,4 +1,4 @@
-"""The records as Markdown tables."""
+"""Markdown tables of the records."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ALONE = "one flow alone"
 
 
 def report(records: Sequence[Record], parts: Sequence[str] | None = None) -> str:
-    """The tables of some parts (of all there are), newest reading of each case, with what they were made by and on.
+    """The tables of some parts (of all there are), newest reading of each case, with the commands and machines.
 
-    Devices are apart, each under its name where there is more than the CPU.
+    Each device has its own tables, under its name if there is another than the CPU.
     """
     newest: dict[str, dict[str, dict[str, Record]]] = {}
     for record in records:
@@ -40,7 +40,7 @@ def report(records: Sequence[Record], parts: Sequence[str] | None = None) -> str
 
 
 def columns(records: Sequence[Record]) -> list[str]:
-    """All libraries, and of the variants those that were run."""
+    """All libraries, and the variants that were run."""
     run = {name for record in records for name in record["readings"]}
     return [name for name in NAMES if name in run or name not in VARIANTS]
 
@@ -63,7 +63,7 @@ def versus(readings: dict[str, Record], other: str | None) -> float | None:
 
 
 def time_tables(records: Sequence[Record]) -> str:
-    """Milliseconds of every library in every case, and pushforward's standing; ensembles have a table of their own."""
+    """Milliseconds of every library in every case, and pushforward's ratios; ensembles have their own table."""
     plain = [record for record in records if ALONE not in record["readings"]]
     names = columns(records)
     head = ["case", *names, "fastest torch peer", "it / ours", "flowjax / ours", "ours / floor"]
@@ -75,7 +75,7 @@ def time_tables(records: Sequence[Record]) -> str:
             record["case"], *(milliseconds(readings.get(name)) for name in names), peer or "–",
             times(versus(readings, peer)), times(versus(readings, "flowjax")), figure(1 / to_floor if to_floor else None),
         ])  # fmt: skip
-    parts = ["## Milliseconds a call", markdown(head, rows), *standing(plain)] if rows else []
+    parts = ["## Milliseconds per call", markdown(head, rows), *summary_lines(plain)] if rows else []
     grouped = []
     for record in (record for record in records if ALONE in record["readings"]):
         readings = record["readings"]
@@ -84,12 +84,12 @@ def time_tables(records: Sequence[Record]) -> str:
         grouped.append([record["case"], *cells, times(ratio(every, one))])
     if grouped:
         head = ["ensemble", "one flow", "all", "floor of all", "all / one"]
-        parts += ["## Ensembles: milliseconds a training step", markdown(head, grouped)]
+        parts += ["## Ensembles: milliseconds per training step", markdown(head, grouped)]
     return "\n\n".join(parts)
 
 
-def standing(records: Sequence[Record]) -> list[str]:
-    """One line a work: how the cases lie between the best and the worst."""
+def summary_lines(records: Sequence[Record]) -> list[str]:
+    """One line for each work: mean, best and worst ratio over the cases."""
     lines = []
     for work in WORKS:
         found = [record for record in records if f"/{work}@" in record["case"]]
@@ -107,7 +107,7 @@ def standing(records: Sequence[Record]) -> list[str]:
         for name, reading in record["readings"].items():
             slowest[name] = max(slowest.get(name, 0.0), reading.get("first", 0.0))
     first = ", ".join(f"{name} {figure(seconds)}" for name, seconds in slowest.items() if seconds)
-    return ["\n".join([*lines, f"- slowest first call, which may compile, in s: {first}."])]
+    return ["\n".join([*lines, f"- slowest first call (which may compile), s: {first}."])]
 
 
 def memory_table(records: Sequence[Record]) -> str:
@@ -167,20 +167,24 @@ def growth_table(records: Sequence[Record]) -> str:
 
 
 def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
-    """What is not the same between the libraries, and where and how the readings were made."""
+    """Differences between the libraries, and where and how the readings were made."""
     names = {name for record in shown for name in record["readings"]}
     used = [name for name in NAMES if name in names and name not in VARIANTS]
-    lines = ["## What is not the same", *(f"- **{name}** {adapter(name).START}." for name in used), ""] if used else []
+    lines = (
+        ["## Differences between the libraries", *(f"- **{name}** {adapter(name).START}." for name in used), ""]
+        if used
+        else []
+    )
     if names & VARIANTS.keys():
         lines.insert(
             -1,
-            "- **pushforward-plain** is pushforward without its compiled kernels, run where they matter; **pushforward-frozen** scores "
-            "by `pf.compile_scorer(model)`; **pushforward-graph** starts each call as one CUDA graph, which a program can do where shapes "
-            "and inputs' places stay.",
+            "- **pushforward-plain** is pushforward without its native kernels, in cases that use them; **pushforward-compiled** scores "
+            "by `pf.compile_scorer(model)`; **pushforward-graph** launches each call as one CUDA graph, which needs fixed shapes and "
+            "fixed memory of the inputs.",
         )
     runs = {record["id"]: record for record in records if record["part"] == "run"}
     lines += [
-        "Made by `python -m benchmarks.speed`, one process a library, visited in turn; medians, and ratios within rounds:",
+        "Made by `python -m benchmarks.speed`, one process for each library, interleaved; medians, and ratios within rounds:",
     ]
     for run in (runs[key] for key in dict.fromkeys(record["run"] for record in shown) if key in runs):
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
@@ -192,19 +196,19 @@ def notes(shown: Sequence[Record], records: Sequence[Record]) -> str:
 
 
 def machine_text(run: Record) -> str:
-    """Where a run was made."""
+    """The machine of a run."""
     card = "" if device_of(run) == CPU.title else f"{device_of(run)} (CUDA {run['cuda']}) beside "
     return f"{card}{run['machine']}"
 
 
 def timing(run: Record) -> str:
-    """By what clock, and on a GPU with what rounding of float32 numbers."""
+    """The clock of a run, and on a GPU its precision of float32 products."""
     if device_of(run) == CPU.title:
         return f"{run['clock']} time"
     tf32 = ", ".join(f"{'with' if used else 'without'} TF32 in {where}" for where, used in run["tf32"].items())
     return (
-        f"time between CUDA events around each call (flowjax: until its result was there); torch {tf32}, as it comes; JAX by its own "
-        "default, which is TF32 where the device has it"
+        f"time between CUDA events around each call (flowjax: until its result was there); torch {tf32}, its defaults; JAX with its "
+        "default, which is TF32 if the device has it"
     )
 
 

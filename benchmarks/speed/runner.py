@@ -1,4 +1,4 @@
-"""Runs each library in its own process and visits the processes in turn, so that all are measured under the same conditions."""
+"""Run each library in its own process, and time the processes in turn, so that conditions are the same for all."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Settings:
     """How long to measure, and under which conditions.
 
     Attributes:
-        threads: of every library.
-        rounds: visits to each entry.
-        visit: seconds of a visit.
-        most: seconds for one entry after which it gets no further visit.
-        limit: seconds after which an answer is not waited for any more.
-        steps: training steps before anything is measured; wide flows get a fifth of them.
-        log: file for what the libraries print.
-        clock: "wall", or "cpu": the processor time of all threads of the library's process, which a busy neighbor changes
-            far less.
+        threads: threads of every library.
+        rounds: number of rounds of timing.
+        visit: seconds of an entry in each round.
+        most: most seconds for one entry; it is skipped in later rounds.
+        limit: most seconds to wait for one reply.
+        steps: training steps before measuring; a fifth for wide flows.
+        log: file for the output of the libraries.
+        clock: "wall", or "cpu": the CPU time of all threads of the library's process, on which other work has
+            much less effect.
         device: "cpu", "cuda" or "cuda:1".
     """
 
@@ -88,7 +88,7 @@ class Worker:
         return self.process.poll() is None
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """The answer to a request; a note, and the end of the process, if none comes in time."""
+        """Send a request and return the reply; without a reply in time, a note, and the process is ended."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write((json.dumps({"do": do, **arguments}) + "\n").encode())
@@ -98,7 +98,7 @@ class Worker:
             return {"note": f"the process ended with code {code} during {do}"}
         except TimeoutError:
             self.close()
-            return {"note": f"no answer to {do} within {self.settings.limit:g} s"}
+            return {"note": f"no reply to {do} within {self.settings.limit:g} s"}
         return json.loads(line)
 
     def _line(self) -> bytes:
@@ -124,7 +124,7 @@ class Worker:
 
 
 class Workers:
-    """The processes by name, started when first needed and again when one has ended."""
+    """The processes by name. A process is started when it is first needed, and again after it has ended."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -145,13 +145,13 @@ class Workers:
         return worker
 
     def keep(self, names: Iterable[str]) -> None:
-        """Close all but these."""
+        """Close all processes except these."""
         for name in self.running.keys() - set(names):
             self.running.pop(name).close()
 
 
 def environment(threads: int, where: Device = CPU) -> dict[str, str]:
-    """What a worker's process sees: the checkout on its path, and threads and device in every library's own words."""
+    """Environment of a worker: the checkout on its path, and the variables of every library for threads and device."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")  # the last one is read by JAX
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
@@ -162,11 +162,11 @@ def environment(threads: int, where: Device = CPU) -> dict[str, str]:
 
 
 def interleave(workers: Workers, entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
-    """Time the entries in rounds, in an order that turns from round to round.
+    """Time the entries in rounds, in an order that rotates with each round.
 
     Returns:
-        For each name either ``{"note": why not}``, or the median seconds of a call in each round (``seconds``), the calls
-        of a visit, the seconds of the first call of all (which may compile) and the number of parameters.
+        For each name either ``{"note": reason}``, or the median seconds of a call in each round (``seconds``), the calls
+        in each round, the seconds of the first call of all (which may compile) and the number of parameters.
     """
     settings = workers.settings
     found: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""What it brings to score many rows in parts: CPU time of ``log_prob`` at 8,192 and 32,768 rows, whole and in parts, in turn.
+"""Speed of scoring many rows in parts: CPU time of ``log_prob`` of 8,192 and 32,768 rows, at once and in parts, interleaved.
 
 python -m benchmarks.speed.scoring_parts               # a minute
 """

@@ -29,7 +29,7 @@ def measure(libraries: Sequence[str], threads: int, rounds: int) -> dict[str, di
             )  # fmt: skip
             if done.returncode:
                 found[name] = {"note": done.stderr.strip().splitlines()[-1]}
-            elif turn and "note" not in found[name]:  # the first turn brings the files into the disk cache
+            elif turn and "note" not in found[name]:  # the first round loads the files into the disk cache
                 seconds, peak = json.loads(done.stdout.splitlines()[-1])
                 found[name]["seconds"].append(seconds)
                 found[name]["process"].append(peak)
@@ -45,7 +45,7 @@ def main(statement: str) -> None:
 
 def peak_mebibytes() -> float:
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory too, as it was when this process was forked
+    if status.exists():  # getrusage would include the parent's memory at the time of the fork
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -42,16 +42,16 @@ class Suite:
     patterns: Sequence[str]
 
     def chosen(self, part: str) -> list[Case]:
-        """The cases of a part that the patterns name; an import has none."""
+        """The cases of a part that match the patterns; there are none of an import."""
         return selected(CANDIDATES.get(part, ()), self.patterns)
 
     @property
     def where(self) -> Device:
-        """The device that it runs on."""
+        """The device of this run."""
         return device(self.settings.device)
 
     def run(self, part: str) -> None:
-        """Measure what is missing of one part."""
+        """Measure the missing cases of one part."""
         {
             "time": self.time, "memory": self.memory, "accuracy": self.accuracy, "import": self.imports,
             "growth": self.growth,
@@ -71,7 +71,7 @@ class Suite:
             if self.readings.done("memory", case.name, entered):
                 continue
             found: dict[str, dict[str, Any]] = {}
-            for name in entered:  # a process each: in a used one, freed memory would hide a peak
+            for name in entered:  # a new process for each, because freed memory would hide a peak
                 worker = Worker(name, self.settings)
                 try:
                     found[name] = worker.ask("prepare", case=case.plain(), steps=0)
@@ -113,11 +113,11 @@ class Suite:
 
 
 def entries(case: Case, libraries: Sequence[str], where: Device = CPU) -> dict[str, Entry]:
-    """The entries of a case: every library except variants that cannot differ; for an ensemble also one of its flows alone."""
+    """The entries of a case: every library without variants that would be the same; for an ensemble also one of its flows."""
     if case.flow.members == 1:
         absent = set(where.refused)
         absent |= {"pushforward-plain"} if not (case.flow.spline or case.flow.kind == "glow") else set()
-        absent |= {"pushforward-frozen"} if case.work != "log_prob" or case.flow.kind == "glow" else set()
+        absent |= {"pushforward-compiled"} if case.work != "log_prob" or case.flow.kind == "glow" else set()
         return {name: Entry(name, case) for name in libraries if name not in absent}
     one = replace(case, flow=replace(case.flow, members=1))
     found = {name: Entry(name, case) for name in libraries if name in ("pushforward", "floor")}

@@ -1,17 +1,16 @@
-"""A process that measures one library: it reads one request per line from stdin and writes one answer per line to stdout.
+"""A process that measures one library: it reads one request per line from stdin and writes one reply per line to stdout.
 
     python -m benchmarks.speed.worker LIBRARY THREADS [wall | cpu [DEVICE]]
 
 Requests are JSON objects with a ``do``:
 
-- ``prepare``: build the case's flow (kept while the flow stays the same), train it for ``steps``, and warm the call up;
-  answers the seconds of the first call, which may compile, and of a later one, and the number of parameters;
-- ``time``: ``calls`` calls; answers the seconds of each;
-- ``memory``: one call more; answers how far the memory in use grew in it and how much that was, in MiB: of the process, or of a
-  device of its own;
+- ``prepare``: build the case's flow (kept for the next case of the same flow), train it for ``steps``, and warm up the call;
+  replies with the seconds of the first call, which may compile, and of a later one, and the number of parameters;
+- ``time``: ``calls`` calls; replies with the seconds of each;
+- ``memory``: one more call; replies with the growth of memory in it and the peak, MiB: of the process, or of the device;
 - ``accuracy``: see :func:`benchmarks.speed.accuracy.errors`.
 
-An answer is ``{"note": ...}`` where the library has no such flow or the call failed.
+A reply is ``{"note": ...}`` if the library has no such flow or the call failed.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class Session:
         return {"first": first, "warm": last, "parameters": self.built.parameters}
 
     def build(self, flow: Any, steps: int) -> None:
-        """A flow trained for a number of steps: sampling and accuracy depend on the weights."""
+        """Build a flow and train it for a number of steps, because sampling and accuracy depend on the weights."""
         from benchmarks.speed.libraries import NotOffered
 
         if self.refused is not None:
@@ -107,19 +106,21 @@ class Session:
 
 
 def check(case: Any, result: Any) -> None:
-    """The call did what the case says, as far as the shape of the result tells."""
+    """Check the shape of the result of a call."""
     shape = {"log_prob": (case.batch,), "sample": (case.batch, case.flow.features), "train_step": ()}[case.work]
     if tuple(result.shape) != shape:
-        raise ValueError(f"{case.name} gave an array of shape {tuple(result.shape)}, not {shape}")
+        raise ValueError(f"{case.name} returned an array of shape {tuple(result.shape)} instead of {shape}")
 
 
 def main(library: str, threads: int, clock: str = "wall", name: str = "cpu") -> None:
     where = device(name, clock, library)
-    # Libraries may print: their stdout becomes stderr, and the answers go where stdout went.
+    # Libraries may print, so their stdout is redirected to stderr, and replies go to the original stdout.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         if Path("/proc/self/oom_score_adj").exists():
-            Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, end this process and no other
+            Path("/proc/self/oom_score_adj").write_text(
+                "1000"
+            )  # if memory runs out, the system ends this process first
         if library != "flowjax":
             import torch
 

@@ -30,8 +30,8 @@ __all__ = ["gaussian_pair", "run"]
     full="a day on one GPU for each data set and latent width (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """The objective of the linear form; the partition form compared with a VAE of the same networks, flows and steps."""
-    _kind(experiment)
+    """Compare the linear form with the true density, and the partition form with a VAE of the same networks, flows and steps."""
+    _linear(experiment)
     for name in ("mnist", "fashion-mnist"):
         _images(experiment, name)
 
@@ -43,8 +43,8 @@ def gaussian_pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return rows, -0.5 * e.double().square().sum(1) - math.log(2 * math.pi) - 0.5 * math.log(0.19)
 
 
-def _kind(experiment: Experiment) -> None:
-    """The linear form on a normal of known density, along its training: objective, importance estimate, truth."""
+def _linear(experiment: Experiment) -> None:
+    """Train the linear form on a normal distribution and follow its objective, an importance estimate and the true value."""
     train, _ = gaussian_pair(experiment.choose(smoke=200, quick=10_000, full=50_000), 0)
     test, truth = gaussian_pair(experiment.choose(smoke=50, quick=500, full=2000), 1)
     draws = experiment.choose(smoke=4, quick=128, full=1024)
@@ -90,14 +90,14 @@ def _kind(experiment: Experiment) -> None:
         "the linear form maximizes a likelihood of the data",
         paper="implied by the first version's title (exact maximum likelihood)",
         ours=f"objective {found['objective'][-1]:.2f}, importance estimate {found['estimate'][-1]:.2f}, truth {exact:.2f} nats",
-        held=abs(found["objective"][-1] - exact) < 0.05,
-        note=f"the objective is log p(x) + log p(u | x), on an extended space; best of 6 scales, {draws} draws, of which "
-        f"{found['effective'][-1]:.0f} count",
+        confirmed=abs(found["objective"][-1] - exact) < 0.05,
+        note=f"the objective is log p(x) + log p(u | x), on an extended space; best of 6 scales, {draws} draws, effective number "
+        f"{found['effective'][-1]:.0f}",
     )
 
 
-class _Sides:
-    """An AEF and the VAE of the same preprocessing, encoder, decoder, posterior flow and prior."""
+class _Builders:
+    """Builders of an AEF and of a VAE with the same preprocessing, encoder, decoder, posterior flow and prior."""
 
     def __init__(self, shape: tuple[int, ...], latent: int, channels: tuple[int, ...], flows: dict[str, Any]) -> None:
         self.shape, self.latent, self.channels, self.flows = shape, latent, channels, flows
@@ -118,19 +118,21 @@ class _Sides:
 
 
 def _images(experiment: Experiment, name: str) -> None:
-    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=30_000, full=60_000))
-    held = experiment.choose(smoke=50, quick=500, full=5000)
-    train, held_out = images[:-held], images[-held:]
-    test = experiment.images(name, train=False, rows=experiment.choose(smoke=30, quick=500, full=10_000))
+    train, held_out, test = experiment.image_parts(
+        name,
+        rows=experiment.choose(smoke=150, quick=30_000, full=60_000),
+        held_out=experiment.choose(smoke=50, quick=500, full=5000),
+        test=experiment.choose(smoke=30, quick=500, full=10_000),
+    )
     shape = tuple(test.shape[1:])
     latent = experiment.choose(smoke=2, quick=8, full=32)
-    sides = _Sides(
+    builders = _Builders(
         shape, latent, experiment.choose(smoke=(4, 8), quick=(16, 32), full=(64, 128)),
         experiment.choose(smoke={"layers": 1, "hidden": (8,)}, quick={"layers": 2, "hidden": (64,)},
                    full={"layers": 4, "hidden": (256, 256)}),
     )  # fmt: skip
-    models: dict[str, Callable[[], Model]] = {"AEF": sides.aef, "VAE": sides.vae}
-    # Draws tighten both bounds, through the dequantization that both have and the VAE's code: equally many are fair.
+    models: dict[str, Callable[[], Model]] = {"AEF": builders.aef, "VAE": builders.vae}
+    # More draws tighten both bounds (both models dequantize, and the VAE draws its code), so both get the same number.
     draws = experiment.choose(smoke=2, quick=64, full=128)
     options = {
         "max_steps": experiment.choose(smoke=2, quick=700, full=100_000), "batch_size": 128, "patience": None,
@@ -172,23 +174,23 @@ def _images(experiment: Experiment, name: str) -> None:
         f"a partition AEF has the higher likelihood than a VAE of the same networks at {latent} latents, on {name}",
         paper="plots only",
         ours=f"{spread(bits['AEF'])} against {spread(bits['VAE'])} bits/dim",
-        held=clearly_below(bits["AEF"], bits["VAE"]),
-        note=f"both lower bounds of the probability of the same 8-bit images, of {draws} draws each; of one draw "
+        confirmed=clearly_below(bits["AEF"], bits["VAE"]),
+        note=f"both are lower bounds on the probability of the same 8-bit images, from {draws} draws each; from one draw "
         f"{spread(single['AEF'])} against {spread(single['VAE'])}; {options['max_steps']} steps of 128; {costs}",
     )
     experiment.report(
         f"its reconstructions are sharper, on {name}",
-        ours=f"root mean square error {spread(errors['AEF'], 1)} against {spread(errors['VAE'], 1)} gray levels; outside of the "
+        ours=f"root mean square error {spread(errors['AEF'], 1)} against {spread(errors['VAE'], 1)} gray levels; outside the "
         f"core {spread(shells['AEF'], 1)} against {spread(shells['VAE'], 1)}",
-        held=clearly_below(errors["AEF"], errors["VAE"]),
-        note=f"of the decoder's mean at the code of a test image, which for the VAE is a draw; the AEF's decoder gives the shell, "
-        f"and its core of {latent} pixels follows from the encoder of that",
+        confirmed=clearly_below(errors["AEF"], errors["VAE"]),
+        note=f"errors of the decoder's mean at the code of a test image (for the VAE a drawn code); the AEF's decoder computes the "
+        f"shell, and the encoder computes the core of {latent} pixels from the shell",
     )
     experiment.report(
         f"its samples are nearer to the images, on {name}",
         paper="plots of FID",
         ours=f"squared kernel distance {spread(distances['AEF'], 4)} against {spread(distances['VAE'], 4)}",
-        held=clearly_below(distances["AEF"], distances["VAE"]),
+        confirmed=clearly_below(distances["AEF"], distances["VAE"]),
         note="to test images in 30 whitened principal components, not FID; decoder means of codes from the prior",
     )
 
@@ -201,7 +203,7 @@ def _reconstruct(model: Model, images: Tensor) -> Tensor:
 
 
 def _new(model: Model, latent: int, count: int) -> Tensor:
-    """Pictures of codes from the prior, without the decoder's noise."""
+    """Images decoded from codes of the prior, without the decoder's noise."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         noise = model.base.sample(torch.Size((count,)), generator=generator)

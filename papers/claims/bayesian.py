@@ -38,7 +38,7 @@ Cell = dict[str, float]
     full="about six hours on two cores (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """Table of scores by methods, for a VAE whose decoder has a posterior and for a flow; noise of the bound; temperature."""
+    """Compare scores and methods for a VAE whose decoder has a posterior and for a flow; then the bound's noise and temperature."""
     table: dict[tuple[str, str, str], Cell] = {}
     for kind in ("VAE", "NICE"):
         for normal, other in PAIRS:
@@ -56,25 +56,25 @@ class Study:
     """One kind of model on one pair of data sets.
 
     Args:
-        experiment: of the run.
+        experiment: the run.
         kind: "VAE" or "NICE".
-        normal: the set that is trained on.
-        other: the anomalous set.
+        normal: name of the training set.
+        other: name of the anomalous set.
     """
 
     def __init__(self, experiment: Experiment, kind: str, normal: str, other: str) -> None:
         self.experiment, self.kind, self.normal = experiment, kind, normal
         count = experiment.choose(smoke=60, quick=400, full=5000)
         rows = experiment.images(normal, train=True, rows=experiment.choose(smoke=200, quick=10_000, full=60_000))
-        held = experiment.choose(smoke=40, quick=500, full=2000)
-        self.train, self.held_out = rows[:-held], rows[-held:]
+        n_held_out = experiment.choose(smoke=40, quick=500, full=2000)
+        self.train, self.held_out = rows[:-n_held_out], rows[-n_held_out:]
         self.inside = experiment.images(normal, train=False, rows=count)
         self.outside = experiment.images(other, train=False, rows=count)
         self.options: dict[str, Any] = {
             "max_steps": experiment.choose(smoke=2, quick=400, full=12_000), "batch_size": 128, "patience": None,
             "evaluate_every": experiment.choose(smoke=2, quick=100, full=500),
         }  # fmt: skip
-        # The paper's decoder is Bayesian, its encoder is not; of a flow all weights are.
+        # In the paper the decoder is Bayesian and the encoder is not; in a flow all weights are.
         self.parameters = ["decoder"] if kind == "VAE" else None
 
     def make(self) -> Model:
@@ -91,7 +91,7 @@ class Study:
         )[0]  # fmt: skip
 
     def posterior(self, method: str) -> Posterior:
-        """Made once: a run that was stopped finds its file."""
+        """The posterior of a method, sampled once; a resumed run reads its file."""
         file = self.experiment.out / f"bayesian-{self.experiment.budget}-{self.kind}-{self.normal}-{method}.safetensors"
         if file.exists():
             return Posterior.load(file)
@@ -121,7 +121,7 @@ class Study:
         return posterior
 
     def cell(self, method: str) -> Cell:
-        """AUROC of every score, what the softmax over models makes of in-distribution rows, and temperatures."""
+        """AUROC of every score, the mean disagreement on in-distribution rows, and AUROC at higher temperatures."""
 
         def measure() -> Cell:
             posterior = self.posterior(method)
@@ -135,22 +135,22 @@ class Study:
             models = len(posterior)
             fraction = (-spreads(inside, center)["disagreement"] / models).mean().item()
             found |= {"D / M": fraction, "models": float(models), "nats": inside.mean().item()}
-            for heat in (10, 100):
-                warm = _compare(spreads(inside / heat, center), spreads(outside / heat, center))
-                found |= {f"{name} at {heat}": warm[name] for name in ("disagreement", "entropy")}
+            for temperature in (10, 100):
+                areas = _compare(spreads(inside / temperature, center), spreads(outside / temperature, center))
+                found |= {f"{name} at {temperature}": areas[name] for name in ("disagreement", "entropy")}
             return {name: round(value, 4) for name, value in found.items()}
 
         return self.experiment.measure(f"{self.kind} {self.normal} {method}", measure)
 
     def report_noise(self) -> None:
-        """The std score against the number of importance samples, with and without common noise."""
+        """Report the std score for several numbers of importance samples, with and without common noise."""
         experiment = self.experiment
         counts = experiment.choose(smoke=(1, 2), quick=(1, 5, 25), full=(1, 10, 100))
         count = experiment.choose(smoke=20, quick=100, full=500)
 
         def measure() -> list[list[float]]:
             posterior = self.posterior("SGHMC")
-            alone = Posterior(posterior.model, len(posterior), ())  # one model, as often
+            alone = Posterior(posterior.model, len(posterior), ())  # the same model as many times
             rows = []
             for models, common in ((posterior, True), (posterior, False), (alone, False)):
                 for draws in counts:
@@ -168,10 +168,10 @@ class Study:
             return [", ".join(f"{row[column]:.{digits}f}" for row in rows) for rows in (shared, own, alone)]
 
         experiment.report(
-            "the std score measures the bound's noise as well as the weights, unless the models share it",
+            "the std score also measures the noise of the bound, unless all models use the same noise",
             ours=f"K = {', '.join(map(str, counts))}: mean std of test rows {'; '.join(texts(1, 0))} nats, with common noise, with "
-            f"noise of each model's own, and of one model with new noise each time; AUROC {'; '.join(texts(3, 1))}",
-            held=own[0][0] > 1.5 * shared[0][0],
+            f"separate noise for each model, and of one model with new noise each time; AUROC {'; '.join(texts(3, 1))}",
+            confirmed=own[0][0] > 1.5 * shared[0][0],
             note=f"SGHMC decoder, fashion-mnist against mnist, {count} rows each; the claim is ours, not the paper's",
         )
 
@@ -180,7 +180,7 @@ def spreads(values: Tensor, center: float) -> dict[str, Tensor]:
     """The scores of log-likelihoods ``(M, n)``, each ``(n,)``, higher for more anomalous.
 
     Args:
-        values: nats of M models.
+        values: nats, of M models.
         center: mean log-likelihood of in-distribution rows that were not trained on.
     """
     mean, variance = values.mean(0), values.var(0, correction=0)
@@ -213,12 +213,12 @@ def _report_pair(
         paper="; ".join(paper),
         ours=f"AUROC in %, {' / '.join(SCORES)}: "
         + "; ".join(f"{method} {_row(cell)}" for method, cell in cells.items()),
-        held=all(cells[m]["std"] >= max(cells[m][name] for name in SCORES) - 0.01 for m in ("SGHMC", "BBB")),
+        confirmed=all(cells[m]["std"] >= max(cells[m][name] for name in SCORES) - 0.01 for m in ("SGHMC", "BBB")),
         note="; ".join(
             f"{method}: {cell['models']:.0f} models, test rows {cell['nats']:.0f} nats, D / M {cell['D / M']:.2f}"
             for method, cell in cells.items()
         )
-        + "; the paper's decoder is a Bernoulli on grays, which is no density, and ours a discretized logistic",
+        + "; the paper's decoder is a Bernoulli on gray levels, which is not a density, and ours is a discretized logistic",
     )
 
 
@@ -228,13 +228,13 @@ def _report_claims(experiment: Experiment, table: dict[tuple[str, str, str], Cel
         "the entropy of the normalized likelihoods beats the disagreement score",
         paper="in all 12 cells",
         ours=f"in {sum(wins)} of {len(wins)} cells",
-        held=all(wins),
+        confirmed=all(wins),
     )
-    gains = {heat: [cell[f"entropy at {heat}"] - cell["entropy"] for cell in table.values()] for heat in (10, 100)}
+    gains = {t: [cell[f"entropy at {t}"] - cell["entropy"] for cell in table.values()] for t in (10, 100)}
     experiment.report(
         "a softmax of nats saturates: dividing the log-likelihoods by a temperature helps the entropy score",
-        ours="; ".join(f"T = {heat}: {100 * sum(g) / len(g):+.1f} points of AUROC on average over {len(g)} cells" for heat, g in gains.items()),
-        held=all(sum(g) > 0 for g in gains.values()),
+        ours="; ".join(f"T = {t}: {100 * sum(g) / len(g):+.1f} points of AUROC on average over {len(g)} cells" for t, g in gains.items()),
+        confirmed=all(sum(g) > 0 for g in gains.values()),
         note="ours, not the paper's",
     )  # fmt: skip
     swags = {f"{kind}, {normal}": cell["std"] for (kind, normal, method), cell in table.items() if method == "SWAG"}
@@ -243,7 +243,7 @@ def _report_claims(experiment: Experiment, table: dict[tuple[str, str, str], Cel
         paper="AUROC 19.9 % for fashion-mnist against mnist",
         ours="scale chosen by held-out rows: "
         + "; ".join(f"{name} {100 * area:.1f} %" for name, area in swags.items()),
-        held=swags["VAE, fashion-mnist"] > 0.5,
+        confirmed=swags["VAE, fashion-mnist"] > 0.5,
     )
     flows = {f"{normal}, {method}": cell for (kind, normal, method), cell in table.items() if kind == "NICE"}
     first = [cell for name, cell in flows.items() if name.startswith("fashion")]
@@ -251,8 +251,8 @@ def _report_claims(experiment: Experiment, table: dict[tuple[str, str, str], Cel
         "the scores carry over to a flow, whose log-likelihoods have no importance noise: std beats the expected likelihood "
         "(fashion-mnist against mnist)",
         ours="; ".join(f"{name}: std {100 * cell['std']:.1f}, expected LL {100 * cell['expected LL']:.1f}" for name, cell in flows.items()),
-        held=all(cell["std"] > cell["expected LL"] for cell in first),
-        note="ours, not the paper's; NICE on dequantized pixels, all models read the same noise",
+        confirmed=all(cell["std"] > cell["expected LL"] for cell in first),
+        note="ours, not the paper's; NICE on dequantized pixels, all models use the same noise",
     )  # fmt: skip
 
 

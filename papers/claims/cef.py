@@ -35,7 +35,7 @@ __all__ = ["images_embedding", "run"]
     full="four hours on 16 cores (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """A sphere with a known distribution, a surface that is not a sphere, and images."""
+    """Test a sphere with a known distribution, a surface that is not a sphere, and images."""
     _sphere(experiment)
     _roll(experiment)
     _images(experiment)
@@ -57,7 +57,7 @@ def _sphere(experiment: Experiment) -> None:
     everywhere = target.point(fine).float()
 
     def conformal() -> ConformalEmbeddingFlow:
-        # A density on the whole sphere has codes of Student's tails: the uniform one is a bivariate t with 2 degrees of freedom.
+        # Codes of a density on the whole sphere have heavy tails; those of the uniform density are bivariate t with 2 degrees of freedom.
         return ConformalEmbeddingFlow(3, 2, hidden=width, layers=8, base=StudentT(2, 3.0))
 
     def trained(method: str, seed: int) -> Model:
@@ -97,7 +97,8 @@ def _sphere(experiment: Experiment) -> None:
     found = {
         method: [
             experiment.measure(
-                f"sphere {method} {seed} judged", lambda method=method, seed=seed: compared(trained(method, seed), seed)
+                f"sphere {method} {seed} compared",
+                lambda method=method, seed=seed: compared(trained(method, seed), seed),
             )
             for seed in seeds
         ]
@@ -110,21 +111,21 @@ def _sphere(experiment: Experiment) -> None:
     gaps = {method: [entry["truth"] - entry["nats"] for entry in found[method]] for method in ("joint", "sequential")}
     floor = column("joint", "floor")[0]
     experiment.report(
-        "trained jointly, a conformal embedding finds the sphere and the law on it",
+        "trained jointly, a conformal embedding learns the sphere and the distribution on it",
         ours="; ".join(
             f"{method}: KL {spread(gaps[method])} nats, total variation {spread(column(method, 'tv'))}, mass {spread(column(method, 'mass'))}, squared "
             f"residual {max(column(method, 'residual')):.1e}" for method in gaps
         ),
-        held=max(gaps["joint"]) < 0.02 and all(abs(mass - 1) < 0.01 for mass in column("joint", "mass")),
-        note=f"three von Mises-Fisher laws; a Student-t base; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
-        f"{steps:,} steps of 512 rows; held: KL below 0.02, mass within 1 %",
+        confirmed=max(gaps["joint"]) < 0.02 and all(abs(mass - 1) < 0.01 for mass in column("joint", "mass")),
+        note=f"a mixture of three von Mises-Fisher distributions; a Student-t base; truth {column('joint', 'truth')[0]:.3f} nats, floor of the total variation {floor:.3f}; "
+        f"{steps:,} steps of 512 rows; criterion: KL below 0.02, mass within 1 %",
     )  # fmt: skip
     experiment.report(
         "an ambient flow learns the sphere worse than a flow on it",
         ours=f"total variation {spread(column('joint', 'tv'))} against {spread(column('ambient', 'tv'))}; median distance of its samples "
         f"to the sphere {spread(column('ambient', 'distance'))}, of the conformal flow's {max(column('joint', 'distance')):.0e}",
-        held=max(column("joint", "tv")) < min(column("ambient", "tv")) - floor,
-        note=f"floor {floor:.3f}; equal steps; held: by more than the floor",
+        confirmed=max(column("joint", "tv")) < min(column("ambient", "tv")) - floor,
+        note=f"floor {floor:.3f}; equal steps; criterion: by more than the floor",
     )
 
     figure = experiment.figure(8, 2.4)
@@ -155,7 +156,7 @@ def principal_residual(train: Tensor, test: Tensor, dim: int) -> float:
 
 
 def _roll(experiment: Experiment) -> None:
-    """Reconstruction only, on a surface with an isometric chart that is neither a sphere nor a plane."""
+    """Compare reconstructions on a surface with an isometric chart that is neither a sphere nor a plane."""
     target = swiss_roll()
     train = target.sample(experiment.choose(smoke=100, quick=10_000, full=50_000), 0)
     test = target.sample(experiment.choose(smoke=100, quick=5000, full=20_000), 1)
@@ -177,17 +178,17 @@ def _roll(experiment: Experiment) -> None:
     plane = principal_residual(train, test, 2)
     total = test.double().var(0).sum().item()
     experiment.report(
-        "a conformal embedding without pieces reaches spheres and planes only (Liouville)",
+        "a conformal embedding without pieces can represent only spheres and planes (Liouville)",
         ours=f"mean squared distance to the Swiss roll's surface: conformal {spread(found['conformal'], 4)}, two principal components "
         f"{plane:.4f}, free networks {spread(found['free networks'], 4)}",
-        held=min(found["conformal"]) > 10 * max(found["free networks"]),
+        confirmed=min(found["conformal"]) > 10 * max(found["free networks"]),
         note=f"reconstruction only, {steps:,} steps; total variance {total:.2f}; a limit that the method's own theory predicts, not a "
         "claim of the paper",
     )
 
 
 def images_embedding(side: int, latent: int) -> ConformalEmbedding:
-    """One-channel images in conformal steps: blocks of 4 x 4 pixels into channels, half of them dropped, the rest to d codes."""
+    """Conformal steps for one-channel images: 4 x 4 pixels become channels, half of them are dropped, the rest becomes d codes."""
     quarter = side // 4
     blocks, half = (16, quarter, quarter), (8, quarter, quarter)
     return ConformalEmbedding(
@@ -198,12 +199,12 @@ def images_embedding(side: int, latent: int) -> ConformalEmbedding:
 
 
 def _images(experiment: Experiment) -> None:
-    """Fashion-MNIST: reconstruction error compared with principal components, and MNIST as anomalies."""
-    latent, held = 32, experiment.choose(smoke=50, quick=1000, full=5000)
+    """Compare reconstructions of Fashion-MNIST with principal components, and detect MNIST as anomalies."""
+    latent, n_held_out = 32, experiment.choose(smoke=50, quick=1000, full=5000)
     images = experiment.images(
         "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=10_000, full=60_000)
     ).float()
-    train, reference = images[:-held], images[-held:]
+    train, reference = images[:-n_held_out], images[-n_held_out:]
     inside = experiment.images(
         "fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=2000, full=10_000)
     ).float()
@@ -234,18 +235,18 @@ def _images(experiment: Experiment) -> None:
             entry[f"auroc {use}"] = auroc(score(inside), score(outside))
         return entry
 
-    found = experiment.measure("images judged", facts)
+    found = experiment.measure("images compared", facts)
     experiment.report(
         "a conformal embedding of images reconstructs about as well as principal components of the same dimension",
         ours=f"squared residual {found['residual']:.3g} against {found['principal']:.3g} with d = {latent}, in squared gray levels",
-        held=found["residual"] < 1.5 * found["principal"],
-        note="Fashion-MNIST; two piecewise layers on 4 x 4 blocks; not a claim of the paper, which shows no such comparison; held: "
-        "within one half more",
+        confirmed=found["residual"] < 1.5 * found["principal"],
+        note="Fashion-MNIST; two piecewise layers on 4 x 4 blocks; not a claim of the paper, which shows no such comparison; criterion: "
+        "at most 1.5 times as large",
     )
     experiment.report(
-        "for images unlike the training data the density on the manifold is not enough, the distance to it helps",
+        "the distance to the manifold detects images unlike the training data better than the density on it",
         ours=", ".join(f"{use} {found[f'auroc {use}']:.3f}" for use in ("density", "residual", "both"))
         + " AUROC, Fashion-MNIST against MNIST",
-        held=max(found["auroc residual"], found["auroc both"]) > found["auroc density"],
+        confirmed=max(found["auroc residual"], found["auroc both"]) > found["auroc density"],
         note="fitted on in-distribution images alone, one seed",
     )

@@ -22,12 +22,14 @@ __all__ = ["run"]
     full="1 to 2 days on one GPU for 3.39 bits/dim on CIFAR-10 (estimate), times three kinds and three seeds",
 )
 def run(experiment: Experiment) -> None:
-    """1 x 1 convolutions against fixed permutations at equal steps (sec. 6.1), and temperature (sec. 6.3)."""
+    """Compare 1 x 1 convolutions with fixed permutations at equal steps (sec. 6.1); temperature (sec. 6.3); round trips."""
     name = experiment.choose(smoke="fashion-mnist", quick="fashion-mnist", full="cifar10")
-    images = experiment.images(name, train=True, rows=experiment.choose(smoke=150, quick=20_000, full=50_000))
-    held = experiment.choose(smoke=50, quick=500, full=1000)
-    train, held_out = images[:-held], images[-held:]
-    test = experiment.images(name, train=False, rows=experiment.choose(smoke=50, quick=1000, full=10_000))
+    train, held_out, test = experiment.image_parts(
+        name,
+        rows=experiment.choose(smoke=150, quick=20_000, full=50_000),
+        held_out=experiment.choose(smoke=50, quick=500, full=1000),
+        test=experiment.choose(smoke=50, quick=1000, full=10_000),
+    )
     shape = tuple(test.shape[1:])
     sizes = experiment.choose(
         smoke={"scales": 1, "layers": 1, "hidden": (8, 8)},
@@ -60,7 +62,7 @@ def run(experiment: Experiment) -> None:
             "equal steps",
             paper="curves only (fig. 3, CIFAR-10)",
             ours=f"{spread(bits['1x1'])} against {spread(bits[other])} bits/dim on {name}",
-            held=clearly_below(bits["1x1"], bits[other]),
+            confirmed=clearly_below(bits["1x1"], bits[other]),
             note=f"{options['max_steps']} steps of 64; gain by seed {', '.join(f'{gain:+.3f}' for gain in gains)}",
         )
     flow, _ = experiment.train("1x1 0", lambda: Glow(shape, linear="1x1", **sizes), train, held_out, seed=0, **options)
@@ -88,7 +90,7 @@ def _temperature(experiment: Experiment, flow: Glow, test: torch.Tensor) -> None
     experiment.report(
         "samples at lower temperature are more likely, up to more likely than real images",
         ours=", ".join(f"T {t}: {value:.0f}" for t, value in means.items()) + f"; test images: {real:.0f} nats",
-        held=means[1.0] < means[0.7] < means[0.5],
+        confirmed=means[1.0] < means[0.7] < means[0.5],
     )
     experiment.strip("samples", rows)
 
@@ -101,7 +103,7 @@ PAIRS = {"T-shirt to pullover": (0, 2), "sandal to ankle boot": (5, 9)}
 
 
 def _attribute(experiment: Experiment, flow: Glow) -> None:
-    """Class pairs as attributes (sec. 6, semantic manipulation): the direction from training images, measured on test images with a separate classifier."""
+    """Use class pairs as attributes (sec. 6, semantic manipulation): directions from training images, a separate classifier on test images."""
     if flow.shape != (1, 28, 28):
         return
     rows, count = experiment.choose(smoke=60, quick=5000, full=60_000), experiment.choose(smoke=2, quick=200, full=1000)
@@ -139,20 +141,20 @@ def _attribute(experiment: Experiment, flow: Glow) -> None:
         "moving along the difference of latent means changes the attribute",
         paper="pictures only (CelebA-HQ)",
         ours="; ".join(
-            f"{name}: {after:.0%} of test images judged as the second after moving, {before:.0%} before"
+            f"{name}: {after:.0%} of test images classified as the second class after moving, {before:.0%} before"
             for name, (before, after) in fractions.items()
         ),
-        held=bool(fractions) and all(after > 0.5 > before for before, after in fractions.values()),
-        note="the judge is a logistic regression on the pixels of the training images; it does not say that they look real",
+        confirmed=bool(fractions) and all(after > 0.5 > before for before, after in fractions.values()),
+        note="the classifier is a logistic regression on the pixels of the training images; it does not measure whether they look real",
     )
 
 
 def _round_trip(experiment: Experiment, flow: Callable[[int], Glow], test: torch.Tensor) -> None:
-    """Whether images come back, and the largest error before they are rounded to integers, in gray levels, over all of ``test``."""
+    """Report whether decoding returns each image of ``test``, and the largest error before rounding to integers, in gray levels."""
     kinds = {"float32": torch.float32, "float64": torch.float64}
 
     def errors(model: Glow, dtype: torch.dtype) -> torch.Tensor:
-        """Of real coordinates behind the dequantization, one number an image."""
+        """Largest error of each image, in the real coordinates after dequantization."""
         inner = torch.nn.ModuleList(list(model.chain)[1:])
         largest: list[torch.Tensor] = []
         for part in test.split(250):
@@ -188,9 +190,9 @@ def _round_trip(experiment: Experiment, flow: Callable[[int], Glow], test: torch
             return ", ".join(format(row[key], form) for row in rows)
 
         experiment.report(
-            f"the flow is invertible: with {name} latents no image's largest error reaches {LIMIT:g} gray levels",
+            f"the flow is invertible: with {name} latents the largest error of every image is below {LIMIT:g} gray levels",
             ours=f"worst of {len(test):,} test images, by seed: {each('worst', '.1e')}",
-            held=all(row["above"] == 0 for row in rows),
-            note=f"float32 networks; images at {LIMIT:g} or above, by seed: {each('above', ',d')}; images that come back equal after rounding: "
-            f"{each('equal', ',d')}; the furthest pixel: off by {each('furthest', '.0f')}",
+            confirmed=all(row["above"] == 0 for row in rows),
+            note=f"float32 networks; images at {LIMIT:g} or above, by seed: {each('above', ',d')}; images that are equal after rounding: "
+            f"{each('equal', ',d')}; largest error of a pixel: {each('furthest', '.0f')}",
         )

@@ -1,4 +1,4 @@
-"""InFlow: a flow behind a gate that a two-sample test of the batch sets (Kumar et al. 2021)."""
+"""InFlow: a flow with a gate that a two-sample test of the batch opens or closes (Kumar et al. 2021)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GATE = "MMD of a random CNN"
     full="about two hours on two cores (estimate), on the gray image sets; the paper's are CIFAR-10 and CelebA",
 )
 def run(experiment: Experiment) -> None:
-    """What the gate does to batches, to mixed batches, to single inputs and to attackers, with one code path for both sides."""
+    """Test the gate on batches, mixed batches, single inputs and attacks; all inputs take one code path."""
     sets, model = _images(experiment), _model(experiment)
     features = FeatureCache(sets, model)
     _size(experiment, features)
@@ -54,17 +54,17 @@ def run(experiment: Experiment) -> None:
 
 
 def _images(experiment: Experiment) -> dict[str, Tensor]:
-    """Rows that training never sees: of the set itself, of others, and of the set with a third of its contrast."""
-    held = torch.cat(
+    """Images that training does not use: of Fashion-MNIST, of other sets, and of Fashion-MNIST with a third of its contrast."""
+    images = torch.cat(
         (experiment.images("fashion-mnist", train=True)[-10_000:], experiment.images("fashion-mnist", train=False))
         if experiment.budget != "smoke"
         else (experiment.images("fashion-mnist", train=False),)
     )
     rows = experiment.choose(smoke=40, quick=2500, full=10_000)
-    sets = {ID: held[rows : rows + 2 * rows], "MNIST": experiment.images("mnist", train=False, rows=rows)}
+    sets = {ID: images[rows : rows + 2 * rows], "MNIST": experiment.images("mnist", train=False, rows=rows)}
     if experiment.budget != "smoke":
         sets["notMNIST"] = experiment.images("notmnist", train=False, rows=rows)
-    sets["gray"] = (127.5 + (held[:rows].float() - 127.5) / 3).round().to(torch.uint8)
+    sets["gray"] = (127.5 + (images[:rows].float() - 127.5) / 3).round().to(torch.uint8)
     return sets
 
 
@@ -102,7 +102,7 @@ def _size(experiment: Experiment, features: FeatureCache) -> None:
         "the gate rejects in-distribution batches as often as its level says",
         paper="level 0.05",
         ours="; ".join(f"{test} {rate:.3f}" for test, rate in rates.items()),
-        held=all(low / runs <= rate <= high / runs for rate in rates.values()),
+        confirmed=all(low / runs <= rate <= high / runs for rate in rates.values()),
         note=f"{runs} batches of 10, each with its own reference; 95% interval of 0.05: {low / runs:.3f} to {high / runs:.3f}. "
         "p = (1 + count)/(1 + P); the released p-value can be 0",
     )
@@ -124,16 +124,16 @@ def _power(experiment: Experiment, features: FeatureCache) -> None:
         return f"{name} " + ", ".join(f"{curves[name][test][sizes.index(n)]:.2f}" for test in TESTS)
 
     for n, claim in (
-        (sizes[-1], "batches of 250 of another set are told from in-distribution ones"),
-        (sizes[min(3, len(sizes) - 1)], "at n = 10 already"),
-        (sizes[0], "single images of another set are"),
+        (sizes[-1], "batches of 250 from another set are separated from in-distribution batches"),
+        (sizes[min(3, len(sizes) - 1)], "batches of 10 from another set are separated as well"),
+        (sizes[0], "single images from another set are separated as well"),
     ):
         rates = [curves[name][GATE][sizes.index(n)] for name in others]
         experiment.report(
             claim,
             ours=f"n = {n}: " + "; ".join(at(n, name) for name in (*others, ID)),
-            held=min(rates) >= 0.95,
-            note=f"rate of rejection at 5%, {runs} batches; tests in the order: {', '.join(TESTS)}. Judged by the second, the paper's",
+            confirmed=min(rates) >= 0.95,
+            note=f"rate of rejection at 5%, {runs} batches; tests in the order: {', '.join(TESTS)}. The second, the paper's choice, decides",
         )
     figure = experiment.figure(3.2 * len(curves), 3)
     for axes, (name, lines) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves.items(), strict=True):
@@ -165,37 +165,37 @@ def _contamination(experiment: Experiment, features: FeatureCache) -> None:
         for k, fraction in enumerate(fractions)
     )
     experiment.report(
-        "the gate finds 1% of MNIST in a batch",
+        "the gate detects 1% of MNIST in a batch",
         ours=seen,
-        held=rates[GATE][0] > 0.5,
-        note=f"share of batches of {n} that are rejected at 5%, by {', '.join(rates)}",
+        confirmed=rates[GATE][0] > 0.5,
+        note=f"fraction of batches of {n} that are rejected at 5%, by {', '.join(rates)}",
     )
     half = next(
         (fraction for fraction, rate in zip(fractions, rates[GATE], strict=True) if rate > 0.5),
         None,
     )
     experiment.report(
-        "what the gate rejects is an outlier",
-        ours="no such share"
+        "the inputs that the gate rejects are outliers",
+        ours="no such fraction"
         if half is None
-        else f"from {half:.0%} of outliers on most batches are rejected, "
-        f"and with them {1 - half:.0%} of rows that are in-distribution",
-        held=None if half is None else half > 0.5,
-        note="all rows of a batch share one verdict",
+        else f"with {half:.0%} outliers or more, most batches are rejected, "
+        f"and {1 - half:.0%} of their rows are in-distribution",
+        confirmed=None if half is None else half > 0.5,
+        note="all rows of a batch get the same decision",
     )
 
 
 def _gated(
     features: FeatureCache, parts: dict[str, int], rng: np.random.Generator, reference: int, test: str = GATE
 ) -> tuple[Array, Array]:
-    """Scores of a batch's rows, -log p with the one gate that the batch gets, and with an open one whatever it is."""
+    """-log p of the rows of a batch, with the gate that the test of the batch sets, and with an open gate."""
     kind, make = TESTS[test]
-    known, rows = draw_rows(features, parts, rng, reference)
+    reference_rows, rows = draw_rows(features, parts, rng, reference)
 
     def batch(kind: str) -> Array:
         return np.concatenate([features.get(name, kind)[chosen] for name, chosen in rows.items()])
 
-    opens = make(features.get(ID, kind)[known], permutations=99).p_value(batch(kind)) > 0.05
+    opens = make(features.get(ID, kind)[reference_rows], permutations=99).p_value(batch(kind)) > 0.05
     opened = -batch("log p")
     return (opened if opens else -batch("closed")), opened
 
@@ -226,20 +226,20 @@ def _roc(experiment: Experiment, features: FeatureCache) -> None:
         found = experiment.measure(f"ROC at {n}", rocs)
         experiment.report(
             f"the per-image ROC of the paper's protocol, Fashion-MNIST against MNIST, pure batches of {n}",
-            ours=f"AUROC {found['unfair']:.3f} where in-distribution rows are spared the gate, {found['fair']:.3f} where both "
-            f"sides pass it, {found['mixed']:.3f} where every batch has a tenth of outliers",
-            held=abs(found["unfair"] - found["fair"]) < 0.005 and found["mixed"] > 0.95,
-            note=f"same scores, {batches} batches a side; the released code hard-codes an open gate for in-distribution rows "
+            ours=f"AUROC {found['unfair']:.3f} if in-distribution rows skip the gate, {found['fair']:.3f} if all "
+            f"rows pass it, {found['mixed']:.3f} if every batch has a tenth of outliers",
+            confirmed=abs(found["unfair"] - found["fair"]) < 0.005 and found["mixed"] > 0.95,
+            note=f"same scores, {batches} batches of each set; the released code hard-codes an open gate for in-distribution rows "
             "and negates the log-determinant",
         )
 
 
 def _single(experiment: Experiment, features: FeatureCache) -> None:
-    """Each image alone: conformal p-values with the gate's kernel mean, and with the likelihood of the open flow."""
+    """Test each image alone, with conformal p-values of the gate's kernel mean and of the likelihood with an open gate."""
     split = len(features.sets[ID]) // 2
-    held = features.get(ID, "cnn")
-    width = median_distance(held[: split // 5])  # rows that then serve for nothing else
-    gate = BatchTwoSampleGate(MMDTest(held[split // 5 : split], bandwidth=width), features.random)
+    known = features.get(ID, "cnn")
+    width = median_distance(known[: split // 5])  # these rows are used for nothing else
+    gate = BatchTwoSampleGate(MMDTest(known[split // 5 : split], bandwidth=width), features.random)
     known = -features.get(ID, "log p")[:split]
     figures, notes = [], []
     best = 1.0
@@ -258,27 +258,27 @@ def _single(experiment: Experiment, features: FeatureCache) -> None:
     false = float(np.mean(gate.test.single_p_values(features.get(ID, "cnn")[split:]) <= 0.05))
     alarm = float(np.mean(ConformalCalibrator(known).p_value(-features.get(ID, "log p")[split:]) <= 0.05))
     experiment.report(
-        "single images are told apart, near perfectly",
+        "single images are separated nearly perfectly",
         ours="AUROC of the conformal kernel mean and of -log p: " + "; ".join(figures),
-        held=best > 0.95,
-        note=f"95% intervals over test rows; found at 5%: {'; '.join(notes)}; false alarms {false:.3f} and {alarm:.3f}",
+        confirmed=best > 0.95,
+        note=f"95% intervals over test rows; detected at 5%: {'; '.join(notes)}; false alarms {false:.3f} and {alarm:.3f}",
     )
 
 
 def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureCache) -> None:
-    """Outliers that hide: their likelihood raised, blind to the gate or aware of it; and Fashion-MNIST made unlikely.
+    """Raise the likelihood of outliers, with or without the gate in the objective, and lower that of Fashion-MNIST.
 
-    MNIST is likelier than the training data as it is, so notMNIST is what has something to gain.
+    MNIST is already likelier than the training data, so the attacked outliers are notMNIST.
     """
     outside = "notMNIST" if "notMNIST" in sets else "MNIST"
     n, batches = experiment.choose(smoke=4, quick=50, full=50), experiment.choose(smoke=1, quick=3, full=20)
     steps, reference = experiment.choose(smoke=1, quick=20, full=100), experiment.choose(smoke=20, quick=300, full=1000)
     likely = log_likelihood_objective(features.model)
-    held = features.get(ID, "cnn")
-    width = median_distance(held[reference : 2 * reference])
-    gate = BatchTwoSampleGate(MMDTest(held[:reference], bandwidth=width, permutations=99), features.random)
+    known = features.get(ID, "cnn")
+    width = median_distance(known[reference : 2 * reference])
+    gate = BatchTwoSampleGate(MMDTest(known[:reference], bandwidth=width, permutations=99), features.random)
     normal = -features.get(ID, "log p")[2 * reference : -n * batches]
-    aware = gate_aware_objective(likely, features.random, torch.from_numpy(held[:reference]), width, weight=1e5)
+    aware = gate_aware_objective(likely, features.random, torch.from_numpy(known[:reference]), width, weight=1e5)
 
     def outcome(attacked: list[Tensor]) -> dict[str, float]:
         scores = -torch.cat([by_batches(features.functions["log p"], x, 256) for x in attacked]).numpy()
@@ -292,7 +292,7 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
     others, fashion = ([sets[name][-n * (k + 1) :][:n] for k in range(batches)] for name in (outside, ID))
 
     def attack(objective: Callable[[Tensor], Tensor], batches: list[Tensor], budget: float) -> list[Tensor]:
-        # Small steps from the image itself: densities of pixels have spikes, at black above all, that are easily lost.
+        # Take small steps from the image itself: the density of pixels has narrow peaks, most of all at black.
         return [pgd(objective, x, budget, steps=steps, step=budget / 8, random_start=False) for x in batches]
 
     kinds: dict[str, Callable[[float], list[Tensor]]] = {
@@ -300,7 +300,7 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
         f"{outside}, raised and hidden from the gate": lambda budget: attack(aware, others, budget),
         "Fashion-MNIST, likelihood lowered": lambda budget: attack(lambda t: -likely(t), fashion, budget),
     }
-    clean = f"{outside} as it is"
+    clean = f"{outside} unchanged"
     table = {clean: experiment.measure(clean, lambda: outcome(others))}
     for budget in experiment.choose(smoke=(8,), quick=(8, 64), full=(2, 8, 32, 64)):
         for name, make in kinds.items():
@@ -311,14 +311,14 @@ def _attacks(experiment: Experiment, sets: dict[str, Tensor], features: FeatureC
         return f"{name}: {table[name]['batch']:.2f}, {table[name]['single']:.2f}, {table[name]['likelihood']:.3f}"
 
     for claim, part in (
-        ("adversarial inputs are caught", "lowered"),
-        ("an attacker who raises the likelihood of outliers is caught", "raised"),
+        ("adversarial inputs are detected", "lowered"),
+        ("an attacker who raises the likelihood of outliers is detected", "raised"),
     ):
         names = [name for name in table if part in name or (part == "raised" and name == clean)]
         experiment.report(
             claim,
             ours="; ".join(map(row, names)),
-            held=min(table[name]["batch"] for name in names) > 0.95,
-            note=f"batches of {n} rejected at 5%, single images found at 5% by the kernel mean, AUROC of -log p; {steps} steps of "
-            f"PGD on {batches} batches, the attacker knows flow, features and reference",
+            confirmed=min(table[name]["batch"] for name in names) > 0.95,
+            note=f"batches of {n} rejected at 5%, single images detected at 5% by the kernel mean, AUROC of -log p; {steps} steps of "
+            f"PGD on {batches} batches; the attacker has the flow, the features and the reference",
         )

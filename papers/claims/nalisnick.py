@@ -28,7 +28,7 @@ FLAT: dict[str, Callable[[], Distribution]] = {
     "constant-volume flow, logistic base": lambda: Logistic(PIXELS),
     "constant-volume flow, normal base": lambda: Normal(PIXELS),
 }
-"""Additive couplings and one diagonal scaling, as in NICE, over three distributions; the first inverts the likelihoods most."""
+"""Bases of a flow of additive couplings and one diagonal scaling, as in NICE; the first inverts the likelihoods most."""
 HEAVY, CONCAVE, _ = FLAT
 KINDS = (*FLAT, "affine flow", "PixelCNN", "VAE")
 
@@ -40,16 +40,18 @@ KINDS = (*FLAT, "affine flow", "PixelCNN", "VAE")
     full="about a day on one GPU (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """Six kinds of models on Fashion-MNIST and MNIST, each asked about the other; then why."""
+    """Evaluate six kinds of models of Fashion-MNIST and of MNIST on both sets, and analyze the reasons."""
     test = {name: experiment.images(file, train=False, rows=experiment.choose(smoke=40, quick=1000, full=10_000))
             for name, file in SETS.items()}  # fmt: skip
     values: dict[str, dict[str, list[float]]] = {}
     for kind in KINDS:
-        for home in SETS:
-            model = _trained(experiment, kind, home)
+        for train_set in SETS:
+            model = _trained(experiment, kind, train_set)
             for name, images in test.items():
-                found = experiment.measure(f"{kind} of {home} on {name}", lambda m=model, x=images: _likelihoods(m, x))
-                values.setdefault(f"{kind} of {home}", {})[name] = found
+                found = experiment.measure(
+                    f"{kind} of {train_set} on {name}", lambda m=model, x=images: _likelihoods(m, x)
+                )
+                values.setdefault(f"{kind} of {train_set}", {})[name] = found
         _direction(experiment, kind, values)
     _histograms(experiment, values)
     _residuals(experiment, test)
@@ -59,7 +61,7 @@ def run(experiment: Experiment) -> None:
     _ensemble(experiment, test)
 
 
-def _trained(experiment: Experiment, kind: str, home: str, seed: int = 0) -> Model:
+def _trained(experiment: Experiment, kind: str, train_set: str, seed: int = 0) -> Model:
     sizes: dict[str, Any] = experiment.choose(
         smoke={"flow": {"scales": 1, "layers": 1, "hidden": (4, 4)}, "vae": (16,), "cnn": (4, 1)},
         quick={"flow": {"scales": 2, "layers": 4, "hidden": (32, 32)}, "vae": (256, 256), "cnn": (16, 4)},
@@ -68,7 +70,7 @@ def _trained(experiment: Experiment, kind: str, home: str, seed: int = 0) -> Mod
     flow, (filters, layers) = sizes["flow"], sizes["cnn"]
 
     def flat(base: Callable[[], Distribution]) -> Model:
-        # No channels leave: their learned prior would have a volume that depends on the input.
+        # No channels are factored out, because their learned prior would make the volume depend on the input.
         glow = Glow(SHAPE, alpha=None, affine=False, factor_out=False, **flow)
         return Flow(Chain(glow.chain, Affine(PIXELS, trainable=True)), base())
 
@@ -81,11 +83,13 @@ def _trained(experiment: Experiment, kind: str, home: str, seed: int = 0) -> Mod
         "VAE": (lambda: VAE(SHAPE, latent=16, hidden=sizes["vae"]), 600, 128, 1e-3),
     }  # fmt: skip
     make, steps, batch, rate = makers[kind]
-    images = experiment.images(SETS[home], train=True, rows=experiment.choose(smoke=120, quick=20_000, full=60_000))
-    held = experiment.choose(smoke=20, quick=500, full=5000)
+    images = experiment.images(
+        SETS[train_set], train=True, rows=experiment.choose(smoke=120, quick=20_000, full=60_000)
+    )
+    n_held_out = experiment.choose(smoke=20, quick=500, full=5000)
     steps = experiment.choose(smoke=2, quick=steps, full=100 * steps)
     model, _ = experiment.train(
-        f"{kind} of {home} {seed}", make, images[:-held], images[-held:], seed=seed, max_steps=steps, batch_size=batch,
+        f"{kind} of {train_set} {seed}", make, images[:-n_held_out], images[-n_held_out:], seed=seed, max_steps=steps, batch_size=batch,
         learning_rate=rate, patience=None, evaluate_every=max(1, steps // 5),
     )  # fmt: skip
     return model
@@ -107,24 +111,24 @@ def _bits(values: list[float]) -> str:
 
 def _direction(experiment: Experiment, kind: str, values: dict[str, dict[str, list[float]]]) -> None:
     fashion, digits = values[f"{kind} of Fashion-MNIST"], values[f"{kind} of MNIST"]
-    fooled = auroc(_surprise(fashion["Fashion-MNIST"]), _surprise(fashion["MNIST"]))
-    sound = auroc(_surprise(digits["MNIST"]), _surprise(digits["Fashion-MNIST"]))
+    on_mnist = auroc(_surprise(fashion["Fashion-MNIST"]), _surprise(fashion["MNIST"]))
+    on_fashion = auroc(_surprise(digits["MNIST"]), _surprise(digits["Fashion-MNIST"]))
     paper = "2.96 and 1.83 bits/dim on Fashion-MNIST and MNIST (Glow)" if kind == "affine flow" else ""
     experiment.report(
-        f"{kind}: trained on Fashion-MNIST it finds MNIST likelier, and the other way round nothing is amiss",
+        f"{kind}: trained on Fashion-MNIST it gives MNIST a higher likelihood, and trained on MNIST it gives Fashion-MNIST a lower one",
         paper=paper,
-        ours=f"AUROC of -log p {fooled:.3f} on MNIST, and {sound:.3f} in reverse; "
+        ours=f"AUROC of -log p {on_mnist:.3f} on MNIST, and {on_fashion:.3f} in reverse; "
         f"{_bits(fashion['Fashion-MNIST'])} and {_bits(fashion['MNIST'])} bits/dim on Fashion-MNIST and MNIST",
-        held=fooled < (0.5 if kind == "VAE" else 0.3) and sound > 0.95,
-        note="bars: below 0.3 (a VAE: 0.5) and above 0.95",
+        confirmed=on_mnist < (0.5 if kind == "VAE" else 0.3) and on_fashion > 0.95,
+        note="criteria: below 0.3 (a VAE: 0.5) and above 0.95",
     )
 
 
 def _residuals(experiment: Experiment, test: dict[str, Tensor]) -> None:
-    """Why the base decides: what a linear prediction of each pixel from its neighbors leaves over, under three tails.
+    """Explain the effect of the base by the residuals of a linear prediction of each pixel from its neighbors.
 
-    A flow of constant volume has one scale for all images, so all that it can hold against an image is how large its
-    residuals are, in the measure of its base.
+    A flow of constant volume has one scale for all images, so its likelihood depends only on how large the residuals are
+    under the base distribution.
     """
 
     def measure() -> dict[str, list[float]]:
@@ -133,10 +137,11 @@ def _residuals(experiment: Experiment, test: dict[str, Tensor]) -> None:
         )
         near, pixel = _neighbors(train)
         weights = torch.linalg.lstsq(near.flatten(0, 2), pixel.flatten()[:, None]).solution[:, 0]
-        left = pixel - near @ weights
+        residual = pixel - near @ weights
         # Scales of each pixel by maximum likelihood (nearly, for the last), no finer than the gray levels.
         spread, size, middle = (
-            scale.clamp_min(1 / 256) for scale in (left.std(0), left.abs().mean(0), left.abs().median(0).values)
+            scale.clamp_min(1 / 256)
+            for scale in (residual.std(0), residual.abs().mean(0), residual.abs().median(0).values)
         )
         costs: dict[str, Callable[[Tensor], Tensor]] = {
             "squares": lambda r: (r / spread).square(),
@@ -152,25 +157,25 @@ def _residuals(experiment: Experiment, test: dict[str, Tensor]) -> None:
     found = experiment.measure("residuals", measure)
     areas = [area for area, *_ in found.values()]
     experiment.report(
-        "ours: with one scale for all images the tails of the base decide, since digits have fewer edges but sharper ones",
+        "(ours) with one scale for all images the tails of the base decide which set is likelier, because digits have fewer but sharper edges",
         ours="linear prediction of each pixel from 24 before it, fitted to Fashion-MNIST; AUROC on MNIST of the residuals' "
         + ", ".join(f"{name} {area:.3f} (means {fashion:.0f} and {digits:.0f})" for name, (area, fashion, digits) in found.items()),
-        held=areas[0] > 0.5 and areas == sorted(areas, reverse=True),
+        confirmed=areas[0] > 0.5 and areas == sorted(areas, reverse=True),
         note="means of Fashion-MNIST and MNIST; squares are a normal base, absolute values a logistic one, the logarithm a "
         "Student-t; the argument of the paper's sec. 5 takes pixels as uncorrelated, and then only variances count",
     )  # fmt: skip
 
 
 def _neighbors(images: Tensor) -> tuple[Tensor, Tensor]:
-    """24 pixels before each one, left of it or in the three rows above, ``(n, 28, 28, 24)``; and the pixels; from 0 to 1."""
+    """The 24 pixels to the left of each pixel and in the three rows above it, ``(n, 28, 28, 24)``, and the pixels, in [0, 1]."""
     pixel = images[:, 0].double() / 255
     wide = torch.nn.functional.pad(pixel, (3, 3, 3, 0))
-    places = [(down, right) for down in range(4) for right in range(7) if down < 3 or right < 3]
-    return torch.stack([wide[:, d : d + 28, r : r + 28] for d, r in places], -1), pixel
+    offsets = [(down, right) for down in range(4) for right in range(7) if down < 3 or right < 3]
+    return torch.stack([wide[:, d : d + 28, r : r + 28] for d, r in offsets], -1), pixel
 
 
 def _terms(experiment: Experiment, test: dict[str, Tensor]) -> None:
-    """Base and volume term apart."""
+    """Report the base term and the volume term separately."""
     found: dict[str, dict[str, list[float]]] = {}
     for kind in (HEAVY, "affine flow"):
         model = _trained(experiment, kind, "Fashion-MNIST")
@@ -191,12 +196,12 @@ def _terms(experiment: Experiment, test: dict[str, Tensor]) -> None:
     experiment.report(
         "the volume term gives the other data most of their advantage in an affine flow",
         ours=f"MNIST gains {affine['volume']:+.0f} nats by volume and {affine['base']:+.0f} by the base",
-        held=affine["volume"] > affine["base"] and affine["volume"] > 0,
+        confirmed=affine["volume"] > affine["base"] and affine["volume"] > 0,
     )
     experiment.report(
-        "and a flow of constant volume inverts all the same (sec. 4)",
+        "a flow of constant volume also gives MNIST a higher likelihood (sec. 4)",
         ours=f"MNIST gains {flat['volume']:+.2f} nats by volume and {flat['base']:+.0f} by the base",
-        held=abs(flat["volume"]) < 0.1 and flat["base"] > 0,
+        confirmed=abs(flat["volume"]) < 0.1 and flat["base"] > 0,
     )
     figure = experiment.figure(9, 5)
     for row, (kind, terms) in zip(figure.subplots(2, 2), found.items(), strict=True):
@@ -209,7 +214,7 @@ def _terms(experiment: Experiment, test: dict[str, Tensor]) -> None:
 
 
 def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
-    """Predicted against observed gaps of many data sets (sec. 5)."""
+    """Compare predicted with observed gaps of many data sets (sec. 5)."""
     fashion = test["Fashion-MNIST"]
     draw = torch.Generator().manual_seed(0)
     order = torch.rand(len(fashion), 784, generator=draw).argsort(1)
@@ -237,11 +242,11 @@ def _gaps(experiment: Experiment, test: dict[str, Tensor]) -> None:
         right = int((np.sign(predicted) == np.sign(observed)).sum())
         experiment.report(
             f"{kind}: two moments of the data and one Hessian predict the sign and the order of the gaps (sec. 5)",
-            ours=f"sign right in {right} of {len(gaps)} data sets, rank correlation {_spearman(predicted, observed):.2f}; "
+            ours=f"correct sign in {right} of {len(gaps)} data sets, rank correlation {_spearman(predicted, observed):.2f}; "
             + ", ".join(f"{name} {gap[0]:+.0f} for {gap[1]:+.0f}" for name, gap in gaps.items()),
-            held=right == len(gaps) and _spearman(predicted, observed) > 0.9,
+            confirmed=right == len(gaps) and _spearman(predicted, observed) > 0.9,
             note="nats, predicted for observed; expansion at the mean image"
-            + (", where a Student-t base, which is not log-concave, bends far more than between the data" if kind == HEAVY else ""),
+            + (", where a Student-t base, which is not log-concave, has much more curvature than between the data" if kind == HEAVY else ""),
         )  # fmt: skip
         if kind == CONCAVE:
             figure = experiment.figure(5, 5)
@@ -260,7 +265,7 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _gray(experiment: Experiment, test: dict[str, Tensor]) -> None:
-    """Contrast taken away in steps, toward the mean image of the training set's kind."""
+    """Reduce the contrast in steps, toward the mean image of Fashion-MNIST."""
     mean, amounts = test["Fashion-MNIST"].double().mean(0), [round(0.1 * k, 1) for k in range(10)]
     figure = experiment.figure(9, 7)
     for axes, kind in zip(figure.subplots(2, 2).flat, (*FLAT, "affine flow"), strict=True):
@@ -275,15 +280,15 @@ def _gray(experiment: Experiment, test: dict[str, Tensor]) -> None:
         found = experiment.measure(f"graying under the {kind}", curves)
         smallest = min(float(np.diff(curve).min()) for curve in found.values())
         experiment.report(
-            f"{kind}: graying makes images likelier, those like the training data too (fig. 5)",
+            f"{kind}: graying makes images likelier, including those like the training data (fig. 5)",
             ours=", ".join(f"{name} from {curve[0]:.0f} to {curve[-1]:.0f} nats" for name, curve in found.items())
             + f"; smallest rise of a step {smallest:+.1f}",
-            held=smallest > 0,
+            confirmed=smallest > 0,
             note="(1 - t) x + t times the mean image, t = 0, 0.1, ..., 0.9",
         )
         for name, curve in found.items():
             axes.plot(amounts, curve, label=name)
-        axes.set(title=kind, xlabel="share of gray", ylabel="mean log p, nats")
+        axes.set(title=kind, xlabel="fraction of gray", ylabel="mean log p, nats")
         axes.legend()
     experiment.picture("graying", figure)
 
@@ -300,9 +305,9 @@ def _ensemble(experiment: Experiment, test: dict[str, Tensor]) -> None:
     together = experiment.measure("ensemble", lambda: area(members))
     change = together - float(np.mean(alone))
     experiment.report(
-        f"an ensemble of {count} affine flows is fooled like its members (sec. 4)",
+        f"an ensemble of {count} affine flows inverts the likelihoods like its members (sec. 4)",
         ours=f"AUROC {together:.3f}; members {', '.join(f'{value:.3f}' for value in alone)}",
-        held=abs(change) < 0.05,
+        confirmed=abs(change) < 0.05,
     )
 
 

@@ -58,9 +58,9 @@ __all__ = ["run", "two_dimensional"]
     full="a day on one GPU (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """Universality on one variable, a zoo on two, flow matching against likelihood, flows against an autoregressive model."""
-    _ladder(experiment)
-    _zoo(experiment)
+    """Compare transformers in one dimension, families in two, flow matching with likelihood, and flows with a PixelCNN."""
+    _one_dimensional(experiment)
+    _families(experiment)
     _continuous(experiment)
     _autoregressive(experiment)
 
@@ -77,7 +77,7 @@ def _trimodal(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return rows[:, None], mixture.log_prob(rows)
 
 
-def _ladder(experiment: Experiment) -> None:
+def _one_dimensional(experiment: Experiment) -> None:
     count = experiment.choose(smoke=100, quick=10_000, full=50_000)
     train, _ = _trimodal(count, 0)
     test, truth = _trimodal(count, 1)
@@ -100,19 +100,19 @@ def _ladder(experiment: Experiment) -> None:
     gaps: dict[str, float] = {}
     for name, transforms in parts.items():
         model, _ = experiment.train(
-            f"ladder {name}", lambda transforms=transforms: Flow(Chain(Standardize(1), *transforms()), Normal(1)), train, held_out,
+            f"one-dimensional {name}", lambda transforms=transforms: Flow(Chain(Standardize(1), *transforms()), Normal(1)), train, held_out,
             max_steps=experiment.choose(smoke=2, quick=3000, full=5000), learning_rate=1e-2, patience=None,
         )  # fmt: skip
         with torch.no_grad():
             gaps[name] = (truth - model.log_prob(test)).double().mean().item()
     rest = {name: gap for name, gap in gaps.items() if name != "affine"}
     experiment.report(
-        "universal laws of one variable fit what an affine one cannot",
+        "universal transformers of one variable fit what an affine one cannot",
         ours="KL to a trimodal truth in nats: "
         + ", ".join(f"{name} {gap:.3f}" for name, gap in sorted(gaps.items(), key=lambda item: item[1])),
-        held=max(rest.values()) < 0.5 * gaps["affine"],
-        note="one layer each, 8 of planar; steps and optimizer equal, no early stop: laws of sigmoids start at a saddle, where all their "
-        "units are one, and take hundreds of steps to leave it",
+        confirmed=max(rest.values()) < 0.5 * gaps["affine"],
+        note="one layer each, 8 of planar; steps and optimizer equal, no early stopping: transformers of sigmoids start at a saddle point where all "
+        "their units are equal, and need hundreds of steps to leave it",
     )
 
 
@@ -153,8 +153,8 @@ def two_dimensional(name: str, count: int, seed: int) -> Tensor:
 TARGETS = ("rings", "moons", "checkerboard", "eight normals", "spirals", "pinwheel")
 
 
-def _zoo(experiment: Experiment) -> None:
-    """Every family on every target for the same steps: nats in a table, densities in a picture."""
+def _families(experiment: Experiment) -> None:
+    """Train every family on every target for the same number of steps; report nats and draw the densities."""
     small: dict[str, Callable[[], Model]] = {
         "NICE": lambda: NICE(2, hidden=(64, 64)),
         "Real NVP": lambda: RealNVP(2, hidden=(64, 64)),
@@ -179,7 +179,7 @@ def _zoo(experiment: Experiment) -> None:
         row[0].set(xlim=(-5, 5), ylim=(-5, 5), ylabel=target)
         for axes, (name, build) in zip(row[1:], small.items(), strict=True):
             model, _ = experiment.train(
-                f"zoo {target} {name}", build, train, held_out, patience=None,
+                f"families {target} {name}", build, train, held_out, patience=None,
                 max_steps=experiment.choose(smoke=2, quick=300, full=10_000),
             )  # fmt: skip
             with torch.no_grad():
@@ -189,19 +189,19 @@ def _zoo(experiment: Experiment) -> None:
             axes.set(title=name if target == targets[0] else "")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
-    experiment.picture("zoo", figure)
+    experiment.picture("families", figure)
     for target, found in nats.items():
         order = sorted(found.items(), key=lambda item: -item[1])
         experiment.report(
             f"on {target}, spline couplings beat affine and additive ones",
             ours=", ".join(f"{name} {value:.2f}" for name, value in order),
-            held=found["NSF"] > max(found["NICE"], found["Real NVP"]),
-            note="test log-likelihood in nats, equal steps of 512 rows, one seed; other universal families are slower to train",
+            confirmed=found["NSF"] > max(found["NICE"], found["Real NVP"]),
+            note="test log-likelihood in nats, equal steps of 512 rows, one seed; other universal families train more slowly",
         )
 
 
 def _continuous(experiment: Experiment) -> None:
-    """The same continuous flow by likelihood and by flow matching, for equal time."""
+    """Train the same continuous flow by likelihood and by flow matching, for equal time."""
     seconds = experiment.choose(smoke=1, quick=8, full=600)
     count = experiment.choose(smoke=100, quick=20_000, full=100_000)
     train, test = (
@@ -233,20 +233,20 @@ def _continuous(experiment: Experiment) -> None:
                 found[objective].append(model.evaluate(test).value.double().mean().item())
     experiment.report(
         "flow matching trains a continuous flow faster than maximum likelihood",
-        ours=f"{spread(found['flow-matching'])} against {spread(found['likelihood'])} nats on spirals after {seconds} s of processor time each",
-        held=min(found["flow-matching"]) > max(found["likelihood"]),
+        ours=f"{spread(found['flow-matching'])} against {spread(found['likelihood'])} nats on spirals after {seconds} s of CPU time each",
+        confirmed=min(found["flow-matching"]) > max(found["likelihood"]),
         note=f"{steps['flow-matching']:,} and {steps['likelihood']:,} steps; both evaluated by the same exact likelihood",
     )
 
 
 def _autoregressive(experiment: Experiment) -> None:
-    """Every family of image flows and a PixelCNN, for equal processor time: bits/dim in a table, samples in a picture."""
-    held = experiment.choose(smoke=50, quick=200, full=5000)
-    images = experiment.images(
-        "fashion-mnist", train=True, rows=experiment.choose(smoke=150, quick=20_000, full=60_000)
+    """Train every family of image flows and a PixelCNN for equal CPU time; report bits/dim and draw samples."""
+    train, held_out, test = experiment.image_parts(
+        "fashion-mnist",
+        rows=experiment.choose(smoke=150, quick=20_000, full=60_000),
+        held_out=experiment.choose(smoke=50, quick=200, full=5000),
+        test=experiment.choose(smoke=50, quick=500, full=10_000),
     )
-    train, held_out = images[:-held], images[-held:]
-    test = experiment.images("fashion-mnist", train=False, rows=experiment.choose(smoke=50, quick=500, full=10_000))
     shape = (1, 28, 28)
     steps, hidden = (
         experiment.choose(smoke=1, quick=4, full=16),
@@ -285,8 +285,8 @@ def _autoregressive(experiment: Experiment) -> None:
         paper="2.92 bits/dim (PixelCNN++) against 3.35 (Glow) on CIFAR-10",
         ours=", ".join(f"{name} {value:.3f}" for name, value in sorted(bits.items(), key=lambda item: item[1]))
         + " bits/dim on Fashion-MNIST",
-        held=bits["PixelCNN"] < min(value for name, value in bits.items() if name != "PixelCNN"),
-        note=f"{seconds} s of processor time each, in steps of 64: "
+        confirmed=bits["PixelCNN"] < min(value for name, value in bits.items() if name != "PixelCNN"),
+        note=f"{seconds} s of CPU time each, in steps of 64: "
         + ", ".join(f"{name} {count:,.0f}" for name, count in taken.items())
         + "; one seed; PixelCNN exact, the flows' bounds",
     )

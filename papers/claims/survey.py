@@ -1,7 +1,7 @@
 """A unified survey on anomaly, novelty, open-set and out-of-distribution detection (Salehi et al. 2021): what the protocol decides.
 
-The survey is a transform, without a table of its own. What can be re-run are the warnings that its readers draw from it: that a figure depends
-on how rows are split, on which side of a metric is meant, on how many rows it is read on; and where flows stand on tables.
+The survey has no table of its own. This reproduction tests the warnings that follow from it: a figure depends on how rows are
+split, on which class of a metric is called positive, and on the number of rows; and it ranks flows among detectors on tables.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ SETS = ("4_breastw", "15_Hepatitis", "18_Ionosphere", "20_letter", "29_Pima", "3
     full="about three hours on two cores (estimate)",
 )
 def run(experiment: Experiment) -> None:
-    """Splits, shapes and inversions on tables; metrics and subsets on images."""
+    """Test splits, shapes and inversions on tables, and metrics and subsets on images."""
     tables = dict(_tables(experiment))
-    _leakage(experiment, tables, _standing(experiment, tables))
+    _leakage(experiment, tables, _ranks(experiment, tables))
     _broadcast(experiment, tables)
     _images(experiment)
 
 
 def _tables(experiment: Experiment) -> Iterator[tuple[str, tuple[Array, Array]]]:
-    """Normal and anomalous rows of each set, in the order of the file, without constant columns; made ones for smoke."""
+    """Normal and anomalous rows of each set, in the order of the file, without constant columns; synthetic tables for smoke."""
     if experiment.budget == "smoke":
         rng = np.random.default_rng(0)
         yield "made", (rng.normal(size=(120, 4)), rng.normal(size=(20, 4)) + 3)
@@ -80,7 +80,7 @@ class Split:
         rows: normal rows, in the order of the file.
         odd: anomalies.
         how: "clean" (shuffled halves), "file order" (the first half trains), or "copies" (drawn with replacement up to 1,000 rows,
-            anomalies in their share, before the halves are made).
+            anomalies in proportion, before the split).
         seed: of the shuffle.
     """
 
@@ -150,10 +150,10 @@ def _areas(experiment: Experiment, rows: Array, odd: Array, how: str, seed: int)
 
 
 Areas = dict[str, list[dict[str, float]]]
-"""Of each table, for each seed, the AUROC of each method."""
+"""For each table a list over seeds of the AUROC of each method."""
 
 
-def _standing(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> Areas:
+def _ranks(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -> Areas:
     """The rank of one small flow among the detectors, and whether its likelihood is inverted, as on images."""
     found = {
         name: experiment.measure(
@@ -167,25 +167,25 @@ def _standing(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) ->
     ranks = np.array([[1 + (row > value).sum() + ((row == value).sum() - 1) / 2 for value in row] for row in values])
     inverted = [name for name, row in zip(found, values, strict=True) if row[0] < 0.5]
     experiment.report(
-        "the inversion of likelihoods, the rule on images, is rare in tables",
+        "the inversion of likelihoods, which is common on images, is rare in tables",
         ours=f"AUROC of NICE's -log p below 0.5 in {len(inverted)} of {len(found)} tables"
         + (f": {', '.join(inverted)}" if inverted else ""),
-        held=len(inverted) <= 0.2 * len(found),
+        confirmed=len(inverted) <= 0.2 * len(found),
         note="tables of ADBench, half of the normal rows train; mean over seeds",
     )
     means = values.mean(0)
     experiment.report(
-        "one small flow without tuning is ahead of an isolation forest and level with nearest neighbors",
+        "one small flow without tuning is better than an isolation forest and equal to nearest neighbors",
         ours="; ".join(f"{m}: mean AUROC {100 * mean:.1f}, mean rank {rank:.2f}" for m, mean, rank in zip(methods, means, ranks.mean(0), strict=True))
         + f"; NICE ahead of kNN in {(values[:, 0] > values[:, 1]).sum()} and of the forest in {(values[:, 0] > values[:, 2]).sum()} of {len(found)}",
-        held=bool(means[0] > means[2] and abs(means[0] - means[1]) < 0.02),
-        note=f"{len(experiment.repeats)} seeds of split and weights; level: within 2 points of mean AUROC",
+        confirmed=bool(means[0] > means[2] and abs(means[0] - means[1]) < 0.02),
+        note=f"{len(experiment.repeats)} seeds of split and weights; equal: within 2 points of mean AUROC",
     )  # fmt: skip
     return found
 
 
 def _leakage(experiment: Experiment, tables: dict[str, tuple[Array, Array]], shuffled: Areas) -> None:
-    """Copies of training rows among test rows, and rows in the order of their file."""
+    """Test copies of training rows among test rows, and rows in the order of their file."""
     small = {name: parts for name, parts in tables.items() if sum(map(len, parts)) < 1000}
     gains: dict[str, list[float]] = {}
     for name, (rows, odd) in small.items():
@@ -201,7 +201,7 @@ def _leakage(experiment: Experiment, tables: dict[str, tuple[Array, Array]], shu
         "small tables that are filled up with copies before the split favor methods that memorize",
         ours="gain in AUROC by the copies, points: "
         + "; ".join(f"{m} {100 * np.mean(gain):+.1f} ({100 * min(gain):+.1f} to {100 * max(gain):+.1f})" for m, gain in gains.items()),
-        held=float(np.mean(gains["kNN"])) > 0.01,
+        confirmed=float(np.mean(gains["kNN"])) > 0.01,
         note=f"{len(small)} tables of fewer than 1,000 rows; mean (range over tables); bootstrapped to 1,000 rows as ADBench does",
     )  # fmt: skip
     name = "letter" if "letter" in tables else next(iter(tables))
@@ -209,12 +209,12 @@ def _leakage(experiment: Experiment, tables: dict[str, tuple[Array, Array]], shu
     ordered = experiment.measure(f"file order {name}", lambda: _areas(experiment, rows, odd, "file order", 0))
     clean = shuffled[name]
     experiment.report(
-        "training on the first half of a file instead of a shuffled half can turn a result around",
+        "training on the first half of a file instead of a shuffled half can reverse a result",
         ours="; ".join(
             f"{m}: {100 * area:.1f} in file order, {spread([100 * c[m] for c in clean], 1)} shuffled"
             for m, area in ordered.items()
         ),
-        held=ordered["kNN"] < min(c["kNN"] for c in clean) - 0.1,
+        confirmed=ordered["kNN"] < min(c["kNN"] for c in clean) - 0.1,
         note=f"AUROC in %, {name}",
     )
 
@@ -241,10 +241,10 @@ def _broadcast(experiment: Experiment, tables: dict[str, tuple[Array, Array]]) -
     published, base, whole = 100 * areas.mean(0)
     better = int((areas[:, 2] > areas[:, 0]).sum())
     experiment.report(
-        "a planar flow ranks low in a published comparison because the score that was taken is the log-determinant alone",
+        "a planar flow ranks low in a published comparison because its score was the log-determinant alone",
         ours=f"mean AUROC of the same weights: volume term {published:.1f}, base density {base:.1f}, log p {whole:.1f}; "
         f"log p ahead in {better} of {len(areas)} tables",
-        held=bool(whole > published),
+        confirmed=bool(whole > published),
         note="ten planar transforms, one seed; a sum of shapes (n, 1) and (n,) has shape (n, n)",
     )
 
@@ -257,11 +257,11 @@ def _images(experiment: Experiment) -> None:
     found: dict[str, dict[str, list[list[float]]]] = {}
     for name in names:
         train = experiment.images(name, train=True, rows=experiment.choose(smoke=100, quick=20_000, full=60_000))
-        held = experiment.choose(smoke=40, quick=1000, full=5000)
+        n_held_out = experiment.choose(smoke=40, quick=1000, full=5000)
         model, _ = experiment.train(
             f"flow of {name}",
             lambda: Glow((1, 28, 28), scales=2, layers=experiment.choose(smoke=1, quick=4, full=16), hidden=experiment.choose(smoke=(4,), quick=(32, 32), full=(200, 200))),
-            train[:-held], None, max_steps=experiment.choose(smoke=2, quick=400, full=20_000), batch_size=64, learning_rate=2e-3,
+            train[:-n_held_out], None, max_steps=experiment.choose(smoke=2, quick=400, full=20_000), batch_size=64, learning_rate=2e-3,
         )  # fmt: skip
         scores: dict[str, Score] = {
             "-log p": Likelihood(model),
@@ -269,7 +269,7 @@ def _images(experiment: Experiment) -> None:
             "kNN": Neighbors(),
         }
 
-        def measure(scores: dict[str, Score] = scores, rest: torch.Tensor = train[-held:], name: str = name):
+        def measure(scores: dict[str, Score] = scores, rest: torch.Tensor = train[-n_held_out:], name: str = name):
             odd = {other: images for other, images in test.items() if other != name}
             odd["constant"] = (
                 (torch.arange(len(test[name])) % 256).to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28)
@@ -288,35 +288,37 @@ def _images(experiment: Experiment) -> None:
 
 
 def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]]]]) -> None:
-    home = {label: [np.array(part) for part in parts] for label, parts in found["fashion-mnist"].items()}
+    forward = {label: [np.array(part) for part in parts] for label, parts in found["fashion-mnist"].items()}
     back = {label: [np.array(part) for part in parts] for label, parts in found["mnist"].items()}
-    _, fine, _, constant, noise = home["-log p"]
+    _, fine, _, constant, noise = forward["-log p"]
     squashed = [1 / (1 + np.exp(-np.clip(part, -700, 700))) for part in (back["-log p"][1], back["-log p"][2])]
     true, flat = auroc(back["-log p"][1], back["-log p"][2]), auroc(*squashed)
     experiment.report(
-        "a metric library that squashes scores through a sigmoid turns log-likelihoods into ties",
+        "a metric library that applies a sigmoid to scores makes log-likelihoods equal",
         ours=f"MNIST against Fashion-MNIST: AUROC {true:.3f} by ranks, {flat:.3f} after a sigmoid in float64",
-        held=abs(flat - 0.5) < 0.01 < abs(true - 0.5),
+        confirmed=abs(flat - 0.5) < 0.01 < abs(true - 0.5),
     )
-    pairs = {label: (parts[1], parts[2]) for label, parts in home.items()}
+    pairs = {label: (parts[1], parts[2]) for label, parts in forward.items()}
     experiment.report(
-        "one name, two numbers: FPR at 95 % TPR depends on which side is called positive",
+        "FPR at 95 % TPR has two values, which depend on the class that is called positive",
         ours="; ".join(
-            f"{label}: {fpr_at_tpr(*pair, 0.95):.3f} of in-distribution rows flagged where 95 % of the others are caught, "
+            f"{label}: {fpr_at_tpr(*pair, 0.95):.3f} of in-distribution rows flagged where 95 % of the others are detected, "
             f"{miss_rate_at_acceptance(*pair, 0.95):.3f} of the others accepted where 95 % of in-distribution rows are"
             for label, pair in pairs.items()
         ),
-        held=any(abs(fpr_at_tpr(*pair, 0.95) - miss_rate_at_acceptance(*pair, 0.95)) > 0.02 for pair in pairs.values()),
+        confirmed=any(
+            abs(fpr_at_tpr(*pair, 0.95) - miss_rate_at_acceptance(*pair, 0.95)) > 0.02 for pair in pairs.values()
+        ),
         note="Fashion-MNIST against MNIST",
     )
-    knn = home["kNN"]
+    knn = forward["kNN"]
     few = max(2, len(knn[2]) // 10)
     even, rare = average_precision(knn[1], knn[2]), average_precision(knn[1], knn[2][:few])
     experiment.report(
-        "average precision depends on the share of anomalies, AUROC does not",
+        "average precision depends on the fraction of anomalies, and AUROC does not",
         ours=f"kNN at 1 : 1 and 10 : 1: average precision {even:.3f} and {rare:.3f}, AUROC {auroc(knn[1], knn[2]):.3f} and "
         f"{auroc(knn[1], knn[2][:few]):.3f}",
-        held=even - rare > 2 * abs(auroc(knn[1], knn[2]) - auroc(knn[1], knn[2][:few])),
+        confirmed=even - rare > 2 * abs(auroc(knn[1], knn[2]) - auroc(knn[1], knn[2][:few])),
     )
     rng = np.random.default_rng(0)
     spreads = {
@@ -324,29 +326,31 @@ def _metrics(experiment: Experiment, found: dict[str, dict[str, list[list[float]
         for size in (128, 500, len(knn[1]))
     }
     experiment.report(
-        "AUROC on a few hundred images moves by more than what papers compare",
+        "AUROC on a few hundred images varies by more than the differences that papers compare",
         ours="standard deviation over draws of n + n images, kNN: "
         + "; ".join(f"n = {n}: {s:.4f}" for n, s in spreads.items()),
-        held=bool(spreads[128] > 2 * spreads[max(spreads)]),
+        confirmed=bool(spreads[128] > 2 * spreads[max(spreads)]),
     )
-    both = {label: (auroc(home[label][1], home[label][2]), auroc(back[label][1], back[label][2])) for label in home}
+    both = {
+        label: (auroc(forward[label][1], forward[label][2]), auroc(back[label][1], back[label][2])) for label in forward
+    }
     experiment.report(
-        "constant images and noise catch opposite failures, and both directions of a pair must be shown",
+        "constant images and noise reveal opposite failures, and both directions of a pair must be shown",
         ours=f"-log p of Fashion-MNIST: {auroc(fine, constant):.3f} on constant images, {auroc(fine, noise):.3f} on noise; "
         + "; ".join(f"{label}: {there:.3f} there, {again:.3f} back" for label, (there, again) in both.items()),
-        held=both["-log p"][0] < 0.5 < both["-log p"][1] and auroc(fine, noise) > auroc(fine, constant),
+        confirmed=both["-log p"][0] < 0.5 < both["-log p"][1] and auroc(fine, noise) > auroc(fine, constant),
         note="AUROC, Fashion-MNIST against MNIST and back",
     )
-    alarms, caught = [], []
-    for parts in (home["DoSE"], back["DoSE"]):
+    alarms, detected = [], []
+    for parts in (forward["DoSE"], back["DoSE"]):
         calibrated = ConformalCalibrator(parts[0])
         alarms.append(float((calibrated.p_value(parts[1]) <= 0.05).mean()))
-        caught.append(float((calibrated.p_value(parts[2]) <= 0.05).mean()))
-    calibration = len(home["DoSE"][0])
+        detected.append(float((calibrated.p_value(parts[2]) <= 0.05).mean()))
+    calibration = len(forward["DoSE"][0])
     allowed = 0.05 + 4 * np.sqrt(0.05 * 0.95 * (1 / calibration + 1 / len(fine)))
     experiment.report(
-        "a threshold set on in-distribution rows alone keeps its false-alarm rate; what it catches is what a user gets",
-        ours=f"DoSE, promised 5 %: {alarms[0]:.3f} and {alarms[1]:.3f} false alarms, {caught[0]:.3f} and {caught[1]:.3f} caught",
-        held=max(alarms) < allowed,
+        "a threshold set on in-distribution rows alone keeps its false-alarm rate, and its detection rate is what a user gets",
+        ours=f"DoSE, promised 5 %: {alarms[0]:.3f} and {alarms[1]:.3f} false alarms, {detected[0]:.3f} and {detected[1]:.3f} detected",
+        confirmed=max(alarms) < allowed,
         note=f"{calibration} calibration images; trained on Fashion-MNIST and on MNIST",
     )

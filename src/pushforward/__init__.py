@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         detection,
         distributions,
         errors,
+        inference,
         io,
         kernels,
         likelihood,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         transforms,
     )
     from pushforward.compiled import compile_scorer
-    from pushforward.estimators import FlowDensity, Guard
+    from pushforward.estimators import FlowDensity, Guard, GuardOutput, NetworkGuard
     from pushforward.io import load, save
     from pushforward.kernels import use_kernels
     from pushforward.likelihood import (
@@ -47,13 +48,15 @@ if TYPE_CHECKING:
     )
     from pushforward.training import fit
 
-_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "kernels", "transforms", "likelihood", "models", "networks",
+_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "export", "inference", "kernels", "transforms", "likelihood", "models", "networks",
           "numerics", "registry", "compiled", "io", "training")  # fmt: skip
 _FROM = {
     "Counting": "likelihood",
     "Extended": "likelihood",
     "FlowDensity": "estimators",
     "Guard": "estimators",
+    "GuardOutput": "estimators",
+    "NetworkGuard": "estimators",
     "Lebesgue": "likelihood",
     "LogLik": "likelihood",
     "Manifold": "likelihood",
@@ -72,12 +75,14 @@ __all__ = [
     "Extended",
     "FlowDensity",
     "Guard",
+    "GuardOutput",
     "Kind",
     "Lebesgue",
     "LogLik",
     "Manifold",
     "Measure",
     "Mixed",
+    "NetworkGuard",
     "compile_scorer",
     "compiled",
     "data",
@@ -85,6 +90,7 @@ __all__ = [
     "distributions",
     "errors",
     "fit",
+    "inference",
     "io",
     "kernels",
     "likelihood",

@@ -18,6 +18,7 @@ __all__ = [
     "PushforwardWarning",
     "SchemaError",
     "SchemaWarning",
+    "SignatureError",
     "StorageError",
     "TrainingError",
 ]
@@ -61,6 +62,10 @@ class StorageError(PushforwardError, OSError):
 
 class FormatVersionError(StorageError):
     """A file was written by another version of pushforward, in a format that this one does not read."""
+
+
+class SignatureError(StorageError):
+    """A file that must be signed is not signed with the key that was asked for, or was changed since."""
 
 
 class PushforwardWarning(UserWarning):

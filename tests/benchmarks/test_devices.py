@@ -1,4 +1,4 @@
-"""The speed benchmark on a GPU, with a stand-in for the device: what is asked of torch, in what order, and what becomes of it."""
+"""The speed benchmark on a GPU, with a simulated device: the calls of torch, their order, and their results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CARD = "A card of 80 GB"
 
 
 class Card:
-    """What ``torch.cuda`` does, on a clock that the calls themselves turn: milliseconds since the start."""
+    """A simulated ``torch.cuda`` with a clock that calls advance: milliseconds since the start."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 2) -> None:
         self.now, self.said, self.allocated, self.peak = 0.0, [], 1 << 20, 9 << 20
@@ -66,7 +66,7 @@ class Card:
         self.said.append("forget")
 
     def call(self, *milliseconds: float, rises: int = 0):
-        """A call that takes so long in turn, and has so many MiB at its highest."""
+        """A call with given durations, one after the other, and a given peak in MiB."""
         turn = iter(milliseconds)
 
         def run() -> str:
@@ -93,20 +93,20 @@ def test_devices_by_name():
     assert type(device("cuda", library="zuko")) is Cuda
     assert type(device("cuda", library="flowjax")) is BlockingCuda
     for name in ("gpu", "cuda:", "cuda:x", "mps", "CUDA"):
-        with pytest.raises(ValueError, match="write cpu, cuda or cuda:1"):
+        with pytest.raises(ValueError, match="use cpu, cuda or cuda:1"):
             device(name)
 
 
 @pytest.mark.parametrize(
     ("count", "asked", "words"),
     [
-        (0, ["--device", "cuda"], "finds no CUDA devices here, so not cuda:0"),
-        (1, ["--device", "cuda:1"], "finds 1 CUDA devices here, so not cuda:1"),
+        (0, ["--device", "cuda"], "finds no CUDA devices, so there is no cuda:0"),
+        (1, ["--device", "cuda:1"], "finds 1 CUDA devices, so there is no cuda:1"),
         (1, ["--device", "cuda", "--clock", "cpu"], "--clock cpu"),
         (0, ["--device", "cuda", "--profile", "maf-d6-h128/log_prob@1"], "finds no CUDA devices"),
     ],
 )
-def test_what_is_not_there_is_refused_in_a_sentence(monkeypatch, tmp_path, count, asked, words):
+def test_absent_devices_are_refused(monkeypatch, tmp_path, count, asked, words):
     Card(monkeypatch, count)
     with pytest.raises(SystemExit, match=words) as refusal:
         benchmark.main([*asked, "--out", str(tmp_path / "r.jsonl")])
@@ -120,9 +120,9 @@ def test_an_unknown_device_is_an_error_of_the_command_line(capsys):
     assert "there is no device 'tpu'" in capsys.readouterr().err
 
 
-def test_variants_that_are_not_for_a_device_are_not_offered_there():
+def test_variants_that_do_not_run_on_a_device_are_not_offered():
     case = Case(TINY, "log_prob", 4).plain()
-    for where, names in ((Cuda(0), ("pushforward-frozen", "pushforward-plain")), (CPU, ("pushforward-graph",))):
+    for where, names in ((Cuda(0), ("pushforward-compiled", "pushforward-plain")), (CPU, ("pushforward-graph",))):
         assert where.refused.keys() == set(names)
         for name in names:
             assert Session(name, where).answer({"do": "prepare", "case": case, "steps": 1}) == {
@@ -132,7 +132,7 @@ def test_variants_that_are_not_for_a_device_are_not_offered_there():
                 profiling.profile(Case(TINY, "log_prob", 4), name, 1, 0, where)
 
 
-def test_processes_for_a_gpu_see_it_and_share_it(monkeypatch):
+def test_processes_use_one_gpu_together(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     assert environment(1)["JAX_PLATFORMS"] == "cpu"
     on_gpu = environment(1, Cuda(0))
@@ -146,14 +146,14 @@ def test_jax_without_the_device_is_not_offered(monkeypatch):
     config = SimpleNamespace(update=lambda name, value: None)
     monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(config=config, devices=lambda kind: ["the first"]))
     Cuda(0).choose_in_jax()
-    with pytest.raises(NotOffered, match="sees no cuda:1"):
+    with pytest.raises(NotOffered, match="finds no cuda:1"):
         Cuda(1).choose_in_jax()
 
 
 # Time and memory ------------------------------------------------------------------------------------------------------
 
 
-def test_calls_are_timed_between_events_and_waited_for_once(card):
+def test_calls_are_timed_between_events_with_one_wait(card):
     assert Cuda(1).seconds(card.call(2, 4, 8), 3) == pytest.approx([0.002, 0.004, 0.008])
     assert card.said == ["record", "call", "record"] * 3 + ["wait"]
 
@@ -165,7 +165,7 @@ def test_one_call_is_timed_until_its_end(card):
     assert card.said == ["wait", "call", "wait"]
 
 
-def test_a_library_that_waits_itself_is_timed_by_the_wall(card):
+def test_a_library_that_waits_itself_is_timed_by_wall_time(card):
     where = BlockingCuda(0)
     where.begin()
     assert where.timed(card.call(5))[1] == "result"
@@ -175,7 +175,7 @@ def test_a_library_that_waits_itself_is_timed_by_the_wall(card):
         where.memory(card.call(5))
 
 
-def test_memory_is_what_a_call_adds(card):
+def test_memory_is_the_growth_during_a_call(card):
     found = Cuda(0).memory(card.call(1, rises=5))
     assert found == {"above": 5, "process": 6}
     assert card.said == ["wait", "forget", "call", "wait"]
@@ -189,7 +189,7 @@ def test_the_clock_of_a_cpu(monkeypatch):
     assert Cpu().timed(lambda: "result")[1] == "result"
 
 
-def test_a_session_asks_its_device(card, monkeypatch):
+def test_a_session_uses_its_device(card, monkeypatch):
     where = Cuda(0)
     where.begin()
     monkeypatch.setattr(where, "name", "cpu")  # where the tensors of this test can be
@@ -222,7 +222,7 @@ def test_modules_and_batches_are_put_on_the_device(library):
 
 @pytest.fixture
 def graphs(monkeypatch) -> list[str]:
-    """What is said to ``torch.cuda`` about graphs; a replay says so."""
+    """Records the calls of ``torch.cuda`` for graphs, and replays."""
     said: list[str] = []
 
     class Stream:
@@ -249,7 +249,7 @@ def graphs(monkeypatch) -> list[str]:
     return said
 
 
-def test_a_call_is_captured_after_it_was_warmed_up_aside(graphs):
+def test_a_call_is_captured_after_a_warm_up_on_another_stream(graphs):
     replay = captured(lambda: graphs.append("call") or torch.ones(3), [torch.Generator()])
     assert graphs == ["wait", "stream", "call", "call", "call", "end of stream", "wait", "generator", "graph", "call",
                       "end of graph"]  # fmt: skip
@@ -258,7 +258,7 @@ def test_a_call_is_captured_after_it_was_warmed_up_aside(graphs):
     assert graphs == ["replay", "replay"]
 
 
-def test_what_cannot_be_captured_is_not_offered(graphs):
+def test_calls_that_cannot_be_captured_are_not_offered(graphs):
     def call() -> torch.Tensor:
         if "graph" in graphs:
             raise RuntimeError("operation not permitted\nwhen stream is capturing")
@@ -291,7 +291,7 @@ def test_the_variant_captures_every_work(graphs, monkeypatch, work):
         assert not torch.equal(first, fed[0])
 
 
-def test_a_graph_has_no_memory_of_its_own_call(monkeypatch, tmp_path):
+def test_the_memory_of_a_graph_is_not_measured(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(suite, "Worker", lambda name, settings: asked.append(name) or SimpleNamespace(
         ask=lambda *_, **__: {"note": "not now"}, close=lambda: None))  # fmt: skip
@@ -317,7 +317,7 @@ def kept(file: Path, where: str, seconds: float) -> None:
     )
 
 
-def test_records_of_devices_are_apart(card, tmp_path):
+def test_records_of_devices_are_separate(card, tmp_path):
     file = tmp_path / "r.jsonl"
     kept(file, "cpu", 1.0)
     done = ("time", "nsfc-d63-h128/log_prob@512", ["pushforward", "zuko"])
@@ -332,7 +332,7 @@ def test_records_of_devices_are_apart(card, tmp_path):
     assert run["tf32"].keys() == {"matrix products", "convolutions"}
 
 
-def test_records_that_name_no_device_are_of_a_cpu(card):
+def test_records_without_a_device_are_of_a_cpu(card):
     file = ROOT / "benchmarks/results/speed.jsonl"
     old = list(records.read(file))
     assert old
@@ -365,7 +365,7 @@ def test_the_report_names_the_device_its_clock_and_its_rounding(card, tmp_path, 
     assert "with TF32 in convolutions" in gpu
 
 
-def test_pictures_of_devices_are_apart(card, tmp_path):
+def test_pictures_of_devices_are_separate(card, tmp_path):
     file = tmp_path / "r.jsonl"
     kept(file, "cuda", 0.5)
     drawn = pictures.draw(list(records.read(file)), tmp_path / "r.png", None, f"{CARD}, 0")
@@ -403,7 +403,7 @@ def test_a_profile_counts_the_time_of_kernels(card):
     assert CPU.activities() == [torch.profiler.ProfilerActivity.CPU]
 
 
-def test_a_profile_on_the_cpu_is_as_it_was(monkeypatch):
+def test_a_profile_on_the_cpu_counts_cpu_time(monkeypatch):
     monkeypatch.setattr(profiling, "SECONDS", 0.01)
     threads = torch.get_num_threads()
     try:

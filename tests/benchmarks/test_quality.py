@@ -1,10 +1,11 @@
-"""The quality benchmarks of scores: what they cover, and that what is attacked is the guard's own score."""
+"""The quality benchmarks of scores: every score has a cost, and the attacked score is the guard's own."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,11 @@ import torch
 
 from pushforward import registry
 from pushforward.detection import pgd
-from pushforward.detection.image_score import fit_image_score
+from pushforward.detection.image_score import IMAGE_TRAINING, fit_image_score
 from pushforward.training import run as training_run
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
+sys.path.insert(0, str(ROOT))  # the benchmarks are not part of the package
 
 from benchmarks.common.results import Results  # noqa: E402
 from benchmarks.quality import attacks, images, ood, ready_made, score_costs  # noqa: E402
@@ -29,7 +30,7 @@ def test_every_registered_score_has_a_cost():
     assert set(score_costs.CASES) == {name.removeprefix("scores.") for name in registry.names("scores.")}
 
 
-def test_extra_memory_is_what_a_call_takes_on_top():
+def test_extra_memory_is_the_growth_during_a_call():
     def take():
         block = np.ones(5_000_000)  # 38 MiB, touched
         return block.sum()
@@ -50,11 +51,13 @@ def blobs(count: int, seed: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def guard():
-    score = fit_image_score(blobs(300, 0), blobs(200, 1), max_steps=3, progress="silent")
+    score = fit_image_score(
+        blobs(300, 0), blobs(200, 1), config=replace(IMAGE_TRAINING, max_steps=3, progress="silent")
+    )
     return SimpleNamespace(score_=score)
 
 
-def test_the_attacked_score_is_the_guards(guard):
+def test_the_attacked_score_is_that_of_the_guard(guard):
     score = attacks.guard_score(guard, blobs(100, 2))
     x = torch.cat((blobs(6, 3), torch.randint(256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0))))
     with torch.no_grad():
@@ -82,7 +85,7 @@ def test_a_run_that_diverged_is_counted_and_not_averaged():
     assert images.spread([1.0, 2.0], 1) == "1.5 ± 0.7"
 
 
-def test_the_curve_reads_back(tmp_path):
+def test_the_curve_is_read_from_its_file(tmp_path):
     results = Results(tmp_path / "r.jsonl")
     for steps, area in ((100, 0.6), (10, 0.5)):
         for score in ("guard", "-log p"):
@@ -97,8 +100,8 @@ def test_the_curve_reads_back(tmp_path):
     ]
 
 
-def test_a_library_is_read_by_the_flow_that_validation_rows_prefer(tmp_path):
-    """And a flow that did not train is no result."""
+def test_a_library_is_represented_by_its_better_flow_on_validation_rows(tmp_path):
+    """A flow that did not train is not a result."""
     results = Results(tmp_path / "r.jsonl")
     for library, flow, validation, test in (
         ("pushforward", "spline", 2.0, 1.0),

@@ -28,7 +28,7 @@ def folder(tmp_path_factory) -> Path:
     for part in (0, 1):
         (path / "parts" / f"part={part}").mkdir(parents=True)
         pyarrow.csv.write_csv(table.slice(200 * part, 200), path / "parts" / f"part={part}" / "rows.csv")
-    options = ["--alpha", "0.05", "--members", "1", "--max-steps", "30", "-q"]
+    options = ["--alpha", "0.05", "--density", "--n-estimators", "1", "--max-steps", "30", "-q"]
     assert main(["fit", str(path / "train.parquet"), "-o", str(path / "guard.safetensors"), *options]) == 0
     return path
 
@@ -66,7 +66,7 @@ def test_score_keeps_the_columns_and_adds_four(folder: Path, source: str, target
     assert table.num_rows == 400
     p = table["p_value"].to_numpy()
     assert 0 < p.min() <= p.max() <= 1
-    np.testing.assert_array_equal(table["log_prob"].to_numpy(), -table["anomaly_score"].to_numpy())
+    assert np.isfinite(table["log_prob"].to_numpy()).all()
 
 
 def test_chunks_do_not_change_the_scores(folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_chunks_do_not_change_the_scores(folder: Path) -> None:
             ]
         )
     one, two = (pq.read_table(folder / f"r{rows}.parquet")["anomaly_score"].to_numpy() for rows in ("64", "400"))
-    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(one, two)
 
 
 def test_sample_and_info(folder: Path, capsys) -> None:
@@ -96,13 +96,29 @@ def test_sample_and_info(folder: Path, capsys) -> None:
     assert "categorical" in printed
 
 
+def test_a_guard_without_a_density(folder: Path, tmp_path: Path, capsys) -> None:
+    guard = str(tmp_path / "g.safetensors")
+    assert main(["fit", str(folder / "train.csv"), "-o", guard, "--alpha", "0.0001", "--effort", "fast", "-q"]) == 0
+    assert "needs 9999 calibration rows" in capsys.readouterr().err
+    assert main(["score", guard, str(folder / "train.csv"), "-o", str(tmp_path / "s.csv"), "-q"]) == 0
+    scores = pyarrow.csv.read_csv(tmp_path / "s.csv")
+    assert scores.column_names == ["a", "b", "c", "anomaly_score", "p_value", "alarm"]
+    assert not any(scores["alarm"].to_pylist())
+    assert main(["info", guard]) == 0
+    printed = capsys.readouterr().out
+    assert "no row raises an alarm" in printed
+    assert "--density" in printed
+    assert main(["sample", guard, "-o", str(tmp_path / "new.csv"), "-q"]) != 0
+    assert "density=True" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (["fit", "absent.csv", "-o", "g.safetensors"], "absent.csv"),
         (["fit", "train.csv"], "output"),
         (["fit", "train.csv", "-o", "g.safetensors", "--alpha", "2"], "alpha"),
-        (["fit", "train.csv", "-o", "g.safetensors", "--alpha", "0.0001"], "9999"),
+        (["fit", "train.csv", "-o", "g.safetensors", "--effort", "more"], "effort"),
         (["fit", "train.csv", "-o", "g.safetensors", "--model", "glow"], "glow"),
         (["fit", "train.csv", "-o", "g.safetensors", "--drop", "zz"], "zz"),
         (["fit", "train.csv", "-o", "nowhere/g.safetensors"], "nowhere"),
@@ -189,6 +205,8 @@ def test_the_demo_on_a_table_draws_a_picture(tmp_path: Path, capsys) -> None:
 
     facts = run(tmp_path / "demo.png")
     assert facts["AUROC"] > 0.9
+    low, high = realized_interval(459, 1839, 0.05, level=0.999)
+    assert low <= facts["false alarms"] <= high
     assert (tmp_path / "demo.png").stat().st_size > 20_000
     json.dumps(facts)
 

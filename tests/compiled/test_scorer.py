@@ -76,7 +76,7 @@ def test_plain_kernels_do_not_warn():
 
 @compiled
 @pytest.mark.parametrize("name", ["maf", "realnvp", "nsf", "nsf autoregressive", "maf wide"])
-def test_a_row_does_not_depend_on_the_rows_beside_it(name):
+def test_a_row_does_not_depend_on_other_rows(name):
     model = made(WHOLE[name])
     score = pf.compile_scorer(model)
     x, context = rows(model, 41)
@@ -126,7 +126,7 @@ def test_a_context_is_checked_as_the_model_does():
 
 
 @compiled
-def test_the_model_stays_as_it_is_and_may_change_afterwards():
+def test_the_model_does_not_change_and_may_change_afterwards():
     model = made(WHOLE["maf"]).train()
     before, x = copy.deepcopy(model.state_dict()), rows(model, 3)[0]
     score = pf.compile_scorer(model)
@@ -152,7 +152,7 @@ def test_it_can_be_copied_and_sent_to_another_process(move):
 
 
 @compiled
-def test_threads_may_share_it():
+def test_several_threads_can_use_one_scorer():
     model = made(WHOLE["nsf"])
     score, x = pf.compile_scorer(model), rows(model, 64)[0]
     expected = score(x)
@@ -161,7 +161,7 @@ def test_threads_may_share_it():
 
 
 @compiled
-def test_several_threads_inside_give_the_same():
+def test_several_native_threads_give_the_same_numbers():
     model = made(WHOLE["maf wide"])
     x = rows(model, 999)[0]
     score, before = pf.compile_scorer(model), torch.get_num_threads()
@@ -180,6 +180,6 @@ def test_only_models_are_compiled():
 
 
 @compiled
-def test_the_scorer_says_how_much_runs_natively():
+def test_the_scorer_reports_how_much_runs_natively():
     assert isinstance(pf.compile_scorer(made(WHOLE["nice"])), CompiledScorer)
     assert repr(scorer.compile_scorer(made(WHOLE["nice"]))) == "CompiledScorer(NICE, native='all')"

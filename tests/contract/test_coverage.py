@@ -23,7 +23,7 @@ def test_every_registered_class_has_a_case():
     assert not missing, f"add cases for {missing} to tests/contract/cases/"
 
 
-def test_cases_build_what_they_say():
+def test_cases_build_the_class_that_they_name():
     for case in ALL:
         assert type(built(case)) is registry.registered(case.name), case
 
@@ -31,6 +31,8 @@ def test_cases_build_what_they_say():
 def outputs(module, case: Case) -> list[torch.Tensor]:
     if isinstance(module, pushforward.networks.MLP):
         return [module(torch.linspace(-2, 2, 15, dtype=torch.float64).reshape(5, 3))]
+    if type(module).__name__.endswith("Summary"):
+        return [module(torch.linspace(-2, 2, 5 * module.inputs, dtype=torch.float64).reshape(5, -1))]
     if isinstance(module, pushforward.networks.MADE):
         x = torch.linspace(-2, 2, 5 * module.features, dtype=torch.float64).reshape(5, -1)
         return [module(x, torch.ones(5, module.context, dtype=torch.float64))]
@@ -46,7 +48,7 @@ def outputs(module, case: Case) -> list[torch.Tensor]:
 
 
 def rebuild(module):
-    """What a file does: describe, write as JSON, read, build."""
+    """Describe, write as JSON, read and build, as a file does."""
     description = json.loads(json.dumps(registry.describe(module), allow_nan=False))
     return silently(lambda: registry.build(description))()
 
@@ -77,7 +79,7 @@ def test_weights_go_into_a_new_one_bitwise(case):
 
 
 @pytest.mark.parametrize("case", MODULES, ids=str)
-def test_it_is_built_without_memory_first(case):
+def test_it_can_be_built_on_the_meta_device(case):
     module = built(case)
     with torch.device("meta"):
         other = rebuild(module)
@@ -106,7 +108,7 @@ def test_building_is_reproducible_under_a_seed(case):
 
 
 @pytest.mark.parametrize("case", MODULES, ids=str)
-def test_building_and_evaluating_leave_the_global_generator_alone_or_use_it_openly(case):
+def test_evaluating_does_not_draw_from_the_global_generator(case):
     """Scoring draws nothing from the global generator, so it cannot disturb a run that does."""
     module = built(case)
     state = torch.random.get_rng_state()

@@ -80,9 +80,9 @@ NO_GRAPH = {
 }
 """Models whose training steps wait for the device, and those that cannot be captured as a CUDA graph, and why.
 
-Iterations that end when a residual is small (decoding ``InvertibleResidual``, roots of monotone laws) look at numbers outside graphs only,
+Iterations that end when a residual is small (decoding ``InvertibleResidual``, roots of monotone functions) read values only outside graphs,
 where they end early. The flag that decides the kind of ``CyGen``'s and ``TwoStep``'s likelihoods is looked at by ``evaluate`` and
-``log_prob``, which no test here can see: it is not looked at on "meta"."""
+``log_prob``, which no test here can check: it is not read on "meta"."""
 
 
 def reversible(model: models.Model) -> models.Model:
@@ -95,7 +95,7 @@ class Waits(Exception):
 
 
 class Watch(TorchDispatchMode):
-    """Refuses what copies between host and device, for which the host waits."""
+    """Refuses copies between host and device, for which the host waits."""
 
     COPIES = {
         getattr(torch.ops.aten, name)
@@ -108,14 +108,14 @@ class Watch(TorchDispatchMode):
             kwargs.pop("generator", None)  # its fake kernel takes none
         found = func(*args, **kwargs)
         if func.overloadpacket in self.COPIES:
-            places = {t.device.type for t in tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)}
-            if len(places) > 1 and not kwargs.get("non_blocking"):
-                raise Waits(f"{func} between {' and '.join(sorted(places))}")
+            devices = {t.device.type for t in tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)}
+            if len(devices) > 1 and not kwargs.get("non_blocking"):
+                raise Waits(f"{func} between {' and '.join(sorted(devices))}")
         return found
 
 
 class Generator(torch.Generator):
-    """One that says it is on the device: a CPU build makes none that is."""
+    """A generator that claims to be on the device, which a CPU build of torch cannot make."""
 
     def __new__(cls, device: Any = "cpu") -> Generator:
         made = super().__new__(cls, "cpu")
@@ -128,7 +128,7 @@ class Generator(torch.Generator):
 
 
 def autocast(kind: str, *options: Any, **more: Any) -> Any:
-    """Torch knows no autocast on "meta"."""
+    """Torch has no autocast on "meta"."""
     return contextlib.nullcontext() if kind == DEVICE.type else AUTOCAST(kind, *options, **more)
 
 
@@ -220,7 +220,7 @@ def refused(case: ModelCase, known: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_training_step_stays_on_its_device_and_waits_for_nothing(case):
+def test_a_training_step_stays_on_its_device_and_never_waits(case):
     everything = ready(case)
     with pretended(), refused(case, WAITS_IN_TRAINING):
         train(*everything)
@@ -235,7 +235,7 @@ def test_scores_and_samples_can_be_captured_as_a_graph(case):
 
 @pytest.mark.parametrize("case", {case.name: case for case in CASES}.values(), ids=str)
 def test_scores_and_samples_stay_on_their_device(case, monkeypatch):
-    """Outside a graph, where other ways are taken: up to the first look, which is allowed."""
+    """Outside a graph other code runs, up to the first read of a value, which is allowed."""
     everything = ready(case)
     for module in ("base", "validation"):
         monkeypatch.setattr(f"pushforward.models.{module}.may_check_values", lambda *_: False)
@@ -243,7 +243,7 @@ def test_scores_and_samples_stay_on_their_device(case, monkeypatch):
         use(*everything)
 
 
-def test_what_fit_does_with_a_batch_waits_for_nothing():
+def test_fit_never_waits_for_a_batch():
     model, x = models.MAF(3, layers=2, hidden=(8,)), torch.randn(ROWS, 3)
     with pretended():
         move(model.train())
@@ -292,13 +292,13 @@ class Shift(transforms.Transform):
         (lambda x: x + torch.tensor([1.0, 1.0], device=x.device), AssertionError),
     ],
 )
-def test_what_is_not_fit_for_a_device_is_caught(add, error):
+def test_operations_that_wait_or_leave_the_device_are_detected(add, error):
     model = models.Flow(transforms.Chain(transforms.Affine(2, trainable=True), Shift(add)), distributions.Normal(2))
     with pretended(), pytest.raises(error):
         train(model, torch.randn(ROWS, 2))
 
 
-def test_what_is_fit_for_a_device_passes():
+def test_operations_that_stay_on_the_device_pass():
     model = models.Flow(
         transforms.Chain(transforms.Affine(2, trainable=True), Shift(lambda x: x + torch.ones_like(x))),
         distributions.Normal(2),
@@ -310,7 +310,7 @@ def test_what_is_fit_for_a_device_passes():
 # What is given up for it -------------------------------------------------------------------------------------------------
 
 
-def test_numbers_are_looked_at_where_that_costs_nothing_or_no_step_waits():
+def test_values_are_read_only_where_no_step_waits():
     here = torch.zeros(3)
     assert numerics.may_check_values(here)
     assert numerics.may_check_values(here, training=True)
@@ -319,7 +319,7 @@ def test_numbers_are_looked_at_where_that_costs_nothing_or_no_step_waits():
     assert not numerics.may_check_values(far, training=True)
 
 
-def test_a_graph_is_no_place_to_look(monkeypatch):
+def test_values_are_not_read_while_a_graph_is_captured(monkeypatch):
     assert numerics.is_eager()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
@@ -329,7 +329,7 @@ def test_a_graph_is_no_place_to_look(monkeypatch):
     assert numerics.is_eager()
 
 
-def test_without_a_look_nan_shows_in_the_loss(monkeypatch):
+def test_without_reading_values_nan_shows_in_the_loss(monkeypatch):
     for module in ("base", "validation"):
         monkeypatch.setattr(f"pushforward.models.{module}.may_check_values", lambda *_: False)
     model, x = models.MAF(2, hidden=(8,)).train(), torch.randn(ROWS, 2)
@@ -340,7 +340,7 @@ def test_without_a_look_nan_shows_in_the_loss(monkeypatch):
     assert model.loss(x) == torch.inf
 
 
-def test_without_a_look_an_input_that_was_not_found_again_shows_in_the_gradient(monkeypatch):
+def test_without_reading_values_a_failed_inverse_shows_in_the_gradient(monkeypatch):
     monkeypatch.setattr("pushforward.transforms.reversible.may_check_values", lambda *_, **__: False)
     model, x = reversible(models.RealNVP(2, hidden=(8,))), torch.randn(ROWS, 2)
     model.loss(x).backward()

@@ -150,7 +150,7 @@ def test_float32_agrees_with_float64(case):
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
-def test_infinitely_far_is_impossible_and_spoils_no_other_row(case):
+def test_infinitely_far_is_impossible_and_changes_no_other_row(case):
     base = build(case)
     z, context = data_of(case, base), context_of(base)
     clean = z.clone().requires_grad_()
@@ -200,7 +200,7 @@ def test_far_out_it_is_finite_and_falls(case, dtype):
 
 
 @pytest.mark.parametrize("case", [case for case in LEBESGUE if built(case).support != REAL], ids=str)
-def test_nothing_lies_outside_the_support(case):
+def test_the_density_outside_the_support_is_zero(case):
     base = built(case)
     z, context = data_of(case, base), context_of(base)
     for value in (base.support.low - 1e-6, base.support.high + 1e-6, 1e20):
@@ -239,7 +239,7 @@ def test_gradients_are_right(case):
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
-def test_samples_carry_gradients_where_they_say_so(case):
+def test_samples_have_gradients_if_has_rsample(case):
     base = build(case)
     context = context_of(base)
     if context is not None:
@@ -254,7 +254,7 @@ def test_samples_carry_gradients_where_they_say_so(case):
 
 
 @pytest.mark.parametrize("case", WITH_CONTEXT, ids=str)
-def test_context_matters_and_is_asked_for(case):
+def test_context_matters_and_is_required(case):
     base = built(case)
     z, context = data_of(case, base), context_of(base)
     assert context is not None
@@ -273,7 +273,7 @@ def test_context_matters_and_is_asked_for(case):
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS, ids=str)
-def test_rows_do_not_see_each_other(case):
+def test_rows_do_not_depend_on_each_other(case):
     base = built(case)
     z, context = data_of(case, base), context_of(base)
     whole = base.log_prob(z, context)

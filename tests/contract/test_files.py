@@ -1,4 +1,4 @@
-"""Every registered module goes through a file, and none builds more than its file could hold."""
+"""Every registered module is stored and read, and none builds more than its file contains."""
 
 import copy
 import inspect
@@ -57,8 +57,8 @@ def inflated(description: dict, size: int):
         yield " ".join("/".join(map(str, path[1::2])) for path in chosen), changed
 
 
-def test_no_constructor_builds_what_its_file_could_not_hold():
-    """Sizes of 60,000 in every place, with no weights beside them: refused, fast, in little memory."""
+def test_no_constructor_builds_more_than_its_file_contains():
+    """Sizes of 60,000 in every argument, without weights, are refused fast and in little memory."""
     asked = {f"{case} {where}": d for case in MODULES
              for where, d in inflated(json.loads(json.dumps(registry.describe(built(case)))), 60_000)}  # fmt: skip
     script = """

@@ -129,7 +129,7 @@ def test_round_trip_on_wide_inputs(case, dtype):
 ELSEWHERE = {
     "BlockAutoregressive", "Continuous", "InvertibleResidual", "MaskedAutoregressive", "ModuloAutoregressive", "TokenAutoregressive",
 }  # fmt: skip
-"""Transforms whose way back runs the network at other places: in a sequence or an iteration."""
+"""Transforms whose inverse evaluates the network at other points, in a sequence or an iteration."""
 
 
 @pytest.mark.parametrize("case", [case for case in MODELS if case.invertible], ids=str)
@@ -271,7 +271,7 @@ def test_determinism(case):
 
 
 @pytest.mark.parametrize("case", MODELS, ids=str)
-def test_rows_do_not_see_each_other(case):
+def test_rows_do_not_depend_on_each_other(case):
     """Also the noise of a dequantized row is its own. Not bitwise: matrix products add in another order."""
     model = built(case)
     x, context = data_of(case, model, 40), context_of(model, 40)
@@ -284,7 +284,7 @@ def test_rows_do_not_see_each_other(case):
 
 
 @pytest.mark.parametrize("case", MODELS, ids=str)
-def test_infinitely_far_is_impossible_and_spoils_no_other_row(case):
+def test_infinitely_far_is_impossible_and_changes_no_other_row(case):
     model = build(case)
     x, context = data_of(case, model), context_of(model)
     clean = x.clone().requires_grad_()
@@ -350,7 +350,7 @@ def test_enormous_inputs_give_no_nan(case, dtype):
 
 
 @pytest.mark.parametrize("case", MODELS, ids=str)
-def test_what_is_not_data_is_refused(case):
+def test_inputs_that_are_not_data_are_refused(case):
     model = built(case)
     x, context = data_of(case, model), context_of(model)
     holed = x.clone().flatten(1)
@@ -451,15 +451,15 @@ def test_terms_of_the_chain_rule(case):
 def test_as_a_torch_distribution(case):
     model = built(case)
     x, context = data_of(case, model), context_of(model)
-    law = model.distribution(context)
+    distribution = model.distribution(context)
     batch = () if context is None else (ROWS,)
-    assert law.batch_shape == batch
-    assert law.event_shape == model.shape
+    assert distribution.batch_shape == batch
+    assert distribution.event_shape == model.shape
     torch.manual_seed(4)
-    sample = law.sample((3,))
+    sample = distribution.sample((3,))
     assert sample.shape == (3, *batch, *model.shape)
     if case.has_log_prob:
-        same(law.log_prob(x), model.log_prob(x, context))
+        same(distribution.log_prob(x), model.log_prob(x, context))
 
 
 @pytest.mark.parametrize("case", MODELS, ids=str)
@@ -548,7 +548,7 @@ def test_it_compiles_to_machine_code(case):
     same(compiled(x, context), model(x, context), 1e-4)
 
 
-def test_parts_that_do_not_meet():
+def test_parts_of_different_shapes():
     with pytest.raises(ConfigError, match="shape"):
         Flow(pf.transforms.Affine(2), pf.distributions.Normal(3))
     with pytest.raises(ConfigError, match="context"):

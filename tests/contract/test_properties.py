@@ -59,7 +59,7 @@ def test_a_score_is_a_number_and_falls_to_minus_infinity_only(case, dtype, rows)
 @pytest.mark.parametrize("case", PICKED_MODELS, ids=str)
 @few
 @given(rows=tables(anything), place=st.tuples(st.integers(0, 3), st.integers(0, 1)))
-def test_nan_is_always_refused_with_its_place(case, rows, place):
+def test_nan_is_always_refused_with_its_index(case, rows, place):
     model = built(case)
     x = torch.tensor(rows, dtype=torch.float64)
     row = min(place[0], len(rows) - 1)
@@ -72,7 +72,7 @@ def test_nan_is_always_refused_with_its_place(case, rows, place):
 @few
 @given(rows=tables(ordinary))
 @example(rows=[[0.0, 0.0], [-0.0, 1e-30], [3.0, -3.0], [1e6, -1e6]])
-def test_maps_are_finite_and_come_back(case, rows):
+def test_transforms_are_finite_and_invertible(case, rows):
     transform: Transform = built(case)
     x = torch.tensor(rows, dtype=torch.float64)
     reach = case.reach.get(torch.float64, math.inf)
@@ -125,7 +125,7 @@ def test_logmeanexp_lies_between_and_moves_with_its_terms(values, shift):
 
 @few
 @given(rows=tables(anything, 6), seed=st.integers(-(2**70), 2**70), draw=st.integers(0, 2**40))
-def test_row_noise_is_in_the_unit_interval_and_belongs_to_its_row(rows, seed, draw):
+def test_row_noise_is_in_the_unit_interval_and_depends_on_its_row(rows, seed, draw):
     x = torch.tensor(rows, dtype=torch.float64)
     noise = RowNoise(seed, draw)
     u = noise.uniform(x, 1)

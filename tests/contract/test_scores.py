@@ -42,7 +42,7 @@ def test_each_row_by_itself(case):
 
 
 @pytest.mark.parametrize("case", SCORES, ids=str)
-def test_scoring_leaves_no_trace(case):
+def test_scoring_changes_no_state(case):
     score, x = fitted(case), drawn(case, 3, 1)
     before = {name: tensor.clone() for name, tensor in score.state_dict().items()}
     grads = [p.grad for p in score.parameters()]
@@ -97,7 +97,7 @@ def test_through_a_file(case, tmp_path):
 
 
 @pytest.mark.parametrize("case", SCORES, ids=str)
-def test_what_it_says_of_itself(case):
+def test_declared_needs_and_names(case):
     score = build(case)
     assert score.needs <= {"forward", "backward", "second model", "ensemble", "compressor", "Jacobian"}
     assert len(set(score.names)) == len(score.names) >= 1

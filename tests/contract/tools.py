@@ -1,4 +1,4 @@
-"""What the contract tests share: built and randomized modules, data, Jacobians, and grids."""
+"""Helpers of the contract tests: built and randomized modules, data, Jacobians, and grids."""
 
 from __future__ import annotations
 

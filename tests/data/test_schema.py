@@ -136,7 +136,7 @@ def test_up_to_a_thousand_categories_and_twenty_in_few_rows():
     assert len(column_of([f"v{i}" for i in range(20)]).categories) == 20
 
 
-def test_no_rows_teach_nothing():
+def test_a_table_without_rows_is_refused():
     with pytest.raises(InputError, match="0 rows"):
         Schema.infer({"a": []})
 
@@ -174,11 +174,11 @@ def test_columns_are_matched_by_name_without_a_warning():
 
 @given(order=st.permutations(list(TRAIN)))
 @settings(max_examples=20, deadline=None)
-def test_any_order_of_columns_encodes_alike(order):
+def test_the_order_of_columns_does_not_matter(order):
     np.testing.assert_array_equal(SCHEMA.encode(as_table(TRAIN).select(order))[0], ENCODED)
 
 
-def test_a_chunked_and_dictionary_encoded_table_encodes_alike():
+def test_chunks_and_dictionary_encoding_do_not_matter():
     table = as_table(TRAIN)
     table = table.set_column(3, "city", table.column("city").dictionary_encode())
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1, 0), table.slice(1, 3)])
@@ -278,7 +278,7 @@ def test_text_in_a_number_column_is_infinity_unless_strict():
         ([None] * 4, [np.nan] * 4),
     ],
 )
-def test_what_reads_as_numbers(values, numbers):
+def test_text_that_is_read_as_numbers(values, numbers):
     np.testing.assert_array_equal(SCHEMA.encode(altered(x=values))[0][:, 0], numbers)
 
 
@@ -292,7 +292,7 @@ def test_what_reads_as_numbers(values, numbers):
         (["yes", "true", "true", "true"], [INF, 1, 1, 1]),
     ],
 )
-def test_what_reads_as_flags(values, flags):
+def test_text_that_is_read_as_flags(values, flags):
     assert SCHEMA.encode(altered(flag=values), warn=False)[0][:, 2].tolist() == flags
 
 
@@ -420,7 +420,7 @@ def test_decode_rounds():
 @pytest.mark.parametrize(
     ("column", "value"), [(1, INF), (1, 1e19), (1, -1e19), (2, 2.0), (2, -1.0), (3, 2.0), (3, INF), (4, -0.6)]
 )
-def test_decode_refuses_a_value_that_no_cell_can_have(column, value):
+def test_decode_refuses_impossible_values(column, value):
     row = np.array([[0.5, 1, 1, 0, 1]] * 2)
     row[1, column] = value
     with pytest.raises(SchemaError, match=f"column '{SCHEMA.names[column]}', row 1 "):
@@ -559,7 +559,7 @@ def test_str_says_what_a_column_is():
     ]
 
 
-def test_a_row_is_encoded_alike_alone_and_among_others():
+def test_the_encoding_of_a_row_does_not_depend_on_other_rows():
     table = as_table(altered(city=["Rome", "Bern", "Oslo", None], code=[1.0, 2.0, 3.0, 10.0]))
     whole, _ = SCHEMA.encode(table, warn=False)
     for row in range(4):

@@ -31,7 +31,7 @@ def test_a_linear_objective_is_solved(attack, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_real_images_have_gray_levels_of_their_own(dtype):
+def test_real_images_keep_fractional_gray_levels(dtype):
     x = torch.tensor([[0.5, 0.0, 1.0]], dtype=dtype)
     for attack in (fgsm, pgd):
         y = attack(lambda t: t.sum(1), x, 51)  # a fifth of 255
@@ -146,7 +146,7 @@ def test_a_vector_model_and_a_score():
     assert torch.allclose(pgd(lambda t: -score._score(t), x, 25.5, steps=200, step=1.0), best, atol=2e-3)
 
 
-def test_who_knows_of_the_gate_hides_from_it_better():
+def test_an_attack_with_the_gate_in_its_objective_hides_better():
     draw = torch.Generator().manual_seed(0)
     reference = (128 + 20 * torch.randn(200, 4, generator=draw)).round().clamp(0, 255)
     batch = (150 + 20 * torch.randn(30, 4, generator=draw)).round().clamp(0, 255).to(torch.uint8)

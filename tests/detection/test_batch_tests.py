@@ -124,7 +124,7 @@ def check_size(kind, runs, permutations):
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_size_with_ties_is_kept(kind):
+def test_the_level_is_kept_with_ties(kind):
     rng = np.random.default_rng(4)
     rejected = sum(
         p_value(kind, rng.integers(0, 2, (20, 2)), rng.integers(0, 2, (4, 2)), permutations=19, seed=k) <= 0.1 + 1e-9
@@ -164,7 +164,7 @@ def test_the_power_of_typicality_is_that_of_a_mean():
     assert rejected / 400 == pytest.approx(expected, abs=0.08)  # three standard errors are 0.07
 
 
-def test_what_typicality_cannot_see():
+def test_typicality_does_not_detect_an_equal_mean():
     """A batch whose mean likelihood matches passes, which another test sees."""
     rng = np.random.default_rng(7)
     reference, batch = rng.normal(size=(300, 1)), 3 * rng.normal(size=(60, 1))
@@ -198,7 +198,7 @@ def test_mmd_in_torch_is_the_same_and_has_gradients():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_single_rows_at_once_are_one_by_one(ties, monkeypatch):
+def test_single_rows_at_once_equal_a_loop(ties, monkeypatch):
     rng = np.random.default_rng(10)
     reference, rows = rng.normal(size=(50, 3)), 2 * rng.normal(size=(12, 3))
     if ties:

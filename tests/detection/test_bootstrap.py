@@ -6,8 +6,8 @@ from pushforward.errors import ConfigError, InputError
 
 
 @pytest.mark.parametrize("metric", [auroc, average_precision])
-def test_many_at_once_is_one_by_one(metric):
-    """The law of the draws is the same as that of the plain way, which is chosen for any function that is not known."""
+def test_many_resamples_at_once_equal_a_loop(metric):
+    """The draws have the same distribution as those of the plain method, which is used for unknown functions."""
     rng = np.random.default_rng(0)
     normal, anomalous = np.round(rng.normal(size=60), 1), np.round(rng.normal(size=40) + 1, 1)  # with ties
     fast = bootstrap_interval(metric, normal, anomalous, n_resamples=20_000, seed=1)
@@ -16,7 +16,7 @@ def test_many_at_once_is_one_by_one(metric):
     assert fast == pytest.approx(slow, abs=0.015)
 
 
-def test_counted_draws_are_what_they_count():
+def test_counts_of_draws_equal_the_draws():
     from pushforward.detection.bootstrap import _FROM_COUNTS
 
     rng = np.random.default_rng(1)
@@ -29,7 +29,7 @@ def test_counted_draws_are_what_they_count():
 
 
 def test_coverage_of_a_known_auroc():
-    """N(0, 1) against N(1, 1): AUROC is Phi(1/sqrt 2) = 0.7602. 95% intervals hold it in 95% of samples, nearly."""
+    """N(0, 1) against N(1, 1): AUROC is Phi(1/sqrt 2) = 0.7602. 95% intervals contain it in about 95% of samples."""
     rng = np.random.default_rng(2)
     held = 0
     for k in range(200):

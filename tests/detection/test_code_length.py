@@ -47,7 +47,7 @@ class TestCodeLength:
         assert (back.reshape(8, 8, channels) == np.moveaxis(image, 0, -1)).all()
 
     @pytest.mark.parametrize("codec", list(CODECS))
-    def test_the_simple_are_short_and_noise_is_not(self, codec):
+    def test_simple_images_have_short_codes_and_noise_has_long_ones(self, codec):
         """No code can be shorter than 8 bits a pixel for all noise, and a constant needs next to nothing of it."""
         noise, flat = torch.randint(256, (1, 1, 32, 32)), torch.full((1, 1, 32, 32), 7)
         bits = code_lengths(torch.cat((noise, flat)), (codec,))[:, 0]
@@ -59,7 +59,7 @@ class TestCodeLength:
         for other in (x.double(), x.to(torch.uint8), x.int()):
             assert torch.equal(scores.CodeLength().values(other), scores.CodeLength().values(x))
 
-    def test_what_it_refuses(self):
+    def test_errors_of_arguments(self):
         x = images(4).double()
         for wrong in (x / 255, x + 254, x - 5):
             with pytest.raises(InputError, match="row"):

@@ -55,7 +55,7 @@ def test_exact_for_one_by_one_convolutions_on_gaussian_data():
     assert gap.error == pytest.approx(gap.observed_error)
 
 
-def test_terms_apart_for_a_gaussian():
+def test_separate_terms_of_a_gaussian():
     """At y0 = 0 with mean m: g = 0, so all is second order; at y0 = m the gradient of N(0, I) is -m."""
     flow = models.Flow(transforms.Affine(2, trainable=True), distributions.Normal(2)).double()
     p, q = normal(500, 2, seed=0) + 1.0, 0.3 * normal(400, 2, seed=1)
@@ -89,7 +89,7 @@ def test_against_the_dense_hessian():
     assert gap.observed == pytest.approx((flow.log_prob(q).mean() - flow.log_prob(p).mean()).item())
 
 
-def test_an_additive_flow_bends_down_everywhere():
+def test_an_additive_flow_is_concave_everywhere():
     """Constant volume and a log-concave base: fewer variance means likelier, whatever the weights (sec. 5.2)."""
     for seed in range(3):
         torch.manual_seed(seed)
@@ -141,7 +141,7 @@ def test_mixture():
         mixture_log_likelihood([], x)
 
 
-def test_what_has_no_curvature():
+def test_models_without_curvature_are_refused():
     with pytest.raises(KindError, match="dequantization"):
         x = torch.zeros(2, 1, 4, 4)
         second_order_gap(models.PixelCNN((1, 4, 4), levels=4, filters=4, layers=1), x, x)

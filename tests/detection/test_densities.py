@@ -20,7 +20,7 @@ def mixture(components: int, width: int):
 
 
 @pytest.mark.parametrize(("components", "width"), [(1, 2), (3, 5), (16, 13)])
-def test_a_row_has_one_density_wherever_it_stands(components, width):
+def test_the_density_of_a_row_does_not_depend_on_other_rows(components, width):
     rows, *parts = mixture(components, width)
     expected = log_gaussians(rows, *parts)
     for shift in (1, 3, 50, 101):

@@ -89,7 +89,7 @@ class TestScales:
         squares = [part.flatten(1).square().sum(1) for part in left]
         torch.testing.assert_close(path.values(x), torch.stack((*volumes, *logistic, *squares), 1))
 
-    def test_what_acts_at_the_data_is_apart(self):
+    def test_preprocessing_is_a_separate_term(self):
         """-log 256 for each of 16 pixels by dequantization; nothing else before the couplings of NICE."""
         path = scores.LikelihoodPath(models.ImageNICE(shape=(1, 4, 4), layers=2, hidden=(4,)))
         assert path.names == ("elementwise", "volume", "base", "square")
@@ -131,7 +131,7 @@ class TestScales:
             scores.LikelihoodPath(models.NICE(2, context=1))
 
 
-def test_both_sides_are_seen():
+def test_both_sides_are_detected():
     """Gaussian images: flat gray ones are the likeliest of all, and a wider spread is unlikely; neither is typical."""
     chain = transforms.Chain(
         transforms.UniformDequantize((1, 8, 8)),
@@ -236,7 +236,7 @@ class TestDoSE:
         again = io.unpack(description, tensors)
         assert torch.equal(again(self.x), score(self.x))  # pyright: ignore[reportCallIssue]
 
-    def test_ranked_numbers_come_unranked(self):
+    def test_ranked_statistics_return_raw_values(self):
         score = scores.DoSE(scores.Brightness(), scores.TwoSided(scores.CodeLength()), scores.Variance())
         x = torch.randint(256, (30, 1, 4, 4)).double()
         columns = score.fit(x).columns(x)
@@ -246,7 +246,7 @@ class TestDoSE:
     def test_needs_are_joined(self):
         assert scores.DoSE(Columns(), scores.CodeLength()).needs == {"forward", "compressor"}
 
-    def test_what_it_refuses(self):
+    def test_errors_of_arguments(self):
         for bad in ((), (models.NICE(2),)):
             with pytest.raises(ConfigError, match="statistics"):
                 scores.DoSE(*bad)

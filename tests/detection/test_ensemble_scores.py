@@ -111,7 +111,7 @@ class TestMembers:
         ]
         torch.testing.assert_close(kind(scaled).fit(X)(X), kind(*by_hand).fit(X)(X))
 
-    def test_one_model_is_no_ensemble(self, kind):
+    def test_one_model_is_not_an_ensemble(self, kind):
         with pytest.raises(ConfigError, match="two models"):
             kind(members()[0])
 
@@ -135,7 +135,7 @@ class TestMembers:
             assert got[1] == math.inf  # their mean and spread are infinite
 
 
-def test_members_meet_the_same_noise():
+def test_members_get_the_same_noise():
     """Two models that differ by a constant only: with noise of their own, differences would vary from row to row."""
     torch.manual_seed(1)
     first = models.VAE((1, 3, 3), 2, hidden=(8,), levels=4)
@@ -149,7 +149,7 @@ def test_members_meet_the_same_noise():
     assert logs[0].std() > 0.1
 
 
-def test_settings_that_make_no_sense():
+def test_impossible_settings():
     for make in (
         lambda: scores.WAIC(*members(), form="mean"),
         lambda: scores.WAIC(*members(), weight=-1.0),

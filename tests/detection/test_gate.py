@@ -44,7 +44,7 @@ def test_scores_are_those_of_the_gate_that_the_batch_gets(model):
     assert torch.allclose(gate.scores(model, strange), expected, atol=1e-5)
 
 
-def test_a_gated_score_is_no_score_of_single_rows(model):
+def test_a_gated_score_is_not_a_score_of_single_rows(model):
     """Which the check of the protocol says."""
     gate = BatchTwoSampleGate(MMDTest(normal(200, 1)))
     report = protocol_check(lambda x: gate.scores(model, x), normal(100, 2), normal(100, 3) + 2)
@@ -53,7 +53,7 @@ def test_a_gated_score_is_no_score_of_single_rows(model):
     assert single.passed
 
 
-def test_the_unfair_evaluation_is_told_from_the_fair_one(model):
+def test_the_unfair_evaluation_is_detected(model):
     """In-distribution rows that are spared the gate, as in the released code: two functions for the two sides."""
     gate = BatchTwoSampleGate(MMDTest(normal(200, 1)))
     report = protocol_check(
@@ -85,7 +85,7 @@ def test_single_rows_are_conformal_with_the_kernel_mean():
     assert found.tolist() == pytest.approx([gate.p_value(row[None]) for row in rows])
 
 
-def test_one_strange_row_in_a_hundred_goes_unseen_and_a_tenth_condemns_all(model):
+def test_one_outlier_in_a_hundred_is_not_detected_and_a_tenth_rejects_the_batch(model):
     gate = BatchTwoSampleGate(MMDTest(normal(400, 1)))
     batch = normal(200, 2)
     batch[:2] += 5

@@ -66,7 +66,7 @@ def test_threshold_exists_from_exactly_the_needed_rows_on(alpha, guarantee, delt
             ConformalCalibrator(np.zeros(n - 1)).threshold(alpha, guarantee, delta)
 
 
-def test_extreme_promises_are_answered_at_once():
+def test_extreme_guarantees_are_computed_quickly():
     assert rows_needed(1e-9, "pac", 1e-300) == pytest.approx(math.log(1e-300) / math.log1p(-1e-9), rel=1e-9)
     assert rows_needed(math.nextafter(1, 0), "pac", 5e-324) == pytest.approx(math.log(5e-324) / math.log(2**-53), abs=1)
     assert false_alarm_distribution(10**9, 0.05, "pac").mean == pytest.approx(0.05, rel=1e-3)
@@ -164,7 +164,7 @@ def test_pac_levels(promise, expected):
 @pytest.mark.parametrize(
     ("n", "alpha", "guarantee"), [(19, 0.05, "marginal"), (100, 0.1, "marginal"), (500, 0.05, "pac")]
 )
-def test_law_of_the_realized_rate(n, alpha, guarantee):
+def test_distribution_of_the_realized_rate(n, alpha, guarantee):
     """2,000 calibration sets of uniform scores, whose true rate above t is 1 - t."""
     rng = np.random.default_rng(4)
     rates = [1 - ConformalCalibrator(rng.random(n)).score_threshold(alpha, guarantee) for _ in range(2000)]
@@ -172,13 +172,14 @@ def test_law_of_the_realized_rate(n, alpha, guarantee):
     assert stats.kstest(rates, stats.beta(law.a, law.b).cdf).pvalue > RARE
     # A neighboring law is told apart, so the test above can fail.
     assert stats.kstest(rates, stats.beta(law.a + 1, law.b).cdf).pvalue < RARE
+    assert law.interval() == law.interval(0.95)
     low, high = law.interval(0.9)
     inside = int(((low <= np.array(rates)) & (np.array(rates) <= high)).sum())
     assert stats.binom.ppf(RARE, 2000, 0.9) <= inside <= stats.binom.isf(RARE, 2000, 0.9)
 
 
-def test_law_with_ties_is_smaller():
-    """Scores in {0, 1, 2, 3}: each quantile of the realized rate is at most that of the Beta law."""
+def test_distribution_with_ties_is_smaller():
+    """Scores in {0, 1, 2, 3}: each quantile of the realized rate is at most that of the Beta distribution."""
     rng = np.random.default_rng(5)
     law = false_alarm_distribution(50, 0.3)
     rates = np.array([(4 - math.ceil(ConformalCalibrator(rng.integers(0, 4, 50)).score_threshold(0.3))) / 4
@@ -190,7 +191,7 @@ def test_law_with_ties_is_smaller():
 
 @pytest.mark.parametrize(("a", "b"), [(1, 1), (1, 99), (50, 951), (464, 9537)])
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 1 - 1e-9])
-def test_mean_and_interval_of_the_law(a, b, level):
+def test_mean_and_interval_of_the_distribution(a, b, level):
     law = FalseAlarmDistribution(a, b)
     assert law.mean == pytest.approx(stats.beta(a, b).mean(), rel=1e-12)
     assert law.interval(level) == pytest.approx(stats.beta(a, b).interval(level), rel=1e-8)
@@ -215,7 +216,7 @@ def test_realized_interval_is_the_beta_binomial_one(n_cal, n_test, guarantee, le
     assert mass[last:].sum() >= tail * (1 - 1e-6)
 
 
-def test_realized_interval_holds_observed_rates():
+def test_realized_interval_contains_observed_rates():
     rng = np.random.default_rng(6)
     low, high = realized_interval(200, 300, 0.05, 0.9)
     inside = 0

@@ -2,13 +2,15 @@
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pushforward.detection.image_score import ImageScore, fit_image_score, prepare
+from pushforward.detection import image_score
+from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score, prepare
 from pushforward.detection.scores import CodeLength, DoSE, LikelihoodPath, Log, Neighbors, PrincipalDistances
 from pushforward.errors import ConfigError, InputError
 from pushforward.models import ImageNICE
@@ -84,7 +86,7 @@ def test_code_length_of_a_coarse_image():
         CodeLength("png", pool=0)
 
 
-def test_parts_that_are_fitted_stay_where_asked():
+def test_fitted_parts_are_kept_with_refit_false():
     train, held, x = (torch.randn(40, 2, generator=torch.Generator().manual_seed(s)) for s in range(3))
     part = Neighbors(1).fit(train)
     before = part(x)
@@ -105,7 +107,7 @@ class TestPrepare:
         assert pooled.shape == (1, 3, 8, 8)
         assert (pooled == 200).all()
 
-    def test_what_it_was_not_fitted_on(self):
+    def test_images_of_another_kind_are_refused(self):
         score = ImageScore(DoSE(LikelihoodPath(ImageNICE(shape=(1, 4, 4)))), (1, 4, 4))
         for wrong, words in (
             (torch.full((2, 1, 4, 4), 256), "0 to 255"),
@@ -117,10 +119,10 @@ class TestPrepare:
                 score.prepare(wrong)
 
 
-def test_it_tells_waves_from_other_images():
+def test_it_separates_waves_from_other_images():
     """Noise, constants, negatives of bars: all far from waves in some statistic."""
     images = stripes(460, 0)
-    score = fit_image_score(images[:360], images[360:], max_steps=60, progress="silent")
+    score = fit_image_score(images[:360], images[360:], config=replace(IMAGE_TRAINING, max_steps=60, progress="silent"))
     normal = score(stripes(200, 1))
     g = torch.Generator().manual_seed(2)
     for name, other in {
@@ -131,35 +133,35 @@ def test_it_tells_waves_from_other_images():
         assert (score(other).numpy() > np.quantile(normal.numpy(), 0.95)).mean() > 0.95, name
 
 
-def test_held_out_images_are_drawn_at_random():
+def test_held_out_images_are_drawn_at_random(monkeypatch):
     """Files often have their images in the order of the classes."""
     dark, bright = stripes(100, 0) // 2, stripes(100, 1) // 2 + 128
     seen = {}
 
-    def fit_flow(flow, images, validation, **options):
+    def fit(flow, images, validation, config):
         seen.update(train=images, validation=validation)
 
-    fit_image_score(torch.cat((dark, bright)), 0.2, fit_flow=fit_flow)
+    monkeypatch.setattr(image_score, "fit", fit)
+    fit_image_score(torch.cat((dark, bright)), 0.2)
     assert (len(seen["train"]), len(seen["validation"])) == (160, 40)
     for part in seen.values():
         fraction = (part.float().mean((1, 2, 3)) > 128).double().mean().item()
         assert 0.25 < fraction < 0.75
 
 
-def test_held_out_images_can_be_given():
+def test_held_out_images_can_be_given(monkeypatch):
     images, seen = stripes(100, 0), []
-    fit_image_score(
-        images[:60], images[60:], fit_flow=lambda flow, x, validation, **options: seen.append((x, validation))
-    )
+    monkeypatch.setattr(image_score, "fit", lambda flow, x, validation, config: seen.append((x, validation)))
+    fit_image_score(images[:60], images[60:])
     assert torch.equal(seen[0][0], images[:60])
     assert torch.equal(seen[0][1], images[60:])
 
 
 def test_it_is_one_of_the_scores_of_inputs():
     images = stripes(80, 0)
-    score = fit_image_score(images, 0.25, max_steps=2, progress="silent")
+    score = fit_image_score(images, 0.25, config=replace(IMAGE_TRAINING, max_steps=2, progress="silent"))
     assert score.reads == "images"
-    assert not score.is_log_prob
+    assert not score.has_density
     assert score.score(images[:5]).dtype == np.float64
     assert np.array_equal(score.score(images[:5]), score(images[:5]).numpy())
     for refused in (
@@ -183,6 +185,6 @@ def test_too_few_held_out_images():
         fit_image_score(stripes(30, 0), stripes(30, 1), kind="maf")
 
 
-def test_it_needs_what_its_score_needs():
+def test_it_has_the_needs_of_its_score():
     inner = DoSE(LikelihoodPath(ImageNICE(shape=(1, 4, 4), layers=2, hidden=(4,))), Log(CodeLength("png")))
     assert ImageScore(inner, (1, 4, 4)).needs == {"forward", "compressor"}

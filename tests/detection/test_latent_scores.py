@@ -34,7 +34,7 @@ class TestTwoSided:
         expected = -np.log([0.2, 0.4, 1.0, 0.4, 0.2, 0.1])
         torch.testing.assert_close(two_sided(values, self.reference), torch.tensor(expected), atol=1e-5, rtol=0)
 
-    def test_beyond_the_outermost_it_goes_on(self):
+    def test_ranks_are_extrapolated_beyond_the_largest_value(self):
         """The outermost tenth is one value, 1 away from the next: mean excess 1."""
         values = torch.tensor([21.0, -3.0, 1e300, math.inf, -math.inf], dtype=torch.float64)
         got = two_sided(values, self.reference)
@@ -53,7 +53,7 @@ class TestTwoSided:
         torch.testing.assert_close(got, torch.tensor([0.0, math.log(5) + 1], dtype=torch.float64))
 
     def test_alarms_are_as_rare_as_promised(self):
-        """p <= a for at most a share a of fresh normal rows: here 2 k / (m + 1) with k = 5, m = 199 is 5 percent."""
+        """p <= a for at most a fraction a of new normal rows: here 2 k / (m + 1) with k = 5, m = 199 is 5 percent."""
         rates = []
         for seed in range(200):
             score = two_sided(normal(50, seed=seed), normal(199, seed=1000 + seed).sort().values)
@@ -93,7 +93,7 @@ class TestTypicality:
 
 class TestLatentNorm:
     def test_ranks_of_chi(self):
-        """With many reference rows the ranks approach the law of the norm under a perfect flow."""
+        """With many reference rows the ranks approach the distribution of the norm under a perfect flow."""
         model, reference = standard(5, scale=0.5), 2 * normal(20_000, 5, seed=1)
         x = 2 * normal(300, 5)
         p = stats.chi2(5).cdf(0.25 * x.square().sum(1).numpy())
@@ -141,7 +141,7 @@ class TestNeighbors:
         x = torch.tensor([[3.0, 1000.0, 7.0], [1.0, 4000.0, 7.0], [1.0, 1000.0, 9.0]])
         torch.testing.assert_close(score(x), torch.tensor([2.0, 3.0, 2.0], dtype=torch.float64))
 
-    def test_what_it_refuses(self):
+    def test_errors_of_arguments(self):
         with pytest.raises(ConfigError, match="k must"):
             scores.Neighbors(0)
         with pytest.raises(InputError, match="k=4 reference rows; got 3"):
@@ -172,7 +172,7 @@ class TestDependence:
         got = neighbor_correlation(image, [(1, 2, 2), (1,)])
         torch.testing.assert_close(got, torch.tensor([(2 + 12 + 3 + 8) / ((5 + 25 + 10 + 20) / 2)]))
 
-    def test_it_sees_what_the_norm_does_not(self):
+    def test_it_detects_dependence_that_the_norm_does_not(self):
         """Rows of an AR(1) process of unit variance have the norm of independent ones, in the mean."""
         reference, independent = normal(300, 64, seed=1), normal(50, 64)
         smooth = independent.clone()
@@ -204,6 +204,6 @@ class TestDependence:
         scores.EnsembleStd,
     ],
 )
-def test_what_is_no_model(make):
+def test_arguments_that_are_not_models(make):
     with pytest.raises(ConfigError, match="Normal"):
         make(distributions.Normal(2))

@@ -1,4 +1,4 @@
-"""Regret where the best posterior is known: a linear decoder with Gaussian noise."""
+"""Regret with a known best posterior: a linear decoder with Gaussian noise."""
 
 import math
 
@@ -27,7 +27,7 @@ def linear_vae() -> models.VAE:
     return model
 
 
-def test_the_decoder_is_the_one_meant():
+def test_the_decoder_is_as_specified():
     model = linear_vae()
     drawn = latent(model).draw_from(torch.zeros(1, 2).double(), torch.tensor([[1.0, 3.0]]).double(), None)
     mean = drawn.z * torch.tensor([2.0, 1.0]).double()
@@ -50,7 +50,7 @@ def test_refitting_reaches_the_true_posterior():
     assert ((plain.mean(1) - divergence).abs() < 4 * error + 0.05).all()
 
 
-def test_nothing_to_gain_where_the_encoder_is_already_right():
+def test_no_regret_if_the_encoder_is_exact():
     model = linear_vae()
     encoder = [m for m in latent(model).encoder.modules() if isinstance(m, torch.nn.Linear)][-1]
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_nothing_to_gain_where_the_encoder_is_already_right():
         assert regret.abs().max() < 0.02, refit
 
 
-def test_the_encoders_refit_reaches_it_too_and_leaves_the_encoder_alone():
+def test_refitting_a_copy_of_the_encoder_reaches_it_too():
     model = linear_vae().requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     x = torch.tensor([[3.0, -1.0], [0.5, 2.0]], dtype=torch.float64)

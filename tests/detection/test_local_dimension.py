@@ -77,7 +77,7 @@ def test_dual_threshold_by_hand():
     torch.testing.assert_close(score(x), torch.tensor(expected, dtype=torch.float64))
 
 
-def test_few_dimensions_alarm_in_spite_of_an_ordinary_likelihood():
+def test_few_dimensions_alarm_at_an_ordinary_likelihood():
     """A reference of rows with a wide direction; rows with none are not unlikely, and only that gives them away."""
     torch.manual_seed(0)
     flow = models.Flow(transforms.Monotone(2, transforms.SplineTransformer(8, 3.0)), distributions.Normal(2)).double()
@@ -95,7 +95,7 @@ def test_few_dimensions_alarm_in_spite_of_an_ordinary_likelihood():
     assert (score(wide) < top).all()
 
 
-def test_what_has_no_square_jacobian():
+def test_models_without_a_square_jacobian_are_refused():
     with pytest.raises(KindError, match="bijection"):
         LocalDimension(models.VAE(3, latent=1, hidden=(8,)))
     with pytest.raises(ConfigError, match="standard normal"):

@@ -51,7 +51,7 @@ def test_both_together_by_hand():
     assert score(torch.tensor([[1e200, 0.0], [math.inf, 0.0]], dtype=torch.float64)).tolist() == [math.inf, math.inf]
 
 
-def test_each_sees_what_the_other_does_not():
+def test_each_score_detects_what_the_other_misses():
     normal = rows(500, 2)
     along = normal + torch.tensor([4.0, 0.0])
     across = normal + torch.tensor([0.0, 0.6])

@@ -46,8 +46,15 @@ def test_rows_on_the_manifold_give_a_finite_score(plane):
     assert score(x)[0] > score(x)[1:].max() + 1e3
 
 
-def test_what_it_refuses(plane):
+def test_errors_of_arguments(plane):
     with pytest.raises(KindError, match="Lebesgue"):
         ManifoldLikelihood(models.NICE(2))
     with pytest.raises(ConfigError, match="use must be"):
         ManifoldLikelihood(plane, use="distance")
+
+
+def test_a_flow_on_the_sphere_has_no_distance_to_it():
+    sphere = models.Flow(transforms.SphereCoupling(3), distributions.UniformSphere(3))
+    x = torch.nn.functional.normalize(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    with pytest.raises(KindError, match="no distance to its manifold: use a model with a residual"):
+        ManifoldLikelihood(sphere, use="density")(x)

@@ -44,7 +44,7 @@ def test_against_scikit_learn(pair):
 
 @steady
 @given(groups)
-def test_auroc_is_the_share_of_ordered_pairs(pair):
+def test_auroc_is_the_fraction_of_ordered_pairs(pair):
     normal, anomalous = pair
     twice = sum(2 * (a > x) + (a == x) for x in normal for a in anomalous)
     assert auroc(normal, anomalous) == twice / (2 * len(normal) * len(anomalous))
@@ -66,7 +66,7 @@ def test_rates_are_the_best_point_of_the_roc_curve(pair, percent):
 
 
 @pytest.mark.parametrize("n", [7, 20, 100, 300])
-def test_shares_of_a_hundred_are_not_moved_by_rounding(n):
+def test_percentages_are_not_changed_by_rounding(n):
     scores = np.arange(n)
     for percent in range(1, 101):
         to_catch = -(-percent * n // 100)
@@ -87,7 +87,7 @@ def test_exchanging_the_groups_and_the_sign_changes_nothing(pair):
 
 
 def _accepted(normal, anomalous, share):
-    """Share of anomalies at or below the lowest threshold that accepts `share` of the normal rows."""
+    """Fraction of anomalies at or below the lowest threshold that accepts a fraction of the normal rows."""
     accepted = [t for t in sorted(normal) if np.mean(normal <= t) >= share]
     return np.mean(anomalous <= accepted[0])
 
@@ -111,7 +111,7 @@ def test_perfect_chance_inverted():
     assert auroc([-math.inf], [math.inf]) == 1.0
 
 
-def test_close_scores_far_from_zero_are_told_apart():
+def test_close_scores_far_from_zero_are_distinguished():
     """A sigmoid or float32 on the way would tie these."""
     assert auroc([7000.0], [7000.0 + 1e-9]) == 1.0
     assert auroc([-1e300], [1e300]) == 1.0
@@ -144,7 +144,7 @@ def test_bad_scores_are_refused(measure, bad):
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan, "0.5", None, True])
-def test_bad_shares_are_refused(bad):
+def test_bad_fractions_are_refused(bad):
     with pytest.raises(ConfigError, match="tpr must be"):
         fpr_at_tpr([1.0], [1.0], bad)
     with pytest.raises(ConfigError, match="fpr must be"):
@@ -194,7 +194,7 @@ def test_oscr_is_the_area_under_its_curve(pair, random):
     assert oscr(normal, [True] * len(normal), anomalous) == pytest.approx(auroc(normal, anomalous), abs=1e-12)
 
 
-def test_oscr_refuses_what_is_no_mask():
+def test_oscr_refuses_other_arrays_than_masks():
     assert oscr([0.0, 1.0], [False, False], [2.0]) == 0.0
     for bad in ([1, 0], [True], [[True, False]], [True, None]):
         with pytest.raises(InputError, match="one boolean for each of the 2"):

@@ -6,7 +6,7 @@ from pushforward.detection import ConformalCalibrator, operating_point
 from pushforward.errors import CalibrationError, ConfigError, InputError
 
 
-def test_it_counts_what_the_calibrator_would_alarm():
+def test_it_counts_the_alarms_of_the_calibrator():
     rng = np.random.default_rng(0)
     calibration, normal, anomalous = rng.normal(size=999), rng.normal(size=500), rng.normal(size=300) + 2
     calibrator = ConformalCalibrator(calibration)
@@ -18,7 +18,7 @@ def test_it_counts_what_the_calibrator_would_alarm():
         assert point.alpha == alpha
 
 
-def test_a_normal_shift_is_caught_as_often_as_theory_says():
+def test_a_normal_shift_is_detected_at_the_theoretical_rate():
     """Scores N(0, 1) against N(2, 1): at a rate of 5% the threshold is z = 1.645, and P(N(2, 1) > z) = 0.639."""
     rng = np.random.default_rng(1)
     point = operating_point(rng.normal(size=100_000), rng.normal(size=100_000), rng.normal(size=100_000) + 2, 0.05)
@@ -27,7 +27,7 @@ def test_a_normal_shift_is_caught_as_often_as_theory_says():
     assert point.within_expectation
 
 
-def test_broken_promises_are_seen():
+def test_broken_guarantees_are_reported():
     rng = np.random.default_rng(2)
     point = operating_point(rng.normal(size=1000), rng.normal(size=1000) + 0.5, [9.0], 0.05)  # drift
     assert not point.within_expectation

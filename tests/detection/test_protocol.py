@@ -32,7 +32,7 @@ def test_a_sound_score_passes():
     assert str(report).count("ok") == len(report.checks) == 6
 
 
-def test_batch_normalization_in_training_mode_is_caught():
+def test_batch_normalization_in_training_mode_is_detected():
     """Every row is normalized by its neighbors."""
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.BatchNorm1d(5))
     with torch.no_grad():
@@ -41,7 +41,7 @@ def test_batch_normalization_in_training_mode_is_caught():
         assert failed(lambda x: norm(network(x))) == []
 
 
-def test_scores_that_depend_on_the_order_or_on_pure_batches_are_caught():
+def test_scores_that_depend_on_the_order_or_on_pure_batches_are_detected():
     assert failed(lambda x: norm(x) + torch.arange(len(x))) == ["batch independence"]
 
     def gate(x):  # a batch that is all anomalous is condemned as a whole
@@ -50,16 +50,16 @@ def test_scores_that_depend_on_the_order_or_on_pure_batches_are_caught():
     assert failed(gate) == ["batch independence"]
 
 
-def test_noise_is_caught():
+def test_noise_is_detected():
     assert "determinism" in failed(lambda x: norm(x) + torch.rand(len(x)))
 
 
-def test_two_functions_for_two_sides_are_caught():
+def test_two_functions_for_two_sides_are_detected():
     assert failed(norm, score_anomalous=lambda x: norm(x)) == []
     assert failed(norm, score_anomalous=lambda x: norm(x) + 1) == ["one code path"]
 
 
-def test_a_score_that_writes_into_its_input_is_caught():
+def test_a_score_that_changes_its_input_is_detected():
     def spoil(x):
         x.mul_(1.0).clamp_(-0.5, 0.5)
         return norm(x)
@@ -81,7 +81,7 @@ def test_sides_of_different_types_or_shapes():
     assert failed(norm, NORMAL, ANOMALOUS[:, :2]) == ["one type and shape"]
 
 
-def test_rounding_is_no_difference_but_more_is():
+def test_rounding_is_allowed_and_larger_differences_are_not():
     assert failed(lambda x: norm(x) * (1 + 1e-8 * len(x))) == []
     assert failed(lambda x: norm(x) * (1 + 1e-3 * len(x))) == ["batch independence"]
     assert failed(lambda x: norm(x) * (1 + 1e-3 * len(x)), tolerance=1.0) == []

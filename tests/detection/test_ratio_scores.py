@@ -26,7 +26,7 @@ def stirred(model: models.Model, size: float = 0.1) -> models.Model:
 
 
 class TestMutate:
-    def test_rate_and_law(self):
+    def test_rate_and_distribution(self):
         """A draw hits the old value once in 4, so a rate of 0.4 changes 0.3 of the values, to the three others alike."""
         x = torch.full((40_000,), 2, dtype=torch.uint8)
         spoilt = mutate(x, 0.4, torch.Generator().manual_seed(0), levels=4)
@@ -41,7 +41,7 @@ class TestMutate:
         assert stats.kstest((all_new.flatten().numpy() + 0.5) / 256, "uniform").pvalue > 0.01
         assert torch.equal(mutate(x, 1.0, torch.Generator().manual_seed(0)), all_new)
 
-    def test_what_it_refuses(self):
+    def test_errors_of_arguments(self):
         x = torch.zeros(2, 2, dtype=torch.uint8)
         for rate, levels in ((1.5, 4), (math.nan, 4), (0.1, 0), (0.1, 257)):
             with pytest.raises(ConfigError):
@@ -55,7 +55,7 @@ class TestLikelihoodRatio:
         got = scores.LikelihoodRatio(gauss(1.0), gauss(3.0))(x)
         torch.testing.assert_close(got, x.square().sum(1) * (4 / 9) - 2 * math.log(3))
 
-    def test_both_meet_the_same_noise(self):
+    def test_both_models_get_the_same_noise(self):
         """A copy whose base is wider by 1e-3: with other noise the ratio would spread as the bound does."""
         model = stirred(models.ImageNICE(shape=(1, 6, 6), layers=2, hidden=(8,), prior="normal", levels=4))
         other = models.Flow(copy.deepcopy(model.chain), distributions.Normal(36, trainable=True))
@@ -69,7 +69,7 @@ class TestLikelihoodRatio:
         assert (noise[0] - noise[1]).std() > 0.1
         assert torch.equal(scores.LikelihoodRatio(model, copy.deepcopy(model))(x), torch.zeros(30, dtype=torch.float64))
 
-    def test_rows_that_a_model_rules_out(self):
+    def test_rows_of_density_zero(self):
         half = models.Flow(
             transforms.Inverse(transforms.Exp(2)), distributions.Normal(2)
         ).double()  # log-normal, on positive numbers
@@ -114,7 +114,7 @@ class TestGeneralModelRatio:
         got = scores.GeneralModelRatio(flow(3.0), flow(1.0), scale=0)(x)
         torch.testing.assert_close(got, torch.zeros(6, dtype=torch.float64))
 
-    def test_what_it_refuses(self):
+    def test_errors_of_arguments(self):
         own, _ = self.flows()
         for other, scale in (
             (models.Glow((1, 8, 8), scales=2, layers=1, hidden=(4,), levels=4), -1),
@@ -158,7 +158,7 @@ class TestHierarchicalRatio:
         expected = bound - (explained + top)
         torch.testing.assert_close(scores.HierarchicalRatio(model, k)(x), expected.detach(), rtol=1e-9, atol=1e-9)
 
-    def test_what_it_refuses(self):
+    def test_errors_of_arguments(self):
         for k in (0, 3):
             with pytest.raises(ConfigError, match="latent variables"):
                 scores.HierarchicalRatio(self.deep(), k)

@@ -73,7 +73,7 @@ def test_one_calibration_set_gives_dependent_p_values_where_these_are_independen
     assert np.std(fixed) > 2 * np.std(ours)
 
 
-def test_one_at_a_time_is_many_at_a_time():
+def test_single_updates_equal_one_update_of_many():
     scores = np.random.default_rng(3).normal(size=50).round(1)
     whole = SequentialPValues(seed=5)(scores)
     stream = SequentialPValues(seed=5)
@@ -84,7 +84,7 @@ def test_one_at_a_time_is_many_at_a_time():
     assert SequentialPValues()(torch.tensor(1.0)).shape == (1,)
 
 
-def test_what_is_refused_is_not_remembered():
+def test_a_refused_update_changes_nothing():
     stream = SequentialPValues([1.0, 2.0])
     for bad in (math.nan, [1.0, math.nan], [[1.0]], "a", None, True):
         with pytest.raises(InputError, match="the scores"):
@@ -116,7 +116,7 @@ def test_the_mixture_is_its_integral(n, total):
     assert log_mixture(np.array([float(n)]), np.array([total])) == pytest.approx(top + math.log(value), abs=1e-9)
 
 
-def test_closed_form_and_series_meet():
+def test_closed_form_and_series_agree():
     """Where the incomplete gamma function is near 1e-200, on both sides; the function is smooth in S."""
     n = np.full(31, 500.0)
     total = np.linspace(60.0, 120.0, 31)
@@ -155,7 +155,7 @@ def test_the_restarted_is_its_sum_over_starts():
 
 
 @pytest.mark.parametrize("make", [lambda: PowerMartingale(0.3), MixtureMartingale, RestartedMartingale])
-def test_bets_do_not_depend_on_the_cuts(make):
+def test_bets_do_not_depend_on_how_updates_are_divided(make):
     p = np.random.default_rng(5).uniform(size=60)
     whole, parts = make(), make()
     expected = whole.update(p)
@@ -179,7 +179,7 @@ def test_far_p_values_stay_finite():
 
 
 @pytest.mark.parametrize("betting", MARTINGALES)
-def test_false_alarms_keep_to_villes_bound(betting):
+def test_false_alarms_are_within_villes_bound(betting):
     rng = np.random.default_rng(6)
     count = 0
     for seed in range(200):
@@ -219,7 +219,7 @@ def test_delay_after_a_tenth_of_the_rows_went_wrong(betting):
     assert np.median(delays) < 400
 
 
-def test_the_restarted_reacts_after_a_long_quiet():
+def test_the_restarted_martingale_reacts_after_a_long_stream_without_change():
     """The mixture has spent its capital by then; this is why there is the other."""
     rng = np.random.default_rng(9)
     delays = {betting: [] for betting in ("mixture", "restarted")}
@@ -234,7 +234,7 @@ def test_the_restarted_reacts_after_a_long_quiet():
     assert np.median(delays["restarted"]) < 0.5 * np.median(delays["mixture"])
 
 
-def test_the_alarm_stays_and_a_restart_forgets_it():
+def test_the_alarm_stays_until_a_restart():
     monitor = Monitor(np.arange(100.0), alpha=0.01)
     evidence = monitor.update(np.full(20, 1000.0) + np.arange(20))
     first = int(np.flatnonzero(evidence >= math.log(100))[0]) + 1
@@ -265,7 +265,7 @@ def test_it_survives_a_file(betting, fed, tmp_path):
     assert other.update(more).tolist() == monitor.update(more).tolist()
 
 
-def test_files_that_are_no_monitor(tmp_path):
+def test_other_files_are_refused(tmp_path):
     header, tensors = Monitor([1.0, 2.0]).state()
     path = tmp_path / "m.safetensors"
     for wrong in (
@@ -299,7 +299,7 @@ def test_files_that_are_no_monitor(tmp_path):
         Monitor.load(path)
 
 
-def test_options_that_make_no_sense():
+def test_impossible_options():
     with pytest.raises(ConfigError, match="betting must be 'power', 'mixture' or 'restarted'"):
         Monitor(betting="all")
     with pytest.raises(ConfigError, match="alpha"):

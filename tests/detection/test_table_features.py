@@ -28,7 +28,7 @@ def features() -> TableFeatures:
     return TableFeatures.fit(schema, rows)
 
 
-def test_constants_leave_the_matrix_and_missing_values_get_an_indicator(features: TableFeatures) -> None:
+def test_constant_columns_are_left_out_and_missing_values_get_an_indicator(features: TableFeatures) -> None:
     assert features.kept == (0, 2, 3)
     assert features.constants == ((1, 5.0),)
     assert features.indicators == (1,)
@@ -52,7 +52,7 @@ def test_a_missing_number_where_none_was_missing_is_infinitely_unlikely(features
     assert features.unseen_cost(rows).sum() == 0
 
 
-def test_infinities_stay_for_the_density(features: TableFeatures) -> None:
+def test_infinities_are_passed_to_the_density(features: TableFeatures) -> None:
     rows = np.array([[math.inf, 5.0, 0.1, 2.0]])
     assert features.transform(rows)[0, 0] == math.inf
     assert features.unseen_cost(rows).sum() == 0
@@ -73,7 +73,7 @@ def test_a_column_that_is_constant_but_for_missing_cells() -> None:
     np.testing.assert_array_equal(features.transform(np.array([[3.0], [NAN]])), [[3.0, 0.0], [3.0, 1.0]])
 
 
-def test_transform_leaves_its_input_alone(features: TableFeatures) -> None:
+def test_transform_does_not_change_its_input(features: TableFeatures) -> None:
     rows = np.array([[NAN, 6.0, NAN, NAN]])
     before = rows.copy()
     features.transform(rows)
@@ -114,7 +114,7 @@ def test_missing_cells_are_augmented_and_lattices_dequantized(features: TableFea
      {"constants": [[1]]}, {"kept": None}, {"fills": [1.0, math.inf, 2.0]}, {"fills": [1.0, 10**400, 2.0]}],
     ids=str,
 )  # fmt: skip
-def test_nonsense_from_a_file_is_refused(features: TableFeatures, change: dict) -> None:
+def test_invalid_json_from_a_file_is_refused(features: TableFeatures, change: dict) -> None:
     with pytest.raises(StorageError):
         TableFeatures.from_json(features.to_json() | change)
 

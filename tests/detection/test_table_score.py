@@ -2,18 +2,19 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pushforward.detection import table_score
-from pushforward.detection.table_score import TableScore, fit_table_score
+from pushforward.detection.table_score import TABLE_TRAINING, TableScore, fit_table_score
 from pushforward.errors import ConfigError, InputError, SchemaError, StorageError
 from pushforward.models import NICE, Flow, RealNVP
 from pushforward.transforms import Chain, Standardize
 
-QUICK = {"n_estimators": 2, "max_steps": 5, "progress": "silent"}
+QUICK = {"density": True, "n_estimators": 2, "config": replace(TABLE_TRAINING, max_steps=5, progress="silent")}
 
 
 def frame(n: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def score() -> TableScore:
 
 def test_it_is_one_of_the_scores_of_inputs(score: TableScore) -> None:
     assert score.reads == "tables"
-    assert score.is_log_prob
+    assert score.has_density
     new = frame(30, seed=1)
     values = score.score(new)
     assert values.shape == (30,)
@@ -37,23 +38,51 @@ def test_it_is_one_of_the_scores_of_inputs(score: TableScore) -> None:
     assert score.score(new[:0]).shape == (0,)
     assert score.explain(new).names == ("x", "color", "level")
     assert score.sample(7, 0).column_names == ["x", "color", "level"]
-    assert repr(score) == "TableScore(3 columns, 2 flows)"
+    assert score.log_prob(new).shape == (30,)
+    assert score.explain_density(new).names == ("x", "color", "level")
+    assert repr(score) == f"TableScore(3 columns, {len(score.pool.scales)} statistics, 2 flows)"
 
 
-def test_the_score_is_minus_log_p_and_the_cost_of_unseen_cells(score: TableScore) -> None:
+def test_without_flows() -> None:
+    plain = fit_table_score(frame())
+    assert not plain.has_density
+    assert "flows" not in repr(plain)
+    for call in (lambda: plain.log_prob(frame(3)), lambda: plain.sample(3, 0), lambda: plain.explain_density(frame(3))):
+        with pytest.raises(ConfigError, match="density=True"):
+            call()
+
+
+def test_log_prob_has_the_cost_of_unseen_cells(score: TableScore) -> None:
+    """The density and the score read the usual value in place of an unseen one, which costs log(n + 2) nats."""
     new = frame(9, seed=1)
-    with pytest.warns(UserWarning, match="mauve"):
-        values = score.score(new.assign(color=["mauve"] * 9))
     usual = new.assign(color=["blue" if frame()["color"].eq("blue").mean() > 0.5 else "red"] * 9)
-    assert np.allclose(values - score.score(usual), np.log(score.features.rows + 2))
+    for method, sign in ((score.log_prob, -1), (score.score, 1)):
+        with pytest.warns(UserWarning, match="mauve"):
+            values = method(new.assign(color=["mauve"] * 9))
+        assert np.allclose(sign * (values - method(usual)), np.log(score.features.rows + 2))
+
+
+def test_news_and_infinities(score: TableScore) -> None:
+    new = frame(4, seed=1)
+    usual = float(frame()["x"].sort_values().iloc[99])  # the lower median
+    with pytest.warns(UserWarning, match="missing"):
+        gone = score.score(new.assign(x=[np.nan] * 4))
+    np.testing.assert_allclose(gone - score.score(new.assign(x=[usual] * 4)), np.log(202))
+    far = score.score(new.assign(x=[np.inf, -np.inf, 1e300, 1e6]))
+    assert np.isposinf(far[:2]).all()
+    assert np.isfinite(far[2:]).all()
+    assert far[2] >= far[3] > score.score(frame()).max()
 
 
 def parts_of(monkeypatch, *arguments, **options) -> tuple[np.ndarray, np.ndarray]:
     """The encoded rows for training and for early stopping."""
     seen = []
-    monkeypatch.setattr(table_score.TableFeatures, "transform", lambda self, rows: seen.append(rows) or rows)
-    monkeypatch.setattr(table_score, "fit_table_density", lambda train, stop, features, **options: None)
-    fit_table_score(*arguments, **options)
+    monkeypatch.setattr(table_score.TableFeatures, "transform", lambda self, rows: rows)
+    monkeypatch.setattr(table_score, "fit_pool", lambda *arguments, **options: None)
+    monkeypatch.setattr(
+        table_score, "fit_table_density", lambda train, stop, features, **options: seen.extend((train, stop))
+    )
+    fit_table_score(*arguments, density=True, **options)
     return seen[0], seen[1]
 
 
@@ -80,7 +109,7 @@ def test_rows_for_early_stopping_can_be_given(monkeypatch) -> None:
 
 def test_seeds(monkeypatch) -> None:
     x = np.random.default_rng(0).normal(size=(100, 2))
-    first, again, other = (parts_of(monkeypatch, x, seed=seed)[1] for seed in (0, 0, 1))
+    first, again, other = (parts_of(monkeypatch, x, config=replace(TABLE_TRAINING, seed=seed))[1] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -92,6 +121,8 @@ def test_refusals() -> None:
         fit_table_score(np.full((30, 2), np.nan), **QUICK)
     with pytest.raises(ConfigError, match="model"):
         fit_table_score(np.eye(30), kind="glow", **QUICK)
+    with pytest.raises(ConfigError, match="effort"):
+        fit_table_score(np.eye(30), effort="more")
 
 
 def test_through_a_file(score: TableScore) -> None:
@@ -100,13 +131,17 @@ def test_through_a_file(score: TableScore) -> None:
     again = TableScore.unpack(json.loads(json.dumps(description)), tensors, "s.")
     new = frame(30, seed=1)
     np.testing.assert_array_equal(again.score(new), score.score(new))
+    np.testing.assert_array_equal(again.log_prob(new), score.log_prob(new))
     np.testing.assert_array_equal(again.explain(new).nats, score.explain(new).nats)
+    np.testing.assert_array_equal(again.explain_density(new).nats, score.explain_density(new).nats)
+    np.testing.assert_array_equal(again.sample(5, 1)["x"], score.sample(5, 1)["x"])
 
 
 @pytest.mark.parametrize(
-    "change", [{"n_draws": 0}, {"n_draws": "4"}, {"features": None}, {"features": []}, {"density": None}, {"density": {}}], ids=str
+    "change", [{"n_draws": 0}, {"n_draws": "4"}, {"features": None}, {"features": []}, {"density": {}},
+     {"pool": None}, {"pool": {}}], ids=str
 )  # fmt: skip
-def test_nonsense_from_a_file_is_refused(score: TableScore, change: dict) -> None:
+def test_invalid_json_from_a_file_is_refused(score: TableScore, change: dict) -> None:
     description, tensors = score.pack("s.")
     with pytest.raises(StorageError):
         TableScore.unpack(description | change, tensors, "s.")
@@ -118,9 +153,31 @@ def test_other_json_is_refused(score: TableScore, data) -> None:
         TableScore.unpack(data, score.pack("s.")[1], "s.")
 
 
+@pytest.mark.parametrize(
+    "name", ["coordinates.kind", "spaces.center", "standard.reference", "reasons.given", "linear.mean"]
+)
+def test_arrays_that_do_not_fit_are_refused(score: TableScore, name: str) -> None:
+    description, tensors = score.pack("s.")
+    name = f"s.pool.{name}"
+    for change in (tensors[name][:-1], tensors[name] * float("nan"), tensors[name].float(), None):
+        changed = {key: value for key, value in tensors.items() if key != name}
+        if change is not None:
+            changed[name] = change
+        with pytest.raises(StorageError):
+            TableScore.unpack(description, changed, "s.")
+
+
+def test_weights_that_do_not_add_up_are_refused(score: TableScore) -> None:
+    description, tensors = score.pack("s.")
+    weighted = description["pool"]["weights"]
+    for wrong in ([], weighted[1:], [["soft", "other", 1.0]], [["other", "knn1", 1.0]], [[*weighted[0][:2], "x"]]):
+        with pytest.raises(StorageError):
+            TableScore.unpack(description | {"pool": description["pool"] | {"weights": wrong}}, dict(tensors), "s.")
+
+
 def test_a_density_that_does_not_fit_is_refused(score: TableScore) -> None:
     flow = NICE(7)
-    other = TableScore(score.features, Flow(flow.chain, flow.base))
+    other = TableScore(score.features, score.pool, Flow(flow.chain, flow.base))
     with pytest.raises(StorageError, match="4 features"):
         TableScore.unpack(*other.pack("s."), "s.")
 
@@ -130,6 +187,6 @@ def test_a_density_without_an_ensemble_cannot_explain() -> None:
     x = np.random.default_rng(0).normal(size=(50, 2))
     fitted = fit_table_score(x, **QUICK)
     flow = RealNVP(2, hidden=(4,))
-    other = TableScore(fitted.features, Flow(Chain(Standardize(2), flow.chain), flow.base).eval())
-    with warnings.catch_warnings(), pytest.raises(ConfigError, match="explain needs"):
-        TableScore.unpack(*other.pack("s."), "s.").explain(x)
+    other = TableScore(fitted.features, fitted.pool, Flow(Chain(Standardize(2), flow.chain), flow.base).eval())
+    with warnings.catch_warnings(), pytest.raises(ConfigError, match="autoregressive"):
+        TableScore.unpack(*other.pack("s."), "s.").explain_density(x)

@@ -1,4 +1,4 @@
-"""What the tests of distributions share: mass by quadrature, and samples against a distribution function."""
+"""Helpers of the tests of distributions: mass by quadrature, and samples against a distribution function."""
 
 from collections.abc import Callable
 

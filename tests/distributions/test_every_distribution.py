@@ -1,4 +1,4 @@
-"""What every base promises: shapes, far inputs, gradients, seeds, types, row independence, construction from a file."""
+"""Properties of every base: shapes, far inputs, gradients, seeds, types, row independence, construction from a file."""
 
 import math
 
@@ -59,7 +59,7 @@ def context_of(base: Distribution, batch: tuple[int, ...]) -> torch.Tensor | Non
     return torch.randn(*batch, base.context, generator=torch.Generator().manual_seed(5), dtype=base.anchor.dtype)
 
 
-def test_every_registered_base_is_here():
+def test_every_registered_base_has_a_case():
     here = {"distributions." + type(make()).__name__ for make in MAKE.values()}
     ours = {name for name in names("distributions.") if registered(name).__module__.startswith("pushforward.")}
     # These count, live on the sphere or on part of space, or are made of others, and have tests of their own.
@@ -145,7 +145,7 @@ def test_far_inputs_have_finite_density_and_gradients(name, far):
 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("far", [1e20, -1e20, 1e30, 3e38, math.inf, -math.inf])
-def test_farther_inputs_are_never_nan_and_spare_other_rows(name, far):
+def test_farther_inputs_are_never_nan_and_change_no_other_row(name, far):
     base = MAKE[name]()
     z = torch.tensor([[0.1, far, 0.0], [0.1, 0.2, 0.3]])
     context = context_of(base, (2,))
@@ -167,7 +167,7 @@ def test_an_infinite_row_leaves_finite_gradients(name):
         assert gradient is None or bool(torch.isfinite(gradient).all())
 
 
-def test_nan_stays_visible(base):
+def test_nan_stays_nan(base):
     z = torch.tensor([[math.nan, 0.0, 0.0]])
     assert bool(torch.isnan(base.log_prob(z, context_of(base, (1,)))).all())
 
@@ -194,7 +194,7 @@ def test_terms_add_up_where_coordinates_are_independent(base):
     assert torch.equal(base.log_prob_terms(moved, context)[:, 1:], terms[:, 1:])
 
 
-def test_has_rsample_tells_the_truth(base):
+def test_has_rsample_is_right(base):
     context = context_of(base, (4,))
     if context is not None:
         context.requires_grad_()

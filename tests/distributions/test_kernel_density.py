@@ -48,7 +48,7 @@ def test_the_bandwidth_has_the_highest_leave_one_out_likelihood():
     assert h == pytest.approx([math.exp(best)] * 2, rel=1e-2)
 
 
-def test_it_comes_near_the_entropy_of_a_law_that_one_normal_misses():
+def test_it_approaches_the_entropy_of_a_distribution_unlike_a_normal():
     def draw(count, seed):
         generator = torch.Generator().manual_seed(seed)
         side = 4.0 * (torch.randint(0, 2, (count, 1), generator=generator) * 2.0 - 1)
@@ -72,7 +72,7 @@ def test_more_rows_than_kept_and_parts_of_a_large_batch():
     torch.testing.assert_close(base.log_prob(many)[:10], base.log_prob(many[:10]), rtol=1e-12, atol=0)
 
 
-def test_it_is_set_once_and_may_hold_fewer_rows_than_places():
+def test_it_is_initialized_once_and_may_have_fewer_rows_than_its_size():
     x = rows(30)
     base = made(x)
     before = base.width.clone()

@@ -93,7 +93,7 @@ def test_the_context_moves_density_and_samples():
     assert (both[:, 1].mean(0) - draw[1]).abs().max() < 0.5
 
 
-def test_it_learns_a_dependence_that_no_affine_law_has():
+def test_it_learns_a_dependence_that_is_not_affine():
     generator = torch.Generator().manual_seed(0)
     z1 = torch.randn(1000, 1, generator=generator)
     side = torch.randint(0, 2, (1000, 1), generator=generator) * 2.0 - 1.0

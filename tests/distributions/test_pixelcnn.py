@@ -150,7 +150,7 @@ def test_the_cached_sampler_is_many_times_faster(network, layers):
     assert naive_time > 10 * cached
 
 
-def test_rows_given_shape_the_rest():
+def test_given_rows_determine_the_distribution_of_the_rest():
     """Completions follow p(rest | top): against the joint probabilities of all images of two rows."""
     base = rough((1, 2, 1), CategoricalLikelihood(4), spread=0.8)
     x = every(base)
@@ -180,7 +180,7 @@ def test_a_continuous_likelihood_gives_a_density_whose_terms_see_only_earlier_va
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_is_no_image_is_impossible_and_spoils_no_gradient(dtype):
+def test_other_values_than_pixels_are_impossible_and_gradients_are_finite(dtype):
     base = rough((1, 2, 2), CategoricalLikelihood(4)).to(dtype)
     x = torch.ones(6, 1, 2, 2, dtype=dtype)
     for row, value in enumerate((-1.0, 4.0, 0.5, math.inf, 1e20)):

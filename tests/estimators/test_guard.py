@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -20,13 +21,16 @@ from pushforward.errors import (
     ConfigError,
     InputError,
     PushforwardError,
+    PushforwardWarning,
     SchemaError,
     SchemaWarning,
     StorageError,
 )
 from pushforward.estimators import Guard
+from pushforward.estimators import guard as guard_module
 
-QUICK = {"n_estimators": 2, "max_steps": 60, "random_state": 0}
+QUICK = {"random_state": 0}
+FLOWS = {"density": True, "n_estimators": 2, "max_steps": 60, "random_state": 0}
 
 
 def normal_rows(n: int, seed: int = 0) -> np.ndarray:
@@ -57,6 +61,11 @@ def guard() -> Guard:
 @pytest.fixture(scope="module")
 def mixed() -> Guard:
     return Guard(0.05, **QUICK).fit(mixed_frame())
+
+
+@pytest.fixture(scope="module")
+def with_density() -> Guard:
+    return Guard(0.05, **FLOWS).fit(mixed_frame())
 
 
 def test_far_rows_alarm_and_typical_rows_do_not(guard: Guard) -> None:
@@ -91,14 +100,13 @@ def test_a_row_is_scored_alone(mixed: Guard) -> None:
     frame = mixed_frame(40, seed=5)
     together = mixed.anomaly_score(frame)
     alone = np.array([mixed.anomaly_score(frame.iloc[[i]])[0] for i in range(len(frame))])
-    # Equal up to the order in which a matrix product of another size adds its float32 terms.
-    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(mixed.anomaly_score(frame.iloc[::-1])[::-1], together, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(mixed.anomaly_score(frame.iloc[::-1])[::-1], together)
 
 
 def test_a_row_has_the_same_bits_with_any_other_rows() -> None:
     """Matrix products of other sizes round differently, which must not reach the scores."""
-    guard = Guard(0.2, model="realnvp", **QUICK).fit(normal_rows(400))
+    guard = Guard(0.2, **QUICK).fit(normal_rows(400))
     rows = 3 * normal_rows(700, seed=5)
     whole = guard.anomaly_score(rows)
     order = np.random.default_rng(0).permutation(700)
@@ -113,14 +121,28 @@ def test_pac_is_stricter_than_marginal() -> None:
     assert pac.level_ < marginal.level_ <= 0.05
 
 
-def test_too_few_rows_says_how_many_are_needed() -> None:
-    with pytest.raises(CalibrationError, match=r"needs 99 calibration rows.*at least 198 rows"):
-        Guard(0.01, **QUICK).fit(normal_rows(100))
-    with pytest.raises(CalibrationError, match="299"):
+def test_too_few_rows_warn_and_raise_no_alarm(tmp_path) -> None:
+    with pytest.warns(PushforwardWarning, match=r"needs 99 calibration rows.*at least 198 rows"):
+        guard = Guard(0.01, **QUICK).fit(normal_rows(100))
+    with pytest.warns(PushforwardWarning, match="299"):
         Guard(0.01, guarantee="pac", **QUICK).fit(normal_rows(500))
+    guard.save(tmp_path / "g.safetensors")
+    far = [[0.0, 0.0, 0.0], [1e9, 0.0, 0.0], [math.inf, 0.0, 0.0]]
+    for each in (guard, Guard.load(tmp_path / "g.safetensors")):
+        assert each.level_ == 0
+        np.testing.assert_array_equal(each.predict(far), [1, 1, 1])
+        assert not each.assess(far)["alarm"].any()
+        np.testing.assert_allclose(each.p_value(far[1:]), 1 / (guard.calibrator_.n + 1))
 
 
-def test_calibration_grows_to_what_alpha_needs() -> None:
+def test_hardly_any_rows_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="4 rows"):
+        Guard(0.5, **QUICK).fit(normal_rows(2))
+    with pytest.raises(CalibrationError, match="150 calibrate"):
+        Guard(0.5, calibration=150, **QUICK).fit(normal_rows(150))
+
+
+def test_the_calibration_part_grows_to_the_size_that_alpha_needs() -> None:
     assert Guard(0.01, **QUICK).fit(normal_rows(220)).calibrator_.n == 99
 
 
@@ -139,9 +161,66 @@ def test_explain_names_the_column(guard: Guard, mixed: Guard) -> None:
     assert dict(mixed.explain(row).top(k=6))["unit"] == pytest.approx(math.log(mixed.table_features_.rows + 2))
 
 
-def test_explain_needs_the_autoregressive_member() -> None:
-    with pytest.raises(ConfigError, match="auto"):
-        Guard(0.05, model="nice", **QUICK).fit(normal_rows(200)).explain([[0, 0, 0]])
+def test_without_a_density_one_sentence_says_how_to_get_it(guard: Guard) -> None:
+    for call in (lambda: guard.sample(3), lambda: guard.log_prob([[0.0, 0.0, 0.0]])):
+        with pytest.raises(ConfigError, match=r"density=True"):
+            call()
+    assert not hasattr(guard, "density_")
+    assert set(guard.assess([[0.0, 0.0, 0.0]])) == {"anomaly_score", "p_value", "alarm"}
+
+
+def test_the_density_does_not_change_the_score(mixed: Guard, with_density: Guard) -> None:
+    frame = mixed_frame(40, seed=3)
+    np.testing.assert_array_equal(with_density.anomaly_score(frame), mixed.anomaly_score(frame))
+    report = with_density.assess(frame)
+    np.testing.assert_array_equal(report["log_prob"], with_density.log_prob(frame))
+    assert np.isfinite(report["log_prob"]).all()
+
+
+def test_log_prob_is_the_density_of_the_flows() -> None:
+    x = normal_rows(400)
+    guard = Guard(0.05, model="nice", **FLOWS).fit(x)
+    expected = guard.density_.log_prob(torch.from_numpy(x[:20])).double().detach().numpy()
+    np.testing.assert_allclose(guard.log_prob(x[:20]), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_max_time_is_kept_or_refused() -> None:
+    x = normal_rows(2000)
+    guard = Guard(0.05, max_time="5m", **QUICK).fit(x)
+    assert guard.calibrator_.n == 500
+    assert guard.predict([[0, 0, 0], [30, -30, 30]]).tolist() == [1, -1]
+    with pytest.raises(ConfigError, match=r"max_time='0.001s' is too short.* 0 of 19"):
+        Guard(0.05, max_time="0.001s", **QUICK).fit(x)
+
+
+def test_calibration_stops_when_time_is_over(monkeypatch) -> None:
+    """Each reading of the clock is a second later; the rows that were scored by then calibrate."""
+    x = normal_rows(20_000)
+    guard = Guard(0.05, **QUICK).fit(x[:200])
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(guard_module.time, "monotonic", lambda: float(next(ticks)))
+    scores = guard._calibration_scores(x, np.arange(5000), 0, 11.9, 0.0)
+    assert len(scores) == 4 * 1024
+    order = np.random.default_rng(0).permutation(5000)[: len(scores)]
+    np.testing.assert_array_equal(scores, guard.anomaly_score(x[order]))
+
+
+def test_effort_is_a_fixed_amount_of_work() -> None:
+    x = normal_rows(3000)
+    sizes = []
+    for effort in ("fast", "default"):
+        first, again = (Guard(0.05, effort=effort, **QUICK).fit(x) for _ in range(2))
+        np.testing.assert_array_equal(first.anomaly_score(x[:50]), again.anomaly_score(x[:50]))
+        sizes.append(len(first.score_.pool.parts["soft"].reference))
+    assert sizes == [1000, 2250]
+
+
+def test_the_file_of_a_density(with_density: Guard, tmp_path) -> None:
+    frame = mixed_frame(50, seed=4)
+    with_density.save(tmp_path / "g.safetensors")
+    again = Guard.load(tmp_path / "g.safetensors")
+    np.testing.assert_array_equal(again.log_prob(frame), with_density.log_prob(frame))
+    np.testing.assert_array_equal(again.anomaly_score(frame), with_density.anomaly_score(frame))
 
 
 def test_file_round_trip_is_exact(mixed: Guard, guard: Guard, tmp_path) -> None:
@@ -203,8 +282,8 @@ def test_columns_that_differ_from_the_training_table(mixed: Guard) -> None:
     assert gone[0] > np.median(usual)
 
 
-def test_samples_look_like_the_table(mixed: Guard) -> None:
-    drawn = mixed.sample(200, random_state=0)
+def test_samples_look_like_the_table(with_density: Guard) -> None:
+    drawn = with_density.sample(200, random_state=0)
     frame = mixed_frame()
     assert drawn.column_names == list(frame.columns)
     assert set(drawn["color"].to_pylist()) <= {"red", "green", "blue"}
@@ -216,12 +295,13 @@ def test_samples_look_like_the_table(mixed: Guard) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"alpha": 0}, {"alpha": 1.5}, {"alpha": "a"}, {"guarantee": "sure"}, {"delta": 0}, {"model": "glow"}, {"n_estimators": 0},
-     {"n_draws": 1.5}, {"validation": 1}, {"calibration": 0}, {"max_steps": True}, {"max_time": "soon"}, {"learning_rate": 0}, {"jitter": -1}],
+     {"n_draws": 1.5}, {"validation": 1}, {"calibration": 0}, {"max_steps": True}, {"max_time": "soon"}, {"learning_rate": 0}, {"jitter": -1},
+     {"effort": "more"}, {"density": 1}],
     ids=str,
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError):
-        Guard(**({"alpha": 0.05} | QUICK | options)).fit(normal_rows(200))
+        Guard(**({"alpha": 0.05} | FLOWS | options)).fit(normal_rows(200))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +316,7 @@ def test_unreadable_tables_are_refused(x) -> None:
 
 
 def test_errors_of_fit_name_the_row_of_the_table() -> None:
-    guard = Guard(0.05, n_estimators=1, max_steps=1, random_state=0)
+    guard = Guard(0.05, random_state=0)
     fitted, _ = guard._split(400, 0)
     for row in (fitted[0], fitted[150], fitted[-1]):
         frame = pd.DataFrame(normal_rows(400), columns=["a", "b", "c"])
@@ -262,9 +342,12 @@ def test_pipeline_grid_and_clone() -> None:
     assert (pipeline.fit(frame).predict(frame) == 1).mean() > 0.8
     assert list(pipeline[-1].feature_names_in_) == ["a", "b", "c"]
     search = GridSearchCV(
-        Guard(0.05, **QUICK), {"jitter": [0.05, 0.2]}, cv=2, scoring=lambda est, X, y=None: est.score_samples(X).mean()
+        Guard(0.05, **QUICK),
+        {"effort": ["fast", "default"]},
+        cv=2,
+        scoring=lambda est, X, y=None: est.score_samples(X).mean(),
     ).fit(frame)
-    assert set(search.cv_results_["param_jitter"]) == {0.05, 0.2}
+    assert set(search.cv_results_["param_effort"]) == {"fast", "default"}
     assert clone(Guard(0.2)).alpha == 0.2
 
 
@@ -272,7 +355,7 @@ def test_one_column_table_works() -> None:
     x = np.concatenate([np.random.default_rng(0).normal(-5, 1, 300), np.random.default_rng(1).normal(5, 1, 300)])[
         :, None
     ]
-    guard = Guard(0.05, n_estimators=2, max_steps=400, random_state=0).fit(x)
+    guard = Guard(0.05, random_state=0).fit(x)
     score = guard.anomaly_score([[0.0], [5.0], [-5.0]])
     assert score[0] > score[1:].max()
 

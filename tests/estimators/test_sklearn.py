@@ -13,11 +13,6 @@ GUARD_EXPECTED = {
 }
 
 
-def quick_guard() -> Guard:
-    # The checks fit on 10 to 300 rows, so the promise must be one that these can support.
-    return Guard(alpha=0.3, n_estimators=1, model="nice", max_steps=5, validation=0.2)
-
-
 def quick_density() -> FlowDensity:
     return FlowDensity("nice", max_steps=5)
 
@@ -37,7 +32,7 @@ def run_checks(estimator, expected: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("make", "expected"), [(quick_guard, GUARD_EXPECTED), (quick_density, {})], ids=["Guard", "FlowDensity"]
+    ("make", "expected"), [(Guard, GUARD_EXPECTED), (quick_density, {})], ids=["Guard", "FlowDensity"]
 )
 def test_estimator_checks(make, expected: dict[str, str]) -> None:
     assert run_checks(make(), expected) == []

@@ -166,6 +166,9 @@ def foreign() -> dict[str, tuple[bytes, str]]:
         "one byte": (b"{", "not a file"),
         "eight bytes": (b"\xff" * 8, "not a file"),
         "huge header": (b"\xff" * 7 + b"\x7f" + b'{"', "not a file"),
+        "a zip magic before a header": (b"PK\x03\x04" + bytes(4) + b'{"a":1}', "not a file"),
+        "a header one byte longer than the file": ((8).to_bytes(8, "little") + b'{"a":1}', "not a file"),
+        "a header that ends with the file": ((7).to_bytes(8, "little") + b'{"a":1}', "a safetensors file that"),
         "ours with a huge header": (b"\xff" * 7 + b"\x7f" + PREFIX + b"0" * 200, "cut short"),
     }
 

@@ -21,7 +21,7 @@ TABLE = pa.table(
         "at": pa.array([0, 1_500_000, None], pa.timestamp("us")),
     }
 )
-NAMES = ["t.csv", "t.csv.gz", "t.tsv", "t.tsv.gz", "t.parquet", "t.arrow", "t.feather"]
+NAMES = ["t.csv", "t.csv.gz", "t.csv.zst", "t.tsv", "t.tsv.gz", "t.parquet", "t.arrow", "t.feather"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +107,7 @@ def test_paths_that_cannot_be_written(tmp_path):
     for path, words in (
         (tmp_path / "t.xls", "must end in one of"),
         (tmp_path / "t.npy", "not written as .npy"),
-        (tmp_path / "t.jsonl", "not written as .jsonl"),
+        (tmp_path / "t.npz", "not written as .npz"),
         (tmp_path / "absent" / "t.csv", "cannot write .*: no such file or directory"),
         (tmp_path / "d.csv", "is a directory"),
     ):

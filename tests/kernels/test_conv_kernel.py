@@ -41,7 +41,7 @@ def some(size, dtype=torch.float64):
 
 
 def both(function):
-    """What a function gives with the plain and with the native version."""
+    """Results of a function with the plain and with the native version."""
     out = []
     for mode in ("plain", "native"):
         with use_kernels(mode):
@@ -60,7 +60,7 @@ def value_and_gradients(x, weights, biases, bound):
 
 
 def close(ours, theirs, tolerance: float) -> None:
-    """Equal to a share of the largest number of each tensor."""
+    """Equal to a fraction of the largest number of each tensor."""
     for one, other in zip(ours, theirs, strict=True):
         assert one.shape == other.shape
         assert (one - other).abs().max() <= tolerance * other.abs().max().clamp_min(1e-30)
@@ -98,7 +98,7 @@ def test_any_number_of_threads_and_the_same_again(threads, monkeypatch):
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-def test_threads_change_sums_by_rounding_alone(monkeypatch):
+def test_threads_change_sums_only_by_rounding(monkeypatch):
     monkeypatch.setattr(tuning, "CONV_WORK_PER_THREAD", 1)
     given, found, before = some(SIZES["bands"]), [], torch.get_num_threads()
     for threads in (1, 2):
@@ -112,7 +112,7 @@ def test_threads_change_sums_by_rounding_alone(monkeypatch):
 
 
 def layouts(x):
-    """The same images in different places in memory."""
+    """The same images in different memory layouts."""
     gaps = torch.zeros(2 * x.shape[0], x.shape[1], x.shape[2], 3 * x.shape[3], dtype=x.dtype)[::2, :, :, 1::3]
     gaps.copy_(x)
     repeated = x[:1].expand(len(x), -1, -1, -1)
@@ -125,7 +125,7 @@ def layouts(x):
 
 
 @pytest.mark.parametrize("name", ["channels last", "turned", "gaps", "repeated"])
-def test_the_place_in_memory_does_not_matter(name):
+def test_the_memory_layout_does_not_matter(name):
     x, weights, biases, bound = some(SIZES["odd"])
     placed = layouts(x)[name]
     dense = placed.contiguous()
@@ -138,7 +138,7 @@ def test_the_place_in_memory_does_not_matter(name):
         assert torch.equal(one, other)
 
 
-def test_an_image_has_the_same_outputs_in_any_company():
+def test_the_outputs_of_an_image_do_not_depend_on_other_images():
     x, weights, biases, bound = some(SIZES["glow"], torch.float32)
     with use_kernels("native"):
         whole = conv_stack(x, weights, biases, bound)
@@ -171,7 +171,7 @@ def test_first_and_second_derivatives_are_right():
         assert torch.autograd.gradgradcheck(function, leaves)
 
 
-def test_wanted_gradients_alone():
+def test_only_required_gradients_are_computed():
     x, weights, biases, bound = some(SIZES["odd"])
     for wanted in (x, weights[1], biases[2]):
 

@@ -43,7 +43,7 @@ def flow(kind, dtype):
 
 @torch.no_grad()
 def samples(dtype, kind):
-    """By the inverse of autoregressive networks."""
+    """Samples by the inverse of autoregressive networks."""
     model = flow(kind, dtype)
     z = torch.randn(37, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
     return [model.chain.decode(z)]

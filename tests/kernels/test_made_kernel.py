@@ -1,4 +1,4 @@
-"""The native inverse of autoregressive transforms agrees with the plain one, which takes one place at a time."""
+"""The native inverse of autoregressive transforms agrees with the plain one, which computes one coordinate at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pushforward.transforms.autoregressive import masked_inverse
 
 pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
-LAWS = [
+TRANSFORMERS = [
     AdditiveTransformer(),
     AffineTransformer(),
     AffineTransformer(0.5),
@@ -37,7 +37,7 @@ FORMS = {
     "plain": {},
     "deep": {"hidden": (30, 30, 30)},
     "unequal": {"hidden": (40, 7)},
-    "narrower than the places": {"hidden": (5, 5)},
+    "narrower than the coordinates": {"hidden": (5, 5)},
     "no hidden layer": {"hidden": ()},
     "residual": {"residual": True, "hidden": (24, 24)},
     "context": {"context": 3},
@@ -50,12 +50,12 @@ FORMS = {
 }
 
 
-def make(features: int, law: Transformer, dtype: torch.dtype = torch.float64, **options) -> MADE:
+def make(features: int, transformer: Transformer, dtype: torch.dtype = torch.float64, **options) -> MADE:
     order = {"reversed": range(features - 1, -1, -1), "shuffled": torch.randperm(features).tolist()}.get(
         options.get("order", "")
     )
     options = {"hidden": (40, 40), "input_bound": 2.0, **options, "order": None if order is None else tuple(order)}
-    network = MADE(features, law.parameters, **options)
+    network = MADE(features, transformer.parameters, **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(
@@ -65,13 +65,13 @@ def make(features: int, law: Transformer, dtype: torch.dtype = torch.float64, **
 
 
 def both(
-    network: MADE, law: Transformer, z: Tensor, context: Tensor | None = None
+    network: MADE, transformer: Transformer, z: Tensor, context: Tensor | None = None
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """By the compiled function, and step by step with plain operations."""
     with use_kernels("native"):
-        found = masked_inverse.solve_autoregressive(network, law, z, context)
+        found = masked_inverse.solve_autoregressive(network, transformer, z, context)
     with use_kernels("plain"):
-        steps = masked_inverse.by_steps(IncrementalMADE(network, z.shape[1], context), law, z)
+        steps = masked_inverse.by_steps(IncrementalMADE(network, z.shape[1], context), transformer, z)
     xs, slopes = zip(*steps, strict=True)
     return found, (torch.cat(xs), torch.cat(slopes))
 
@@ -88,12 +88,12 @@ def compiled_only(monkeypatch):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("transformer", TRANSFORMERS, ids=str)
 @torch.no_grad()
-def test_every_form_in_double_precision(law, form):
-    network = make(9, law, **FORMS[form])
+def test_every_form_in_double_precision(transformer, form):
+    network = make(9, transformer, **FORMS[form])
     context = torch.randn(5, 3, dtype=torch.float64) if network.context else None
-    found, expected = both(network, law, 3 * torch.randn(9, 5, dtype=torch.float64), context)
+    found, expected = both(network, transformer, 3 * torch.randn(9, 5, dtype=torch.float64), context)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -105,10 +105,10 @@ def test_every_number_of_rows(rows, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        network = make(20, LAWS[3], hidden=(70, 90), context=2)
+        network = make(20, TRANSFORMERS[3], hidden=(70, 90), context=2)
         z, context = torch.randn(20, rows, dtype=torch.float64), torch.randn(rows, 2, dtype=torch.float64)
-        found, exact = both(network, LAWS[3], z, context)
-        singles = both(network.float(), LAWS[3], z.float(), context.float())
+        found, exact = both(network, TRANSFORMERS[3], z, context)
+        singles = both(network.float(), TRANSFORMERS[3], z.float(), context.float())
         for k in range(2):
             torch.testing.assert_close(found[k], exact[k], rtol=1e-10, atol=1e-10)
             ours, theirs = ((single[k] - exact[k]).abs().max() for single in singles)
@@ -120,40 +120,42 @@ def test_every_number_of_rows(rows, threads):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @torch.no_grad()
 def test_every_activation(name):
-    network = make(6, LAWS[1], activation=name)
-    found, expected = both(network, LAWS[1], torch.randn(6, 4, dtype=torch.float64))
+    network = make(6, TRANSFORMERS[1], activation=name)
+    found, expected = both(network, TRANSFORMERS[1], torch.randn(6, 4, dtype=torch.float64))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("features", [2, 3, 17, 200])
 @torch.no_grad()
-def test_every_number_of_places(features):
-    network = make(features, LAWS[1], hidden=(33, 50))
-    found, expected = both(network, LAWS[1], torch.randn(features, 3, dtype=torch.float64))
+def test_every_number_of_coordinates(features):
+    network = make(features, TRANSFORMERS[1], hidden=(33, 50))
+    found, expected = both(network, TRANSFORMERS[1], torch.randn(features, 3, dtype=torch.float64))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
-def test_a_row_that_is_not_finite_spoils_no_other():
-    network = make(6, LAWS[1])
+def test_a_row_that_is_not_finite_changes_no_other():
+    network = make(6, TRANSFORMERS[1])
     z = torch.randn(6, 4, dtype=torch.float64)
-    clean = both(network, LAWS[1], z)[0][0]
+    clean = both(network, TRANSFORMERS[1], z)[0][0]
     z[2, 1], z[3, 2] = math.nan, math.inf
-    found, expected = both(network, LAWS[1], z)
+    found, expected = both(network, TRANSFORMERS[1], z)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, equal_nan=True)
     torch.testing.assert_close(found[0][:, [0, 3]], clean[:, [0, 3]], rtol=0, atol=0)
 
 
 @torch.no_grad()
-def test_far_rows_come_back():
-    for law, layer in ((law, MaskedAutoregressive(12, law, hidden=(64, 64))) for law in LAWS):
+def test_far_rows_are_inverted():
+    for transformer, layer in (
+        (transformer, MaskedAutoregressive(12, transformer, hidden=(64, 64))) for transformer in TRANSFORMERS
+    ):
         x = 1e4 * torch.randn(50, 12)
         back = layer.decode(layer.encode(x).z)
-        assert ((back - x).abs() <= 1e-5 * x.abs() + 1e-2).all(), law
+        assert ((back - x).abs() <= 1e-5 * x.abs() + 1e-2).all(), transformer
 
 
 @torch.no_grad()
-def test_changed_weights_are_seen():
+def test_changed_weights_are_used():
     """Nothing of a call is kept, though fused optimizers change weights and raise no version."""
     layer = MaskedAutoregressive(5, hidden=(16,)).double()
     z = torch.randn(3, 5, dtype=torch.float64)
@@ -164,7 +166,7 @@ def test_changed_weights_are_seen():
     assert (layer.decode(z) - before).abs().max() > 1e-3
 
 
-def test_gradients_go_by_steps():
+def test_gradients_use_steps():
     layer = MaskedAutoregressive(4, hidden=(8,)).double()
     z = torch.randn(3, 4, dtype=torch.float64)
     with torch.no_grad():
@@ -175,19 +177,21 @@ def test_gradients_go_by_steps():
 
 
 @torch.no_grad()
-def test_a_missing_context_is_said():
+def test_a_missing_context_is_an_error():
     with pytest.raises(InputError, match="needs a context of width 3"):
         masked_inverse.solve_autoregressive(
-            make(4, LAWS[1], context=3), LAWS[1], torch.zeros(4, 2, dtype=torch.float64)
+            make(4, TRANSFORMERS[1], context=3), TRANSFORMERS[1], torch.zeros(4, 2, dtype=torch.float64)
         )
 
 
 @torch.no_grad()
 def test_no_rows():
-    x, slope = masked_inverse.solve_autoregressive(make(4, LAWS[1]), LAWS[1], torch.zeros(4, 0, dtype=torch.float64))
+    x, slope = masked_inverse.solve_autoregressive(
+        make(4, TRANSFORMERS[1]), TRANSFORMERS[1], torch.zeros(4, 0, dtype=torch.float64)
+    )
     assert x.shape == slope.shape == (4, 0)
 
 
-def test_other_laws_are_left_to_plain_operations():
+def test_other_transformers_use_plain_operations():
     assert masked_inverse.native_settings(GatedTransformer()) is None
     assert masked_inverse.native_settings(CircularSplineTransformer()) is None

@@ -1,4 +1,4 @@
-"""The two versions of the spline agree, in every layout, type and transform that the plain one knows."""
+"""The two versions of the spline agree, in every layout, type and function transform that the plain version supports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pushforward.kernels.spline_reference import evaluate, find_bin, find_knots,
 
 pytestmark = pytest.mark.skipif(not description()["installed"], reason="the native kernels are not installed")
 
-LAWS = {
+SETTINGS = {
     "line": SplineSettings(8, 4.0, 1e-2, -math.log(1e-2)),
     "circle": SplineSettings(5, math.pi, 1e-2, -math.log(1e-2), periodic=True),
     "many": SplineSettings(64, 1.0, 1e-3, 3.0),
@@ -21,16 +21,16 @@ LAWS = {
 }
 
 
-def some(law: SplineSettings, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, size: float = 1.0):
+def some(settings: SplineSettings, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, size: float = 1.0):
     """Points, a fifth of them outside, and raw parameters."""
-    x = 0.8 * law.bound * torch.randn(shape, dtype=torch.float64)
-    if law.periodic:
+    x = 0.8 * settings.bound * torch.randn(shape, dtype=torch.float64)
+    if settings.periodic:
         x = x.clamp(-3.1, 3.1)  # at the border itself the plain version's gradient is one-sided
-    return x.to(dtype), (size * torch.randn(law.parameters, *shape, dtype=torch.float64)).to(dtype)
+    return x.to(dtype), (size * torch.randn(settings.parameters, *shape, dtype=torch.float64)).to(dtype)
 
 
 def both(function):
-    """What a function gives with the plain and with the native version."""
+    """Results of a function with the plain and with the native version."""
     out = []
     for mode in ("plain", "native"):
         with use_kernels(mode):
@@ -44,74 +44,74 @@ def close(ours, theirs, tolerance: float) -> None:
         assert ((one - other).abs() <= tolerance * (1 + other.abs())).all()
 
 
-def values_and_gradients(x, raw, law, inverse):
+def values_and_gradients(x, raw, settings, inverse):
     """Values, log-slopes, and gradients of a fixed random sum of both."""
     x, raw = x.detach().requires_grad_(), raw.detach().requires_grad_()
     weights = torch.randn(2, *x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(x.dtype)
-    out = spline(x, raw, law, inverse=inverse)
+    out = spline(x, raw, settings, inverse=inverse)
     loss = sum((w * part).sum() for w, part in zip(weights, out, strict=True))
     return [*(part.detach() for part in out), *torch.autograd.grad(loss, (x, raw))]
 
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (33, 5), (3, 0), (0, 3), (2, 3, 40)], ids=str)
-def test_values_and_gradients_agree(shape, law, inverse):
-    x, raw = some(law, shape)
-    plain, native = both(lambda: values_and_gradients(x, raw, law, inverse))
+def test_values_and_gradients_agree(shape, settings, inverse):
+    x, raw = some(settings, shape)
+    plain, native = both(lambda: values_and_gradients(x, raw, settings, inverse))
     close(native, plain, 1e-8)
 
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_float32_is_as_near_to_the_truth_as_the_plain_version(law, inverse):
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_float32_is_as_near_to_the_truth_as_the_plain_version(settings, inverse):
     """In the bulk: single points next to a knot may fall into one piece here and into the other there."""
-    x, raw = some(law, (5000,), torch.float32)
+    x, raw = some(settings, (5000,), torch.float32)
     with use_kernels("plain"):
-        exact = values_and_gradients(x.double(), raw.double(), law, inverse)
-    plain, native = both(lambda: values_and_gradients(x, raw, law, inverse))
-    shares = torch.tensor([0.5, 0.95], dtype=torch.float64)
+        exact = values_and_gradients(x.double(), raw.double(), settings, inverse)
+    plain, native = both(lambda: values_and_gradients(x, raw, settings, inverse))
+    fractions = torch.tensor([0.5, 0.95], dtype=torch.float64)
     for truth, one, other in zip(exact, native, plain, strict=True):
-        ours, theirs = ((part - truth).abs().flatten().quantile(shares) for part in (one, other))
+        ours, theirs = ((part - truth).abs().flatten().quantile(fractions) for part in (one, other))
         assert (ours <= (1.5 * theirs).clamp_min(1e-7)).all()
 
 
-def layouts(law: SplineSettings) -> dict[str, torch.Tensor]:
-    """The same parameters, (P, 12, 5), in different places in memory."""
-    dense = torch.randn(law.parameters, 12, 5, dtype=torch.float64)
+def layouts(settings: SplineSettings) -> dict[str, torch.Tensor]:
+    """The same parameters, (P, 12, 5), in different memory layouts."""
+    dense = torch.randn(settings.parameters, 12, 5, dtype=torch.float64)
     rows = dense.permute(1, 0, 2).contiguous().permute(1, 0, 2)
     columns = dense.transpose(1, 2).contiguous().transpose(1, 2)
-    gaps = torch.zeros(2 * law.parameters, 24, 10, dtype=torch.float64)[::2, ::2, ::2]
+    gaps = torch.zeros(2 * settings.parameters, 24, 10, dtype=torch.float64)[::2, ::2, ::2]
     gaps.copy_(dense)
     return {"dense": dense, "rows": rows, "columns": columns, "gaps": gaps}
 
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
 @pytest.mark.parametrize("name", ["rows", "columns", "gaps"])
-def test_the_place_in_memory_does_not_matter(name, inverse):
-    law = LAWS["line"]
+def test_the_memory_layout_does_not_matter(name, inverse):
+    settings = SETTINGS["line"]
     x = 3 * torch.randn(12, 5, dtype=torch.float64)
 
     def run(raw, x):
         raw, x = raw.detach().requires_grad_(), x.detach().requires_grad_()
-        y, slope = spline(x, raw, law, inverse=inverse)
+        y, slope = spline(x, raw, settings, inverse=inverse)
         return [y.detach(), slope.detach(), *torch.autograd.grad((y * slope).sum(), (raw, x))]
 
     with use_kernels("native"):
         torch.manual_seed(1)
-        found = layouts(law)
+        found = layouts(settings)
         assert torch.equal(found[name], found["dense"])
         close(run(found[name], x), run(found["dense"], x), 1e-13)
         close(run(found[name], x.t().contiguous().t()), run(found["dense"], x), 1e-13)
 
 
 def test_free_parameters_are_shared_by_all_rows():
-    law = LAWS["line"]
+    settings = SETTINGS["line"]
     x = torch.randn(50, 3, dtype=torch.float64)
-    free = torch.randn(law.parameters, 3, dtype=torch.float64, requires_grad=True)
+    free = torch.randn(settings.parameters, 3, dtype=torch.float64, requires_grad=True)
 
     def run():
-        y, slope = spline(x, free[:, None].expand(-1, 50, -1), law)
+        y, slope = spline(x, free[:, None].expand(-1, 50, -1), settings)
         return [y.detach(), *torch.autograd.grad((y + slope).sum(), free)]
 
     plain, native = both(run)
@@ -119,14 +119,14 @@ def test_free_parameters_are_shared_by_all_rows():
 
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
-@pytest.mark.parametrize("law", [LAWS["line"], LAWS["circle"]], ids=["line", "circle"])
-def test_first_and_second_derivatives_are_right(law, inverse):
-    x, raw = some(law, (6,), size=0.5)
+@pytest.mark.parametrize("settings", [SETTINGS["line"], SETTINGS["circle"]], ids=["line", "circle"])
+def test_first_and_second_derivatives_are_right(settings, inverse):
+    x, raw = some(settings, (6,), size=0.5)
     x = (0.5 * x).requires_grad_()
     raw.requires_grad_()
 
     def function(x, raw):
-        return spline(x, raw, law, inverse=inverse)
+        return spline(x, raw, settings, inverse=inverse)
 
     with use_kernels("native"):
         assert torch.autograd.gradcheck(function, (x, raw))
@@ -134,66 +134,66 @@ def test_first_and_second_derivatives_are_right(law, inverse):
 
 
 def test_one_wanted_gradient_is_enough():
-    law = LAWS["line"]
-    x, raw = some(law, (9,))
+    settings = SETTINGS["line"]
+    x, raw = some(settings, (9,))
     with use_kernels("native"):
         for wanted in (x, raw):
             wanted.requires_grad_()
-            (gradient,) = torch.autograd.grad(sum(spline(x, raw, law)).sum(), wanted, create_graph=True)
+            (gradient,) = torch.autograd.grad(sum(spline(x, raw, settings)).sum(), wanted, create_graph=True)
             assert gradient.shape == wanted.shape
             wanted.requires_grad_(False)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, in its forward mode
 def test_function_transforms_and_forward_mode():
-    law = LAWS["line"]
-    x, raw = some(law, (4, 3))
+    settings = SETTINGS["line"]
+    x, raw = some(settings, (4, 3))
     tangent = torch.randn_like(x)
 
     def value(x):
-        return spline(x, raw, law)[0]
+        return spline(x, raw, settings)[0]
 
     def forward_mode():
         with forward_ad.dual_level():
             return forward_ad.unpack_dual(value(forward_ad.make_dual(x, tangent))).tangent
 
     with use_kernels("plain"):
-        slope = spline(x, raw, law)[1].exp()
+        slope = spline(x, raw, settings)[1].exp()
     with use_kernels("native"):
         torch.testing.assert_close(torch.func.jvp(value, (x,), (tangent,))[1], slope * tangent)
         torch.testing.assert_close(forward_mode(), slope * tangent)
         jacobian = torch.func.jacrev(value)(x).reshape(12, 12)
         torch.testing.assert_close(jacobian, torch.diag(slope.flatten()))
-        rows = torch.vmap(lambda x, raw: spline(x, raw, law)[0], in_dims=(0, 1))(x, raw)
+        rows = torch.vmap(lambda x, raw: spline(x, raw, settings)[0], in_dims=(0, 1))(x, raw)
         torch.testing.assert_close(rows, value(x))
 
 
 def test_compiled_without_a_graph_break():
-    law = LAWS["line"]
-    x, raw = some(law, (4, 3))
-    run = torch.compile(lambda x, raw: spline(x, raw, law), fullgraph=True, backend="eager")
-    close(run(x, raw), spline(x, raw, law), 1e-10)
+    settings = SETTINGS["line"]
+    x, raw = some(settings, (4, 3))
+    run = torch.compile(lambda x, raw: spline(x, raw, settings), fullgraph=True, backend="eager")
+    close(run(x, raw), spline(x, raw, settings), 1e-10)
 
 
 def test_other_tensors_take_the_plain_version():
-    law = LAWS["line"]
-    x, raw = some(law, (4,))
-    assert spline(x.to("meta"), raw.to("meta"), law)[0].device.type == "meta"
+    settings = SETTINGS["line"]
+    x, raw = some(settings, (4,))
+    assert spline(x.to("meta"), raw.to("meta"), settings)[0].device.type == "meta"
     with use_kernels("native"):
-        half = spline(x.bfloat16(), raw.bfloat16(), law)[0]
+        half = spline(x.bfloat16(), raw.bfloat16(), settings)[0]
     assert half.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_nothing(threads):
-    law = LAWS["line"]
-    x, raw = some(law, (20_000,))
+    settings = SETTINGS["line"]
+    x, raw = some(settings, (20_000,))
     before = torch.get_num_threads()
     with use_kernels("native"):
-        whole = spline(x, raw, law)
+        whole = spline(x, raw, settings)
         try:
             torch.set_num_threads(threads)
-            again = spline(x, raw, law)
+            again = spline(x, raw, settings)
         finally:
             torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
@@ -201,11 +201,11 @@ def test_threads_change_nothing(threads):
 
 @pytest.mark.parametrize("mode", ["plain", "native"])
 def test_nan_is_not_hidden(mode):
-    law = LAWS["line"]
-    x, raw = some(law, (3,))
+    settings = SETTINGS["line"]
+    x, raw = some(settings, (3,))
     x[1] = math.nan
     with use_kernels(mode):
-        assert torch.isnan(spline(x, raw, law)[0]).tolist() == [False, True, False]
+        assert torch.isnan(spline(x, raw, settings)[0]).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("bins", [2, 5, 64])
@@ -223,30 +223,30 @@ def test_knots_end_exactly_at_the_border_and_leave_room(bins, size, dtype):
 @pytest.mark.parametrize("bins", [1, 2, 8, 64])
 def test_knots_by_a_product_and_by_a_running_sum(bins):
     """The second is for other devices; autocast takes it too, where a product would be of bfloat16."""
-    law, raw = SplineSettings(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
+    settings, raw = SplineSettings(bins, 3.0, 1e-3, 1.0), torch.randn(2 * bins, 4, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        summed = find_knots(raw, law)
+        summed = find_knots(raw, settings)
     assert summed.dtype is torch.float32
-    torch.testing.assert_close(find_knots(raw, law), summed, rtol=0, atol=4e-6)
-    exact = find_knots(raw.double(), law)
-    torch.testing.assert_close(find_knots(raw, law).double(), exact, rtol=0, atol=4e-6)
+    torch.testing.assert_close(find_knots(raw, settings), summed, rtol=0, atol=4e-6)
+    exact = find_knots(raw.double(), settings)
+    torch.testing.assert_close(find_knots(raw, settings).double(), exact, rtol=0, atol=4e-6)
 
 
-def test_what_is_kept_of_a_law_serves_gradients_though_made_in_inference_mode():
-    law, raw = SplineSettings(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
+def test_settings_cached_in_inference_mode_work_with_gradients():
+    settings, raw = SplineSettings(7, 3.21, 1e-3, 1.0), torch.randn(14, 4, dtype=torch.float64)
     with torch.inference_mode():
-        find_knots(raw, law)
+        find_knots(raw, settings)
     raw.requires_grad_()
-    assert torch.autograd.gradcheck(lambda r: find_knots(r, law), (raw,))
+    assert torch.autograd.gradcheck(lambda r: find_knots(r, settings), (raw,))
 
 
-def test_the_piece_that_holds_a_point():
-    law = SplineSettings(3, 3.0, 1e-3, 3.0)
+def test_the_piece_that_contains_a_point():
+    settings = SplineSettings(3, 3.0, 1e-3, 3.0)
     xs = torch.tensor([[-1.0], [0.0], [2.0], [3.0]], dtype=torch.float64).expand(4, 6)
     raw = torch.tensor([[0.5], [-0.25]], dtype=torch.float64).expand(2, 6)
     one, two = (math.exp(3 * math.tanh(r / 3)) for r in (0.5, -0.25))
     at = torch.tensor([-1.0, -0.5, 0.0, 1.9, 2.0, 3.0], dtype=torch.float64)
-    piece = find_bin(at, torch.stack((xs, 10 * xs)), raw, law, side=0)
+    piece = find_bin(at, torch.stack((xs, 10 * xs)), raw, settings, side=0)
     assert piece.left.tolist() == [-1, -1, 0, 0, 2, 2]
     assert piece.width.tolist() == [1, 1, 2, 2, 1, 1]
     assert piece.bottom.tolist() == [-10, -10, 0, 0, 20, 20]
@@ -254,7 +254,7 @@ def test_the_piece_that_holds_a_point():
     assert piece.start.tolist() == pytest.approx([1, 1, one, one, two, two])
     assert piece.end.tolist() == pytest.approx([one, one, two, two, 1, 1])
     for side, points in enumerate((at, 10 * at)):
-        assert find_bin(points, torch.stack((xs, 10 * xs)), raw, law, side).left.tolist() == piece.left.tolist()
+        assert find_bin(points, torch.stack((xs, 10 * xs)), raw, settings, side).left.tolist() == piece.left.tolist()
     y, slope = evaluate(at, piece)
     back, same = solve(y, piece)
     torch.testing.assert_close(back, at)
@@ -269,12 +269,12 @@ def test_the_piece_that_holds_a_point():
 
 
 @pytest.mark.parametrize("shape", [(2, 16), (16, 2), (21, 3), (9, 7), (5, 3)], ids=str)
-def test_tiles_whose_ends_only_look_like_a_run(shape):
+def test_tiles_with_the_ends_of_a_run_that_are_not_a_run(shape):
     """After a transposition, the first and last offset of a tile may be as far apart as those of a run that it is not."""
-    law = LAWS["line"]
+    settings = SETTINGS["line"]
     x = torch.randn(shape, dtype=torch.float64)
-    free = torch.randn(law.parameters, 1, shape[1], dtype=torch.float64)
-    ours, theirs = both(lambda: values_and_gradients(x, free.expand(-1, *shape), law, False))
+    free = torch.randn(settings.parameters, 1, shape[1], dtype=torch.float64)
+    ours, theirs = both(lambda: values_and_gradients(x, free.expand(-1, *shape), settings, False))
     close(ours, theirs, 1e-12)
 
 
@@ -282,7 +282,7 @@ def test_tiles_whose_ends_only_look_like_a_run(shape):
 @pytest.mark.parametrize("width", [*range(1, 18), 31, 32, 33])
 def test_runs_of_every_length(width, dtype):
     """A network's rows, ``(rows, parameters, width)``: tiles cut them anywhere, and nothing is written beside them."""
-    law, x = LAWS["two"], torch.randn(7, width, dtype=dtype)
-    rows = torch.randn(7, law.parameters + 2, width, dtype=dtype)[:, 1:-1]  # of a wider matrix
-    ours, theirs = both(lambda: values_and_gradients(x, rows.movedim(1, 0), law, False))
+    settings, x = SETTINGS["two"], torch.randn(7, width, dtype=dtype)
+    rows = torch.randn(7, settings.parameters + 2, width, dtype=dtype)[:, 1:-1]  # of a wider matrix
+    ours, theirs = both(lambda: values_and_gradients(x, rows.movedim(1, 0), settings, False))
     close(ours, theirs, 1e-4 if dtype is torch.float32 else 1e-12)

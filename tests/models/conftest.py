@@ -1,4 +1,4 @@
-"""What the tests of image models share: real images, where they are at hand."""
+"""Fixtures of the tests of image models: real images, if there are any."""
 
 import gzip
 import math

@@ -1,4 +1,4 @@
-"""What `Model` itself does with noise, sample shapes, parts and draws; what holds for every model is in tests/contract."""
+"""What `Model` itself does with noise, sample shapes, parts and draws; tests of every model are in tests/contract."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestNoise:
         torch.testing.assert_close(model.sample(noise=z, context=c.expand(5, 2)), expected)
 
     @pytest.mark.parametrize("make", MAKERS, ids=["RealNVP", "MAF", "NSF"])
-    def test_what_does_not_fit_is_refused(self, make):
+    def test_arguments_that_do_not_fit_are_refused(self, make):
         model = make()
         z = torch.randn(5, 3)
         with pytest.raises(InputError, match="broadcast"):
@@ -52,7 +52,7 @@ def test_impossible_sample_shapes(shape):
 
 
 @pytest.mark.parametrize("shape", [3, (3,), [3], torch.Size([3])], ids=str)
-def test_sample_shapes_in_any_spelling(shape):
+def test_sample_shapes_in_any_form(shape):
     assert RealNVP(2, hidden=(8,)).sample(shape, seed=0).shape == (3, 2)
 
 
@@ -65,6 +65,22 @@ def test_a_context_is_a_tensor(context):
 def test_a_context_has_a_width():
     with pytest.raises(InputError, match="width 2"):
         MAKERS[0]().log_prob(torch.zeros(1, 3), torch.tensor(1.0))
+
+
+def test_a_context_that_is_not_finite_is_named_by_its_index():
+    model, context = RealNVP(2, context=2, hidden=(8,)), torch.zeros(3, 2)
+    context[2, 1] = torch.nan
+    with pytest.raises(InputError, match=r"NaN in its context at index \(2, 1\)"):
+        model.log_prob(torch.zeros(3, 2), context)
+
+
+def test_evaluate_keeps_a_graph_only_where_gradients_are_recorded():
+    exact, x = RealNVP(2, hidden=(8,)), torch.zeros(3, 2)
+    bound = Flow(transforms.UniformDequantize(2, 8), distributions.Normal(2))
+    assert exact.evaluate(x).value.requires_grad
+    assert not bound.evaluate(x, samples=2).value.requires_grad
+    with torch.no_grad():
+        assert not exact.evaluate(x).value.requires_grad
 
 
 class TestParts:
@@ -104,11 +120,14 @@ class TestParts:
     @pytest.mark.parametrize(
         "options", [{"dropout": -0.1}, {"dropout": 1.0}, {"input_bound": -1.0}, {"input_bound": 0.0}, {"hidden": 128}]
     )
-    def test_networks_refuse_nonsense(self, cls, options):
+    def test_networks_refuse_impossible_arguments(self, cls, options):
         with pytest.raises(ConfigError):
             cls(3, **options)
 
-    @pytest.mark.parametrize("options", [{"max_logit": -1.0}, {"max_logit": math.nan}, {"bias": math.inf}])
+    @pytest.mark.parametrize(
+        "options",
+        [{"max_logit": -1.0}, {"max_logit": math.nan}, {"bias": math.inf}, {"bias": 20.5}, {"max_logit": 20.5}],
+    )
     def test_gates_are_bounded(self, options):
         with pytest.raises(ConfigError, match="must be a number in"):
             transforms.GatedTransformer(**options)
@@ -159,7 +178,7 @@ class TestEnsemble:
 
 
 class TestTraining:
-    def test_loss_sees_the_context_as_log_prob_does(self):
+    def test_loss_and_log_prob_use_the_same_context(self):
         model = MAKERS[0]().double().eval()
         x = torch.randn(40, 3, dtype=torch.float64)
         c = torch.tensor([1e4, -1e-3]).double() + torch.tensor([10.0, 1e-4]).double() * torch.randn(40, 2).double()
@@ -207,6 +226,22 @@ class TestDraws:
         assert torch.isfinite(result.value[1])
         assert result.stderr is not None
         assert not torch.isnan(result.stderr).any()
+
+
+def test_default_seed_is_0():
+    model = Flow(transforms.UniformDequantize(2, 8), distributions.Normal(2))
+    x = torch.tensor([[3.0, 5.0]])
+    assert torch.equal(model.encode(x), model.encode(x, seed=0))
+    assert not torch.equal(model.encode(x), model.encode(x, seed=1))
+
+
+def test_chain_rule_of_a_row_that_is_infinitely_far():
+    model = NSF(3, layer="autoregressive", linear="none", layers=1, hidden=(8,))
+    x = torch.tensor([[0.0, 1.0, 2.0], [0.0, math.inf, 2.0]])
+    terms = model.conditional_log_prob(x)
+    assert terms.shape == (2, 3)
+    torch.testing.assert_close(terms.sum(-1), model.log_prob(x))
+    assert terms[1].sum() == -math.inf
 
 
 def test_model_dtype_follows_the_weights():

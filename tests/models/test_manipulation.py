@@ -73,7 +73,7 @@ def test_temperature_with_contexts_and_what_it_refuses():
         sample_at_temperature(base, 2, 0.5, torch.zeros(3))
 
 
-def test_interpolation_of_a_linear_flow_is_a_line_and_an_ellipse():
+def test_interpolation_of_a_linear_flow_is_a_line_or_an_ellipse():
     model, a, b = gaussian(), torch.tensor([1.0, 2.0]).double(), torch.tensor([-3.0, 0.5]).double()
     part = torch.linspace(0, 1, 5).double()[:, None]
     torch.testing.assert_close(interpolate(model, a, b, 5), (1 - part) * a + part * b)
@@ -104,7 +104,7 @@ def test_inpainting_finds_the_conditional_mode():
     assert not torch.equal(inpaint(gaussian(), x, known, seed=2), inpaint(gaussian(), x, known, seed=3))
 
 
-def test_a_bounded_gradient_climbs_where_the_plain_one_overshoots():
+def test_a_bounded_gradient_converges_where_the_plain_one_overshoots():
     """Of a density a thousand times narrower than the first step, whose mode is at 0.7."""
     narrow = models.Flow(transforms.Affine(2, shift=-700.0, scale=1000.0), distributions.Normal(2)).double()
     x, known = torch.tensor([[0.7, 0.0]]).double(), torch.tensor([True, False])
@@ -115,7 +115,7 @@ def test_a_bounded_gradient_climbs_where_the_plain_one_overshoots():
     assert (tame[:, 1] - 0.7).abs() <= step
 
 
-def test_inpainting_of_images_keeps_what_is_known_and_raises_the_likelihood():
+def test_inpainting_of_images_keeps_observed_pixels_and_raises_the_likelihood():
     model = image_model()
     x = torch.randint(16, (8, 1, 4, 4), generator=torch.Generator().manual_seed(5))
     known = torch.ones(4, 4, dtype=torch.bool)
@@ -155,7 +155,7 @@ def test_the_direction_of_an_attribute_is_the_difference_of_means():
     torch.testing.assert_close(attribute_direction(model, x, ~labels), -expected)
 
 
-def test_moving_along_it_gives_rows_without_the_attribute_the_mean_of_those_with():
+def test_moving_along_the_direction_changes_the_mean_to_that_with_the_attribute():
     model = image_model()
     generator = torch.Generator().manual_seed(5)
     dark, light = (torch.randint(low, low + 8, (60, 1, 4, 4), generator=generator) for low in (0, 8))

@@ -65,14 +65,14 @@ def test_one_context_for_all_rows(calls):
 
 
 @torch.no_grad()
-def test_what_depends_on_the_batch_is_left_whole(calls):
+def test_models_that_depend_on_the_batch_are_not_split(calls):
     model = models.MAF(3, hidden=(16,), batch_norm=True)
     model.log_prob(torch.randn(ROWS, 3))
     assert calls == [ROWS]
 
 
 @torch.no_grad()
-def test_errors_name_the_row_of_the_whole():
+def test_errors_name_the_row_of_all_rows():
     model, x = models.RealNVP(3, hidden=(16,)).eval(), torch.zeros(ROWS, 3)
     x[tuning.SCORING_ROWS + 5, 1] = math.nan
     with pytest.raises(InputError, match=str(tuning.SCORING_ROWS + 5)):

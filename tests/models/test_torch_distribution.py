@@ -99,7 +99,7 @@ def test_rsample_carries_gradients_to_weights_and_context():
     assert not distribution.sample((6,)).requires_grad
 
 
-def test_rsample_is_refused_where_the_base_chooses():
+def test_rsample_is_refused_if_the_base_is_discrete():
     distribution = Flow(Shift(2), distributions.GaussianMixture(2)).distribution()
     assert not distribution.has_rsample
     assert distribution.sample((3,)).shape == (3, 2)
@@ -107,7 +107,7 @@ def test_rsample_is_refused_where_the_base_chooses():
         distribution.rsample((3,))
 
 
-def test_log_prob_refuses_what_the_model_refuses():
+def test_log_prob_has_the_errors_of_the_model():
     distribution = Flow(transforms.UniformDequantize(2, 4), distributions.Uniform(2)).distribution()
     assert distribution.sample((3,)).shape == (3, 2)
     with pytest.raises(KindError, match="evaluate"):
@@ -218,7 +218,7 @@ def test_images():
         (lambda: conditional().distribution(CONTEXT).log_prob(torch.zeros(4, 2)), "do not broadcast"),
     ],
 )
-def test_errors_are_ours_and_say_what_to_do(act, match):
+def test_errors_are_pushforward_errors_that_say_what_to_do(act, match):
     with pytest.raises(PushforwardError, match=match):
         act()
 

@@ -1,4 +1,4 @@
-"""The causal transformer: what each token sees, its memory, and a reference by hand."""
+"""The causal transformer: what each token depends on, its cache, and a reference by hand."""
 
 import math
 
@@ -19,11 +19,11 @@ def shaken(tokens=5, inputs=2, outputs=3, **more):
 
 
 @pytest.mark.parametrize("context", [0, 2])
-def test_each_token_sees_exactly_the_tokens_before_it(context):
+def test_each_token_depends_on_exactly_the_tokens_before_it(context):
     network = shaken(context=context)
     x, c = torch.randn(1, 5, 2, dtype=torch.float64), torch.randn(1, context, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda x: network(x, c), x)[0, :, :, 0]
-    seen = (jacobian != 0).all(1).all(-1)  # every output of a token sees every input of each earlier one
+    seen = (jacobian != 0).all(1).all(-1)  # every output of a token depends on every input of each earlier one
     assert torch.equal(seen, torch.ones(5, 5).tril(-1).bool())
     assert torch.equal((jacobian != 0).any(1).any(-1), seen)
     if context:
@@ -54,7 +54,7 @@ def test_against_attention_written_out():
 
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("tokens", [1, 5])
-def test_the_memory_changes_nothing(tokens, context):
+def test_the_cache_changes_nothing(tokens, context):
     network = shaken(tokens, context=context)
     x = torch.randn(3, tokens, 2, dtype=torch.float64)
     c = torch.randn(3, context, dtype=torch.float64) if context else None
@@ -64,7 +64,7 @@ def test_the_memory_changes_nothing(tokens, context):
         torch.testing.assert_close(out, whole[:, position], rtol=1e-12, atol=1e-12)
 
 
-def test_far_tokens_are_seen_at_the_bound():
+def test_far_tokens_are_clamped_to_the_bound():
     network = shaken()
     x = torch.full((1, 5, 2), 1e20, dtype=torch.float64)
     torch.testing.assert_close(network(x), network(torch.full_like(x, 10.0)))

@@ -44,7 +44,7 @@ def test_starts_at_zero_and_output_is_bounded():
     assert torch.equal(network(x), network(torch.full_like(x, 2.0)))
 
 
-def test_an_image_does_not_see_its_neighbors():
+def test_an_image_does_not_depend_on_other_images():
     network = ConvNet(2, 3, (8, 8), residual=True, output_gain=1.0).double()
     x = torch.randn(5, 2, 3, 3).double()
     torch.testing.assert_close(network(x)[2:3], network(x[2:3]), rtol=1e-13, atol=1e-13)
@@ -53,7 +53,7 @@ def test_an_image_does_not_see_its_neighbors():
 @pytest.mark.parametrize(
     "options", [{"kernel_size": 2}, {"kernel_size": 0}, {"hidden": (8, 4), "residual": True}, {"dropout": 1.0}, {"activation": "none"}]
 )  # fmt: skip
-def test_refuses(options):
+def test_errors(options):
     with pytest.raises(ConfigError):
         ConvNet(2, 3, **{"hidden": (8, 8), **options})
 
@@ -67,7 +67,7 @@ def normalized(*, dropout: float = 0.0) -> ConvNet:
     return made
 
 
-def test_gathered_statistics_are_those_of_all_rows_and_rows_do_not_see_each_other_afterwards():
+def test_gathered_statistics_are_those_of_all_rows_and_rows_are_independent_afterwards():
     network, x = normalized(dropout=0.5), 3 * torch.randn(400, 2, 4, 4, dtype=torch.float64) + 1
     before = [part.training for part in network.modules()]
     with network.gathering(), torch.no_grad():

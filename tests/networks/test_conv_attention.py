@@ -1,4 +1,4 @@
-"""The conditioner of Flow++: every pixel sees every pixel, and it stays bounded."""
+"""The conditioner of Flow++: every pixel depends on every pixel, and outputs are bounded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def network(**more) -> ConvAttentionNet:
     return ConvAttentionNet(2, 3, (6, 5), **{"hidden": (4, 4), "heads": 2, "output_gain": 1.0, **more}).double().eval()
 
 
-def test_every_pixel_sees_every_pixel():
+def test_every_pixel_depends_on_every_pixel():
     x = torch.randn(2, 6, 5, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(network(), x).abs().sum((0, 3))
     assert (jacobian > 0).all()
 
 
-def test_places_matter():
+def test_positions_matter():
     """Without position embeddings, a shifted image in a frame of zeros would have a shifted output."""
     x = torch.zeros(2, 2, 6, 5, dtype=torch.float64)
     x[0, :, 2, 2] = 1.0
@@ -48,6 +48,6 @@ def test_a_bounded_input_gives_a_bounded_output():
     ("options", "words"),
     [({"heads": 3}, "heads"), ({"kernel_size": 2}, "odd"), ({"hidden": (4, 8)}, "equal"), ({"hidden": ()}, "equal")],
 )
-def test_what_is_refused(options, words):
+def test_errors_of_invalid_arguments(options, words):
     with pytest.raises(ConfigError, match=words):
         network(**options)

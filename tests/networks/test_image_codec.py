@@ -11,7 +11,7 @@ SHAPES = [(1, 7, 5), (3, 8, 8), (2, 1, 1), (1, 1, 9), (1, 28, 28)]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("channels", [(4,), (4, 6), (2, 3, 4)])
-def test_any_size_goes_there_and_back(shape, channels):
+def test_any_size_is_encoded_and_decoded(shape, channels):
     encoder, decoder = ConvEncoder(shape, 5, channels), ConvDecoder(5, (7, *shape[1:]), channels)
     for batch in ((), (2,), (2, 3), (0,)):
         z = encoder(torch.randn(*batch, *shape))
@@ -29,7 +29,7 @@ def test_every_pixel_reaches_the_vector_and_the_vector_every_pixel(shape):
     assert (torch.autograd.functional.jacobian(decoder, z) != 0).all()
 
 
-def test_far_vectors_are_seen_at_the_bound():
+def test_far_vectors_are_clamped_to_the_bound():
     decoder = ConvDecoder(2, (1, 4, 4), (3,))
     far = decoder(torch.full((1, 2), 1e20))
     assert torch.equal(far, decoder(torch.full((1, 2), 10.0)))

@@ -138,7 +138,7 @@ def test_gradients_are_those_of_the_pass(case):
 
 
 @pytest.mark.parametrize("block", [2, 5])
-def test_a_guess_that_was_not_accepted_leaves_no_trace(block):
+def test_a_guess_that_was_not_accepted_changes_nothing(block):
     network = make(9, (20, 20))
     x, _ = inputs(network)
     for grad in (False, True):
@@ -174,7 +174,7 @@ def test_all_steps_together_cost_no_more_arithmetic_than_one_pass(features, opti
     assert 0 < steps.get_total_flops() < once.get_total_flops()
 
 
-def test_rows_without_end_or_none_at_all():
+def test_infinite_rows_and_no_rows():
     network = make(3)
     incremental = IncrementalMADE(network, 0)
     for _ in range(3):
@@ -193,7 +193,7 @@ def test_a_missing_or_wrong_context_is_an_error():
 @pytest.mark.parametrize("features", [1, 2, 3, 9, 40])
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("width", [1, 4, 39, 40, 41, 128])
-def test_units_below_counts_what_the_mask_shows(features, context, width):
+def test_units_below_agrees_with_the_mask(features, context, width):
     network = MADE(features, 1, (width,), context=context)
     reach = network.layers[0].mask.sum(1)  # a unit of degree m sees m coordinates
     assert network.units_below[width] == [int((reach < degree).sum()) for degree in range(features + 1)]

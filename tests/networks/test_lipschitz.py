@@ -60,7 +60,7 @@ def test_the_bound_has_the_right_gradient():
 
 @pytest.mark.parametrize("activation", CONTRACTIVE)
 @pytest.mark.parametrize("spread", [0.01, 1.0, 100.0])
-def test_no_weights_break_the_bound(activation, spread):
+def test_the_bound_is_valid_for_any_weights(activation, spread):
     network = LipschitzMLP(3, 4, (20, 30), coefficient=0.8, activation=activation, context=2).double()
     with torch.no_grad():
         for k, parameter in enumerate(network.parameters()):
@@ -75,7 +75,7 @@ def test_no_weights_break_the_bound(activation, spread):
     assert spread != 1.0 or slopes.max() > 0.01  # else the test could not fail
 
 
-def test_small_weights_are_left_alone():
+def test_small_weights_are_not_changed():
     network = LipschitzMLP(3, 3, (8,), coefficient=0.9)
     with torch.no_grad():
         for linear in network.linears:
@@ -125,7 +125,7 @@ def test_jacobian_products_and_trace(depth, clamped):
     torch.testing.assert_close(point.trace(), dense.diagonal(dim1=1, dim2=2).sum(-1), rtol=1e-12, atol=1e-12)
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     with pytest.raises(ConfigError, match="activation must be"):
         LipschitzMLP(2, 2, activation="silu")
     with pytest.raises(ConfigError, match="coefficient"):

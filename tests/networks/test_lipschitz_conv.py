@@ -49,7 +49,7 @@ def test_the_bound_is_one(name, sides, dtype):
         assert ratio < 1.1
 
 
-def test_the_bound_closes_in_as_the_image_grows():
+def test_the_bound_gets_tighter_as_the_image_grows():
     """What is lost is what zeros around the image take away, of the order of 1 / side^2."""
     weight = KERNELS["plain"]
     lost = []
@@ -102,7 +102,7 @@ def sharpest(network: LipschitzConvNet, x: Tensor, context: Tensor | None, steps
 
 @pytest.mark.parametrize("activation", CONTRACTIVE)
 @pytest.mark.parametrize("spread", [0.3, 1.0, 100.0])
-def test_no_weights_and_no_inputs_break_the_bound(activation, spread):
+def test_the_bound_is_valid_for_any_weights_and_inputs(activation, spread):
     network = LipschitzConvNet((2, 6, 5), (7, 6), coefficient=0.8, activation=activation, context=2).double()
     with torch.no_grad():
         for k, parameter in enumerate(network.parameters()):
@@ -127,7 +127,7 @@ def test_an_attacker_can_reach_the_bound():
     assert 0.7 < sharpest(network, normal(3, 1, 12, 12), None, 80).max() <= 0.8
 
 
-def test_small_weights_are_left_alone():
+def test_small_weights_are_not_changed():
     network = LipschitzConvNet((2, 5, 5), (4,), coefficient=0.9)
     with torch.no_grad():
         for convolution in network.convolutions:
@@ -157,7 +157,7 @@ def test_jacobian_and_products(hidden, kernel, sides):
     torch.testing.assert_close(point.vjp(v).flatten(-3), backward, rtol=1e-12, atol=1e-12)
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     for options, words in (
         ({"kernel_size": 2}, "odd"),
         ({"activation": "relu"}, "activation must be"),

@@ -69,7 +69,7 @@ def shuffled(features: int) -> tuple[int, ...]:
         ((64, 64), True),
     ],
 )
-def test_outputs_see_exactly_the_coordinates_before(features, order, context, hidden, residual):
+def test_outputs_depend_on_exactly_the_coordinates_before(features, order, context, hidden, residual):
     sequence = {"none": None, "reverse": tuple(reversed(range(features))), "shuffled": shuffled(features)}[order]
     network = make(features, hidden, order=sequence, residual=residual, context=context)
     given = torch.randn(context, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) if context else None
@@ -131,7 +131,7 @@ def test_one_feature_with_dropout_drops_for_each_row():
 
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 16)])
 @pytest.mark.parametrize("features", [1, 3])
-def test_the_first_coordinate_sees_the_context_nonlinearly(features, hidden):
+def test_the_first_coordinate_depends_on_the_context_nonlinearly(features, hidden):
     network = make(features, hidden, context=2)
     x = torch.zeros(features, dtype=torch.float64)
     c = torch.randn(2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -213,7 +213,7 @@ def test_a_missing_or_wrong_context_is_an_error():
 @pytest.mark.parametrize("hidden", [(WIDE,), (WIDE, WIDE)])
 @pytest.mark.parametrize("residual", [False, True])
 def test_the_context_goes_through_the_hidden_layers_to_the_first_coordinate_too(hidden, residual):
-    """Hidden units of degree 0 see no coordinate, so the first output may see them."""
+    """Hidden units of degree 0 depend on no coordinate, so the first output may use them."""
     network = make(3, hidden, context=2, residual=residual)
     with torch.no_grad():
         network.context_last.weight.zero_()

@@ -84,7 +84,7 @@ def test_first_and_second_derivatives():
 
 
 @pytest.mark.usefixtures("small")
-def test_frozen_parts_get_no_gradient():
+def test_frozen_parts_have_no_gradient():
     layer = MaskedLinear(staircase(16, 16))
     x = torch.randn(4, 16)
     layer.bias.requires_grad_(False)

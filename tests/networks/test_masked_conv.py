@@ -1,4 +1,4 @@
-"""Masked convolutions and the gated PixelCNN: each output sees exactly what comes before it."""
+"""Masked convolutions and the gated PixelCNN: each output depends on exactly the earlier inputs."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from pushforward.networks.pixelcnn_sampler import PixelCNNSampler
 
 
 def dependence(function, shape):
-    """Which inputs each output sees, ``(*out, *in)``, by autograd at some random points."""
+    """Which inputs each output depends on, ``(*out, *in)``, by autograd at some random points."""
     points = [torch.randn(1, *shape, dtype=torch.float64) for _ in range(4)]
     seen = [torch.autograd.functional.jacobian(function, x)[0, ..., 0, :, :, :] != 0 for x in points]
     return torch.stack(seen).any(0)
 
 
 def rank(channels, height, width, colors):
-    """Place of each (channel, row, column): raster order, and its group inside the pixel."""
+    """Rank of each (channel, row, column): raster order, and its group inside the pixel."""
     pixel = torch.arange(height * width).reshape(1, height, width)
     group = (torch.arange(channels) * colors // channels).reshape(-1, 1, 1)
     return pixel * colors + group
@@ -26,7 +26,7 @@ def rank(channels, height, width, colors):
 @pytest.mark.parametrize("kind", ["A", "B"])
 @pytest.mark.parametrize("colors", [1, 3])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_masked_convolution_sees_what_its_mask_says(kind, colors, parts):
+def test_a_masked_convolution_depends_on_what_its_mask_allows(kind, colors, parts):
     """A kernel as large as the image: all that comes before, of any color, and nothing else."""
     torch.manual_seed(0)
     conv = MaskedConv2d(6, 6 * parts, (9, 9), kind, colors, parts).double()
@@ -47,7 +47,7 @@ def shaken(shape, outputs, **more):
 
 @pytest.mark.parametrize("shape", [(1, 5, 5), (3, 3, 4), (2, 1, 1), (1, 1, 4), (2, 4, 1)], ids=str)
 @pytest.mark.parametrize("ordered", [False, True])
-def test_outputs_see_all_earlier_pixels_and_nothing_else(shape, ordered):
+def test_outputs_depend_on_all_earlier_pixels_and_nothing_else(shape, ordered):
     """Enough layers to span the image, so that a blind spot would show."""
     channels = shape[0]
     network = shaken(shape, 2 * channels, ordered=ordered, filters=24, layers=5, first_kernel_size=3)
@@ -67,7 +67,7 @@ def test_each_layer_widens_the_view_upwards_without_a_blind_spot():
     assert torch.equal(seen, expected)
 
 
-def test_padding_is_not_taken_for_a_gray_value():
+def test_padding_is_distinguished_from_a_gray_value():
     """An image of the value that zero padding has gives other outputs at the border than inside."""
     network = shaken((1, 7, 7), 1, filters=4, layers=1, first_kernel_size=3)
     out = network(torch.zeros(1, 1, 7, 7, dtype=torch.float64))[0, 0]
@@ -79,7 +79,7 @@ def test_padding_is_not_taken_for_a_gray_value():
 @pytest.mark.parametrize("context", [0, 3])
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("shape", [(1, 6, 5), (2, 3, 4), (2, 1, 1), (1, 1, 7), (1, 7, 1)], ids=str)
-def test_the_walk_gives_the_outputs_of_the_whole_network(shape, ordered, context):
+def test_the_sampler_gives_the_outputs_of_the_whole_network(shape, ordered, context):
     channels, height, width = shape
     network = shaken(
         shape, 3 * channels, ordered=ordered, filters=4, layers=3, kernel_size=5, first_kernel_size=5, context=context

@@ -27,13 +27,13 @@ def test_without_hidden_layers_it_is_linear():
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_every_output_sees_every_input(residual):
+def test_every_output_depends_on_every_input(residual):
     network = MLP(5, 3, (32, 32), residual=residual, activation="tanh").double()
     jacobian = torch.func.jacrev(network)(torch.randn(5, dtype=torch.float64))
     assert (jacobian != 0).all()
 
 
-def test_plain_network_is_what_it_says():
+def test_plain_network_has_its_stated_layers():
     network = MLP(3, 2, (4, 5), activation="tanh").double()
     first, _, second, _ = network.body
     x = torch.randn(6, 3, dtype=torch.float64)
@@ -42,7 +42,7 @@ def test_plain_network_is_what_it_says():
     torch.testing.assert_close(network(x), h @ network.last.weight.T + network.last.bias)
 
 
-def test_residual_network_is_what_it_says():
+def test_residual_network_has_its_stated_layers():
     network = MLP(3, 2, (4, 4), residual=True, activation="silu").double()
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,4 +1,4 @@
-"""The network of PixelCNN++: what outputs see, sides of any length, and pixel by pixel the same as at once."""
+"""The network of PixelCNN++: dependence of outputs, sides of any length, and sampling pixel by pixel."""
 
 import math
 
@@ -24,7 +24,7 @@ def shaken(shape, outputs=3, spread=0.2, **more):
 
 
 def dependence(function, shape):
-    """Whether an output of each pixel sees a channel of each pixel, ``(pixels, pixels)``, for any and for all of them."""
+    """Whether an output of each pixel depends on a channel of each pixel, ``(pixels, pixels)``, for any and for all of them."""
     pixels = math.prod(shape[1:])
     seen = []
     for _ in range(3):
@@ -37,14 +37,14 @@ def dependence(function, shape):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("scales", [1, 3])
-def test_outputs_see_every_channel_of_all_earlier_pixels_and_nothing_else(shape, scales):
+def test_outputs_depend_on_every_channel_of_all_earlier_pixels_and_nothing_else(shape, scales):
     some, every = dependence(shaken(shape, scales=scales), shape)
     earlier = torch.ones_like(some).tril(-1)
     assert torch.equal(some, earlier)
     assert torch.equal(every, earlier)
 
 
-def test_a_strict_convolution_does_not_see_its_own_row_or_column():
+def test_a_strict_convolution_does_not_depend_on_its_own_row_or_column():
     x = torch.zeros(1, 1, 4, 5)
     x[0, 0, 1, 2] = 1.0
     for way, kernel in (("down", (2, 3)), ("right", (2, 2))):
@@ -119,7 +119,7 @@ def test_every_weight_matters():
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
-def test_dropout_is_for_training_only():
+def test_dropout_is_used_only_in_training():
     network, x = shaken((1, 5, 5), dropout=0.5), torch.randn(2, 1, 5, 5, dtype=torch.float64)
     assert torch.equal(network(x), network(x))
     network.train()

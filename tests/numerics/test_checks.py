@@ -1,4 +1,4 @@
-"""Checks of arguments: what passes, what is refused, and the words of the refusal."""
+"""Checks of arguments: accepted values, refused values, and messages."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class TestWidths:
 
     @pytest.mark.parametrize("value", [64, (64, 0), (64, 1.0), (True,), "64", None])
     def test_refused(self, value):
-        with pytest.raises(ConfigError, match=r"^hidden must be a tuple of positive integers, as "):
+        with pytest.raises(ConfigError, match=r"^hidden must be a tuple of positive integers, such as "):
             check_widths("hidden", value)
 
     @pytest.mark.parametrize("value", [(), (64, 32)])

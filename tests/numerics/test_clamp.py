@@ -1,4 +1,4 @@
-"""Bounds on what networks read and return."""
+"""Bounds on inputs and outputs of networks."""
 
 from __future__ import annotations
 

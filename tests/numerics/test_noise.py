@@ -92,12 +92,12 @@ class TestRowNoise:
         x = rows(self.COUNT, 1)
         self.independent(RowNoise().uniform(x, 1)[:, 0], other.uniform(x, 1)[:, 0])
 
-    def test_seeds_and_draws_do_not_meet(self):
+    def test_seeds_and_draws_do_not_coincide(self):
         x = rows(1, 8)
         seen = {tuple(RowNoise(s, d).uniform(x, 1)[0].tolist()) for s in range(30) for d in range(30)}
         assert len(seen) == 900
 
-    def test_noise_belongs_to_the_row(self):
+    def test_noise_depends_only_on_the_row(self):
         x = rows(50, 4)
         u = RowNoise(5, 2).uniform(x, 1)
         order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
@@ -169,7 +169,7 @@ class TestRowNoise:
 
 
 class TestNoiseOfAnotherShape:
-    def test_it_belongs_to_the_row_and_begins_as_the_row_s_own(self):
+    def test_it_depends_only_on_the_row_and_begins_as_its_noise(self):
         x = rows(50, 4)
         u = RowNoise(5, 2).uniform(x, 1, (3, 2))
         assert u.shape == (50, 3, 2)

@@ -22,7 +22,7 @@ class TestMonotoneRoot:
 
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("width", [1e-3, 1.0, 100.0])
-    def test_a_narrow_bracket_costs_steps_and_no_wrong_answer(self, dtype, width):
+    def test_a_narrow_bracket_costs_steps_and_not_accuracy(self, dtype, width):
         target = torch.tensor([-1e6, -30.0, -1.0, 0.0, 1e-3, 2.0, 1e6], dtype=dtype)
 
         def function(x):  # inverse of asinh, exactly
@@ -34,7 +34,7 @@ class TestMonotoneRoot:
             tolerance = 1e-12 if dtype == torch.float64 else 1e-5
             torch.testing.assert_close(root, target, rtol=tolerance * 20, atol=tolerance)
 
-    def test_flat_stretches_do_not_stop_it(self):
+    def test_flat_intervals_do_not_stop_it(self):
         # The slope is 1e-8 in the middle, where Newton's step leaves every bracket.
         def function(x):
             return x**3 + 1e-8 * x, 3 * x**2 + 1e-8
@@ -101,7 +101,7 @@ class TestMonotoneRoot:
         torch.testing.assert_close(found, root, rtol=4 * torch.finfo(dtype).eps, atol=0)
 
     @pytest.mark.parametrize("dtype", FLOATS)
-    def test_fifty_comes_back_as_fifty_and_a_million_as_a_million(self, dtype):
+    def test_fifty_and_a_million_are_inverted_within_rounding(self, dtype):
         """A function with a nearly flat middle, from a bracket of width 2 about 0: within rounding."""
 
         def function(x):
@@ -126,7 +126,7 @@ class TestMonotoneRoot:
                 monotone_root(function, one, -torch.ones_like(one), torch.ones_like(one)), whole[i : i + 1]
             )
 
-    def test_a_good_start_saves_steps_and_changes_nothing_else(self):
+    def test_a_good_start_only_saves_steps(self):
         calls = 0
 
         def function(x):

@@ -32,7 +32,7 @@ class TestRunningMean:
         finite = values.masked_fill(torch.isinf(values), 0.0)
         torch.testing.assert_close(mean.standard_error(), finite.std(0) / math.sqrt(40))
 
-    def test_thousands_of_single_precision_values_lose_nothing(self):
+    def test_thousands_of_single_precision_values_keep_their_digits(self):
         values = (rows(5000, 3) * 0.01 - 1000).float()
         mean = RunningMean(values[0])
         for value in values[1:]:

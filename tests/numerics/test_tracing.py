@@ -1,4 +1,4 @@
-"""Predicates of tracing: what each says in a plain call, under a compiler, a tracer, a function transform and forward mode."""
+"""Predicates of tracing in a plain call, under a compiler, a tracer, a function transform and forward mode."""
 
 from __future__ import annotations
 

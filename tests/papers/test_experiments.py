@@ -28,15 +28,15 @@ def toy(monkeypatch: pytest.MonkeyPatch):
 
         values = [experiment.measure(f"seed {seed}", lambda: calls.append(1) or 2.5) for seed in experiment.repeats]
         experiment.picture("plot", Figure())
-        experiment.report("two is less than three", paper="2.00", ours=spread(values), held=values[0] < 3)
-        experiment.report("four is less than three", ours="4 | 3", held=False, note="tried")
+        experiment.report("two is less than three", paper="2.00", ours=spread(values), confirmed=values[0] < 3)
+        experiment.report("four is less than three", ours="4 | 3", confirmed=False, note="tried")
 
     return calls
 
 
 def test_a_reproduction_reports_findings_pictures_and_time(toy, tmp_path):
     report = reproduce("toy", out=tmp_path, say=lambda line: None)
-    assert [f.held for f in report.findings] == [True, False]
+    assert [f.confirmed for f in report.findings] == [True, False]
     assert report.findings[0].ours == "2.500 ± 0.000"
     assert report.command == "python -m papers toy --budget quick"
     assert (tmp_path / "toy-plot.png").exists()
@@ -54,13 +54,13 @@ def test_measurements_are_made_once(toy, tmp_path):
     assert len(toy) == 4
 
 
-def test_smoke_decides_nothing(toy, tmp_path):
+def test_smoke_runs_confirm_nothing(toy, tmp_path):
     report = reproduce("toy", budget="smoke", out=tmp_path, say=lambda line: None)
-    assert [f.held for f in report.findings] == [None, None]
+    assert [f.confirmed for f in report.findings] == [None, None]
     assert len(toy) == 1
 
 
-def test_tables_say_what_did_not_hold(toy, tmp_path):
+def test_tables_show_which_claims_were_not_confirmed(toy, tmp_path):
     report = reproduce("toy", out=tmp_path, say=lambda line: None)
     table = markdown(report)
     assert "| two is less than three | 2.00 | 2.500 ± 0.000 | yes |" in table
@@ -78,7 +78,7 @@ def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys):
     assert main(["toy", "--out", str(tmp_path)]) == 0
 
 
-def test_a_page_of_earlier_reports_runs_nothing_and_takes_its_pictures_along(toy, tmp_path, capsys):
+def test_a_page_of_earlier_reports_runs_nothing_and_copies_the_pictures(toy, tmp_path, capsys):
     docs = tmp_path / "docs" / "papers.md"
     assert main(["--out", str(tmp_path / "runs"), "--page", str(docs)]) != 0
     assert "has no report" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_a_page_keeps_its_reports_for_the_next_one(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         ([], "name one reproduction"),
         (["toy", "--all"], "name one reproduction"),
@@ -108,10 +108,10 @@ def test_a_page_keeps_its_reports_for_the_next_one(toy, tmp_path):
         (["toy", "--seeds", "0"], "seeds must be at least 1"),
     ],
 )
-def test_errors_are_one_line(toy, tmp_path, capsys, arguments, words):
+def test_errors_are_one_line(toy, tmp_path, capsys, arguments, expected):
     assert main([*arguments, "--out", str(tmp_path)]) != 0
     error = capsys.readouterr().err
-    assert words in error
+    assert expected in error
     assert error.count("\n") == 1
 
 
@@ -120,7 +120,7 @@ def test_damaged_measurements_and_reports_are_named(toy, tmp_path):
     with pytest.raises(StorageError, match="delete it"):
         reproduce("toy", out=tmp_path)
     (tmp_path / "bad.json").write_text(json.dumps({"name": "x"}))
-    with pytest.raises(StorageError, match="no report"):
+    with pytest.raises(StorageError, match="not a report"):
         Report.read(tmp_path / "bad.json")
 
 
@@ -149,7 +149,9 @@ def test_images_are_found_under_their_names(tmp_path, monkeypatch):
 
 def test_absent_images_say_where_to_get_them(tmp_path, monkeypatch):
     monkeypatch.delenv("PUSHFORWARD_DATA", raising=False)
-    with pytest.raises(StorageError, match=r"fashion-mnist is not in a data folder.*PUSHFORWARD_DATA.*torchvision"):
+    with pytest.raises(
+        StorageError, match=r"fashion-mnist was not found in a data folder.*PUSHFORWARD_DATA.*torchvision"
+    ):
         load_images("fashion-mnist", train=True)
     with pytest.raises(StorageError, match=r"cifar10/test\.parquet"):
         load_images("cifar10", train=False, folder=tmp_path)
@@ -172,7 +174,7 @@ def test_usps_is_scaled_and_padded(tmp_path):
 
 
 def test_bits_per_dim_of_a_uniform_model():
-    # A uniform density on dequantized pixels of 4 levels is 2 bits a pixel, whatever the image.
+    # A uniform density on dequantized pixels of 4 levels is 2 bits per pixel for every image.
     model = pf.models.Flow(
         pf.transforms.Chain(pf.transforms.UniformDequantize((1, 2, 2), 4)), pf.distributions.Uniform((1, 2, 2))
     )
@@ -200,7 +202,7 @@ def test_a_model_is_trained_once(toy, tmp_path):
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
-def test_equal_time_is_steps_of_equal_processor_time(toy, tmp_path):
+def test_equal_time_is_converted_to_steps_of_equal_cpu_time(toy, tmp_path):
     """A model with more work for each step gets fewer steps, measured once; smoke and full have limits of their own."""
     rows = torch.randn(600, 8)
 

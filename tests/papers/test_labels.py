@@ -1,4 +1,4 @@
-"""Labels that come in MNIST's form."""
+"""Labels in the format of MNIST."""
 
 import gzip
 import struct
@@ -22,7 +22,7 @@ def test_labels_are_read(tmp_path):
     assert load_labels("mnist", train=False, folder=tmp_path).tolist() == [7, 0, 9]
 
 
-def test_what_is_refused(tmp_path):
+def test_errors(tmp_path):
     with pytest.raises(StorageError, match="beside"):
         load_labels("mnist", train=True, folder=tmp_path)
     for name in ("cifar10", "none"):

@@ -28,7 +28,7 @@ def test_area_element_is_that_of_the_chart(target):
         assert volume.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
-def test_points_are_located_where_they_were_placed(target):
+def test_the_chart_of_a_point_is_inverted(target):
     u = target.draw(500, torch.Generator().manual_seed(1))
     torch.testing.assert_close(target.locate(target.point(u)), u, rtol=1e-9, atol=1e-9)
     x = target.sample(500, 2)
@@ -69,7 +69,7 @@ def test_rotation_changes_no_density():
     )
 
 
-def test_total_variation_of_the_truth_is_its_floor_and_of_another_law_is_not():
+def test_total_variation_of_the_true_distribution_is_the_floor_and_of_another_is_larger():
     target = circle()
     floor = target.floor(100_000, 64)
     assert floor < 0.02
@@ -80,7 +80,7 @@ def test_total_variation_of_the_truth_is_its_floor_and_of_another_law_is_not():
 
 
 def test_frechet_distance_of_normals_is_that_of_their_moments():
-    """Equal axes: the squared difference of means and of deviations; and none of a sample to itself, turned or not."""
+    """With equal axes it is the squared difference of means and of deviations, and a rotation of both samples does not change it."""
     from papers.claims.rectangular import frechet
 
     x = torch.randn(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

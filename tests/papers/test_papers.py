@@ -1,4 +1,4 @@
-"""Every reproduction from end to end, on real data where there are some, else on noise in their place; smoke decides nothing."""
+"""Run every reproduction with the smoke budget, on real data if there are any and else on noise."""
 
 import gzip
 import os
@@ -37,6 +37,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_smoke(name: str, data: Path, tmp_path: Path):
     report = reproduce(name, budget="smoke", data=data, out=tmp_path, say=lambda line: None)
     assert report.findings
-    assert all(finding.held is None for finding in report.findings)
+    assert all(finding.confirmed is None for finding in report.findings)
     assert all("nan" not in finding.ours for finding in report.findings)
     assert all((tmp_path / picture).stat().st_size > 1000 for picture in report.pictures)

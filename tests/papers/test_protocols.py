@@ -1,4 +1,4 @@
-"""What the reproductions of the paradox and of the survey rest on."""
+"""Parts of the reproductions nalisnick and survey."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from papers.claims.nalisnick import _neighbors
 from papers.claims.survey import Split
 
 
-def test_pixels_are_predicted_from_those_before_them():
+def test_pixels_are_predicted_from_earlier_pixels():
     images = torch.randint(256, (1, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     near, pixel = _neighbors(images)
     assert near.shape == (1, 28, 28, 24)
@@ -18,11 +18,11 @@ def test_pixels_are_predicted_from_those_before_them():
     moved = (_neighbors(changed)[0] != near).any(-1)[0].nonzero().tolist()
     rows = [(10, column) for column in (13, 14, 15)]
     rows += [(row, column) for row in (11, 12, 13) for column in range(9, 16)]
-    assert [tuple(place) for place in moved] == rows
+    assert [tuple(pixel) for pixel in moved] == rows
 
 
 @pytest.mark.parametrize("how", ["clean", "file order", "copies"])
-def test_splits_leak_only_where_they_are_meant_to(how):
+def test_only_the_split_with_copies_leaks(how):
     rng = np.random.default_rng(0)
     rows, odd = rng.normal(size=(90, 3)), rng.normal(size=(10, 3))
     split = Split(rows, odd, how, 0)

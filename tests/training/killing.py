@@ -45,7 +45,7 @@ def data(kind: str) -> tuple[object, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(150, 3, generator=generator)
     x[:, 1] = 0.3 * x[:, 1] + x[:, 0] ** 2
-    if kind == "array":  # the last column counts: its noise is drawn anew in each step
+    if kind == "array":  # the last column counts: its noise is drawn again in each step
         x[:, 2] = torch.floor(3 * x[:, 2])
     train, held = x[:110], x[110:]
     if kind == "array":
@@ -63,7 +63,7 @@ def model(kind: str) -> pf.models.Model:
 
 
 def train(kind: str, folder: Path, death: str) -> None:
-    """Run or go on, and leave the hash of everything that matters in ``folder``."""
+    """Run or resume, and write the hash of the results to ``folder``."""
     counts = {"replace": 0, "fsync": 0}
 
     def counting(name, call):
@@ -129,7 +129,7 @@ def child(kind: str, folder: Path, *, death: str = "", after: float | None = Non
 
 
 def compare(folder: Path, kind: str, seed: int) -> dict[str, object]:
-    """An undisturbed run beside one that is killed several times."""
+    """Compare an undisturbed run with one that is killed several times."""
     folder.mkdir()
     began = time.monotonic()
     assert child(kind, folder / "whole")

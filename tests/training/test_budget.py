@@ -10,7 +10,17 @@ from pushforward.training.budget import Budget, make_budget, make_schedule, seco
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400), (12, 12), (0.25, 0.25), ("1m30s", 90)],
+    [
+        ("90s", 90),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("1.5h", 5400),
+        (12, 12),
+        (0.25, 0.25),
+        (0, 0),
+        ("1m30s", 90),
+    ],
 )
 def test_seconds(text, expected):
     assert seconds(text) == expected
@@ -29,7 +39,7 @@ def test_default_is_200_passes_between_1000_and_20000_steps():
     assert make_budget(None, None, None, None).steps == 20_000
 
 
-def test_the_first_limit_ends():
+def test_the_first_limit_ends_the_run():
     assert make_budget(10, None, None, 2.5) == Budget(25, None, "epochs")
     assert make_budget(10, 7, None, 2.5) == Budget(7, None, "max_steps")
     assert make_budget(2, 7, None, 2.5) == Budget(5, None, "epochs")

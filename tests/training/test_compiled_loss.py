@@ -1,4 +1,4 @@
-"""Training steps of a compiled loss: the same loss, and a run that goes on bit by bit."""
+"""Training steps of a compiled loss: the same loss, and bitwise equal resumed runs."""
 
 from __future__ import annotations
 
@@ -127,17 +127,21 @@ def test_batches_of_many_sizes_are_not_all_compiled(monkeypatch):
 
 
 @compiler
-def test_a_compiled_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):
+def test_a_stopped_compiled_run_resumes_bitwise_equal(tmp_path):
     torch._dynamo.reset()
-    path = tmp_path / "run.safetensors"
+    path, middle = tmp_path / "run.safetensors", tmp_path / "middle.safetensors"
+
+    def keep(event):
+        if event.step == 8:
+            shutil.copyfile(path, middle)  # as if the process had been killed at this moment
+
     whole = one_coupling()
-    expected = silent(whole, X, compile=True, **BASE)
-    part = one_coupling()
-    stop = silent(part, X, compile=True, checkpoint=path, callback=lambda event: event.step >= 4, **BASE)
-    assert (stop.stopped, stop.steps) == ("callback", 4)
+    expected = silent(whole, X, compile=True, checkpoint=path, checkpoint_every=4, callback=keep, **BASE)
     torch._dynamo.reset()
-    part = one_coupling()
-    assert silent(part, X, compile=True, checkpoint=path, **BASE).steps == expected.steps == 12
+    part, seen = one_coupling(), []
+    resumed = silent(part, X, compile=True, checkpoint=middle, callback=lambda event: seen.append(event.step), **BASE)
+    assert resumed.steps == expected.steps == 12
+    assert min(seen) > 4  # it did not start again
     assert equal(weights(part), weights(whole))
     plain = one_coupling()
     silent(plain, X, compile=False, **BASE)
@@ -159,7 +163,7 @@ def test_nothing_compiles_unless_asked_to(monkeypatch):
     assert silent(nice(), X, callback=lambda event: event.step >= 4, **options).stopped == "callback"
 
 
-def test_the_user_is_told_what_takes_so_long(monkeypatch, capsys):
+def test_the_user_is_told_that_compiling_takes_long(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     pf.fit(nice(), X, compile=True, progress="plain", **BASE)
     assert (
@@ -168,7 +172,7 @@ def test_the_user_is_told_what_takes_so_long(monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("broken")
-def test_true_insists():
+def test_compile_true_raises_on_failure():
     model = nice()
     before = weights(model)
     with pytest.raises(
@@ -179,7 +183,7 @@ def test_true_insists():
 
 
 @pytest.mark.usefixtures("broken")
-def test_bad_data_are_not_blamed_on_the_compiler():
+def test_errors_of_data_are_not_reported_as_errors_of_the_compiler():
     class Bad(torch.utils.data.Dataset):
         def __len__(self):
             return 64
@@ -202,7 +206,7 @@ def test_bad_data_are_not_blamed_on_the_compiler():
         (lambda: pf.models.ResidualFlow(3), "draws noise, estimates"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compiled_says_why(make, reason):
+def test_errors_say_why_a_loss_cannot_be_compiled(make, reason):
     model = make()
     assert reason in (why_not_compilable(model) or "")
     with pytest.raises(ConfigError, match=f"cannot be compiled because .*{reason}.*: use compile=False"):

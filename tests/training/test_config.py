@@ -146,7 +146,7 @@ def test_a_config_can_be_passed_to_everything_that_trains(train):
     x, name = rows(60), train.__name__
     if name == "fit_two_step":
         result = train(pf.models.TwoStep(pf.models.AutoEncoder(2, latent=1, hidden=(4,))), x, config=config)
-        assert result.first.steps == result.second.steps == 4
+        assert result.autoencoder.steps == result.density.steps == 4
     elif name == "deep_ensemble":
         assert len(train(gaussian, x, 2, config=config)) == 2
     elif name == "fit_members":

@@ -29,7 +29,7 @@ def test_the_average_is_that_of_its_formula():
     assert weight.item() == 2.0
 
 
-def test_what_is_kept_is_the_average_of_the_steps():
+def test_the_average_of_the_steps_is_kept():
     x = torch.tensor([[3.0]])
     optimizer = functools.partial(torch.optim.SGD, lr=0.01)
     options = {"validation": None, "initialize": False, "gradient_clip": None, "optimizer": optimizer, "schedule": None}
@@ -91,7 +91,7 @@ def test_a_run_whose_callback_stops_it_keeps_the_average():
         return event.step >= 10
 
     silent(model, curved(100), max_steps=30, evaluate_every=5, callback=look, validation=None)
-    assert equal(weights(model), seen[-1])  # a callback sees what is measured
+    assert equal(weights(model), seen[-1])  # a callback gets the weights that are measured
     silent(
         other,
         curved(100),

@@ -102,7 +102,7 @@ def test_each_stops_by_itself():
         ([lambda: models.MAF(3)], {}, "only one model"),
     ],
 )
-def test_what_cannot_be_trained_as_one_says_why(builds, extra, reason):
+def test_errors_say_why_models_cannot_be_stacked(builds, extra, reason):
     with pytest.raises(ConfigError, match=reason):
         fit_members([build() for build in builds], curved(60), stack=True, **OPTIONS | extra)
 

@@ -91,7 +91,7 @@ def test_patience_counts_evaluations_since_the_best():
     assert all(event["validation"] <= result.best_validation for event in result.history[-4:])
 
 
-def test_training_never_leaves_a_model_worse_than_it_was():
+def test_training_never_makes_a_model_worse():
     x = rows(200)
     model = gaussian()
     silent(model, x, validation=None, max_steps=0)
@@ -101,7 +101,7 @@ def test_training_never_leaves_a_model_worse_than_it_was():
     assert result.best_validation >= before - 1e-6
 
 
-def test_without_held_out_rows_the_last_weights_stay():
+def test_without_held_out_rows_the_last_weights_are_kept():
     x = rows(50, mean=1.0)
     model = gaussian()
     result = silent(model, x, validation=None, max_steps=40, initialize=False, schedule=None, evaluate_every=30)
@@ -346,7 +346,7 @@ def test_bfloat16_trains_about_as_well():
     assert all(value.dtype != torch.bfloat16 for value in weights(model).values())
 
 
-def test_columns_that_float32_cannot_hold_are_named():
+def test_columns_beyond_float32_are_named():
     x = torch.stack([torch.linspace(0, 1, 100), torch.full((100,), 1e9)], 1).double()
     x[:, 1] += torch.linspace(0, 1, 100)
     with pytest.warns(PushforwardWarning, match=r"column 1 has mean 1e\+09.*model\.double\(\)"):
@@ -410,7 +410,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_located(kind):
     assert not model.training
 
 
-def test_a_device_that_runs_ahead_is_looked_at_every_twenty_steps(monkeypatch):
+def test_the_loss_on_a_device_is_read_every_twenty_steps(monkeypatch):
     x = rows(64)
     x[37, 1] = -5000.0
 
@@ -430,7 +430,7 @@ def test_a_device_that_runs_ahead_is_looked_at_every_twenty_steps(monkeypatch):
     assert later[3] == now[3]
 
 
-def test_the_best_weights_are_back_after_any_error():
+def test_the_best_weights_are_restored_after_any_error():
     model = gaussian()
 
     def fail(event: TrainingEvent) -> None:
@@ -562,7 +562,12 @@ def test_rich_bar_stops_at_an_error(capsys):
     pf.fit(gaussian(), rows(10), progress="rich", max_steps=1)  # would fail: rich allows one live display at a time
 
 
-def test_result_reads_well():
+def test_result_as_text():
     result = FitResult(120, -1.23456, 300, 12.34, 5.67, "patience", [])
     text = "FitResult(held-out -1.2346 nats at step 120 of 300, 12.3 passes in 5.7 s, stopped by patience)"
     assert repr(result) == text
+
+
+def test_every_loss_is_checked_on_a_cpu():
+    assert run_module.check_interval(torch.device("cpu")) == 1
+    assert run_module.check_interval(torch.device("cuda")) > 1

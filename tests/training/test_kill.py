@@ -1,4 +1,4 @@
-"""Runs that are killed with SIGKILL end like undisturbed ones."""
+"""Runs that are killed with SIGKILL and resumed end like undisturbed runs."""
 
 from __future__ import annotations
 

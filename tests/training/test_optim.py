@@ -36,7 +36,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_state_survives_being_written(kind):
+def test_state_is_written_and_read(kind):
     trained = parameters()
     optimizer = make_optimizer(kind, trained, 1e-2, 0.1)
     step(trained, optimizer, 3)

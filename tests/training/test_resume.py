@@ -41,7 +41,7 @@ def without_seconds(history):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", lambda p: torch.optim.RMSprop(p, lr=1e-3)])
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(path, tmp_path, optimizer):
+def test_a_stopped_run_resumes_bitwise_equal(path, tmp_path, optimizer):
     log = tmp_path / "metrics.jsonl"
     options = {**BASE, "optimizer": optimizer}
     whole = model()
@@ -79,7 +79,7 @@ def test_a_finished_run_is_not_trained_again(path):
     assert after.history == before.history
 
 
-def test_time_is_carried_on(path):
+def test_time_is_counted_over_all_parts_of_a_run(path):
     silent(gaussian(), rows(50), max_time=0.4, checkpoint=path, patience=None, evaluate_every=5,
            callback=lambda e: e.seconds > 0.2)  # fmt: skip
     header, _ = io.read(path, "checkpoint")
@@ -92,7 +92,7 @@ def test_time_is_carried_on(path):
     assert [event["seconds"] for event in result.history] == sorted(event["seconds"] for event in result.history)
 
 
-def test_resume_false_begins_anew_and_true_insists(path):
+def test_resume_false_starts_again_and_true_requires_a_checkpoint(path):
     with pytest.raises(StorageError, match="no checkpoint"):
         silent(model(), X, checkpoint=path, resume=True, **BASE)
     with pytest.raises(StorageError, match="no checkpoint"):
@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(path, damage):
     assert equal(weights(fresh), untouched)
 
 
-def test_a_path_that_cannot_be_written_is_known_before_the_first_step(tmp_path):
+def test_a_path_that_cannot_be_written_is_an_error_before_the_first_step(tmp_path):
     seen: list[TrainingEvent] = []
     with pytest.raises(StorageError, match="cannot write"):
         silent(model(), X, checkpoint=tmp_path / "no" / "run.safetensors", callback=seen.append, **BASE)
@@ -187,7 +187,7 @@ def test_checkpoints_are_written_every_so_many_steps(path, monkeypatch):
     assert written == [0, 40]
 
 
-def test_infinite_numbers_survive(path):
+def test_infinite_numbers_are_stored(path):
     held = torch.tensor([[0.5], [2.0]])  # a logit gives no mass to 2
 
     def logit():
@@ -260,7 +260,7 @@ def test_other_threads_can_train():
     assert results[0].steps == 5
 
 
-def test_a_loader_goes_on_inside_a_pass(path):
+def test_a_loader_resumes_inside_a_pass(path):
     def loader():
         return DataLoader(Items(X, noise=0.1), batch_size=16, shuffle=True, generator=torch.Generator().manual_seed(4))
 

@@ -9,7 +9,7 @@ from pushforward.training.seeds import Purpose, mix, preserved, seed_loading, se
 
 
 def test_seeds_are_distinct_and_valid():
-    seeds = [mix(seed, purpose, place) for seed in range(-3, 20) for purpose in Purpose for place in range(100)]
+    seeds = [mix(seed, purpose, index) for seed in range(-3, 20) for purpose in Purpose for index in range(100)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 1 << 63 for seed in seeds)
     ones = np.mean([bin(seed).count("1") for seed in seeds])

@@ -24,7 +24,7 @@ def test_every_row_is_read_equally_often_in_equal_batches(count, size):
 
 
 @pytest.mark.parametrize("kind", ["array", "dataset", "loader", "loader with generator"])
-def test_any_place_can_be_found_again(kind):
+def test_any_position_can_be_restored(kind):
     def source():
         if kind == "array":
             return ArrayRows(SPEC, numbered(10), None, torch.arange(10), 4, seed=1)

@@ -1,4 +1,4 @@
-"""Both steps, one after the other, against a curve whose density is known."""
+"""Both steps on a curve whose density is known."""
 
 import math
 
@@ -24,8 +24,8 @@ def test_the_density_on_a_curve():
         pf.models.AutoEncoder(3, latent=1, hidden=(32, 32)), pf.distributions.GaussianMixture(1, 5)
     )
     done = fit_two_step(
-        model, curve(2000, 0)[0], first={"max_steps": 1500, "learning_rate": 3e-3}, second={"max_steps": 300, "learning_rate": 1e-2},
-        batch_size=256, progress="silent",
+        model, curve(2000, 0)[0], autoencoder={"max_steps": 500}, density={"max_steps": 150}, learning_rate=1e-2, batch_size=128,
+        progress="silent",
     )  # fmt: skip
     x, truth = curve(1000, 1)
     found = model.evaluate(x)
@@ -52,8 +52,8 @@ def test_the_codes_are_frozen_and_white_and_both_steps_hold_out_the_same_rows():
     before = {name: value.clone() for name, value in model.autoencoder.state_dict().items()}
     codes = model.codes(x[50:])
     torch.testing.assert_close(torch.cov(codes.mT, correction=0), torch.eye(2), atol=1e-4, rtol=0)
-    done = fit_two_step(model, x[50:], validation=held, first=False, second={"max_steps": 5}, progress="silent")
-    assert done.first is None
+    done = fit_two_step(model, x[50:], validation=held, autoencoder=False, density={"max_steps": 5}, progress="silent")
+    assert done.autoencoder is None
     assert all(torch.equal(value, before[name]) for name, value in model.autoencoder.state_dict().items())
     assert torch.equal(model.codes(x[50:]), codes)
     again = model.check_injectivity(held)
@@ -71,7 +71,7 @@ def test_it_is_reproducible():
     assert torch.equal(*values)
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.distributions.Normal(1))
     with pytest.raises(ConfigError, match="TwoStep"):
         fit_two_step(pf.models.NICE(3), torch.zeros(5, 3))  # pyright: ignore
@@ -104,11 +104,11 @@ def test_a_code_wider_than_what_the_rows_span_is_refused(scale):
             pf.models.AutoEncoder(shape, latent=width, hidden=(8,)), pf.distributions.Normal(width)
         )
         done = fit_two_step(model, rows, max_steps=1, progress="silent")
-        assert done.first is not None
-        assert done.first.steps == 1
+        assert done.autoencoder is not None
+        assert done.autoencoder.steps == 1
 
 
-def test_training_again_forgets_that_the_decoder_was_injective():
+def test_training_again_resets_the_injectivity_flag():
     torch.manual_seed(0)
     model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=1, hidden=(8,)), pf.distributions.Normal(1)).eval()
     model.embed.injective.fill_(True)

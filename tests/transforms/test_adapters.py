@@ -93,7 +93,7 @@ def test_from_torch_with_a_change_of_shape(check):
 
 
 @pytest.mark.parametrize("transform", [AbsTransform(), SoftmaxTransform(), StickBreakingTransform()])
-def test_from_torch_refuses_what_is_no_bijection(transform):
+def test_from_torch_refuses_other_transforms_than_bijections(transform):
     with pytest.raises(KindError, match="bijecti"):
         from_torch(transform, features=3)
 
@@ -174,6 +174,6 @@ def test_to_torch_with_a_context():
         to_torch(Shifted(2))
 
 
-def test_to_torch_refuses_what_is_no_bijection():
+def test_to_torch_refuses_other_transforms_than_bijections():
     with pytest.raises(KindError, match="bijection"):
         to_torch(UniformDequantize(2))

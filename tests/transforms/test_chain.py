@@ -143,7 +143,7 @@ class TestSums:
         assert torch.equal(step.residual, torch.full((5,), 2.5))
         torch.testing.assert_close(step.stderr, torch.full((5,), 5.0))
 
-    def test_what_no_part_has_stays_none(self):
+    def test_quantities_that_no_part_has_are_none(self):
         step = Chain(Fixed(1.0, None, None), Fixed(1.0, None, None)).encode(torch.zeros(1, 2))
         assert step.residual is None
         assert step.stderr is None

@@ -74,12 +74,12 @@ def kept_bytes(depth: int, reversible: bool) -> int:
     return sum(kept.values())
 
 
-def test_what_is_kept_does_not_grow_with_depth():
+def test_kept_memory_does_not_grow_with_depth():
     assert kept_bytes(16, True) <= kept_bytes(2, True) < kept_bytes(2, False)
     assert kept_bytes(16, False) > 6 * kept_bytes(2, False)
 
 
-def test_it_trains_a_model_as_ever():
+def test_it_trains_a_model():
     x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
     found = []
     for way in (False, True):
@@ -100,7 +100,7 @@ def test_it_trains_a_model_as_ever():
         (lambda: transforms.Coupling(3, dropout=0.1), "dropout"),
     ],
 )
-def test_what_cannot_be_undone_is_refused(part, reason):
+def test_transforms_without_an_exact_inverse_are_refused(part, reason):
     with pytest.raises(ConfigError, match=reason):
         Chain(transforms.LULinear(3), part(), reversible=True)
     chain = Chain(transforms.LULinear(3), part())
@@ -109,7 +109,7 @@ def test_what_cannot_be_undone_is_refused(part, reason):
     assert not chain.reversible
 
 
-def test_an_inverse_that_misses_is_noticed():
+def test_an_inaccurate_inverse_is_detected():
     class Sloppy(transforms.Affine):
         def inverse_function(self, z):
             x, slope = super().inverse_function(z)

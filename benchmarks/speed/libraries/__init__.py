@@ -1,13 +1,13 @@
-"""The libraries that are measured, each in a file of its own, and what such a file holds.
+"""The libraries that are measured, each in its own file. Such a file contains:
 
-- ``DISTRIBUTION``: its name on the package index;
-- ``MODULE``: the module that is there when it is installed;
-- ``IMPORT``: the statement after which a first model can be built (what the import time is of);
-- ``START``: how its flows start, and in what they differ from the architecture of ``cases.py``;
-- ``build(flow, device)``: the flow on a device (of ``devices.py``; the CPU if none is given), as a :class:`Built`; raises
-  :class:`NotOffered` where the library has none.
+- ``DISTRIBUTION``: the name on the package index;
+- ``MODULE``: the name of the module;
+- ``IMPORT``: the statement whose time is the import time; a model can be built after it;
+- ``START``: the initial weights, and differences from the architecture of ``cases.py``;
+- ``build(flow, device)``: the flow on a device (of ``devices.py``; by default the CPU), as a :class:`Built`; raises
+  :class:`NotOffered` if the library has no such flow.
 
-Nothing of the library is imported before ``build``.
+The library is not imported before ``build``.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 __all__ = ["EAGER", "NAMES", "VARIANTS", "Array", "Built", "NotOffered", "adapter", "missing", "version"]
 
 NAMES = (
-    "pushforward", "pushforward-frozen", "pushforward-plain", "pushforward-graph", "zuko", "nflows", "normflows", "freia",
+    "pushforward", "pushforward-compiled", "pushforward-plain", "pushforward-graph", "zuko", "nflows", "normflows", "freia",
     "torchflows", "flowjax", "floor",
 )  # fmt: skip
 VARIANTS = {
-    "pushforward-frozen": ("pushforward", {"PUSHFORWARD_BENCH_FROZEN": "1"}),
+    "pushforward-compiled": ("pushforward", {"PUSHFORWARD_BENCH_COMPILED": "1"}),
     "pushforward-plain": ("pushforward", {"PUSHFORWARD_KERNELS": "plain"}),
     "pushforward-graph": ("pushforward", {"PUSHFORWARD_BENCH_GRAPH": "1"}),
 }
-"""A library once more, with a setting in the environment: here scoring by ``pf.compile_scorer``, without compiled kernels (which
-matter to splines and to convolutions), and each call as a CUDA graph."""
+"""A library with an environment variable: scoring by ``pf.compile_scorer``, without native kernels (which splines and
+convolutions use), and each call as a CUDA graph."""
 EAGER = ("zuko", "nflows", "normflows", "freia", "torchflows")
 """The peers that run in eager torch."""
 
@@ -48,15 +48,15 @@ class Built(Protocol):
     """A flow that a library has built on a device. Arrays are NumPy's, of the flow's dtype."""
 
     parameters: int
-    """How many numbers are trained."""
+    """Number of trained parameters."""
 
     def train(self, steps: int) -> None:
         """Take training steps of 512 rows."""
         ...
 
     def work(self, work: str, batch: int) -> Callable[[], Any]:
-        """A function that does the work once and returns what has a ``shape``; it need not wait for a device that torch
-        can wait for."""
+        """A function that does the work once and returns a tensor; it need not wait for a device that torch can wait
+        for."""
         ...
 
     def encode(self, x: Array) -> tuple[Array, Array]:
@@ -75,7 +75,7 @@ class Built(Protocol):
 def adapter(name: str) -> ModuleType:
     """The file of a library."""
     if name not in NAMES:
-        raise SystemExit(f"{name!r} is no library of this benchmark; these are: {', '.join(NAMES)}.")
+        raise SystemExit(f"{name!r} is not a library of this benchmark: use one of {', '.join(NAMES)}.")
     file = VARIANTS[name][0] if name in VARIANTS else name
     return importlib.import_module(f"benchmarks.speed.libraries.{file}")
 
@@ -89,7 +89,7 @@ def missing(name: str) -> str | None:
 
 
 def version(name: str) -> str:
-    """Its installed version."""
+    """The installed version of a library."""
     try:
         return importlib.metadata.version(adapter(name).DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The floor: nothing but the linear layers or convolutions and activations of the conditioners, in eager torch."""
+"""The floor: only the linear layers or convolutions and the activations of the conditioners, in eager torch."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Floor(TorchFlow):
         return x.flatten(1)[:, 0]
 
     def seen(self, x: Tensor, network: Any) -> Tensor:
-        """What a conditioner reads: some coordinates, or an image with as many pixels as there are at its scale."""
+        """Input of a conditioner: some coordinates, or an image with as many pixels as there are at its scale."""
         if self.flow.kind != "glow":
             return x[:, : network[0].in_features]
         channels, side = network[0].in_channels, self.flow.event[1] // network[0].in_channels
         seen = x.flatten(1)[:, : channels * side * side].reshape(len(x), channels, side, side)
-        return seen.contiguous(memory_format=torch.channels_last)  # the faster of both layouts
+        return seen.contiguous(memory_format=torch.channels_last)  # the faster of the two layouts
 
     def loss(self, x: Tensor) -> Tensor:
         total = x.new_zeros(())
@@ -69,7 +69,7 @@ class Floor(TorchFlow):
         return list(self.module.children())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotOffered("the floor is no flow")
+        raise NotOffered("the floor is not a flow")
 
     def backward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotOffered("the floor is no flow")
+        raise NotOffered("the floor is not a flow")

@@ -16,8 +16,8 @@ DISTRIBUTION = MODULE = "flowjax"
 IMPORT = "import flowjax.flows, flowjax.bijections, flowjax.distributions"
 START = (
     "each call is compiled for its shapes beforehand and the training step (optax's Adam) may reuse its arguments' memory; "
-    "equinox' default start; scales softplus(a) + 0.01; couplings condition on the first half, with a random permutation after "
-    "each layer, autoregressive ones too; 3 K + 1 spline parameters for 3 K - 1, as its end slopes are free"
+    "equinox's default initial weights; scales softplus(a) + 0.01; couplings condition on the first half, with a random permutation after "
+    "each layer, also in autoregressive flows; 3 K + 1 spline parameters for 3 K - 1, because its end slopes are free"
 )
 LEARNING_RATE = 1e-3
 
@@ -39,7 +39,7 @@ class FlowjaxFlow:
         if flow.members > 1 or flow.kind == "glow":
             raise NotOffered("no ensembles and no images")
         device.choose_in_jax()
-        jax.clear_caches()  # what was compiled for the flow before this one
+        jax.clear_caches()  # of the previous flow
         jax.config.update("jax_enable_x64", flow.dtype == "float64")
         family = masked_autoregressive_flow if flow.autoregressive else coupling_flow
         # Its knots are the inner ones: one fewer than there are bins.

@@ -17,8 +17,8 @@ from benchmarks.speed.libraries.torch_flow import TorchFlow, convolutions, perce
 DISTRIBUTION = MODULE = "FrEIA"
 IMPORT = "import FrEIA.framework, FrEIA.modules"
 START = (
-    "affine couplings only (no splines in its release, no MADE); torch's default start with outputs times 0.1; scales "
-    "exp(2 tanh(a)); each block also multiplies by a D x D matrix of a random permutation and has a global affine layer; in images that matrix mixes channels and is fixed, where the others train theirs"
+    "affine couplings only (no splines in its release, no MADE); torch's default initial weights with outputs times 0.1; scales "
+    "exp(2 tanh(a)); each block also multiplies by a D x D matrix of a random permutation and has a global affine layer; in images that matrix mixes channels and is fixed, but the other libraries train theirs"
 )
 
 
@@ -64,7 +64,7 @@ class FreiaFlow(TorchFlow):
 
 
 def scales(flow: Flow) -> Any:
-    """Glow: of each scale's channels half leaves."""
+    """Glow: half of the channels of each scale is factored out."""
     from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
     from FrEIA.modules import AllInOneBlock, IRevNetDownsampling, Split
 

@@ -16,13 +16,13 @@ from benchmarks.speed.libraries.torch_flow import TorchFlow, convolutions, perce
 DISTRIBUTION = MODULE = "nflows"
 IMPORT = "import nflows.flows, nflows.transforms, nflows.distributions"
 START = (
-    "has torch's default start; scales softplus(a) + 0.001 in MAF and sigmoid(a + 2) + 0.001 in couplings, which can only "
+    "has torch's default initial weights; scales softplus(a) + 0.001 in MAF and sigmoid(a + 2) + 0.001 in couplings, which can only "
     "contract; bins and slopes of at least 0.001; 1 x 1 convolutions start as permutations"
 )
 
 
 class Network(nn.Module):
-    """The library passes a context on, which a plain sequence does not take."""
+    """The library passes a context, which a plain sequence does not accept."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class NflowsFlow(TorchFlow):
 
 
 def scales(flow: Flow, network: Callable[[int, int], nn.Module]) -> Any:
-    """Glow: of each scale's channels half leaves."""
+    """Glow: half of the channels of each scale is factored out."""
     from nflows import transforms
 
     whole: Any = transforms.MultiscaleCompositeTransform(SCALES)

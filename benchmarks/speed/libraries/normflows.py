@@ -16,9 +16,9 @@ from benchmarks.speed.libraries.torch_flow import TorchFlow, perceptron
 DISTRIBUTION = MODULE = "normflows"
 IMPORT = "import normflows"
 START = (
-    "affine couplings and autoregressive splines start at the identity, the others as torch does; scales sigmoid(a + 2) + "
-    "0.001 in MAF, which can only contract, and a bare exp in couplings; MAF and splines, whose fast direction is sampling as "
-    "shipped, are turned round by the library's own Reverse; its MADE has no activation between its first two layers; of images scales sigmoid(a + 2), which can only contract"
+    "affine couplings and autoregressive splines start at the identity, the others with torch's default initial weights; scales sigmoid(a + 2) + "
+    "0.001 in MAF, which can only contract, and exp without a bound in couplings; MAF and splines, whose fast direction is sampling as "
+    "shipped, are reversed by the library's own Reverse; its MADE has no activation between its first two layers; for images scales sigmoid(a + 2), which can only contract"
 )
 
 
@@ -43,7 +43,7 @@ class NormflowsFlow(TorchFlow):
         features, position = flow.features, torch.arange(flow.features)
         made = {"num_blocks": len(flow.hidden) - 1, "use_residual_blocks": False}
         spline = {"num_bins": flow.bins, "tails": "linear", "tail_bound": BOUND}
-        layers: list[nn.Module] = []  # in the order of sampling, so the last meets the data
+        layers: list[nn.Module] = []  # in the order of sampling, so the last one is next to the data
         for k in range(flow.layers):
             if flow.kind == "rnvp":
                 kept = (features + 1) // 2
@@ -93,7 +93,7 @@ class Flip(nn.Module):
 
 
 def scales(flow: Flow) -> nn.Module:
-    """Glow, from the coarsest scale to the finest; of each scale's channels half leaves."""
+    """Glow, from the coarsest scale to the finest; half of the channels of each scale is factored out."""
     import normflows as nf
 
     _, height, width = flow.event

@@ -19,8 +19,8 @@ DISTRIBUTION = MODULE = "pushforward"
 IMPORT = "import pushforward; pushforward.models.MAF"
 START = (
     "starts near the identity (last layers times 0.1); scales exp(s), s = a / (1 + |a| / 3); bins of at least 1 % and slopes in "
-    "[0.01, 100]; networks see inputs clamped to [-10, 10]; actnorm starts as the identity; trains by its own fused Adam; an ensemble is trained as one "
-    "stacked model by the sum of its members' losses, as fit_members does"
+    "[0.01, 100]; inputs of networks are clamped to [-10, 10]; actnorm starts as the identity; trains by its own fused Adam; an ensemble is trained as one "
+    "stacked model on the sum of its members' losses, as in fit_members"
 )
 
 
@@ -32,14 +32,12 @@ class PushforwardFlow(TorchFlow):
     def __init__(self, flow: Flow, device: Device = CPU) -> None:
         super().__init__(flow, device)
         self.graph = "PUSHFORWARD_BENCH_GRAPH" in os.environ
-        self.noise = (
-            torch.Generator(self.device) if self.graph else None
-        )  # a seed of each call's own is no part of a graph
+        self.noise = torch.Generator(self.device) if self.graph else None  # a graph cannot use a new seed in each call
 
     def make(self, flow: Flow) -> nn.Module:
         if flow.members == 1:
             return self.one(flow)
-        return Together([self.one(flow).to(self.device) for _ in range(flow.members)], self.device)
+        return StackedMembers([self.one(flow).to(self.device) for _ in range(flow.members)], self.device)
 
     def one(self, flow: Flow) -> nn.Module:
         import pushforward as pf
@@ -62,16 +60,16 @@ class PushforwardFlow(TorchFlow):
                 )
         return pf.models.Flow(pf.transforms.Chain(*layers), pf.distributions.Normal(flow.features))
 
-    frozen: Callable[[Tensor], Tensor] | None = None
+    scorer: Callable[[Tensor], Tensor] | None = None
 
     def log_prob(self, x: Tensor) -> Tensor:
-        if "PUSHFORWARD_BENCH_FROZEN" not in os.environ:
+        if "PUSHFORWARD_BENCH_COMPILED" not in os.environ:
             return self.module.log_prob(x)
-        if self.frozen is None:  # training goes by the loss and is over
+        if self.scorer is None:  # training uses the loss and has ended
             import pushforward as pf
 
-            self.frozen = pf.compile_scorer(self.module)
-        return self.frozen(x)
+            self.scorer = pf.compile_scorer(self.module)
+        return self.scorer(x)
 
     def loss(self, x: Tensor) -> Tensor:
         return self.module.loss(x)
@@ -92,7 +90,7 @@ class PushforwardFlow(TorchFlow):
         return step
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        if self.graph:  # the same, with the count of steps on the device
+        if self.graph:  # the same optimizer, with the count of steps on the device
             return torch.optim.Adam(parameters, LEARNING_RATE, fused=True, capturable=True)
         from pushforward.training.optim import make_optimizer
 
@@ -109,8 +107,8 @@ class PushforwardFlow(TorchFlow):
         return self.module.chain.decode_with_contribution(z)
 
 
-class Together(nn.Module):
-    """Members as one stacked model, as ``pf.training.fit_members`` trains them."""
+class StackedMembers(nn.Module):
+    """Members as one stacked model, which is how ``pf.training.fit_members`` trains them."""
 
     def __init__(self, members: list[Any], device: torch.device) -> None:
         super().__init__()
@@ -125,7 +123,7 @@ class Together(nn.Module):
 
 
 def glow(flow: Flow) -> Any:
-    """The peers' form of Glow: without the library's own prior of the channels that leave, and without dequantization."""
+    """Glow in the form of the peers: without the learned prior of factored-out channels, and without dequantization."""
     import pushforward as pf
     from pushforward.models.image.building import multi_scale
 

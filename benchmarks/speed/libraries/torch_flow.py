@@ -1,4 +1,4 @@
-"""What the adapters of the torch libraries share: how a call is made, and how its Jacobian is differentiated."""
+"""Common parts of the adapters of torch libraries: calls, and Jacobians by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEARNING_RATE = 1e-3
 
 
 class TorchFlow(ABC):
-    """One flow of a torch library, on a device. A subclass makes the module and says how it is called."""
+    """One flow of a torch library, on a device. A subclass makes the module and defines the calls."""
 
     def __init__(self, flow: Flow, device: Device = CPU) -> None:
         self.flow = flow
@@ -34,7 +34,7 @@ class TorchFlow(ABC):
 
     @abstractmethod
     def make(self, flow: Flow) -> nn.Module:
-        """The library's model; made with the flow's dtype as torch's default, and then brought to the device."""
+        """The library's model; it is made with the flow's dtype as torch's default, and then moved to the device."""
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -53,11 +53,11 @@ class TorchFlow(ABC):
         """Noise, ``(rows, D)``, to data of any shape, and log abs det dz/dx there."""
 
     def loss(self, x: Tensor) -> Tensor:
-        """What a training step minimizes."""
+        """The loss that a training step minimizes."""
         return -self.log_prob(x).mean()
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam as torch makes it by default, which is what the libraries' examples use."""
+        """Adam with torch's defaults, as in the libraries' examples."""
         return torch.optim.Adam(parameters, lr=LEARNING_RATE)
 
     @final
@@ -82,11 +82,11 @@ class TorchFlow(ABC):
         return self.ready(without_gradient)
 
     def ready(self, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """A call without gradient as it is timed."""
+        """The call without gradient that is timed."""
         return call
 
     def training(self, rows: list[Tensor]) -> Callable[[], Tensor]:
-        """Training steps as they are timed, on the batches in turn."""
+        """The training step that is timed, on the batches in turn."""
         turn = itertools.cycle(rows)
         return lambda: self.step(next(turn))
 

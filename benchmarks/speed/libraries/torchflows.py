@@ -14,7 +14,7 @@ from benchmarks.speed.libraries.torch_flow import TorchFlow
 DISTRIBUTION = MODULE = "torchflows"
 IMPORT = "import torchflows.flows, torchflows.bijections.finite.autoregressive.architectures"
 START = (
-    "has torch's default start; scales exp(a / 2), unbounded; its MADE has tanh only; couplings condition on the first half, "
+    "has torch's default initial weights; scales exp(a / 2), unbounded; its MADE has tanh only; couplings condition on the first half, "
     "the order reversed between layers; spline parameters divided by 1000; without the elementwise layers and the L2 penalty "
     "that its ready-made flows add"
 )

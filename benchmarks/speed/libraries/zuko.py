@@ -14,9 +14,7 @@ from benchmarks.speed.libraries.torch_flow import TorchFlow
 
 DISTRIBUTION = MODULE = "zuko"
 IMPORT = "import zuko.flows"
-START = (
-    "has torch's default start; scales are exp of a soft clip at log 1000; slopes in [0.001, 1000], softly clipped bins"
-)
+START = "has torch's default initial weights; scales are exp of a soft clip at log 1000; slopes in [0.001, 1000], softly clipped bins"
 
 
 def build(flow: Flow, device: Device = CPU) -> ZukoFlow:

@@ -32,7 +32,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
     from typer.main import get_command
 
-    from pushforward.cli import serving  # noqa: F401  it adds its commands to the app
+    from pushforward.cli import calibrating, serving, signing  # noqa: F401  they add their commands to the app
     from pushforward.cli.commands import app
     from pushforward.errors import PushforwardError, PushforwardWarning
 
@@ -45,11 +45,17 @@ def _run(arguments: list[str], debug: bool) -> int:
         warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]
         try:
             result = get_command(app).main(args=arguments, prog_name="pushforward", standalone_mode=False)
+            sys.stdout.flush()  # a closed pipe is found here, and not when the interpreter ends
             return result if isinstance(result, int) else 0
         except KeyboardInterrupt:
             _say("stopped.")
             return 130
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit) as error:  # for a closed pipe the argument parser calls sys.exit(1)
+            if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):
+                raise
+            from pushforward.io.output import discard_standard_output
+
+            discard_standard_output()
             return 141
         except Exception as error:
             if debug:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pushforward.cli.files import AsJson, Decimal, Delimiter, Encoding, Force, Format, OutputFormat, PublicKey
 from pushforward.errors import ConfigError
 
 app = typer.Typer(
@@ -18,7 +18,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    epilog="Add --debug to any command for a traceback.",
+    epilog=(
+        "Exit codes: 0 done; 1 an error that the message explains; 2 wrong arguments; 70 an unexpected error; 130 "
+        "interrupted; 141 the program that reads the output has ended. Add --debug to any command for a traceback."
+    ),
 )
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
@@ -62,39 +65,52 @@ def demo(
 @app.command(epilog=_example("pushforward fit train.csv -o guard.safetensors --alpha 0.05"))
 def fit(
     table: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="Training data without anomalies, or with few: a table (CSV, TSV, JSON Lines, Parquet, Arrow, NPY, NPZ, or a folder of such files) or images (folder, IDX, NPY, NPZ, Parquet)."
+            help="Training data without anomalies, or with few: a table (CSV, TSV, JSON Lines, Parquet, Arrow, NPY, NPZ, a folder of such files, a URI, or - for standard input) or images (folder, IDX, NPY, NPZ, Parquet)."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Guard file to write.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Guard file to write; - for standard output.")],
     alpha: Annotated[float, typer.Option(help="Promised false-alarm rate.")] = 0.01,
     guarantee: Annotated[
         str,
         typer.Option(help="What the rate is promised for: 'marginal' (the average over guards) or 'pac' (this guard)."),
     ] = "marginal",
     delta: Annotated[float, typer.Option(help="Probability that the 'pac' promise fails.")] = 0.05,
+    effort: Annotated[
+        str, typer.Option(help="Work for the score of a table: fast, default or thorough (which implies --density).")
+    ] = "default",
+    density: Annotated[
+        bool, typer.Option("--density", help="Train flows of a table too, for log_prob and `sample`.")
+    ] = False,
     model: Annotated[
-        str, typer.Option(help="Model: auto, nice, realnvp, maf or nsf; for images auto, glow or nice.")
+        str, typer.Option(help="Flows: auto, nice, realnvp, maf or nsf; for images auto, glow or nice.")
     ] = "auto",
-    members: Annotated[int, typer.Option(help="Number of flows in the ensemble.")] = 5,
+    n_estimators: Annotated[int, typer.Option(help="Number of flows in the ensemble of a table.")] = 5,
     max_steps: Annotated[
         int | None, typer.Option(help="Training steps of each flow; by default 2000 for tables and 3000 for images.")
     ] = None,
     max_time: Annotated[str | None, typer.Option(help="Longest training time, such as 90s or 5m.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out. Repeat the option for several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
+    format: Format = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    force: Force = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit a guard to a table or to images and write it to one file."""
+    from pushforward.cli.files import check_output, local, reading, report, save
     from pushforward.errors import InputError
     from pushforward.estimators import Guard
     from pushforward.io import holds_images, read_images, read_table
 
     start = time.perf_counter()
-    _check_output(output)
-    images = holds_images(table)
-    data: Any = read_images(table) if images else read_table(table)
+    check_output(output, [table], force, binary=True)
+    images = local(table) and format is None and holds_images(Path(table))
+    data: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
     if drop and images:
         raise InputError(f"--drop {drop[0]}: {table} contains images, which have no columns.")
     if drop:
@@ -106,92 +122,98 @@ def fit(
         alpha,
         guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard checks the value
         delta=delta,
+        effort=effort,
+        density=density,
         model=model,
-        n_estimators=members,
+        n_estimators=n_estimators,
         max_steps=max_steps,
         max_time=max_time,
         random_state=seed,
-        verbose=not quiet,
+        verbose=not (quiet or as_json),
     ).fit(data)
-    guard.save(output)
-    if not quiet:
-        from pushforward.cli.show import pairs
+    save(guard, output)
+    if as_json or not quiet:
+        facts = {**summary(guard), "seconds": f"{time.perf_counter() - start:.1f}"}
+        report(f"guard written to {output}", {**facts_of(guard), "output": output, "seconds": round(time.perf_counter() - start, 3)},
+               as_json=as_json, output=output, plain=facts)  # fmt: skip
 
-        pairs(f"guard written to {output}", {**summary(guard), "seconds": f"{time.perf_counter() - start:.1f}"})
 
-
-@app.command(epilog=_example("pushforward score guard.safetensors new.csv -o scores.csv"))
+@app.command(epilog=_example("zcat new.csv.gz | pushforward score guard.safetensors - --format csv | head"))
 def score(
     guard_file: Annotated[Path, typer.Argument(metavar="GUARD", help="Guard file that `fit` wrote.")],
     table: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="Table to score, of any length, because it is read in chunks; for a guard of images, images."
+            help="Table to score, of any length, because it is read in chunks: a file, a folder, a URI, or - for standard input; for a guard of images, images."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: CSV, Parquet or Arrow.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="Table to write: CSV, TSV, JSON Lines, Parquet or Arrow; - for standard output."
+        ),
+    ] = "-",
     rows: Annotated[int, typer.Option(help="Number of rows in memory at a time.", min=1)] = 65_536,
     prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
+    format: Format = None,
+    output_format: OutputFormat = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    force: Force = False,
+    public_key: PublicKey = None,
+    as_json: AsJson = False,
+    network: Annotated[
+        str | None,
+        typer.Option(help="package.module:function that returns the network, for the guard of a network."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Add log_prob, anomaly_score, p_value and alarm to each row of a table.
+    """Add anomaly_score, p_value and alarm to each row of a table, and log_prob if the guard has a density.
 
-    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm.
+    For images it writes a table with the number of each image, counted from 0, anomaly_score, p_value and alarm. The guard of a network
+    needs --network, and adds prediction and reason.
     """
-    import pyarrow as pa
+    from pushforward.cli.files import check_output, reading, report, written_format
+    from pushforward.cli.network import load_guard
+    from pushforward.cli.scoring import score_file
 
-    from pushforward.errors import SchemaError
-    from pushforward.estimators import Guard
-    from pushforward.io import TableWriter, read_images, stream_table
-
-    _check_output(output)
-    guard = Guard.load(guard_file)
-    start, total, alarms = time.perf_counter(), 0, 0
-    if guard.reads_images:
-        images = read_images(table)
-        parts = ((k, images[k : k + rows]) for k in range(0, len(images), rows))
-        chunks: Iterable[tuple[Any, Any]] = ((pa.table({"image": range(k, k + len(x))}), x) for k, x in parts)
-    else:
-        stream = stream_table(table, rows=rows, types=guard.schema_.pyarrow_types())
-        chunks = ((chunk, chunk) for chunk in stream)
-    with TableWriter(output) as writer:
-        for chunk, inputs in chunks:
-            result = guard.assess(inputs)
-            for name, values in result.items():
-                if prefix + name in chunk.column_names:
-                    raise SchemaError(
-                        f"{table} already has a column {prefix + name!r}: choose other names, for example with --prefix guard_"
-                    )
-                chunk = chunk.append_column(prefix + name, pa.array(values))
-            writer.write(chunk)
-            total += chunk.num_rows
-            alarms += int(result["alarm"].sum())
-    if not quiet:
-        from pushforward.cli.show import pairs
-
-        fraction = f"{alarms} ({alarms / total:.2%})" if total else "0"
-        pairs(
-            f"scores written to {output}",
-            {"rows": total, "alarms": fraction, "promised": f"{guard.alpha:.2%} of normal rows",
-             "seconds": f"{time.perf_counter() - start:.1f}"},
-        )  # fmt: skip
+    chosen = written_format(output, output_format, format)
+    check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
+    guard = load_guard(guard_file, network, public_key)
+    options = reading(format, encoding, delimiter, decimal)
+    found = score_file(guard, table, output, rows=rows, prefix=prefix, format=chosen, options=options)
+    if as_json or not (quiet or output == "-"):
+        fraction = f"{found['alarms']} ({found['alarm_fraction']:.2%})"
+        plain = {"rows": found["rows"], "alarms": fraction, "promised": f"{guard.alpha:.2%} of normal rows",
+                 "seconds": f"{found['seconds']:.1f}"}  # fmt: skip
+        report(f"scores written to {output}", found, as_json=as_json, output=output, plain=plain)
 
 
 @app.command(epilog=_example("pushforward sample guard.safetensors -n 100 -o new.csv"))
 def sample(
     file: Annotated[Path, typer.Argument(help="Guard or model file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: CSV, Parquet or Arrow.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="Table to write: CSV, TSV, JSON Lines, Parquet or Arrow; - for standard output."
+        ),
+    ] = "-",
     number: Annotated[int, typer.Option("--number", "-n", help="Number of rows to sample.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    output_format: OutputFormat = None,
+    force: Force = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Sample rows from a fitted density, with the columns of the training table."""
-    from pushforward.cli.show import pairs
+    from pushforward.cli.files import check_output, report, written_format
     from pushforward.data import as_table
     from pushforward.estimators import FlowDensity, Guard
     from pushforward.io import TableWriter, load, read
 
-    _check_output(output)
+    chosen = written_format(output, output_format)
+    check_output(output, [str(file)], force, binary=chosen in ("parquet", "arrow"))
     kind = read(file)[0]["kind"]
     if kind == "guard":
         samples = Guard.load(file).sample(number, random_state=seed)
@@ -199,26 +221,29 @@ def sample(
         samples = as_table(FlowDensity.load(file).sample(number, random_state=seed))
     else:
         samples = as_table(load(file).sample(number, seed=seed).reshape(number, -1).numpy())
-    with TableWriter(output) as writer:
+    with TableWriter(output, chosen) as writer:
         writer.write(samples)
-    if not quiet:
-        pairs(f"samples written to {output}", {"rows": number, "columns": samples.num_columns})
+    if as_json or not (quiet or output == "-"):
+        facts = {"rows": number, "columns": samples.num_columns}
+        report(f"samples written to {output}", facts, as_json=as_json, output=output)
 
 
 @app.command(epilog=_example("pushforward info guard.safetensors"))
 def info(
     file: Annotated[Path | None, typer.Argument(help="Any file that pushforward wrote.")] = None,
     system: Annotated[bool, typer.Option("--system", help="Print versions and the native kernels in use.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print what a file contains, or with --system the versions and the native kernels in use."""
-    from pushforward.cli.show import columns, pairs
+    from pushforward.cli.files import report
+    from pushforward.cli.show import columns
     from pushforward.estimators import FlowDensity, Guard
     from pushforward.io import load, read
 
     if system == (file is not None):
         raise ConfigError("info takes either a file or --system.")
     if file is None:
-        pairs("system", _system())
+        report("system", _system(), as_json=as_json)
         return
     header = read(file)[0]
     facts: dict[str, Any] = {
@@ -227,17 +252,21 @@ def info(
     }
     if header["kind"] == "guard":
         guard = Guard.load(file)
-        pairs(str(file), {**facts, **summary(guard)})
-        if not guard.reads_images:
+        report(str(file), {**facts, **facts_of(guard)}, as_json=as_json, plain={**facts, **summary(guard)})
+        if not (guard.reads_images or as_json):
             columns(guard.schema_)
+    elif header["kind"] == "network guard":
+        from pushforward.cli.network import summary as network_summary
+
+        report(str(file), {**facts, **network_summary(header)}, as_json=as_json)
     elif header["kind"] in ("model", "density"):
         model = load(file) if header["kind"] == "model" else FlowDensity.load(file).model_
         size = sum(p.numel() for p in model.parameters())
-        pairs(str(file), {**facts, "model": type(model).__name__, "shape": str(tuple(model.shape)),
-                          "likelihood": f"{model.kind.value} on {model.measure}", "fast": model.fast,
-                          "parameters": f"{size:,}"})  # fmt: skip
+        facts |= {"model": type(model).__name__, "shape": str(tuple(model.shape)), "fast": model.fast,
+                  "likelihood": f"{model.kind.value} on {model.measure}", "parameters": size}  # fmt: skip
+        report(str(file), facts, as_json=as_json)
     else:
-        pairs(str(file), facts)
+        report(str(file), facts, as_json=as_json)
 
 
 def _system() -> dict[str, Any]:
@@ -267,28 +296,44 @@ def summary(guard: Any) -> dict[str, Any]:
     from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
     calibrated = len(guard.calibrator_.scores)
-    low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
     promise = f"at most {guard.alpha:.2%}"
     promise += " on average" if guard.guarantee == "marginal" else f", with probability {1 - guard.delta:.0%}"
-    alarms = {
-        "calibration rows": calibrated,
-        "false alarms": f"{promise} ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}",
-    }
+    if guard.level_ == 0:
+        promise += f" ({guard.guarantee}); no row raises an alarm, because that needs more calibration rows"
+    else:
+        low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
+        promise += f" ({guard.guarantee}); 95% of such guards have a rate of {low:.2%} to {high:.2%}"
+    alarms = {"calibration rows": calibrated, "false alarms": promise, "promise is for": str(guard.calibration_)}
     if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
+    if guard.smoothing is not None:
+        return {"columns": guard.n_features_in_, **alarms, "score": repr(guard.score_)}
     return {
         "columns": guard.n_features_in_,
         "training rows": guard.table_features_.rows,
         **alarms,
-        "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}",
+        "score": f"{guard.effort}, {len(guard.score_.pool.scales)} statistics, {len(guard.score_.pool)} training rows stored",
+        "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}"
+        if guard.score_.has_density
+        else "none (fit with --density to have log_prob and samples)",
     }
 
 
-def _check_output(path: Path) -> None:
-    """Fail before the work if the output cannot be written."""
-    from pushforward.errors import StorageError
+def facts_of(guard: Any) -> dict[str, Any]:
+    """The facts of :func:`summary` as plain JSON types, for programs."""
+    from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
-    if path.is_dir():
-        raise StorageError(f"{path} is a directory: give the name of a file to write.")
-    if not path.parent.is_dir():
-        raise StorageError(f"the directory {path.parent} does not exist: make it first.")
+    calibrated = len(guard.calibrator_.scores)
+    low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
+    return {
+        "reads": guard.score_.reads,
+        "columns": None if guard.reads_images else list(guard.schema_.names),
+        "training_rows": None if guard.reads_images else guard.table_features_.rows,
+        "calibration_rows": calibrated,
+        "recalibrations": guard.calibration_.times,
+        "promise_is_for": str(guard.calibration_),
+        "alpha": guard.alpha,
+        "guarantee": guard.guarantee,
+        "level": guard.level_,
+        "false_alarm_interval": [low, high],
+    }

@@ -28,7 +28,7 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
     print(
         f"{sample.title}: {len(known)} normal rows for training, {len(new)} new normal rows, {anomalous.sum()} anomalies."
     )
-    guard = Guard(ALPHA, random_state=seed, max_steps=1000).fit(table.take(known))
+    guard = Guard(ALPHA, random_state=seed).fit(table.take(known))
     fitted = time.perf_counter()
     normal_result, anomaly_result = guard.assess(table.take(new)), guard.assess(table.take(np.flatnonzero(anomalous)))
     area = auroc(normal_result["anomaly_score"], anomaly_result["anomaly_score"])
@@ -82,7 +82,7 @@ def draw(output: Path, title: str, guard: Guard, normal_result: dict[str, Any], 
         f"{anomaly_result['alarm'].mean():.0%} of anomalies",
         (-guard.offset_, 0.92), (6, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
     )  # fmt: skip
-    left.set(xlabel="anomaly score: -log p(row), nats", yticks=[], title=title)
+    left.set(xlabel="anomaly score, nats", yticks=[], title=title)
     left.legend(loc="center right", frameon=False)
     levels = np.linspace(0, 0.25, 200)
     right.plot(levels, levels, color="black", lw=1, ls="--", label="promised")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,9 +11,16 @@ from rich.table import Table
 __all__ = ["columns", "grid", "pairs"]
 
 
-def pairs(title: str, facts: Mapping[str, Any]) -> None:
+class _Console(Console):
+    """A console that leaves a closed pipe to the caller; rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def pairs(title: str, facts: Mapping[str, Any], file: IO[str] | None = None) -> None:
     """Print a title and one line for each fact."""
-    console = Console()
+    console = _Console(file=file)
     console.print(title, style="bold", highlight=False, markup=False)
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
@@ -28,7 +35,7 @@ def grid(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> Non
         table.add_column(name, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table, highlight=False)
+    _Console().print(table, highlight=False)
 
 
 def columns(schema: Any) -> None:

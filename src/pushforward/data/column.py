@@ -202,8 +202,8 @@ class Column:
         if bad.any():
             row = int(bad.argmax())
             raise SchemaError(
-                f"column {self.name!r}, row {row} (counted from 0): no cell of this {self.kind} column can be "
-                f"{values[row]}."
+                f"column {self.name!r}, row {row} (counted from 0): {values[row]} is not a value of this "
+                f"{self.kind} column."
             )
         whole = whole.astype(np.int64)
         if self.kind == "integer":
@@ -232,7 +232,9 @@ class Column:
         """
         keys = {"name", "kind", "categories", "missing", "lattice", "time"}
         if not isinstance(data, Mapping) or set(data) != keys:
-            raise StorageError("the file's description of a column is not one that pushforward writes.")
+            raise StorageError(
+                "the file describes a column in a form that pushforward never writes: use an intact copy."
+            )
         lattice, categories = data["lattice"], data["categories"]
         try:
             if isinstance(lattice, (list, tuple)):

@@ -1,4 +1,7 @@
-"""The columns of a fitted table, and how new tables are converted to float64 by them."""
+"""The columns of a fitted table, and how new tables are converted to float64 by them.
+
+``column.py`` recognizes the kind of one column; ``pushforward/io/csv.py`` decides the types of a CSV file before that.
+"""
 
 from __future__ import annotations
 
@@ -237,10 +240,14 @@ class Schema:
             StorageError: if the content is not a schema that pushforward writes.
         """
         if not isinstance(data, Mapping) or set(data) != {"positional", "columns"}:
-            raise StorageError("the file's description of the columns is not one that pushforward writes.")
+            raise StorageError(
+                "the file describes the columns in a form that pushforward never writes: use an intact copy."
+            )
         columns, positional = data["columns"], data["positional"]
         if not isinstance(columns, (list, tuple)) or len(columns) > _MAX_COLUMNS or not isinstance(positional, bool):
-            raise StorageError("the file's description of the columns is not one that pushforward writes.")
+            raise StorageError(
+                "the file describes the columns in a form that pushforward never writes: use an intact copy."
+            )
         try:
             return cls(tuple(map(Column.from_json, columns)), positional)
         except SchemaError as error:

@@ -163,7 +163,7 @@ def _from_pandas(frame: Any) -> pa.Table:
     if any(named) and not all(named):
         other = next(name for name, text in zip(names, named, strict=True) if not text)
         raise InputTypeError(
-            f"column names must be text, all or none; {other!r} is not: df.columns = df.columns.astype(str) converts them."
+            f"either all column names or none must be text; {other!r} is not text: df.columns = df.columns.astype(str) converts them."
         )
     if not names:
         _no_columns(len(frame))

@@ -12,6 +12,8 @@ from pushforward.detection.conformal.calibration import (
     realized_interval,
     rows_needed,
 )
+from pushforward.detection.conformal.likelihood_ratio import ClassifierRatio
+from pushforward.detection.conformal.weighted import WeightedCalibrator
 from pushforward.detection.metrics import (
     auroc,
     average_precision,
@@ -34,6 +36,7 @@ __all__ = [
     "BatchTest",
     "BatchTwoSampleGate",
     "CheckResult",
+    "ClassifierRatio",
     "ConformalCalibrator",
     "FalseAlarmDistribution",
     "Guarantee",
@@ -45,6 +48,7 @@ __all__ = [
     "RandomFeatures",
     "SequentialPValues",
     "TypicalityTest",
+    "WeightedCalibrator",
     "auroc",
     "average_precision",
     "benjamini_hochberg",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -27,10 +26,13 @@ from pushforward.detection.scores import (
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.models import Glow, ImageNICE, Model
 from pushforward.registry import register
-from pushforward.training import fit
+from pushforward.training import TrainingConfig, fit
 from pushforward.transforms.base import Shape
 
-__all__ = ["ImageScore", "fit_image_score", "image_flow"]
+__all__ = ["IMAGE_TRAINING", "ImageScore", "fit_image_score", "image_flow"]
+
+IMAGE_TRAINING = TrainingConfig(max_steps=3000, batch_size=64, learning_rate=2e-3, ema=None)
+"""Default training of the flow of images; it was chosen without a moving average of the weights."""
 
 LARGEST = 48
 """Longest side of the images that the flow reads; larger images are averaged over squares of pixels first."""
@@ -89,7 +91,7 @@ class ImageScore(Score, InputScore):
         """
         score = io.unpack(description, tensors, prefix)
         if not isinstance(score, cls):
-            raise StorageError("its score is not one of images.")
+            raise StorageError("its score does not read images.")
         try:
             score(torch.zeros(1, *score.shape, dtype=torch.uint8))  # fitted tensors of other sizes raise here
         except (PushforwardError, RuntimeError, IndexError) as error:
@@ -153,12 +155,7 @@ def fit_image_score(
     validation: Tensor | float = _FRACTION,
     *,
     kind: str = "auto",
-    seed: int = 0,
-    max_steps: int = 3000,
-    batch_size: int = 64,
-    learning_rate: float = 2e-3,
-    fit_flow: Callable[..., Any] = fit,
-    **options: Any,
+    config: TrainingConfig = IMAGE_TRAINING,
 ) -> ImageScore:
     """Train a flow, fit distances on the training images, and fit a density of all statistics on held-out images.
 
@@ -172,21 +169,16 @@ def fit_image_score(
         validation: held-out images, which stop the training early and on which the density of the statistics is fitted;
             or the fraction of ``train`` to hold out, at least 20 images (0 is 0.1).
         kind: see :func:`image_flow`.
-        seed: of the split, the weights, the training and the mixture.
-        max_steps: of the flow's training.
-        batch_size: of the flow's training.
-        learning_rate: of the flow's training.
-        fit_flow: the function that trains it; tests replace it.
-        **options: passed on to ``pf.fit``.
+        config: options of the flow's training; ``seed`` also determines the split, the first weights and the mixture.
 
     Raises:
         InputError: for fewer than 20 held-out images, or fewer than 40 to split.
-        ConfigError: for an unknown kind, or impossible options.
+        ConfigError: for an unknown kind.
     """
     if isinstance(validation, Tensor):
         held_out = validation
     else:
-        train, held_out = _split(train, validation or _FRACTION, seed + 1)
+        train, held_out = _split(train, validation or _FRACTION, config.seed + 1)
     if len(held_out) < _HELD_OUT:
         raise InputError(
             f"the density of the statistics needs at least {_HELD_OUT} held-out images; got {len(held_out)}."
@@ -196,17 +188,14 @@ def fit_image_score(
     shift = max(0, int(train.max()).bit_length() - 8)
     small = prepare(train, pool, shift)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(config.seed)
         flow = image_flow(kind, tuple(small.shape[1:]))
-    fit_flow(
-        flow, small, validation=prepare(held_out, pool, shift), seed=seed, max_steps=max_steps, batch_size=batch_size,
-        learning_rate=learning_rate, **options,
-    )  # fmt: skip
+    fit(flow, small, validation=prepare(held_out, pool, shift), config=config)
     flow.eval()
-    some = small[split_indices(len(small), (min(len(small), 10_000),), seed=seed)[0]]
+    some = small[split_indices(len(small), (min(len(small), 10_000),), seed=config.seed)[0]]
     distances = [PrincipalDistances().fit(some), Log(LatentMahalanobis(flow)).fit(some)]
     codes = [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
-    dose = DoSE(LikelihoodPath(flow), *codes, *distances, density="gmm", components=16, refit=False, seed=seed)
+    dose = DoSE(LikelihoodPath(flow), *codes, *distances, density="gmm", components=16, refit=False, seed=config.seed)
     return ImageScore(dose, shape, pool, shift).fit(held_out)
 
 

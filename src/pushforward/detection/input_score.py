@@ -18,7 +18,7 @@ class Explanation(NamedTuple):
 
     Attributes:
         names: of the table's columns.
-        nats: -log p(column | columns before it) of each row, ``(rows, columns)``; high is unlikely.
+        nats: how unusual each cell is, -log of a probability, ``(rows, columns)``; high is unlikely.
     """
 
     names: tuple[str, ...]
@@ -40,8 +40,11 @@ class InputScore(ABC):
 
     reads: ClassVar[Literal["tables", "images"]]
     """The inputs that :meth:`score` takes."""
-    is_log_prob: ClassVar[bool] = False
-    """Whether the negative score is a log-likelihood of the input."""
+
+    @property
+    def has_density(self) -> bool:
+        """Whether :meth:`log_prob` and :meth:`sample` have a density to use."""
+        return False
 
     @abstractmethod
     def score(self, inputs: Any) -> np.ndarray:
@@ -71,6 +74,14 @@ class InputScore(ABC):
             StorageError: for parts that do not fit each other.
         """
 
+    def log_prob(self, inputs: Any) -> np.ndarray:
+        """Log-density of each input, nats, float64 ``(n,)``.
+
+        Raises:
+            ConfigError: if this score cannot.
+        """
+        raise self._unsupported("log_prob")
+
     def explain(self, inputs: Any) -> Explanation:
         """Say which columns made each input unlikely.
 
@@ -86,6 +97,10 @@ class InputScore(ABC):
             ConfigError: if this score cannot.
         """
         raise self._unsupported("sample")
+
+    def uncompiled(self) -> Self:
+        """This score as it was before :meth:`compile_scorer`."""
+        return self
 
     def compile_scorer(self, calibration: np.ndarray) -> None:
         """Make :meth:`score` fast for few inputs, in place.

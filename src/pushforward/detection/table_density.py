@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from pushforward.detection.table_features import TableFeatures
 from pushforward.models import MAF, NICE, NSF, Ensemble, Flow, Model, RealNVP
 from pushforward.numerics.checks import check_choice
 from pushforward.registry import describe
-from pushforward.training import fit_members
+from pushforward.training import TrainingConfig, fit_members
+from pushforward.training.budget import seconds
 from pushforward.transforms import Chain
 
 __all__ = ["KINDS", "explainer", "fit_table_density", "small_flow"]
@@ -62,12 +62,10 @@ def fit_table_density(
     validation: np.ndarray,
     features: TableFeatures,
     *,
-    kind: str = "auto",
-    n_estimators: int = 5,
-    jitter: float = 0.05,
-    seed: int = 0,
-    max_time: float | None = None,
-    **options: Any,
+    kind: str,
+    n_estimators: int,
+    jitter: float,
+    config: TrainingConfig,
 ) -> Flow:
     """Fit the preprocessing once, and then the flows; those of one architecture are trained together.
 
@@ -78,9 +76,8 @@ def fit_table_density(
         kind: see :func:`small_flow`.
         n_estimators: number of flows in the ensemble.
         jitter: standard deviation of the training noise, in robust deviations.
-        seed: flow k is built and trained from ``seed + k``.
-        max_time: seconds of training, all flows together.
-        **options: passed on to ``pf.fit``.
+        config: options of training. Flow k is built and trained from ``config.seed + k``, and ``max_time`` is for all
+            flows together.
 
     Returns:
         A model of the feature matrix: preprocessing transforms over an :class:`~pushforward.models.Ensemble`.
@@ -88,21 +85,21 @@ def fit_table_density(
     transforms = features.preprocessing(jitter)
     rows = torch.from_numpy(train)
     with torch.no_grad():
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(config.seed)
         Chain(*transforms).initialize(rows, noise=generator)
     held_out = torch.from_numpy(validation) if len(validation) else None
     flows: list[Model] = []
     alike: dict[str, list[int]] = {}
     for k in range(n_estimators):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + k)
+            torch.manual_seed(config.seed + k)
             flows.append(small_flow(kind, k, features.n_features, len(train)))
         alike.setdefault(json.dumps(describe(flows[k]), sort_keys=True), []).append(k)
     for group in alike.values():
         with_preprocessing = [Flow(Chain(*transforms, flows[k].chain), flows[k].base) for k in group]
-        time = None if max_time is None else max_time * len(group) / n_estimators
-        seeds = [seed + k for k in group]
-        fit_members(with_preprocessing, rows, validation=held_out, seeds=seeds, max_time=time, **options)
+        time = None if config.max_time is None else seconds(config.max_time) * len(group) / n_estimators
+        seeds = [config.seed + k for k in group]
+        fit_members(with_preprocessing, rows, validation=held_out, seeds=seeds, config=config, max_time=time)
     return Flow(Chain(*transforms), Ensemble(*(flow.eval() for flow in flows))).eval()
 
 

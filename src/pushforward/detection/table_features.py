@@ -100,6 +100,26 @@ class TableFeatures:
         """The nats that the unseen cells of encoded rows cost, ``(n, columns)``."""
         return math.log(self.rows + 2) * self._unseen(encoded)
 
+    def impute(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The feature matrix for scores that need finite numbers, and which cells are news.
+
+        As :meth:`transform`, but a missing number in a column that had none is the usual value too.
+
+        Args:
+            encoded: ``(n, columns)``.
+
+        Returns:
+            The matrix, ``(n, n_features)``, infinite only where a number is. And whether each cell is unseen, or a missing
+            value in a column that had none, ``(n, columns)``.
+        """
+        matrix = self.transform(encoded)
+        kept = list(self.kept)
+        never = np.array([self._never_missing(i) for i in kept], dtype=bool) & np.isnan(encoded[:, kept])
+        matrix[:, : len(kept)] = np.where(never, np.asarray(self.fills), matrix[:, : len(kept)])
+        news = self._unseen(encoded)
+        news[:, kept] |= never
+        return matrix, news
+
     def inverse_transform(self, matrix: np.ndarray) -> np.ndarray:
         """Encoded rows of a feature matrix (samples): ``(n, n_features)`` to ``(n, columns)``."""
         encoded = np.empty((len(matrix), len(self.schema)))
@@ -164,7 +184,9 @@ class TableFeatures:
             StorageError: if the content is not one that pushforward writes.
         """
         if not isinstance(data, Mapping) or "schema" not in data:
-            raise StorageError("the file's description of the table's features is not one that pushforward writes.")
+            raise StorageError(
+                "the file describes the table's features in a form that pushforward never writes: use an intact copy."
+            )
         schema = Schema.from_json(data["schema"])
         try:
             kept = tuple(_index(i, len(schema)) for i in data["kept"])
@@ -176,7 +198,7 @@ class TableFeatures:
             rows = _index(data["rows"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
-                f"the file's description of the table's features is not one that pushforward writes: {error!r}"
+                f"the file describes the table's features in a form that pushforward never writes: {error!r}"
             ) from error
         if sorted([*kept, *(i for i, _ in constants)]) != list(range(len(schema))):
             raise StorageError("the file's features must have each column once, as kept or as constant.")

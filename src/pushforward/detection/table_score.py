@@ -1,7 +1,11 @@
-"""The default score of tables: -log p of a row under an ensemble of flows."""
+"""The default score of tables: a pool of statistics, and an ensemble of flows where a density is asked for."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,70 +17,118 @@ from pushforward.compiled import CompiledScorer, compile_scorer
 from pushforward.data import Schema, duplicate_groups, split_indices
 from pushforward.detection.batching import by_batches
 from pushforward.detection.input_score import Explanation, InputScore
-from pushforward.detection.table_density import explainer, fit_table_density
+from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_time
+from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
 from pushforward.models import Ensemble, Flow
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.training import TrainingConfig
+from pushforward.training.budget import seconds
 
-__all__ = ["TableScore", "fit_table_score"]
+__all__ = ["TABLE_TRAINING", "TableScore", "fit_table_score"]
 
-_NEAR = 2e-5
-"""Largest relative difference between a score of the compiled scorer and the score of the model."""
+TABLE_TRAINING = TrainingConfig(max_steps=2000, batch_size=256, learning_rate=1e-3, ema=None)
+"""Default training of the flows of a table; it was chosen without a moving average of the weights."""
+
+_NEAR = 1e-6
+"""Largest relative difference between the score of a few rows and the score in batches of one size."""
+
+NO_DENSITY = "this guard has no density: fit it with Guard(density=True), which trains flows too."
 
 
 class TableScore(InputScore):
-    """-log p of the rows of a table, nats; a bound from above where cells are dequantized or missing.
+    """Anomaly score of the rows of a table, nats: :class:`~pushforward.detection.table.Pool`, and the cost of news.
+
+    Each unseen category, each missing cell in a column that had none, and each change of a constant column costs
+    log(n + 2) nats, minus the log of the probability that the rule of succession gives to an event that n rows did not
+    show. The statistics read the column's usual value in its place. An infinite number makes the score infinite.
 
     Args:
-        features: what the density reads of a table.
-        density: a model of the feature matrix; it may be a bound from below.
-        n_draws: noise draws for each row where columns are dequantized or missing.
+        features: what is read of a table.
+        pool: the statistics.
+        density: a model of the feature matrix, or None; it may be a bound from below.
+        n_draws: noise draws of the density for each row where columns are dequantized or missing.
     """
 
     reads = "tables"
-    is_log_prob = True
 
-    def __init__(self, features: TableFeatures, density: Flow, n_draws: int = 4) -> None:
-        self.features, self.density, self.n_draws = features, density, n_draws
-        self._compiled: CompiledScorer | None = None
+    def __init__(self, features: TableFeatures, pool: Pool, density: Flow | None = None, n_draws: int = 4) -> None:
+        self.features, self.pool, self.density, self.n_draws = features, pool, density, n_draws
+        self._compiled = False
+        self._flow: CompiledScorer | None = None
         self._calibration = np.empty(0)
 
+    @property
+    def has_density(self) -> bool:
+        """Whether flows were trained."""
+        return self.density is not None
+
     def __repr__(self) -> str:
-        flows = len(self.density.base.models) if isinstance(self.density.base, Ensemble) else 1
-        return f"TableScore({len(self.features.schema)} columns, {flows} flows)"
+        flows = 0 if self.density is None else _flows(self.density)
+        density = f", {flows} flows" if flows else ""
+        return f"TableScore({len(self.features.schema)} columns, {len(self.pool.scales)} statistics{density})"
 
     def score(self, inputs: Any) -> np.ndarray:
-        """-log p of each row, nats, float64 ``(n,)``: calibration and new rows take the same path.
+        """Score of each row, nats, float64 ``(n,)``: calibration and new rows take the same path.
 
         Raises:
             SchemaError: for a column that does not fit; it is named.
             InputError: if ``inputs`` is not a table.
         """
+        matrix, news = self.features.impute(self._encode(inputs))
+        cost = math.log(self.features.rows + 2) * news.sum(1)
+        far = ~np.isfinite(matrix).all(1)
+        if far.any():
+            matrix = np.where(np.isfinite(matrix), matrix, 0.0)
+        if not self._compiled:
+            return np.where(far, math.inf, cost + self.pool.score(matrix))
+        scores = cost + self.pool.score(matrix, batch=None)
+        margin = _NEAR * (1 + np.abs(scores))
+        below, above = (np.searchsorted(self._calibration, scores + side * margin) for side in (-1, 1))
+        near = below < above
+        if near.any():
+            scores[near] = cost[near] + self.pool.score(matrix[near])
+        return np.where(far, math.inf, scores)
+
+    def log_prob(self, inputs: Any) -> np.ndarray:
+        """log p of each row under the density, nats, float64 ``(n,)``; a lower bound where cells are dequantized.
+
+        Raises:
+            ConfigError: if there is no density.
+        """
         encoded = self._encode(inputs)
+        density = self._density()
         rows, cost = torch.from_numpy(self.features.transform(encoded)), self.features.unseen_cost(encoded).sum(1)
-        if self._compiled is None:
-            return cost - self._log_prob(rows)
-        log_prob = [self._compiled.value(part, samples=self.n_draws).double() for part in rows.split(512)]
-        scores = cost - torch.cat(log_prob).numpy()
-        uncertain = ~np.isfinite(scores)
-        finite = np.where(uncertain, 0.0, scores)
-        margin = _NEAR * (1 + np.abs(finite))
-        below, above = (np.searchsorted(self._calibration, finite + side * margin) for side in (-1, 1))
-        uncertain |= below < above
-        if uncertain.any():
-            scores[uncertain] = cost[uncertain] - self._log_prob(rows[torch.from_numpy(uncertain)])
-        return scores
+        if self._flow is not None:
+            parts = [self._flow.value(part, samples=self.n_draws).double() for part in rows.split(512)]
+            return torch.cat(parts).numpy() - cost
+        value = by_batches(lambda part: density.evaluate(part, samples=self.n_draws).value.double(), rows)
+        return value.numpy() - cost
 
     def explain(self, inputs: Any) -> Explanation:
+        """How unusual each cell is given the other columns and by itself, and the cost of news, nats."""
+        matrix, news = self.features.impute(self._encode(inputs))
+        finite = np.isfinite(matrix)
+        terms = np.where(finite, self.pool.by_column(np.where(finite, matrix, 0.0)), math.inf)
+        by_column = np.zeros(news.shape)
+        kept = list(self.features.kept)
+        by_column[:, kept] = terms[:, : len(kept)]
+        for k, coordinate in enumerate(self.features.indicators):
+            column = kept[coordinate]
+            by_column[:, column] = np.maximum(by_column[:, column], terms[:, len(kept) + k])
+        nats = np.where(news, math.log(self.features.rows + 2), by_column)
+        return Explanation(self.features.schema.names, nats)
+
+    def explain_density(self, inputs: Any) -> Explanation:
         """The exact terms of the chain rule under the ensemble's autoregressive flow.
 
         Raises:
-            ConfigError: if the ensemble has no such flow.
+            ConfigError: if there is no density, or its ensemble has no such flow.
         """
-        flow = explainer(self.density)
+        flow = explainer(self._density())
         if flow is None:
-            raise ConfigError('explain needs the autoregressive flow of model="auto", and this ensemble has none.')
+            raise ConfigError('this needs the autoregressive flow of model="auto", and this ensemble has none.')
         encoded = self._encode(inputs)
         terms = by_batches(
             lambda part: flow.conditional_log_prob(part, samples=self.n_draws).double(),
@@ -91,30 +143,42 @@ class TableScore(InputScore):
         The density of dequantized codes and flags has tails beyond the codes that exist; such rows are drawn again.
 
         Raises:
+            ConfigError: if there is no density.
             TrainingError: if hardly a row can be decoded.
         """
+        density = self._density()
         generator = torch.Generator().manual_seed(seed)
         accepted: list[np.ndarray] = []
         while sum(map(len, accepted)) < count:
-            drawn = self.density.sample(max(count, 64), generator=generator).double().numpy()
+            drawn = density.sample(max(count, 64), generator=generator).double().numpy()
             rows = self.features.inverse_transform(drawn)
             accepted.append(rows[np.isfinite(drawn).all(1) & self.features.decodable(rows)])
             if len(accepted) > 1000 and not sum(map(len, accepted)):
                 raise TrainingError("samples of the density have no valid codes; fit it longer or with more rows.")
         return self.features.schema.decode(np.concatenate(accepted)[:count])
 
-    def compile_scorer(self, calibration: np.ndarray) -> None:
-        """Score few rows by :func:`~pushforward.compile_scorer` from now on, in place.
+    def uncompiled(self) -> TableScore:
+        """A score with the same pool and density that does not use what was compiled."""
+        return TableScore(self.features, self.pool, self.density, self.n_draws)
 
-        Its numbers differ from the model's in the last digits. A row whose score is so close to a calibration score that
-        this could change their order is scored by the model.
+    def compile_scorer(self, calibration: np.ndarray) -> None:
+        """Score only the rows that are given from now on, without filling up a batch, in place.
+
+        The numbers differ in the last digits. A row whose score is so close to a calibration score that this could change
+        their order is scored in a full batch. The density is compiled too, if there is one.
         """
-        self._compiled, self._calibration = compile_scorer(self.density), calibration
+        self._compiled, self._calibration = True, calibration
+        if self.density is not None:
+            self._flow = compile_scorer(self.density)
 
     def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors for a file."""
-        density, tensors = io.pack(self.density, prefix)
-        return {"features": self.features.to_json(), "density": density, "n_draws": self.n_draws}, tensors
+        pool, tensors = self.pool.pack(f"{prefix}pool.")
+        description = {"features": self.features.to_json(), "pool": pool, "density": None, "n_draws": self.n_draws}
+        if self.density is not None:
+            description["density"], more = io.pack(self.density, f"{prefix}density.")
+            tensors |= more
+        return description, tensors
 
     @classmethod
     def unpack(cls, description: Any, tensors: dict[str, Tensor], prefix: str) -> Self:
@@ -124,80 +188,110 @@ class TableScore(InputScore):
             StorageError: for parts that do not fit each other.
         """
         try:
-            features, density, n_draws = (description[name] for name in ("features", "density", "n_draws"))
+            features, pool, density, n_draws = (description[n] for n in ("features", "pool", "density", "n_draws"))
             n_draws = check_integer("n_draws", n_draws)
         except (TypeError, KeyError, ConfigError) as error:
-            raise StorageError(f"its score of tables is not one that pushforward writes: {error!r}") from error
+            raise StorageError(
+                f"it describes its score of tables in a form that pushforward never writes: {error!r}"
+            ) from error
         features = TableFeatures.from_json(features)
-        model = io.unpack(density, tensors, prefix)
+        pool = Pool.unpack(pool, tensors, f"{prefix}pool.")
+        if len(pool.coordinates.kind) != features.n_features:
+            raise StorageError(f"its pool does not read the table's {features.n_features} features.")
+        if density is None:
+            return cls(features, pool, None, n_draws)
+        model = io.unpack(density, tensors, f"{prefix}density.")
         if not isinstance(model, Flow) or model.shape != (features.n_features,) or model.context_features:
             raise StorageError(f"its density is not a flow of the table's {features.n_features} features.")
-        return cls(features, model.eval(), n_draws)
+        return cls(features, pool, model.eval(), n_draws)
 
     def _encode(self, table: Any) -> np.ndarray:
         return self.features.schema.encode(table, owner="Guard")[0]
 
-    def _log_prob(self, rows: Tensor) -> np.ndarray:
-        """log p of rows of the feature matrix, nats."""
-        return by_batches(lambda part: self.density.evaluate(part, samples=self.n_draws).value.double(), rows).numpy()
+    def _density(self) -> Flow:
+        if self.density is None:
+            raise ConfigError(NO_DENSITY)
+        return self.density
 
 
 def fit_table_score(
     train: Any,
     validation: Any = 0.1,
     *,
+    effort: str = "default",
+    density: bool = False,
     kind: str = "auto",
     n_estimators: int = 5,
     n_draws: int = 4,
     jitter: float = 0.05,
-    seed: int = 0,
-    max_steps: int = 2000,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    **options: Any,
+    config: TrainingConfig = TABLE_TRAINING,
+    note: Callable[[str], None] = lambda text: None,
 ) -> TableScore:
-    """Recognize the columns of a table, choose the features, and fit an ensemble of flows.
+    """Recognize the columns of a table, fit a pool of statistics, and on request an ensemble of flows.
 
     Args:
         train: anything that :func:`~pushforward.data.as_table` takes.
-        validation: the fraction of rows that stops the training early (0 for none; equal rows stay together), or another
-            table for that.
+        validation: of the density: the fraction of rows that stops the training early (0 for none; equal rows stay
+            together), or another table for that. The pool reads all rows of ``train``.
+        effort: "fast", "default" or "thorough": a fixed amount of work of the pool.
+        density: whether to train the flows, which ``log_prob`` and ``sample`` need.
         kind: of the flows: "auto", "nice", "realnvp", "maf" or "nsf"; see
             :func:`~pushforward.detection.table_density.small_flow`.
         n_estimators: number of flows.
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
-        seed: of the split, the weights and the training.
-        max_steps: of training, for each flow.
-        batch_size: of training.
-        learning_rate: of training.
-        **options: passed on to ``pf.fit``.
+        config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
+            the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
+            for what is left. It is exceeded only where reading the table and the smallest pool take longer.
+        note: called with the name of each phase of the pool.
 
     Raises:
         SchemaError: for a column that cannot be modeled; it is named.
         InputError: if ``train`` is not a table, or if all its columns are constant.
-        ConfigError: for an unknown kind, or impossible options.
+        ConfigError: for an unknown effort or kind.
 
     Example:
         >>> import numpy as np
         >>> x = np.random.default_rng(0).normal(size=(300, 2))
-        >>> score = fit_table_score(x, kind="nice", n_estimators=1, max_steps=50, progress="silent")
+        >>> score = fit_table_score(x)
         >>> score.score([[0.0, 0.0], [9.0, 9.0]]).argmax()
         np.int64(1)
     """
+    check_choice("effort", effort, tuple(EFFORTS))
+    check_choice("model", kind, KINDS)
+    start = time.monotonic()
     schema, encoded = Schema.infer_encode(train)
-    if isinstance(validation, (int, float)):
-        encoded, held_out = _split(encoded, validation, seed + 1)
-    else:
-        held_out = schema.encode(validation)[0]
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:
-        raise InputError("every column of the table is constant in the training rows, so there is no density to fit.")
-    density = fit_table_density(
+        raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
+    sizes, chosen, seed = EFFORTS[effort], encoded, config.seed
+    if len(encoded) > sizes.rows:
+        chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
+    matrix = features.transform(chosen)
+    limit = None if config.max_time is None else seconds(config.max_time)
+    if limit is None:
+        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, note=note)
+    else:
+        left = limit - (time.monotonic() - start)
+        pool = fit_pool_in_time(features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, note=note)
+    if not density:
+        return TableScore(features, pool, None, n_draws)
+    if isinstance(validation, (int, float)):
+        encoded, held_out = _split(encoded, validation, config.seed + 1)
+    else:
+        held_out = schema.encode(validation)[0]
+    if limit is not None:
+        config = replace(config, max_time=max(0.0, limit - (time.monotonic() - start)))
+    note("flows")
+    model = fit_table_density(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
-        jitter=jitter, seed=seed, max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, **options,
+        jitter=jitter, config=config,
     )  # fmt: skip
-    return TableScore(features, density, n_draws)
+    return TableScore(features, pool, model, n_draws)
+
+
+def _flows(density: Flow) -> int:
+    return len(density.base.models) if isinstance(density.base, Ensemble) else 1
 
 
 def _split(encoded: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

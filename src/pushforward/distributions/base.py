@@ -64,7 +64,9 @@ class Distribution(nn.Module, ABC):
         Raises:
             KindError: if the coordinates depend on each other in no order.
         """
-        raise KindError(f"{type(self).__name__} is not autoregressive, so its log-density is no sum over coordinates.")
+        raise KindError(
+            f"{type(self).__name__} is not autoregressive, so its log-density is not a sum over coordinates."
+        )
 
     @abstractmethod
     def sample(self, batch: Size, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:

@@ -64,7 +64,7 @@ class SortedNormal(Distribution):
         features: D.
 
     Raises:
-        ConfigError: if ``features`` is no positive width.
+        ConfigError: if ``features`` is not a positive width.
 
     Example:
         >>> import torch

@@ -49,7 +49,7 @@ class PixelCNN(Distribution):
         context: width of the context; 0 for none.
 
     Raises:
-        ConfigError: if the shape is no image, a size is impossible, or "plusplus" is given several channels and a likelihood
+        ConfigError: if the shape is not an image, a size is impossible, or "plusplus" is given several channels and a likelihood
             of independent channels.
 
     Example:

@@ -23,7 +23,7 @@ class Product(Distribution):
         parts: at least one; distributions of vectors that have densities with respect to Lebesgue measure.
 
     Raises:
-        ConfigError: if a part is no distribution of vectors, or contexts differ in width.
+        ConfigError: if a part is not a distribution of vectors, or contexts differ in width.
         KindError: if the density of a part refers to another measure.
 
     Example:

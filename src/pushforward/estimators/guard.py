@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import time
+import warnings
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,31 +16,47 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
-from pushforward.detection.image_score import ImageScore, fit_image_score
+from pushforward.detection.certified import Certificate, certify_scores
+from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
 from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.smoothed_score import SmoothedScore, fit_smoothed_score, smoothing_options
+from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_features import TableFeatures
-from pushforward.detection.table_score import TableScore, fit_table_score
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
+from pushforward.detection.table_score import NO_DENSITY, TABLE_TRAINING, TableScore, fit_table_score
+from pushforward.errors import CalibrationError, ConfigError, PushforwardWarning, SchemaError, StorageError
+from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.budget import seconds
+from pushforward.training.progress import make_reporter
 
-__all__ = ["Explanation", "Guard"]
+__all__ = ["Certificate", "Explanation", "Guard"]
+
+_FITTING = 0.6
+"""Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
+
+_MOST_CALIBRATION = 10_000
+"""Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
 
 _SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
 """The classes of a guard's score, by the name of its inputs in a file."""
 
 
 class Guard(OutlierMixin, BaseEstimator):
-    """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over a density).
+    """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over an anomaly score).
 
-    ``fit`` divides its rows at random into three parts: one trains a density (for a table, a small ensemble of flows over
-    preprocessed columns), one stops the training early, and one is used for nothing but calibration. The anomaly score of
-    a row is s = -log p, and its p-value is (1 + #{calibration s_i >= s}) / (n + 1), so a tie raises the p-value. For rows
-    like the training rows P(p <= a) <= a (Vovk et al. 2005, prop. 2.4; Bates et al. 2023), whatever the density; a better
-    density detects more anomalies at the same false-alarm rate.
+    ``fit`` divides its rows at random: one part fits an anomaly score, and one is used for nothing but calibration. The
+    p-value of a row with the score s is (1 + #{calibration s_i >= s}) / (n + 1), so a tie raises the p-value. For rows
+    like the training rows P(p <= a) <= a (Vovk et al. 2005, prop. 2.4; Bates et al. 2023), whatever the score; a better
+    score detects more anomalies at the same false-alarm rate.
+
+    The score of a table is a weighted sum of statistics: distances to the nearest training rows, Gaussians of those rows,
+    Mahalanobis distance and its relatives, tails of columns, and a Gaussian mixture. Each is -log of a tail probability,
+    in nats, and no anomalies are needed for the weights (:class:`~pushforward.detection.table.Pool`). ``density=True``
+    also trains an ensemble of flows, for ``log_prob`` and ``sample``. The file of a guard contains training rows, because
+    distances need them.
 
     X is one of
 
@@ -54,28 +73,40 @@ class Guard(OutlierMixin, BaseEstimator):
         guarantee: "marginal": at most alpha on average over calibration sets. "pac": with probability 1 - ``delta``
             over the calibration set, at most alpha for this guard from now on.
         delta: of the "pac" guarantee.
+        effort: "fast", "default" or "thorough": how much work goes into the score of a table, in numbers of rows and never
+            by a clock, so that results are reproducible. "thorough" implies ``density``.
+        density: whether to train flows of a table too.
         model: the flows: "auto" (additive, affine and autoregressive spline flows together), "nice", "realnvp", "maf"
             or "nsf"; for images "auto", "glow" or "nice".
         n_estimators: number of flows in the ensemble of a table.
         calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, at most
-            to half.
-        validation: fraction of the other rows for early stopping; for images also for the density of the statistics.
+            to half, and gives at most 10,000 rows unless ``alpha`` needs more.
+        validation: fraction of the other rows for early stopping of flows; for images also for the density of the
+            statistics.
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
         jitter: training noise of a table, in robust standard deviations; it bounds the density at repeated values.
         max_steps: of training, for each flow; None for 2000 on tables and 3000 on images.
-        max_time: seconds (or "90s", "5m") of training, all flows together; None for no limit.
+        max_time: seconds (or "90s", "5m") of ``fit`` on a table, calibration included; for images, of training. The only
+            option that reads a clock: what is fitted depends on the speed of the computer. None for no limit.
         batch_size: of training; None for 256 rows or 64 images.
         learning_rate: of training; None for 1e-3 on tables and 2e-3 on images.
+        smoothing: None, or the standard deviation of noise for a guard with certificates against attacks (:meth:`certify`):
+            of pixels from 0 to 1, or of numeric columns in units of their standard deviations. Its score is the median of a
+            fast score under noise, so the options of the flows above do not matter. A dictionary gives ``sigma`` and other
+            options of :func:`~pushforward.detection.smoothed_score.fit_smoothed_score`.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
+
+    Where a table has too few rows for ``alpha``, ``fit`` warns and ``predict`` raises no alarm, which keeps the promise.
 
     Attributes:
         score_: the fitted score: a :class:`~pushforward.detection.table_score.TableScore`, or for images an
             :class:`~pushforward.detection.image_score.ImageScore`.
         schema_: names, types and categories of the columns of a table.
         table_features_: which columns of a table the density reads, and what unseen cells cost.
-        density_: the fitted model of a table.
+        density_: the fitted flows of a table, with ``density=True``.
         calibrator_: the calibration scores.
+        calibration_: which rows calibrated the guard; its text says which rows the promise refers to.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
         n_features_in_: number of columns, or of pixels times channels.
@@ -84,7 +115,7 @@ class Guard(OutlierMixin, BaseEstimator):
     Example:
         >>> import numpy as np, pushforward as pf
         >>> x = np.random.default_rng(0).normal(size=(500, 2))
-        >>> guard = pf.Guard(alpha=0.05, n_estimators=2, max_steps=100, random_state=0).fit(x)
+        >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(x)
         >>> guard.predict([[0.0, 0.0], [9.0, 9.0]])
         array([ 1, -1])
     """
@@ -92,6 +123,7 @@ class Guard(OutlierMixin, BaseEstimator):
     n_features_in_: int
     feature_names_in_: np.ndarray
     score_: InputScore
+    calibration_: CalibrationRecord
 
     def __init__(
         self,
@@ -99,6 +131,8 @@ class Guard(OutlierMixin, BaseEstimator):
         *,
         guarantee: Guarantee = "marginal",
         delta: float = 0.05,
+        effort: str = "default",
+        density: bool = False,
         model: str = "auto",
         n_estimators: int = 5,
         calibration: float | int = 0.25,
@@ -109,12 +143,15 @@ class Guard(OutlierMixin, BaseEstimator):
         max_time: float | str | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        smoothing: float | dict[str, Any] | None = None,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
         self.alpha = alpha
         self.guarantee: Guarantee = guarantee
         self.delta = delta
+        self.effort = effort
+        self.density = density
         self.model = model
         self.n_estimators = n_estimators
         self.calibration = calibration
@@ -125,6 +162,7 @@ class Guard(OutlierMixin, BaseEstimator):
         self.max_time = max_time
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.smoothing = smoothing
         self.random_state = random_state
         self.verbose = verbose
 
@@ -144,33 +182,81 @@ class Guard(OutlierMixin, BaseEstimator):
             y: ignored; scikit-learn passes it.
 
         Raises:
-            CalibrationError: if the rows are too few for ``alpha``; it says how many are needed.
+            CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
             InputError: for data that cannot be read; a SchemaError names the column.
-            ConfigError: for impossible options.
+            ConfigError: for impossible options, or if ``max_time`` is too short for a table to be read, fitted and
+                calibrated.
         """
         self._check_options()
+        start = time.monotonic()
         rows, seed = self._read(X, reset=True), seed_from(self.random_state)
         fitted, calibration = self._split(len(rows), seed)
+        limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         try:
-            self.score_ = self._fit_score(_take(rows, fitted), seed)
+            self.score_ = self._fit_score(_take(rows, fitted), seed, limit, start)
         except SchemaError:
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
         self.seed_ = seed
-        return self._calibrate(self.score_.score(_take(rows, calibration)))
+        if limit is None or isinstance(rows, torch.Tensor):
+            scores = self.score_.score(_take(rows, calibration))
+        else:
+            scores = self._calibration_scores(rows, calibration, seed, limit, start)
+        self._calibrate(scores)
+        self.calibration_ = CalibrationRecord(self.calibrator_.n)
+        return self
+
+    def recalibrate(self, X: Any, note: str = "") -> Self:
+        """Calibrate on new normal rows, without training; the promise then refers to rows like these.
+
+        For a guard whose normal rows have changed a little, or that moves to another place. The score stays as it is, so
+        anomalies that it did not see before it does not see now. The guard is then not compiled.
+
+        Args:
+            X: normal rows that nothing of the guard has seen, as for :meth:`fit`, at least as many as ``alpha`` needs.
+            note: what these rows are; it is stored with the guard.
+
+        Raises:
+            CalibrationError: if the rows are too few; it says how many are needed. The guard is then unchanged.
+            InputError: for rows that do not fit the guard.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> rng = np.random.default_rng(0)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(rng.normal(size=(500, 2)))
+            >>> print(guard.recalibrate(rng.normal(1, 2, size=(300, 2)), note="sensor 2").calibration_)
+            rows like the 300 rows of the last recalibration (sensor 2), and no longer rows like the training rows
+        """
+        require_fitted(self)
+        score = self.score_.uncompiled()
+        scores = score.score(self._read(X))
+        needed = rows_needed(self.alpha, self.guarantee, self.delta)
+        if len(scores) < needed:
+            raise CalibrationError(
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows; got {len(scores)}."
+            )
+        self._calibrate(scores)
+        self.score_ = score
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
+        return self
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log-density of each row, nats, ``(rows,)``: higher is more normal (scikit-learn's sign).
-
-        A lower bound where columns are dequantized or missing; -inf for a row that is infinitely far. For images the
-        negative anomaly score, which is not a density of the image.
-        """
+        """The negative anomaly score of each row, ``(rows,)``: higher is more normal (scikit-learn's sign)."""
         return -self.anomaly_score(X)
 
+    def log_prob(self, X: Any) -> np.ndarray:
+        """Log-density of each row of a table, nats, ``(rows,)``; a lower bound where columns are dequantized or missing.
+
+        Raises:
+            ConfigError: unless the guard was fitted with ``density=True``, or for a guard of images.
+        """
+        require_fitted(self)
+        return self.score_.log_prob(self._read(X))
+
     def anomaly_score(self, X: Any) -> np.ndarray:
-        """Anomaly score of each row, ``(rows,)``: higher is more anomalous; -log p in nats for a table."""
+        """Anomaly score of each row, ``(rows,)``: higher is more anomalous, +inf is infinitely far; in nats for a table."""
         require_fitted(self)
         return self.score_.score(self._read(X))
 
@@ -179,18 +265,18 @@ class Guard(OutlierMixin, BaseEstimator):
         return self.calibrator_.p_value(self.anomaly_score(X))
 
     def assess(self, X: Any) -> dict[str, np.ndarray]:
-        """All results of one pass: ``log_prob`` (of tables), ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
+        """All results: ``log_prob`` (with a density), ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
         score = self.anomaly_score(X)
-        log_prob = {"log_prob": -score} if self.score_.is_log_prob else {}
+        log_prob = {"log_prob": self.log_prob(X)} if self.score_.has_density else {}
         return log_prob | {
             "anomaly_score": score,
             "p_value": self.calibrator_.p_value(score),
-            "alarm": -score - self.offset_ < 0,
+            "alarm": self._decide(-score) < 0,
         }
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples(X) - offset_``: negative is an alarm."""
-        return self.score_samples(X) - self.offset_
+        return self._decide(self.score_samples(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """+1 for normal rows and -1 for alarms, at the promised false-alarm rate."""
@@ -219,14 +305,65 @@ class Guard(OutlierMixin, BaseEstimator):
         require_fitted(self)
         return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
 
-    def explain(self, X: Any) -> Explanation:
-        """Which columns made a row unlikely: -log p(x_i | x_<i), nats, in the order of the columns.
+    def certify(
+        self, X: Any, radius: float, *, confidence: float = 0.99, draws: int = 10_000, attempts: int = 10**6
+    ) -> Certificate:
+        """Bound the p-value of each row for every change of an L2 norm of at most ``radius``, whatever the attack.
 
-        Exact terms of the chain rule under the ensemble's autoregressive flow; each column is judged given the columns
-        before it. The terms add up to that flow's -log p (averaged over noise draws), not to the ensemble's.
+        For each row, with probability at least ``confidence`` over the noise: at each of the inputs within the radius that an
+        attacker evaluates, if these are at most ``attempts``, ``guard.p_value`` is at most the bound. The attacker may know
+        the guard, its file and its noise. The proof is in :mod:`pushforward.detection.smoothing`.
+
+        Args:
+            X: rows or images, as for ``p_value``.
+            radius: largest L2 norm of a change: of pixels from 0 to 1, or of columns in the units of ``smoothing``.
+            confidence: probability of the statement, for each row.
+            draws: noise draws for each row; more make bounds sharper, and larger radii possible.
+            attempts: number of inputs that the attacker may evaluate.
 
         Raises:
-            ConfigError: if the ensemble has no such flow (``model`` other than "auto"), or for a guard of images.
+            ConfigError: unless the guard was built with ``smoothing``, or for a number out of range.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> x = np.random.default_rng(0).normal(size=(500, 2))
+            >>> guard = pf.Guard(alpha=0.05, smoothing=0.5, random_state=0).fit(x)
+            >>> guard.certify([[0.0, 0.0], [9.0, 9.0]], radius=0.5).alarm
+            array([False,  True])
+        """
+        score = self._smoothed("certify")
+        options = {"confidence": confidence, "draws": draws, "attempts": attempts}
+        lower = score.lower_bound(self._read(X), radius, **options)
+        return certify_scores(lower, self.calibrator_, self.level_, radius, confidence, attempts)
+
+    def certified_radius(
+        self, X: Any, *, confidence: float = 0.99, draws: int = 10_000, attempts: int = 10**6
+    ) -> np.ndarray:
+        """The largest radius within which the alarm of each row is certified, ``(rows,)``; NaN for rows without one.
+
+        Args:
+            X: rows or images, as for ``p_value``.
+            confidence: see :meth:`certify`.
+            draws: see :meth:`certify`.
+            attempts: see :meth:`certify`.
+
+        Raises:
+            ConfigError: unless the guard was built with ``smoothing``, or for a number out of range.
+        """
+        score = self._smoothed("certified_radius")
+        threshold = self.calibrator_.score_threshold(self.alpha, self.guarantee, self.delta)
+        options = {"confidence": confidence, "draws": draws, "attempts": attempts}
+        return score.smoothing.certified_radius(score.base, score.rows(self._read(X)), threshold, **options)
+
+    def explain(self, X: Any) -> Explanation:
+        """Which columns made a row unlikely: -log tail probability of each cell, nats, in the order of the columns.
+
+        The mean of two numbers: how unusual the cell is given the other columns, and how far it is from the middle by
+        itself, each compared with training rows in that column. So a column that is always hard to predict is not reported
+        for that. An unseen category, a new missing cell or a changed constant is log(n + 2), and an infinite number +inf.
+
+        Raises:
+            ConfigError: for a guard of images.
         """
         require_fitted(self)
         return self.score_.explain(self._read(X))
@@ -237,18 +374,19 @@ class Guard(OutlierMixin, BaseEstimator):
         The density of dequantized codes and flags has tails beyond the codes that exist; such rows are drawn again.
 
         Raises:
-            ConfigError: unless ``n_samples`` is a positive integer, or for a guard of images.
+            ConfigError: unless ``n_samples`` is a positive integer and the guard was fitted with ``density=True``, or for a
+                guard of images.
         """
         require_fitted(self)
         return self.score_.sample(check_integer("n_samples", n_samples), seed_from(random_state))
 
     def compile(self) -> Self:
-        """Make this guard fast for few rows at a time, by :func:`~pushforward.compile_scorer`, and return it.
+        """Make this guard fast for few rows at a time, and return it.
 
         Without this a guard scores in batches of one size, and fills up the last one, so that equal rows get exactly
-        equal scores. The compiled scorer scores only the rows that it gets. Its scores differ from the model's in the last
-        digits, by less than 2e-5 of their size; a row whose score is that close to a calibration score is scored by the
-        model, so p-values and alarms do not change.
+        equal scores. With it only the rows that are given are scored. Scores then differ in the last digits, by less than
+        1e-6 of their size; a row whose score is that close to a calibration score is scored in a full batch, so p-values
+        and alarms do not change. A density is compiled by :func:`~pushforward.compile_scorer`.
 
         ``fit`` and ``load`` return a guard that is not compiled, and ``save`` writes the same file with or without it.
 
@@ -258,7 +396,7 @@ class Guard(OutlierMixin, BaseEstimator):
         Example:
             >>> import numpy as np, pushforward as pf
             >>> x = np.random.default_rng(0).normal(size=(500, 2))
-            >>> guard = pf.Guard(alpha=0.05, n_estimators=2, max_steps=100, random_state=0).fit(x)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(x)
             >>> before = guard.p_value(x[:1])
             >>> bool(guard.compile().p_value(x[:1]) == before)
             True
@@ -275,6 +413,9 @@ class Guard(OutlierMixin, BaseEstimator):
     @property
     def schema_(self) -> Schema:
         """Names, types and categories of the columns of a table."""
+        score = vars(self).get("score_")
+        if isinstance(score, SmoothedScore) and score.schema is not None:
+            return score.schema
         return self._table_score("schema_").features.schema
 
     @property
@@ -284,8 +425,11 @@ class Guard(OutlierMixin, BaseEstimator):
 
     @property
     def density_(self) -> Flow:
-        """The fitted model of a table."""
-        return self._table_score("density_").density
+        """The fitted flows of a table."""
+        density = self._table_score("density_").density
+        if density is None:
+            raise AttributeError(NO_DENSITY)
+        return density
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
@@ -300,29 +444,38 @@ class Guard(OutlierMixin, BaseEstimator):
             "named": hasattr(self, "feature_names_in_"),
             "reads": self.score_.reads,
             "score": score,
+            "calibrated": self.calibration_.to_json(),
         }
         io.write(path, header, tensors | {"calibration": torch.from_numpy(self.calibrator_.scores.copy())})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Guard:
+    def load(cls, path: str | os.PathLike[str], *, public_key: Any = None) -> Guard:
         """Read a guard from a file; a file that was changed on purpose can make this fail and do nothing else.
 
+        Args:
+            path: the file.
+            public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`. The
+                signature is verified on the bytes that are read, before anything in them is used.
+
         Raises:
+            SignatureError: if a key is given, and the file is not signed with it or was changed since.
             StorageError: if the file is damaged, was not written by pushforward, or has a newer format.
         """
-        header, tensors = io.read(path, kind="guard")
+        header, tensors = io.read(path, kind="guard", public_key=public_key)
         try:
             guard = cls(**header["options"])
             guard._check_options()
             guard.seed_ = int(header["seed"])
             scores = tensors.pop("calibration").numpy()
-            guard.score_ = _SCORES[header["reads"]].unpack(header["score"], tensors, "score.")
-            if isinstance(guard.score_, ImageScore):
+            kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
+            guard.score_ = kind.unpack(header["score"], tensors, "score.")
+            if isinstance(guard.score_, (ImageScore, SmoothedScore)) and guard.score_.shape is not None:
                 guard.n_features_in_ = math.prod(guard.score_.shape)
             else:
                 guard.n_features_in_ = len(guard.schema_)
                 if header["named"]:
                     guard.feature_names_in_ = np.asarray(guard.schema_.names, dtype=object)
+            guard.calibration_ = CalibrationRecord.from_json(header.get("calibrated"), len(scores))
             return guard._calibrate(scores)
         except Exception as error:  # the content is not trusted; every failure means the same to the caller
             raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
@@ -334,6 +487,9 @@ class Guard(OutlierMixin, BaseEstimator):
         check_number("delta", self.delta, 0, 1)
         check_number("validation", self.validation, 0, 1, closed="left")
         check_choice("guarantee", self.guarantee, ("marginal", "pac"))
+        check_choice("effort", self.effort, tuple(EFFORTS))
+        if not isinstance(self.density, bool):
+            raise ConfigError(f"density must be True or False; got {self.density!r}.")
         if self.model not in (*KINDS, "glow"):
             raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {self.model!r}.")
         for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
@@ -342,6 +498,8 @@ class Guard(OutlierMixin, BaseEstimator):
             raise ConfigError(f"calibration must be a positive fraction or number of rows; got {self.calibration!r}.")
         check_positive("learning_rate", self.learning_rate, optional=True)
         check_positive("jitter", self.jitter, zero=True)
+        if self.smoothing is not None:
+            smoothing_options(self.smoothing)
 
     def _read(self, X: Any, *, reset: bool = False) -> Any:
         """X as the score reads it: a tensor of images, a pyarrow table, or a float64 matrix.
@@ -376,45 +534,95 @@ class Guard(OutlierMixin, BaseEstimator):
         if names is not None:
             self.feature_names_in_ = np.asarray(names, dtype=object)
 
-    def _fit_score(self, rows: Any, seed: int) -> InputScore:
+    def _calibration_scores(
+        self, rows: Any, calibration: np.ndarray, seed: int, limit: float, start: float
+    ) -> np.ndarray:
+        """Scores of as many calibration rows, in random order, as the time permits; when to stop depends on no score."""
+        order = np.random.default_rng(seed).permutation(calibration)
+        needed = min(len(order), rows_needed(self.alpha, self.guarantee, self.delta))
+        scores: list[np.ndarray] = []
+        done = 0
+        while done < len(order) and (left := limit - (time.monotonic() - start)) > 0:
+            part = order[done : done + 1024]
+            before = time.monotonic()
+            scores.append(self.score_.score(_take(rows, part)))
+            done += len(part)
+            if time.monotonic() - before > left:
+                break
+        if done < needed or time.monotonic() - start > 1.1 * limit:
+            raise ConfigError(
+                f"max_time={self.max_time!r} is too short: after {time.monotonic() - start:.1f} seconds the table was read, "
+                f"the smallest score was fitted, and {done} of {needed} necessary calibration rows were scored. Give more "
+                "time or fewer rows."
+            )
+        return np.concatenate(scores)
+
+    def _fit_score(self, rows: Any, seed: int, limit: float | None, start: float) -> InputScore:
         """Fit the score of tables or of images with this guard's options; None is the default of the kind of data."""
-        options = {
-            "validation": self.validation,
-            "kind": self.model,
-            "seed": seed,
-            "max_time": None if self.max_time is None else seconds(self.max_time, "max_time"),
-            "ema": None,  # the defaults were chosen and measured without it
-            "progress": "auto" if self.verbose else "silent",
-        }
-        for name in ("max_steps", "batch_size", "learning_rate"):
-            if getattr(self, name) is not None:
-                options[name] = getattr(self, name)
-        if isinstance(rows, torch.Tensor):
-            return fit_image_score(rows, **options)
+        if self.smoothing is not None:
+            chosen: dict[str, Any] = {"seed": seed} | smoothing_options(self.smoothing)
+            return fit_smoothed_score(rows, **chosen)
+        images = isinstance(rows, torch.Tensor)
+        names = ("max_steps", "batch_size", "learning_rate")
+        options = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if limit is not None:  # for a table, the rest of the time is for calibration
+            options["max_time"] = limit if images else max(0.0, _FITTING * limit - (time.monotonic() - start))
+        config = replace(
+            IMAGE_TRAINING if images else TABLE_TRAINING,
+            seed=seed, progress="auto" if self.verbose else "silent", **options,
+        )  # fmt: skip
+        if images:
+            return fit_image_score(rows, self.validation, kind=self.model, config=config)
         return fit_table_score(
-            rows, n_estimators=self.n_estimators, n_draws=self.n_draws, jitter=self.jitter, **options
-        )
+            rows, self.validation, effort=self.effort, density=self.density or self.effort == "thorough",
+            kind=self.model, n_estimators=self.n_estimators, n_draws=self.n_draws, jitter=self.jitter, config=config,
+            note=make_reporter("auto" if self.verbose else "silent").note,
+        )  # fmt: skip
 
     def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the rows that fit the score (training and early stopping) and of those for calibration."""
         needed = rows_needed(self.alpha, self.guarantee, self.delta)
-        requested = self.calibration if self.calibration >= 1 else round(self.calibration * rows)
-        count = max(int(requested), needed)
-        if count > max(rows // 2, int(requested)) or rows - count < 2:
+        if self.calibration >= 1:
+            count = int(self.calibration)
+        else:
+            count = min(max(round(min(self.calibration * rows, _MOST_CALIBRATION)), needed), rows // 2)
+        if rows - count < 2 or count < 1:
             raise CalibrationError(
-                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, at most half "
-                f"of the rows: give at least {max(2 * needed, needed + 2)} rows, or a larger alpha (X has n_samples = {rows})."
+                f"of n_samples = {rows} rows, {count} calibrate and {rows - count} fit: give at least 4 rows, and at "
+                "least 2 more than calibrate."
+            )
+        if count < needed:
+            warnings.warn(
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, and there are "
+                f"{count}: predict raises no alarm, which keeps the promise. Give at least {max(2 * needed, needed + 2)} "
+                "rows, or a larger alpha.",
+                PushforwardWarning,
+                stacklevel=3,
             )
         fitted, calibration = split_indices(rows, (rows - count, count), seed=seed)
         return fitted, calibration
 
     def _calibrate(self, scores: np.ndarray) -> Self:
-        self.calibrator_ = ConformalCalibrator(scores)
-        self.level_ = self.calibrator_.threshold(self.alpha, self.guarantee, self.delta)
+        calibrator = ConformalCalibrator(scores)
+        if calibrator.n < rows_needed(self.alpha, self.guarantee, self.delta):
+            self.calibrator_, self.level_, self.offset_ = calibrator, 0.0, -math.inf
+            return self
+        level = calibrator.threshold(self.alpha, self.guarantee, self.delta)
         # Here a score at the threshold is an alarm; scikit-learn's alarm is a decision below 0, so move by one ulp.
-        alarm_at = self.calibrator_.score_threshold(self.alpha, self.guarantee, self.delta)
+        alarm_at = calibrator.score_threshold(self.alpha, self.guarantee, self.delta)
+        self.calibrator_, self.level_ = calibrator, level  # after the errors, which leave the guard as it was
         self.offset_ = float(np.nextafter(-alarm_at, np.inf))
         return self
+
+    def _decide(self, samples: np.ndarray) -> np.ndarray:
+        """Decision function of the values of ``score_samples``; +inf everywhere if there can be no alarm."""
+        return samples - self.offset_ if self.offset_ > -math.inf else np.full(samples.shape, math.inf)
+
+    def _smoothed(self, method: str) -> SmoothedScore:
+        require_fitted(self)
+        if not isinstance(self.score_, SmoothedScore):
+            raise ConfigError(f"{method} needs a guard with smoothing: fit Guard(smoothing=0.25), for example.")
+        return self.score_
 
     def _table_score(self, attribute: str) -> TableScore:
         score = vars(self).get("score_")

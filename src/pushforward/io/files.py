@@ -13,36 +13,54 @@ import numpy as np
 
 from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.io.atomic import reason
+from pushforward.numerics.checks import check_choice
 
-__all__ = ["FORMATS", "existing_path", "file_format", "load_array", "plain_errors"]
+__all__ = [
+    "COMPRESSIONS",
+    "FORMATS",
+    "TEXT_FORMATS",
+    "compression_of",
+    "existing_path",
+    "file_format",
+    "load_array",
+    "plain_errors",
+]
 
-FORMATS = {
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".tsv": "tsv",
-    ".tsv.gz": "tsv",
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".npy": "npy",
-    ".npz": "npz",
-}
+_TEXT = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_BINARY = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".npy": "npy", ".npz": "npz"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+"""The endings of compressed files of text, and the compression of each, as pyarrow calls it."""
+
+FORMATS = {ending + suffix: kind for ending, kind in _TEXT.items() for suffix in ("", *COMPRESSIONS)} | _BINARY
 """The endings of files with tables, and the format of each."""
 
+TEXT_FORMATS = tuple(dict.fromkeys(_TEXT.values()))
+"""The formats of text: they have an encoding and can be compressed."""
 
-def file_format(path: str | os.PathLike[str]) -> str:
-    """The format that the name of a file states, one of the values of :data:`FORMATS`.
+
+def file_format(path: str | os.PathLike[str], chosen: str | None = None) -> str:
+    """The format of a file, one of the values of :data:`FORMATS`: the chosen one, or the one that its name states.
 
     Raises:
-        StorageError: for any other ending.
+        ConfigError: for a chosen format that does not exist.
+        StorageError: for a name with any other ending, if no format was chosen.
     """
-    name = Path(path).name.lower()
+    if chosen is not None:
+        return check_choice("format", chosen, dict.fromkeys(FORMATS.values()))
+    name = os.fspath(path).replace(os.sep, "/").rsplit("/", 1)[-1].lower()
     for ending, found in FORMATS.items():
         if name.endswith(ending):
             return found
-    raise StorageError(f"the format of {path} is unknown: its name must end in one of {', '.join(FORMATS)}.")
+    endings = ", ".join((*_TEXT, *_BINARY))
+    raise StorageError(
+        f"the format of {path} is unknown: its name must end in one of {endings} (those of text also in "
+        f"{' or '.join(COMPRESSIONS)}); or name the format (format=, on the command line --format)."
+    )
+
+
+def compression_of(name: str) -> str | None:
+    """The compression that the ending of a name states."""
+    return next((kind for ending, kind in COMPRESSIONS.items() if name.lower().endswith(ending)), None)
 
 
 def existing_path(path: Any) -> Path:
@@ -64,7 +82,7 @@ def existing_path(path: Any) -> Path:
     if stat.S_ISDIR(status.st_mode):
         return found
     if not stat.S_ISREG(status.st_mode):
-        raise StorageError(f"{path} is not a regular file: copy its content to a file first.")
+        raise StorageError(f"{path} is not a regular file, a folder or a pipe: copy its content to a file first.")
     if status.st_size == 0:
         raise StorageError(f"{path} is empty.")
     return found
@@ -100,7 +118,7 @@ def load_array(path: Path, name: str | None = None) -> np.ndarray:
 
 
 @contextmanager
-def plain_errors(path: Path) -> Iterator[None]:
+def plain_errors(path: object) -> Iterator[None]:
     """Report whatever a library raises for a damaged file as one sentence; errors of pushforward pass unchanged."""
     try:
         yield

@@ -1,4 +1,7 @@
-"""Models as files, and modules as plain descriptions and tensors."""
+"""Models as files, and modules as plain descriptions and tensors.
+
+``file_format.py`` verifies the bytes of a file before anything here reads them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from pushforward import (
     registry,
 )
 from pushforward.errors import ConfigError, KindWarning, StorageError
-from pushforward.io.container import Path, read, write
+from pushforward.io.file_format import Path, read, write
 
 __all__ = ["load", "pack", "save", "unpack"]
 

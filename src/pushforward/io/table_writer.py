@@ -1,4 +1,4 @@
-"""Write a table in chunks to a file that is complete or absent."""
+"""Write a table in chunks: to a file that is complete or absent, to a URI, or to standard output."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pushforward.data.tables import as_table
-from pushforward.errors import InputError, PushforwardError, StorageError
+from pushforward.errors import ConfigError, InputError, PushforwardError, StorageError
 from pushforward.io.atomic import atomic_write, reason
-from pushforward.io.files import file_format
+from pushforward.io.files import TEXT_FORMATS, compression_of, file_format
+from pushforward.io.input_file import filesystem_of
+from pushforward.io.json_writer import JsonWriter
+from pushforward.io.output import remote_write, standard_output
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,17 +23,22 @@ __all__ = ["TableWriter"]
 
 
 class TableWriter:
-    """A context manager that appends tables to one CSV, TSV, Parquet or Arrow file.
+    """A context manager that appends tables to one CSV, TSV, JSON Lines, Parquet or Arrow file.
 
-    The file takes its name when the block ends without an error, see :func:`~pushforward.io.atomic.atomic_write`. The
-    names and types of the columns are those of the first table.
+    The file takes its name when the block ends without an error, see :func:`~pushforward.io.atomic.atomic_write`; the same
+    is true of a URI. Rows for standard output are written at once. The names and types of the columns are those of the
+    first table. JSON has neither NaN nor infinity: NaN is written as null, an infinity as the largest float64.
 
     Args:
-        path: the file. Its ending is its format: .csv, .csv.gz, .tsv, .tsv.gz, .parquet, .arrow or .feather.
+        path: the file. Its ending is its format: .csv, .tsv, .jsonl or .ndjson, each also with .gz or .zst; .parquet, .arrow
+            or .feather. A URI such as s3://bucket/name.parquet is opened by ``pyarrow.fs.FileSystem.from_uri``. "-" is
+            standard output.
+        format: csv, tsv, jsonl, parquet or arrow, where the name does not tell; csv for standard output by default.
 
     Raises:
         StorageError: for another ending, if the file cannot be written, or if no table was written.
         InputError: for a table that differs from the first one, or a column that the format cannot store.
+        ConfigError: for a format that tables are not written in.
 
     Example:
         >>> import pathlib, tempfile
@@ -43,19 +51,28 @@ class TableWriter:
         3
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser()
+    def __init__(self, path: str | os.PathLike[str], format: str | None = None) -> None:
+        self.name = "standard output" if path == "-" else str(path)
         self.rows = 0
-        self._format = file_format(self.path)
-        if self._format in ("npy", "npz", "jsonl"):
-            raise StorageError(f"{self.path}: tables are not written as .{self._format}. Choose .csv or .parquet.")
+        self.format = format or "csv" if path == "-" else file_format(path, format)
+        if self.format not in (*TEXT_FORMATS, "parquet", "arrow"):
+            if format is not None:
+                raise ConfigError(f"tables are not written as {self.format}: choose csv, tsv, jsonl, parquet or arrow.")
+            raise StorageError(f"{self.name}: tables are not written as .{self.format}. Choose .csv or .parquet.")
+        located = None if path == "-" else filesystem_of(path)
+        if path == "-":
+            self._replacement: Any = standard_output()
+        elif located is not None and located[0] is not None:
+            self._replacement = remote_write(*located, self.name)
+        else:
+            self._replacement = atomic_write(Path(located[1] if located else path).expanduser())
+        self._pipe = path == "-"
         self._file: Any = None
         self._sink: Any = None
         self._writer: Any = None
         self._schema: Any = None
 
     def __enter__(self) -> Self:
-        self._replacement = atomic_write(self.path)
         self._file = self._replacement.__enter__()
         return self
 
@@ -64,7 +81,7 @@ class TableWriter:
         if self._file is None:
             raise StorageError("a TableWriter writes only inside its with block.")
         table = as_table(data).replace_schema_metadata(None)
-        if self._format in ("csv", "tsv"):
+        if self.format in ("csv", "tsv"):
             table = _printable(table)
         try:
             if self._writer is None:
@@ -74,12 +91,14 @@ class TableWriter:
                     f"this table has the columns {table.column_names}, and the first one had {self._schema.names}."
                 )
             self._writer.write_table(_cast(table, self._schema))
-        except PushforwardError:
+            if self._pipe:
+                self._sink.flush()
+        except (PushforwardError, BrokenPipeError):
             raise
         except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {reason(error)}.") from error
+            raise StorageError(f"cannot write {self.name}: {reason(error)}.") from error
         except (ValueError, NotImplementedError, TypeError) as error:  # pyarrow, for types that it cannot write
-            raise InputError(f"a column cannot be written to {self.path}: {error}") from error
+            raise InputError(f"a column cannot be written to {self.name}: {error}") from error
         self.rows += table.num_rows
 
     def __exit__(
@@ -94,7 +113,7 @@ class TableWriter:
             return
         try:
             if self._writer is None:
-                raise StorageError(f"no table was written to {self.path}.")
+                raise StorageError(f"no table was written to {self.name}.")
             self._close()
         except BaseException as failure:
             self._replacement.__exit__(type(failure), failure, failure.__traceback__)
@@ -105,15 +124,17 @@ class TableWriter:
         import pyarrow as pa
         from pyarrow import csv, parquet
 
-        compressed = self.path.name.lower().endswith(".gz")
         # pyarrow closes what it writes to; the file itself must stay open until its bytes are on disk.
-        file = os.fdopen(os.dup(self._file.fileno()), "wb")
-        self._sink = pa.output_stream(file, compression="gzip" if compressed else None)
-        if self._format == "parquet":
+        file = self._file if self._pipe else os.fdopen(os.dup(self._file.fileno()), "wb")
+        compression = compression_of(self.name) if self.format in TEXT_FORMATS else None
+        self._sink = pa.output_stream(file, compression=compression)
+        if self.format == "parquet":
             return parquet.ParquetWriter(self._sink, schema)
-        if self._format == "arrow":
-            return pa.ipc.new_file(self._sink, schema)
-        options = csv.WriteOptions(delimiter="," if self._format == "csv" else "\t")
+        if self.format == "arrow":  # a program that reads a pipe needs the form without an index at the end
+            return (pa.ipc.new_stream if self._pipe else pa.ipc.new_file)(self._sink, schema)
+        if self.format == "jsonl":
+            return JsonWriter(self._sink)
+        options = csv.WriteOptions(delimiter="," if self.format == "csv" else "\t")
         return csv.CSVWriter(self._sink, schema, write_options=options)
 
     def _close(self) -> None:

@@ -49,10 +49,12 @@ class Model(nn.Module, ABC):
                 f"{type(chain).__name__} and {type(base).__name__}."
             )
         if chain.out_shape != base.shape:
-            raise ConfigError(f"the transforms end with shape {chain.out_shape} and the base has shape {base.shape}.")
+            raise ConfigError(
+                f"the transforms end with shape {chain.out_shape} and the base has shape {base.shape}: give a base of that shape."
+            )
         if chain.context and base.context and chain.context != base.context:
             raise ConfigError(
-                f"the transforms read a context of width {chain.context}, and the base one of width {base.context}."
+                f"the transforms read a context of width {chain.context}, so the base must read that width; got {base.context}."
             )
         self.chain = chain if isinstance(chain, Chain) else Chain(chain)
         self.base = base

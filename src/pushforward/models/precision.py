@@ -28,9 +28,9 @@ def check_float64(chain: Transform, owner: str) -> None:
         types = {tensor.dtype for tensor in (*part.parameters(), *part.buffers()) if tensor.is_floating_point()}
         if types != {torch.float64}:
             raise KindError(
-                f"{owner} cannot encode and decode float64 coordinates with weights of another type: "
-                f"{type(part).__name__} drops part of its input, or its decode runs the network at other points than its "
-                "encode. If the transform has an inverse, model.double() makes that inverse exact to the last digits."
+                f"{owner} cannot use float64 coordinates with weights of another type, because {type(part).__name__} drops part of "
+                "its input, or evaluates its network at different points in encode and decode: call model.double() first, "
+                "which makes an inverse exact to the last digits."
             )
 
 

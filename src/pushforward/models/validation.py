@@ -21,7 +21,7 @@ def check_data(x: Tensor, shape: Shape, owner: str) -> None:
     """Refuse data that a model cannot read.
 
     Raises:
-        InputError: for an object that is no tensor, a wrong event shape, complex numbers or NaN.
+        InputError: for an object that is not a tensor, a wrong event shape, complex numbers or NaN.
     """
     check_shape(x, shape, owner)
     if may_check_values(x):
@@ -32,7 +32,7 @@ def check_shape(x: Tensor, shape: Shape, owner: str) -> None:
     """Refuse data of the wrong type or shape; the values are not read.
 
     Raises:
-        InputError: for an object that is no tensor, a wrong event shape or complex numbers.
+        InputError: for an object that is not a tensor, a wrong event shape or complex numbers.
     """
     if not isinstance(x, Tensor):
         raise InputError(f"{owner} reads torch tensors; got {type(x).__name__}: convert it with torch.as_tensor(x).")

@@ -5,6 +5,17 @@ from pushforward.networks.lipschitz import LipschitzMLP
 from pushforward.networks.lipschitz_conv import LipschitzConvNet
 from pushforward.networks.made import MADE
 from pushforward.networks.mlp import MLP
+from pushforward.networks.summaries import ConvSummary, RecurrentSummary, SetSummary
 from pushforward.networks.velocity import VelocityMLP
 
-__all__ = ["MADE", "MLP", "ConvNet", "LipschitzConvNet", "LipschitzMLP", "VelocityMLP"]
+__all__ = [
+    "MADE",
+    "MLP",
+    "ConvNet",
+    "ConvSummary",
+    "LipschitzConvNet",
+    "LipschitzMLP",
+    "RecurrentSummary",
+    "SetSummary",
+    "VelocityMLP",
+]

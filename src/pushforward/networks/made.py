@@ -56,7 +56,7 @@ class MADE(nn.Module):
         copies: number of values of each coordinate in the input, such as 2 for all cosines and then all sines.
 
     Raises:
-        ConfigError: for impossible widths, or an order that is no permutation.
+        ConfigError: for impossible widths, or an order that is not a permutation.
 
     Example:
         >>> import torch

@@ -112,10 +112,10 @@ def check_widths(name: str, value: Any, *, equal: bool = False) -> tuple[int, ..
     """
     widths = tuple(value) if isinstance(value, (tuple, list)) else (0,)
     if not all(is_integer(width) and width >= 1 for width in widths):
-        raise ConfigError(f"{name} must be a tuple of positive integers, as (128, 128); got {value!r}.")
+        raise ConfigError(f"{name} must be a tuple of positive integers, such as (128, 128); got {value!r}.")
     if equal and len(set(widths)) != 1:
         raise ConfigError(
-            f"{name} must be widths that are all equal, as (128, 128), in a residual network; got {value!r}."
+            f"{name} must be widths that are all equal, such as (128, 128), in a residual network; got {value!r}."
         )
     return tuple(int(width) for width in widths)
 

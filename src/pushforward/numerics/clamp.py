@@ -33,7 +33,7 @@ def bound_input(x: Tensor, bound: float) -> Tensor:
     return F.hardtanh(x, -bound, bound)  # the same as clamp, whose gradient takes five operations
 
 
-def bound_square(x: Tensor, terms: int = 1) -> Tensor:
+def bound_square(x: Tensor, terms: int) -> Tensor:
     """Clamp x so that the sum of ``terms`` squares is finite; for one term, at about 1e19 in float32.
 
     Mixtures need it: if every component is -inf, the gradient of their log-sum-exp is NaN.

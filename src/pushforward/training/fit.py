@@ -18,10 +18,10 @@ from pushforward.training.progress import make_reporter
 from pushforward.training.result import FitResult
 from pushforward.training.run import Plan, Run, make_plan
 from pushforward.training.sources import Source
-from pushforward.training.strategies import SingleModel
+from pushforward.training.strategies import SingleModel, Strategy
 from pushforward.training.trainer import Trainer
 
-__all__ = ["fit", "move_to_device"]
+__all__ = ["fit", "move_to_device", "train_run"]
 
 
 @with_options
@@ -86,18 +86,32 @@ def fit(
     strategy = SingleModel(model, config)
     if strategy.optimizer is None:
         plan = Plan(Budget(0, None, "nothing to train"), plan.schedule, plan.evaluate_every)
+    return train_run(Run(model, train, held_out, config, plan, make_reporter(config.progress)), strategy)
+
+
+def train_run(run: Run, strategy: Strategy, settings: dict[str, Any] | None = None) -> FitResult:
+    """Train the model of a run, with the checkpoint that its options ask for.
+
+    Args:
+        run: model, data and options.
+        strategy: how one step changes the weights.
+        settings: JSON values that must be the same for a checkpoint to continue, besides those of the options and data.
+
+    Raises:
+        StorageError: with ``resume=True`` if there is no checkpoint.
+    """
+    config, plan = run.config, run.plan
     checkpoint = None
     if config.checkpoint is not None:
-        settings = _settings(config, model, train, held_out, plan, strategy.optimizer)
+        own = _settings(config, run.model, run.train, run.held_out, plan, strategy.optimizer) | (settings or {})
         every = config.checkpoint_every
         every = seconds(every) if isinstance(every, str) else every
-        checkpoint = Checkpoint(config.checkpoint, every, settings)
+        checkpoint = Checkpoint(config.checkpoint, every, own)
     resume = checkpoint is not None and config.resume is not False and checkpoint.exists()
     if config.resume is True and not resume:
         raise StorageError(
             f"resume=True, but there is no checkpoint {config.checkpoint}: resume='auto' starts a new run."
         )
-    run = Run(model, train, held_out, config, plan, make_reporter(config.progress))
     trainer = Trainer([run], strategy, plan, initialize=config.initialize, checkpoint=checkpoint, resume=resume)
     return trainer.train()[0]
 

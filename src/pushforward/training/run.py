@@ -186,7 +186,7 @@ class Run:
         if self.model.chain.needs_refresh:
             noise = generator(self.seed, Purpose.REFRESH, step, device=self.device)
             self.model.refresh(*self._initial_rows(), generator=noise)
-        value, outside, rank = self._measure()
+        value, outside, rank = self.measure()
         if rank is None or state.rank is None or rank > state.rank:
             state.rank, state.evaluations_since_best = rank, 0
             state.best = {key: tensor.detach().clone() for key, tensor in self.model.state_dict().items()}
@@ -239,7 +239,7 @@ class Run:
             )
 
     @torch.no_grad()
-    def _measure(self) -> tuple[float | None, int, tuple[int, float] | None]:
+    def measure(self) -> tuple[float | None, int, tuple[int, float] | None]:
         """Mean held-out log-likelihood, the number of rows without a finite one, and the rank of these weights.
 
         One row at -inf makes the mean -inf for all weights alike. So the rank first counts such rows, and then compares

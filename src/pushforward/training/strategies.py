@@ -26,7 +26,7 @@ __all__ = ["SingleModel", "StackedModels", "Strategy"]
 class Strategy(ABC):
     """How one step changes the weights of the trained models.
 
-    In each step the trainer calls :meth:`gradients`, checks that they are finite, and calls :meth:`update`.
+    In each step the trainer calls :meth:`gradients` and :meth:`update`. It checks that the losses are finite: in each step on a CPU, every few steps on an accelerator.
 
     Args:
         config: options of the run.

@@ -19,13 +19,13 @@ class TwoStepResult(NamedTuple):
     """Result of :func:`fit_two_step`.
 
     Attributes:
-        first: result of training the autoencoder; None if it was not trained.
-        second: result of training the density of the codes.
+        autoencoder: result of training the autoencoder; None if it was not trained.
+        density: result of training the density of the codes.
         injectivity: injectivity of the decoder on the held-out rows, or on the training rows if there are none.
     """
 
-    first: FitResult | None
-    second: FitResult
+    autoencoder: FitResult | None
+    density: FitResult
     injectivity: Injectivity
 
 
@@ -35,8 +35,8 @@ def fit_two_step(
     data: Any,
     *,
     validation: Any = 0.1,
-    first: TrainingOptions | Literal[False] | None = None,
-    second: TrainingOptions | None = None,
+    autoencoder: TrainingOptions | Literal[False] | None = None,
+    density: TrainingOptions | None = None,
     config: TrainingConfig | None = None,
     **options: Unpack[TrainingOptions],
 ) -> TwoStepResult:
@@ -49,10 +49,10 @@ def fit_two_step(
         model: model to train, in place.
         data: training rows ``(n, *shape)``, an array or a tensor.
         validation: fraction of the rows to hold out, or held-out rows, or None.
-        first: options for the autoencoder only, a dictionary; False does not train it.
-        second: options for the density only.
+        autoencoder: options for the autoencoder only, a dictionary; False does not train it.
+        density: options for the density only, a dictionary.
         config: options of both steps; the options below replace its values. ``checkpoint`` and ``log`` are files of one
-            training, so they belong into ``first`` or ``second``.
+            training, so they belong into ``autoencoder`` or ``density``.
         options: fields of :class:`TrainingConfig`.
 
     Raises:
@@ -66,7 +66,7 @@ def fit_two_step(
         >>> x = torch.cat((t, t.sin()), 1)                                # a curve in the plane
         >>> model = pf.models.TwoStep(pf.models.AutoEncoder(2, latent=1, hidden=(16,)))
         >>> result = pf.training.fit_two_step(model, x, max_steps=30, progress="silent")
-        >>> result.first.steps, result.second.steps
+        >>> result.autoencoder.steps, result.density.steps
         (30, 30)
     """
     if not isinstance(model, TwoStep):
@@ -74,9 +74,9 @@ def fit_two_step(
     config = make_config(config, options)
     for name in ("checkpoint", "log"):
         if getattr(config, name) is not None:
-            raise ConfigError(f"each step needs its own {name}: pass it in first={{...}} or second={{...}}.")
-    first_config = None if first is False else make_config(config, first or {})
-    second_config = make_config(config, second or {})
+            raise ConfigError(f"each step needs its own {name}: pass it in autoencoder={{...}} or density={{...}}.")
+    autoencoder_config = None if autoencoder is False else make_config(config, autoencoder or {})
+    density_config = make_config(config, density or {})
     move_to_device(model, config.device)
     rows = torch.as_tensor(data)
     if rows.dim() != 1 + len(model.shape) or len(rows) < 2:
@@ -91,9 +91,9 @@ def fit_two_step(
         held_out = None if validation is None else torch.as_tensor(validation)
     _check_span(rows, model.autoencoder.latent)
     model.embed.injective.fill_(False)
-    first_result = None
-    if first_config is not None:
-        first_result = fit(model.autoencoder, rows, validation=held_out, config=first_config)
+    autoencoder_result = None
+    if autoencoder_config is not None:
+        autoencoder_result = fit(model.autoencoder, rows, validation=held_out, config=autoencoder_config)
     model.eval()
     device = model.whiten.mean.device
     with torch.no_grad():
@@ -101,10 +101,10 @@ def fit_two_step(
     model.whiten.initialized.fill_(False)
     codes = model.whiten.initialize(codes)
     held_out_codes = None if held_out is None else model.codes(held_out.to(device))
-    second_result = fit(model.density, codes, validation=held_out_codes, config=second_config)
+    density_result = fit(model.density, codes, validation=held_out_codes, config=density_config)
     model.eval()
     injectivity = model.check_injectivity((rows if held_out is None else held_out).to(device))
-    return TwoStepResult(first_result, second_result, injectivity)
+    return TwoStepResult(autoencoder_result, density_result, injectivity)
 
 
 def _check_span(rows: torch.Tensor, width: int) -> None:

@@ -6,6 +6,9 @@ from pushforward.transforms.autoregressive.masked import MaskedAutoregressive
 from pushforward.transforms.autoregressive.tokens import TokenAutoregressive
 from pushforward.transforms.base import Step, Transform
 from pushforward.transforms.chain import Chain
+from pushforward.transforms.constraints.blocks import Blocks
+from pushforward.transforms.constraints.correlation import PartialCorrelations
+from pushforward.transforms.constraints.simplex import StickBreaking
 from pushforward.transforms.continuous.continuous import Continuous
 from pushforward.transforms.coupling.autoencode import Autoencode, LinearAutoencode
 from pushforward.transforms.coupling.coupling import Coupling
@@ -20,6 +23,7 @@ from pushforward.transforms.elementwise.functions import Elementwise, Exp, Logit
 from pushforward.transforms.elementwise.gaussianize import Gaussianize
 from pushforward.transforms.elementwise.monotone import Monotone
 from pushforward.transforms.elementwise.normalization import ActNorm, BatchNorm, Standardize
+from pushforward.transforms.embed_context import EmbedContext
 from pushforward.transforms.embeddings.conformal import (
     ConformalEmbedding,
     ConformalScale,
@@ -86,6 +90,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BernsteinTransformer",
     "BlockAutoregressive",
+    "Blocks",
     "Cast",
     "CategoricalLikelihood",
     "Chain",
@@ -98,6 +103,7 @@ __all__ = [
     "CubicSplineTransformer",
     "DynamicBinarize",
     "Elementwise",
+    "EmbedContext",
     "Embedding",
     "Exp",
     "FactorOut",
@@ -139,6 +145,7 @@ __all__ = [
     "OneHot",
     "OrthogonalEmbedding",
     "Pad",
+    "PartialCorrelations",
     "Patches",
     "Permutation",
     "PiecewiseOrthogonal",
@@ -160,6 +167,7 @@ __all__ = [
     "Squeeze",
     "Standardize",
     "Step",
+    "StickBreaking",
     "StochasticPermutation",
     "SumOfSquaresTransformer",
     "Sylvester",

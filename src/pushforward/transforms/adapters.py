@@ -28,7 +28,7 @@ def from_torch(transform: td.Transform, features: int | Shape) -> TorchTransform
         features: event shape of the data.
 
     Raises:
-        KindError: if it is no such bijection.
+        KindError: if it is not such a bijection.
 
     Example:
         >>> import torch
@@ -49,7 +49,7 @@ def to_torch(transform: Transform, context: Tensor | None = None) -> AsTorchTran
         context: ``(*batch, context)`` for a transform that reads one; the result keeps it.
 
     Raises:
-        KindError: if the transform is no bijection.
+        KindError: if the transform is not a bijection.
         InputError: if the transform needs a context and got none.
 
     Example:
@@ -74,7 +74,7 @@ class TorchTransform(Transform):
         if math.prod(out_shape) != math.prod(shape):
             raise KindError(
                 f"{type(transform).__name__} maps the shape {out_shape} to {shape}, which have different numbers of "
-                "coordinates, so it is no bijection with a log-determinant."
+                "coordinates, so it is not a bijection with a log-determinant."
             )
         super().__init__(shape, out_shape)
         self.features = features

@@ -138,7 +138,9 @@ class Transform(nn.Module, ABC):
         Raises:
             KindError: if the coordinates depend on each other in no order.
         """
-        raise KindError(f"{type(self).__name__} is not autoregressive, so its contribution is no sum over coordinates.")
+        raise KindError(
+            f"{type(self).__name__} is not autoregressive, so its contribution is not a sum over coordinates."
+        )
 
     def measure(self, latent: Measure) -> Measure:
         """Measure of the density of x, given the measure of the density of z.
@@ -205,7 +207,7 @@ class Transform(nn.Module, ABC):
 
 
 def check_context(context: Tensor | None, width: int, owner: str) -> None:
-    """Refuse a context that is missing, is no tensor, or has the wrong width.
+    """Refuse a context that is missing, is not a tensor, or has the wrong width.
 
     Raises:
         InputError: naming the owner and the width that it needs.

@@ -38,7 +38,7 @@ class Chain(Transform):
         reversible: train without keeping activations; second derivatives are then refused.
 
     Raises:
-        ConfigError: if the shapes or context widths do not fit, a part is no transform, or a part of a reversible chain has no
+        ConfigError: if the shapes or context widths do not fit, a part is not a transform, or a part of a reversible chain has no
             exact inverse in one pass (autoregressive, residual and continuous transforms, batch normalization, dropout).
 
     Example:

@@ -21,8 +21,8 @@ class Inverse(Transform):
         transform: a bijection with an exact contribution.
 
     Raises:
-        ConfigError: if it is no transform.
-        KindError: if it is no bijection.
+        ConfigError: if it is not a transform.
+        KindError: if it is not a bijection.
 
     Example:
         >>> import torch

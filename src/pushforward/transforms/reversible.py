@@ -30,7 +30,7 @@ def require_reversible(parts: Iterable[Transform]) -> None:
         name = type(part).__name__
         why = None
         if not part.bijective:
-            why = "it is no bijection"
+            why = "it is not a bijection"
         elif hasattr(part, "set_log_det"):
             why = "its inverse is an iteration, and not exact"
         elif part.decode_passes > 1:

@@ -35,9 +35,9 @@ class SphereTransform(Transform):
         if latent.name == "Manifold" and latent.manifold != SPHERE:
             name = type(self).__name__
             raise KindError(
-                f"{name} has the right log-determinant for spheres about 0 alone, and the density on {latent} may lie on "
-                f"another surface: use a base on the sphere, as UniformSphere({self.in_shape[0]}), and between it and "
-                f"{name} only transforms that keep lengths."
+                f"the log-determinant of {name} is correct only for densities on a sphere around 0, and {latent} may be another "
+                f"surface: use a base on the sphere, such as UniformSphere({self.in_shape[0]}), and only transforms that keep "
+                f"lengths between it and {name}."
             )
         return super().measure(latent)
 
@@ -200,11 +200,11 @@ class SphereAutoregressive(SphereTransform):
         context: int = 0,
     ) -> None:
         if features != 3 or isinstance(features, bool):
-            raise ConfigError(f"features must be 3, as SphereAutoregressive acts on R^3; got {features!r}.")
+            raise ConfigError(f"features must be 3, because SphereAutoregressive acts on R^3; got {features!r}.")
         super().__init__(3)
         self.features, self.transformer = 3, check_transformer(transformer or CircularSplineTransformer())
         if not self.transformer.periodic:
-            raise ConfigError(f"transformer must be periodic, as MobiusTransformer(); got {transformer!r}.")
+            raise ConfigError(f"transformer must be periodic, such as MobiusTransformer(); got {transformer!r}.")
         self.bins, self.hidden = bins, check_widths("hidden", hidden)
         self.context = check_integer("context", context, 0)
         self.height = SplineTransformer(bins, 1.0)

@@ -1,4 +1,4 @@
-"""What the contract tests run over: for every registered class, ways to build it and legal data for it.
+"""The cases of the contract tests: for every registered class, ways to build it and legal data for it.
 
 A class without a case fails ``test_coverage.py``. To add one, append a case to the file of its kind or family, or start a file;
 flags say where a property cannot hold, each with its reason. Everything else is checked of every case.

@@ -25,7 +25,7 @@ DISTRIBUTIONS: list[DistributionCase] = [
     b("GaussianMixture", "D=2", lambda: distributions.GaussianMixture(2, components=4, seed=1)),
     b("GaussianMixture", "one component, image", lambda: distributions.GaussianMixture((1, 2, 2), components=1)),
     *(b("KernelDensity", f"D={d}", lambda d=d: distributions.KernelDensity(d, 20)) for d in (1, 2)),
-    b("KernelDensity", "image, more places than rows", lambda: distributions.KernelDensity((1, 2, 2), 300)),
+    b("KernelDensity", "image, larger than the number of rows", lambda: distributions.KernelDensity((1, 2, 2), 300)),
     b("PixelCNN", "real", lambda: distributions.PixelCNN((1, 1, 2), transforms.GaussianLikelihood(), **TINY)),
     b(
         "PixelCNN",

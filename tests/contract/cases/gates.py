@@ -1,4 +1,4 @@
-"""Couplings behind a gate: the law, half open and open, and InFlow."""
+"""Gated couplings: the transformer, half open and open, and InFlow."""
 
 from __future__ import annotations
 

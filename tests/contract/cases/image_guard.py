@@ -1,4 +1,4 @@
-"""What the guard of images is made of."""
+"""The parts of the guard of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images: their transforms, networks and models, on the smallest images that tell."""
+"""Images: their transforms, networks and models, on the smallest images that are sufficient."""
 
 from __future__ import annotations
 

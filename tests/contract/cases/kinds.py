@@ -1,4 +1,4 @@
-"""The kinds of cases, and what cases are made of: draws of legal data, small settings, short constructors."""
+"""The kinds of cases, draws of legal data, small settings and short constructors."""
 
 from __future__ import annotations
 
@@ -35,6 +35,29 @@ def positive(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return normal(shape, generator).exp()
 
 
+def proportions(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """The first D of D + 1 positive numbers with sum 1."""
+    parts = positive((*shape[:-1], shape[-1] + 1), generator)
+    return (parts / parts.sum(-1, keepdim=True))[..., :-1]
+
+
+def correlations(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Entries below the diagonal of the correlation matrices of a few random vectors."""
+    size = round((1 + math.sqrt(1 + 8 * shape[-1])) / 2)
+    rows = normal((*shape[:-1], size, size + 2), generator)
+    rows = rows / rows.norm(dim=-1, keepdim=True)
+    i, j = torch.tril_indices(size, size, -1)
+    return (rows @ rows.mT)[..., i, j]
+
+
+def real_positive_proportions(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """One real number, one positive, and proportions."""
+    assert shape[-1] > 2
+    rest = (*shape[:-1], shape[-1] - 2)
+    one = (*shape[:-1], 1)
+    return torch.cat((normal(one, generator), positive(one, generator), proportions(rest, generator)), -1)
+
+
 def angles(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return math.pi * signed_unit(shape, generator)
 
@@ -44,7 +67,7 @@ def integers(levels: int) -> Draw:
 
 
 def shifted(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Data in units of their own, so that standardization has something to do."""
+    """Data that are not standardized."""
     return 2 * normal(shape, generator) + 3
 
 
@@ -143,7 +166,7 @@ class ModelCase(Case):
 
     @property
     def surface(self) -> bool:
-        """Whether the density lives on a surface: a row then scores as its projection does."""
+        """Whether the density is on a manifold, so that the value of a row is that of its projection."""
         return self.measure is not None and self.measure.name == "Manifold"
 
     @property
@@ -168,7 +191,7 @@ class ScoreCase(Case):
 
 
 def silently(make: Callable[[], Any]) -> Callable[[], Any]:
-    """A constructor that warns, as it should, that its likelihood is a bound only."""
+    """A constructor without its warning that the likelihood is a bound."""
 
     def build() -> Any:
         with warnings.catch_warnings():

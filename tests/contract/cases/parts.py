@@ -1,4 +1,4 @@
-"""Conditioner networks and scalar laws."""
+"""Conditioner networks and transformers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ NETWORKS: list[Case] = [
     Case("networks.MADE", "plain", lambda: networks.MADE(3, 2, (16, 8), order=(2, 0, 1))),
     Case("networks.MADE", "residual, context", lambda: networks.MADE(3, 2, (16, 16), residual=True, context=2)),
     Case("networks.MADE", "D=1", lambda: networks.MADE(1, 2, (), context=2, dropout=0.1)),
+    Case("networks.ConvSummary", "image", lambda: networks.ConvSummary((2, 5, 4), 3, channels=(4, 6), hidden=(8,))),
+    Case("networks.ConvSummary", "series", lambda: networks.ConvSummary((1, 9), 2, channels=(4,), hidden=(8,))),
+    Case("networks.SetSummary", "", lambda: networks.SetSummary(5, 2, 3, hidden=(8, 8))),
+    Case("networks.RecurrentSummary", "", lambda: networks.RecurrentSummary(4, 2, 3, hidden=8, layers=2)),
 ]
 
 TRANSFORMERS: list[Case] = [

@@ -1,4 +1,4 @@
-"""Pixels: laws of integers, PixelCNN, variational autoencoders, transformer flows."""
+"""Pixels: distributions of integers, PixelCNN, variational autoencoders, transformer flows."""
 
 from __future__ import annotations
 

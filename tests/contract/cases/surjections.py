@@ -21,7 +21,7 @@ def increasing(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 def onto(dim: int, data: int, **more: Any) -> dict[str, Any]:
-    """A transform that is no bijection, from Lebesgue(data) to Lebesgue(dim)."""
+    """A transform that is not a bijection, from Lebesgue(data) to Lebesgue(dim)."""
     return {"latent_measure": Lebesgue(dim), "data_measure": Lebesgue(data), "bijective": False, **more}
 
 
@@ -95,7 +95,7 @@ TRANSFORMS: list[TransformCase] = [
     m("MaxPool", "two channels", lambda: transforms.MaxPool((2, 4, 2), hidden=S), **onto(4, 16)),
 ]
 
-# Their quadrature is in tests/distributions: they live on half of space, and on a cone.
+# Their quadrature is in tests/distributions: their domains are a half-space, and on a cone.
 DISTRIBUTIONS: list[DistributionCase] = [
     b("HalfNormal", "D=2", lambda: distributions.HalfNormal(2), positive, measure=Lebesgue(2)),
     b(

@@ -1,4 +1,4 @@
-"""Scalar laws beside the affine and the rational-quadratic ones, and transforms and models made with them."""
+"""Transformers other than the affine and the rational-quadratic ones, and transforms and models with them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushforward import transforms
+from pushforward import networks, transforms
 from pushforward.likelihood import Counting, Kind, Mixed
 
 from .kinds import (
@@ -13,10 +13,13 @@ from .kinds import (
     H,
     TransformCase,
     angles,
+    correlations,
     integers,
     lattice,
     m,
     positive,
+    proportions,
+    real_positive_proportions,
     shifted,
     signed_unit,
     unit,
@@ -63,7 +66,7 @@ TRANSFORMS: list[TransformCase] = [
         m("Sylvester", f"D={d}, M={r}", lambda d=d, r=r: transforms.Sylvester(d, rank=r))
         for d, r in ((1, 1), (2, 2), (5, 3))
     ),
-    # Couplings: every law, mask and option.
+    # Couplings: every transformer, mask and option.
     *(m("Coupling", f"affine, D={d}", lambda d=d: transforms.Coupling(d, **H)) for d in (1, 2, 5)),
     m("Coupling", "additive", lambda: transforms.Coupling(5, transforms.AdditiveTransformer(), flip=True, **H)),
     m("Coupling", "gated", lambda: transforms.Coupling(5, transforms.GatedTransformer(), mask="halves", **H)),
@@ -72,7 +75,7 @@ TRANSFORMS: list[TransformCase] = [
     m("Coupling", "spline, context", lambda: transforms.Coupling(2, SPLINE, context=3, **H)),
     m("Coupling", "affine, context, D=1", lambda: transforms.Coupling(1, context=3, activation="tanh", **H)),
     m("Coupling", "circular", lambda: transforms.Coupling(5, CIRCLE, context=1, unconditional=True, **H), angles),
-    # Autoregressive transforms: every law, order and option.
+    # Autoregressive transforms: every transformer, order and option.
     *(
         m("MaskedAutoregressive", f"affine, D={d}", lambda d=d: transforms.MaskedAutoregressive(d, **H))
         for d in (1, 2, 5)
@@ -121,6 +124,30 @@ TRANSFORMS: list[TransformCase] = [
             transforms.Chain(transforms.Permutation(2), transforms.Logit(2)), transforms.Planar(2), transforms.Tanh(2)
         ),
         unit,
+    ),
+    # Constraints of parameters.
+    *(m("StickBreaking", f"D={d}", lambda d=d: transforms.StickBreaking(d), proportions) for d in (1, 4)),
+    *(
+        m("PartialCorrelations", f"D={d}", lambda d=d: transforms.PartialCorrelations(d), correlations)
+        for d in (1, 3, 6)
+    ),
+    m(
+        "Blocks",
+        "real, positive, simplex",
+        lambda: transforms.Blocks(
+            transforms.Affine(1, shift=1.0, scale=2.0),
+            transforms.Inverse(transforms.Exp(1)),
+            transforms.StickBreaking(2),
+        ),
+        real_positive_proportions,
+    ),
+    m(
+        "EmbedContext",
+        "autoregressive",
+        lambda: transforms.EmbedContext(
+            transforms.MaskedAutoregressive(2, context=3, activation="tanh", **H),
+            networks.MLP(4, 3, hidden=(8,), activation="tanh"),
+        ),
     ),
     m("Inverse", "of Exp", lambda: transforms.Inverse(transforms.Exp(2)), positive),
     m("Inverse", "of Softplus", lambda: transforms.Inverse(transforms.Softplus(2)), positive),

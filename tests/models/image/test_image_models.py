@@ -228,7 +228,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_images_of_every_sort_in_models_that_are_no_chain_of_couplings(name):
+def test_images_of_every_sort_in_other_models_than_coupling_flows(name):
     """A finite value where the model has a word for the image, -inf where it has none, and a sentence for other shapes."""
     model = OTHERS[name]((2, 3, 5))
     model.initialize(images((2, 3, 5), 50))
@@ -259,7 +259,7 @@ def test_images_of_every_sort_in_models_that_are_no_chain_of_couplings(name):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_one_pixel_and_sixteen_bits_in_models_that_are_no_chain_of_couplings(name):
+def test_one_pixel_and_sixteen_bits_in_other_models_than_coupling_flows(name):
     levels = 256 if name in ("pixelcnn", "vae, convolutions") else 65536  # a softmax over 65,536 values is for nobody
     model = OTHERS[name]((1, 1, 1), levels).eval()
     x = images((1, 1, 1), 20, levels)
@@ -289,7 +289,7 @@ CONDITIONAL = {
 
 
 @pytest.mark.parametrize("name", CONDITIONAL)
-def test_every_image_model_takes_a_class_in_one_way(name):
+def test_every_image_model_takes_a_class_as_context(name):
     """One-hot classes as a context: read by evaluate, sample and fit; missing, it is asked for."""
     torch.manual_seed(0)
     model, x = CONDITIONAL[name]((1, 2, 4), 3), images((1, 2, 4), 60)
@@ -360,7 +360,7 @@ def test_an_unknown_dequantization(name):
 
 
 @pytest.mark.parametrize("cls", [Glow, ConvGlow], ids=lambda cls: cls.__name__)
-def test_what_glow_refuses(cls):
+def test_errors_of_glow(cls):
     for shape in (4, (4,), (4, 4), (0, 4, 4)):
         with pytest.raises(ConfigError):
             cls(shape)
@@ -414,7 +414,7 @@ def test_the_parts_of_real_nvp():
     assert masks == ["checkerboard"] * 3 + ["channels"] * 3
 
 
-def test_one_color_of_the_checkerboard_leaves_first():
+def test_one_color_of_the_checkerboard_is_factored_out_first():
     """At its start Real NVP's couplings do nothing, so z is the image in the order of the scales."""
     model = ImageRealNVP(shape=(2, 4, 4), layers=2, scales=2, hidden=(4,), standardize=False, alpha=None).double()
     x = images((2, 4, 4), 1)
@@ -428,7 +428,7 @@ def test_one_color_of_the_checkerboard_leaves_first():
 @pytest.mark.parametrize(
     "name", [name for name in TINY if name != "glow, shuffle"]
 )  # its shuffle is not complete in 2 steps
-def test_every_latent_sees_the_image_and_none_is_left_as_it_was(name):
+def test_every_latent_depends_on_the_image(name):
     torch.manual_seed(0)
     model = moved(TINY[name]((1, 4, 4)), 0.3)
     y = torch.rand(1, 4, 4, dtype=torch.float64)
@@ -527,7 +527,7 @@ def test_round_trip_of_a_trained_glow_on_all_test_images_of_fashion_mnist():
     assert single.max() < 1e-2
 
 
-def test_normalized_networks_score_alike_in_training_and_in_evaluation():
+def test_normalized_networks_have_similar_scores_in_training_and_evaluation():
     """After the statistics belong to the weights, within 0.05 nats a dimension (batches of 200 against 2000 rows)."""
     torch.manual_seed(0)
     model = ImageRealNVP(shape=(1, 4, 4), layers=2, hidden=(8, 8), normalize=True, batch_norm=True)

@@ -51,7 +51,7 @@ def test_terms_of_the_chain_rule_are_those_of_longer_prefixes(output):
 @pytest.mark.parametrize(
     "network", [{"filters": 16, "layers": 2, "first_kernel_size": 3}, PLUSPLUS], ids=["gated", "plusplus"]
 )
-def test_it_learns_and_completes_what_it_learned(network):
+def test_it_learns_and_completes_images(network):
     """Rows repeat the first one: after training, completions of a given row do too."""
     torch.manual_seed(0)
     first = torch.randint(0, 2, (400, 1, 1, 4))
@@ -79,7 +79,7 @@ def test_the_context_chooses(network):
     assert (drawn[:, 1] == 3).double().mean() > 0.95
 
 
-def test_inpainting_is_seeded_and_refuses_what_does_not_fit():
+def test_inpainting_is_seeded_and_checks_its_arguments():
     model = PixelCNN((1, 4, 3), levels=4, context=2, **TINY)
     x, c = torch.randint(0, 4, (5, 1, 4, 3)), torch.randn(5, 2)
     first = model.inpaint(x, 2, c, seed=1)
@@ -102,7 +102,7 @@ def test_inpainting_is_seeded_and_refuses_what_does_not_fit():
         model.inpaint(x + 0.5, 1, c)
 
 
-def test_what_does_not_fit_together_is_refused():
+def test_incompatible_arguments_are_refused():
     with pytest.raises(ConfigError, match="output"):
         PixelCNN((1, 4, 4), output="gaussian")
     with pytest.raises(ConfigError, match="network"):

@@ -46,7 +46,7 @@ def test_blocks_alternate_their_order():
     assert model.fast == "log_prob"
 
 
-def test_noise_is_for_training_only():
+def test_noise_is_used_only_in_training():
     """Scores do not see it, and the loss is that of noised images: for the untrained model, in closed form."""
     model = TarFlow((1, 2, 2), 1, None, blocks=1, noise=0.5, **TINY)
     quiet = TarFlow((1, 2, 2), 1, None, blocks=1, **TINY)

@@ -85,7 +85,7 @@ def test_cores_of_images():
     assert core_of((5,), 2, (4, 0)) == [4, 0]
 
 
-def test_images_are_a_bound_on_counting_and_come_back():
+def test_images_are_a_bound_on_counting_and_are_inverted():
     model = AEF((1, 6, 6), 4, levels=16, channels=(4,), prior=NICE(4, layers=2, hidden=S, standardize=False))
     x = torch.randint(0, 16, (5, 1, 6, 6), generator=torch.Generator().manual_seed(0))
     model.initialize(x)
@@ -161,7 +161,7 @@ def linear_gaussian(r: float) -> tuple[AEF, Tensor, Tensor]:
     return model, x, torch.from_numpy(scipy.stats.norm.logpdf(x[:, 0].numpy()))
 
 
-def test_the_linear_objective_is_the_density_of_the_pair_and_no_likelihood():
+def test_the_linear_objective_is_the_density_of_the_pair_and_not_a_likelihood():
     """log p(x, u = W x) = log p(x) + log p(u | x): above or below the truth, as the second density is."""
     above, below = 0, 0
     for r in (0.1, 0.5, 0.999):
@@ -217,7 +217,7 @@ def test_log_k_is_subtracted():
     assert estimate.stderr is not None
 
 
-def test_a_scale_that_does_not_fit_shows_in_the_effective_samples():
+def test_a_wrong_scale_lowers_the_effective_number_of_samples():
     model, x, truth = linear_gaussian(
         0.999
     )  # p(u | x) has a standard deviation of 0.045, and its mean is far from x / 2
@@ -232,7 +232,7 @@ def test_sampling_does_not_need_u():
     assert scipy.stats.kstest(drawn[:, 0].numpy(), "norm").pvalue > 1e-3
 
 
-def test_the_reduced_model_shares_its_weights():
+def test_the_reduced_model_has_the_same_weights():
     model = AEF(3, latent=2, form="linear", hidden=S)
     shared = {id(parameter) for parameter in model.reduced(0.1).parameters()}
     assert shared == {id(parameter) for parameter in model.parameters()}
@@ -286,7 +286,7 @@ def test_a_product_is_a_sum_of_log_densities():
     )
 
 
-def test_what_does_not_fit_is_refused():
+def test_arguments_that_do_not_fit_are_refused():
     for make, match in (
         (lambda: AEF(3, 3), "shell"),
         (lambda: AEF(3, 2, form="external"), "form"),

@@ -72,7 +72,7 @@ def test_codes_of_a_wasserstein_autoencoder_become_normal():
     assert mmd(model.code(x), normal).item() < 0.02
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     for wrong in (
         {"penalty": "none"},
         {"penalty_weight": -1.0},

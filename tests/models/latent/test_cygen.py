@@ -56,7 +56,7 @@ def test_the_exact_posterior_is_compatible():
 
 
 @pytest.mark.parametrize("off", [0.01, 0.1, 1.0])
-def test_another_posterior_is_not(off):
+def test_another_posterior_is_not_compatible(off):
     """d^2 log p/dx dz^T = A / S^2 and d^2 log q/dx dz^T = B^T / v."""
     model, a, b, v = linear(off)
     expected = (a / S**2 - b.mT / v).square().sum()
@@ -121,7 +121,7 @@ def test_derivatives_at_a_fixed_z(flow):
         torch.testing.assert_close(torch.stack(rows), hessian)
 
 
-def test_sylvester_flows_have_no_quick_inverse_and_need_none():
+def test_sylvester_flows_need_no_inverse():
     """The flow does not read x, so the mixed Hessian is J^-T times that of the normal before it."""
     model, e, x = nonlinear("none")
     torch.manual_seed(1)
@@ -135,7 +135,7 @@ def test_sylvester_flows_have_no_quick_inverse_and_need_none():
     torch.testing.assert_close(bent, plain @ torch.linalg.inv(slope))
 
 
-def test_probes_are_unbiased_and_serve_both_halves():
+def test_probes_are_unbiased_for_both_halves():
     model, _, x = nonlinear("conditional")
     x = x[:1].expand(3000, 3)
     e = torch.Generator().manual_seed(0)
@@ -149,7 +149,7 @@ def test_probes_are_unbiased_and_serve_both_halves():
     assert linear_model.compatibility(data(20, a), probes=2).max() < 1e-10  # other probes for q would leave a rest
 
 
-def test_the_data_fit_is_biased_upwards_by_what_mathematics_says():
+def test_the_data_fit_has_the_bias_of_theory():
     """One draw: E log p(x | z) - log p(x) is the mutual information, half log det(I + A^T A / S^2)."""
     bias = {}
     for draws in (1, 16, 256):
@@ -198,7 +198,7 @@ def covariance_error(x: Tensor, expected: Tensor) -> float:
     return ((torch.cov(x.mT) - expected) / error).abs().max().item()
 
 
-def test_gibbs_chains_reach_the_law_from_noise():
+def test_gibbs_chains_reach_the_distribution_from_noise():
     model, a, _, _ = linear(gibbs_steps=60)
     far = torch.full((5000, 3), 30.0, dtype=torch.float64)
     for x in (model.gibbs(5000, 60, seed=1), model.gibbs(5000, 60, seed=2, start=far), model.sample(5000, seed=3)):
@@ -207,7 +207,7 @@ def test_gibbs_chains_reach_the_law_from_noise():
 
 
 @pytest.mark.parametrize("off", [0.0, 0.2])
-def test_langevin_chains_reach_the_law_that_their_step_has(off):
+def test_langevin_chains_reach_the_distribution_of_their_step(off):
     """The chain is linear, x' = M x + n e + sqrt(2 step) noise, so its covariance after any number of steps is known."""
     model, a, b, v = linear(off)
     step, covariance = 0.05, torch.eye(3, dtype=torch.float64)
@@ -243,7 +243,7 @@ def test_through_a_file_with_its_objective(tmp_path):
     assert torch.equal(again.evaluate(x).value, model.evaluate(x).value)
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     for wrong in (
         {"scale": 0.0},
         {"penalty_weight": -1.0},

@@ -75,7 +75,7 @@ def test_the_gap_of_the_bound_is_the_divergence_of_the_posteriors():
     assert (expected < marginal.log_prob(x) - 0.1).all()
 
 
-def test_importance_samples_close_the_gap_and_never_cross_it():
+def test_importance_samples_close_the_gap_from_below():
     model, marginal, *_ = pca(OBLIQUE, exact=False)
     x = torch.randn(6, 3, dtype=torch.float64)
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_evaluation_keeps_no_draws():
     assert result.value.shape == (5,)
 
 
-def test_free_bits_hold_the_gradient_of_the_divergence_back():
+def test_free_bits_stop_the_gradient_of_the_divergence():
     torch.manual_seed(0)
     x = torch.randn(200, 3)
     free = VAE(3, 2, hidden=(8,), free_bits=100.0)
@@ -230,7 +230,7 @@ def test_free_bits_of_other_priors_take_the_drawn_divergence():
     torch.testing.assert_close(loss, kl.clamp(min=6.0) - drawn.log_p.mean())
 
 
-def test_any_base_or_model_is_a_prior():
+def test_any_base_or_model_can_be_a_prior():
     for prior in (
         distributions.StudentT(2),
         distributions.GaussianMixture(2, 3),

@@ -71,7 +71,7 @@ def touched(model: ManifoldModel, x: Tensor) -> set[str]:
     return {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
 
 
-def test_phases_train_the_embedding_or_the_flow_alone(model):
+def test_phases_train_only_the_embedding_or_only_the_flow(model):
     x = rows(50, seed=1)
     inside = {name for name, _ in model.named_parameters() if name.startswith("chain.transforms.0.")}
     model.set_phase("manifold")
@@ -87,7 +87,7 @@ def test_phases_train_the_embedding_or_the_flow_alone(model):
     assert touched(model, x) & inside
 
 
-def test_the_second_phase_scales_the_codes_anew():
+def test_the_second_phase_standardizes_the_codes_again():
     model = rectangular().double()
     x = rows(300)
     model.initialize(x)
@@ -131,7 +131,7 @@ def test_free_networks_are_an_estimate_and_flows_exact():
         rectangular().log_prob(rows(2))
 
 
-def test_noise_is_in_the_joint_loss_alone():
+def test_noise_is_only_in_the_joint_loss():
     model = rectangular(noise=0.5).double()
     x = rows(20)
     seeds = [torch.Generator().manual_seed(k) for k in (1, 2)]
@@ -169,7 +169,7 @@ def test_latent_widths_at_both_ends():
     assert full.measure == Lebesgue(2)
 
 
-def test_a_constant_column_is_no_trouble():
+def test_a_constant_column_is_allowed():
     x = rows(400)
     x[:, 2] = 4.0
     for make in MAKERS.values():
@@ -220,7 +220,7 @@ def test_a_manifold_that_intersects_itself_although_its_jacobian_has_full_rank()
 
 
 @pytest.mark.parametrize("volume", ["exact", "probes"])
-def test_a_code_that_nothing_sees_stops_training_with_words(volume):
+def test_a_code_without_effect_stops_training_with_an_error(volume):
     """J^T J is singular in every row: the loss is infinite or its solve has failed, and no NaN gets into the weights."""
     model = rectangular(decoder="free-form", volume=volume).double()
     with torch.no_grad():

@@ -11,7 +11,6 @@ import pushforward as pf
 from pushforward import distributions, models, transforms
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind, Manifold
-from pushforward.models.manifold.two_step import log_volume
 
 
 def identity(width: int) -> models.Flow:
@@ -63,7 +62,7 @@ def test_residual_is_the_squared_distance_to_the_plane():
     torch.testing.assert_close(found.value, near.value)  # of the point that it decodes to
 
 
-def test_whitening_and_scaling_leave_the_density_what_it_is():
+def test_whitening_and_scaling_do_not_change_the_density():
     """The log-determinants of both cancel what they do to the codes: the density is that of the data's own units."""
     model, a, b = plane(2, 4)
     x = torch.randn(50, 2, dtype=torch.float64) @ a.mT + b
@@ -98,7 +97,7 @@ def test_injectivity_must_be_tested_before_the_value_is_exact():
         model.check_injectivity(x[:0])
 
 
-def test_many_rows_go_through_in_parts():
+def test_many_rows_are_processed_in_parts():
     model, a, b = plane()
     x = torch.randn(3, 200, 2, dtype=torch.float64) @ a.mT + b
     found, parts = model.evaluate(x), [model.evaluate(part) for part in x]
@@ -107,7 +106,7 @@ def test_many_rows_go_through_in_parts():
     assert found.residual.shape == (3, 200)
 
 
-def test_a_bound_of_the_second_step_stays_a_bound():
+def test_a_bound_of_the_density_stays_a_bound():
     torch.manual_seed(0)
     first = models.AutoEncoder(3, latent=2, hidden=())
     model = models.TwoStep(first, models.VAE(2, latent=1, hidden=(8,), decoder="gaussian"))
@@ -182,7 +181,7 @@ def test_mass_on_a_surface_is_one():
     assert (found.value.exp() * area).sum().item() * 0.04**2 == pytest.approx(1.0, abs=1e-8)
 
 
-def test_an_encoder_that_is_only_about_right_does_not_fail_an_injective_decoder():
+def test_an_approximate_encoder_does_not_fail_an_injective_decoder():
     """The test is of the decoder: Gauss-Newton steps find the code where the encoder misses it."""
     model = bent(miss=0.4)
     x = Bend()(2 * torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
@@ -212,26 +211,6 @@ def test_a_decoder_without_full_rank_is_flagged(copy, dtype):
     assert not checked.passed
 
 
-def test_volume_of_matrices():
-    source = torch.Generator().manual_seed(0)
-    for rows, columns in ((5, 1), (5, 3), (3, 3)):
-        j = torch.randn(7, rows, columns, dtype=torch.float64, generator=source)
-        expected = 0.5 * torch.linalg.slogdet(j.mT @ j)[1]
-        torch.testing.assert_close(log_volume(j), expected)
-        units = torch.logspace(-9, 9, columns, dtype=torch.float64)  # of the codes
-        torch.testing.assert_close(log_volume(j * units), expected + units.log().sum())
-    j = torch.randn(4, 5, 2, dtype=torch.float64, generator=source)
-    j[0, :, 1] = 0
-    j[1, :, 1] = 2 * j[1, :, 0]
-    j[2, 0, 0] = math.inf
-    j.requires_grad_()
-    found = log_volume(j)
-    assert torch.isinf(found.detach()).tolist() == [True, True, True, False]
-    found[3].backward()
-    assert j.grad is not None
-    assert torch.isfinite(j.grad).all()
-
-
 def test_through_a_file_with_its_flag_and_prior(tmp_path):
     torch.manual_seed(0)
     prior = distributions.GaussianMixture(2, 3)
@@ -254,7 +233,7 @@ def test_through_a_file_with_its_flag_and_prior(tmp_path):
     assert len(names) == len({id(p) for p in model.parameters()})  # nothing is held twice
 
 
-def test_a_vae_gives_the_means_of_both_laws():
+def test_a_vae_gives_the_means_of_both_distributions():
     torch.manual_seed(0)
     vae = models.VAE(3, latent=2, hidden=(8,), decoder="gaussian").eval()
     x = torch.randn(30, 3) * 5 + 2
@@ -279,7 +258,7 @@ def test_codes_of_integers_are_real():
         assert first.code(x).dtype == torch.float32
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     first = models.AutoEncoder(2, latent=2, hidden=())
     with pytest.raises(ConfigError, match="AutoEncoder or a VAE"):
         models.TwoStep(models.NICE(2))  # pyright: ignore
@@ -313,7 +292,7 @@ def test_the_second_step_is_any_density(second, tmp_path):
     x = torch.cat((t, t.sin()), 1)
     model = models.TwoStep(models.AutoEncoder(4, 2, hidden=(16,)), second)
     done = pf.training.fit_two_step(model, x, max_steps=20, progress="silent")
-    assert done.second.stopped == (
+    assert done.density.stopped == (
         "nothing to train" if isinstance(second, distributions.KernelDensity) else "max_steps"
     )
     codes, noise = model.codes(x), {"seed": 0}

@@ -12,7 +12,7 @@ from pushforward.models import BNAF
 from pushforward.transforms import BlockAutoregressive, Reverse, Standardize
 
 
-def test_it_reads_like_the_paper():
+def test_its_parts_are_those_of_the_paper():
     kinds = [type(part) for part in BNAF(3, layers=2, hidden=(4,)).chain]
     assert kinds == [Standardize, BlockAutoregressive, Reverse, BlockAutoregressive]
     assert [type(part) for part in BNAF(1, layers=2, hidden=(4,)).chain] == [Standardize, *[BlockAutoregressive] * 2]

@@ -92,7 +92,7 @@ def test_one_likelihood_for_both_objectives():
     assert b.loss(x).item() != pytest.approx(a.loss(x).item(), abs=1e-3)
 
 
-def test_the_regularized_loss_adds_what_the_flow_spends():
+def test_the_regularized_loss_adds_the_kinetic_energy_and_the_jacobian():
     x = torch.randn(20, 3, dtype=torch.float64)
     plain, both = (
         pf.models.CNF(3, standardize=False, kinetic_weight=k, jacobian_weight=j, **SMALL).double()
@@ -120,7 +120,7 @@ def test_the_matching_loss_of_the_right_velocity_is_its_floor():
     assert model.loss(x, generator=generator).item() == pytest.approx(floor, abs=0.02)
 
 
-def test_pair_optimallying_is_the_best_of_all_permutations():
+def test_optimal_pairing_is_the_best_of_all_permutations():
     generator = torch.Generator().manual_seed(0)
     noise, data = (torch.randn(6, 2, generator=generator) for _ in range(2))
     found = _pair_optimally(noise, data)
@@ -136,7 +136,7 @@ def test_training_noise_comes_from_the_generator():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_relation_is_switched():
+def test_the_kind_is_switched():
     model = pf.models.CNF(2, log_det="hutchinson", **SMALL)
     x = torch.randn(4, 2)
     assert model.kind is Kind.UNBIASED

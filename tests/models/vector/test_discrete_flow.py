@@ -49,7 +49,7 @@ def test_samples_follow_their_probabilities(kind):
     assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
 
 
-def test_what_is_not_a_category_has_no_probability():
+def test_other_values_than_categories_have_probability_zero():
     model = made(2, 3)
     x = torch.tensor([[0.0, 2.0], [0.0, 2.5], [3.0, 0.0], [0.0, -1.0], [1e20, 0.0], [math.inf, 0.0]])
     value = model.log_prob(x)

@@ -97,7 +97,7 @@ def test_images_are_a_bound_on_counting():
         assert torch.equal(drawn, drawn.round())
 
 
-def test_the_terms_say_what_was_dropped():
+def test_the_terms_include_the_dropped_coordinates():
     model = FunnelFlow(5, latent=2, layers=2, funnel_layer=1, **TINY)
     terms = model.evaluate(torch.randn(3, 5)).terms
     assert [name.split(".")[1] for name in terms if "Funnel" in name] == ["Funnel"]
@@ -125,7 +125,7 @@ def test_it_finds_a_density_near_a_circle():
     assert -0.05 < gap < 0.5
 
 
-def test_the_ring_has_the_density_that_it_says():
+def test_the_ring_has_its_stated_density():
     """Its mean over the ring's own samples of q / p is 1 for a density q inside."""
     rows, log_density = ring(100_000, 0)
     q = torch.distributions.Normal(torch.tensor([1.0, 0.0, *[0.0] * 6]), 0.04)
@@ -135,7 +135,7 @@ def test_the_ring_has_the_density_that_it_says():
     assert error < 0.05
 
 
-def test_what_does_not_fit_is_refused():
+def test_arguments_that_do_not_fit_are_refused():
     for make, match in (
         (lambda: FunnelFlow(3, latent=4), "at most"),
         (lambda: FunnelFlow(3, latent=0), "latent"),

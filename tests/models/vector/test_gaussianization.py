@@ -22,7 +22,7 @@ def ring(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack((radius * angle.cos(), radius * angle.sin()), -1), log_prob
 
 
-def test_it_reads_like_the_paper():
+def test_its_parts_are_those_of_the_paper():
     kinds = [type(part) for part in GaussianizationFlow(3, layers=3).chain]
     assert kinds == [Standardize, Gaussianize, Householder, Gaussianize, Householder, Gaussianize]
     assert [type(part) for part in GaussianizationFlow(1, layers=2).chain] == [Standardize, Gaussianize, Gaussianize]
@@ -30,7 +30,7 @@ def test_it_reads_like_the_paper():
     assert not torch.equal(rotations[0], rotations[1])
 
 
-def test_without_training_each_layer_brings_it_closer():
+def test_without_training_more_layers_are_closer():
     """RBIG: the loss against the truth falls with the number of layers, from margins alone to a fair estimate."""
     x, _ = ring(5000, seed=0)
     test, truth = ring(4000, seed=1)

@@ -37,7 +37,7 @@ def test_a_sample_and_its_density_take_one_pass_of_each_network(monkeypatch):
     assert len(calls) == 3 * 5  # one coordinate after the other, and no whole pass
 
 
-def test_update_is_the_papers():
+def test_update_is_that_of_the_paper():
     """z' = g z + (1 - g) m, and log q falls by the sum of log g (eq. 10-14)."""
     model = jolted(IAF(3, layers=1, hidden=(16,), standardize=False))
     noise = torch.randn(6, 3, dtype=torch.float64)

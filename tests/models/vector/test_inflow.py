@@ -53,7 +53,7 @@ def test_the_log_determinant_of_a_block_is_proportional_to_the_gate():
         assert torch.allclose(block(x)[1], gate * whole, atol=1e-12)
 
 
-def test_law_by_hand():
+def test_the_log_density_by_hand():
     transformer = GatedAffineTransformer(0.5, max_log_scale=20.0)
     x = torch.tensor([3.0], dtype=torch.float64)
     raw = torch.tensor([[2.0], [0.1]], dtype=torch.float64)
@@ -129,7 +129,7 @@ def test_gated_models_share_their_weights():
 
 
 @pytest.mark.parametrize("gate", [0.0, 0.5, 1.0])
-def test_a_gated_model_survives_a_file_and_inverts(gate, tmp_path):
+def test_a_gated_model_is_stored_and_inverted(gate, tmp_path):
     model = jolted(ImageInFlow(shape=(1, 4, 4), hidden=(4,))).gated(gate)
     pf.save(model, tmp_path / "m.safetensors")
     other = pf.load(tmp_path / "m.safetensors")

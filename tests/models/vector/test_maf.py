@@ -20,7 +20,7 @@ def test_parts_and_alternating_order():
     assert [part.autoregressive_order for part in list(model.chain)[1:]] == [(0, 1, 2), (2, 1, 0), (0, 1, 2)]
 
 
-def test_with_two_layers_no_coordinate_keeps_a_gaussian_margin():
+def test_with_two_layers_no_marginal_is_gaussian():
     """Under one layer z_0 depends on x_0 alone; the second, reversed, layer lifts that."""
     one, two = (jolted(MAF(3, layers=n, hidden=(32,), activation="tanh")) for n in (1, 2))
     x = torch.randn(3, dtype=torch.float64)

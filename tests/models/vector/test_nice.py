@@ -32,7 +32,7 @@ def seen(model: NICE, features: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("features", [4, 5, 8])
-def test_three_couplings_are_the_fewest_with_which_every_output_sees_every_input(features):
+def test_three_couplings_are_the_fewest_for_full_dependence(features):
     options = {"hidden": (32,), "activation": "tanh"}
     assert not seen(jolted(NICE(features, layers=1, **options)), features).all()
     two = seen(jolted(NICE(features, layers=2, **options)), features)
@@ -72,7 +72,7 @@ def test_priors(prior, base):
     assert value == pytest.approx(expected, abs=1e-6)
 
 
-def test_far_rows_pull_with_a_bounded_gradient_under_the_logistic_prior():
+def test_far_rows_have_a_bounded_gradient_under_the_logistic_prior():
     model = NICE(2, hidden=(16,)).double()
     x = torch.tensor([[1e6, -1e6]], dtype=torch.float64, requires_grad=True)
     model.log_prob(x).sum().backward()
@@ -97,7 +97,7 @@ def test_a_multiplier_moves_the_scaling_further_and_changes_nothing_else():
     torch.testing.assert_close(scales[10.0], 10 * scales[1.0], rtol=1e-3, atol=0)
 
 
-def test_files_keep_their_meaning(tmp_path):
+def test_old_files_are_read_with_their_meaning(tmp_path):
     """With a multiplier or without; and a file from before there was one holds plain log-scales."""
     x = torch.randn(5, 4, dtype=torch.float64)
     for multiplier in (1.0, 10.0):

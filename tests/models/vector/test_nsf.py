@@ -35,7 +35,7 @@ def test_starts_at_the_base():
     assert (model.log_prob(x) - normal).abs().mean() < 0.3
 
 
-def test_every_output_sees_every_input():
+def test_every_output_depends_on_every_input():
     for kind in ("coupling", "autoregressive"):
         model = jolted(NSF(4, layer=kind, layers=2, hidden=(16, 16), activation="tanh"))
         jacobian = torch.func.jacrev(model.encode)(torch.zeros(4, dtype=torch.float64))

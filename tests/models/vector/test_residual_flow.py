@@ -45,7 +45,7 @@ def test_one_set_of_weights_has_three_evaluations(model, kind):
     assert flow.kind is Kind.ESTIMATE
 
 
-def test_the_way_is_part_of_the_file(tmp_path):
+def test_the_method_is_stored_in_the_file(tmp_path):
     flow = pf.models.ResidualFlow(2, **SMALL)
     flow.set_log_det("exact")
     pf.save(flow, tmp_path / "m.safetensors")
@@ -55,7 +55,7 @@ def test_the_way_is_part_of_the_file(tmp_path):
     assert torch.equal(again.log_prob(x), flow.log_prob(x))
 
 
-def test_a_model_without_a_choice_says_so():
+def test_a_model_without_methods_is_an_error():
     with pytest.raises(ConfigError, match="more than one way"):
         pf.models.NICE(2).set_log_det("exact")
     with pytest.raises(ConfigError, match="log_det"):

@@ -1,4 +1,4 @@
-"""What models of vectors have in common: widths, contexts, and standardization as part of the density."""
+"""Common parts of models of vectors: widths, contexts, and standardization as part of the density."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pushforward.models import MAF, NSF, RealNVP
 
 
 @pytest.mark.parametrize("cls", [RealNVP, MAF, NSF])
-def test_vector_models_want_a_width(cls):
+def test_vector_models_require_a_width(cls):
     for features in (0, -1, 2.5, "3", None, (2, 3)):
         with pytest.raises(ConfigError):
             cls(features)

@@ -66,7 +66,7 @@ def test_divergence_is_that_of_torch():
 )
 def test_outputs_are_drawn_with_the_mean_and_variance_that_weights_give(layer, h):
     model = pf.models.NICE(2)
-    model.layer = layer  # so that it has a place in a model
+    model.layer = layer  # so that it is part of a model
     field = MeanField(model, choose_parameters(model, ["layer"]), 100, 1.0, 0.3, True)
     count, source = 20_000, torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_outputs_are_drawn_with_the_mean_and_variance_that_weights_give(layer, h
 
 
 class Unusual(pf.transforms.Transform):
-    """Reads one layer twice, one by its weights beside a call, one by its weights alone, and one as it should."""
+    """Uses one layer twice, one by its weights besides a call, one only by its weights, and one normally."""
 
     def __init__(self) -> None:
         super().__init__(2)

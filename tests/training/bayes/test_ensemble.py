@@ -46,7 +46,7 @@ def test_batches_differ_too():
     assert (posterior.log_likelihoods(curved(300)).std(0) > 0).any()
 
 
-def test_a_run_that_was_killed_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     x, made = curved(200), []
 
     def dies() -> pf.models.Model:
@@ -65,7 +65,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
     assert torch.equal(posterior.log_likelihoods(x), deep_ensemble(make, x, 2, **OPTIONS).log_likelihoods(x))
 
 
-def test_members_must_be_alike():
+def test_members_must_have_one_architecture():
     widths = iter((4, 8))
     with pytest.raises(ConfigError, match="one architecture"):
         deep_ensemble(lambda: pf.models.NICE(3, hidden=(next(widths),)), curved(50), 2, **OPTIONS)

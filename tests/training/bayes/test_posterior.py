@@ -38,7 +38,7 @@ def tensors(model: torch.nn.Module) -> list[Tensor]:
     return [t for _, t in itertools.chain(model.named_parameters(), model.named_buffers())]
 
 
-def test_members_have_their_weights_and_share_all_memory():
+def test_members_have_their_own_values_in_common_memory():
     model = vae().eval()
     before = copy.deepcopy(model.state_dict())
     posterior = jolted(model, 3, NAMES, 0.5)
@@ -93,7 +93,7 @@ def test_a_posterior_of_a_flow_becomes_a_mixture():
     torch.testing.assert_close(mixture.log_prob(x).double(), posterior.predictive(x).value, rtol=1e-6, atol=1e-6)
 
 
-def test_contexts_go_with_their_rows():
+def test_contexts_belong_to_their_rows():
     model = pf.models.MAF(2, context=1, hidden=(8,))
     posterior = jolted(model, 2, tuple(n for n, _ in model.named_parameters())[:2], 0.5)
     x, context = torch.randn(5, 2), torch.randn(5, 1)
@@ -104,7 +104,7 @@ def test_contexts_go_with_their_rows():
     torch.testing.assert_close(shared[:, :1], whole[:, :1], rtol=1e-5, atol=1e-5)
 
 
-def test_monte_carlo_noise_is_no_spread_of_the_weights():
+def test_monte_carlo_noise_is_not_a_spread_of_the_weights():
     """The std score of K importance samples (Glazunov and Zarras 2022, with independent noise for each model): identical
     models have spread 0 with common noise whatever K, and with noise of their own one that measures K."""
     model, x = vae(), images(50, seed=4)
@@ -162,7 +162,7 @@ def test_through_a_file(tmp_path):
         lambda d: d.update(d["arguments"]["model"]),
     ],
 )
-def test_files_that_lie_are_refused(change, tmp_path):
+def test_files_with_false_descriptions_are_refused(change, tmp_path):
     description, parts = io.pack(jolted(location(2), 3, (SHIFT,), 1.0))
     change(description)
     io.write(tmp_path / "p", {"kind": "posterior", "posterior": description}, parts)

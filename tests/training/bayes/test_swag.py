@@ -1,4 +1,4 @@
-"""SWAG: the law of a path of weights."""
+"""SWAG: the distribution of a path of weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .small import SHIFT, location
 
 
 def path(points: np.ndarray, rank: int) -> tuple[Trajectory, dict[str, nn.Parameter]]:
-    """A trajectory of two tensors that together hold a point."""
+    """A trajectory of two tensors that together contain a point."""
     weights = {"a": nn.Parameter(torch.zeros(2)), "b": nn.Parameter(torch.zeros(1, 1))}
     trajectory = Trajectory(weights, rank)
     for point in points:
@@ -54,7 +54,7 @@ def test_small_variances_beside_large_means_keep_their_digits():
     np.testing.assert_allclose(trajectory.squares["a"].numpy() / 10, seen.var(0)[:2], rtol=1e-6)
 
 
-def test_a_wild_path_is_tamed_by_held_out_rows():
+def test_held_out_rows_choose_a_small_scale_for_a_wide_path():
     """SGD on single rows strays far beyond the posterior, which has the standard deviation 400^(-1/2)."""
     x = torch.randn(400, 32, generator=torch.Generator().manual_seed(0))
     options = {"parameters": ["shift"], "learning_rate": 0.02, "batch_size": 2, "snapshot_every": 5, "initialize": False,

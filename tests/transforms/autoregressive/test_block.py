@@ -58,15 +58,15 @@ def test_it_is_onto_the_reals_with_bounded_slopes(check):
     transform = made(2, 8, 8, size=3.0, check=check)
     x = torch.tensor([[1e8, 1e8], [-1e8, -1e8], [1e8, -1e8], [0.0, 0.0]], dtype=torch.float64)
     step = transform.encode_terms(x)
-    share = torch.sigmoid(4 * torch.tanh(transform.gate / 4))
-    torch.testing.assert_close(step[1][:3], share.log().expand(3, 2))
-    assert ((step[0] - share * x).abs() < 1e3).all()  # the distance to a line is at most the bounded network
+    gate_slope = torch.sigmoid(4 * torch.tanh(transform.gate / 4))
+    torch.testing.assert_close(step[1][:3], gate_slope.log().expand(3, 2))
+    assert ((step[0] - gate_slope * x).abs() < 1e3).all()  # the distance to a line is at most the bounded network
     many = transform.encode_terms(check.normal(2000, 2, spread=3.0))[1]
-    assert (many >= share.log() - 1e-12).all()
+    assert (many >= gate_slope.log() - 1e-12).all()
 
 
 @pytest.mark.parametrize("size", [1.0, 5.0])
-def test_decoding_holds_with_steep_weights(size, check):
+def test_decoding_is_accurate_with_steep_weights(size, check):
     transform = made(3, 10, 10, size=size, check=check)
     z = check.normal(200, 3, spread=4.0)
     torch.testing.assert_close(transform.encode(transform.decode(z)).z, z, atol=1e-9, rtol=1e-9)

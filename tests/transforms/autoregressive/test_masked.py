@@ -44,10 +44,10 @@ def sequence(layer: MaskedAutoregressive, order) -> list[int]:
 @pytest.mark.parametrize("transformer", [None, AdditiveTransformer(), GatedTransformer(), SplineTransformer()], ids=str)
 def test_jacobian_is_triangular_in_the_order_and_full_below(order, transformer):
     layer = make(5, transformer, order=order)
-    place = [sequence(layer, order).index(i) for i in range(5)]
+    position = [sequence(layer, order).index(i) for i in range(5)]
     x = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     jacobian = torch.func.jacrev(lambda t: layer.encode(t).z)(x)
-    allowed = torch.tensor([[place[i] >= place[j] for j in range(5)] for i in range(5)])
+    allowed = torch.tensor([[position[i] >= position[j] for j in range(5)] for i in range(5)])
     assert torch.equal(jacobian != 0, allowed)
     torch.testing.assert_close(jacobian.diagonal().log().sum(), layer.encode(x).contribution)
 
@@ -62,7 +62,7 @@ def passes(layer: MaskedAutoregressive, z: torch.Tensor, count: int) -> torch.Te
 
 @pytest.mark.parametrize("features", [2, 5])
 @pytest.mark.parametrize("order", [None, "reverse"], ids=str)
-def test_as_many_passes_as_coordinates_are_enough_and_one_less_is_not(features, order):
+def test_as_many_passes_as_coordinates_are_sufficient_and_one_less_is_not(features, order):
     layer = make(features, order=order)
     assert (layer.encode_passes, layer.decode_passes) == (1, features)
     x = torch.randn(20, features, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -79,9 +79,9 @@ def test_as_many_passes_as_coordinates_are_enough_and_one_less_is_not(features, 
 def in_d_passes(layer: MaskedAutoregressive, z: torch.Tensor, context=None) -> tuple[torch.Tensor, torch.Tensor]:
     """The plain inverse: a whole pass of the network for each coordinate (maf.md, 3.7)."""
     columns, slopes = [torch.zeros_like(z[..., 0])] * layer.features, []
-    for place in layer.sequence:
-        raw = layer._raw(torch.stack(columns, -1), context)[..., place]
-        columns[place], slope = layer.transformer.inverse(z[..., place], raw)
+    for position in layer.sequence:
+        raw = layer._raw(torch.stack(columns, -1), context)[..., position]
+        columns[position], slope = layer.transformer.inverse(z[..., position], raw)
         slopes.append(slope)
     return torch.stack(columns, -1), torch.stack(slopes).sum(0)
 
@@ -276,7 +276,7 @@ def test_decoding_never_uses_old_weights(trap, rows):
     assert before.shape == (4, 20)
 
 
-def test_the_inverse_autoregressive_flow_is_the_mirror_image():
+def test_the_inverse_autoregressive_flow_exchanges_the_directions():
     """MAF and IAF with the same weights: each one's encode is the other's decode (Papamakarios et al. 2017, sec. 3.2)."""
     maf = make(5, context=2)
     iaf = Inverse(maf)
@@ -319,7 +319,7 @@ def test_context_reaches_the_first_coordinate():
     assert (jacobian != 0).all()
 
 
-def test_periodic_transformers_read_the_circle():
+def test_periodic_transformers_are_continuous_on_the_circle():
     layer = make(2, CircularSplineTransformer())
     x = torch.tensor([[math.pi, 0.3], [-math.pi, 0.3]], dtype=torch.float64)
     z = layer.encode(x).z

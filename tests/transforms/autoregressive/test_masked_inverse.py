@@ -84,7 +84,7 @@ def noise(
 @pytest.mark.parametrize("features", [16, 70, 300])
 @pytest.mark.parametrize("transformer", TRANSFORMERS, ids=str)
 @torch.no_grad()
-def test_sweeps_leave_no_more_error_than_steps(transformer, features, gain, dtype, outcomes):
+def test_sweeps_are_as_accurate_as_steps(transformer, features, gain, dtype, outcomes):
     network = make(features, transformer, gain, dtype)
     z = noise(features, 4, transformer, dtype=dtype)
     swept = masked_inverse.solve_autoregressive(network, transformer, z)
@@ -140,7 +140,7 @@ def test_chaotic_layers_end_in_steps_and_are_right(transformer, strength, dtype,
 @pytest.mark.parametrize("transformer", TRANSFORMERS, ids=str)
 @torch.no_grad()
 def test_steps_after_failed_sweeps_give_the_same_result(transformer, options, outcomes, monkeypatch):
-    monkeypatch.setattr(masked_inverse, "max_sweeps", lambda places: 2)
+    monkeypatch.setattr(masked_inverse, "max_sweeps", lambda coordinates: 2)
     network = make(300, transformer, 1.0, **options)
     context = torch.randn(3, 2, dtype=torch.float64) if options.get("context") else None
     z = noise(300, 3, transformer)

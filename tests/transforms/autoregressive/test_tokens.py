@@ -14,12 +14,12 @@ def test_patches_are_blocks_of_the_image(shape, patch):
     x = torch.randn(2, 3, *shape)
     z = cut.encode(x).z
     assert z.shape == (2, 3, height * width // patch**2, channels * patch**2)
-    place = 0
+    position = 0
     for row in range(0, height, patch):
         for column in range(0, width, patch):
             cell = x[..., row : row + patch, column : column + patch]
-            assert torch.equal(z[..., place, :], cell.flatten(-3))
-            place += 1
+            assert torch.equal(z[..., position, :], cell.flatten(-3))
+            position += 1
     assert torch.equal(cut.decode(z), x)
 
 

@@ -57,9 +57,9 @@ class MixtureVelocity(nn.Module):
         t = torch.as_tensor(t, dtype=x.dtype)
         variance = t**2 * self.deviation**2 + (1 - t) ** 2
         away = x.unsqueeze(-2) - t.unsqueeze(-1) * self.means
-        share = torch.softmax(-away.square().sum(-1) / (2 * variance), -1).unsqueeze(-1)
+        responsibility = torch.softmax(-away.square().sum(-1) / (2 * variance), -1).unsqueeze(-1)
         slope = (t * self.deviation**2 - (1 - t)) / variance
-        return (share * (self.means + slope.unsqueeze(-1) * away)).sum(-2)
+        return (responsibility * (self.means + slope.unsqueeze(-1) * away)).sum(-2)
 
 
 def lively(features: int = 3, dtype: torch.dtype = torch.float64, **more) -> Continuous:
@@ -265,10 +265,10 @@ def test_regularizers_in_closed_form(check):
 def test_solver_error_is_about_the_error(check, solver):
     flow = lively(**solver)
     x = check.normal(100, 3)
-    told = flow.solver_error(x)
+    reported = flow.solver_error(x)
     true = (flow.encode(x).contribution - lively(**FINE).encode(x).contribution).abs()
-    assert told.shape == (100,)
-    assert 0.5 < (told.mean() / true.mean()).item() < 2
+    assert reported.shape == (100,)
+    assert 0.5 < (reported.mean() / true.mean()).item() < 2
     assert (flow.steps, flow.atol) == (solver.get("steps", 20), solver.get("atol", 1e-5))
 
 

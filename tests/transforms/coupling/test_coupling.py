@@ -120,7 +120,7 @@ def test_far_coordinates_cannot_make_the_other_half_overflow():
     assert torch.equal(z[:, 1], z[:1, 1].expand(3))
 
 
-def test_periodic_transformers_read_the_circle():
+def test_periodic_transformers_are_continuous_on_the_circle():
     """A coordinate of A at pi and at -pi is one point, so B is transformed in the same way."""
     coupling = make(2, CircularSplineTransformer())
     assert coupling.domain == coupling.codomain == Support(-math.pi, math.pi)

@@ -127,6 +127,6 @@ def test_extreme_pixels_that_are_not_transformed_leave_gradients_finite(check):
         ((4,), {}, "images"),
     ],
 )
-def test_refuses(shape, options, words):
+def test_errors(shape, options, words):
     with pytest.raises(ConfigError, match=words):
         ImageCoupling(shape, **options)

@@ -106,6 +106,6 @@ def test_training_the_noise_tightens_the_bound():
 
 
 @pytest.mark.parametrize("levels", [0, 2.5, "many", (4, 4)])
-def test_refuses(levels):
+def test_errors(levels):
     with pytest.raises(ConfigError, match="levels"):
         VariationalDequantize((1, 2, 2), levels)

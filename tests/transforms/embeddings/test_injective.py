@@ -128,7 +128,7 @@ def test_rows_outside_the_domain_are_impossible():
     assert step.contribution[1] == -math.inf
 
 
-def test_transforms_that_injective_refuses():
+def test_errors_of_injective():
     with pytest.raises(KindError, match="not a bijection"):
         transforms.Injective(transforms.Pad(3, 2), 1)
     with pytest.raises(KindError, match="not a bijection"):

@@ -51,7 +51,7 @@ def test_contribution_and_inverse_against_dense_linear_algebra(mode, shape, kern
 @pytest.mark.parametrize(
     ("height", "width", "kernel"), [(3, 4, 3), (4, 3, 3), (1, 4, 3), (4, 1, 3), (3, 4, 5), (2, 2, 1)]
 )
-def test_the_sweeps_are_enough_and_one_fewer_is_not(mode, height, width, kernel, check, monkeypatch):
+def test_the_sweeps_are_sufficient_and_one_fewer_is_not(mode, height, width, kernel, check, monkeypatch):
     transform = check.perturb(InvertibleConv2d((2, height, width), mode, kernel).double())
     with torch.no_grad():  # positive taps, so that no two paths cancel
         transform.taps.abs_()
@@ -125,7 +125,7 @@ def test_taps_are_bounded_and_the_diagnostic_is_a_bound(mode, size, check):
     assert error < 1e-14 * transform.condition() * x.abs().max()
 
 
-def test_the_inverse_holds_in_float32_on_a_whole_image(check):
+def test_the_inverse_is_accurate_in_float32_on_a_whole_image(check):
     """The size and taps at which unbounded ones lose all digits (12 channels, 32 x 32, taps of 0.2)."""
     for mode in MODES:
         transform = InvertibleConv2d((12, 32, 32), mode)
@@ -163,6 +163,6 @@ def test_gradients_through_the_inverse_are_those_of_the_dense_solve(mode, check)
         ({"form": "qr"}, "form"),
     ],
 )
-def test_refuses(options, words):
+def test_errors(options, words):
     with pytest.raises(ConfigError, match=words):
         InvertibleConv2d((2, 4, 4), **options)

@@ -69,7 +69,7 @@ def test_lu_cannot_become_singular():
     torch.testing.assert_close(transform.decode(step.z), x, rtol=1e-5, atol=1e-5)
 
 
-def test_refuses():
+def test_errors():
     with pytest.raises(ConfigError, match="form"):
         InvertibleConv1x1((3, 2, 2), "qr")
     with pytest.raises(ConfigError, match="images"):

@@ -74,7 +74,7 @@ def test_logit_of_pixels(sides, alpha, check):
 
 @pytest.mark.parametrize("sides", SIDES, ids=str)
 @pytest.mark.parametrize("name", HALVED)
-def test_transforms_of_blocks_take_even_sides_and_refuse_odd_ones(name, sides, check):
+def test_transforms_of_blocks_require_even_sides(name, sides, check):
     if any(side % 2 for side in sides):
         with pytest.raises(ConfigError, match=r"even|multiple|divi"):
             HALVED[name]((3, *sides))

@@ -26,7 +26,7 @@ def test_is_a_bijection_with_inners_contribution(build, check):
     check.shapes(transform.float())
 
 
-def test_the_first_channels_stay_and_come_first():
+def test_the_first_channels_are_kept_and_come_first():
     x = torch.arange(1.0, 13.0).reshape(3, 2, 2)
     z = FactorOut((3, 2, 2), Affine((2, 2, 2), scale=10.0)).encode(x).z
     assert z.tolist() == [*(10.0 * k for k in range(1, 9)), 9.0, 10.0, 11.0, 12.0]
@@ -61,7 +61,7 @@ def test_state_and_context_reach_the_inner_transform(check):
     assert not FactorOut((2, 2, 1)).needs_refresh
 
 
-def test_refuses_what_does_not_fit():
+def test_arguments_that_do_not_fit_are_refused():
     for features, inner in [((1, 2, 2), None), ((2, 2, 2), Affine((2, 2, 2))), ((2, 2, 2), Affine((1, 2, 1)))]:
         with pytest.raises(ConfigError, match="must read some, but not all"):
             FactorOut(features, inner)

@@ -41,12 +41,12 @@ def test_flatten_is_in_row_major_order():
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4), (1, 4, 3), (1, 1, 1)])
-def test_odd_sides_are_refused_in_words(shape):
+def test_odd_sides_are_refused(shape):
     with pytest.raises(ConfigError, match=rf"are even; got {shape[1]} x {shape[2]}: pad or crop"):
         Squeeze(shape)
 
 
-def test_refuses_unknown_orders_and_what_is_no_image():
+def test_unknown_orders_and_other_shapes_than_images_are_refused():
     with pytest.raises(ConfigError, match="order"):
         Squeeze((1, 2, 2), "rows")
     with pytest.raises(ConfigError, match="channels, height, width"):

@@ -23,7 +23,7 @@ def test_is_a_volume_preserving_bijection(transform, check):
     assert transform.codomain is None
 
 
-def test_order_says_where_each_coordinate_comes_from():
+def test_order_lists_the_source_of_each_coordinate():
     x = torch.tensor([[10.0, 11.0, 12.0, 13.0]])
     assert Permutation(4, order=(3, 1, 0, 2)).encode(x).z.tolist() == [[13.0, 11.0, 10.0, 12.0]]
     assert Reverse(4).encode(x).z.tolist() == [[13.0, 12.0, 11.0, 10.0]]
@@ -39,7 +39,7 @@ def test_seed_decides_and_state_dict_keeps():
 
 
 @pytest.mark.parametrize("order", [(0, 1), (0, 1, 1), (1, 2, 3)])
-def test_refuses_what_is_no_permutation(order):
+def test_invalid_permutations_are_refused(order):
     with pytest.raises(ConfigError, match="order"):
         Permutation(3, order=order)
     with pytest.raises(ConfigError):

@@ -47,7 +47,7 @@ def test_fewer_rows_than_coordinates(count):
     torch.testing.assert_close(whiten.axes @ whiten.axes.mT, torch.eye(3, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-def test_what_is_refused():
+def test_errors_of_invalid_arguments():
     with pytest.raises(InputError, match="one row"):
         Whiten(3).initialize(torch.zeros(0, 3))
     with pytest.raises(ConfigError, match="vectors"):

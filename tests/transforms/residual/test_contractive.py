@@ -198,7 +198,7 @@ def test_the_inverse_of_a_linear_map_is_the_solution(check):
     torch.testing.assert_close(made.decode(z), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_rows_stop_by_themselves(check):
+def test_each_row_stops_separately(check):
     made = block()
     z = check.normal(300, 4, spread=3.0)
     with torch.no_grad():

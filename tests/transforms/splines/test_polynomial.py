@@ -36,12 +36,12 @@ def levels(transformer, raw: list[float]) -> np.ndarray:
 
 
 def widths(transformer, raw: list[float]) -> np.ndarray:
-    shares = np.exp(raw) / np.exp(raw).sum()
-    return transformer.min_bin + (1 - transformer.bins * transformer.min_bin) * shares
+    fractions = np.exp(raw) / np.exp(raw).sum()
+    return transformer.min_bin + (1 - transformer.bins * transformer.min_bin) * fractions
 
 
-def knots(shares: np.ndarray) -> np.ndarray:
-    return np.concatenate(([-B], -B + 2 * B * np.cumsum(shares)))
+def knots(fractions: np.ndarray) -> np.ndarray:
+    return np.concatenate(([-B], -B + 2 * B * np.cumsum(fractions)))
 
 
 def linear_by_hand(raw: list[float], x: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_slopes_are_continuous_into_the_identity_outside(transformer):
         assert log_slope[[0, 1, 4, 5]].abs().max() == 0
 
 
-def test_a_linear_spline_jumps_at_its_border():
+def test_the_slope_of_a_linear_spline_jumps_at_its_border():
     """The slope inside is what the bin has, the slope outside 1: a kink, and the function itself is continuous."""
     raw = torch.tensor([1.0, 0.0, 0.0, 0.0, -1.0], dtype=torch.float64)[:, None].expand(-1, 2)
     y, log_slope = LINEAR.forward(torch.tensor([-B + 1e-9, B - 1e-9], dtype=torch.float64), raw)

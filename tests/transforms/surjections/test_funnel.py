@@ -177,7 +177,7 @@ def test_kind():
             funnel.measure(Counting(1))
 
 
-def test_what_does_not_fit_is_refused():
+def test_arguments_that_do_not_fit_are_refused():
     for make, match in (
         (lambda: Funnel(3, 3), "keep of Funnel"),
         (lambda: Funnel(3, 1, None, Monotone(1, context=1)), "2 coordinates"),

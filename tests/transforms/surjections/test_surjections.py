@@ -124,7 +124,7 @@ def test_sort_and_normal_keep_one_part_in_n_factorial(width):
     assert mass(model, 300 if width == 2 else 60) == pytest.approx(1 / math.factorial(width), rel=1e-6)
 
 
-def test_what_keeps_an_order_and_what_does_not():
+def test_transforms_with_and_without_an_order():
     def kind(*transforms, base=None) -> Kind:
         return Flow(Chain(*transforms), base or SortedNormal(3)).kind
 
@@ -146,7 +146,7 @@ def test_what_keeps_an_order_and_what_does_not():
         assert Chain(Exp(3), Gaps(3)).kind is Kind.LOWER_BOUND  # the box does not contain the whole cone
 
 
-def test_a_support_covers_what_is_known_to_lie_within():
+def test_a_support_contains_its_known_subsets():
     cone, part = Support(within="increasing"), Support(within="increasing before Reverse")
     assert Support().covers(cone)
     assert cone.covers(cone)
@@ -363,7 +363,7 @@ def test_ties_are_finite():
 # What does not fit.
 
 
-def test_what_does_not_fit_is_refused():
+def test_arguments_that_do_not_fit_are_refused():
     for make, match in (
         (lambda: Slice(3, 3), "keep of Slice"),
         (lambda: Slice(3, 0), "keep of Slice"),

@@ -41,7 +41,7 @@ def test_an_unwrapped_component_advances_by_one_turn():
 
 
 @pytest.mark.parametrize("min_slope", [1e-1, 1e-2, 1e-3])
-def test_slopes_reach_and_keep_their_bounds(min_slope):
+def test_slopes_reach_their_bounds_and_stay_within(min_slope):
     transformer = MobiusTransformer(components=1, min_slope=min_slope)
     x = torch.linspace(-math.pi, math.pi, 20_001, dtype=torch.float64)
     raw = torch.tensor([1e6, 0.0, 0.0, 0.0], dtype=torch.float64).unsqueeze(-1).expand(4, len(x))

@@ -46,7 +46,7 @@ def test_values_are_those_of_the_integrated_polynomial(polynomials, degree, seed
     torch.testing.assert_close(log_slope, torch.from_numpy(np.log(integrand(u))), rtol=0, atol=1e-9)
 
 
-def test_slopes_have_a_floor_where_the_polynomials_vanish():
+def test_slopes_have_a_lower_bound_where_the_polynomials_vanish():
     """p = 1 - t / bound has a root at the border, where only e is left."""
     transformer = SumOfSquaresTransformer(1, 1, bound=2.0, min_slope=1e-3)
     raw = torch.tensor([0.0, -5 * math.atanh(1 / 5), 0.0], dtype=torch.float64)[:, None].expand(-1, 3)

@@ -22,8 +22,8 @@ def integrand_by_hand(transformer, raw: list[float], t: float) -> float:
     total = sum(abs(v) for v in weights)
     log_g = m * math.tanh(raw[-2] / m)
     for k in range(count):
-        place = transformer.bound * (2 * (k + 1) / (count + 1) - 1)
-        center = place + transformer.bound * math.tanh(raw[count + k] / transformer.bound)
+        node = transformer.bound * (2 * (k + 1) / (count + 1) - 1)
+        center = node + transformer.bound * math.tanh(raw[count + k] / transformer.bound)
         steep = math.exp(math.log(2) * math.tanh(raw[2 * count + k] / math.log(2))) * 4 / transformer.bound
         log_g += m * weights[k] / (m + total) * math.tanh(steep * (t - center))
     return math.exp(log_g)
@@ -50,7 +50,7 @@ def test_value_and_slope_are_those_of_the_integral(bound, seed):
     x = torch.tensor([-30.0, -4.0, -0.9, 0.0, 0.3, 3.9, 7.0], dtype=torch.float64)
     y, log_slope = transformer.forward(x, raw.expand(-1, len(x)))
     for at, value, log_value in zip(x.tolist(), y.tolist(), log_slope.tolist(), strict=True):
-        # The integrand has a kink at the bound, which quad must know.
+        # The integrand has a kink at the bound, which quad needs.
         inner = min(max(at, -bound), bound)
         expected = scipy.integrate.quad(
             lambda t: integrand_by_hand(transformer, numbers, t), 0, inner, epsabs=1e-13, epsrel=1e-13, limit=200

@@ -35,7 +35,8 @@ class ManifoldLikelihood(Score):
         use: "both", "density" or "residual".
 
     Raises:
-        KindError: for a model that is not a density on a manifold.
+        KindError: for a model that is not a density on a manifold; when it scores, for one without a distance to its
+            manifold, such as a flow on the sphere.
         ConfigError: for an unknown ``use``.
 
     Example:
@@ -79,6 +80,10 @@ class ManifoldLikelihood(Score):
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """-log p and the residual, float64; +inf for a row with an infinite entry."""
         result = self.model.evaluate(x)
-        assert result.residual is not None
+        if result.residual is None:
+            raise KindError(
+                f"{type(self.model).__name__} has no distance to its manifold: use a model with a residual, such as TwoStep, "
+                "or the score Likelihood."
+            )
         far = torch.isinf(x).flatten(1).any(1) if x.is_floating_point() else torch.zeros(len(x), dtype=torch.bool)
         return -result.value.double(), torch.where(far, math.inf, result.residual.double())

@@ -77,7 +77,7 @@ class CyGen(Model):
 
     Raises:
         ConfigError: for sizes that are not possible.
-        KindError: if ``flow`` is no bijection.
+        KindError: if ``flow`` is not a bijection.
 
     Example:
         >>> import torch

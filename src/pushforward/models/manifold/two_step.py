@@ -20,8 +20,9 @@ from pushforward.numerics import Noise, batch_jacobian, bound_square, is_eager
 from pushforward.numerics.checks import check_integer
 from pushforward.registry import register
 from pushforward.transforms import Chain, Flatten, Inverse, Standardize, Step, Transform, Whiten
+from pushforward.transforms.embeddings.jacobian import log_volume
 
-__all__ = ["Injectivity", "TwoStep", "log_volume"]
+__all__ = ["Injectivity", "TwoStep"]
 
 _JACOBIAN_ROWS = 256
 """Rows whose Jacobians are in memory at the same time."""
@@ -84,7 +85,8 @@ class Embed(Transform):
     def _image(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """G(z) and 1/2 log det J^T J there."""
         point, jacobian = batch_jacobian(self.model.decode_mean, z)
-        return point, log_volume(jacobian)
+        precision = max(16 * torch.finfo(jacobian.dtype).eps, 4e-8)  # of a Jacobian that is computed in its own type
+        return point, log_volume(jacobian, precision)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
         """G(z), without observation noise."""
@@ -302,27 +304,3 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     """Root mean square over the coordinates, ``(n,)``; +inf where it is not finite."""
     distance = (a - b).double().square().mean(-1).sqrt()
     return torch.where(torch.isfinite(distance), distance, math.inf)
-
-
-def log_volume(jacobian: Tensor) -> Tensor:
-    """1/2 log det J^T J in nats, ``(*batch, D, d)`` to ``batch``.
-
-    It is +inf where J does not have rank d in the precision of its type.
-
-    It is computed in float64 from the Cholesky factor of the cosines of the columns: the units of the codes do not
-    matter, and the pivot of a column shows if the column is nearly a combination of others.
-    """
-    finite = torch.isfinite(jacobian)
-    columns = torch.where(finite, jacobian, 0.0).double()
-    square = columns.square().sum(-2)
-    nonzero = (square > 0) & finite.all(-2)
-    size = torch.where(nonzero, square, 1.0).sqrt()
-    unit = columns / size.unsqueeze(-2)
-    gram = unit.mT @ unit
-    tolerance = max(16 * torch.finfo(jacobian.dtype).eps, 4e-8)
-    factor, info = torch.linalg.cholesky_ex(gram.detach())
-    full = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) > tolerance) & nonzero.all(-1)
-    safe = torch.where(full[..., None, None], gram, torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
-    factor = torch.linalg.cholesky_ex(safe)[0]
-    log_det = size.log().sum(-1) + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return torch.where(full, log_det, math.inf).to(jacobian.dtype)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.io import pack, read, unpack, write
-from pushforward.io.container import Path
+from pushforward.io.file_format import Path
 from pushforward.likelihood import Kind, LogLik
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp

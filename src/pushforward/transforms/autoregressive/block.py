@@ -58,7 +58,7 @@ class BlockAutoregressive(Transform):
         self.features, self.hidden = features, check_widths("hidden", hidden)
         self.context = check_integer("context", context, 0)
         if not self.hidden:
-            raise ConfigError("hidden must have at least one layer, as hidden=(8,); got ().")
+            raise ConfigError("hidden must have at least one layer, such as hidden=(8,); got ().")
         self.network = BlockNetwork(features, self.hidden, context)
         self.gate = nn.Parameter(torch.zeros(features))
         self.autoregressive_order = tuple(range(features))

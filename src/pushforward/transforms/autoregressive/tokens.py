@@ -70,7 +70,7 @@ class TokenAutoregressive(Transform):
         self.width, self.layers, self.heads, self.context = width, layers, heads, context
         self.domain = self.codomain = self.transformer.support
         if self.transformer.periodic:
-            raise ConfigError(f"transformer must not be periodic, as tokens are not angles; got {transformer!r}.")
+            raise ConfigError(f"transformer must not be periodic, because tokens are not angles; got {transformer!r}.")
         self.network = CausalTransformer(
             tokens,
             size,

@@ -198,7 +198,7 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
         raise ConfigError(f"features must have at most {MAX_SIZE:,} coordinates; the shape {shape} has {size:,}.")
     if not latent < size:
         raise ConfigError(
-            f"latent must be less than the {size} coordinates of the data, so that a shell is left; got {latent}."
+            f"latent must be less than the {size} coordinates of the data, because the shell needs at least one; got {latent}."
         )
     if not isinstance(core, str):
         chosen = list(core)
@@ -215,7 +215,7 @@ def core_of(shape: Shape, latent: int, core: str | tuple[int, ...]) -> list[int]
     channels, height, width = shape
     if latent % channels:
         raise ConfigError(
-            f"latent must be a multiple of the {channels} channels, as a core has all channels of a pixel; got {latent}."
+            f"latent must be a multiple of the {channels} channels, because a core has all channels of a pixel; got {latent}."
         )
     middle = ((height - 1) / 2, (width - 1) / 2) if core == "center" else (0.0, 0.0)
 

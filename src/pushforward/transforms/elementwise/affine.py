@@ -59,7 +59,9 @@ class Affine(Elementwise):
         self.learning_rate_multiplier = learning_rate_multiplier
         check_positive("learning_rate_multiplier", learning_rate_multiplier)
         if _has_zero(scale):
-            raise ConfigError(f"scale must not be zero, as the transform would have no inverse; got scale={scale!r}.")
+            raise ConfigError(
+                f"scale must not be zero, because the transform would have no inverse; got scale={scale!r}."
+            )
         factor = per_feature(scale, self.in_shape, "scale")
         offset = per_feature(shift, self.in_shape, "shift")
         if trainable:

@@ -69,7 +69,7 @@ class Injective(JacobianEmbedding):
             raise KindError(f"{type(transform).__name__} is not a bijection, so Injective cannot use it.")
         if transform.codomain not in (None, REAL):
             raise ConfigError(
-                f"the image of transform must be all reals, as Injective inverts zero-padded codes; {type(transform).__name__} "
+                f"the image of transform must be all reals, because Injective inverts zero-padded codes; {type(transform).__name__} "
                 f"has the image {transform.codomain}."
             )
         super().__init__(transform.in_shape, check_latent(latent, ambient, "Injective"))

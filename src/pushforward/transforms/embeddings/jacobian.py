@@ -17,21 +17,31 @@ __all__ = ["Solve", "conjugate_gradients", "encoder_surrogate", "log_volume", "v
 Decode = Callable[[Tensor], Tensor]
 
 
-def log_volume(columns: Tensor) -> Tensor:
-    """1/2 log det J^T J by Cholesky factors in float64, shape ``batch``; +inf where J^T J does not have full rank to
-    rounding.
+def log_volume(jacobian: Tensor, tolerance: float = 4e-8) -> Tensor:
+    """1/2 log det J^T J in nats, ``(*batch, D, d)`` to ``batch``; +inf where J does not have rank d.
 
-    There g is not an immersion and no density with respect to area exists: the contribution is -inf, as for any impossible row.
+    Where J does not have rank d there is no density with respect to area, and the row is impossible.
+
+    It is computed in float64 from the Cholesky factor of the cosines of the columns: the units of the codes do not
+    matter, and the pivot of a column shows if the column is nearly a combination of others.
 
     Args:
-        columns: J, ``(*batch, D, d)``.
+        jacobian: J, ``(*batch, D, d)``.
+        tolerance: smallest pivot of a column of full rank, relative to its length; the default is rounding in float64.
     """
-    precise = columns.double()
-    factor, failed = torch.linalg.cholesky_ex(precise.mT @ precise)
-    good = failed == 0
-    diagonal = factor.diagonal(dim1=-2, dim2=-1)
-    volume = torch.where(good[..., None], diagonal, 1.0).log().sum(-1)
-    return torch.where(good, volume, math.inf).to(columns.dtype)
+    finite = torch.isfinite(jacobian)
+    columns = torch.where(finite, jacobian, 0.0).double()
+    square = columns.square().sum(-2)
+    nonzero = (square > 0) & finite.all(-2)
+    size = torch.where(nonzero, square, 1.0).sqrt()
+    unit = columns / size.unsqueeze(-2)
+    gram = unit.mT @ unit
+    factor, info = torch.linalg.cholesky_ex(gram.detach())
+    full = (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).amin(-1) > tolerance) & nonzero.all(-1)
+    safe = torch.where(full[..., None, None], gram, torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
+    factor = torch.linalg.cholesky_ex(safe)[0]
+    log_det = size.log().sum(-1) + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return torch.where(full, log_det, math.inf).to(jacobian.dtype)
 
 
 class Solve(NamedTuple):

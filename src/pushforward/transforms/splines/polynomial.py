@@ -117,7 +117,7 @@ class QuadraticSplineTransformer(Transformer):
         check_spline(self.bins, self.bound, self.min_bin, self.min_slope)
         if self.bins < 3:
             raise ConfigError(
-                f"bins of a quadratic spline must be at least 3, as both end slopes are 1; got {self.bins}."
+                f"bins of a quadratic spline must be at least 3, because both end slopes are 1; got {self.bins}."
             )
 
     @property

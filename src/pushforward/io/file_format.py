@@ -22,6 +22,7 @@ from torch import Tensor
 from pushforward import __version__
 from pushforward.errors import ConfigError, FormatVersionError, StorageError
 from pushforward.io.atomic import atomic_write, reason
+from pushforward.io.signature import check_signature
 from pushforward.io.strict_json import parse
 
 __all__ = ["FORMAT", "KINDS", "Path", "read", "write"]
@@ -34,10 +35,12 @@ FORMAT = 2
 KINDS = {
     "model": "pf.load(path)",
     "guard": "pf.Guard.load(path)",
+    "network guard": "pf.NetworkGuard.load(path, net)",
     "density": "pf.FlowDensity.load(path)",
     "checkpoint": "pf.fit(model, x, checkpoint=path)",
     "monitor": "pf.detection.Monitor.load(path)",
     "posterior": "pf.training.bayes.Posterior.load(path)",
+    "simulation-posterior": "pf.inference.load_posterior(path)",
 }
 """What a file can contain, and the call that reads it."""
 
@@ -91,7 +94,7 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
 
 
 def read(
-    path: Path, kind: str | None = None, *, limit: int = _LARGEST_FILE
+    path: Path, kind: str | None = None, *, limit: int = _LARGEST_FILE, public_key: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the header and the tensors of a file that :func:`write` wrote.
 
@@ -101,6 +104,7 @@ def read(
         path: the file.
         kind: the kind that the file must have, one of :data:`KINDS`; None accepts every kind.
         limit: size of the largest file to read, in bytes.
+        public_key: file of the key with which the file must be signed (:func:`~pushforward.io.sign`); None accepts any.
 
     Returns:
         The header, with ``format`` and ``versions`` (the versions of pushforward, torch and python that wrote the file),
@@ -108,10 +112,13 @@ def read(
 
     Raises:
         FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
+        SignatureError: if a key is given, and the file is not signed with it or was changed since.
         StorageError: if there is no such file, or if it is damaged, too large, of another kind or not from pushforward.
     """
     name = _text(path)
     data = _bytes(name, limit)
+    if public_key is not None:
+        check_signature(data, name, public_key)
     digest = hashlib.sha256(memoryview(data)[:_DIGEST])
     digest.update(_ZEROS)
     digest.update(memoryview(data)[_DIGEST + 64 :])

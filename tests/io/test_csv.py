@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pushforward.errors import SchemaError
 from pushforward.io import read_table, stream_table
-from pushforward.io.delimited import stream_delimited
+from pushforward.io.csv import stream_delimited
+from pushforward.io.input_file import InputFile
 
 
 def write(path, cells):
@@ -62,7 +63,7 @@ def test_leading_zeros_are_numbers_where_the_schema_has_numbers(tmp_path):
 
 
 def test_a_code_in_the_last_row_makes_the_column_text(tmp_path, monkeypatch):
-    monkeypatch.setattr("pushforward.io.delimited._BLOCK", 1000)
+    monkeypatch.setattr("pushforward.io.csv._BLOCK", 1000)
     cells = [*map(str, range(5000)), "007"]
     assert read_table(write(tmp_path / "t.csv", cells))["x"].to_pylist() == cells
 
@@ -70,7 +71,7 @@ def test_a_code_in_the_last_row_makes_the_column_text(tmp_path, monkeypatch):
 def test_a_file_that_changes_between_the_passes_is_an_error(tmp_path):
     path = write(tmp_path / "t.csv", ["1", "a"])
     with pytest.raises(SchemaError, match=r"column 'x', row 1 .*'a' is not a number"):
-        list(stream_delimited(path, ",", ["x"], {"x": pa.float64()}))
+        list(stream_delimited(InputFile("t.csv", str(path), None, "csv"), ["x"], {"x": pa.float64()}))
 
 
 CELLS = st.sampled_from(
@@ -85,5 +86,5 @@ def test_the_type_does_not_depend_on_the_size_of_a_block(tmp_path, cells, size):
     path = write(tmp_path / "t.csv", cells)
     whole = read_table(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pushforward.io.delimited._BLOCK", size)
+        patch.setattr("pushforward.io.csv._BLOCK", size)
         assert read_table(path).equals(whole)

@@ -1,0 +1,135 @@
+"""Targets with several modes: which objective finds them, and how well it estimates log Z.
+
+    python -m benchmarks.modes                       # runs what is missing, then prints the table
+    python -m benchmarks.modes --targets gmm-40 --objectives reverse-kl fab --steps 300
+
+GMM-40 is the mixture of Midgley et al. 2023 (40 normal distributions in [-40, 40]^2, with centers of its own); Many Well is
+theirs too: D / 2 independent double wells exp(-x^4 + 6 x^2 + x / 2 - y^2 / 2), with 2^(D / 2) modes. "modes" counts those that
+have at least a tenth of their mass among 10,000 draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.results import Results, footer, markdown
+from pushforward import inference
+
+
+@dataclass(frozen=True)
+class Modes:
+    """A target, its log Z, the centers of its modes with their masses, and where to search."""
+
+    features: int
+    log_density: Callable[[Tensor], Tensor]
+    log_evidence: float
+    centers: Tensor
+    masses: Tensor
+    spread: float
+
+
+def gmm(count: int = 40, bound: float = 40.0) -> Modes:
+    centers = 2 * bound * (torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) - 0.5)
+    scale = math.log(1 + math.e)
+
+    def log_density(x: Tensor) -> Tensor:
+        squares = (x[:, None] - centers.to(x)).square().sum(-1)
+        return torch.logsumexp(-0.5 * squares / scale**2, 1) - math.log(count) - math.log(2 * math.pi * scale**2)
+
+    return Modes(2, log_density, 0.0, centers.double(), torch.full((count,), 1 / count), bound)
+
+
+def many_well(features: int) -> Modes:
+    def log_density(x: Tensor) -> Tensor:
+        first, second = x[:, 0::2], x[:, 1::2]
+        return (-first.pow(4) + 6 * first.square() + 0.5 * first - 0.5 * second.square()).sum(-1)
+
+    grid = torch.linspace(-5, 5, 200_001, dtype=torch.float64)
+    values = (-grid.pow(4) + 6 * grid.square() + 0.5 * grid).exp() * (grid[1] - grid[0])
+    one, right = float(values.sum()), float(values[grid > 0].sum())
+    wells = features // 2
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * min(wells, 10)).reshape(-1, min(wells, 10)).double()
+    masses = torch.where(signs > 0, right / one, 1 - right / one).prod(1)
+    centers = torch.zeros(len(signs), features, dtype=torch.float64)
+    centers[:, 0 : 2 * signs.shape[1] : 2] = 1.7 * signs
+    return Modes(features, log_density, wells * (math.log(one) + 0.5 * math.log(2 * math.pi)), centers, masses, 3.0)
+
+
+def ring() -> Modes:
+    """Radius normal around 8 with standard deviation 0.5: one connected mode that a normal distribution cannot cover."""
+
+    def log_density(x: Tensor) -> Tensor:
+        return -0.5 * ((x.norm(dim=1) - 8.0) / 0.5).square()
+
+    radius = torch.linspace(0, 20, 200_001, dtype=torch.float64)
+    one = float((radius * (-0.5 * ((radius - 8) / 0.5) ** 2).exp()).sum() * (radius[1] - radius[0]))
+    angles = torch.arange(16) * math.pi / 8
+    centers = 8 * torch.stack((angles.cos(), angles.sin()), 1).double()
+    return Modes(2, log_density, math.log(2 * math.pi * one), centers, torch.full((16,), 1 / 16), 10.0)
+
+
+TARGETS: dict[str, Callable[[], Modes]] = {
+    "gmm-40": gmm,
+    "many-well-6": lambda: many_well(6),
+    "many-well-32": lambda: many_well(32),
+    "ring": ring,
+}
+
+
+def run(target: Modes, objective: str, steps: int, seed: int) -> dict[str, float]:
+    torch.manual_seed(seed)
+    started = time.process_time()
+    fit = inference.fit_to_target(
+        target.features, target.log_density, objective=objective, spread=target.spread, restarts=64, max_steps=steps,
+        learning_rate=2e-3, seed=seed, progress="silent",
+    )  # fmt: skip
+    seconds = time.process_time() - started
+    used = (target.centers != 0).any(0)
+    nearest = torch.cdist(fit.draws[:, used], target.centers[:, used]).argmin(1)
+    fractions = torch.bincount(nearest, minlength=len(target.centers)) / len(fit.draws)
+    return {
+        "modes": int((fractions > 0.1 * target.masses).sum()), "of": len(target.centers),
+        "log Z error": fit.log_evidence - target.log_evidence, "stated error": fit.log_evidence_error, "ess": fit.ess,
+        "k_hat": fit.k_hat, "reliable": fit.reliable, "seconds": seconds,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Targets with several modes: reverse KL and alpha = 2 with annealing.")
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
+    parser.add_argument(
+        "--objectives", nargs="+", default=["reverse-kl", "fab"], choices=["reverse-kl", "importance-weighted", "fab"]
+    )
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/modes.jsonl"))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    results, rows = Results(options.out), []
+    for name in options.targets:
+        for objective in options.objectives:
+            for seed in options.seeds:
+                key = {"target": name, "objective": objective, "steps": options.steps, "seed": seed}
+                if not results.where(**key):
+                    results.add(key | run(TARGETS[name](), objective, options.steps, seed))
+                r = results.where(**key)[0]
+                rows.append([
+                    name, objective, str(seed), f"{r['modes']} of {r['of']}", f"{r['log Z error']:+.3f} +- {r['stated error']:.3f}",
+                    f"{r['ess']:.0f}", f"{r['k_hat']:.2f}", "yes" if r["reliable"] else "no", f"{r['seconds']:.0f}",
+                ])  # fmt: skip
+    head = ["target", "objective", "seed", "modes", "log Z error", "ESS of 10,000", "k-hat", "reliable", "CPU s"]
+    print(markdown(head, rows))
+    print(footer(f"python -m benchmarks.modes --steps {options.steps}", results.records))
+
+
+if __name__ == "__main__":
+    main()

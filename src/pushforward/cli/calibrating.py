@@ -1,0 +1,45 @@
+"""The command recalibrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pushforward.cli.commands import Quiet, app, facts_of, summary
+from pushforward.cli.files import AsJson, Decimal, Delimiter, Encoding, Force, Format, PublicKey
+
+__all__ = ["recalibrate"]
+
+
+@app.command(
+    epilog="Example: `pushforward recalibrate guard.safetensors march.csv -o march.safetensors --note 'plant 2, March'`"
+)
+def recalibrate(
+    guard_file: Annotated[Path, typer.Argument(metavar="GUARD", help="Guard file that `fit` wrote.")],
+    table: Annotated[str, typer.Argument(help="New normal rows, which the guard has not seen; read as by `fit`.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Guard file to write; - for standard output.")],
+    note: Annotated[str, typer.Option(help="What the rows are; it is stored in the file.")] = "",
+    format: Format = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    public_key: PublicKey = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Calibrate a guard on new normal rows, without training: the promise then refers to rows like these."""
+    from pushforward.cli.files import check_output, local, reading, report, save
+    from pushforward.estimators import Guard
+    from pushforward.io import read_images, read_table
+
+    check_output(output, [str(guard_file), table], force, binary=True)
+    guard = Guard.load(guard_file, public_key=public_key)
+    images = guard.reads_images and local(table)
+    rows: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
+    save(guard.recalibrate(rows, note), output)
+    if as_json or not quiet:
+        facts = {**facts_of(guard), "output": output}
+        report(f"guard written to {output}", facts, as_json=as_json, output=output, plain=summary(guard))

@@ -1,0 +1,126 @@
+"""`Combined`: several scores of one forward pass as one, on a common scale that held-out rows set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.scores.base import NetworkScore
+from pushforward.detection.network.streaming import Gathered
+from pushforward.errors import ConfigError, InputError
+
+__all__ = ["SMALLEST_REFERENCE", "Combined"]
+
+SMALLEST_REFERENCE = 20
+"""Fewest reference rows on which a common scale can be set."""
+_KNOTS = 64
+"""Number of quantiles that describe the middle of a statistic."""
+_TAIL = 0.1
+"""Fraction of reference rows above which the tail is exponential."""
+
+
+class Combined(nn.Module):
+    """One score from several statistics: the root mean square of their surprises, weighted.
+
+    The surprise of a statistic t is ``-log P(T >= t)`` in nats, with T the statistic of in-distribution rows. P is the distribution of
+    the reference rows up to its 90 % quantile, and above it an exponential tail with the mean excess of those rows, so the
+    surprise grows without bound. The root mean square is between Fisher's sum of surprises, which many slightly unusual statistics
+    raise, and their maximum, which one far statistic decides; it was the best of the three on the development networks. The dependence
+    of the statistics does not matter, since the score is calibrated afterwards on other rows.
+
+    Args:
+        parts: the scores.
+        weights: of their surprises; None for equal ones.
+    """
+
+    def __init__(self, parts: Sequence[NetworkScore], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not parts:
+            raise ConfigError("score must name at least one score.")
+        self.parts = nn.ModuleList(parts)
+        weights = [1.0] * len(parts) if weights is None else list(weights)
+        if len(weights) != len(parts) or not all(math.isfinite(w) and w > 0 for w in weights):
+            raise ConfigError(f"weights must be {len(parts)} positive numbers; got {weights}.")
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float64) / sum(weights))
+        self.register_buffer("knots", torch.zeros(0, 0, dtype=torch.float64))
+        self.register_buffer("excess", torch.zeros(0, dtype=torch.float64))
+
+    parts: nn.ModuleList
+    weights: Tensor
+    knots: Tensor
+    excess: Tensor
+
+    @property
+    def scores(self) -> list[NetworkScore]:
+        """The parts."""
+        return list(self.parts)  # pyright: ignore[reportReturnType]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each part, numbered where a class occurs twice."""
+        plain = [type(part).__name__ for part in self.parts]
+        return tuple(
+            f"{name} {plain[:i].count(name) + 1}" if plain.count(name) > 1 else name for i, name in enumerate(plain)
+        )
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a common scale must be set: with a single part its own scale does."""
+        return len(self.parts) > 1
+
+    def fit(self, gathered: Gathered) -> None:
+        """Fit every part."""
+        for part in self.scores:
+            part.fit(gathered)
+
+    def columns(self, reading: Reading) -> Tensor:
+        """The statistics of each row, float64, ``(n, parts)``."""
+        return torch.stack([part(reading) for part in self.scores], 1)
+
+    def set_scale(self, reference: Tensor) -> None:
+        """Set the common scale from the statistics of rows that no score was fitted on, ``(m, parts)``.
+
+        Raises:
+            InputError: for fewer than 20 rows, or an infinite statistic.
+        """
+        if len(reference) < SMALLEST_REFERENCE:
+            raise InputError(
+                f"a combined score needs at least {SMALLEST_REFERENCE} reference rows; got {len(reference)}."
+            )
+        infinite = (~torch.isfinite(reference)).any(0).nonzero()
+        if len(infinite):
+            raise InputError(f"{self.names[int(infinite[0])]} is infinite on an in-distribution row.")
+        grid = torch.linspace(0, 1 - _TAIL, _KNOTS, dtype=torch.float64)
+        self.knots = torch.quantile(reference, grid, dim=0).T.contiguous()
+        top = self.knots[:, -1]
+        over = (reference - top).clamp(min=0)
+        mean_excess = over.sum(0) / (over > 0).sum(0).clamp(min=1)
+        spread = (top - self.knots[:, _KNOTS // 2]).clamp(min=0)
+        self.excess = torch.where(mean_excess > 0, mean_excess, torch.where(spread > 0, spread, 1.0))
+
+    def surprise(self, columns: Tensor) -> Tensor:
+        """``-log P(T >= t)`` of each statistic, nats, ``(n, parts)``."""
+        count = self.knots.shape[1]
+        position = torch.searchsorted(self.knots, columns.detach().T.contiguous(), right=True).T.clamp(1, count - 1)
+        low = self.knots.T.gather(0, position - 1)
+        high = self.knots.T.gather(0, position)
+        step = (1 - _TAIL) / (count - 1)
+        finite = torch.where(torch.isfinite(columns), columns, high)
+        part = ((finite - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
+        middle = -torch.log1p(-step * (position - 1 + part))
+        tail = -math.log(_TAIL) + (columns - self.knots[:, -1]) / self.excess
+        return torch.where(columns > self.knots[:, -1], tail, middle)
+
+    def combine(self, columns: Tensor) -> Tensor:
+        """The score of each row, ``(n,)``, from its statistics."""
+        if not self.needs_reference:
+            return columns[:, 0]
+        return (self.surprise(columns).square() @ self.weights).clamp(min=1e-24).sqrt()  # the gradient at 0 is finite
+
+    def forward(self, reading: Reading) -> Tensor:
+        """The score of each row, ``(n,)``."""
+        return self.combine(self.columns(reading))

@@ -1,0 +1,59 @@
+"""Which scores there are by name, and which of them make the default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pushforward.detection.network import scores
+from pushforward.detection.network.combined import Combined
+from pushforward.detection.network.scores import NetworkScore
+from pushforward.errors import ConfigError
+
+__all__ = ["SCORES", "default_score", "make_score"]
+
+SCORES: dict[str, type[NetworkScore]] = {
+    name: getattr(scores, name) for name in scores.__all__ if name not in ("Cost", "Need", "NetworkScore")
+}
+"""Every score by its name."""
+
+
+def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
+    """The default: statistics of one forward pass, chosen on development networks (``python -m benchmarks.networks --develop``).
+
+    Neighbors and the energy see another class or no class, the relative Mahalanobis distance a class that is near others, and the inner
+    layers, which count half, inputs of another kind. Without labels the Mahalanobis distance takes the place of the two that need classes.
+    """
+    parts: list[NetworkScore] = [scores.Neighbors(k=3, rows=1000, single=True)]
+    parts += [scores.Energy(), scores.RelativeMahalanobis()] if classifies else [scores.Mahalanobis()]
+    weights = [1.0] * len(parts)
+    if layers:
+        parts.append(scores.LayerMahalanobis(single=True))
+        weights.append(0.5)
+    return Combined(parts, weights)
+
+
+def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combined:
+    """The score that a user asked for.
+
+    Args:
+        score: "default", the name of a score, a score, or several.
+        classifies: whether the network does.
+        head: whether it has a linear head.
+        layers: whether inner layers are read.
+
+    Raises:
+        ConfigError: for an unknown name, or anything else.
+    """
+    if isinstance(score, str) and score == "default":
+        return default_score(classifies, head, layers)
+    parts = score if isinstance(score, Sequence) and not isinstance(score, str) else [score]
+    return Combined([_one(part) for part in parts])
+
+
+def _one(part: Any) -> NetworkScore:
+    if isinstance(part, NetworkScore):
+        return part
+    if isinstance(part, str) and part in SCORES and part not in ("DeepEnsemble", "External"):
+        return SCORES[part]()
+    raise ConfigError(f"score must be 'default', a NetworkScore, or one of {', '.join(SCORES)}; got {part!r:.100}.")

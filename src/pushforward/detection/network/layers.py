@@ -1,0 +1,80 @@
+"""Which modules of a network run, in which order, and which of them are worth reading."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.network.reading import call, pool
+
+__all__ = ["Call", "choose_layers", "trace"]
+
+_MOST = 3
+"""Largest number of inner layers that are chosen."""
+_WIDEST = 2048
+"""Largest number of features of an inner layer: its covariance has the square of that."""
+
+
+class Call(NamedTuple):
+    """One call of a module: its name, the module, and the tensor that it returned."""
+
+    name: str
+    module: nn.Module
+    output: Tensor
+
+
+def trace(net: nn.Module, inputs: Any) -> tuple[list[Call], Any]:
+    """The calls of all modules on one batch, in the order in which they end, and what the network returned."""
+    calls: list[Call] = []
+    handles = []
+    for name, module in net.named_modules():
+
+        def hook(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+            tensor = output[0] if isinstance(output, (tuple, list)) and output else output
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() >= 2:
+                calls.append(Call(name, module, tensor))
+
+        handles.append(module.register_forward_hook(hook))
+    try:
+        return calls, call(net, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def choose_layers(calls: list[Call], head: str | None, features: Tensor | None, mask: Tensor | None) -> tuple[str, ...]:
+    """Names of the inner layers to read, at most three.
+
+    Modules with one shape of output are a stage. Of a network with several stages the last module of each of the last three is taken
+    (averaging the large maps of earlier ones costs time); of one whose layers all have the same width, modules at equal distances. Left out are the head and what comes after it, modules that run several
+    times, outputs that are wider than 2,048, and outputs that another module or the features repeat.
+    """
+    names = [record.name for record in calls]
+    end = names.index(head) if head is not None and head in names else len(calls)
+    kept: list[Call] = []
+    for record in calls[:end]:
+        shape = tuple(record.output.shape[1:])
+        width = shape[-1] if len(shape) == 2 else shape[0]
+        plain = isinstance(record.module, (nn.Flatten, nn.Identity))
+        if not record.name or names.count(record.name) > 1 or width > _WIDEST or plain:
+            continue
+        if features is not None and (
+            len(record.output) != len(features) or _equal(pool(record.output, mask), features)
+        ):
+            continue
+        if kept and _equal(kept[-1].output, record.output):
+            kept.pop()
+        kept.append(record)
+    last = {tuple(record.output.shape[1:]): record.name for record in kept}
+    found = [record.name for record in kept]
+    if len(last) > 2:
+        found = [name for name in found if name in last.values()][-_MOST:]
+    if len(found) > _MOST:
+        found = [found[i] for i in torch.linspace(0, len(found) - 1, _MOST).round().long().tolist()]
+    return tuple(found)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b.to(a))

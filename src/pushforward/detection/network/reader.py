@@ -1,0 +1,290 @@
+"""`NetworkReader`: features, logits and inner layers of any network, in one forward pass and without changing it."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.network.layers import choose_layers, trace
+from pushforward.detection.network.reading import Reading, call, find_logits, length, move, padding_mask, pool
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
+
+__all__ = ["NetworkReader"]
+
+
+class NetworkReader:
+    """Read a network by hooks that exist only during the call: the network, its mode and its weights stay as they are.
+
+    The first batch shows where the parts are: the last linear layer is the :class:`~torch.nn.Linear` whose output is what the
+    network returns (or of which that is the softmax or the log-softmax), and the inner layers are the last ones at each
+    resolution.
+
+    Args:
+        net: any module.
+        logits: name or index of the part of its output with one row per input; None where it is clear.
+        layers: names of inner layers (of ``net.named_modules()``), "auto", or none.
+        features: name of the module whose pooled output is the features; None for the input of the last linear layer.
+        read: a function from inputs to a :class:`Reading`, in place of hooks, for compiled and scripted networks.
+
+    Attributes:
+        classifies: whether the network's output are logits; None until known.
+        head: name of the last linear layer, or None.
+        layers: names of the inner layers.
+
+    Raises:
+        ConfigError: for a network that hooks cannot read, or a name that it does not have.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module | Callable[..., Any],
+        *,
+        logits: str | int | None = None,
+        layers: Sequence[str] | str = "auto",
+        features: str | None = None,
+        read: Callable[[Any], Reading] | None = None,
+    ) -> None:
+        self.net, self.logits, self.features, self.function = net, logits, features, read
+        if read is None:
+            self._check_hooks(net)
+        modules = dict(net.named_modules()) if isinstance(net, nn.Module) else {}
+        self.automatic = layers == "auto"
+        self.layers: tuple[str, ...] = () if isinstance(layers, str) else tuple(layers)
+        if isinstance(layers, str) and layers != "auto":
+            raise ConfigError(f"layers must be 'auto' or a list of names of modules; got {layers!r}.")
+        if read is None:
+            for name in (*self.layers, *([] if features is None else [features])):
+                if name not in modules:
+                    raise ConfigError(
+                        f"the network has no module {name!r}; its modules are {', '.join(list(modules)[1:9])}, ..."
+                    )
+        self.head: str | None = None
+        self.ready = False
+        self.classifies: bool | None = None
+        self.head_is_output = True
+
+    @staticmethod
+    def _check_hooks(net: Any) -> None:
+        kind = type(net).__name__
+        if isinstance(net, torch.jit.ScriptModule) or kind == "OptimizedModule" or not isinstance(net, nn.Module):
+            what = {"OptimizedModule": "a compiled network"}.get(kind, f"a {kind}")
+            raise ConfigError(
+                f"hooks cannot read {what}: pass read=, a function from inputs to pf.detection.network.Reading (output, features, "
+                "logits, layers)" + (", or the network before torch.compile." if kind == "OptimizedModule" else ".")
+            )
+
+    # -- what the network has --------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device of the network's first parameter or buffer."""
+        if not isinstance(self.net, nn.Module):
+            return None
+        return next((tensor.device for tensor in (*self.net.parameters(), *self.net.buffers())), None)
+
+    @property
+    def head_module(self) -> nn.Linear | None:
+        """The last linear layer."""
+        if self.head is None or not isinstance(self.net, nn.Module):
+            return None
+        module: Any = self.net.get_submodule(self.head)
+        return module
+
+    def weight_and_bias(self) -> tuple[Tensor, Tensor] | None:
+        """Weight ``(C, D)`` and bias ``(C,)`` of the last linear layer, float64, not part of any graph."""
+        head = self.head_module
+        if head is None:
+            return None
+        weight = head.weight.detach().double()
+        bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().double()
+        return weight, bias
+
+    def restore(self, head: str | None, head_is_output: bool, classifies: bool) -> None:
+        """Set what the first batch showed, from a file; ``layers`` are given to the constructor.
+
+        Raises:
+            ConfigError: if the network has no such linear layer.
+        """
+        modules = dict(self.net.named_modules()) if isinstance(self.net, nn.Module) else {}
+        if head is not None and not isinstance(modules.get(head), nn.Linear):
+            raise ConfigError(f"the network has no linear layer {str(head)[:80]!r}.")
+        self.head, self.head_is_output, self.classifies, self.ready = head, bool(head_is_output), classifies, True
+
+    def _discover(self, inputs: Any) -> None:
+        """Find the last linear layer and the inner layers with one batch."""
+        assert isinstance(self.net, nn.Module)
+        _check_arguments(self.net, inputs)
+        calls, output = trace(self.net, inputs)
+        logits = find_logits(output, self.logits)
+        assert logits is not None
+        linear = [c for c in calls if isinstance(c.module, nn.Linear) and c.output.shape[-1:] == logits.shape[-1:]]
+        for exact in (
+            lambda c: c.output.shape == logits.shape and torch.equal(c.output, logits),
+            _normalized_to(logits),
+        ):
+            found = [c for c in linear if exact(c)]
+            if found:
+                self.head = found[-1].name
+                self.head_is_output = torch.equal(found[-1].output, logits)
+                break
+        else:
+            if linear and linear[-1].output.dim() > 2:  # a head on every position, of which the network picks one
+                self.head, self.head_is_output = linear[-1].name, True
+        self.ready = True
+        if self.automatic:
+            features = None if self.head is None else self._from_hooks(inputs, False).features
+            self.layers = choose_layers(calls, self.head, features, padding_mask(inputs))
+
+    # -- reading -----------------------------------------------------------------------------------------------------------
+
+    def read(self, inputs: Any, *, maps: bool = False, grad: bool | None = False) -> Reading:
+        """Read a batch in evaluation mode; the mode of every module is restored.
+
+        Args:
+            inputs: what the network takes: a tensor, a tuple of positional or a dictionary of keyword arguments.
+            maps: whether to keep the outputs of the inner layers before pooling.
+            grad: whether to build a graph; None leaves that as it is.
+
+        Raises:
+            InputError: if the output has another number of rows than the inputs.
+        """
+        inputs = move(inputs, self.device)
+        with evaluation(self.net), nullcontext() if grad is None else torch.set_grad_enabled(grad):
+            if self.function is not None:
+                return self._from_function(inputs)
+            if not self.ready:
+                self._discover(inputs)
+            return self._from_hooks(inputs, maps)
+
+    def _from_function(self, inputs: Any) -> Reading:
+        assert self.function is not None
+        reading = self.function(inputs)
+        if not isinstance(reading, Reading):
+            raise ConfigError(f"read must return a pf.detection.network.Reading; got {type(reading).__name__}.")
+        self.layers, self.ready = tuple(reading.layers), True
+        reading.features = _plain(pool(reading.features, None))
+        reading.logits = None if reading.logits is None else _plain(reading.logits)
+        reading.layers = {name: _plain(pool(values, None)) for name, values in reading.layers.items()}
+        reading.inputs, reading.reader = inputs, self
+        return reading
+
+    def _from_hooks(self, inputs: Any, maps: bool) -> Reading:
+        assert isinstance(self.net, nn.Module)
+        seen: dict[str, Tensor] = {}
+        names = {*self.layers, *([] if self.features is None else [self.features])}
+        handles = [self.net.get_submodule(name).register_forward_hook(_keeps(seen, name)) for name in names]
+        head = self.head_module
+        if head is not None:
+            handles.append(head.register_forward_hook(_keeps_both(seen)))
+        try:
+            output = call(self.net, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        logits = find_logits(output, self.logits)
+        assert logits is not None
+        mask = padding_mask(inputs)
+        if head is not None and not self.head_is_output:
+            logits = seen["head output"]
+        logits = _plain(pool(logits, mask))
+        missing = [name for name in names if name not in seen]
+        if missing:
+            raise InputError(f"the layer {missing[0]!r} returned no tensor with one row per input on this batch.")
+        layers = {name: _plain(pool(seen[name], mask)) for name in self.layers}
+        if self.features is not None:
+            features = _plain(pool(seen[self.features], mask))
+        elif head is not None:
+            features = _plain(pool(seen["head input"], mask))
+        else:
+            features = layers[self.layers[-1]] if self.layers and self.classifies else logits
+        if logits.shape[0] != length(inputs):
+            raise InputError(
+                f"the network returned {logits.shape[0]} rows for {length(inputs)} inputs: name the part of its output with one "
+                "row per input with logits=."
+            )
+        return Reading(
+            output, features, logits, layers, {name: seen[name] for name in self.layers} if maps else {}, inputs, self
+        )
+
+
+def _check_arguments(net: nn.Module, inputs: Any) -> None:
+    """Refuse a batch that does not fit the arguments of the network's ``forward``."""
+    try:
+        arguments = inspect.signature(net.forward)
+    except (TypeError, ValueError):  # of a module in another language
+        return
+    try:
+        call(arguments.bind, inputs)
+    except TypeError as error:
+        parts = f"the keys {', '.join(map(str, inputs))}" if isinstance(inputs, Mapping) else f"{len(inputs)} parts"
+        raise InputError(
+            f"a batch with {parts} does not fit the arguments of the network's forward ({error}): a batch must be (inputs, labels), inputs "
+            "alone, or a dictionary of keyword arguments."
+        ) from error
+
+
+def _plain(values: Tensor) -> Tensor:
+    """On the CPU, in at least single precision: what a network shows is small, and its scores want precision."""
+    values = values.cpu()
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _keeps(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        tensor = find_logits(output, None) if not isinstance(output, Tensor) else output
+        if isinstance(tensor, Tensor):
+            seen[name] = tensor
+
+    return hook
+
+
+def _keeps_both(seen: dict[str, Tensor]) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        seen["head input"], seen["head output"] = inputs[0], output
+
+    return hook
+
+
+def _normalized_to(output: Tensor) -> Callable[[Any], bool]:
+    """Whether the softmax or the log-softmax of a layer's output is what the network returns."""
+
+    def check(record: Any) -> bool:
+        if record.output.shape != output.shape or output.shape[-1] < 2:
+            return False
+        value = record.output.float()
+        return any(torch.allclose(f(value, -1), output.float(), atol=1e-5) for f in (torch.softmax, torch.log_softmax))
+
+    return check
+
+
+@contextmanager
+def evaluation(net: Any) -> Iterator[None]:
+    """Evaluation mode for a while; then every module is in its own mode again."""
+    if not isinstance(net, nn.Module):
+        yield
+        return
+    training = [module for module in net.modules() if module.training]
+    try:
+        if training:
+            net.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def warn_of_training_mode(net: Any) -> None:
+    """Warn if a network is in training mode, in which its own predictions change from call to call."""
+    if isinstance(net, nn.Module) and net.training:
+        warnings.warn(
+            "the network is in training mode, so its own predictions are not those that the guard reads in evaluation mode: "
+            "call net.eval().",
+            PushforwardWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,123 @@
+"""`NetworkScore`: the interface of the scores that read a network."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, Literal, Self, final
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.streaming import Gathered
+from pushforward.errors import ConfigError, InputError
+
+__all__ = ["Cost", "Need", "NetworkScore"]
+
+Need = Literal["logits", "head", "labels", "layers", "maps", "gradient", "dropout", "members"]
+Cost = Literal["one forward pass", "a gradient of the input", "several forward passes", "unknown"]
+
+
+class NetworkScore(nn.Module, ABC):
+    """An anomaly score of what a network shows of its inputs; **higher is more anomalous**.
+
+    A subclass says what it needs beside the features and what one evaluation costs, declares the tensors that fitting finds, and
+    implements :meth:`_learn` and :meth:`_score`. The score of a row depends on that row alone. The arguments of its constructor
+    are plain values, stored under their own names.
+    """
+
+    needs: frozenset[Need] = frozenset()
+    """What it reads beside the features."""
+    cost: Cost = "one forward pass"
+    """What one evaluation costs."""
+    _declared: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fitted = False
+
+    @final
+    def declare(self, **dims: int) -> None:
+        """Declare the fitted tensors by name and number of dimensions, as float64 buffers: ``declare(mean=1, factor=2)``."""
+        for name, count in dims.items():
+            self.register_buffer(name, torch.zeros((0,) * count, dtype=torch.float64))
+        self._declared = (*self._declared, *dims)
+
+    @abstractmethod
+    def _score(self, reading: Reading) -> Tensor:
+        """The score of each row, ``(n,)``."""
+
+    def _learn(self, gathered: Gathered) -> None:
+        """Compute the declared tensors; grad mode is off unless the score trains. The default does nothing."""
+
+    def observe(self, reading: Reading) -> dict[str, Tensor]:
+        """Further columns of a batch for the reservoir, by name, each with one row per input."""
+        return {}
+
+    @final
+    def fit(self, gathered: Gathered) -> Self:
+        """Fit on what one pass over the training data left behind.
+
+        Raises:
+            ConfigError: if the network lacks what this score needs.
+            InputError: for too few rows.
+        """
+        self.check(gathered.weight is not None, "logits" in gathered.moments, gathered.layers)
+        with torch.no_grad():
+            self._learn(gathered)
+        for name in self._declared:  # the memory layout that a file gives, so that results agree bit for bit
+            setattr(self, name, getattr(self, name).double().cpu().contiguous())
+        self.fitted = True
+        return self
+
+    def check(self, head: bool, logits: bool, layers: tuple[str, ...]) -> None:
+        """Refuse a network that lacks what this score needs.
+
+        Raises:
+            ConfigError: saying what is missing and which scores do without.
+        """
+        name = type(self).__name__
+        if "head" in self.needs and not head:
+            raise ConfigError(
+                f"{name} needs the last linear layer of the network, and none was found: use Mahalanobis or Neighbors, which need "
+                "features alone."
+            )
+        if "logits" in self.needs and not logits:
+            raise ConfigError(
+                f"{name} needs the logits of a classifier, and this network does not classify (its training data have no labels "
+                "from 0 to its number of outputs): use Mahalanobis, Neighbors or FeatureFlow, or task='classify'."
+            )
+        if ("layers" in self.needs or "maps" in self.needs) and not layers:
+            raise ConfigError(f"{name} needs inner layers: name some with layers=[...] of net.named_modules().")
+
+    @final
+    def forward(self, reading: Reading) -> Tensor:
+        """The score of each row, float64, ``(n,)``; +inf for a row whose features are NaN or infinite.
+
+        Raises:
+            InputError: if it must be fitted and was not.
+        """
+        if self._declared and not self.fitted:
+            raise InputError(f"{type(self).__name__} must be fitted first: pass it to pf.NetworkGuard(net, score=...).")
+        score = torch.nan_to_num(
+            self._score(reading.clean).double(), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf
+        )
+        return torch.where(reading.finite, score, torch.inf)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the constructor, plain values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+def logits_of(reading: Reading) -> Tensor:
+    """The logits of a reading, float64."""
+    assert reading.logits is not None
+    return reading.logits.double()
+
+
+def predicted(reading: Reading) -> Tensor:
+    """The predicted class of each row, int64."""
+    if reading.logits is None:
+        return torch.zeros(len(reading), dtype=torch.long, device=reading.features.device)
+    return reading.logits.argmax(1)

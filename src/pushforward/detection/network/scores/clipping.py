@@ -1,0 +1,45 @@
+"""ReAct: energy after large activations are clipped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.scores.base import NetworkScore
+from pushforward.detection.network.streaming import Gathered
+from pushforward.numerics.checks import check_number
+
+__all__ = ["ReAct"]
+
+
+class ReAct(NetworkScore):
+    """``-logsumexp(W min(z, c) + b)``, with c a quantile of all training activations (Sun et al. 2021, arXiv 2111.12797).
+
+    Args:
+        percentile: of the activations, as a fraction; the paper's value is 0.9.
+    """
+
+    needs = frozenset({"logits", "head"})
+
+    def __init__(self, percentile: float = 0.9) -> None:
+        super().__init__()
+        self.percentile = check_number("percentile", percentile, 0, 1)
+        self.declare(threshold=0, weight=2, bias=1)
+
+    threshold: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def _learn(self, gathered: Gathered) -> None:
+        import numpy as np  # torch.quantile refuses more than 2^24 values
+
+        assert gathered.weight is not None
+        assert gathered.bias is not None
+        self.weight, self.bias = gathered.weight.cpu(), gathered.bias.cpu()
+        value = np.percentile(gathered.sample["features"].double().numpy(), 100 * self.percentile)
+        self.threshold = torch.tensor(float(value), dtype=torch.float64)
+
+    def _score(self, reading: Reading) -> Tensor:
+        clipped = torch.minimum(reading.features.double(), self.threshold)
+        return -torch.logsumexp(clipped @ self.weight.T + self.bias, 1)

@@ -1,0 +1,118 @@
+"""Disagreement between several predictions of one input: MC dropout and deep ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.detection.network.reader import NetworkReader
+from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.scores.base import NetworkScore, logits_of
+from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_choice, check_integer
+
+__all__ = ["DeepEnsemble", "MCDropout", "mutual_information"]
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def mutual_information(log_p: Tensor) -> Tensor:
+    """Mutual information of prediction and model in nats: ``H(mean p) - mean H(p)``, ``(n,)`` of ``(members, n, C)``."""
+    mean = torch.logsumexp(log_p, 0) - torch.log(torch.tensor(float(len(log_p)), dtype=log_p.dtype))
+    total = -(mean.exp() * mean).sum(1)
+    return (total + (log_p.exp() * log_p).sum(2).mean(0)).clamp(min=0)
+
+
+def disagreement(log_p: Tensor, form: str) -> Tensor:
+    """A score of several predictions, see :class:`MCDropout`."""
+    if form == "mutual information":
+        return mutual_information(log_p)
+    p = log_p.exp()
+    return p.var(0).mean(1) if form == "variance" else -p.mean(0).amax(1)
+
+
+class MCDropout(NetworkScore):
+    """Disagreement of the predictions under several dropout masks (Gal & Ghahramani 2016, arXiv 1506.02142).
+
+    Every pass draws one mask per dropout layer for all rows, from a fixed seed, so the score of a row does not depend on the
+    batch. Dropout that is a function call instead of a module is not seen.
+
+    Args:
+        passes: number of masks.
+        form: "mutual information" (Houlsby et al. 2011), "variance" of the probabilities, averaged over classes, or "mean": minus the
+            largest mean probability.
+        seed: of the masks.
+    """
+
+    needs = frozenset({"logits", "dropout"})
+    cost = "several forward passes"
+
+    def __init__(self, passes: int = 20, form: str = "mutual information", seed: int = 0) -> None:
+        super().__init__()
+        self.passes, self.seed = check_integer("passes", passes, 2), check_integer("seed", seed, 0)
+        self.form = check_choice("form", form, ("mutual information", "variance", "mean"))
+
+    def _score(self, reading: Reading) -> Tensor:
+        reader = reading.reader
+        assert reader is not None
+        layers = (
+            [m for m in reader.net.modules() if isinstance(m, _DROPOUT)] if isinstance(reader.net, nn.Module) else []
+        )
+        if not any(layer.p > 0 for layer in layers):
+            raise ConfigError(
+                "MCDropout needs dropout layers, and the network has none with p above 0: use DeepEnsemble."
+            )
+        generator, predictions = torch.Generator().manual_seed(self.seed), []
+        for _ in range(self.passes):
+            with ExitStack() as stack:
+                for layer in layers:
+                    stack.callback(layer.register_forward_hook(_mask(generator)).remove)
+                predictions.append(torch.log_softmax(logits_of(reader.read(reading.inputs)), 1))
+        return disagreement(torch.stack(predictions), self.form)
+
+
+def _mask(generator: torch.Generator) -> Any:
+    """A hook that multiplies the output of a dropout layer by one mask for all rows."""
+
+    def hook(layer: Any, inputs: Any, output: Tensor) -> Tensor:
+        shape = list(output.shape[1:])
+        if not isinstance(layer, (nn.Dropout, nn.AlphaDropout)):  # these drop whole channels
+            shape[1:] = [1] * len(shape[1:])
+        kept = torch.rand(shape, generator=generator).to(output.device) >= layer.p
+        return output * (kept / max(1 - layer.p, 1e-12)).to(output.dtype)
+
+    return hook
+
+
+class DeepEnsemble(NetworkScore):
+    """Disagreement between the network and others trained from other seeds (Lakshminarayanan et al. 2017, arXiv 1612.01474).
+
+    Args:
+        members: the other networks, with the same inputs and classes. They are not stored in a file: loading takes them again.
+        form: as of :class:`MCDropout`.
+        logits: the part of their output, as of the guard.
+    """
+
+    needs = frozenset({"logits", "members"})
+    cost = "several forward passes"
+
+    def __init__(
+        self, members: Sequence[nn.Module], form: str = "mutual information", logits: str | int | None = None
+    ) -> None:
+        super().__init__()
+        if not members:
+            raise ConfigError("DeepEnsemble needs at least one other network.")
+        self.form = check_choice("form", form, ("mutual information", "variance", "mean"))
+        self.logits = logits
+        self._readers = [NetworkReader(member, logits=logits, layers=()) for member in members]
+
+    def _score(self, reading: Reading) -> Tensor:
+        own = [logits_of(reading), *(logits_of(reader.read(reading.inputs)) for reader in self._readers)]
+        shapes = {tuple(logits.shape) for logits in own}
+        if len(shapes) != 1:
+            raise ConfigError(f"the members of the ensemble have different outputs: {sorted(shapes)}.")
+        return disagreement(torch.log_softmax(torch.stack([logits.to(own[0]) for logits in own]), 2), self.form)

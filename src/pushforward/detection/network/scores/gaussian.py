@@ -1,0 +1,219 @@
+"""Distances under normal distributions of the features: Mahalanobis, relative, of several layers, and a mixture."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.scores.base import NetworkScore
+from pushforward.detection.network.streaming import Gathered
+from pushforward.errors import InputError
+from pushforward.numerics.checks import check_positive
+
+__all__ = ["LayerMahalanobis", "Mahalanobis", "Mixture", "RelativeMahalanobis", "whitening"]
+
+_FLOOR = 1e-6
+"""Smallest variance along a principal direction, relative to the mean variance; a dead unit has variance 0."""
+
+
+def whitening(covariance: Tensor, floor: float = _FLOOR) -> Tensor:
+    """W with ``W W^T`` the inverse covariance, ``(D, D)``; variances are at least ``floor`` times their mean."""
+    variances, directions = torch.linalg.eigh(covariance)
+    mean = variances.clamp(min=0).mean()
+    least = floor * mean if mean > 0 else torch.ones_like(mean)
+    return directions * variances.clamp(min=float(least)).rsqrt()
+
+
+def nearest(rows: Tensor, factor: Tensor, means: Tensor) -> Tensor:
+    """Smallest squared distance of ``rows @ factor`` from whitened means, ``(n,)``."""
+    white = rows @ factor
+    products = white @ means.T
+    squares = white.square().sum(1, keepdim=True) - 2 * products + means.square().sum(1)
+    return squares.amin(1).clamp(min=0)
+
+
+class Mahalanobis(NetworkScore):
+    """``min_c (z - m_c)^T S^-1 (z - m_c)`` of the features z, with class means and the covariance within classes (Lee et al. 2018).
+
+    arXiv 1807.03888, eq. 2, at the last layer and without perturbed inputs. Without labels there is one class.
+
+    Args:
+        floor: smallest variance along a principal direction, relative to the mean variance.
+    """
+
+    def __init__(self, floor: float = _FLOOR) -> None:
+        super().__init__()
+        self.floor = check_positive("floor", floor, zero=True)
+        self.declare(origin=1, factor=2, means=2)
+
+    origin: Tensor
+    factor: Tensor
+    means: Tensor
+
+    def _learn(self, gathered: Gathered) -> None:
+        moments = gathered.moments["features"]
+        _check_rows(moments.rows, type(self).__name__)
+        self.origin = moments.mean  # distances stay the same, with less cancellation
+        self.factor = whitening(moments.within, self.floor)
+        self.means = (moments.means[moments.counts > 0] - self.origin) @ self.factor
+
+    def _score(self, reading: Reading) -> Tensor:
+        return nearest(reading.features.double() - self.origin, self.factor, self.means)
+
+
+class RelativeMahalanobis(NetworkScore):
+    """Mahalanobis distance to the nearest class minus that to all rows together (Ren et al. 2021, arXiv 2106.09022, eq. 3).
+
+    Args:
+        floor: as of :class:`Mahalanobis`.
+        single: whether to score in single precision, which is faster.
+    """
+
+    def __init__(self, floor: float = _FLOOR, single: bool = False) -> None:
+        super().__init__()
+        self.floor, self.single = check_positive("floor", floor, zero=True), bool(single)
+        self.declare(origin=1, factor=2, means=2, background=2)
+        self._parts: tuple[Tensor, Tensor, Tensor] | None = None
+
+    origin: Tensor
+    factor: Tensor
+    means: Tensor
+    background: Tensor
+
+    def _learn(self, gathered: Gathered) -> None:
+        moments = gathered.moments["features"]
+        _check_rows(moments.rows, type(self).__name__)
+        self.origin = moments.mean
+        self.factor = whitening(moments.within, self.floor)
+        self.means = (moments.means[moments.counts > 0] - self.origin) @ self.factor
+        self.background, self._parts = whitening(moments.covariance, self.floor), None
+
+    def prepare(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Whitening, means and background, in the precision of scoring."""
+        if self._parts is None:
+            parts = (self.factor, self.means, self.background)
+            self._parts = tuple(part.float() for part in parts) if self.single else parts  # pyright: ignore
+        return self._parts  # pyright: ignore
+
+    def _score(self, reading: Reading) -> Tensor:
+        factor, means, background = self.prepare()
+        rows = (reading.features.double() - self.origin).to(factor.dtype)
+        return nearest(rows, factor, means) - (rows @ background).square().sum(1)
+
+
+class LayerMahalanobis(NetworkScore):
+    """Sum over inner layers and the features of the Mahalanobis distances to the nearest class (Lee et al. 2018).
+
+    The outputs of inner layers are averaged over positions. All layers have weight 1: the paper's weights need outliers.
+
+    Args:
+        features: whether the features are one of the layers.
+        floor: as of :class:`Mahalanobis`.
+        single: whether to score in single precision, which is faster.
+    """
+
+    needs = frozenset({"layers"})
+
+    def __init__(self, features: bool = True, floor: float = _FLOOR, single: bool = False) -> None:
+        super().__init__()
+        self.features, self.floor = bool(features), check_positive("floor", floor, zero=True)
+        self.single = bool(single)
+        self.declare(packed=1, sizes=1)
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] | None = None
+
+    packed: Tensor
+    sizes: Tensor
+
+    def _learn(self, gathered: Gathered) -> None:
+        names = [f"layer {name}" for name in gathered.layers] + ["features"] * self.features
+        packed, sizes = [], []
+        for name in names:
+            moments = gathered.moments[name]
+            _check_rows(moments.rows, type(self).__name__)
+            factor = whitening(moments.within, self.floor)
+            means = (moments.means[moments.counts > 0] - moments.mean) @ factor
+            packed += [moments.mean, factor.flatten(), means.flatten()]
+            sizes += [len(factor), len(means)]
+        self.packed, self.sizes, self._parts = torch.cat(packed), torch.tensor(sizes, dtype=torch.float64), None
+
+    def prepare(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Origin, whitening and means of each layer."""
+        if self._parts is None:
+            self._parts, start = [], 0
+            for width, count in self.sizes.long().reshape(-1, 2).tolist():
+                parts = self.packed[start : start + width * (1 + width + count)].split(
+                    [width, width * width, count * width]
+                )
+                dtype = torch.float32 if self.single else torch.float64
+                factor, means = parts[1].reshape(width, width).to(dtype), parts[2].reshape(count, width).to(dtype)
+                self._parts.append((parts[0], factor, means))
+                start += width * (1 + width + count)
+        return self._parts
+
+    def distances(self, reading: Reading) -> Tensor:
+        """The squared distance of every layer, ``(n, layers)``."""
+        rows = [*reading.layers.values(), *([reading.features] if self.features else [])]
+        parts = [
+            nearest((row.double() - origin).to(factor.dtype), factor, means).double()
+            for row, (origin, factor, means) in zip(rows, self.prepare(), strict=True)
+        ]
+        return torch.stack(parts, 1)
+
+    def _score(self, reading: Reading) -> Tensor:
+        return self.distances(reading).sum(1)
+
+
+class Mixture(NetworkScore):
+    """``-log sum_c w_c N(z; m_c, S_c)`` in nats: one normal distribution per class, each with its own covariance.
+
+    Gaussian discriminant analysis on features (Mukhoti et al. 2023, arXiv 2102.11582, eq. 4).
+
+    Args:
+        ridge: added to every variance.
+    """
+
+    needs = frozenset({"labels"})
+
+    def __init__(self, ridge: float = 1e-6) -> None:
+        super().__init__()
+        self.ridge = check_positive("ridge", ridge, zero=True)
+        self.declare(means=2, factors=3, offsets=1)
+
+    means: Tensor
+    factors: Tensor
+    offsets: Tensor
+
+    def _learn(self, gathered: Gathered) -> None:
+        rows, labels = gathered.sample["features"].double(), gathered.sample["labels"]
+        means, factors, offsets = [], [], []
+        for k in labels.unique():
+            own = rows[labels == k]
+            if len(own) < 2:
+                raise InputError(
+                    f"Mixture needs at least two training rows of every class; class {int(k)} has {len(own)}."
+                )
+            centered = own - own.mean(0)
+            covariance = centered.T @ centered / len(own)
+            covariance.diagonal().add_(self.ridge)
+            variances, directions = torch.linalg.eigh(covariance)
+            variances = variances.clamp(min=max(self.ridge, 1e-12 * float(variances[-1])))
+            means.append(own.mean(0))
+            factors.append(directions * variances.rsqrt())
+            offsets.append(math.log(len(own) / len(rows)) - 0.5 * float(variances.log().sum()))
+        self.means, self.factors = torch.stack(means), torch.stack(factors)
+        self.offsets = torch.tensor(offsets, dtype=torch.float64) - 0.5 * rows.shape[1] * math.log(2 * math.pi)
+
+    def _score(self, reading: Reading) -> Tensor:
+        rows = reading.features.double()
+        squares = [
+            ((rows - mean) @ factor).square().sum(1) for mean, factor in zip(self.means, self.factors, strict=True)
+        ]
+        return -torch.logsumexp(self.offsets - 0.5 * torch.stack(squares, 1), 1)
+
+
+def _check_rows(rows: int, owner: str) -> None:
+    if rows < 2:
+        raise InputError(f"{owner} needs at least two training rows for a covariance; got {rows}.")

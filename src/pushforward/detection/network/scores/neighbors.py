@@ -1,0 +1,74 @@
+"""Distance of the normalized features to the k-th nearest training row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.scores.base import NetworkScore
+from pushforward.detection.network.streaming import Gathered
+from pushforward.errors import InputError
+from pushforward.numerics.checks import check_integer
+
+__all__ = ["Neighbors", "unit"]
+
+
+_PART = 1024
+"""Largest number of rows whose distances are in memory together."""
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows divided by their norm, float64; a row of zeros stays."""
+    rows = rows.double()
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+class Neighbors(NetworkScore):
+    """Distance of ``z / ||z||`` to its k-th nearest training row (Sun et al. 2022, arXiv 2204.06507, section 3).
+
+    Args:
+        k: index of the neighbor.
+        rows: largest number of training rows that are stored, the first of the reservoir.
+        normalize: whether to divide by the norm.
+        single: whether to search in single precision, which is faster; the distances are computed in double precision.
+    """
+
+    def __init__(self, k: int = 50, rows: int = 10_000, normalize: bool = True, single: bool = False) -> None:
+        super().__init__()
+        check_integer("rows", rows, check_integer("k", k))
+        self.k, self.rows, self.normalize, self.single = k, rows, bool(normalize), bool(single)
+        self._fast: tuple[Tensor, Tensor] | None = None
+        self.declare(bank=2, squares=1)
+
+    bank: Tensor
+    squares: Tensor
+
+    def _learn(self, gathered: Gathered) -> None:
+        rows = gathered.sample["features"][: self.rows]
+        if len(rows) < self.k:
+            raise InputError(f"Neighbors needs at least k={self.k} training rows; got {len(rows)}: use a smaller k.")
+        self.bank = self._prepare(rows)
+        self.squares, self._fast = self.bank.square().sum(1), None
+
+    def _prepare(self, rows: Tensor) -> Tensor:
+        return unit(rows) if self.normalize else rows.double()
+
+    def prepare(self) -> tuple[Tensor, Tensor]:
+        """The stored rows and their squared norms, in the precision of the search."""
+        if not self.single:
+            return self.bank, self.squares
+        if self._fast is None:
+            self._fast = (self.bank.float(), self.squares.float())
+        return self._fast
+
+    def _score(self, reading: Reading) -> Tensor:
+        rows, (bank, squares) = self._prepare(reading.features), self.prepare()
+        whole = torch.compiler.is_compiling() or len(rows) <= _PART
+        return torch.cat([self._distance(part, bank, squares) for part in ([rows] if whole else rows.split(_PART))])
+
+    def _distance(self, rows: Tensor, bank: Tensor, squares: Tensor) -> Tensor:
+        order = squares - 2 * rows.to(bank.dtype) @ bank.T  # the square of the row itself does not change the order
+        nearest = order.topk(self.k, 1, largest=False).indices
+        # once more in double precision, without the cancellation of squares
+        return (rows.unsqueeze(1) - self.bank[nearest]).norm(dim=2).amax(1)

@@ -1,0 +1,102 @@
+"""Scores of the logits alone that need no fitting: softmax, maximum logit, energy, entropy, GEN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.network.reading import Reading
+from pushforward.detection.network.scores.base import NetworkScore, logits_of
+from pushforward.numerics.checks import check_integer, check_number, check_positive
+
+__all__ = ["GEN", "Energy", "Entropy", "MaxLogit", "MaxSoftmax"]
+
+
+class MaxSoftmax(NetworkScore):
+    """``-max_c softmax(f / T)_c`` (Hendrycks & Gimpel 2017, arXiv 1610.02136).
+
+    Args:
+        temperature: T.
+    """
+
+    needs = frozenset({"logits"})
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = check_positive("temperature", temperature)
+
+    def _score(self, reading: Reading) -> Tensor:
+        # log of the largest probability, so that it does not round to 1 where the network is certain
+        log_p = torch.log_softmax(logits_of(reading) / self.temperature, 1)
+        return -log_p.amax(1).exp()
+
+
+class MaxLogit(NetworkScore):
+    """``-max_c f_c`` (Hendrycks et al. 2022, arXiv 1911.11132), or of ``f / ||f||_p`` after centering (Cattelan & Silva 2023).
+
+    Args:
+        p: of the norm; None for the plain logits. Centered logits are ``f - mean(f)``.
+    """
+
+    needs = frozenset({"logits"})
+
+    def __init__(self, p: float | None = None) -> None:
+        super().__init__()
+        self.p = check_positive("p", p, optional=True)
+
+    def _score(self, reading: Reading) -> Tensor:
+        logits = logits_of(reading)
+        if self.p is None:
+            return -logits.amax(1)
+        centered = logits - logits.mean(1, keepdim=True)
+        norm = torch.linalg.vector_norm(centered, self.p, dim=1)
+        return -centered.amax(1) / norm.clamp(min=1e-30)
+
+
+class Energy(NetworkScore):
+    """``-T logsumexp(f / T)`` (Liu et al. 2020, arXiv 2010.03759, eq. 4).
+
+    Args:
+        temperature: T.
+    """
+
+    needs = frozenset({"logits"})
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = check_positive("temperature", temperature)
+
+    def _score(self, reading: Reading) -> Tensor:
+        return -self.temperature * torch.logsumexp(logits_of(reading) / self.temperature, 1)
+
+
+class Entropy(NetworkScore):
+    """Entropy of the softmax in nats, ``-sum_c p_c log p_c``."""
+
+    needs = frozenset({"logits"})
+
+    def _score(self, reading: Reading) -> Tensor:
+        log_p = torch.log_softmax(logits_of(reading), 1)
+        return -(log_p.exp() * log_p).sum(1)
+
+
+class GEN(NetworkScore):
+    """Generalized entropy ``sum_c p_c^g (1 - p_c)^g`` over the largest probabilities (Liu et al. 2023, CVPR, eq. 5).
+
+    Args:
+        gamma: the exponent g.
+        top: number of largest probabilities; None for all.
+    """
+
+    needs = frozenset({"logits"})
+
+    def __init__(self, gamma: float = 0.1, top: int | None = None) -> None:
+        super().__init__()
+        self.gamma, self.top = check_number("gamma", gamma, 0, 100), check_integer("top", top, optional=True)
+
+    def _score(self, reading: Reading) -> Tensor:
+        log_p = torch.log_softmax(logits_of(reading), 1)
+        if self.top is not None:
+            log_p = log_p.topk(min(self.top, log_p.shape[1]), 1).values
+        log_q = torch.log1p(-log_p.exp().clamp(max=1 - 1e-16))
+        return (self.gamma * (log_p + log_q)).exp().sum(1)

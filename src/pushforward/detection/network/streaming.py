@@ -1,0 +1,233 @@
+"""What one pass over the training data leaves behind: moments by class, and a bounded sample of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from pushforward.detection.network.reading import Reading, first_tensor, split_batch
+from pushforward.errors import InputError
+
+__all__ = ["ClassMoments", "Gathered", "Reservoir", "batches"]
+
+
+def batches(data: Any, batch_size: int, what: str) -> Iterator[tuple[Any, Tensor | None]]:
+    """The batches of a loader, a data set, or arrays, as inputs and labels.
+
+    Args:
+        data: a ``DataLoader`` or another iterable of batches; a ``Dataset``; an array of inputs, a dictionary of them, or a pair
+            of inputs and labels.
+        batch_size: where the data have no batches of their own.
+        what: the name of the data in an error.
+
+    Raises:
+        InputError: for no batch, or if a loader ends before the number of batches that it has.
+    """
+    count, expected = 0, None
+    for batch in _iterate(data, batch_size):
+        count += 1
+        yield split_batch(batch)
+    if (isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset)) or (
+        hasattr(data, "__len__") and not isinstance(data, (Dataset, Tensor, Mapping, tuple)) and not _is_array(data)
+    ):
+        expected = len(data)
+    if count == 0:
+        raise InputError(f"{what} gave no batch: give at least one row.")
+    if expected is not None and count < expected:
+        raise InputError(
+            f"{what} ended after {count} of {expected} batches: repair the loader, or give fewer rows to it."
+        )
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "__array__") and hasattr(data, "shape")
+
+
+def _iterate(data: Any, batch_size: int) -> Iterator[Any]:
+    iterable: Any = data
+    if isinstance(data, Tensor) or _is_array(data):
+        yield from torch.as_tensor(data).split(batch_size)
+    elif isinstance(data, Mapping) or (isinstance(data, tuple) and data and all(map(_has_rows, data))):
+        parts = data if isinstance(data, Mapping) else dict(enumerate(data))
+        parts = {key: torch.as_tensor(value) for key, value in parts.items()}
+        rows = {len(value) for value in parts.values()}
+        if len(rows) != 1:
+            raise InputError(f"the arrays have different numbers of rows: {sorted(rows)}.")
+        for start in range(0, rows.pop(), batch_size):
+            part = {key: value[start : start + batch_size] for key, value in parts.items()}
+            yield part if isinstance(data, Mapping) else tuple(part.values())
+    elif isinstance(data, Dataset) and not hasattr(data, "batch_sampler"):
+        yield from DataLoader(data, batch_size=batch_size)
+    elif hasattr(data, "__iter__"):
+        yield from iterable
+    else:
+        raise InputError(f"data must be a DataLoader, a Dataset or an array; got {type(data).__name__}.")
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) or _is_array(value)
+
+
+class ClassMoments:
+    """Streaming counts, means and second moments of rows by class, in float64, about the mean of the first batch.
+
+    The memory is ``classes * D + D * D`` numbers, however many rows there are.
+    """
+
+    def __init__(self) -> None:
+        self.shift: Tensor | None = None
+
+    def add(self, rows: Tensor, labels: Tensor, classes: int) -> None:
+        """Add rows ``(n, D)`` with their classes ``(n,)``."""
+        rows = rows.detach().double()
+        if self.shift is None:
+            self.shift = rows.mean(0)
+            self.counts = rows.new_zeros(classes)
+            self.sums = rows.new_zeros(classes, rows.shape[1])
+            self.second = rows.new_zeros(rows.shape[1], rows.shape[1])
+        rows = rows - self.shift
+        self.counts.index_add_(0, labels, torch.ones_like(rows[:, 0]))
+        self.sums.index_add_(0, labels, rows)
+        self.second += rows.T @ rows
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of all rows, ``(D,)``."""
+        assert self.shift is not None
+        return self.shift + self.sums.sum(0) / self.counts.sum()
+
+    @property
+    def means(self) -> Tensor:
+        """Mean of every class, ``(classes, D)``; NaN for a class without rows."""
+        assert self.shift is not None
+        return self.shift + self.sums / self.counts.unsqueeze(1)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of all rows, ``(D, D)``, divided by their number."""
+        offset = self.sums.sum(0) / self.counts.sum()
+        return self._symmetric(self.second / self.counts.sum() - torch.outer(offset, offset))
+
+    @property
+    def within(self) -> Tensor:
+        """Covariance within the classes, ``(D, D)``: the mean over rows of the products of deviations from the class mean."""
+        seen = self.counts > 0
+        between = (self.sums[seen] / self.counts[seen].unsqueeze(1)).T @ self.sums[seen]
+        return self._symmetric((self.second - between) / self.counts.sum())
+
+    def second_about(self, origin: Tensor) -> Tensor:
+        """Mean of ``(x - origin)(x - origin)^T`` over all rows, ``(D, D)``."""
+        offset = self.mean - origin
+        return self.covariance + torch.outer(offset, offset)
+
+    @staticmethod
+    def _symmetric(matrix: Tensor) -> Tensor:
+        return (matrix + matrix.T) / 2
+
+
+class Reservoir:
+    """A uniform random sample of at most ``size`` rows of a stream, with several columns of values for each.
+
+    Every row gets a random number, and the rows with the smallest are kept; so the sample depends on the seed and on the order of
+    the stream, and not on the sizes of its batches.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.generator = size, torch.Generator().manual_seed(seed)
+        self.keys = torch.zeros(0, dtype=torch.float64)
+        self.values: dict[str, Tensor] = {}
+        self.seen = 0
+
+    def add(self, **values: Tensor) -> None:
+        """Add rows: tensors with the same first dimension."""
+        count = len(next(iter(values.values())))
+        values["index"] = torch.arange(self.seen, self.seen + count)
+        self.seen += count
+        keys = torch.cat((self.keys, torch.rand(count, generator=self.generator, dtype=torch.float64)))
+        values = {name: value.detach().cpu() for name, value in values.items()}
+        joined = {
+            name: torch.cat((self.values[name], value)) if self.values else value for name, value in values.items()
+        }
+        if len(keys) > self.size:
+            kept = keys.topk(self.size, largest=False).indices.sort().values
+            keys, joined = keys[kept], {name: value[kept] for name, value in joined.items()}
+        self.keys, self.values = keys, joined
+
+
+class Gathered:
+    """What the scores are fitted on.
+
+    Attributes:
+        classes: number of classes; 1 for a network that does not classify.
+        moments: :class:`ClassMoments` of "features", "logits" and of every inner layer by "layer NAME", by class.
+        sample: rows of the reservoir: "features", "logits", "labels", "predicted", "index" (position in the stream), inner
+            layers, and what scores asked for.
+        weight: of the last linear layer, float64, or None.
+        bias: of the last linear layer.
+        layers: names of the inner layers.
+    """
+
+    def __init__(
+        self, classes: int, layers: tuple[str, ...], head: tuple[Tensor, Tensor] | None, size: int, seed: int
+    ) -> None:
+        self.classes, self.layers, self.seed = classes, layers, seed
+        self.weight, self.bias = (None, None) if head is None else head
+        self.moments: dict[str, ClassMoments] = {}
+        self.reservoir = Reservoir(size, seed)
+
+    @property
+    def sample(self) -> dict[str, Tensor]:
+        """The rows of the reservoir."""
+        return self.reservoir.values
+
+    def add(self, reading: Reading, labels: Tensor, extra: Mapping[str, Tensor]) -> None:
+        """Add a batch: its reading, the class of each row, and further columns for the reservoir."""
+        columns = {"features": reading.features, **{f"layer {name}": v for name, v in reading.layers.items()}}
+        if reading.logits is not None:
+            columns["logits"] = reading.logits
+        for name, rows in columns.items():
+            self.moments.setdefault(name, ClassMoments()).add(rows.cpu(), labels.cpu(), self.classes)
+        single = {name: rows.float() for name, rows in columns.items()}
+        predicted = labels if reading.logits is None else reading.logits.argmax(1)
+        self.reservoir.add(**single, labels=labels, predicted=predicted, **extra)
+
+
+def check_labels(labels: Tensor, classes: int, first: int) -> None:
+    """Refuse labels outside ``0 ... classes - 1``; ``first`` is the position of the batch in the stream.
+
+    Raises:
+        InputError: naming the first such row.
+    """
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"the label of row {first + row} is {int(labels[row])}, and the network has {classes} classes: labels must be "
+            f"0 to {classes - 1}."
+        )
+
+
+def check_finite(reading: Reading, what: str, first: int) -> None:
+    """Refuse rows for which the network returned NaN or infinity.
+
+    Raises:
+        InputError: naming the first such row.
+    """
+    wrong = (~reading.finite).nonzero()
+    if len(wrong):
+        inputs = first_tensor(reading.inputs)
+        row = int(wrong[0])
+        own = inputs is not None and inputs.is_floating_point() and not bool(torch.isfinite(inputs[row]).all())
+        raise InputError(
+            f"the network's features of row {first + row} of {what} are NaN or infinite"
+            + (": its inputs are too." if own else ", though its inputs are finite: check the network's weights.")
+        )

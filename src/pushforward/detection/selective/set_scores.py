@@ -1,0 +1,47 @@
+"""Conformity scores of labels, from which prediction sets are made: LAC, APS and RAPS. A higher score fits less."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pushforward.detection.selective.inputs import log_softmax
+from pushforward.numerics.noise import RowNoise
+
+__all__ = ["adaptive_scores", "least_ambiguous_scores", "row_uniform"]
+
+
+def least_ambiguous_scores(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``1 - p_k`` of each label, ``(n, K)``: least ambiguous set-valued classifier (LAC; Sadinle, Lei & Wasserman 2019)."""
+    return 1 - np.exp(log_softmax(logits))
+
+
+def adaptive_scores(
+    logits: NDArray[np.float64], uniform: NDArray[np.float64], penalty: float = 0.0, rank: int = 0
+) -> NDArray[np.float64]:
+    """Probability of the labels that are likelier than k, plus ``u p_k``, ``(n, K)``: adaptive prediction sets (APS).
+
+    APS is of Romano, Sesia & Candes (2020). With a penalty for each rank beyond ``rank`` it is RAPS, ``+ penalty max(0,
+    o(k) - rank)`` with the rank o(k) from 1 (Angelopoulos et al. 2021, "Uncertainty sets for image classifiers using
+    conformal prediction", eq. 4). Of equal probabilities the label with the smaller index counts as likelier.
+
+    Args:
+        logits: ``(n, K)``.
+        uniform: u of each row, ``(n,)``, in [0, 1]; 1 counts the label itself in full.
+        penalty: of each rank.
+        rank: number of ranks without a penalty.
+    """
+    p = np.exp(log_softmax(logits))
+    order = np.argsort(-p, axis=1, kind="stable")
+    ordered = np.take_along_axis(p, order, axis=1)
+    before = np.cumsum(ordered, axis=1) - ordered
+    scores = before + uniform[:, None] * ordered + penalty * np.maximum(np.arange(1, p.shape[1] + 1) - rank, 0)
+    result = np.empty_like(scores)
+    np.put_along_axis(result, order, scores, axis=1)
+    return result
+
+
+def row_uniform(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """A number in [0, 1) for each row ``(n, K)`` that is a hash of the row and the seed, ``(n,)``."""
+    return RowNoise(seed).uniform(torch.from_numpy(rows), 1, (1,))[:, 0].numpy()

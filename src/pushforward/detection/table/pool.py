@@ -1,0 +1,170 @@
+"""`Pool`: a weighted sum of statistics of a table's rows; the weights need no anomalies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from torch import Tensor
+
+from pushforward.detection.table.coordinates import Coordinates
+from pushforward.detection.table.families import FAMILIES
+from pushforward.detection.table.linear import Linear
+from pushforward.detection.table.mixture import Mixture
+from pushforward.detection.table.neighbors import Neighbors
+from pushforward.detection.table.reasons import Reasons
+from pushforward.detection.table.spaces import Spaces
+from pushforward.detection.table.tail_scale import TailScale
+from pushforward.detection.table.tails import Tails
+from pushforward.errors import StorageError
+
+__all__ = ["Pool"]
+
+_BATCH = 512
+
+
+class Pool:
+    """Anomaly score sum_k w_k t_k, t_k = -log tail probability of statistic k among training rows, in nats.
+
+    :func:`~pushforward.detection.table.pool_fit.fit_pool` fits one. The statistics are distances to neighbors and
+    Gaussians of neighbors in four spaces, Mahalanobis distance and its relatives, tails of columns, and a Gaussian
+    mixture (:data:`~pushforward.detection.table.families.FAMILIES`).
+
+    Args:
+        coordinates: from feature matrix to coordinates.
+        spaces: from coordinates to spaces.
+        parts: fitted statistics by family; a family of neighbors has the name of its space.
+        scales: tail scale of each statistic, by (family, name).
+        weights: of each statistic, in the order of ``scales``.
+        reasons: how unusual each coordinate is.
+        report: AUROC on mixes of every statistic, also those without weight, by "family name".
+    """
+
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        spaces: Spaces,
+        parts: dict[str, Any],
+        scales: dict[tuple[str, str], TailScale],
+        weights: np.ndarray,
+        reasons: Reasons,
+        report: dict[str, float],
+    ) -> None:
+        self.coordinates, self.spaces, self.parts = coordinates, spaces, parts
+        self.scales, self.weights, self.reasons, self.report = scales, weights, reasons, report
+        self._wanted: dict[str, set[str]] = {}
+        for family, name in scales:
+            self._wanted.setdefault(family, set()).add(name)
+
+    def __len__(self) -> int:
+        """Number of training rows that it stores."""
+        return max((len(part.reference) for part in self.parts.values() if isinstance(part, Neighbors)), default=0)
+
+    def score(self, matrix: np.ndarray, *, batch: int | None = _BATCH) -> np.ndarray:
+        """Score of rows of the feature matrix, nats, ``(n,)``.
+
+        Args:
+            matrix: ``(n, w)``, finite.
+            batch: rows are scored in batches of this size, and copies of a row fill up the last one, since products of
+                other sizes round differently; None for all rows at once.
+        """
+        if batch is None or not len(matrix):
+            return self._score(matrix) if len(matrix) else np.zeros(0)
+        scores = []
+        for a in range(0, len(matrix), batch):
+            part = matrix[a : a + batch]
+            count = len(part)
+            if count < batch:
+                part = np.concatenate((part, np.broadcast_to(part[:1], (batch - count, part.shape[1]))))
+            scores.append(
+                self._score(np.ascontiguousarray(part))[:count]
+            )  # sums of another memory order round differently
+        return np.concatenate(scores)
+
+    def _score(self, matrix: np.ndarray) -> np.ndarray:
+        rows = self.coordinates(matrix)
+        total = np.zeros(len(rows))
+        found: dict[str, dict[str, np.ndarray]] = {}
+        placed: dict[str | None, np.ndarray] = {None: rows}
+        for family, names in self._wanted.items():
+            space = FAMILIES[family].space
+            if space not in placed and space is not None:
+                placed[space] = self.spaces(space, rows)
+            found[family] = self.parts[family].score(placed[space], names)
+        for weight, ((family, name), scale) in zip(self.weights, self.scales.items(), strict=True):
+            total += weight * scale(found[family][name])
+        return total
+
+    def by_column(self, matrix: np.ndarray) -> np.ndarray:
+        """How unusual each column of the feature matrix is, nats, ``(n, w)``; see :class:`Reasons`."""
+        rows = self.coordinates(np.ascontiguousarray(matrix))
+        placed = self.spaces(str(FAMILIES["linear"].space), rows)
+        nats = self.reasons.nats(self.parts["linear"], placed)
+        first = np.flatnonzero(np.r_[True, self.coordinates.column[1:] != self.coordinates.column[:-1]])
+        return np.maximum.reduceat(nats, first, axis=1)
+
+    def statistics(self) -> Iterator[tuple[str, float, float]]:
+        """Name, weight and AUROC on mixes of each statistic, the largest weight first; those without weight last."""
+        weight = {" ".join(key): float(w) for key, w in zip(self.scales, self.weights, strict=True)}
+        for name, area in sorted(self.report.items(), key=lambda item: (-weight.get(item[0], 0.0), -item[1])):
+            yield name, weight.get(name, 0.0), area
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Description and tensors for a file."""
+        tensors = self.coordinates.pack(f"{prefix}coordinates.") | self.spaces.pack(f"{prefix}spaces.")
+        tensors |= self.reasons.pack(f"{prefix}reasons.")
+        for family, part in self.parts.items():
+            tensors |= part.pack(f"{prefix}{family}.")
+        for (family, name), scale in self.scales.items():
+            tensors |= scale.pack(f"{prefix}scale.{family}.{name}.")
+        description = {
+            "parts": list(self.parts),
+            "weights": [[*key, float(w)] for key, w in zip(self.scales, self.weights, strict=True)],
+            "report": self.report,
+        }
+        return description, tensors
+
+    @classmethod
+    def unpack(cls, description: Any, tensors: dict[str, Tensor], prefix: str) -> Self:
+        """Rebuild from what :meth:`pack` returned; both may come from an untrusted file.
+
+        Raises:
+            StorageError: for parts that do not fit each other.
+        """
+        try:
+            families = [str(family) for family in description["parts"]]
+            weighted = {(str(f), str(n)): float(w) for f, n, w in description["weights"]}
+            report = {str(name): float(area) for name, area in description["report"].items()}
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise StorageError(f"its pool of statistics is not one that pushforward writes: {error!r}") from error
+        if not weighted or not set(families) <= set(FAMILIES) or not {"linear"} <= set(families):
+            raise StorageError("its pool has a family of statistics that this version of pushforward does not have.")
+        if not all(f in families and n in FAMILIES[f].statistics and 0 < w <= 1 for (f, n), w in weighted.items()):
+            raise StorageError("its pool has a statistic that this version of pushforward does not have.")
+        coordinates = Coordinates.unpack(tensors, f"{prefix}coordinates.")
+        spaces = Spaces.unpack(tensors, f"{prefix}spaces.")
+        parts = {family: FAMILIES[family].kind.unpack(tensors, f"{prefix}{family}.") for family in families}
+        scales = {(f, n): TailScale.unpack(tensors, f"{prefix}scale.{f}.{n}.") for f, n in weighted}
+        reasons = Reasons.unpack(tensors, f"{prefix}reasons.")
+        width = len(coordinates.column)
+        if (
+            len(spaces.center) != width
+            or len(reasons.given_slope) != width
+            or any(_width(part) != width for part in parts.values())
+        ):
+            raise StorageError("the parts of its pool have different numbers of coordinates.")
+        weight = np.array(list(weighted.values()))
+        if not math.isclose(float(weight.sum()), 1.0, rel_tol=1e-6):
+            raise StorageError("the weights of its pool do not add up to 1.")
+        return cls(coordinates, spaces, parts, scales, weight, reasons, report)
+
+
+def _width(part: Neighbors | Linear | Tails | Mixture) -> int:
+    """Number of coordinates that a fitted part reads."""
+    if isinstance(part, Neighbors):
+        return part.reference.shape[1]
+    return part.values.shape[1] if isinstance(part, Tails) else len(part.mean)

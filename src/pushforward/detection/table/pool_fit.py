@@ -1,0 +1,222 @@
+"""Fit a pool: the statistics, their tail scales, and their weights from mixes of training rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pushforward.detection.table.coordinates import Coordinates
+from pushforward.detection.table.families import FAMILIES
+from pushforward.detection.table.linear import Linear
+from pushforward.detection.table.neighbors import Neighbors, neighbors_of
+from pushforward.detection.table.pool import Pool
+from pushforward.detection.table.reasons import Reasons
+from pushforward.detection.table.spaces import Spaces
+from pushforward.detection.table.tail_scale import TailScale
+from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
+from pushforward.detection.table_features import TableFeatures
+
+__all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
+
+_FEW = 8  # rows; with fewer there is no yardstick
+_REASONS = ("linear",)
+_NO_YARDSTICK = (("standard", "knn1"), ("soft", "knn1"))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The work that goes into a pool; rows beyond these numbers are not read.
+
+    Attributes:
+        reference: largest number of rows among which neighbors are searched, which are stored.
+        rows: largest number of rows for the other statistics.
+        scale: largest number of rows for the tail scales.
+        mixes: number of mixes of two rows.
+    """
+
+    reference: int
+    rows: int
+    scale: int
+    mixes: int
+
+
+EFFORTS: dict[str, Sizes] = {
+    "fast": Sizes(1000, 5000, 1000, 500),
+    "default": Sizes(5000, 20_000, 2000, 1000),
+    "thorough": Sizes(20_000, 50_000, 5000, 4000),
+}
+
+
+_LADDER = (Sizes(250, 1000, 250, 250), EFFORTS["fast"], Sizes(2500, 10_000, 2000, 1000), EFFORTS["default"],
+           EFFORTS["thorough"])  # fmt: skip
+"""Amounts of work that are tried in this order where time is limited."""
+
+
+@dataclass
+class _Values:
+    """Values of all statistics of one family: on training rows that did not take part, and on mixes."""
+
+    normal: dict[str, np.ndarray]
+    mixed: dict[str, np.ndarray]
+
+
+def fit_pool(
+    features: TableFeatures,
+    matrix: np.ndarray,
+    *,
+    sizes: Sizes = EFFORTS["default"],
+    seed: int = 0,
+    note: Callable[[str], None] = lambda phase: None,
+) -> Pool:
+    """Fit a pool to the feature matrix of training rows.
+
+    A statistic of K neighbors takes part where there are at least 2 K reference rows, because it is not local otherwise. A
+    training row's own value is found without it: neighbors leave it out, and the other statistics are fitted on the
+    three quarters of the rows that do not contain it. Neighbors of a mix leave out its parents. With fewer than eight
+    rows there are no mixes, and the score is the distance to the nearest row.
+
+    Args:
+        features: of the table.
+        matrix: ``(n, w)``, finite.
+        sizes: of the work.
+        seed: of the choice of rows, the folds, the mixes and the mixture.
+        note: called with the name of each phase.
+    """
+    generator = np.random.default_rng(seed)
+    matrix = matrix[generator.permutation(len(matrix))[: sizes.rows]]
+    n = len(matrix)
+    near = min(n, sizes.reference)
+    scale = min(near, sizes.scale)
+    note("spaces")
+    coordinates = Coordinates.fit(features, matrix)
+    rows = coordinates(matrix)
+    spaces = Spaces.fit(rows, coordinates.free)
+    folds = np.arange(n) % max(1, min(FOLDS, n // 2))
+    coded = [features.schema.columns[i].kind in ("categorical", "boolean") for i in features.kept]
+    coded += [True] * len(features.indicators)
+    mixes = Yardstick.draw(matrix[:near], folds[:near], np.array(coded), sizes.mixes if n >= _FEW else 0, generator)
+    mixed = coordinates(mixes.rows)
+
+    parts: dict[str, Any] = {}
+    values: dict[str, _Values] = {}
+    reasons = None
+    for name, family in FAMILIES.items():
+        wanted = {statistic for statistic in family.statistics if neighbors_of(statistic) <= near / 2 or n < _FEW}
+        note(f"statistics: {name}")
+        placed = rows if family.space is None else spaces(family.space, rows)
+        placed_mixes = mixed if family.space is None else spaces(family.space, mixed)
+        if family.kind is Neighbors:
+            part = Neighbors.fit(placed[:near], lof="lof" in wanted)
+            own = part.score(placed[:scale], wanted, np.arange(scale)[:, None])
+            values[name] = _Values(own, part.score(placed_mixes, wanted, mixes.parents))
+            parts[name] = part
+            continue
+        values[name] = _by_folds(family.kind, placed, placed_mixes, folds, mixes.folds, scale, wanted)
+        parts[name] = family.kind.fit(placed)
+        if family.kind is Linear:
+            reasons = Reasons.fit(_conditional(placed, folds, scale), placed[:scale])
+    assert reasons is not None
+    note("weights")
+    return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
+
+
+def fit_pool_in_time(
+    features: TableFeatures,
+    matrix: np.ndarray,
+    seconds: float,
+    *,
+    sizes: Sizes = EFFORTS["default"],
+    seed: int = 0,
+    note: Callable[[str], None] = lambda phase: None,
+) -> Pool:
+    """Fit the largest pool of a ladder that fits a time limit; this reads a clock.
+
+    The smallest pool is always fitted. A larger one is tried if its time, predicted from the last one's by the power 1.5 of
+    the number of reference rows, is left.
+
+    Args:
+        features: of the table.
+        matrix: ``(n, w)``, finite.
+        seconds: the limit.
+        sizes: of the largest pool to try.
+        seed: as in :func:`fit_pool`.
+        note: called with the name of each phase.
+    """
+    deadline = time.monotonic() + seconds
+    pool, last, took = None, None, 0.0
+    for rung in (*(each for each in _LADDER if each.reference < sizes.reference), sizes):
+        if last is not None:
+            growth = min(len(matrix), rung.reference) / min(len(matrix), last.reference)
+            if len(matrix) <= last.reference or time.monotonic() + took * growth**1.5 > deadline:
+                break
+        start = time.monotonic()
+        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, note=note), rung
+        took = time.monotonic() - start
+    assert pool is not None
+    return pool
+
+
+def _assemble(
+    coordinates: Coordinates,
+    spaces: Spaces,
+    parts: dict[str, Any],
+    values: dict[str, _Values],
+    reasons: Reasons,
+    *,
+    yardstick: bool,
+) -> Pool:
+    """Weigh the statistics, and keep what has a weight or gives reasons."""
+    keys = [(f, s) for f, family in FAMILIES.items() for s in family.statistics if s in values[f].normal]
+    if yardstick:
+        areas = np.array([separation(values[f].normal[s], values[f].mixed[s]) for f, s in keys])
+        weight = weights(areas)
+    else:
+        keys = list(_NO_YARDSTICK)
+        areas, weight = np.full(len(keys), 0.5), np.full(len(keys), 1.0 / len(keys))
+    report = {f"{f} {s}": float(area) for (f, s), area in zip(keys, areas, strict=True)}
+    kept = {key: w for key, w in zip(keys, weight, strict=True) if w > 1e-3}
+    scales = {
+        (f, s): TailScale.fit(values[f].normal[s], logarithmic=FAMILIES[f].logarithmic(s)) for f, s in kept
+    }  # fmt: skip
+    needed = {family for family, _ in kept} | set(_REASONS)
+    parts = {family: part for family, part in parts.items() if family in needed}
+    weight = np.array(list(kept.values()))
+    return Pool(coordinates, spaces, parts, scales, weight / weight.sum(), reasons, report)
+
+
+def _by_folds(
+    kind: Any,
+    rows: np.ndarray,
+    mixes: np.ndarray,
+    folds: np.ndarray,
+    mix_folds: np.ndarray,
+    scale: int,
+    wanted: set[str],
+) -> _Values:
+    """Values on the first ``scale`` rows and on mixes, by parts that are fitted on the rows of the other folds."""
+    values = _Values({name: np.empty(scale) for name in wanted}, {name: np.empty(len(mixes)) for name in wanted})
+    for k in range(int(folds.max()) + 1):
+        part, inside, of_mixes = kind.fit(_others(rows, folds, k)), folds[:scale] == k, mix_folds == k
+        own, other = part.score(rows[:scale][inside], wanted), part.score(mixes[of_mixes], wanted)
+        for name in wanted:
+            values.normal[name][inside] = own[name]
+            values.mixed[name][of_mixes] = other[name]
+    return values
+
+
+def _conditional(rows: np.ndarray, folds: np.ndarray, scale: int) -> np.ndarray:
+    """z-scores of each coordinate given the others, on rows on which the Gaussian was not fitted, ``(scale, d)``."""
+    z = np.empty((scale, rows.shape[1]))
+    for k in range(int(folds.max()) + 1):
+        inside = folds[:scale] == k
+        z[inside] = Linear.fit(_others(rows, folds, k)).conditional(rows[:scale][inside])
+    return z
+
+
+def _others(rows: np.ndarray, folds: np.ndarray, fold: int) -> np.ndarray:
+    """The rows of the other folds; all rows if there is one fold."""
+    return rows[folds != fold] if folds.max() else rows

@@ -1,0 +1,432 @@
+"""`NetworkGuard`: a trained network that says, for each input, whether it is unlike the training data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pushforward import io
+from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
+from pushforward.detection.network import Combined, NetworkReader, Reading, digest, make_score
+from pushforward.detection.network.combined import SMALLEST_REFERENCE
+from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
+from pushforward.detection.network.fitting import FittedNetwork, gather, held_out_columns, read_for
+from pushforward.detection.network.module import GuardedNetwork
+from pushforward.detection.network.reader import warn_of_training_mode
+from pushforward.detection.network.reading import length
+from pushforward.detection.network.storage import pack_score, unpack_score
+from pushforward.detection.network.streaming import batches, check_finite
+from pushforward.errors import CalibrationError, ConfigError, StorageError
+from pushforward.estimators.validation import NotFittedError
+from pushforward.numerics.checks import check_choice, check_integer, check_number
+
+__all__ = ["GuardOutput", "NetworkGuard"]
+
+_REFERENCE = 0.3
+"""Fraction of the held-out rows that set the common scale of a combined score, at most 2,000 rows."""
+_MOST_REFERENCE = 2000
+_MOST_CLASSES = 1_000_000
+
+
+class NetworkGuard:
+    """A trained network with an alarm: each prediction comes with a p-value that bounds the false-alarm rate.
+
+    ``fit`` passes once over the training data, reads the input of the network's last linear layer, its logits and inner layers, and fits
+    the score. The held-out rows, which neither the network nor the score has seen, are divided at random: a part sets the common
+    scale of the combined statistics, the rest calibrates. The p-value of an input is (1 + #{calibration s_i >= s}) / (n + 1),
+    so for inputs like the held-out rows P(p <= a) <= a, whatever the network (Vovk et al. 2005, prop. 2.4).
+
+    The network is read in evaluation mode by hooks that exist only during a call; its weights, its mode and its hooks stay as they
+    are. The default score takes one forward pass.
+
+    Args:
+        net: a module that classifies, embeds or regresses. Its inputs are a tensor, a tuple of positional or a dictionary of keyword arguments.
+        alpha: promised false-alarm rate.
+        score: "default", the name of a score (``pf.detection.network.SCORES``), a score, or a list of scores to combine.
+        logits: name or index of the part of the output with one row per input, where it is not clear.
+        layers: names of inner layers (of ``net.named_modules()``), "auto", or an empty list.
+        features: name of the module whose pooled output is the features; None for the input of the last linear layer.
+        task: "classify", "embed" (no logits), or "auto": it classifies if the training data have labels that are integers.
+        read: a function from inputs to a :class:`~pushforward.detection.network.Reading`, for compiled and scripted networks.
+        per_class: whether to promise the rate for each predicted class by itself (Mondrian); each class needs its own rows.
+        guarantee: "marginal": at most alpha on average over calibration sets. "pac": with probability 1 - ``delta``, at most
+            alpha for this guard from now on.
+        delta: of the "pac" guarantee.
+        reservoir: largest number of training rows that are kept for scores that need rows.
+        batch_size: where the data have no batches of their own.
+        seed: of the reservoir and of the division of the held-out rows.
+
+    Attributes:
+        score_: the fitted score, a :class:`~pushforward.detection.network.Combined`.
+        calibrators_: the calibration scores, by predicted class if ``per_class``; otherwise under None.
+        promised_: whether the false-alarm rate is promised; False after ``calibration="train"``.
+        digest_: of the network's weights.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> x, y = torch.randn(600, 4), torch.randint(0, 3, (600,))
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> out = guard(torch.tensor([[0.0, 0.0, 0.0, 0.0], [50.0, 50.0, -50.0, 50.0]]))
+        >>> out.alarm
+        tensor([False,  True])
+    """
+
+    score_: Combined
+
+    def __init__(
+        self,
+        net: nn.Module | Callable[..., Any],
+        alpha: float = 0.01,
+        *,
+        score: Any = "default",
+        logits: str | int | None = None,
+        layers: Sequence[str] | str = "auto",
+        features: str | None = None,
+        task: str = "auto",
+        read: Callable[[Any], Reading] | None = None,
+        per_class: bool = False,
+        guarantee: Guarantee = "marginal",
+        delta: float = 0.05,
+        reservoir: int = 10_000,
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.net, self.score, self.logits, self.layers, self.features = net, score, logits, layers, features
+        self.alpha, self.delta = check_number("alpha", alpha, 0, 1), check_number("delta", delta, 0, 1)
+        self.task, self.read, self.per_class = (
+            check_choice("task", task, ("auto", "classify", "embed")),
+            read,
+            bool(per_class),
+        )
+        self.guarantee: Guarantee = check_choice("guarantee", guarantee, ("marginal", "pac"))
+        self.reservoir, self.batch_size = (
+            check_integer("reservoir", reservoir, 2),
+            check_integer("batch_size", batch_size),
+        )
+        self.seed = check_integer("seed", seed, 0)
+        self.reader_ = NetworkReader(net, logits=logits, layers=layers, features=features, read=read)
+
+    # -- fitting --------------------------------------------------------------------------------------------------------
+
+    def fit(self, train: Any, *, calibration: Any = None) -> Self:
+        """Fit the score on training data, in one pass, and calibrate it on held-out data, in another.
+
+        Args:
+            train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels).
+                A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
+                labels are ``((a, b),)``.
+            calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are not needed.
+                ``"train"`` sets aside a part of the training rows instead, without a promise.
+
+        Raises:
+            CalibrationError: without calibration rows, or for too few of them; it says how many are needed.
+            InputError: for no rows, a loader that ends early, labels out of range, or NaN features.
+            ConfigError: for a score that needs what the network lacks.
+        """
+        if calibration is None:
+            raise CalibrationError(
+                "calibration rows are missing: on rows that the network has learned its scores are too low, so new rows would "
+                "raise more false alarms than alpha, often several times as many; pass calibration=held_out with at least "
+                f"{self._needed()} rows that the network has not seen, or calibration='train' to use training rows without any promise."
+            )
+        warn_of_training_mode(self.net)
+        spare = isinstance(calibration, str)
+        if spare:
+            check_choice("calibration", calibration, ("train",))
+        fitted = gather(
+            self.reader_, batches(train, self.batch_size, "the training data"), self._score_of, self.task,
+            size=self.reservoir, seed=self.seed, spare=0.2 if spare else 0.0,
+        )  # fmt: skip
+        self._set(fitted)
+        fitted.score.fit(fitted.gathered)
+        self.examples_ = Examples.of(fitted.gathered)
+        if spare:
+            columns, classes = held_out_columns(self.score_, fitted.spare)
+        else:
+            stream = (
+                self._read(inputs, first=first)
+                for inputs, first in _numbered(batches(calibration, self.batch_size, "the calibration data"))
+            )
+            columns, classes = held_out_columns(self.score_, stream)
+        self.promised_ = not spare
+        return self._calibrate_on(columns, classes)
+
+    def _score_of(self, classifies: bool) -> Combined:
+        return make_score(self.score, classifies, self.reader_.head is not None, bool(self.reader_.layers))
+
+    def _set(self, fitted: FittedNetwork) -> None:
+        self.score_, self.classes_ = fitted.score, fitted.classes
+        self.digest_ = digest(self.net) if isinstance(self.net, nn.Module) else ""
+
+    def _needed(self) -> int:
+        return rows_needed(self.alpha, self.guarantee, self.delta)
+
+    def _calibrate_on(self, columns: Tensor, classes: Tensor) -> Self:
+        """Set the common scale on a part of the held-out rows, and calibrate on the others."""
+        needed = self._needed()
+        order = torch.randperm(len(columns), generator=torch.Generator().manual_seed(self.seed))
+        count = 0
+        if self.score_.needs_reference:
+            count = min(round(_REFERENCE * len(columns)), _MOST_REFERENCE, len(columns) - needed)
+            if count < SMALLEST_REFERENCE:
+                raise CalibrationError(
+                    f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows and "
+                    f"{SMALLEST_REFERENCE} more for the scale of the combined score: give at least {needed + SMALLEST_REFERENCE} held-out "
+                    f"rows, or a larger alpha; there are {len(columns)}."
+                )
+            self.score_.set_scale(columns[order[:count]])
+        scores = self.score_.combine(columns[order[count:]])
+        return self._calibrate(scores, classes[order[count:]])
+
+    def _calibrate(self, scores: Tensor, classes: Tensor) -> Self:
+        self._calibration = (scores, classes)
+        groups: list[int | None] = list(range(self.classes_)) if self.per_class else [None]
+        if self.per_class and self.classes_ < 2:
+            raise ConfigError("per_class=True needs a network that classifies.")
+        self.calibrators_, self.levels_ = {}, {}
+        for group in groups:
+            own = scores if group is None else scores[classes == group]
+            try:
+                if len(own) == 0:
+                    raise CalibrationError(f"it needs {self._needed()} calibration rows and there are none.")
+                self.calibrators_[group] = ConformalCalibrator(own.numpy())
+                self.levels_[group] = self.calibrators_[group].threshold(self.alpha, self.guarantee, self.delta)
+            except CalibrationError as error:
+                where = "" if group is None else f"among the rows that are predicted as class {group}: "
+                raise CalibrationError(f"{where}{error}") from None
+        return self
+
+    # -- answers --------------------------------------------------------------------------------------------------------
+
+    def __call__(self, x: Any) -> GuardOutput:
+        """The network's prediction for a batch, with p-values, alarms and reasons.
+
+        Args:
+            x: what the network takes. A row for which it returns NaN or infinity raises an alarm.
+        """
+        reading = self._read(x, finite=False)
+        columns = self._columns(reading)
+        scores = self.score_.combine(columns)
+        p, alarm = self._decide(scores, reading)
+        prediction = reading.logits.argmax(1) if self.classes_ > 1 and reading.logits is not None else reading.output
+        return GuardOutput(prediction, p, alarm, scores, reading.output, lambda: self._reasons(reading, columns, alarm))
+
+    def anomaly_score(self, data: Any) -> np.ndarray:
+        """Anomaly scores of all rows of a loader, a data set or an array, float64 ``(n,)``; higher is more anomalous."""
+        return self._stream(data)[0]
+
+    def p_value(self, data: Any) -> np.ndarray:
+        """Conformal p-values of all rows of a loader, a data set or an array, ``(n,)``."""
+        return self._stream(data)[1]
+
+    def select(self, data: Any, fdr: float = 0.1) -> np.ndarray:
+        """Rows of a batch that are anomalous, such that at most a fraction ``fdr`` of them is normal on average (Benjamini-Hochberg).
+
+        Returns:
+            Boolean mask, ``(n,)``.
+        """
+        return benjamini_hochberg(self.p_value(data), fdr)
+
+    def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
+        """A monitor of a stream, which detects drift: ``monitor.update(guard(x).score)`` in the order of time.
+
+        On a stream like the held-out rows, the probability that ``monitor.alarm`` is ever raised is at most ``alpha``.
+
+        Raises:
+            ConfigError: for a guard with ``per_class``, whose scores are ranked within classes.
+        """
+        self._require_fitted()
+        if self.per_class:
+            raise ConfigError("a monitor ranks all scores together: fit a guard with per_class=False for it.")
+        return Monitor(self.calibrators_[None].scores, alpha, betting=betting, seed=seed)
+
+    def explain(self, x: Any, *, neighbors: int = 3, gradient: bool = False) -> NetworkExplanation:
+        """Why inputs are unusual: the surprise of every statistic, the nearest training rows, and where in the input.
+
+        Args:
+            x: a batch.
+            neighbors: number of training rows to name.
+            gradient: whether to compute the absolute gradient of the score by the input.
+
+        Raises:
+            ConfigError: for a gradient by an input that is not of floating-point numbers.
+        """
+        reading = self._read(x, finite=False)
+        columns = self._columns(reading)
+        where = input_gradient(self.reader_, self.score_, reading.inputs) if gradient else None
+        return NetworkExplanation(
+            self.score_.names,
+            self._surprise(columns).numpy(),
+            *self.examples_.nearest(reading.features, neighbors),
+            where,
+        )
+
+    def _require_fitted(self) -> None:
+        self._require_score("calibrators_")
+
+    def _require_score(self, attribute: str = "score_") -> None:
+        if attribute not in vars(self):
+            raise NotFittedError(
+                "this NetworkGuard is not fitted yet: call fit(train, calibration=held_out) first, or NetworkGuard.load(path, net)."
+            )
+
+    def _read(self, inputs: Any, *, first: int = 0, finite: bool = True) -> Reading:
+        self._require_score()
+        reading = read_for(self.reader_, self.score_, inputs, self.classes_ > 1)
+        if finite:
+            check_finite(reading, "the calibration data", first)
+        return reading
+
+    def _columns(self, reading: Reading) -> Tensor:
+        self._require_fitted()
+        with torch.no_grad():
+            return self.score_.columns(reading)
+
+    def _surprise(self, columns: Tensor) -> Tensor:
+        if self.score_.needs_reference:
+            return self.score_.surprise(columns)
+        p = np.ones(len(columns))
+        for calibrator in list(self.calibrators_.values())[:1]:
+            p = calibrator.p_value(columns[:, 0].numpy())
+        return -torch.from_numpy(p).log()[:, None]
+
+    def _decide(self, scores: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+        values = scores.numpy()
+        if not self.per_class:
+            p = torch.from_numpy(self.calibrators_[None].p_value(values))
+            return p, p <= self.levels_[None]
+        assert reading.logits is not None
+        p, level = torch.ones(len(scores), dtype=torch.float64), torch.zeros(len(scores), dtype=torch.float64)
+        predicted = torch.nan_to_num(reading.logits).argmax(1)
+        for group in predicted.unique().tolist():
+            own = predicted == group
+            p[own] = torch.from_numpy(self.calibrators_[group].p_value(values[own.numpy()]))
+            level[own] = self.levels_[group]
+        return p, p <= level
+
+    def _stream(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
+        self._require_fitted()
+        found = [self(inputs) for inputs, _ in batches(data, self.batch_size, "the data")]
+        return tuple(torch.cat([getattr(out, name) for out in found]).numpy() for name in ("score", "p_value"))  # pyright: ignore
+
+    def _reasons(self, reading: Reading, columns: Tensor, alarm: Tensor) -> tuple[str, ...]:
+        return self.examples_.reasons(reading, self._surprise(columns), self.score_.names, alarm)
+
+    def as_module(self) -> GuardedNetwork:
+        """The network and the guard as one module for ``torch.export.export``: inputs to (output, p-values, alarms).
+
+        Raises:
+            ConfigError: for a score that runs the network again, reads maps, or is not of this library, and for ``read=``.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> x, y = torch.randn(600, 4), torch.randint(0, 3, (600,))
+            >>> net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+            >>> guard = pf.NetworkGuard(net, alpha=0.05).fit((x[:300], y[:300]), calibration=x[300:])
+            >>> program = torch.export.export(guard.as_module(), (x[:8],), dynamic_shapes=(({0: torch.export.Dim.AUTO},),))
+            >>> logits, p, alarm = program.module()(x[:5])
+            >>> torch.allclose(p, guard(x[:5]).p_value)
+            True
+        """
+        self._require_fitted()
+        if self.read is not None or not isinstance(self.net, nn.Module):
+            raise ConfigError("a guard with read= cannot be exported: fit one that reads the module by hooks.")
+        calibration = {group: torch.from_numpy(c.scores.copy()) for group, c in self.calibrators_.items()}
+        return GuardedNetwork(self.reader_, self.score_, self.classes_, calibration, self.levels_)
+
+    # -- storage --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the guard, without the network, to one safetensors file without pickle.
+
+        Raises:
+            ConfigError: for a score that a file cannot store, such as a detector of another library.
+        """
+        self._require_fitted()
+        description, tensors = pack_score(self.score_)
+        scores, classes = self._calibration
+        header = {
+            "kind": "network guard",
+            "options": {
+                "alpha": self.alpha, "logits": self.logits, "features": self.features, "task": self.task, "per_class": self.per_class,
+                "guarantee": self.guarantee, "delta": self.delta, "reservoir": self.reservoir, "batch_size": self.batch_size,
+                "seed": self.seed, "layers": list(self.reader_.layers),
+            },
+            "read": self.read is not None,
+            "reader": {"head": self.reader_.head, "head_is_output": self.reader_.head_is_output},
+            "digest": self.digest_,
+            "classes": self.classes_,
+            "promised": self.promised_,
+            "score": description,
+        }  # fmt: skip
+        own = {"calibration": scores, "calibration classes": classes, **self.examples_.pack("examples.")}
+        io.write(path, header, tensors | own)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        net: nn.Module | Callable[..., Any],
+        *,
+        read: Callable[[Any], Reading] | None = None,
+        members: Sequence[nn.Module] = (),
+    ) -> NetworkGuard:
+        """Read a guard for its network; a file that was changed on purpose can make this fail and do nothing else.
+
+        Args:
+            path: the file.
+            net: the network that was guarded, with the same weights.
+            read: as of the constructor, if it was used.
+            members: the other networks of a :class:`~pushforward.detection.network.DeepEnsemble`.
+
+        Raises:
+            StorageError: if the file is damaged, was not written by pushforward, or belongs to another network.
+            ConfigError: if the guard needs ``read`` or ``members``.
+        """
+        header, tensors = io.read(path, kind="network guard")
+        if header.get("read") and read is None:
+            raise ConfigError(f"{os.fspath(path)} belongs to a guard with a reading function: pass read=.")
+        if isinstance(net, nn.Module) and digest(net) != header.get("digest"):
+            raise StorageError(
+                f"{os.fspath(path)} was fitted to another network: the weights of this one differ (another training, another "
+                "precision, or a fine-tuned copy), so its calibration does not hold; fit a guard to this network."
+            )
+        try:
+            guard = cls(net, read=read, **header["options"])
+            guard.classes_, guard.promised_ = int(header["classes"]), bool(header["promised"])
+            reader = header["reader"]
+            guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
+            guard.digest_ = header["digest"]
+            head = guard.reader_.head_module
+            if not 1 <= guard.classes_ <= _MOST_CLASSES or (
+                head is not None and guard.classes_ not in (1, head.out_features)
+            ):
+                raise StorageError(f"it has {guard.classes_} classes.")
+            scores, classes = tensors.pop("calibration"), tensors.pop("calibration classes")
+            guard.examples_ = Examples.unpack(tensors, "examples.")
+            guard.score_ = unpack_score(header["score"], tensors, members)
+            if scores.dtype != torch.float64 or classes.dtype != torch.int64 or len(scores) != len(classes):
+                raise StorageError("its calibration scores have the wrong type.")
+            return guard._calibrate(scores, classes)
+        except ConfigError as error:
+            if "members" in str(error):
+                raise
+            raise StorageError(f"{os.fspath(path)} does not fit this network: {error}") from error
+        except Exception as error:  # the content is not trusted; every failure means the same to the caller
+            raise StorageError(f"{os.fspath(path)} does not contain a guard that pushforward wrote: {error}") from error
+
+
+def _numbered(stream: Any) -> Any:
+    """The inputs of batches, with the position of their first row."""
+    first = 0
+    for inputs, _ in stream:
+        count = length(inputs)
+        if count:
+            yield inputs, first
+        first += count

@@ -1,0 +1,57 @@
+"""New calibration rows for a fitted guard, and what its promise then refers to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from pushforward.errors import StorageError
+
+__all__ = ["CalibrationRecord"]
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """Which rows calibrated a guard, so that a reader of its file knows what the promise refers to.
+
+    Attributes:
+        rows: number of calibration rows.
+        times: how often the guard was calibrated again after ``fit``.
+        note: what the user said of the rows.
+
+    Example:
+        >>> print(CalibrationRecord(500, 1, "plant 2, March"))
+        rows like the 500 rows of the last recalibration (plant 2, March), and no longer rows like the training rows
+    """
+
+    rows: int
+    times: int = 0
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.times == 0:
+            return f"rows like the training rows ({self.rows} of them were kept for calibration)"
+        note = f" ({self.note})" if self.note else ""
+        return (
+            f"rows like the {self.rows} rows of the last recalibration{note}, and no longer rows like the training rows"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any, rows: int) -> Self:
+        """Rebuild a record from a file, which is not trusted; None, of a file without one, is a guard as ``fit`` left it.
+
+        Raises:
+            StorageError: for content that :meth:`to_json` does not give.
+        """
+        if data is None:
+            return cls(rows)
+        if not isinstance(data, dict) or set(data) != {"rows", "times", "note"}:
+            raise StorageError("its record of the calibration is not one that pushforward writes.")
+        times, note = data["times"], data["note"]
+        if data["rows"] != rows or type(times) is not int or times < 0 or not isinstance(note, str):
+            raise StorageError("its record of the calibration does not fit its calibration scores.")
+        return cls(rows, times, note[:1000])

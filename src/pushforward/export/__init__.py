@@ -1,0 +1,1 @@
+"""Guards in the formats of other systems: MLflow models (extra `mlflow`)."""

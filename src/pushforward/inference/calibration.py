@@ -1,0 +1,163 @@
+"""Calibration of posteriors on fresh simulations: ranks (SBC), expected coverage, TARP, and conformal regions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pushforward.errors import InputError
+from pushforward.inference.nle import LikelihoodPosterior
+from pushforward.inference.posterior import SimulationPosterior
+from pushforward.numerics.checks import check_integer, check_number
+
+__all__ = ["Calibration", "ConformalRegion", "calibrate", "uniformity_p_value"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the true parameters of fresh simulations lie among the draws of their posteriors.
+
+    If the posterior is right, every column below is uniform on [0, 1].
+
+    Attributes:
+        ranks: fraction of draws below the true parameter, for each parameter ``(n, D)`` (Talts et al. 2018).
+        density_ranks: fraction of draws whose posterior density is larger than that of the true parameter, ``(n,)``
+            (Hermans et al. 2022): the level of the smallest highest-density region that contains it.
+        tarp: fraction of draws that are closer to a random reference point than the true parameter, ``(n,)`` (Lemos et al.
+            2023). It also finds errors that leave every marginal right.
+        draws: number of draws of each posterior.
+    """
+
+    ranks: Array
+    density_ranks: Array
+    tarp: Array
+    draws: int
+    p_values: dict[str, float] = field(default_factory=dict)
+    """p-value of the hypothesis of a uniform distribution: "SBC" (the smallest of D, times D), "coverage" and "TARP"."""
+
+    def coverage(self, levels: Any) -> Array:
+        """Fraction of simulations whose true parameter lies in the highest-density region of each level."""
+        return (self.density_ranks[:, None] <= np.asarray(levels, dtype=float)).mean(0)
+
+    def tarp_coverage(self, levels: Any) -> Array:
+        """Fraction of simulations whose true parameter lies within the distance of each level."""
+        return (self.tarp[:, None] <= np.asarray(levels, dtype=float)).mean(0)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} {value:.3g}" for name, value in self.p_values.items())
+        return f"Calibration({len(self.ranks)} simulations, {self.draws} draws; p-values: {values})"
+
+
+def calibrate(
+    posterior: SimulationPosterior, theta: Tensor, x: Tensor, *, draws: int = 200, seed: int = 0
+) -> Calibration:
+    """Compare the true parameters of fresh simulations with draws of their posteriors.
+
+    Args:
+        posterior: to be checked.
+        theta: parameters drawn from the prior, ``(n, D)``, not used in training.
+        x: their simulations, ``(n, *shape)``.
+        draws: number of draws of each posterior.
+        seed: of the draws and of the reference points.
+
+    Raises:
+        InputError: for fewer than 20 simulations, or different numbers of parameters and data.
+    """
+    check_integer("draws", draws, 10)
+    if len(theta) != len(x) or len(theta) < 20:
+        raise InputError(f"calibration needs at least 20 pairs of theta and x; got {len(theta)} and {len(x)}.")
+    generator = torch.Generator().manual_seed(seed)
+    low, spread = theta.min(0).values, (theta.max(0).values - theta.min(0).values).clamp(min=1e-30)
+    ranks, density, tarp = [], [], []
+    for index, (truth, data) in enumerate(zip(theta, x, strict=True)):
+        samples = posterior.sample(draws, data, seed=seed + index)
+        ranks.append(_rank((samples < truth).sum(0), draws, generator))
+        with torch.no_grad():
+            scores = _unnormalized(posterior, torch.cat((samples, truth[None])), data)
+        density.append(_rank((scores[:-1] > scores[-1]).sum()[None], draws, generator))
+        point = low + spread * torch.rand(len(low), generator=generator)
+        distances = ((samples - point) / spread).norm(dim=1)
+        tarp.append(_rank((distances < ((truth - point) / spread).norm()).sum()[None], draws, generator))
+    all_ranks = torch.stack(ranks).numpy()
+    all_density, all_tarp = torch.cat(density).numpy(), torch.cat(tarp).numpy()
+    smallest = min(uniformity_p_value(column) for column in all_ranks.T)
+    p_values = {
+        "SBC": min(1.0, smallest * all_ranks.shape[1]),
+        "coverage": uniformity_p_value(all_density),
+        "TARP": uniformity_p_value(all_tarp),
+    }
+    return Calibration(all_ranks, all_density, all_tarp, draws, p_values)
+
+
+def uniformity_p_value(values: Array) -> float:
+    """p-value of the Kolmogorov-Smirnov test that values are uniform on [0, 1]."""
+    from scipy.stats import kstest
+
+    return float(kstest(values, "uniform").pvalue)
+
+
+class ConformalRegion:
+    """Regions of parameters that contain the true one with a guaranteed probability, whatever the quality of the posterior.
+
+    The region of x is {theta: log q(theta | x) >= t}, with t the split-conformal quantile of log q of the true parameters on
+    fresh simulations. If a new pair is exchangeable with those, P(theta in region) >= level (Vovk, Gammerman, Shafer 2005).
+    Over the draw of n calibration simulations the coverage follows Beta(k, n + 1 - k) with k = ceil(level (n + 1)).
+
+    Args:
+        posterior: NPE's, or another with a density.
+        theta: parameters drawn from the prior, ``(n, D)``, not used in training.
+        x: their simulations, ``(n, *shape)``.
+        level: probability of the regions.
+
+    Raises:
+        ConfigError: for a level outside (0, 1).
+        InputError: if there are too few simulations for the level.
+    """
+
+    def __init__(self, posterior: SimulationPosterior, theta: Tensor, x: Tensor, *, level: float = 0.9) -> None:
+        check_number("level", level, 0, 1)
+        count = len(theta)
+        index = math.ceil(level * (count + 1))
+        if index > count:
+            raise InputError(
+                f"a region of level {level:g} needs at least {math.ceil(level / (1 - level))} simulations; got {count}."
+            )
+        self.posterior, self.level, self.count, self.index = posterior, level, count, index
+        values = _true_log_prob(posterior, theta, x)
+        self.threshold = float(values.sort(descending=True).values[index - 1])
+
+    def contains(self, theta: Tensor, x: Any) -> Tensor:
+        """Whether parameters ``(n, D)`` lie in the region of one observation, ``(n,)``."""
+        with torch.no_grad():
+            return self.posterior.log_prob(theta, x) >= self.threshold
+
+    def covered(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Whether each parameter lies in the region of its own observation, ``(n,)``."""
+        return _true_log_prob(self.posterior, theta, x) >= self.threshold
+
+
+@torch.no_grad()
+def _true_log_prob(posterior: SimulationPosterior, theta: Tensor, x: Tensor) -> Tensor:
+    if isinstance(posterior, LikelihoodPosterior):
+        return torch.cat([posterior.log_prob(row[None], data) for row, data in zip(theta, x, strict=True)])
+    return posterior.log_prob(theta, x)
+
+
+def _unnormalized(posterior: SimulationPosterior, theta: Tensor, x: Tensor) -> Tensor:
+    """Log-density up to a constant, without an estimate of the evidence."""
+    if isinstance(posterior, LikelihoodPosterior):
+        return posterior.prior.log_prob(theta) + posterior.log_likelihood(theta, posterior._observation(x))
+    return posterior.log_prob(theta, x)
+
+
+def _rank(below: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """The rank in (0, 1), uniform within its cell, so that a right posterior gives a continuous uniform distribution."""
+    return (below.double() + torch.rand(below.shape, generator=generator, dtype=torch.float64)) / (draws + 1)

@@ -1,0 +1,145 @@
+"""`check`: everything that says whether to trust a posterior from simulations, in one call, with a picture."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward.errors import PushforwardWarning
+from pushforward.inference.calibration import Calibration, calibrate
+from pushforward.inference.misspecification import SimulationGuard, posterior_predictive
+from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.simulate import simulate
+from pushforward.numerics.checks import check_integer
+
+__all__ = ["PosteriorCheck", "check"]
+
+_SMALL = 0.01
+_GUARD_SIMULATIONS = 1000
+
+
+@dataclass(frozen=True)
+class PosteriorCheck:
+    """The result of :func:`check`.
+
+    Attributes:
+        calibration: ranks, coverage and TARP on fresh simulations.
+        observation_p_value: conformal p-value that the observation is like the simulations; None without an observation.
+        predictive_p_value: p-value of the observation among simulations from its posterior; None without an observation.
+        predictive: those simulations.
+        observation: the observation.
+    """
+
+    calibration: Calibration
+    observation_p_value: float | None = None
+    predictive_p_value: float | None = None
+    predictive: Tensor | None = None
+    observation: Tensor | None = None
+
+    @property
+    def p_values(self) -> dict[str, float]:
+        """All p-values by name; a small one is a reason not to trust the posterior."""
+        values = dict(self.calibration.p_values)
+        if self.observation_p_value is not None:
+            values["observation"] = self.observation_p_value
+        if self.predictive_p_value is not None:
+            values["predictive"] = self.predictive_p_value
+        return values
+
+    @property
+    def passed(self) -> bool:
+        """Whether no p-value is below 1 % divided by their number."""
+        return min(self.p_values.values()) >= _SMALL / len(self.p_values)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """A figure of the checks; written to a file if a path is given.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from pushforward.inference.pictures import check_figure
+
+        figure = check_figure(self)
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} {value:.3g}" for name, value in self.p_values.items())
+        return f"PosteriorCheck({'passed' if self.passed else 'FAILED'}; p-values: {values})"
+
+
+def check(
+    posterior: SimulationPosterior,
+    simulator: Callable[[Tensor], Any],
+    *,
+    x: Any = None,
+    simulations: int = 200,
+    draws: int = 200,
+    seed: int = 1,
+) -> PosteriorCheck:
+    """Check a posterior on fresh simulations: calibration, coverage, TARP; and whether an observation fits the simulator.
+
+    Args:
+        posterior: of NPE, NLE or NRE.
+        simulator: function of parameters that returns data.
+        x: an observation; None checks the posterior only.
+        simulations: number of simulations for the calibration.
+        draws: number of draws of each posterior.
+        seed: of the simulations and draws; use another than in training.
+
+    Returns:
+        :class:`PosteriorCheck`, with a method ``plot``.
+
+    Warns:
+        PushforwardWarning: for each check that fails, with what to try.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> prior = torch.distributions.Normal(torch.zeros(1), 1.0)
+        >>> def simulator(theta):
+        ...     return theta + 0.5 * torch.randn_like(theta)
+        >>> post = pf.inference.NPE(prior).fit(simulator=simulator, simulations=1000, max_steps=200, progress="silent")
+        >>> report = pf.inference.check(post, simulator, x=torch.zeros(1), simulations=50)
+        >>> sorted(report.p_values)
+        ['SBC', 'TARP', 'coverage', 'observation', 'predictive']
+    """
+    check_integer("simulations", simulations, 20)
+    runs = simulate(simulator, posterior.prior, simulations, seed=seed)
+    valid = runs.valid
+    calibration = calibrate(posterior, runs.theta[valid], runs.x[valid], draws=draws, seed=seed)
+    if x is None:
+        result = PosteriorCheck(calibration)
+    else:
+        observed = (x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))).float().reshape(posterior.x_shape)
+        many = simulate(simulator, posterior.prior, max(_GUARD_SIMULATIONS, simulations), seed=seed + 1)
+        guard = SimulationGuard(many.x, seed=seed)
+        made, predictive = posterior_predictive(posterior, simulator, observed, draws=draws, seed=seed)
+        result = PosteriorCheck(calibration, guard.p_value(observed), predictive, made, observed)
+    _warn(result)
+    return result
+
+
+def _warn(result: PosteriorCheck) -> None:
+    limit = _SMALL / len(result.p_values)
+    advice = {
+        "SBC": "the ranks of the true parameters are not uniform, so some marginal is biased or too narrow or wide. Try more "
+        "simulations, members=5, or another method",
+        "coverage": "highest-density regions do not have their coverage, so the posterior is too sure or too vague. Try "
+        "members=5, more simulations, or pf.inference.ConformalRegion for regions with guaranteed coverage",
+        "TARP": "distances to random points are not uniform, so the joint posterior is wrong. Try another flow or method",
+        "observation": "the observation is unlike every simulation, so the simulator or the prior is misspecified for it. "
+        "Compare the observation with simulations before you use its posterior",
+        "predictive": "simulations from the posterior do not look like the observation. Check the simulator, the prior and "
+        "the number of simulations",
+    }
+    for name, value in result.p_values.items():
+        if value < limit:
+            warnings.warn(f"{name}: p = {value:.2g}; {advice[name]}.", PushforwardWarning, stacklevel=3)

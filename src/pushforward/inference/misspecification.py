@@ -1,0 +1,151 @@
+"""Is an observation like the simulations? A conformal p-value, posterior predictive checks, and a local two-sample test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward.detection.conformal.calibration import ConformalCalibrator
+from pushforward.detection.scores import Neighbors, Score
+from pushforward.errors import InputError
+from pushforward.inference.data_scale import DataScale
+from pushforward.inference.posterior import SimulationPosterior
+from pushforward.numerics.checks import check_integer
+from pushforward.training.seeds import mix
+
+__all__ = ["SimulationGuard", "local_c2st", "posterior_predictive"]
+
+
+class SimulationGuard:
+    """p-values that an observation comes from the simulator with parameters from the prior.
+
+    A score of the library is fitted to one half of the simulations and calibrated on the other. If an observation is
+    exchangeable with the simulations, P(p <= a) <= a for every a, for any score. A small p-value means that the simulator
+    does not make such data, and then no posterior is to be trusted.
+
+    Args:
+        x: simulations ``(n, *shape)`` with parameters from the prior, at least 100; rows with NaN are left out.
+        score: any score of :mod:`pushforward.detection.scores`, not fitted; None is the distance to the fifth nearest
+            simulation, in standardized coordinates.
+        seed: of the split.
+
+    Raises:
+        InputError: for fewer than 100 finite simulations.
+
+    Example:
+        >>> import torch
+        >>> guard = SimulationGuard(torch.randn(400, 2, generator=torch.Generator().manual_seed(0)))
+        >>> bool(guard.p_value(torch.zeros(2)) > 0.1), bool(guard.p_value(torch.full((2,), 9.0)) < 0.01)
+        (True, True)
+    """
+
+    def __init__(self, x: Tensor, *, score: Score | None = None, seed: int = 0) -> None:
+        self.x_shape = tuple(x.shape[1:])
+        rows = x.flatten(1).double()
+        rows = rows[torch.isfinite(rows).all(1)]
+        if len(rows) < 100:
+            raise InputError(f"the guard needs at least 100 finite simulations; got {len(rows)}.")
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+        half = len(rows) // 2
+        self.scale = DataScale.of(rows[:half])
+        self.score = (Neighbors(k=5) if score is None else score).fit(self.scale(rows[:half]))
+        self.calibrator = ConformalCalibrator(self.score(self.scale(rows[half:])).cpu().numpy())
+
+    def scores(self, x: Any) -> Tensor:
+        """Scores of observations, ``(m,)``; higher is less like the simulations."""
+        rows = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        if rows.shape == self.x_shape:
+            rows = rows[None]
+        if rows.shape[1:] != self.x_shape:
+            raise InputError(f"an observation must have the shape {self.x_shape}; got {tuple(rows.shape)}.")
+        return self.score(self.scale(rows.flatten(1).double()))
+
+    def p_value(self, x: Any) -> Any:
+        """p-values of observations ``(m, *shape)``, as an array; a number for one observation."""
+        values = self.calibrator.p_value(self.scores(x).cpu().numpy())
+        single = tuple(getattr(x, "shape", ())) == self.x_shape
+        return float(values[0]) if single else values
+
+
+def posterior_predictive(
+    posterior: SimulationPosterior, simulator: Callable[[Tensor], Any], x: Any, *, draws: int = 500, seed: int = 0
+) -> tuple[Tensor, float]:
+    """Simulations from draws of the posterior, and a p-value of the observation among them.
+
+    The p-value ranks the distance of the observation to the mean of one half of the simulations, in standardized
+    coordinates, among the distances of the other half. It is conservative, because the posterior has seen x.
+
+    Args:
+        posterior: given x.
+        simulator: function of parameters that returns data.
+        x: the observation.
+        draws: number of simulations.
+        seed: of the draws and the simulator.
+
+    Returns:
+        The simulations ``(draws, *shape)``, and the p-value.
+    """
+    check_integer("draws", draws, 20)
+    theta = posterior.sample(draws, x, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 302))
+        made = simulator(theta)
+    made = (
+        (made if isinstance(made, Tensor) else torch.as_tensor(np.asarray(made)))
+        .float()
+        .reshape(draws, *posterior.x_shape)
+    )
+    flat = posterior.scale(made.double().flatten(1)).double()
+    half = draws // 2
+    center, spread = flat[:half].mean(0), flat[:half].std(0).clamp(min=1e-6)
+    observed = posterior._observation(x).double()
+    distances = ((flat[half:] - center) / spread).square().mean(1)
+    own = ((observed - center) / spread).square().mean()
+    return made, float((1 + (distances >= own).sum()) / (len(distances) + 1))
+
+
+def local_c2st(
+    posterior: SimulationPosterior, theta: Tensor, x: Tensor, observation: Any, *, seed: int = 0, permutations: int = 20
+) -> tuple[float, float]:
+    """Local classifier two-sample test at one observation (Linhart, Gramfort, Rodrigues 2023).
+
+    A classifier learns to tell true parameters from draws of the posterior, given the data. Its mean squared distance from
+    1/2 at draws for the observation is compared with that of classifiers that were trained with permuted labels.
+
+    Args:
+        posterior: to be checked.
+        theta: parameters drawn from the prior, ``(n, D)``, not used in training.
+        x: their simulations, ``(n, *shape)``.
+        observation: where to test.
+        seed: of the draws, the permutations and the classifier.
+        permutations: number of classifiers for the null distribution; the smallest p-value is 1 / (permutations + 1).
+
+    Returns:
+        The statistic and its p-value.
+    """
+    from sklearn.neural_network import MLPClassifier
+
+    check_integer("permutations", permutations, 1)
+    fakes = torch.stack([posterior.sample(1, row, seed=seed + i)[0] for i, row in enumerate(x)])
+    context = posterior.scale(x.flatten(1).double())
+    mean, spread = theta.mean(0), theta.std(0).clamp(min=1e-12)
+    pairs = torch.cat([torch.cat(((t - mean) / spread, context), 1) for t in (theta, fakes)]).numpy()
+    labels = np.repeat([0, 1], len(theta))
+    draws = posterior.sample(max(len(theta), 200), observation, seed=seed)
+    here = posterior._observation(observation).expand(len(draws), -1)
+    tests = torch.cat(((draws - mean) / spread, here), 1).numpy()
+    rng = np.random.default_rng(seed)
+
+    def statistic(given: np.ndarray) -> float:
+        classifier: Any = MLPClassifier((50, 50), early_stopping=True, max_iter=300, random_state=seed).fit(
+            pairs, given
+        )
+        return float(np.mean((classifier.predict_proba(tests)[:, 1] - 0.5) ** 2))
+
+    own = statistic(labels)
+    null = [statistic(rng.permutation(labels)) for _ in range(permutations)]
+    return own, (1 + sum(value >= own for value in null)) / (permutations + 1)

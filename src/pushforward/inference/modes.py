@@ -1,0 +1,165 @@
+"""Modes of a log-density from several starting points, with their Laplace approximations.
+
+They start the flow at the right location and scale, and they reveal modes that a fitted flow lacks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from pushforward.errors import InputError
+from pushforward.inference.targets import Target
+
+__all__ = ["Mode", "box_points", "find_modes", "laplace_draws", "mixture_log_prob"]
+
+_HESSIAN_STEP = 1e-4
+_WIDEST, _NARROWEST = 1e3, 1e-8
+"""Bounds on the standard deviations of a Laplace approximation, in units of the spread of the starting points."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A local maximum of a log-density, and the normal distribution with its curvature.
+
+    Attributes:
+        location: ``(D,)``, unconstrained.
+        log_density: there, nats.
+        factor: ``(D, D)``, with factor factor^T the covariance of the normal distribution.
+        log_mass: log of the integral of the Laplace approximation, log p + D / 2 log 2 pi + log det factor.
+    """
+
+    location: Tensor
+    log_density: float
+    factor: Tensor
+    log_mass: float
+
+
+def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list[Mode]:
+    """Distinct local maxima that L-BFGS reaches from each starting point, the largest Laplace mass first.
+
+    Args:
+        target: the log-density.
+        starts: ``(k, D)``; points where the log-density is not finite are skipped.
+        iterations: most iterations for each point.
+
+    Raises:
+        InputError: if the log-density is not finite at any starting point.
+    """
+    with torch.no_grad():
+        finite = torch.isfinite(target(starts))
+    if not bool(finite.any()):
+        raise InputError(
+            f"the log-density is not finite at any of {len(starts)} starting points around "
+            f"{starts.double().mean(0).tolist()[:4]}: give starting points inside its support (starts=), or state the "
+            "constraints of the parameters (parameters=)."
+        )
+    spread = float(starts.double().std(0).max()) if len(starts) > 1 else 1.0
+    spread = spread or 1.0
+    modes: list[Mode] = []
+    for start in starts[finite]:
+        found = _climb(target, start, iterations)
+        if found is None or any(_same(mode, found) for mode in modes):
+            continue
+        modes.append(_laplace(target, found, spread))
+    if not modes:
+        raise InputError(
+            "the log-density grows without bound from every starting point, so it has no mode to start at."
+        )
+    return sorted(modes, key=lambda mode: -mode.log_mass)
+
+
+def box_points(count: int, width: int, spread: float, generator: torch.Generator) -> Tensor:
+    """Points that fill the box [-spread, spread]^D evenly (a scrambled Sobol sequence), ``(count, D)``, float64."""
+    if count == 0:
+        return torch.zeros(0, width, dtype=torch.float64)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return spread * (
+        2 * torch.quasirandom.SobolEngine(width, scramble=True, seed=seed).draw(count, dtype=torch.float64) - 1
+    )
+
+
+def laplace_draws(modes: Sequence[Mode], count: int, generator: torch.Generator, *, inflate: float = 1.0) -> Tensor:
+    """Draws from the mixture of the Laplace approximations, weighted by their masses, ``(count, D)``, float64.
+
+    Args:
+        modes: at least one.
+        count: number of draws.
+        generator: of the random numbers, on the CPU.
+        inflate: factor of the standard deviations.
+    """
+    masses = torch.tensor([mode.log_mass for mode in modes], dtype=torch.float64).softmax(0)
+    chosen = torch.multinomial(masses, count, replacement=True, generator=generator)
+    noise = torch.randn(count, len(modes[0].location), dtype=torch.float64, generator=generator)
+    factors = torch.stack([mode.factor for mode in modes])[chosen]
+    return torch.stack([mode.location for mode in modes])[chosen] + inflate * (factors @ noise[..., None])[..., 0]
+
+
+def mixture_log_prob(modes: Sequence[Mode], u: Tensor, *, inflate: float = 1.0) -> Tensor:
+    """Log-density of :func:`laplace_draws`, ``(n, D)`` to ``(n,)``."""
+    masses = torch.tensor([mode.log_mass for mode in modes], dtype=torch.float64).log_softmax(0)
+    parts = []
+    for mode, weight in zip(modes, masses, strict=True):
+        scale = inflate * mode.factor
+        parts.append(
+            torch.distributions.MultivariateNormal(mode.location, scale_tril=_lower(scale)).log_prob(u) + weight
+        )
+    return torch.logsumexp(torch.stack(parts), 0)
+
+
+def _climb(target: Target, start: Tensor, iterations: int) -> Tensor | None:
+    """The local maximum above a point; None if the log-density has none there."""
+    device = start.device
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = target.value_and_gradient(torch.from_numpy(x)[None].to(device))
+        if not math.isfinite(float(value)):
+            return 1e300, np.zeros_like(x)
+        return -float(value), -gradient[0].cpu().numpy()
+
+    result = minimize(
+        objective,
+        start.double().cpu().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "maxcor": 20},
+    )
+    if not np.isfinite(result.x).all() or result.fun >= 1e300:
+        return None
+    return torch.from_numpy(np.asarray(result.x))
+
+
+def _laplace(target: Target, location: Tensor, spread: float) -> Mode:
+    """The Laplace approximation at a point, with the Hessian from differences of gradients."""
+    count = len(location)
+    steps = _HESSIAN_STEP * location.abs().clamp(min=1e-2 * spread)
+    points = torch.cat((location + torch.diag(steps), location - torch.diag(steps)))
+    _, gradients = target.value_and_gradient(points)
+    gradients = gradients.cpu()
+    hessian = (gradients[:count] - gradients[count:]) / (2 * steps[:, None])
+    hessian = torch.nan_to_num(-(hessian + hessian.mT) / 2)
+    values, axes = torch.linalg.eigh(hessian)
+    curved = values > (_WIDEST * spread) ** -2  # other directions are flat, or no maximum
+    deviations = torch.where(curved, values.clamp(min=1e-300, max=(_NARROWEST * spread) ** -2).rsqrt(), spread)
+    with torch.no_grad():
+        log_density = float(target(location[None]))
+    log_mass = log_density + count / 2 * math.log(2 * math.pi) + float(deviations.log().sum())
+    return Mode(location, log_density, axes * deviations, log_mass)
+
+
+def _same(mode: Mode, found: Tensor) -> bool:
+    """Whether a point is the mode, to a tenth of its standard deviation in every direction."""
+    offset = torch.linalg.lstsq(mode.factor, (found - mode.location)[:, None]).solution
+    return bool(offset.norm() < 0.1 * math.sqrt(len(found)) + 1e-3)
+
+
+def _lower(factor: Tensor) -> Tensor:
+    """The lower triangular factor of the same covariance."""
+    upper = torch.linalg.qr(factor.mT).R
+    return (upper * torch.diagonal(upper).sign()[:, None]).mT

@@ -1,0 +1,243 @@
+"""Neural likelihood estimation: a conditional flow of the data given the parameters, and posterior draws by tempering."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError, InputError
+from pushforward.inference.data_scale import DataScale
+from pushforward.inference.npe import FlowMaker, NPEPosterior, conditional_flow
+from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.priors import Prior
+from pushforward.inference.tempering import TemperedSample, temper
+from pushforward.inference.training_data import training_data
+from pushforward.numerics import logmeanexp
+from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
+from pushforward.training.fit import fit
+from pushforward.training.result import FitResult
+from pushforward.transforms import Transform
+
+__all__ = ["NLE", "LikelihoodPosterior", "NLEPosterior"]
+
+_PARTICLES = 1000
+"""Fewest particles of a tempered sample."""
+
+
+class LikelihoodPosterior(SimulationPosterior):
+    """A posterior from a likelihood, or a ratio, that a network computes; its draws come from tempering.
+
+    Particles start as draws of the prior, or of the posterior of another method (``proposal``), and pass through tempered
+    distributions to the posterior with Hamiltonian transitions on the unconstrained reals
+    (:func:`~pushforward.inference.tempering.temper`). The number of evaluations is bounded.
+    """
+
+    method: ClassVar[str] = "likelihood"
+
+    def __init__(
+        self, prior: Prior, networks: Sequence[nn.Module], scale: DataScale, x_shape: tuple[int, ...],
+        training: Sequence[FitResult] = (), proposal: NPEPosterior | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(prior, networks, scale, x_shape, training)
+        self.proposal = proposal
+        self._transform: Transform = prior.transform()
+        self._evidence: dict[bytes, float] = {}
+
+    def _stored_networks(self) -> list[nn.Module]:
+        return [*self.networks, *(self.proposal.networks if self.proposal is not None else [])]
+
+    def _options(self) -> dict[str, Any]:
+        return {"networks": len(self.networks)}
+
+    @classmethod
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        own, others = networks[: int(options["networks"])], networks[int(options["networks"]) :]
+        result = cls(prior, own, scale, x_shape)
+        if others:
+            result.proposal = NPEPosterior(prior, others, scale, x_shape)
+        return result
+
+    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood, or log-ratio, of a scaled observation, nats, ``(n, D)`` to ``(n,)``, with gradients."""
+        raise NotImplementedError
+
+    def temper(self, count: int, x: Tensor, generator: torch.Generator) -> TemperedSample:
+        """Draws on the unconstrained reals, with the evidence."""
+        particles = max(count, _PARTICLES)
+
+        def log_prior(u: Tensor) -> Tensor:
+            theta, contribution = self._transform.decode_with_contribution(u)
+            return self.prior.log_prob(self._clamp(theta)) - contribution
+
+        def log_posterior(u: Tensor) -> Tensor:
+            theta, contribution = self._transform.decode_with_contribution(u)
+            theta = self._clamp(theta)
+            return self.prior.log_prob(theta) - contribution + self.log_likelihood(theta, x)
+
+        if self.proposal is None:
+            seed = int(torch.randint(2**62, (), generator=generator))
+            start = self.prior.sample(particles, seed=seed)
+            return temper(log_prior, log_posterior, self._transform.encode(start).z, generator)
+        proposal = self.proposal
+
+        def log_proposal(u: Tensor) -> Tensor:
+            theta, contribution = self._transform.decode_with_contribution(u)
+            return proposal._log_prob(self._clamp(theta), x) - contribution
+
+        start = self._clamp(proposal.draw(particles, x, generator))
+        return temper(log_proposal, log_posterior, self._transform.encode(start).z, generator)
+
+    def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
+        points = self.temper(count, x, generator).points
+        chosen = torch.randperm(len(points), generator=generator)[:count]
+        return self._transform.decode(points[chosen])
+
+    def _log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            raise InputError("NLE and NRE score one observation at a time: pass one x.")
+        key = x.numpy().tobytes()
+        if key not in self._evidence:
+            self._evidence[key] = self.temper(_PARTICLES, x, torch.Generator().manual_seed(0)).log_evidence
+        inside = self.prior.contains(theta)
+        safe = torch.where(inside[:, None], theta, self.prior.middle().to(theta))
+        with torch.no_grad():
+            values = self.prior.log_prob(safe) + self.log_likelihood(safe, x) - self._evidence[key]
+        return torch.where(inside, values, -math.inf)
+
+
+class NLE:
+    """Neural likelihood estimation (Papamakarios, Sterratt, Murray 2019): fit q(x | theta), then sample prior times likelihood.
+
+    Columns of the data that hold only integers get uniform noise of width 1 in training (dequantization), and the
+    likelihood is evaluated in the middle of the cell.
+
+    Args:
+        prior: a torch distribution of vectors, or a list of independent ones.
+        flow: "nsf", "maf", or a function of (features, context width) that returns a conditional model.
+        members: number of flows; their densities are averaged.
+
+    Raises:
+        ConfigError: for a prior whose support is not a box, or an unknown flow.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from torch.distributions import Normal
+        >>> prior = Normal(torch.zeros(2), 1.0)
+        >>> theta = prior.sample((500,))
+        >>> x = theta + 0.1 * torch.randn(500, 2)
+        >>> post = pf.inference.NLE(prior).fit(theta, x, max_steps=30, progress="silent")
+        >>> post.sample(100, x=torch.zeros(2), seed=0).shape
+        torch.Size([100, 2])
+    """
+
+    def __init__(self, prior: Any, *, flow: str | FlowMaker = "nsf", members: int = 1) -> None:
+        self.prior = Prior(prior)
+        if isinstance(flow, str):
+            check_choice("flow", flow, ("nsf", "maf"))
+        elif not callable(flow):
+            raise ConfigError(f"flow must be 'nsf', 'maf' or a function of (features, context); got {flow!r:.80}.")
+        self.flow = flow
+        self.members = check_integer("members", members)
+
+    @with_options
+    def fit(
+        self,
+        theta: Any = None,
+        x: Any = None,
+        *,
+        simulator: Callable[[Tensor], Any] | None = None,
+        simulations: int = 1000,
+        validation: float = 0.1,
+        config: TrainingConfig | None = None,
+        **options: Unpack[TrainingOptions],
+    ) -> NLEPosterior:
+        """Train on simulations, or on runs of a simulator.
+
+        Args:
+            theta: parameters ``(n, D)``, or :class:`~pushforward.inference.Simulations`.
+            x: data ``(n, *shape)``. Rows with NaN are left out, with a warning.
+            simulator: function of parameters that returns data, in place of theta and x.
+            simulations: number of runs of the simulator.
+            validation: fraction held out.
+            config: options of the run; the options below replace its values.
+            options: fields of :class:`TrainingConfig`.
+
+        Raises:
+            InputError: for data that do not fit the prior.
+            ConfigError: for a value that an option does not take.
+        """
+        config = make_config(config, options)
+        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation)
+        if data.theta is None or data.x is None:
+            raise ConfigError("NLE trains on arrays; NPE reads a DataLoader.")
+        rows, steps = _dequantize(data.x, data.scale, config.seed)
+        context = self.prior.transform().encode(data.theta).z.detach()
+        networks, results = [], []
+        for member in range(self.members):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed + 7919 * member)
+                model = conditional_flow(self.flow, data.width, self.prior.features)
+            seeded = dataclasses.replace(config, seed=config.seed + member)
+            results.append(fit(model, (rows, context), validation=validation, config=seeded))
+            networks.append(model)
+        return NLEPosterior(self.prior, networks, data.scale, data.x_shape, results, half_steps=(steps / 2).tolist())
+
+
+class NLEPosterior(LikelihoodPosterior):
+    """The posterior of :class:`NLE`."""
+
+    method: ClassVar[str] = "nle"
+
+    def __init__(self, *args: Any, half_steps: Sequence[float] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        width = math.prod(self.x_shape)
+        self.half_steps = torch.tensor([0.0] * width if half_steps is None else list(half_steps), dtype=torch.float32)
+
+    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood of a scaled observation ``(width,)``, or of one for each row."""
+        context = self._transform.encode(theta).z
+        rows = (x + self.half_steps).expand(len(theta), -1)
+        values = [network(rows, context) for network in self.networks]
+        return logmeanexp(torch.stack(values), 0) if len(values) > 1 else values[0]
+
+    def _options(self) -> dict[str, Any]:
+        return super()._options() | {"half_steps": self.half_steps.double().tolist()}
+
+    @classmethod
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        result = super()._restore(prior, networks, scale, x_shape, options)
+        steps = [float(step) for step in options["half_steps"]]
+        if len(steps) != math.prod(x_shape):
+            raise ValueError("its widths of cells do not fit the data")
+        result.half_steps = torch.tensor(steps, dtype=torch.float32)
+        return result
+
+
+def _dequantize(x: Tensor, scale: DataScale, seed: int) -> tuple[Tensor, Tensor]:
+    """Scaled data with uniform noise in columns of integers, and the width of the noise in each column."""
+    plain = ~(scale.logarithm | scale.tail)
+    raw = x.double() * scale.scale + scale.mean
+    integer = plain & ((raw - raw.round()).abs() < 1e-3).all(0) & (raw.max(0).values > raw.min(0).values)
+    steps = torch.where(integer, 1 / scale.scale, 0.0).float()
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed + 1))
+    return x + steps * noise, steps

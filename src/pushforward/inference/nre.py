@@ -1,0 +1,156 @@
+"""Neural ratio estimation: a classifier that tells matching pairs of parameters and data from others."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError, TrainingError
+from pushforward.inference.nle import LikelihoodPosterior
+from pushforward.inference.priors import Prior
+from pushforward.inference.training_data import training_data
+from pushforward.networks import MLP
+from pushforward.numerics.checks import check_integer
+from pushforward.training.budget import make_budget, make_schedule
+from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
+from pushforward.training.result import FitResult
+from pushforward.training.sources import default_batch_size
+
+__all__ = ["NRE", "NREPosterior"]
+
+
+class NRE:
+    """Contrastive neural ratio estimation (Durkan, Murray, Papamakarios 2020): the simplest of the three methods, a baseline.
+
+    A network f(theta, x) is trained to find, among K parameters, the one that x was simulated from. Then
+    f - log p(x) is, up to a function of x, the log-likelihood.
+
+    Args:
+        prior: a torch distribution of vectors, or a list of independent ones.
+        hidden: widths of the residual blocks of the network.
+        contrasts: K, at least 2.
+
+    Raises:
+        ConfigError: for a prior whose support is not a box, or sizes that are not possible.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from torch.distributions import Normal
+        >>> prior = Normal(torch.zeros(2), 1.0)
+        >>> theta = prior.sample((500,))
+        >>> x = theta + 0.1 * torch.randn(500, 2)
+        >>> post = pf.inference.NRE(prior).fit(theta, x, max_steps=50)
+        >>> post.sample(100, x=torch.zeros(2), seed=0).shape
+        torch.Size([100, 2])
+    """
+
+    def __init__(self, prior: Any, *, hidden: tuple[int, ...] = (64, 64), contrasts: int = 10) -> None:
+        self.prior = Prior(prior)
+        self.hidden = tuple(hidden)
+        self.contrasts = check_integer("contrasts", contrasts, 2)
+
+    @with_options
+    def fit(
+        self,
+        theta: Any = None,
+        x: Any = None,
+        *,
+        simulator: Callable[[Tensor], Any] | None = None,
+        simulations: int = 1000,
+        validation: float = 0.1,
+        config: TrainingConfig | None = None,
+        **options: Unpack[TrainingOptions],
+    ) -> NREPosterior:
+        """Train on simulations, or on runs of a simulator. Checkpoints are not available.
+
+        Args:
+            theta: parameters ``(n, D)``, or :class:`~pushforward.inference.Simulations`.
+            x: data ``(n, *shape)``.
+            simulator: function of parameters that returns data, in place of theta and x.
+            simulations: number of runs of the simulator.
+            validation: fraction held out.
+            config: options of the run; the options below replace its values.
+            options: fields of :class:`TrainingConfig`.
+
+        Raises:
+            InputError: for data that do not fit the prior.
+            ConfigError: for a value that an option does not take.
+        """
+        config = make_config(config, options)
+        if config.checkpoint is not None:
+            raise ConfigError("NRE has no checkpoints: train NPE or NLE, or without checkpoint=.")
+        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation)
+        if data.theta is None or data.x is None:
+            raise ConfigError("NRE trains on arrays; NPE reads a DataLoader.")
+        u = self.prior.transform().encode(data.theta).z.detach()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = MLP(self.prior.features + data.width, 1, self.hidden, residual=True)
+            result = self._train(network, u, data.x, float(validation), config)
+        return NREPosterior(self.prior, [network], data.scale, data.x_shape, [result])
+
+    def _train(self, network: nn.Module, u: Tensor, x: Tensor, fraction: float, config: TrainingConfig) -> FitResult:
+        order = torch.randperm(len(u), generator=torch.Generator().manual_seed(config.seed))
+        held = max(1, int(fraction * len(u) + 0.5))
+        held_u, held_x, train_u, train_x = u[order[:held]], x[order[:held]], u[order[held:]], x[order[held:]]
+        size = min(config.batch_size or default_batch_size(len(train_u)), len(train_u))
+        budget = make_budget(config.epochs, config.max_steps, config.max_time, len(train_u) / size)
+        schedule, every = make_schedule(config.schedule), config.evaluate_every or max(25, len(train_u) // size)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        best, best_step, best_state, waited = -math.inf, 0, copy.deepcopy(network.state_dict()), 0
+        step, began, history, stopped = 0, time.monotonic(), [], "max_steps"
+        while (reason := budget.stop_reason(step, time.monotonic() - began)) is None:
+            if step % every == 0:
+                value = -float(self._loss(network, held_u, held_x, torch.Generator().manual_seed(0)).detach())
+                history.append({"step": step, "validation": value})
+                if value > best:
+                    best, best_step, best_state, waited = value, step, copy.deepcopy(network.state_dict()), 0
+                else:
+                    waited += 1
+                if config.patience is not None and waited >= config.patience:
+                    stopped = "patience"
+                    break
+            rows = torch.randint(len(train_u), (size,))
+            loss = self._loss(network, train_u[rows], train_x[rows], None)
+            if not math.isfinite(float(loss.detach())):
+                raise TrainingError(f"the loss is {float(loss.detach())} at step {step}: lower learning_rate.")
+            optimizer.zero_grad()
+            loss.backward()
+            if config.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * schedule(budget.used(step, time.monotonic() - began))
+            optimizer.step()
+            step += 1
+        else:
+            stopped = reason
+        network.load_state_dict(best_state)
+        seconds = time.monotonic() - began
+        return FitResult(best_step, best, step, step * size / len(train_u), seconds, stopped, history)
+
+    def _loss(self, network: nn.Module, u: Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Cross-entropy of the matching parameter among K."""
+        count = len(u)
+        others = min(self.contrasts, count) - 1
+        shifts = torch.randint(1, max(count, 2), (count, others), generator=generator)
+        index = (torch.arange(count)[:, None] + torch.cat((torch.zeros(count, 1, dtype=torch.long), shifts), 1)) % count
+        pairs = torch.cat((u[index], x[:, None].expand(-1, others + 1, -1)), -1)
+        logits = network(pairs)[..., 0]
+        return (torch.logsumexp(logits, 1) - logits[:, 0]).mean()
+
+
+class NREPosterior(LikelihoodPosterior):
+    """The posterior of :class:`NRE`."""
+
+    method: ClassVar[str] = "nre"
+
+    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """The log-ratio, up to a function of x."""
+        u = self._transform.encode(theta).z
+        return self.networks[0](torch.cat((u, x.expand(len(theta), -1)), -1))[..., 0]

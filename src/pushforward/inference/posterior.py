@@ -1,0 +1,242 @@
+"""`SimulationPosterior`: what NPE, NLE and NRE return: draws and densities of parameters given an observation, and files."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import InputError, StorageError
+from pushforward.inference.data_scale import DataScale
+from pushforward.inference.priors import Prior
+from pushforward.io import pack, read, unpack, write
+from pushforward.io.file_format import Path
+from pushforward.numerics.checks import check_integer
+from pushforward.training.result import FitResult
+
+__all__ = ["SimulationPosterior", "load_posterior"]
+
+
+class SimulationPosterior(ABC):
+    """The posterior p(theta | x) that was learned from simulations, for any observation x.
+
+    Attributes:
+        prior: the prior.
+        x_shape: shape of one observation.
+        training: results of the training runs; empty for a posterior from a file.
+    """
+
+    method: ClassVar[str]
+    _methods: ClassVar[dict[str, type[SimulationPosterior]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        SimulationPosterior._methods[cls.method] = cls
+
+    def __init__(
+        self, prior: Prior, networks: Sequence[nn.Module], scale: DataScale, x_shape: tuple[int, ...],
+        training: Sequence[FitResult] = (),
+    ) -> None:  # fmt: skip
+        self.prior, self.networks, self.scale = prior, list(networks), scale
+        self.x_shape, self.training = tuple(x_shape), list(training)
+        for network in self.networks:
+            network.eval()
+
+    @property
+    def features(self) -> int:
+        """Number of parameters."""
+        return self.prior.features
+
+    @final
+    def sample(self, count: int, x: Any, *, seed: int | None = None) -> Tensor:
+        """Draws of the posterior, ``(count, D)``, all within the support of the prior. The time is bounded.
+
+        Args:
+            count: number of draws.
+            x: one observation, with the shape of a simulation.
+            seed: makes the draws reproducible.
+
+        Raises:
+            InputError: for an observation of another shape, or one that is not finite.
+        """
+        check_integer("count", count, 0)
+        observed = self._observation(x)
+        if count == 0:
+            return torch.zeros(0, self.features)
+        with torch.no_grad():
+            return self._clamp(self._sample(count, observed, _generator(seed)))
+
+    @final
+    def sample_batched(self, count: int, x: Any, *, seed: int | None = None) -> Tensor:
+        """Draws for several observations ``(m, *x_shape)``, as ``(m, count, D)``."""
+        rows = _tensor(x)
+        if rows.dim() != len(self.x_shape) + 1:
+            raise InputError(
+                f"several observations have the shape (m, {_text(self.x_shape)}); got {tuple(rows.shape)}."
+            )
+        generator = _generator(seed)
+        with torch.no_grad():
+            return torch.stack([self._clamp(self._sample(count, self._observation(row), generator)) for row in rows])
+
+    @final
+    def log_prob(self, theta: Any, x: Any) -> Tensor:
+        """Log-density of parameters given an observation, nats, ``(n, D)`` to ``(n,)``; -inf outside the prior.
+
+        Gradients reach theta if it requires them. NPE gives a normalized density. NLE and NRE normalize by an estimate of the evidence of x.
+
+        Args:
+            theta: parameters, ``(n, D)``.
+            x: one observation, or ``(n, *x_shape)``, one for each row, for NPE.
+
+        Raises:
+            InputError: for a wrong shape.
+        """
+        rows = (theta if isinstance(theta, Tensor) else _tensor(theta)).float()
+        if rows.dim() != 2 or rows.shape[1] != self.features:
+            raise InputError(f"theta must have the shape (n, {self.features}); got {tuple(rows.shape)}.")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(theta, Tensor) and theta.requires_grad):
+            return self._log_prob(rows, self._observation(x, rows=len(rows)))
+
+    def save(self, path: Path, *, prior: bool = True) -> None:
+        """Write everything to one safetensors file, without code.
+
+        Args:
+            path: the file.
+            prior: whether to store the prior. A prior that a file cannot store must be given again when loading.
+
+        Raises:
+            ConfigError: for a prior that a file cannot store.
+            StorageError: if the file cannot be written.
+        """
+        descriptions, tensors = [], {}
+        for index, network in enumerate(self._stored_networks()):
+            description, own = pack(network, f"network{index}.")
+            descriptions.append(description)
+            tensors.update(own)
+        tensors.update({f"scale.{name}": value for name, value in self.scale.state_dict().items()})
+        header = {
+            "kind": "simulation-posterior",
+            "method": self.method,
+            "networks": descriptions,
+            "x_shape": list(self.x_shape),
+            "prior": self.prior.describe() if prior else None,
+            "options": self._options(),
+        }
+        write(path, header, tensors)
+
+    @classmethod
+    def load(cls, path: Path, *, prior: Any = None) -> Self:
+        """Read a posterior from a file; see :func:`load_posterior`."""
+        return load_posterior(path, prior=prior)  # pyright: ignore[reportReturnType]
+
+    @abstractmethod
+    def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws given one scaled observation, ``(width,)``."""
+
+    @abstractmethod
+    def _log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Log-density given one scaled observation, or one for each row."""
+
+    def _options(self) -> dict[str, Any]:
+        """What a file stores besides the networks, in JSON types."""
+        return {}
+
+    def _stored_networks(self) -> list[nn.Module]:
+        """The networks that a file stores."""
+        return self.networks
+
+    @classmethod
+    def _restore(
+        cls,
+        prior: Prior,
+        networks: list[nn.Module],
+        scale: DataScale,
+        x_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> Self:
+        """The posterior from what a file stores."""
+        return cls(prior, networks, scale, x_shape)
+
+    def _observation(self, x: Any, rows: int | None = None) -> Tensor:
+        """An observation, flat and scaled: ``(width,)``, or ``(rows, width)``."""
+        value = _tensor(x)
+        if value.shape == (1, *self.x_shape) and rows is None:
+            value = value[0]
+        if value.dim() == 0 and self.x_shape == (1,):
+            value = value[None]
+        many = rows is not None and value.shape == (rows, *self.x_shape)
+        if value.shape != self.x_shape and not many:
+            raise InputError(
+                f"an observation must have the shape of a simulation, ({_text(self.x_shape)}); got {tuple(value.shape)}."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise InputError("the observation contains NaN or infinity, which no simulation that was trained on has.")
+        return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())
+
+    def _clamp(self, theta: Tensor) -> Tensor:
+        """Move draws that rounding put on the edge of the prior's support just inside."""
+        low, high = self.prior.low.to(theta), self.prior.high.to(theta)
+        eps = torch.finfo(theta.dtype).eps
+        width = torch.where(torch.isfinite(high - low), high - low, low.abs().nan_to_num(posinf=0.0).clamp(min=1e-30))
+        return torch.minimum(torch.maximum(theta, low + eps * width), high - eps * width)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.features} parameters, data {self.x_shape}, {len(self.networks)} networks)"
+
+
+def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
+    """Read a posterior that ``save`` wrote, to the CPU. Reading runs no code of the file.
+
+    Args:
+        path: the file.
+        prior: the prior, for a file without one.
+
+    Raises:
+        StorageError: if there is no such file, it is damaged, or it contains no posterior from simulations.
+        InputError: if the file has no prior and none is given.
+    """
+    header, tensors = read(path, "simulation-posterior")
+    try:
+        cls = SimulationPosterior._methods[header["method"]]
+        x_shape = tuple(int(size) for size in header["x_shape"])
+        descriptions = header["networks"]
+        if not isinstance(descriptions, list) or not 1 <= len(descriptions) <= 1000 or min(x_shape, default=1) < 1:
+            raise StorageError("its header is not valid.")
+        networks = []
+        for index, description in enumerate(descriptions):
+            prefix = f"network{index}."
+            networks.append(unpack(description, {k: v for k, v in tensors.items() if k.startswith(prefix)}, prefix))
+        width = math.prod(x_shape)
+        state = {k.removeprefix("scale."): v for k, v in tensors.items() if k.startswith("scale.")}
+        if state["mean"].shape != (width,):
+            raise StorageError("the scaling of the data has another width than the data.")
+        scale = DataScale(width)
+        scale.load_state_dict(state)
+        stored = header["prior"]
+        options = header["options"]
+        if not isinstance(options, Mapping):
+            raise StorageError("its options are not valid.")
+        if stored is None and prior is None:
+            raise InputError(f"{path} has no prior, so it needs one: load_posterior(path, prior=...).")
+        chosen = Prior(prior) if prior is not None else Prior.build(stored)
+        return cls._restore(chosen, networks, scale, x_shape, options)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise StorageError(f"{path} contains no valid posterior: {str(error)[:300]}") from error
+
+
+def _generator(seed: int | None) -> torch.Generator:
+    return torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed)
+
+
+def _tensor(value: Any) -> Tensor:
+    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,197 @@
+"""`Prior`: a torch distribution as the prior of simulation-based inference: density, draws, and the transform of its support."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributions as td
+from torch.distributions import constraints
+
+from pushforward.errors import ConfigError, StorageError
+from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, Transform
+
+__all__ = ["Prior"]
+
+_FAMILIES: dict[str, tuple[type[td.Distribution], tuple[str, ...]]] = {
+    "Uniform": (td.Uniform, ("low", "high")),
+    "Normal": (td.Normal, ("loc", "scale")),
+    "LogNormal": (td.LogNormal, ("loc", "scale")),
+    "Laplace": (td.Laplace, ("loc", "scale")),
+    "Cauchy": (td.Cauchy, ("loc", "scale")),
+    "StudentT": (td.StudentT, ("df", "loc", "scale")),
+    "Gamma": (td.Gamma, ("concentration", "rate")),
+    "Exponential": (td.Exponential, ("rate",)),
+    "Beta": (td.Beta, ("concentration1", "concentration0")),
+    "HalfNormal": (td.HalfNormal, ("scale",)),
+    "HalfCauchy": (td.HalfCauchy, ("scale",)),
+    "MultivariateNormal": (td.MultivariateNormal, ("loc", "scale_tril")),
+}
+"""The priors that a file can store."""
+
+
+class Prior:
+    """A prior distribution of parameter vectors.
+
+    Args:
+        distribution: a ``torch.distributions`` object of vectors, or of independent numbers (a batch shape ``(D,)``), or a
+            sequence of such objects, which are independent and are joined to one vector.
+
+    Raises:
+        ConfigError: for something else, or a support that is not a box (as for a Dirichlet distribution).
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Gamma, Uniform
+        >>> prior = Prior([Uniform(-torch.ones(2), torch.ones(2)), Gamma(2.0, 1.0)])
+        >>> prior.features, prior.sample(5, seed=0).shape
+        (3, torch.Size([5, 3]))
+        >>> prior.log_prob(torch.tensor([[0.0, 0.0, -1.0]]))
+        tensor([-inf])
+    """
+
+    def __init__(self, distribution: Any) -> None:
+        items = list(distribution) if isinstance(distribution, Sequence) else [distribution]
+        if isinstance(distribution, Prior):
+            items = distribution.parts
+        if not items:
+            raise ConfigError("a prior needs at least one distribution.")
+        self.parts = [_as_vector(item) for item in items]
+        self.widths = [part.event_shape[0] for part in self.parts]
+        self.features = sum(self.widths)
+        bounds = [_bounds(part) for part in self.parts]
+        self.low = torch.cat([low for low, _ in bounds])
+        self.high = torch.cat([high for _, high in bounds])
+
+    def sample(self, count: int, *, seed: int) -> Tensor:
+        """Draws ``(count, D)``, float32; the caller's random state does not change."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return torch.cat([part.sample((count,)).float() for part in self.parts], -1)
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Log-density in nats, ``(*batch, D)`` to ``batch``; -inf outside the support."""
+        inside = ((theta >= self.low.to(theta)) & (theta <= self.high.to(theta))).all(-1)
+        safe = torch.where(inside[..., None], theta, self.middle().to(theta))
+        pieces = safe.split(self.widths, -1)
+        total = sum(part.log_prob(piece) for part, piece in zip(self.parts, pieces, strict=True))
+        return torch.where(inside, torch.as_tensor(total), -math.inf)
+
+    def contains(self, theta: Tensor) -> Tensor:
+        """Whether each row lies in the support."""
+        return torch.isfinite(self.log_prob(theta))
+
+    def middle(self) -> Tensor:
+        """A point inside the support, ``(D,)``."""
+        low, high = self.low, self.high
+        bounded = torch.isfinite(low) & torch.isfinite(high)
+        inner = torch.where(torch.isfinite(low), low + 1, torch.where(torch.isfinite(high), high - 1, 0.0))
+        return torch.where(bounded, low / 2 + high / 2, inner)
+
+    def transform(self) -> Transform:
+        """A new transform from the support to the reals: logits of bounded coordinates, logarithms of half-bounded ones."""
+        kinds = [
+            "interval" if math.isfinite(low) and math.isfinite(high) else "low" if math.isfinite(low)
+            else "high" if math.isfinite(high) else "real"
+            for low, high in zip(self.low.tolist(), self.high.tolist(), strict=True)
+        ]  # fmt: skip
+        blocks, start = [], 0
+        for kind, group in itertools.groupby(kinds):
+            stop = start + len(list(group))
+            blocks.append(_block(kind, self.low[start:stop].double(), self.high[start:stop].double()))
+            start = stop
+        return Blocks(*blocks)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The prior in JSON types.
+
+        Raises:
+            ConfigError: for a distribution that a file cannot store.
+        """
+        described = []
+        for part in self.parts:
+            base = part
+            while isinstance(base, td.Independent):
+                base = base.base_dist
+            name = type(base).__name__
+            if name not in _FAMILIES or type(base) is not _FAMILIES[name][0]:
+                raise ConfigError(
+                    f"a file cannot store a prior of the class {name}; it stores {', '.join(_FAMILIES)}. Save with "
+                    "save(path, prior=False) and give the prior when loading."
+                )
+            arguments = {key: getattr(base, key).double().tolist() for key in _FAMILIES[name][1]}
+            described.append({"family": name, "arguments": arguments})
+        return described
+
+    @classmethod
+    def build(cls, description: Any) -> Prior:
+        """The prior that :meth:`describe` described.
+
+        Raises:
+            StorageError: for anything else.
+        """
+        try:
+            parts = []
+            for item in description:
+                family, names = _FAMILIES[item["family"]]
+                arguments = {key: torch.tensor(item["arguments"][key], dtype=torch.float32) for key in names}
+                parts.append(family(**arguments))  # pyright: ignore[reportArgumentType]
+            return cls(parts)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise StorageError(f"the file contains no valid prior: {str(error)[:200]}") from error
+
+
+def _as_vector(item: Any) -> td.Distribution:
+    if not isinstance(item, td.Distribution):
+        raise ConfigError(
+            f"the prior must be a torch distribution, or a list of them; got {type(item).__name__}. For a box: "
+            "torch.distributions.Uniform(low, high) with tensors low and high."
+        )
+    if len(item.batch_shape) + len(item.event_shape) > 1:
+        raise ConfigError(
+            f"the prior must be of one vector; this {type(item).__name__} has the batch shape {tuple(item.batch_shape)} and "
+            f"the event shape {tuple(item.event_shape)}."
+        )
+    if not item.batch_shape and not item.event_shape:
+        item = item.expand((1,))
+    return item if item.event_shape else td.Independent(item, 1)
+
+
+def _bounds(part: td.Distribution) -> tuple[Tensor, Tensor]:
+    width = part.event_shape[0]
+    support = part.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support in (constraints.real, constraints.real_vector):
+        low, high = -math.inf, math.inf
+    elif isinstance(support, (type(constraints.unit_interval), constraints.interval)):
+        low, high = support.lower_bound, support.upper_bound
+    elif isinstance(support, (constraints.greater_than, constraints.greater_than_eq)):
+        low, high = support.lower_bound, math.inf
+    elif isinstance(support, constraints.less_than):
+        low, high = -math.inf, support.upper_bound
+    else:
+        raise ConfigError(
+            f"the support of the prior {type(part).__name__} is {support}, which is not a box: use a prior with lower and "
+            "upper bounds of each parameter, or none."
+        )
+    return torch.as_tensor(low).float().expand(width).clone(), torch.as_tensor(high).float().expand(width).clone()
+
+
+def _block(kind: str, low: Tensor, high: Tensor) -> Transform:
+    count = len(low)
+    if kind == "real":
+        return Affine(count)
+    if kind == "interval":
+        width = high - low
+        return Chain(
+            Affine(count, shift=tuple((-low / width).tolist()), scale=tuple((1 / width).tolist())), Logit(count)
+        )
+    if kind == "low":
+        shifted = Inverse(Exp(count))
+        return shifted if not bool(low.any()) else Chain(Affine(count, shift=tuple((-low).tolist())), shifted)
+    return Chain(Affine(count, shift=tuple(high.tolist()), scale=-1.0), Inverse(Exp(count)))

@@ -1,0 +1,207 @@
+"""`TargetFit`: a flow that was fitted to an unnormalized log-density, and what says whether to trust it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import PushforwardWarning
+from pushforward.inference.modes import Mode, box_points, find_modes
+from pushforward.inference.parameters import Parameters
+from pushforward.inference.targets import Target
+from pushforward.inference.weights import ImportanceWeights, khat_threshold
+from pushforward.models.base import Model
+from pushforward.numerics.checks import check_integer
+from pushforward.training.result import FitResult
+
+__all__ = ["FoundMode", "TargetFit"]
+
+_DROPPED_NATS = 4.0
+"""A mode is dropped if the flow's density there is below exp(-4), 2 %, of the normalized target's."""
+_DROPPED_MASS = 0.01
+"""Modes with a smaller fraction of the mass than this are not reported."""
+
+
+@dataclass(frozen=True)
+class FoundMode:
+    """A local maximum of the target, and whether the flow has mass there.
+
+    Attributes:
+        location: ``(D,)``, in the coordinates of the flow's samples.
+        mass: fraction of the target's mass, by the Laplace approximation.
+        deficit: log of the normalized target minus log of the flow's density at the maximum, nats.
+        dropped: whether the flow lacks the mode: the deficit is above 4 nats and the mass above 1 %.
+    """
+
+    location: Tensor
+    mass: float
+    deficit: float
+    dropped: bool
+
+
+@dataclass(frozen=True)
+class TargetFit:
+    """A flow q that was fitted to an unnormalized log-density p, with importance weights of its draws.
+
+    Attributes:
+        model: q, a density of the constrained coordinates; ``pf.save(fit.model, path)`` stores it.
+        flow: q on the unconstrained reals.
+        weights: importance weights of :attr:`draws`.
+        draws: draws of q, flat constrained coordinates ``(n, D)``, float64.
+        unconstrained: the same draws on the reals.
+        modes: local maxima of p that several starts reached, and whether q has mass there.
+        training: result of the training run.
+        target: the log-density.
+        parameters: names and constraints; None if there are none.
+    """
+
+    model: Model
+    flow: Model
+    weights: ImportanceWeights
+    draws: Tensor = field(repr=False)
+    unconstrained: Tensor = field(repr=False)
+    modes: list[FoundMode]
+    training: FitResult
+    target: Target
+    parameters: Parameters | None = None
+
+    @property
+    def k_hat(self) -> float:
+        """Shape of the tail of the importance weights; below 0.7 the estimates are reliable."""
+        return self.weights.k_hat
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the importance-weighted draws, between 1 and their number."""
+        return self.weights.ess
+
+    @property
+    def log_evidence(self) -> float:
+        """log Z of the target, nats."""
+        return self.weights.log_evidence
+
+    @property
+    def log_evidence_error(self) -> float:
+        """Standard error of :attr:`log_evidence`; it means nothing if k-hat is above 0.7."""
+        return self.weights.log_evidence_error
+
+    @property
+    def dropped_modes(self) -> list[FoundMode]:
+        """Modes of the target where the flow has almost no mass."""
+        return [mode for mode in self.modes if mode.dropped]
+
+    @property
+    def reliable(self) -> bool:
+        """Whether k-hat is below its threshold and no mode is dropped."""
+        return self.k_hat <= khat_threshold(len(self.draws)) and not self.dropped_modes
+
+    def sample(self, count: int, *, seed: int | None = None) -> Any:
+        """Draws of the flow itself: ``(count, D)``, or a dictionary by name if the fit has ``parameters``."""
+        check_integer("count", count, 0)
+        return self._named(self.model.sample(count, seed=seed))
+
+    def resample(self, count: int, *, seed: int = 0) -> Any:
+        """Draws of the target: draws of the flow, chosen with the probabilities of their importance weights.
+
+        They may repeat. With a k-hat below 0.7 their distribution is that of the target up to Monte Carlo error.
+        """
+        check_integer("count", count, 0)
+        chosen = self.weights.resample(count, torch.Generator().manual_seed(seed))
+        return self._named(self.draws[chosen.to(self.draws.device)])
+
+    def mean(self) -> Tensor:
+        """Importance-weighted means of the flat constrained coordinates, ``(D,)``."""
+        return self.weights.mean(self.draws)
+
+    def std(self) -> Tensor:
+        """Importance-weighted standard deviations of the flat constrained coordinates, ``(D,)``."""
+        return self.weights.mean((self.draws - self.mean()).square()).sqrt()
+
+    def _named(self, x: Tensor) -> Any:
+        return x if self.parameters is None else self.parameters.unflatten(x)
+
+    def __repr__(self) -> str:
+        verdict = "reliable" if self.reliable else "not reliable"
+        dropped = f", {len(self.dropped_modes)} modes dropped" if self.dropped_modes else ""
+        return (
+            f"TargetFit({verdict}: k-hat {self.k_hat:.2f}, ESS {self.ess:.0f} of {len(self.draws)}, log evidence "
+            f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}{dropped}, {self.training.seconds:.1f} s)"
+        )
+
+
+def check_modes(
+    flow: Model, target: Target, unconstrained: Tensor, known: list[Mode], log_evidence: float, *, restarts: int,
+    spread: float, generator: torch.Generator,
+) -> list[FoundMode]:  # fmt: skip
+    """Local maxima from starting points that are spread more widely than the flow, and whether the flow covers them."""
+    count, width = restarts, unconstrained.shape[1]
+    center, scale = unconstrained.mean(0).cpu(), unconstrained.std(0).cpu()
+    noise = torch.randn(count, width, dtype=torch.float64, generator=generator)
+    wide = center + 3 * scale * noise
+    box = box_points(count, width, spread, generator)
+    starts = torch.where((torch.arange(count) % 2 == 0)[:, None], wide, box).to(unconstrained.device)
+    modes = list(known)
+    with torch.no_grad():
+        usable = torch.isfinite(target(starts)) if count else torch.zeros(0, dtype=torch.bool)
+    if bool(usable.any()):
+        for mode in find_modes(target, starts):
+            if not any(_near(mode, other) for other in modes):
+                modes.append(mode)
+    found = []
+    for mode in modes:
+        location = mode.location[None].to(unconstrained.device)
+        with torch.no_grad():
+            log_q = float(flow.log_prob(location.to(flow.dtype)))
+        deficit = mode.log_density - log_evidence - log_q
+        mass = float(torch.tensor(mode.log_mass - log_evidence).exp())
+        dropped = deficit > _DROPPED_NATS and mass > _DROPPED_MASS
+        found.append(FoundMode(target.constrain(location)[0].detach(), min(mass, 1.0), deficit, dropped))
+    return found
+
+
+def warn(fit: TargetFit) -> None:
+    """Say in one warning each why the result is not to be trusted, and what to try."""
+    threshold = khat_threshold(len(fit.draws))
+    if fit.k_hat > threshold:
+        warnings.warn(
+            f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}: the flow misses a part of the target, and estimates from "
+            "its draws are not reliable. Try more steps (max_steps=), a larger flow, a parametrization with less "
+            'correlation, objective="fab" if there may be several modes, or pf.inference.neutra(fit) for exact draws.',
+            PushforwardWarning,
+            stacklevel=3,
+        )
+    if fit.dropped_modes:
+        worst = max(fit.dropped_modes, key=lambda mode: mode.mass)
+        where = ", ".join(f"{value:.3g}" for value in worst.location[:4].tolist())
+        warnings.warn(
+            f"the flow has almost no mass at {len(fit.dropped_modes)} of {len(fit.modes)} modes of the target; the largest "
+            f"is at ({where}{', ...' if len(worst.location) > 4 else ''}) with about {worst.mass:.0%} of the mass. Try "
+            'objective="fab", more starting points (restarts=) or a wider start (spread=).',
+            PushforwardWarning,
+            stacklevel=3,
+        )
+    target = fit.target
+    if target.nan_count:
+        warnings.warn(
+            f"the log-density was NaN at {target.nan_count} of {target.evaluations} points, which count as outside its "
+            "support.",
+            PushforwardWarning,
+            stacklevel=3,
+        )
+    outside = float(torch.isneginf(fit.weights.log_ratios).double().mean())
+    if outside > 0.01:
+        warnings.warn(
+            f"{outside:.0%} of the flow's draws lie where the log-density is -inf. Their weight is 0, so weighted "
+            "estimates stay right, but state the constraints of the parameters (parameters=) to use all draws.",
+            PushforwardWarning,
+            stacklevel=3,
+        )
+
+
+def _near(mode: Mode, other: Mode) -> bool:
+    offset = torch.linalg.lstsq(other.factor, (mode.location - other.location)[:, None]).solution
+    return bool(offset.norm() < 0.1 * len(mode.location) ** 0.5 + 1e-3)

@@ -1,0 +1,161 @@
+"""Training of a flow on an unnormalized log-density: batches of noise, losses, and the run that measures them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from pushforward.distributions.base import Distribution
+from pushforward.errors import InputError
+from pushforward.inference.targets import Target
+from pushforward.models.base import Model
+from pushforward.numerics import logmeanexp
+from pushforward.training.input_spec import InputSpec, Pair
+from pushforward.training.run import Run
+from pushforward.training.seeds import Purpose, generator
+from pushforward.training.sources import Batch, Position, Source
+
+__all__ = ["NoiseSource", "TargetLoss", "TargetRun"]
+
+_PROBES = 16
+
+
+class NoiseSource(Source):
+    """Endless batches of noise of the base distribution, and a fixed set of them for evaluation.
+
+    Args:
+        model: the flow.
+        target: the log-density, by whose values at a few points a checkpoint recognizes it.
+        start: function that returns rows near the mass of the target, from which data-dependent state is set.
+        batch_size: draws in each step.
+        held_out: draws for evaluation.
+        seed: of the noise.
+    """
+
+    steps = None
+
+    def __init__(
+        self, model: Model, target: Target, start: Callable[[], Tensor], batch_size: int, held_out: int, seed: int
+    ) -> None:
+        self.spec = InputSpec.of(model)
+        self.base: Distribution = model.base
+        self.target, self.start = target, start
+        self.batch_size, self.held_out, self.seed = batch_size, held_out, seed
+        self.description = f"noise of {type(self.base).__name__} for a log-density on {target.features} coordinates"
+
+    def batches(self, start: Position) -> Iterator[Batch]:
+        """Noise that depends on the seed and the step alone."""
+        for step in itertools.count(start.step):
+            yield Batch(self._draw(self.batch_size, Purpose.SHUFFLE, step), None, 0, step)
+
+    def ordered(self) -> Iterator[Pair]:
+        """The noise for evaluation, always the same."""
+        for index, begin in enumerate(range(0, self.held_out, 4096)):
+            yield self._draw(min(4096, self.held_out - begin), Purpose.HELD_OUT, index), None
+
+    def raw_sample(self, most: int) -> Pair:
+        """Rows near the mass of the target."""
+        return self.start()[:most], None
+
+    def digest(self) -> str:
+        """Hash of the log-density at a few points, to six digits."""
+        points = torch.linspace(-1, 1, _PROBES * self.target.features, dtype=torch.float64)
+        with torch.no_grad():
+            values = self.target(points.reshape(_PROBES, -1).to(self.spec.device))
+        text = ",".join(f"{value:.6g}" for value in values.tolist())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @torch.no_grad()
+    def _draw(self, count: int, purpose: Purpose, number: int) -> Tensor:
+        source = generator(self.seed, purpose, number, device=self.spec.device)
+        return self.base.sample(torch.Size((count,)), generator=source)
+
+
+class TargetLoss:
+    """What training on a log-density minimizes, as a function of noise.
+
+    "reverse-kl" is E_q[log q(x) - log p(x)] (Papamakarios et al. 2021, eq. 18). "importance-weighted" is the bound
+    -E log mean_k p(x_k) / q(x_k) of Burda et al. 2016, with groups of K draws.
+
+    Gradients follow the path of the samples only: x = T(z) carries a gradient, and log q(x) is computed again with the
+    weights held fixed ("sticking the landing", Roeder, Wu, Duvenaud 2017, eq. 8; for the bound, the doubly
+    reparameterized gradient of Tucker et al. 2019, eq. 8). It has zero variance where q = p. Flows whose ``log_prob``
+    takes one pass for each coordinate (IAF) use the total gradient if ``gradient="auto"``.
+
+    Rows where p is 0 or not defined have no gradient; :class:`Target` counts them.
+
+    Args:
+        model: the flow.
+        target: the log-density.
+        objective: "reverse-kl" or "importance-weighted".
+        group: K of the bound.
+        gradient: "auto", "path" or "total".
+    """
+
+    def __init__(self, model: Model, target: Target, objective: str, group: int, gradient: str) -> None:
+        self.model, self.target, self.objective, self.group = model, target, objective, group
+        self.path = gradient == "path" or (gradient == "auto" and model.fast != "sample")
+
+    def __call__(self, z: Tensor, context: Tensor | None, *, generator: torch.Generator) -> Tensor:
+        """The loss of a batch of noise, a scalar.
+
+        Raises:
+            InputError: if p is 0 or not defined at every draw.
+        """
+        if self.path:
+            x = self.model.rsample(noise=z)
+            fixed = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+            log_q = functional_call(self.model, fixed, (x,))
+        else:
+            x, contribution = self.model.chain.decode_with_contribution(z, noise=generator)
+            log_q = self.model.base.log_prob(z) + contribution
+        log_ratio = self.target(x) - log_q.double()
+        finite = torch.isfinite(log_ratio)
+        if not bool(finite.any()):
+            raise InputError(
+                "the log-density is -inf or NaN at every draw of the flow: start the flow inside its support (starts=), "
+                "or state the constraints of the parameters (parameters=)."
+            )
+        if self.objective == "reverse-kl":
+            return (-torch.where(finite, log_ratio, 0.0).sum() / finite.sum()).to(x.dtype)
+        groups = torch.where(finite, log_ratio, -1e30).reshape(-1, self.group)
+        if not self.path:
+            return -logmeanexp(groups, 1).mean().to(x.dtype)
+        weights = groups.detach().softmax(1)
+        surrogate = (weights.square() * torch.where(finite.reshape(groups.shape), groups, 0.0)).sum(1)
+        # The value is that of the bound; the gradient is that of the surrogate.
+        return -(logmeanexp(groups.detach(), 1) + surrogate - surrogate.detach()).mean().to(x.dtype)
+
+
+class TargetRun(Run):
+    """A run whose evaluations measure E_q[log p - log q] with fixed noise, nats; higher is better."""
+
+    target: Target
+
+    @torch.no_grad()
+    def measure(self) -> tuple[float | None, int, tuple[int, float] | None]:
+        """The mean log ratio of fixed draws, the number of draws without a finite one, and the rank of the weights."""
+        if self.held_out is None:
+            return None, 0, None
+        ratios = torch.cat([log_ratios(self.model, self.target, z)[1] for z, _ in self.held_out.ordered()]).cpu()
+        finite = torch.isfinite(ratios)
+        outside = int((~finite).sum())
+        inside = ratios[finite].mean().item() if outside < len(ratios) else -math.inf
+        return inside, outside, (-outside, inside)
+
+    def warn_about_rows_outside(self) -> None:
+        """Nothing: the result of the fit says it."""
+
+
+@torch.no_grad()
+def log_ratios(model: Model, target: Target, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws of a flow from noise, log p - log q of them, and log q; float64."""
+    x, contribution = model.chain.decode_with_contribution(z)
+    log_q = (model.base.log_prob(z) + contribution).double()
+    return x, target(x) - log_q, log_q

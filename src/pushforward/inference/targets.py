@@ -1,0 +1,179 @@
+"""Unnormalized log-densities as functions on the reals: checks, constraints, pairs of value and gradient, Pyro models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import ConfigError, InputError
+from pushforward.inference.parameters import Parameters
+
+__all__ = ["LogDensity", "Target"]
+
+LogDensity = Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]]
+"""A function of parameters, ``(n, D)`` to ``(n,)``; or a pair of functions, of the value and of its gradient."""
+
+
+class Target:
+    """An unnormalized log-density, as a function of unconstrained real vectors in float64.
+
+    With ``parameters`` the function that the user wrote reads a dictionary of constrained values, and this class adds the
+    log-determinant: log p(u) = log p(x(u)) + log abs det dx/du.
+
+    A NaN counts as -inf; :attr:`nan_count` counts them. The user's function gets float64 tensors if it accepts them, and
+    float32 tensors otherwise.
+
+    Args:
+        log_density: function of ``(n, D)`` (or of a dictionary, with ``parameters``) that returns ``(n,)``; or a pair of
+            functions (value, gradient) that may compute with NumPy, the gradient with the shape of the input.
+        features: D, the number of coordinates.
+        parameters: names and constraints of the parameters.
+
+    Raises:
+        ConfigError: for something that is not a function or a pair of functions.
+    """
+
+    def __init__(self, log_density: LogDensity, features: int, parameters: Parameters | None = None) -> None:
+        pair = isinstance(log_density, tuple)
+        if not (pair and len(log_density) == 2 and all(map(callable, log_density))) and not callable(log_density):
+            raise ConfigError(
+                "log_density must be a function, or a pair of functions (value, gradient); got "
+                f"{type(log_density).__name__}."
+            )
+        if pair and parameters is not None:
+            raise ConfigError(
+                "a pair (value, gradient) reads unconstrained vectors: write the constraints into the pair, or pass one "
+                "torch function."
+            )
+        self.log_density, self.features, self.parameters = log_density, features, parameters
+        self.transform = None if parameters is None else parameters.transform().double()
+        self.dtype: torch.dtype | None = None
+        self.nan_count = 0
+        self.infinite_count = 0
+        self.evaluations = 0
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Log-density of unconstrained points, ``(n, D)`` to ``(n,)``, float64; -inf where it is not defined.
+
+        Raises:
+            InputError: if the function returns something else, or a value without gradient.
+        """
+        u = u.double()
+        if self.transform is None:
+            return self._values(u)
+        if self.transform is not None:
+            self.transform.to(u.device)
+        x, contribution = self.transform.decode_with_contribution(u)
+        return self._values(x) - contribution
+
+    def constrain(self, u: Tensor) -> Tensor:
+        """Unconstrained points to the flat constrained coordinates."""
+        return u if self.transform is None else self.transform.decode(u.double())
+
+    def unconstrain(self, x: Tensor) -> Tensor:
+        """Flat constrained coordinates to unconstrained points."""
+        return x if self.transform is None else self.transform.encode(x.double()).z
+
+    def value_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density ``(n,)`` and its gradient ``(n, D)``, float64, without a graph; 0 where it is not finite."""
+        with torch.enable_grad():
+            u = u.detach().double().requires_grad_()
+            value = self(u)
+            finite = torch.isfinite(value)
+            (gradient,) = torch.autograd.grad(torch.where(finite, value, 0.0).sum(), u)
+        return value.detach(), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _values(self, x: Tensor) -> Tensor:
+        self.evaluations += len(x)
+        values = self._pair_values(x) if isinstance(self.log_density, tuple) else self._function_values(x)
+        values = values.double()
+        undefined = torch.isnan(values)
+        if bool(undefined.any()):
+            self.nan_count += int(undefined.sum())
+            values = torch.where(undefined, -math.inf, values)
+        infinite = torch.isposinf(values)
+        if bool(infinite.any()):
+            row = int(infinite.nonzero()[0])
+            raise InputError(f"the log-density is +inf at {_show(x[row])}, so it is no density: bound it there.")
+        self.infinite_count += int(torch.isneginf(values).sum())
+        return values
+
+    def _function_values(self, x: Tensor) -> Tensor:
+        if self.dtype is None:
+            self.dtype = self._find_dtype(x)
+        values = self._call(x.to(self.dtype))
+        self._check(values, len(x))
+        if x.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
+            raise InputError(
+                "the log-density returned values without a gradient: compute with torch operations on its argument, "
+                "without .detach(), .item() or NumPy, or pass a pair of functions (value, gradient)."
+            )
+        return values
+
+    def _call(self, x: Tensor) -> Any:
+        assert callable(self.log_density)
+        return self.log_density(x if self.parameters is None else self.parameters.unflatten(x))
+
+    def _find_dtype(self, x: Tensor) -> torch.dtype:
+        """float64 if the function accepts it, else float32."""
+        with torch.no_grad():
+            try:
+                self._call(x[:2].detach())
+            except RuntimeError as error:
+                if "dtype" not in str(error) and "type" not in str(error).lower():
+                    raise
+                self._call(x[:2].detach().float())  # raises what is wrong, if it is not the type
+                return torch.float32
+        return torch.float64
+
+    def _pair_values(self, x: Tensor) -> Tensor:
+        return _Pair.apply(x, *self.log_density, self._check)  # pyright: ignore[reportReturnType, reportGeneralTypeIssues]
+
+    def _check(self, values: Any, rows: int) -> None:
+        if not isinstance(values, Tensor):
+            raise InputError(
+                f"the log-density must return a tensor of shape ({rows},) for {rows} points; it returned a "
+                f"{type(values).__name__}."
+            )
+        if values.shape != (rows,):
+            hint = ""
+            if values.dim() == 0:
+                hint = ": it sums over the points too; sum over the last dimension only, as in .sum(-1)"
+            elif values.dim() == 2:
+                hint = ": sum over the last dimension, as in .sum(-1)"
+            raise InputError(
+                f"the log-density must return a tensor of shape ({rows},), one number for each of the {rows} points; it "
+                f"returned the shape {tuple(values.shape)}{hint}."
+            )
+
+
+class _Pair(torch.autograd.Function):
+    """A value and its gradient from two functions, which may compute with NumPy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Callable[..., Any], gradient: Callable[..., Any], check: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        plain = x.detach()
+        values = torch.as_tensor(value(plain), dtype=x.dtype, device=x.device)
+        check(values, len(x))
+        ctx.gradient, ctx.device = gradient, x.device
+        ctx.save_for_backward(plain)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        gradient = torch.as_tensor(ctx.gradient(x), dtype=x.dtype, device=x.device)
+        if gradient.shape != x.shape:
+            raise InputError(
+                f"the gradient must have the shape {tuple(x.shape)} of the points; it has {tuple(gradient.shape)}."
+            )
+        return grads[0][:, None] * gradient, None, None, None
+
+
+def _show(x: Tensor) -> str:
+    values = ", ".join(f"{value:.4g}" for value in x.flatten()[:6].tolist())
+    return f"({values}{', ...' if x.numel() > 6 else ''})"

@@ -1,0 +1,153 @@
+"""`training_data`: simulations as networks read them, from arrays, simulators and loaders."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
+from pushforward.inference.data_scale import DataScale
+from pushforward.inference.priors import Prior
+from pushforward.inference.simulate import Simulations, simulate
+
+__all__ = ["TrainingData", "finite_simulations", "training_data"]
+
+_ROWS_FOR_SCALE = 20_000
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Parameters, flat scaled data, and how the data are scaled; or loaders of them.
+
+    Attributes:
+        theta: ``(n, D)``; None with a loader.
+        x: ``(n, width)``; None with a loader.
+        scale: the scaling.
+        x_shape: shape of one simulation.
+        loader: of training pairs.
+        validation: of held-out pairs.
+    """
+
+    theta: Tensor | None
+    x: Tensor | None
+    scale: DataScale
+    x_shape: tuple[int, ...]
+    loader: DataLoader | None = None
+    validation: DataLoader | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of numbers in one simulation."""
+        return math.prod(self.x_shape)
+
+
+def training_data(
+    prior: Prior, theta: Any, x: Any, simulator: Callable[[Tensor], Any] | None, simulations: int, seed: int,
+    validation: Any,
+) -> TrainingData:  # fmt: skip
+    """Check simulations and scale their data.
+
+    Raises:
+        ConfigError: unless there are either simulations or a simulator.
+        InputError: for shapes that do not fit, parameters outside the prior, or too few finite rows.
+    """
+    if isinstance(theta, DataLoader):
+        return _from_loader(prior, theta, validation)
+    theta, x = finite_simulations(prior, theta, x, simulator, simulations, seed)
+    scale = DataScale.of(x.flatten(1))
+    return TrainingData(theta, scale(x.flatten(1)), scale, tuple(x.shape[1:]))
+
+
+def finite_simulations(
+    prior: Prior, theta: Any, x: Any, simulator: Callable[[Tensor], Any] | None, simulations: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Parameters and data of the simulations that are finite, float32.
+
+    Raises:
+        ConfigError: unless there are either simulations or a simulator.
+        InputError: for shapes that do not fit, parameters outside the prior, or too few finite rows.
+    """
+    if (theta is None) == (simulator is None):
+        raise ConfigError("fit needs either simulations, fit(theta, x), or a simulator, fit(simulator=...).")
+    if simulator is not None:
+        theta = simulate(simulator, prior, simulations, seed=seed)
+    if isinstance(theta, Simulations):
+        theta, x = theta.theta, theta.x
+    if x is None:
+        raise ConfigError("fit(theta, x) needs the data x of the parameters theta.")
+    theta, x = _tensor(theta).float(), _tensor(x).float()
+    if theta.dim() == 1 and prior.features == 1:
+        theta = theta[:, None]
+    if x.dim() == 1:
+        x = x[:, None]
+    if theta.dim() != 2 or theta.shape[1] != prior.features:
+        raise InputError(
+            f"theta must have the shape (n, {prior.features}) of the prior's draws; got {tuple(theta.shape)}."
+        )
+    if len(theta) != len(x):
+        raise InputError(f"there are {len(theta)} parameters and {len(x)} data.")
+    finite = torch.isfinite(x.flatten(1)).all(1) & torch.isfinite(theta).all(1)
+    if int(finite.sum()) < 20:
+        raise InputError(f"only {int(finite.sum())} of {len(x)} simulations are finite; at least 20 are needed.")
+    if not bool(finite.all()):
+        warnings.warn(
+            f"{int((~finite).sum())} of {len(x)} simulations contain NaN or infinity and are left out. If their parameters "
+            "differ from the others, the posterior is that given a finite simulation.",
+            PushforwardWarning,
+            stacklevel=4,
+        )
+    theta, x = theta[finite], x[finite]
+    outside = ~prior.contains(theta)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise InputError(
+            f"{int(outside.sum())} rows of theta lie outside the prior; the first is row {row}, {theta[row].tolist()}. Use "
+            "the prior from which they were drawn."
+        )
+    return theta, x
+
+
+def _from_loader(prior: Prior, loader: DataLoader, validation: Any) -> TrainingData:
+    if not isinstance(validation, DataLoader):
+        raise ConfigError("a DataLoader cannot be split: pass another one as validation=.")
+    rows: list[Tensor] = []
+    x_shape: tuple[int, ...] = ()
+    for theta, x in loader:
+        if theta.shape[1:] != (prior.features,):
+            raise InputError(f"the loader's theta must have the shape (n, {prior.features}); got {tuple(theta.shape)}.")
+        x_shape = tuple(x.shape[1:]) or (1,)
+        rows.append(x.reshape(len(x), -1).float())
+        if sum(map(len, rows)) >= _ROWS_FOR_SCALE:
+            break
+    if not rows:
+        raise InputError("the DataLoader yields no batch.")
+    some = torch.cat(rows)
+    scale = DataScale.of(some[torch.isfinite(some).all(1)])
+    mapped = [DataLoader(_Mapped(each, scale), batch_size=None) for each in (loader, validation)]
+    return TrainingData(None, None, scale, x_shape, *mapped)
+
+
+class _Mapped(IterableDataset):
+    """The batches of a loader of (theta, x), finite rows only, with flat scaled x."""
+
+    def __init__(self, loader: DataLoader, scale: DataScale) -> None:
+        self.loader, self.scale = loader, scale
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for theta, x in self.loader:
+            flat = x.reshape(len(x), -1)
+            finite = torch.isfinite(flat).all(1)
+            if bool(finite.any()):
+                yield theta[finite].float(), self.scale(flat[finite].double())
+
+
+def _tensor(value: Any) -> Tensor:
+    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))

@@ -1,0 +1,89 @@
+"""Several transforms side by side, each on its own coordinates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConfigError, KindError
+from pushforward.likelihood import Support
+from pushforward.numerics import Noise
+from pushforward.registry import register
+from pushforward.transforms.base import Step, Transform
+
+__all__ = ["Blocks"]
+
+
+@register("transforms")
+class Blocks(Transform):
+    """Transforms of parts of a vector: the first reads the first coordinates, the second the next ones, and so on.
+
+    The contribution is the sum of the parts' contributions. Parameters with different constraints use it: a positive scale
+    beside a probability and a simplex.
+
+    Args:
+        transforms: at least one bijection of vectors without context.
+
+    Raises:
+        ConfigError: if there is none, or a part is not a transform of vectors.
+        KindError: if a part is not a bijection.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Blocks, Exp, Inverse, Logit
+        >>> blocks = Blocks(Inverse(Exp(1)), Logit(1))             # a positive number and a probability
+        >>> blocks.encode(torch.tensor([[1.0, 0.5]])).z
+        tensor([[0., 0.]])
+    """
+
+    def __init__(self, *transforms: Transform) -> None:
+        if not transforms:
+            raise ConfigError("Blocks needs at least one transform.")
+        for part in transforms:
+            if not isinstance(part, Transform) or len(part.in_shape) != 1 or part.context:
+                raise ConfigError(f"Blocks takes transforms of vectors without a context; got {type(part).__name__}.")
+            if not part.bijective:
+                raise KindError(f"{type(part).__name__} is not a bijection, so it cannot be a part of Blocks.")
+        super().__init__(sum(part.in_shape[0] for part in transforms), sum(part.out_shape[0] for part in transforms))
+        self.transforms = nn.ModuleList(transforms)
+        self.domain = _hull([part.domain for part in transforms])
+        self.codomain = _hull([part.codomain for part in transforms])
+        self.supports_float64 = all(part.supports_float64 for part in transforms)
+        self.encode_passes = max(part.encode_passes for part in transforms)
+        self.decode_passes = max(part.decode_passes for part in transforms)
+
+    @property
+    def parts(self) -> list[Transform]:
+        """The transforms, in the order of their coordinates."""
+        return list(self.transforms)  # pyright: ignore[reportReturnType]
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """Each part's z side by side, with the sum of the contributions."""
+        pieces = x.split([part.in_shape[0] for part in self.parts], -1)
+        steps = [part.encode(piece, noise=noise) for part, piece in zip(self.parts, pieces, strict=True)]
+        return Step(
+            torch.cat([step.z for step in steps], -1), sum((s.contribution for s in steps), self.zero_log_det(x))
+        )
+
+    def decode(self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Tensor:
+        """Each part's data side by side."""
+        return self.decode_with_contribution(z, noise=noise)[0]
+
+    def decode_with_contribution(
+        self, z: Tensor, context: Tensor | None = None, *, noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """Each part's data side by side, with the sum of the contributions."""
+        pieces = z.split([part.out_shape[0] for part in self.parts], -1)
+        decoded = [
+            part.decode_with_contribution(piece, noise=noise) for part, piece in zip(self.parts, pieces, strict=True)
+        ]
+        total = sum((contribution for _, contribution in decoded), z.new_zeros(z.shape[:-1]))
+        return torch.cat([x for x, _ in decoded], -1), total
+
+
+def _hull(supports: list[Support | None]) -> Support:
+    """The box around all of them; its name says that it is not the whole box unless all are equal."""
+    boxes = [Support() if support is None else support for support in supports]
+    if all(box == boxes[0] and not box.within for box in boxes):
+        return boxes[0]
+    return Support(min(box.low for box in boxes), max(box.high for box in boxes), "blocks")

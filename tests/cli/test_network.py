@@ -1,0 +1,86 @@
+"""The commands with the guard of a network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.cli import main
+
+CODE = """
+import torch
+
+def classifier():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("network")
+    (path / "my_networks_of_a_test.py").write_text(CODE)
+    sys.path.insert(0, str(path))
+    import my_networks_of_a_test  # pyright: ignore
+
+    net = my_networks_of_a_test.classifier().eval()
+    x = torch.randn(900, 3)
+    pf.NetworkGuard(net, 0.05, task="classify").fit(x[:400], calibration=x[400:]).save(path / "guard.safetensors")
+    rows = np.concatenate((np.random.default_rng(0).normal(size=(20, 3)), np.full((1, 3), 60.0)))
+    pq.write_table(pa.table({f"c{k}": rows[:, k] for k in range(3)}), path / "new.parquet")
+    yield path
+    sys.path.remove(str(path))
+
+
+def test_scores_a_table(folder, capsys):
+    out = folder / "scores.parquet"
+    words = ["score", str(folder / "guard.safetensors"), str(folder / "new.parquet"), "-o", str(out)]
+    assert main([*words, "--network", "my_networks_of_a_test:classifier"]) == 0
+    table = pq.read_table(out)
+    assert table.column_names == ["c0", "c1", "c2", "prediction", "anomaly_score", "p_value", "alarm", "reason"]
+    assert table["alarm"].to_pylist()[-1]
+    assert "nearest training rows" in table["reason"].to_pylist()[-1]
+    assert "alarms" in capsys.readouterr().out
+
+
+def test_info_needs_no_network(folder, capsys):
+    assert main(["info", str(folder / "guard.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert "network guard" in shown
+    assert "at most 5.00%" in shown
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (None, "guards a network: name the function"),
+        ("my_networks_of_a_test", "must be package.module:function"),
+        ("no_such_module_at_all:f", "cannot import no_such_module_at_all"),
+        ("my_networks_of_a_test:nothing", "has no function nothing"),
+        ("my_networks_of_a_test:number", "returned int"),
+    ],
+)
+def test_wrong_networks(folder, capsys, network, sentence):
+    words = ["score", str(folder / "guard.safetensors"), str(folder / "new.parquet"), "-o", str(folder / "x.csv")]
+    assert main(words + ([] if network is None else ["--network", network])) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_guard_of_a_table_takes_no_network(folder, capsys):
+    guard = pf.Guard(0.1, n_estimators=1, max_steps=2, random_state=0).fit(
+        np.random.default_rng(0).normal(size=(60, 3))
+    )
+    guard.save(folder / "table.safetensors")
+    words = ["score", str(folder / "table.safetensors"), str(folder / "new.parquet"), "-o", str(folder / "x.csv")]
+    assert main([*words, "--network", "my_networks_of_a_test:classifier"]) == 1
+    assert "is none" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+"""The pool: what it detects, its weights, and that each row is scored alone."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from pushforward.data import Schema
+from pushforward.detection.table import EFFORTS, Pool, Sizes, fit_pool, fit_pool_in_time, pool_fit
+from pushforward.detection.table.yardstick import Yardstick, separation, weights
+from pushforward.detection.table_features import TableFeatures
+
+
+def pool_of(x: np.ndarray, **options) -> Pool:
+    schema, encoded = Schema.infer_encode(x)
+    features = TableFeatures.fit(schema, encoded)
+    return fit_pool(features, features.transform(encoded), **options)
+
+
+def ring(n: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    return np.stack((np.cos(angle), np.sin(angle)), 1) * 5 + 0.2 * rng.normal(size=(n, 2))
+
+
+def test_a_hole_is_found_that_no_column_shows() -> None:
+    pool = pool_of(ring(600, 0))
+    usual, inside = pool.score(ring(200, 1)), pool.score(np.random.default_rng(2).normal(size=(50, 2)))
+    assert roc_auc_score(np.repeat((0, 1), (200, 50)), np.concatenate((usual, inside))) > 0.99
+
+
+def test_a_broken_dependence_between_columns_is_found() -> None:
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(900, 1))
+    x = level + 0.1 * rng.normal(size=(900, 6))
+    pool = pool_of(x[:700])
+    broken = x[700:].copy()
+    broken[:, 2] *= -1
+    far = np.abs(broken[:, 2]) > 0.7
+    values = np.concatenate((pool.score(x[700:]), pool.score(broken[far])))
+    assert roc_auc_score(np.repeat((0, 1), (200, far.sum())), values) > 0.98
+
+
+@pytest.mark.parametrize("d", [1, 2, 9, 40])
+def test_a_row_is_scored_alone(d: int) -> None:
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_t(3, size=(300, d)), 1)
+    pool = pool_of(x)
+    new = np.concatenate((x[:40], 3 * rng.normal(size=(560, d))))
+    scores = pool.score(new)
+    order = rng.permutation(len(new))
+    assert np.array_equal(pool.score(new[order]), scores[order])
+    assert np.array_equal(np.concatenate([pool.score(new[i : i + 1]) for i in range(0, 600, 40)]), scores[::40])
+    np.testing.assert_allclose(pool.score(new[:3], batch=None), scores[:3], rtol=1e-9)
+    assert pool.score(new[:0]).shape == (0,)
+
+
+def test_farther_is_not_less_anomalous() -> None:
+    pool = pool_of(np.random.default_rng(0).normal(size=(400, 3)))
+    for direction in (np.eye(3)[0], -np.eye(3)[1], np.ones(3)):
+        scores = pool.score(np.geomspace(4, 1e300, 40)[:, None] * direction)
+        assert np.isfinite(scores).all()
+        assert np.all(np.diff(scores) >= -1e-6 * scores[1:])
+        assert scores[5] > scores[0]
+
+
+def test_weights_add_up_and_are_reported() -> None:
+    pool = pool_of(ring(300, 0))
+    report = list(pool.statistics())
+    assert sum(w for _, w, _ in report) == pytest.approx(1)
+    assert len(report) > sum(w > 0 for _, w, _ in report) == len(pool.scales) <= 12
+    areas = {name: area for name, _, area in report}
+    # Mixes of points of a ring lie inside it, where neighbors see them and single columns do not.
+    assert areas["standard knn1"] > 0.8 > 0.6 > areas["tails tail_max"]
+
+
+def test_reproducible_and_of_a_fixed_size() -> None:
+    x = np.random.default_rng(0).normal(size=(500, 3))
+    sizes = Sizes(reference=100, rows=200, scale=50, mixes=60)
+    first, again, other = (pool_of(x, sizes=sizes, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.score(x), again.score(x))
+    assert not np.array_equal(first.score(x), other.score(x))
+    assert len(first) == 100
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 8, 9, 12])
+def test_few_rows(n: int) -> None:
+    x = np.random.default_rng(0).normal(size=(n, 3))
+    scores = pool_of(x).score(np.concatenate((x, x + 50)))
+    assert np.isfinite(scores).all()
+    assert scores[n:].min() > scores[:n].max()
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.repeat(np.eye(4), 20, axis=0),
+        np.random.default_rng(0).integers(0, 2, (100, 5)),
+        np.random.default_rng(0).normal(size=(30, 90)),
+        np.random.default_rng(0).standard_cauchy(size=(200, 3)),
+        1e90 * np.random.default_rng(0).normal(size=(60, 2)),
+        1e-6 * np.random.default_rng(0).normal(size=(60, 2)),
+        np.r_[np.zeros((99, 2)), np.ones((1, 2))],
+    ],
+    ids=["few distinct", "binary", "wide", "heavy tails", "huge", "tiny", "nearly constant"],
+)
+def test_awkward_tables(x: np.ndarray) -> None:
+    pool = pool_of(x.astype(float))
+    assert np.isfinite(pool.score(x.astype(float))).all()
+    assert np.isfinite(pool.by_column(x.astype(float))).all()
+
+
+def test_less_time_gives_a_smaller_pool(monkeypatch) -> None:
+    x = np.random.default_rng(0).normal(size=(1500, 2))
+    schema, encoded = Schema.infer_encode(x)
+    features = TableFeatures.fit(schema, encoded)
+    ticks = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(pool_fit.time, "monotonic", lambda: float(next(ticks)))
+    assert len(fit_pool_in_time(features, encoded, 1.0)) == 250
+    assert len(fit_pool_in_time(features, encoded, 1e6)) == 1500
+    assert len(fit_pool_in_time(features, encoded, 1e6, sizes=EFFORTS["fast"])) == 1000
+
+
+def test_the_yardstick() -> None:
+    rng = np.random.default_rng(0)
+    matrix = np.c_[rng.normal(size=(80, 2)), rng.integers(0, 3, 80)]
+    folds = np.arange(80) % 4
+    mixes = Yardstick.draw(matrix, folds, np.array([False, False, True]), 500, rng)
+    first, second = matrix[mixes.parents[:, 0]], matrix[mixes.parents[:, 1]]
+    assert (mixes.parents[:, 0] != mixes.parents[:, 1]).all()
+    for parent in mixes.parents.T:
+        np.testing.assert_array_equal(folds[parent], mixes.folds)
+    part = (mixes.rows - second)[:, :2] / (first - second)[:, :2]
+    np.testing.assert_allclose(part[:, 0], part[:, 1])
+    assert 0.3 <= part.min() < part.max() <= 0.7
+    assert ((mixes.rows[:, 2] == first[:, 2]) | (mixes.rows[:, 2] == second[:, 2])).all()
+
+
+def test_separation_is_the_auroc() -> None:
+    rng = np.random.default_rng(0)
+    normal, mixed = np.round(rng.normal(size=90), 1), np.round(rng.normal(0.5, size=40), 1)
+    expected = roc_auc_score(np.repeat((0, 1), (90, 40)), np.concatenate((normal, mixed)))
+    assert separation(normal, mixed) == pytest.approx(expected)
+
+
+def test_weights_prefer_what_separates() -> None:
+    found = weights(np.linspace(0.5, 0.9, 20))
+    assert found.sum() == pytest.approx(1)
+    assert np.all(np.diff(found) >= 0)
+    assert (found > 0).sum() == 12
+    # exp(4 z), z the normal quantile: 0.8413 is one unit above 0.5.
+    pair = weights(np.array([0.5, 0.8413447460685429]))
+    assert pair[1] / pair[0] == pytest.approx(np.exp(4), rel=1e-6)
+
+
+@pytest.mark.parametrize("move", [3.0, 30.0, 3e5])
+def test_the_column_that_moved_is_the_reason(move: float) -> None:
+    """Columns that depend on it look wrong too, given it; an hour that always grows is not news."""
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(900, 1))
+    x = np.c_[np.arange(900.0), level + 0.3 * rng.normal(size=(900, 4)), 100 * rng.standard_t(3, size=900)]
+    pool = pool_of(x[:800])
+    usual = x[800:]
+    for column in (1, 3):
+        moved = usual.copy()
+        moved[:, column] += move
+        assert (pool.by_column(moved).argmax(1) == column).mean() > 0.9
+
+
+def test_reasons_are_tail_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    pool = pool_of(rng.normal(size=(4000, 2)) * np.array([1.0, 50.0]))
+    z = 3.5  # of independent normal columns, by itself and given the other
+    nats = pool.by_column(np.array([[z, 0.0], [0.0, 50 * z]]))
+    expected = -np.log(2 * stats.norm.sf(z))
+    np.testing.assert_allclose(np.diag(nats), expected, rtol=0.2)
+    assert np.all(nats[[0, 1], [1, 0]] < 1.5)

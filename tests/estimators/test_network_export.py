@@ -1,0 +1,54 @@
+"""The network and the guard through torch.export as one program."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import pushforward as pf
+from pushforward.detection import network as scores
+from pushforward.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def setting():
+    torch.manual_seed(0)
+    y = torch.randint(0, 3, (1500,))
+    x = 3 * torch.randn(3, 1, 8, 8)[y] + torch.randn(1500, 1, 8, 8)
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3)
+    )
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(net(x[:500]), y[:500])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net.eval(), x, y
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, when it writes a program
+@pytest.mark.parametrize("options", [{}, {"per_class": True}, {"score": "ViM"}], ids=str)
+def test_the_exported_program_decides_as_the_guard_does(setting, tmp_path, options):
+    net, x, y = setting
+    guard = pf.NetworkGuard(net, 0.05, **options).fit((x[:500], y[:500]), calibration=x[500:1300])
+    program = torch.export.export(guard.as_module(), (x[:8],), dynamic_shapes=(({0: torch.export.Dim.AUTO},),))
+    torch.export.save(program, tmp_path / "guarded.pt2")
+    run = torch.export.load(tmp_path / "guarded.pt2").module()
+    rows = torch.cat((x[1300:1320], torch.full((1, 1, 8, 8), 40.0), torch.full((1, 1, 8, 8), torch.nan)))
+    for part in (rows, rows[:3]):
+        logits, p, alarm = run(part)
+        expected = guard(part)
+        assert torch.allclose(logits, expected.output, equal_nan=True)
+        assert torch.allclose(p, expected.p_value)
+        assert torch.equal(alarm, expected.alarm)
+    assert run(rows)[2][-2:].all()
+
+
+def test_scores_that_run_the_network_again_are_refused(setting):
+    net, x, y = setting
+    for score in ("ODIN", "GramMatrices", scores.External(lambda rows: rows.flatten(1).norm(dim=1))):
+        guard = pf.NetworkGuard(net, 0.05, score=score).fit((x[:500], y[:500]), calibration=x[500:800])
+        with pytest.raises(ConfigError, match="cannot be exported"):
+            guard.as_module()

@@ -1,0 +1,137 @@
+"""Checks of posteriors: they pass for a posterior in closed form, and fail where it was made wrong on purpose."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import beta, kstest
+
+from pushforward import inference
+from pushforward.errors import ConfigError, InputError, PushforwardWarning
+
+from .closed_form import Exact, simulations, simulator
+
+
+def calibration(posterior, count=300, seed=0):
+    return inference.calibrate(posterior, *simulations(count, seed), draws=100)
+
+
+def test_the_right_posterior_passes():
+    found = calibration(Exact())
+    assert min(found.p_values.values()) > 0.01
+    np.testing.assert_allclose(found.coverage([0.5, 0.9]), [0.5, 0.9], atol=0.1)
+    np.testing.assert_allclose(found.tarp_coverage([0.5, 0.9]), [0.5, 0.9], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        (Exact(width=0.5), ("SBC", "coverage")),
+        (Exact(width=2.0), ("SBC", "coverage")),
+        (Exact(shift=1.0), ("SBC", "coverage", "TARP")),
+        (Exact(correlation=0.95), ("coverage",)),  # all marginals are right
+    ],
+    ids=["narrow", "wide", "shifted", "correlated"],
+)
+def test_wrong_posteriors_fail(wrong, names):
+    found = calibration(wrong)
+    for name in names:
+        assert found.p_values[name] < 1e-3, (name, found)
+    if wrong.correlation:
+        assert found.p_values["SBC"] > 0.01
+
+
+def test_p_values_are_uniform_for_the_right_posterior():
+    values = [calibration(Exact(), 60, seed).p_values for seed in range(60)]
+    for name in ("coverage", "TARP"):
+        assert kstest([value[name] for value in values], "uniform").pvalue > 1e-3
+
+
+def test_too_wide_posteriors_cover_too_much():
+    assert calibration(Exact(width=2.0)).coverage([0.5])[0] > 0.8
+    assert calibration(Exact(width=0.5)).coverage([0.5])[0] < 0.3
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 3.0])
+def test_conformal_regions_cover_whatever_the_posterior(width):
+    """Over 20 redraws the coverage follows Beta(k, n + 1 - k) up to the binomial error of 2,000 test pairs."""
+    count, level, coverages = 199, 0.9, []
+    for seed in range(20):
+        region = inference.ConformalRegion(Exact(width=width), *simulations(count, 100 + seed), level=level)
+        coverages.append(float(region.covered(*simulations(2000, 500 + seed)).double().mean()))
+    k = math.ceil(level * (count + 1))
+    law = beta(k, count + 1 - k)
+    assert kstest(coverages, law.cdf).pvalue > 1e-3
+    assert np.mean(coverages) > 0.9 - 3 * law.std() / math.sqrt(20)
+
+
+def test_a_region_says_which_parameters_it_contains():
+    region = inference.ConformalRegion(Exact(), *simulations(199), level=0.9)
+    x = torch.zeros(2)
+    assert region.contains(torch.zeros(1, 2), x).tolist() == [True]
+    assert region.contains(torch.full((1, 2), 5.0), x).tolist() == [False]
+
+
+def test_a_region_needs_enough_simulations():
+    with pytest.raises(InputError, match="at least 99"):
+        inference.ConformalRegion(Exact(), *simulations(50), level=0.99)
+    with pytest.raises(ConfigError, match="level"):
+        inference.ConformalRegion(Exact(), *simulations(50), level=1.0)
+
+
+def test_the_p_value_of_an_observation_is_uniform_for_simulations_and_small_for_others():
+    x = simulations(1000)[1]
+    guard = inference.SimulationGuard(x)
+    fresh = guard.p_value(simulations(500, 9)[1])
+    assert kstest(fresh, "uniform").pvalue > 1e-3
+    shifted = guard.p_value(simulations(100, 10)[1] + 6.0)
+    assert np.median(shifted) < 0.01
+    assert isinstance(guard.p_value(torch.zeros(2)), float)
+
+
+def test_the_guard_refuses_few_simulations_and_other_shapes():
+    with pytest.raises(InputError, match="at least 100"):
+        inference.SimulationGuard(torch.randn(50, 2))
+    with pytest.raises(InputError, match="must have the shape"):
+        inference.SimulationGuard(torch.randn(200, 2)).p_value(torch.zeros(3))
+
+
+def test_predictive_p_values_tell_a_misfit():
+    made, good = inference.posterior_predictive(Exact(), simulator, torch.tensor([0.3, -0.2]))
+    assert made.shape == (500, 2)
+    assert good > 0.05
+    _, bad = inference.posterior_predictive(Exact(shift=8.0), simulator, torch.tensor([0.3, -0.2]))
+    assert bad < 0.01
+
+
+@pytest.mark.slow
+def test_the_local_test_finds_a_wrong_posterior():
+    data = simulations(1000)
+    x = torch.tensor([0.5, 0.5])
+    _, wrong = inference.local_c2st(Exact(shift=1.5), *data, x)
+    _, right = inference.local_c2st(Exact(), *data, x)
+    assert wrong < 0.06
+    assert right > 0.05
+
+
+def test_check_passes_and_draws_a_picture(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PushforwardWarning)
+        report = inference.check(Exact(), simulator, x=torch.zeros(2), simulations=100, draws=50)
+    assert report.passed
+    assert set(report.p_values) == {"SBC", "coverage", "TARP", "observation", "predictive"}
+    report.plot(tmp_path / "check.png")
+    assert (tmp_path / "check.png").stat().st_size > 10_000
+
+
+def test_check_warns_about_a_wrong_posterior_and_a_strange_observation():
+    with pytest.warns(PushforwardWarning) as caught:
+        report = inference.check(Exact(width=0.3), simulator, x=torch.full((2,), 9.0), simulations=100, draws=50)
+    assert not report.passed
+    messages = " ".join(str(warning.message) for warning in caught)
+    assert "coverage: p =" in messages
+    assert "observation: p =" in messages

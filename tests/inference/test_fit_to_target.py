@@ -1,0 +1,260 @@
+"""Flows fitted to log-densities whose evidence and moments are known."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import distributions as td
+
+import pushforward as pf
+from pushforward import inference
+from pushforward.errors import ConfigError, InputError, PushforwardWarning, TrainingError
+
+QUIET = {"progress": "silent"}
+
+
+def correlated(x):
+    """Unnormalized normal with mean (3, -1), standard deviations (2, 0.5), correlation 0.9."""
+    covariance = torch.tensor([[4.0, 0.9], [0.9, 0.25]], dtype=x.dtype)
+    offset = x - torch.tensor([3.0, -1.0], dtype=x.dtype)
+    return -0.5 * (offset @ torch.linalg.inv(covariance) * offset).sum(-1)
+
+
+LOG_Z = math.log(2 * math.pi) + 0.5 * math.log(4 * 0.25 - 0.81)
+
+
+def small(features=2):
+    return pf.models.NSF(features, layers=2, hidden=(16,))
+
+
+def test_a_normal_has_its_evidence_and_moments():
+    fit = inference.fit_to_target(2, correlated, max_steps=20, **QUIET)
+    assert fit.log_evidence == pytest.approx(LOG_Z, abs=5 * fit.log_evidence_error + 1e-4)
+    assert fit.ess > 9_500
+    torch.testing.assert_close(fit.mean(), torch.tensor([3.0, -1.0], dtype=torch.float64), atol=0.1, rtol=0)
+    torch.testing.assert_close(fit.std(), torch.tensor([2.0, 0.5], dtype=torch.float64), atol=0, rtol=0.05)
+    assert fit.dropped_modes == []
+
+
+@pytest.mark.parametrize("objective", ["reverse-kl", "importance-weighted"])
+@pytest.mark.parametrize("gradient", ["path", "total"])
+def test_training_improves_a_banana(objective, gradient):
+    """exp(-x^2 / 2 - (y - x^2)^2 / 2) has log Z = log 2 pi."""
+
+    def banana(x):
+        return -0.5 * x[:, 0].square() - 0.5 * (x[:, 1] - x[:, 0].square()).square()
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PushforwardWarning)  # a short run may have a large k-hat
+        fit = inference.fit_to_target(
+            small(),
+            banana,
+            objective=objective,
+            gradient=gradient,
+            max_steps=150,
+            batch_size=256,
+            learning_rate=5e-3,
+            **QUIET,
+        )
+    history = fit.training.history
+    assert history[-1]["validation"] > history[0]["validation"] + 0.05
+    assert fit.log_evidence == pytest.approx(math.log(2 * math.pi), abs=0.1)
+
+
+def test_the_path_gradient_vanishes_where_q_is_p():
+    """Sticking the landing: with p = q every sample's gradient is 0; the total gradient is not."""
+    from pushforward.inference.reverse_kl import TargetLoss
+
+    model = small().double()
+    model.eval()
+    norms = {}
+    z = torch.randn(64, 2, dtype=torch.float64)
+    frozen = small().double()
+    frozen.load_state_dict(model.state_dict())
+    target = inference.Target(frozen.eval().log_prob, 2)
+    for gradient in ("path", "total"):
+        model.zero_grad()
+        TargetLoss(model, target, "reverse-kl", 1, gradient)(z, None, generator=torch.Generator()).backward()
+        norms[gradient] = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
+    assert norms["path"] < 1e-8
+    assert norms["total"] > 1e-3
+
+
+def test_path_and_total_gradient_have_the_same_mean():
+    """The score term that the path gradient leaves out has mean zero."""
+    from pushforward.inference.reverse_kl import TargetLoss
+
+    model = small().double().eval()
+    target = inference.Target(correlated, 2)
+    z = torch.randn(100_000, 2, dtype=torch.float64)
+    grads = {}
+    for gradient in ("path", "total"):
+        model.zero_grad()
+        TargetLoss(model, target, "reverse-kl", 1, gradient)(z, None, generator=torch.Generator()).backward()
+        grads[gradient] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    error = (grads["path"] - grads["total"]).norm() / grads["total"].norm()
+    assert error < 0.02
+
+
+def test_parameters_and_conjugate_evidence():
+    """Gamma-Poisson: the evidence of counts with a Gamma(2, 1) prior on the rate is known."""
+    counts = torch.tensor([3.0, 1.0, 4.0, 2.0], dtype=torch.float64)
+
+    def log_density(v):
+        rate = v["rate"]
+        return td.Gamma(2.0, 1.0).log_prob(rate) + td.Poisson(rate[:, None]).log_prob(counts.to(rate)).sum(-1)
+
+    space = inference.Parameters(rate=inference.positive())
+    fit = inference.fit_to_target(None, log_density, parameters=space, max_steps=200, **QUIET)
+    total, n = float(counts.sum()), len(counts)
+    truth = math.lgamma(2 + total) - (2 + total) * math.log(1 + n) - sum(math.lgamma(c + 1) for c in counts.tolist())
+    assert fit.log_evidence == pytest.approx(truth, abs=0.01)
+    assert float(fit.mean()) == pytest.approx((2 + total) / (1 + n), rel=0.03)
+    assert (fit.sample(10)["rate"] > 0).all()
+    assert fit.resample(10)["rate"].shape == (10,)
+
+
+def test_the_model_is_a_density_of_the_constrained_values_and_is_saved(tmp_path):
+    space = inference.Parameters(s=inference.positive(), p=inference.simplex(3), r=inference.correlation(2))
+    fit = inference.fit_to_target(
+        None,
+        lambda v: -v["s"] + v["p"].log().sum(-1) + 0 * v["r"].sum((-1, -2)),
+        parameters=space,
+        max_steps=5,
+        **QUIET,
+    )
+    pf.save(fit.model, tmp_path / "q.safetensors")
+    again = pf.load(tmp_path / "q.safetensors")
+    x = fit.draws[:5].float()
+    assert torch.equal(again.log_prob(x), fit.model.log_prob(x))
+    ratio = fit.target(fit.unconstrained[:5]) - fit.flow.log_prob(fit.unconstrained[:5].float())
+    torch.testing.assert_close(ratio.detach(), fit.weights.log_ratios[:5], atol=1e-3, rtol=1e-4)
+
+
+def test_a_mode_far_away_is_found_and_reported():
+    def two(x):
+        near = td.MultivariateNormal(torch.zeros(2).to(x), torch.eye(2).to(x)).log_prob(x)
+        far = td.MultivariateNormal(torch.full((2,), 12.0).to(x), torch.eye(2).to(x)).log_prob(x)
+        return torch.logaddexp(near, far)
+
+    with pytest.warns(PushforwardWarning, match="almost no mass at 1 of"):
+        fit = inference.fit_to_target(
+            small(), two, starts=torch.zeros(1, 2), restarts=32, spread=15.0, max_steps=20, **QUIET
+        )
+    assert not fit.reliable
+    assert fit.dropped_modes[0].location.tolist() == pytest.approx([12, 12], abs=1e-3)
+    assert fit.dropped_modes[0].mass == pytest.approx(1, abs=0.1)  # as large as the part that the flow covers
+
+
+def test_a_bad_fit_warns_with_its_k_hat():
+    def cauchy(x):
+        return -torch.log1p(x.square()).sum(-1)
+
+    with pytest.warns(PushforwardWarning, match="k-hat is"):
+        fit = inference.fit_to_target(pf.models.NICE(2, layers=2, hidden=(8,)), cauchy, max_steps=5, **QUIET)
+    assert not fit.reliable
+
+
+def test_half_of_the_space_without_density_warns_and_weights_stay_right():
+    """A half normal: mean sqrt(2 / pi), log Z = log sqrt(pi / 2)."""
+
+    def half(x):
+        return torch.where(x[:, 0] > 0, -0.5 * x[:, 0].square(), -math.inf)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit = inference.fit_to_target(1, half, starts=[[0.2]], restarts=0, max_steps=10, **QUIET)
+    assert any("state the constraints" in str(warning.message) for warning in caught)
+    assert fit.log_evidence == pytest.approx(0.5 * math.log(math.pi / 2), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("log_density", "message"),
+    [
+        (lambda x: torch.full((len(x),), math.nan), "not finite at any"),
+        (lambda x: torch.full((len(x),), -math.inf), "not finite at any"),
+        (lambda x: x, "one number for each"),
+        (lambda x: x.detach().sum(-1), "without a gradient"),
+    ],
+)
+def test_bad_log_densities_have_a_sentence(log_density, message):
+    with pytest.raises(InputError, match=message):
+        inference.fit_to_target(2, log_density, max_steps=5, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"objective": "elbo"}, ConfigError, "objective must be"),
+        ({"starts": torch.zeros(3, 5)}, ConfigError, r"shape \(k, 2\)"),
+        ({"draws": 10}, ConfigError, "draws must be"),
+        ({"epochs": 3}, ConfigError, "no rows"),
+        ({"compile": True}, ConfigError, "without compilation"),
+        ({"nonsense": 1}, TypeError, "no training option"),
+    ],
+)
+def test_bad_options_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        inference.fit_to_target(2, correlated, **({"max_steps": 1} | QUIET | options))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pf.models.NSF(2, context=1, hidden=(8,)), pf.models.ImageNICE((1, 2, 2), hidden=(8,)), "NSF", None],
+    ids=["context", "image", "text", "none"],
+)
+def test_models_that_do_not_fit_are_refused(model):
+    with pytest.raises(ConfigError, match="fit_to_target"):
+        inference.fit_to_target(model, correlated, max_steps=1, **QUIET)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_bit_by_bit(tmp_path):
+    options = {"max_steps": 30, "evaluate_every": 10, "batch_size": 64, "checkpoint_every": 5, "draws": 200, **QUIET}
+
+    def run(**more):
+        torch.manual_seed(3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PushforwardWarning)
+            return inference.fit_to_target(small(), correlated, **options, **more)
+
+    whole = run()
+
+    def stop_at_20(event):
+        if event.step == 20:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(checkpoint=tmp_path / "run.ckpt", callback=stop_at_20)
+    resumed = run(checkpoint=tmp_path / "run.ckpt", resume=True)
+    assert torch.equal(whole.draws, resumed.draws)
+    with pytest.raises(TrainingError, match="belongs to another run"):
+        torch.manual_seed(3)
+        inference.fit_to_target(small(), lambda x: 2 * correlated(x), checkpoint=tmp_path / "run.ckpt", **options)
+
+
+def test_the_iaf_trains_with_the_total_gradient():
+    """Its density takes one pass for each coordinate, its samples one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PushforwardWarning)  # a short run may have a large k-hat
+        fit = inference.fit_to_target(pf.models.IAF(2, layers=2, hidden=(16,)), correlated, max_steps=300, **QUIET)
+    assert fit.log_evidence == pytest.approx(LOG_Z, abs=0.05)
+
+
+def test_evidence_in_one_dimension_against_quadrature():
+    from scipy.integrate import quad
+
+    def log_density(x):
+        return -0.25 * x[:, 0] ** 4 + x[:, 0]
+
+    truth = math.log(quad(lambda t: math.exp(-0.25 * t**4 + t), -10, 10)[0])
+    fit = inference.fit_to_target(1, log_density, max_steps=100, **QUIET)
+    assert fit.log_evidence == pytest.approx(truth, abs=max(5 * fit.log_evidence_error, 1e-3))
+    assert fit.k_hat < 0.7

@@ -1,0 +1,348 @@
+"""Posteriors from simulations: against closed forms, with bounded priors, as files, and with bad input."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import distributions as td
+from torch.utils.data import DataLoader, TensorDataset
+
+from pushforward import inference
+from pushforward.errors import ConfigError, InputError, PushforwardWarning, StorageError
+from pushforward.networks import MLP
+
+from .closed_form import NOISE, PRIOR, VARIANCE, simulations, simulator
+
+QUIET = {"progress": "silent"}
+X = torch.tensor([1.0, -0.5])
+
+
+def assert_is_the_posterior(draws, tolerance):
+    """Mean and standard deviation of N(x / (1 + s^2), s^2 / (1 + s^2))."""
+    std = math.sqrt(VARIANCE)
+    torch.testing.assert_close(draws.mean(0), X / (1 + NOISE**2), atol=tolerance * std, rtol=0)
+    torch.testing.assert_close(draws.std(0), torch.full((2,), std), atol=0, rtol=tolerance)
+
+
+@pytest.mark.parametrize("method", ["npe", "nle", "nre"])
+def test_the_posterior_of_a_linear_simulator(method):
+    post = inference.infer(PRIOR, *simulations(2000), method=method, max_steps=300, **QUIET)
+    assert_is_the_posterior(post.sample(1000, x=X, seed=0), 0.25)
+    grid = torch.cartesian_prod(torch.linspace(-2, 3, 40), torch.linspace(-3, 2, 40))
+    with torch.no_grad():
+        mass = post.log_prob(grid, x=X).exp().sum() * (5 / 39) ** 2
+    assert float(mass) == pytest.approx(1.0, abs=0.05 if method == "npe" else 0.15)
+
+
+@pytest.mark.parametrize("method", ["npe", "nle", "nre"])
+def test_files_give_the_same_posterior(method, tmp_path):
+    post = inference.infer(PRIOR, *simulations(200), method=method, max_steps=5, **QUIET)
+    post.save(tmp_path / "post.safetensors")
+    again = inference.load_posterior(tmp_path / "post.safetensors")
+    assert type(again) is type(post)
+    assert torch.equal(post.sample(20, x=X, seed=3), again.sample(20, x=X, seed=3))
+    assert torch.equal(post.log_prob(torch.zeros(2, 2), x=X), again.log_prob(torch.zeros(2, 2), x=X))
+
+
+def test_auto_chooses_by_held_out_simulations_and_is_saved_with_its_start(tmp_path):
+    post = inference.infer(PRIOR, *simulations(400), max_steps=100, **QUIET)
+    assert set(post.scores) == {"npe", "nle"}
+    assert post.method == max(post.scores, key=post.scores.__getitem__)
+    truth = td.Independent(td.Normal(torch.zeros(2), math.sqrt(VARIANCE)), 1)
+    entropy = -float(truth.entropy())
+    assert all(
+        score < entropy + 0.3 for score in post.scores.values()
+    )  # no posterior predicts better than the true one
+    nle = inference.NLE(PRIOR).fit(*simulations(200), max_steps=5, **QUIET)
+    nle.proposal = inference.NPE(PRIOR).fit(*simulations(200), max_steps=5, **QUIET)
+    nle.save(tmp_path / "post.safetensors")
+    again = inference.load_posterior(tmp_path / "post.safetensors")
+    assert torch.equal(nle.sample(20, x=X, seed=3), again.sample(20, x=X, seed=3))
+
+
+@pytest.mark.parametrize("method", ["npe", "nle"])
+def test_nothing_leaks_out_of_a_bounded_prior(method):
+    """The true parameter is at the edge; every draw is inside, at once, and the density has mass one inside."""
+    prior = td.Uniform(-torch.ones(2), torch.ones(2))
+    theta = prior.sample((1000,))
+    post = inference.infer(prior, theta, theta + 0.2 * torch.randn(1000, 2), method=method, max_steps=200, **QUIET)
+    edge = torch.tensor([1.3, -1.3])
+    began = time.monotonic()
+    draws = post.sample(1000, x=edge, seed=0)
+    assert time.monotonic() - began < 60
+    assert ((draws > -1) & (draws < 1)).all()
+    assert draws[:, 0].mean() > 0.7
+    assert draws[:, 1].mean() < -0.7
+    assert torch.isneginf(post.log_prob(torch.tensor([[1.1, 0.0]]), x=edge)).all()
+
+
+def test_half_bounded_and_mixed_priors():
+    prior = [td.Gamma(2.0, 1.0), td.Uniform(torch.tensor([2.0]), torch.tensor([5.0])), td.Normal(torch.zeros(2), 1.0)]
+    joint = inference.Prior(prior)
+    theta = joint.sample(500, seed=0)
+    assert joint.features == 4
+    u = joint.transform().encode(theta)
+    assert torch.isfinite(u.z).all()
+    torch.testing.assert_close(joint.transform().decode(u.z), theta, atol=1e-4, rtol=1e-4)
+    post = inference.NPE(prior).fit(theta, theta + 0.1 * torch.randn(500, 4), max_steps=20, **QUIET)
+    draws = post.sample(500, x=theta[0], seed=0)
+    assert joint.contains(draws).all()
+
+
+def test_the_log_density_of_the_joined_prior():
+    parts = [td.Gamma(2.0, 1.0), td.Normal(torch.zeros(2), 1.0)]
+    theta = torch.tensor([[0.5, 1.0, -1.0]])
+    expected = parts[0].log_prob(theta[:, 0]) + parts[1].log_prob(theta[:, 1:]).sum(-1)
+    torch.testing.assert_close(inference.Prior(parts).log_prob(theta), expected)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        td.Uniform(-torch.ones(2), torch.ones(2)), td.Normal(torch.zeros(2), 1.0), td.LogNormal(torch.zeros(2), 1.0),
+        td.Laplace(torch.zeros(2), 1.0), td.Cauchy(torch.zeros(2), 1.0), td.StudentT(5.0, torch.zeros(2)),
+        td.Gamma(torch.ones(2), 1.0), td.Exponential(torch.ones(2)), td.Beta(torch.ones(2), 2 * torch.ones(2)),
+        td.HalfNormal(torch.ones(2)), td.HalfCauchy(torch.ones(2)), td.MultivariateNormal(torch.zeros(2), torch.eye(2)),
+    ],
+    ids=lambda prior: type(prior).__name__,
+)  # fmt: skip
+def test_priors_are_stored(prior):
+    joint = inference.Prior(prior)
+    again = inference.Prior.build(joint.describe())
+    theta = joint.sample(20, seed=0)
+    assert torch.equal(again.log_prob(theta), joint.log_prob(theta))
+    z = joint.transform().encode(theta).z
+    assert torch.isfinite(z).all()
+    assert joint.contains(joint.transform().decode(z)).all()
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (td.Dirichlet(torch.ones(3)), "not a box"),
+        ("uniform", "must be a torch distribution"),
+        (td.Normal(torch.zeros(2, 2), 1.0), "of one vector"),
+        ([], "at least one"),
+    ],
+)
+def test_priors_that_do_not_fit_are_refused(prior, message):
+    with pytest.raises(ConfigError, match=message):
+        inference.Prior(prior)
+
+
+def test_embedding_networks_train_with_the_flow(tmp_path):
+    """The data are 20 noisy copies of theta; an embedding reduces them to two numbers."""
+    theta = PRIOR.sample((1000,))
+    x = theta[:, None] + 0.5 * torch.randn(1000, 20, 2)
+    post = inference.NPE(PRIOR, embedding=MLP(40, 4, hidden=(32,))).fit(theta, x, max_steps=300, **QUIET)
+    draws = post.sample(1000, x=x[0], seed=0)
+    assert (draws.mean(0) - theta[0]).abs().max() < 0.6
+    post.save(tmp_path / "post.safetensors")
+    again = inference.load_posterior(tmp_path / "post.safetensors")
+    assert torch.equal(post.sample(20, x=x[0], seed=1), again.sample(20, x=x[0], seed=1))
+
+
+def test_ensembles_are_mixtures():
+    post = inference.NPE(PRIOR, members=3).fit(*simulations(200), max_steps=20, **QUIET)
+    assert len(post.networks) == 3
+    theta = torch.zeros(1, 2)
+    parts = torch.stack([network.log_prob(theta, post.scale(X.double())[None]) for network in post.networks])
+    torch.testing.assert_close(post.log_prob(theta, x=X), parts.logsumexp(0) - math.log(3))
+
+
+@pytest.mark.parametrize("flow", ["maf", "cnf"])
+def test_other_flows(flow):
+    post = inference.NPE(PRIOR, flow=flow).fit(*simulations(300), max_steps=5, **QUIET)
+    assert post.sample(20, x=X, seed=0).shape == (20, 2)
+
+
+def test_a_data_loader_trains_npe():
+    loaders = [DataLoader(TensorDataset(*simulations(640, seed)), batch_size=64) for seed in (0, 1)]
+    post = inference.NPE(PRIOR).fit(loaders[0], validation=loaders[1], max_steps=300, **QUIET)
+    assert_is_the_posterior(post.sample(2000, x=X, seed=0), 0.35)
+    with pytest.raises(ConfigError, match="cannot be split"):
+        inference.NPE(PRIOR).fit(loaders[0], max_steps=1, **QUIET)
+
+
+def test_many_observations_at_once():
+    post = inference.NPE(PRIOR).fit(*simulations(200), max_steps=5, **QUIET)
+    draws = post.sample_batched(50, simulations(7)[1], seed=0)
+    assert draws.shape == (7, 50, 2)
+    assert post.log_prob(draws[:, 0], x=simulations(7)[1]).shape == (7,)
+
+
+def test_sampling_changes_no_random_state_and_repeats_with_its_seed():
+    post = inference.NPE(PRIOR).fit(*simulations(200), max_steps=5, **QUIET)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = post.sample(5, x=X, seed=1)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(first, post.sample(5, x=X, seed=1))
+    assert not torch.equal(first, post.sample(5, x=X, seed=2))
+
+
+def test_heavy_tails_and_wide_ranges_are_scaled():
+    from pushforward.inference.data_scale import DataScale
+
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(5000, 3, generator=generator)
+    x = torch.stack((z[:, 0], (3 * z[:, 1]).exp(), torch.tan(1.5 * torch.tanh(z[:, 2])) ** 3), 1)
+    scaled = DataScale.of(x)(x)
+    assert scaled.std(0).tolist() == pytest.approx([1, 1, 1], abs=1e-3)
+    assert scaled.abs().max() < 10
+
+
+# Simulators
+
+
+def crashes(theta):
+    if (theta[:, 0] > 1.5).any():
+        raise RuntimeError("the solver did not converge")
+    return simulator(theta)
+
+
+def hangs(theta):
+    if (theta[:, 0] > 0).any():
+        time.sleep(60)
+    return theta
+
+
+def fine(theta):
+    return theta + 1
+
+
+def test_a_simulator_that_crashes_loses_only_the_rows_at_fault():
+    with pytest.warns(PushforwardWarning, match=r"gave no finite data \(\d+ errors; run \d+: RuntimeError: the solver"):
+        runs = inference.simulate(crashes, PRIOR, 300, batch_size=50)
+    bad = runs.theta[:, 0] > 1.5
+    assert torch.equal(~runs.valid, bad)
+    assert set(runs.failures) == set(bad.nonzero()[:, 0].tolist())
+    with pytest.warns(PushforwardWarning, match="left out"):
+        inference.NPE(PRIOR).fit(runs, max_steps=2, **QUIET)
+
+
+def test_nan_is_recorded_and_kept():
+    def sometimes(theta):
+        return torch.where(theta > 2, math.nan, theta)
+
+    with pytest.warns(PushforwardWarning, match="no finite data"):
+        runs = inference.simulate(sometimes, PRIOR, 500)
+    assert len(runs) == 500
+    assert runs.failures == {}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda theta: "text", "every run of the simulator failed"),
+        (lambda theta: ["a"] * len(theta), "every run of the simulator failed"),
+        (lambda theta: theta[0], "every run of the simulator failed; the first: it returned the shape"),
+        (lambda theta: torch.full_like(theta, math.nan), "no run of the simulator gave finite data"),
+    ],
+)
+def test_simulators_that_return_no_data_are_refused(bad, message):
+    with pytest.raises(InputError, match=message):
+        inference.simulate(bad, PRIOR, 30)
+
+
+def test_numpy_simulators_and_scalars():
+    runs = inference.simulate(lambda theta: np.asarray(theta)[:, 0], PRIOR, 50)
+    assert runs.x.shape == (50, 1)
+
+
+def test_the_simulator_sees_a_seed_and_the_caller_keeps_the_random_state():
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = inference.simulate(simulator, PRIOR, 50, seed=4).x
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(first, inference.simulate(simulator, PRIOR, 50, seed=4).x)
+
+
+@pytest.mark.slow
+def test_processes_and_a_simulator_that_hangs():
+    runs = inference.simulate(fine, PRIOR, 100, batch_size=25, workers=2)
+    torch.testing.assert_close(runs.x, runs.theta + 1)
+    theta = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [-2.0, 0.0]])
+    with pytest.warns(PushforwardWarning, match="did not end within"):
+        runs = inference.simulate(hangs, PRIOR, 3, theta=theta, batch_size=1, workers=1, timeout=15.0)
+    assert runs.valid.tolist() == [True, False, True]
+
+
+def test_the_simulators_noise_is_independent_of_the_parameters():
+    """The prior and the simulator draw normal numbers of the same shape, so equal seeds would make them equal."""
+    for seed in (0, 1):
+        runs = inference.simulate(simulator, PRIOR, 2000, batch_size=2000, seed=seed)
+        noise = (runs.x - runs.theta).flatten()
+        assert abs(float(torch.corrcoef(torch.stack((noise, runs.theta.flatten())))[0, 1])) < 0.08
+        assert float(noise.std()) == pytest.approx(NOISE, rel=0.05)
+
+
+def test_a_timeout_needs_processes():
+    with pytest.raises(InputError, match="workers=1"):
+        inference.simulate(simulator, PRIOR, 10, timeout=1.0)
+
+
+# Bad input
+
+
+def test_wrong_shapes_and_values_have_a_sentence():
+    theta, x = simulations(100)
+    with pytest.raises(InputError, match="must have the shape"):
+        inference.NPE(PRIOR).fit(theta[:, :1], x)
+    with pytest.raises(InputError, match="100 parameters and 50 data"):
+        inference.NPE(PRIOR).fit(theta, x[:50])
+    with pytest.raises(InputError, match="at least 20"):
+        inference.NPE(PRIOR).fit(theta[:10], x[:10])
+    with pytest.raises(ConfigError, match="either simulations"):
+        inference.NPE(PRIOR).fit()
+    with pytest.raises(InputError, match="lie outside the prior"):
+        inference.NPE(td.Uniform(-torch.ones(2), torch.ones(2))).fit(3 * theta, x)
+    post = inference.NPE(PRIOR).fit(theta, x, max_steps=2, **QUIET)
+    with pytest.raises(InputError, match="must have the shape of a simulation"):
+        post.sample(5, x=torch.zeros(3))
+    with pytest.raises(InputError, match="NaN or infinity"):
+        post.sample(5, x=torch.tensor([math.nan, 0.0]))
+    with pytest.raises(InputError, match="theta must have the shape"):
+        post.log_prob(torch.zeros(4, 3), x=X)
+
+
+def test_files_that_are_no_posterior_are_refused(tmp_path):
+    path = tmp_path / "post.safetensors"
+    with pytest.raises(StorageError):
+        inference.load_posterior(path)
+    post = inference.NPE(PRIOR).fit(*simulations(100), max_steps=2, **QUIET)
+    post.save(path, prior=False)
+    with pytest.raises(InputError, match="has no prior"):
+        inference.load_posterior(path)
+    assert inference.load_posterior(path, prior=PRIOR).features == 2
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(StorageError):
+        inference.load_posterior(path)
+
+
+def test_a_prior_that_a_file_cannot_store_says_so(tmp_path):
+    prior = td.Independent(td.Gumbel(torch.zeros(2), 1.0), 1)
+    post = inference.NPE(prior).fit(
+        inference.Prior(prior).sample(100, seed=0), torch.randn(100, 2), max_steps=2, **QUIET
+    )
+    with pytest.raises(ConfigError, match="cannot store a prior of the class Gumbel"):
+        post.save(tmp_path / "post.safetensors")
+
+
+def test_integer_data_are_dequantized():
+    """Counts: theta in (0, 1), x ~ Binomial(20, theta); the posterior of a uniform prior is Beta(1 + x, 21 - x)."""
+    prior = td.Uniform(torch.zeros(1), torch.ones(1))
+    theta = prior.sample((3000,))
+    x = torch.binomial(torch.full((3000, 1), 20.0), theta)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PushforwardWarning)
+        post = inference.NLE(prior).fit(theta, x, max_steps=400, **QUIET)
+    draws = post.sample(2000, x=torch.tensor([5.0]), seed=0)
+    truth = td.Beta(6.0, 16.0)
+    assert float(draws.mean()) == pytest.approx(float(truth.mean), abs=0.05)
+    assert float(draws.std()) == pytest.approx(float(truth.stddev), rel=0.3)

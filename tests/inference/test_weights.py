@@ -1,0 +1,91 @@
+"""Pareto-smoothed importance weights against arviz-stats and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pushforward.errors import InputError
+from pushforward.inference import ImportanceWeights, effective_sample_size, khat_threshold, pareto_smooth
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5, 2.5])
+@pytest.mark.parametrize("draws", [100, 1000, 4000])
+def test_smoothing_agrees_with_arviz(scale, draws):
+    stats = pytest.importorskip("arviz_stats.base").array_stats
+    log_ratios = np.random.default_rng(0).standard_normal(draws) ** 2 * scale / 4
+    log_weights, k_hat = pareto_smooth(log_ratios)
+    expected, expected_k = stats.psislw(-log_ratios)  # it reads log-likelihoods, the negative of the log weights
+    assert k_hat == pytest.approx(float(expected_k), abs=1e-10)
+    np.testing.assert_allclose(log_weights, expected - np.logaddexp.reduce(expected), atol=1e-10)
+
+
+def test_k_hat_finds_the_tail_of_a_known_distribution():
+    """p = N(0, 1), q = N(0, s^2), s < 1: w has a Pareto tail of shape 1 - s^2 at extreme values."""
+    for s in (0.5, 0.8):
+        x = s * np.random.default_rng(1).standard_normal(200_000)
+        _, k_hat = pareto_smooth(-0.5 * x**2 + 0.5 * (x / s) ** 2)
+        assert k_hat == pytest.approx(1 - s**2, abs=0.12)
+
+
+def test_evidence_of_a_scaled_normal_and_its_error():
+    """log Z of 5 exp(-x^2 / 2) is log 5 + log sqrt(2 pi); the stated error covers the truth in most of 200 repetitions."""
+    truth = math.log(5) + 0.5 * math.log(2 * math.pi)
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(200):
+        x = 1.3 * torch.randn(1000, generator=generator, dtype=torch.float64)
+        log_q = -0.5 * (x / 1.3) ** 2 - math.log(1.3) - 0.5 * math.log(2 * math.pi)
+        weights = ImportanceWeights.of(math.log(5) - 0.5 * x**2 - log_q)
+        covered += abs(weights.log_evidence - truth) < 1.96 * weights.log_evidence_error
+    assert 180 <= covered <= 199  # 95 % of 200 is 190; binomial standard deviation 3
+
+
+def test_effective_sample_size_of_equal_and_of_one_weight():
+    assert effective_sample_size(torch.zeros(100)) == pytest.approx(100)
+    assert effective_sample_size(torch.tensor([0.0, -math.inf, -math.inf])) == pytest.approx(1)
+
+
+def test_resampling_gives_each_draw_its_weight_up_to_one():
+    log_ratios = torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = ImportanceWeights.of(log_ratios)
+    counts = torch.bincount(weights.resample(10_000, torch.Generator().manual_seed(1)), minlength=500)
+    expected = 10_000 * weights.log_weights.exp()
+    assert (counts - expected).abs().max() < 1 + 1e-6
+
+
+def test_smoothed_weights_are_normalized_and_keep_zero_weights():
+    log_ratios = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_ratios[:300] = -math.inf
+    weights = ImportanceWeights.of(log_ratios)
+    assert float(weights.log_weights.exp().sum()) == pytest.approx(1)
+    assert torch.isneginf(weights.log_weights[:300]).all()
+    assert weights.mean(torch.ones(1000, 2)).tolist() == pytest.approx([1, 1])
+
+
+def test_threshold_of_k_hat():
+    assert khat_threshold(100) == pytest.approx(0.5)
+    assert khat_threshold(100_000) == 0.7
+
+
+@pytest.mark.parametrize(
+    ("ratios", "message"),
+    [
+        (torch.zeros(10), "at least 25"),
+        (torch.full((100,), -math.inf), "-inf at every draw"),
+        (torch.cat((torch.zeros(99), torch.tensor([math.nan]))), "NaN or"),
+        (torch.cat((torch.zeros(99), torch.tensor([math.inf]))), "NaN or"),
+    ],
+)
+def test_bad_ratios_are_refused(ratios, message):
+    with pytest.raises(InputError, match=message):
+        ImportanceWeights.of(ratios)
+
+
+def test_few_positive_weights_have_an_infinite_k_hat():
+    log_ratios = torch.full((1000,), -math.inf, dtype=torch.float64)
+    log_ratios[:3] = 0.0
+    assert ImportanceWeights.of(log_ratios).k_hat == math.inf
