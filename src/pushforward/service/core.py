@@ -1,0 +1,236 @@
+"""`Service`: the parts of one process together: models, queue, recorder, metrics, access."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pushforward.service.access import Access, new_secret
+from pushforward.service.batching import Batcher, Part
+from pushforward.service.inputs import Inputs
+from pushforward.service.keeper import Keeper
+from pushforward.service.metrics import Metrics
+from pushforward.service.recorder import Recorder
+from pushforward.service.served import Models, Scores, ServedModel
+from pushforward.service.settings import ServiceSettings
+from pushforward.service.store import Store
+from pushforward.service.store.eventlog import Event, event_ids
+from pushforward.service.store.modelbook import generation, report_worker, slowest_worker
+
+__all__ = ["Result", "Service"]
+
+_log = logging.getLogger("pushforward.service")
+_POLL = 0.5  # seconds between looks at the models in the store
+_SHARE = 0.25  # of the time for scores that may go to reasons that nobody asked for
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer for the rows of one part: their events' identifiers and scores."""
+
+    ids: list[str]
+    scores: Scores
+    events: list[Event]
+
+
+class Service:
+    """One process of the service; :meth:`start` and :meth:`stop` run in its event loop.
+
+    Args:
+        settings: checked.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.id = uuid.uuid4().hex
+        self.store = Store(settings.store, durable=settings.durability == "strict")
+        self.metrics = Metrics()
+        self.models = Models(self.store, settings.max_rows)
+        self.recorder = Recorder(self.store, settings.durability)
+        self.access = Access(settings.token_file, self._secret())
+        self.draining = asyncio.Event()
+        self.others: Callable[[], int] = lambda: 0
+        self.batcher = Batcher(
+            self._score,
+            self._finish,
+            max_batch=settings.max_batch,
+            max_wait=settings.max_wait,
+            capacity=settings.queue,
+            others=lambda: self.others(),
+        )
+        self.keeper = Keeper(settings, self.store, self.id, self.models)
+        self.store_error: str | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._refreshing = asyncio.Lock()
+        self._scoring = self._explaining = 0.0
+
+    def _secret(self) -> bytes:
+        """The secret of the sessions, which all processes share."""
+        with self.store.write() as connection:
+            secret = self.store.lock(connection, "secret")
+            if secret is None:
+                self.store.put(connection, "secret", secret := new_secret())
+        return bytes.fromhex(secret)
+
+    async def start(self) -> None:
+        """Load the models and start to work."""
+        await self.refresh()
+        self.batcher.start()
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self.keeper.run())]
+
+    async def stop(self) -> None:
+        """Answer and record what was accepted, then stop."""
+        await self.batcher.stop()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await asyncio.to_thread(self.recorder.stop)
+        await asyncio.to_thread(self.keeper.close)
+        self.store.close()
+
+    @property
+    def store_problem(self) -> str | None:
+        """Why the store cannot be used at present; None if it can."""
+        return self.recorder.error or self.store_error
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be answered now."""
+        return self.models.generation >= 0 and not self.draining.is_set() and bool(self.models.active())
+
+    async def refresh(self) -> None:
+        """Take over the models of the store.
+
+        Raises:
+            StorageError: if the store or a guard file cannot be read; the models then stay as they are.
+        """
+        async with self._refreshing:
+            if await asyncio.to_thread(self.models.refresh):
+                for model in self.models.all():
+                    self.metrics.info.labels(*model.key, model.digest[:12]).set(1)
+            await asyncio.to_thread(report_worker, self.store, self.id, self.models.generation)
+
+    async def wait_for_workers(self, seconds: float = 10) -> bool:
+        """Wait until every process serves what the store says; False if one did not within the time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if await asyncio.to_thread(self._all_follow):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    def _all_follow(self) -> bool:
+        with self.store.read() as connection:
+            slowest = slowest_worker(connection)
+            return slowest is not None and slowest >= generation(self.store, connection)
+
+    async def _follow(self) -> None:
+        """Look for changes that other processes made."""
+        beat = 0.0
+        while True:
+            await asyncio.sleep(_POLL)
+            self.metrics.queue_length.set(self.batcher.rows)
+            self.metrics.waiting_events.set(self.recorder.waiting)
+            for (name, version), value in self.keeper.evidence.items():
+                self.metrics.drift.labels(name, version).set(value)
+            try:
+                changed = await asyncio.to_thread(self._changed)
+                if changed or time.monotonic() - beat > 3:
+                    await self.refresh()
+                    beat = time.monotonic()
+                self.store_error = None
+            except Exception as error:  # the models go on; the next look may work
+                if self.store_error is None:
+                    _log.error("the models stay as they are: %s", error)
+                self.store_error = str(error)
+
+    def _changed(self) -> bool:
+        with self.store.read() as connection:
+            return generation(self.store, connection) != self.models.generation
+
+    # -- scoring, in the thread of the queue --------------------------------------------------------------------------
+
+    def _score(self, model: ServedModel, parts: Sequence[Part]) -> list[Result]:
+        inputs = Inputs.join([part.inputs for part in parts])
+        start = time.monotonic()
+        found = model.score(inputs)
+        self._scoring += time.monotonic() - start
+        self.metrics.scored(model, found)
+        wanted, reasons = self._rows_to_explain(parts, found.alarm), {}
+        if wanted:
+            start = time.monotonic()
+            reasons = model.reasons(inputs, wanted)
+            self._explaining += time.monotonic() - start
+        results, at = [], 0
+        for part in parts:
+            end = at + len(part.inputs)
+            scores = Scores(
+                found.score[at:end],
+                found.p_value[at:end],
+                found.alarm[at:end],
+                {row - at: reasons[row] for row in range(at, end) if row in reasons},
+            )
+            results.append(self._result(model, part, scores))
+            at = end
+        return results
+
+    def _rows_to_explain(self, parts: Sequence[Part], alarm: np.ndarray) -> list[int]:
+        """The rows whose reasons are asked for, and alarms as long as their reasons take little of the time."""
+        spare = self._explaining <= _SHARE * self._scoring
+        if self._scoring > 60:  # forget the past by and by
+            self._scoring, self._explaining = self._scoring / 2, self._explaining / 2
+        rows, at = [], 0
+        for part in parts:
+            end = at + len(part.inputs)
+            if part.job.reasons:
+                rows += range(at, end)
+            elif spare:
+                rows += [at + int(k) for k in np.flatnonzero(alarm[at:end])[:16]]
+            at = end
+        return rows
+
+    def _result(self, model: ServedModel, part: Part, scores: Scores) -> Result:
+        ids, now = event_ids(len(part.inputs)), time.time()
+        if self.settings.durability == "none":
+            return Result(ids, scores, [])
+        kept = _inputs_as_json(model, part.inputs) if self.settings.store_inputs else [None] * len(ids)
+        score, p_value, alarm = scores.score.tolist(), scores.p_value.tolist(), scores.alarm.tolist()
+        events = [
+            Event(
+                ids[k], now, model.name, model.version, model.digest, part.job.request, score[k], p_value[k], alarm[k],
+                json.dumps(scores.reasons[k]) if k in scores.reasons else None, kept[k],
+            )
+            for k in range(len(ids))
+        ]  # fmt: skip
+        return Result(ids, scores, events)
+
+    async def _finish(self, results: list[Result]) -> None:
+        await self.recorder.add([event for result in results for event in result.events])
+
+
+def _inputs_as_json(model: ServedModel, inputs: Inputs) -> list[str]:
+    """Each row as JSON: an object with the columns, or an image as nested lists."""
+    if inputs.kind == "images":
+        return [json.dumps(image.tolist()) for image in inputs.data]
+    names = model.reader.names
+    if inputs.kind == "matrix":
+        rows = (_without_nan(dict(zip(names, row, strict=True))) for row in inputs.data.tolist())
+    else:
+        rows = (_without_nan(row) for row in inputs.data.to_pylist())
+    return [json.dumps(row) for row in rows]
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with null for NaN and infinities, which JSON does not have."""
+    return {n: None if isinstance(v, float) and not abs(v) < np.inf else v for n, v in row.items()}

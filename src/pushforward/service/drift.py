@@ -1,0 +1,225 @@
+"""`Drift`: a test martingale for each model over its events in the store, in the order in which they were stored.
+
+A :class:`~pushforward.detection.Monitor` ranks each score among all before it, so its memory grows with the stream. Here a
+stream is cut into segments of 50,000 scores. The monitor of segment k (from 1) starts from the calibration scores with
+``alpha_k = alpha * 6 / (pi^2 k^2)``. These add up to alpha, so by the union bound the probability that any segment of a stream
+like the calibration rows ever raises an alarm is at most alpha, however long the stream is.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select
+
+from pushforward.detection import Monitor
+from pushforward.estimators import Guard
+from pushforward.service.store import Store, tables
+from pushforward.service.store.modelbook import entries, read_content
+
+__all__ = ["ALPHA", "SEGMENT", "Drift"]
+
+ALPHA = 0.01
+"""Probability that a drift alarm is ever raised for a model whose stream is like its calibration rows."""
+SEGMENT = 50_000
+"""Scores in a segment."""
+_CHUNK = 2000
+_SNAPSHOT_EVERY = 5000
+_POINT_SECONDS = 10.0
+
+
+def bound(segment: int) -> float:
+    """log(1/alpha_k): an alarm is raised where the log of the martingale of segment k reaches it.
+
+    >>> round(bound(1), 2), round(bound(100), 2)
+    (5.1, 14.31)
+    """
+    return -math.log(ALPHA * 6 / (math.pi**2 * segment**2))
+
+
+@dataclass
+class _Stream:
+    """The state of one model: up to which event it was read, and the monitor of the segment."""
+
+    monitor: Monitor
+    cursor: int
+    segment: int
+    snapshot_cursor: int
+
+
+class Drift:
+    """Follows the events of every model and stores what it finds, with the position up to which it read.
+
+    What it stores is a function of the stored events, so it is the same after a crash: the monitor is saved from time to time,
+    and what came after is read again.
+
+    Args:
+        store: of the service.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.evidence: dict[tuple[str, str], float] = {}
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._calibration: dict[str, np.ndarray] = {}
+
+    def forget(self) -> None:
+        """Drop what is in memory, because another process goes on with it."""
+        self._streams.clear()
+        self.evidence.clear()
+
+    def update(self) -> None:
+        """Read the events that are new since the last call."""
+        with self.store.read() as connection:
+            known = [entry for entry in entries(connection) if entry.loaded]
+        for entry in known:
+            key = (entry.name, entry.version)
+            stream = self._streams.get(key)
+            if stream is None:
+                stream = self._streams[key] = self._restore(key, entry.digest)
+            try:
+                for _ in range(20):  # at most so much at a time, so that other models have their turn
+                    if not self._advance(key, entry.digest, stream):
+                        break
+            except Exception:
+                self._streams.pop(key, None)  # it may be ahead of the store
+                raise
+        for key in set(self._streams) - {(entry.name, entry.version) for entry in known}:
+            del self._streams[key]
+
+    def restart(self, model: str, version: str) -> bool:
+        """Begin a new segment at the present end of the stream, after an alarm was dealt with; False without a monitor."""
+        with self.store.write() as connection:
+            column, event = tables.monitors.c, tables.events.c
+            chosen = (column.model == model) & (column.version == version)
+            row = connection.execute(select(tables.monitors).where(chosen)).mappings().first()
+            if row is None:
+                return False
+            newest = select(func.max(event.seq)).where(event.model == model, event.version == version)
+            end = connection.execute(newest).scalar() or row["cursor"]
+            new = _row((model, version), end, row["segment"] + 1)
+            self.store.upsert(connection, tables.monitors, new, ("model", "version"))
+        self._streams.pop((model, version), None)
+        return True
+
+    def _advance(self, key: tuple[str, str], digest: str, stream: _Stream) -> bool:
+        """Read one chunk; False if there was nothing new."""
+        event = tables.events.c
+        query = (
+            select(event.seq, event.score, event.time)
+            .where(event.model == key[0], event.version == key[1], event.seq > stream.cursor)
+            .order_by(event.seq)
+            .limit(min(_CHUNK, SEGMENT - stream.monitor.count))
+        )
+        with self.store.read() as connection:
+            rows = connection.execute(query).all()
+        if not rows:
+            return False
+        before, old_cursor, old_count = stream.monitor.alarm, stream.cursor, stream.monitor.count
+        evidence = stream.monitor.update(np.array([row[1] for row in rows]))
+        stream.cursor = rows[-1][0]
+        new: dict[str, Any] = {
+            "cursor": stream.cursor,
+            "count": stream.monitor.count,
+            "log_evidence": float(evidence[-1]),
+        }
+        column = tables.monitors.c
+        with self.store.write() as connection:
+            chosen = (column.model == key[0]) & (column.version == key[1])
+            row = connection.execute(select(column.cursor, column.alarm_at).where(chosen)).first()
+            if row is None or row[0] != old_cursor:
+                self._streams.pop(key, None)  # another process was faster, or the monitor was restarted
+                return False
+            if stream.monitor.alarm and not before and row[1] is None:
+                new["alarm_at"] = rows[(stream.monitor.alarm_at or 1) - old_count - 1][2]
+            ends = stream.monitor.count >= SEGMENT
+            if ends or stream.cursor - stream.snapshot_cursor >= _SNAPSHOT_EVERY:
+                new["snapshot_cursor"] = stream.snapshot_cursor = stream.cursor
+                new["snapshot"] = None if ends else _pack(stream.monitor)
+            if ends:
+                new |= {
+                    "segment": stream.segment + 1,
+                    "count": 0,
+                    "log_evidence": 0.0,
+                    "bound": bound(stream.segment + 1),
+                }
+            point = {"model": key[0], "version": key[1], "seq": stream.cursor, "time": rows[-1][2]}
+            point |= {"log_evidence": float(evidence[-1]), "bound": bound(stream.segment)}
+            place = tables.drift.c
+            recent = (place.model == key[0]) & (place.version == key[1]) & (place.time > rows[-1][2] - _POINT_SECONDS)
+            if not ends and not (stream.monitor.alarm and not before):
+                # One point in some seconds is enough for a picture; the last one moves on.
+                newest = connection.execute(select(func.max(place.seq)).where(recent)).scalar()
+                first = connection.execute(select(func.min(place.seq)).where(recent)).scalar()
+                if newest is not None and first != newest:
+                    connection.execute(tables.drift.delete().where(recent, place.seq == newest))
+            self.store.upsert(connection, tables.drift, point, ("model", "version", "seq"))
+            connection.execute(tables.monitors.update().where(chosen).values(new))
+        self.evidence[key] = float(evidence[-1])
+        if ends:
+            self._streams[key] = stream = self._restore(key, digest)
+            return False
+        return True
+
+    def _restore(self, key: tuple[str, str], digest: str) -> _Stream:
+        """The monitor as of the stored position: the last snapshot, then the events after it."""
+        column, event = tables.monitors.c, tables.events.c
+        chosen = (column.model == key[0]) & (column.version == key[1])
+        with self.store.write() as connection:
+            row = connection.execute(select(tables.monitors).where(chosen)).mappings().first()
+            if row is None:
+                connection.execute(tables.monitors.insert().values(_row(key, 0, 1)))
+                row = connection.execute(select(tables.monitors).where(chosen)).mappings().one()
+            first = _unpack(row["snapshot"]) if row["snapshot"] else None
+            if digest not in self._calibration:
+                self._calibration[digest] = _calibration_scores(read_content(connection, digest))
+            query = (
+                select(event.score)
+                .where(event.model == key[0], event.version == key[1])
+                .where(event.seq > row["snapshot_cursor"], event.seq <= row["cursor"])
+                .order_by(event.seq)
+            )
+            scores = connection.execute(query).scalars().all()
+        segment = row["segment"]
+        monitor = first or Monitor(self._calibration[digest], math.exp(-bound(segment)), seed=segment)
+        monitor.update(np.array(scores, np.float64))
+        self.evidence[key] = monitor.log_evidence
+        return _Stream(monitor, row["cursor"], segment, row["snapshot_cursor"])
+
+
+def _row(key: tuple[str, str], cursor: int, segment: int) -> dict[str, Any]:
+    """A monitor that begins after an event."""
+    row: dict[str, Any] = {"model": key[0], "version": key[1], "cursor": cursor, "segment": segment, "count": 0}
+    return row | {
+        "log_evidence": 0.0,
+        "bound": bound(segment),
+        "alarm_at": None,
+        "snapshot": None,
+        "snapshot_cursor": cursor,
+    }
+
+
+def _calibration_scores(content: bytes) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "guard.safetensors")
+        path.write_bytes(content)
+        return Guard.load(path).calibrator_.scores
+
+
+def _pack(monitor: Monitor) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "monitor.safetensors")
+        monitor.save(path)
+        return path.read_bytes()
+
+
+def _unpack(content: bytes) -> Monitor:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "monitor.safetensors")
+        path.write_bytes(content)
+        return Monitor.load(path)

@@ -1,0 +1,149 @@
+"""`Keeper`: what one process does for all: drift, alerts, deliveries, retention and seals. A lease in the store chooses it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from sqlalchemy import select
+
+from pushforward.service.alert_rules import ModelFacts, read_alert_file
+from pushforward.service.alerting import Alerting
+from pushforward.service.drift import Drift
+from pushforward.service.served import Models, ServedModel
+from pushforward.service.settings import ServiceSettings
+from pushforward.service.store import Store, tables
+from pushforward.service.store.audit import SigningKey, seal
+from pushforward.service.store.eventlog import delete_old
+
+__all__ = ["Keeper"]
+
+_LEASE = 10.0
+_STEP = 1.0
+_SEAL_SECONDS = 3600.0
+_log = logging.getLogger("pushforward.service")
+
+
+class Keeper:
+    """Runs in every process; does its work only in the process that has the lease.
+
+    The lease is by the clock of the machine. If a clock jumps, two processes may have it for some seconds; each change is
+    conditional on what it read, so nothing is counted twice.
+
+    Args:
+        settings: of the service.
+        store: of the service.
+        holder: identifier of this process.
+        models: the models of this process.
+    """
+
+    def __init__(self, settings: ServiceSettings, store: Store, holder: str, models: Models) -> None:
+        self.settings, self.store, self.holder, self.models = settings, store, holder, models
+        receivers, rules = ([], []) if settings.alert_file is None else read_alert_file(settings.alert_file)
+        self.alerting = Alerting(store, receivers, rules, settings.public_url or "")
+        self._started = time.time()
+        self.drift = Drift(store)
+        self.key = _signing_key(settings, store)
+        self.leads = False
+        self._sealed = time.monotonic()
+        self._cleaned = -1e9
+        self._error: str | None = None
+
+    @property
+    def evidence(self) -> dict[tuple[str, str], float]:
+        """The log of the drift martingale of each model that this process follows."""
+        return self.drift.evidence if self.leads else {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        # Deliveries have a task of their own, so that a receiver that does not answer delays nothing else.
+        await asyncio.gather(self._keep(), self._deliver())
+
+    async def _deliver(self) -> None:
+        while True:
+            await asyncio.sleep(_STEP)
+            try:
+                if self.leads:
+                    await asyncio.to_thread(self.alerting.deliver)
+            except Exception as error:
+                _log.error("alerts are not sent at present: %s", error)
+                await asyncio.sleep(5)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                self.leads = await asyncio.to_thread(self._take_lease)
+                if self.leads:
+                    await asyncio.to_thread(self._work)
+                else:
+                    self.drift.forget()
+                self._error = None
+            except Exception as error:  # the store may be gone for a while
+                self.leads = False
+                if self._error is None:
+                    _log.error("drift and alerts wait: %s", error)
+                self._error = str(error)
+            await asyncio.sleep(_STEP)
+
+    def _work(self) -> None:
+        self.drift.update()
+        if self.alerting.rules:
+            self.alerting.check([self._facts(model) for model in self.models.active()])
+        now = time.monotonic()
+        if self.settings.retention_days is not None and now - self._cleaned > 60:
+            self._cleaned = now
+            delete_old(self.store, time.time() - 86400 * self.settings.retention_days)
+        if self.key is not None and now - self._sealed > _SEAL_SECONDS:
+            self._sealed = now
+            seal(self.store, self.key)
+
+    def _facts(self, model: ServedModel) -> ModelFacts:
+        guard = model.guard
+        return ModelFacts(
+            model.name,
+            model.version,
+            guard.alpha,
+            guard.guarantee,
+            guard.delta,
+            len(guard.calibrator_.scores),
+            max(model.time, self._started),
+        )
+
+    def close(self) -> None:
+        """Sign the end of the chain and give the lease back."""
+        self.alerting.close()
+        if not self.leads:
+            return
+        try:
+            self.drift.update()
+            if self.key is not None:
+                seal(self.store, self.key)
+            with self.store.write() as connection:
+                column = tables.leases.c
+                connection.execute(tables.leases.delete().where(column.name == "keeper", column.holder == self.holder))
+        except Exception as error:
+            _log.error("the audit chain was not sealed at the end: %s", error)
+
+    def _take_lease(self) -> bool:
+        """Take or prolong the lease; False if another process has it."""
+        now = time.time()
+        with self.store.write() as connection:
+            column = tables.leases.c
+            row = connection.execute(select(tables.leases).where(column.name == "keeper")).mappings().first()
+            # A lease that ends further away than a lease lasts was written before the clock was set back.
+            taken = row is not None and row["holder"] != self.holder and now < row["expires"] <= now + _LEASE
+            if taken:
+                return False
+            new = {"name": "keeper", "holder": self.holder, "expires": now + _LEASE}
+            self.store.upsert(connection, tables.leases, new, ("name",))
+            return True
+
+
+def _signing_key(settings: ServiceSettings, store: Store) -> SigningKey | None:
+    """The key of the settings; beside the file of an SQLite store by default; none for PostgreSQL."""
+    if settings.durability == "none":
+        return None
+    if settings.audit_key is not None:
+        return SigningKey(settings.audit_key)
+    return None if store.path is None else SigningKey(f"{store.path}.key")

@@ -1,0 +1,1 @@
+"""One file a migration; `Store.migrate` runs those that a store lacks."""

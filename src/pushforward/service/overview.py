@@ -1,0 +1,133 @@
+"""What the page shows of one model, as one JSON object: rates with their band, drift, p-values, alarms, alerts, versions."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, select
+
+from pushforward.detection import realized_interval
+from pushforward.service.core import Service
+from pushforward.service.served import ServedModel
+from pushforward.service.store import tables
+from pushforward.service.store.eventlog import find_events, per_bucket
+from pushforward.service.store.modelbook import entries
+
+__all__ = ["WINDOWS", "overview"]
+
+WINDOWS = {1: 1, 24: 30, 168: 180, 720: 720}
+"""Minutes of a bar by the hours of the window."""
+LEVEL = 0.99
+_BINS, _RECENT, _POINTS = 20, 5000, 400
+
+
+def overview(service: Service, model: ServedModel, hours: int) -> dict[str, Any]:
+    """The state of one version of a model in the last hours."""
+    now = time.time()
+    since = now - 3600 * hours
+    with service.store.read() as connection:
+        buckets = per_bucket(connection, model.name, model.version, since, now, WINDOWS[hours])
+        found = {
+            "time": now,
+            "since": since,
+            "bar_seconds": 60 * WINDOWS[hours],
+            "model": model.facts() | {"active": service.models.is_active(model)},
+            "versions": _versions(service, connection),
+            "level": LEVEL,
+            "bars": [_bar(model, *bucket) for bucket in buckets],
+            "drift": _drift(connection, model, since),
+            "p_values": _p_values(connection, model),
+            "alarms": find_events(connection, model=model.name, version=model.version, alarm=True, limit=10),
+            "alerts": _alerts(connection),
+            "store": service.store_problem,
+            "durability": service.settings.durability,
+            "waiting": service.batcher.rows,
+        }
+    found["rows"] = sum(bar["rows"] for bar in found["bars"])
+    found["alarm_count"] = sum(bar["alarms"] for bar in found["bars"])
+    low, high = _band(model, found["rows"]) if found["rows"] else (0.0, 0.0)
+    found["band"] = [low, high]
+    return found
+
+
+def _versions(service: Service, connection: Connection) -> list[dict[str, Any]]:
+    loaded = {model.key: model for model in service.models.all()}
+    return [
+        {
+            "name": entry.name,
+            "version": entry.version,
+            "digest": entry.digest[:12],
+            "time": entry.time,
+            "loaded": (entry.name, entry.version) in loaded,
+            "active": entry.active,
+        }
+        for entry in entries(connection)
+    ]
+
+
+def _bar(model: ServedModel, start: float, rows: int, alarms: int) -> dict[str, Any]:
+    low, high = _band(model, rows)
+    return {"start": start, "rows": rows, "alarms": alarms, "low": low, "high": high}
+
+
+def _band(model: ServedModel, rows: int) -> tuple[float, float]:
+    """The interval of the fraction of alarms among so many normal rows, by theory."""
+    guard = model.guard
+    return _interval(len(guard.calibrator_.scores), min(rows, 20_000), guard.alpha, guard.guarantee, guard.delta)
+
+
+@functools.lru_cache(4096)
+def _interval(calibration: int, rows: int, alpha: float, guarantee: Any, delta: float) -> tuple[float, float]:
+    return realized_interval(calibration, rows, alpha, LEVEL, guarantee, delta)
+
+
+def _drift(connection: Connection, model: ServedModel, since: float) -> dict[str, Any] | None:
+    column, point = tables.monitors.c, tables.drift.c
+    chosen = (column.model == model.name) & (column.version == model.version)
+    row = connection.execute(select(tables.monitors).where(chosen)).mappings().first()
+    if row is None:
+        return None
+    query = (
+        select(point.time, point.log_evidence, point.bound)
+        .where(point.model == model.name, point.version == model.version, point.time >= since)
+        .order_by(point.seq)
+    )
+    points = [list(found) for found in connection.execute(query)]
+    step = max(1, len(points) // _POINTS)
+    # Of each group the highest point stays, because that is where the bound may be reached.
+    thinned = [max(points[k : k + step], key=lambda p: p[1] - p[2]) for k in range(0, len(points), step)]
+    return {"points": thinned, "log_evidence": row["log_evidence"], "bound": row["bound"], "alarm_at": row["alarm_at"],
+            "count": row["count"], "segment": row["segment"]}  # fmt: skip
+
+
+def _p_values(connection: Connection, model: ServedModel) -> dict[str, Any]:
+    """Counts of the last p-values in equal bins, and the interval of a count if they were uniform."""
+    event = tables.events.c
+    query = select(event.p_value).where(event.model == model.name, event.version == model.version)
+    values = np.array(connection.execute(query.order_by(event.seq.desc()).limit(_RECENT)).scalars().all())
+    counts = np.histogram(values, _BINS, (0.0, 1.0))[0] if values.size else np.zeros(_BINS, int)
+    from scipy.stats import binom
+
+    low, high = binom.interval(LEVEL, max(1, values.size), 1 / _BINS)
+    return {"counts": counts.tolist(), "rows": int(values.size), "low": float(low), "high": float(high)}
+
+
+def _alerts(connection: Connection) -> list[dict[str, Any]]:
+    column = tables.alerts.c
+    rows = connection.execute(select(tables.alerts).where(column.status == "firing").order_by(column.starts)).mappings()
+    waiting = (
+        select(tables.deliveries.c.id)
+        .where(tables.deliveries.c.done.is_(None), tables.deliveries.c.tries > 0)
+        .limit(100)
+    )
+    late = len(connection.execute(waiting).all())
+    found = [
+        {"labels": json.loads(r["labels"]), "annotations": json.loads(r["annotations"]), "starts": r["starts"]}
+        for r in rows
+    ]
+    return found if not late else [*found, {"labels": {"alertname": "deliveries"}, "starts": None,
+                                            "annotations": {"summary": f"{late} alert messages wait for their receiver."}}]  # fmt: skip

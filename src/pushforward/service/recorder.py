@@ -1,0 +1,123 @@
+"""`Recorder`: scored events on their way to the store, from all requests of a process, many in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from pushforward.errors import StorageError
+from pushforward.service.refusal import Refusal
+from pushforward.service.store import Store
+from pushforward.service.store.eventlog import Event, append_events
+
+__all__ = ["LONGEST_DELAY", "Recorder"]
+
+LONGEST_DELAY = 0.5
+"""Seconds after which the "fast" recorder writes what it has."""
+_MOST_WAITING = 100_000  # events in memory while the store does not answer
+_MOST_TOGETHER = 5000
+_log = logging.getLogger("pushforward.service")
+
+
+class Recorder:
+    """Writes events in one thread.
+
+    "strict": :meth:`add` returns when the events are on disk; all that waits is written in one transaction. "fast": it
+    returns at once, and the events are written within half a second; while the store does not answer, up to 100,000 events
+    wait in memory, and then requests are refused. "none": nothing is written.
+    """
+
+    def __init__(self, store: Store, durability: str) -> None:
+        self.store, self.durability = store, durability
+        self.waiting = 0
+        """Events that are not yet written."""
+        self.error: str | None = None
+        """Why the last write failed; None after one that worked."""
+        self._queue: queue.SimpleQueue[tuple[Sequence[Event], Future[None] | None] | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        if durability != "none":
+            self._thread.start()
+
+    async def add(self, events: Sequence[Event]) -> None:
+        """Record events.
+
+        Raises:
+            Refusal: 503 if they cannot be written ("strict"), or too many already wait ("fast").
+        """
+        if self.durability == "none" or not events:
+            return
+        if self.waiting + len(events) > _MOST_WAITING:
+            raise Refusal(503, f"the store does not answer: {self.error or 'it is too slow'}", retry_after=5)
+        self.waiting += len(events)
+        if self.durability == "fast":
+            self._queue.put((events, None))
+            return
+        done: Future[None] = Future()
+        self._queue.put((events, done))
+        try:
+            await asyncio.wrap_future(done)
+        except StorageError as error:
+            raise Refusal(503, f"the answer could not be stored: {error}", retry_after=5) from None
+
+    def stop(self) -> None:
+        """Write what waits, then stop."""
+        if self.durability != "none":
+            self._stopping = True
+            self._queue.put(None)
+            self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            batch = [item]
+            size = len(item[0])
+            if self.durability == "fast" and not self._stopping:
+                time.sleep(LONGEST_DELAY / 2)
+            while size < _MOST_TOGETHER:
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if item is None:
+                    self._queue.put(None)
+                    break
+                batch.append(item)
+                size += len(item[0])
+            self._write(batch, [event for events, _ in batch for event in events])
+
+    def _write(self, batch: list[tuple[Sequence[Event], Future[None] | None]], events: list[Event]) -> None:
+        pause, end = 0.1, time.monotonic() + 20
+        while True:
+            try:
+                append_events(self.store, events)
+            except Exception as error:  # whatever the driver raises, the thread goes on
+                if self.error is None:
+                    _log.error("events cannot be stored: %s", error)
+                self.error = str(error)
+                # "fast" tries until it works; at the end of the process, for 20 seconds.
+                if self.durability == "fast" and not (self._stopping and time.monotonic() > end):
+                    time.sleep(pause)
+                    pause = min(5.0, 2 * pause)
+                    continue
+                failure = error if isinstance(error, StorageError) else StorageError(str(error))
+                for _, done in batch:
+                    if done is not None:
+                        with contextlib.suppress(Exception):  # the client may be gone
+                            done.set_exception(failure)
+            else:
+                self.error = None
+                for _, done in batch:
+                    if done is not None:
+                        with contextlib.suppress(Exception):
+                            done.set_result(None)
+            self.waiting -= len(events)
+            return

@@ -1,0 +1,205 @@
+"""The models of one process: loaded from the store, replaced without a pause, dropped when nothing uses them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pushforward.errors import ConfigError, PushforwardError, SchemaWarning
+from pushforward.estimators import Guard
+from pushforward.service.inputs import Inputs, Reader
+from pushforward.service.refusal import Refusal
+from pushforward.service.store import Store
+from pushforward.service.store.modelbook import Entry, entries, generation, read_content
+
+__all__ = ["LARGEST", "Models", "Scores", "ServedModel"]
+
+LARGEST = float(np.finfo(np.float64).max)
+"""An infinite score in an answer and in the store, because JSON has no infinity."""
+_FEW = 32  # up to so many rows, a compiled guard is faster than one that fills up its batch
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a guard says of some rows: arrays ``(rows,)``, and the reasons of those rows for which they were computed."""
+
+    score: np.ndarray
+    p_value: np.ndarray
+    alarm: np.ndarray
+    reasons: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
+
+
+class ServedModel:
+    """One version of a model in memory.
+
+    Args:
+        entry: its description in the store.
+        guard: fitted.
+        max_rows: largest number of rows in a request.
+    """
+
+    def __init__(self, entry: Entry, guard: Guard, max_rows: int) -> None:
+        self.name, self.version, self.digest, self.time = entry.name, entry.version, entry.digest, entry.time
+        self.guard, self.reader = guard, Reader(guard, max_rows)
+        self.in_use = 0
+        self._few = self._compiled(guard)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and version."""
+        return self.name, self.version
+
+    def score(self, inputs: Inputs) -> Scores:
+        """Score rows, without reasons.
+
+        Raises:
+            PushforwardError: for rows that the guard does not read.
+        """
+        guard = self._few if len(inputs) <= _FEW else self.guard
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SchemaWarning)  # unseen categories raise the score; that is the answer
+            found = guard.assess(self._rows(inputs))
+        score = np.nan_to_num(found["anomaly_score"], nan=LARGEST, posinf=LARGEST, neginf=-LARGEST)
+        return Scores(score, found["p_value"], found["alarm"].astype(bool))
+
+    def reasons(self, inputs: Inputs, rows: Sequence[int], k: int = 5) -> dict[int, list[tuple[str, float]]]:
+        """The columns that made some of the rows unlikely, with their nats; nothing for a guard that cannot say."""
+        if not rows or inputs.kind == "images":
+            return {}
+        index = np.asarray(rows)
+        chosen = inputs.data[index] if inputs.kind == "matrix" else inputs.data.take(index)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SchemaWarning)
+                found = self.guard.explain(self._rows(Inputs(inputs.kind, chosen)))
+        except ConfigError:
+            return {}
+        return {
+            row: [(name, float(np.clip(nats, -LARGEST, LARGEST))) for name, nats in found.top(i, k)]
+            for i, row in enumerate(rows)
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What an operator sees of it."""
+        guard = self.guard
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "time": self.time,
+            "reads": "images" if guard.reads_images else "table",
+            "columns": list(self.reader.names),
+            "alpha": guard.alpha,
+            "level": guard.level_,
+            "guarantee": guard.guarantee,
+            "delta": guard.delta,
+            "calibration_rows": len(guard.calibrator_.scores),
+        }
+
+    def _rows(self, inputs: Inputs) -> Any:
+        if inputs.kind != "matrix" or self.reader.schema is None or self.reader.schema.positional:
+            return inputs.data
+        import pyarrow as pa
+
+        return pa.table([pa.array(column) for column in inputs.data.T], names=list(self.reader.names))
+
+    @staticmethod
+    def _compiled(guard: Guard) -> Guard:
+        """A compiled copy for few rows; the guard itself where it cannot be compiled."""
+        if guard.reads_images:
+            return guard
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "guard.safetensors")
+            guard.save(path)
+            try:
+                return Guard.load(path).compile()
+            except PushforwardError:
+                return guard
+
+
+class Models:
+    """The models that one process serves, kept equal to the store.
+
+    :meth:`refresh` loads what is new before it replaces anything, and the replacement is one assignment: a request sees the
+    models before or after it, and a request that began with an older version ends with it.
+    """
+
+    def __init__(self, store: Store, max_rows: int) -> None:
+        self.store, self.max_rows = store, max_rows
+        self.generation = -1
+        self._served: dict[tuple[str, str], ServedModel] = {}
+        self._active: dict[str, str] = {}
+
+    def refresh(self) -> bool:
+        """Load and drop versions as the store says; False if nothing had changed.
+
+        Raises:
+            StorageError: if a guard cannot be loaded; the models then do not change.
+        """
+        with self.store.read() as connection:
+            number = generation(self.store, connection)
+            if number == self.generation:
+                return False
+            wanted = [entry for entry in entries(connection) if entry.loaded]
+            new = {entry for entry in wanted if (entry.name, entry.version) not in self._served}
+            contents = {entry.digest: read_content(connection, entry.digest) for entry in new}
+        served = {}
+        for entry in wanted:
+            key = (entry.name, entry.version)
+            served[key] = self._served.get(key) or load_model(entry, contents[entry.digest], self.max_rows)
+        active = {entry.name: entry.version for entry in wanted if entry.active}
+        self._served, self._active, self.generation = served, active, number
+        return True
+
+    def find(self, name: str | None = None, version: str | None = None) -> ServedModel:
+        """The model that a request asks for: the first without a name, the active version without a version.
+
+        Raises:
+            Refusal: 404 if there is none.
+        """
+        name = next(iter(self._active), None) if name is None else name
+        version = self._active.get(name or "") if version is None else version
+        found = self._served.get((name or "", version or ""))
+        if found is None:
+            known = ", ".join(self._active) or "none"
+            what = f"{name!r:.80}" + (f" in version {version!r:.40}" if version else "")
+            raise Refusal(404, f"there is no model {what}; the models are: {known}.")
+        return found
+
+    def all(self) -> list[ServedModel]:
+        """Every loaded version."""
+        return list(self._served.values())
+
+    def active(self) -> list[ServedModel]:
+        """The active version of every model."""
+        return [self._served[key] for key in self._active.items() if key in self._served]
+
+    def is_active(self, model: ServedModel) -> bool:
+        """Whether it answers requests that name no version."""
+        return self._active.get(model.name) == model.version
+
+
+def load_model(entry: Entry, content: bytes, max_rows: int) -> ServedModel:
+    """A model from the bytes of its guard file, after it scored nothing of consequence: the first call is slow."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "guard.safetensors")
+        path.write_bytes(content)
+        model = ServedModel(entry, Guard.load(path), max_rows)
+    _warm_up(model)
+    return model
+
+
+def _warm_up(model: ServedModel) -> None:
+    reader, start = model.reader, time.monotonic()
+    if reader.images or not reader.all_numeric:
+        return
+    for rows in (1, 2 * _FEW):
+        if time.monotonic() - start < 5:
+            model.score(Inputs("matrix", np.zeros((rows, len(reader.names)))))

@@ -1,0 +1,153 @@
+"""Start the service: check, prepare the store, listen, run one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import shutil
+import socket
+import tempfile
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pushforward.errors import StorageError
+from pushforward.service.access import Access
+from pushforward.service.alert_rules import read_alert_file
+from pushforward.service.app import create_app
+from pushforward.service.settings import ServiceSettings
+from pushforward.service.store import Store
+from pushforward.service.store.modelbook import keep_only, register
+
+__all__ = ["prepare", "serve"]
+
+_HEADER_SECONDS = 10.0
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with a limit on the time between a connection and its first complete headers."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the time."""
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(_HEADER_SECONDS, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        """Stop the time."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the time."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _too_slow(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def prepare(settings: ServiceSettings) -> None:
+    """Make or migrate the store, and register the guard files in it.
+
+    Raises:
+        StorageError: if the store or a guard file cannot be used.
+        ConfigError: for a token file that cannot be understood.
+    """
+    Access(settings.token_file, b"")  # errors of the files are shown before anything starts
+    if settings.alert_file is not None:
+        read_alert_file(settings.alert_file)
+    store = Store(settings.store)
+    try:
+        store.migrate()
+        for name, path in settings.models:
+            register(store, name, path)
+        keep_only(store, [name for name, _ in settings.models])
+    finally:
+        store.close()
+
+
+def serve(settings: ServiceSettings) -> int:
+    """Serve until SIGTERM or SIGINT, then answer what was accepted.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError, StorageError: before it listens, if it cannot.
+    """
+    prepare(settings)
+    listener = _listen(settings)
+    shared = tempfile.mkdtemp(prefix="pushforward-metrics-") if settings.workers > 1 else None
+    if shared is not None:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # read by the workers, which are started after this
+    config = uvicorn.Config(
+        functools.partial(create_app, settings),
+        factory=True,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        workers=settings.workers,
+        log_config=_LOGGING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_worker_healthcheck=60,  # a worker imports torch before it can answer
+        timeout_graceful_shutdown=max(1, round(settings.drain)),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    scheme = "http" if settings.tls_cert is None else "https"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    names = ", ".join(name for name, _ in settings.models)
+    print(f"pushforward serves {names} at {scheme}://{shown}:{port}/", flush=True)
+    try:
+        if settings.workers == 1:
+            server = uvicorn.Server(config)
+            server.run(sockets=[listener])
+            return 0 if server.started else 3
+        from uvicorn.supervisors import Multiprocess
+
+        Multiprocess(config, sockets=[listener]).run()
+        return 0
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        listener.close()
+        if shared is not None:
+            shutil.rmtree(shared, ignore_errors=True)
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        listener.set_inheritable(True)
+        return listener
+    except OSError as error:
+        raise StorageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.") from error
+
+
+_LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+    "loggers": {
+        "uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False},
+        "pushforward.service": {"handlers": ["err"], "level": "INFO", "propagate": False},
+    },
+}

@@ -1,0 +1,248 @@
+"""Scored events: written in batches with one audit entry a batch, read in pages, deleted after their retention time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, delete, func, select
+
+from pushforward.errors import StorageError
+from pushforward.service.store import audit, tables
+from pushforward.service.store.database import Store
+
+__all__ = [
+    "Event",
+    "add_feedback",
+    "append_events",
+    "delete_old",
+    "event_ids",
+    "find_event",
+    "find_events",
+    "per_bucket",
+]
+
+
+class Event(NamedTuple):
+    """One scored input.
+
+    Attributes:
+        id: of the event, 32 hexadecimal digits that begin with the time.
+        time: of the answer, seconds since 1970.
+        model: name of the model.
+        version: of the model.
+        digest: SHA-256 of the guard file.
+        request: identifier that the client gave, if any.
+        score: anomaly score, finite.
+        p_value: conformal p-value.
+        alarm: whether it is an alarm.
+        reasons: JSON list of [column, nats], if they were computed.
+        inputs: JSON of the input, if inputs are stored.
+    """
+
+    id: str
+    time: float
+    model: str
+    version: str
+    digest: str
+    request: str | None
+    score: float
+    p_value: float
+    alarm: bool
+    reasons: str | None
+    inputs: str | None
+
+
+def event_ids(count: int) -> list[str]:
+    """New identifiers: 48 bits of milliseconds, then 80 random bits."""
+    prefix = f"{time.time_ns() // 1_000_000:012x}"
+    digits = os.urandom(10 * count).hex()
+    return [prefix + digits[20 * k : 20 * k + 20] for k in range(count)]
+
+
+def append_events(store: Store, batch: Sequence[Event]) -> None:
+    """Write events, their audit entry and the counts of their minutes in one transaction.
+
+    Writing a batch a second time changes nothing, so that a writer that lost its connection while it committed may repeat.
+    """
+    if not batch:
+        return
+    with store.write() as connection:
+        if connection.execute(select(tables.events.c.id).where(tables.events.c.id == batch[0].id)).scalar() is not None:
+            return
+        number = audit.append(store, connection, "events", audit.digest_of_events(batch), {"rows": len(batch)})
+        rows = [{**event._asdict(), "batch": number} for event in batch]
+        connection.execute(tables.events.insert(), rows)
+        counts: Counter[tuple[str, str, int]] = Counter()
+        alarms: Counter[tuple[str, str, int]] = Counter()
+        for event in batch:
+            key = (event.model, event.version, int(event.time // 60))
+            counts[key] += 1
+            alarms[key] += event.alarm
+        for key, rows_of_minute in counts.items():
+            insert = store.insert(tables.minutes).values(
+                model=key[0], version=key[1], minute=key[2], rows=rows_of_minute, alarms=alarms[key]
+            )
+            column = tables.minutes.c
+            connection.execute(
+                insert.on_conflict_do_update(
+                    index_elements=["model", "version", "minute"],
+                    set_={"rows": column.rows + rows_of_minute, "alarms": column.alarms + alarms[key]},
+                )
+            )
+
+
+def find_events(
+    connection: Connection,
+    *,
+    model: str | None = None,
+    version: str | None = None,
+    alarm: bool | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    before: int | None = None,
+    after: int | None = None,
+    limit: int = 100,
+) -> list[dict[str, Any]]:
+    """Events that fit, the newest first (the oldest first with ``after``), as JSON objects.
+
+    Args:
+        connection: of the store.
+        model: name.
+        version: of the model.
+        alarm: only alarms, or only others.
+        text: part of the id, the request or the reasons.
+        label: of the last feedback.
+        since: earliest time.
+        until: latest time.
+        before: only events with a smaller ``seq``.
+        after: only events with a larger ``seq``.
+        limit: largest number of events.
+    """
+    column = tables.events.c
+    conditions = []
+    for value, name in ((model, "model"), (version, "version"), (alarm, "alarm")):
+        if value is not None:
+            conditions.append(column[name] == value)
+    if text:
+        conditions.append(
+            column.id.contains(text, autoescape=True)
+            | column.request.contains(text, autoescape=True)
+            | column.reasons.contains(text, autoescape=True)
+        )
+    if label:
+        labeled = select(tables.feedback.c.event).where(tables.feedback.c.label == label)
+        conditions.append(column.id.in_(labeled))
+    for value, make in ((since, column.time.__ge__), (until, column.time.__le__), (before, column.seq.__lt__),
+                        (after, column.seq.__gt__)):  # fmt: skip
+        if value is not None:
+            conditions.append(make(value))
+    order = column.seq.asc() if after is not None else column.seq.desc()
+    query = select(tables.events).where(and_(True, *conditions)).order_by(order).limit(limit)
+    found = [_as_json(row) for row in connection.execute(query).mappings()]
+    _add_labels(connection, found)
+    return found
+
+
+def find_event(connection: Connection, identifier: str) -> dict[str, Any] | None:
+    """One event with its feedback; None if there is none."""
+    row = connection.execute(select(tables.events).where(tables.events.c.id == identifier)).mappings().first()
+    if row is None:
+        return None
+    found = _as_json(row)
+    query = select(tables.feedback).where(tables.feedback.c.event == identifier).order_by(tables.feedback.c.seq)
+    found["feedback"] = [
+        {"time": item["time"], "label": item["label"], "note": item["note"]}
+        for item in connection.execute(query).mappings()
+    ]
+    _add_labels(connection, [found])
+    return found
+
+
+def add_feedback(store: Store, identifier: str, label: str, note: str | None) -> bool:
+    """Label an event; False if there is no such event."""
+    with store.write() as connection:
+        if connection.execute(select(tables.events.c.id).where(tables.events.c.id == identifier)).scalar() is None:
+            return False
+        row = {"event": identifier, "time": time.time(), "label": label, "note": note}
+        connection.execute(tables.feedback.insert().values(**row))
+        audit.append(store, connection, "feedback", detail={"event": identifier, "label": label})
+        return True
+
+
+def per_bucket(
+    connection: Connection, model: str, version: str | None, since: float, until: float, minutes: int
+) -> list[tuple[float, int, int]]:
+    """Start, rows and alarms of each bucket of so many minutes that has rows."""
+    column = tables.minutes.c
+    bucket = column.minute - column.minute % minutes
+    query = (
+        select(bucket, func.sum(column.rows), func.sum(column.alarms))
+        .where(column.model == model, column.minute >= int(since // 60), column.minute <= int(until // 60))
+        .group_by(bucket)
+        .order_by(bucket)
+    )
+    if version is not None:
+        query = query.where(column.version == version)
+    return [(60.0 * int(start), int(rows), int(alarms)) for start, rows, alarms in connection.execute(query)]
+
+
+def delete_old(store: Store, before: float) -> int:
+    """Delete the events of all batches that were written before a time, and say so in the audit chain."""
+    with store.write() as connection:
+        store.lock(connection, "chain")
+        column = tables.audit.c
+        query = select(func.max(column.seq)).where(column.kind == "events", column.time < before)
+        through = connection.execute(query).scalar()
+        # A monitor repeats what came after its last snapshot, so those events stay until the next one.
+        kept = connection.execute(select(func.min(tables.monitors.c.snapshot_cursor))).scalar()
+        if kept is not None:
+            first = connection.execute(
+                select(func.min(tables.events.c.batch)).where(tables.events.c.seq > kept)
+            ).scalar()
+            through = through if first is None or through is None else min(through, first - 1)
+        if not through:
+            return 0
+        old = select(tables.events.c.id).where(tables.events.c.batch <= through)
+        connection.execute(delete(tables.feedback).where(tables.feedback.c.event.in_(old)))
+        gone = connection.execute(delete(tables.events).where(tables.events.c.batch <= through)).rowcount
+        if gone:
+            audit.append(store, connection, "retention", detail={"through": through, "rows": gone})
+        return gone
+
+
+def _as_json(row: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {name: row[name] for name in ("seq", *Event._fields)}
+    for name in ("reasons", "inputs"):
+        found[name] = None if found[name] is None else json.loads(found[name])
+    found["alarm"] = bool(found["alarm"])
+    found["label"] = None
+    return found
+
+
+def _add_labels(connection: Connection, found: list[dict[str, Any]]) -> None:
+    """Add the last label of each event."""
+    if not found:
+        return
+    column = tables.feedback.c
+    query = select(column.event, column.label).where(column.event.in_([event["id"] for event in found]))
+    labels = {row[0]: row[1] for row in connection.execute(query.order_by(column.seq))}
+    for event in found:
+        event["label"] = labels.get(event["id"])
+
+
+def check_store(store: Store) -> None:
+    """Raise if the store cannot be read.
+
+    Raises:
+        StorageError: with the reason.
+    """
+    with store.read() as connection:
+        if connection.execute(select(1)).scalar() != 1:
+            raise StorageError("the store does not answer.")

@@ -1,0 +1,169 @@
+"""Which models are served, in which version: the same for every process, because it is in the store."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from pushforward.errors import StorageError
+from pushforward.io import read as read_file
+from pushforward.service.store import audit, tables
+from pushforward.service.store.database import Store
+
+__all__ = ["Entry", "activate", "entries", "generation", "read_content", "register", "unload"]
+
+_LARGEST_FILE = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version of a model.
+
+    Attributes:
+        name: of the model.
+        version: "1", "2", ...
+        digest: SHA-256 of the guard file.
+        loaded: whether it can be asked for.
+        active: whether it answers requests that name no version.
+        time: at which it was registered, seconds since 1970.
+    """
+
+    name: str
+    version: str
+    digest: str
+    loaded: bool
+    active: bool
+    time: float
+
+
+def entries(connection: Connection) -> list[Entry]:
+    """All versions of all models, in the order of their registration."""
+    rows = connection.execute(select(tables.models).order_by(tables.models.c.id)).mappings()
+    return [Entry(r["name"], r["version"], r["digest"], bool(r["loaded"]), bool(r["active"]), r["time"]) for r in rows]
+
+
+def generation(store: Store, connection: Connection) -> int:
+    """A number that grows with each change of the models."""
+    return int(store.get(connection, "generation", 0))
+
+
+def read_content(connection: Connection, digest: str) -> bytes:
+    """The guard file with this digest, as it was registered."""
+    content = connection.execute(select(tables.files.c.content).where(tables.files.c.digest == digest)).scalar()
+    if content is None or hashlib.sha256(content).hexdigest() != digest:
+        raise StorageError(f"the store has no intact guard file {digest[:12]}.")
+    return bytes(content)
+
+
+def register(store: Store, name: str, path: str | Path, *, activate_known: bool = False) -> Entry:
+    """Copy a guard file into the store as the next version of a model, which becomes the active one.
+
+    A file that the model already has stays the version that it is; it becomes active with ``activate_known``, or if no
+    other version is loaded.
+
+    Raises:
+        StorageError: if the file is not an intact guard file; the store then does not change.
+    """
+    read_file(path, kind="guard")
+    file = Path(path)
+    if file.stat().st_size > _LARGEST_FILE:
+        raise StorageError(f"{path} has more than {_LARGEST_FILE // 2**20} MiB.")
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    with store.write() as connection:
+        store.lock(connection, "chain")
+        column = tables.models.c
+        known = [entry for entry in entries(connection) if entry.name == name]
+        same = next((entry for entry in known if entry.digest == digest), None)
+        insert = store.insert(tables.files).values(digest=digest, content=content).on_conflict_do_nothing()
+        connection.execute(insert)
+        if same is None:
+            version = str(1 + max((int(entry.version) for entry in known), default=0))
+            row = {"name": name, "version": version, "digest": digest, "loaded": True, "active": False}
+            connection.execute(tables.models.insert().values(**row, time=time.time()))
+        else:
+            version = same.version
+            if same.loaded and same.active:
+                return same
+            connection.execute(
+                tables.models.update().where(column.name == name, column.version == version).values(loaded=True)
+            )
+        if same is None or activate_known or not any(entry.active and entry.loaded for entry in known):
+            _set_active(connection, name, version)
+        _changed(store, connection, "load", name, version, digest)
+        return next(e for e in entries(connection) if (e.name, e.version) == (name, version))
+
+
+def activate(store: Store, name: str, version: str) -> bool:
+    """Let a loaded version answer requests that name no version; False if there is no such version."""
+    with store.write() as connection:
+        store.lock(connection, "chain")
+        found = [e for e in entries(connection) if (e.name, e.version) == (name, version) and e.loaded]
+        if not found:
+            return False
+        if not found[0].active:
+            _set_active(connection, name, version)
+            _changed(store, connection, "activate", name, version, found[0].digest)
+        return True
+
+
+def unload(store: Store, name: str, version: str | None = None) -> bool:
+    """Stop serving a model, or one version of it; False if it is not loaded. Another version then becomes active."""
+    with store.write() as connection:
+        store.lock(connection, "chain")
+        loaded = [e for e in entries(connection) if e.name == name and e.loaded]
+        gone = [e for e in loaded if version in (None, e.version)]
+        if not gone:
+            return False
+        column = tables.models.c
+        for entry in gone:
+            connection.execute(
+                tables.models.update()
+                .where(column.name == name, column.version == entry.version)
+                .values(loaded=False, active=False)
+            )
+            _changed(store, connection, "unload", name, entry.version, entry.digest)
+        rest = [e for e in loaded if e not in gone]
+        if rest and not any(e.active for e in rest):
+            _set_active(connection, name, rest[-1].version)
+        return True
+
+
+def keep_only(store: Store, names: list[str]) -> None:
+    """Unload every model that is not one of these names."""
+    with store.read() as connection:
+        others = {entry.name for entry in entries(connection) if entry.loaded} - set(names)
+    for name in sorted(others):
+        unload(store, name)
+
+
+def report_worker(store: Store, worker: str, number: int) -> None:
+    """Note that a process is alive and serves this generation of the models."""
+    with store.write() as connection:
+        row = {"id": worker, "seen": time.time(), "generation": number}
+        store.upsert(connection, tables.workers, row, ("id",))
+        connection.execute(tables.workers.delete().where(tables.workers.c.seen < time.time() - 60))
+
+
+def slowest_worker(connection: Connection, seconds: float = 10) -> int | None:
+    """The smallest generation that a process reported in the last seconds."""
+    column = tables.workers.c
+    return connection.execute(select(func.min(column.generation)).where(column.seen > time.time() - seconds)).scalar()
+
+
+def _set_active(connection: Connection, name: str, version: str) -> None:
+    column = tables.models.c
+    connection.execute(tables.models.update().where(column.name == name).values(active=False))
+    chosen = tables.models.update().where(column.name == name, column.version == version)
+    connection.execute(chosen.values(active=True))
+
+
+def _changed(store: Store, connection: Connection, what: str, name: str, version: str, digest: str) -> None:
+    store.put(connection, "generation", int(store.get(connection, "generation", 0)) + 1)
+    detail: dict[str, Any] = {"model": name, "version": version, "digest": digest}
+    audit.append(store, connection, what, detail=detail)

@@ -1,0 +1,252 @@
+"""Alerts: rules, the payload of Alertmanager, signatures, a receiver that is dead for a while, and one real server."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from service_helpers import NORMAL, STRANGE
+from sqlalchemy import select, update
+
+from pushforward.errors import ConfigError, StorageError
+from pushforward.service.alert_rules import ModelFacts, Rule, check_rule, read_alert_file
+from pushforward.service.alerting import Alerting
+from pushforward.service.drift import _row
+from pushforward.service.store import Store, tables
+from pushforward.service.store.eventlog import Event, append_events, event_ids
+
+SECRET = "a-secret-of-the-receiver"
+MODEL = ModelFacts("m", "1", 0.05, "marginal", 0.05, 200, 0.0)
+
+
+class Hook:
+    """A receiver; ``status`` is what it answers, None closes the connection without an answer."""
+
+    def __init__(self, status: int | None = 200) -> None:
+        self.status = status
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if hook.status is None:
+                    return
+                if hook.status == 200:
+                    hook.got.append((dict(self.headers.items()), body))
+                self.send_response(hook.status)
+                self.end_headers()
+
+            def log_message(self, *arguments) -> None:
+                return
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def hook():
+    found = Hook()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def store(store_url):
+    found = Store(store_url)
+    found.migrate()
+    yield found
+    found.close()
+
+
+def write_file(folder, hook: Hook, *rules: str):
+    (folder / "secret").write_text(SECRET + "\n")
+    receiver = f'[[receiver]]\nname = "ops"\nurl = "{hook.url}"\nsecret_file = "secret"\n'
+    file = folder / "alerts.toml"
+    file.write_text(receiver + "".join(f"[[rule]]\n{rule}\n" for rule in rules))
+    return file
+
+
+def add(store: Store, count: int, alarms: int, when: float | None = None) -> None:
+    now = time.time() if when is None else when
+    append_events(
+        store,
+        [Event(i, now, "m", "1", "d", None, 1.0, 0.01, k < alarms, None, None) for k, i in enumerate(event_ids(count))],
+    )
+
+
+def verified(headers: dict[str, str], body: bytes) -> bool:
+    """What a receiver does, by the documentation alone."""
+    headers = {name.lower(): value for name, value in headers.items()}
+    text = headers["x-pushforward-timestamp"].encode() + b"." + body
+    want = "sha256=" + hmac.new(SECRET.encode(), text, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(want, headers["x-pushforward-signature"])
+
+
+def test_an_alert_fires_once_and_is_resolved(store, tmp_path, hook):
+    alerting = Alerting(
+        store, *read_alert_file(write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"\nminutes = 5')), "http://p"
+    )
+    now = time.time()
+    alerting.check([MODEL], now)
+    assert alerting.deliver(now) == 0
+    add(store, 3, 1)
+    for step in range(5):  # deduplicated
+        alerting.check([MODEL], now + step)
+        alerting.deliver(now + step)
+    assert len(hook.got) == 1
+    headers, body = hook.got[0]
+    assert verified(headers, body)
+    assert not verified(headers, body + b" ")
+    sent = json.loads(body)
+    assert (sent["version"], sent["status"], sent["receiver"], sent["truncatedAlerts"]) == ("4", "firing", "ops", 0)
+    assert set(sent) == {"version", "groupKey", "truncatedAlerts", "status", "receiver", "groupLabels", "commonLabels",
+                         "commonAnnotations", "externalURL", "alerts"}  # fmt: skip
+    (alert,) = sent["alerts"]
+    assert set(alert) == {"status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"}
+    assert alert["labels"]["alertname"] == "any"
+    assert alert["labels"]["model_name"] == "m"
+    assert alert["endsAt"] == "0001-01-01T00:00:00Z"
+    assert alert["annotations"]["page"].startswith("http://p/event/")
+    alerting.check([MODEL], now + 600)
+    alerting.deliver(now + 600)
+    resolved = json.loads(hook.got[1][1])["alerts"][0]
+    assert resolved["status"] == "resolved"
+    assert resolved["fingerprint"] == alert["fingerprint"]
+    assert resolved["startsAt"] == alert["startsAt"]
+    assert resolved["endsAt"] > resolved["startsAt"]
+    alerting.close()
+
+
+def test_an_alert_that_goes_on_is_repeated(store, tmp_path, hook):
+    file = write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"\nminutes = 1000\nrepeat = 60')
+    alerting = Alerting(store, *read_alert_file(file))
+    add(store, 1, 1)
+    now = time.time()
+    for minutes in (0, 30, 59, 61, 90):
+        alerting.check([MODEL], now + 60 * minutes)
+        alerting.deliver(now + 60 * minutes)
+    assert len(hook.got) == 2
+    assert len({json.loads(body)["alerts"][0]["startsAt"] for _, body in hook.got}) == 1
+    alerting.close()
+
+
+@pytest.mark.parametrize("status", [500, 404, 302, None])
+def test_a_dead_receiver_loses_nothing_and_the_order_stays(store, tmp_path, hook, status):
+    file = write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"\nminutes = 5')
+    alerting = Alerting(store, *read_alert_file(file))
+    hook.status = status
+    add(store, 1, 1)
+    now = time.time()
+    alerting.check([MODEL], now)
+    tries = 0
+    with store.read() as connection:
+        query = select(tables.deliveries.c.tries)
+        for second in range(120):
+            alerting.deliver(now + second)
+        tries = max(connection.execute(query).scalars())
+    assert 5 <= tries <= 9  # 1, 2, 4, ... seconds between tries
+    alerting.check([MODEL], now + 600)  # resolved while the receiver is dead
+    alerting.deliver(now + 600)
+    assert hook.got == []
+    alerting.close()
+    hook.status = 200
+    alerting = Alerting(store, *read_alert_file(file))  # after a restart
+    for second in range(0, 1200, 60):
+        alerting.deliver(now + 700 + second)
+    assert [json.loads(body)["status"] for _, body in hook.got] == ["firing", "resolved"]
+    ids = [dict(headers.items())["x-pushforward-delivery"] for headers, _ in hook.got]
+    assert len(set(ids)) == 2
+    alerting.close()
+
+
+def test_a_clock_that_is_set_back_does_not_stop_deliveries(store, tmp_path, hook):
+    file = write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"\nminutes = 5')
+    alerting = Alerting(store, *read_alert_file(file))
+    add(store, 1, 1)
+    alerting.check([MODEL])
+    with store.write() as connection:
+        connection.execute(update(tables.deliveries).values(next_try=time.time() + 86400))
+    assert alerting.deliver() == 1
+    alerting.close()
+
+
+def test_the_rate_rule_fires_by_the_bound_of_theory(store):
+    rule = Rule("r", "rate", minutes=60, probability=0.999)
+    with store.read() as connection:
+        assert check_rule(connection, rule, MODEL, time.time(), "") is None
+    add(store, 100, 5)  # the promised rate
+    with store.read() as connection:
+        assert check_rule(connection, rule, MODEL, time.time(), "") is None
+    add(store, 100, 40)
+    with store.read() as connection:
+        found = check_rule(connection, rule, MODEL, time.time(), "")
+        assert found is not None
+        assert "45 alarms among 200 rows" in found.annotations["summary"]
+        assert check_rule(connection, rule, MODEL, time.time() + 7200, "") is None
+
+
+def test_the_drift_and_silence_rules(store):
+    drift, silent = Rule("d", "drift"), Rule("s", "silent", minutes=10)
+    now = time.time()
+    with store.write() as connection:
+        connection.execute(tables.monitors.insert().values(_row(("m", "1"), 0, 1)))
+        assert check_rule(connection, drift, MODEL, now, "") is None
+        connection.execute(update(tables.monitors).values(alarm_at=now))
+        assert check_rule(connection, drift, MODEL, now, "") is not None
+    new = ModelFacts("m", "1", 0.05, "marginal", 0.05, 200, now)
+    with store.read() as connection:
+        assert check_rule(connection, silent, new, now + 60, "") is None  # it has just started
+        assert check_rule(connection, silent, new, now + 660, "") is not None
+    add(store, 1, 0, when=now + 650)
+    with store.read() as connection:
+        assert check_rule(connection, silent, new, now + 660, "") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("x = 1", "receiver"),
+        ("[[receiver]]\nname = 'a'", "url"),
+        ("[[receiver]]\nname = 'a'\nurl = 'file:///etc/passwd'", "http"),
+        ("[[receiver]]\nname = 'a'\nurl = 'http://h'\nmore = 1", "unknown key"),
+        ("[[rule]]\nname = 'a'\nkind = 'often'", "kind"),
+        ("[[rule]]\nname = 'a'", "name and kind"),
+        ("[[rule]]\nname = 'a'\nkind = 'alarm'\nminutes = -1", "positive"),
+        ("[[rule]]\nname = 'a'\nkind = 'alarm'\nreceivers = ['x']", "does not exist"),
+        ("[[", "TOML"),
+    ],
+)
+def test_alert_files_that_are_refused(tmp_path, text, word):
+    file = tmp_path / "alerts.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=word):
+        read_alert_file(file)
+    with pytest.raises(StorageError):
+        read_alert_file(tmp_path / "absent.toml")
+
+
+def test_a_real_server_sends_a_signed_webhook(start, guard_file, tmp_path, hook):
+    file = write_file(tmp_path, hook, 'name = "any"\nkind = "alarm"', 'name = "drift"\nkind = "drift"')
+    server = start(guard_file, "--alerts", file, "--public-url", "https://guards.example")
+    row = server.score(NORMAL, STRANGE)[1]
+    server.wait_for(lambda: hook.got)
+    headers, body = hook.got[0]
+    assert verified(headers, body)
+    assert json.loads(body)["alerts"][0]["annotations"]["event"] == row["id"]
+    assert SECRET not in server.log.read_text()
+    for _ in range(8):
+        server.score(*[STRANGE] * 20)
+    server.wait_for(lambda: any(json.loads(b)["commonLabels"]["kind"] == "drift" for _, b in hook.got))

@@ -1,0 +1,289 @@
+"""Bodies of every format as rows, and hostile ones refused."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from service_helpers import NORMAL, rows_like_training
+
+from pushforward import Guard
+from pushforward.service.answers import read_invocations, read_score
+from pushforward.service.inference_protocol import read_infer
+from pushforward.service.inputs import Inputs, Reader
+from pushforward.service.refusal import Refusal
+from pushforward.service.served import ServedModel
+from pushforward.service.store.modelbook import Entry
+
+JSON = "application/json"
+
+
+@pytest.fixture(scope="module")
+def guard(guard_file) -> Guard:
+    return Guard.load(guard_file)
+
+
+@pytest.fixture(scope="module")
+def reader(guard) -> Reader:
+    return Reader(guard, 500)
+
+
+@pytest.fixture(scope="module")
+def numbers(number_guard_file) -> Reader:
+    return Reader(Guard.load(number_guard_file), 500)
+
+
+class ImageGuard:
+    """What a reader needs of a guard of 8 x 8 gray images; fitting one takes minutes."""
+
+    reads_images, n_features_in_ = True, 64
+
+
+@pytest.fixture
+def images() -> Reader:
+    return Reader(ImageGuard(), 50)  # pyright: ignore[reportArgumentType]
+
+
+def arrow(table: pa.Table, **options) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def csv(table: pa.Table) -> bytes:
+    return table.to_pandas().to_csv(index=False).encode()
+
+
+def npy(array: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, array)
+    return sink.getvalue()
+
+
+def png(array: np.ndarray, kind: str = "PNG") -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(array).save(sink, kind)
+    return sink.getvalue()
+
+
+def test_every_format_gives_the_scores_of_the_guard_itself(guard, guard_file, reader):
+    table = rows_like_training(40)  # so many that the model itself scores them, bit for bit
+    rows = table.to_pylist()
+    want = guard.assess(table)
+    model = ServedModel(Entry("m", "1", "d", True, True, 0.0), guard, 500)
+    split = {"columns": table.column_names[::-1], "data": [[r[n] for n in table.column_names[::-1]] for r in rows]}
+    bodies = {
+        "records": read_score(reader, JSON, json.dumps({"rows": rows}).encode())[0],
+        "list": read_score(reader, JSON, json.dumps(rows).encode())[0],
+        "columns": read_score(reader, JSON, json.dumps({"columns": table.to_pydict()}).encode())[0],
+        "names and rows": read_score(reader, JSON, json.dumps({"columns": split["columns"], "rows": split["data"]}).encode())[0],
+        "csv": read_score(reader, "text/csv", csv(table))[0],
+        "arrow": read_score(reader, "application/vnd.apache.arrow.stream", arrow(table))[0],
+        "arrow, categories": read_score(
+            reader, "application/vnd.apache.arrow.stream",
+            arrow(table.set_column(3, "country", table["country"].dictionary_encode())),
+        )[0],
+        "mlflow split": read_invocations(reader, JSON, json.dumps({"dataframe_split": split}).encode()),
+        "mlflow records": read_invocations(reader, JSON, json.dumps({"dataframe_records": rows}).encode()),
+        "mlflow inputs": read_invocations(reader, JSON, json.dumps({"inputs": table.to_pydict()}).encode()),
+    }  # fmt: skip
+    for name, inputs in bodies.items():
+        found = model.score(inputs)
+        np.testing.assert_array_equal(found.score, want["anomaly_score"], err_msg=name)
+        np.testing.assert_array_equal(found.p_value, want["p_value"], err_msg=name)
+    few = model.score(Inputs.join([bodies["csv"].part(0, 2), bodies["list"].part(2, 5)]))  # compiled
+    np.testing.assert_array_equal(few.p_value, want["p_value"][:5])
+    np.testing.assert_array_equal(few.alarm, want["alarm"][:5])
+
+
+def test_tensors_of_the_protocol(guard, reader, numbers):
+    table = rows_like_training(4)
+    want = reader.records(table.to_pylist()).data
+    tensors = [
+        {
+            "name": name,
+            "shape": [4, 1],
+            "datatype": "BYTES" if name == "country" else "FP64",
+            "data": table[name].to_pylist(),
+        }
+        for name in table.column_names
+    ]
+    found, _ = read_infer(reader, json.dumps({"inputs": tensors}).encode(), None)
+    assert found.data.equals(want)
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    body = {"inputs": [{"name": "x", "shape": [5, 3], "datatype": "FP64", "data": x.reshape(-1).tolist()}]}
+    np.testing.assert_array_equal(read_infer(numbers, json.dumps(body).encode(), None)[0].data, x)
+    body["inputs"][0] |= {"parameters": {"binary_data_size": x.nbytes}}
+    del body["inputs"][0]["data"]
+    head = json.dumps(body).encode()
+    found, _ = read_infer(numbers, head + x.tobytes(), str(len(head)))
+    np.testing.assert_array_equal(found.data, x)
+    text = b"".join(struct.pack("<I", 2) + b"NO" for _ in range(4))
+    tensors[3] = {"name": "country", "shape": [4], "datatype": "BYTES", "parameters": {"binary_data_size": len(text)}}
+    head = json.dumps({"inputs": tensors}).encode()
+    assert read_infer(reader, head + text, str(len(head)))[0].data["country"].to_pylist() == ["NO"] * 4
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b"[" * 100_000, 400),
+        (b"NaN", 400),
+        (b"3", 422),
+        (b"[]", 422),
+        (b"[1]", 422),
+        (b"{}", 422),
+        (b'{"rows": []}', 422),
+        (b'{"rows": {}}', 422),
+        (b'{"rows": [[1, 2]]}', 422),
+        (b'{"rows": [{"amount": 1}]}', 422),
+        (json.dumps([NORMAL | {"amount": "many"}]).encode(), 422),
+        (json.dumps([NORMAL | {"amount": [1]}]).encode(), 422),
+        (json.dumps([NORMAL | {"amount": 10**400}]).encode(), 400),
+        (json.dumps([NORMAL | {"country": {"a": 1}}]).encode(), 422),
+        (json.dumps([NORMAL | {"country": "x" * 2000}]).encode(), 422),
+        (json.dumps([NORMAL] * 501).encode(), 413),
+        (json.dumps({"columns": {n: [] for n in NORMAL}}).encode(), 422),
+        (json.dumps({"columns": {n: [1] * (1 + (n == "age")) for n in NORMAL}}).encode(), 422),
+        (json.dumps({"columns": ["amount", "amount"], "rows": [[1, 2]]}).encode(), 422),
+        (json.dumps({"images": ["aaaa"]}).encode(), 422),
+    ],
+)
+def test_json_that_does_not_fit_is_refused(reader, body, status):
+    with pytest.raises(Refusal) as error:
+        read_score(reader, JSON, body)
+    assert error.value.status == status
+    assert len(error.value.text) < 400
+
+
+@pytest.mark.parametrize(
+    ("media", "body", "status"),
+    [
+        ("text/csv", b"", 422),
+        ("text/csv", b"amount,age\n1,2\n", 422),
+        ("text/csv", b"amount,age,ratio,country\nx,2,3,NO\n", 422),
+        ("text/csv", b"amount,age,ratio,country\n", 422),
+        ("text/csv", b"\xff\xfe\x00", 422),
+        ("application/vnd.apache.arrow.stream", b"", 400),
+        ("application/vnd.apache.arrow.stream", b"ARROW1\0\0" * 50, 400),
+        ("application/x-npy", b"\x93NUMPY", 400),
+        ("application/x-npy", b"\x80\x04pickle", 400),
+        ("application/xml", b"<a/>", 415),
+        ("", b"{}", 415),
+        ("image/png", b"\x89PNG", 422),
+    ],
+)
+def test_other_formats_that_do_not_fit_are_refused(reader, media, body, status):
+    with pytest.raises(Refusal) as error:
+        read_score(reader, media, body)
+    assert error.value.status == status
+
+
+def test_every_cut_and_flipped_arrow_stream_is_read_or_refused(reader):
+    body = arrow(rows_like_training(6))
+    rng = np.random.default_rng(0)
+    for at in range(0, len(body), 7):
+        damaged = bytearray(body)
+        damaged[at] ^= int(rng.integers(1, 256))
+        for content in (body[:at], bytes(damaged)):
+            with contextlib.suppress(Refusal):
+                assert len(reader.arrow(content)) <= 500
+
+
+def test_a_compressed_arrow_stream_is_refused_before_it_is_unpacked(reader):
+    table = pa.table({"amount": np.zeros(400), "age": np.zeros(400), "ratio": np.zeros(400), "country": ["NO"] * 400})
+    with pytest.raises(Refusal) as error:
+        reader.arrow(arrow(table, compression="zstd"))
+    assert error.value.status == 415
+    assert len(reader.arrow(arrow(table))) == 400
+
+
+def test_rows_without_bytes_do_not_pass_the_limit(reader):
+    nothing = pa.table({name: pa.nulls(10**6) for name in NORMAL})  # a null column of any length has no bytes
+    with pytest.raises(Refusal) as error:
+        reader.arrow(arrow(nothing))
+    assert error.value.status == 413
+
+
+def test_an_npy_header_that_promises_terabytes_is_refused(numbers):
+    body = npy(np.zeros((2, 3))).replace(b"(2, 3), ", b"(9" + b"9" * 5 + b",3),")
+    with pytest.raises(Refusal):
+        numbers.array(body)
+    assert len(numbers.array(npy(np.zeros((2, 3))))) == 2
+    with pytest.raises(Refusal):
+        numbers.array(npy(np.array([object()], dtype=object)))
+
+
+def test_images(images):
+    picture = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    want = picture[None, None]
+    text = base64.b64encode(png(picture)).decode()
+    for inputs in (
+        read_score(images, "image/png", png(picture))[0],
+        read_score(images, JSON, json.dumps({"images": [picture.tolist()]}).encode())[0],
+        read_score(images, JSON, json.dumps({"images": [text]}).encode())[0],
+        read_score(images, "application/x-npy", npy(want))[0],
+        read_infer(images, json.dumps({"inputs": [{"name": "i", "shape": [1, 8, 8], "datatype": "UINT8",
+                                                   "data": picture.tolist()}]}).encode(), None)[0],
+        read_infer(images, json.dumps({"inputs": [{"name": "i", "shape": [1], "datatype": "BYTES",
+                                                   "data": [text]}]}).encode(), None)[0],
+    ):  # fmt: skip
+        assert inputs.data.shape == (1, 1, 8, 8)
+        np.testing.assert_array_equal(inputs.data, want)
+    assert read_score(images, "image/jpeg", png(picture, "JPEG"))[0].data.shape == (1, 1, 8, 8)
+
+
+def test_an_image_bomb_is_refused_from_its_header(images):
+    width = height = 60_000  # 3.6 gigapixels in a few kilobytes
+    head = b"\x89PNG\r\n\x1a\n"
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    body = head + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    body += chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    with pytest.raises(Refusal) as error:
+        images.pictures([body])
+    assert error.value.status == 422
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP"])
+def test_other_picture_formats_are_not_decoded(images, kind):
+    with pytest.raises(Refusal):
+        images.pictures([png(np.zeros((8, 8), np.uint8), kind)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": []},
+        {"inputs": [3]},
+        {"inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP64", "data": [1, 2]}]},
+        {"inputs": [{"name": "x", "shape": [-1, 3], "datatype": "FP64", "data": []}]},
+        {"inputs": [{"name": "x", "shape": [2**40], "datatype": "FP64", "data": []}]},
+        {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "COMPLEX", "data": [1, 2, 3]}]},
+        {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "parameters": {"binary_data_size": 24}}]},
+        {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [[1], [2, 3]]}]},
+        {
+            "inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}],
+            "outputs": [{"name": "logits"}],
+        },
+        {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}], "id": 3},
+    ],
+)
+def test_protocol_requests_that_do_not_fit_are_refused(numbers, change):
+    with pytest.raises(Refusal) as error:
+        read_infer(numbers, json.dumps(change).encode(), None)
+    assert error.value.status in (400, 413, 422)

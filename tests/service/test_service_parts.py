@@ -1,0 +1,431 @@
+"""Settings, access, the queue, the recorder and drift, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from pushforward.detection import Monitor
+from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.estimators import Guard
+from pushforward.service import ServiceSettings, model_files
+from pushforward.service.access import Access, host_name, is_foreign
+from pushforward.service.batching import Batcher
+from pushforward.service.drift import ALPHA, Drift, bound
+from pushforward.service.inputs import Inputs
+from pushforward.service.recorder import Recorder
+from pushforward.service.refusal import Refusal
+from pushforward.service.store import Store, tables
+from pushforward.service.store.eventlog import Event, append_events, event_ids
+from pushforward.service.store.modelbook import register
+
+MODELS = (("m", "m.safetensors"),)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"models": ()}, "at least one"),
+        ({"models": (("../x", "f"),)}, "name of a model"),
+        ({"models": (("a\r\nb", "f"),)}, "name of a model"),
+        ({"host": "0.0.0.0"}, "token"),
+        ({"host": "192.168.1.5"}, "token"),
+        ({"host": "example.com"}, "token"),
+        ({"durability": "maybe"}, "durability"),
+        ({"port": 70000}, "port"),
+        ({"workers": 0}, "workers"),
+        ({"max_rows": 10_000}, "queue"),
+        ({"timeout": 0}, "timeout"),
+        ({"tls_cert": "c.pem"}, "key"),
+    ],
+)
+def test_impossible_or_open_settings_are_refused(options, word):
+    with pytest.raises(ConfigError, match=word):
+        ServiceSettings(**({"models": MODELS} | options))
+
+
+def test_two_files_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="same name"):
+        model_files(["a/x.safetensors", "b/x.safetensors"])
+
+
+# -- access ------------------------------------------------------------------------------------------------------------
+
+READ, ADMIN = "r" * 20, "a" * 20
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_text(f"# comment\nread:{READ}\nadmin:{ADMIN}\n")
+    return file
+
+
+def test_roles_of_tokens(tokens):
+    access = Access(str(tokens), b"secret")
+    assert access.role(f"Bearer {READ}", None) == "read"
+    assert access.role(f"bearer {ADMIN}", None) == "admin"
+    for wrong in (
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Basic {ADMIN}",
+        f"Bearer {ADMIN}x",
+        f"Bearer {ADMIN[:-1]}",
+        "Bearer \udcff",
+    ):
+        assert access.role(wrong, None) is None
+    assert access.role(None, None) is None
+    assert Access(None, b"").role(None, None) == "admin"
+
+
+def test_rotation_without_a_restart(tokens):
+    access = Access(str(tokens), b"secret")
+    session = access.new_session(READ)
+    assert access.role(None, session) == "read"
+    import hashlib
+
+    tokens.write_text(f"read:sha256:{hashlib.sha256(b'n' * 20).hexdigest()}\n")
+    access._checked = -10.0  # as if a second had passed
+    assert access.role(f"Bearer {'n' * 20}", None) == "read"
+    assert access.role(f"Bearer {READ}", None) is None
+    assert access.role(None, session) is None  # the session ends with its token
+    tokens.write_text("nonsense")
+    access._checked = -10.0
+    assert access.role(f"Bearer {'n' * 20}", None) == "read"  # a damaged file changes nothing
+
+
+def test_sessions_cannot_be_forged(tokens):
+    access = Access(str(tokens), b"secret")
+    session = access.new_session(ADMIN)
+    assert session is not None
+    assert access.role(None, session) == "admin"
+    ends, digest, signature = session.split(".")
+    forged = [f"{int(ends) + 1}.{digest}.{signature}", f"{ends}.{digest}.{'0' * 64}", "", "..", "a.b.c", session[:-1]]
+    assert [access.role(None, cookie) for cookie in forged] == [None] * len(forged)
+    assert Access(str(tokens), b"other").role(None, session) is None
+    assert access.new_session("x" * 20) is None
+
+
+@pytest.mark.parametrize("text", ["", "root:aaaaaaaaaaaaaaaaaaaaaa", "admin:short", "admin:sha256:zz", "just a line"])
+def test_token_files_that_are_refused(tmp_path, text):
+    file = tmp_path / "tokens"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        Access(str(file), b"")
+    assert "aaaa" not in str(error.value)  # no secret in an error
+    with pytest.raises(StorageError):
+        Access(str(tmp_path / "absent"), b"")
+
+
+def test_other_sites_are_recognized():
+    assert host_name("LocalHost:80") == "localhost"
+    assert not is_foreign(None, None, "localhost:8000")
+    assert not is_foreign("http://localhost:8000", "same-origin", "localhost:8000")
+    for origin, site in (("http://evil.example", None), ("null", None), (None, "cross-site"), (None, "same-site"),
+                         ("http://localhost:9000", None), ("http://[", None)):  # fmt: skip
+        assert is_foreign(origin, site, "localhost:8000")
+
+
+# -- the queue -----------------------------------------------------------------------------------------------------------
+
+
+class Doubler:
+    """Counts batches and doubles rows."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.batches: list[int] = []
+        self.seconds = seconds
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def score(self, model, parts):
+        self.gate.wait(10)
+        time.sleep(self.seconds)
+        self.batches.append(sum(len(part.inputs) for part in parts))
+        if any((part.inputs.data < 0).any() for part in parts):
+            raise InputError("negative")
+        return [part.inputs.data * 2 for part in parts]
+
+    async def finish(self, results):
+        return None
+
+
+def rows(*values: float) -> Inputs:
+    return Inputs("matrix", np.array(values, float)[:, None])
+
+
+def run_queue(body, worker: Doubler, **options):
+    async def main():
+        settings = {"max_batch": 8, "max_wait": 0.0, "capacity": 20} | options
+        batcher = Batcher(worker.score, worker.finish, **settings)
+        batcher.start()
+        try:
+            return await body(batcher)
+        finally:
+            worker.gate.set()
+            await batcher.stop()
+            assert batcher.rows == 0
+
+    return asyncio.run(main())
+
+
+MODEL, OTHER = (SimpleNamespace(in_use=0, name=n) for n in "ab")
+
+
+def test_requests_that_wait_are_scored_together_and_answered_apart():
+    worker = Doubler()
+
+    async def body(batcher):
+        worker.gate.clear()
+        first = asyncio.create_task(batcher.submit(MODEL, rows(1)))
+        await asyncio.sleep(0.05)
+        others = [asyncio.create_task(batcher.submit(MODEL, rows(k, k))) for k in range(2, 6)]
+        await asyncio.sleep(0.05)
+        worker.gate.set()
+        return [np.concatenate(await task).ravel().tolist() for task in (first, *others)]
+
+    assert run_queue(body, worker) == [[2], [4, 4], [6, 6], [8, 8], [10, 10]]
+    assert worker.batches == [1, 8]
+    assert MODEL.in_use == 0
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back():
+    worker = Doubler()
+
+    async def body(batcher):
+        worker.gate.clear()
+        tasks = [asyncio.create_task(batcher.submit(MODEL, rows(*range(5)))) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refusal) as error:
+            await batcher.submit(MODEL, rows(1))
+        worker.gate.set()
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0.05)
+        await batcher.submit(MODEL, rows(1))  # and then it is normal again
+        return error.value
+
+    refusal = run_queue(body, worker)
+    assert refusal.status == 429
+    assert refusal.retry_after >= 1
+
+
+def test_a_bad_request_does_not_spoil_those_beside_it():
+    worker = Doubler()
+
+    async def body(batcher):
+        worker.gate.clear()
+        tasks = [asyncio.create_task(batcher.submit(MODEL, rows(v))) for v in (1, -1, 3)]
+        await asyncio.sleep(0.05)
+        worker.gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    good, bad, also_good = run_queue(body, worker)
+    assert isinstance(bad, InputError)
+    assert (good[0].item(), also_good[0].item()) == (2, 6)
+
+
+def test_long_requests_are_scored_in_parts_and_let_others_pass():
+    worker = Doubler(seconds=0.02)
+    done = []
+
+    async def body(batcher):
+        async def one(name, inputs):
+            found = np.concatenate(await batcher.submit(MODEL, inputs)).ravel()
+            np.testing.assert_array_equal(found, 2 * inputs.data.ravel())
+            done.append(name)
+
+        long = asyncio.create_task(one("long", rows(*range(40))))
+        await asyncio.sleep(0.01)
+        await asyncio.gather(long, one("short", rows(7)))
+
+    run_queue(body, worker, capacity=100)
+    assert done == ["short", "long"]
+    assert max(worker.batches) <= 8
+
+
+def test_models_are_not_mixed_and_clients_that_left_are_not_scored():
+    worker = Doubler()
+
+    async def body(batcher):
+        worker.gate.clear()
+        first = asyncio.create_task(batcher.submit(MODEL, rows(1)))
+        await asyncio.sleep(0.05)
+        tasks = [asyncio.create_task(batcher.submit(m, rows(2))) for m in (MODEL, OTHER, MODEL)]
+        gone = asyncio.create_task(batcher.submit(MODEL, rows(3, 3)))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0)
+        worker.gate.set()
+        await asyncio.gather(first, *tasks)
+
+    run_queue(body, worker)
+    assert sorted(worker.batches) == [1, 1, 2]
+
+
+def test_a_batch_waits_only_for_requests_that_are_on_the_way():
+    worker = Doubler()
+
+    async def alone(batcher):
+        start = time.monotonic()
+        await batcher.submit(MODEL, rows(1))
+        return time.monotonic() - start
+
+    assert run_queue(alone, worker, max_wait=2.0, others=lambda: 1) < 1.0
+    worker.batches.clear()
+
+    async def two(batcher):
+        first = asyncio.create_task(batcher.submit(MODEL, rows(1)))
+        await asyncio.sleep(0.1)
+        await asyncio.gather(first, batcher.submit(MODEL, rows(2)))
+
+    run_queue(two, worker, max_wait=2.0, others=lambda: 2)
+    assert worker.batches == [2]
+
+
+# -- the recorder ----------------------------------------------------------------------------------------------------
+
+
+def some_events(n: int, score: float = 1.0) -> list[Event]:
+    return [Event(i, time.time(), "m", "1", "d", None, score, 0.5, False, None, None) for i in event_ids(n)]
+
+
+def count(store: Store) -> int:
+    with store.read() as connection:
+        return len(connection.execute(select(tables.events.c.id)).all())
+
+
+@pytest.fixture
+def store(tmp_path):
+    found = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    found.migrate()
+    yield found
+    found.close()
+
+
+def test_strict_events_are_there_when_the_call_returns(store):
+    recorder = Recorder(store, "strict")
+
+    async def body():
+        await asyncio.gather(*(recorder.add(some_events(3)) for _ in range(10)))
+        return count(store)
+
+    assert asyncio.run(body()) == 30
+    recorder.stop()
+
+
+def test_fast_events_are_there_within_half_a_second_and_at_the_end(store):
+    recorder = Recorder(store, "fast")
+    start = time.monotonic()
+    asyncio.run(recorder.add(some_events(3)))
+    assert time.monotonic() - start < 0.2
+    time.sleep(1.0)
+    assert count(store) == 3
+    asyncio.run(recorder.add(some_events(2)))
+    recorder.stop()
+    assert count(store) == 5
+
+
+def test_a_store_that_fails_refuses_strict_and_keeps_fast(store, monkeypatch):
+    import pushforward.service.recorder as module
+
+    broken = threading.Event()
+    broken.set()
+
+    def append(where, batch):
+        if broken.is_set():
+            raise StorageError("the disk is full")
+        append_events(where, batch)
+
+    monkeypatch.setattr(module, "append_events", append)
+    strict, fast = Recorder(store, "strict"), Recorder(store, "fast")
+    with pytest.raises(Refusal, match="disk is full") as error:
+        asyncio.run(strict.add(some_events(1)))
+    assert error.value.status == 503
+    asyncio.run(fast.add(some_events(4)))
+    time.sleep(0.5)
+    assert fast.error == "the disk is full"
+    assert fast.waiting == 4
+    broken.clear()
+    asyncio.run(strict.add(some_events(1)))
+    strict.stop()
+    fast.stop()
+    assert count(store) == 5
+    assert fast.error is None
+
+
+# -- drift ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_bounds_of_all_segments_add_up_to_alpha():
+    total = sum(math.exp(-bound(k)) for k in range(1, 200_000))
+    assert total < ALPHA
+    assert total == pytest.approx(ALPHA, rel=1e-4)
+
+
+def drift_of(store: Store) -> dict:
+    with store.read() as connection:
+        return dict(connection.execute(select(tables.monitors)).mappings().one())
+
+
+def test_drift_is_the_monitor_of_the_library_and_survives_a_restart(store, guard_file):
+    register(store, "m", guard_file)
+    scores = np.concatenate([np.linspace(0, 5, 40), np.full(60, 50.0)])
+    calibration = Guard.load(guard_file).calibrator_.scores
+    want = Monitor(calibration, math.exp(-bound(1)), seed=1)
+    drift = Drift(store)
+    for start in range(0, 100, 20):
+        append_events(store, [e for s in scores[start : start + 20] for e in some_events(1, float(s))])
+        if start == 40:
+            drift = Drift(store)  # a new process reads the state from the store
+        drift.update()
+        want.update(scores[start : start + 20])
+        found = drift_of(store)
+        assert (found["count"], found["cursor"]) == (start + 20, start + 20)
+        assert found["log_evidence"] == pytest.approx(want.log_evidence, rel=1e-9)
+    assert want.alarm
+    assert drift_of(store)["alarm_at"] is not None
+    assert drift.restart("m", "1")
+    found = drift_of(store)
+    assert (found["segment"], found["alarm_at"], found["count"]) == (2, None, 0)
+    assert not drift.restart("m", "9")
+
+
+def test_segments_follow_each_other(store, guard_file, monkeypatch):
+    import pushforward.service.drift as module
+
+    monkeypatch.setattr(module, "SEGMENT", 50)
+    monkeypatch.setattr(module, "_SNAPSHOT_EVERY", 20)
+    register(store, "m", guard_file)
+    calibration = Guard.load(guard_file).calibrator_.scores
+    rng = np.random.default_rng(0)
+    scores = rng.choice(calibration, 120)
+    append_events(store, [e for s in scores for e in some_events(1, float(s))])
+    for _ in range(5):
+        drift = Drift(store)  # each time from the last snapshot
+        drift.update()
+    found = drift_of(store)
+    assert (found["segment"], found["count"], found["cursor"]) == (3, 20, 120)
+    want = Monitor(calibration, math.exp(-bound(3)), seed=3)
+    want.update(scores[100:])
+    assert found["log_evidence"] == pytest.approx(want.log_evidence, rel=1e-9)
+
+
+def test_two_processes_count_each_event_once(store, guard_file):
+    register(store, "m", guard_file)
+    append_events(store, some_events(10, 3.0))
+    one, two = Drift(store), Drift(store)
+    one.update()
+    two.update()
+    append_events(store, some_events(10, 4.0))
+    two.update()
+    one.update()
+    one.update()
+    assert drift_of(store)["count"] == 20

@@ -1,0 +1,270 @@
+"""The store on SQLite and on PostgreSQL: migrations, events, the audit chain, models, retention."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+
+import pytest
+from sqlalchemy import delete, func, select, update
+
+from pushforward.errors import ConfigError, StorageError
+from pushforward.service.store import Store, tables
+from pushforward.service.store.audit import SigningKey, seal, verify
+from pushforward.service.store.eventlog import (
+    Event,
+    add_feedback,
+    append_events,
+    delete_old,
+    event_ids,
+    find_event,
+    find_events,
+    per_bucket,
+)
+from pushforward.service.store.modelbook import activate, entries, generation, read_content, register, unload
+
+
+@pytest.fixture
+def store(store_url):
+    found = Store(store_url)
+    found.migrate()
+    yield found
+    found.close()
+
+
+def some_events(n: int, *, model: str = "m", when: float | None = None, alarm: bool = False) -> list[Event]:
+    now = time.time() if when is None else when
+    return [
+        Event(i, now, model, "1", "d" * 64, "req", 1.0 + k / 3, 0.1, alarm, json.dumps([["a", 0.1]]), None)
+        for k, i in enumerate(event_ids(n))
+    ]
+
+
+def test_migrations_make_the_tables_of_the_code_and_can_be_repeated(store):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    store.migrate()
+    with store.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_a_store_of_a_newer_version_is_refused(store):
+    with store.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="newer pushforward"):
+        store.migrate()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://h/d", "sqlite://", "sqlite:///:memory:", "nonsense", "postgresql+psycopg2broken://h/d"]
+)
+def test_other_stores_are_refused(url):
+    with pytest.raises(ConfigError, match="store"):
+        Store(url)
+
+
+def test_no_error_and_no_repr_shows_the_password():
+    store = Store("postgresql://user:secretword@127.0.0.1:1/none")
+    assert "secretword" not in repr(store)
+    with pytest.raises(StorageError) as error, store.read():
+        pass
+    assert "secretword" not in str(error.value)
+
+
+def test_events_come_back_as_they_went_in(store):
+    batch = some_events(3)
+    append_events(store, batch)
+    append_events(store, some_events(2, alarm=True))
+    with store.read() as connection:
+        found = find_events(connection, alarm=False)
+        assert [event["id"] for event in found] == [event.id for event in reversed(batch)]
+        assert found[0]["score"] == batch[-1].score
+        assert found[0]["reasons"] == [["a", 0.1]]
+        assert len(find_events(connection, alarm=True)) == 2
+        assert len(find_events(connection, text=batch[0].id)) == 1
+        assert len(find_events(connection, text="%")) == 0  # a pattern is a text here
+        assert [e["seq"] for e in find_events(connection, after=1, limit=2)] == [2, 3]
+        assert per_bucket(connection, "m", None, 0, time.time() + 60, 60)[0][1:] == (5, 2)
+
+
+def test_a_batch_that_is_written_twice_is_there_once(store):
+    batch = some_events(4)
+    append_events(store, batch)
+    append_events(store, batch)
+    with store.read() as connection:
+        assert connection.execute(select(func.count()).select_from(tables.events)).scalar() == 4
+    assert verify(store).valid
+
+
+def test_feedback(store):
+    batch = some_events(1)
+    append_events(store, batch)
+    assert add_feedback(store, batch[0].id, "normal", "checked")
+    assert add_feedback(store, batch[0].id, "anomaly", None)
+    assert not add_feedback(store, "0" * 32, "normal", None)
+    with store.read() as connection:
+        found = find_event(connection, batch[0].id)
+        assert [item["label"] for item in found["feedback"]] == ["normal", "anomaly"]
+        assert found["label"] == "anomaly"  # the last word
+        assert find_event(connection, "0" * 32) is None
+
+
+def test_the_chain_of_an_honest_store_verifies(store, tmp_path):
+    key = SigningKey(tmp_path / "key.pem")
+    for _ in range(3):
+        append_events(store, some_events(5))
+    assert seal(store, key) == 4
+    assert seal(store, key) is None  # nothing new
+    report = verify(store, key.public)
+    assert (report.valid, report.entries, report.events, report.sealed) == (True, 4, 15, 4)
+    assert (tmp_path / "key.pem").stat().st_mode & 0o077 == 0
+    assert SigningKey(tmp_path / "key.pem").public == key.public
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (update(tables.events).where(tables.events.c.seq == 2).values(alarm=True), "events of entry 1"),
+        (update(tables.events).where(tables.events.c.seq == 2).values(score=0.0), "events of entry 1"),
+        (delete(tables.events).where(tables.events.c.seq == 2), "events of entry 1"),
+        (delete(tables.audit).where(tables.audit.c.seq == 2), "does not follow"),
+        (delete(tables.audit).where(tables.audit.c.seq == 3), "last entries are missing"),
+        (update(tables.audit).where(tables.audit.c.seq == 1).values(time=1.0), "hash of entry 1"),
+        (update(tables.audit).where(tables.audit.c.seq == 3).values(signature="00" * 64), "signature of entry 3"),
+    ],
+)
+def test_every_change_of_the_past_is_found(tmp_path, change, problem):
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store.migrate()
+    append_events(store, some_events(3))
+    append_events(store, some_events(3))
+    seal(store, SigningKey(tmp_path / "k.pem"))
+    assert verify(store).valid
+    with store.write() as connection:
+        connection.execute(change)
+    assert any(problem in text for text in verify(store).problems)
+    store.close()
+
+
+def test_a_forged_chain_with_another_key_is_found(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store.migrate()
+    append_events(store, some_events(3))
+    seal(store, SigningKey(tmp_path / "forger.pem"))
+    assert verify(store).valid
+    assert not verify(store, SigningKey(tmp_path / "real.pem").public).valid
+    store.close()
+
+
+def test_retention_deletes_payloads_and_the_chain_still_verifies(store):
+    append_events(store, some_events(4))
+    add_feedback(store, some_events(1)[0].id, "normal", None)
+    time.sleep(0.05)
+    middle = time.time()
+    append_events(store, some_events(3))
+    assert delete_old(store, middle) == 4
+    report = verify(store)
+    assert (report.valid, report.events, report.deleted) == (True, 3, 1)
+    with store.write() as connection:  # deletion without the entry that says so is found
+        connection.execute(delete(tables.events))
+    assert not verify(store).valid
+
+
+def test_writers_of_two_connections_make_one_chain(store, store_url):
+    other = Store(store_url)
+    failures = []
+
+    def write(which: Store) -> None:
+        try:
+            for _ in range(20):
+                append_events(which, some_events(2))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(s,)) for s in (store, other, store)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert failures == []
+    report = verify(store)
+    assert (report.valid, report.entries, report.events) == (True, 60, 120)
+
+
+def test_models_get_versions_and_one_is_active(store, guard_file, other_guard_file):
+    first = register(store, "orders", guard_file)
+    assert (first.version, first.active) == ("1", True)
+    assert register(store, "orders", guard_file).version == "1"  # the same file changes nothing
+    second = register(store, "orders", other_guard_file)
+    assert (second.version, second.active) == ("2", True)
+    assert activate(store, "orders", "1")
+    with store.read() as connection:
+        assert [(e.version, e.active) for e in entries(connection)] == [("1", True), ("2", False)]
+        before = generation(store, connection)
+        assert read_content(connection, first.digest) == guard_file.read_bytes()
+    assert not activate(store, "orders", "7")
+    assert register(store, "orders", other_guard_file).active is False  # an operator's choice survives a restart
+    assert unload(store, "orders", "1")
+    assert not unload(store, "orders", "1")
+    with store.read() as connection:
+        assert [(e.version, e.loaded, e.active) for e in entries(connection)] == [
+            ("1", False, False),
+            ("2", True, True),
+        ]
+        assert generation(store, connection) > before
+    assert verify(store).valid
+
+
+def test_a_damaged_guard_file_does_not_enter_the_store(store, guard_file, tmp_path):
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(guard_file.read_bytes()[:-100])
+    with pytest.raises(StorageError):
+        register(store, "orders", damaged)
+    with store.read() as connection:
+        assert entries(connection) == []
+
+
+def test_sqlite_runs_with_a_write_ahead_log(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store.migrate()
+    with store.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+    store.close()
+    assert sqlite3.connect(tmp_path / "s.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_events_are_exported_to_parquet(store, tmp_path):
+    from pyarrow import parquet
+
+    from pushforward.service.store.export import export_events
+
+    batch = some_events(5)
+    append_events(store, batch)
+    add_feedback(store, batch[2].id, "normal", None)
+    assert export_events(store, tmp_path / "events.parquet") == 5
+    table = parquet.read_table(tmp_path / "events.parquet")
+    assert table["id"].to_pylist() == [event.id for event in batch]
+    assert table["label"].to_pylist() == [None, None, "normal", None, None]
+    assert table["score"].to_pylist() == [event.score for event in batch]
+
+
+def test_the_audit_command(tmp_path, capsys):
+    from pushforward.cli import main
+
+    url = f"sqlite:///{tmp_path / 's.sqlite'}"
+    store = Store(url)
+    store.migrate()
+    append_events(store, some_events(5))
+    assert main(["audit", url, "--export", str(tmp_path / "e.parquet")]) == 0
+    assert "valid" in capsys.readouterr().out
+    with store.write() as connection:
+        connection.execute(update(tables.events).where(tables.events.c.seq == 2).values(p_value=0.9))
+    store.close()
+    assert main(["audit", url]) == 1
+    assert "NOT VALID" in capsys.readouterr().out
+    assert main(["audit", f"sqlite:///{tmp_path / 'absent.sqlite'}"]) == 1
