@@ -35,7 +35,7 @@ def sbi_estimator(flow: str | FlowMaker = "nsf") -> Callable[[Tensor, Tensor], A
         torch.Size([5, 2])
     """
     try:
-        from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
+        from sbi.neural_nets.estimators.base import ConditionalDensityEstimator  # pyright: ignore[reportMissingImports]  only with sbi
     except ImportError:
         raise ConfigError("sbi_estimator needs the package sbi: pip install sbi.") from None
 
