@@ -173,6 +173,7 @@ def test_distribution_of_the_realized_rate(n, alpha, guarantee):
     # A neighboring law is told apart, so the test above can fail.
     assert stats.kstest(rates, stats.beta(law.a + 1, law.b).cdf).pvalue < RARE
     assert law.interval() == law.interval(0.95)
+    assert rows_needed(0.02, "pac") == rows_needed(0.02, "pac", 0.05)
     low, high = law.interval(0.9)
     inside = int(((low <= np.array(rates)) & (np.array(rates) <= high)).sum())
     assert stats.binom.ppf(RARE, 2000, 0.9) <= inside <= stats.binom.isf(RARE, 2000, 0.9)

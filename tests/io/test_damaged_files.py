@@ -285,6 +285,13 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("kind", ["C64", "F8_E4M3", "F31"])
+def test_a_type_that_is_never_written_is_named(tmp_path, kind):
+    size = {"C64": (), "F8_E4M3": (4,), "F31": (1,)}[kind]
+    raw = forge(TAIL + "{}", f',"a":{entry(dtype=kind, shape=size)}', b"abcd")
+    refused(tmp_path / "m", raw, match="tensor 'a' in a type that pushforward does not write")
+
+
 @pytest.mark.parametrize("entries", LAYOUTS.values(), ids=LAYOUTS)
 def test_malicious_layouts(tmp_path, entries):
     refused(tmp_path / "m", forge(TAIL + "{}", entries, b"abcd"))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pushforward.errors import ConfigError
-from pushforward.training.budget import Budget, make_budget, make_schedule, seconds
+from pushforward.training.budget import Budget, evaluation_interval, make_budget, make_schedule, seconds
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,8 @@ def test_schedules():
     assert [cosine(0.0), cosine(0.5), cosine(1.0)] == pytest.approx([1.0, 0.5, 0.0])
     assert make_schedule(None)(0.7) == 1.0
     assert make_schedule(lambda spent: 1 - spent)(0.25) == 0.75
+
+
+@pytest.mark.parametrize(("steps_per_pass", "interval"), [(None, 500), (3, 25), (333.4, 333), (1e6, 1000)])
+def test_evaluations_are_one_pass_apart_within_bounds(steps_per_pass, interval):
+    assert evaluation_interval(steps_per_pass) == interval

@@ -54,6 +54,7 @@ class TestSlices:
         assert chain[-1] is list(chain)[-1]
         assert list(chain[1:3]) == list(chain)[1:3]
         assert (chain[1:3].in_shape, chain[1:3].out_shape) == ((1, 2, 2), (4,))
+        assert (chain[:2].in_shape, chain[:2].out_shape) == ((1, 2, 2), (4,))
         assert list(chain[-2:]) == list(chain)[-2:]
         assert list(chain[:100]) == list(chain)
 
@@ -78,6 +79,7 @@ class TestSlices:
         assert len(empty) == 0
         assert empty.in_shape == empty.out_shape == shape
         assert empty.bijective
+        assert (empty.context, empty.encode_passes, empty.decode_passes) == (0, 1, 1)
         step = empty.encode(y)
         assert torch.equal(step.z, y)
         assert torch.equal(step.contribution, torch.zeros(3))
