@@ -40,6 +40,7 @@ def folder(tmp_path_factory) -> Path:
                 str(path / "g"),
                 "--alpha",
                 "0.05",
+                "--density",
                 "--n-estimators",
                 "1",
                 "--max-steps",
@@ -84,7 +85,7 @@ def test_what_comes_through_a_pipe_has_the_scores_of_the_file(folder):
 def test_a_guard_fitted_from_a_pipe_and_a_summary_on_stderr(folder):
     done = shell(
         folder,
-        "cat train.csv | pushforward fit - --format csv -o - --alpha 0.05 --n-estimators 1 --max-steps 30 --json > g2 && cmp g g2",
+        "cat train.csv | pushforward fit - --format csv -o - --alpha 0.05 --density --n-estimators 1 --max-steps 30 --json > g2 && cmp g g2",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(done.stderr)

@@ -324,16 +324,19 @@ def facts_of(guard: Any) -> dict[str, Any]:
     from pushforward.detection.conformal.guarantees import false_alarm_distribution
 
     calibrated = len(guard.calibrator_.scores)
-    low, high = false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95)
+    interval = None  # no row raises an alarm
+    if guard.level_ > 0:
+        interval = list(false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95))
+    features = None if guard.reads_images or guard.smoothing is not None else guard.table_features_
     return {
         "reads": guard.score_.reads,
         "columns": None if guard.reads_images else list(guard.schema_.names),
-        "training_rows": None if guard.reads_images else guard.table_features_.rows,
+        "training_rows": None if features is None else features.rows,
         "calibration_rows": calibrated,
         "recalibrations": guard.calibration_.times,
         "promise_is_for": str(guard.calibration_),
         "alpha": guard.alpha,
         "guarantee": guard.guarantee,
         "level": guard.level_,
-        "false_alarm_interval": [low, high],
+        "false_alarm_interval": interval,
     }

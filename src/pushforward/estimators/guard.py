@@ -233,7 +233,7 @@ class Guard(OutlierMixin, BaseEstimator):
         needed = rows_needed(self.alpha, self.guarantee, self.delta)
         if len(scores) < needed:
             raise CalibrationError(
-                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows; got {len(scores)}."
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs at least {needed} calibration rows; got {len(scores)}."
             )
         self._calibrate(scores)
         self.score_ = score
