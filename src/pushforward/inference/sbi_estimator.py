@@ -23,15 +23,15 @@ def sbi_estimator(flow: str | FlowMaker = "nsf") -> Callable[[Tensor, Tensor], A
     Raises:
         ConfigError: without the package sbi.
 
-    Example:
-        >>> import torch, pushforward as pf
-        >>> from sbi.inference import NPE
-        >>> from sbi.utils import BoxUniform
-        >>> prior = BoxUniform(-torch.ones(2), torch.ones(2))
-        >>> trainer = NPE(prior, density_estimator=pf.inference.sbi_estimator("maf"), show_progress_bars=False)
-        >>> theta = prior.sample((100,))
-        >>> estimator = trainer.append_simulations(theta, theta).train(max_num_epochs=1)
-        >>> trainer.build_posterior().sample((5,), x=torch.zeros(1, 2), show_progress_bars=False).shape
+    Example (with sbi):
+        >>> import torch, pushforward as pf  # doctest: +SKIP
+        >>> from sbi.inference import NPE  # doctest: +SKIP
+        >>> from sbi.utils import BoxUniform  # doctest: +SKIP
+        >>> prior = BoxUniform(-torch.ones(2), torch.ones(2))  # doctest: +SKIP
+        >>> trainer = NPE(prior, density_estimator=pf.inference.sbi_estimator("maf"), show_progress_bars=False)  # doctest: +SKIP
+        >>> theta = prior.sample((100,))  # doctest: +SKIP
+        >>> estimator = trainer.append_simulations(theta, theta).train(max_num_epochs=1)  # doctest: +SKIP
+        >>> trainer.build_posterior().sample((5,), x=torch.zeros(1, 2), show_progress_bars=False).shape  # doctest: +SKIP
         torch.Size([5, 2])
     """
     try:
