@@ -1,4 +1,7 @@
-"""Certificates: what no attack within a radius can do to the p-value of an input."""
+"""Certificates: what no attack within a radius can do to the p-value of an input.
+
+The proof is in ``smoothing.py``.
+"""
 
 from __future__ import annotations
 

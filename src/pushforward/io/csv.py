@@ -1,4 +1,7 @@
-"""CSV and TSV files, read by ``pyarrow.csv``. The type of each column is decided here, once for the whole file."""
+"""CSV and TSV files, read by ``pyarrow.csv``.
+
+The type of each column is decided here, once for the whole file; ``data/column.py`` then decides whether it is numeric, integer, boolean or categorical.
+"""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class ConformalCalibrator:
         return alarm_count(self.n, alpha, guarantee, delta) / (self.n + 1)
 
     def score_threshold(self, alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05) -> float:
-        """The score at or above which to raise an alarm; gives the same decisions as ``p_value(s) <= threshold(...)``.
+        """The conformal quantile: the score at or above which to raise an alarm. It gives the same decisions as ``p_value(s) <= threshold(...)``.
 
         It is the next float64 above the k-th largest calibration score, because a tie with that score raises no alarm.
         Compare in float64.

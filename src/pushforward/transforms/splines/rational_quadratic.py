@@ -23,7 +23,7 @@ __all__ = ["CircularSplineTransformer", "SplineTransformer"]
 class SplineTransformer(Transformer):
     """Rational-quadratic spline with K bins on [-bound, bound] and the identity outside (Durkan et al. 2019, sec. 3.1).
 
-    Raw parameters: K widths, K heights, K - 1 inner slopes; slopes at the ends are 1, so y is continuously
+    Raw parameters: K widths, K heights, K - 1 inner slopes; the slopes (derivatives) at the ends are 1, so y is continuously
     differentiable everywhere, and the identity at raw = 0. Sizes and slopes are bounded, so that the slope lies between
     about ``min_slope`` and 1 / ``min_slope`` and the inverse is accurate.
 
