@@ -20,7 +20,7 @@ demo: .venv/.installed  ## fit, calibrate and score real data; writes demo/pushf
 test test-slow: export OMP_NUM_THREADS = 1
 
 test: .venv/.installed  ## the tests that take seconds each, and the examples in docstrings
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=15 tests
 	$(BIN)/python -m pytest --doctest-modules --pyargs pushforward -p no:cacheprovider
 
 test-slow: .venv/.installed  ## the tests that take minutes each
