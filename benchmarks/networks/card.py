@@ -101,7 +101,7 @@ def costs(name: str, seed: int, folder: Path, results: Results) -> None:
 
 
 def redraws(name: str, seed: int, folder: Path, results: Results, count: int = 20) -> None:
-    """Realized false-alarm rates of the default over redrawn calibration rows, against the beta-binomial law."""
+    """Realized false-alarm rates of the default over redrawn calibration rows, against the beta-binomial distribution."""
     values = combined(collect(name, seed, folder), ABLATIONS["default"], seed)
     pool = np.concatenate((values["calibration"], values["test"]))
     for alpha in (0.01, 0.05):

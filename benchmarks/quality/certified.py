@@ -9,7 +9,7 @@ Guards with smoothing (``pf.Guard(smoothing=sigma)``) are fitted on training ima
 - *certified*: share of MNIST images whose alarm is certified within an L2 radius, for pixels from 0 to 1 (99 % confidence, 10^6 attempts);
 - *attacked*: share that still raises an alarm after an attack that knows the guard. It descends the mean score over 16 draws of noise
   (expectation over transformations; Athalye et al. 2018), 100 steps in the L2 ball, 2 restarts, on real pixels from 0 to 1. Everything is
-  differentiable but the order statistic, for which the mean stands in; what counts is the deployed score, at every tenth step, and then at
+  differentiable but the order statistic, for which the mean is used; what counts is the deployed score, at every tenth step, and then at
   20 tiny changes of the best point, which look for lucky noise;
 - *broken*: images whose p-value after the attack is above the certified bound. There must be none.
 
@@ -197,8 +197,8 @@ def table(results: Results) -> str:
         name = f"{r['sigma']:g}" if r["sigma"] else "no noise"
         cells = [f"{100 * r[f'{what}_{alpha:g}']:.1f}" for alpha in (0.05, 0.01) for what in ("caught", "false")]
         ends = [realized_interval(int(r["calibration"]), int(r["normal"]), alpha) for alpha in (0.05, 0.01)]
-        law = ", ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in ends)
-        rows.append([name, str(r["seed"]), f"{100 * r['auroc']:.2f}", *cells, law, f"{r['milliseconds']:.2f}"])
+        interval = ", ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in ends)
+        rows.append([name, str(r["seed"]), f"{100 * r['auroc']:.2f}", *cells, interval, f"{r['milliseconds']:.2f}"])
     for r in sorted(results.where(part="radius"), key=lambda r: (r["sigma"], r["seed"], r["radius"])):
         name, count = f"{r['sigma']:g}" if r["sigma"] else "no noise", r.get("images", 100)
         cells = [
@@ -207,7 +207,7 @@ def table(results: Results) -> str:
             for what in ("certified", "attacked")
         ]
         attacked.append([name, str(r["seed"]), f"{r['radius']:g}", *cells, str(r.get("broken", "–"))])
-    head = ["sigma", "seed", "AUROC", "caught at 5 %", "false alarms", "caught at 1 %", "false alarms", "law of false alarms", "ms"]  # fmt: skip
+    head = ["sigma", "seed", "AUROC", "caught at 5 %", "false alarms", "caught at 1 %", "false alarms", "95 % of such guards", "ms"]  # fmt: skip
     second = ["sigma", "seed", "radius", "certified at 5 %", "attacked", "certified at 1 %", "attacked", "broken"]
     bottom = footer("python -m benchmarks.quality.certified", results.records)
     return "\n\n".join([markdown(head, rows), markdown(second, attacked), bottom])

@@ -80,7 +80,7 @@ class ConformalScale(Transform):
 
 
 _POLE_DISTANCE = 1e-30
-"""Distance that stands in for 0 at the pole; it is smaller than the rounding of any other distance."""
+"""Distance that is used instead of 0 at the pole; it is smaller than the rounding of any other distance."""
 
 
 class Mobius(Transform):
