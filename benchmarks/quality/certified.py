@@ -197,8 +197,8 @@ def table(results: Results) -> str:
         name = f"{r['sigma']:g}" if r["sigma"] else "no noise"
         cells = [f"{100 * r[f'{what}_{alpha:g}']:.1f}" for alpha in (0.05, 0.01) for what in ("caught", "false")]
         ends = [realized_interval(int(r["calibration"]), int(r["normal"]), alpha) for alpha in (0.05, 0.01)]
-        interval = ", ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in ends)
-        rows.append([name, str(r["seed"]), f"{100 * r['auroc']:.2f}", *cells, interval, f"{r['milliseconds']:.2f}"])
+        expected = ", ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in ends)
+        rows.append([name, str(r["seed"]), f"{100 * r['auroc']:.2f}", *cells, expected, f"{r['milliseconds']:.2f}"])
     for r in sorted(results.where(part="radius"), key=lambda r: (r["sigma"], r["seed"], r["radius"])):
         name, count = f"{r['sigma']:g}" if r["sigma"] else "no noise", r.get("images", 100)
         cells = [
