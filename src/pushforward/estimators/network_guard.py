@@ -69,10 +69,11 @@ class NetworkGuard:
 
     Example:
         >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
         >>> x, y = torch.randn(600, 4), torch.randint(0, 3, (600,))
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
         >>> guard = pf.NetworkGuard(net, alpha=0.05).fit((x[:300], y[:300]), calibration=x[300:])
-        >>> out = guard(torch.tensor([[0.0, 0.0, 0.0, 0.0], [50.0, 50.0, -50.0, 50.0]]))
+        >>> out = guard(torch.tensor([[0.5, -1.0, 0.5, 1.0], [50.0, 50.0, -50.0, 50.0]]))
         >>> out.alarm
         tensor([False,  True])
     """
