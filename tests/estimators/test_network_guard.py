@@ -407,3 +407,19 @@ def test_no_warning_in_ordinary_use(blobs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pf.NetworkGuard(net, 0.05).fit(DataLoader(TensorDataset(x[:500], y[:500]), 64), calibration=x[1000:1500])(x[:3])
+
+
+def test_logits_that_disappear_after_fitting_are_one_sentence():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+    logits = True
+
+    def read(inputs):
+        features = net[:2](inputs)
+        return scores.Reading(features, features, net[2](features) if logits else None)
+
+    x, y = torch.randn(300, 4), torch.randint(0, 3, (300,))
+    guard = pf.NetworkGuard(net, alpha=0.05, read=read).fit((x[:150], y[:150]), calibration=x[150:])
+    logits = False
+    with pytest.raises(InputError, match="fitted on 3 logits .* gave 0"):
+        guard(x[:2])

@@ -21,7 +21,7 @@ from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import length
 from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.detection.network.streaming import batches, check_finite
-from pushforward.errors import CalibrationError, ConfigError, StorageError
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 
@@ -280,6 +280,13 @@ class NetworkGuard:
     def _read(self, inputs: Any, *, first: int = 0, finite: bool = True) -> Reading:
         self._require_score()
         reading = read_for(self.reader_, self.score_, inputs, self.classes_ > 1)
+        if self.classes_ > 1:
+            found = 0 if reading.logits is None else reading.logits.shape[1]
+            if found != self.classes_:
+                raise InputError(
+                    f"the guard was fitted on {self.classes_} logits of each input, and the network, or read=, gave {found} "
+                    "here: return the same logits in each call."
+                )
         if finite:
             check_finite(reading, "the calibration data", first)
         return reading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, Unpack
 
@@ -70,9 +71,9 @@ class LikelihoodPosterior(SimulationPosterior):
             result.proposal = NPEPosterior(prior, others, scale, x_shape)
         return result
 
+    @abstractmethod
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood, or log-ratio, of a scaled observation, nats, ``(n, D)`` to ``(n,)``, with gradients."""
-        raise NotImplementedError
 
     def temper(self, count: int, x: Tensor, generator: torch.Generator) -> TemperedSample:
         """Draws on the unconstrained reals, with the evidence."""
