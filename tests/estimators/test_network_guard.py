@@ -421,5 +421,5 @@ def test_logits_that_disappear_after_fitting_are_one_sentence():
     x, y = torch.randn(300, 4), torch.randint(0, 3, (300,))
     guard = pf.NetworkGuard(net, alpha=0.05, read=read).fit((x[:150], y[:150]), calibration=x[150:])
     logits = False
-    with pytest.raises(InputError, match="fitted on 3 logits .* gave 0"):
+    with pytest.raises(InputError, match=r"fitted on 3 logits .* gave 0"):
         guard(x[:2])
