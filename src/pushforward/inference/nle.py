@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import InputError
 from pushforward.inference.data_scale import DataScale
-from pushforward.inference.npe import FlowMaker, NPEPosterior, conditional_flow
+from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
+from pushforward.inference.npe import NPEPosterior, conditional_flow
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
 from pushforward.inference.tempering import TemperedSample, temper
-from pushforward.inference.training_data import training_data
+from pushforward.inference.training_data import TrainingData
 from pushforward.numerics import logmeanexp
-from pushforward.numerics.checks import check_choice, check_integer
-from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
-from pushforward.training.fit import fit
+from pushforward.training.config import TrainingConfig
 from pushforward.training.result import FitResult
 from pushforward.transforms import Transform
 
@@ -119,7 +117,7 @@ class LikelihoodPosterior(SimulationPosterior):
         return torch.where(inside, values, -math.inf)
 
 
-class NLE:
+class NLE(SimulationMethod["NLEPosterior"]):
     """Neural likelihood estimation (Papamakarios, Sterratt, Murray 2019): fit q(x | theta), then sample prior times likelihood.
 
     Columns of the data that hold only integers get uniform noise of width 1 in training (dequantization), and the
@@ -145,56 +143,17 @@ class NLE:
     """
 
     def __init__(self, prior: Any, *, flow: str | FlowMaker = "nsf", members: int = 1) -> None:
-        self.prior = Prior(prior)
-        if isinstance(flow, str):
-            check_choice("flow", flow, ("nsf", "maf"))
-        elif not callable(flow):
-            raise ConfigError(f"flow must be 'nsf', 'maf' or a function of (features, context); got {flow!r:.80}.")
-        self.flow = flow
-        self.members = check_integer("members", members)
+        super().__init__(prior, members=members)
+        self.flow = check_flow(flow, ("nsf", "maf"))
 
-    @with_options
-    def fit(
-        self,
-        theta: Any = None,
-        x: Any = None,
-        *,
-        simulator: Callable[[Tensor], Any] | None = None,
-        simulations: int = 1000,
-        validation: float = 0.1,
-        config: TrainingConfig | None = None,
-        **options: Unpack[TrainingOptions],
-    ) -> NLEPosterior:
-        """Train on simulations, or on runs of a simulator.
-
-        Args:
-            theta: parameters ``(n, D)``, or :class:`~pushforward.inference.Simulations`.
-            x: data ``(n, *shape)``. Rows with NaN are left out, with a warning.
-            simulator: function of parameters that returns data, in place of theta and x.
-            simulations: number of runs of the simulator.
-            validation: fraction held out.
-            config: options of the run; the options below replace its values.
-            options: fields of :class:`TrainingConfig`.
-
-        Raises:
-            InputError: for data that do not fit the prior.
-            ConfigError: for a value that an option does not take.
-        """
-        config = make_config(config, options)
-        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation)
-        if data.theta is None or data.x is None:
-            raise ConfigError("NLE trains on arrays; NPE reads a DataLoader.")
-        rows, steps = _dequantize(data.x, data.scale, config.seed)
-        context = self.prior.transform().encode(data.theta).z.detach()
-        networks, results = [], []
-        for member in range(self.members):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed + 7919 * member)
-                model = conditional_flow(self.flow, data.width, self.prior.features)
-            seeded = dataclasses.replace(config, seed=config.seed + member)
-            results.append(fit(model, (rows, context), validation=validation, config=seeded))
-            networks.append(model)
-        return NLEPosterior(self.prior, networks, data.scale, data.x_shape, results, half_steps=(steps / 2).tolist())
+    def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NLEPosterior:
+        context, x = self._arrays(data)
+        rows, steps = _dequantize(x, data.scale, config.seed)
+        models, results = train_members(
+            lambda: conditional_flow(self.flow, data.width, self.prior.features), (rows, context), validation,
+            self.members, config,
+        )  # fmt: skip
+        return NLEPosterior(self.prior, models, data.scale, data.x_shape, results, half_steps=(steps / 2).tolist())
 
 
 class NLEPosterior(LikelihoodPosterior):

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import ConfigError
+from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
 from pushforward.inference.posterior import SimulationPosterior
-from pushforward.inference.priors import Prior
-from pushforward.inference.training_data import TrainingData, training_data
+from pushforward.inference.training_data import TrainingData
 from pushforward.models import CNF, MAF, NSF, Flow, Model
 from pushforward.numerics import logmeanexp
-from pushforward.numerics.checks import check_choice, check_integer
-from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
-from pushforward.training.fit import fit
-from pushforward.training.result import FitResult
+from pushforward.training.config import TrainingConfig
 from pushforward.transforms import Chain, EmbedContext, Transform
 
 __all__ = ["NPE", "NPEPosterior", "conditional_flow"]
 
-FlowMaker = Callable[[int, int], Model]
 _FLOWS = ("nsf", "maf", "cnf")
 
 
@@ -57,7 +50,7 @@ def conditional_flow(
     return Flow(Chain(*([] if transform is None else [transform]), chain), inner.base)
 
 
-class NPE:
+class NPE(SimulationMethod["NPEPosterior"]):
     """Neural posterior estimation (Papamakarios and Murray 2016; Greenberg et al. 2019): fit q(theta | x) by maximum likelihood.
 
     The flow works on the support of the prior: bounded parameters pass through logits, half-bounded ones through logarithms.
@@ -87,66 +80,20 @@ class NPE:
     def __init__(
         self, prior: Any, *, flow: str | FlowMaker = "nsf", embedding: nn.Module | None = None, members: int = 1
     ) -> None:
-        self.prior = Prior(prior)
-        if isinstance(flow, str):
-            check_choice("flow", flow, _FLOWS)
-        elif not callable(flow):
-            raise ConfigError(f"flow must be one of {_FLOWS} or a function of (features, context); got {flow!r:.80}.")
-        self.flow, self.embedding = flow, embedding
-        self.members = check_integer("members", members)
+        super().__init__(prior, members=members)
+        self.flow, self.embedding = check_flow(flow, _FLOWS), embedding
 
-    @with_options
-    def fit(
-        self,
-        theta: Any = None,
-        x: Any = None,
-        *,
-        simulator: Callable[[Tensor], Any] | None = None,
-        simulations: int = 1000,
-        validation: Any = 0.1,
-        config: TrainingConfig | None = None,
-        **options: Unpack[TrainingOptions],
-    ) -> NPEPosterior:
-        """Train on simulations, or on runs of a simulator.
+    def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NPEPosterior:
+        def build() -> Model:
+            transform = self.prior.transform()
+            return conditional_flow(
+                self.flow, self.prior.features, data.width, transform=transform, embedding=self.embedding
+            )
 
-        Args:
-            theta: parameters ``(n, D)``; or :class:`~pushforward.inference.Simulations`; or a ``DataLoader`` of pairs
-                (theta, x), for data larger than memory.
-            x: data ``(n, *shape)``. Rows with NaN are left out, with a warning.
-            simulator: function of parameters that returns data, in place of theta and x.
-            simulations: number of runs of the simulator.
-            validation: fraction held out, or another ``DataLoader``.
-            config: options of the run; the options below replace its values.
-            options: fields of :class:`TrainingConfig`.
-
-        Raises:
-            InputError: for data that do not fit the prior.
-            ConfigError: for a value that an option does not take.
-        """
-        config = make_config(config, options)
-        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation)
-        networks, results = [], []
-        for member in range(self.members):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed + 7919 * member)
-                model = conditional_flow(
-                    self.flow,
-                    self.prior.features,
-                    data.width,
-                    transform=self.prior.transform(),
-                    embedding=self.embedding,
-                )
-            seeded = dataclasses.replace(config, seed=config.seed + member)
-            results.append(train_conditional(model, data, seeded, validation))
-            networks.append(model)
-        return NPEPosterior(self.prior, networks, data.scale, data.x_shape, results)
-
-
-def train_conditional(model: Model, data: TrainingData, config: TrainingConfig, validation: Any) -> FitResult:
-    """Train q(theta | x) on the simulations."""
-    if data.loader is not None:
-        return fit(model, data.loader, validation=data.validation, config=config)
-    return fit(model, (data.theta, data.x), validation=validation, config=config)
+        rows = (data.theta, data.x) if data.loader is None else data.loader
+        held_out = validation if data.loader is None else data.validation
+        models, results = train_members(build, rows, held_out, self.members, config)
+        return NPEPosterior(self.prior, models, data.scale, data.x_shape, results)
 
 
 class NPEPosterior(SimulationPosterior):

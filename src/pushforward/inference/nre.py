@@ -5,27 +5,26 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConfigError, TrainingError
+from pushforward.inference.method import SimulationMethod
 from pushforward.inference.nle import LikelihoodPosterior
-from pushforward.inference.priors import Prior
-from pushforward.inference.training_data import training_data
+from pushforward.inference.training_data import TrainingData
 from pushforward.networks import MLP
 from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import make_budget, make_schedule
-from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
+from pushforward.training.config import TrainingConfig
 from pushforward.training.result import FitResult
 from pushforward.training.sources import default_batch_size
 
 __all__ = ["NRE", "NREPosterior"]
 
 
-class NRE:
+class NRE(SimulationMethod["NREPosterior"]):
     """Contrastive neural ratio estimation (Durkan, Murray, Papamakarios 2020): the simplest of the three methods, a baseline.
 
     A network f(theta, x) is trained to find, among K parameters, the one that x was simulated from. Then
@@ -51,48 +50,18 @@ class NRE:
     """
 
     def __init__(self, prior: Any, *, hidden: tuple[int, ...] = (64, 64), contrasts: int = 10) -> None:
-        self.prior = Prior(prior)
+        super().__init__(prior)
         self.hidden = tuple(hidden)
         self.contrasts = check_integer("contrasts", contrasts, 2)
 
-    @with_options
-    def fit(
-        self,
-        theta: Any = None,
-        x: Any = None,
-        *,
-        simulator: Callable[[Tensor], Any] | None = None,
-        simulations: int = 1000,
-        validation: float = 0.1,
-        config: TrainingConfig | None = None,
-        **options: Unpack[TrainingOptions],
-    ) -> NREPosterior:
-        """Train on simulations, or on runs of a simulator. Checkpoints are not available.
-
-        Args:
-            theta: parameters ``(n, D)``, or :class:`~pushforward.inference.Simulations`.
-            x: data ``(n, *shape)``.
-            simulator: function of parameters that returns data, in place of theta and x.
-            simulations: number of runs of the simulator.
-            validation: fraction held out.
-            config: options of the run; the options below replace its values.
-            options: fields of :class:`TrainingConfig`.
-
-        Raises:
-            InputError: for data that do not fit the prior.
-            ConfigError: for a value that an option does not take.
-        """
-        config = make_config(config, options)
+    def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NREPosterior:
         if config.checkpoint is not None:
             raise ConfigError("NRE has no checkpoints: train NPE or NLE, or without checkpoint=.")
-        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation)
-        if data.theta is None or data.x is None:
-            raise ConfigError("NRE trains on arrays; NPE reads a DataLoader.")
-        u = self.prior.transform().encode(data.theta).z.detach()
+        u, x = self._arrays(data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = MLP(self.prior.features + data.width, 1, self.hidden, residual=True)
-            result = self._train(network, u, data.x, float(validation), config)
+            result = self._train(network, u, x, float(validation), config)
         return NREPosterior(self.prior, [network], data.scale, data.x_shape, [result])
 
     def _train(self, network: nn.Module, u: Tensor, x: Tensor, fraction: float, config: TrainingConfig) -> FitResult:

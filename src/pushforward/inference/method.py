@@ -1,0 +1,128 @@
+"""`SimulationMethod`: what NPE, NLE and NRE share: the prior, the data, and the training of several networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, Unpack
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import ConfigError
+from pushforward.inference.posterior import SimulationPosterior
+from pushforward.inference.priors import Prior
+from pushforward.inference.training_data import TrainingData, training_data
+from pushforward.models import Model
+from pushforward.numerics.checks import check_choice, check_integer
+from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
+from pushforward.training.fit import fit
+from pushforward.training.result import FitResult
+
+__all__ = ["FlowMaker", "SimulationMethod", "check_flow", "train_members"]
+
+P = TypeVar("P", bound=SimulationPosterior)
+FlowMaker = Callable[[int, int], Model]
+"""A function of (features, context width) that returns a conditional model."""
+
+
+class SimulationMethod(ABC, Generic[P]):
+    """A way to learn a posterior from simulations. A subclass says what its networks learn.
+
+    Args:
+        prior: a torch distribution of vectors, or a list of independent ones.
+        members: number of networks, each trained with its own seed and held-out simulations.
+
+    Raises:
+        ConfigError: for a prior whose support is not a box.
+    """
+
+    def __init__(self, prior: Any, *, members: int = 1) -> None:
+        self.prior = Prior(prior)
+        self.members = check_integer("members", members)
+
+    @with_options
+    def fit(
+        self,
+        theta: Any = None,
+        x: Any = None,
+        *,
+        simulator: Callable[[Tensor], Any] | None = None,
+        simulations: int = 1000,
+        validation: Any = 0.1,
+        config: TrainingConfig | None = None,
+        **options: Unpack[TrainingOptions],
+    ) -> P:
+        """Train on simulations, or on runs of a simulator.
+
+        Args:
+            theta: parameters ``(n, D)``; or :class:`~pushforward.inference.Simulations`; or, for NPE, a ``DataLoader`` of
+                pairs (theta, x), for data larger than memory.
+            x: data ``(n, *shape)``. Rows with NaN are left out, with a warning.
+            simulator: function of parameters that returns data, in place of theta and x.
+            simulations: number of runs of the simulator.
+            validation: fraction held out; or, for NPE, another ``DataLoader``.
+            config: options of the run; the options below replace its values.
+            options: fields of :class:`TrainingConfig`.
+
+        Raises:
+            InputError: for data that do not fit the prior.
+            ConfigError: for a value that an option does not take.
+        """
+        config = make_config(config, options)
+        data = training_data(self.prior, theta, x, simulator, simulations, config.seed, validation)
+        return self._fit(data, validation, config)
+
+    @abstractmethod
+    def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> P:
+        """Train on checked and scaled simulations."""
+
+    def _arrays(self, data: TrainingData) -> tuple[Tensor, Tensor]:
+        """Unconstrained parameters ``(n, D)`` and scaled data ``(n, width)``.
+
+        Raises:
+            ConfigError: for a ``DataLoader``.
+        """
+        if data.theta is None or data.x is None:
+            raise ConfigError(f"{type(self).__name__} trains on arrays; NPE reads a DataLoader.")
+        return self.prior.transform().encode(data.theta).z.detach(), data.x
+
+
+def check_flow(flow: str | FlowMaker, names: tuple[str, ...]) -> str | FlowMaker:
+    """The name of a flow, or a function that builds one.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if isinstance(flow, str):
+        check_choice("flow", flow, names)
+    elif not callable(flow):
+        raise ConfigError(f"flow must be one of {names} or a function of (features, context); got {flow!r:.80}.")
+    return flow
+
+
+def train_members(
+    build: Callable[[], Model], rows: Any, validation: Any, members: int, config: TrainingConfig
+) -> tuple[list[Model], list[FitResult]]:
+    """Models that differ in their initial weights, the order of the rows, and the rows held out.
+
+    Args:
+        build: builds an untrained model.
+        rows: (x, context), or a ``DataLoader`` of such pairs.
+        validation: fraction held out, or another ``DataLoader``.
+        members: number of models.
+        config: options of the runs; the seed of member k is larger by k.
+
+    Returns:
+        The trained models, and the results of their runs.
+    """
+    models, results = [], []
+    for member in range(members):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed + 7919 * member)
+            model = build()
+        seeded = dataclasses.replace(config, seed=config.seed + member)
+        results.append(fit(model, rows, validation=validation, config=seeded))
+        models.append(model)
+    return models, results
