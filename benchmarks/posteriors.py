@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import pushforward as pf
 from benchmarks.common.datasets import where
 from benchmarks.common.results import Results, footer, markdown
 from benchmarks.posterior_models import POSTERIORS, Posterior, load_posterior, reference_draws
@@ -38,13 +39,15 @@ def errors(columns: Tensor, log_weights: Tensor | None, truth: Tensor) -> tuple[
     return float(((mean - truth.mean(0)) / truth.std(0)).abs().max()), float((std / truth.std(0) - 1).abs().max())
 
 
-def _pushforward(model: Posterior, truth: Tensor, steps: int, seed: int) -> dict[str, Any]:
+def _pushforward(model: Posterior, truth: Tensor, steps: int, seed: int, path: Path) -> dict[str, Any]:
     torch.manual_seed(seed)
     started = time.process_time()
     fit = inference.fit_to_target(
         None, model.log_density, parameters=model.parameters, max_steps=steps, seed=seed, progress="silent"
     )
     seconds = time.process_time() - started
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pf.save(fit.flow, path)
     columns = model.columns(model.parameters.unflatten(fit.draws))
     mean, std = errors(columns, fit.weights.log_weights, truth)
     raw_mean, raw_std = errors(columns, None, truth)
@@ -121,7 +124,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["pushforward"], choices=METHODS)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/posteriors.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posteriors.jsonl"))
+    parser.add_argument("--flows", type=Path, default=Path("runs/posteriors"))
     options = parser.parse_args()
     folder = where(options.data)
     if folder is None:
@@ -134,7 +138,9 @@ def main() -> None:
             key = {"posterior": name, "method": method, "seed": options.seed, "steps": options.steps}
             if not results.where(**key):
                 if method == "pushforward":
-                    found = _pushforward(model, truth, options.steps, options.seed)
+                    found = _pushforward(
+                        model, truth, options.steps, options.seed, options.flows / f"{name}-{options.seed}.safetensors"
+                    )
                 elif method == "nuts":
                     found = _nuts(model, truth, options.seed)
                 else:

@@ -485,6 +485,7 @@ def test_impossible_widths(name, features):
         "Sylvester": {"rank": 1},
         "LatticeDequantize": {"columns": (0,)},
         "AugmentMissing": {"columns": (0,), "indicators": (1,)},
+        "Regression": {"context": 1},
     }.get(cls, {})
     with pytest.raises(ConfigError):
         getattr(pushforward.transforms, cls)(features, **more)

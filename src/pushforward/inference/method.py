@@ -79,14 +79,14 @@ class SimulationMethod(ABC, Generic[P]):
         """Train on checked and scaled simulations."""
 
     def _arrays(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Unconstrained parameters ``(n, D)`` and scaled data ``(n, width)``.
+        """Parameters as networks read them ``(n, D)``, and scaled data ``(n, width)``.
 
         Raises:
             ConfigError: for a ``DataLoader``.
         """
         if data.theta is None or data.x is None:
             raise ConfigError(f"{type(self).__name__} trains on arrays; NPE reads a DataLoader.")
-        return self.prior.transform().encode(data.theta).z.detach(), data.x
+        return self.prior.inputs(data.theta), data.x
 
 
 def check_flow(flow: str | FlowMaker, names: tuple[str, ...]) -> str | FlowMaker:

@@ -168,7 +168,7 @@ class NLEPosterior(LikelihoodPosterior):
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of a scaled observation ``(width,)``, or of one for each row."""
-        context = self._transform.encode(theta).z
+        context = self.prior.inputs(theta)
         rows = (x + self.half_steps).expand(len(theta), -1)
         values = [network(rows, context) for network in self.networks]
         return logmeanexp(torch.stack(values), 0) if len(values) > 1 else values[0]

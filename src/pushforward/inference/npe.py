@@ -15,11 +15,9 @@ from pushforward.inference.training_data import TrainingData
 from pushforward.models import CNF, MAF, NSF, Flow, Model
 from pushforward.numerics import logmeanexp
 from pushforward.training.config import TrainingConfig
-from pushforward.transforms import Chain, EmbedContext, Transform
+from pushforward.transforms import Chain, EmbedContext, MaskedAutoregressive, Regression, Standardize, Transform
 
 __all__ = ["NPE", "NPEPosterior", "conditional_flow"]
-
-_FLOWS = ("nsf", "maf", "cnf")
 
 
 def conditional_flow(
@@ -27,6 +25,10 @@ def conditional_flow(
     embedding: nn.Module | None = None,
 ) -> Flow:  # fmt: skip
     """A conditional flow: a fixed transform of bounded coordinates, then the layers of a model, given an embedded context.
+
+    The flows with a name start with the linear regression of the coordinates on the context
+    (:class:`~pushforward.transforms.Regression`), unless there is an embedding. In "nsf" an affine autoregressive layer comes
+    before the splines, so that location and width can depend on the context without limits.
 
     Args:
         name: "nsf" (autoregressive spline flow), "maf", "cnf" (flow matching), or a function of (features, context).
@@ -36,18 +38,38 @@ def conditional_flow(
         embedding: network of the context, with attributes ``inputs`` and ``outputs``.
     """
     width = context if embedding is None else int(embedding.outputs)  # pyright: ignore[reportArgumentType]
+    first: list[Transform] = [] if transform is None else [transform]
     if not isinstance(name, str):
         inner = name(features, width)
-    elif name == "nsf":
-        inner = NSF(features, width, layer="autoregressive", layers=3, bins=8, hidden=(64, 64), tail_bound=5.0)
-    elif name == "maf":
-        inner = MAF(features, width, layers=5, hidden=(64, 64), activation="tanh")
     else:
-        inner = CNF(features, width, objective="flow-matching", hidden=(128, 128, 128), activation="silu")
+        inner = _FLOWS[name](features, width)
+        linear = embedding is None and context <= _WIDEST_REGRESSION
+        first.append(Regression(features, context=context) if linear else Standardize(features))
     chain: Transform = inner.chain
+    if name == "nsf":
+        chain = Chain(MaskedAutoregressive(features, context=width, hidden=(64, 64), activation="tanh"), *chain)
     if embedding is not None:
         chain = EmbedContext(chain, copy.deepcopy(embedding))
-    return Flow(Chain(*([] if transform is None else [transform]), chain), inner.base)
+    return Flow(Chain(*first, chain), inner.base)
+
+
+def _spline_flow(features: int, width: int) -> Model:
+    return NSF(
+        features, width, layer="autoregressive", layers=3, bins=8, hidden=(64, 64), tail_bound=5.0, standardize=False
+    )
+
+
+def _affine_flow(features: int, width: int) -> Model:
+    return MAF(features, width, layers=5, hidden=(64, 64), activation="tanh")
+
+
+def _continuous_flow(features: int, width: int) -> Model:
+    return CNF(features, width, objective="flow-matching", hidden=(128, 128, 128), activation="silu")
+
+
+_FLOWS: dict[str, FlowMaker] = {"nsf": _spline_flow, "maf": _affine_flow, "cnf": _continuous_flow}
+_WIDEST_REGRESSION = 1000
+"""Contexts that are wider have no linear regression first."""
 
 
 class NPE(SimulationMethod["NPEPosterior"]):
@@ -81,7 +103,7 @@ class NPE(SimulationMethod["NPEPosterior"]):
         self, prior: Any, *, flow: str | FlowMaker = "nsf", embedding: nn.Module | None = None, members: int = 1
     ) -> None:
         super().__init__(prior, members=members)
-        self.flow, self.embedding = check_flow(flow, _FLOWS), embedding
+        self.flow, self.embedding = check_flow(flow, tuple(_FLOWS)), embedding
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NPEPosterior:
         def build() -> Model:

@@ -121,5 +121,5 @@ class NREPosterior(LikelihoodPosterior):
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """The log-ratio, up to a function of x."""
-        u = self._transform.encode(theta).z
+        u = self.prior.inputs(theta)
         return self.networks[0](torch.cat((u, x.expand(len(theta), -1)), -1))[..., 0]

@@ -106,6 +106,14 @@ class Prior:
             start = stop
         return Blocks(*blocks)
 
+    def inputs(self, theta: Tensor) -> Tensor:
+        """Parameters as networks read them, ``(n, D)``: half-bounded coordinates as logarithms, the others as they are."""
+        low, high = self.low.to(theta), self.high.to(theta)
+        half_low, half_high = torch.isfinite(low) & ~torch.isfinite(high), torch.isfinite(high) & ~torch.isfinite(low)
+        distance = torch.where(half_low, theta - low, torch.where(half_high, high - theta, 1.0))
+        logarithm = distance.clamp(min=torch.finfo(theta.dtype).tiny).log()
+        return torch.where(half_low, logarithm, torch.where(half_high, -logarithm, theta))
+
     def describe(self) -> list[dict[str, Any]]:
         """The prior in JSON types.
 

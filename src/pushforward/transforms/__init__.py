@@ -39,6 +39,7 @@ from pushforward.transforms.image.reshape import Flatten, Patches, Squeeze
 from pushforward.transforms.inverse import Inverse
 from pushforward.transforms.linear.factored import Householder, LULinear, QRLinear, WoodburyLinear
 from pushforward.transforms.linear.permutation import Permutation, Reverse
+from pushforward.transforms.linear.regression import Regression
 from pushforward.transforms.linear.whiten import Whiten
 from pushforward.transforms.residual.contractive import InvertibleResidual
 from pushforward.transforms.residual.determinant_lemma import Planar, Radial, Sylvester
@@ -153,6 +154,7 @@ __all__ = [
     "QRLinear",
     "QuadraticSplineTransformer",
     "Radial",
+    "Regression",
     "Reverse",
     "Sigmoid",
     "SigmoidalTransformer",

@@ -18,6 +18,8 @@ CYCLE: dict[str, Any] = {"kind": Kind.ESTIMATE, "invertible": False, "draws": Tr
 TRANSFORMS: list[TransformCase] = [
     m("Whiten", "D=1", lambda: transforms.Whiten(1)),
     m("Whiten", "D=3", lambda: transforms.Whiten(3)),
+    m("Regression", "D=1", lambda: transforms.Regression(1, context=2)),
+    m("Regression", "D=3", lambda: transforms.Regression(3, context=2)),
 ]
 
 MODELS: list[ModelCase] = [
