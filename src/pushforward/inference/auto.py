@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError
+from pushforward.inference.method import split_rows
 from pushforward.inference.nle import NLE, LikelihoodPosterior
 from pushforward.inference.npe import NPE, NPEPosterior
 from pushforward.inference.nre import NRE
@@ -22,7 +24,7 @@ from pushforward.training.config import TrainingConfig, TrainingOptions, make_co
 
 __all__ = ["infer", "posterior_score"]
 
-_TEST_FRACTION, _MOST_TESTS, _PROPOSALS = 0.1, 200, 500
+_HELD_OUT, _MOST_TESTS, _PROPOSALS, _PRIOR_DRAWS = 0.1, 200, 400, 100
 
 
 @with_options
@@ -40,11 +42,11 @@ def infer(
 ) -> SimulationPosterior:
     """Learn the posterior from simulations, with a method that the simulations choose.
 
-    The rule of "auto": a tenth of the simulations (at most 200) is set aside. NPE and NLE train on the rest. Both are
-    scored by the mean of log q(theta | x) on the simulations set aside, a proper score of a posterior: NPE directly, and NLE
-    as log prior + log likelihood - log evidence, with the evidence by importance sampling from NPE's posterior. The method
-    with the larger mean wins. No observation and no reference is used. If NLE wins, NPE's posterior is where its sampler
-    starts.
+    The rule of "auto": NPE and NLE train on the same simulations, and each of their networks holds out the same tenth of
+    them. On at most 200 of the simulations held out both are scored by the mean of log q(theta | x), a proper score of a
+    posterior: NPE directly, and NLE as log prior + log likelihood - log evidence, with the evidence by importance sampling
+    from NPE's posterior and the prior. The method with the larger mean wins. No observation and no reference is used. If NLE
+    wins, NPE's posterior is where its sampler starts.
 
     Args:
         prior: a torch distribution of vectors, or a list of independent ones.
@@ -83,16 +85,25 @@ def infer(
     if method == "nre":
         return NRE(prior).fit(theta, x, simulator=simulator, simulations=simulations, config=config)
     theta, raw = finite_simulations(prior, theta, x, simulator, simulations, config.seed)
-    order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(config.seed + 17))
-    tests = order[: min(_MOST_TESTS, max(1, int(_TEST_FRACTION * len(order))))]
-    rest = order[len(tests) :]
-    npe = NPE(prior, members=members).fit(theta[rest], raw[rest], config=config)
-    nle = NLE(prior, members=members).fit(theta[rest], raw[rest], config=config)
+    npe = NPE(prior, members=members).fit(theta, raw, validation=_HELD_OUT, config=config)
+    nle = NLE(prior, members=members).fit(theta, raw, validation=_HELD_OUT, config=config)
     nle.proposal = npe
-    scores = {name: posterior_score(post, npe, theta[tests], raw[tests]) for name, post in (("npe", npe), ("nle", nle))}
+    scores = {"npe": 0.0, "nle": 0.0}
+    for member in range(members):
+        tests = split_rows(len(theta), _HELD_OUT, config.seed, member)[1][: max(1, _MOST_TESTS // members)]
+        one_npe, one_nle = _member(npe, member), _member(nle, member)
+        for name, post in (("npe", one_npe), ("nle", one_nle)):
+            scores[name] += posterior_score(post, one_npe, theta[tests], raw[tests]) / members
     chosen: Any = nle if scores["nle"] > scores["npe"] else npe
     chosen.scores = scores
     return chosen
+
+
+def _member(posterior: Any, index: int) -> Any:
+    """The posterior of one of the networks."""
+    one = copy.copy(posterior)
+    one.networks = [posterior.networks[index]]
+    return one
 
 
 @torch.no_grad()
@@ -116,11 +127,14 @@ def posterior_score(
         found = []
         for row, data in zip(theta, x, strict=True):
             scaled = posterior._observation(data)
-            draws = posterior._clamp(proposal.draw(_PROPOSALS, scaled, generator))
-            log_ratio = (
-                posterior.prior.log_prob(draws) + posterior.log_likelihood(draws, scaled)
-                - proposal._log_prob(draws, scaled)
-            )  # fmt: skip
+            wide = posterior.prior.sample(_PRIOR_DRAWS, seed=int(torch.randint(2**31, (), generator=generator)))
+            draws = posterior._clamp(torch.cat((proposal.draw(_PROPOSALS, scaled, generator), wide)))
+            log_prior = posterior.prior.log_prob(draws)
+            log_proposal = torch.logaddexp(
+                proposal._log_prob(draws, scaled) + math.log(_PROPOSALS / len(draws)),
+                log_prior + math.log(_PRIOR_DRAWS / len(draws)),
+            )
+            log_ratio = log_prior + posterior.log_likelihood(draws, scaled) - log_proposal
             joint = posterior.prior.log_prob(row[None]) + posterior.log_likelihood(row[None], scaled)
             found.append(joint[0] - logmeanexp(log_ratio, 0))
         values = torch.stack(found)

@@ -19,8 +19,9 @@ from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit
 from pushforward.training.result import FitResult
+from pushforward.training.seeds import mix
 
-__all__ = ["FlowMaker", "SimulationMethod", "check_flow", "train_members"]
+__all__ = ["FlowMaker", "SimulationMethod", "check_flow", "split_rows", "train_members"]
 
 P = TypeVar("P", bound=SimulationPosterior)
 FlowMaker = Callable[[int, int], Model]
@@ -122,7 +123,24 @@ def train_members(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 7919 * member)
             model = build()
+        data, held_out = rows, validation
+        if isinstance(rows, tuple) and is_fraction(validation):
+            training, test = split_rows(len(rows[0]), validation, config.seed, member)
+            data = tuple(part[training] for part in rows)
+            held_out = tuple(part[test] for part in rows)
         seeded = dataclasses.replace(config, seed=config.seed + member)
-        results.append(fit(model, rows, validation=validation, config=seeded))
+        results.append(fit(model, data, validation=held_out, config=seeded))
         models.append(model)
     return models, results
+
+
+def is_fraction(validation: Any) -> bool:
+    """Whether this is a fraction that holds out rows; ``fit`` checks everything else."""
+    return isinstance(validation, float) and 0 < validation < 1
+
+
+def split_rows(count: int, fraction: float, seed: int, member: int) -> tuple[Tensor, Tensor]:
+    """Indices of the rows on which a member trains, and of those held out; at least one of each."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(mix(seed, 501, member)))
+    held = min(max(1, int(fraction * count + 0.5)), count - 1)
+    return order[held:], order[:held]

@@ -13,6 +13,7 @@ from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.training_data import TrainingData
 from pushforward.models import CNF, MAF, NSF, Flow, Model
+from pushforward.networks import MADE
 from pushforward.numerics import logmeanexp
 from pushforward.training.config import TrainingConfig
 from pushforward.transforms import Chain, EmbedContext, MaskedAutoregressive, Regression, Standardize, Transform
@@ -27,8 +28,10 @@ def conditional_flow(
     """A conditional flow: a fixed transform of bounded coordinates, then the layers of a model, given an embedded context.
 
     The flows with a name start with the linear regression of the coordinates on the context
-    (:class:`~pushforward.transforms.Regression`), unless there is an embedding. In "nsf" an affine autoregressive layer comes
-    before the splines, so that location and width can depend on the context without limits.
+    (:class:`~pushforward.transforms.Regression`), unless there is an embedding, and their layers start as the identity. So
+    training starts at the linear-Gaussian posterior, and with few simulations of an almost linear problem it stops there. In
+    "nsf" an affine autoregressive layer comes before the splines, so that location and width can depend on the context without
+    limits.
 
     Args:
         name: "nsf" (autoregressive spline flow), "maf", "cnf" (flow matching), or a function of (features, context).
@@ -48,9 +51,21 @@ def conditional_flow(
     chain: Transform = inner.chain
     if name == "nsf":
         chain = Chain(MaskedAutoregressive(features, context=width, hidden=(64, 64), activation="tanh"), *chain)
+    if name in ("nsf", "maf"):
+        _start_at_identity(chain)
     if embedding is not None:
         chain = EmbedContext(chain, copy.deepcopy(embedding))
     return Flow(Chain(*first, chain), inner.base)
+
+
+@torch.no_grad()
+def _start_at_identity(chain: Transform) -> None:
+    """Set the last layers of the autoregressive networks to 0: untrained, the flow is the linear-Gaussian model."""
+    for network in chain.modules():
+        if isinstance(network, MADE):
+            for layer in (network.last, network.context_last):
+                for parameter in () if layer is None else layer.parameters():
+                    parameter.zero_()
 
 
 def _spline_flow(features: int, width: int) -> Model:
