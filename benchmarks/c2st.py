@@ -44,7 +44,9 @@ def c2st_many(pairs: Sequence[tuple[Tensor, Tensor]], *, seed: int = 1, most: in
     for x, y in pairs:
         mean, std = x.mean(0), x.std(0)
         data.append(torch.cat(((x - mean) / std, (y - mean) / std)).float())
-        training += [torch.cat([part for other, part in enumerate(folds) if other != fold])[:size] for fold in range(_FOLDS)]
+        training += [
+            torch.cat([part for other, part in enumerate(folds) if other != fold])[:size] for fold in range(_FOLDS)
+        ]
     rows = torch.stack(training)
     owner = torch.arange(len(pairs)).repeat_interleave(_FOLDS)
     networks = _Networks(len(rows), width, generator)

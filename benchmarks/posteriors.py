@@ -50,9 +50,10 @@ def _pushforward(model: Posterior, truth: Tensor, steps: int, seed: int, path: P
     pf.save(fit.flow, path)
     columns = model.columns(model.parameters.unflatten(fit.draws))
     mean, std = errors(columns, fit.weights.log_weights, truth)
-    raw_mean, raw_std = errors(columns, None, truth)
+    raw_mean, raw_std = errors(columns[: len(fit.flow_weights.log_ratios)], None, truth)
     return {
         "mean": mean, "std": std, "raw mean": raw_mean, "raw std": raw_std, "k_hat": fit.k_hat, "ess": fit.ess,
+        "flow k_hat": fit.flow_weights.k_hat, "steps taken": fit.training.steps, "stopped": fit.training.stopped,
         "seconds": seconds, "dropped": len(fit.dropped_modes),
     }  # fmt: skip
 

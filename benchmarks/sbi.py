@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.c2st import c2st
 from benchmarks.common.datasets import where
 from benchmarks.common.results import Results, footer, markdown
-from benchmarks.sbi_tasks import TASKS, Task, c2st, load_task, observation, reference
+from benchmarks.sbi_tasks import TASKS, Task, load_task, observation, reference
 from pushforward import inference
 
 METHODS = ("auto", "npe", "nle", "nre", "sbi-npe")
@@ -91,9 +92,7 @@ def run(
         if not results.where(**key, part="training"):
             results.add(key | {"part": "training", "training s": seconds, "chosen": "sbi-npe"})
     else:
-        path = (
-            options.out.parent / options.out.stem / f"{task.name}-{method}-{count}-{seed}-{options.members}.safetensors"
-        )
+        path = options.posteriors / f"{task.name}-{method}-{count}-{seed}-{options.members}.safetensors"
         if not results.where(**key, part="training") or not path.exists():
             results.add(key | {"part": "training"} | _train(method, task, count, seed, options.members, path))
         post = inference.load_posterior(path)
@@ -119,7 +118,8 @@ def main() -> None:
     parser.add_argument("--observations", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--members", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/sbi.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sbi.jsonl"))
+    parser.add_argument("--posteriors", type=Path, default=Path("runs/sbi"))
     options = parser.parse_args()
     folder = where(options.data)
     if folder is None:

@@ -18,7 +18,7 @@ from torch import distributions as td
 
 from pushforward.errors import StorageError
 
-__all__ = ["TASKS", "Task", "c2st", "load_task", "observation", "reference"]
+__all__ = ["TASKS", "Task", "load_task", "observation", "reference"]
 
 
 @dataclass(frozen=True)
@@ -153,17 +153,3 @@ def reference(name: str, number: int, folder: Path) -> Tensor:
     """Draws of the reference posterior, ``(10000, D)``."""
     path = folder / "sbibm" / name / f"num_observation_{number}" / "reference_posterior_samples.csv.bz2"
     return torch.from_numpy(np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float32))
-
-
-def c2st(x: Tensor, y: Tensor, *, seed: int = 1) -> float:
-    """Classifier two-sample test as sbibm defines it: cross-validated accuracy of an MLP with two layers of 10 D units."""
-    from sklearn.model_selection import KFold, cross_val_score
-    from sklearn.neural_network import MLPClassifier
-
-    mean, std = x.mean(0), x.std(0)
-    data = torch.cat(((x - mean) / std, (y - mean) / std)).numpy()
-    labels = np.concatenate((np.zeros(len(x)), np.ones(len(y))))
-    width = x.shape[1]
-    classifier = MLPClassifier((10 * width, 10 * width), max_iter=10_000, random_state=seed)
-    folds = KFold(5, shuffle=True, random_state=seed)
-    return float(np.mean(cross_val_score(classifier, data, labels, cv=folds, scoring="accuracy")))

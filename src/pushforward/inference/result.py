@@ -51,7 +51,8 @@ class TargetFit:
         model: q, a density of the constrained coordinates; ``pf.save(fit.model, path)`` stores it.
         flow: q on the unconstrained reals.
         weights: importance weights of :attr:`draws`.
-        draws: draws of q, flat constrained coordinates ``(n, D)``, float64.
+        flow_weights: importance weights p / q of the draws of q alone, the first nine tenths of :attr:`draws`.
+        draws: flat constrained coordinates ``(n, D)``, float64. The last tenth are draws of q with a wider base.
         unconstrained: the same draws on the reals.
         modes: local maxima of p that several starts reached, and whether q has mass there.
         training: result of the training run.
@@ -62,6 +63,7 @@ class TargetFit:
     model: Model
     flow: Model
     weights: ImportanceWeights
+    flow_weights: ImportanceWeights = field(repr=False)
     draws: Tensor = field(repr=False)
     unconstrained: Tensor = field(repr=False)
     modes: list[FoundMode]
@@ -192,7 +194,7 @@ def warn(fit: TargetFit) -> None:
             PushforwardWarning,
             stacklevel=3,
         )
-    outside = float(torch.isneginf(fit.weights.log_ratios).double().mean())
+    outside = float(torch.isneginf(fit.flow_weights.log_ratios).double().mean())
     if outside > 0.01:
         warnings.warn(
             f"{outside:.0%} of the flow's draws lie where the log-density is -inf. Their weight is 0, so weighted "

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from pushforward.distributions.base import Distribution
 from pushforward.errors import InputError
 from pushforward.inference.targets import Target
+from pushforward.inference.weights import effective_sample_size
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
 from pushforward.training.input_spec import InputSpec, Pair
@@ -24,6 +25,7 @@ from pushforward.training.sources import Batch, Position, Source
 __all__ = ["NoiseSource", "TargetLoss", "TargetRun"]
 
 _PROBES = 16
+_CONVERGED = 0.99
 
 
 class NoiseSource(Source):
@@ -134,9 +136,18 @@ class TargetLoss:
 
 
 class TargetRun(Run):
-    """A run whose evaluations measure E_q[log p - log q] with fixed noise, nats; higher is better."""
+    """A run whose evaluations measure E_q[log p - log q] with fixed noise, nats; higher is better.
+
+    It ends with the reason "converged" when the weights of these draws have an effective sample size of 99 % of their number.
+    """
 
     target: Target
+    ess_fraction = 0.0
+
+    def stop_reason(self) -> str | None:
+        """As for other runs; "converged" if the weights are nearly equal."""
+        reason = super().stop_reason()
+        return "converged" if reason is None and self.ess_fraction >= _CONVERGED else reason
 
     @torch.no_grad()
     def measure(self) -> tuple[float | None, int, tuple[int, float] | None]:
@@ -145,6 +156,7 @@ class TargetRun(Run):
             return None, 0, None
         ratios = torch.cat([log_ratios(self.model, self.target, z)[1] for z, _ in self.held_out.ordered()]).cpu()
         finite = torch.isfinite(ratios)
+        self.ess_fraction = effective_sample_size(ratios) / len(ratios) if bool(finite.any()) else 0.0
         outside = int((~finite).sum())
         inside = ratios[finite].mean().item() if outside < len(ratios) else -math.inf
         return inside, outside, (-outside, inside)
