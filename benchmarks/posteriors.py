@@ -1,7 +1,7 @@
 """Posteriors of posteriordb: flows fitted to the log-density, against the reference draws, NUTS and another library.
 
     python -m benchmarks.posteriors --data FOLDER                     # runs what is missing, then prints the table
-    python -m benchmarks.posteriors --methods pushforward nuts normflows --steps 2000
+    python -m benchmarks.posteriors --methods pushforward nuts normflows
 
 Errors are the largest over the columns of the reference draws: means in units of the reference's standard deviations, and the
 relative error of standard deviations. "weighted" uses the importance weights of the flow's draws, "raw" the draws themselves.
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--names", nargs="+", default=list(POSTERIORS), choices=list(POSTERIORS))
     parser.add_argument("--methods", nargs="+", default=["pushforward"], choices=METHODS)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posteriors.jsonl"))
     parser.add_argument("--flows", type=Path, default=Path("runs/posteriors"))

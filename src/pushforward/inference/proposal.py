@@ -17,9 +17,9 @@ from pushforward.inference.targets import Target
 from pushforward.likelihood import REAL
 from pushforward.models.base import Model
 
-__all__ = ["WeightedDraws", "weighted_draws"]
+__all__ = ["WeightedDraws", "weighted_draws", "widen"]
 
-_SHARE, _DF = 0.1, 5.0
+_SHARE, _DF = 0.1, 5
 _PART = 4096
 
 
@@ -60,7 +60,7 @@ def weighted_draws(flow: Model, target: Target, count: int, generator: torch.Gen
     ]
     if wide:
         like = {"device": parts[0].device, "dtype": torch.float64, "generator": generator}
-        normal, chi_square = torch.randn(wide, width, **like), torch.randn(wide, int(_DF), **like).square().sum(1)
+        normal, chi_square = torch.randn(wide, width, **like), torch.randn(wide, _DF, **like).square().sum(1)
         parts.append((normal * (_DF / chi_square).sqrt()[:, None]).to(parts[0].dtype))
     z = torch.cat(parts)
     points, ratios, own_ratios = [], [], []
@@ -75,6 +75,18 @@ def weighted_draws(flow: Model, target: Target, count: int, generator: torch.Gen
         ratios.append(value - mixture)
         own_ratios.append(value - base)
     return WeightedDraws(torch.cat(points), torch.cat(ratios), own, torch.cat(own_ratios)[:own])
+
+
+def widen(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise whose first tenth of the rows is stretched as that of the wide part; normal noise becomes Student-t noise there.
+
+    With gradients along the path of the samples, which vanish at every point where q = p, training may use such noise: it
+    fits the tails too, where draws of q are rare.
+    """
+    count = round(_SHARE * len(z))
+    chi_square = torch.randn(count, _DF, generator=generator, device=z.device).square().sum(1)
+    stretch = (_DF / chi_square).sqrt().to(z.dtype)
+    return torch.cat((z[:count] * stretch[:, None], z[count:]))
 
 
 def _student(z: Tensor) -> Tensor:

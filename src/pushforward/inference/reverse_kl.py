@@ -13,8 +13,9 @@ from torch.func import functional_call
 
 from pushforward.distributions.base import Distribution
 from pushforward.errors import InputError
+from pushforward.inference.proposal import widen
 from pushforward.inference.targets import Target
-from pushforward.inference.weights import effective_sample_size
+from pushforward.inference.weights import effective_sample_size, pareto_smooth
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
 from pushforward.training.input_spec import InputSpec, Pair
@@ -25,7 +26,7 @@ from pushforward.training.sources import Batch, Position, Source
 __all__ = ["NoiseSource", "TargetLoss", "TargetRun"]
 
 _PROBES = 16
-_CONVERGED = 0.99
+_CONVERGED_ESS, _CONVERGED_K_HAT = 0.99, 0.5
 
 
 class NoiseSource(Source):
@@ -38,23 +39,28 @@ class NoiseSource(Source):
         batch_size: draws in each step.
         held_out: draws for evaluation.
         seed: of the noise.
+        wide: stretch a tenth of the training noise, see :func:`~pushforward.inference.proposal.widen`.
     """
 
     steps = None
 
     def __init__(
-        self, model: Model, target: Target, start: Callable[[], Tensor], batch_size: int, held_out: int, seed: int
-    ) -> None:
+        self, model: Model, target: Target, start: Callable[[], Tensor], batch_size: int, held_out: int, seed: int,
+        wide: bool = False,
+    ) -> None:  # fmt: skip
         self.spec = InputSpec.of(model)
         self.base: Distribution = model.base
         self.target, self.start = target, start
-        self.batch_size, self.held_out, self.seed = batch_size, held_out, seed
+        self.batch_size, self.held_out, self.seed, self.wide = batch_size, held_out, seed, wide
         self.description = f"noise of {type(self.base).__name__} for a log-density on {target.features} coordinates"
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """Noise that depends on the seed and the step alone."""
         for step in itertools.count(start.step):
-            yield Batch(self._draw(self.batch_size, Purpose.SHUFFLE, step), None, 0, step)
+            z = self._draw(self.batch_size, Purpose.SHUFFLE, step)
+            if self.wide:
+                z = widen(z, generator(self.seed, Purpose.LOADING, step, device=self.spec.device))
+            yield Batch(z, None, 0, step)
 
     def ordered(self) -> Iterator[Pair]:
         """The noise for evaluation, always the same."""
@@ -138,16 +144,17 @@ class TargetLoss:
 class TargetRun(Run):
     """A run whose evaluations measure E_q[log p - log q] with fixed noise, nats; higher is better.
 
-    It ends with the reason "converged" when the weights of these draws have an effective sample size of 99 % of their number.
+    It ends with the reason "converged" when the weights of these draws have an effective sample size of 99 % of their number
+    and a k-hat of at most 0.5.
     """
 
     target: Target
-    ess_fraction = 0.0
+    converged = False
 
     def stop_reason(self) -> str | None:
         """As for other runs; "converged" if the weights are nearly equal."""
         reason = super().stop_reason()
-        return "converged" if reason is None and self.ess_fraction >= _CONVERGED else reason
+        return "converged" if reason is None and self.converged else reason
 
     @torch.no_grad()
     def measure(self) -> tuple[float | None, int, tuple[int, float] | None]:
@@ -156,13 +163,20 @@ class TargetRun(Run):
             return None, 0, None
         ratios = torch.cat([log_ratios(self.model, self.target, z)[1] for z, _ in self.held_out.ordered()]).cpu()
         finite = torch.isfinite(ratios)
-        self.ess_fraction = effective_sample_size(ratios) / len(ratios) if bool(finite.any()) else 0.0
+        self.converged = self.step > 0 and nearly_equal(ratios)
         outside = int((~finite).sum())
         inside = ratios[finite].mean().item() if outside < len(ratios) else -math.inf
         return inside, outside, (-outside, inside)
 
     def warn_about_rows_outside(self) -> None:
         """Nothing: the result of the fit says it."""
+
+
+def nearly_equal(ratios: Tensor) -> bool:
+    """Whether weights have an effective sample size of 99 % and a k-hat of at most 0.5."""
+    if not bool((ratios < math.inf).all()) or effective_sample_size(ratios) < _CONVERGED_ESS * len(ratios):
+        return False
+    return pareto_smooth(ratios.numpy())[1] <= _CONVERGED_K_HAT
 
 
 @torch.no_grad()
