@@ -132,7 +132,7 @@ def test_the_model_is_a_density_of_the_constrained_values_and_is_saved(tmp_path)
     x = fit.draws[:5].float()
     assert torch.equal(again.log_prob(x), fit.model.log_prob(x))
     ratio = fit.target(fit.unconstrained[:5]) - fit.flow.log_prob(fit.unconstrained[:5].float())
-    torch.testing.assert_close(ratio.detach(), fit.weights.log_ratios[:5], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ratio.detach(), fit.flow_weights.log_ratios[:5], atol=1e-3, rtol=1e-4)
 
 
 def test_a_mode_far_away_is_found_and_reported():
@@ -151,11 +151,11 @@ def test_a_mode_far_away_is_found_and_reported():
 
 
 def test_a_bad_fit_warns_with_its_k_hat():
-    def cauchy(x):
-        return -torch.log1p(x.square()).sum(-1)
+    def heavy(x):  # the tails of Student-t with half a degree of freedom
+        return -0.75 * torch.log1p(x.square()).sum(-1)
 
     with pytest.warns(PushforwardWarning, match="k-hat is"):
-        fit = inference.fit_to_target(pf.models.NICE(2, layers=2, hidden=(8,)), cauchy, max_steps=5, **QUIET)
+        fit = inference.fit_to_target(pf.models.NICE(2, layers=2, hidden=(8,)), heavy, max_steps=5, **QUIET)
     assert not fit.reliable
 
 
@@ -257,4 +257,4 @@ def test_evidence_in_one_dimension_against_quadrature():
     truth = math.log(quad(lambda t: math.exp(-0.25 * t**4 + t), -10, 10)[0])
     fit = inference.fit_to_target(1, log_density, max_steps=100, **QUIET)
     assert fit.log_evidence == pytest.approx(truth, abs=max(5 * fit.log_evidence_error, 1e-3))
-    assert fit.k_hat < 0.7
+    assert fit.reliable

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pushforward.distributions import Normal
 from pushforward.errors import ConfigError
+from pushforward.inference.identity import start_at_identity
 from pushforward.inference.modes import Mode, box_points, find_modes, laplace_draws, mixture_log_prob
 from pushforward.inference.parameters import Parameters
 from pushforward.inference.proposal import weighted_draws
@@ -45,6 +46,7 @@ def default_flow(features: int) -> Flow:
     """
     check_integer("features", features)
     layers = NSF(features, layers=6, hidden=(64, 64), tail_bound=8.0, standardize=False)
+    start_at_identity(layers.chain)
     return Flow(Chain(Whiten(features), *layers.chain), Normal(features))
 
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pushforward.inference.identity import start_at_identity
 from pushforward.inference.method import FlowMaker, SimulationMethod, check_flow, train_members
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.training_data import TrainingData
 from pushforward.models import CNF, MAF, NSF, Flow, Model
-from pushforward.networks import MADE
 from pushforward.numerics import logmeanexp
 from pushforward.training.config import TrainingConfig
 from pushforward.transforms import Chain, EmbedContext, MaskedAutoregressive, Regression, Standardize, Transform
@@ -52,20 +52,10 @@ def conditional_flow(
     if name == "nsf":
         chain = Chain(MaskedAutoregressive(features, context=width, hidden=(64, 64), activation="tanh"), *chain)
     if name in ("nsf", "maf"):
-        _start_at_identity(chain)
+        start_at_identity(chain)
     if embedding is not None:
         chain = EmbedContext(chain, copy.deepcopy(embedding))
     return Flow(Chain(*first, chain), inner.base)
-
-
-@torch.no_grad()
-def _start_at_identity(chain: Transform) -> None:
-    """Set the last layers of the autoregressive networks to 0: untrained, the flow is the linear-Gaussian model."""
-    for network in chain.modules():
-        if isinstance(network, MADE):
-            for layer in (network.last, network.context_last):
-                for parameter in () if layer is None else layer.parameters():
-                    parameter.zero_()
 
 
 def _spline_flow(features: int, width: int) -> Model:

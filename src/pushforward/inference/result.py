@@ -98,8 +98,8 @@ class TargetFit:
 
     @property
     def reliable(self) -> bool:
-        """Whether k-hat is below its threshold and no mode is dropped."""
-        return self.k_hat <= khat_threshold(len(self.draws)) and not self.dropped_modes
+        """Whether the weights are reliable (:attr:`ImportanceWeights.reliable`) and no mode is dropped."""
+        return self.weights.reliable and not self.dropped_modes
 
     def sample(self, count: int, *, seed: int | None = None) -> Any:
         """Draws of the flow itself: ``(count, D)``, or a dictionary by name if the fit has ``parameters``."""
@@ -168,7 +168,7 @@ def check_modes(
 def warn(fit: TargetFit) -> None:
     """Say in one warning each why the result is not to be trusted, and what to try."""
     threshold = khat_threshold(len(fit.draws))
-    if fit.k_hat > threshold:
+    if not fit.weights.reliable:
         warnings.warn(
             f"k-hat is {fit.k_hat:.2f}, above {threshold:.2f}: the flow misses a part of the target, and estimates from "
             "its draws are not reliable. Try more steps (max_steps=), a larger flow, a parametrization with less "

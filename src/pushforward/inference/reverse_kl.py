@@ -13,14 +13,14 @@ from torch.func import functional_call
 
 from pushforward.distributions.base import Distribution
 from pushforward.errors import InputError
-from pushforward.inference.proposal import widen
+from pushforward.inference.proposal import weighted_draws, widen
 from pushforward.inference.targets import Target
-from pushforward.inference.weights import effective_sample_size, pareto_smooth
+from pushforward.inference.weights import NEARLY_EQUAL, effective_sample_size, pareto_smooth
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
 from pushforward.training.input_spec import InputSpec, Pair
 from pushforward.training.run import Run
-from pushforward.training.seeds import Purpose, generator
+from pushforward.training.seeds import Purpose, generator, mix
 from pushforward.training.sources import Batch, Position, Source
 
 __all__ = ["NoiseSource", "TargetLoss", "TargetRun"]
@@ -145,7 +145,7 @@ class TargetRun(Run):
     """A run whose evaluations measure E_q[log p - log q] with fixed noise, nats; higher is better.
 
     It ends with the reason "converged" when the weights of these draws have an effective sample size of 99 % of their number
-    and a k-hat of at most 0.5.
+    and no large tail.
     """
 
     target: Target
@@ -163,7 +163,7 @@ class TargetRun(Run):
             return None, 0, None
         ratios = torch.cat([log_ratios(self.model, self.target, z)[1] for z, _ in self.held_out.ordered()]).cpu()
         finite = torch.isfinite(ratios)
-        self.converged = self.step > 0 and nearly_equal(ratios)
+        self.converged = self._converged(ratios)
         outside = int((~finite).sum())
         inside = ratios[finite].mean().item() if outside < len(ratios) else -math.inf
         return inside, outside, (-outside, inside)
@@ -171,12 +171,14 @@ class TargetRun(Run):
     def warn_about_rows_outside(self) -> None:
         """Nothing: the result of the fit says it."""
 
-
-def nearly_equal(ratios: Tensor) -> bool:
-    """Whether weights have an effective sample size of 99 % and a k-hat of at most 0.5."""
-    if not bool((ratios < math.inf).all()) or effective_sample_size(ratios) < _CONVERGED_ESS * len(ratios):
-        return False
-    return pareto_smooth(ratios.numpy())[1] <= _CONVERGED_K_HAT
+    def _converged(self, ratios: Tensor) -> bool:
+        """Whether weights of draws of q are nearly equal, and those of draws with a wide part have no large tail."""
+        if not bool((ratios < math.inf).all()) or effective_sample_size(ratios) < _CONVERGED_ESS * len(ratios):
+            return False
+        wide = torch.Generator(self.device).manual_seed(mix(self.seed, 104))
+        found = weighted_draws(self.model, self.target, len(ratios), wide).log_ratios.cpu()
+        largest = float(found.max() - logmeanexp(found, 0))
+        return largest < math.log(NEARLY_EQUAL) or pareto_smooth(found.numpy())[1] <= _CONVERGED_K_HAT
 
 
 @torch.no_grad()

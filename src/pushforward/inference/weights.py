@@ -15,6 +15,8 @@ from pushforward.errors import InputError
 __all__ = ["ImportanceWeights", "effective_sample_size", "khat_threshold", "pareto_smooth"]
 
 Array = NDArray[np.float64]
+NEARLY_EQUAL = 1.5
+"""Weights of which none exceeds this times their mean count as equal."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,20 @@ class ImportanceWeights:
             float(mean.log() + ratios.max()),
             float(error),
         )
+
+    @property
+    def largest(self) -> float:
+        """The largest weight in units of the mean weight."""
+        return float((self.log_ratios.max() - self.log_evidence).exp())
+
+    @property
+    def reliable(self) -> bool:
+        """Whether k-hat is below its threshold, or no weight exceeds 1.5 of the mean.
+
+        k-hat describes the shape of the tail whatever its size: if the weights are equal but for a few that are a tenth
+        larger, it may be large although nothing is wrong.
+        """
+        return self.k_hat <= khat_threshold(len(self.log_ratios)) or self.largest < NEARLY_EQUAL
 
     def resample(self, count: int, generator: torch.Generator, *, replacement: bool = True) -> Tensor:
         """Indices of ``count`` draws chosen with the probabilities of the smoothed weights.

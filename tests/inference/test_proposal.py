@@ -1,0 +1,68 @@
+"""Draws with a wide part: the density of the mixture, bounded weights, and tails."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import distributions as td
+
+from pushforward import inference, models
+from pushforward.distributions import Normal, Uniform
+from pushforward.inference.proposal import weighted_draws, widen
+from pushforward.transforms import Affine, Chain
+
+
+def plain(features=2):
+    """A standard normal distribution as a flow."""
+    return models.Flow(Chain(Affine(features)), Normal(features)).double().eval()
+
+
+def student(x):
+    """Student-t with 3 degrees of freedom: the weights p / q of a normal q have infinite variance."""
+    return td.StudentT(torch.full((), 3.0, dtype=x.dtype)).log_prob(x).sum(-1)
+
+
+def test_log_ratios_are_those_of_the_mixture():
+    target = inference.Target(student, 2)
+    found = weighted_draws(plain(), target, 1000, torch.Generator().manual_seed(0))
+    q = td.Independent(td.Normal(torch.zeros(2).double(), 1.0), 1).log_prob(found.points)
+    squares = found.points.square().sum(1) / 5
+    wide = math.lgamma(3.5) - math.lgamma(2.5) - math.log(5 * math.pi) - 3.5 * torch.log1p(squares)
+    mixture = torch.logaddexp(q + math.log(0.9), wide + math.log(0.1))
+    torch.testing.assert_close(found.log_ratios, student(found.points) - mixture)
+    torch.testing.assert_close(found.own_log_ratios, (student(found.points) - q)[:900])
+
+
+def test_the_wide_part_covers_tails_and_the_evidence_stays_right():
+    target = inference.Target(student, 2)
+    found = weighted_draws(plain(), target, 10_000, torch.Generator().manual_seed(0))
+    weights = inference.ImportanceWeights.of(found.log_ratios)
+    own = inference.ImportanceWeights.of(found.own_log_ratios)
+    assert weights.k_hat < 0.7 < own.k_hat
+    assert weights.log_evidence == pytest.approx(0.0, abs=5 * weights.log_evidence_error)
+
+
+def test_a_bounded_base_has_no_wide_part():
+    flow = models.Flow(Chain(Affine(2)), Uniform(2, 0.0, 1.0)).double().eval()
+    target = inference.Target(lambda x: torch.zeros_like(x[:, 0]), 2)
+    found = weighted_draws(flow, target, 100, torch.Generator().manual_seed(0))
+    assert found.own == 100
+    assert float(found.log_ratios.abs().max()) == 0
+
+
+def test_wide_noise_stretches_a_tenth_of_the_rows():
+    z = torch.randn(10_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = widen(z, torch.Generator().manual_seed(1))
+    assert torch.equal(found[1000:], z[1000:])
+    assert float(found[:1000].square().mean()) == pytest.approx(
+        5 / 3, rel=0.2
+    )  # the variance of Student-t, 5 / (5 - 2)
+
+
+def test_training_ends_when_the_weights_are_nearly_equal():
+    fit = inference.fit_to_target(2, lambda x: -0.5 * x.square().sum(-1), max_steps=300, progress="silent")
+    assert fit.training.stopped == "converged"
+    assert fit.training.steps == 0  # the Laplace approximation is exact
+    assert fit.ess > 9_800
