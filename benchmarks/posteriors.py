@@ -119,6 +119,7 @@ def _normflows(model: Posterior, truth: Tensor, seed: int, budget: float) -> dic
 
 
 def main() -> None:
+    """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description="Posteriors of posteriordb by flows, NUTS and normflows.")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--names", nargs="+", default=list(POSTERIORS), choices=list(POSTERIORS))

@@ -109,6 +109,7 @@ def run(
 
 
 def main() -> None:
+    """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description="Posteriors of simulators: C2ST on the tasks of sbibm.")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)

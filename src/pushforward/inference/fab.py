@@ -11,9 +11,13 @@ from torch import Tensor
 from pushforward.errors import InputError
 from pushforward.inference.targets import Target
 from pushforward.inference.tempering import hmc_step
+from pushforward.inference.weights import effective_sample_size
 from pushforward.models.base import Model
 
 __all__ = ["FabLoss", "ReplayBuffer", "annealed_samples"]
+
+_EFFECTIVE = 0.05
+"""Fraction of the buffer that stays effective."""
 
 
 def annealed_samples(
@@ -92,7 +96,11 @@ class ReplayBuffer:
             setattr(self, name, (torch.cat((old.to(new), new)) if len(old) else new)[-self.capacity :])
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Indices drawn with the probabilities of the weights.
+        """Indices drawn with the probabilities of the tempered weights, w^t.
+
+        t is the largest number up to 1 with which a twentieth of the points remains effective. Far from the target a few
+        points would have all the weight, and the flow would shrink to them; as q approaches p the weights become equal and t
+        reaches 1.
 
         Raises:
             InputError: if the buffer is empty.
@@ -101,7 +109,20 @@ class ReplayBuffer:
             raise InputError(
                 "the log-density is -inf or NaN at every annealed draw, so there is nothing to learn from."
             )
-        return torch.multinomial(self.log_weights.softmax(0), count, replacement=True, generator=generator)
+        exponent = self._exponent()
+        return torch.multinomial((exponent * self.log_weights).softmax(0), count, replacement=True, generator=generator)
+
+    def _exponent(self) -> float:
+        """t, by bisection."""
+        wanted = _EFFECTIVE * len(self)
+        if effective_sample_size(self.log_weights) >= wanted:
+            return 1.0
+        low, high = 0.0, 1.0
+        for _ in range(12):
+            middle = (low + high) / 2
+            enough = effective_sample_size(middle * self.log_weights) >= wanted
+            low, high = (middle, high) if enough else (low, middle)
+        return low
 
     def update(self, chosen: Tensor, log_q: Tensor) -> None:
         """Correct the weights of some points for the change of q since they were added: w is proportional to p^2 / q."""

@@ -138,15 +138,16 @@ def fit_to_target(
     batch = -(-config.batch_size // group) * group
     loss = TargetLoss(flow, target, objective, group, gradient)
     wide = objective == "reverse-kl" and loss.path and flow.base.support == REAL
-    train = NoiseSource(flow, target, search.rows, batch, 0, config.seed, wide)
-    held_out = NoiseSource(flow, target, search.rows, batch, _HELD_OUT, config.seed)
+    rows = search.even_rows if objective == "fab" else search.rows
+    train = NoiseSource(flow, target, rows, batch, 0, config.seed, wide)
+    held_out = NoiseSource(flow, target, rows, batch, _HELD_OUT, config.seed)
     run = TargetRun(flow, train, held_out, config, make_plan(config, None), make_reporter(config.progress))
     run.target = target
     strategy = SingleModel(flow, config)
     if objective == "fab":
         from pushforward.inference.fab import FabLoss
 
-        strategy.loss_function = FabLoss(flow, target, search.rows, config.seed)
+        strategy.loss_function = FabLoss(flow, target, rows, config.seed)
     else:
         strategy.loss_function = loss
     settings = {"objective": objective, "gradient": gradient, "importance_samples": group}
@@ -224,6 +225,14 @@ class _Search:
             scores = [self._bound(modes, inflate) for modes, inflate in candidates]
             modes, inflate = candidates[max(range(len(scores)), key=scores.__getitem__)]
             self._rows = laplace_draws(modes, _START_ROWS, self.generator, inflate=inflate).to(self.device)
+        return self._rows
+
+    def even_rows(self) -> Tensor:
+        """Rows around all modes that were found, each with the same mass, so that a flow starts wider than its target."""
+        if self._rows is None:
+            self.modes = find_modes(self.target, self.starts)
+            even = [replace(mode, log_mass=0.0) for mode in self.modes]
+            self._rows = laplace_draws(even, _START_ROWS, self.generator).to(self.device)
         return self._rows
 
     @torch.no_grad()
