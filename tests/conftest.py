@@ -1,4 +1,4 @@
-"""Fixtures of every test."""
+"""Fixtures of every test, and how `pytest -n` divides the tests."""
 
 import pytest
 import torch
@@ -8,3 +8,20 @@ import torch
 def same_start() -> None:
     """Weights and draws of a test do not depend on earlier tests in the same process."""
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the service begin first, because they mostly wait while others compute."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/service/"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One worker for all tests of the service, which share servers and mostly wait; the others file by file."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ServiceTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/service" if nodeid.startswith("tests/service/") else super()._split_scope(nodeid)
+
+    return ServiceTogether(config, log) if config.getvalue("dist") == "loadfile" else None
