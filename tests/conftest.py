@@ -1,13 +1,19 @@
 """Fixtures of every test, and how `pytest -n` divides the tests."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 
 @pytest.fixture(autouse=True)
-def same_start() -> None:
-    """Weights and draws of a test do not depend on earlier tests in the same process."""
+def same_start() -> Iterator[None]:
+    """Weights, draws and speed of a test do not depend on earlier tests in the same process."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:  # a benchmark that was run by a test sets it
+        torch.set_num_threads(threads)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
