@@ -135,3 +135,11 @@ def test_check_warns_about_a_wrong_posterior_and_a_strange_observation():
     messages = " ".join(str(warning.message) for warning in caught)
     assert "coverage: p =" in messages
     assert "observation: p =" in messages
+
+
+def test_any_score_makes_the_p_value():
+    from pushforward.detection.scores import Neighbors
+
+    guard = inference.SimulationGuard(simulations(600)[1], score=Neighbors(k=5))
+    assert kstest(guard.p_value(simulations(300, 9)[1]), "uniform").pvalue > 1e-3
+    assert guard.p_value(torch.full((2,), 8.0)) < 0.01

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.conformal.calibration import ConformalCalibrator
-from pushforward.detection.scores import Neighbors, Score
+from pushforward.detection.scores import Score
 from pushforward.errors import InputError
+from pushforward.estimators import Guard
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.numerics.checks import check_integer
@@ -24,14 +25,14 @@ __all__ = ["SimulationGuard", "local_c2st", "posterior_predictive"]
 class SimulationGuard:
     """p-values that an observation comes from the simulator with parameters from the prior.
 
-    A score of the library is fitted to one half of the simulations and calibrated on the other. If an observation is
-    exchangeable with the simulations, P(p <= a) <= a for every a, for any score. A small p-value means that the simulator
-    does not make such data, and then no posterior is to be trusted.
+    A guard is fitted to one part of the simulations and calibrated on the other. If an observation is exchangeable with the
+    simulations, P(p <= a) <= a for every a, for any score. A small p-value means that the simulator does not make such data,
+    and then no posterior is to be trusted. By default it is :class:`~pushforward.Guard`, whose score is a weighted sum of
+    distances, Gaussians and tails that finds most kinds of strange rows of a table.
 
     Args:
         x: simulations ``(n, *shape)`` with parameters from the prior, at least 100; rows with NaN are left out.
-        score: any score of :mod:`pushforward.detection.scores`, not fitted; None is the distance to the fifth nearest
-            simulation, in standardized coordinates.
+        score: any score of :mod:`pushforward.detection.scores`, not fitted, in place of that of ``pf.Guard``.
         seed: of the split.
 
     Raises:
@@ -53,8 +54,13 @@ class SimulationGuard:
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
         half = len(rows) // 2
         self.scale = DataScale.of(rows[:half])
-        self.score = (Neighbors(k=5) if score is None else score).fit(self.scale(rows[:half]))
-        self.calibrator = ConformalCalibrator(self.score(self.scale(rows[half:])).cpu().numpy())
+        if score is None:
+            guard = Guard(alpha=0.5, effort="fast", calibration=0.1, random_state=seed).fit(self.scale(rows[:half]).numpy())
+            self._score = guard.anomaly_score
+        else:
+            fitted = score.fit(self.scale(rows[:half]))
+            self._score = lambda scaled: fitted(torch.from_numpy(scaled)).cpu().numpy()
+        self.calibrator = ConformalCalibrator(self._score(self.scale(rows[half:]).numpy()))
 
     def scores(self, x: Any) -> Tensor:
         """Scores of observations, ``(m,)``; higher is less like the simulations."""
@@ -63,7 +69,7 @@ class SimulationGuard:
             rows = rows[None]
         if rows.shape[1:] != self.x_shape:
             raise InputError(f"an observation must have the shape {self.x_shape}; got {tuple(rows.shape)}.")
-        return self.score(self.scale(rows.flatten(1).double()))
+        return torch.from_numpy(np.asarray(self._score(self.scale(rows.flatten(1).double()).numpy())))
 
     def p_value(self, x: Any) -> Any:
         """p-values of observations ``(m, *shape)``, as an array; a number for one observation."""
