@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument(
         "--objectives", nargs="+", default=["reverse-kl", "fab"], choices=["reverse-kl", "importance-weighted", "fab"]
     )
+    parser.add_argument("--table", action="store_true", help="print what was measured, and run nothing")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/modes.jsonl"))
@@ -146,6 +147,8 @@ def main() -> None:
             for seed in options.seeds:
                 key = {"target": name, "objective": objective, "steps": options.steps, "seed": seed}
                 if not results.where(**key):
+                    if options.table:
+                        continue
                     results.add(key | run(TARGETS[name](), objective, options.steps, seed))
                 r = results.where(**key)[0]
                 rows.append([

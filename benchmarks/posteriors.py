@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--names", nargs="+", default=list(POSTERIORS), choices=list(POSTERIORS))
     parser.add_argument("--methods", nargs="+", default=["pushforward"], choices=METHODS)
+    parser.add_argument("--table", action="store_true", help="print what was measured, and run nothing")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/posteriors.jsonl"))
@@ -138,6 +139,8 @@ def main() -> None:
         model, truth = load_posterior(name, folder), reference_draws(name, folder)
         for method in options.methods:
             key = {"posterior": name, "method": method, "seed": options.seed, "steps": options.steps}
+            if not results.where(**key) and options.table:
+                continue
             if not results.where(**key):
                 if method == "pushforward":
                     found = _pushforward(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.c2st import c2st
 from benchmarks.common.datasets import where
-from benchmarks.common.results import Results, footer, markdown
+from benchmarks.common.results import Results, footer, markdown, spread
 from benchmarks.sbi_tasks import TASKS, Task, load_task, observation, reference
 from pushforward import inference
 
@@ -118,7 +118,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--observations", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--draws", type=int, default=10_000)
-    parser.add_argument("--members", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="print what was measured, and run nothing")
+    parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sbi.jsonl"))
     parser.add_argument("--posteriors", type=Path, default=Path("runs/sbi"))
     options = parser.parse_args()
@@ -126,32 +127,37 @@ def main() -> None:
     if folder is None:
         parser.error("name the folder with the data sets with --data or PUSHFORWARD_DATA")
     warnings.simplefilter("ignore")
-    results, rows = Results(options.out), []
-    for count in options.simulations:
-        for name in options.tasks:
-            task = load_task(name, folder)
-            for method in options.methods:
-                for seed in options.seeds:
-                    run(method, task, count, seed, folder, options, results)
-                key = {"task": name, "method": method, "simulations": count, "members": options.members}
-                found = [
-                    [r for n in options.observations for r in results.where(**key, seed=seed, observation=n, draws=options.draws)]
-                    for seed in options.seeds
-                ]  # fmt: skip
-                values = [mean(r["c2st"] for r in each) for each in found]
-                trained = [results.where(**key, seed=seed, part="training")[0] for seed in options.seeds]
-                published = PUBLISHED[name].get(count, (float("nan"),) * 2)
-                rows.append([
-                    name, str(count), method, f"{mean(values):.3f}", f"{max(values) - min(values):.3f}",
-                    f"{published[0]:.3f}", f"{published[1]:.3f}", f"{mean(e['training s'] for e in trained):.0f}",
-                    f"{mean(r['sampling s'] for each in found for r in each):.1f}", "/".join(e["chosen"] for e in trained),
-                ])  # fmt: skip
+    results = Results(options.out)
+    if not options.table:
+        for count in options.simulations:
+            for name in options.tasks:
+                task = load_task(name, folder)
+                for method in options.methods:
+                    for seed in options.seeds:
+                        run(method, task, count, seed, folder, options, results)
+    rows = []
+    cells = sorted(
+        {(r["simulations"], r["task"], r["method"], r["members"], r["draws"]) for r in results.records if "c2st" in r}
+    )
+    for count, name, method, members, draws in cells:
+        key = {"task": name, "method": method, "simulations": count, "members": members}
+        found = [r for r in results.where(**key, draws=draws) if "c2st" in r]
+        trained = results.where(**key, part="training")
+        seeds = sorted({r["seed"] for r in found})
+        means = [mean(r["c2st"] for r in found if r["seed"] == seed) for seed in seeds]
+        published = PUBLISHED[name].get(count, (float("nan"),) * 2)
+        rows.append([
+            name, str(count), method, str(members), f"{len(found)} x {draws}", spread(means), f"{published[0]:.3f}",
+            f"{published[1]:.3f}", f"{mean(r['training s'] for r in trained):.0f}",
+            f"{mean(r['sampling s'] for r in found):.1f}", "/".join(sorted({r["chosen"] for r in trained})),
+        ])  # fmt: skip
     head = [
         "task",
         "simulations",
         "method",
+        "members",
+        "observations x draws",
         "C2ST",
-        "range over seeds",
         "published NPE",
         "published NLE",
         "training s",

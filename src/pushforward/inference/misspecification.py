@@ -55,7 +55,9 @@ class SimulationGuard:
         half = len(rows) // 2
         self.scale = DataScale.of(rows[:half])
         if score is None:
-            guard = Guard(alpha=0.5, effort="fast", calibration=0.1, random_state=seed).fit(self.scale(rows[:half]).numpy())
+            guard = Guard(alpha=0.5, effort="fast", calibration=0.1, random_state=seed).fit(
+                self.scale(rows[:half]).numpy()
+            )
             self._score = guard.anomaly_score
         else:
             fitted = score.fit(self.scale(rows[:half]))
