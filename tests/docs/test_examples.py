@@ -126,3 +126,14 @@ def test_the_model_of_the_architecture_page_trains_and_saves(registered: None, t
 
 def test_the_certificate_of_the_architecture_page_holds() -> None:
     assert example(3)["certificate"].alarm.all()
+
+
+@pytest.mark.slow
+def test_the_inference_page_runs_and_its_results_are_reliable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the page writes a file
+    scope: dict[str, Any] = {}
+    for block in blocks("docs/inference.md"):
+        exec(block, scope)
+    assert scope["fit"].reliable
+    assert scope["draws"].abs().max() < 1  # inside the prior
+    assert (tmp_path / "posterior.safetensors").exists()
