@@ -97,8 +97,7 @@ def run(
             results.add(key | {"part": "training"} | _train(method, task, count, seed, options.members, path))
         post = inference.load_posterior(path)
 
-        def draw(x: Tensor, wanted: int) -> Tensor:
-            return post.sample(wanted, x=x, seed=seed)
+        draw = lambda x, wanted: post.sample(wanted, x=x, seed=seed)  # noqa: E731
 
     for number in missing:
         results.add(

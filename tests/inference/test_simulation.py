@@ -94,6 +94,28 @@ def test_half_bounded_and_mixed_priors():
     assert joint.contains(draws).all()
 
 
+def test_proportions_have_a_dirichlet_prior_and_stay_on_their_simplex():
+    """Multinomial counts: the posterior of a Dirichlet prior is Dirichlet with the counts added."""
+    concentration = torch.tensor([2.0, 1.0, 1.0])
+    prior = inference.Prior([td.Dirichlet(concentration), td.Normal(0.0, 1.0)])
+    assert prior.features == 3
+    p = torch.tensor([[0.2, 0.3, 0.4]])
+    expected = td.Dirichlet(concentration).log_prob(torch.tensor([0.2, 0.3, 0.5])) + td.Normal(0.0, 1.0).log_prob(
+        torch.tensor(0.4)
+    )
+    torch.testing.assert_close(prior.log_prob(p)[0], expected)
+    assert not prior.contains(torch.tensor([[0.6, 0.5, 0.0]]))[0]
+    theta = prior.sample(1500, seed=0)
+    full = torch.cat((theta[:, :2], 1 - theta[:, :2].sum(1, keepdim=True)), 1)
+    x = torch.stack([torch.bincount(torch.multinomial(row, 20, replacement=True), minlength=3) for row in full])
+    post = inference.NPE(prior).fit(theta, x.float(), max_steps=300, **QUIET)
+    draws = post.sample(2000, x=torch.tensor([10.0, 6.0, 4.0]), seed=0)
+    assert prior.contains(draws).all()
+    truth = td.Dirichlet(concentration + torch.tensor([10.0, 6.0, 4.0]))
+    torch.testing.assert_close(draws[:, :2].mean(0), truth.mean[:2], atol=0.04, rtol=0)
+    torch.testing.assert_close(draws[:, :2].std(0), truth.stddev[:2], atol=0, rtol=0.3)
+
+
 def test_the_log_density_of_the_joined_prior():
     parts = [td.Gamma(2.0, 1.0), td.Normal(torch.zeros(2), 1.0)]
     theta = torch.tensor([[0.5, 1.0, -1.0]])
@@ -108,6 +130,7 @@ def test_the_log_density_of_the_joined_prior():
         td.Laplace(torch.zeros(2), 1.0), td.Cauchy(torch.zeros(2), 1.0), td.StudentT(5.0, torch.zeros(2)),
         td.Gamma(torch.ones(2), 1.0), td.Exponential(torch.ones(2)), td.Beta(torch.ones(2), 2 * torch.ones(2)),
         td.HalfNormal(torch.ones(2)), td.HalfCauchy(torch.ones(2)), td.MultivariateNormal(torch.zeros(2), torch.eye(2)),
+        td.Dirichlet(torch.tensor([1.0, 2.0, 3.0])),
     ],
     ids=lambda prior: type(prior).__name__,
 )  # fmt: skip
@@ -124,7 +147,8 @@ def test_priors_are_stored(prior):
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (td.Dirichlet(torch.ones(3)), "not a box"),
+        (td.LKJCholesky(3), "of one vector"),
+        (td.Poisson(torch.ones(3)), "neither a box nor a simplex"),
         ("uniform", "must be a torch distribution"),
         (td.Normal(torch.zeros(2, 2), 1.0), "of one vector"),
         ([], "at least one"),

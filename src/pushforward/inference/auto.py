@@ -129,7 +129,7 @@ def posterior_score(
         for row, data in zip(theta, x, strict=True):
             scaled = posterior._observation(data)
             wide = posterior.prior.sample(_PRIOR_DRAWS, seed=int(torch.randint(2**31, (), generator=generator)))
-            draws = posterior._clamp(torch.cat((proposal.draw(_PROPOSALS, scaled, generator), wide)))
+            draws = posterior.prior.clamp(torch.cat((proposal.draw(_PROPOSALS, scaled, generator), wide)))
             log_prior = posterior.prior.log_prob(draws)
             log_proposal = torch.logaddexp(
                 proposal._log_prob(draws, scaled) + math.log(_PROPOSALS / len(draws)),

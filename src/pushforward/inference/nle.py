@@ -79,11 +79,11 @@ class LikelihoodPosterior(SimulationPosterior):
 
         def log_prior(u: Tensor) -> Tensor:
             theta, contribution = self._transform.decode_with_contribution(u)
-            return self.prior.log_prob(self._clamp(theta)) - contribution
+            return self.prior.log_prob(self.prior.clamp(theta)) - contribution
 
         def log_posterior(u: Tensor) -> Tensor:
             theta, contribution = self._transform.decode_with_contribution(u)
-            theta = self._clamp(theta)
+            theta = self.prior.clamp(theta)
             return self.prior.log_prob(theta) - contribution + self.log_likelihood(theta, x)
 
         if self.proposal is None:
@@ -94,9 +94,9 @@ class LikelihoodPosterior(SimulationPosterior):
 
         def log_proposal(u: Tensor) -> Tensor:
             theta, contribution = self._transform.decode_with_contribution(u)
-            return proposal._log_prob(self._clamp(theta), x) - contribution
+            return proposal._log_prob(self.prior.clamp(theta), x) - contribution
 
-        start = self._clamp(proposal.draw(particles, x, generator))
+        start = self.prior.clamp(proposal.draw(particles, x, generator))
         return temper(log_proposal, log_posterior, self._transform.encode(start).z, generator)
 
     def _sample(self, count: int, x: Tensor, generator: torch.Generator) -> Tensor:

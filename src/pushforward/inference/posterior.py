@@ -69,7 +69,7 @@ class SimulationPosterior(ABC):
         if count == 0:
             return torch.zeros(0, self.features)
         with torch.no_grad():
-            return self._clamp(self._sample(count, observed, _generator(seed)))
+            return self.prior.clamp(self._sample(count, observed, _generator(seed)))
 
     @final
     def sample_batched(self, count: int, x: Any, *, seed: int | None = None) -> Tensor:
@@ -81,7 +81,9 @@ class SimulationPosterior(ABC):
             )
         generator = _generator(seed)
         with torch.no_grad():
-            return torch.stack([self._clamp(self._sample(count, self._observation(row), generator)) for row in rows])
+            return torch.stack(
+                [self.prior.clamp(self._sample(count, self._observation(row), generator)) for row in rows]
+            )
 
     @final
     def log_prob(self, theta: Any, x: Any) -> Tensor:
@@ -177,13 +179,6 @@ class SimulationPosterior(ABC):
         if not bool(torch.isfinite(value).all()):
             raise InputError("the observation contains NaN or infinity, which no simulation that was trained on has.")
         return self.scale(value.double().reshape(rows, -1) if many and rows is not None else value.double().flatten())
-
-    def _clamp(self, theta: Tensor) -> Tensor:
-        """Move draws that rounding put on the edge of the prior's support just inside."""
-        low, high = self.prior.low.to(theta), self.prior.high.to(theta)
-        eps = torch.finfo(theta.dtype).eps
-        width = torch.where(torch.isfinite(high - low), high - low, low.abs().nan_to_num(posinf=0.0).clamp(min=1e-30))
-        return torch.minimum(torch.maximum(theta, low + eps * width), high - eps * width)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.features} parameters, data {self.x_shape}, {len(self.networks)} networks)"

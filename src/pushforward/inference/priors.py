@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import distributions as td
 from torch.distributions import constraints
 
 from pushforward.errors import ConfigError, StorageError
-from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, Transform
+from pushforward.transforms import Affine, Blocks, Chain, Exp, Inverse, Logit, StickBreaking, Transform
 
 __all__ = ["Prior"]
 
@@ -30,6 +30,7 @@ _FAMILIES: dict[str, tuple[type[td.Distribution], tuple[str, ...]]] = {
     "HalfNormal": (td.HalfNormal, ("scale",)),
     "HalfCauchy": (td.HalfCauchy, ("scale",)),
     "MultivariateNormal": (td.MultivariateNormal, ("loc", "scale_tril")),
+    "Dirichlet": (td.Dirichlet, ("concentration",)),
 }
 """The priors that a file can store."""
 
@@ -37,12 +38,14 @@ _FAMILIES: dict[str, tuple[type[td.Distribution], tuple[str, ...]]] = {
 class Prior:
     """A prior distribution of parameter vectors.
 
+    A Dirichlet distribution of K proportions counts as the first K - 1 of them; the last one is 1 minus their sum.
+
     Args:
         distribution: a ``torch.distributions`` object of vectors, or of independent numbers (a batch shape ``(D,)``), or a
             sequence of such objects, which are independent and are joined to one vector.
 
     Raises:
-        ConfigError: for something else, or a support that is not a box (as for a Dirichlet distribution).
+        ConfigError: for something else, or a support that is neither a box nor a simplex.
 
     Example:
         >>> import torch
@@ -90,7 +93,30 @@ class Prior:
         low, high = self.low, self.high
         bounded = torch.isfinite(low) & torch.isfinite(high)
         inner = torch.where(torch.isfinite(low), low + 1, torch.where(torch.isfinite(high), high - 1, 0.0))
-        return torch.where(bounded, low / 2 + high / 2, inner)
+        point = torch.where(bounded, low / 2 + high / 2, inner)
+        for begin, stop in self._simplices():
+            point[begin:stop] = 1 / (stop - begin + 1)
+        return point
+
+    def clamp(self, theta: Tensor) -> Tensor:
+        """Points that rounding put on the edge of the support, moved just inside, ``(*batch, D)``."""
+        low, high = self.low.to(theta), self.high.to(theta)
+        eps = torch.finfo(theta.dtype).eps
+        width = torch.where(torch.isfinite(high - low), high - low, low.abs().nan_to_num(posinf=0.0).clamp(min=1e-30))
+        inside = torch.minimum(torch.maximum(theta, low + eps * width), high - eps * width)
+        for begin, stop in self._simplices():
+            piece = inside[..., begin:stop]
+            scale = ((1 - 8 * eps) / piece.sum(-1, keepdim=True)).clamp(max=1.0)
+            inside = torch.cat((inside[..., :begin], piece * scale, inside[..., stop:]), -1)
+        return inside
+
+    def _simplices(self) -> list[tuple[int, int]]:
+        """First and last coordinate, exclusive, of each part that is a simplex."""
+        stops = list(itertools.accumulate(self.widths))
+        return [
+            (stop - width, stop)
+            for part, width, stop in zip(self.parts, self.widths, stops, strict=True) if isinstance(part, _Proportions)
+        ]  # fmt: skip
 
     def transform(self) -> Transform:
         """A new transform from the support to the reals: logits of bounded coordinates, logarithms of half-bounded ones."""
@@ -99,6 +125,8 @@ class Prior:
             else "high" if math.isfinite(high) else "real"
             for low, high in zip(self.low.tolist(), self.high.tolist(), strict=True)
         ]  # fmt: skip
+        for number, (begin, stop) in enumerate(self._simplices()):
+            kinds[begin:stop] = [f"simplex {number}"] * (stop - begin)
         blocks, start = [], 0
         for kind, group in itertools.groupby(kinds):
             stop = start + len(list(group))
@@ -123,7 +151,7 @@ class Prior:
         described = []
         for part in self.parts:
             base = part
-            while isinstance(base, td.Independent):
+            while isinstance(base, td.Independent | _Proportions):
                 base = base.base_dist
             name = type(base).__name__
             if name not in _FAMILIES or type(base) is not _FAMILIES[name][0]:
@@ -164,9 +192,35 @@ def _as_vector(item: Any) -> td.Distribution:
             f"the prior must be of one vector; this {type(item).__name__} has the batch shape {tuple(item.batch_shape)} and "
             f"the event shape {tuple(item.event_shape)}."
         )
+    if isinstance(item, td.Dirichlet):
+        return _Proportions(item)
     if not item.batch_shape and not item.event_shape:
         item = item.expand((1,))
     return item if item.event_shape else td.Independent(item, 1)
+
+
+class _Proportions(td.Distribution):
+    """The first K - 1 of K proportions with a Dirichlet distribution."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __init__(self, base_dist: td.Dirichlet) -> None:
+        self.base_dist = td.Dirichlet(base_dist.concentration, validate_args=False)
+        super().__init__(event_shape=torch.Size((base_dist.event_shape[0] - 1,)), validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """Of each coordinate."""
+        return constraints.unit_interval
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return self.base_dist.sample(sample_shape)[..., :-1]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        full = StickBreaking.complete(value)
+        inside = (full > 0).all(-1)
+        safe = torch.where(inside[..., None], full, 1 / full.shape[-1])
+        return torch.where(inside, self.base_dist.log_prob(safe), -math.inf)
 
 
 def _bounds(part: td.Distribution) -> tuple[Tensor, Tensor]:
@@ -184,14 +238,16 @@ def _bounds(part: td.Distribution) -> tuple[Tensor, Tensor]:
         low, high = -math.inf, support.upper_bound
     else:
         raise ConfigError(
-            f"the support of the prior {type(part).__name__} is {support}, which is not a box: use a prior with lower and "
-            "upper bounds of each parameter, or none."
+            f"the support of the prior {type(part).__name__} is {support}, which is neither a box nor a simplex: use a prior "
+            "with lower and upper bounds of each parameter, or none, or a Dirichlet distribution."
         )
     return torch.as_tensor(low).float().expand(width).clone(), torch.as_tensor(high).float().expand(width).clone()
 
 
 def _block(kind: str, low: Tensor, high: Tensor) -> Transform:
     count = len(low)
+    if kind.startswith("simplex"):
+        return StickBreaking(count)
     if kind == "real":
         return Affine(count)
     if kind == "interval":
