@@ -17,7 +17,7 @@ def simulator(theta):
 
 prior = torch.distributions.Uniform(torch.tensor([1.0, 0.1]), torch.tensor([4.0, 1.0]))
 observation = simulator(torch.tensor([[2.5, 0.3]]))[0]
-post = pf.inference.NPE(prior).fit(simulator=simulator, simulations=2000, max_steps=800)
+post = pf.inference.NPE(prior, members=5).fit(simulator=simulator, simulations=2000, max_steps=800)
 print(post.sample(1000, x=observation).mean(0))
 print(post.log_prob(torch.tensor([[2.5, 0.3]]), x=observation))
 report = pf.inference.check(post, simulator, x=observation)

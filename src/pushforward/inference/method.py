@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, Unpack
 
 import torch
@@ -104,12 +105,15 @@ def check_flow(flow: str | FlowMaker, names: tuple[str, ...]) -> str | FlowMaker
 
 
 def train_members(
-    build: Callable[[], Model], rows: Any, validation: Any, members: int, config: TrainingConfig
+    builds: Sequence[Callable[[], Model]], rows: Any, validation: Any, members: int, config: TrainingConfig
 ) -> tuple[list[Model], list[FitResult]]:
     """Models that differ in their initial weights, the order of the rows, and the rows held out.
 
+    The first member is trained with each of several architectures; the one with the best held-out value is that of all
+    members. With a checkpoint, or without held-out rows, it is the first.
+
     Args:
-        build: builds an untrained model.
+        builds: functions that build an untrained model.
         rows: (x, context), or a ``DataLoader`` of such pairs.
         validation: fraction held out, or another ``DataLoader``.
         members: number of models.
@@ -118,20 +122,28 @@ def train_members(
     Returns:
         The trained models, and the results of their runs.
     """
-    models, results = [], []
-    for member in range(members):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed + 7919 * member)
-            model = build()
-        data, held_out = rows, validation
-        if isinstance(rows, tuple) and is_fraction(validation):
-            training, test = split_rows(len(rows[0]), validation, config.seed, member)
-            data = tuple(part[training] for part in rows)
-            held_out = tuple(part[test] for part in rows)
-        seeded = dataclasses.replace(config, seed=config.seed + member)
-        results.append(fit(model, data, validation=held_out, config=seeded))
-        models.append(model)
-    return models, results
+    if config.checkpoint is not None or validation is None:
+        builds = builds[:1]
+    tried = [_train_member(build, rows, validation, 0, config) for build in builds]
+    values = [-math.inf if result.best_validation is None else result.best_validation for _, result in tried]
+    best = max(range(len(tried)), key=values.__getitem__)
+    trained = [tried[best], *(_train_member(builds[best], rows, validation, k, config) for k in range(1, members))]
+    return [model for model, _ in trained], [result for _, result in trained]
+
+
+def _train_member(
+    build: Callable[[], Model], rows: Any, validation: Any, member: int, config: TrainingConfig
+) -> tuple[Model, FitResult]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 7919 * member)
+        model = build()
+    data, held_out = rows, validation
+    if isinstance(rows, tuple) and is_fraction(validation):
+        training, test = split_rows(len(rows[0]), validation, config.seed, member)
+        data = tuple(part[training] for part in rows)
+        held_out = tuple(part[test] for part in rows)
+    seeded = dataclasses.replace(config, seed=config.seed + member)
+    return model, fit(model, data, validation=held_out, config=seeded)
 
 
 def is_fraction(validation: Any) -> bool:

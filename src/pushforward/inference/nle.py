@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.priors import Prior
 from pushforward.inference.tempering import TemperedSample, temper
 from pushforward.inference.training_data import TrainingData
+from pushforward.models import Model
 from pushforward.numerics import logmeanexp
 from pushforward.training.config import TrainingConfig
 from pushforward.training.result import FitResult
@@ -149,10 +151,14 @@ class NLE(SimulationMethod["NLEPosterior"]):
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NLEPosterior:
         context, x = self._arrays(data)
         rows, steps = _dequantize(x, data.scale, config.seed)
-        models, results = train_members(
-            lambda: conditional_flow(self.flow, data.width, self.prior.features), (rows, context), validation,
-            self.members, config,
-        )  # fmt: skip
+
+        def build(regression: bool) -> Model:
+            return conditional_flow(self.flow, data.width, self.prior.features, regression=regression)
+
+        builds = [
+            functools.partial(build, choice) for choice in ((True, False) if isinstance(self.flow, str) else (True,))
+        ]
+        models, results = train_members(builds, (rows, context), validation, self.members, config)
         return NLEPosterior(self.prior, models, data.scale, data.x_shape, results, half_steps=(steps / 2).tolist())
 
 

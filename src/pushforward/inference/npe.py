@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ __all__ = ["NPE", "NPEPosterior", "conditional_flow"]
 
 def conditional_flow(
     name: str | FlowMaker, features: int, context: int, *, transform: Transform | None = None,
-    embedding: nn.Module | None = None,
+    embedding: nn.Module | None = None, regression: bool = True,
 ) -> Flow:  # fmt: skip
     """A conditional flow: a fixed transform of bounded coordinates, then the layers of a model, given an embedded context.
 
@@ -39,6 +40,8 @@ def conditional_flow(
         context: width of the context.
         transform: the fixed transform; None for coordinates on all reals.
         embedding: network of the context, with attributes ``inputs`` and ``outputs``.
+        regression: whether a flow with a name starts with the regression. It helps where the problem is almost linear, and
+            makes others harder, so NPE and NLE try both and let the held-out simulations choose.
     """
     width = context if embedding is None else int(embedding.outputs)  # pyright: ignore[reportArgumentType]
     first: list[Transform] = [] if transform is None else [transform]
@@ -46,7 +49,7 @@ def conditional_flow(
         inner = name(features, width)
     else:
         inner = _FLOWS[name](features, width)
-        linear = embedding is None and context <= _WIDEST_REGRESSION
+        linear = regression and embedding is None and context <= _WIDEST_REGRESSION
         first.append(Regression(features, context=context) if linear else Standardize(features))
     chain: Transform = inner.chain
     if name == "nsf":
@@ -111,15 +114,17 @@ class NPE(SimulationMethod["NPEPosterior"]):
         self.flow, self.embedding = check_flow(flow, tuple(_FLOWS)), embedding
 
     def _fit(self, data: TrainingData, validation: Any, config: TrainingConfig) -> NPEPosterior:
-        def build() -> Model:
-            transform = self.prior.transform()
+        def build(regression: bool) -> Model:
             return conditional_flow(
-                self.flow, self.prior.features, data.width, transform=transform, embedding=self.embedding
-            )
+                self.flow, self.prior.features, data.width, transform=self.prior.transform(), embedding=self.embedding,
+                regression=regression,
+            )  # fmt: skip
 
+        choices = (True, False) if isinstance(self.flow, str) and self.embedding is None else (True,)
+        builds = [functools.partial(build, choice) for choice in choices]
         rows = (data.theta, data.x) if data.loader is None else data.loader
         held_out = validation if data.loader is None else data.validation
-        models, results = train_members(build, rows, held_out, self.members, config)
+        models, results = train_members(builds, rows, held_out, self.members, config)
         return NPEPosterior(self.prior, models, data.scale, data.x_shape, results)
 
 
