@@ -8,8 +8,9 @@ import numpy as np
 
 from pushforward.detection.table.local import local_gaussian
 from pushforward.detection.table.state import Arrays
+from pushforward.kernels.neighbors import References, nearest
 
-__all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "nearest", "neighbors_of"]
+__all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "neighbors_of"]
 
 NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20", "density50")
 """Names; all but "lof" and the densities are compared on a logarithmic scale."""
@@ -17,54 +18,6 @@ NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20",
 _LOF = 20
 _MOST = 50
 _PART = 1 << 22  # distances in memory at a time
-_INDEX = np.int64((1 << 24) - 1)  # bits for the index of a reference row
-_EQUAL = 1e-12  # relative; squared distances below this are rounding errors of equal rows
-
-
-def nearest(
-    rows: np.ndarray,
-    reference: np.ndarray,
-    k: int,
-    drop: np.ndarray | None = None,
-    *,
-    prepared: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Euclidean distances of the k nearest reference rows, ascending, and their indices, each ``(n, k)``.
-
-    Of rows at the same distance, to eight digits, the one with the lowest index is nearer.
-
-    Args:
-        rows: ``(n, d)``.
-        reference: ``(m, d)`` with k <= m < 2^24.
-        k: number of neighbors.
-        drop: indices of reference rows that are no neighbors of each row, ``(n, j)``.
-        prepared: what :func:`_prepare` returns for the reference rows, for several calls.
-    """
-    squares, transposed = _prepare(reference) if prepared is None else prepared
-    own = (rows * rows).sum(1)
-    squared = rows @ transposed
-    squared += squares
-    squared += own[:, None]
-    np.maximum(squared, 0.0, out=squared)
-    if drop is not None:
-        np.put_along_axis(squared, drop, np.inf, axis=1)
-    # Positive floats have the order of their bits. The index in place of the lowest bits breaks ties in the same way
-    # however the products were rounded, and distances keep eight digits.
-    keys = squared.view(np.int64)
-    keys &= ~_INDEX
-    keys |= np.arange(len(reference))
-    if k < len(reference):
-        keys = np.partition(keys, k - 1, axis=1)[:, :k]
-    keys = np.sort(keys, axis=1)
-    index = keys & _INDEX
-    chosen = (keys & ~_INDEX).view(np.float64)
-    chosen = np.where(chosen > _EQUAL * (own[:, None] + squares[index]), chosen, 0.0)
-    return np.sqrt(chosen), index
-
-
-def _prepare(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared lengths of reference rows, and -2 times their transpose."""
-    return (reference * reference).sum(1), np.ascontiguousarray(-2.0 * reference.T)
 
 
 class Neighbors(Arrays):
@@ -111,11 +64,11 @@ class Neighbors(Arrays):
 
     def prepare(self) -> None:
         """What every search needs of the reference rows."""
-        self._prepared = _prepare(self.reference)
+        self._references = References(self.reference)
 
     def _near(self, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = self.reference[own]
-        return nearest(rows, self.reference, self._count(1), own[:, None], prepared=self._prepared)
+        return nearest(rows, self._references, self._count(1), own[:, None])
 
     def _count(self, dropped: int) -> int:
         return max(1, min(_MOST, len(self.reference) - dropped))
@@ -134,9 +87,9 @@ class Neighbors(Arrays):
         for part in _parts(len(rows), len(self.reference)):
             own = rows[part]
             if drop is None:
-                distances, index = _without_itself(*nearest(own, self.reference, k + 1, prepared=self._prepared))
+                distances, index = _without_itself(*nearest(own, self._references, k + 1))
             else:
-                distances, index = nearest(own, self.reference, k, drop[part], prepared=self._prepared)
+                distances, index = nearest(own, self._references, k, drop[part])
             for name in wanted:
                 if name.startswith("knn"):
                     value = distances[:, min(int(name[3:]), k) - 1]
