@@ -29,9 +29,9 @@ def test_numbers_of_rows(rows: int, calibration: float, alpha: float, count: int
 
 
 def test_too_few_rows() -> None:
-    with pytest.warns(PushforwardWarning, match="needs 99 calibration rows, and there are 50: predict raises no alarm"):
+    with pytest.warns(PushforwardWarning, match="needs 99 calibration rows, and there are 25: predict raises no alarm"):
         _, kept = split_rows(100, 0.25, 0.01, "marginal", 0.05, seed=0)
-    assert len(kept) == 50
+    assert len(kept) == 25
     with pytest.raises(CalibrationError, match="2 calibrate and 1 fit: give at least 4 rows"):
         split_rows(3, 2, 0.5, "marginal", 0.05, seed=0)
 

@@ -30,7 +30,8 @@ def split_rows(
 
     Args:
         rows: their number.
-        calibration: fraction or number of rows for calibration; a fraction is raised to what ``alpha`` needs, at most to half.
+        calibration: fraction or number of rows for calibration; a fraction is raised to what ``alpha`` needs, if half of the
+            rows are enough for that.
         alpha: promised false-alarm rate.
         guarantee: see :func:`~pushforward.detection.rows_needed`.
         delta: see :func:`~pushforward.detection.rows_needed`.
@@ -43,7 +44,9 @@ def split_rows(
     if calibration >= 1:
         count = int(calibration)
     else:
-        count = min(max(round(min(calibration * rows, _MOST)), needed), rows // 2)
+        count = min(round(min(calibration * rows, _MOST)), rows // 2)
+        if count < needed <= rows // 2:  # where half is not enough, there are no alarms, and the score gets the rows
+            count = needed
     if rows - count < 2 or count < 1:
         raise CalibrationError(
             f"of n_samples = {rows} rows, {count} calibrate and {rows - count} fit: give at least 4 rows, and at "

@@ -73,8 +73,8 @@ class Guard(ConformalDetector):
         model: the flows: "auto" (additive, affine and autoregressive spline flows together), "nice", "realnvp", "maf"
             or "nsf"; for images "auto", "glow" or "nice".
         n_estimators: number of flows in the ensemble of a table.
-        calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, at most
-            to half, and gives at most 10,000 rows unless ``alpha`` needs more.
+        calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, if half
+            of the rows are enough for that, and gives at most 10,000 rows unless ``alpha`` needs more.
         validation: fraction of the other rows for early stopping of flows; for images also for the density of the
             statistics.
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
