@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
+import torch
 
 from pushforward.detection.table.local import local_gaussian
 from pushforward.detection.table.state import Arrays
+from pushforward.kernels.native import library
 from pushforward.kernels.neighbors import References, nearest
 
 __all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "neighbors_of"]
@@ -17,7 +19,7 @@ NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20",
 
 _LOF = 20
 _MOST = 50
-_PART = 1 << 22  # distances in memory at a time
+_ROWS = 512  # in memory at a time, with their distances
 
 
 class Neighbors(Arrays):
@@ -57,7 +59,7 @@ class Neighbors(Arrays):
         self = cls(reference=reference, kth=blank, reach=blank)
         if not lof:
             return self
-        parts = [self._near(np.arange(len(reference))[part]) for part in _parts(len(reference), len(reference))]
+        parts = [self._near(np.arange(len(reference))[part]) for part in _parts(len(reference))]
         distances, index = (np.concatenate(each)[:, :_LOF] for each in zip(*parts, strict=True))
         kth = distances[:, -1]
         return self.replace(kth=kth, reach=_reachability(distances, kth[index]))
@@ -84,7 +86,7 @@ class Neighbors(Arrays):
         most = len(self.reference) - (1 if drop is None else drop.shape[1])
         k = max(1, min(max(neighbors_of(name) for name in wanted), most))
         found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-        for part in _parts(len(rows), len(self.reference)):
+        for part in _parts(len(rows)):
             own = rows[part]
             if drop is None:
                 distances, index = _without_itself(*nearest(own, self._references, k + 1))
@@ -134,6 +136,10 @@ def _reachability(distances: np.ndarray, kth: np.ndarray) -> np.ndarray:
     return 1.0 / (np.maximum(distances, kth).mean(1) + 1e-10)
 
 
-def _parts(rows: int, reference: int) -> list[slice]:
-    size = max(1, _PART // max(1, reference))
-    return [slice(a, a + size) for a in range(0, rows, size)]
+def _parts(rows: int) -> list[slice]:
+    """Rows of a size at a time, so that equal rows get equal products; native kernels compute each row for itself."""
+    return (
+        [slice(a, a + _ROWS) for a in range(0, rows, _ROWS)]
+        if library("neighbors", torch.float64) is None
+        else [slice(0, rows)]
+    )
