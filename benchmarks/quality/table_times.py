@@ -3,10 +3,12 @@
     python -m benchmarks.quality.table_times fit --rows 1000 10000 100000 --out times.jsonl
     python -m benchmarks.quality.table_times fit --rows 3000000 --max-time 60s --out times.jsonl
     python -m benchmarks.quality.table_times score --rows 10000 --out times.jsonl
+    python -m benchmarks.quality.table_times search --out times.jsonl
     python -m benchmarks.quality.table_times tables times.jsonl
 
 Rows have ten correlated normal columns. Each guard is fitted in a process of its own, after the imports and a fit of 200 rows.
-Seconds are those of the wall clock, and CPU seconds those of the process.
+Seconds are those of the wall clock, and CPU seconds those of the process. ``search`` compares exact searches of neighbors, and
+the graphs of faiss (``pip install faiss-cpu``) if it is installed, on one thread.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,43 @@ def measure(what: str, rows: int, max_time: str | None, threads: int | None) -> 
     return record
 
 
+def search(rows: int, columns: int, k: int) -> dict[str, Any]:
+    """CPU microseconds of one query for the k nearest of some rows."""
+    from sklearn.neighbors import BallTree, KDTree
+
+    from pushforward.kernels.neighbors import References, nearest
+
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(0)
+    factor = generator.normal(size=(columns, columns))
+    reference, new = (generator.normal(size=(n, columns)) @ factor for n in (rows, 300))
+    references, exact = References(reference), nearest(new, References(reference), k)[1]
+    record: dict[str, Any] = {"what": "search", "rows": rows, "columns": columns, "k": k, "load": os.getloadavg()[0]}
+
+    def clock(name: str, call: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        found = call()
+        record[f"{name} us"] = 1e6 * (time.process_time() - start) / len(new)
+        return found
+
+    clock("pushforward", lambda: nearest(new, references, k))
+    for tree in (KDTree, BallTree):
+        built = tree(reference)
+        clock(tree.__name__, lambda built=built: built.query(new, k))
+    try:
+        import faiss
+    except ImportError:
+        return record
+    faiss.omp_set_num_threads(1)
+    flat, graph = faiss.IndexFlatL2(columns), faiss.IndexHNSWFlat(columns, 16)
+    graph.hnsw.efSearch = max(64, 2 * k)
+    for name, index in (("faiss flat", flat), ("faiss HNSW", graph)):
+        index.add(reference.astype(np.float32))
+        found = clock(name, lambda index=index: index.search(new.astype(np.float32), k))[1]
+    record["HNSW recall"] = float(np.mean([len(set(a) & set(b)) / k for a, b in zip(found, exact, strict=True)]))
+    return record
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sub = parser.add_subparsers(dest="what", required=True)
@@ -78,8 +118,13 @@ def main() -> None:
         run.add_argument("--threads", type=int)
         run.add_argument("--out", type=Path, required=True)
         run.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    sub.add_parser("search").add_argument("--out", type=Path, required=True)
     sub.add_parser("tables").add_argument("file", type=Path)
     options = parser.parse_args()
+    if options.what == "search":
+        for case in ((5000, 10, 51), (5000, 10, 2), (20_000, 10, 51), (5000, 3, 51)):
+            append(options.out, search(*case))
+        return
     if options.what == "tables":
         for record in results(options.file):
             print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items()))

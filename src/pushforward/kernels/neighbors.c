@@ -206,7 +206,7 @@ int EXPORT(neighbors_nearest)(const Nearest *s) {
 #pragma omp atomic write
       failed = 1;
     }
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 8)
     for (int64_t g = 0; g < groups; g++) {
       if (!complete) continue;
       distances(s, g * GROUP, &w);
@@ -314,7 +314,7 @@ int EXPORT(neighbors_local)(const Local *s) {
 #pragma omp atomic write
       failed = 1;
     }
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 32)
     for (int64_t r = 0; r < s->rows; r++)
       if (work) gaussian(s, r, work);
     free(work);

@@ -19,7 +19,7 @@ from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
-from pushforward.numerics.blas_threads import one_blas_thread
+from pushforward.numerics.threads import one_thread
 
 __all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
 
@@ -88,7 +88,7 @@ def fit_pool(
         seed: of the choice of rows, the folds, the mixes and the mixture.
         note: called with the name of each phase.
     """
-    with one_blas_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
+    with one_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
         return _fit(features, matrix, sizes, seed, note)
 
 
