@@ -11,9 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not part of the package
 
-from benchmarks.quality.denoising import Denoising, k_dsm, noise_levels  # noqa: E402
-from benchmarks.quality.mixed import KINDS, change, encoder  # noqa: E402
-from benchmarks.quality.table_detectors import DETECTORS  # noqa: E402
+from benchmarks.quality.denoising import Denoising, k_dsm, noise_levels
+from benchmarks.quality.mixed import KINDS, change, encoder
+from benchmarks.quality.table_detectors import DETECTORS
 
 
 def test_diffusion_time_is_the_mean_squared_distance_to_five_rows():
