@@ -66,6 +66,7 @@ class NetworkGuard:
         calibrators_: the calibration scores, by predicted class if ``per_class``; otherwise under None.
         promised_: whether the false-alarm rate is promised; False after ``calibration="train"``.
         digest_: of the network's weights.
+        training_rows_: number of training rows; None after loading a file that does not state it.
 
     Example:
         >>> import torch, pushforward as pf
@@ -164,6 +165,7 @@ class NetworkGuard:
     def _set(self, fitted: FittedNetwork) -> None:
         self.score_, self.classes_ = fitted.score, fitted.classes
         self.digest_ = digest(self.net) if isinstance(self.net, nn.Module) else ""
+        self.training_rows_: int | None = fitted.gathered.reservoir.seen
 
     def _needed(self) -> int:
         return rows_needed(self.alpha, self.guarantee, self.delta)
@@ -371,6 +373,7 @@ class NetworkGuard:
             "digest": self.digest_,
             "classes": self.classes_,
             "promised": self.promised_,
+            "training_rows": self.training_rows_,
             "score": description,
         }  # fmt: skip
         own = {"calibration": scores, "calibration classes": classes, **self.examples_.pack("examples.")}
@@ -408,6 +411,8 @@ class NetworkGuard:
         try:
             guard = cls(net, read=read, **header["options"])
             guard.classes_, guard.promised_ = int(header["classes"]), bool(header["promised"])
+            rows = header.get("training_rows")
+            guard.training_rows_ = None if rows is None else check_integer("training_rows", rows)
             reader = header["reader"]
             guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
             guard.digest_ = header["digest"]

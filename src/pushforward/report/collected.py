@@ -1,0 +1,123 @@
+"""What a report collects of a stream of rows: counts of scores, of columns and of reasons, and the strangest rows."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pushforward.detection import ConformalCalibrator
+from pushforward.detection.column_drift import ColumnTally
+from pushforward.detection.column_summary import ColumnSummary
+from pushforward.detection.conformal.score_counts import ScoreCounts
+
+__all__ = ["Collected", "Group", "Shown"]
+
+
+@dataclass
+class Group:
+    """Rows that are ranked among one set of calibration scores: all of them, or those of one predicted class."""
+
+    name: str
+    counts: ScoreCounts
+    level: float
+    alarms: int = 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row that the report shows: its number, score and p-value, and what is known of it."""
+
+    row: int
+    score: float
+    p_value: float
+    content: Any
+
+
+@dataclass
+class Collected:
+    """Constant memory for any number of rows.
+
+    Args:
+        calibrations: by group, its name, calibrator and the p-value at or below which there is an alarm.
+        columns: the training columns; empty if they are not known.
+        shown: number of alarms to keep.
+    """
+
+    calibrations: Mapping[Any, tuple[str, ConformalCalibrator, float]]
+    columns: Sequence[ColumnSummary] = ()
+    shown: int = 20
+    rows: int = 0
+    explained: int = 0
+    groups: dict[Any, Group] = field(init=False)
+    tallies: list[ColumnTally] = field(init=False)
+    first_reasons: Counter[str] = field(default_factory=Counter)
+    typical: list[Shown] = field(default_factory=list)
+    _worst: list[tuple[float, int, Shown]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.groups = {key: Group(n, ScoreCounts(c), level) for key, (n, c, level) in self.calibrations.items()}
+        self.tallies = [ColumnTally(summary) for summary in self.columns]
+
+    @property
+    def alarms(self) -> int:
+        """Number of alarms."""
+        return sum(group.alarms for group in self.groups.values())
+
+    @property
+    def worst(self) -> list[Shown]:
+        """The alarms with the highest scores, the highest first; of equal scores the first row."""
+        return [shown for _, _, shown in sorted(self._worst, key=lambda item: (-item[0], -item[1]))]
+
+    def add(
+        self,
+        score: np.ndarray,
+        p_value: np.ndarray,
+        alarm: np.ndarray,
+        content: Callable[[int], Any],
+        *,
+        encoded: np.ndarray | None = None,
+        group: np.ndarray | None = None,
+        typical: int = 0,
+    ) -> None:
+        """Add a chunk of rows.
+
+        Args:
+            score: of each row, ``(n,)``.
+            p_value: of each row.
+            alarm: of each row.
+            content: what to keep of the row at a position of the chunk; it is called for few rows.
+            encoded: the columns as float64, ``(n, d)``.
+            group: the key of each row's group; None if there is one group.
+            typical: number of rows with a p-value near 1/2 to keep.
+        """
+        for key, found in self.groups.items():
+            own = np.ones(len(score), dtype=bool) if group is None else group == key
+            found.counts.add(score[own])
+            found.alarms += int(alarm[own].sum())
+        if encoded is not None:
+            for tally, values in zip(self.tallies, encoded.T, strict=True):
+                tally.add(values)
+        places = np.flatnonzero(alarm)
+        for k in places[np.argsort(-score[places], kind="stable")][: self.shown]:
+            entry = (float(score[k]), -(self.rows + int(k)))
+            if len(self._worst) < self.shown or entry > self._worst[0][:2]:
+                item = (*entry, self._row(k, score, p_value, content))
+                (heapq.heappush if len(self._worst) < self.shown else heapq.heapreplace)(self._worst, item)
+        wanted = typical - len(self.typical)
+        if wanted > 0:
+            middle = np.flatnonzero(np.abs(p_value - 0.5) <= 0.1)[:wanted]
+            self.typical += [self._row(k, score, p_value, content) for k in middle]
+        self.rows += len(score)
+
+    def add_reasons(self, names: Sequence[str]) -> None:
+        """Count the first reason of each of some alarms."""
+        self.first_reasons.update(names)
+        self.explained += len(names)
+
+    def _row(self, k: Any, score: np.ndarray, p_value: np.ndarray, content: Callable[[int], Any]) -> Shown:
+        return Shown(self.rows + int(k), float(score[k]), float(p_value[k]), content(int(k)))
