@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Self
 
@@ -146,7 +147,7 @@ class ColumnSummaries(Arrays):
         for numbers in (self.counts, self.missing, self.rows):
             self.require(bool(np.all(numbers >= 0) and np.all(numbers == np.rint(numbers))))
         bounds = self.first_edge.astype(int)
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+        for a, b in itertools.pairwise(bounds):
             self.require(bool(np.all(np.diff(self.edges[a:b]) > 0)))
 
 

@@ -344,7 +344,14 @@ class Guard(ConformalDetector):
         return self.score_.explain(self._read(X))
 
     def report(
-        self, X: Any, *, title: str | None = None, name: str = "", alarms: int = 20, show_rows: bool = False, values: bool = True
+        self,
+        X: Any,
+        *,
+        title: str | None = None,
+        name: str = "",
+        alarms: int = 20,
+        show_rows: bool = False,
+        values: bool = True,
     ) -> Report:
         """What this guard says of rows: how the promise is kept, alarms with reasons, columns that drifted, checks.
 

@@ -39,7 +39,10 @@ def promise_sentence(
         what = f"With a probability of {percent(1 - delta, 0)} over the calibration {nouns}, this guard raises a false alarm for at most {percent(alpha)} of normal {nouns}."
     else:
         what = f"On average over calibration sets, at most {percent(alpha)} of normal {nouns} raise a false alarm."
-    return True, f"{what} With {calibration:,} calibration {nouns}, 95% of such guards have a rate of {percent(low)} to {percent(high)}."
+    return (
+        True,
+        f"{what} With {calibration:,} calibration {nouns}, 95% of such guards have a rate of {percent(low)} to {percent(high)}.",
+    )
 
 
 def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
+
+if TYPE_CHECKING:
+    from pushforward.detection.selective import ClassifierCalibration
+    from pushforward.report import Report
 
 __all__ = ["GuardOutput", "NetworkGuard"]
 
@@ -269,6 +273,43 @@ class NetworkGuard:
             *self.examples_.nearest(reading.features, neighbors),
             where,
         )
+
+    def report(
+        self,
+        data: Any,
+        *,
+        title: str | None = None,
+        name: str = "",
+        alarms: int = 20,
+        show_rows: bool = False,
+        values: bool = True,
+        selective: ClassifierCalibration | None = None,
+    ) -> Report:
+        """What this guard says of inputs: how the promise is kept, alarms with reasons and pictures, classes, checks.
+
+        Of inputs with labels it also says how often the prediction is correct, with and without an alarm. A notebook shows the
+        report. ``report.save("report.html")`` writes one page of less than 2 MB, which opens offline, and
+        ``report.save("report.json")`` the same numbers. Memory does not grow with the number of inputs.
+
+        Args:
+            data: a loader, a data set, an array, or a pair (inputs, labels), as for :meth:`fit`.
+            title: of the page.
+            name: what the inputs are called.
+            alarms: number of alarms that are shown, those with the highest scores.
+            show_rows: whether to show whole rows of these alarms, where the inputs are vectors.
+            values: whether to show pictures of images.
+            selective: abstention and prediction sets of this network, for their share, sizes and realized errors; it must accept by
+                its own :meth:`~pushforward.detection.selective.ClassifierCalibration.uncertainty`.
+
+        Raises:
+            InputError: for no inputs.
+        """
+        from pushforward.estimators.network_reporting import network_report
+        from pushforward.estimators.reporting import ReportOptions
+
+        self._require_fitted()
+        options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
+        return network_report(self, batches(data, self.batch_size, "the data"), options, selective)
 
     def _require_fitted(self) -> None:
         self._require_score("calibrators_")

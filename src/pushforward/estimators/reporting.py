@@ -28,10 +28,10 @@ from pushforward.report.text import visible
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["ReportOptions", "guard_report", "picture", "row_parts"]
+__all__ = ["ReportOptions", "guard_report", "picture", "row_parts", "rows_of"]
 
 _REASONS = 3
-_LEAST_NATS = 2.0
+_LEAST_NATS = 3.0
 """A second and third reason must be at least so unusual."""
 _UNUSUAL = -float(np.log(0.02))
 """Nats of a cell outside the range of 98 % of the training rows."""
@@ -100,7 +100,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         InputError: for rows that do not fit the guard, or no rows.
     """
     start = time.perf_counter()
-    reader = _ImageRows(guard) if guard.reads_images else _TableRows(guard)
+    reader = rows_of(guard)
     calibration = {None: ("all rows", guard.calibrator_, guard.level_)}
     collected = Collected(calibration, reader.columns, options.alarms)
     problems: list[Problem] = []
@@ -140,12 +140,18 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         promise_is_for=str(guard.calibration_),
         notes=[str(problem) for problem in problems if options.values or problem.kind not in ("new", "text")],
         nouns=(noun, nouns),
+        reference=f"the training {nouns}" if guard.calibration_.times == 0 else f"the {nouns} of the last recalibration",
         column_nouns=("property", "properties") if reader.images else ("column", "columns"),
         column_note="" if reader.columns else "The file of this guard has no summary of its training columns, because an early version wrote it: "
         "fit the guard again to see which columns drift.",
     )  # fmt: skip
     examples = {p.column: [visible(e, 40) for e in p.examples] for p in problems if p.kind == "new" and options.values}
     return assemble(subject, collected, alarms, typical=typical, pictures=pictures, examples=examples)
+
+
+def rows_of(guard: Guard) -> TableRows | ImageRows:
+    """How the rows of a guard are read, and what is said of its alarms."""
+    return ImageRows(guard) if guard.reads_images else TableRows(guard)
 
 
 def picture(image: Tensor) -> bytes:
@@ -166,7 +172,7 @@ def picture(image: Tensor) -> bytes:
     return file.getvalue()
 
 
-class _TableRows:
+class TableRows:
     """How the rows of a table are read, and what is said of its alarms."""
 
     images = False
@@ -183,7 +189,9 @@ class _TableRows:
         names = self.guard.schema_.names
         return [names[k] for k in nats.argmax(1)] if nats is not None else []
 
-    def alarms(self, worst: Sequence[Shown], options: ReportOptions, pictures: dict[str, bytes]) -> list[dict[str, Any]]:
+    def alarms(
+        self, worst: Sequence[Shown], options: ReportOptions, pictures: dict[str, bytes]
+    ) -> list[dict[str, Any]]:
         if not worst:
             return []
         encoded = np.stack([shown.content[1] for shown in worst])
@@ -210,7 +218,9 @@ class _TableRows:
         except ConfigError:
             return _by_itself(self.columns, encoded)
 
-    def _reasons(self, nats: np.ndarray, cells: Sequence[Any], encoded: np.ndarray, values: bool) -> list[dict[str, Any]]:
+    def _reasons(
+        self, nats: np.ndarray, cells: Sequence[Any], encoded: np.ndarray, values: bool
+    ) -> list[dict[str, Any]]:
         order = np.argsort(-nats, kind="stable")[:_REASONS]
         kept = [j for place, j in enumerate(order) if place == 0 or nats[j] >= _LEAST_NATS]
         if not self.columns:
@@ -220,7 +230,7 @@ class _TableRows:
         return [reason(self.columns[j], nats[j], cells[j], encoded[j], values=values) for j in kept]
 
 
-class _ImageRows:
+class ImageRows:
     """How images are read, and what is said of their alarms: pictures, and properties that are unusual."""
 
     images = True
@@ -238,15 +248,22 @@ class _ImageRows:
         names = [summary.column.name for summary in self.columns]
         return [names[k] if row[k] > _UNUSUAL else "the content" for row, k in zip(nats, nats.argmax(1), strict=True)]
 
-    def alarms(self, worst: Sequence[Shown], options: ReportOptions, pictures: dict[str, bytes]) -> list[dict[str, Any]]:
+    def alarms(
+        self, worst: Sequence[Shown], options: ReportOptions, pictures: dict[str, bytes]
+    ) -> list[dict[str, Any]]:
         found = []
         for shown in worst:
             entry = self.pictured(shown, "alarm", pictures) if options.values else _alarm(shown)
             nats = _by_itself(self.columns, shown.content[1][None])
-            order = [] if nats is None else [j for j in np.argsort(-nats[0], kind="stable") if nats[0, j] > _UNUSUAL][:_REASONS]
+            order = (
+                []
+                if nats is None
+                else [j for j in np.argsort(-nats[0], kind="stable") if nats[0, j] > _UNUSUAL][:_REASONS]
+            )
             entry["reasons"] = [
-                reason(self.columns[j], nats[0, j], None, shown.content[1][j], values=options.values) for j in order
-            ]  # fmt: skip
+                reason(self.columns[j], nats[0, j], None, shown.content[1][j], values=options.values, noun="image")
+                for j in order
+            ]
             if not order:
                 entry["sentence"] = "Its brightness, contrast and sharpness are usual; its content is not."
             found.append(entry)

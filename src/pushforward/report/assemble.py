@@ -18,7 +18,7 @@ from pushforward.report.p_values import alarm_curve, p_value_histogram
 from pushforward.report.reasons import usual
 from pushforward.report.text import number_text
 
-__all__ = ["FORMAT", "Subject", "assemble"]
+__all__ = ["FORMAT", "Subject", "assemble", "plain"]
 
 FORMAT = 1
 """Version of the form of the content."""
@@ -41,6 +41,7 @@ class Subject:
         promise_is_for: which rows the promise refers to.
         notes: sentences about the rows, such as the differences of their schema.
         nouns: what one row and many rows are called.
+        reference: the rows that the promise is about, such as "the training rows".
         column_nouns: what one column and many are called.
         column_note: why there are no columns to compare; "" where a guard has none.
     """
@@ -55,6 +56,7 @@ class Subject:
     promise_is_for: str
     notes: Sequence[str] = field(default_factory=tuple)
     nouns: tuple[str, str] = ("row", "rows")
+    reference: str = "the training rows"
     column_nouns: tuple[str, str] = ("column", "columns")
     column_note: str = ""
 
@@ -85,7 +87,16 @@ def assemble(
     groups = list(collected.groups.values())
     uniformity = [(group, group.counts.uniformity()) for group in groups]
     columns = [tally.compare(len(collected.tallies)) for tally in collected.tallies]
-    checks = run_checks(collected, subject.promised, uniformity, columns, classes)
+    checks = run_checks(
+        collected,
+        subject.promised,
+        uniformity,
+        columns,
+        classes,
+        subject.nouns,
+        subject.reference,
+        subject.column_nouns[0] == "column",
+    )
     content = {
         "format": FORMAT,
         "title": subject.title,
@@ -93,6 +104,7 @@ def assemble(
         "noun_many": subject.nouns[1],
         "column_noun": subject.column_nouns[0],
         "columns_noun": subject.column_nouns[1],
+        "reference": subject.reference,
         "reason_noun": subject.column_nouns[0] if network is None else "statistic",
         "column_note": subject.column_note,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -108,9 +120,7 @@ def assemble(
             "alarms": collected.alarms,
             "fraction": collected.alarms / max(1, collected.rows),
             "interval_level": LEVEL,
-            "groups": [
-                _group(group, found.distance, found.p_value) for group, found in uniformity[:_MOST_CLASSES]
-            ],
+            "groups": [_group(group, found.distance, found.p_value) for group, found in uniformity[:_MOST_CLASSES]],
         },
         "p_values": {"histogram": p_value_histogram(groups), "curve": alarm_curve(groups)},
         "reasons": {"alarms": collected.explained, "first": dict(collected.first_reasons.most_common())},
@@ -120,7 +130,7 @@ def assemble(
         "drift": {"distance": DISTANCE, "significance": SIGNIFICANCE},
         "network": None if network is None else dict(network),
     }
-    return Report(_plain(content), pictures)
+    return Report(plain(content), pictures)
 
 
 def _group(group: Group, distance: float, p_value: float) -> dict[str, Any]:
@@ -136,7 +146,9 @@ def _group(group: Group, distance: float, p_value: float) -> dict[str, Any]:
 def _column(found: ColumnDrift, examples: Sequence[str]) -> dict[str, Any]:
     summary = found.summary
     column = summary.column
-    labels = [number_text(summary, float(e)) for e in (summary.edges if summary.numeric else range(len(summary.counts)))]
+    labels = [
+        number_text(summary, float(e)) for e in (summary.edges if summary.numeric else range(len(summary.counts)))
+    ]
     return {
         "name": column.name,
         "kind": column.time.split("_")[0] or column.kind,
@@ -163,12 +175,12 @@ def _column(found: ColumnDrift, examples: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same with plain types of JSON: NaN and infinite numbers are None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):

@@ -52,7 +52,7 @@ def _axis_x(chart: _Chart, ticks: Sequence[tuple[float, str]], name: str) -> Non
     chart.line("axis", _LEFT, base, chart.width - _RIGHT, base)
     for x, text in ticks:
         chart.line("axis", x, base, x, base + 4)
-        chart.text(x, base + 17, text)
+        chart.text(min(x, chart.width - 4.0 * len(text)), base + 17, text)
     chart.text((_LEFT + chart.width - _RIGHT) / 2, chart.height - 6, name)
 
 
@@ -71,12 +71,12 @@ def _steps(top: float) -> list[float]:
 
 
 def histogram_chart(found: Mapping[str, Any], rows: int) -> Markup:
-    """Counts of p-values, with the interval of each for rows like the training rows."""
+    """Counts of p-values, with the interval of each by theory."""
     edges, counts, low, high = (found[name] for name in ("edges", "counts", "low", "high"))
     outside = sum(not a <= c <= b for c, a, b in zip(counts, low, high, strict=True))
     label = (
-        f"Histogram of {rows} p-values in {len(counts)} bins; {outside} bins are outside the band of rows like the training "
-        f"rows. The first bin, with the smallest p-values, has {counts[0]}."
+        f"Histogram of {rows} p-values in {len(counts)} bins; {outside} bins are outside the band of theory. "
+        f"The first bin, with the smallest p-values, has {counts[0]}."
     )
     chart = _Chart(label)
     top = 1.08 * max(*counts, *high, 1)
@@ -86,9 +86,9 @@ def histogram_chart(found: Mapping[str, Any], rows: int) -> Markup:
         left, right = x(edges[k]), x(edges[k + 1])
         bad = not low[k] <= count <= high[k]
         text = f"p from {figure(edges[k])} to {figure(edges[k + 1])}: {figure(count)} rows; band {figure(round(low[k]))} to {figure(round(high[k]))}"
-        chart.rect("bar bad" if bad else "bar", left + 1.5, right - 1.5, y(count), y(0), text)
-    for k in range(len(counts)):
-        chart.rect("band", x(edges[k]), x(edges[k + 1]), y(low[k]), y(high[k]))
+        chart.rect("band", left, right, y(low[k]), y(high[k]))
+        side = 0.2 * (right - left)
+        chart.rect("bar bad" if bad else "bar", left + side, right - side, y(count), y(0), text)
     _axis_x(chart, [(x(v), figure(v)) for v in (0, 0.25, 0.5, 0.75, 1)], "p-value")
     return chart.markup()
 
@@ -102,7 +102,7 @@ def alarm_curve_chart(found: Mapping[str, Any], alpha: float) -> Markup:
     at = min(range(len(levels)), key=lambda k: abs(math.log(levels[k] / alpha)))
     label = (
         f"Fraction of rows with a p-value of at most each level, on logarithmic axes: {percent(found['fraction'][at])} at the "
-        f"level {percent(levels[at])}. Rows like the training rows follow the diagonal, inside the band."
+        f"level {percent(levels[at])}. Rows like those that calibrated the guard follow the diagonal, inside the band."
     )
     chart = _Chart(label)
     x = _log_scale(levels[0], 1, _LEFT, chart.width - _RIGHT)
@@ -116,7 +116,13 @@ def alarm_curve_chart(found: Mapping[str, Any], alpha: float) -> Markup:
     if alpha >= levels[0]:
         chart.line("mark", x(alpha), _TOP, x(alpha), chart.height - _BOTTOM)
         right = alpha > 0.2
-        chart.text(x(alpha) + (-5 if right else 5), chart.height - _BOTTOM - 6, f"alarms at {_tick(alpha)}", "end" if right else "start", "strong")
+        chart.text(
+            x(alpha) + (-5 if right else 5),
+            chart.height - _BOTTOM - 6,
+            f"alarms at {_tick(alpha)}",
+            "end" if right else "start",
+            "strong",
+        )
     seen = [(x(a), y(b)) for a, b in zip(levels, found["fraction"], strict=True) if b]
     chart.add("polyline", "line", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in seen))
     _axis_x(chart, [(x(v), _tick(v)) for v in decades if v >= levels[0] * 0.999], "level of the p-value")
@@ -124,11 +130,11 @@ def alarm_curve_chart(found: Mapping[str, Any], alpha: float) -> Markup:
 
 
 def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
-    """The fraction of alarms on a line, with the promised rate and the interval for rows like the training rows."""
+    """The fraction of alarms on a line, with the promised rate and the interval of theory."""
     low, high = group["interval"]
     fraction, alpha = group["alarms"] / max(1, group["rows"]), promise["alpha"]
     label = (
-        f"{percent(fraction)} of the rows raise an alarm; the promise is {percent(alpha)}, and rows like the training rows have "
+        f"{percent(fraction)} of the rows raise an alarm; the promise is {percent(alpha)}, and theory gives "
         f"{percent(low)} to {percent(high)}."
     )
     chart = _Chart(label, height=92)
@@ -151,8 +157,12 @@ def column_chart(column: Mapping[str, Any]) -> Markup:
     n, m = max(1, sum(before)), max(1, column["rows"] - column["missing"])
     distance = figure(column["distance"])
     if column["edges"] is None:
-        return _category_chart(column, f"Shares of the values of {name} in the training rows and in these rows; distance {distance}.", n, m)
-    chart = _Chart(f"Distribution functions of {name} in the training rows and in these rows; distance {distance}.", 220, 74)
+        return _category_chart(
+            column, f"Shares of the values of {name} in the training rows and in these rows; distance {distance}.", n, m
+        )
+    chart = _Chart(
+        f"Distribution functions of {name} in the training rows and in these rows; distance {distance}.", 220, 74
+    )
     edges = column["edges"]
     low, high = edges[0], edges[-1]
     core = [e for e, c in zip(edges, _cumulative(before, n), strict=True) if 0.004 < c < 0.996] or edges
@@ -175,8 +185,9 @@ def column_chart(column: Mapping[str, Any]) -> Markup:
 
 def _category_chart(column: Mapping[str, Any], label: str, n: int, m: int) -> Markup:
     before, after = list(column["training_counts"]), list(column["counts"])
-    labels = [*column["labels"], "new"]
-    before, after = [*before, 0], [*after, column["unseen"]]
+    labels = list(column["labels"])
+    if column["unseen"]:
+        labels, before, after = [*labels, "new"], [*before, 0], [*after, column["unseen"]]
     order = sorted(range(len(before)), key=lambda k: -max(before[k] / n, after[k] / m))[:5]
     chart = _Chart(label, 220, 74)
     top = max(max(before[k] / n, after[k] / m) for k in order) or 1.0
@@ -199,7 +210,7 @@ def bars_chart(counts: Sequence[tuple[str, int]], total: int, noun: str) -> Mark
     most = max(count for _, count in shown)
     for k, (name, count) in enumerate(shown):
         y = 4 + 26 * k
-        chart.text(150, y + 16, visible(name, 22), "end", "name")
+        chart.text(150, y + 16, visible(name, 19), "end", "name")
         right = 158 + 170 * count / most
         chart.rect("bar", 158, right, y + 4, y + 21, f"{visible(name)}: {figure(count)}")
         chart.text(right + 6, y + 17, f"{figure(count)} ({percent(count / total, 0)})", "start")

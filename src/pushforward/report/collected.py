@@ -15,7 +15,7 @@ from pushforward.detection.column_drift import ColumnTally
 from pushforward.detection.column_summary import ColumnSummary
 from pushforward.detection.conformal.score_counts import ScoreCounts
 
-__all__ = ["Collected", "Group", "Shown"]
+__all__ = ["Collected", "Group", "Shown", "Worst"]
 
 
 @dataclass
@@ -38,6 +38,29 @@ class Shown:
     content: Any
 
 
+class Worst:
+    """The rows with the largest keys of a stream; of equal keys the first rows.
+
+    Args:
+        size: how many.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._heap: list[tuple[float, int, Shown]] = []
+
+    def add(self, key: float, row: int, make: Callable[[], Shown]) -> None:
+        """Add a row, which is made only if it is kept."""
+        if len(self._heap) < self.size:
+            heapq.heappush(self._heap, (key, -row, make()))
+        elif self.size and (key, -row) > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (key, -row, make()))
+
+    def rows(self) -> list[Shown]:
+        """The rows, the largest key first."""
+        return [shown for _, _, shown in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
+
+
 @dataclass
 class Collected:
     """Constant memory for any number of rows.
@@ -57,11 +80,11 @@ class Collected:
     tallies: list[ColumnTally] = field(init=False)
     first_reasons: Counter[str] = field(default_factory=Counter)
     typical: list[Shown] = field(default_factory=list)
-    _worst: list[tuple[float, int, Shown]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.groups = {key: Group(n, ScoreCounts(c), level) for key, (n, c, level) in self.calibrations.items()}
         self.tallies = [ColumnTally(summary) for summary in self.columns]
+        self._worst = Worst(self.shown)
 
     @property
     def alarms(self) -> int:
@@ -71,7 +94,7 @@ class Collected:
     @property
     def worst(self) -> list[Shown]:
         """The alarms with the highest scores, the highest first; of equal scores the first row."""
-        return [shown for _, _, shown in sorted(self._worst, key=lambda item: (-item[0], -item[1]))]
+        return self._worst.rows()
 
     def add(
         self,
@@ -104,10 +127,7 @@ class Collected:
                 tally.add(values)
         places = np.flatnonzero(alarm)
         for k in places[np.argsort(-score[places], kind="stable")][: self.shown]:
-            entry = (float(score[k]), -(self.rows + int(k)))
-            if len(self._worst) < self.shown or entry > self._worst[0][:2]:
-                item = (*entry, self._row(k, score, p_value, content))
-                (heapq.heappush if len(self._worst) < self.shown else heapq.heapreplace)(self._worst, item)
+            self._worst.add(float(score[k]), self.rows + int(k), lambda k=k: self._row(k, score, p_value, content))
         wanted = typical - len(self.typical)
         if wanted > 0:
             middle = np.flatnonzero(np.abs(p_value - 0.5) <= 0.1)[:wanted]

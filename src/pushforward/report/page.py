@@ -84,7 +84,9 @@ def _drawn(content: Mapping[str, Any]) -> dict[str, Any]:
         "rate": charts.rate_chart(promise, single) if single else None,
         "histogram": charts.histogram_chart(p_values["histogram"], rows),
         "curve": charts.alarm_curve_chart(p_values["curve"], promise["alpha"]),
-        "reasons": charts.bars_chart(first, content["reasons"]["alarms"], "First reasons of the alarms") if first else None,
+        "reasons": charts.bars_chart(first, content["reasons"]["alarms"], "First reasons of the alarms")
+        if first
+        else None,
     }
 
 

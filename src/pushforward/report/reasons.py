@@ -15,8 +15,13 @@ __all__ = ["HIGH", "LOW", "column_nats", "reason", "usual"]
 LOW, HIGH = 0.01, 0.99
 """The quantiles between which a number is usual."""
 
+_RARE = 0.02
+_BESIDE = "usual by itself, and unusual beside the other columns"
 
-def reason(summary: ColumnSummary, nats: float, cell: Any, value: float, *, values: bool = True) -> dict[str, Any]:
+
+def reason(
+    summary: ColumnSummary, nats: float, cell: Any, value: float, *, values: bool = True, noun: str = "row"
+) -> dict[str, Any]:
     """One reason of an alarm, as plain JSON types.
 
     Args:
@@ -25,6 +30,7 @@ def reason(summary: ColumnSummary, nats: float, cell: Any, value: float, *, valu
         cell: as the table has it.
         value: as float64.
         values: whether to show the cell.
+        noun: what a row is called.
 
     Returns:
         ``column``, ``nats``, ``value`` (None if hidden), ``usual`` (what training rows have) and ``finding``, a phrase.
@@ -34,7 +40,7 @@ def reason(summary: ColumnSummary, nats: float, cell: Any, value: float, *, valu
         "nats": float(nats) if math.isfinite(nats) else None,
         "value": cell_text(summary, cell, value) if values else None,
         "usual": usual(summary),
-        "finding": _finding(summary, value),
+        "finding": _finding(summary, value).replace("training row", f"training {noun}"),
     }
 
 
@@ -57,7 +63,8 @@ def _finding(summary: ColumnSummary, value: float) -> str:
     if not summary.numeric:
         if not math.isfinite(value):
             return "no training row had this value"
-        return f"{percent(summary.fraction(int(value)))} of the training rows have this value"
+        share = summary.fraction(int(value))
+        return _BESIDE if share > _RARE else f"{percent(share)} of the training rows have this value"
     if value < summary.edges[0]:
         return f"below every training row; the smallest is {number_text(summary, summary.edges[0])}"
     if value > summary.edges[-1]:
@@ -66,7 +73,7 @@ def _finding(summary: ColumnSummary, value: float) -> str:
         return "lower than in 99% of the training rows"
     if value > summary.quantile(HIGH):
         return "higher than in 99% of the training rows"
-    return "usual by itself, and unusual beside the other columns"
+    return _BESIDE
 
 
 def column_nats(summary: ColumnSummary, values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -13,11 +14,11 @@ from pushforward.detection.column_summary import ColumnSummary
 __all__ = ["cell_text", "figure", "markdown", "number_text", "percent", "plural", "visible"]
 
 _LONGEST = 120
-_MARKDOWN = "\\`*_{}[]()<>#+-.!|&~"
+_MARKDOWN = "\\`*_{}[]<>#|&~$@"
 
 
-def figure(value: float | None) -> str:
-    """A number with four digits, and an integer with all of them; "–" for None and NaN.
+def figure(value: float | None, digits: int = 4) -> str:
+    """A number with so many digits, and an integer with all of them; "–" for None and NaN.
 
     Example:
         >>> figure(1234567), figure(0.000123456), figure(12345.678), figure(float("inf"))
@@ -30,8 +31,8 @@ def figure(value: float | None) -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace("-", "−")
     size = abs(value)
-    text = f"{value:,.1f}" if 1e4 <= size < 1e9 else f"{value:.4g}"
-    return text.replace("-", "−")
+    text = f"{value:,.1f}" if 1e4 <= size < 1e9 else f"{value:.{digits}g}"
+    return re.sub(r"e([+-])0?", r"e\1", text).replace("e+", "e").replace("-", "−")
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -68,14 +69,15 @@ def visible(text: Any, longest: int = _LONGEST) -> str:
     return "".join(parts)
 
 
-def markdown(text: Any) -> str:
+def markdown(text: Any, longest: int = 600) -> str:
     r"""Text of any content inside a line or a table of Markdown, where it stays text.
 
     Example:
         >>> markdown("a|b <i>")
         'a\\|b \\<i\\>'
     """
-    return "".join("\\" + letter if letter in _MARKDOWN else letter for letter in visible(text))
+    escaped = "".join("\\" + letter if letter in _MARKDOWN else letter for letter in visible(text, longest))
+    return escaped.replace("://", ":\\//").replace("www.", "www\\.")  # no links
 
 
 def number_text(summary: ColumnSummary, value: float) -> str:
