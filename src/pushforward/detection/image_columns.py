@@ -46,7 +46,8 @@ def _columns(images: Tensor) -> np.ndarray:
     down, right = gray.diff(dim=1).abs().flatten(1), gray.diff(dim=2).abs().flatten(1)
     sharpness = (down.sum(1) + right.sum(1)) / max(1, down.shape[1] + right.shape[1])
     flat = gray.flatten(1)
-    found = [flat.mean(1), flat.std(1, correction=0), sharpness]
+    mean = flat.mean(1)
+    found = [mean, (flat - mean[:, None]).square().mean(1).sqrt(), sharpness]
     if x.shape[1] >= 3:
         found += list(x[:, :3].mean((2, 3)).T)
     return np.stack([values.numpy() for values in found], axis=1)

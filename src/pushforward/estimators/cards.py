@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["guard_card", "network_card"]
 
-_COMMON = (
+_COMMON: tuple[str, ...] = (
     "The promise is for inputs like those that calibrated the guard. After a change of normal inputs there are more false alarms: "
     "`pushforward report` shows it, and `pushforward recalibrate` renews the promise.",
     "The rate of this guard differs from the promised one by chance; the interval above says by how much.",
@@ -43,7 +43,7 @@ def guard_card(
     n, nouns = guard.calibrator_.n, "images" if guard.reads_images else "rows"
     promised = promise_sentence(guard.alpha, guard.guarantee, guard.delta, n, guard.level_, nouns)[1]
     measured = _calibration_figures(guard.calibrator_.scores)
-    limits = list(_COMMON)
+    limits: list[str] = list(_COMMON)
     if guard.reads_images:
         limits.append("It reads images of one size, as integers; other sizes are refused.")
     elif guard.smoothing is None:

@@ -11,7 +11,8 @@ import numpy as np
 from pushforward.data import is_frame
 from pushforward.errors import ConfigError, InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
-from pushforward.estimators.reporting import ReportOptions, row_parts, rows_of
+from pushforward.estimators.reported_rows import ReportOptions, rows_of
+from pushforward.estimators.reporting import row_parts
 from pushforward.report.checks import LEVEL
 from pushforward.report.collected import Shown
 from pushforward.report.comparison import Comparison, PairedRows

@@ -377,7 +377,8 @@ class Guard(ConformalDetector):
             >>> guard.report(rng.normal(size=(200, 2)))
             Report(200 rows, 0 of 5 checks failed)
         """
-        from pushforward.estimators.reporting import ReportOptions, guard_report, row_parts
+        from pushforward.estimators.reported_rows import ReportOptions
+        from pushforward.estimators.reporting import guard_report, row_parts
 
         require_fitted(self)
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)

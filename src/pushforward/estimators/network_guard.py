@@ -305,7 +305,7 @@ class NetworkGuard:
             InputError: for no inputs.
         """
         from pushforward.estimators.network_reporting import network_report
-        from pushforward.estimators.reporting import ReportOptions
+        from pushforward.estimators.reported_rows import ReportOptions
 
         self._require_fitted()
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)

@@ -2,82 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pushforward.data import Problem
-from pushforward.detection.column_summary import ColumnSummary
-from pushforward.detection.image_columns import image_columns
-from pushforward.errors import ConfigError, InputError, SchemaWarning
+from pushforward.errors import InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard_facts import guard_facts, promise_sentence
-from pushforward.numerics.checks import check_integer
+from pushforward.estimators.reported_rows import ReportOptions, rows_of
 from pushforward.report import Collected, Report, Subject, assemble
-from pushforward.report.collected import Shown
-from pushforward.report.reasons import column_nats, reason
 from pushforward.report.text import visible
 
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["ReportOptions", "guard_report", "picture", "row_parts", "rows_of"]
+__all__ = ["guard_report", "row_parts"]
 
-_REASONS = 3
-_LEAST_NATS = 3.0
-"""A second and third reason must be at least so unusual."""
-_UNUSUAL = -float(np.log(0.02))
-"""Nats of a cell outside the range of 98 % of the training rows."""
 _MOST_EXPLAINED = 2000
 """Alarms of one part whose first reason is counted."""
-_PICTURE = 96
-"""Longest side of a picture in pixels."""
 _TYPICAL = 8
 _ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What a report is called and what it shows.
-
-    Attributes:
-        title: of the page; None for one that names the guard or the rows.
-        name: what the rows are called, such as their file.
-        file: name of the guard's file.
-        alarms: number of alarms that are shown.
-        show_rows: whether to show whole rows of these alarms.
-        values: whether to show the cells that are reasons, and pictures.
-        guard: more facts about the guard, name and value.
-        data: more facts about the rows.
-    """
-
-    title: str | None = None
-    name: str = ""
-    file: str = ""
-    alarms: int = 20
-    show_rows: bool = False
-    values: bool = True
-    guard: Mapping[str, str] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_integer("alarms", self.alarms, 1)
-        if self.alarms > 1000:
-            raise ConfigError(f"alarms must be at most 1000; got {self.alarms}.")
-        if self.show_rows and not self.values:
-            raise ConfigError("show_rows=True shows values: it contradicts values=False.")
-
-    def heading(self) -> str:
-        """The title."""
-        subject = self.name or self.file
-        return self.title or (f"Report on {subject}" if subject else "Report of a guard")
 
 
 def row_parts(rows: Any, size: int = _ROWS) -> Iterable[Any]:
@@ -140,6 +88,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         promise_is_for=str(guard.calibration_),
         notes=[str(problem) for problem in problems if options.values or problem.kind not in ("new", "text")],
         nouns=(noun, nouns),
+        values=options.values,
         reference=f"the training {nouns}" if guard.calibration_.times == 0 else f"the {nouns} of the last recalibration",
         column_nouns=("property", "properties") if reader.images else ("column", "columns"),
         column_note="" if reader.columns else "The file of this guard has no summary of its training columns, because an early version wrote it: "
@@ -147,156 +96,3 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
     )  # fmt: skip
     examples = {p.column: [visible(e, 40) for e in p.examples] for p in problems if p.kind == "new" and options.values}
     return assemble(subject, collected, alarms, typical=typical, pictures=pictures, examples=examples)
-
-
-def rows_of(guard: Guard) -> TableRows | ImageRows:
-    """How the rows of a guard are read, and what is said of its alarms."""
-    return ImageRows(guard) if guard.reads_images else TableRows(guard)
-
-
-def picture(image: Tensor) -> bytes:
-    """A PNG of one image of integers, ``(channels, height, width)``, or of floating-point numbers, which are scaled to their range."""
-    from PIL import Image
-
-    x = image.detach().cpu()
-    x = x[:3] if x.shape[0] >= 3 else x[:1]
-    if x.dtype != torch.uint8:
-        x = torch.nan_to_num(x.double(), posinf=0.0, neginf=0.0)
-        low, high = min(0.0, float(x.min())), max(float(x.max()), 1.0)
-        x = ((x - low) * (255.0 / (high - low))).round().to(torch.uint8)
-    array = x.permute(1, 2, 0).numpy() if x.shape[0] == 3 else x[0].numpy()
-    shown = Image.fromarray(np.ascontiguousarray(array))
-    shown.thumbnail((_PICTURE, _PICTURE))
-    file = io.BytesIO()
-    shown.save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-class TableRows:
-    """How the rows of a table are read, and what is said of its alarms."""
-
-    images = False
-
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
-        self.columns: Sequence[ColumnSummary] = [] if guard.training_ is None else guard.training_.columns
-
-    def encode(self, rows: Any) -> tuple[np.ndarray, list[Problem]]:
-        return self.guard.schema_.encode(rows, warn=False, owner="Guard")
-
-    def first_reasons(self, rows: Any, encoded: np.ndarray) -> list[str]:
-        nats = self._nats(rows, encoded)
-        names = self.guard.schema_.names
-        return [names[k] for k in nats.argmax(1)] if nats is not None else []
-
-    def alarms(
-        self, worst: Sequence[Shown], options: ReportOptions, pictures: dict[str, bytes]
-    ) -> list[dict[str, Any]]:
-        if not worst:
-            return []
-        encoded = np.stack([shown.content[1] for shown in worst])
-        nats = self._nats(_joined([shown.content[0] for shown in worst]), encoded)
-        found = []
-        for k, shown in enumerate(worst):
-            cells = _cells(shown.content[0], self.guard.schema_.names)
-            reasons = [] if nats is None else self._reasons(nats[k], cells, encoded[k], options.values)
-            found.append(_alarm(shown) | {"reasons": reasons})
-            if options.show_rows:
-                found[-1]["cells"] = [
-                    [name, "missing" if np.isnan(v) else visible(cell)]
-                    for name, cell, v in zip(self.guard.schema_.names, cells, encoded[k], strict=True)
-                ]
-        return found
-
-    def pictured(self, shown: Shown, name: str, pictures: dict[str, bytes]) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _nats(self, rows: Any, encoded: np.ndarray) -> np.ndarray | None:
-        """How unusual each cell is, ``(n, d)``: what ``explain`` says, or each column by itself where it cannot."""
-        try:
-            return np.nan_to_num(self.guard.explain(rows).nats, nan=0.0, posinf=1e300)
-        except ConfigError:
-            return _by_itself(self.columns, encoded)
-
-    def _reasons(
-        self, nats: np.ndarray, cells: Sequence[Any], encoded: np.ndarray, values: bool
-    ) -> list[dict[str, Any]]:
-        order = np.argsort(-nats, kind="stable")[:_REASONS]
-        kept = [j for place, j in enumerate(order) if place == 0 or nats[j] >= _LEAST_NATS]
-        if not self.columns:
-            names = self.guard.schema_.names
-            return [{"column": names[j], "nats": float(nats[j]), "value": visible(cells[j]) if values else None, "usual": "",
-                     "finding": "unlikely"} for j in kept]  # fmt: skip
-        return [reason(self.columns[j], nats[j], cells[j], encoded[j], values=values) for j in kept]
-
-
-class ImageRows:
-    """How images are read, and what is said of their alarms: pictures, and properties that are unusual."""
-
-    images = True
-
-    def __init__(self, guard: Guard) -> None:
-        self.columns: Sequence[ColumnSummary] = [] if guard.training_ is None else guard.training_.columns
-
-    def encode(self, rows: Tensor) -> tuple[np.ndarray, list[Problem]]:
-        return image_columns(rows), []
-
-    def first_reasons(self, rows: Any, encoded: np.ndarray) -> list[str]:
-        nats = _by_itself(self.columns, encoded)
-        if nats is None:
-            return []
-        names = [summary.column.name for summary in self.columns]
-        return [names[k] if row[k] > _UNUSUAL else "the content" for row, k in zip(nats, nats.argmax(1), strict=True)]
-
-    def alarms(
-        self, worst: Sequence[Shown], options: ReportOptions, pictures: dict[str, bytes]
-    ) -> list[dict[str, Any]]:
-        found = []
-        for shown in worst:
-            entry = self.pictured(shown, "alarm", pictures) if options.values else _alarm(shown)
-            nats = _by_itself(self.columns, shown.content[1][None])
-            order = (
-                []
-                if nats is None
-                else [j for j in np.argsort(-nats[0], kind="stable") if nats[0, j] > _UNUSUAL][:_REASONS]
-            )
-            entry["reasons"] = [
-                reason(self.columns[j], nats[0, j], None, shown.content[1][j], values=options.values, noun="image")
-                for j in order
-            ]
-            if not order:
-                entry["sentence"] = "Its brightness, contrast and sharpness are usual; its content is not."
-            found.append(entry)
-        return found
-
-    def pictured(self, shown: Shown, name: str, pictures: dict[str, bytes]) -> dict[str, Any]:
-        key = f"{name}-{shown.row}.png"
-        pictures[key] = picture(shown.content[0][0])
-        return _alarm(shown) | {"picture": key}
-
-
-def _alarm(shown: Shown) -> dict[str, Any]:
-    return {"row": shown.row, "score": shown.score, "p_value": shown.p_value, "picture": None, "prediction": None,
-            "sentence": "", "reasons": [], "cells": None}  # fmt: skip
-
-
-def _by_itself(columns: Sequence[ColumnSummary], encoded: np.ndarray) -> np.ndarray | None:
-    if not columns:
-        return None
-    return np.stack([column_nats(summary, values) for summary, values in zip(columns, encoded.T, strict=True)], axis=1)
-
-
-def _joined(rows: Sequence[Any]) -> Any:
-    if isinstance(rows[0], np.ndarray):
-        return np.concatenate(rows)
-    import pyarrow as pa
-
-    return pa.concat_tables(rows, promote_options="default")
-
-
-def _cells(row: Any, names: Sequence[str]) -> list[Any]:
-    """The cells of a table of one row, in the order of the guard's columns."""
-    if isinstance(row, np.ndarray):
-        return row[0].tolist()
-    same = set(names) <= set(row.column_names)
-    return [row.column(name if same else k)[0].as_py() for k, name in enumerate(names)]

@@ -43,6 +43,7 @@ class Subject:
         nouns: what one row and many rows are called.
         reference: the rows that the promise is about, such as "the training rows".
         column_nouns: what one column and many are called.
+        values: whether the smallest and the largest value of a column are shown.
         column_note: why there are no columns to compare; "" where a guard has none.
     """
 
@@ -59,6 +60,7 @@ class Subject:
     reference: str = "the training rows"
     column_nouns: tuple[str, str] = ("column", "columns")
     column_note: str = ""
+    values: bool = True
 
 
 def assemble(
@@ -126,7 +128,7 @@ def assemble(
         "reasons": {"alarms": collected.explained, "first": dict(collected.first_reasons.most_common())},
         "alarms": list(alarms),
         "typical": list(typical),
-        "columns": [_column(found, (examples or {}).get(found.summary.column.name, ())) for found in columns],
+        "columns": [_column(found, (examples or {}).get(found.summary.column.name, ()), subject.values) for found in columns],
         "drift": {"distance": DISTANCE, "significance": SIGNIFICANCE},
         "network": None if network is None else dict(network),
     }
@@ -143,7 +145,7 @@ def _group(group: Group, distance: float, p_value: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _column(found: ColumnDrift, examples: Sequence[str]) -> dict[str, Any]:
+def _column(found: ColumnDrift, examples: Sequence[str], values: bool) -> dict[str, Any]:
     summary = found.summary
     column = summary.column
     labels = [
@@ -165,7 +167,7 @@ def _column(found: ColumnDrift, examples: Sequence[str]) -> dict[str, Any]:
         "unseen": found.unseen,
         "unseen_examples": list(examples),
         "training_range": [labels[0], labels[-1]] if summary.numeric else None,
-        "range": [number_text(summary, found.low), number_text(summary, found.high)] if summary.numeric else None,
+        "range": [number_text(summary, found.low), number_text(summary, found.high)] if summary.numeric and values else None,
         "edges": summary.edges.tolist() if summary.numeric else None,
         "labels": None if summary.numeric else labels,
         "training_counts": summary.counts.astype(int).tolist(),

@@ -11,13 +11,13 @@ from markupsafe import Markup
 
 from pushforward.report.text import figure, percent, visible
 
-__all__ = ["alarm_curve_chart", "bars_chart", "column_chart", "histogram_chart", "rate_chart"]
+__all__ = ["Chart", "alarm_curve_chart", "bars_chart", "histogram_chart", "rate_chart", "scale"]
 
 _WIDTH, _HEIGHT = 440, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
 
 
-class _Chart:
+class Chart:
     """An SVG element with axes; it scales with the page, and its label says what it shows."""
 
     def __init__(self, label: str, width: int = _WIDTH, height: int = _HEIGHT) -> None:
@@ -25,6 +25,7 @@ class _Chart:
         self.root = ET.Element("svg", {"viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": label})
 
     def add(self, tag: str, cls: str, text: str = "", **attributes: Any) -> ET.Element:
+        """A shape of a class of the style sheet; text is its content, or appears on hovering."""
         shown = {k.replace("_", "-"): f"{v:.2f}" if isinstance(v, float) else str(v) for k, v in attributes.items()}
         element = ET.SubElement(self.root, tag, {"class": cls, **shown})
         if text and tag == "text":
@@ -34,20 +35,24 @@ class _Chart:
         return element
 
     def rect(self, cls: str, x0: float, x1: float, y0: float, y1: float, text: str = "") -> None:
+        """A rectangle between two corners, with a text that appears on hovering."""
         box = {"x": min(x0, x1), "width": abs(x1 - x0), "y": min(y0, y1), "height": abs(y1 - y0)}
         self.add("rect", cls, text, **{name: float(v) for name, v in box.items()})
 
     def line(self, cls: str, x0: float, y0: float, x1: float, y1: float) -> None:
+        """A line between two points."""
         self.add("line", cls, x1=float(x0), y1=float(y0), x2=float(x1), y2=float(y1))
 
     def text(self, x: float, y: float, text: str, anchor: str = "middle", cls: str = "") -> None:
+        """A text; ``anchor`` says which end of it is at the point."""
         self.add("text", cls, text, x=float(x), y=float(y), text_anchor=anchor)
 
     def markup(self) -> Markup:
+        """The element, for a template."""
         return Markup(ET.tostring(self.root, encoding="unicode"))
 
 
-def _axis_x(chart: _Chart, ticks: Sequence[tuple[float, str]], name: str) -> None:
+def _axis_x(chart: Chart, ticks: Sequence[tuple[float, str]], name: str) -> None:
     base = chart.height - _BOTTOM
     chart.line("axis", _LEFT, base, chart.width - _RIGHT, base)
     for x, text in ticks:
@@ -56,7 +61,7 @@ def _axis_x(chart: _Chart, ticks: Sequence[tuple[float, str]], name: str) -> Non
     chart.text((_LEFT + chart.width - _RIGHT) / 2, chart.height - 6, name)
 
 
-def _axis_y(chart: _Chart, ticks: Sequence[tuple[float, str]]) -> None:
+def _axis_y(chart: Chart, ticks: Sequence[tuple[float, str]]) -> None:
     for y, text in ticks:
         chart.line("axis", _LEFT, y, chart.width - _RIGHT, y)
         chart.text(_LEFT - 6, y + 4, text, "end")
@@ -78,9 +83,9 @@ def histogram_chart(found: Mapping[str, Any], rows: int) -> Markup:
         f"Histogram of {rows} p-values in {len(counts)} bins; {outside} bins are outside the band of theory. "
         f"The first bin, with the smallest p-values, has {counts[0]}."
     )
-    chart = _Chart(label)
+    chart = Chart(label)
     top = 1.08 * max(*counts, *high, 1)
-    x, y = _scale(0, 1, _LEFT, chart.width - _RIGHT), _scale(0, top, chart.height - _BOTTOM, _TOP)
+    x, y = scale(0, 1, _LEFT, chart.width - _RIGHT), scale(0, top, chart.height - _BOTTOM, _TOP)
     _axis_y(chart, [(y(v), figure(v)) for v in _steps(top)])
     for k, count in enumerate(counts):
         left, right = x(edges[k]), x(edges[k + 1])
@@ -104,9 +109,9 @@ def alarm_curve_chart(found: Mapping[str, Any], alpha: float) -> Markup:
         f"Fraction of rows with a p-value of at most each level, on logarithmic axes: {percent(found['fraction'][at])} at the "
         f"level {percent(levels[at])}. Rows like those that calibrated the guard follow the diagonal, inside the band."
     )
-    chart = _Chart(label)
-    x = _log_scale(levels[0], 1, _LEFT, chart.width - _RIGHT)
-    y = _log_scale(smallest, 1, chart.height - _BOTTOM, _TOP)
+    chart = Chart(label)
+    x = log_scale(levels[0], 1, _LEFT, chart.width - _RIGHT)
+    y = log_scale(smallest, 1, chart.height - _BOTTOM, _TOP)
     decades = [10.0**k for k in range(math.ceil(math.log10(smallest) - 1e-9), 1)]
     _axis_y(chart, [(y(v), _tick(v)) for v in decades])
     band = [(x(a), y(b)) for a, b in zip(levels, found["high"], strict=True)]
@@ -137,9 +142,9 @@ def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
         f"{percent(fraction)} of the rows raise an alarm; the promise is {percent(alpha)}, and theory gives "
         f"{percent(low)} to {percent(high)}."
     )
-    chart = _Chart(label, height=92)
+    chart = Chart(label, height=92)
     top = min(1.0, 1.15 * max(fraction, high, alpha))
-    x = _scale(0, top, 14, chart.width - 14)
+    x = scale(0, top, 14, chart.width - 14)
     chart.rect("track", x(0), x(top), 34, 46)
     chart.rect("band", x(low), x(min(high, top)), 34, 46)
     chart.line("promise", x(alpha), 26, x(alpha), 54)
@@ -150,63 +155,11 @@ def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
     return chart.markup()
 
 
-def column_chart(column: Mapping[str, Any]) -> Markup:
-    """A column of the training rows and of these rows: the distribution function of numbers, or bars of categories."""
-    name = visible(column["name"], 60)
-    before, after = column["training_counts"], column["counts"]
-    n, m = max(1, sum(before)), max(1, column["rows"] - column["missing"])
-    distance = figure(column["distance"])
-    if column["edges"] is None:
-        return _category_chart(
-            column, f"Shares of the values of {name} in the training rows and in these rows; distance {distance}.", n, m
-        )
-    chart = _Chart(
-        f"Distribution functions of {name} in the training rows and in these rows; distance {distance}.", 220, 74
-    )
-    edges = column["edges"]
-    low, high = edges[0], edges[-1]
-    core = [e for e, c in zip(edges, _cumulative(before, n), strict=True) if 0.004 < c < 0.996] or edges
-    width = (core[-1] - core[0]) or (high - low) or 1.0
-    low, high = max(low, core[0] - width), min(high, core[-1] + width)
-    margin = 0.12 * ((high - low) or 1.0)
-    x, y = _scale(low - margin, high + margin, 2, 218), _scale(0, 1, 70, 4)
-    for cls, counts, total, start in (("line quiet", before, n, 0), ("line", after, m, column["below"])):
-        points, level = [(2.0, y(start / total))], start / total
-        for edge, value in zip(edges, _cumulative(counts, total, start), strict=True):
-            place = min(218.0, max(2.0, x(edge)))
-            points += [(place, y(level)), (place, y(value))]
-            level = value
-        points.append((218.0, y(level)))
-        if cls == "line":
-            points.append((218.0, y((start + sum(counts) + column["above"]) / total)))
-        chart.add("polyline", cls, points=" ".join(f"{a:.1f},{b:.1f}" for a, b in _thin(points)))
-    return chart.markup()
-
-
-def _category_chart(column: Mapping[str, Any], label: str, n: int, m: int) -> Markup:
-    before, after = list(column["training_counts"]), list(column["counts"])
-    labels = list(column["labels"])
-    if column["unseen"]:
-        labels, before, after = [*labels, "new"], [*before, 0], [*after, column["unseen"]]
-    order = sorted(range(len(before)), key=lambda k: -max(before[k] / n, after[k] / m))[:5]
-    chart = _Chart(label, 220, 74)
-    top = max(max(before[k] / n, after[k] / m) for k in order) or 1.0
-    width = 214 / len(order)
-    for place, k in enumerate(order):
-        left = 3 + place * width
-        for cls, share, shift in (("bar quiet", before[k] / n, 0.0), ("bar", after[k] / m, 0.4)):
-            text = f"{labels[k]}: {percent(before[k] / n, 1)} of the training rows, {percent(after[k] / m, 1)} of these rows"
-            x0 = left + width * (0.08 + shift)
-            chart.rect(cls, x0, x0 + width * 0.38, 58 - 52 * share / top, 58, text)
-        chart.text(left + width / 2, 71, visible(labels[k], max(3, int(width / 7))), cls="small")
-    return chart.markup()
-
-
 def bars_chart(counts: Sequence[tuple[str, int]], total: int, noun: str) -> Markup:
     """Horizontal bars with names, the largest first."""
     shown = counts[:10]
     label = f"{noun}: " + ", ".join(f"{visible(name, 40)} {figure(count)}" for name, count in shown) + "."
-    chart = _Chart(label, height=26 * len(shown) + 8)
+    chart = Chart(label, height=26 * len(shown) + 8)
     most = max(count for _, count in shown)
     for k, (name, count) in enumerate(shown):
         y = 4 + 26 * k
@@ -217,21 +170,14 @@ def bars_chart(counts: Sequence[tuple[str, int]], total: int, noun: str) -> Mark
     return chart.markup()
 
 
-def _scale(a: float, b: float, start: float, end: float) -> Callable[[float], float]:
+def scale(a: float, b: float, start: float, end: float) -> Callable[[float], float]:
+    """The linear map that takes ``a`` to ``start`` and ``b`` to ``end``."""
     return lambda v: start + (v - a) / (b - a) * (end - start)
 
 
-def _log_scale(a: float, b: float, start: float, end: float) -> Callable[[float], float]:
+def log_scale(a: float, b: float, start: float, end: float) -> Callable[[float], float]:
     low, high = math.log(a), math.log(b)
     return lambda v: start + (math.log(max(v, a)) - low) / (high - low) * (end - start)
-
-
-def _cumulative(counts: Sequence[int], total: int, start: int = 0) -> list[float]:
-    found, reached = [], start
-    for count in counts:
-        reached += count
-        found.append(reached / total)
-    return found
 
 
 def _inside(x: float, half: float, width: float) -> float:
@@ -240,12 +186,3 @@ def _inside(x: float, half: float, width: float) -> float:
 
 def _tick(value: float) -> str:
     return f"{100 * value:g}%"
-
-
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points without those that would not be seen."""
-    kept: list[tuple[float, float]] = []
-    for point in points:
-        if not kept or abs(point[0] - kept[-1][0]) + abs(point[1] - kept[-1][1]) >= 0.7 or point is points[-1]:
-            kept.append(point)
-    return kept

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward.report import charts
+from pushforward.report.column_charts import column_chart
 from pushforward.report.text import figure, percent, plural, visible
 
 __all__ = ["LARGEST", "render"]
@@ -63,7 +64,7 @@ def _render(content: Mapping[str, Any], pictures: Mapping[str, bytes], limits: _
         content,
         style=(_HERE / "static" / "report.css").read_text(),
         columns=columns[: limits.columns],
-        column_charts={c["name"]: charts.column_chart(c) for c in columns[: limits.charts]},
+        column_charts={c["name"]: column_chart(c) for c in columns[: limits.charts]},
         hidden_columns=max(0, len(columns) - limits.columns),
         alarms=content["alarms"][: limits.alarms],
         limits=limits,
