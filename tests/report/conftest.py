@@ -42,7 +42,22 @@ def image_guard() -> pf.Guard:
 
 @pytest.fixture(scope="session")
 def network_guard() -> pf.NetworkGuard:
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
-    x, y = torch.rand(900, 1, 4, 4), torch.arange(900) % 3
+    first, last = torch.nn.Linear(16, 16), torch.nn.Linear(16, 3)
+    with torch.no_grad():  # the class is the brightest of three groups of pixels
+        first.weight.copy_(torch.eye(16))
+        first.bias.fill_(-0.5)
+        last.weight.copy_(2.0 * torch.eye(3).repeat_interleave(6, 1)[:, :16])
+        last.bias.zero_()
+    net = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.Tanh(), last).eval()
+    x, y = labeled(1000, seed=0)
     return pf.NetworkGuard(net, 0.05).fit((x[:400], y[:400]), calibration=x[400:])
+
+
+def labeled(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of 4 x 4 pixels, and their classes, a quarter of which are wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, 1, 4, 4, generator=generator)
+    pixels = x.flatten(1) - 0.5
+    classes = (pixels @ torch.eye(3).repeat_interleave(6, 1)[:, :16].T).argmax(1)
+    other = torch.rand(count, generator=generator) < 0.25
+    return x, torch.where(other, (classes + 1) % 3, classes)

@@ -122,7 +122,7 @@ class Collected:
             own = np.ones(len(score), dtype=bool) if group is None else group == key
             found.counts.add(score[own])
             found.alarms += int(alarm[own].sum())
-        if encoded is not None:
+        if encoded is not None and self.tallies:
             for tally, values in zip(self.tallies, encoded.T, strict=True):
                 tally.add(values)
         places = np.flatnonzero(alarm)
