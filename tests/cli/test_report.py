@@ -104,7 +104,20 @@ def test_impossible_options_are_one_sentence(capsys, words, sentence):
 
 
 def test_pipes():
-    command = [sys.executable, "-m", "pushforward", "report", "old.safetensors", "-", "--format", "csv", "-o", "-", "--json", "p.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pushforward",
+        "report",
+        "old.safetensors",
+        "-",
+        "--format",
+        "csv",
+        "-o",
+        "-",
+        "--json",
+        "p.json",
+    ]
     done = subprocess.run(command, input=Path("normal.csv").read_bytes(), capture_output=True)
     assert done.stdout.startswith(b"<!doctype html>")
     assert done.stdout.rstrip().endswith(b"</html>")
@@ -116,7 +129,20 @@ def test_pipes():
 
 def test_parts_in_memory_do_not_change_the_report():
     for rows in ("17", "1000"):
-        main(["report", "old.safetensors", "shifted.parquet", "--rows", rows, "-o", "r.html", "--json", f"r{rows}.json", "-q"])
+        main(
+            [
+                "report",
+                "old.safetensors",
+                "shifted.parquet",
+                "--rows",
+                rows,
+                "-o",
+                "r.html",
+                "--json",
+                f"r{rows}.json",
+                "-q",
+            ]
+        )
     first, second = (json.loads(Path(f"r{rows}.json").read_text()) for rows in ("17", "1000"))
     for content in (first, second):
         content.pop("created")
@@ -125,9 +151,18 @@ def test_parts_in_memory_do_not_change_the_report():
 
 
 def test_images(tmp_path):
-    pf.Guard(0.1, max_steps=3, random_state=0).fit(load_image_sample("fashion-mnist")[:200]).save(tmp_path / "g.safetensors")
+    pf.Guard(0.1, max_steps=3, random_state=0).fit(load_image_sample("fashion-mnist")[:200]).save(
+        tmp_path / "g.safetensors"
+    )
     np.save(tmp_path / "digits.npy", load_image_sample("mnist")[:40])
-    words = ["report", str(tmp_path / "g.safetensors"), str(tmp_path / "digits.npy"), "-o", str(tmp_path / "i.html"), "-q"]
+    words = [
+        "report",
+        str(tmp_path / "g.safetensors"),
+        str(tmp_path / "digits.npy"),
+        "-o",
+        str(tmp_path / "i.html"),
+        "-q",
+    ]
     assert main([*words, "--fail-on", "alarm_rate", "--rows", "16"]) == 3
     assert "data:image/png;base64," in (tmp_path / "i.html").read_text()
     assert main([*words, "--hide-values"]) == 0
@@ -199,7 +234,9 @@ def test_a_card_of_a_network_needs_no_network(tmp_path, capsys):
     import networks_of_the_report_test as networks  # pyright: ignore
 
     x = torch.randn(900, 3)
-    guard = pf.NetworkGuard(networks.classifier().eval(), 0.05, task="classify", per_class=True).fit(x[:400], calibration=x[400:])
+    guard = pf.NetworkGuard(networks.classifier().eval(), 0.05, task="classify", per_class=True).fit(
+        x[:400], calibration=x[400:]
+    )
     guard.save(tmp_path / "g.safetensors")
     assert main(["card", str(tmp_path / "g.safetensors")]) == 0
     text = capsys.readouterr().out

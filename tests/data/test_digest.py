@@ -23,7 +23,13 @@ def test_chunks_and_dictionaries_do_not_matter():
 
 @pytest.mark.parametrize(
     ("column", "values"),
-    [("x", [1.5, 0.0, 3.0]), ("t", ["a", "b", "b"]), ("t", ["a", "b", None]), ("f", [True, False, False]), ("n", [1, 2, 4])],
+    [
+        ("x", [1.5, 0.0, 3.0]),
+        ("t", ["a", "b", "b"]),
+        ("t", ["a", "b", None]),
+        ("f", [True, False, False]),
+        ("n", [1, 2, 4]),
+    ],
 )
 def test_every_cell_matters(column, values):
     changed = TABLE.set_column(TABLE.column_names.index(column), column, pa.array(values))

@@ -19,7 +19,9 @@ def collected(calibration, scores, columns=(), rows=None, alpha=0.05, groups=Non
     calibrators = {key: ConformalCalibrator(values) for key, values in calibration.items()}
     found = Collected({k: (f"class {k}", c, c.threshold(alpha)) for k, c in calibrators.items()}, columns)
     key = np.array(list(calibrators))[0] if groups is None else groups
-    p = np.concatenate([calibrators[k].p_value([s]) for s, k in zip(scores, np.broadcast_to(key, len(scores)), strict=True)])
+    p = np.concatenate(
+        [calibrators[k].p_value([s]) for s, k in zip(scores, np.broadcast_to(key, len(scores)), strict=True)]
+    )
     found.add(scores, p, p <= alpha, lambda k: k, encoded=rows, group=groups)
     return found
 
@@ -33,7 +35,7 @@ def checks_of(found):
 def test_rows_like_the_training_rows_fail_each_check_with_one_percent():
     rng = np.random.default_rng(0)
     failures: dict[str, int] = {}
-    for _ in range(300):
+    for _ in range(200):
         table = np.column_stack([rng.normal(size=(260, 3)), rng.integers(0, 3, 260)])
         schema = Schema.infer({name: list(column) for name, column in zip("abcd", table.T, strict=True)})
         columns = ColumnSummaries.fit(schema, table[:150]).columns(schema)
@@ -41,7 +43,7 @@ def test_rows_like_the_training_rows_fail_each_check_with_one_percent():
         for check in checks_of(found).values():
             failures[check.name] = failures.get(check.name, 0) + (not check.passed)
     assert set(failures) == {"promise", "alarm_rate", "uniform", "drift", "missing", "range"}
-    most = stats.binom.ppf(0.9999, 300, 0.01)
+    most = stats.binom.ppf(0.9999, 200, 0.01)
     assert all(count <= most for count in failures.values()), failures
     assert sum(failures.values()) > 0  # a check that cannot fail would say nothing
 
@@ -52,8 +54,17 @@ def test_each_check_fails_where_it_must():
     schema = Schema.infer(table)
     columns = ColumnSummaries.fit(schema, schema.encode(table)[0]).columns(schema)
     new = {"a": [None, *(rng.normal(3, 1, size=199))], "c": ["w", *["u"] * 199]}
-    found = checks_of(collected({None: rng.normal(size=199)}, rng.normal(2, 1, size=200), columns, schema.encode(new, warn=False)[0]))
-    assert {name for name, check in found.items() if not check.passed} == {"alarm_rate", "uniform", "drift", "categories", "missing", "range"}
+    found = checks_of(
+        collected({None: rng.normal(size=199)}, rng.normal(2, 1, size=200), columns, schema.encode(new, warn=False)[0])
+    )
+    assert {name for name, check in found.items() if not check.passed} == {
+        "alarm_rate",
+        "uniform",
+        "drift",
+        "categories",
+        "missing",
+        "range",
+    }
     assert "a (distance" in found["drift"].detail
     assert "c (1 row)" in found["categories"].detail
     assert "more than chance explains" in found["alarm_rate"].detail
@@ -90,7 +101,9 @@ def test_groups_are_ranked_among_their_own():
     spread = np.sqrt(sum(stats.betabinom.var(g.counts.rows, 10, 190) for g in found.groups.values()))
     assert high - low == pytest.approx(np.full(20, 2 * stats.norm.ppf(0.995) * spread))
     assert curve["fraction"][-1] == 1.0
-    found = collected({0: rng.normal(size=199), 1: rng.normal(10, 1, size=199)}, rng.normal(10, 1, size=400), groups=groups)
+    found = collected(
+        {0: rng.normal(size=199), 1: rng.normal(10, 1, size=199)}, rng.normal(10, 1, size=400), groups=groups
+    )
     assert "too many in class 0" in checks_of(found)["alarm_rate"].detail
 
 
@@ -122,7 +135,9 @@ def test_two_guards_are_compared_as_scipy_does():
     difference = stats.norm.sf(b / 2) - stats.norm.sf(a)
     best = sorted(np.flatnonzero((a > 1) & (b <= 1.5)), key=lambda k: -difference[k])[:4]
     assert [shown.row for shown in only] == best
-    assert found.same_rate() == pytest.approx(stats.binomtest(int(found.table[1, 0]), int(found.table[1, 0] + found.table[0, 1])).pvalue)
+    assert found.same_rate() == pytest.approx(
+        stats.binomtest(int(found.table[1, 0]), int(found.table[1, 0] + found.table[0, 1])).pvalue
+    )
 
 
 def test_the_rank_correlation_of_many_rows_is_of_a_sample():

@@ -6,8 +6,8 @@ import itertools
 import shutil
 
 import pytest
-from conftest import HOSTILE, rows
 
+from conftest import HOSTILE, rows
 from pushforward.data import load_image_sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,7 +32,9 @@ def files(table_guard, image_guard, network_guard, tmp_path_factory):
 
     x, y = labeled(100, seed=7)
     x[:3] = 9.0
-    table_guard.report(rows(300, seed=3, shift=9), title=HOSTILE, name=HOSTILE, show_rows=True).save(folder / "table.html")
+    table_guard.report(rows(300, seed=3, shift=9), title=HOSTILE, name=HOSTILE, show_rows=True).save(
+        folder / "table.html"
+    )
     image_guard.report(load_image_sample("mnist")[:60], name="digits").save(folder / "images.html")
     network_guard.report((x, y), name="batch").save(folder / "network.html")
     return folder
@@ -84,7 +86,9 @@ def test_structure_for_readers_of_the_screen(page, files):
         assert levels[0] == 1
         assert levels.count(1) == 1
         assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
-        bare = page.evaluate("() => [...document.querySelectorAll('table')].filter((t) => !t.querySelector('thead th[scope=col]')).length")
+        bare = page.evaluate(
+            "() => [...document.querySelectorAll('table')].filter((t) => !t.querySelector('thead th[scope=col]')).length"
+        )
         assert bare == 0
         assert page.get_attribute("html", "lang") == "en"
         page.keyboard.press("Tab")

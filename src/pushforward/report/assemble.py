@@ -128,7 +128,9 @@ def assemble(
         "reasons": {"alarms": collected.explained, "first": dict(collected.first_reasons.most_common())},
         "alarms": list(alarms),
         "typical": list(typical),
-        "columns": [_column(found, (examples or {}).get(found.summary.column.name, ()), subject.values) for found in columns],
+        "columns": [
+            _column(found, (examples or {}).get(found.summary.column.name, ()), subject.values) for found in columns
+        ],
         "drift": {"distance": DISTANCE, "significance": SIGNIFICANCE},
         "network": None if network is None else dict(network),
     }
