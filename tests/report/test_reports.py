@@ -2,6 +2,8 @@
 
 import html.parser
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -313,7 +315,7 @@ def test_two_guards_on_the_same_rows(table_guard):
 
 
 def test_guards_of_different_data_are_not_compared(table_guard, image_guard):
-    with pytest.raises(ConfigError, match="reads tables and the other images"):
+    with pytest.raises(ConfigError, match="A reads tables and B reads images"):
         compare_guards(table_guard, image_guard, rows(5, seed=0))
     with pytest.raises(InputError, match="no rows"):
         compare_parts(table_guard, table_guard, [])
@@ -321,3 +323,32 @@ def test_guards_of_different_data_are_not_compared(table_guard, image_guard):
 
 def test_every_check_has_a_title():
     assert all(title[0].isupper() for title in CHECKS.values())
+
+
+def test_two_guards_of_networks(network_guard):
+    x, y = labeled(1000, seed=4)
+    other = pf.NetworkGuard(network_guard.net, 0.2, score="MaxSoftmax").fit((x[:300], y[:300]), calibration=x[300:800])
+    new = torch.cat((x[800:], torch.full((2, 1, 4, 4), 30.0)))
+    content = compare_guards(network_guard, other, new).to_dict()
+    a, b = network_guard(new).alarm, other(new).alarm
+    assert (content["both"], content["only_a"], content["only_b"]) == (
+        int((a & b).sum()),
+        int((a & ~b).sum()),
+        int((b & ~a).sum()),
+    )
+    assert {row["row"] for row in content["rows_only_a"]} >= {k for k in (200, 201) if not b[k]}
+    assert content["rows_only_b"][0]["sentence"].startswith("The nearest training inputs are")
+    with pytest.raises(ConfigError, match="A reads inputs of a network and B reads tables"):
+        compare_parts(
+            network_guard, pf.Guard(0.1, effort="fast").fit(np.random.default_rng(0).normal(size=(60, 2))), []
+        )
+
+
+def test_the_code_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    exec(block, {})
+    assert "FAIL drift" in capsys.readouterr().out
+    assert set(CHECKS) == set(re.findall(r"^\| `(\w+)` \| ", text, flags=re.M))
+    assert {path.name for path in tmp_path.iterdir()} == {"march.html", "march.json"}

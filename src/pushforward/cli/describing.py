@@ -10,7 +10,7 @@ import typer
 
 from pushforward.cli.commands import Quiet, app
 from pushforward.cli.files import AsJson, Decimal, Delimiter, Encoding, Force, Format, PublicKey
-from pushforward.cli.reporting import Rows, digest_of, parts_of, source_name, write_text
+from pushforward.cli.reporting import Network, Rows, digest_of, parts_of, source_name, write_text
 from pushforward.errors import ConfigError
 
 __all__ = ["card", "diff"]
@@ -73,16 +73,21 @@ def diff(
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     decimal: Decimal = ".",
+    network: Network = None,
+    network_b: Annotated[
+        str | None, typer.Option("--network-b", help="The network of B, if it is another one than that of A.")
+    ] = None,
     public_key: PublicKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two guards on the same rows: both rates of alarms, rank correlation, and rows that only one alarms."""
     from pushforward.cli.files import reading
+    from pushforward.cli.network import load_guard
     from pushforward.cli.show import pairs
-    from pushforward.estimators import Guard
     from pushforward.estimators.comparing import compare_parts
 
-    guards = [Guard.load(path, public_key=public_key) for path in (first, second)]
+    names = (network, network_b or network)
+    guards = [load_guard(path, name, public_key) for path, name in zip((first, second), names, strict=True)]
     options = reading(format, encoding, delimiter, decimal)
     found = compare_parts(
         guards[0], guards[1], _common_parts(guards, table, rows, options), shown=shown, values=not hide_values,
@@ -103,8 +108,13 @@ def diff(
 
 def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, Any]) -> Iterator[Any]:
     """Parts of a file for two guards; a column that they read in different types is read as text."""
+    from pushforward.cli.network import labeled_batches
+    from pushforward.estimators import NetworkGuard
     from pushforward.io import stream_table
 
+    if isinstance(guards[0], NetworkGuard):
+        yield from (inputs for inputs, _ in labeled_batches(table, min(rows, 1024), options, None))
+        return
     if guards[0].reads_images or guards[1].reads_images:
         yield from parts_of(guards[0], table, rows, options)
         return

@@ -12,7 +12,7 @@ from pushforward.cli.commands import Quiet, app
 from pushforward.cli.files import Decimal, Delimiter, Encoding, Force, Format, PublicKey
 from pushforward.errors import ConfigError
 
-__all__ = ["CHECK_FAILED", "Rows", "digest_of", "parts_of", "report", "source_name", "write_text"]
+__all__ = ["CHECK_FAILED", "Network", "Rows", "digest_of", "parts_of", "report", "source_name", "write_text"]
 
 CHECK_FAILED = 3
 """Exit code of `report` if a check of --fail-on failed."""

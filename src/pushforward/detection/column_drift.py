@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -194,7 +195,10 @@ def homogeneity(before: np.ndarray, after: np.ndarray) -> float:
             first -= 1
             rest += table[:, first]
         table = np.column_stack((table[:, :first], rest))
-    return 1.0 if table.shape[1] < 2 else float(chi2_contingency(table, correction=False).pvalue)
+    if table.shape[1] < 2:
+        return 1.0
+    found: Any = chi2_contingency(table, correction=False)
+    return float(found.pvalue)
 
 
 def _equal_fractions(before: tuple[int, int], after: tuple[int, int]) -> float:

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pushforward.data import is_frame
+from pushforward.detection import false_alarm_distribution
+from pushforward.detection.network.streaming import batches
 from pushforward.errors import ConfigError, InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
+from pushforward.estimators.guard import Guard
+from pushforward.estimators.network_guard import NetworkGuard
+from pushforward.estimators.network_reporting import one_input, shown_input
 from pushforward.estimators.reported_rows import ReportOptions, rows_of
 from pushforward.estimators.reporting import row_parts
 from pushforward.report.checks import LEVEL
 from pushforward.report.collected import Shown
 from pushforward.report.comparison import Comparison, PairedRows
 
-if TYPE_CHECKING:
-    from pushforward.estimators.guard import Guard
-
 __all__ = ["compare_guards", "compare_parts"]
 
+_MOST = 200_000
+"""Rows for which the interval of the fraction of alarms is computed; more make it hardly narrower."""
 
-def compare_guards(a: Guard, b: Guard, X: Any, *, shown: int = 10, values: bool = True) -> Comparison:
+
+def compare_guards(
+    a: Guard | NetworkGuard, b: Guard | NetworkGuard, X: Any, *, shown: int = 10, values: bool = True
+) -> Comparison:
     """Compare the alarms of two guards on the same rows.
 
     Args:
         a: a fitted guard.
-        b: another, of the same kind of data.
+        b: another, of the same kind of data: two of tables, two of images, or two of networks with the same inputs.
         X: rows or images, as both guards read them.
         shown: number of rows to show that only one of the guards alarms, for each.
         values: whether to show the cells that are reasons.
 
     Raises:
-        ConfigError: for one guard of a table and one of images.
+        ConfigError: for guards of different kinds of data.
         InputError: for rows that do not fit both guards, or no rows.
 
     Example:
@@ -46,68 +54,131 @@ def compare_guards(a: Guard, b: Guard, X: Any, *, shown: int = 10, values: bool 
         >>> found.to_dict()["only_b"]  # the same score with a smaller rate
         0
     """
-    return compare_parts(a, b, row_parts(X if is_frame(X) else a._read(X)), shown=shown, values=values)
+    if isinstance(a, NetworkGuard):
+        parts: Iterable[Any] = (inputs for inputs, _ in batches(X, a.batch_size, "the data"))
+    else:
+        parts = row_parts(X if is_frame(X) else a._read(X))
+    return compare_parts(a, b, parts, shown=shown, values=values)
 
 
 def compare_parts(
-    a: Guard, b: Guard, parts: Iterable[Any], *, shown: int = 10, values: bool = True, name: str = "",
-    files: tuple[str, str] = ("", ""),
+    a: Guard | NetworkGuard, b: Guard | NetworkGuard, parts: Iterable[Any], *, shown: int = 10, values: bool = True,
+    name: str = "", files: tuple[str, str] = ("", ""),
 ) -> Comparison:  # fmt: skip
     """The same for rows that come in parts, in constant memory.
 
     Args:
         a: the first guard.
         b: the second.
-        parts: of the rows.
+        parts: of the rows; for networks, batches of inputs.
         shown: number of rows to show, for each guard.
         values: whether to show the cells that are reasons.
         name: what the rows are called.
         files: names of the guards' files.
 
     Raises:
-        ConfigError: for one guard of a table and one of images.
+        ConfigError: for guards of different kinds of data.
         InputError: for rows that do not fit both guards, or no rows.
     """
-    if a.reads_images != b.reads_images:
-        raise ConfigError("one of the guards reads tables and the other images: there are no rows for both.")
-    guards, readers, found = (a, b), (rows_of(a), rows_of(b)), PairedRows(shown)
+    sides = (_side_of(a), _side_of(b))
+    if sides[0].reads != sides[1].reads:
+        raise ConfigError(f"A reads {sides[0].reads} and B reads {sides[1].reads}: there are no rows for both.")
+    found = PairedRows(shown)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SchemaWarning)
         for part in parts:
-            rows = tuple(guard._read(part) for guard in guards)
-            scores = tuple(guard.score_.score(own) for guard, own in zip(guards, rows, strict=True))
-            p = tuple(guard.calibrator_.p_value(s) for guard, s in zip(guards, scores, strict=True))
-            alarm = tuple(guard._decide(-s) < 0 for guard, s in zip(guards, scores, strict=True))
-            encoded = tuple(reader.encode(own)[0] for reader, own in zip(readers, rows, strict=True))
+            one, other = (side.answer(part) for side in sides)
 
-            def content(k: int, rows: Any = rows, encoded: Any = encoded) -> Any:
-                return [(take(own, np.array([k])), e[k].copy()) for own, e in zip(rows, encoded, strict=True)]
+            def content(k: int, one: _Answer = one, other: _Answer = other) -> Any:
+                return one.content(k), other.content(k)
 
-            found.add(scores, p, alarm, content)  # pyright: ignore[reportArgumentType]  pairs
+            found.add((one.score, other.score), (one.p, other.p), (one.alarm, other.alarm), content)
         if not found.rows:
             raise InputError("there are no rows to compare the guards on.")
-        only = tuple(_rows(readers[k], found.only[k].rows(), k, values) for k in (0, 1))
-    sides = tuple(_side(guard, int(found.table.sum(1 - k)[1]), found.rows, files[k]) for k, guard in enumerate(guards))
-    return Comparison(sides, found, only, {"source": name})  # pyright: ignore[reportArgumentType]  pairs
+        only_a, only_b = (_rows(side, found.only[k].rows(), k, values) for k, side in enumerate(sides))
+    facts_a, facts_b = (
+        _facts(side, int(found.table.sum(1 - k)[1]), found.rows, files[k]) for k, side in enumerate(sides)
+    )
+    return Comparison((facts_a, facts_b), found, (only_a, only_b), {"source": name})
 
 
-def _rows(reader: Any, worst: Sequence[Shown], own: int, values: bool) -> list[dict[str, Any]]:
+class _Answer(NamedTuple):
+    """What a guard says of a part of the rows, and what to keep of one of them."""
+
+    score: np.ndarray
+    p: np.ndarray
+    alarm: np.ndarray
+    content: Callable[[int], Any]
+
+
+class _Side(ABC):
+    """One of the two guards."""
+
+    reads: str
+    calibration: int | None
+    """Calibration rows; None if they are divided by class."""
+
+    def __init__(self, guard: Any) -> None:
+        self.guard = guard
+
+    @abstractmethod
+    def answer(self, part: Any) -> _Answer:
+        """Scores, p-values and alarms."""
+
+    @abstractmethod
+    def entries(self, shown: Sequence[Shown], values: bool) -> list[dict[str, Any]]:
+        """What is said of some alarms."""
+
+
+class _Rows(_Side):
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(guard)
+        self.reader = rows_of(guard)
+        self.reads, self.calibration = guard.score_.reads, guard.calibrator_.n if guard.level_ > 0 else None
+
+    def answer(self, part: Any) -> _Answer:
+        rows = self.guard._read(part)
+        score, encoded = self.guard.score_.score(rows), self.reader.encode(rows)[0]
+        p, alarm = self.guard.calibrator_.p_value(score), self.guard._decide(-score) < 0
+        return _Answer(score, p, alarm, lambda k: (take(rows, np.array([k])), encoded[k].copy()))
+
+    def entries(self, shown: Sequence[Shown], values: bool) -> list[dict[str, Any]]:
+        return self.reader.alarms(shown, ReportOptions(values=values), {})
+
+
+class _Inputs(_Side):
+    reads = "inputs of a network"
+
+    def __init__(self, guard: NetworkGuard) -> None:
+        super().__init__(guard)
+        self.calibration = None if guard.per_class else guard.calibrators_[None].n
+
+    def answer(self, part: Any) -> _Answer:
+        out = self.guard(part)
+        score, p, alarm = (values.numpy() for values in (out.score, out.p_value, out.alarm))
+        return _Answer(score, p, alarm, lambda k: one_input(self.guard, part, out, k))
+
+    def entries(self, shown: Sequence[Shown], values: bool) -> list[dict[str, Any]]:
+        return [shown_input(self.guard, row, ReportOptions(values=False), "alarm", {}) for row in shown]
+
+
+def _side_of(guard: Guard | NetworkGuard) -> _Side:
+    return _Inputs(guard) if isinstance(guard, NetworkGuard) else _Rows(guard)
+
+
+def _rows(side: _Side, worst: Sequence[Shown], own: int, values: bool) -> list[dict[str, Any]]:
     """Rows that only one guard alarms, with its reasons."""
-    shown = [Shown(row.row, row.score, row.p_value, row.content[0][own]) for row in worst]
-    entries = reader.alarms(shown, ReportOptions(values=values), {})
+    entries = side.entries([Shown(row.row, row.score, row.p_value, row.content[0][own]) for row in worst], values)
     return [
         {"row": row.row, "p_a": row.content[1], "p_b": row.content[2], "sentence": entry["sentence"], "reasons": entry["reasons"]}
         for row, entry in zip(worst, entries, strict=True)
     ]  # fmt: skip
 
 
-def _side(guard: Guard, alarms: int, rows: int, file: str) -> dict[str, Any]:
-    from pushforward.detection import false_alarm_distribution
-
-    interval = None
-    if guard.level_ > 0:
-        n = guard.calibrator_.n
-        distribution = false_alarm_distribution(n, guard.alpha, guard.guarantee, guard.delta)
-        interval = list(distribution.realized_interval(min(rows, 200_000), LEVEL))
-    return {"file": file, "alpha": guard.alpha, "guarantee": guard.guarantee, "level": guard.level_, "alarms": alarms,
-            "fraction": alarms / rows, "interval": interval, "promise_is_for": str(guard.calibration_)}  # fmt: skip
+def _facts(side: _Side, alarms: int, rows: int, file: str) -> dict[str, Any]:
+    guard, interval = side.guard, None
+    if side.calibration is not None:
+        distribution = false_alarm_distribution(side.calibration, guard.alpha, guard.guarantee, guard.delta)
+        interval = list(distribution.realized_interval(min(rows, _MOST), LEVEL))
+    return {"file": file, "alpha": guard.alpha, "guarantee": guard.guarantee, "calibration_rows": side.calibration,
+            "alarms": alarms, "fraction": alarms / rows, "interval": interval}  # fmt: skip

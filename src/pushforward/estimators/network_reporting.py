@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pushforward.detection.network.examples import GuardOutput
     from pushforward.estimators.network_guard import NetworkGuard
 
-__all__ = ["network_report"]
+__all__ = ["network_report", "one_input", "shown_input"]
 
 _REASONS, _TYPICAL, _MOST_EXPLAINED = 3, 8, 256
 
@@ -61,20 +61,19 @@ def network_report(
         group = answers.add(out, labels)
 
         def content(k: int, inputs: Any = inputs, out: GuardOutput = out) -> Any:
-            prediction = int(out.prediction[k]) if guard.classes_ > 1 else None
-            return _row(inputs, k, len(out.score)), prediction, out.reason[k]
+            return one_input(guard, inputs, out, k)
 
         typical = _TYPICAL if options.values and _is_picture(inputs) else 0
         collected.add(score, p, alarm, content, group=group if guard.per_class else None, typical=typical)
         chosen = np.flatnonzero(alarm)[:_MOST_EXPLAINED]
         if len(chosen):
-            found = guard.explain(_row(inputs, chosen, len(score)), neighbors=1)
+            found = guard.explain(input_rows(inputs, chosen, len(score)), neighbors=1)
             collected.add_reasons([found.names[k] for k in found.surprise.argmax(1)])
     if not collected.rows:
         raise InputError("there are no inputs to report on.")
     pictures: dict[str, bytes] = {}
-    alarms = [_shown(guard, shown, options, "alarm", pictures) for shown in collected.worst]
-    typical = [_shown(guard, shown, options, "typical", pictures) for shown in collected.typical]
+    alarms = [shown_input(guard, shown, options, "alarm", pictures) for shown in collected.worst]
+    typical = [shown_input(guard, shown, options, "typical", pictures) for shown in collected.typical]
     n = sum(calibrator.n for calibrator in guard.calibrators_.values())
     promised = promise_sentence(guard.alpha, guard.guarantee, guard.delta, n, max(guard.levels_.values()), "inputs")
     if guard.per_class:
@@ -108,15 +107,21 @@ def network_report(
     )
 
 
-def _row(inputs: Any, k: Any, rows: int) -> Any:
+def one_input(guard: NetworkGuard, inputs: Any, out: GuardOutput, k: int) -> tuple[Any, int | None, str]:
+    """One row of a batch as a batch, its predicted class, and the guard's sentence."""
+    prediction = int(out.prediction[k]) if guard.classes_ > 1 else None
+    return input_rows(inputs, k, len(out.score)), prediction, out.reason[k]
+
+
+def input_rows(inputs: Any, k: Any, rows: int) -> Any:
     """One row, or some rows, of a batch as a batch; what has no rows stays."""
     index = torch.as_tensor(np.atleast_1d(k))
     if isinstance(inputs, Tensor):
         return inputs[index.to(inputs.device)] if inputs.dim() and len(inputs) == rows else inputs
     if isinstance(inputs, dict):
-        return {name: _row(value, k, rows) for name, value in inputs.items()}
+        return {name: input_rows(value, k, rows) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(_row(value, k, rows) for value in inputs)
+        return type(inputs)(input_rows(value, k, rows) for value in inputs)
     return inputs
 
 
@@ -125,9 +130,10 @@ def _is_picture(inputs: Any) -> bool:
     return tensor is not None and tensor.dim() == 4 and tensor.shape[1] in (1, 3, 4)
 
 
-def _shown(
+def shown_input(
     guard: NetworkGuard, shown: Shown, options: ReportOptions, name: str, pictures: dict[str, bytes]
 ) -> dict[str, Any]:
+    """What a report says of an input, as plain JSON types; its picture is added to ``pictures``."""
     inputs, prediction, sentence = shown.content
     entry: dict[str, Any] = {
         "row": shown.row, "score": shown.score, "p_value": shown.p_value, "picture": None, "prediction": None, "sentence": "",
