@@ -1,6 +1,7 @@
 """Digests of tables, arrays and images."""
 
 import datetime
+import hashlib
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,11 @@ def test_names_order_and_types_matter():
                   TABLE.set_column(1, "n", pa.array([1.0, 2.0, 3.0])))
     }  # fmt: skip
     assert len(digests) == 4
+
+
+def test_the_digest_of_an_array_is_that_of_its_shape_type_and_bytes():
+    x = np.arange(6.0).reshape(2, 3)
+    assert content_digest(x) == hashlib.sha256(b"(2, 3) <f8" + x.tobytes()).hexdigest()
 
 
 def test_arrays_and_images():

@@ -375,7 +375,7 @@ class Guard(ConformalDetector):
             >>> rng = np.random.default_rng(0)
             >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(rng.normal(size=(500, 2)))
             >>> guard.report(rng.normal(size=(200, 2)))
-            Report(200 rows, 0 of 5 checks failed)
+            Report(200 rows, 0 of 6 checks failed)
         """
         from pushforward.estimators.reported_rows import ReportOptions
         from pushforward.estimators.reporting import guard_report, row_parts
