@@ -126,9 +126,13 @@ def _common_parts(guards: list[Any], table: str, rows: int, options: dict[str, A
 def _line(row: dict[str, Any], own: str, other: str) -> str:
     from pushforward.report.text import figure, visible
 
-    reasons = [
-        f"{visible(r['column'], 40)}{'' if r['value'] in (None, 'missing') else ' = ' + r['value']} ({r['finding']})"
-        for r in row["reasons"][:2]
-    ]
+    reasons = [r["sentence"] or _phrase(r) for r in row["reasons"][:2]]
     p = f"p = {figure(row[f'p_{own}'], 2)}, and {figure(row[f'p_{other}'], 2)} by {other.upper()}"
-    return f"{p}: {'; '.join(reasons) or row['sentence']}"
+    return f"{p}: {'; '.join(map(visible, reasons)) or row['sentence']}"
+
+
+def _phrase(reason: dict[str, Any]) -> str:
+    from pushforward.report.text import visible
+
+    value = "" if reason["value"] in (None, "missing") else f" = {reason['value']}"
+    return f"{visible(reason['column'], 40)}{value} ({reason['finding']})"

@@ -168,5 +168,5 @@ def _why(guard: NetworkGuard, inputs: Any, sentence: str) -> tuple[str, list[dic
         if reasons and share > 0.05:
             break
         rare = "less than 1 in a million" if share < 1e-6 else percent(share, 3 if share < 0.001 else 2)
-        reasons.append({"column": name, "nats": nats, "value": None, "usual": "", "finding": f"as high for {rare} of normal inputs"})  # fmt: skip
+        reasons.append({"column": name, "nats": nats, "value": None, "usual": "", "sentence": "", "finding": f"as high for {rare} of normal inputs"})  # fmt: skip
     return f"The nearest training inputs are {rows}{of}.", reasons

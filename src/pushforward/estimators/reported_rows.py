@@ -6,7 +6,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -133,13 +133,15 @@ def picture(image: Tensor) -> bytes:
 class TableRows(RowReader):
     """Rows of a table: reasons are columns, in the units of the data."""
 
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(guard)
+        self._place = {name: j for j, name in enumerate(guard.schema_.names)}
+
     def encode(self, rows: Any) -> tuple[np.ndarray, list[Problem]]:
         return self.guard.schema_.encode(rows, warn=False, owner="Guard")
 
     def first_reasons(self, rows: Any, encoded: np.ndarray) -> list[str]:
-        nats = self._nats(rows, encoded)
-        names = self.guard.schema_.names
-        return [names[k] for k in nats.argmax(1)] if nats is not None else []
+        return [row[0][0] for row in self._explained(rows, encoded) if row]
 
     def alarms(
         self, worst: Sequence[Shown], options: ReportOptions, pictures: dict[str, bytes]
@@ -147,11 +149,11 @@ class TableRows(RowReader):
         if not worst:
             return []
         encoded = np.stack([shown.content[1] for shown in worst])
-        nats = self._nats(_joined([shown.content[0] for shown in worst]), encoded)
+        explained = self._explained(_joined([shown.content[0] for shown in worst]), encoded)
         found = []
         for k, shown in enumerate(worst):
             cells = _cells(shown.content[0], self.guard.schema_.names)
-            reasons = [] if nats is None else self._reasons(nats[k], cells, encoded[k], options.values)
+            reasons = [self._reason(part, cells, encoded[k], options.values) for part in explained[k]]
             found.append(_alarm(shown) | {"reasons": reasons})
             if options.show_rows:
                 found[-1]["cells"] = [
@@ -160,23 +162,44 @@ class TableRows(RowReader):
                 ]
         return found
 
-    def _nats(self, rows: Any, encoded: np.ndarray) -> np.ndarray | None:
-        """How unusual each cell is, ``(n, d)``: what ``explain`` says, or each column by itself where it cannot."""
+    def _explained(self, rows: Any, encoded: np.ndarray) -> list[list[_Part]]:
+        """The reasons of each row, the first one first: those of ``explain``, or each column by itself where it cannot."""
         try:
-            return np.nan_to_num(self.guard.explain(rows).nats, nan=0.0, posinf=1e300)
+            found = self.guard.explain(rows)
         except ConfigError:
-            return _by_itself(self.columns, encoded)
+            nats, names = _by_itself(self.columns, encoded), self.guard.schema_.names
+            if nats is None:
+                return [[] for _ in encoded]
+            order = np.argsort(-nats, axis=1, kind="stable")[:, :_REASONS]
+            return [_main([_Part(names[j], float(row[j])) for j in own]) for row, own in zip(nats, order, strict=True)]
+        main: Any = getattr(found, "main_reasons", None)
+        if main is not None:  # reasons with sentences
+            return [
+                [_Part(r.column, float(r.excess), r.sentence) for r in main(k, _REASONS)] for k in range(len(encoded))
+            ]
+        return [_main([_Part(*part) for part in found.top(k, _REASONS)]) for k in range(len(encoded))]
 
-    def _reasons(
-        self, nats: np.ndarray, cells: Sequence[Any], encoded: np.ndarray, values: bool
-    ) -> list[dict[str, Any]]:
-        order = np.argsort(-nats, kind="stable")[:_REASONS]
-        kept = [j for place, j in enumerate(order) if place == 0 or nats[j] >= _LEAST_NATS]
-        if not self.columns:
-            names = self.guard.schema_.names
-            return [{"column": names[j], "nats": float(nats[j]), "value": visible(cells[j]) if values else None, "usual": "",
-                     "finding": "unlikely"} for j in kept]  # fmt: skip
-        return [reason(self.columns[j], float(nats[j]), cells[j], float(encoded[j]), values=values) for j in kept]
+    def _reason(self, part: _Part, cells: Sequence[Any], encoded: np.ndarray, values: bool) -> dict[str, Any]:
+        j = self._place[part.column]
+        if self.columns:
+            found = reason(self.columns[j], part.nats, cells[j], float(encoded[j]), values=values)
+        else:
+            found = {"column": part.column, "nats": part.nats if np.isfinite(part.nats) else None, "usual": "",
+                     "value": visible(cells[j]) if values else None, "finding": "unlikely"}  # fmt: skip
+        return found | {"sentence": part.sentence if values else ""}
+
+
+class _Part(NamedTuple):
+    """One reason: a column, how unusual it is in nats, and a sentence that contains the cell, or ""."""
+
+    column: str
+    nats: float
+    sentence: str = ""
+
+
+def _main(parts: list[_Part]) -> list[_Part]:
+    """The first reason, and others that are unusual enough."""
+    return [part for k, part in enumerate(parts) if k == 0 or part.nats >= _LEAST_NATS]
 
 
 class ImageRows(RowReader):

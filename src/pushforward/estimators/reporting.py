@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["guard_report", "row_parts"]
 
-_MOST_EXPLAINED = 2000
+_MOST_EXPLAINED = 256
 """Alarms of one part whose first reason is counted."""
 _TYPICAL = 8
 _ROWS = 65_536

@@ -33,13 +33,15 @@ def reason(
         noun: what a row is called.
 
     Returns:
-        ``column``, ``nats``, ``value`` (None if hidden), ``usual`` (what training rows have) and ``finding``, a phrase.
+        ``column``, ``nats``, ``value`` (None if hidden), ``usual`` (what training rows have), ``finding``, a phrase, and
+        ``sentence``, which is empty here.
     """
     return {
         "column": summary.column.name,
         "nats": float(nats) if math.isfinite(nats) else None,
         "value": cell_text(summary, cell, value) if values else None,
         "usual": usual(summary),
+        "sentence": "",
         "finding": _finding(summary, value).replace("training row", f"training {noun}"),
     }
 
