@@ -151,9 +151,8 @@ def test_parts_in_memory_do_not_change_the_report():
 
 
 def test_images(tmp_path):
-    pf.Guard(0.1, max_steps=3, random_state=0).fit(load_image_sample("fashion-mnist")[:200]).save(
-        tmp_path / "g.safetensors"
-    )
+    guard = pf.Guard(0.1, smoothing={"sigma": 0.25, "draws": 16}, random_state=0)
+    guard.fit(load_image_sample("fashion-mnist")[:200]).save(tmp_path / "g.safetensors")
     np.save(tmp_path / "digits.npy", load_image_sample("mnist")[:40])
     words = [
         "report",

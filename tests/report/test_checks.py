@@ -156,3 +156,15 @@ def test_a_group_without_alarms_has_nothing_to_explain():
     assert isinstance(found.groups[None], Group)
     assert found.worst == []
     assert alarm_tail(found.groups[None]) == 1.0
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 50_000])
+def test_the_sample_of_alarms_does_not_depend_on_the_chunks(size):
+    found = Collected({})
+    alarm = np.random.default_rng(0).random(30_000) < 0.4
+    for start in range(0, len(alarm), size):
+        part = alarm[start : start + size]
+        found.add_reasons([str(start + k) for k in found.alarms_to_explain(part)])
+    expected = np.flatnonzero(alarm)[::4]  # every fourth of about 12,000
+    assert 2048 < len(expected) <= 4096
+    assert set(found.first_reasons) == {str(k) for k in expected}

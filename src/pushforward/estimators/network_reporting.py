@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["network_report", "one_input", "shown_input"]
 
-_REASONS, _TYPICAL, _MOST_EXPLAINED = 3, 8, 256
+_REASONS, _TYPICAL = 3, 8
 
 
 def network_report(
@@ -65,7 +65,7 @@ def network_report(
 
         typical = _TYPICAL if options.values and _is_picture(inputs) else 0
         collected.add(score, p, alarm, content, group=group if guard.per_class else None, typical=typical)
-        chosen = np.flatnonzero(alarm)[:_MOST_EXPLAINED]
+        chosen = collected.alarms_to_explain(alarm)
         if len(chosen):
             found = guard.explain(input_rows(inputs, chosen, len(score)), neighbors=1)
             collected.add_reasons([found.names[k] for k in found.surprise.argmax(1)])

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["guard_report", "row_parts"]
 
-_MOST_EXPLAINED = 256
-"""Alarms of one part whose first reason is counted."""
 _TYPICAL = 8
 _ROWS = 65_536
 
@@ -66,7 +64,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
 
             typical = _TYPICAL if reader.images and options.values else 0
             collected.add(score, p, alarm, content, encoded=encoded, typical=typical)
-            chosen = np.flatnonzero(alarm)[:_MOST_EXPLAINED]
+            chosen = collected.alarms_to_explain(alarm)
             if len(chosen):
                 collected.add_reasons(reader.first_reasons(take(rows, chosen), encoded[chosen]))
         if not collected.rows:

@@ -125,7 +125,7 @@ def assemble(
             "groups": [_group(group, found.distance, found.p_value) for group, found in uniformity[:_MOST_CLASSES]],
         },
         "p_values": {"histogram": p_value_histogram(groups), "curve": alarm_curve(groups)},
-        "reasons": {"alarms": collected.explained, "first": dict(collected.first_reasons.most_common())},
+        "reasons": {"alarms": collected.first_reasons.total(), "first": dict(collected.first_reasons.most_common())},
         "alarms": list(alarms),
         "typical": list(typical),
         "columns": [

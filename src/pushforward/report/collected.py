@@ -17,6 +17,9 @@ from pushforward.detection.conformal.score_counts import ScoreCounts
 
 __all__ = ["Collected", "Group", "Shown", "Worst"]
 
+_MOST_EXPLAINED = 4096
+"""Alarms whose first reason is counted."""
+
 
 @dataclass
 class Group:
@@ -75,16 +78,16 @@ class Collected:
     columns: Sequence[ColumnSummary] = ()
     shown: int = 20
     rows: int = 0
-    explained: int = 0
     groups: dict[Any, Group] = field(init=False)
     tallies: list[ColumnTally] = field(init=False)
-    first_reasons: Counter[str] = field(default_factory=Counter)
     typical: list[Shown] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.groups = {key: Group(n, ScoreCounts(c), level) for key, (n, c, level) in self.calibrations.items()}
         self.tallies = [ColumnTally(summary) for summary in self.columns]
         self._worst = Worst(self.shown)
+        self._reasons: list[str] = []
+        self._numbered, self._step = 0, 1
 
     @property
     def alarms(self) -> int:
@@ -134,10 +137,27 @@ class Collected:
             self.typical += [self._row(k, score, p_value, content) for k in middle]
         self.rows += len(score)
 
+    def alarms_to_explain(self, alarm: np.ndarray) -> np.ndarray:
+        """Positions of the alarms of a chunk whose first reason is counted: every k-th alarm, at most 4096 in all.
+
+        k is a power of 2 that grows with the number of alarms, so the sample does not depend on the chunks. Call it once for
+        each chunk, and then :meth:`add_reasons`.
+        """
+        places = np.flatnonzero(alarm)
+        numbers = self._numbered + np.arange(len(places))
+        self._numbered += len(places)
+        while self._numbered > _MOST_EXPLAINED * self._step:
+            self._reasons, self._step = self._reasons[::2], 2 * self._step
+        return places[numbers % self._step == 0]
+
     def add_reasons(self, names: Sequence[str]) -> None:
-        """Count the first reason of each of some alarms."""
-        self.first_reasons.update(names)
-        self.explained += len(names)
+        """Count the first reason of each alarm that :meth:`alarms_to_explain` named."""
+        self._reasons += names
+
+    @property
+    def first_reasons(self) -> Counter[str]:
+        """How often each reason is the first one, in the alarms that were explained."""
+        return Counter(self._reasons)
 
     def _row(self, k: Any, score: np.ndarray, p_value: np.ndarray, content: Callable[[int], Any]) -> Shown:
         return Shown(self.rows + int(k), float(score[k]), float(p_value[k]), content(int(k)))
