@@ -9,7 +9,7 @@ from pushforward.detection import ConformalCalibrator
 from pushforward.detection.column_summary import ColumnSummaries
 from pushforward.report import Collected
 from pushforward.report.checks import alarm_tail, run_checks
-from pushforward.report.collected import Group, Shown, Worst
+from pushforward.report.collected import AlongRows, Group, Shown, Worst
 from pushforward.report.comparison import PairedRows
 from pushforward.report.p_values import alarm_curve, p_value_histogram
 
@@ -168,3 +168,22 @@ def test_the_sample_of_alarms_does_not_depend_on_the_chunks(size):
     expected = np.flatnonzero(alarm)[::4]  # every fourth of about 12,000
     assert 2048 < len(expected) <= 4096
     assert set(found.first_reasons) == {str(k) for k in expected}
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65, 1000, 4097])
+@pytest.mark.parametrize("size", [1, 50, 5000])
+def test_alarms_along_the_rows(rows, size):
+    alarm = np.random.default_rng(0).random(rows) < 0.3
+    found = AlongRows()
+    for start in range(0, rows, size):
+        found.add(alarm[start : start + size])
+    blocks = found.blocks()
+    assert len(blocks) <= 64
+    assert len(blocks) > 32 or rows < 64
+    assert [(a, a + n) for a, n, _ in blocks] == [(a, min(a + found.size, rows)) for a in range(0, rows, found.size)]
+    assert [count for _, _, count in blocks] == [alarm[a : a + n].sum() for a, n, _ in blocks]
+    joined = found.blocks(200)
+    assert sum(count for _, _, count in joined) == alarm.sum()
+    assert sum(n for _, n, _ in joined) == rows
+    assert all(count == alarm[a : a + n].sum() for a, n, count in joined)
+    assert joined[0][1] >= min(200, rows / 16)

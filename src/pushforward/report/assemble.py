@@ -14,7 +14,7 @@ from pushforward.detection.column_drift import DISTANCE, SIGNIFICANCE, ColumnDri
 from pushforward.report.checks import LEVEL, alarm_tail, run_checks
 from pushforward.report.collected import Collected, Group
 from pushforward.report.document import Report
-from pushforward.report.p_values import alarm_curve, p_value_histogram
+from pushforward.report.p_values import alarm_curve, alarms_along, p_value_histogram
 from pushforward.report.reasons import usual
 from pushforward.report.text import number_text
 
@@ -124,6 +124,7 @@ def assemble(
             "interval_level": LEVEL,
             "groups": [_group(group, found.distance, found.p_value) for group, found in uniformity[:_MOST_CLASSES]],
         },
+        "along": alarms_along(collected.along, groups[0]) if len(groups) == 1 else [],
         "p_values": {"histogram": p_value_histogram(groups), "curve": alarm_curve(groups)},
         "reasons": {"alarms": collected.first_reasons.total(), "first": dict(collected.first_reasons.most_common())},
         "alarms": list(alarms),

@@ -84,7 +84,7 @@ def _reports(reports: Sequence[Mapping[str, Any]], guard: Mapping[str, Any]) -> 
             made = str(report["created"])[:10]
             figures = (figure(report["data"]["rows"]), figure(promise["alarms"]), percent(promise["fraction"]))
             digests = [dict(map(tuple, facts["facts"])).get("Digest of the guard's file") for facts in (own, guard)]
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"a report lacks {error}: give the JSON that `pushforward report --json` wrote.") from None
         if None not in digests and digests[0] != digests[1]:
             raise InputError(f"the report on {visible(source)} is of another guard file: its digest differs.")

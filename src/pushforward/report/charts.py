@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pushforward.report.text import figure, percent, visible
 
-__all__ = ["Chart", "alarm_curve_chart", "bars_chart", "histogram_chart", "rate_chart", "scale"]
+__all__ = ["Chart", "alarm_curve_chart", "along_chart", "bars_chart", "histogram_chart", "rate_chart", "scale"]
 
 _WIDTH, _HEIGHT = 440, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
@@ -152,6 +152,42 @@ def rate_chart(promise: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
     bad = fraction > high
     chart.add("circle", "dot bad" if bad else "dot", cx=float(x(fraction)), cy=40.0, r=7)
     chart.text(_inside(x(fraction), 52, chart.width), 18, f"observed {percent(fraction)}", cls="strong")
+    return chart.markup()
+
+
+def along_chart(blocks: Sequence[Mapping[str, Any]], alpha: float, noun: str) -> Markup:
+    """The fraction of alarms in blocks of rows, in the order of the rows, with the interval of each by theory."""
+    fractions = [block["alarms"] / block["rows"] for block in blocks]
+    high = [k for k, block in enumerate(blocks) if fractions[k] > block["high"]]
+    label = (
+        f"Fraction of alarms in {len(blocks)} blocks of rows, in the order of the rows; {len(high)} blocks are above the band of "
+        f"theory. The promised rate is {percent(alpha)}."
+    )
+    chart = Chart(label)
+    last = blocks[-1]["start"] + blocks[-1]["rows"]
+    top = min(1.0, 1.1 * max(2 * alpha, *fractions, *(min(block["high"], 0.5) for block in blocks[:-1] or blocks)))
+    x, y = scale(0, last, _LEFT, chart.width - _RIGHT), scale(0, top, chart.height - _BOTTOM, _TOP)
+    _axis_y(chart, [(y(v), _tick(v)) for v in _steps(top)])
+    for block in blocks:
+        chart.rect(
+            "band", x(block["start"]), x(block["start"] + block["rows"]), y(block["low"]), y(min(block["high"], top))
+        )
+    chart.line("promise", _LEFT, y(alpha), chart.width - _RIGHT, y(alpha))
+    middle = [x(block["start"] + block["rows"] / 2) for block in blocks]
+    chart.add(
+        "polyline", "line", points=" ".join(f"{a:.1f},{y(f):.1f}" for a, f in zip(middle, fractions, strict=True))
+    )
+    for k, block in enumerate(blocks):
+        text = f"{noun} {figure(block['start'])} to {figure(block['start'] + block['rows'] - 1)}: {figure(block['alarms'])} alarms ({percent(fractions[k])})"
+        chart.add(
+            "circle",
+            "dot bad" if k in high else "dot",
+            text,
+            cx=middle[k],
+            cy=y(fractions[k]),
+            r=4.0 if k in high else 3.0,
+        )
+    _axis_x(chart, [(x(v), figure(v)) for v in _steps(last)], noun)
     return chart.markup()
 
 

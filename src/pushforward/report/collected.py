@@ -15,10 +15,12 @@ from pushforward.detection.column_drift import ColumnTally
 from pushforward.detection.column_summary import ColumnSummary
 from pushforward.detection.conformal.score_counts import ScoreCounts
 
-__all__ = ["Collected", "Group", "Shown", "Worst"]
+__all__ = ["AlongRows", "Collected", "Group", "Shown", "Worst"]
 
 _MOST_EXPLAINED = 4096
 """Alarms whose first reason is counted."""
+
+_BLOCKS = 64
 
 
 @dataclass
@@ -64,6 +66,40 @@ class Worst:
         return [shown for _, _, shown in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
 
 
+class AlongRows:
+    """Alarms along the rows: their number in at most 64 equal blocks, whatever the chunks in which rows come."""
+
+    def __init__(self) -> None:
+        self.size, self.rows = 1, 0
+        self._alarms = np.zeros(0, dtype=np.int64)
+
+    def add(self, alarm: np.ndarray) -> None:
+        """Add the alarms of a chunk."""
+        total = self.rows + len(alarm)
+        while total > _BLOCKS * self.size:
+            even = np.append(self._alarms, np.zeros(len(self._alarms) % 2, dtype=np.int64))
+            self._alarms, self.size = even.reshape(-1, 2).sum(1), 2 * self.size
+        blocks = np.zeros(-(-total // self.size), dtype=np.int64)
+        blocks[: len(self._alarms)] = self._alarms
+        np.add.at(blocks, (self.rows + np.flatnonzero(alarm)) // self.size, 1)
+        self._alarms, self.rows = blocks, total
+
+    def blocks(self, smallest: float = 1) -> list[tuple[int, int, int]]:
+        """First row, number of rows and number of alarms of each block; the last one may be shorter.
+
+        Args:
+            smallest: wished number of rows of a block; blocks are joined to reach it as long as at least eight are left.
+        """
+        join = 1
+        while join * self.size < smallest and self.rows > 8 * join * self.size:
+            join *= 2
+        size = join * self.size
+        return [
+            (a, min(size, self.rows - a), int(self._alarms[k * join : (k + 1) * join].sum()))
+            for k, a in enumerate(range(0, self.rows, size))
+        ]
+
+
 @dataclass
 class Collected:
     """Constant memory for any number of rows.
@@ -85,6 +121,7 @@ class Collected:
     def __post_init__(self) -> None:
         self.groups = {key: Group(n, ScoreCounts(c), level) for key, (n, c, level) in self.calibrations.items()}
         self.tallies = [ColumnTally(summary) for summary in self.columns]
+        self.along = AlongRows()
         self._worst = Worst(self.shown)
         self._reasons: list[str] = []
         self._numbered, self._step = 0, 1
@@ -128,6 +165,7 @@ class Collected:
         if encoded is not None and self.tallies:
             for tally, values in zip(self.tallies, encoded.T, strict=True):
                 tally.add(values)
+        self.along.add(alarm)
         places = np.flatnonzero(alarm)
         for k in places[np.argsort(-score[places], kind="stable")][: self.shown]:
             self._worst.add(float(score[k]), self.rows + int(k), lambda k=k: self._row(k, score, p_value, content))

@@ -1,4 +1,4 @@
-"""P-values of the rows beside those of rows like the training rows: a histogram, and the rate of alarms at every level."""
+"""P-values and alarms beside those of rows like the training rows: by p-value, at every level, and along the rows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pushforward.detection import FalseAlarmDistribution
 from pushforward.report.checks import LEVEL
-from pushforward.report.collected import Group
+from pushforward.report.collected import AlongRows, Group
 
-__all__ = ["alarm_curve", "p_value_histogram"]
+__all__ = ["alarm_curve", "alarms_along", "p_value_histogram"]
 
-_BINS, _POINTS = 20, 40
+_BINS, _POINTS, _MOST = 20, 40, 200_000
 
 
 def p_value_histogram(groups: Sequence[Group]) -> dict[str, Any]:
@@ -45,6 +46,21 @@ def alarm_curve(groups: Sequence[Group]) -> dict[str, Any]:
         low, high = (end / max(1, rows) for end in _band(groups, possible))
     fraction = below / max(1, rows)
     return {"level": levels.tolist(), "fraction": fraction.tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+def alarms_along(along: AlongRows, group: Group) -> list[dict[str, Any]]:
+    """Alarms in blocks of rows, with the interval of each fraction by itself, as plain JSON types."""
+    n = group.counts.calibrator.n
+    k = round(group.level * (n + 1))
+    if k == 0:
+        return []
+    rate, bands = FalseAlarmDistribution(k, n + 1 - k), {}
+    found = []
+    for start, rows, alarms in along.blocks(2 / group.level):
+        if rows not in bands:
+            bands[rows] = rate.realized_interval(min(rows, _MOST), LEVEL)
+        found.append({"start": start, "rows": rows, "alarms": alarms, "low": bands[rows][0], "high": bands[rows][1]})
+    return found
 
 
 def _band(

@@ -17,6 +17,9 @@ __all__ = ["LARGEST", "render"]
 LARGEST = 2_000_000
 """Bytes that a page does not exceed."""
 
+_ORDERED = 100
+"""Rows from which alarms are drawn along the rows."""
+
 _HERE = Path(__file__).parent
 
 
@@ -78,11 +81,13 @@ def _render(content: Mapping[str, Any], pictures: Mapping[str, bytes], limits: _
 def _drawn(content: Mapping[str, Any]) -> dict[str, Any]:
     """The charts of the whole."""
     promise, p_values, rows = content["promise"], content["p_values"], content["data"]["rows"]
+    along = content["along"]
     first: Sequence[tuple[str, int]] = list(content["reasons"]["first"].items())
     groups = promise["groups"]
     single = groups[0] if len(groups) == 1 and groups[0]["interval"] else None
     return {
         "rate": charts.rate_chart(promise, single) if single else None,
+        "along": charts.along_chart(along, promise["alpha"], content["noun"]) if rows >= _ORDERED and along else None,
         "histogram": charts.histogram_chart(p_values["histogram"], rows),
         "curve": charts.alarm_curve_chart(p_values["curve"], promise["alpha"]),
         "reasons": charts.bars_chart(first, content["reasons"]["alarms"], "First reasons of the alarms")
