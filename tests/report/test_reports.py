@@ -352,3 +352,37 @@ def test_the_code_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
     assert "FAIL drift" in capsys.readouterr().out
     assert set(CHECKS) == set(re.findall(r"^\| `(\w+)` \| ", text, flags=re.M))
     assert {path.name for path in tmp_path.iterdir()} == {"march.html", "march.json"}
+
+
+def test_photographs_of_a_guard_that_embeds():
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (20 + k % 3, 20, 3), dtype=np.uint8) for k in range(200)]
+    embed = pf.detection.network.Embedder(net, pf.data.Photographs(16))
+    guard = pf.Guard(0.1, embed=embed, effort="fast", random_state=0).fit(pictures)
+    report = guard.report([*pictures[:20], np.full((30, 40, 3), 255, dtype=np.uint8)])
+    content = report.to_dict()
+    assert (content["noun"], content["columns_noun"]) == ("input", "features")
+    assert content["alarms"][0]["row"] == 20
+    assert sum(tag == "img" for tag, _ in Page(report.to_html()).elements) == len(content["alarms"]) + len(
+        content["typical"]
+    )
+    assert embed.digest in report.to_html()
+    assert compare_guards(guard, guard, pictures[:20]).to_dict()["agreement"] == 1.0
+
+
+def test_texts_that_name_files_are_texts(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "private.png"
+    Image.new("RGB", (9, 9), "red").save(path)
+
+    def lengths(texts):
+        return np.array([[len(text), text.count("a"), text.count("b")] for text in texts], dtype=float)
+
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abc"), rng.integers(5, 15))) for _ in range(200)]
+    guard = pf.Guard(0.1, embed=lengths, effort="fast", random_state=0).fit(texts)
+    report = guard.report([*texts[:20], str(path) * 3, str(path)])
+    assert report.to_dict()["alarms"][0]["row"] >= 20
+    assert "img" not in {tag for tag, _ in Page(report.to_html()).elements}

@@ -17,8 +17,8 @@ from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard import Guard
 from pushforward.estimators.network_guard import NetworkGuard
 from pushforward.estimators.network_reporting import one_input, shown_input
-from pushforward.estimators.reported_rows import ReportOptions, rows_of
-from pushforward.estimators.reporting import row_parts
+from pushforward.estimators.reported_rows import Kept, ReportOptions, rows_of
+from pushforward.estimators.reporting import parts_in_memory, row_parts
 from pushforward.report.checks import LEVEL
 from pushforward.report.collected import Shown
 from pushforward.report.comparison import Comparison, PairedRows
@@ -57,7 +57,7 @@ def compare_guards(
     if isinstance(a, NetworkGuard):
         parts: Iterable[Any] = (inputs for inputs, _ in batches(X, a.batch_size, "the data"))
     else:
-        parts = row_parts(X if is_frame(X) else a._read(X))
+        parts = row_parts(X) if is_frame(X) else parts_in_memory(a, X)
     return compare_parts(a, b, parts, shown=shown, values=values)
 
 
@@ -134,13 +134,14 @@ class _Rows(_Side):
     def __init__(self, guard: Guard) -> None:
         super().__init__(guard)
         self.reader = rows_of(guard)
-        self.reads, self.calibration = guard.score_.reads, guard.calibrator_.n if guard.level_ > 0 else None
+        self.reads = guard.score_.reads if guard.embed is None else "inputs of a network that embeds"
+        self.calibration = guard.calibrator_.n if guard.level_ > 0 else None
 
     def answer(self, part: Any) -> _Answer:
         rows = self.guard._read(part)
         score, encoded = self.guard.score_.score(rows), self.reader.encode(rows)[0]
         p, alarm = self.guard.calibrator_.p_value(score), self.guard._decide(-score) < 0
-        return _Answer(score, p, alarm, lambda k: (take(rows, np.array([k])), encoded[k].copy()))
+        return _Answer(score, p, alarm, lambda k: Kept(take(rows, np.array([k])), encoded[k].copy()))
 
     def entries(self, shown: Sequence[Shown], values: bool) -> list[dict[str, Any]]:
         return self.reader.alarms(shown, ReportOptions(values=values), {})

@@ -385,11 +385,11 @@ class Guard(ConformalDetector):
             Report(200 rows, 0 of 6 checks failed)
         """
         from pushforward.estimators.reported_rows import ReportOptions
-        from pushforward.estimators.reporting import guard_report, row_parts
+        from pushforward.estimators.reporting import guard_report, parts_in_memory
 
         require_fitted(self)
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
-        return guard_report(self, row_parts(self._read(X)), options)
+        return guard_report(self, parts_in_memory(self, X), options)
 
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
         """Draw rows from the fitted density: a ``pyarrow.Table`` with the training table's columns.

@@ -54,7 +54,7 @@ def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, A
         more: further facts by name, such as the digest of the file.
     """
     training, n = guard.training_, guard.calibrator_.n
-    nouns = "images" if guard.reads_images else "rows"
+    nouns = "images" if guard.reads_images else "rows" if guard.embed is None else "inputs"
     versions = current_versions()
     facts = {"Guard": f"{file} ({nouns_of(guard)})" if file else nouns_of(guard), **more}
     if training is not None:
@@ -67,6 +67,10 @@ def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, A
         facts["Calibrated again"] = f"{guard.calibration_.times} time(s), last on {n:,} {nouns}" + (
             f": {guard.calibration_.note}" if guard.calibration_.note else ""
         )
+    if guard.embed is not None:
+        facts["Network"] = repr(guard.embedder_)
+        if guard.embedder_.digest:
+            facts["Digest of the network"] = f"sha256 {guard.embedder_.digest}"
     facts["Score"] = _score_text(guard)
     facts["Alarm"] = (
         f"p-value of at most {figure(guard.level_)}, which is a score of at least {figure(-guard.offset_)}"
@@ -86,7 +90,7 @@ def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, A
                 "missing": ("may be missing" if column.missing else "never") if share is None else share,
             })  # fmt: skip
     return {
-        "kind": "images" if guard.reads_images else "table",
+        "kind": "images" if guard.reads_images else "table" if guard.embed is None else "network",
         "images": guard.reads_images,
         "file": file,
         "versions": versions,
@@ -132,6 +136,8 @@ def nouns_of(guard: Guard) -> str:
     if guard.reads_images:
         channels, height, width = guard.score_.shape  # pyright: ignore[reportAttributeAccessIssue]
         return f"of {'gray' if channels == 1 else f'{channels}-channel'} images, {width} x {height}"
+    if guard.embed is not None:
+        return f"of the {guard.n_features_in_:,} features of a network"
     return f"of a table with {guard.n_features_in_:,} column{'s' if guard.n_features_in_ != 1 else ''}"
 
 

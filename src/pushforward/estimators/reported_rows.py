@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.data import Problem
+from pushforward.data import Photographs, Problem
 from pushforward.detection.column_summary import ColumnSummary
 from pushforward.detection.image_columns import image_columns
 from pushforward.errors import ConfigError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from pushforward.estimators.guard import Guard
 
-__all__ = ["ReportOptions", "RowReader", "picture", "rows_of"]
+__all__ = ["Kept", "ReportOptions", "RowReader", "picture", "rows_of"]
 
 _REASONS = 3
 _LEAST_NATS = 3.0
@@ -35,6 +36,14 @@ _UNUSUAL = -float(np.log(0.02))
 """Nats of a cell outside the range of 98 % of the training rows."""
 _PICTURE = 96
 """Longest side of a picture in pixels."""
+
+
+class Kept(NamedTuple):
+    """What is kept of a row: a table, matrix or tensor of one row, its columns as float64, and what the user gave."""
+
+    rows: Any
+    encoded: np.ndarray
+    raw: Any = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +88,14 @@ class RowReader(ABC):
 
     Attributes:
         columns: the training columns, or the properties of the training images; empty if the guard's file lacks them.
-        images: whether the rows are images.
+        pictures: whether rows are shown as pictures.
+        nouns: what one row and many are called.
+        column_nouns: what one column and many are called.
     """
 
-    images = False
+    pictures = False
+    nouns = ("row", "rows")
+    column_nouns = ("column", "columns")
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
@@ -91,6 +104,10 @@ class RowReader(ABC):
     @abstractmethod
     def encode(self, rows: Any) -> tuple[np.ndarray, list[Problem]]:
         """The columns as float64, ``(n, d)``, and the differences of their schema."""
+
+    def raw(self, part: Any, k: int) -> Any:
+        """What the user gave for a row, where it is more than what the guard reads."""
+        return None
 
     @abstractmethod
     def first_reasons(self, rows: Any, encoded: np.ndarray) -> list[str]:
@@ -109,6 +126,8 @@ class RowReader(ABC):
 
 def rows_of(guard: Guard) -> RowReader:
     """The reader of a guard's rows."""
+    if guard.embed is not None:
+        return EmbeddedRows(guard)
     return ImageRows(guard) if guard.reads_images else TableRows(guard)
 
 
@@ -130,6 +149,20 @@ def picture(image: Tensor) -> bytes:
     return file.getvalue()
 
 
+def photograph(given: Any) -> bytes | None:
+    """A PNG of what :class:`~pushforward.data.Photographs` reads, or of a tensor of an image; None for anything else."""
+    if isinstance(given, Tensor):
+        return picture(given) if given.dim() == 3 and given.shape[0] in (1, 3, 4) else None
+    try:
+        shown = Photographs._open(given)
+        shown.thumbnail((_PICTURE, _PICTURE))
+        file = io.BytesIO()
+        shown.convert("RGB").save(file, "PNG", optimize=True)
+        return file.getvalue()
+    except Exception:  # texts, recordings, and files that are gone are no pictures
+        return None
+
+
 class TableRows(RowReader):
     """Rows of a table: reasons are columns, in the units of the data."""
 
@@ -148,13 +181,14 @@ class TableRows(RowReader):
     ) -> list[dict[str, Any]]:
         if not worst:
             return []
-        encoded = np.stack([shown.content[1] for shown in worst])
-        explained = self._explained(_joined([shown.content[0] for shown in worst]), encoded)
+        encoded = np.stack([shown.content.encoded for shown in worst])
+        explained = self._explained(_joined([shown.content.rows for shown in worst]), encoded)
         found = []
         for k, shown in enumerate(worst):
-            cells = _cells(shown.content[0], self.guard.schema_.names)
+            cells = _cells(shown.content.rows, self.guard.schema_.names)
             reasons = [self._reason(part, cells, encoded[k], options.values) for part in explained[k]]
-            found.append(_alarm(shown) | {"reasons": reasons})
+            entry = self.pictured(shown, "alarm", pictures) if options.values else _alarm(shown)
+            found.append(entry | {"reasons": reasons})
             if options.show_rows:
                 found[-1]["cells"] = [
                     [name, "missing" if np.isnan(v) else visible(cell)]
@@ -165,7 +199,7 @@ class TableRows(RowReader):
     def _explained(self, rows: Any, encoded: np.ndarray) -> list[list[_Part]]:
         """The reasons of each row, the first one first: those of ``explain``, or each column by itself where it cannot."""
         try:
-            found = self.guard.explain(rows)
+            found = self.guard.score_.explain(rows)
         except ConfigError:
             nats, names = _by_itself(self.columns, encoded), self.guard.schema_.names
             if nats is None:
@@ -202,10 +236,33 @@ def _main(parts: list[_Part]) -> list[_Part]:
     return [part for k, part in enumerate(parts) if k == 0 or part.nats >= _LEAST_NATS]
 
 
+class EmbeddedRows(TableRows):
+    """Features that a network finds in photographs or other inputs; those that are pictures are shown."""
+
+    pictures = True
+    nouns = ("input", "inputs")
+    column_nouns = ("feature", "features")
+
+    def raw(self, part: Any, k: int) -> Any:
+        return part[k] if isinstance(part, (list, tuple)) or hasattr(part, "shape") else None
+
+    def pictured(self, shown: Shown, name: str, pictures: dict[str, bytes]) -> dict[str, Any]:
+        given = shown.content.raw
+        reads_files = isinstance(self.guard.embedder_.prepare, Photographs)
+        found = photograph(given) if reads_files or not isinstance(given, (str, os.PathLike, bytes)) else None
+        if found is None:  # a text that happens to name a file is a text
+            return _alarm(shown)
+        key = f"{name}-{shown.row}.png"
+        pictures[key] = found
+        return _alarm(shown) | {"picture": key}
+
+
 class ImageRows(RowReader):
     """Images: reasons are pictures, and properties of them that are unusual."""
 
-    images = True
+    pictures = True
+    nouns = ("image", "images")
+    column_nouns = ("property", "properties")
 
     def encode(self, rows: Tensor) -> tuple[np.ndarray, list[Problem]]:
         return image_columns(rows), []
@@ -223,8 +280,8 @@ class ImageRows(RowReader):
         found = []
         for shown in worst:
             entry = self.pictured(shown, "alarm", pictures) if options.values else _alarm(shown)
-            nats = _by_itself(self.columns, shown.content[1][None])
-            values = shown.content[1]
+            nats = _by_itself(self.columns, shown.content.encoded[None])
+            values = shown.content.encoded
             if nats is not None:
                 order = [int(j) for j in np.argsort(-nats[0], kind="stable") if nats[0, j] > _UNUSUAL][:_REASONS]
                 entry["reasons"] = [
@@ -240,7 +297,7 @@ class ImageRows(RowReader):
 
     def pictured(self, shown: Shown, name: str, pictures: dict[str, bytes]) -> dict[str, Any]:
         key = f"{name}-{shown.row}.png"
-        pictures[key] = picture(shown.content[0][0])
+        pictures[key] = picture(shown.content.rows[0])
         return _alarm(shown) | {"picture": key}
 
 

@@ -13,17 +13,19 @@ from pushforward.data import Problem
 from pushforward.errors import InputError, SchemaWarning
 from pushforward.estimators.calibration_rows import take
 from pushforward.estimators.guard_facts import guard_facts, promise_sentence
-from pushforward.estimators.reported_rows import ReportOptions, rows_of
+from pushforward.estimators.reported_rows import Kept, ReportOptions, rows_of
 from pushforward.report import Collected, Report, Subject, assemble
 from pushforward.report.text import visible
 
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["guard_report", "row_parts"]
+__all__ = ["guard_report", "parts_in_memory", "row_parts"]
 
 _TYPICAL = 8
 _ROWS = 65_536
+_EMBEDDED = 1024
+"""Inputs of a part of which a network finds the features."""
 
 
 def row_parts(rows: Any, size: int = _ROWS) -> Iterable[Any]:
@@ -32,6 +34,19 @@ def row_parts(rows: Any, size: int = _ROWS) -> Iterable[Any]:
         raise InputError("there are no rows to report on.")
     for start in range(0, len(rows), size):
         yield rows.slice(start, size) if hasattr(rows, "slice") else rows[start : start + size]
+
+
+def parts_in_memory(guard: Guard, X: Any) -> Iterable[Any]:
+    """Parts of rows that are in memory, each of which ``guard`` reads by itself.
+
+    Raises:
+        InputError: for rows that do not fit the guard, or no rows.
+    """
+    if guard.embed is None:
+        return row_parts(guard._read(X))
+    if isinstance(X, (list, tuple)) or hasattr(X, "shape"):
+        return row_parts(X, _EMBEDDED)
+    return [X]
 
 
 def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> Report:
@@ -59,10 +74,11 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
             score = guard.score_.score(rows)
             alarm, p = guard._decide(-score) < 0, guard.calibrator_.p_value(score)
 
-            def content(k: int, rows: Any = rows, encoded: np.ndarray = encoded) -> tuple[Any, np.ndarray]:
-                return take(rows, np.array([k])), encoded[k].copy()  # copies, so that no part stays in memory
+            def content(k: int, part: Any = part, rows: Any = rows, encoded: np.ndarray = encoded) -> Kept:
+                # Copies, so that no part stays in memory.
+                return Kept(take(rows, np.array([k])), encoded[k].copy(), reader.raw(part, k))
 
-            typical = _TYPICAL if reader.images and options.values else 0
+            typical = _TYPICAL if reader.pictures and options.values else 0
             collected.add(score, p, alarm, content, encoded=encoded, typical=typical)
             chosen = collected.alarms_to_explain(alarm)
             if len(chosen):
@@ -73,7 +89,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         alarms = reader.alarms(collected.worst, options, pictures)
         typical = [reader.pictured(shown, "typical", pictures) for shown in collected.typical]
     seconds = time.perf_counter() - start
-    noun, nouns = ("image", "images") if reader.images else ("row", "rows")
+    noun, nouns = reader.nouns
     facts = guard_facts(guard, options.file, options.guard)
     subject = Subject(
         title=options.heading(),
@@ -88,7 +104,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         nouns=(noun, nouns),
         values=options.values,
         reference=f"the training {nouns}" if guard.calibration_.times == 0 else f"the {nouns} of the last recalibration",
-        column_nouns=("property", "properties") if reader.images else ("column", "columns"),
+        column_nouns=reader.column_nouns,
         column_note="" if reader.columns else "The file of this guard has no summary of its training columns, because an early version wrote it: "
         "fit the guard again to see which columns drift.",
     )  # fmt: skip
