@@ -88,6 +88,7 @@ def guard_report(guard: Guard, parts: Iterable[Any], options: ReportOptions) -> 
         pictures: dict[str, bytes] = {}
         alarms = reader.alarms(collected.worst, options, pictures)
         typical = [reader.pictured(shown, "typical", pictures) for shown in collected.typical]
+        typical = [entry for entry in typical if entry["picture"]]
     seconds = time.perf_counter() - start
     noun, nouns = reader.nouns
     facts = guard_facts(guard, options.file, options.guard)
