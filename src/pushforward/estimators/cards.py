@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pushforward.estimators.guard_facts import guard_facts, promise_sentence
+from pushforward.estimators.guard_facts import guard_facts, network_promise, promise_sentence
 from pushforward.report.card import model_card
-from pushforward.report.text import figure, percent
+from pushforward.report.text import figure
 
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
@@ -87,11 +87,7 @@ def network_card(
         InputError: for a report that is not one, or is of another guard.
     """
     options, n = header["options"], len(scores)
-    promised = promise_sentence(options["alpha"], options["guarantee"], options["delta"], n, 1.0, "inputs")[1]
-    if options["per_class"]:
-        promised = f"For each predicted class by itself, at most {percent(options['alpha'])} of normal inputs raise a false alarm ({options['guarantee']})."
-    if not header["promised"]:
-        promised = "No rate is promised, because the guard was calibrated on rows that the network was trained on."
+    promised = network_promise(options, n, header["promised"])[1]
     trained = header.get("training_rows")
     facts = {
         "Guard": f"{file} (of a network)",

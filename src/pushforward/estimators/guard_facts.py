@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
     from pushforward.estimators.network_guard import NetworkGuard
 
-__all__ = ["guard_facts", "network_facts", "promise_sentence"]
+__all__ = ["guard_facts", "network_facts", "network_promise", "promise_sentence"]
 
 
 def promise_sentence(
@@ -43,6 +43,25 @@ def promise_sentence(
         True,
         f"{what} With {calibration:,} calibration {nouns}, 95% of such guards have a rate of {percent(low)} to {percent(high)}.",
     )
+
+
+def network_promise(options: Mapping[str, Any], calibration: int, promised: bool) -> tuple[bool, str]:
+    """Whether the guard of a network promises a rate, and the sentence for it.
+
+    Args:
+        options: its ``alpha``, ``guarantee``, ``delta`` and ``per_class``.
+        calibration: number of calibration rows.
+        promised: whether these were not training rows.
+    """
+    if not promised:
+        return False, "No rate is promised, because the guard was calibrated on rows that the network was trained on."
+    if options["per_class"]:
+        rate, kind = percent(options["alpha"]), options["guarantee"]
+        return (
+            True,
+            f"For each predicted class by itself, at most {rate} of normal inputs raise a false alarm ({kind}).",
+        )
+    return promise_sentence(options["alpha"], options["guarantee"], options["delta"], calibration, 1.0, "inputs")
 
 
 def guard_facts(guard: Guard, file: str, more: Mapping[str, str]) -> dict[str, Any]:

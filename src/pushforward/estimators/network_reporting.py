@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from pushforward.detection.network.reading import first_tensor
 from pushforward.detection.selective import ClassifierCalibration
 from pushforward.errors import InputError
-from pushforward.estimators.guard_facts import network_facts, promise_sentence
+from pushforward.estimators.guard_facts import network_facts, network_promise
 from pushforward.estimators.network_answers import NetworkAnswers
 from pushforward.estimators.reported_rows import ReportOptions, picture
 from pushforward.report import Collected, Report, Subject, assemble
@@ -75,17 +75,7 @@ def network_report(
     alarms = [shown_input(guard, shown, options, "alarm", pictures) for shown in collected.worst]
     typical = [shown_input(guard, shown, options, "typical", pictures) for shown in collected.typical]
     n = sum(calibrator.n for calibrator in guard.calibrators_.values())
-    promised = promise_sentence(guard.alpha, guard.guarantee, guard.delta, n, max(guard.levels_.values()), "inputs")
-    if guard.per_class:
-        promised = (
-            True,
-            f"For each predicted class by itself, at most {percent(guard.alpha)} of normal inputs raise a false alarm ({guard.guarantee}).",
-        )
-    if not guard.promised_:
-        promised = (
-            False,
-            "No rate is promised, because the guard was calibrated on rows that the network was trained on.",
-        )
+    options_of = {name: getattr(guard, name) for name in ("alpha", "guarantee", "delta", "per_class")}
     subject = Subject(
         title=options.heading(),
         guard=network_facts(guard, options.file, options.guard),
@@ -97,7 +87,7 @@ def network_report(
         alpha=guard.alpha,
         guarantee=guard.guarantee,
         delta=guard.delta,
-        promised=promised,
+        promised=network_promise(options_of, n, guard.promised_),
         promise_is_for=f"inputs like the held-out ones ({n:,} of them calibrated the alarm)",
         nouns=("input", "inputs"),
         reference="the held-out inputs",
@@ -118,7 +108,7 @@ def input_rows(inputs: Any, k: Any, rows: int) -> Any:
     index = torch.as_tensor(np.atleast_1d(k))
     if isinstance(inputs, Tensor):
         return inputs[index.to(inputs.device)] if inputs.dim() and len(inputs) == rows else inputs
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return {name: input_rows(value, k, rows) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return type(inputs)(input_rows(value, k, rows) for value in inputs)
