@@ -231,6 +231,8 @@ def test_networks_have_classes_and_abstentions(network_guard):
     assert facts["Accepted"].startswith(f"{calibration.accept(calibration.uncertainty(logits)).sum()} of 200 inputs")
     page = Page(report.to_html())
     assert sum(tag == "img" for tag, _ in page.elements) == len(content["alarms"]) + len(content["typical"])
+    broken = network_guard.report(torch.full((1, 1, 4, 4), torch.nan)).to_dict()["alarms"][0]
+    assert broken["sentence"] == "The network's features are NaN or infinite."
     unlabeled = network_guard.report(x[5:])
     assert unlabeled.to_dict()["network"]["labels"] is None
     assert [check.name for check in unlabeled.checks] == ["promise", "alarm_rate", "uniform", "classes"]

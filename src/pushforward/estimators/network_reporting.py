@@ -97,10 +97,10 @@ def network_report(
     )
 
 
-def one_input(guard: NetworkGuard, inputs: Any, out: GuardOutput, k: int) -> tuple[Any, int | None, str]:
-    """One row of a batch as a batch, its predicted class, and the guard's sentence."""
+def one_input(guard: NetworkGuard, inputs: Any, out: GuardOutput, k: int) -> tuple[Any, int | None]:
+    """One row of a batch as a batch, and its predicted class."""
     prediction = int(out.prediction[k]) if guard.classes_ > 1 else None
-    return input_rows(inputs, k, len(out.score)), prediction, out.reason[k]
+    return input_rows(inputs, k, len(out.score)), prediction
 
 
 def input_rows(inputs: Any, k: Any, rows: int) -> Any:
@@ -124,7 +124,7 @@ def shown_input(
     guard: NetworkGuard, shown: Shown, options: ReportOptions, name: str, pictures: dict[str, bytes]
 ) -> dict[str, Any]:
     """What a report says of an input, as plain JSON types; its picture is added to ``pictures``."""
-    inputs, prediction, sentence = shown.content
+    inputs, prediction = shown.content
     entry: dict[str, Any] = {
         "row": shown.row, "score": shown.score, "p_value": shown.p_value, "picture": None, "prediction": None, "sentence": "",
         "reasons": [], "cells": None,
@@ -137,7 +137,7 @@ def shown_input(
         assert tensor is not None
         pictures[entry["picture"]] = picture(tensor[0])
     if name == "alarm":
-        entry["sentence"], entry["reasons"] = _why(guard, inputs, sentence)
+        entry["sentence"], entry["reasons"] = _why(guard, inputs)
     if options.show_rows and name == "alarm":
         tensor = first_tensor(inputs)
         if tensor is not None and tensor.dim() == 2:
@@ -145,11 +145,11 @@ def shown_input(
     return entry
 
 
-def _why(guard: NetworkGuard, inputs: Any, sentence: str) -> tuple[str, list[dict[str, Any]]]:
+def _why(guard: NetworkGuard, inputs: Any) -> tuple[str, list[dict[str, Any]]]:
     """The nearest training inputs of one input, and the statistics of the score that are most surprising."""
     found = guard.explain(inputs, neighbors=3)
-    if found.nearest[0, 0] < 0:  # the features are not finite, which is what the sentence says
-        return sentence[:1].upper() + sentence[1:] + ".", []
+    if found.nearest[0, 0] < 0:
+        return "The network's features are NaN or infinite.", []
     rows = ", ".join(f"{k:,}" for k in found.nearest[0])
     of = f" (classes {', '.join(map(str, found.labels[0]))})" if guard.classes_ > 1 else ""
     reasons = []
