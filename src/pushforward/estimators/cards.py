@@ -59,7 +59,7 @@ def guard_card(
         limits.append(
             "A category that no training row had, and a missing cell in a column without missing cells, raise the score by a fixed amount."
         )
-        limits.append("Each row is judged by itself: order, time and repetition are not seen.")
+        limits.append("Each row is scored by itself: order, time and repetition are not seen.")
     else:
         limits.append(
             "The guard is smoothed: its alarms can be certified against small changes, at the price of a coarser score."

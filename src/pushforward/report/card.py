@@ -48,7 +48,7 @@ def model_card(
         parts += ["", "Usual values are those of 98% of the training rows, or the most frequent ones."]
     parts += ["", "## Promise", "", f"{markdown(promised)} It is for {markdown(is_for)}.", ""]
     parts += [
-        "A p-value is the fraction of calibration inputs that are at least as strange. It is no probability that an input is an anomaly, "
+        "A p-value is the fraction of calibration inputs with at least as high a score. It is no probability that an input is an anomaly, "
         "and the promise is about false alarms: how many anomalies are detected depends on the anomalies.",
         "", "## Measured figures", "",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a report collects of a stream of rows: counts of scores, of columns and of reasons, and the strangest rows."""
+"""What a report collects of a stream of rows: counts of scores, of columns and of reasons, and the most anomalous rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Shown:
-    """A row that the report shows: its number, score and p-value, and what is known of it."""
+    """A row that the report shows: its number, score and p-value, and what is kept of it."""
 
     row: int
     score: float
@@ -106,7 +106,7 @@ class Collected:
 
     Args:
         calibrations: by group, its name, calibrator and the p-value at or below which there is an alarm.
-        columns: the training columns; empty if they are not known.
+        columns: the training columns; empty if the guard has none.
         shown: number of alarms to keep.
     """
 

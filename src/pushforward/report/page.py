@@ -61,7 +61,7 @@ def _render(content: Mapping[str, Any], pictures: Mapping[str, bytes], limits: _
     )  # fmt: skip
     pages.filters.update(figure=figure, percent=percent, visible=visible, short=lambda text: visible(text, 60))
     pages.globals["plural"] = plural
-    columns = sorted(content["columns"], key=lambda c: -_strangeness(c))
+    columns = sorted(content["columns"], key=lambda c: -_prominence(c))
     data_urls = {name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()}
     return pages.get_template("report.html").render(
         content,
@@ -96,7 +96,7 @@ def _drawn(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _strangeness(column: Mapping[str, Any]) -> float:
+def _prominence(column: Mapping[str, Any]) -> float:
     """The order of the columns: what failed a check comes first, then the largest distance."""
     failed = column["drifted"] + column["too_far"] + column["missing_changed"] + (column["unseen"] > 0)
     return 10.0 * failed + column["distance"]
