@@ -22,7 +22,7 @@ __all__ = ["Embedder"]
 
 
 class Embedder:
-    """Inputs to rows of features, ``(n, D)``, by one forward pass of a network in evaluation mode.
+    """Inputs to rows of features by one forward pass of a network in evaluation mode.
 
     The features are the input of the linear layer with which the network ends, as most classifiers do, and else its output.
     Values on positions, ``(n, channels, height, width)`` or ``(n, length, D)``, are averaged over the positions, without those
@@ -34,6 +34,8 @@ class Embedder:
             tokenizer; None for arrays and tensors, which the network takes as they are.
         features: name of the module whose output is the features; None for the rule above.
         output: name or index of the part of the network's output, where it is not clear.
+        normalize: whether to give the direction ``z / ||z||`` and, as one more column, ``log ||z||``, in place of z. Networks that
+            were trained with cosines or a softmax compare directions.
         batch_size: where the data have no batches of their own.
 
     Example:
@@ -41,7 +43,7 @@ class Embedder:
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5))
         >>> embed = pf.detection.network.Embedder(net, pf.data.Photographs(32))
         >>> embed([torch.zeros(3, 50, 40, dtype=torch.uint8)] * 2).shape
-        (2, 8)
+        (2, 9)
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Embedder:
         *,
         features: str | None = None,
         output: str | int | None = None,
+        normalize: bool = True,
         batch_size: int = 64,
     ) -> None:
         if not callable(net):
             raise ConfigError(f"embed must be a network or a function; got {type(net).__name__}.")
         self.net, self.prepare, self.features, self.output = net, prepare, features, output
+        self.normalize = bool(normalize)
         self.batch_size = check_integer("batch_size", batch_size)
         self._reader = (
             NetworkReader(net, logits=output, layers=[], features=features) if isinstance(net, nn.Module) else None
@@ -71,10 +75,12 @@ class Embedder:
         if not isinstance(self.net, nn.Module):
             return ""
         how = "" if self.prepare is None or " at 0x" in repr(self.prepare) else repr(self.prepare)
-        return hashlib.sha256(f"{digest(self.net)} {self.features} {self.output} {how}".encode()).hexdigest()
+        return hashlib.sha256(
+            f"{digest(self.net)} {self.features} {self.output} {self.normalize} {how}".encode()
+        ).hexdigest()
 
     def __call__(self, data: Any) -> np.ndarray:
-        """The features of all inputs, float64, ``(n, D)``.
+        """The features of all inputs, float64, ``(n, D + 1)``, or ``(n, D)`` if not ``normalize``.
 
         Args:
             data: a list of inputs; an array or a tensor of them; a dictionary of tensors; a ``Dataset``; or a ``DataLoader``.
@@ -90,7 +96,10 @@ class Embedder:
         bad = ~np.isfinite(rows).all(1)
         if bad.any():
             raise InputError(f"the features of input {int(bad.argmax())} (counted from 0) are NaN or infinite.")
-        return rows
+        if not self.normalize:
+            return rows
+        norm = np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-30)
+        return np.concatenate([rows / norm, np.log(norm)], axis=1)
 
     def _batches(self, data: Any) -> Iterator[Any]:
         if isinstance(data, (str, bytes)):
