@@ -49,7 +49,9 @@ def report(
         ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
-    alarms: Annotated[int, typer.Option(help="Number of alarms to show, the most anomalous first.", min=1, max=1000)] = 20,
+    alarms: Annotated[
+        int, typer.Option(help="Number of alarms to show, the most anomalous first.", min=1, max=1000)
+    ] = 20,
     show_rows: Annotated[
         bool, typer.Option("--show-rows", help="Show whole rows of these alarms; else only the cells that are reasons.")
     ] = False,

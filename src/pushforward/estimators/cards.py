@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["guard_card", "network_card"]
 
 _COMMON: tuple[str, ...] = (
-    "The promise is for inputs like those that calibrated the guard. After a change of normal inputs there are more false alarms: "
-    "`pushforward report` shows it, and `pushforward recalibrate` renews the promise.",
+    "The promise is for inputs like those that calibrated the guard. After a change of normal inputs there are more false alarms, which "
+    "`pushforward report` shows: then calibrate the guard on new ones.",
     "The rate of this guard differs from the promised one by chance; the interval above says by how much.",
     "How many anomalies are detected is not promised. Anomalies that agree with the training data in everything that the score reads are "
     "not detected.",
