@@ -6,7 +6,8 @@ import numpy as np
 
 __all__ = ["local_gaussian"]
 
-_RIDGE = 0.1
+RIDGE = 0.1
+SMALLEST = 1e-9
 _PART = 1 << 21
 
 
@@ -37,7 +38,7 @@ def local_gaussian(rows: np.ndarray, reference: np.ndarray, index: np.ndarray) -
         near = near - mean[:, None]
         offset = rows[part] - mean
         trace = np.einsum("nkd,nkd->n", near, near) / (k * d)
-        ridge = _RIDGE * trace + 1e-9
+        ridge = RIDGE * trace + SMALLEST
         if d <= k:  # the covariance itself
             matrix = np.matmul(near.transpose(0, 2, 1), near) / k
             matrix[:, np.arange(d), np.arange(d)] += ridge[:, None]

@@ -14,11 +14,12 @@ __all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "nearest", "neighbors_of"]
 NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20", "density50")
 """Names; all but "lof" and the densities are compared on a logarithmic scale."""
 
-_LOF = 20
+LOF = 20
 _MOST = 50
 _PART = 1 << 22  # distances in memory at a time
 _INDEX = np.int64((1 << 24) - 1)  # bits for the index of a reference row
-_EQUAL = 1e-12  # relative; squared distances below this are rounding errors of equal rows
+REACH_FLOOR = 1e-10
+EQUAL = 1e-12  # relative; squared distances below this are rounding errors of equal rows
 
 
 def nearest(
@@ -58,7 +59,7 @@ def nearest(
     keys = np.sort(keys, axis=1)
     index = keys & _INDEX
     chosen = (keys & ~_INDEX).view(np.float64)
-    chosen = np.where(chosen > _EQUAL * (own[:, None] + squares[index]), chosen, 0.0)
+    chosen = np.where(chosen > EQUAL * (own[:, None] + squares[index]), chosen, 0.0)
     return np.sqrt(chosen), index
 
 
@@ -105,7 +106,7 @@ class Neighbors(Arrays):
         if not lof:
             return self
         parts = [self._near(np.arange(len(reference))[part]) for part in _parts(len(reference), len(reference))]
-        distances, index = (np.concatenate(each)[:, :_LOF] for each in zip(*parts, strict=True))
+        distances, index = (np.concatenate(each)[:, :LOF] for each in zip(*parts, strict=True))
         kth = distances[:, -1]
         return self.replace(kth=kth, reach=_reachability(distances, kth[index]))
 
@@ -141,7 +142,7 @@ class Neighbors(Arrays):
                 if name.startswith("knn"):
                     value = distances[:, min(int(name[3:]), k) - 1]
                 elif name == "lof":
-                    d, i = distances[:, :_LOF], index[:, :_LOF]
+                    d, i = distances[:, :LOF], index[:, :LOF]
                     value = self.reach[i].mean(1) / _reachability(d, self.kth[i])
                 elif name.startswith("local"):
                     continue
@@ -173,12 +174,12 @@ def neighbors_of(name: str) -> int:
     """Number of neighbors that a statistic reads; 0 for one that reads none."""
     if name not in NEIGHBOR_STATISTICS:
         return 0
-    return _LOF if name == "lof" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+    return LOF if name == "lof" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
 
 def _reachability(distances: np.ndarray, kth: np.ndarray) -> np.ndarray:
     """Local reachability density, (mean over neighbors of max(distance, k-distance of the neighbor))^-1."""
-    return 1.0 / (np.maximum(distances, kth).mean(1) + 1e-10)
+    return 1.0 / (np.maximum(distances, kth).mean(1) + REACH_FLOOR)
 
 
 def _parts(rows: int, reference: int) -> list[slice]:
