@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pushforward.graphs.numeric import count_below, tolerance
+from pushforward.graphs.numeric import count_below, infinite, tolerance
 
 __all__ = ["OUTPUTS", "Graph", "Promise"]
 
@@ -60,8 +60,8 @@ class Promise(nn.Module):
 
     def forward(self, score: Tensor) -> tuple[Tensor, Tensor]:
         """p-value and alarm of scores ``(n,)``."""
-        finite = torch.where(torch.isinf(score), 0.0, score)
-        lower = torch.where(torch.isinf(score), score, finite - tolerance(finite, self.rounding))
+        finite = torch.where(infinite(score), 0.0, score)
+        lower = torch.where(infinite(score), score, finite - tolerance(finite, self.rounding))
         rank = self.count + 1 - count_below(self.scores, lower)
         return rank.to(torch.float64) / (self.count + 1), rank <= self.most
 

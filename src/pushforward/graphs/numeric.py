@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["count_below", "exact", "log_sum_exp", "quadratic_form", "tolerance"]
+__all__ = ["count_below", "exact", "infinite", "log_sum_exp", "quadratic_form", "tolerance"]
 
 
 def count_below(values: Tensor, x: Tensor, *, right: bool = False) -> Tensor:
@@ -45,6 +45,11 @@ def count_below(values: Tensor, x: Tensor, *, right: bool = False) -> Tensor:
 def exact(value: float) -> Tensor:
     """A constant of float64: the translation to ONNX rounds Python's numbers to float32."""
     return torch.tensor(value, dtype=torch.float64)
+
+
+def infinite(x: Tensor) -> Tensor:
+    """Where x is infinite: the translation of ``torch.isinf`` to ONNX reads float32, in which 1e300 is infinite too."""
+    return x.abs() == torch.inf
 
 
 def tolerance(x: Tensor, relative: float) -> Tensor:

@@ -17,12 +17,25 @@ from pushforward.graphs.graph import Graph
 from pushforward.graphs.pt2 import program_of
 from pushforward.io import atomic_write
 
-__all__ = ["OPSET", "onnx_model", "write_onnx"]
+__all__ = ["OPSET", "onnx_model", "require_onnx", "write_onnx"]
 
 OPSET = 18
 _IR_VERSION = 10
 """Readable by ONNX Runtime 1.18 and later."""
 _INSTALL = 'ONNX files need the packages onnx and onnxscript: pip install "pushforward[export]".'
+
+
+def require_onnx() -> None:
+    """Check that the packages are there.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ConfigError(_INSTALL) from None
 
 
 def write_onnx(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -43,11 +56,9 @@ def onnx_model(graph: Graph) -> Any:
     Raises:
         ConfigError: without the extra ``export``, or for an operation that ONNX does not have.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ConfigError(_INSTALL) from None
+    require_onnx()
+    from onnxscript import optimizer
+
     from pushforward.graphs.onnx_parts import finish
     from pushforward.graphs.operators import quadratic_form
 
@@ -58,14 +69,17 @@ def onnx_model(graph: Graph) -> Any:
     with warnings.catch_warnings(), contextlib.redirect_stdout(quiet):
         warnings.simplefilter("ignore")
         try:
-            # No optimization: that of onnxscript drops the addition of a small constant, such as 1e-9.
+            # Not optimized: the rules of onnxscript drop the addition of a small constant, such as 1e-9.
             translated = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, optimize=False, verbose=False,
                 custom_translation_table={torch.ops.pushforward.quadratic_form.default: quadratic_form},
             )  # fmt: skip
         except torch.onnx.OnnxExporterError as error:
             raise ConfigError(f"ONNX has no operation for a part of this guard: {_reason(error)}") from error
-    assert translated is not None
+        assert translated is not None
+        optimizer.inline(translated.model)
+        optimizer.fold_constants(translated.model)
+        optimizer.remove_unused_nodes(translated.model)
     model = translated.model_proto
     model.ir_version = min(model.ir_version, _IR_VERSION)
     model = finish(model, graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -22,10 +23,11 @@ METADATA = "pushforward.json"
 
 def program_of(graph: Graph) -> ExportedProgram:
     """Trace a graph, with a dynamic number of rows."""
-    rows = Dim("rows", min=0)
+    rows: Any = Dim("rows", min=0) if graph.by_parts else Dim.DYNAMIC
     shapes: Any = tuple({0: rows} for _ in graph.example)
-    if len(graph.example) > 1 or graph.inputs != ("X",) and graph.inputs != ("images",):
-        shapes = (shapes,)  # of a module that takes *arguments
+    parameters = inspect.signature(graph.module.forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        shapes = (shapes,)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the inside of torch.export
         return torch.export.export(graph.module, graph.example, dynamic_shapes=shapes)

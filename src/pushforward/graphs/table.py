@@ -21,7 +21,7 @@ from pushforward.graphs.table_statistics import LinearGraph, MixtureGraph, TailS
 
 __all__ = ["LARGEST_GRAPH", "PoolGraph", "TableGraph"]
 
-LARGEST_GRAPH = 256 * 2**20
+LARGEST_GRAPH = 128 * 2**20
 """Most bytes of stored rows in a graph."""
 
 _GRAPHS: dict[type, Any] = {Linear: LinearGraph, Mixture: MixtureGraph, Tails: TailsGraph}

@@ -12,7 +12,7 @@ from pushforward.data.column import CODED
 from pushforward.detection.table import coordinates as table_coordinates
 from pushforward.detection.table import spaces as table_spaces
 from pushforward.detection.table_features import TableFeatures, constant_tolerance
-from pushforward.graphs.numeric import count_below, exact
+from pushforward.graphs.numeric import count_below, exact, infinite
 
 __all__ = ["CoordinatesGraph", "ImputeGraph", "SpacesGraph"]
 
@@ -61,16 +61,16 @@ class ImputeGraph(nn.Module):
         missing = torch.isnan(encoded)
         news = missing & self.if_missing
         if self._has_coded:
-            zero = torch.where(missing | torch.isinf(encoded), -1.0, encoded)
+            zero = torch.where(missing | infinite(encoded), -1.0, encoded)
             valid = (zero >= 0) & (zero < self.codes) & (zero == zero.floor())
             news = news | (self.coded & ~missing & ~valid)
         if self._has_constant:
             same = (encoded - self.value).abs() <= self.near  # not where NaN
-            news = torch.where(self.constant, ~same, news)
+            news = (news & ~self.constant) | (self.constant & ~same)  # ONNX Runtime has no Where for bool
         filled = torch.where(missing | news, self.fills, encoded)
         matrix = filled.index_select(1, self.kept)
-        far = torch.isinf(matrix).any(1)
-        matrix = torch.where(torch.isinf(matrix), 0.0, matrix)
+        far = infinite(matrix).any(1)
+        matrix = torch.where(infinite(matrix), 0.0, matrix)
         if self._has_flags:
             matrix = torch.cat((matrix, missing.index_select(1, self.flags).to(encoded.dtype)), 1)
         return matrix, self.cost * news.to(encoded.dtype).sum(1), far
