@@ -26,6 +26,10 @@ def guard(train: np.ndarray, seed: int) -> Score:
     return Guard(0.05, random_state=seed).fit(train).anomaly_score
 
 
+def exportable(train: np.ndarray, seed: int) -> Score:
+    return Guard(0.05, exportable=True, random_state=seed).fit(train).anomaly_score
+
+
 def neighbors(k: int) -> Callable[[np.ndarray, int], Score]:
     def fit(train: np.ndarray, seed: int) -> Score:
         from sklearn.neighbors import NearestNeighbors
@@ -83,6 +87,6 @@ def ecod(train: np.ndarray, seed: int) -> Score:
 
 
 DETECTORS: dict[str, Callable[[np.ndarray, int], Score]] = {
-    "guard": guard, "knn5": neighbors(5), "knn1": neighbors(1), "lof": lof, "iforest": forest, "ocsvm": support_vectors,
+    "guard": guard, "exportable": exportable, "knn5": neighbors(5), "knn1": neighbors(1), "lof": lof, "iforest": forest, "ocsvm": support_vectors,
     "gmm5": mixture, "ecod": ecod,
 }  # fmt: skip

@@ -85,8 +85,8 @@ class TableGraph(nn.Module):
         portable: whether to do without operations that ONNX does not have.
     """
 
-    rounding = 1e-9
-    """Relative difference below which two scores are equal."""
+    rounding = 1e-8
+    """Relative difference below which two scores are equal: distances have eight digits."""
 
     def __init__(self, score: TableScore, *, portable: bool) -> None:
         super().__init__()
