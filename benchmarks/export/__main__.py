@@ -176,7 +176,22 @@ def table(file: Path) -> None:
          *(f"{cell(r, f'{runtime} ms 1', 2)} / {cell(r, f'{runtime} ms 1000', 0)}" for runtime in runtimes))
         for r in records
     ]  # fmt: skip
-    print(markdown(("guard", "guard MB", "ONNX MB", ".pt2 MB", "guard ms", "compiled ms", "ONNX Runtime ms", "Node ms", ".pt2 ms"), speed))
+    print(
+        markdown(
+            (
+                "guard",
+                "guard MB",
+                "ONNX MB",
+                ".pt2 MB",
+                "guard ms",
+                "compiled ms",
+                "ONNX Runtime ms",
+                "Node ms",
+                ".pt2 ms",
+            ),
+            speed,
+        )
+    )
     print(footer("python -m benchmarks.export run", records))
 
 

@@ -128,7 +128,9 @@ def _mixed(data: Path, count: int) -> Case:
 def _power(data: Path, count: int) -> Case:
     import pandas as pd
 
-    frame = pd.read_csv(data / "power" / "household_power_2006-12_first19446.csv.gz", parse_dates=["Datetime"], dayfirst=True)
+    frame = pd.read_csv(
+        data / "power" / "household_power_2006-12_first19446.csv.gz", parse_dates=["Datetime"], dayfirst=True
+    )
     order = np.random.default_rng(0).permutation(len(frame))
     fit, rest = frame.iloc[order[:_FIT]], frame.iloc[order[_FIT:]].reset_index(drop=True)
     rng = np.random.default_rng(1)

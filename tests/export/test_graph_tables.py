@@ -37,7 +37,9 @@ def assess(guard: pf.Guard, table) -> dict[str, np.ndarray]:
 def test_scores_are_those_of_the_guard_on_usual_and_strange_rows(mixed_guard, portable):
     for table in (mixed_table(150, seed=1), strange_rows()):
         found = TableGraph(mixed_guard.score_, portable=portable)(torch.from_numpy(encoded(mixed_guard, table)))
-        np.testing.assert_allclose(found.numpy(), assess(mixed_guard, table)["anomaly_score"], rtol=1e-8)  # distances have eight digits
+        np.testing.assert_allclose(
+            found.numpy(), assess(mixed_guard, table)["anomaly_score"], rtol=1e-8
+        )  # distances have eight digits
 
 
 def test_columns_enter_as_numbers_and_codes(mixed_guard):

@@ -66,7 +66,9 @@ def test_scores_with_parts_that_no_graph_has_are_refused(tmp_path):
     flow = pf.models.Glow((1, 8, 8), scales=2, layers=1, hidden=(4,))
     score = DoSE(LikelihoodPath(flow)).fit(x[:100])
     calibrator = ConformalCalibrator(score(x[100:]))
-    with pytest.raises(ConfigError, match=r"LikelihoodPath of a model with dequantization.*hash of each row.*exportable=True"):
+    with pytest.raises(
+        ConfigError, match=r"LikelihoodPath of a model with dequantization.*hash of each row.*exportable=True"
+    ):
         export_score(score, calibrator, tmp_path / "score.pt2", x[:2], alpha=0.05)
     with pytest.raises(ConfigError, match="needs a Score"):
         export_score(LikelihoodPath(flow), calibrator, tmp_path / "score.pt2", x[:2])

@@ -19,7 +19,9 @@ def export(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="File to write: name.onnx for ONNX Runtime, name.pt2 for PyTorch without this library."
+            "--output",
+            "-o",
+            help="File to write: name.onnx for ONNX Runtime, name.pt2 for PyTorch without this library.",
         ),
     ],
     inputs: Annotated[
@@ -74,7 +76,9 @@ def export(
             agreement = compare(guard, output, rows)
     else:
         if example is None or check is not None:
-            raise ConfigError("the guard of a network needs --example FILE, some of the network's inputs, and no --check.")
+            raise ConfigError(
+                "the guard of a network needs --example FILE, some of the network's inputs, and no --check."
+            )
         guard.export(output, example_inputs(example, options))
     facts["megabytes"] = round(output.stat().st_size / 1e6, 3)
     if agreement is not None:

@@ -198,7 +198,15 @@ def fit_image_score(
     noise = "middle" if exportable else "row"
     distances = [PrincipalDistances().fit(some), Log(LatentMahalanobis(flow, noise)).fit(some)]
     codes = [] if exportable else [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
-    dose = DoSE(LikelihoodPath(flow, noise=noise), *codes, *distances, density="gmm", components=16, refit=False, seed=config.seed)
+    dose = DoSE(
+        LikelihoodPath(flow, noise=noise),
+        *codes,
+        *distances,
+        density="gmm",
+        components=16,
+        refit=False,
+        seed=config.seed,
+    )
     return ImageScore(dose, shape, pool, shift).fit(held_out)
 
 

@@ -87,7 +87,9 @@ def export_network_guard(
 def _tensors(net: torch.nn.Module, example: Any) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
     """The positional inputs in an example, on at least two rows, and the names that the network has for them."""
     if isinstance(example, Mapping):
-        raise ConfigError("a network that takes keyword arguments cannot be exported: wrap it in a module with positional ones.")
+        raise ConfigError(
+            "a network that takes keyword arguments cannot be exported: wrap it in a module with positional ones."
+        )
     given = example if isinstance(example, (tuple, list)) else (example,)
     found = tuple(each if isinstance(each, Tensor) else torch.as_tensor(each) for each in given)
     if not found or any(each.dim() < 1 or len(each) == 0 for each in found):

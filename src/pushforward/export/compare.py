@@ -104,7 +104,7 @@ def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, n
     outputs = [value.name for value in session.get_outputs()]
     feeds = graph_inputs(guard, X, names)
     count = len(next(iter(feeds.values())))
-    parts = [
+    parts: list[Any] = [
         session.run(None, {name: values[a : a + _ROWS] for name, values in feeds.items()})
         for a in range(0, max(1, count), _ROWS)
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pushforward.graphs.numeric import count_below, infinite, tolerance
+from pushforward.graphs.numeric import Part, count_below, infinite, tolerance
 
 __all__ = ["OUTPUTS", "Graph", "Promise"]
 
@@ -41,7 +41,7 @@ class Graph:
     by_parts: bool = True
 
 
-class Promise(nn.Module):
+class Promise(Part):
     """The p-value and the alarm of a score, from the calibration scores.
 
     A score that exceeds a calibration score by rounding alone counts as equal to it, which can only make the p-value larger.

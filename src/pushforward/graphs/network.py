@@ -103,9 +103,7 @@ def network_graph(
         ConfigError: for a score that runs the network again, reads maps or is not of this library, or a network whose
             output is not of tensors.
     """
-    promises = {
-        group: Promise(scores, levels[group], NetworkGraph.rounding) for group, scores in calibration.items()
-    }
+    promises = {group: Promise(scores, levels[group], NetworkGraph.rounding) for group, scores in calibration.items()}
     module = NetworkGraph(reader, score, classes, promises)
     with torch.no_grad():
         outputs = tuple(module(*example))

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["count_below", "exact", "infinite", "log_sum_exp", "quadratic_form", "tolerance"]
+__all__ = ["Part", "count_below", "exact", "infinite", "log_sum_exp", "quadratic_form", "tolerance"]
+
+
+class Part(nn.Module):
+    """A part of a graph, whose constants are buffers."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 def count_below(values: Tensor, x: Tensor, *, right: bool = False) -> Tensor:

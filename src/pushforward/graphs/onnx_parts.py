@@ -25,8 +25,6 @@ def finish(model: Any, graph: Graph) -> Any:
         model: ``onnx.ModelProto``; it is used up.
         graph: what it was translated from.
     """
-    if len(model.functions):
-        model = onnx.inliner.inline_local_functions(model)
     core = model.graph
     del core.value_info[:]
     internal = _prefix((*graph.inputs, *graph.outputs))
@@ -58,7 +56,9 @@ def finish(model: Any, graph: Graph) -> Any:
     if graph.by_parts:
         _add_parts(outer, core, entering, list(graph.outputs), internal)
     else:
-        outer.node.extend(helper.make_node("Identity", [a], [v.name]) for a, v in zip(entering, core.input, strict=True))
+        outer.node.extend(
+            helper.make_node("Identity", [a], [v.name]) for a, v in zip(entering, core.input, strict=True)
+        )
         outer.node.extend(core.node)
         outer.node.extend(
             helper.make_node("Identity", [v.name], [b]) for v, b in zip(core.output, graph.outputs, strict=True)

@@ -1,5 +1,6 @@
 """How ONNX does what torch does and ONNX has no operation for. Import this module where the extra ``export`` is installed."""
-# No annotations from the future here: onnxscript compiles the source of these functions.
+# No annotations from the future here: onnxscript compiles the source of these functions, which is not Python for a type checker.
+# pyright: reportArgumentType=false, reportReturnType=false, reportOperatorIssue=false, reportOptionalOperand=false
 
 from onnxscript import DOUBLE, script
 from onnxscript import opset18 as op
@@ -8,7 +9,7 @@ __all__ = ["quadratic_form"]
 
 
 @script()
-def quadratic_form(matrix: DOUBLE[...], vector: DOUBLE[...]) -> DOUBLE[...]:  # pyright: ignore
+def quadratic_form(matrix: DOUBLE[...], vector: DOUBLE[...]) -> DOUBLE[...]:
     """v^T A^-1 v and log det A, ``(n, 2)``, by Gaussian elimination, one coordinate in each step of a loop."""
     side = op.Unsqueeze(vector, [2])
     first = op.Slice(vector, [0], [1], [1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from pushforward.detection.scores.densities import log_kde
 from pushforward.detection.scores.model_outputs import far_rows
 from pushforward.detection.scores.two_sided import TwoSidedScore, two_sided
 from pushforward.errors import ConfigError
-from pushforward.graphs.numeric import log_sum_exp
+from pushforward.graphs.numeric import Part, log_sum_exp
 from pushforward.models import Model
 from pushforward.transforms.discrete.dequantize import LatticeDequantize, UniformDequantize, VariationalDequantize
 
@@ -22,7 +23,7 @@ __all__ = ["ImageGraph", "StatisticGraph", "require_graph"]
 _REFIT = "fit the guard with Guard(exportable=True), which leaves it out."
 
 
-class StatisticGraph(nn.Module):
+class StatisticGraph(Part):
     """The columns of a statistic for any number of rows, without checks and without batches.
 
     Args:
@@ -70,7 +71,8 @@ class StatisticGraph(nn.Module):
 
     def _dose(self, statistic: DoSE, x: Tensor) -> Tensor:
         two = [isinstance(part, TwoSidedScore) for part in statistic.statistics]
-        columns = [part.number(x)[:, None] if ranks else part(x) for part, ranks in zip(self.parts, two, strict=True)]
+        parts: list[Any] = list(self.parts)
+        columns = [part.number(x)[:, None] if ranks else part(x) for part, ranks in zip(parts, two, strict=True)]
         values = torch.cat(columns, 1)
         far = far_rows(x) | ~torch.isfinite(values).all(1)
         rows = (torch.where(far[:, None], statistic.center, values) - statistic.center) / statistic.scale
@@ -82,7 +84,7 @@ class StatisticGraph(nn.Module):
         return torch.where(far, torch.inf, -log_q)
 
 
-class ImageGraph(nn.Module):
+class ImageGraph(Part):
     """:class:`~pushforward.detection.image_score.ImageScore` as a module of integer images.
 
     Args:
@@ -113,9 +115,13 @@ def require_graph(statistic: Statistic) -> None:
     name = type(statistic).__name__
     if isinstance(statistic, CodeLength):
         codecs = " and ".join(statistic.codecs)
-        raise ConfigError(f"the code length of {codecs} cannot be exported, because a graph has no file compressor: {_REFIT}")
+        raise ConfigError(
+            f"the code length of {codecs} cannot be exported, because a graph has no file compressor: {_REFIT}"
+        )
     if {"backward", "Jacobian", "ensemble"} & set(statistic.needs):
-        raise ConfigError(f"{name} cannot be exported, because it differentiates a model or uses several: use another score.")
+        raise ConfigError(
+            f"{name} cannot be exported, because it differentiates a model or uses several: use another score."
+        )
     model = getattr(statistic, "model", None)
     if isinstance(model, Model) and getattr(statistic, "noise", "row") == "row":
         dequantizes = (UniformDequantize, LatticeDequantize, VariationalDequantize)

@@ -15,6 +15,7 @@ from pushforward.detection.table.pool import Pool
 from pushforward.detection.table.tails import Tails
 from pushforward.detection.table_score import TableScore
 from pushforward.errors import ConfigError
+from pushforward.graphs.numeric import Part
 from pushforward.graphs.table_features import CoordinatesGraph, ImputeGraph, SpacesGraph
 from pushforward.graphs.table_neighbors import NeighborsGraph
 from pushforward.graphs.table_statistics import LinearGraph, MixtureGraph, TailScaleGraph, TailsGraph
@@ -27,7 +28,7 @@ LARGEST_GRAPH = 128 * 2**20
 _GRAPHS: dict[type, Any] = {Linear: LinearGraph, Mixture: MixtureGraph, Tails: TailsGraph}
 
 
-class PoolGraph(nn.Module):
+class PoolGraph(Part):
     """:class:`~pushforward.detection.table.Pool` as a module.
 
     Args:
@@ -54,7 +55,9 @@ class PoolGraph(nn.Module):
             elif type(part) in _GRAPHS:
                 self.parts[family] = _GRAPHS[type(part)](part, names)
             else:
-                raise ConfigError(f"the statistics {family!r} of this guard have no graph: fit it with Guard(exportable=True).")
+                raise ConfigError(
+                    f"the statistics {family!r} of this guard have no graph: fit it with Guard(exportable=True)."
+                )
         size = sum(tensor.nbytes for tensor in self.buffers())
         if size > LARGEST_GRAPH:
             raise ConfigError(
@@ -77,7 +80,7 @@ class PoolGraph(nn.Module):
         return torch.stack(terms, 1) @ self.weights
 
 
-class TableGraph(nn.Module):
+class TableGraph(Part):
     """:class:`~pushforward.detection.table_score.TableScore` as a module of encoded rows.
 
     Args:

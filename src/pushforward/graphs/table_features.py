@@ -6,18 +6,18 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pushforward.data.column import CODED
 from pushforward.detection.table import coordinates as table_coordinates
 from pushforward.detection.table import spaces as table_spaces
 from pushforward.detection.table_features import TableFeatures, constant_tolerance
-from pushforward.graphs.numeric import count_below, exact, infinite
+from pushforward.graphs.numeric import Part, count_below, exact, infinite
 
 __all__ = ["CoordinatesGraph", "ImputeGraph", "SpacesGraph"]
 
 
-class ImputeGraph(nn.Module):
+class ImputeGraph(Part):
     """:meth:`TableFeatures.impute` of encoded rows, with the cost of news.
 
     Args:
@@ -76,7 +76,7 @@ class ImputeGraph(nn.Module):
         return matrix, self.cost * news.to(encoded.dtype).sum(1), far
 
 
-class CoordinatesGraph(nn.Module):
+class CoordinatesGraph(Part):
     """:class:`~pushforward.detection.table.coordinates.Coordinates` as a module.
 
     Args:
@@ -109,7 +109,7 @@ class CoordinatesGraph(nn.Module):
         return torch.where(self.free, spread, torch.where(spread == self.target, self.sizes, 0.0))
 
 
-class SpacesGraph(nn.Module):
+class SpacesGraph(Part):
     """:class:`~pushforward.detection.table.spaces.Spaces` as a module.
 
     Args:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pushforward.detection.table import local, neighbors
-from pushforward.graphs.numeric import exact, quadratic_form
+from pushforward.graphs.numeric import Part, exact, quadratic_form
 
 __all__ = ["NeighborsGraph"]
 
 
-class NeighborsGraph(nn.Module):
+class NeighborsGraph(Part):
     """:class:`~pushforward.detection.table.neighbors.Neighbors` as a module.
 
     Squared distances are rounded to eight digits, and of equal ones that of the row with the lowest index is made smaller in

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.mixture import Mixture
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.tails import Tails
-from pushforward.graphs.numeric import count_below, exact, log_sum_exp, tolerance
+from pushforward.graphs.numeric import Part, count_below, exact, log_sum_exp, tolerance
 
 __all__ = ["LinearGraph", "MixtureGraph", "TailScaleGraph", "TailsGraph"]
 
@@ -17,7 +17,7 @@ _ROUNDING = 4e-9
 """Relative difference below which two values of a statistic are equal: distances have eight digits."""
 
 
-class LinearGraph(nn.Module):
+class LinearGraph(Part):
     """:class:`~pushforward.detection.table.linear.Linear` as a module.
 
     Args:
@@ -49,7 +49,7 @@ class LinearGraph(nn.Module):
         return {name: found[name] for name in sorted(self.wanted)}
 
 
-class TailsGraph(nn.Module):
+class TailsGraph(Part):
     """:class:`~pushforward.detection.table.tails.Tails` as a module.
 
     Args:
@@ -75,7 +75,7 @@ class TailsGraph(nn.Module):
         return {name: found[name] for name in sorted(self.wanted)}
 
 
-class MixtureGraph(nn.Module):
+class MixtureGraph(Part):
     """:class:`~pushforward.detection.table.mixture.Mixture` as a module.
 
     Args:
@@ -103,7 +103,7 @@ class MixtureGraph(nn.Module):
         return {"mixture": value}
 
 
-class TailScaleGraph(nn.Module):
+class TailScaleGraph(Part):
     """:class:`~pushforward.detection.table.tail_scale.TailScale` as a module; values within rounding of each other are equal.
 
     Args:
