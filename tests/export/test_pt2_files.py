@@ -79,7 +79,7 @@ def test_scores_with_parts_that_no_graph_has_are_refused(tmp_path):
 def test_a_guard_of_images_needs_to_be_exportable(tmp_path):
     from pushforward.data import load_image_sample
 
-    images = load_image_sample()[0][:400]
+    images = load_image_sample("mnist")[:400]
     options = {"alpha": 0.1, "max_steps": 5, "random_state": 0}
     with pytest.raises(ConfigError, match=r"code length of png and zlib.*exportable=True"):
         pf.Guard(**options).fit(images).export(tmp_path / "guard.pt2")
