@@ -4,14 +4,13 @@
     python -m benchmarks.export table export.jsonl
 
 DIR is the folder of the data sets. NODE_MODULES contains onnxruntime-node (``npm install --ignore-scripts onnxruntime-node``);
-without it Node is left out. Each guard has one line in the file, and a guard that has one is skipped. Milliseconds are of CPU,
-the smallest of several runs, with one thread.
+without it Node is left out. Each guard has one line in the file, and a guard that has one is skipped; ``--stages`` divides the work
+of a guard, whose files are in ``--work``. Milliseconds are of CPU, the smallest of several runs, with one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import subprocess
@@ -34,58 +33,121 @@ RUNNER = Path(__file__).parent / "run.mjs"
 PART = 10_000
 
 
-def run(data: Path, out: Path, names: list[str], rows: int, node: Path | None) -> None:
-    """Measure the guards that the file lacks."""
+def run(data: Path, out: Path, names: list[str], rows: int, node: Path | None, work: Path, stages: int) -> None:
+    """Measure the guards that the file lacks, in stages whose results are kept in a folder."""
     results = Results(out)
     for name in names:
         if results.where(guard=name):
             continue
-        case = CASES[name](data, rows)
-        results.add({"guard": name, **measure(case, node)})
+        folder = work / name.replace(", ", "-").replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = Measured(CASES[name](data, rows, folder), folder, node)
+        for stage in (measured.onnx, measured.pt2, measured.guard, measured.runtime, measured.node, measured.times):
+            if stages <= 0:
+                return
+            stages -= measured.once(stage)
+        results.add({"guard": name, **measured.record})
 
 
-def measure(case: Case, node: Path | None) -> dict[str, Any]:
-    """Parity on all rows, sizes, and milliseconds for 1 and for 1,000 rows."""
-    import onnxruntime
+class Measured:
+    """The stages of one guard; each is done once and leaves files and a record in a folder.
 
-    with tempfile.TemporaryDirectory() as folder:
-        onnx, pt2 = Path(folder, "guard.onnx"), Path(folder, "guard.pt2")
+    Args:
+        case: the guard.
+        folder: of its files.
+        packages: of Node, or None.
+    """
+
+    def __init__(self, case: Case, folder: Path, packages: Path | None) -> None:
+        self.case, self.folder, self.packages = case, folder, packages
+        self.file = folder / "record.json"
+        self.record: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
+
+    def once(self, stage: Callable[[], dict[str, Any]]) -> int:
+        """Run a stage unless it is done; 1 if it ran."""
+        done = self.record.setdefault("stages", [])
+        if stage.__name__ in done:
+            return 0
+        self.record |= stage()
+        done.append(stage.__name__)
+        self.file.write_text(json.dumps(self.record))
+        return 1
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def onnx(self) -> dict[str, Any]:
+        """Export."""
         start = time.process_time()
-        case.export(onnx)
-        record: dict[str, Any] = {"inputs": case.what, "export seconds": time.process_time() - start}
-        case.export(pt2)
-        record |= {"onnx MB": onnx.stat().st_size / 1e6, "pt2 MB": pt2.stat().st_size / 1e6}
-        if isinstance(case.guard, pf.Guard):
-            case.guard.save(Path(folder, "guard.safetensors"))
-            record["guard MB"] = Path(folder, "guard.safetensors").stat().st_size / 1e6
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-        feeds = inputs_of(case, tuple(value.name for value in session.get_inputs()))
+        self.case.export(self.path("guard.onnx"))
+        found = {
+            "inputs": self.case.what,
+            "export seconds": time.process_time() - start,
+            "onnx MB": megabytes(self.path("guard.onnx")),
+        }
+        guard = self.path("guard.safetensors")
+        return found | ({"guard MB": megabytes(guard)} if guard.exists() else {})
+
+    def pt2(self) -> dict[str, Any]:
+        """Export for PyTorch."""
+        self.case.export(self.path("guard.pt2"))
+        return {"pt2 MB": megabytes(self.path("guard.pt2"))}
+
+    def guard(self) -> dict[str, Any]:
+        """The guard's own answers."""
+        np.savez(self.path("expected.npz"), **self.case.guard.assess(self.case.rows))
+        return {}
+
+    def runtime(self) -> dict[str, Any]:
+        """The answers of ONNX Runtime for Python."""
+        session, feeds = self.session()
         outputs = [value.name for value in session.get_outputs()]
-        expected = case.guard.assess(case.rows)
+        expected = dict(np.load(self.path("expected.npz")))
         parts = [session.run(None, some(feeds, a, a + PART)) for a in range(0, len(expected["alarm"]), PART)]
         found = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(outputs)}
-        agreement = Agreement.of(case.guard, expected, found)
-        record |= {
+        agreement = Agreement.of(self.case.guard, expected, found)
+        return {
             "rows": agreement.rows, "alarms": agreement.alarms, "near": agreement.near, "different": agreement.different,
             "different far": agreement.different - agreement.different_near, "score": agreement.score,
         }  # fmt: skip
-        program = load_pt2(pt2)
+
+    def node(self) -> dict[str, Any]:
+        """The answers of ONNX Runtime for Node."""
+        if self.packages is None:
+            return {}
+        _, feeds = self.session()
+        expected = dict(np.load(self.path("expected.npz")))
+        return in_node(self.case, self.path("guard.onnx"), feeds, expected, self.packages / "onnxruntime-node")
+
+    def times(self) -> dict[str, Any]:
+        """Milliseconds for 1 and for 1,000 rows."""
+        record: dict[str, Any] = {}
+        case, program = self.case, load_pt2(self.path("guard.pt2"))
+        session, feeds = self.session()
         for count in (1, 1000):
-            part, tensors = some(feeds, 0, count), pt2_inputs(case, feeds, count)
-            small = case.rows[:count]
+            part, tensors, small = some(feeds, 0, count), pt2_inputs(case, feeds, count), case.rows[:count]
             record[f"guard ms {count}"] = milliseconds(lambda small=small: case.guard.assess(small))
             record[f"onnx ms {count}"] = milliseconds(lambda part=part: session.run(None, part))
             record[f"pt2 ms {count}"] = milliseconds(lambda tensors=tensors: program(*tensors))
         if isinstance(case.guard, pf.Guard) and not case.guard.reads_images:
-            compiled = copy.deepcopy(case.guard).compile()
+            case.guard.compile()
             for count in (1, 1000):
                 small = case.rows[:count]
-                record[f"compiled ms {count}"] = milliseconds(lambda small=small: compiled.assess(small))
-        if node is not None:
-            record |= in_node(case, onnx, feeds, expected, node / "onnxruntime-node", Path(folder))
-    return record
+                record[f"compiled ms {count}"] = milliseconds(lambda small=small: case.guard.assess(small))
+        return record
+
+    def session(self) -> tuple[Any, dict[str, np.ndarray]]:
+        """ONNX Runtime with one thread, and the inputs of all rows."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(self.path("guard.onnx"), options, providers=["CPUExecutionProvider"])
+        return session, inputs_of(self.case, tuple(value.name for value in session.get_inputs()))
+
+
+def megabytes(path: Path) -> float:
+    return path.stat().st_size / 1e6
 
 
 def inputs_of(case: Case, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -119,10 +181,10 @@ def some(feeds: dict[str, np.ndarray], start: int, end: int) -> dict[str, np.nda
 
 
 def milliseconds(call: Callable[[], Any]) -> float:
-    """The smallest CPU time of at most 20 runs and about two seconds."""
+    """The smallest CPU time of at most 20 runs and about half a second."""
     call()
     spent: list[float] = []
-    while len(spent) < 3 or (sum(spent) < 2000 and len(spent) < 20):
+    while len(spent) < 3 or (sum(spent) < 500 and len(spent) < 20):
         start = time.process_time_ns()
         call()
         spent.append((time.process_time_ns() - start) / 1e6)
@@ -130,9 +192,16 @@ def milliseconds(call: Callable[[], Any]) -> float:
 
 
 def in_node(
-    case: Case, model: Path, feeds: dict[str, np.ndarray], expected: dict[str, np.ndarray], package: Path, folder: Path
+    case: Case, model: Path, feeds: dict[str, np.ndarray], expected: dict[str, np.ndarray], package: Path
 ) -> dict[str, Any]:
     """Parity and milliseconds in Node."""
+    with tempfile.TemporaryDirectory() as name:
+        return _in_node(case, model, feeds, expected, package, Path(name))
+
+
+def _in_node(
+    case: Case, model: Path, feeds: dict[str, np.ndarray], expected: dict[str, np.ndarray], package: Path, folder: Path
+) -> dict[str, Any]:
     inputs = []
     for index, (key, values) in enumerate(feeds.items()):
         about: dict[str, Any] = {"name": key, "type": str(values.dtype), "shape": list(values.shape)}
@@ -204,6 +273,8 @@ def main() -> None:
     measured.add_argument("--guards", nargs="+", choices=CASES, default=list(CASES))
     measured.add_argument("--rows", type=int, default=100_000)
     measured.add_argument("--node", type=Path)
+    measured.add_argument("--work", type=Path, default=Path("export-work"), help="folder of the files of each guard")
+    measured.add_argument("--stages", type=int, default=10**6, help="stop after so many stages; the next run goes on")
     sub.add_parser("table").add_argument("file", type=Path)
     arguments = parser.parse_args()
     if arguments.what == "table":
@@ -211,7 +282,15 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", pf.errors.PushforwardWarning)
-    run(arguments.data, arguments.out, arguments.guards, arguments.rows, arguments.node)
+    run(
+        arguments.data,
+        arguments.out,
+        arguments.guards,
+        arguments.rows,
+        arguments.node,
+        arguments.work,
+        arguments.stages,
+    )
 
 
 if __name__ == "__main__":

@@ -84,48 +84,58 @@ def _new(normal: np.ndarray, anomalous: np.ndarray, count: int) -> np.ndarray:
     return rng.permutation(rows)[:count]
 
 
-def _table(fit: Any, rows: Any, what: str, **options: Any) -> Case:
-    guard = pf.Guard(ALPHA, random_state=0, **options).fit(fit)
+def _table(work: Path, fit: Any, rows: Any, what: str, **options: Any) -> Case:
+    """A guard of a table or of images, which is fitted once."""
+    file = work / "guard.safetensors"
+    if not file.exists():
+        pf.Guard(ALPHA, random_state=0, **options).fit(fit).save(file)
+    guard = pf.Guard.load(file)
     return Case(guard, rows, guard.export, what)
 
 
-def _numeric(name: str, what: str, **options: Any) -> Callable[[Path, int], Case]:
-    def make(data: Path, count: int) -> Case:
+def _numeric(name: str, what: str, **options: Any) -> Callable[[Path, int, Path], Case]:
+    def make(data: Path, count: int, work: Path) -> Case:
         normal, anomalous = _adbench(data, name)
         half = min(_FIT, len(normal) // 2)
-        return _table(normal[:half], _new(normal[half:], anomalous, count), what, **options)
+        return _table(work, normal[:half], _new(normal[half:], anomalous, count), what, **options)
 
     return make
 
 
-def _missing(data: Path, count: int) -> Case:
+def _missing(data: Path, count: int, work: Path) -> Case:
     normal, anomalous = _adbench(data, "10_cover")
     rng = np.random.default_rng(2)
     fit, rows = normal[:_FIT].copy(), _new(normal[_FIT:], anomalous, count)
     for part in (fit, rows):
         part[:, :6][rng.random((len(part), 6)) < 0.1] = np.nan
-    return _table(fit, rows, "10 numbers, a tenth missing in six")
+    return _table(work, fit, rows, "10 numbers, a tenth missing in six", effort="fast")
 
 
-def _texts(data: Path, count: int) -> Case:
+def _texts(data: Path, count: int, work: Path) -> Case:
     normal, anomalous = _adbench(data, "8_celeba")
     rows, names = _new(normal[_FIT:], anomalous, count), [f"attribute {k}" for k in range(normal.shape[1])]
 
     def frame(part: np.ndarray) -> dict[str, np.ndarray]:
         return {name: np.where(part[:, k] > 0.5, "yes", "no") for k, name in enumerate(names)}
 
-    return _table(frame(normal[:_FIT]), frame(rows), "39 texts")
+    return _table(work, frame(normal[:_FIT]), frame(rows), "39 texts", effort="fast")
 
 
-def _mixed(data: Path, count: int) -> Case:
+def _mixed(data: Path, count: int, work: Path) -> Case:
     import pyarrow.parquet as pq
 
     table = pq.read_table(data / "nab" / "nab.parquet", columns=["series", "timestamp", "value"])
     order = np.random.default_rng(0).permutation(table.num_rows)
-    return _table(table.take(order[:_FIT]), table.take(order[_FIT : _FIT + count]), "text (58), instant, number")
+    return _table(
+        work,
+        table.take(order[:_FIT]),
+        table.take(order[_FIT : _FIT + count]),
+        "text (58), instant, number",
+        effort="fast",
+    )
 
 
-def _power(data: Path, count: int) -> Case:
+def _power(data: Path, count: int, work: Path) -> Case:
     import pandas as pd
 
     frame = pd.read_csv(
@@ -137,24 +147,33 @@ def _power(data: Path, count: int) -> Case:
     rows = rest.iloc[rng.integers(0, len(rest), count)].reset_index(drop=True)
     numbers = rows.columns[1:]
     rows[numbers] += rng.normal(size=(count, len(numbers))) * 0.05 * rest[numbers].std().to_numpy()
-    return _table(fit, rows, "instant, 7 numbers, missing cells")
+    return _table(work, fit, rows, "instant, 7 numbers, missing cells", effort="fast")
 
 
-def _flow(data: Path, count: int) -> Case:
+def _flow(data: Path, count: int, work: Path) -> Case:
     normal, anomalous = _adbench(data, "10_cover")
     x, rows = torch.from_numpy(normal[:_FIT]).float(), torch.from_numpy(_new(normal[_FIT:], anomalous, count)).float()
     flow = pf.models.RealNVP(features=x.shape[1], hidden=(64, 64))
-    pf.fit(flow, x[:6000], max_steps=1000, seed=0)
-    return _scored(Likelihood(flow.eval()), x, rows, "10 numbers, likelihood of a flow")
+    flow = _fitted(work, flow, x[:6000])
+    return _scored(Likelihood(flow), x, rows, "10 numbers, likelihood of a flow")
 
 
-def _chosen(data: Path, count: int) -> Case:
+def _chosen(data: Path, count: int, work: Path) -> Case:
     normal, anomalous = _adbench(data, "10_cover")
     x, rows = torch.from_numpy(normal[:_FIT]).float(), torch.from_numpy(_new(normal[_FIT:], anomalous, count)).float()
     flow = pf.models.NICE(features=x.shape[1], hidden=(64,))
-    pf.fit(flow, x[:4000], max_steps=500, seed=0)
-    parts = (LikelihoodPath(flow.eval()), LatentMahalanobis(flow), Neighbors().fit(x[:4000]))
+    flow = _fitted(work, flow, x[:4000])
+    parts = (LikelihoodPath(flow), LatentMahalanobis(flow), Neighbors().fit(x[:4000]))
     return _scored(DoSE(*parts, density="gmm", refit=False), x, rows, "10 numbers, DoSE of five statistics")
+
+
+def _fitted(work: Path, flow: pf.models.Model, x: torch.Tensor) -> pf.models.Model:
+    """The flow after a short training, which is done once."""
+    file = work / "flow.safetensors"
+    if not file.exists():
+        pf.fit(flow, x, max_steps=300, seed=0)
+        pf.save(flow, file)
+    return pf.load(file)
 
 
 def _scored(score: Score, x: torch.Tensor, rows: torch.Tensor, what: str) -> Case:
@@ -163,12 +182,12 @@ def _scored(score: Score, x: torch.Tensor, rows: torch.Tensor, what: str) -> Cas
     return Case(guard, rows, lambda path: export_score(score, guard.calibrator_, path, rows[:2], alpha=ALPHA), what)
 
 
-def _images(data: Path, count: int) -> Case:
+def _images(data: Path, count: int, work: Path) -> Case:
     x = read_images(data / "mnist" / "train-images-idx3-ubyte.gz")
     other = read_images(data / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")
-    guard = pf.Guard(ALPHA, exportable=True, max_steps=1000, random_state=0).fit(x[:_FIT])
     rows = _shuffled((x[_FIT : _FIT + 9 * count // 10], other), count)
-    return Case(guard, rows, guard.export, "28 x 28 images, flow and distances")
+    options = {"exportable": True, "max_steps": 150}
+    return _table(work, x[:2000], rows, "28 x 28 images, flow and distances", **options)
 
 
 def _shuffled(parts: tuple[torch.Tensor, ...], count: int) -> torch.Tensor:
@@ -178,8 +197,19 @@ def _shuffled(parts: tuple[torch.Tensor, ...], count: int) -> torch.Tensor:
     return whole[torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:count]]
 
 
-def _network(score: Any, what: str) -> Callable[[Path, int], Case]:
-    def make(data: Path, count: int) -> Case:
+def _train(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    for step in range(300):
+        batch = torch.arange(step * 64, (step + 1) * 64) % len(x)
+        loss = nn.functional.cross_entropy(net(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net.eval()
+
+
+def _network(score: Any, what: str) -> Callable[[Path, int, Path], Case]:
+    def make(data: Path, count: int, work: Path) -> Case:
         from benchmarks.common.datasets import load_labels
 
         x = read_images(data / "mnist" / "train-images-idx3-ubyte.gz").reshape(-1, 1, 28, 28).float() / 255
@@ -190,28 +220,27 @@ def _network(score: Any, what: str) -> Callable[[Path, int], Case]:
             nn.Conv2d(1, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(), nn.Flatten(),
             nn.Linear(1152, 64), nn.ReLU(), nn.Linear(64, 10),
         )  # fmt: skip
-        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-        for step in range(400):
-            batch = torch.arange(step * 64, (step + 1) * 64) % 20_000
-            loss = nn.functional.cross_entropy(net(x[batch]), y[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        net.eval()
-        guard = pf.NetworkGuard(net, ALPHA, score=score).fit((x[:20_000], y[:20_000]), calibration=x[20_000:25_000])
+        weights, file = work / "network.pt", work / "guard.safetensors"
+        if not file.exists():
+            _train(net, x[:20_000], y[:20_000])
+            torch.save(net.state_dict(), weights)
+            found = pf.NetworkGuard(net, ALPHA, score=score).fit((x[:20_000], y[:20_000]), calibration=x[20_000:25_000])
+            found.save(file)
+        net.load_state_dict(torch.load(weights))
+        guard = pf.NetworkGuard.load(file, net.eval())
         rows = _shuffled((x[25_000:], other), count)
         return Case(Guarded(guard), rows, lambda path: guard.export(path, rows[:2]), what)
 
     return make
 
 
-CASES: dict[str, Callable[[Path, int], Case]] = {
-    "skin": _numeric("33_skin", "3 integers"),
+CASES: dict[str, Callable[[Path, int, Path], Case]] = {
+    "skin": _numeric("33_skin", "3 integers", effort="fast"),
     "cover": _numeric("10_cover", "10 numbers"),
     "cover, exportable": _numeric("10_cover", "10 numbers", exportable=True),
     "cover, missing": _missing,
-    "donors": _numeric("11_donors", "10 numbers and flags"),
-    "campaign": _numeric("5_campaign", "62 numbers and flags"),
+    "donors": _numeric("11_donors", "10 numbers and flags", effort="fast"),
+    "campaign": _numeric("5_campaign", "62 numbers and flags", effort="fast"),
     "celeba": _texts,
     "nab": _mixed,
     "power": _power,

@@ -29,7 +29,7 @@ class Graph:
         outputs: name of each output, in the order of the dictionary.
         facts: metadata of the file, plain JSON types.
         texts: for inputs of codes that a file with text takes as text: the code of each text.
-        by_parts: whether many rows must be divided, since intermediate results are large.
+        part: rows that are scored at a time where many must be divided, since intermediate results are large; 0 for all.
     """
 
     module: nn.Module
@@ -38,7 +38,7 @@ class Graph:
     outputs: tuple[str, ...]
     facts: dict[str, Any]
     texts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    by_parts: bool = True
+    part: int = 256
 
 
 class Promise(Part):

@@ -94,7 +94,7 @@ def _table_graph(module: TableGraph, promise: Promise, schema: Schema, facts: di
     if not columns:
         facts["columns"] = [about(column, "X", index) for index, column in enumerate(schema.columns)]
         example = torch.zeros(2, len(schema), dtype=torch.float64)
-        return Graph(_OfMatrix(module, promise).eval(), (example,), ("X",), OUTPUTS, facts)
+        return Graph(_OfMatrix(module, promise).eval(), (example,), ("X",), OUTPUTS, facts, part=module.pool.part)
     names = unique_names(schema.names)
     facts["columns"] = [about(column, name) for column, name in zip(schema.columns, names, strict=True)]
     texts = {
@@ -105,4 +105,4 @@ def _table_graph(module: TableGraph, promise: Promise, schema: Schema, facts: di
     example = tuple(
         torch.zeros(2, dtype=torch.int64 if c.kind == "categorical" else torch.float64) for c in schema.columns
     )
-    return Graph(_OfColumns(module, promise).eval(), example, names, OUTPUTS, facts, texts)
+    return Graph(_OfColumns(module, promise).eval(), example, names, OUTPUTS, facts, texts, module.pool.part)

@@ -107,4 +107,4 @@ def network_graph(
     module = NetworkGraph(reader, score, classes, promises)
     with torch.no_grad():
         outputs = tuple(module(*example))
-    return Graph(module.eval(), example, tuple(inputs), outputs, dict(facts), by_parts=False)
+    return Graph(module.eval(), example, tuple(inputs), outputs, dict(facts), part=0)

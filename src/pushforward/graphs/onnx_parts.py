@@ -14,9 +14,6 @@ from pushforward.graphs.guard_inputs import UNSEEN
 
 __all__ = ["finish"]
 
-PART = 1024
-"""Rows that are scored at a time: intermediate results have this many rows, however many are given."""
-
 
 def finish(model: Any, graph: Graph) -> Any:
     """Give a translated model the names of its graph, text inputs, and parts.
@@ -53,8 +50,8 @@ def finish(model: Any, graph: Graph) -> Any:
         _set_rows(leaving)
         outer.output.append(leaving)
     outer.initializer.extend(core.initializer)
-    if graph.by_parts:
-        _add_parts(outer, core, entering, list(graph.outputs), internal)
+    if graph.part:
+        _add_parts(outer, core, entering, list(graph.outputs), internal, graph.part)
     else:
         outer.node.extend(
             helper.make_node("Identity", [a], [v.name]) for a, v in zip(entering, core.input, strict=True)
@@ -114,7 +111,7 @@ def _label_encoder(name: str, output: str, codes: Any) -> Any:
     )  # fmt: skip
 
 
-def _add_parts(outer: Any, core: Any, entering: list[str], leaving: list[str], prefix: str) -> None:
+def _add_parts(outer: Any, core: Any, entering: list[str], leaving: list[str], prefix: str, size: int) -> None:
     """Pad the inputs to a multiple of the size of a part, and run the core on each part by Scan."""
 
     def constant(name: str, values: list[int]) -> str:
@@ -125,17 +122,17 @@ def _add_parts(outer: Any, core: Any, entering: list[str], leaving: list[str], p
         outer.node.append(helper.make_node(kind, inputs, [prefix + output], **attributes))
         return prefix + output
 
-    one, part, zero = constant("one", [1]), constant("part", [PART]), constant("zero", [0])
+    one, part, zero = constant("one", [1]), constant("part", [size]), constant("zero", [0])
     rows = node("Shape", [entering[0]], "rows", start=0, end=1)
-    size = node("Max", [node("Min", [rows, part], "smaller"), one], "size")
-    above = node("Add", [rows, node("Sub", [size, one], "less")], "above")
-    count = node("Max", [node("Div", [above, size], "parts"), one], "count")
-    missing = node("Sub", [node("Mul", [count, size], "total"), rows], "missing")
+    whole_part = node("Max", [node("Min", [rows, part], "smaller"), one], "size")
+    above = node("Add", [rows, node("Sub", [whole_part, one], "less")], "above")
+    count = node("Max", [node("Div", [above, whole_part], "parts"), one], "count")
+    missing = node("Sub", [node("Mul", [count, whole_part], "total"), rows], "missing")
     scanned = []
     for number, (value, name) in enumerate(zip(core.input, entering, strict=True)):
         kind = value.type.tensor_type.elem_type
         tail = [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-        zeros, pieces = missing, [count, size]
+        zeros, pieces = missing, [count, whole_part]
         if tail:
             after = constant(f"tail {number}", tail)
             zeros = node("Concat", [missing, after], f"zeros shape {number}", axis=0)

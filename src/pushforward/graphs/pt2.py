@@ -23,7 +23,7 @@ METADATA = "pushforward.json"
 
 def program_of(graph: Graph) -> ExportedProgram:
     """Trace a graph, with a dynamic number of rows."""
-    rows: Any = Dim("rows", min=0) if graph.by_parts else Dim.DYNAMIC
+    rows: Any = Dim("rows", min=0) if graph.part else Dim.DYNAMIC
     shapes: Any = tuple({0: rows} for _ in graph.example)
     parameters = inspect.signature(graph.module.forward).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):

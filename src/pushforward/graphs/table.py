@@ -25,6 +25,10 @@ __all__ = ["LARGEST_GRAPH", "PoolGraph", "TableGraph"]
 LARGEST_GRAPH = 128 * 2**20
 """Most bytes of stored rows in a graph."""
 
+_CELLS = 1 << 22
+"""Numbers of an intermediate result, of all rows of a part: more need memory and are not faster."""
+_SMALLEST_PART, _LARGEST_PART = 16, 1024
+
 _GRAPHS: dict[type, Any] = {Linear: LinearGraph, Mixture: MixtureGraph, Tails: TailsGraph}
 
 
@@ -58,6 +62,8 @@ class PoolGraph(Part):
                 raise ConfigError(
                     f"the statistics {family!r} of this guard have no graph: fit it with Guard(exportable=True)."
                 )
+        widths = [part.width for part in self.parts.values() if isinstance(part, NeighborsGraph)]
+        self.part = max(_SMALLEST_PART, min(_LARGEST_PART, _CELLS // max(widths, default=1)))
         size = sum(tensor.nbytes for tensor in self.buffers())
         if size > LARGEST_GRAPH:
             raise ConfigError(

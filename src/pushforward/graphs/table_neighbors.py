@@ -35,6 +35,7 @@ class NeighborsGraph(Part):
         self.k = max(1, min(max(neighbors.neighbors_of(name) for name in wanted), len(reference) - 1))
         self.needs_index = any(not name.startswith("knn") for name in wanted)
         self.needs_rows = any(name.startswith(("local", "density")) for name in wanted)
+        self.width = max(len(reference), self.k * reference.shape[1] if self.needs_rows else 0)
         if self.needs_rows:
             self.register_buffer("reference", reference)
             self.register_buffer("ridge", exact(local.RIDGE))
