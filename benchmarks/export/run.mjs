@@ -1,11 +1,11 @@
-// Runs an ONNX file in Node: node run.mjs PACKAGE MODEL FOLDER PART REPEATS
+// Runs an ONNX file in Node: node run.mjs PACKAGE MODEL FOLDER PART
 // FOLDER has inputs.json, [{"name", "type", "shape", "file" or "text"}], and gets one file for each output, and times.json with the
-// milliseconds of CPU of REPEATS runs. PACKAGE is the path of onnxruntime-node or onnxruntime-web.
+// mean milliseconds of CPU of a run. PACKAGE is the path of onnxruntime-node or onnxruntime-web.
 import { createRequire } from "node:module";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-const [path, model, folder, part, repeats] = process.argv.slice(2);
+const [path, model, folder, part] = process.argv.slice(2);
 const ort = createRequire(import.meta.url)(path);
 if (ort.env?.wasm) ort.env.wasm.numThreads = 1;
 const arrays = { float64: Float64Array, float32: Float32Array, int64: BigInt64Array, int32: Int32Array, uint8: Uint8Array };
@@ -36,13 +36,11 @@ for (const [name, parts] of Object.entries(found)) {
 const times = {};
 for (const count of [1, 1000]) {
   const some = feeds(0, Math.min(count, rows));
-  const spent = [];
-  for (let k = 0; k < Number(repeats); k++) {
-    const start = process.cpuUsage();
-    await session.run(some);
-    const { user, system } = process.cpuUsage(start);
-    spent.push((user + system) / 1000);
-  }
-  times[count] = spent;
+  await session.run(some);
+  const start = process.cpuUsage();
+  const spent = () => { const { user, system } = process.cpuUsage(start); return (user + system) / 1000; };
+  let runs = 0;
+  for (; runs < 3 || spent() < 500; runs++) await session.run(some);
+  times[count] = spent() / runs;
 }
 writeFileSync(join(folder, "times.json"), JSON.stringify(times));

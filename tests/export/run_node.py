@@ -37,7 +37,7 @@ def run_node(name: str, model: Path, feeds: dict[str, np.ndarray], folder: Path)
             about["file"] = f"{index}.bin"
         inputs.append(about)
     (folder / "inputs.json").write_text(json.dumps(inputs))
-    command = ["node", str(RUNNER), path, str(model), str(folder), "1000", "1"]
+    command = ["node", str(RUNNER), path, str(model), str(folder), "1000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     kinds = {"p_value": np.float64, "alarm": np.bool_, "anomaly_score": np.float64}
