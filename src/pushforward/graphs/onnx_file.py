@@ -63,11 +63,11 @@ def onnx_model(graph: Graph) -> Any:
     from pushforward.graphs.operators import quadratic_form
 
     program = program_of(graph)
-    if any(node.target in DECOMPOSITIONS for node in program.graph.nodes):
-        program = program.run_decompositions(DECOMPOSITIONS)
     quiet = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(quiet):
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # about the inside of torch.export and torch.onnx
+        if any(node.target in DECOMPOSITIONS for node in program.graph.nodes):
+            program = program.run_decompositions(DECOMPOSITIONS)
         try:
             # Not optimized: the rules of onnxscript drop the addition of a small constant, such as 1e-9.
             translated = torch.onnx.export(
