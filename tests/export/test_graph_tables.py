@@ -84,6 +84,17 @@ def test_a_batch_of_no_rows_has_no_scores(mixed_guard):
     assert TableGraph(mixed_guard.score_, portable=True)(torch.zeros(0, 8).double()).shape == (0,)
 
 
+def test_a_table_of_texts_has_no_empty_constants():
+    # torch.export.save fails for several empty buffers
+    rng = np.random.default_rng(0)
+    texts = {f"c{k}": rng.choice(["yes", "no", "perhaps"], 200) for k in range(4)}
+    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(texts)
+    graph = TableGraph(guard.score_, portable=False)
+    assert all(buffer.numel() for buffer in graph.buffers())
+    found = graph(torch.from_numpy(encoded(guard, texts)))
+    np.testing.assert_allclose(found.numpy(), guard.anomaly_score(texts), rtol=1e-8)
+
+
 def test_codes_of_texts_have_the_spellings_of_numbers_and_flags():
     codes = codes_of_texts(("2", "1.5", "True", "x"))
     assert codes == {"": -1, "2": 0, "2.0": 0, "1.5": 1, "True": 2, "true": 2, "TRUE": 2, "x": 3}

@@ -49,7 +49,8 @@ class ImputeGraph(Part):
         self.register_buffer("fills", torch.from_numpy(fills))
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
         flags = [kept[coordinate] for coordinate in features.indicators]
-        self.register_buffer("flags", torch.tensor(flags, dtype=torch.int64))
+        if flags:  # torch.export.save takes empty buffers for views of each other
+            self.register_buffer("flags", torch.tensor(flags, dtype=torch.int64))
         self._has_constant, self._has_coded, self._has_flags = bool(constant.any()), bool(coded.any()), bool(flags)
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,7 +123,8 @@ class SpacesGraph(Part):
         self.wanted = sorted(wanted)
         for name in ("center", "spread", "median", "scale", "whitening"):
             self.register_buffer(name, torch.from_numpy(getattr(part, name)))
-        if "normal" not in wanted:
+        self.has_free = bool(part.free.any())
+        if "normal" not in wanted or not self.has_free:
             return
         free = np.flatnonzero(part.free)
         counts = np.diff(part.starts).astype(int)[free]
@@ -160,7 +162,7 @@ class SpacesGraph(Part):
         if "white" in self.wanted:
             found["white"] = standard @ self.whitening
         if "normal" in self.wanted:
-            found["normal"] = self._normal(rows, standard)
+            found["normal"] = self._normal(rows, standard) if self.has_free else standard
         return found
 
     def _standard(self, rows: Tensor) -> Tensor:
