@@ -13,12 +13,14 @@ import pushforward as pf
 from pushforward.data import Schema
 from pushforward.detection.table import Sizes, fit_pool, pool_fit
 from pushforward.detection.table.families import FAMILIES
+from pushforward.detection.table.neighbors import Neighbors
 from pushforward.detection.table_features import TableFeatures
 from pushforward.errors import ConfigError
 from pushforward.graphs import table as table_graph
 from pushforward.graphs.guard_inputs import MISSING, codes_of_texts
 from pushforward.graphs.guards import guard_graph
 from pushforward.graphs.table import PoolGraph, TableGraph
+from pushforward.graphs.table_neighbors import NeighborsGraph
 
 
 def encoded(guard: pf.Guard, table) -> np.ndarray:
@@ -77,7 +79,16 @@ def test_every_statistic_of_the_pool_has_a_graph(monkeypatch, width, portable):
     assert {name for _, name in pool.scales} == {name for family in FAMILIES.values() for name in family.statistics}
     new = np.concatenate((np.round(rng.normal(size=(100, width)), 1), rows[:100], 1e3 * rng.normal(size=(5, width))))
     found = PoolGraph(pool, portable=portable)(torch.from_numpy(new)).numpy()
-    np.testing.assert_allclose(found, pool.score(new), rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(found, pool.score(new), rtol=1e-10, atol=1e-10)
+
+
+def test_distances_are_cut_off_after_29_bits_as_the_guard_does():
+    rng = np.random.default_rng(0)
+    x = np.concatenate((np.exp(rng.normal(0, 20, 20_000)), [0.0, 1.0, 2.0**-30, 1 - 2.0**-29, np.nextafter(2.0, 0)]))
+    bits = x.view(np.int64) & ~np.int64((1 << 24) - 1)
+    part = Neighbors.fit(rng.normal(size=(4, 2)))
+    graph = NeighborsGraph(part, {"knn1"}, portable=True)
+    np.testing.assert_array_equal(graph._cut(torch.from_numpy(x)).numpy(), bits.view(np.float64))
 
 
 def test_a_batch_of_no_rows_has_no_scores(mixed_guard):
@@ -92,7 +103,7 @@ def test_a_table_of_texts_has_no_empty_constants():
     graph = TableGraph(guard.score_, portable=False)
     assert all(buffer.numel() for buffer in graph.buffers())
     found = graph(torch.from_numpy(encoded(guard, texts)))
-    np.testing.assert_allclose(found.numpy(), guard.anomaly_score(texts), rtol=1e-8)
+    np.testing.assert_allclose(found.numpy(), guard.anomaly_score(texts), rtol=1e-10)
 
 
 def test_codes_of_texts_have_the_spellings_of_numbers_and_flags():

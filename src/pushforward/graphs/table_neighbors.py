@@ -14,8 +14,8 @@ __all__ = ["NeighborsGraph"]
 class NeighborsGraph(Part):
     """:class:`~pushforward.detection.table.neighbors.Neighbors` as a module.
 
-    Squared distances are rounded to eight digits, and of equal ones that of the row with the lowest index is made smaller in
-    the digits that are left. So every runtime finds the same neighbors.
+    Squared distances are compared by 29 bits, and of equal ones that of the row with the lowest index is made smaller in the
+    bits that are left. So every runtime finds the neighbors of the guard; the distances are cut off after 29 bits, as there.
 
     Args:
         part: fitted.
@@ -32,6 +32,8 @@ class NeighborsGraph(Part):
         self.register_buffer("product", product.contiguous())  # (x, x^2, 1) times this is the squared distance
         self.register_buffer("squares", squares)
         self.register_buffer("equal", exact(neighbors.EQUAL))
+        self.register_buffer("split", exact(2.0**24 + 1.0))
+        self.register_buffer("less", exact(1.0 - 2.0**-29))
         self.k = max(1, min(max(neighbors.neighbors_of(name) for name in wanted), len(reference) - 1))
         self.needs_index = any(not name.startswith("knn") for name in wanted)
         self.needs_rows = any(name.startswith(("local", "density")) for name in wanted)
@@ -42,7 +44,6 @@ class NeighborsGraph(Part):
             self.register_buffer("smallest", exact(local.SMALLEST))
             self.register_buffer("identity", torch.eye(reference.shape[1], dtype=torch.float64))
         if self.needs_index:
-            self.register_buffer("split", exact(2.0**24 + 1.0))
             rank = 1.0 + torch.arange(len(reference), dtype=torch.float64) * 2.0**-52
             self.register_buffer("rank", rank)
         if "lof" in wanted:
@@ -73,15 +74,23 @@ class NeighborsGraph(Part):
         """Distances and indices of the nearest rows, without one that is equal, ``(n, k)``."""
         own = rows.square().sum(1, keepdim=True)
         squared = (torch.cat((rows, own, torch.ones_like(own)), 1) @ self.product).clamp(min=0.0)
-        if self.needs_index:
-            # A number and its product with this constant differ, in floating point, by the number in 29 bits (Dekker 1971).
-            scaled = squared * self.split
-            squared = (scaled - (scaled - squared)) * self.rank
-        chosen, index = squared.topk(self.k + 1, 1, largest=False)
+        order = self._rounded(squared) * self.rank if self.needs_index else squared
+        chosen, index = order.topk(self.k + 1, 1, largest=False)
+        chosen = self._cut(squared.gather(1, index) if self.needs_index else chosen)
         chosen = torch.where(chosen > self.equal * (own + self.squares[index]), chosen, 0.0)
         equal = chosen[:, :1] == 0.0
         distances = torch.where(equal, chosen[:, 1:], chosen[:, :-1]).sqrt()
         return distances, torch.where(equal, index[:, 1:], index[:, :-1])
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """x rounded to 29 bits: a number and its product with 2^24 + 1 differ, in floating point, by that (Dekker 1971)."""
+        scaled = x * self.split
+        return scaled - (scaled - x)
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """x, not negative, without the bits after the 29th: the rounded number, or the one before it."""
+        rounded = self._rounded(x)
+        return torch.where(rounded <= x, rounded, self._rounded(rounded * self.less))
 
     def _local_gaussian(self, rows: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
         """:func:`~pushforward.detection.table.local.local_gaussian` with the neighbors ``(n, k, d)``."""
