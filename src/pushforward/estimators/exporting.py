@@ -42,6 +42,7 @@ def export_guard(guard: Guard, path: str | os.PathLike[str], inputs: str = "auto
         "alarm at p-values up to": guard.level_,
         "calibration rows": guard.calibrator_.n,
         "promised for": str(guard.calibration_),
+        **({} if guard.embed is None else {"inputs are features of the network": guard.embedder_.digest}),
     }
     graph = guard_graph(
         guard.score_, guard.calibrator_.scores, guard.level_, facts, columns=columns, portable=kind == "onnx"

@@ -16,6 +16,7 @@ from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.network import Embedder
 from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
@@ -23,7 +24,7 @@ from pushforward.errors import CalibrationError, ConfigError, SchemaError, Stora
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.exporting import export_guard
-from pushforward.estimators.guard_options import check_options, fit_score
+from pushforward.estimators.guard_options import check_embedder, check_options, fit_score
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
@@ -57,11 +58,12 @@ class Guard(ConformalDetector):
 
     - a data frame (pandas, polars, pyarrow and others) with numeric, integer, boolean, categorical and missing cells;
     - a 2-D array of numbers, NaN where missing;
-    - a stack of images: integers ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
+    - a stack of images: integers ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``;
+    - with ``embed``: whatever that network takes, for example a list of photographs of any size.
 
     The likelihood of a flow is misleading on images (Nalisnick et al. 2019), so the score of an image is -log q of
     statistics: the path of a flow, code lengths of a compressor, and distances from the training images
-    (:func:`~pushforward.detection.image_score.fit_image_score`). To use features of your own network, give them as a table.
+    (:func:`~pushforward.detection.image_score.fit_image_score`). Where only the meaning of an image is unusual, use ``embed``.
 
     Args:
         alpha: promised false-alarm rate of ``predict``.
@@ -92,6 +94,9 @@ class Guard(ConformalDetector):
         exportable: whether to fit a score whose graph is small and fast in other runtimes (:meth:`export`): of a table,
             neighbors among at most 1,000 rows instead of 5,000; of images, no code lengths. Guards of tables can be exported
             without it too, unless they are very wide. What it costs is in docs/measurements.md.
+        embed: None, or a pretrained network whose features are the rows of the table: a module, a function, or an
+            :class:`~pushforward.detection.network.Embedder`, which also says how inputs are prepared. The file of the guard
+            does not contain the network.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
@@ -143,6 +148,7 @@ class Guard(ConformalDetector):
         learning_rate: float | None = None,
         smoothing: float | dict[str, Any] | None = None,
         exportable: bool = False,
+        embed: Any = None,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -163,6 +169,7 @@ class Guard(ConformalDetector):
         self.learning_rate = learning_rate
         self.smoothing = smoothing
         self.exportable = exportable
+        self.embed = embed
         self.random_state = random_state
         self.verbose = verbose
 
@@ -406,15 +413,18 @@ class Guard(ConformalDetector):
     # -- storage ----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options."""
+        """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options.
+
+        The network of ``embed`` is not written, but a digest of its weights.
+        """
         io.write(path, *self.contents())
 
     def export(self, path: str | os.PathLike[str], *, inputs: str = "auto") -> None:
         """Write the guard as a graph for another runtime: preprocessing, score, p-value and alarm of any number of rows.
 
         The outputs are ``p_value`` (float64), ``alarm`` (bool) and ``anomaly_score`` (float64), each ``(rows,)``. Alarms are
-        those of this guard; the scores of a table differ in the last digits (docs/export.md has the measured table). The
-        metadata of the file say what the columns are, and to which guard it belongs.
+        those of this guard (docs/measurements.md has the table), and scores differ in the last digits. The metadata of the file
+        say what the columns are, and to which guard it belongs. With ``embed`` the inputs are the features of the network.
 
         Args:
             path: the file: ``name.onnx`` for ONNX Runtime in any language (extra ``export``), or ``name.pt2`` for PyTorch
@@ -447,7 +457,8 @@ class Guard(ConformalDetector):
         score, tensors = self.score_.pack("score.")
         header = {
             "kind": "guard",
-            "options": self.get_params(),
+            "options": {name: value for name, value in self.get_params(deep=False).items() if name != "embed"},
+            "embed": None if self.embed is None else self.embedder_.digest,
             "seed": self.seed_,
             "named": hasattr(self, "feature_names_in_"),
             "reads": self.score_.reads,
@@ -457,21 +468,27 @@ class Guard(ConformalDetector):
         return header, tensors | {"calibration": torch.from_numpy(self.calibrator_.scores.copy())}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, public_key: Any = None) -> Guard:
+    def load(cls, path: str | os.PathLike[str], *, embed: Any = None, public_key: Any = None) -> Guard:
         """Read a guard from a file; a file that was changed on purpose can make this fail and do nothing else.
 
         Args:
             path: the file.
+            embed: the same network as of the guard that was saved, if it had one.
             public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`. The
                 signature is verified on the bytes that are read, before anything in them is used.
 
         Raises:
             SignatureError: if a key is given, and the file is not signed with it or was changed since.
-            StorageError: if the file is damaged, was not written by pushforward, or has a newer format.
+            StorageError: if the file is damaged, was not written by pushforward, or has a newer format; or if ``embed`` has
+                other weights than the network of the guard.
+            ConfigError: if ``embed`` is missing, or given for a guard without one.
         """
         header, tensors = io.read(path, kind="guard", public_key=public_key)
+        embedder = check_embedder(path, embed, header.get("embed"))
         try:
             guard = cls(**header["options"])
+            if embedder is not None:
+                guard.embed = guard.embedder_ = embedder
             check_options(guard.get_params())
             guard.seed_ = int(header["seed"])
             scores = tensors.pop("calibration").numpy()
@@ -497,6 +514,10 @@ class Guard(ConformalDetector):
             X: what the user gave.
             reset: whether this is ``fit``, which sets ``n_features_in_`` and ``feature_names_in_``.
         """
+        if self.embed is not None:
+            if reset:
+                self.embedder_ = self.embed if isinstance(self.embed, Embedder) else Embedder(self.embed)
+            X = self.embedder_(X)
         if self._is_stack(X) if reset else self.reads_images:
             images = as_images(X)
             if reset:
