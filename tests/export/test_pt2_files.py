@@ -32,14 +32,18 @@ print(json.dumps({"found": found, "facts": json.loads(more["pushforward.json"])}
 """
 
 
-def test_a_process_without_the_library_gives_the_alarms(mixed_guard, tmp_path):
-    mixed_guard.export(tmp_path / "guard.pt2")
+def test_the_command_writes_a_file_that_a_process_without_the_library_runs(mixed_guard, tmp_path, capsys):
+    mixed_guard.save(tmp_path / "g.safetensors")
+    guard, new = str(tmp_path / "g.safetensors"), tmp_path / "new.csv"
+    mixed_table(50, seed=4).to_csv(new, index=False)
+    assert main(["export", guard, "-o", str(tmp_path / "g.pt2"), "--check", str(new), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["different alarms"] == 0
     table = strange_rows()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # unseen categories are what is tested
         np.save(tmp_path / "rows.npy", mixed_guard.schema_.encode(table)[0])
         expected = mixed_guard.assess(table)
-    command = [sys.executable, "-c", PLAIN, str(tmp_path / "guard.pt2"), str(tmp_path / "rows.npy")]
+    command = [sys.executable, "-c", PLAIN, str(tmp_path / "g.pt2"), str(tmp_path / "rows.npy")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -49,16 +53,15 @@ def test_a_process_without_the_library_gives_the_alarms(mixed_guard, tmp_path):
     assert [column["index"] for column in answer["facts"]["columns"]] == list(range(8))
 
 
-def test_the_command_writes_a_pt2_file_and_refuses_wrong_names(mixed_guard, tmp_path, capsys):
+def test_the_command_refuses_wrong_names_and_options(mixed_guard, tmp_path, capsys):
     mixed_guard.save(tmp_path / "g.safetensors")
-    guard, new = str(tmp_path / "g.safetensors"), tmp_path / "new.csv"
-    mixed_table(50, seed=4).to_csv(new, index=False)
-    assert main(["export", guard, "-o", str(tmp_path / "g.pt2"), "--check", str(new), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["different alarms"] == 0
+    guard = str(tmp_path / "g.safetensors")
     assert main(["export", guard, "-o", str(tmp_path / "g.bin")]) == 1
     assert "must end in .onnx (ONNX) or .pt2" in capsys.readouterr().err
-    assert main(["export", guard, "-o", str(tmp_path / "g.pt2"), "--example", str(new)]) == 1
+    assert main(["export", guard, "-o", str(tmp_path / "g.pt2"), "--example", "x.csv"]) == 1
     assert "--example is for the guard of a network" in capsys.readouterr().err
+    assert main(["export", guard, "-o", guard]) == 1  # the guard's own name has another ending
+    assert "must end in" in capsys.readouterr().err
 
 
 def test_scores_with_parts_that_no_graph_has_are_refused(tmp_path):
