@@ -112,11 +112,13 @@ def _missing(data: Path, count: int, work: Path) -> Case:
 
 
 def _texts(data: Path, count: int, work: Path) -> Case:
+    import pyarrow as pa
+
     normal, anomalous = _adbench(data, "8_celeba")
     rows, names = _new(normal[_FIT:], anomalous, count), [f"attribute {k}" for k in range(normal.shape[1])]
 
-    def frame(part: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.where(part[:, k] > 0.5, "yes", "no") for k, name in enumerate(names)}
+    def frame(part: np.ndarray) -> Any:
+        return pa.table({name: np.where(part[:, k] > 0.5, "yes", "no") for k, name in enumerate(names)})
 
     return _table(work, frame(normal[:_FIT]), frame(rows), "39 texts", effort="fast")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame
 from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
+from pushforward.detection.image_columns import image_schema
 from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import Explanation, InputScore
 from pushforward.detection.network import Embedder
@@ -26,12 +27,19 @@ from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_options import check_embedder, check_options, fit_score
 from pushforward.estimators.recalibration import CalibrationRecord
+from pushforward.estimators.training_data import TrainingData
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import seconds
 
+if TYPE_CHECKING:
+    from pushforward.report import Report
+
 __all__ = ["Certificate", "Explanation", "Guard"]
+
+_IMAGES = 0.25
+"""Fraction of images that calibrates by default."""
 
 _FITTING = 0.6
 """Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
@@ -76,8 +84,10 @@ class Guard(ConformalDetector):
         model: the flows: "auto" (additive, affine and autoregressive spline flows together), "nice", "realnvp", "maf"
             or "nsf"; for images "auto", "glow" or "nice".
         n_estimators: number of flows in the ensemble of a table.
-        calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, at most
-            to half, and gives at most 10,000 rows unless ``alpha`` needs more.
+        calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, if half
+            of the rows are enough for that, and gives at most 10,000 rows unless ``alpha`` needs more. None is a tenth of a
+            table, but at least 100 rows or, of fewer than 400, a quarter; of images it is a quarter. With more rows the
+            realized rate of false alarms is closer to ``alpha``, and with fewer the score has more rows to learn from.
         validation: fraction of the other rows for early stopping of flows; for images also for the density of the
             statistics.
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
@@ -110,6 +120,7 @@ class Guard(ConformalDetector):
         density_: the fitted flows of a table, with ``density=True``.
         calibrator_: the calibration scores.
         calibration_: which rows calibrated the guard; its text says which rows the promise refers to.
+        training_: number, digest and distribution of the training rows; None after loading a file that lacks them.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
         n_features_in_: number of columns, or of pixels times channels.
@@ -127,6 +138,7 @@ class Guard(ConformalDetector):
     feature_names_in_: np.ndarray
     score_: InputScore
     calibration_: CalibrationRecord
+    training_: TrainingData | None
 
     def __init__(
         self,
@@ -138,7 +150,7 @@ class Guard(ConformalDetector):
         density: bool = False,
         model: str = "auto",
         n_estimators: int = 5,
-        calibration: float | int = 0.25,
+        calibration: float | int | None = None,
         validation: float = 0.1,
         n_draws: int = 4,
         jitter: float = 0.05,
@@ -199,7 +211,8 @@ class Guard(ConformalDetector):
         start = time.monotonic()
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         rows, seed = self._read(X, reset=True), seed_from(self.random_state)
-        fitted, calibration = split_rows(len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed)
+        share = _IMAGES if self.calibration is None and isinstance(rows, torch.Tensor) else self.calibration
+        fitted, calibration = split_rows(len(rows), share, self.alpha, self.guarantee, self.delta, seed)
         for_score = limit  # of a table's time, a part is for calibration
         if limit is not None and not isinstance(rows, torch.Tensor):
             for_score = max(0.0, _FITTING * limit - (time.monotonic() - start))
@@ -209,6 +222,8 @@ class Guard(ConformalDetector):
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
         self.seed_ = seed
+        schema = None if isinstance(rows, torch.Tensor) else self.schema_
+        self.training_ = TrainingData.of(rows, fitted, schema, seed)
         if limit is None or isinstance(rows, torch.Tensor):
             scores = self.score_.score(take(rows, calibration))
         else:
@@ -347,6 +362,47 @@ class Guard(ConformalDetector):
         require_fitted(self)
         return self.score_.explain(self._read(X))
 
+    def report(
+        self,
+        X: Any,
+        *,
+        title: str | None = None,
+        name: str = "",
+        alarms: int = 20,
+        show_rows: bool = False,
+        values: bool = True,
+    ) -> Report:
+        """What this guard says of rows: how the promise is kept, alarms with reasons, columns that drifted, checks.
+
+        A notebook shows the report. ``report.save("report.html")`` writes one page of less than 2 MB, which opens offline, and
+        ``report.save("report.json")`` the same numbers. Memory does not grow with the number of rows, apart from ``X``.
+
+        Args:
+            X: rows or images, as for :meth:`fit`.
+            title: of the page.
+            name: what the rows are called.
+            alarms: number of alarms that are shown, those with the highest scores.
+            show_rows: whether to show whole rows of these alarms; without it, only the cells that are reasons.
+            values: whether to show these cells, and pictures of images.
+
+        Raises:
+            InputError: for rows that do not fit the guard, or no rows.
+            ConfigError: for a number out of range.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> rng = np.random.default_rng(0)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(rng.normal(size=(500, 2)))
+            >>> guard.report(rng.normal(size=(200, 2)))
+            Report(200 rows, 0 of 6 checks failed)
+        """
+        from pushforward.estimators.reported_rows import ReportOptions
+        from pushforward.estimators.reporting import guard_report, parts_in_memory
+
+        require_fitted(self)
+        options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
+        return guard_report(self, parts_in_memory(self, X), options)
+
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
         """Draw rows from the fitted density: a ``pyarrow.Table`` with the training table's columns.
 
@@ -465,7 +521,11 @@ class Guard(ConformalDetector):
             "score": score,
             "calibrated": self.calibration_.to_json(),
         }
-        return header, tensors | {"calibration": torch.from_numpy(self.calibrator_.scores.copy())}
+        tensors["calibration"] = torch.from_numpy(self.calibrator_.scores.copy())
+        if self.training_ is not None:
+            header["training"], more = self.training_.pack("training.")
+            tensors |= more
+        return header, tensors
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, embed: Any = None, public_key: Any = None) -> Guard:
@@ -501,6 +561,11 @@ class Guard(ConformalDetector):
                 if header["named"]:
                     guard.feature_names_in_ = np.asarray(guard.schema_.names, dtype=object)
             guard.calibration_ = CalibrationRecord.from_json(header.get("calibrated"), len(scores))
+            guard.training_ = None  # of a file without it
+            if "training" in header:
+                shape = getattr(guard.score_, "shape", None)
+                schema = guard.schema_ if shape is None else image_schema(shape[0])
+                guard.training_ = TrainingData.unpack(header["training"], tensors, "training.", schema)
             return guard._calibrate(scores)
         except Exception as error:  # the content is not trusted; every failure means the same to the caller
             raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error

@@ -43,7 +43,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {options['model']!r}.")
     for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
         check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
-    if not options["calibration"] > 0:
+    if options["calibration"] is not None and not options["calibration"] > 0:
         raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
     check_positive("learning_rate", options["learning_rate"], optional=True)
     check_positive("jitter", options["jitter"], zero=True)

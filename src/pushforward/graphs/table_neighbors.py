@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pushforward.detection.table import local, neighbors
 from pushforward.graphs.numeric import Part, exact, quadratic_form
+from pushforward.kernels.neighbors import EQUAL
 
 __all__ = ["NeighborsGraph"]
 
@@ -31,7 +32,7 @@ class NeighborsGraph(Part):
         product = torch.cat((-2.0 * reference.T, torch.ones_like(squares)[None], squares[None]))
         self.register_buffer("product", product.contiguous())  # (x, x^2, 1) times this is the squared distance
         self.register_buffer("squares", squares)
-        self.register_buffer("equal", exact(neighbors.EQUAL))
+        self.register_buffer("equal", exact(EQUAL))
         self.register_buffer("split", exact(2.0**24 + 1.0))
         self.register_buffer("less", exact(1.0 - 2.0**-29))
         self.k = max(1, min(max(neighbors.neighbors_of(name) for name in wanted), len(reference) - 1))

@@ -19,9 +19,11 @@ from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
+from pushforward.numerics.threads import one_thread
 
 __all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
 
+_SMALL = 1e9  # multiplications of a covariance matrix; one thread is enough for fewer
 _FEW = 8  # rows; with fewer there is no yardstick
 _REASONS = ("linear",)
 _NO_YARDSTICK = (("standard", "knn1"), ("soft", "knn1"))
@@ -86,6 +88,11 @@ def fit_pool(
         seed: of the choice of rows, the folds, the mixes and the mixture.
         note: called with the name of each phase.
     """
+    with one_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
+        return _fit(features, matrix, sizes, seed, note)
+
+
+def _fit(features: TableFeatures, matrix: np.ndarray, sizes: Sizes, seed: int, note: Callable[[str], None]) -> Pool:
     generator = np.random.default_rng(seed)
     matrix = matrix[generator.permutation(len(matrix))[: sizes.rows]]
     n = len(matrix)
