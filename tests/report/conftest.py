@@ -32,7 +32,7 @@ def rows(count: int, seed: int, shift: float = 0.0) -> pa.Table:
 
 @pytest.fixture(scope="session")
 def table_guard() -> pf.Guard:
-    return pf.Guard(0.05, effort="fast", random_state=0).fit(rows(800, seed=0))
+    return pf.Guard(0.05, calibration=200, effort="fast", random_state=0).fit(rows(800, seed=0))
 
 
 @pytest.fixture(scope="session")
