@@ -27,6 +27,10 @@ def guard(train: np.ndarray, seed: int) -> Score:
     return Guard(0.05, random_state=seed).fit(train).anomaly_score
 
 
+def exportable(train: np.ndarray, seed: int) -> Score:
+    return Guard(0.05, exportable=True, random_state=seed).fit(train).anomaly_score
+
+
 def neighbors(k: int) -> Callable[[np.ndarray, int], Score]:
     def fit(train: np.ndarray, seed: int) -> Score:
         from sklearn.neighbors import NearestNeighbors
@@ -97,6 +101,6 @@ def ecod(train: np.ndarray, seed: int) -> Score:
 
 
 DETECTORS: dict[str, Callable[..., Score]] = {
-    "guard": guard, "knn5": neighbors(5), "knn1": neighbors(1), "lof": lof, "iforest": forest, "ocsvm": support_vectors,
+    "guard": guard, "exportable": exportable, "knn5": neighbors(5), "knn1": neighbors(1), "lof": lof, "iforest": forest, "ocsvm": support_vectors,
     "gmm5": mixture, "ecod": ecod, "dte-np": diffusion_time, "k-dsm": k_dsm,
 }  # fmt: skip

@@ -91,6 +91,9 @@ def fit(
         int | None, typer.Option(help="Training steps of each flow; by default 2000 for tables and 3000 for images.")
     ] = None,
     max_time: Annotated[str | None, typer.Option(help="Longest training time, such as 90s or 5m.")] = None,
+    exportable: Annotated[
+        bool, typer.Option("--exportable", help="Fit a score whose exported graph is small and fast; see `export`.")
+    ] = False,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out. Repeat the option for several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
     format: Format = None,
@@ -128,6 +131,7 @@ def fit(
         n_estimators=n_estimators,
         max_steps=max_steps,
         max_time=max_time,
+        exportable=exportable,
         random_state=seed,
         verbose=not (quiet or as_json),
     ).fit(data)

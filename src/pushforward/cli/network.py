@@ -10,7 +10,7 @@ from typing import Any
 
 from pushforward.errors import ConfigError, InputError
 
-__all__ = ["labeled_batches", "load_guard", "load_network", "scored_parts", "summary"]
+__all__ = ["example_inputs", "labeled_batches", "load_guard", "load_network", "scored_parts", "summary"]
 
 
 def load_network(name: str) -> Any:
@@ -91,6 +91,25 @@ def scored_parts(guard: Any, source: str, rows: int, options: dict[str, Any]) ->
         if guard.classes_ > 1:
             result = {"prediction": out.prediction.numpy()} | result
         yield chunk, result | {"reason": list(out.reason)}
+
+
+def example_inputs(source: str, options: dict[str, Any]) -> Any:
+    """Two inputs of a network from a file of images or of a table, as :func:`scored_parts` gives them.
+
+    Raises:
+        InputError: for an empty file, or a table with columns that are not numbers.
+    """
+    import torch
+
+    from pushforward.io import holds_images, read_images, stream_table
+
+    if holds_images(Path(source)):
+        images = read_images(source)[:2]
+        return images.float() / (255 if images.dtype == torch.uint8 else torch.iinfo(images.dtype).max)
+    for chunk in stream_table(source, rows=2, **options):
+        if chunk.num_rows:
+            return _matrix(chunk, source)
+    raise InputError(f"{source} has no rows.")
 
 
 def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str | None) -> Iterator[tuple[Any, Any]]:

@@ -21,6 +21,7 @@ __all__ = [
     "flag_cells",
     "number_cells",
     "seconds_to_time",
+    "spellings",
     "text_of",
     "time_kind",
     "time_type",
@@ -235,6 +236,16 @@ def _canonical(text: str) -> str | None:
         return None
     shortest = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if shortest == "-0" else shortest
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """The most usual other texts that :func:`category_cells` reads as a category that is a number or a flag."""
+    canonical = _canonical(text)
+    if canonical in ("true", "false"):
+        return canonical, canonical.capitalize(), canonical.upper()
+    if canonical is None:
+        return ()
+    return (canonical,) if "." in canonical else (canonical, f"{canonical}.0")
 
 
 def _match_canonical(text: Any, codes: Any, categories: tuple[str, ...]) -> Any:

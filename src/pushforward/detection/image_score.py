@@ -155,6 +155,7 @@ def fit_image_score(
     validation: Tensor | float = _FRACTION,
     *,
     kind: str = "auto",
+    exportable: bool = False,
     config: TrainingConfig = IMAGE_TRAINING,
 ) -> ImageScore:
     """Train a flow, fit distances on the training images, and fit a density of all statistics on held-out images.
@@ -169,6 +170,7 @@ def fit_image_score(
         validation: held-out images, which stop the training early and on which the density of the statistics is fitted;
             or the fraction of ``train`` to hold out, at least 20 images (0 is 0.1).
         kind: see :func:`image_flow`.
+        exportable: whether to leave out what other runtimes do not have: code lengths, and noise that is a hash of the image.
         config: options of the flow's training; ``seed`` also determines the split, the first weights and the mixture.
 
     Raises:
@@ -193,9 +195,18 @@ def fit_image_score(
     fit(flow, small, validation=prepare(held_out, pool, shift), config=config)
     flow.eval()
     some = small[split_indices(len(small), (min(len(small), 10_000),), seed=config.seed)[0]]
-    distances = [PrincipalDistances().fit(some), Log(LatentMahalanobis(flow)).fit(some)]
-    codes = [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
-    dose = DoSE(LikelihoodPath(flow), *codes, *distances, density="gmm", components=16, refit=False, seed=config.seed)
+    noise = "middle" if exportable else "row"
+    distances = [PrincipalDistances().fit(some), Log(LatentMahalanobis(flow, noise)).fit(some)]
+    codes = [] if exportable else [Log(CodeLength("png", "zlib")), Log(CodeLength("png", pool=2))]
+    dose = DoSE(
+        LikelihoodPath(flow, noise=noise),
+        *codes,
+        *distances,
+        density="gmm",
+        components=16,
+        refit=False,
+        seed=config.seed,
+    )
     return ImageScore(dose, shape, pool, shift).fit(held_out)
 
 

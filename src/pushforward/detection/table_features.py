@@ -62,7 +62,7 @@ class TableFeatures:
             missing = np.isnan(values)
             observed = values[~missing]
             first = float(observed[0]) if observed.size else 0.0
-            constant = bool(np.all(np.abs(observed - first) <= _tolerance(first)))
+            constant = bool(np.all(np.abs(observed - first) <= constant_tolerance(first)))
             if constant and not missing.any():
                 constants.append((i, first))
                 continue
@@ -221,11 +221,11 @@ class TableFeatures:
         coded = [i for i, column in enumerate(self.schema.columns) if column.kind in CODED]
         unseen[:, coded] |= np.isinf(encoded[:, coded])
         for i, value in self.constants:
-            unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= _tolerance(value))  # NaN is another value too
+            unseen[:, i] = ~(np.abs(encoded[:, i] - value) <= constant_tolerance(value))  # NaN is another value too
         return unseen
 
 
-def _tolerance(value: float) -> float:
+def constant_tolerance(value: float) -> float:
     """How far another number may be from the value of a constant column."""
     return 1e-9 * max(1.0, abs(value))
 

@@ -31,6 +31,9 @@ __all__ = ["TABLE_TRAINING", "TableScore", "fit_table_score"]
 TABLE_TRAINING = TrainingConfig(max_steps=2000, batch_size=256, learning_rate=1e-3, ema=None)
 """Default training of the flows of a table; it was chosen without a moving average of the weights."""
 
+_EXPORTABLE = 1000
+"""Rows among which neighbors are searched in a score that is to be exported."""
+
 _NEAR = 1e-6
 """Largest relative difference between the score of a few rows and the score in batches of one size."""
 
@@ -224,6 +227,7 @@ def fit_table_score(
     n_estimators: int = 5,
     n_draws: int = 4,
     jitter: float = 0.05,
+    exportable: bool = False,
     config: TrainingConfig = TABLE_TRAINING,
     note: Callable[[str], None] = lambda text: None,
 ) -> TableScore:
@@ -240,6 +244,7 @@ def fit_table_score(
         n_estimators: number of flows.
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
+        exportable: whether neighbors are searched among at most 1,000 rows, so that a graph of the score is small and fast.
         config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
             the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
             for what is left. It is exceeded only where reading the table and the smallest pool take longer.
@@ -265,6 +270,8 @@ def fit_table_score(
     if not features.kept:
         raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
     sizes, chosen, seed = EFFORTS[effort], encoded, config.seed
+    if exportable:
+        sizes = replace(sizes, reference=min(sizes.reference, _EXPORTABLE), scale=min(sizes.scale, _EXPORTABLE))
     if len(encoded) > sizes.rows:
         chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
     matrix = features.transform(chosen)

@@ -24,6 +24,7 @@ from pushforward.detection.table_score import NO_DENSITY, TableScore
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
 from pushforward.estimators.conformal_detector import ConformalDetector
+from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_options import check_embedder, check_options, fit_score
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.training_data import TrainingData
@@ -100,6 +101,9 @@ class Guard(ConformalDetector):
             of pixels from 0 to 1, or of numeric columns in units of their standard deviations. Its score is the median of a
             fast score under noise, so the options of the flows above do not matter. A dictionary gives ``sigma`` and other
             options of :func:`~pushforward.detection.smoothed_score.fit_smoothed_score`.
+        exportable: whether to fit a score whose graph is small and fast in other runtimes (:meth:`export`): of a table,
+            neighbors among at most 1,000 rows instead of 5,000; of images, no code lengths. Guards of tables can be exported
+            without it too, unless they are very wide. What it costs is in docs/measurements.md.
         embed: None, or a pretrained network whose features are the rows of the table: a module, a function, or an
             :class:`~pushforward.detection.network.Embedder`, which also says how inputs are prepared. The file of the guard
             does not contain the network.
@@ -155,6 +159,7 @@ class Guard(ConformalDetector):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         smoothing: float | dict[str, Any] | None = None,
+        exportable: bool = False,
         embed: Any = None,
         random_state: int | None = None,
         verbose: bool = False,
@@ -175,6 +180,7 @@ class Guard(ConformalDetector):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.smoothing = smoothing
+        self.exportable = exportable
         self.embed = embed
         self.random_state = random_state
         self.verbose = verbose
@@ -467,6 +473,42 @@ class Guard(ConformalDetector):
 
         The network of ``embed`` is not written, but a digest of its weights.
         """
+        io.write(path, *self.contents())
+
+    def export(self, path: str | os.PathLike[str], *, inputs: str = "auto") -> None:
+        """Write the guard as a graph for another runtime: preprocessing, score, p-value and alarm of any number of rows.
+
+        The outputs are ``p_value`` (float64), ``alarm`` (bool) and ``anomaly_score`` (float64), each ``(rows,)``. Alarms are
+        those of this guard (docs/measurements.md has the table), and scores differ in the last digits. The metadata of the file
+        say what the columns are, and to which guard it belongs. With ``embed`` the inputs are the features of the network.
+
+        Args:
+            path: the file: ``name.onnx`` for ONNX Runtime in any language (extra ``export``), or ``name.pt2`` for PyTorch
+                without this library.
+            inputs: of a table. "columns": one input ``(rows,)`` for each column, with its name: float64 with NaN where
+                missing, seconds for instants, or text with "" where missing. "matrix": one input ``X``, float64
+                ``(rows, columns)``, with the codes of categories. "auto": columns where the table had names, but a matrix in a
+                .pt2 file, and for images one input ``images``.
+
+        Raises:
+            ConfigError: for a score that no graph can compute, with the part and what to do; for another ending of the name;
+                without the extra ``export`` for ONNX.
+            StorageError: if the file cannot be written.
+
+        Example:
+            >>> import numpy as np, pathlib, tempfile, torch, pushforward as pf
+            >>> x = np.random.default_rng(0).normal(size=(300, 2))
+            >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x)
+            >>> path = pathlib.Path(tempfile.mkdtemp(), "guard.pt2")
+            >>> guard.export(path)
+            >>> torch.export.load(path).module()(torch.tensor([[0.0, 0.0], [9.0, 9.0]]).double())["alarm"]
+            tensor([False,  True])
+        """
+        require_fitted(self)
+        export_guard(self, path, inputs)
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """The header and the tensors of the guard's file."""
         require_fitted(self)
         score, tensors = self.score_.pack("score.")
         header = {
@@ -483,7 +525,7 @@ class Guard(ConformalDetector):
         if self.training_ is not None:
             header["training"], more = self.training_.pack("training.")
             tensors |= more
-        io.write(path, header, tensors)
+        return header, tensors
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, embed: Any = None, public_key: Any = None) -> Guard:

@@ -47,8 +47,15 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
     check_positive("learning_rate", options["learning_rate"], optional=True)
     check_positive("jitter", options["jitter"], zero=True)
+    if not isinstance(options["exportable"], bool):
+        raise ConfigError(f"exportable must be True or False; got {options['exportable']!r}.")
     if options["smoothing"] is not None:
         smoothing_options(options["smoothing"])
+        if options["exportable"]:
+            raise ConfigError(
+                "a guard with smoothing cannot be exported, because its noise is a cryptographic hash of each row, which other "
+                "runtimes do not have: leave out exportable or smoothing."
+            )
         if options["embed"] is not None:
             raise ConfigError(
                 "smoothing with embed would certify changes of the features and not of the inputs: use one of them."
@@ -105,10 +112,13 @@ def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float 
     progress = "auto" if options["verbose"] else "silent"
     config = replace(IMAGE_TRAINING if images else TABLE_TRAINING, seed=seed, progress=progress, **given)
     if images:
-        return fit_image_score(rows, options["validation"], kind=options["model"], config=config)
+        return fit_image_score(
+            rows, options["validation"], kind=options["model"], exportable=options["exportable"], config=config
+        )
     return fit_table_score(
         rows, options["validation"], effort=options["effort"],
         density=options["density"] or options["effort"] == "thorough", kind=options["model"],
-        n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"], config=config,
+        n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"],
+        exportable=options["exportable"], config=config,
         note=make_reporter(progress).note,
     )  # fmt: skip

@@ -22,6 +22,7 @@ from pushforward.detection.network.reading import length
 from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
+from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 
@@ -390,6 +391,27 @@ class NetworkGuard:
             raise ConfigError("a guard with read= cannot be exported: fit one that reads the module by hooks.")
         calibration = {group: torch.from_numpy(c.scores.copy()) for group, c in self.calibrators_.items()}
         return GuardedNetwork(self.reader_, self.score_, self.classes_, calibration, self.levels_)
+
+    def export(self, path: str | os.PathLike[str], example: Any, *, inputs: Sequence[str] | None = None) -> None:
+        """Write the network and the guard as one graph: prediction, p-value and alarm of any number of rows.
+
+        The outputs are those of the network (``output``, or the names of a dictionary), then ``p_value`` (float64), ``alarm``
+        (bool) and ``anomaly_score`` (float64), each ``(rows,)``.
+
+        Args:
+            path: the file: ``name.onnx`` for ONNX Runtime in any language (extra ``export``), or ``name.pt2`` for PyTorch
+                without this library.
+            example: a batch of the network's inputs: a tensor, or a tuple of positional ones. All sizes but the number of rows
+                are those of the example.
+            inputs: names of the inputs; by default those of the parameters of ``net.forward``.
+
+        Raises:
+            ConfigError: for a score that runs the network again, reads maps, or is not of this library, for ``read=``, for
+                another ending of the name, or without the extra ``export`` for ONNX.
+            StorageError: if the file cannot be written.
+        """
+        self._require_fitted()
+        export_network_guard(self, path, example, None if inputs is None else tuple(inputs))
 
     # -- storage --------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Files: readers and writers of tables and images, and model files, which are safe to read. Every write is atomic."""
 
 from pushforward.io.atomic import atomic_write
-from pushforward.io.file_format import FORMAT, KINDS, read, write
+from pushforward.io.file_format import FORMAT, KINDS, file_digest, read, write
 from pushforward.io.images import holds_images, read_images
 from pushforward.io.model_file import load, pack, save, unpack
 from pushforward.io.signature import new_key, sign, verify
@@ -13,6 +13,7 @@ __all__ = [
     "KINDS",
     "TableWriter",
     "atomic_write",
+    "file_digest",
     "holds_images",
     "load",
     "new_key",

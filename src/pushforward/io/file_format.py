@@ -25,7 +25,7 @@ from pushforward.io.atomic import atomic_write, reason
 from pushforward.io.signature import check_signature
 from pushforward.io.strict_json import parse
 
-__all__ = ["FORMAT", "KINDS", "Path", "current_versions", "read", "write"]
+__all__ = ["FORMAT", "KINDS", "Path", "current_versions", "file_digest", "read", "write"]
 
 Path = str | os.PathLike[str]
 
@@ -91,6 +91,18 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     with atomic_write(name) as file:
         for piece in pieces:
             file.write(piece)
+
+
+def file_digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the file that :func:`write` would write, as hexadecimal text.
+
+    Raises:
+        ConfigError: as :func:`write`.
+    """
+    found = hashlib.sha256()
+    for piece in _encode(header, tensors):
+        found.update(piece)
+    return found.hexdigest()
 
 
 def read(

@@ -16,10 +16,10 @@ from pushforward.kernels import tuning
 from pushforward.kernels.native import library
 from pushforward.kernels.structs import LocalGaussians, NearestRows
 
-__all__ = ["References", "local_gaussian", "nearest"]
+__all__ = ["EQUAL", "References", "local_gaussian", "nearest"]
 
 _INDEX = np.int64((1 << 24) - 1)  # bits for the index of a reference row
-_EQUAL = 1e-12  # relative; squared distances below this are rounding errors of equal rows
+EQUAL = 1e-12  # relative; squared distances below this are rounding errors of equal rows
 _BLOCK = 32  # reference rows that the native version compares at a time, or a multiple of it
 _PART = 1 << 21  # numbers of neighbors in memory at a time
 
@@ -65,7 +65,7 @@ def nearest(
     keys = _plain(rows, references, k, drop) if functions is None else _native(functions, rows, references, k, drop)
     index = keys & _INDEX
     squared = (keys & ~_INDEX).view(np.float64)
-    least = _EQUAL * ((rows * rows).sum(1)[:, None] + references.squares[index])
+    least = EQUAL * ((rows * rows).sum(1)[:, None] + references.squares[index])
     return np.sqrt(np.where(squared > least, squared, 0.0)), index
 
 

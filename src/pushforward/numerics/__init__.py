@@ -12,7 +12,7 @@ from pushforward.numerics.functions import (
     unsoftplus,
 )
 from pushforward.numerics.jacobian import batch_jacobian, push_forward
-from pushforward.numerics.noise import Noise, RowNoise, draw_category, normal_like, uniform_like
+from pushforward.numerics.noise import MiddleNoise, Noise, RowNoise, draw_category, normal_like, uniform_like
 from pushforward.numerics.precision import full_precision
 from pushforward.numerics.roots import contraction_root, monotone_root
 from pushforward.numerics.running import RunningMean
@@ -27,6 +27,7 @@ from pushforward.numerics.tracing import (
 )
 
 __all__ = [
+    "MiddleNoise",
     "Noise",
     "RowNoise",
     "RunningMean",

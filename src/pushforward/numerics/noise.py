@@ -11,7 +11,7 @@ from pushforward.numerics.splitmix import GOLDEN, hash_integer, mix_tensor, sign
 
 _STEP = signed(GOLDEN)
 
-__all__ = ["Noise", "RowNoise", "draw_category", "normal_like", "uniform_like"]
+__all__ = ["MiddleNoise", "Noise", "RowNoise", "draw_category", "normal_like", "uniform_like"]
 
 
 class RowNoise:
@@ -63,6 +63,14 @@ class RowNoise:
 
     def _key(self, salt: int) -> int:
         return hash_integer(hash_integer(2 * self.seed + 1) + hash_integer(self.draw) * 3 + hash_integer(salt) * 5)
+
+
+class MiddleNoise(RowNoise):
+    """Uniform noise of a half for every row: the middle of each cell, for runtimes that cannot hash a row."""
+
+    def uniform(self, x: Tensor, event_dims: int, shape: tuple[int, ...] | None = None) -> Tensor:
+        """A half in the type of ``x``; the arguments are those of :meth:`RowNoise.uniform`."""
+        return x.new_full(x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape), 0.5)
 
 
 Noise = torch.Generator | RowNoise | None

@@ -12,7 +12,7 @@ from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.scores import External, LayerMahalanobis, Neighbors, RelativeMahalanobis
 from pushforward.errors import ConfigError
 
-__all__ = ["GuardedNetwork"]
+__all__ = ["GuardedNetwork", "require_one_pass"]
 
 
 class GuardedNetwork(nn.Module):
@@ -38,11 +38,7 @@ class GuardedNetwork(nn.Module):
         levels: dict[int | None, float],
     ) -> None:
         super().__init__()
-        for part in score.scores:
-            if part.cost != "one forward pass" or isinstance(part, External) or "maps" in part.needs:
-                raise ConfigError(f"{type(part).__name__} cannot be exported: use scores of one forward pass.")
-            if isinstance(part, (LayerMahalanobis, Neighbors, RelativeMahalanobis)):
-                part.prepare()
+        require_one_pass(score)
         assert isinstance(reader.net, nn.Module)
         self.net, self.score, self.classes = reader.net, score, classes
         self._reader, self._levels = reader, levels
@@ -68,3 +64,16 @@ class GuardedNetwork(nn.Module):
             here = torch.nan_to_num(reading.logits).argmax(1) == group
             p, alarm = torch.where(here, own, p), torch.where(here, own <= self._levels[group], alarm)
         return reading.output, p, alarm
+
+
+def require_one_pass(score: Combined) -> None:
+    """Check that a score can be traced with its network, and prepare it.
+
+    Raises:
+        ConfigError: for a score that runs the network again, reads maps, or is not of this library.
+    """
+    for part in score.scores:
+        if part.cost != "one forward pass" or isinstance(part, External) or "maps" in part.needs:
+            raise ConfigError(f"{type(part).__name__} cannot be exported: use scores of one forward pass.")
+        if isinstance(part, (LayerMahalanobis, Neighbors, RelativeMahalanobis)):
+            part.prepare()

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pushforward.detection.batching import by_batches
 from pushforward.detection.scores.base import Score
-from pushforward.detection.scores.model_outputs import check_model, far_rows, finite_reference, latents
+from pushforward.detection.scores.model_outputs import NOISES, check_model, far_rows, finite_reference, latents
 from pushforward.errors import InputError
 from pushforward.models import Model
+from pushforward.numerics.checks import check_choice
 from pushforward.registry import register
 
 __all__ = ["LatentMahalanobis", "shrunk_whitening"]
@@ -56,6 +57,7 @@ class LatentMahalanobis(Score):
 
     Args:
         model: any model.
+        noise: of dequantization: "row" (a hash of the row), or "middle" (the middle of each cell), which can be exported.
 
     Raises:
         InputError: by :meth:`fit`, for fewer than two rows.
@@ -68,9 +70,10 @@ class LatentMahalanobis(Score):
         1
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, noise: str = "row") -> None:
         super().__init__()
         self.model = check_model(model, "LatentMahalanobis")
+        self.noise = check_choice("noise", noise, tuple(NOISES))
         self.declare(mean=1, whitening=2)
 
     mean: Tensor
@@ -78,9 +81,9 @@ class LatentMahalanobis(Score):
 
     def _learn(self, reference: Tensor) -> None:
         finite_reference(reference, "the input")
-        z = by_batches(lambda part: latents(self.model, part), reference, self.batch_size)
+        z = by_batches(lambda part: latents(self.model, part, self.noise), reference, self.batch_size)
         self.mean, self.whitening = shrunk_whitening(z, type(self).__name__)
 
     def _score(self, x: Tensor) -> Tensor:
-        distance = ((latents(self.model, x) - self.mean) @ self.whitening).norm(dim=1)
+        distance = ((latents(self.model, x, self.noise) - self.mean) @ self.whitening).norm(dim=1)
         return torch.where(far_rows(x), math.inf, distance)

@@ -8,8 +8,13 @@ from torch import Tensor
 from pushforward.errors import ConfigError, InputError
 from pushforward.likelihood import Kind
 from pushforward.models import Model
+from pushforward.numerics import MiddleNoise, RowNoise
 
-__all__ = ["check_model", "far_rows", "finite_reference", "latents", "log_likelihood"]
+__all__ = ["NOISES", "check_model", "far_rows", "finite_reference", "latents", "log_likelihood"]
+
+
+NOISES = {"row": RowNoise, "middle": MiddleNoise}
+"""Noise of dequantization: a hash of the row, or the middle of each cell, which other runtimes have too."""
 
 
 def check_model(model: Model, owner: str, *, context: bool = True) -> Model:
@@ -43,9 +48,18 @@ def log_likelihood(model: Model, x: Tensor, samples: int = 1) -> Tensor:
     return torch.where(torch.isfinite(value), total, value)
 
 
-def latents(model: Model, x: Tensor) -> Tensor:
-    """z = encode(x), flattened, float64, ``(n, D)``; infinite entries of x are replaced by 0 (see :func:`far_rows`)."""
-    return model.encode(torch.where(torch.isinf(x), 0.0, x) if x.is_floating_point() else x).flatten(1).double()
+def latents(model: Model, x: Tensor, noise: str = "row") -> Tensor:
+    """z = encode(x), flattened, float64, ``(n, D)``; infinite entries of x are replaced by 0 (see :func:`far_rows`).
+
+    Args:
+        model: any model.
+        x: rows.
+        noise: one of :data:`NOISES`.
+    """
+    x = torch.where(torch.isinf(x), 0.0, x) if x.is_floating_point() else x
+    if noise == "middle":
+        return model.chain.encode(x.to(model.dtype), None, noise=MiddleNoise()).z.flatten(1).double()
+    return model.encode(x).flatten(1).double()
 
 
 def far_rows(x: Tensor) -> Tensor:

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from pushforward.detection.scores.base import Statistic
-from pushforward.detection.scores.model_outputs import check_model, far_rows
+from pushforward.detection.scores.model_outputs import NOISES, check_model, far_rows
 from pushforward.detection.scores.scales import path, path_names
 from pushforward.models import Model
-from pushforward.numerics import RowNoise
-from pushforward.numerics.checks import check_integer
+from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.registry import register
 
 __all__ = ["LikelihoodPath"]
@@ -41,6 +40,7 @@ class LikelihoodPath(Statistic):
     Args:
         model: model without a context.
         samples: number of draws of the model's noise, over which the columns are averaged.
+        noise: of dequantization: "row" (a hash of the row), or "middle" (the middle of each cell), which can be exported.
 
     Raises:
         ConfigError: for a model with a context, or ``samples`` below 1.
@@ -57,10 +57,11 @@ class LikelihoodPath(Statistic):
         True
     """
 
-    def __init__(self, model: Model, samples: int = 1) -> None:
+    def __init__(self, model: Model, samples: int = 1, noise: str = "row") -> None:
         super().__init__()
         check_integer("samples", samples)
         self.model, self.samples = check_model(model, "LikelihoodPath", context=False), samples
+        self.noise = check_choice("noise", noise, tuple(NOISES))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +79,7 @@ class LikelihoodPath(Statistic):
         x = torch.where(torch.isinf(x), 0.0, x).to(self.model.dtype)
         total: Tensor | None = None
         for draw in range(self.samples):
-            columns = path(self.model, x, RowNoise(0, draw))
+            columns = path(self.model, x, NOISES[self.noise](0, draw))
             values = torch.stack([columns[name] for name in self.names], 1)
             total = values if total is None else total + values
         assert total is not None

@@ -13,7 +13,7 @@ from pushforward.detection.table_features import TableFeatures
 __all__ = ["Coordinates"]
 
 _MOST_CATEGORIES = 30
-_LARGEST = 1e100
+LARGEST = 1e100
 
 
 class Coordinates(Arrays):
@@ -60,7 +60,7 @@ class Coordinates(Arrays):
 
     def __call__(self, matrix: np.ndarray) -> np.ndarray:
         """Coordinates of rows of the feature matrix, ``(n, w)`` to ``(n, d)``; numbers beyond 1e100 become that."""
-        matrix = np.clip(matrix, -_LARGEST, _LARGEST)  # squares must not overflow
+        matrix = np.clip(matrix, -LARGEST, LARGEST)  # squares must not overflow
         if self.free.all():
             return matrix
         rows = np.zeros((len(matrix), len(self.column)))

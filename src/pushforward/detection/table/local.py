@@ -8,7 +8,8 @@ from pushforward.kernels.neighbors import local_gaussian as squared_and_log_det
 
 __all__ = ["local_gaussian"]
 
-_RIDGE = 0.1
+RIDGE = 0.1
+SMALLEST = 1e-9
 
 
 def local_gaussian(rows: np.ndarray, reference: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,5 +30,5 @@ def local_gaussian(rows: np.ndarray, reference: np.ndarray, index: np.ndarray) -
         Distance and -log density, each ``(n,)``.
     """
     d = rows.shape[1]
-    square, log_det = squared_and_log_det(rows, reference, index, _RIDGE)
+    square, log_det = squared_and_log_det(rows, reference, index, RIDGE, SMALLEST)
     return np.sqrt(square), 0.5 * log_det + 0.5 * d * np.log1p(square / d)

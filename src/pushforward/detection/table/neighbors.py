@@ -17,8 +17,9 @@ __all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "neighbors_of"]
 NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20", "density50")
 """Names; all but "lof" and the densities are compared on a logarithmic scale."""
 
-_LOF = 20
+LOF = 20
 _MOST = 50
+REACH_FLOOR = 1e-10
 _ROWS = 512  # in memory at a time, with their distances
 
 
@@ -60,7 +61,7 @@ class Neighbors(Arrays):
         if not lof:
             return self
         parts = [self._near(np.arange(len(reference))[part]) for part in _parts(len(reference))]
-        distances, index = (np.concatenate(each)[:, :_LOF] for each in zip(*parts, strict=True))
+        distances, index = (np.concatenate(each)[:, :LOF] for each in zip(*parts, strict=True))
         kth = distances[:, -1]
         return self.replace(kth=kth, reach=_reachability(distances, kth[index]))
 
@@ -96,7 +97,7 @@ class Neighbors(Arrays):
                 if name.startswith("knn"):
                     value = distances[:, min(int(name[3:]), k) - 1]
                 elif name == "lof":
-                    d, i = distances[:, :_LOF], index[:, :_LOF]
+                    d, i = distances[:, :LOF], index[:, :LOF]
                     value = self.reach[i].mean(1) / _reachability(d, self.kth[i])
                 elif name.startswith("local"):
                     continue
@@ -128,12 +129,12 @@ def neighbors_of(name: str) -> int:
     """Number of neighbors that a statistic reads; 0 for one that reads none."""
     if name not in NEIGHBOR_STATISTICS:
         return 0
-    return _LOF if name == "lof" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+    return LOF if name == "lof" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
 
 def _reachability(distances: np.ndarray, kth: np.ndarray) -> np.ndarray:
     """Local reachability density, (mean over neighbors of max(distance, k-distance of the neighbor))^-1."""
-    return 1.0 / (np.maximum(distances, kth).mean(1) + 1e-10)
+    return 1.0 / (np.maximum(distances, kth).mean(1) + REACH_FLOOR)
 
 
 def _parts(rows: int) -> list[slice]:

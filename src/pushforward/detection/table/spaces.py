@@ -13,8 +13,8 @@ __all__ = ["SPACES", "Spaces"]
 
 SPACES = ("standard", "soft", "normal", "white")
 
-_FARTHEST = 1e6  # standard deviations; beyond this the squares of distances would lose the other columns
-_SOFT_WIDTH = 3.0  # robust deviations
+FARTHEST = 1e6  # standard deviations; beyond this the squares of distances would lose the other columns
+SOFT_WIDTH = 3.0  # robust deviations
 _KNOTS = 1000
 
 
@@ -79,10 +79,10 @@ class Spaces(Arrays):
         """Rows of coordinates ``(n, d)`` in a space, ``(n, d)``."""
         if space == "soft":
             z = (rows - self.median) / self.scale
-            size = np.maximum(np.abs(z), _SOFT_WIDTH)
-            soft = np.sign(z) * _SOFT_WIDTH * (1.0 + np.log(size / _SOFT_WIDTH))
-            return np.where(size > _SOFT_WIDTH, soft, z)
-        z = np.clip((rows - self.center) / self.spread, -_FARTHEST, _FARTHEST)
+            size = np.maximum(np.abs(z), SOFT_WIDTH)
+            soft = np.sign(z) * SOFT_WIDTH * (1.0 + np.log(size / SOFT_WIDTH))
+            return np.where(size > SOFT_WIDTH, soft, z)
+        z = np.clip((rows - self.center) / self.spread, -FARTHEST, FARTHEST)
         if space == "normal":
             return self._normal_scores(rows, z)
         return z @ self.whitening if space == "white" else z
@@ -95,7 +95,7 @@ class Spaces(Arrays):
             inside = np.interp(rows[:, i], knots, ranks)
             # One standard deviation beyond the range counts as one unit.
             beyond = z[:, i] - np.clip((rows[:, i].clip(knots[0], knots[-1]) - self.center[i]) / self.spread[i],
-                                       -_FARTHEST, _FARTHEST)  # fmt: skip
+                                       -FARTHEST, FARTHEST)  # fmt: skip
             scores[:, i] = inside + beyond
         return scores
 

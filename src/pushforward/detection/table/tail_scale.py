@@ -41,11 +41,11 @@ class TailScale(Arrays):
     def prepare(self) -> None:
         """Where the exponential tail begins, and its mean excess."""
         n = len(self.values)
-        self._start = float(np.quantile(self.values, _BEYOND)) if n else 0.0
-        excess = self.values[self.values > self._start] - self._start
+        self.start = float(np.quantile(self.values, _BEYOND)) if n else 0.0
+        excess = self.values[self.values > self.start] - self.start
         smallest = 1e-6 * (1.0 + float(np.abs(self.values).max(initial=0.0)))
-        self._mean = max(float(excess.mean()) if excess.size else 0.0, smallest)
-        self._level = -np.log((excess.size + 0.5) / (n + 1))
+        self.mean = max(float(excess.mean()) if excess.size else 0.0, smallest)
+        self.level = -np.log((excess.size + 0.5) / (n + 1))
 
     def __call__(self, statistic: np.ndarray) -> np.ndarray:
         """-log tail probability of values of the statistic, nats, ``(n,)``."""
@@ -53,8 +53,8 @@ class TailScale(Arrays):
             statistic = np.log(np.maximum(statistic, self.floor[0]))
         n = len(self.values)
         inside = -np.log((n - np.searchsorted(self.values, statistic, "left") + 0.5) / (n + 1))
-        beyond = self._level + (statistic - self._start) / self._mean
-        return np.where(statistic > self._start, beyond, np.minimum(inside, self._level))
+        beyond = self.level + (statistic - self.start) / self.mean
+        return np.where(statistic > self.start, beyond, np.minimum(inside, self.level))
 
     def check(self) -> None:
         """Raise ValueError unless the arrays fit each other."""

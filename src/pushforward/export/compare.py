@@ -1,0 +1,158 @@
+"""Whether an exported graph gives the alarms of its guard, row by row."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pushforward.data import as_images, as_table, is_frame
+from pushforward.data.cells import text_of
+from pushforward.errors import ConfigError, InputError
+from pushforward.estimators import Guard
+from pushforward.graphs.files import format_of
+
+__all__ = ["Agreement", "compare", "graph_inputs", "run_graph"]
+
+_ROWS = 10_000
+"""Rows that a graph gets at a time."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The alarms of a guard and of its graph on the same rows.
+
+    Attributes:
+        rows: number of rows.
+        alarms: of the guard.
+        near: rows whose rank among the calibration scores is at most one from that of the threshold.
+        different: rows with an alarm of one and none of the other.
+        different_near: those among them that are near the threshold.
+        p_value: largest difference of the p-values.
+        score: largest relative difference of the finite scores.
+    """
+
+    rows: int
+    alarms: int
+    near: int
+    different: int
+    different_near: int
+    p_value: float
+    score: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every alarm is the same, but for rows within one calibration rank of the threshold."""
+        return self.different == self.different_near
+
+    @classmethod
+    def of(cls, guard: Guard, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> Agreement:
+        """From the outputs of the guard, ``guard.assess``, and those of the graph."""
+        n = guard.calibrator_.n
+        near = np.abs(expected["p_value"] * (n + 1) - guard.level_ * (n + 1)) < 1.5
+        different = expected["alarm"] != found["alarm"]
+        score, other = expected["anomaly_score"], found["anomaly_score"]
+        with np.errstate(invalid="ignore"):
+            distance = np.where(score == other, 0.0, np.abs(score - other) / (1.0 + np.abs(score)))
+        return cls(
+            len(near), int(expected["alarm"].sum()), int(near.sum()), int(different.sum()), int((different & near).sum()),
+            float(np.abs(expected["p_value"] - found["p_value"]).max(initial=0.0)), float(distance.max(initial=0.0)),
+        )  # fmt: skip
+
+
+def compare(guard: Guard, path: str | os.PathLike[str], X: Any) -> Agreement:
+    """Run an exported graph on rows, and compare its alarms with those of the guard.
+
+    Args:
+        guard: that was exported.
+        path: the file, ``.onnx`` (needs onnxruntime) or ``.pt2``.
+        X: rows or images, as for ``guard.assess``.
+
+    Raises:
+        ConfigError: for another ending of the name, or without onnxruntime.
+
+    Example:
+        >>> import numpy as np, pathlib, tempfile, pushforward as pf
+        >>> from pushforward.export import compare
+        >>> x = np.random.default_rng(0).normal(size=(300, 2))
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x)
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "guard.pt2")
+        >>> guard.export(path)
+        >>> compare(guard, path, x).different
+        0
+    """
+    return Agreement.of(guard, guard.assess(X), run_graph(guard, path, X))
+
+
+def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, np.ndarray]:
+    """The outputs of an exported graph for rows that the guard reads.
+
+    Raises:
+        ConfigError: for another ending of the name, or without onnxruntime.
+    """
+    if format_of(path) == "pt2":
+        return _run_pt2(path, graph_inputs(guard, X, ("X",)))
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError('to run an ONNX file needs onnxruntime: pip install "pushforward[export]".') from None
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    names = tuple(value.name for value in session.get_inputs())
+    outputs = [value.name for value in session.get_outputs()]
+    feeds = graph_inputs(guard, X, names)
+    count = len(next(iter(feeds.values())))
+    parts: list[Any] = [
+        session.run(None, {name: values[a : a + _ROWS] for name, values in feeds.items()})
+        for a in range(0, max(1, count), _ROWS)
+    ]
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(outputs)}
+
+
+def _run_pt2(path: str | os.PathLike[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the inside of torch.export
+        run = torch.export.load(os.fspath(path)).module()
+    (rows,) = (torch.from_numpy(values) for values in feeds.values())
+    size = _ROWS // 10  # a .pt2 graph scores all rows at once
+    with torch.no_grad():
+        parts = [run(rows[a : a + size]) for a in range(0, max(1, len(rows)), size)]
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The inputs of a graph for rows that the guard reads: ``{"X": matrix}``, ``{"images": ...}`` or one vector a column.
+
+    Args:
+        guard: that was exported.
+        X: rows or images, as for ``guard.assess``.
+        names: of the graph's inputs, in order.
+
+    Raises:
+        InputError: for rows that the guard does not read.
+    """
+    if guard.reads_images:
+        images = as_images(X).numpy()
+        return {"images": images if images.dtype == np.uint8 else images.astype(np.int32)}
+    schema = guard.schema_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        encoded = schema.encode(X, strict=False)[0]
+    if names == ("X",):
+        return {"X": np.ascontiguousarray(encoded, dtype=np.float64)}
+    if len(names) != len(schema):
+        raise InputError(f"the graph has {len(names)} inputs, and the guard's table {len(schema)} columns.")
+    table = as_table(X)
+    feeds: dict[str, np.ndarray] = {}
+    for index, (column, name) in enumerate(zip(schema.columns, names, strict=True)):
+        if column.kind == "categorical":
+            position = index if schema.positional or not is_frame(X) else column.name
+            text = text_of(column.name, table.column(position)).fill_null("")
+            feeds[name] = np.array(text.to_pylist(), dtype=object)
+        else:
+            feeds[name] = np.ascontiguousarray(encoded[:, index])
+    return feeds

@@ -1,0 +1,42 @@
+"""Operations of torch that ONNX lacks, in terms of operations that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.graphs.numeric import count_below
+
+__all__ = ["DECOMPOSITIONS"]
+
+
+def _searchsorted(values: Tensor, x: Tensor, *, right: bool = False, side: str | None = None, **options: Any) -> Tensor:
+    return count_below(values, x, right=right or side == "right")
+
+
+def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    values, index = x.topk(k, dim, largest=False)
+    found = values.narrow(dim, k - 1, 1), index.narrow(dim, k - 1, 1)
+    return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
+
+
+def _euclidean(x: Tensor, y: Tensor) -> Tensor:
+    squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1, keepdim=True).transpose(-2, -1)
+    return (squares - 2.0 * x @ y.transpose(-2, -1)).clamp(min=0.0).sqrt()
+
+
+def _cdist(x: Tensor, y: Tensor, p: float, compute_mode: int | None = None) -> Tensor:
+    if p != 2.0:
+        raise NotImplementedError("distances of another norm than the Euclidean one")
+    return _euclidean(x, y)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.searchsorted.Tensor: _searchsorted,
+    torch.ops.aten.kthvalue.default: _kthvalue,
+    torch.ops.aten._cdist_forward.default: _cdist,
+    torch.ops.aten._euclidean_dist.default: _euclidean,
+}

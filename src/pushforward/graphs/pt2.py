@@ -1,0 +1,47 @@
+"""Graphs as .pt2 files of torch.export, which plain PyTorch loads."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import os
+import warnings
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from pushforward.graphs.graph import Graph
+from pushforward.io import atomic_write
+
+__all__ = ["METADATA", "program_of", "write_pt2"]
+
+METADATA = "pushforward.json"
+"""Name of the extra file with the metadata."""
+
+
+def program_of(graph: Graph) -> ExportedProgram:
+    """Trace a graph, with a dynamic number of rows."""
+    rows: Any = Dim("rows", min=0) if graph.part else Dim.DYNAMIC
+    shapes: Any = tuple({0: rows} for _ in graph.example)
+    parameters = inspect.signature(graph.module.forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        shapes = (shapes,)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the inside of torch.export
+        return torch.export.export(graph.module, graph.example, dynamic_shapes=shapes)
+
+
+def write_pt2(graph: Graph, path: str | os.PathLike[str]) -> None:
+    """Write a graph as a .pt2 file, in one atomic step.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program_of(graph), stream, extra_files={METADATA: json.dumps(graph.facts)})
+    with atomic_write(path) as file:
+        file.write(stream.getvalue())

@@ -1,0 +1,129 @@
+"""The statistics of a table's pool that read no neighbors, and tail scales, as modules."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward.detection.table.linear import Linear
+from pushforward.detection.table.mixture import Mixture
+from pushforward.detection.table.tail_scale import TailScale
+from pushforward.detection.table.tails import Tails
+from pushforward.graphs.numeric import Part, count_below, exact, log_sum_exp, tolerance
+
+__all__ = ["LinearGraph", "MixtureGraph", "TailScaleGraph", "TailsGraph"]
+
+_ROUNDING = 4e-9
+"""Relative difference below which two values of a statistic are equal: distances have eight digits."""
+
+
+class LinearGraph(Part):
+    """:class:`~pushforward.detection.table.linear.Linear` as a module.
+
+    Args:
+        part: fitted.
+        wanted: names of statistics.
+    """
+
+    def __init__(self, part: Linear, wanted: set[str]) -> None:
+        super().__init__()
+        self.wanted = set(wanted)
+        self.register_buffer("mean", torch.from_numpy(part.mean))
+        if self.wanted - {"residual"}:
+            self.register_buffer("precision", torch.from_numpy(part.precision))
+            self.register_buffer("root", self.precision.diagonal().sqrt())
+        if "residual" in self.wanted:
+            self.register_buffer("residual", torch.from_numpy(part.residual))
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        """The wanted statistics of rows ``(n, d)``, each ``(n,)``."""
+        offset, found = rows - self.mean, {}
+        if self.wanted - {"residual"}:
+            weighted = offset @ self.precision
+            z = weighted.abs() / self.root
+            found["mahalanobis"] = (offset * weighted).sum(1).clamp(min=0.0).sqrt()
+            found["conditional_sum"] = z.square().sum(1)
+            found["conditional_max"] = z.amax(1)
+        if "residual" in self.wanted:
+            found["residual"] = (offset @ self.residual).square().sum(1).sqrt()
+        return {name: found[name] for name in sorted(self.wanted)}
+
+
+class TailsGraph(Part):
+    """:class:`~pushforward.detection.table.tails.Tails` as a module.
+
+    Args:
+        part: fitted.
+        wanted: names of statistics.
+    """
+
+    def __init__(self, part: Tails, wanted: set[str]) -> None:
+        super().__init__()
+        self.wanted, self.count = set(wanted), len(part.values)
+        self.register_buffer("columns", torch.from_numpy(part.values.T.copy()))
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        """The wanted statistics of rows ``(n, d)``, each ``(n,)``."""
+        points = rows.T
+        below = count_below(self.columns, points, right=True)
+        above = self.count - count_below(self.columns, points)
+        fewest = torch.minimum(below, above).to(rows.dtype)
+        terms = -((fewest + 0.5) / (self.count + 1)).log()
+        found = {"tail_max": terms.amax(0)}
+        if "tail_3" in self.wanted:
+            found["tail_3"] = terms.T.topk(min(3, len(self.columns)), 1).values.sum(1)
+        return {name: found[name] for name in sorted(self.wanted)}
+
+
+class MixtureGraph(Part):
+    """:class:`~pushforward.detection.table.mixture.Mixture` as a module.
+
+    Args:
+        part: fitted.
+        wanted: names of statistics.
+    """
+
+    def __init__(self, part: Mixture, wanted: set[str]) -> None:
+        super().__init__()
+        for name in ("mean", "directions", "factors", "weights"):
+            self.register_buffer(name, torch.from_numpy(getattr(part, name)))
+        self.register_buffer("centers", torch.from_numpy(part.means).unsqueeze(1))
+        self.has_remaining = bool(part.remaining[0] > 0)
+        self.register_buffer("precision", exact(0.5 / float(part.remaining[0] or 1.0)))
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        """-log density of rows ``(n, d)`` without its constant."""
+        offset = rows - self.mean
+        z = offset @ self.directions
+        y = (z.unsqueeze(0) - self.centers) @ self.factors
+        value = -log_sum_exp(self.weights - 0.5 * y.square().sum(2).T)
+        if self.has_remaining:
+            beyond = (offset.square().sum(1) - z.square().sum(1)).clamp(min=0.0)
+            value = value + beyond * self.precision
+        return {"mixture": value}
+
+
+class TailScaleGraph(Part):
+    """:class:`~pushforward.detection.table.tail_scale.TailScale` as a module; values within rounding of each other are equal.
+
+    Args:
+        part: fitted.
+    """
+
+    def __init__(self, part: TailScale) -> None:
+        super().__init__()
+        self.count, self.logarithmic = len(part.values), bool(part.floor.size)
+        constants = {"start": part.start, "mean": part.mean, "level": part.level}
+        for name, value in (constants | ({"floor": part.floor[0]} if self.logarithmic else {})).items():
+            self.register_buffer(name, exact(float(value)))
+        self.register_buffer("values", torch.from_numpy(part.values))
+
+    def forward(self, statistic: Tensor) -> Tensor:
+        """-log tail probability of values of the statistic, nats, ``(n,)``."""
+        if self.logarithmic:
+            statistic = torch.maximum(statistic, self.floor).log()
+        lower = statistic - tolerance(statistic, _ROUNDING)
+        at_least = (self.count - count_below(self.values, lower)).to(statistic.dtype)
+        inside = -((at_least + 0.5) / (self.count + 1)).log()
+        beyond = self.level + (statistic - self.start) / self.mean
+        return torch.where(lower > self.start, beyond, torch.minimum(inside, self.level))

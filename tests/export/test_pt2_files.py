@@ -1,0 +1,118 @@
+"""Guards as .pt2 files, which plain PyTorch loads without this library."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from mixed_tables import mixed_table, strange_rows
+
+import pushforward as pf
+from pushforward.cli import main
+from pushforward.detection import ConformalCalibrator
+from pushforward.detection.scores import DoSE, LatentMahalanobis, Likelihood, LikelihoodPath, Neighbors, TwoSided
+from pushforward.errors import ConfigError
+from pushforward.export import compare, export_score
+
+PLAIN = """
+import json, sys, warnings
+sys.modules["pushforward"] = None  # an import of it fails
+warnings.simplefilter("ignore")
+import numpy as np, torch
+more = {"pushforward.json": ""}
+program = torch.export.load(sys.argv[1], extra_files=more)
+rows = torch.from_numpy(np.load(sys.argv[2]))
+found = {name: torch.cat([program.module()(part)[name] for part in rows.split(7)]).tolist() for name in ("p_value", "alarm")}
+print(json.dumps({"found": found, "facts": json.loads(more["pushforward.json"])}))
+"""
+
+
+def test_the_command_writes_a_file_that_a_process_without_the_library_runs(mixed_guard, tmp_path, capsys):
+    mixed_guard.save(tmp_path / "g.safetensors")
+    guard, new = str(tmp_path / "g.safetensors"), tmp_path / "new.csv"
+    mixed_table(50, seed=4).to_csv(new, index=False)
+    assert main(["export", guard, "-o", str(tmp_path / "g.pt2"), "--check", str(new), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["different alarms"] == 0
+    table = strange_rows()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # unseen categories are what is tested
+        np.save(tmp_path / "rows.npy", mixed_guard.schema_.encode(table)[0])
+        expected = mixed_guard.assess(table)
+    command = [sys.executable, "-c", PLAIN, str(tmp_path / "g.pt2"), str(tmp_path / "rows.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["found"]["p_value"] == expected["p_value"].tolist()
+    assert answer["found"]["alarm"] == expected["alarm"].tolist()
+    assert answer["facts"]["alpha"] == 0.1
+    assert [column["index"] for column in answer["facts"]["columns"]] == list(range(8))
+
+
+def test_the_command_refuses_wrong_names_and_options(mixed_guard, tmp_path, capsys):
+    mixed_guard.save(tmp_path / "g.safetensors")
+    guard = str(tmp_path / "g.safetensors")
+    assert main(["export", guard, "-o", str(tmp_path / "g.bin")]) == 1
+    assert "must end in .onnx (ONNX) or .pt2" in capsys.readouterr().err
+    assert main(["export", guard, "-o", str(tmp_path / "g.pt2"), "--example", "x.csv"]) == 1
+    assert "--example is for the guard of a network" in capsys.readouterr().err
+    assert main(["export", guard, "-o", guard]) == 1  # the guard's own name has another ending
+    assert "must end in" in capsys.readouterr().err
+
+
+def test_scores_with_parts_that_no_graph_has_are_refused(tmp_path):
+    x = torch.randn(200, 1, 8, 8).mul(40).add(128).clamp(0, 255).round()
+    flow = pf.models.Glow((1, 8, 8), scales=2, layers=1, hidden=(4,))
+    score = DoSE(LikelihoodPath(flow)).fit(x[:100])
+    calibrator = ConformalCalibrator(score(x[100:]))
+    with pytest.raises(
+        ConfigError, match=r"LikelihoodPath of a model with dequantization.*hash of each row.*exportable=True"
+    ):
+        export_score(score, calibrator, tmp_path / "score.pt2", x[:2], alpha=0.05)
+    with pytest.raises(ConfigError, match="needs a Score"):
+        export_score(LikelihoodPath(flow), calibrator, tmp_path / "score.pt2", x[:2])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_guard_of_images_needs_to_be_exportable(tmp_path):
+    from pushforward.data import load_image_sample
+
+    images = load_image_sample("mnist")[:400]
+    options = {"alpha": 0.1, "max_steps": 5, "random_state": 0}
+    with pytest.raises(ConfigError, match=r"code length of png and zlib.*exportable=True"):
+        pf.Guard(**options).fit(images).export(tmp_path / "guard.pt2")
+    guard = pf.Guard(exportable=True, **options).fit(images)
+    guard.export(tmp_path / "guard.pt2")
+    assert compare(guard, tmp_path / "guard.pt2", images).agrees
+    pytest.importorskip("onnxruntime")
+    guard.export(tmp_path / "guard.onnx")
+    assert compare(guard, tmp_path / "guard.onnx", images).agrees
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["neighbors", "likelihood", "two-sided", "dose"])
+def test_a_score_that_a_user_chose(tmp_path, kind):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x = torch.randn(900, 3)
+    flow = pf.models.RealNVP(features=3, hidden=(8,)).eval()
+    score = {
+        "neighbors": lambda: Neighbors(),
+        "likelihood": lambda: Likelihood(flow),
+        "two-sided": lambda: TwoSided(Likelihood(flow)),
+        "dose": lambda: DoSE(LikelihoodPath(flow), LatentMahalanobis(flow), density="gmm"),
+    }[kind]().fit(x[:400])
+    calibrator = ConformalCalibrator(score(x[400:800]))
+    new = torch.cat((x[800:], 3 * torch.randn(100, 3)))
+    export_score(score, calibrator, tmp_path / "score.onnx", x[:2], alpha=0.1)
+    session = onnxruntime.InferenceSession(tmp_path / "score.onnx")
+    p, alarm, _ = session.run(None, {"x": new.numpy()})
+    expected = calibrator.p_value(score(new).numpy())
+    threshold = calibrator.threshold(0.1)
+    near = np.abs(expected - threshold) * (calibrator.n + 1) < 1.5
+    assert not ((alarm != (expected <= threshold)) & ~near).any()
+    assert np.abs(p - expected).max() <= 2 / (calibrator.n + 1)  # float32 networks
