@@ -16,10 +16,12 @@ from pushforward import io
 from pushforward.compiled import CompiledScorer, compile_scorer
 from pushforward.data import Schema, duplicate_groups, split_indices
 from pushforward.detection.batching import by_batches
-from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.explanation import Explanation
+from pushforward.detection.input_score import InputScore
 from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_time
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
+from pushforward.detection.table_reasons import explain_rows
 from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
 from pushforward.models import Ensemble, Flow
 from pushforward.numerics.checks import check_choice, check_integer
@@ -107,18 +109,8 @@ class TableScore(InputScore):
         return value.numpy() - cost
 
     def explain(self, inputs: Any) -> Explanation:
-        """How unusual each cell is given the other columns and by itself, and the cost of news, nats."""
-        matrix, news = self.features.impute(self._encode(inputs))
-        finite = np.isfinite(matrix)
-        terms = np.where(finite, self.pool.by_column(np.where(finite, matrix, 0.0)), math.inf)
-        by_column = np.zeros(news.shape)
-        kept = list(self.features.kept)
-        by_column[:, kept] = terms[:, : len(kept)]
-        for k, coordinate in enumerate(self.features.indicators):
-            column = kept[coordinate]
-            by_column[:, column] = np.maximum(by_column[:, column], terms[:, len(kept) + k])
-        nats = np.where(news, math.log(self.features.rows + 2), by_column)
-        return Explanation(self.features.schema.names, nats)
+        """How far each cell is beyond what is usual for its column, and its usual values given the other columns."""
+        return explain_rows(self.features, self.pool, inputs, self._encode(inputs))
 
     def explain_density(self, inputs: Any) -> Explanation:
         """The exact terms of the chain rule under the ensemble's autoregressive flow.

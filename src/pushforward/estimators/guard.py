@@ -17,8 +17,9 @@ from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame, split_indices
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.detection.certified import Certificate, certify_scores
+from pushforward.detection.explanation import Explanation
 from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
-from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.input_score import InputScore
 from pushforward.detection.smoothed_score import SmoothedScore, fit_smoothed_score, smoothing_options
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS

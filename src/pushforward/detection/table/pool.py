@@ -105,6 +105,18 @@ class Pool:
         first = np.flatnonzero(np.r_[True, self.coordinates.column[1:] != self.coordinates.column[:-1]])
         return np.maximum.reduceat(nats, first, axis=1)
 
+    def usual_range(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Range of 95 % of the normal rows for each column of the feature matrix given the others, ``(n, w)`` each."""
+        rows = self.coordinates(np.ascontiguousarray(matrix))
+        placed = self.spaces(str(FAMILIES["linear"].space), rows)
+        linear = self.parts["linear"]
+        spread = 1.0 / np.sqrt(np.diag(linear.precision))
+        middle = placed - linear.conditional(placed) * spread
+        size = self.reasons.given[190] * spread
+        low, high = self.spaces.from_soft(middle - size), self.spaces.from_soft(middle + size)
+        first = np.flatnonzero(np.r_[True, self.coordinates.column[1:] != self.coordinates.column[:-1]])
+        return low[:, first], high[:, first]
+
     def statistics(self) -> Iterator[tuple[str, float, float]]:
         """Name, weight and AUROC on mixes of each statistic, the largest weight first; those without weight last."""
         weight = {" ".join(key): float(w) for key, w in zip(self.scales, self.weights, strict=True)}
