@@ -16,11 +16,11 @@ help:  ## list the targets
 demo: .venv/.installed  ## fit, calibrate and score real data; writes demo/pushforward-demo.png
 	$(BIN)/pushforward demo --output demo/pushforward-demo.png
 
-# Two workers with one thread each: two with two would make the threads of each wait for the other's.
+# One thread each, because threads of two workers would wait for each other; the third worker is for tests that wait.
 test test-slow: export OMP_NUM_THREADS = 1
 
 test: .venv/.installed  ## the tests that take seconds each, and the examples in docstrings
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=15 tests
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" --durations=15 tests
 	$(BIN)/python -m pytest --doctest-modules --pyargs pushforward -p no:cacheprovider
 
 test-slow: .venv/.installed  ## the tests that take minutes each

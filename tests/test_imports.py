@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -129,10 +130,27 @@ def test_every_public_name_is_there():
         _ = pushforward.nothing
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_package_can_be_imported_first(package):
-    """No package relies on another that was imported before it."""
-    assert "pushforward" in loaded_after(f"import pushforward.{package}")
+def test_every_package_can_be_imported_first():
+    """No package relies on another that was imported before it: each is imported in a process with third-party modules alone."""
+    script = """
+        import multiprocessing, sys
+        import pyarrow.dataset, scipy.stats, sklearn.mixture, sklearn.neighbors, sqlalchemy, torch, typer
+
+        def first(package):
+            assert not any(name.startswith("pushforward") for name in sys.modules)
+            __import__("pushforward." + package)
+
+        fork = multiprocessing.get_context("fork")
+        for package in sys.argv[1:]:
+            process = fork.Process(target=first, args=(package,))
+            process.start()
+            process.join()
+            if process.exitcode != 0:
+                sys.exit(f"{package} cannot be imported first")
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *PACKAGES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_name_in_all_exists():

@@ -32,11 +32,9 @@ QUICK = Settings(threads=1, rounds=2, visit=0.001, steps=1, limit=120)
 
 @pytest.fixture(autouse=True)
 def as_before():
-    """Restore torch's default type and number of threads, which adapters and runs change."""
-    threads = torch.get_num_threads()
+    """Restore torch's default type, which adapters change."""
     yield
     torch.set_default_dtype(torch.float32)
-    torch.set_num_threads(threads)
 
 
 # The table of cases ---------------------------------------------------------------------------------------------------

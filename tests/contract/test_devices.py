@@ -37,7 +37,7 @@ from pushforward.transforms import Step
 
 from .cases import MODELS, ModelCase
 from .cases.kinds import f
-from .tools import ROWS, context_of, data_of
+from .tools import ROWS, context_of, data_of, one_of_each_class
 
 DEVICE = torch.device("meta")
 LOOKS = (DataDependentOutputException, DynamicOutputShapeException)
@@ -219,14 +219,14 @@ def refused(case: ModelCase, known: dict[str, str]) -> Any:
     return pytest.raises((*LOOKS, Waits)) if str(case) in known else contextlib.nullcontext()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", one_of_each_class(CASES), ids=str)
 def test_a_training_step_stays_on_its_device_and_never_waits(case):
     everything = ready(case)
     with pretended(), refused(case, WAITS_IN_TRAINING):
         train(*everything)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", one_of_each_class(CASES), ids=str)
 def test_scores_and_samples_can_be_captured_as_a_graph(case):
     everything = ready(case)
     with pretended(graph=True), refused(case, NO_GRAPH):

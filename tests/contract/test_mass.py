@@ -64,10 +64,9 @@ def test_mass_is_one_in_one_dimension(case, jolted):
     assert masses(built(case, jolted=jolted), 20_000)[1].sum().item() == pytest.approx(1.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("jolted", [0.0, 0.6], ids=["start", "moved"])
 @pytest.mark.parametrize("case", EXACT_2D, ids=str)
-def test_mass_is_one_in_two_dimensions(case, jolted):
-    assert masses(built(case, jolted=jolted), 750 if jolted else 300)[1].sum().item() == pytest.approx(1.0, abs=1e-3)
+def test_mass_is_one_in_two_dimensions_at_the_start(case):
+    assert masses(built(case, jolted=0.0), 300)[1].sum().item() == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("case", EXACT_1D, ids=str)
@@ -82,10 +81,11 @@ def test_samples_follow_the_density_in_one_dimension(case):
 
 
 @pytest.mark.parametrize("case", EXACT_2D, ids=str)
-def test_samples_follow_the_density_in_two_dimensions(case):
+def test_mass_is_one_in_two_dimensions_and_samples_follow_it(case):
     """Chi-square over cells of 25 x 25 points of the grid, joined in order until each expects at least 10."""
     model = built(case, jolted=0.6)
     grid, mass = masses(model, 750)
+    assert mass.sum().item() == pytest.approx(1.0, abs=1e-3)
     count = 6000
     x = model.sample(count, one_context(model), seed=22)
     cells = []

@@ -13,7 +13,19 @@ from pushforward.numerics import RowNoise
 from pushforward.transforms import Inverse, Transform
 
 from .cases import TRANSFORMS, TransformCase
-from .tools import ROWS, TYPES, attainable, build, built, context_of, data_of, dense_jacobian, generator, same
+from .tools import (
+    ROWS,
+    TYPES,
+    attainable,
+    build,
+    built,
+    context_of,
+    data_of,
+    dense_jacobian,
+    generator,
+    one_of_each_class,
+    same,
+)
 
 BIJECTIVE = [case for case in TRANSFORMS if case.bijective]
 DISCRETE = [case for case in TRANSFORMS if not case.bijective]
@@ -451,9 +463,10 @@ ROOTS = (
 
 
 def some_slow(cases: list[TransformCase]) -> list:
-    """Decoding by root finding unrolls a hundred iterations, which takes the compiler 10 s: one case will do."""
+    """One case of each class; decoding by root finding unrolls a hundred iterations, so of those one case in all."""
     slow = [case for case in cases if any(name in str(case) for name in ROOTS)]
-    return [pytest.param(case, marks=pytest.mark.slow) if case in slow[1:] else case for case in cases]
+    always = [case for case in one_of_each_class(cases) if isinstance(case, TransformCase) and case not in slow]
+    return [case if case in [*always, slow[0]] else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 @pytest.mark.parametrize("case", some_slow(TRANSFORMS), ids=str)

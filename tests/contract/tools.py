@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Generator, Tensor, nn
 
@@ -14,6 +15,16 @@ from .cases import Case
 
 ROWS = 6
 TYPES = [torch.float32, torch.float64]
+
+
+def one_of_each_class(cases: Sequence[Case]) -> list[Any]:
+    """The cases for a test that takes long: the first case of each class runs always, the others are marked slow."""
+    seen: set[str] = set()
+    chosen = []
+    for case in cases:
+        chosen.append(pytest.param(case, marks=pytest.mark.slow) if case.name in seen else case)
+        seen.add(case.name)
+    return chosen
 
 
 def generator(seed: int = 0) -> Generator:

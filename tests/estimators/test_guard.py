@@ -27,7 +27,7 @@ from pushforward.errors import (
     StorageError,
 )
 from pushforward.estimators import Guard
-from pushforward.estimators import guard as guard_module
+from pushforward.estimators.calibration_rows import split_rows
 
 QUICK = {"random_state": 0}
 FLOWS = {"density": True, "n_estimators": 2, "max_steps": 60, "random_state": 0}
@@ -193,18 +193,6 @@ def test_max_time_is_kept_or_refused() -> None:
         Guard(0.05, max_time="0.001s", **QUICK).fit(x)
 
 
-def test_calibration_stops_when_time_is_over(monkeypatch) -> None:
-    """Each reading of the clock is a second later; the rows that were scored by then calibrate."""
-    x = normal_rows(20_000)
-    guard = Guard(0.05, **QUICK).fit(x[:200])
-    ticks = iter(range(10**6))
-    monkeypatch.setattr(guard_module.time, "monotonic", lambda: float(next(ticks)))
-    scores = guard._calibration_scores(x, np.arange(5000), 0, 11.9, 0.0)
-    assert len(scores) == 4 * 1024
-    order = np.random.default_rng(0).permutation(5000)[: len(scores)]
-    np.testing.assert_array_equal(scores, guard.anomaly_score(x[order]))
-
-
 def test_effort_is_a_fixed_amount_of_work() -> None:
     x = normal_rows(3000)
     sizes = []
@@ -317,7 +305,7 @@ def test_unreadable_tables_are_refused(x) -> None:
 
 def test_errors_of_fit_name_the_row_of_the_table() -> None:
     guard = Guard(0.05, random_state=0)
-    fitted, _ = guard._split(400, 0)
+    fitted, _ = split_rows(400, guard.calibration, guard.alpha, "marginal", guard.delta, seed=0)
     for row in (fitted[0], fitted[150], fitted[-1]):
         frame = pd.DataFrame(normal_rows(400), columns=["a", "b", "c"])
         frame.loc[row, "b"] = math.inf

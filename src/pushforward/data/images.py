@@ -53,7 +53,7 @@ def as_images(data: Any) -> Tensor:
             f"images must have the shape (n, height, width), (n, height, width, channels) or (n, channels, height, width), "
             f"with {', '.join(map(str, _CHANNELS))} channels; got {array.shape}."
         )
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch warns of read-only memory
 
 
 def _as_integers(array: NDArray[Any]) -> NDArray[Any]:

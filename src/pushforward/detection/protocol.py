@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pushforward.errors import InputError
 from pushforward.numerics.checks import check_integer
+from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["CheckResult", "ProtocolReport", "protocol_check"]
 
@@ -167,7 +168,7 @@ def protocol_check(
 def _sample(data: Any, name: str, rows: int, rng: np.random.Generator) -> Tensor:
     """Some rows of one group, chosen at random."""
     try:
-        tensor = torch.as_tensor(data)
+        tensor = as_tensor(data)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the {name} rows must be an array of numbers, one row per input: {error}") from error
     if tensor.dim() < 1 or len(tensor) == 0:

@@ -117,7 +117,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
         """Log-density of each row, nats, ``(rows,)``."""
         require_fitted(self)
         array = check_array(self, X, reset=False, finite=True)
-        return by_batches(lambda part: self.model_.log_prob(part).double(), torch.from_numpy(array)).numpy()
+        rows = torch.from_numpy(np.require(array, requirements="W"))  # torch warns of read-only memory
+        return by_batches(lambda part: self.model_.log_prob(part).double(), rows).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Total log-likelihood of X, nats, like ``KernelDensity.score``."""

@@ -5,47 +5,41 @@ from __future__ import annotations
 import math
 import os
 import time
-import warnings
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward import io
-from pushforward.data import Schema, as_images, as_table, is_frame, split_indices
-from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
+from pushforward.data import Schema, as_images, as_table, is_frame
+from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.explanation import Explanation
-from pushforward.detection.image_score import IMAGE_TRAINING, ImageScore, fit_image_score
+from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import InputScore
-from pushforward.detection.smoothed_score import SmoothedScore, fit_smoothed_score, smoothing_options
-from pushforward.detection.table import EFFORTS
-from pushforward.detection.table_density import KINDS
+from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table_features import TableFeatures
-from pushforward.detection.table_score import NO_DENSITY, TABLE_TRAINING, TableScore, fit_table_score
-from pushforward.errors import CalibrationError, ConfigError, PushforwardWarning, SchemaError, StorageError
+from pushforward.detection.table_score import NO_DENSITY, TableScore
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
+from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
+from pushforward.estimators.conformal_detector import ConformalDetector
+from pushforward.estimators.guard_options import check_options, fit_score
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
-from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
+from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import seconds
-from pushforward.training.progress import make_reporter
 
 __all__ = ["Certificate", "Explanation", "Guard"]
 
 _FITTING = 0.6
 """Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
 
-_MOST_CALIBRATION = 10_000
-"""Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
-
 _SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
 """The classes of a guard's score, by the name of its inputs in a file."""
 
 
-class Guard(OutlierMixin, BaseEstimator):
+class Guard(ConformalDetector):
     """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over an anomaly score).
 
     ``fit`` divides its rows at random: one part fits an anomaly score, and one is used for nothing but calibration. The
@@ -188,21 +182,32 @@ class Guard(OutlierMixin, BaseEstimator):
             ConfigError: for impossible options, or if ``max_time`` is too short for a table to be read, fitted and
                 calibrated.
         """
-        self._check_options()
+        options = self.get_params()
+        check_options(options)
         start = time.monotonic()
-        rows, seed = self._read(X, reset=True), seed_from(self.random_state)
-        fitted, calibration = self._split(len(rows), seed)
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
+        rows, seed = self._read(X, reset=True), seed_from(self.random_state)
+        fitted, calibration = split_rows(len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed)
+        for_score = limit  # of a table's time, a part is for calibration
+        if limit is not None and not isinstance(rows, torch.Tensor):
+            for_score = max(0.0, _FITTING * limit - (time.monotonic() - start))
         try:
-            self.score_ = self._fit_score(_take(rows, fitted), seed, limit, start)
+            self.score_ = fit_score(take(rows, fitted), options, seed, for_score)
         except SchemaError:
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
         self.seed_ = seed
         if limit is None or isinstance(rows, torch.Tensor):
-            scores = self.score_.score(_take(rows, calibration))
+            scores = self.score_.score(take(rows, calibration))
         else:
-            scores = self._calibration_scores(rows, calibration, seed, limit, start)
+            scores = score_in_time(self.score_.score, rows, calibration, seed, start + limit)
+            needed = min(len(calibration), self._rows_needed())
+            if len(scores) < needed or time.monotonic() - start > 1.1 * limit:
+                raise ConfigError(
+                    f"max_time={self.max_time!r} is too short: after {time.monotonic() - start:.1f} seconds the table was "
+                    f"read, the smallest score was fitted, and {len(scores)} of {needed} necessary calibration rows were "
+                    "scored. Give more time or fewer rows."
+                )
         self._calibrate(scores)
         self.calibration_ = CalibrationRecord(self.calibrator_.n)
         return self
@@ -231,7 +236,7 @@ class Guard(OutlierMixin, BaseEstimator):
         require_fitted(self)
         score = self.score_.uncompiled()
         scores = score.score(self._read(X))
-        needed = rows_needed(self.alpha, self.guarantee, self.delta)
+        needed = self._rows_needed()
         if len(scores) < needed:
             raise CalibrationError(
                 f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs at least {needed} calibration rows; got {len(scores)}."
@@ -242,10 +247,6 @@ class Guard(OutlierMixin, BaseEstimator):
         return self
 
     # -- answers ----------------------------------------------------------------------------------------------------
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        """The negative anomaly score of each row, ``(rows,)``: higher is more normal (scikit-learn's sign)."""
-        return -self.anomaly_score(X)
 
     def log_prob(self, X: Any) -> np.ndarray:
         """Log-density of each row of a table, nats, ``(rows,)``; a lower bound where columns are dequantized or missing.
@@ -261,10 +262,6 @@ class Guard(OutlierMixin, BaseEstimator):
         require_fitted(self)
         return self.score_.score(self._read(X))
 
-    def p_value(self, X: Any) -> np.ndarray:
-        """Conformal p-value of each row, ``(rows,)``: P(p <= a) <= a for rows like the training rows."""
-        return self.calibrator_.p_value(self.anomaly_score(X))
-
     def assess(self, X: Any) -> dict[str, np.ndarray]:
         """All results: ``log_prob`` (with a density), ``anomaly_score``, ``p_value`` and ``alarm``, each ``(rows,)``."""
         score = self.anomaly_score(X)
@@ -274,37 +271,6 @@ class Guard(OutlierMixin, BaseEstimator):
             "p_value": self.calibrator_.p_value(score),
             "alarm": self._decide(-score) < 0,
         }
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """``score_samples(X) - offset_``: negative is an alarm."""
-        return self._decide(self.score_samples(X))
-
-    def predict(self, X: Any) -> np.ndarray:
-        """+1 for normal rows and -1 for alarms, at the promised false-alarm rate."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
-
-    def select(self, X: Any, fdr: float = 0.1) -> np.ndarray:
-        """Select anomalies in a batch with a bound on the fraction of normal rows among them: boolean ``(rows,)``.
-
-        Benjamini-Hochberg on the conformal p-values: the expected fraction of normal rows among the selected ones is at
-        most ``fdr`` (Bates et al. 2023, thm. 2).
-        """
-        return benjamini_hochberg(self.p_value(X), fdr)
-
-    def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
-        """A monitor of a stream of inputs, which detects drift and a growing fraction of anomalies.
-
-        Give it scores in the order of time, ``monitor.update(guard.anomaly_score(rows))``. On a stream like the training
-        rows, the probability that ``monitor.alarm`` is ever raised is at most ``alpha``, however long the stream is. The
-        monitor starts from the calibration scores and can be saved to a file of its own, to continue later.
-
-        Args:
-            alpha: bound on the probability of a false alarm at any time.
-            betting: see :class:`~pushforward.detection.Monitor`.
-            seed: of the random tie-breaking.
-        """
-        require_fitted(self)
-        return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
 
     def certify(
         self, X: Any, radius: float, *, confidence: float = 0.99, draws: int = 10_000, attempts: int = 10**6
@@ -465,7 +431,7 @@ class Guard(OutlierMixin, BaseEstimator):
         header, tensors = io.read(path, kind="guard", public_key=public_key)
         try:
             guard = cls(**header["options"])
-            guard._check_options()
+            check_options(guard.get_params())
             guard.seed_ = int(header["seed"])
             scores = tensors.pop("calibration").numpy()
             kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
@@ -482,25 +448,6 @@ class Guard(OutlierMixin, BaseEstimator):
             raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
 
     # -- parts ------------------------------------------------------------------------------------------------------
-
-    def _check_options(self) -> None:
-        check_number("alpha", self.alpha, 0, 1)
-        check_number("delta", self.delta, 0, 1)
-        check_number("validation", self.validation, 0, 1, closed="left")
-        check_choice("guarantee", self.guarantee, ("marginal", "pac"))
-        check_choice("effort", self.effort, tuple(EFFORTS))
-        if not isinstance(self.density, bool):
-            raise ConfigError(f"density must be True or False; got {self.density!r}.")
-        if self.model not in (*KINDS, "glow"):
-            raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {self.model!r}.")
-        for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
-            check_integer(name, getattr(self, name), optional=name in ("max_steps", "batch_size"))
-        if not self.calibration > 0:
-            raise ConfigError(f"calibration must be a positive fraction or number of rows; got {self.calibration!r}.")
-        check_positive("learning_rate", self.learning_rate, optional=True)
-        check_positive("jitter", self.jitter, zero=True)
-        if self.smoothing is not None:
-            smoothing_options(self.smoothing)
 
     def _read(self, X: Any, *, reset: bool = False) -> Any:
         """X as the score reads it: a tensor of images, a pyarrow table, or a float64 matrix.
@@ -535,90 +482,6 @@ class Guard(OutlierMixin, BaseEstimator):
         if names is not None:
             self.feature_names_in_ = np.asarray(names, dtype=object)
 
-    def _calibration_scores(
-        self, rows: Any, calibration: np.ndarray, seed: int, limit: float, start: float
-    ) -> np.ndarray:
-        """Scores of as many calibration rows, in random order, as the time permits; when to stop depends on no score."""
-        order = np.random.default_rng(seed).permutation(calibration)
-        needed = min(len(order), rows_needed(self.alpha, self.guarantee, self.delta))
-        scores: list[np.ndarray] = []
-        done = 0
-        while done < len(order) and (left := limit - (time.monotonic() - start)) > 0:
-            part = order[done : done + 1024]
-            before = time.monotonic()
-            scores.append(self.score_.score(_take(rows, part)))
-            done += len(part)
-            if time.monotonic() - before > left:
-                break
-        if done < needed or time.monotonic() - start > 1.1 * limit:
-            raise ConfigError(
-                f"max_time={self.max_time!r} is too short: after {time.monotonic() - start:.1f} seconds the table was read, "
-                f"the smallest score was fitted, and {done} of {needed} necessary calibration rows were scored. Give more "
-                "time or fewer rows."
-            )
-        return np.concatenate(scores)
-
-    def _fit_score(self, rows: Any, seed: int, limit: float | None, start: float) -> InputScore:
-        """Fit the score of tables or of images with this guard's options; None is the default of the kind of data."""
-        if self.smoothing is not None:
-            chosen: dict[str, Any] = {"seed": seed} | smoothing_options(self.smoothing)
-            return fit_smoothed_score(rows, **chosen)
-        images = isinstance(rows, torch.Tensor)
-        names = ("max_steps", "batch_size", "learning_rate")
-        options = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if limit is not None:  # for a table, the rest of the time is for calibration
-            options["max_time"] = limit if images else max(0.0, _FITTING * limit - (time.monotonic() - start))
-        config = replace(
-            IMAGE_TRAINING if images else TABLE_TRAINING,
-            seed=seed, progress="auto" if self.verbose else "silent", **options,
-        )  # fmt: skip
-        if images:
-            return fit_image_score(rows, self.validation, kind=self.model, config=config)
-        return fit_table_score(
-            rows, self.validation, effort=self.effort, density=self.density or self.effort == "thorough",
-            kind=self.model, n_estimators=self.n_estimators, n_draws=self.n_draws, jitter=self.jitter, config=config,
-            note=make_reporter("auto" if self.verbose else "silent").note,
-        )  # fmt: skip
-
-    def _split(self, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the rows that fit the score (training and early stopping) and of those for calibration."""
-        needed = rows_needed(self.alpha, self.guarantee, self.delta)
-        if self.calibration >= 1:
-            count = int(self.calibration)
-        else:
-            count = min(max(round(min(self.calibration * rows, _MOST_CALIBRATION)), needed), rows // 2)
-        if rows - count < 2 or count < 1:
-            raise CalibrationError(
-                f"of n_samples = {rows} rows, {count} calibrate and {rows - count} fit: give at least 4 rows, and at "
-                "least 2 more than calibrate."
-            )
-        if count < needed:
-            warnings.warn(
-                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows, and there are "
-                f"{count}: predict raises no alarm, which keeps the promise. Give at least {max(2 * needed, needed + 2)} "
-                "rows, or a larger alpha.",
-                PushforwardWarning,
-                stacklevel=3,
-            )
-        fitted, calibration = split_indices(rows, (rows - count, count), seed=seed)
-        return fitted, calibration
-
-    def _calibrate(self, scores: np.ndarray) -> Self:
-        calibrator = ConformalCalibrator(scores)
-        if calibrator.n < rows_needed(self.alpha, self.guarantee, self.delta):
-            self.calibrator_, self.level_, self.offset_ = calibrator, 0.0, -math.inf
-            return self
-        level = calibrator.threshold(self.alpha, self.guarantee, self.delta)
-        # Here a score at the threshold is an alarm; scikit-learn's alarm is a decision below 0, so move by one ulp.
-        alarm_at = calibrator.score_threshold(self.alpha, self.guarantee, self.delta)
-        self.calibrator_, self.level_ = calibrator, level  # after the errors, which leave the guard as it was
-        self.offset_ = float(np.nextafter(-alarm_at, np.inf))
-        return self
-
-    def _decide(self, samples: np.ndarray) -> np.ndarray:
-        """Decision function of the values of ``score_samples``; +inf everywhere if there can be no alarm."""
-        return samples - self.offset_ if self.offset_ > -math.inf else np.full(samples.shape, math.inf)
-
     def _smoothed(self, method: str) -> SmoothedScore:
         require_fitted(self)
         if not isinstance(self.score_, SmoothedScore):
@@ -630,8 +493,3 @@ class Guard(OutlierMixin, BaseEstimator):
         if not isinstance(score, TableScore):  # an AttributeError is what hasattr needs
             raise AttributeError(f"a Guard has {attribute} after it was fitted on a table.")
         return score
-
-
-def _take(rows: Any, index: np.ndarray) -> Any:
-    """These rows of a tensor, a matrix or a pyarrow table."""
-    return rows[index] if isinstance(rows, (torch.Tensor, np.ndarray)) else rows.take(index)

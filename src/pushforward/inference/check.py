@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pushforward.errors import PushforwardWarning
@@ -18,6 +17,7 @@ from pushforward.inference.misspecification import SimulationGuard, posterior_pr
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.inference.simulate import simulate
 from pushforward.numerics.checks import check_integer
+from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["PosteriorCheck", "check"]
 
@@ -118,7 +118,7 @@ def check(
     if x is None:
         result = PosteriorCheck(calibration)
     else:
-        observed = (x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))).float().reshape(posterior.x_shape)
+        observed = (x if isinstance(x, Tensor) else as_tensor(np.asarray(x))).float().reshape(posterior.x_shape)
         many = simulate(simulator, posterior.prior, max(_GUARD_SIMULATIONS, simulations), seed=seed + 1)
         guard = SimulationGuard(many.x, seed=seed)
         made, predictive = posterior_predictive(posterior, simulator, observed, draws=draws, seed=seed)

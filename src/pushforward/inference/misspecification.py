@@ -15,6 +15,7 @@ from pushforward.errors import InputError
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.posterior import SimulationPosterior
 from pushforward.numerics.checks import check_integer
+from pushforward.numerics.conversion import as_tensor
 from pushforward.training.seeds import mix
 
 __all__ = ["SimulationGuard", "local_c2st", "posterior_predictive"]
@@ -57,7 +58,7 @@ class SimulationGuard:
 
     def scores(self, x: Any) -> Tensor:
         """Scores of observations, ``(m,)``; higher is less like the simulations."""
-        rows = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        rows = x if isinstance(x, Tensor) else as_tensor(np.asarray(x))
         if rows.shape == self.x_shape:
             rows = rows[None]
         if rows.shape[1:] != self.x_shape:
@@ -95,9 +96,7 @@ def posterior_predictive(
         torch.manual_seed(mix(seed, 302))
         made = simulator(theta)
     made = (
-        (made if isinstance(made, Tensor) else torch.as_tensor(np.asarray(made)))
-        .float()
-        .reshape(draws, *posterior.x_shape)
+        (made if isinstance(made, Tensor) else as_tensor(np.asarray(made))).float().reshape(draws, *posterior.x_shape)
     )
     flat = posterior.scale(made.double().flatten(1)).double()
     half = draws // 2

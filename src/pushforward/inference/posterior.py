@@ -17,6 +17,7 @@ from pushforward.inference.priors import Prior
 from pushforward.io import pack, read, unpack, write
 from pushforward.io.file_format import Path
 from pushforward.numerics.checks import check_integer
+from pushforward.numerics.conversion import as_tensor
 from pushforward.training.result import FitResult
 
 __all__ = ["SimulationPosterior", "load_posterior"]
@@ -235,7 +236,7 @@ def _generator(seed: int | None) -> torch.Generator:
 
 
 def _tensor(value: Any) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    return value.detach() if isinstance(value, Tensor) else as_tensor(np.asarray(value))
 
 
 def _text(shape: tuple[int, ...]) -> str:

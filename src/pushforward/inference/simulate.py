@@ -15,6 +15,7 @@ from torch import Tensor
 from pushforward.errors import InputError, PushforwardWarning
 from pushforward.inference.priors import Prior
 from pushforward.numerics.checks import check_integer, check_positive
+from pushforward.numerics.conversion import as_tensor
 from pushforward.training.seeds import mix
 
 __all__ = ["Simulations", "simulate"]
@@ -156,7 +157,7 @@ def _attempt(task: tuple[Simulator, Tensor, int]) -> Tensor | str:
                 x = simulator(theta)
             finally:
                 np.random.set_state(state)  # noqa: NPY002
-        x = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
+        x = as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
         if x.dim() == 1 and len(theta) > 1 and len(x) == len(theta):
             x = x[:, None]
         if x.dim() == 0 or len(x) != len(theta):

@@ -17,6 +17,7 @@ from pushforward.errors import ConfigError, InputError, PushforwardWarning
 from pushforward.inference.data_scale import DataScale
 from pushforward.inference.priors import Prior
 from pushforward.inference.simulate import Simulations, simulate
+from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["TrainingData", "finite_simulations", "training_data"]
 
@@ -150,4 +151,4 @@ class _Mapped(IterableDataset):
 
 
 def _tensor(value: Any) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    return value.detach() if isinstance(value, Tensor) else as_tensor(np.asarray(value))

@@ -211,7 +211,7 @@ def _find(service: Service, identifier: str) -> dict[str, Any] | None:
 
 
 def _png(values: list[Any]) -> bytes:
-    """An image ``(channels, height, width)`` as PNG, its largest value white."""
+    """An image ``(channels, height, width)`` as PNG, enlarged; where values exceed 255, the largest is white."""
     from PIL import Image
 
     array = np.asarray(values, np.float64)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from pushforward.errors import InputError
+from pushforward.numerics.conversion import as_tensor
 from pushforward.training.input_spec import InputSpec, Pair
 from pushforward.training.seeds import Purpose, generator, mix, seed_loading
 
@@ -343,7 +344,7 @@ def as_pair(item: Any) -> Pair:
     parts = list(item) if isinstance(item, list | tuple) else [item]
     if not 1 <= len(parts) <= 2:
         raise InputError(f"a data set or loader must yield x or (x, context); got {len(parts)} parts.")
-    tensors = [torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in parts]
+    tensors = [as_tensor(part) if isinstance(part, np.ndarray) else part for part in parts]
     if not all(isinstance(part, Tensor) for part in tensors):
         raise InputError(
             f"a data set or loader must yield tensors or arrays, x or (x, context); got {type(parts[0]).__name__}."

@@ -8,6 +8,7 @@ import torch
 
 from pushforward.errors import ConfigError, InputError
 from pushforward.models.manifold.two_step import Injectivity, TwoStep
+from pushforward.numerics.conversion import as_tensor
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.fit import fit, move_to_device
 from pushforward.training.result import FitResult
@@ -78,7 +79,7 @@ def fit_two_step(
     autoencoder_config = None if autoencoder is False else make_config(config, autoencoder or {})
     density_config = make_config(config, density or {})
     move_to_device(model, config.device)
-    rows = torch.as_tensor(data)
+    rows = as_tensor(data)
     if rows.dim() != 1 + len(model.shape) or len(rows) < 2:
         raise InputError(f"fit_two_step reads at least two rows of shape {model.shape}; got {tuple(rows.shape)}.")
     if isinstance(validation, float):
@@ -88,7 +89,7 @@ def fit_two_step(
         count = min(max(1, round(validation * len(rows))), len(rows) - 1)
         rows, held_out = rows[order[count:]], rows[order[:count]]
     else:
-        held_out = None if validation is None else torch.as_tensor(validation)
+        held_out = None if validation is None else as_tensor(validation)
     _check_span(rows, model.autoencoder.latent)
     model.embed.injective.fill_(False)
     autoencoder_result = None

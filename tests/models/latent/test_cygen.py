@@ -206,7 +206,7 @@ def test_gibbs_chains_reach_the_distribution_from_noise():
         assert covariance_error(x, marginal(a)) < 4.5
 
 
-@pytest.mark.parametrize("off", [0.0, 0.2])
+@pytest.mark.parametrize("off", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_langevin_chains_reach_the_distribution_of_their_step(off):
     """The chain is linear, x' = M x + n e + sqrt(2 step) noise, so its covariance after any number of steps is known."""
     model, a, b, v = linear(off)

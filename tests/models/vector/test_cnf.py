@@ -34,7 +34,7 @@ def gaussian(train: Tensor, test: Tensor) -> float:
     ("options", "steps"),
     [
         ({"objective": "likelihood", "steps": 4}, 40),
-        (
+        pytest.param(
             {
                 "objective": "likelihood",
                 "steps": 4,
@@ -43,8 +43,9 @@ def gaussian(train: Tensor, test: Tensor) -> float:
                 "jacobian_weight": 0.01,
             },
             40,
+            marks=pytest.mark.slow,
         ),
-        ({"objective": "flow-matching"}, 400),
+        pytest.param({"objective": "flow-matching"}, 400, marks=pytest.mark.slow),
         ({"objective": "flow-matching", "pairing": "optimal"}, 150),
     ],
     ids=["likelihood", "regularized", "flow matching", "optimal pairing"],

@@ -63,7 +63,7 @@ def test_exact_rows_a_few_at_a_time(check, monkeypatch):
     assert made.encode(x[0], context[0]).contribution.shape == ()
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("sign", [1.0, pytest.param(-1.0, marks=pytest.mark.slow)])
 def test_power_series_and_roulette_of_a_blur(check, sign):
     """The series of tr(J^k) is known; it is biased, and the roulette estimates the whole."""
     made, jacobian = linear(sign, log_det="power", terms=3, probes=12_000)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.conversion import as_tensor
 
 if TYPE_CHECKING:
     from pushforward.detection.network.reader import NetworkReader
@@ -120,7 +121,7 @@ def move(inputs: Any, device: torch.device | None) -> Any:
     if isinstance(inputs, (tuple, list)):
         return type(inputs)(move(value, device) for value in inputs)
     if type(inputs).__module__ == "numpy" and hasattr(inputs, "__array__"):
-        return move(torch.as_tensor(inputs), device)
+        return move(as_tensor(inputs), device)
     return inputs
 
 
@@ -151,7 +152,7 @@ def split_batch(batch: Any) -> tuple[Any, Tensor | None]:
 
 
 def _labels(labels: Any) -> Tensor | None:
-    labels = None if labels is None else torch.as_tensor(labels)
+    labels = None if labels is None else as_tensor(labels)
     if labels is None or labels.is_floating_point() or labels.dim() != 1:
         return None  # the target of a regression is no class
     return labels.long()

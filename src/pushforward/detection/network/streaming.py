@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pushforward.detection.network.reading import Reading, first_tensor, split_batch
 from pushforward.errors import InputError
+from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["ClassMoments", "Gathered", "Reservoir", "batches"]
 
@@ -50,10 +51,10 @@ def _is_array(data: Any) -> bool:
 def _iterate(data: Any, batch_size: int) -> Iterator[Any]:
     iterable: Any = data
     if isinstance(data, Tensor) or _is_array(data):
-        yield from torch.as_tensor(data).split(batch_size)
+        yield from as_tensor(data).split(batch_size)
     elif isinstance(data, Mapping) or (isinstance(data, tuple) and data and all(map(_has_rows, data))):
         parts = data if isinstance(data, Mapping) else dict(enumerate(data))
-        parts = {key: torch.as_tensor(value) for key, value in parts.items()}
+        parts = {key: as_tensor(value) for key, value in parts.items()}
         rows = {len(value) for value in parts.values()}
         if len(rows) != 1:
             raise InputError(f"the arrays have different numbers of rows: {sorted(rows)}.")

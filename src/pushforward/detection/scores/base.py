@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pushforward.detection.batching import by_batches
 from pushforward.errors import InputError
 from pushforward.models import Model
+from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["Need", "Score", "Statistic"]
 
@@ -98,7 +99,7 @@ class Statistic(nn.Module, ABC):
     def _check(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             try:
-                x = torch.as_tensor(x)
+                x = as_tensor(x)
             except (TypeError, ValueError, RuntimeError) as error:
                 raise InputError(
                     f"{type(self).__name__} needs an array of numbers with one row per input: {error}"

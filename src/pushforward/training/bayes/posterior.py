@@ -17,6 +17,7 @@ from pushforward.likelihood import Kind, LogLik
 from pushforward.models.base import Model
 from pushforward.numerics import logmeanexp
 from pushforward.numerics.checks import check_integer
+from pushforward.numerics.conversion import as_tensor
 from pushforward.registry import register
 from pushforward.training.seeds import mix
 
@@ -156,7 +157,7 @@ class Posterior(nn.Module):
         Raises:
             InputError: for data that the model cannot read.
         """
-        x = torch.as_tensor(x)
+        x = as_tensor(x)
         if tuple(x.shape[1:]) != self.model.shape or x.dim() == 0:
             raise InputError(
                 f"log_likelihoods reads data of shape (n, {', '.join(map(str, self.model.shape))}); "

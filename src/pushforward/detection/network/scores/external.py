@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.base import NetworkScore
 from pushforward.detection.network.streaming import Gathered
 from pushforward.errors import ConfigError, InputError
+from pushforward.numerics.conversion import as_tensor
 
 __all__ = ["External"]
 
@@ -68,7 +68,7 @@ class External(NetworkScore):
             scores = predict(argument)
         if isinstance(scores, tuple):
             scores = scores[0]
-        scores = torch.as_tensor(scores).detach().reshape(-1)
+        scores = as_tensor(scores).detach().reshape(-1)
         if len(scores) != len(reading):
             raise InputError(f"{type(detector).__name__} returned {len(scores)} scores for {len(reading)} inputs.")
         return scores.to(reading.features.device)

@@ -1,0 +1,91 @@
+"""Which rows of a guard fit its score and which calibrate it, and the scores of the latter in limited time."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from pushforward.data import split_indices
+from pushforward.detection import Guarantee, rows_needed
+from pushforward.errors import CalibrationError, PushforwardWarning
+
+__all__ = ["score_in_time", "split_rows", "take"]
+
+_MOST = 10_000
+"""Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
+
+_BLOCK = 1024
+"""Rows that are scored between two readings of the clock."""
+
+
+def split_rows(
+    rows: int, calibration: float | int, alpha: float, guarantee: Guarantee, delta: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide rows at random into those that fit the score and those that calibrate; return the indices of both.
+
+    Args:
+        rows: their number.
+        calibration: fraction or number of rows for calibration; a fraction is raised to what ``alpha`` needs, at most to half.
+        alpha: promised false-alarm rate.
+        guarantee: see :func:`~pushforward.detection.rows_needed`.
+        delta: see :func:`~pushforward.detection.rows_needed`.
+        seed: of the division.
+
+    Raises:
+        CalibrationError: if fewer than two rows are left to fit the score.
+    """
+    needed = rows_needed(alpha, guarantee, delta)
+    if calibration >= 1:
+        count = int(calibration)
+    else:
+        count = min(max(round(min(calibration * rows, _MOST)), needed), rows // 2)
+    if rows - count < 2 or count < 1:
+        raise CalibrationError(
+            f"of n_samples = {rows} rows, {count} calibrate and {rows - count} fit: give at least 4 rows, and at "
+            "least 2 more than calibrate."
+        )
+    if count < needed:
+        warnings.warn(
+            f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration rows, and there are "
+            f"{count}: predict raises no alarm, which keeps the promise. Give at least {max(2 * needed, needed + 2)} "
+            "rows, or a larger alpha.",
+            PushforwardWarning,
+            stacklevel=3,
+        )
+    fitted, kept = split_indices(rows, (rows - count, count), seed=seed)
+    return fitted, kept
+
+
+def score_in_time(
+    score: Callable[[Any], np.ndarray], rows: Any, calibration: np.ndarray, seed: int, end: float
+) -> np.ndarray:
+    """Scores of as many calibration rows, in random order, as the time permits; when to stop depends on no score.
+
+    Args:
+        score: the fitted score.
+        rows: all rows.
+        calibration: indices of the rows that calibrate.
+        seed: of the order.
+        end: value of ``time.monotonic()`` at which to stop.
+    """
+    order = np.random.default_rng(seed).permutation(calibration)
+    scores: list[np.ndarray] = []
+    done = 0
+    while done < len(order) and (left := end - time.monotonic()) > 0:
+        part = order[done : done + _BLOCK]
+        before = time.monotonic()
+        scores.append(score(take(rows, part)))
+        done += len(part)
+        if time.monotonic() - before > left:
+            break
+    return np.concatenate(scores) if scores else np.empty(0)
+
+
+def take(rows: Any, index: np.ndarray) -> Any:
+    """These rows of a tensor, a matrix or a pyarrow table."""
+    return rows[index] if isinstance(rows, (torch.Tensor, np.ndarray)) else rows.take(index)

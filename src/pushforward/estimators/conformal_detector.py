@@ -1,0 +1,99 @@
+"""`ConformalDetector`: p-values and alarms of an estimator from its anomaly scores and its calibration scores."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+
+from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
+from pushforward.estimators.validation import require_fitted
+
+__all__ = ["ConformalDetector"]
+
+
+class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
+    """A scikit-learn outlier detector whose alarms come from conformal p-values of its anomaly scores.
+
+    A subclass has the parameters ``alpha``, ``guarantee`` and ``delta``, defines :meth:`anomaly_score`, and calls
+    ``_calibrate`` at the end of ``fit``.
+
+    Attributes:
+        calibrator_: the calibration scores.
+        level_: p-value at or below which ``predict`` raises an alarm; 0 where the calibration scores are too few.
+        offset_: ``decision_function(x) = score_samples(x) - offset_``.
+    """
+
+    alpha: float
+    guarantee: Guarantee
+    delta: float
+    calibrator_: ConformalCalibrator
+    level_: float
+    offset_: float
+
+    @abstractmethod
+    def anomaly_score(self, X: Any) -> np.ndarray:
+        """Anomaly score of each row, ``(rows,)``: higher is more anomalous."""
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """The negative anomaly score of each row, ``(rows,)``: higher is more normal (scikit-learn's sign)."""
+        return -self.anomaly_score(X)
+
+    def p_value(self, X: Any) -> np.ndarray:
+        """Conformal p-value of each row, ``(rows,)``: P(p <= a) <= a for rows like the training rows."""
+        return self.calibrator_.p_value(self.anomaly_score(X))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """``score_samples(X) - offset_``: negative is an alarm."""
+        return self._decide(self.score_samples(X))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """+1 for normal rows and -1 for alarms, at the promised false-alarm rate."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def select(self, X: Any, fdr: float = 0.1) -> np.ndarray:
+        """Select anomalies in a batch with a bound on the fraction of normal rows among them: boolean ``(rows,)``.
+
+        Benjamini-Hochberg on the conformal p-values: the expected fraction of normal rows among the selected ones is at
+        most ``fdr`` (Bates et al. 2023, thm. 2).
+        """
+        return benjamini_hochberg(self.p_value(X), fdr)
+
+    def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
+        """A monitor of a stream of inputs, which detects drift and a growing fraction of anomalies.
+
+        Give it scores in the order of time, ``monitor.update(guard.anomaly_score(rows))``. On a stream like the training
+        rows, the probability that ``monitor.alarm`` is ever raised is at most ``alpha``, however long the stream is. The
+        monitor starts from the calibration scores and can be saved to a file of its own, to continue later.
+
+        Args:
+            alpha: bound on the probability of a false alarm at any time.
+            betting: see :class:`~pushforward.detection.Monitor`.
+            seed: of the random tie-breaking.
+        """
+        require_fitted(self)
+        return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
+
+    def _rows_needed(self) -> int:
+        """Calibration rows without which there can be no alarm."""
+        return rows_needed(self.alpha, self.guarantee, self.delta)
+
+    def _calibrate(self, scores: np.ndarray) -> Self:
+        """Set the calibration scores and the threshold that follows from them."""
+        calibrator = ConformalCalibrator(scores)
+        if calibrator.n < self._rows_needed():
+            self.calibrator_, self.level_, self.offset_ = calibrator, 0.0, -math.inf
+            return self
+        level = calibrator.threshold(self.alpha, self.guarantee, self.delta)
+        # Here a score at the threshold is an alarm; scikit-learn's alarm is a decision below 0, so move by one ulp.
+        alarm_at = calibrator.score_threshold(self.alpha, self.guarantee, self.delta)
+        self.calibrator_, self.level_ = calibrator, level  # after the errors, which leave the estimator as it was
+        self.offset_ = float(np.nextafter(-alarm_at, np.inf))
+        return self
+
+    def _decide(self, samples: np.ndarray) -> np.ndarray:
+        """Decision function of the values of ``score_samples``; +inf everywhere if there can be no alarm."""
+        return samples - self.offset_ if self.offset_ > -math.inf else np.full(samples.shape, math.inf)

@@ -1,0 +1,78 @@
+"""Checks of the options of `Guard`, and the score that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pushforward.detection.image_score import IMAGE_TRAINING, fit_image_score
+from pushforward.detection.input_score import InputScore
+from pushforward.detection.smoothed_score import fit_smoothed_score, smoothing_options
+from pushforward.detection.table import EFFORTS
+from pushforward.detection.table_density import KINDS
+from pushforward.detection.table_score import TABLE_TRAINING, fit_table_score
+from pushforward.errors import ConfigError
+from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
+from pushforward.training.progress import make_reporter
+
+__all__ = ["check_options", "fit_score"]
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check the parameters of a guard.
+
+    Args:
+        options: ``guard.get_params()``.
+
+    Raises:
+        ConfigError: for an impossible one; it names the parameter.
+    """
+    check_number("alpha", options["alpha"], 0, 1)
+    check_number("delta", options["delta"], 0, 1)
+    check_number("validation", options["validation"], 0, 1, closed="left")
+    check_choice("guarantee", options["guarantee"], ("marginal", "pac"))
+    check_choice("effort", options["effort"], tuple(EFFORTS))
+    if not isinstance(options["density"], bool):
+        raise ConfigError(f"density must be True or False; got {options['density']!r}.")
+    if options["model"] not in (*KINDS, "glow"):
+        raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {options['model']!r}.")
+    for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
+        check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
+    if not options["calibration"] > 0:
+        raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
+    check_positive("learning_rate", options["learning_rate"], optional=True)
+    check_positive("jitter", options["jitter"], zero=True)
+    if options["smoothing"] is not None:
+        smoothing_options(options["smoothing"])
+
+
+def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float | None) -> InputScore:
+    """Fit the score of tables or of images; an option of training that is None is the default of the kind of data.
+
+    Args:
+        rows: a tensor of images, a pyarrow table or a float64 matrix.
+        options: ``guard.get_params()``.
+        seed: of weights and training.
+        max_time: seconds, or None.
+    """
+    if options["smoothing"] is not None:
+        chosen: dict[str, Any] = {"seed": seed} | smoothing_options(options["smoothing"])
+        return fit_smoothed_score(rows, **chosen)
+    images = isinstance(rows, torch.Tensor)
+    names = ("max_steps", "batch_size", "learning_rate")
+    given = {name: options[name] for name in names if options[name] is not None}
+    if max_time is not None:
+        given["max_time"] = max_time
+    progress = "auto" if options["verbose"] else "silent"
+    config = replace(IMAGE_TRAINING if images else TABLE_TRAINING, seed=seed, progress=progress, **given)
+    if images:
+        return fit_image_score(rows, options["validation"], kind=options["model"], config=config)
+    return fit_table_score(
+        rows, options["validation"], effort=options["effort"],
+        density=options["density"] or options["effort"] == "thorough", kind=options["model"],
+        n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"], config=config,
+        note=make_reporter(progress).note,
+    )  # fmt: skip

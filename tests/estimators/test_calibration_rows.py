@@ -1,0 +1,57 @@
+"""Rows for the score and rows for calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pushforward.errors import CalibrationError, PushforwardWarning
+from pushforward.estimators import calibration_rows
+from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
+
+
+@pytest.mark.parametrize(
+    ("rows", "calibration", "alpha", "count"),
+    [
+        (1000, 0.25, 0.01, 250),
+        (1000, 100, 0.01, 100),
+        (200, 0.25, 0.01, 99),  # raised to what alpha needs: 1 / (99 + 1)
+        (10**6, 0.25, 0.01, 10_000),
+        (10**6, 0.25, 1e-5, 99_999),
+    ],
+)
+def test_numbers_of_rows(rows: int, calibration: float, alpha: float, count: int) -> None:
+    fitted, kept = split_rows(rows, calibration, alpha, "marginal", 0.05, seed=0)
+    assert len(kept) == count
+    assert np.array_equal(np.sort(np.concatenate([fitted, kept])), np.arange(rows))
+
+
+def test_too_few_rows() -> None:
+    with pytest.warns(PushforwardWarning, match="needs 99 calibration rows, and there are 50: predict raises no alarm"):
+        _, kept = split_rows(100, 0.25, 0.01, "marginal", 0.05, seed=0)
+    assert len(kept) == 50
+    with pytest.raises(CalibrationError, match="2 calibrate and 1 fit: give at least 4 rows"):
+        split_rows(3, 2, 0.5, "marginal", 0.05, seed=0)
+
+
+def test_scoring_stops_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading of the clock is a second later; the rows that were scored by then calibrate."""
+    rows = np.random.default_rng(1).normal(size=(6000, 1))
+    calibration = np.arange(500, 5500)
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(calibration_rows.time, "monotonic", lambda: float(next(ticks)))
+    scores = score_in_time(lambda x: x[:, 0], rows, calibration, 0, 11.9)
+    assert len(scores) == 4 * 1024
+    order = np.random.default_rng(0).permutation(calibration)[: len(scores)]
+    np.testing.assert_array_equal(scores, rows[order, 0])
+    assert len(score_in_time(lambda x: x[:, 0], rows, calibration, 0, 0.0)) == 0
+
+
+def test_take_of_each_kind_of_rows() -> None:
+    index = np.array([2, 0])
+    x = np.arange(6.0).reshape(3, 2)
+    assert take(x, index).tolist() == [[4, 5], [0, 1]]
+    assert take(torch.from_numpy(x), index).tolist() == [[4, 5], [0, 1]]
+    assert take(pa.table({"a": [1, 2, 3]}), index).column("a").to_pylist() == [3, 1]
