@@ -29,26 +29,27 @@ def explain_rows(features: TableFeatures, pool: Pool, inputs: Any, encoded: np.n
         encoded: the same rows, ``(n, columns)``.
     """
     matrix, news = features.impute(encoded)
-    finite = np.isfinite(matrix)
-    clean = np.where(finite, matrix, 0.0)
-    terms = np.where(finite, pool.by_column(clean), math.inf)
-    low, high = pool.usual_range(clean)
-    count, kept = len(features.kept), list(features.kept)
-    nats = np.zeros(news.shape)
-    nats[:, kept] = terms[:, :count]
-    for k, coordinate in enumerate(features.indicators):
-        column = kept[coordinate]
-        nats[:, column] = np.maximum(nats[:, column], terms[:, count + k])
-    nats = np.where(news, math.log(features.rows + 2), nats)
-    evidence = {name: np.full(news.shape, np.nan) for name in ("low", "high", "p_value", "share")}
-    evidence["low"][:, kept], evidence["high"][:, kept] = low[:, :count], high[:, :count]
+    kept = list(features.kept)
+    coded = np.array([column.kind in CODED for column in features.schema.columns])
+    infinite = ~np.isfinite(matrix)
+    matrix = np.where(infinite, 0.0, matrix)
+    unknown = news[:, kept] | infinite[:, : len(kept)]
+    cells = pool.report_cells(matrix, unknown, coded[kept])
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        found = np.full(news.shape, np.nan)
+        found[:, kept] = values
+        return found
+
+    nats = np.where(news, math.log(features.rows + 2), 0.0)
+    nats[:, kept] += np.where(infinite[:, : len(kept)], math.inf, cells.excess)
+    facts = {name: spread(getattr(cells, name)) for name in ("low", "high", "own_low", "own_high", "p_value", "share")}
     for column, value in features.constants:
-        evidence["low"][:, column] = evidence["high"][:, column] = value
-    coded = [i for i, column in enumerate(features.schema.columns) if column.kind in CODED and i in features.kept]
-    evidence["low"][:, coded] = evidence["high"][:, coded] = np.nan
+        facts["low"][:, column] = facts["high"][:, column] = value
+    facts["p_value"][news | np.isinf(encoded)] = 1.0 / (features.rows + 2)
     kind = _kinds(features, encoded, news)
     texts = _texts(features, inputs, kind == _KIND["new category"])
-    return Explanation(features.schema.names, nats, Evidence(features.schema, encoded, kind, texts=texts, **evidence))
+    return Explanation(features.schema.names, nats, Evidence(features.schema, encoded, kind, texts=texts, **facts))
 
 
 def _kinds(features: TableFeatures, encoded: np.ndarray, news: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ class Evidence:
         kind: index in :data:`~pushforward.detection.explanation.reason.CELL_KINDS`, int.
         low, high: usual range given the other columns, in the units of ``encoded``; the most likely code twice for a
             category, the value twice for a constant; NaN if unknown.
+        own_low, own_high: range of 95 % of all training rows, whatever the other columns are; NaN if unknown.
         p_value: of the cell given the other columns; NaN if unknown.
         share: probability of the most likely category given the other columns, or of a missing cell; NaN if unknown.
         texts: the text of new categories, by row and column.
@@ -36,6 +37,8 @@ class Evidence:
     kind: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    own_low: np.ndarray
+    own_high: np.ndarray
     p_value: np.ndarray
     share: np.ndarray
     texts: Mapping[tuple[int, int], str] = field(default_factory=dict)
@@ -49,6 +52,17 @@ class Evidence:
         if (row, column) in self.texts:
             return self.texts[row, column]
         return decoded(self.schema.columns[column], float(self.encoded[row, column]))
+
+    def is_new(self, row: int) -> np.ndarray:
+        """Which cells of a row are of a kind that no training row has, boolean ``(columns,)``."""
+        return self.kind[row] >= CELL_KINDS.index("new category")
+
+    def usual_alone(self, row: int, column: int) -> tuple[Any, ...]:
+        """The usual range of a number whatever the other columns are; empty for other cells."""
+        facts, low, high = self.schema.columns[column], *(float(a[row, column]) for a in (self.own_low, self.own_high))
+        if np.isnan(low) or facts.kind in CODED:
+            return ()
+        return decoded(facts, low), decoded(facts, high)
 
     def usual(self, row: int, column: int) -> tuple[Any, ...]:
         """The usual range of a number, or the usual value of a category or constant; see ``Reason.usual``."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation"]
 
+_SHARE = 0.1
+_LEAST = 0.1  # nats
+_LARGE = 20.0  # nats
 _SHOWN = 10  # rows in the text of an explanation
 
 
@@ -49,8 +52,13 @@ class Explanation:
         return len(self.nats)
 
     def order(self, row: int = 0, k: int | None = None) -> np.ndarray:
-        """Positions of the k most unusual columns of a row, the most unusual first; all of them for None."""
-        return np.argsort(-self.nats[self._row(row)], kind="stable")[:k]
+        """Positions of the k most unusual columns of a row, the most unusual first; all of them for None.
+
+        Cells that no training row has (categories, missing cells, constants, infinities) are before the others.
+        """
+        row = self._row(row)
+        seen = np.zeros(len(self.names)) if self.evidence is None else ~self.evidence.is_new(row)
+        return np.lexsort((-self.nats[row], seen))[:k]
 
     def top(self, row: int = 0, k: int = 3) -> list[tuple[str, float]]:
         """The k most unusual columns of a row, with their excess."""
@@ -66,8 +74,17 @@ class Explanation:
         return [self._reason(row, int(column)) for column in self.order(row, k)]
 
     def sentences(self, row: int = 0, k: int = 3) -> list[str]:
-        """The sentences of :meth:`reasons`."""
-        return [reason.sentence for reason in self.reasons(row, k)]
+        """The sentences of :meth:`main_reasons`."""
+        return [reason.sentence for reason in self.main_reasons(row, k)]
+
+    def main_reasons(self, row: int = 0, k: int = 3) -> list[Reason]:
+        """The reasons that matter: at most k, cells that no training row has, and those with a tenth of the largest excess.
+
+        There is always one. A column that only looks unusual because of another one has little excess.
+        """
+        found = self.reasons(row, k)
+        largest = max((min(r.excess, _LARGE) for r in found), default=0.0)
+        return [r for i, r in enumerate(found) if i == 0 or not r.is_seen or r.excess >= max(_SHARE * largest, _LEAST)]
 
     def to_records(self, k: int | None = 3) -> list[dict[str, Any]]:
         """The k most unusual columns of every row as dictionaries of plain JSON types, with their rank from 1."""
@@ -128,7 +145,7 @@ class Explanation:
             return "no rows to explain"
         lines = []
         for row in range(min(len(self), _SHOWN)):
-            lines += [f"row {row}:", *(f"  {text}" for text in self.sentences(row))]
+            lines += [f"row {row}:", *(f"  {reason.sentence}" for reason in self.main_reasons(row))]
         if len(self) > _SHOWN:
             lines.append(f"... and {len(self) - _SHOWN} more rows")
         return "\n".join(lines)
@@ -141,7 +158,7 @@ class Explanation:
             f"<tr><td>{r.row}</td><td>{html.escape(r.column)}</td><td>{r.excess:.1f}</td>"
             f"<td>{html.escape(r.sentence)}</td></tr>"
             for row in range(min(len(self), _SHOWN))
-            for r in self.reasons(row)
+            for r in self.main_reasons(row)
         )
         more = f"<p>... and {len(self) - _SHOWN} more rows</p>" if len(self) > _SHOWN else ""
         head = "<tr><th>row</th><th>column</th><th>excess, nats</th><th>reason</th></tr>"
@@ -158,5 +175,6 @@ class Explanation:
             return Reason(row, name, "number", excess, None, (), math.nan, f"{name} costs {excess:.1f} nats.")
         kind, value, usual = evidence.kind_of(row, column), evidence.value(row, column), evidence.usual(row, column)
         p_value, share = float(evidence.p_value[row, column]), float(evidence.share[row, column])
-        words = sentence(evidence.schema.columns[column], kind, value, usual, p_value, share)
+        alone = evidence.usual_alone(row, column)
+        words = sentence(evidence.schema.columns[column], kind, value, usual, alone, share)
         return Reason(row, name, kind, excess, value, usual, p_value, words)

@@ -56,6 +56,11 @@ class Reason:
     def __str__(self) -> str:
         return self.sentence
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether training rows have cells of this kind."""
+        return self.kind in CELL_KINDS[:3]
+
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types; instants are ISO 8601 text, and numbers that are not finite are None."""
         number = self.kind not in ("category", "new category") and len(self.usual) == 2
@@ -109,7 +114,9 @@ def text(value: Any, width: float = 0.0) -> str:
     return f"{value:.{min(digits, 8)}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
 
 
-def sentence(column: Column, kind: str, value: Any, usual: tuple[Any, ...], p_value: float, share: float) -> str:
+def sentence(
+    column: Column, kind: str, value: Any, usual: tuple[Any, ...], alone: tuple[Any, ...], share: float
+) -> str:
     """One plain sentence about a cell.
 
     Args:
@@ -117,7 +124,7 @@ def sentence(column: Column, kind: str, value: Any, usual: tuple[Any, ...], p_va
         kind: of the cell.
         value: of the cell; for a new category its text.
         usual: see :class:`Reason`.
-        p_value: of the cell.
+        alone: of a number, the range of 95 % of all training rows.
         share: of the most likely category, or of the rows that miss a value here, given the other columns; NaN if unknown.
     """
     name = column.name
@@ -141,20 +148,23 @@ def sentence(column: Column, kind: str, value: Any, usual: tuple[Any, ...], p_va
     if len(usual) != 2:
         return f"{name} is {text(value)}."
     width = _width(usual)
-    low, high = (text(each, width) for each in usual)
-    inside = usual[0] <= value <= usual[1]
     begin = f"{name} is {text(value, width)}"
-    if low == high:
-        return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows have {low}."
-    if inside:
-        return f"{begin}, which is usual {_OTHERS}: {_percent(USUAL)} of normal rows are between {low} and {high}."
-    return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows are between {low} and {high}."
+    if not usual[0] <= value <= usual[1]:
+        return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual)}."
+    if alone and not alone[0] <= value <= alone[1]:
+        return f"{begin}, which fits the other columns of this row; {_percent(USUAL)} of all normal rows {_between(alone)}."
+    return f"{begin}, which is usual {_OTHERS}: {_percent(USUAL)} of normal rows {_between(usual)}."
+
+
+def _between(usual: tuple[Any, ...]) -> str:
+    width = _width(usual)
+    low, high = (text(each, width) for each in usual)
+    return f"have {low}" if low == high else f"are between {low} and {high}"
 
 
 def _expected(usual: tuple[Any, ...]) -> str:
     if len(usual) == 2:
-        low, high = (text(each, _width(usual)) for each in usual)
-        return f"; {_OTHERS}, {_percent(USUAL)} of normal rows are between {low} and {high}"
+        return f"; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual)}"
     return f"; {_OTHERS}, {text(usual[0])} is most likely" if usual else ""
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.detection.table.conditional import calibrate, residuals
 from pushforward.detection.table.coordinates import Coordinates
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.neighbors import Neighbors, neighbors_of
 from pushforward.detection.table.pool import Pool
-from pushforward.detection.table.reasons import Reasons
+from pushforward.detection.table.reasons import Reasons, rows_to_store
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
@@ -118,7 +119,11 @@ def fit_pool(
         values[name] = _by_folds(family.kind, placed, placed_mixes, folds, mixes.folds, scale, wanted)
         parts[name] = family.kind.fit(placed)
         if family.kind is Linear:
-            reasons = Reasons.fit(_conditional(placed, folds, scale), placed[:scale])
+            few = min(scale, rows_to_store(matrix.shape[1]))
+            errors = _residuals(placed, folds, few)
+            group = np.array([*range(len(features.kept)), *features.indicators], dtype=np.float64)
+            reasons = Reasons.start(matrix[:few], errors, group)
+            reasons = calibrate(reasons, placed[:few], reasons.groups[coordinates.column])
     assert reasons is not None
     note("weights")
     return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
@@ -208,13 +213,13 @@ def _by_folds(
     return values
 
 
-def _conditional(rows: np.ndarray, folds: np.ndarray, scale: int) -> np.ndarray:
-    """z-scores of each coordinate given the others, on rows on which the Gaussian was not fitted, ``(scale, d)``."""
-    z = np.empty((scale, rows.shape[1]))
+def _residuals(rows: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
+    """Errors of each coordinate given the others on rows on which the Gaussian was not fitted, ``(count, d)``."""
+    found = np.empty((count, rows.shape[1]))
     for k in range(int(folds.max()) + 1):
-        inside = folds[:scale] == k
-        z[inside] = Linear.fit(_others(rows, folds, k)).conditional(rows[:scale][inside])
-    return z
+        inside = folds[:count] == k
+        found[inside] = residuals(Linear.fit(_others(rows, folds, k)), rows[:count][inside])
+    return found
 
 
 def _others(rows: np.ndarray, folds: np.ndarray, fold: int) -> np.ndarray:
