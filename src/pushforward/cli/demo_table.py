@@ -51,8 +51,9 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
         ],
     )
     worst = table.take(np.flatnonzero(anomalous)[[int(anomaly_result["anomaly_score"].argmax())]])
-    reasons = ", ".join(f"{name} ({nats:.1f} nats)" for name, nats in guard.explain(worst).top(k=3))
-    print(f"The most anomalous row is unlikely because of {reasons}.")
+    print("The most anomalous row:")
+    for text in guard.explain(worst).sentences():
+        print(f"  {text}")
     draw(output, sample.title, guard, normal_result, anomaly_result)
     print(f"picture: {output}")
     return facts

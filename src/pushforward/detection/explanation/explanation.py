@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation"]
 
-_SHARE = 0.1
+_SHARE = 0.3
 _LEAST = 0.1  # nats
 _LARGE = 20.0  # nats
 _SHOWN = 10  # rows in the text of an explanation
@@ -78,7 +78,7 @@ class Explanation:
         return [reason.sentence for reason in self.main_reasons(row, k)]
 
     def main_reasons(self, row: int = 0, k: int = 3) -> list[Reason]:
-        """The reasons that matter: at most k, cells that no training row has, and those with a tenth of the largest excess.
+        """The reasons that matter: at most k, cells that no training row has, and those with three tenths of the largest excess.
 
         There is always one. A column that only looks unusual because of another one has little excess.
         """

@@ -115,9 +115,12 @@ def report_cells(
         found["low"][i], found["high"][i] = low[first], high[first]
         found["p_value"][i] = reasons.tail(here.size[None])[0][first]
         for column in np.flatnonzero(coded):
-            code, share, p_value = _codes(reasons.rows[:, value[column]], near.others[:, column], row[value[column]])
+            code, share, p_value = _codes(
+                reasons.rows[:, value[column]], near.others[:, column], float(row[value[column]])
+            )
             found["low"][i, column] = found["high"][i, column] = code
-            found["share"][i, column], found["p_value"][i, column] = share, p_value
+            found["share"][i, column] = share
+            found["p_value"][i, column] = p_value
         columns = np.flatnonzero(~unknown[i])
         if len(columns) > _EXAMINED:
             unusual = np.full(width, -1.0)
