@@ -136,9 +136,11 @@ def moved_pairs(train: pd.DataFrame, rows: pd.DataFrame, rng: np.random.Generato
     return new, np.array(pairs)
 
 
-def run(data: Path, out: Path, sets: str, seeds: int, rows: int) -> None:
+def run(data: Path, out: Path, sets: str, names: list[str], seeds: int, rows: int) -> None:
     done = {(r["set"], r["seed"]) for r in results(out)}
     for name, read in GROUPS[sets].items():
+        if names and name not in names:
+            continue
         frame = read(data)
         for seed in range(seeds):
             if (name, seed) in done:
@@ -234,12 +236,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("reasons.jsonl"))
     parser.add_argument("--sets", choices=tuple(GROUPS), default="final")
+    parser.add_argument("--names", nargs="*", default=[], help="only these sets")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=200)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     if given.what == "run":
-        run(given.data, given.out, given.sets, given.seeds, given.rows)
+        run(given.data, given.out, given.sets, given.names, given.seeds, given.rows)
     elif given.what == "tables":
         tables(given.files[0])
     else:
