@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -22,7 +23,7 @@ from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_tim
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_reasons import explain_rows
-from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
+from pushforward.errors import ConfigError, InputError, SchemaWarning, StorageError, TrainingError
 from pushforward.models import Ensemble, Flow
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training import TrainingConfig
@@ -188,8 +189,8 @@ class TableScore(InputScore):
             ) from error
         features = TableFeatures.from_json(features)
         pool = Pool.unpack(pool, tensors, f"{prefix}pool.")
-        if len(pool.coordinates.kind) != features.n_features:
-            raise StorageError(f"its pool does not read the table's {features.n_features} features.")
+        if len(pool.coordinates.kind) != len(features.owners):
+            raise StorageError(f"its pool does not read the table's {len(features.owners)} features.")
         if density is None:
             return cls(features, pool, None, n_draws)
         model = io.unpack(density, tensors, f"{prefix}density.")
@@ -198,7 +199,10 @@ class TableScore(InputScore):
         return cls(features, pool, model.eval(), n_draws)
 
     def _encode(self, table: Any) -> np.ndarray:
-        return self.features.schema.encode(table, owner="Guard")[0]
+        encoded = self.features.schema.encode(table, owner="Guard")[0]
+        for sentence in self.features.outside(encoded):
+            warnings.warn(sentence, SchemaWarning, stacklevel=3)
+        return encoded
 
     def _density(self) -> Flow:
         if self.density is None:
@@ -259,7 +263,7 @@ def fit_table_score(
     sizes, chosen, seed = EFFORTS[effort], encoded, config.seed
     if len(encoded) > sizes.rows:
         chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
-    matrix = features.transform(chosen)
+    matrix = features.impute(chosen)[0]
     limit = None if config.max_time is None else seconds(config.max_time)
     if limit is None:
         pool = fit_pool(features, matrix, sizes=sizes, seed=seed, note=note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import html
 import math
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward.detection.explanation.evidence import Evidence
-from pushforward.detection.explanation.reason import Reason, sentence
+from pushforward.detection.explanation.reason import Reason, sentence, sentence_of_instant
 from pushforward.errors import ConfigError
 from pushforward.numerics.checks import check_integer
 
@@ -176,5 +177,9 @@ class Explanation:
         kind, value, usual = evidence.kind_of(row, column), evidence.value(row, column), evidence.usual(row, column)
         p_value, share = float(evidence.p_value[row, column]), float(evidence.share[row, column])
         alone = evidence.usual_alone(row, column)
-        words = sentence(evidence.schema.columns[column], kind, value, usual, alone, share)
+        facts = evidence.schema.columns[column]
+        if kind == "number" and isinstance(value, datetime.date) and excess >= 1.0 and p_value > 0.05:
+            words = sentence_of_instant(facts, value)
+        else:
+            words = sentence(facts, kind, value, usual, alone, share)
         return Reason(row, name, kind, excess, value, usual, p_value, words)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pushforward.data import Column
 
-__all__ = ["CELL_KINDS", "USUAL", "Reason", "plain", "sentence", "text"]
+__all__ = ["CELL_KINDS", "USUAL", "Reason", "plain", "sentence", "sentence_of_instant", "text"]
 
 CELL_KINDS = (
     "number",
@@ -154,6 +154,11 @@ def sentence(
     if alone and not alone[0] <= value <= alone[1]:
         return f"{begin}, which fits the other columns of this row; {_percent(USUAL)} of all normal rows {_between(alone)}."
     return f"{begin}, which is usual {_OTHERS}: {_percent(USUAL)} of normal rows {_between(usual)}."
+
+
+def sentence_of_instant(column: Column, value: datetime.date) -> str:
+    """The sentence of an instant that is unusual by its place in the day, the week or the year."""
+    return f"{column.name} is {text(value)}, a {value:%A}; {_OTHERS}, normal rows are at other times of the day, week or year."
 
 
 def _between(usual: tuple[Any, ...]) -> str:

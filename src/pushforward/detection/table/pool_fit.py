@@ -82,7 +82,7 @@ def fit_pool(
 
     Args:
         features: of the table.
-        matrix: ``(n, w)``, finite.
+        matrix: of :meth:`TableFeatures.impute <pushforward.detection.table_features.TableFeatures.impute>`, ``(n, w)``, finite.
         sizes: of the work.
         seed: of the choice of rows, the folds, the mixes and the mixture.
         note: called with the name of each phase.
@@ -98,7 +98,7 @@ def fit_pool(
     spaces = Spaces.fit(rows, coordinates.free)
     folds = np.arange(n) % max(1, min(FOLDS, n // 2))
     coded = [features.schema.columns[i].kind in ("categorical", "boolean") for i in features.kept]
-    coded += [True] * len(features.indicators)
+    coded += [True] * len(features.indicators) + [False] * (2 * len(features.calendar))
     mixes = Yardstick.draw(matrix[:near], folds[:near], np.array(coded), sizes.mixes if n >= _FEW else 0, generator)
     mixed = coordinates(mixes.rows)
 
@@ -121,7 +121,7 @@ def fit_pool(
         if family.kind is Linear:
             few = min(scale, rows_to_store(matrix.shape[1]))
             errors = _residuals(placed, folds, few)
-            group = np.array([*range(len(features.kept)), *features.indicators], dtype=np.float64)
+            group = np.array(features.owners, dtype=np.float64)
             reasons = Reasons.start(matrix[:few], errors, group)
             reasons = calibrate(reasons, placed[:few], reasons.groups[coordinates.column])
     assert reasons is not None
