@@ -142,6 +142,11 @@ class TableFeatures:
             matrix[:, k] = np.where(np.isfinite(matrix[:, k]), np.clip(matrix[:, k], first, last), matrix[:, k])
         return np.concatenate((matrix, *circles), axis=1), news
 
+    def fractions(self, encoded: np.ndarray) -> np.ndarray:
+        """Which cells are no whole numbers in a column of integers, boolean ``(n, columns)``."""
+        integers = np.array([column.kind == "integer" for column in self.schema.columns])
+        return integers & np.isfinite(encoded) & (encoded != np.rint(encoded))
+
     def outside(self, encoded: np.ndarray) -> list[str]:
         """A sentence for each column of instants with rows clearly before or after the training rows."""
         found = []

@@ -48,8 +48,11 @@ def explain_rows(features: TableFeatures, pool: Pool, inputs: Any, encoded: np.n
         facts["low"][:, column] = facts["high"][:, column] = value
     facts["p_value"][news | np.isinf(encoded)] = 1.0 / (features.rows + 2)
     kind = _kinds(features, encoded, news)
+    calendar = frozenset(kept[k] for k, _ in features.calendar)
     texts = _texts(features, inputs, kind == _KIND["new category"])
-    return Explanation(features.schema.names, nats, Evidence(features.schema, encoded, kind, texts=texts, **facts))
+    return Explanation(
+        features.schema.names, nats, Evidence(features.schema, encoded, kind, texts=texts, calendar=calendar, **facts)
+    )
 
 
 def _kinds(features: TableFeatures, encoded: np.ndarray, news: np.ndarray) -> np.ndarray:
@@ -59,6 +62,7 @@ def _kinds(features: TableFeatures, encoded: np.ndarray, news: np.ndarray) -> np
     missing = np.isnan(encoded)
     kind[missing] = _KIND["missing"]
     kind[np.isinf(encoded) & ~coded] = _KIND["infinite"]
+    kind[features.fractions(encoded)] = _KIND["fraction"]
     kind[missing & news] = _KIND["new missing"]
     kind[np.isinf(encoded) & coded] = _KIND["new category"]
     constant = np.zeros(len(coded), dtype=bool)

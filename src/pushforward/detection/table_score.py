@@ -52,12 +52,22 @@ class TableScore(InputScore):
         pool: the statistics.
         density: a model of the feature matrix, or None; it may be a bound from below.
         n_draws: noise draws of the density for each row where columns are dequantized or missing.
+        strict: whether the score is infinite for a row with a cell that no training row has: an unseen category, a missing
+            cell in a column that had none, a changed constant, or a fraction in a column of integers.
     """
 
     reads = "tables"
 
-    def __init__(self, features: TableFeatures, pool: Pool, density: Flow | None = None, n_draws: int = 4) -> None:
+    def __init__(
+        self,
+        features: TableFeatures,
+        pool: Pool,
+        density: Flow | None = None,
+        n_draws: int = 4,
+        strict: bool = False,
+    ) -> None:
         self.features, self.pool, self.density, self.n_draws = features, pool, density, n_draws
+        self.strict = strict
         self._compiled = False
         self._flow: CompiledScorer | None = None
         self._calibration = np.empty(0)
@@ -79,9 +89,12 @@ class TableScore(InputScore):
             SchemaError: for a column that does not fit; it is named.
             InputError: if ``inputs`` is not a table.
         """
-        matrix, news = self.features.impute(self._encode(inputs))
+        encoded = self._encode(inputs)
+        matrix, news = self.features.impute(encoded)
         cost = math.log(self.features.rows + 2) * news.sum(1)
         far = ~np.isfinite(matrix).all(1)
+        if self.strict:
+            far |= (news | self.features.fractions(encoded)).any(1)
         if far.any():
             matrix = np.where(np.isfinite(matrix), matrix, 0.0)
         if not self._compiled:
@@ -152,7 +165,7 @@ class TableScore(InputScore):
 
     def uncompiled(self) -> TableScore:
         """A score with the same pool and density that does not use what was compiled."""
-        return TableScore(self.features, self.pool, self.density, self.n_draws)
+        return TableScore(self.features, self.pool, self.density, self.n_draws, self.strict)
 
     def compile_scorer(self, calibration: np.ndarray) -> None:
         """Score only the rows that are given from now on, without filling up a batch, in place.
@@ -167,7 +180,8 @@ class TableScore(InputScore):
     def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors for a file."""
         pool, tensors = self.pool.pack(f"{prefix}pool.")
-        description = {"features": self.features.to_json(), "pool": pool, "density": None, "n_draws": self.n_draws}
+        description = {"features": self.features.to_json(), "pool": pool, "density": None, "n_draws": self.n_draws,
+                       "strict": self.strict}  # fmt: skip
         if self.density is not None:
             description["density"], more = io.pack(self.density, f"{prefix}density.")
             tensors |= more
@@ -182,8 +196,8 @@ class TableScore(InputScore):
         """
         try:
             features, pool, density, n_draws = (description[n] for n in ("features", "pool", "density", "n_draws"))
-            n_draws = check_integer("n_draws", n_draws)
-        except (TypeError, KeyError, ConfigError) as error:
+            n_draws, strict = check_integer("n_draws", n_draws), description.get("strict", False) is True
+        except (TypeError, KeyError, AttributeError, ConfigError) as error:
             raise StorageError(
                 f"it describes its score of tables in a form that pushforward never writes: {error!r}"
             ) from error
@@ -192,11 +206,11 @@ class TableScore(InputScore):
         if len(pool.coordinates.kind) != len(features.owners):
             raise StorageError(f"its pool does not read the table's {len(features.owners)} features.")
         if density is None:
-            return cls(features, pool, None, n_draws)
+            return cls(features, pool, None, n_draws, strict)
         model = io.unpack(density, tensors, f"{prefix}density.")
         if not isinstance(model, Flow) or model.shape != (features.n_features,) or model.context_features:
             raise StorageError(f"its density is not a flow of the table's {features.n_features} features.")
-        return cls(features, pool, model.eval(), n_draws)
+        return cls(features, pool, model.eval(), n_draws, strict)
 
     def _encode(self, table: Any) -> np.ndarray:
         encoded = self.features.schema.encode(table, owner="Guard")[0]
@@ -220,6 +234,7 @@ def fit_table_score(
     n_estimators: int = 5,
     n_draws: int = 4,
     jitter: float = 0.05,
+    strict: bool = False,
     config: TrainingConfig = TABLE_TRAINING,
     note: Callable[[str], None] = lambda text: None,
 ) -> TableScore:
@@ -236,6 +251,7 @@ def fit_table_score(
         n_estimators: number of flows.
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
+        strict: see :class:`TableScore`.
         config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
             the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
             for what is left. It is exceeded only where reading the table and the smallest pool take longer.
@@ -271,7 +287,7 @@ def fit_table_score(
         left = limit - (time.monotonic() - start)
         pool = fit_pool_in_time(features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, note=note)
     if not density:
-        return TableScore(features, pool, None, n_draws)
+        return TableScore(features, pool, None, n_draws, strict)
     if isinstance(validation, (int, float)):
         encoded, held_out = _split(encoded, validation, config.seed + 1)
     else:
@@ -283,7 +299,7 @@ def fit_table_score(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
         jitter=jitter, config=config,
     )  # fmt: skip
-    return TableScore(features, pool, model, n_draws)
+    return TableScore(features, pool, model, n_draws, strict)
 
 
 def _flows(density: Flow) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from pushforward.errors import CalibrationError, ConfigError, SchemaError, Stora
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.guard_options import check_options, fit_score
+from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
@@ -89,6 +91,11 @@ class Guard(ConformalDetector):
             of pixels from 0 to 1, or of numeric columns in units of their standard deviations. Its score is the median of a
             fast score under noise, so the options of the flows above do not matter. A dictionary gives ``sigma`` and other
             options of :func:`~pushforward.detection.smoothed_score.fit_smoothed_score`.
+        ignore: columns of a data frame to set aside, by name; "auto" sets aside identifiers and free text, with a warning
+            that names them. None sets none aside: these columns are then an error.
+        strict: whether every cell that no training row has raises an alarm: an unseen category, a missing cell in a column
+            that had none, a changed constant, or a fraction in a column of integers. (A calibration row with such a cell
+            weakens this: alarms of all normal rows together stay within the promise.)
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
@@ -100,6 +107,7 @@ class Guard(ConformalDetector):
         schema_: names, types and categories of the columns of a table.
         table_features_: which columns of a table the density reads, and what unseen cells cost.
         density_: the fitted flows of a table, with ``density=True``.
+        ignored_: columns of the training table that are set aside.
         calibrator_: the calibration scores.
         calibration_: which rows calibrated the guard; its text says which rows the promise refers to.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
@@ -117,6 +125,7 @@ class Guard(ConformalDetector):
 
     n_features_in_: int
     feature_names_in_: np.ndarray
+    ignored_: tuple[str, ...] = ()
     score_: InputScore
     calibration_: CalibrationRecord
 
@@ -139,6 +148,8 @@ class Guard(ConformalDetector):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         smoothing: float | dict[str, Any] | None = None,
+        ignore: Sequence[str] | str | None = None,
+        strict: bool = False,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -158,6 +169,8 @@ class Guard(ConformalDetector):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.smoothing = smoothing
+        self.ignore = ignore
+        self.strict = strict
         self.random_state = random_state
         self.verbose = verbose
 
@@ -408,6 +421,7 @@ class Guard(ConformalDetector):
             "kind": "guard",
             "options": self.get_params(),
             "seed": self.seed_,
+            "ignored": list(self.ignored_),
             "named": hasattr(self, "feature_names_in_"),
             "reads": self.score_.reads,
             "score": score,
@@ -433,6 +447,7 @@ class Guard(ConformalDetector):
             guard = cls(**header["options"])
             check_options(guard.get_params())
             guard.seed_ = int(header["seed"])
+            guard.ignored_ = tuple(map(str, header.get("ignored", ())))
             scores = tensors.pop("calibration").numpy()
             kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
             guard.score_ = kind.unpack(header["score"], tensors, "score.")
@@ -464,8 +479,13 @@ class Guard(ConformalDetector):
         if is_frame(X):
             table = as_table(X)
             if reset:
+                self.ignored_ = columns_to_ignore(table, self.ignore)
+            table = without(table, self.ignored_)
+            if reset:
                 self._set_features(table.num_columns, table.column_names)
             return table
+        if reset:
+            self.ignored_ = ()
         matrix = check_array(self, X, reset=reset, finite="allow-nan" if reset else False, names=False)
         if reset:
             self._set_features(matrix.shape[1], None)

@@ -15,6 +15,7 @@ from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_score import TABLE_TRAINING, fit_table_score
 from pushforward.errors import ConfigError
+from pushforward.estimators.ignored_columns import check_ignore
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.progress import make_reporter
 
@@ -43,6 +44,10 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
     if not options["calibration"] > 0:
         raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
+    check_ignore(options["ignore"])
+    for name in ("strict",):
+        if not isinstance(options[name], bool):
+            raise ConfigError(f"{name} must be True or False; got {options[name]!r}.")
     check_positive("learning_rate", options["learning_rate"], optional=True)
     check_positive("jitter", options["jitter"], zero=True)
     if options["smoothing"] is not None:
@@ -73,6 +78,7 @@ def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float 
     return fit_table_score(
         rows, options["validation"], effort=options["effort"],
         density=options["density"] or options["effort"] == "thorough", kind=options["model"],
-        n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"], config=config,
+        n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"],
+        strict=options["strict"], config=config,
         note=make_reporter(progress).note,
     )  # fmt: skip

@@ -30,6 +30,7 @@ class Evidence:
         p_value: of the cell given the other columns; NaN if unknown.
         share: probability of the most likely category given the other columns, or of a missing cell; NaN if unknown.
         texts: the text of new categories, by row and column.
+        calendar: columns of instants whose place in the day, week or year is read.
     """
 
     schema: Schema
@@ -42,6 +43,7 @@ class Evidence:
     p_value: np.ndarray
     share: np.ndarray
     texts: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    calendar: frozenset[int] = frozenset()
 
     def kind_of(self, row: int, column: int) -> str:
         """The kind of a cell."""
@@ -82,6 +84,8 @@ def decoded(column: Column, value: float) -> Any:
     if np.isnan(value):
         return None
     if np.isinf(value):
+        return value
+    if column.kind == "integer" and value != np.rint(value):
         return value
     try:
         found = column.decode(np.array([value]))[0].as_py()

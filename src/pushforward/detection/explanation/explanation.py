@@ -178,7 +178,7 @@ class Explanation:
         p_value, share = float(evidence.p_value[row, column]), float(evidence.share[row, column])
         alone = evidence.usual_alone(row, column)
         facts = evidence.schema.columns[column]
-        if kind == "number" and isinstance(value, datetime.date) and excess >= 1.0 and p_value > 0.05:
+        if kind == "number" and column in evidence.calendar and isinstance(value, datetime.date) and excess >= 1.0:
             words = sentence_of_instant(facts, value)
         else:
             words = sentence(facts, kind, value, usual, alone, share)

@@ -19,6 +19,7 @@ CELL_KINDS = (
     "new missing",
     "changed constant",
     "infinite",
+    "fraction",
 )
 """What a cell is: a number, a category or flag, a missing cell in a column that has some; then what no training row has."""
 
@@ -130,6 +131,8 @@ def sentence(
     name = column.name
     if kind == "infinite":
         return f"{name} is infinite, and no training row is."
+    if kind == "fraction":
+        return f"{name} is {text(value)}, and every training row has a whole number."
     if kind == "changed constant":
         return f"{name} is {text(value)}; in every training row it is {text(usual[0])}."
     if kind == "new category":
@@ -158,7 +161,7 @@ def sentence(
 
 def sentence_of_instant(column: Column, value: datetime.date) -> str:
     """The sentence of an instant that is unusual by its place in the day, the week or the year."""
-    return f"{column.name} is {text(value)}, a {value:%A}; {_OTHERS}, normal rows are at other times of the day, week or year."
+    return f"{column.name} is {text(value)}, a {value:%A}; {_OTHERS}, its date or its time of day, week or year is unusual."
 
 
 def _between(usual: tuple[Any, ...]) -> str:
