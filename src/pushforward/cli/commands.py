@@ -91,7 +91,27 @@ def fit(
         int | None, typer.Option(help="Training steps of each flow; by default 2000 for tables and 3000 for images.")
     ] = None,
     max_time: Annotated[str | None, typer.Option(help="Longest training time, such as 90s or 5m.")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out. Repeat the option for several.")] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to set aside, here and in every table to score. Repeat it for several."),
+    ] = None,
+    drop_identifiers: Annotated[
+        bool, typer.Option("--drop-identifiers", help="Set aside columns with identifiers, free text or row numbers.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Raise an alarm for every category, missing cell, constant or fraction that no training row has.",
+        ),
+    ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Column of groups whose rows depend on each other: the promise is for new groups."),
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", help="Column with the order of time: the latest rows calibrate.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
     format: Format = None,
     encoding: Encoding = "utf-8",
@@ -117,7 +137,8 @@ def fit(
         unknown = [name for name in drop if name not in data.column_names]
         if unknown:
             raise InputError(f"--drop {unknown[0]}: {table} has no such column; it has {', '.join(data.column_names)}.")
-        data = data.drop_columns(drop)
+    if drop and drop_identifiers:
+        raise ConfigError("give --drop or --drop-identifiers, and not both.")
     guard = Guard(
         alpha,
         guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard checks the value
@@ -128,9 +149,11 @@ def fit(
         n_estimators=n_estimators,
         max_steps=max_steps,
         max_time=max_time,
+        ignore="auto" if drop_identifiers else drop or None,
+        strict=strict,
         random_state=seed,
         verbose=not (quiet or as_json),
-    ).fit(data)
+    ).fit(data, groups=groups, time=time_column)
     save(guard, output)
     if as_json or not quiet:
         facts = {**summary(guard), "seconds": f"{time.perf_counter() - start:.1f}"}
@@ -311,12 +334,33 @@ def summary(guard: Any) -> dict[str, Any]:
     return {
         "columns": guard.n_features_in_,
         "training rows": guard.table_features_.rows,
+        **_columns_read(guard),
         **alarms,
         "score": f"{guard.effort}, {len(guard.score_.pool.scales)} statistics, {len(guard.score_.pool)} training rows stored",
         "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}"
         if guard.score_.has_density
         else "none (fit with --density to have log_prob and samples)",
     }
+
+
+def _columns_read(guard: Any) -> dict[str, str]:
+    """Which columns are set aside, constant, or read in more than one way."""
+    features, names = guard.table_features_, guard.schema_.names
+    found: dict[str, str] = {}
+    if guard.ignored_:
+        found["set aside"] = ", ".join(guard.ignored_)
+    if features.constants:
+        found["constant"] = ", ".join(names[i] for i, _ in features.constants)
+    periods: dict[str, list[str]] = {}
+    for k, period in features.calendar:
+        periods.setdefault(names[features.kept[k]], []).append(period)
+    if periods:
+        found["read from instants"] = "; ".join(f"{name}: instant, {', '.join(p)}" for name, p in periods.items())
+    if features.indicators:
+        found["may be missing"] = ", ".join(names[features.kept[k]] for k in features.indicators)
+    if guard.strict:
+        found["strict"] = "every cell that no training row has raises an alarm"
+    return found
 
 
 def facts_of(guard: Any) -> dict[str, Any]:
@@ -331,6 +375,10 @@ def facts_of(guard: Any) -> dict[str, Any]:
     return {
         "reads": guard.score_.reads,
         "columns": None if guard.reads_images else list(guard.schema_.names),
+        "ignored_columns": list(guard.ignored_),
+        "calendar": []
+        if features is None
+        else [[guard.schema_.names[features.kept[k]], p] for k, p in features.calendar],
         "training_rows": None if features is None else features.rows,
         "calibration_rows": calibrated,
         "recalibrations": guard.calibration_.times,

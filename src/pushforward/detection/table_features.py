@@ -42,7 +42,8 @@ class TableFeatures:
         lattices: matrix coordinates on a lattice, with origin and step.
         rows: number of training rows, n.
         calendar: value coordinates of instants, each with a period that :meth:`impute` reads too.
-        instants: value coordinates of timestamps and dates, with the first and the last one of the training rows.
+        instants: value coordinates of timestamps and dates, with the first and the last one of the training rows, and the
+            5th and the 95th percentile.
     """
 
     schema: Schema
@@ -53,7 +54,7 @@ class TableFeatures:
     lattices: tuple[tuple[int, float, float], ...]
     rows: int
     calendar: tuple[tuple[int, str], ...] = ()
-    instants: tuple[tuple[int, float, float], ...] = ()
+    instants: tuple[tuple[int, float, float, float, float], ...] = ()
 
     @classmethod
     def fit(cls, schema: Schema, encoded: np.ndarray) -> TableFeatures:
@@ -83,7 +84,8 @@ class TableFeatures:
             # The lower median is a value that occurs, so it lies on the lattice.
             calendar += [(len(kept), period) for period in periods_of(values, column.time)]
             if column.time in ("timestamp", "timestamp_utc", "date"):
-                instants.append((len(kept), float(observed.min()), float(observed.max())))
+                low, high = np.quantile(observed, (0.05, 0.95))
+                instants.append((len(kept), float(observed.min()), float(observed.max()), float(low), float(high)))
             fills.append(float(np.partition(observed, (observed.size - 1) // 2)[(observed.size - 1) // 2]))
             kept.append(i)
         lattices += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
@@ -120,9 +122,9 @@ class TableFeatures:
     def impute(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The feature matrix for scores that need finite numbers, and which cells are news.
 
-        As :meth:`transform`, but a missing number in a column that had none is the usual value too. Instants after the last
-        or before the first one of the training rows count as that one, because later rows are no news; cos and sin of
-        their place in the day, week and year follow as further columns.
+        As :meth:`transform`, but a missing number in a column that had none is the usual value too. Instants beyond the
+        5th and 95th percentile of the training rows count as these, so later rows are compared with the last twentieth and
+        are no news; cos and sin of their place in the day, week and year follow as further columns.
 
         Args:
             encoded: ``(n, columns)``.
@@ -138,8 +140,8 @@ class TableFeatures:
         news = self._unseen(encoded)
         news[:, kept] |= never
         circles = [calendar_columns(matrix[:, k], period) for k, period in self.calendar]
-        for k, first, last in self.instants:
-            matrix[:, k] = np.where(np.isfinite(matrix[:, k]), np.clip(matrix[:, k], first, last), matrix[:, k])
+        for k, _, _, low, high in self.instants:
+            matrix[:, k] = np.where(np.isfinite(matrix[:, k]), np.clip(matrix[:, k], low, high), matrix[:, k])
         return np.concatenate((matrix, *circles), axis=1), news
 
     def fractions(self, encoded: np.ndarray) -> np.ndarray:
@@ -150,7 +152,7 @@ class TableFeatures:
     def outside(self, encoded: np.ndarray) -> list[str]:
         """A sentence for each column of instants with rows clearly before or after the training rows."""
         found = []
-        for k, first, last in self.instants:
+        for k, first, last, _, _ in self.instants:
             column, values = self.schema.columns[self.kept[k]], encoded[:, self.kept[k]]
             margin = _MARGIN * (last - first)
             for beyond, word, end in (
@@ -243,7 +245,10 @@ class TableFeatures:
             lattices = tuple((_index(i, width), _number(o), _number(s)) for i, o, s in data["lattices"])
             rows = _index(data["rows"])
             calendar = tuple((_index(k, len(kept)), _period(name)) for k, name in data.get("calendar", ()))
-            instants = tuple((_index(k, len(kept)), _number(a), _number(b)) for k, a, b in data.get("instants", ()))
+            instants = tuple(
+                (_index(k, len(kept)), _number(a), _number(b), _number(c), _number(d))
+                for k, a, b, c, d in data.get("instants", ())
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
                 f"the file describes the table's features in a form that pushforward never writes: {error!r}"
@@ -254,7 +259,7 @@ class TableFeatures:
             raise StorageError("the file's features need one usual value each, and at most one missing indicator.")
         if len({i for i, _, _ in lattices}) < len(lattices) or not all(step > 0 for _, _, step in lattices):
             raise StorageError("the file's features need at most one lattice each, and its step must be positive.")
-        if not all(first <= last for _, first, last in instants):
+        if not all(first <= low <= high <= last for _, first, last, low, high in instants):
             raise StorageError("the file's features have an instant before the first one.")
         return cls(schema, kept, indicators, fills, constants, lattices, rows, calendar, instants)
 

@@ -13,6 +13,7 @@ import torch
 from pushforward.data import split_indices
 from pushforward.detection import Guarantee, rows_needed
 from pushforward.errors import CalibrationError, PushforwardWarning
+from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
 __all__ = ["score_in_time", "split_rows", "take"]
 
@@ -24,9 +25,17 @@ _BLOCK = 1024
 
 
 def split_rows(
-    rows: int, calibration: float | int, alpha: float, guarantee: Guarantee, delta: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide rows at random into those that fit the score and those that calibrate; return the indices of both.
+    rows: int,
+    calibration: float | int,
+    alpha: float,
+    guarantee: Guarantee,
+    delta: float,
+    seed: int,
+    *,
+    groups: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Divide rows into those that fit the score and those that calibrate: at random, by group, or in the order of time.
 
     Args:
         rows: their number.
@@ -35,6 +44,11 @@ def split_rows(
         guarantee: see :func:`~pushforward.detection.rows_needed`.
         delta: see :func:`~pushforward.detection.rows_needed`.
         seed: of the division.
+        groups: label of each row; whole groups calibrate.
+        time: of each row; the last rows calibrate.
+
+    Returns:
+        The indices of both, and how they were chosen.
 
     Raises:
         CalibrationError: if fewer than two rows are left to fit the score.
@@ -57,8 +71,18 @@ def split_rows(
             PushforwardWarning,
             stacklevel=3,
         )
-    fitted, kept = split_indices(rows, (rows - count, count), seed=seed)
-    return fitted, kept
+    if groups is not None:
+        fitted, kept, chosen = rows_of_groups(groups, count, seed)
+        how = f"{chosen} groups"
+    elif time is not None:
+        (fitted, kept), how = rows_of_time(time, count), "latest"
+    else:
+        (fitted, kept), how = split_indices(rows, (rows - count, count), seed=seed), "random"
+    if len(fitted) < 2:
+        raise CalibrationError(
+            f"{len(kept)} of {rows} rows calibrate and {len(fitted)} fit: use more or smaller groups."
+        )
+    return fitted, kept, how
 
 
 def score_in_time(

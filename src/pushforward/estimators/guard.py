@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import time
+import time as clock
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -21,9 +22,10 @@ from pushforward.detection.input_score import InputScore
 from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, StorageError
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
 from pushforward.estimators.conformal_detector import ConformalDetector
+from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
 from pushforward.estimators.guard_options import check_options, fit_score
 from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.recalibration import CalibrationRecord
@@ -182,12 +184,16 @@ class Guard(ConformalDetector):
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, groups: Any = None, time: Any = None) -> Self:
         """Fit on rows that are (nearly all) normal.
 
         Args:
             X: a table ``(rows, columns)`` or a stack of images, see above.
             y: ignored; scikit-learn passes it.
+            groups: where rows of one group (a patient, a machine) depend on each other: one label for each row, or the name
+                of a column. Whole groups calibrate, so the promise is for rows of new groups.
+            time: where rows depend on those before: an instant or number for each row, or the name of a column. The latest
+                rows calibrate, so the promise is for rows like these. A random choice would promise too much.
 
         Raises:
             CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
@@ -197,33 +203,50 @@ class Guard(ConformalDetector):
         """
         options = self.get_params()
         check_options(options)
-        start = time.monotonic()
+        if groups is not None and time is not None:
+            raise ConfigError("give groups or time, and not both.")
+        start = clock.monotonic()
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         rows, seed = self._read(X, reset=True), seed_from(self.random_state)
-        fitted, calibration = split_rows(len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed)
+        fitted, calibration, chosen = split_rows(
+            len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed,
+            groups=None if groups is None else labels_of("groups", X, groups),
+            time=None if time is None else labels_of("time", X, time),
+        )  # fmt: skip
         for_score = limit  # of a table's time, a part is for calibration
         if limit is not None and not isinstance(rows, torch.Tensor):
-            for_score = max(0.0, _FITTING * limit - (time.monotonic() - start))
+            for_score = max(0.0, _FITTING * limit - (clock.monotonic() - start))
         try:
             self.score_ = fit_score(take(rows, fitted), options, seed, for_score)
         except SchemaError:
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
         self.seed_ = seed
-        if limit is None or isinstance(rows, torch.Tensor):
-            scores = self.score_.score(take(rows, calibration))
-        else:
-            scores = score_in_time(self.score_.score, rows, calibration, seed, start + limit)
-            needed = min(len(calibration), self._rows_needed())
-            if len(scores) < needed or time.monotonic() - start > 1.1 * limit:
-                raise ConfigError(
-                    f"max_time={self.max_time!r} is too short: after {time.monotonic() - start:.1f} seconds the table was "
-                    f"read, the smallest score was fitted, and {len(scores)} of {needed} necessary calibration rows were "
-                    "scored. Give more time or fewer rows."
-                )
+        if chosen == "random" and isinstance(self.score_, TableScore):
+            warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
+        with warnings.catch_warnings():
+            if chosen == "latest":  # later than the rows that fit the score, which is no news
+                warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
+            scores = self._calibration_scores(rows, calibration, seed, limit, start)
         self._calibrate(scores)
-        self.calibration_ = CalibrationRecord(self.calibrator_.n)
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen)
         return self
+
+    def _calibration_scores(
+        self, rows: Any, calibration: np.ndarray, seed: int, limit: float | None, start: float
+    ) -> np.ndarray:
+        """Scores of the calibration rows, or of as many as the time permits."""
+        if limit is None or isinstance(rows, torch.Tensor):
+            return self.score_.score(take(rows, calibration))
+        scores = score_in_time(self.score_.score, rows, calibration, seed, start + limit)
+        needed = min(len(calibration), self._rows_needed())
+        if len(scores) < needed or clock.monotonic() - start > 1.1 * limit:
+            raise ConfigError(
+                f"max_time={self.max_time!r} is too short: after {clock.monotonic() - start:.1f} seconds the table was "
+                f"read, the smallest score was fitted, and {len(scores)} of {needed} necessary calibration rows were "
+                "scored. Give more time or fewer rows."
+            )
+        return scores
 
     def recalibrate(self, X: Any, note: str = "") -> Self:
         """Calibrate on new normal rows, without training; the promise then refers to rows like these.
@@ -486,6 +509,8 @@ class Guard(ConformalDetector):
             return table
         if reset:
             self.ignored_ = ()
+            if self.ignore not in (None, "auto") and len(self.ignore):
+                raise ConfigError("ignore names columns, and an array has no names: leave these columns out of it.")
         matrix = check_array(self, X, reset=reset, finite="allow-nan" if reset else False, names=False)
         if reset:
             self._set_features(matrix.shape[1], None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pushforward.data import Column, is_positional
+from pushforward.data import Column
 from pushforward.data.arrow import is_text, value_type
 from pushforward.errors import ConfigError, PushforwardWarning, SchemaError
 
@@ -34,11 +34,9 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
 
     Raises:
         SchemaError: for a name that the table does not have.
-        ConfigError: if nothing is left, or for names where the table has none.
+        ConfigError: if nothing is left.
     """
     if ignore is not None and ignore != "auto":
-        if is_positional(table) and ignore:
-            raise ConfigError("ignore names columns, and this table has no names: leave the columns out of the array.")
         for name in ignore:
             if name not in table.column_names:
                 raise SchemaError(
