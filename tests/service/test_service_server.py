@@ -217,6 +217,22 @@ def test_no_line_of_a_client_becomes_a_header(server):
     assert answer.startswith(b"HTTP/1.1 400")
 
 
+PATHS = ["../../../../etc/passwd", "..%2f..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/pyproject.toml", "..%5c..%5cx", "/etc/passwd",
+         "page.js%00.css", "....//page.js", "../templates/page.html"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_path_leads_out_of_the_static_files(server, path):
+    for prefix in ("/static/", "/v2/models/", "/event/", "/events/", "/"):
+        request = f"GET {prefix}{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        answer = raw(server, request.encode())
+        assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 307")), (prefix, answer[:100])
+        assert b"root:" not in answer
+        assert b"[project]" not in answer
+    for route in ("load", "unload"):
+        assert server.client.post(f"/v2/repository/models/{path}/{route}").status_code in (400, 403, 404, 405, 422)
+
+
 def test_malformed_requests_are_refused_and_the_server_goes_on(server):
     for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"POST /score HTTP/1.1\r\n\r\n", b"\x00" * 500,
                  b"POST /score HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",

@@ -17,7 +17,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 const percent = (x, digits = 2) => `${(100 * x).toFixed(digits)}%`;
-const figure = (x) => Number(x).toPrecision(3).replace(/\.?0+(e|$)/, "$1");
+const figure = (x) => String(Number(Number(x).toPrecision(3)));
 const count = (x) => Number(x).toLocaleString("en");
 function when(seconds, long = true) {
   const date = new Date(1000 * seconds), two = (n) => String(n).padStart(2, "0");
@@ -127,8 +127,10 @@ function frame(width, label, x0, x1, top, format, bottom = 0) {
   const x = (v) => LEFT + (v - x0) / (x1 - x0 || 1) * (width - LEFT - 8);
   const y = (v) => H - BOTTOM - (v - bottom) / (top - bottom || 1) * (H - BOTTOM - TOP);
   const svg = make("svg", { viewBox: `0 0 ${width} ${H}`, role: "img", "aria-label": label });
-  for (let k = 0; k <= 4; k++) {
-    const v = bottom + (top - bottom) * k / 4;
+  const raw = (top - bottom) / 4 || 1, power = 10 ** Math.floor(Math.log10(raw));
+  const step = power * [1, 2, 2.5, 5, 10].find((m) => m * power >= 0.999 * raw);
+  for (let k = Math.ceil(bottom / step); k * step <= top; k++) {
+    const v = k * step;
     svg.append(make("line", { class: "axis", x1: LEFT, x2: width - 8, y1: y(v), y2: y(v) }),
       make("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, format(v)));
   }
@@ -162,7 +164,7 @@ function drawRate() {
   const top = Math.min(1, 1.15 * Math.max(2 * state.model.alpha, ...bars.map((b) => Math.max(b.alarms / b.rows, Math.min(b.high, 0.5)))));
   const outside = bars.filter((b) => b.alarms / b.rows > b.high).length;
   const label = `Fraction of alarms over time: ${bars.length} bars, ${outside} above the band; promised rate ${percent(state.model.alpha)}.`;
-  const plot = frame(width, label, x0, x1, top, (v) => percent(v, top < 0.1 ? 1 : 0));
+  const plot = frame(width, label, x0, x1, top, (v) => `${figure(100 * v)}%`);
   for (const b of bars) {
     const left = plot.x(b.start), w = Math.max(1, plot.x(b.start + step) - left);
     const y0 = plot.y(Math.min(b.high, top)), y1 = plot.y(b.low);
@@ -210,7 +212,7 @@ function drawPValues() {
   if (!p.rows) { place.replaceChildren(make("p", { class: "quiet" }, "No rows yet.")); $("p-note").textContent = ""; return; }
   const top = 1.1 * Math.max(p.high, ...p.counts), n = p.counts.length;
   const label = `Histogram of the last ${p.rows} p-values; uniform counts would lie between ${p.low} and ${p.high}; the first bin has ${p.counts[0]}.`;
-  const plot = frame(width, label, 0, 1, top, (v) => count(Math.round(v)));
+  const plot = frame(width, label, 0, 1, top, count);
   plot.svg.append(make("rect", { class: "band", x: LEFT, width: width - LEFT - 8, y: plot.y(p.high), height: plot.y(p.low) - plot.y(p.high) }));
   p.counts.forEach((c, k) => plot.svg.append(make("rect", { class: c > p.high ? "bar bad" : "bar", x: plot.x(k / n) + 1, width: plot.x(1 / n) - plot.x(0) - 2, y: plot.y(c), height: plot.y(0) - plot.y(c), "fill-opacity": 0.85 },
     make("title", {}, `${(k / n).toFixed(2)} to ${((k + 1) / n).toFixed(2)}: ${c} rows`))));
@@ -276,7 +278,7 @@ async function search(before) {
     if (!answer.ok) throw new Error(found.error);
     const body = $("events").querySelector("tbody");
     if (!before) body.replaceChildren();
-    for (const e of found.events) body.append(make("tr", {}, make("td", {}, when(e.time)), make("td", {}, make("a", { href: `/event/${e.id}` }, e.request || e.id.slice(0, 12))),
+    for (const e of found.events) body.append(make("tr", {}, make("td", {}, make("a", { href: `/event/${e.id}` }, when(e.time))), make("td", {}, e.request || e.id.slice(0, 12)),
       make("td", {}, figure(e.p_value)), make("td", {}, figure(e.score)), make("td", {}, e.alarm ? make("span", { class: "badge bad" }, "alarm") : "–"), make("td", {}, reasonText(e)), make("td", {}, e.label || "")));
     oldest = found.next;
     $("older").hidden = !oldest;
