@@ -20,6 +20,7 @@ from pushforward.detection.batching import by_batches
 from pushforward.detection.explanation import Explanation
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_time
+from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_reasons import explain_rows
@@ -235,6 +236,7 @@ def fit_table_score(
     n_draws: int = 4,
     jitter: float = 0.05,
     strict: bool = False,
+    contamination: float = 0.0,
     config: TrainingConfig = TABLE_TRAINING,
     note: Callable[[str], None] = lambda text: None,
 ) -> TableScore:
@@ -252,6 +254,8 @@ def fit_table_score(
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
         strict: see :class:`TableScore`.
+        contamination: upper bound of the fraction of anomalies; twice as many rows are left out
+            (:func:`~pushforward.detection.table.robust.rows_to_keep`).
         config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
             the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
             for what is left. It is exceeded only where reading the table and the smallest pool take longer.
@@ -276,7 +280,11 @@ def fit_table_score(
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:
         raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
-    sizes, chosen, seed = EFFORTS[effort], encoded, config.seed
+    sizes, seed = EFFORTS[effort], config.seed
+    if contamination:
+        encoded = encoded[rows_to_keep(features, features.impute(encoded)[0], contamination, seed)]
+        features = TableFeatures.fit(schema, encoded)
+    chosen = encoded
     if len(encoded) > sizes.rows:
         chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
     matrix = features.impute(chosen)[0]

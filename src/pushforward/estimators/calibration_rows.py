@@ -12,10 +12,11 @@ import torch
 
 from pushforward.data import split_indices
 from pushforward.detection import Guarantee, rows_needed
+from pushforward.detection.conformal.trimming import far_scores
 from pushforward.errors import CalibrationError, PushforwardWarning
 from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
-__all__ = ["score_in_time", "split_rows", "take"]
+__all__ = ["score_in_time", "split_rows", "take", "trim"]
 
 _MOST = 10_000
 """Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
@@ -108,6 +109,34 @@ def score_in_time(
         if time.monotonic() - before > left:
             break
     return np.concatenate(scores) if scores else np.empty(0)
+
+
+def trim(scores: np.ndarray, contamination: float) -> tuple[np.ndarray, int]:
+    """Leave out the calibration scores that are far beyond the others, at most this fraction of them.
+
+    Args:
+        scores: ``(n,)``.
+        contamination: upper bound of the fraction of anomalies; 0 leaves out none.
+
+    Returns:
+        The other scores, and how many were left out.
+
+    Warns:
+        PushforwardWarning: if nothing is to be left out, and at least three scores and 1 % are very far.
+    """
+    if not contamination:
+        far = far_scores(scores, 2.0)
+        if far >= max(3, 0.01 * len(scores)):
+            warnings.warn(
+                f"{far} of {len(scores)} calibration scores are far beyond the others, as those of anomalies would be: the "
+                "guard then keeps its promise and detects less. If the rows may contain anomalies, give "
+                "max_contamination.",
+                PushforwardWarning,
+                stacklevel=3,
+            )
+        return scores, 0
+    count = min(far_scores(scores, 1.0, contamination), int(contamination * len(scores)))
+    return np.sort(scores)[: len(scores) - count], count
 
 
 def take(rows: Any, index: np.ndarray) -> Any:

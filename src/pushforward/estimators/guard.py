@@ -23,7 +23,7 @@ from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, StorageError
-from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
+from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
 from pushforward.estimators.guard_options import check_options, fit_score
@@ -98,6 +98,10 @@ class Guard(ConformalDetector):
         strict: whether every cell that no training row has raises an alarm: an unseen category, a missing cell in a column
             that had none, a changed constant, or a fraction in a column of integers. (A calibration row with such a cell
             weakens this: alarms of all normal rows together stay within the promise.)
+        max_contamination: upper bound of the fraction of anomalies among the rows of a table, up to 0.25. Twice as many rows
+            are left out when the score is fitted, and of the calibration scores those that are far beyond the others, at
+            most this fraction. If these were anomalies, the promise holds as it is; if t of n were normal rows, the
+            false-alarm rate is at most t / (n - t + 1) higher, as ``calibration_`` says.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
@@ -152,6 +156,7 @@ class Guard(ConformalDetector):
         smoothing: float | dict[str, Any] | None = None,
         ignore: Sequence[str] | str | None = None,
         strict: bool = False,
+        max_contamination: float = 0.0,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -173,6 +178,7 @@ class Guard(ConformalDetector):
         self.smoothing = smoothing
         self.ignore = ignore
         self.strict = strict
+        self.max_contamination = max_contamination
         self.random_state = random_state
         self.verbose = verbose
 
@@ -228,8 +234,9 @@ class Guard(ConformalDetector):
             if chosen == "latest":  # later than the rows that fit the score, which is no news
                 warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
+        scores, trimmed = trim(scores, self.max_contamination)
         self._calibrate(scores)
-        self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen)
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen, trimmed=trimmed)
         return self
 
     def _calibration_scores(

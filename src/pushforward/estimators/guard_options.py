@@ -44,6 +44,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
     if not options["calibration"] > 0:
         raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
+    check_number("max_contamination", options["max_contamination"], 0, 0.25, closed="both")
     check_ignore(options["ignore"])
     for name in ("strict",):
         if not isinstance(options[name], bool):
@@ -79,6 +80,6 @@ def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float 
         rows, options["validation"], effort=options["effort"],
         density=options["density"] or options["effort"] == "thorough", kind=options["model"],
         n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"],
-        strict=options["strict"], config=config,
+        strict=options["strict"], contamination=options["max_contamination"], config=config,
         note=make_reporter(progress).note,
     )  # fmt: skip

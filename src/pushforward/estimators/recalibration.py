@@ -20,6 +20,7 @@ class CalibrationRecord:
         times: how often the guard was calibrated again after ``fit``.
         note: what the user said of the rows.
         chosen: how ``fit`` chose them: "random", "latest" (in the order of time) or a number of "groups".
+        trimmed: number of the largest calibration scores that were left out as those of anomalies; ``rows`` are the others.
 
     Example:
         >>> print(CalibrationRecord(500, 1, "plant 2, March"))
@@ -30,8 +31,18 @@ class CalibrationRecord:
     times: int = 0
     note: str = ""
     chosen: str = "random"
+    trimmed: int = 0
 
     def __str__(self) -> str:
+        if not self.trimmed:
+            return self._rows()
+        share = self.trimmed / (self.rows + 1)
+        return (
+            f"{self._rows()}; the {self.trimmed} largest of {self.rows + self.trimmed} calibration scores were left out as "
+            f"those of anomalies: if they were normal rows, the rate is at most {share:.2%} higher"
+        )
+
+    def _rows(self) -> str:
         if self.times == 0 and self.chosen == "latest":
             return f"rows like the latest training rows ({self.rows} of them were kept for calibration)"
         if self.times == 0 and self.chosen != "random":
@@ -56,7 +67,7 @@ class CalibrationRecord:
         """
         if data is None:
             return cls(rows)
-        if not isinstance(data, dict) or set(data) - {"chosen"} != {"rows", "times", "note"}:
+        if not isinstance(data, dict) or set(data) - {"chosen", "trimmed"} != {"rows", "times", "note"}:
             raise StorageError("its record of the calibration is not one that pushforward writes.")
         times, note = data["times"], data["note"]
         if data["rows"] != rows or type(times) is not int or times < 0 or not isinstance(note, str):
@@ -64,4 +75,7 @@ class CalibrationRecord:
         chosen = data.get("chosen", "random")
         if not isinstance(chosen, str) or not re.fullmatch(r"random|latest|[0-9]{1,12} groups", chosen):
             raise StorageError("its record of the calibration is not one that pushforward writes.")
-        return cls(rows, times, note[:1000], chosen)
+        trimmed = data.get("trimmed", 0)
+        if type(trimmed) is not int or not 0 <= trimmed <= rows:
+            raise StorageError("its record of the calibration is not one that pushforward writes.")
+        return cls(rows, times, note[:1000], chosen, trimmed)
