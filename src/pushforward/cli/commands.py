@@ -98,6 +98,12 @@ def fit(
     drop_identifiers: Annotated[
         bool, typer.Option("--drop-identifiers", help="Set aside columns with identifiers, free text or row numbers.")
     ] = False,
+    max_contamination: Annotated[
+        float, typer.Option(help="Upper bound of the fraction of anomalies among the rows, up to 0.25.")
+    ] = 0.0,
+    no_rows: Annotated[
+        bool, typer.Option("--no-rows", help="Store no training rows in the file; the guard then detects less.")
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option(
@@ -151,6 +157,8 @@ def fit(
         max_time=max_time,
         ignore="auto" if drop_identifiers else drop or None,
         strict=strict,
+        max_contamination=max_contamination,
+        store_rows=not no_rows,
         random_state=seed,
         verbose=not (quiet or as_json),
     ).fit(data, groups=groups, time=time_column)
@@ -331,12 +339,14 @@ def summary(guard: Any) -> dict[str, Any]:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
     if guard.smoothing is not None:
         return {"columns": guard.n_features_in_, **alarms, "score": repr(guard.score_)}
+    stored = len(guard.score_.pool)
+    stored = f"the file contains {stored} training rows" if stored else "no training rows in the file"
     return {
         "columns": guard.n_features_in_,
         "training rows": guard.table_features_.rows,
         **_columns_read(guard),
         **alarms,
-        "score": f"{guard.effort}, {len(guard.score_.pool.scales)} statistics, {len(guard.score_.pool)} training rows stored",
+        "score": f"{guard.effort}, {len(guard.score_.pool.scales)} statistics, {stored}",
         "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}"
         if guard.score_.has_density
         else "none (fit with --density to have log_prob and samples)",

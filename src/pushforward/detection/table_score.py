@@ -20,6 +20,7 @@ from pushforward.detection.batching import by_batches
 from pushforward.detection.explanation import Explanation
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_time
+from pushforward.detection.table.growth import with_rows
 from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
@@ -164,6 +165,30 @@ class TableScore(InputScore):
                 raise TrainingError("samples of the density have no valid codes; fit it longer or with more rows.")
         return self.features.schema.decode(np.concatenate(accepted)[:count])
 
+    def with_rows(self, inputs: Any, most: int, seed: int = 0) -> tuple[TableScore, int]:
+        """A score that also measures distances to these rows, and how many of them it took.
+
+        Rows with a cell that no training row has are left out: what a column can contain is decided by ``fit``.
+
+        Args:
+            inputs: normal rows.
+            most: largest number of rows to store, unless more are stored already.
+            seed: of the choice where these are too many.
+
+        Raises:
+            ConfigError: if this score stores no rows.
+        """
+        if not len(self.pool):
+            raise ConfigError(
+                "this guard stores no training rows, so rows cannot be added: fit it again with all rows."
+            )
+        encoded = self._encode(inputs)
+        matrix, news = self.features.impute(encoded)
+        matrix = matrix[~news.any(1) & np.isfinite(matrix).all(1)]
+        pool = with_rows(self.pool, matrix, self.features.rows, most, seed)
+        features = replace(self.features, rows=self.features.rows + len(matrix))
+        return TableScore(features, pool, self.density, self.n_draws, self.strict), len(matrix)
+
     def uncompiled(self) -> TableScore:
         """A score with the same pool and density that does not use what was compiled."""
         return TableScore(self.features, self.pool, self.density, self.n_draws, self.strict)
@@ -237,6 +262,7 @@ def fit_table_score(
     jitter: float = 0.05,
     strict: bool = False,
     contamination: float = 0.0,
+    store_rows: bool = True,
     config: TrainingConfig = TABLE_TRAINING,
     note: Callable[[str], None] = lambda text: None,
 ) -> TableScore:
@@ -254,7 +280,8 @@ def fit_table_score(
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
         strict: see :class:`TableScore`.
-        contamination: upper bound of the fraction of anomalies; twice as many rows are left out
+        store_rows: see :func:`~pushforward.detection.table.fit_pool`.
+        contamination: upper bound of the fraction of anomalies; as many rows are left out
             (:func:`~pushforward.detection.table.robust.rows_to_keep`).
         config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
             the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
@@ -290,10 +317,12 @@ def fit_table_score(
     matrix = features.impute(chosen)[0]
     limit = None if config.max_time is None else seconds(config.max_time)
     if limit is None:
-        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, note=note)
+        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, store_rows=store_rows, note=note)
     else:
         left = limit - (time.monotonic() - start)
-        pool = fit_pool_in_time(features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, note=note)
+        pool = fit_pool_in_time(
+            features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, store_rows=store_rows, note=note
+        )
     if not density:
         return TableScore(features, pool, None, n_draws, strict)
     if isinstance(validation, (int, float)):

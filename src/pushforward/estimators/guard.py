@@ -20,6 +20,7 @@ from pushforward.detection.explanation import Explanation
 from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.smoothed_score import SmoothedScore
+from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, StorageError
@@ -98,10 +99,13 @@ class Guard(ConformalDetector):
         strict: whether every cell that no training row has raises an alarm: an unseen category, a missing cell in a column
             that had none, a changed constant, or a fraction in a column of integers. (A calibration row with such a cell
             weakens this: alarms of all normal rows together stay within the promise.)
-        max_contamination: upper bound of the fraction of anomalies among the rows of a table, up to 0.25. Twice as many rows
+        max_contamination: upper bound of the fraction of anomalies among the rows of a table, up to 0.25. As many rows
             are left out when the score is fitted, and of the calibration scores those that are far beyond the others, at
             most this fraction. If these were anomalies, the promise holds as it is; if t of n were normal rows, the
             false-alarm rate is at most t / (n - t + 1) higher, as ``calibration_`` says.
+        store_rows: whether the score of a table may measure distances to training rows, for which the guard and its file
+            contain up to 5,000 of them. Without them it detects less (docs/measurements.md); the values of each
+            column are still stored, sorted by themselves.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
@@ -157,6 +161,7 @@ class Guard(ConformalDetector):
         ignore: Sequence[str] | str | None = None,
         strict: bool = False,
         max_contamination: float = 0.0,
+        store_rows: bool = True,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -179,6 +184,7 @@ class Guard(ConformalDetector):
         self.ignore = ignore
         self.strict = strict
         self.max_contamination = max_contamination
+        self.store_rows = store_rows
         self.random_state = random_state
         self.verbose = verbose
 
@@ -285,6 +291,45 @@ class Guard(ConformalDetector):
                 f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs at least {needed} calibration rows; got {len(scores)}."
             )
         self._calibrate(scores)
+        self.score_ = score
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
+        return self
+
+    def update(self, X: Any, note: str = "") -> Self:
+        """Add normal rows to a guard of a table: some become neighbors of its score, and the others calibrate it again.
+
+        No row does both. Columns, spaces and weights stay those of ``fit``, and a density stays as it is. The promise then
+        refers to rows like those of X. A guard that is updated is not compiled.
+
+        Args:
+            X: normal rows that nothing of the guard has seen, at least two more than ``alpha`` needs for calibration.
+            note: what these rows are; it is stored with the guard.
+
+        Raises:
+            CalibrationError: if the rows are too few; it says how many are needed. The guard is then unchanged.
+            ConfigError: for a guard of images, with smoothing, or fitted with ``store_rows=False``.
+            InputError: for rows that do not fit the guard.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> rng = np.random.default_rng(0)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(rng.normal(size=(500, 2)))
+            >>> print(guard.update(rng.normal(size=(200, 2)), note="May").calibration_)
+            rows like the 50 rows of the last recalibration (May), and no longer rows like the training rows
+        """
+        require_fitted(self)
+        if not isinstance(self.score_, TableScore):
+            raise ConfigError("update adds rows to guards of tables without smoothing: fit this one again.")
+        rows, needed = self._read(X), self._rows_needed()
+        if len(rows) < needed + 2:
+            raise CalibrationError(
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} of the new rows for calibration, "
+                f"so give at least {needed + 2}; got {len(rows)}."
+            )
+        seed = self.seed_ + self.calibration_.times + 1
+        added, calibration, _ = split_rows(len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed)
+        score, _ = self.score_.with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
+        self._calibrate(score.score(take(rows, calibration)))
         self.score_ = score
         self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
         return self
@@ -444,7 +489,10 @@ class Guard(ConformalDetector):
     # -- storage ----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options."""
+        """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options.
+
+        The file of a guard of a table contains training rows, unless it was fitted with ``store_rows=False``.
+        """
         require_fitted(self)
         score, tensors = self.score_.pack("score.")
         header = {

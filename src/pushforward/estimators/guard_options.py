@@ -46,7 +46,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
     check_number("max_contamination", options["max_contamination"], 0, 0.25, closed="both")
     check_ignore(options["ignore"])
-    for name in ("strict",):
+    for name in ("strict", "store_rows"):
         if not isinstance(options[name], bool):
             raise ConfigError(f"{name} must be True or False; got {options[name]!r}.")
     check_positive("learning_rate", options["learning_rate"], optional=True)
@@ -80,6 +80,7 @@ def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float 
         rows, options["validation"], effort=options["effort"],
         density=options["density"] or options["effort"] == "thorough", kind=options["model"],
         n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"],
-        strict=options["strict"], contamination=options["max_contamination"], config=config,
+        strict=options["strict"], contamination=options["max_contamination"],
+        store_rows=options["store_rows"], config=config,
         note=make_reporter(progress).note,
     )  # fmt: skip

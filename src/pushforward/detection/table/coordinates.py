@@ -63,6 +63,14 @@ class Coordinates(Arrays):
         self.column = np.repeat(np.arange(len(self.kind)), counts)
         self.free = self.kind[self.column] == 0
 
+    def is_categorical(self, column: int) -> bool:
+        """Whether a matrix column has codes of categories."""
+        return bool(self.kind[column] == _CATEGORICAL)
+
+    def sizes_of(self, column: int) -> np.ndarray:
+        """c_k of a categorical matrix column."""
+        return self.sizes[int(self.starts[column]) : int(self.starts[column + 1])]
+
     def __call__(self, matrix: np.ndarray) -> np.ndarray:
         """Coordinates of rows of the feature matrix, ``(n, w)`` to ``(n, d)``; numbers beyond 1e100 become that."""
         matrix = np.clip(matrix, -_LARGEST, _LARGEST)  # squares must not overflow

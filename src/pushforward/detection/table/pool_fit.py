@@ -13,6 +13,7 @@ from pushforward.detection.table.conditional import calibrate, residuals
 from pushforward.detection.table.coordinates import Coordinates
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
+from pushforward.detection.table.made_rows import draw_rows
 from pushforward.detection.table.neighbors import Neighbors, neighbors_of
 from pushforward.detection.table.pool import Pool
 from pushforward.detection.table.reasons import Reasons, rows_to_store
@@ -71,6 +72,7 @@ def fit_pool(
     *,
     sizes: Sizes = EFFORTS["default"],
     seed: int = 0,
+    store_rows: bool = True,
     note: Callable[[str], None] = lambda phase: None,
 ) -> Pool:
     """Fit a pool to the feature matrix of training rows.
@@ -85,6 +87,8 @@ def fit_pool(
         matrix: of :meth:`TableFeatures.impute <pushforward.detection.table_features.TableFeatures.impute>`, ``(n, w)``, finite.
         sizes: of the work.
         seed: of the choice of rows, the folds, the mixes and the mixture.
+        store_rows: whether distances to training rows take part, for which the pool stores these rows. Without them reasons
+            compare a row with rows that are drawn from the mixture. Single columns are stored sorted in both cases.
         note: called with the name of each phase.
     """
     generator = np.random.default_rng(seed)
@@ -106,6 +110,8 @@ def fit_pool(
     values: dict[str, _Values] = {}
     reasons = None
     for name, family in FAMILIES.items():
+        if family.kind is Neighbors and not store_rows:
+            continue
         wanted = {statistic for statistic in family.statistics if neighbors_of(statistic) <= near / 2 or n < _FEW}
         note(f"statistics: {name}")
         placed = rows if family.space is None else spaces(family.space, rows)
@@ -121,10 +127,13 @@ def fit_pool(
         if family.kind is Linear:
             few = min(scale, rows_to_store(matrix.shape[1]))
             errors = _residuals(placed, folds, few)
-            group = np.array(features.owners, dtype=np.float64)
-            reasons = Reasons.start(matrix[:few], errors, group)
+            reasons = Reasons.start(matrix[:few], errors, np.array(features.owners, dtype=np.float64))
             reasons = calibrate(reasons, placed[:few], reasons.groups[coordinates.column])
     assert reasons is not None
+    if not store_rows:
+        made = draw_rows(features, coordinates, spaces, parts["mixture"], len(reasons.rows), seed)
+        errors = residuals(parts["linear"], spaces("soft", coordinates(made)))
+        reasons = reasons.replace(rows=made, residual=errors)
     note("weights")
     return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
 
@@ -136,6 +145,7 @@ def fit_pool_in_time(
     *,
     sizes: Sizes = EFFORTS["default"],
     seed: int = 0,
+    store_rows: bool = True,
     note: Callable[[str], None] = lambda phase: None,
 ) -> Pool:
     """Fit the largest pool of a ladder that fits a time limit; this reads a clock.
@@ -149,6 +159,7 @@ def fit_pool_in_time(
         seconds: the limit.
         sizes: of the largest pool to try.
         seed: as in :func:`fit_pool`.
+        store_rows: as in :func:`fit_pool`.
         note: called with the name of each phase.
     """
     deadline = time.monotonic() + seconds
@@ -159,7 +170,7 @@ def fit_pool_in_time(
             if len(matrix) <= last.reference or time.monotonic() + took * growth**1.5 > deadline:
                 break
         start = time.monotonic()
-        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, note=note), rung
+        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, store_rows=store_rows, note=note), rung
         took = time.monotonic() - start
     assert pool is not None
     return pool
@@ -175,12 +186,12 @@ def _assemble(
     yardstick: bool,
 ) -> Pool:
     """Weigh the statistics, and keep what has a weight or gives reasons."""
-    keys = [(f, s) for f, family in FAMILIES.items() for s in family.statistics if s in values[f].normal]
+    keys = [(f, s) for f, family in FAMILIES.items() if f in values for s in family.statistics if s in values[f].normal]
     if yardstick:
         areas = np.array([separation(values[f].normal[s], values[f].mixed[s]) for f, s in keys])
         weight = weights(areas)
     else:
-        keys = list(_NO_YARDSTICK)
+        keys = list(_NO_YARDSTICK) if "soft" in values else [("linear", "mahalanobis")]
         areas, weight = np.full(len(keys), 0.5), np.full(len(keys), 1.0 / len(keys))
     report = {f"{f} {s}": float(area) for (f, s), area in zip(keys, areas, strict=True)}
     kept = {key: w for key, w in zip(keys, weight, strict=True) if w > 1e-3}
