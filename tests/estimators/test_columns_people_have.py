@@ -74,6 +74,20 @@ def test_periods_and_circles() -> None:
     np.testing.assert_allclose(found, [[1, 0], [0, 1], [1, 0], [-1, 0], [0, 0], [0, 0]], atol=1e-12)
 
 
+def test_warnings_point_at_the_line_of_the_user(guard: pf.Guard) -> None:
+    new = shop(5, 1, first_day=200).assign(kind="voucher")
+    for call in (guard.predict, guard.assess, guard.explain):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            call(new)
+        assert found
+        assert {each.filename for each in found} == {__file__}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        pf.Guard(alpha=0.001, effort="fast").fit(shop(60, 0).drop(columns="when"))
+    assert [each.filename for each in found] == [__file__]
+
+
 # -- columns that are set aside --
 
 

@@ -15,7 +15,8 @@ app = typer.Typer(
     name="pushforward",
     help="Exact-likelihood density models, and guards that know when an input is unlike the training data.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     epilog=(
@@ -31,15 +32,22 @@ def _example(command: str) -> str:
     return f"Example: `{command}`"
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         import pushforward
 
         print(pushforward.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog=_example("pushforward demo -o demo.png"))

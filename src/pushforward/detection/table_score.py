@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -25,7 +24,7 @@ from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_reasons import explain_rows
-from pushforward.errors import ConfigError, InputError, SchemaWarning, StorageError, TrainingError
+from pushforward.errors import ConfigError, InputError, SchemaWarning, StorageError, TrainingError, warn_caller
 from pushforward.models import Ensemble, Flow
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training import TrainingConfig
@@ -241,7 +240,7 @@ class TableScore(InputScore):
     def _encode(self, table: Any) -> np.ndarray:
         encoded = self.features.schema.encode(table, owner="Guard")[0]
         for sentence in self.features.outside(encoded):
-            warnings.warn(sentence, SchemaWarning, stacklevel=3)
+            warn_caller(sentence, SchemaWarning)
         return encoded
 
     def _density(self) -> Flow:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from pushforward.data import split_indices
 from pushforward.detection import Guarantee, rows_needed
 from pushforward.detection.conformal.trimming import far_scores
-from pushforward.errors import CalibrationError, PushforwardWarning
+from pushforward.errors import CalibrationError, warn_caller
 from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
 __all__ = ["score_in_time", "split_rows", "take", "trim"]
@@ -65,12 +64,10 @@ def split_rows(
             "least 2 more than calibrate."
         )
     if count < needed:
-        warnings.warn(
+        warn_caller(
             f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration rows, and there are "
             f"{count}: predict raises no alarm, which keeps the promise. Give at least {max(2 * needed, needed + 2)} "
-            "rows, or a larger alpha.",
-            PushforwardWarning,
-            stacklevel=3,
+            "rows, or a larger alpha."
         )
     if groups is not None:
         fitted, kept, chosen = rows_of_groups(groups, count, seed)
@@ -127,12 +124,10 @@ def trim(scores: np.ndarray, contamination: float) -> tuple[np.ndarray, int]:
     if not contamination:
         far = far_scores(scores, 2.0)
         if far >= max(3, 0.01 * len(scores)):
-            warnings.warn(
+            warn_caller(
                 f"{far} of {len(scores)} calibration scores are far beyond the others, as those of anomalies would be: the "
                 "guard then keeps its promise and detects less. If the rows may contain anomalies, give "
-                "max_contamination.",
-                PushforwardWarning,
-                stacklevel=3,
+                "max_contamination."
             )
         return scores, 0
     count = min(far_scores(scores, 1.0, contamination), int(contamination * len(scores)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy.stats import rankdata
 
 from pushforward.data import Schema, as_table, is_frame
 from pushforward.data.column import CODED
-from pushforward.errors import InputError, PushforwardWarning
+from pushforward.errors import InputError, warn_caller
 
 __all__ = ["labels_of", "rows_of_groups", "rows_of_time", "warn_of_dependence"]
 
@@ -69,11 +68,9 @@ def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
     chosen = order[: min(needed, len(sizes) - 1)]
     kept = np.isin(group, chosen)
     if len(chosen) < _FEW_GROUPS:
-        warnings.warn(
+        warn_caller(
             f"{len(chosen)} groups calibrate: rows of one group depend on each other, so the realized rate of false alarms "
-            f"varies as with {len(chosen)} rows. Use more groups, or a larger alpha.",
-            PushforwardWarning,
-            stacklevel=4,
+            f"varies as with {len(chosen)} rows. Use more groups, or a larger alpha."
         )
     return np.flatnonzero(~kept), np.flatnonzero(kept), len(chosen)
 
@@ -119,11 +116,9 @@ def warn_of_dependence(schema: Schema, encoded: np.ndarray) -> None:
             alike = float(np.corrcoef(now, later)[0, 1]) if np.ptp(now) and np.ptp(later) else 0.0
             if alike > _STRONG:
                 name, other = schema.columns[i].name, schema.columns[j].name
-                warnings.warn(
+                warn_caller(
                     f"rows that follow each other in {name!r} are alike (correlation of {other!r} with the next row: "
                     f"{alike:.2f}), so a random choice of calibration rows promises too much for later rows: "
-                    f"fit(X, time={name!r}) calibrates on the latest rows.",
-                    PushforwardWarning,
-                    stacklevel=4,
+                    f"fit(X, time={name!r}) calibrates on the latest rows."
                 )
                 return

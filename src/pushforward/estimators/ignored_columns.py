@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from pushforward.data import Column
 from pushforward.data.arrow import is_text, value_type
-from pushforward.errors import ConfigError, PushforwardWarning, SchemaError
+from pushforward.errors import ConfigError, SchemaError, warn_caller
 
 __all__ = ["check_ignore", "columns_to_ignore", "without"]
 
@@ -51,15 +50,11 @@ def columns_to_ignore(table: Any, ignore: Sequence[str] | str | None) -> tuple[s
         raise ConfigError("every column of the table is set aside, so there is nothing to learn.")
     if ignore == "auto" and found:
         listed = "; ".join(f"{name!r} {why}" for name, why in found.items())
-        warnings.warn(
-            f"columns that say nothing about a new row are set aside: {listed}.", PushforwardWarning, stacklevel=4
-        )
+        warn_caller(f"columns that say nothing about a new row are set aside: {listed}.")
     if ignore is None and found:
         for name, why in found.items():
-            warnings.warn(
-                f"column {name!r} {why}, so a new row is always beyond it: leave it out with ignore=[{name!r}].",
-                PushforwardWarning,
-                stacklevel=4,
+            warn_caller(
+                f"column {name!r} {why}, so a new row is always beyond it: leave it out with ignore=[{name!r}]."
             )
         return ()
     return tuple(found)
