@@ -102,7 +102,7 @@ class Wheel(bdist_wheel):
 
 
 # levels.c comes first: it is the same for all types and levels.
-SOURCES = [f"{FOLDER}/{name}.c" for name in ("levels", "spline", "conv", "made", "program")]
+SOURCES = [f"{FOLDER}/{name}.c" for name in ("levels", "spline", "conv", "made", "program", "neighbors")]
 KERNELS = Extension(
     "pushforward.kernels.libkernels",
     SOURCES,

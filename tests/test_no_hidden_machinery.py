@@ -21,8 +21,9 @@ SCRIPT = """
     import torch
     import pushforward as pf
     from pushforward.errors import PushforwardError
-    from tests.contract.cases import MODELS
-    from tests.contract.tools import context_of, data_of
+    sys.path.insert(0, "tests")  # a package of that name may be installed
+    from contract.cases import MODELS
+    from contract.tools import context_of, data_of
 
     torch.compile = lambda *a, **k: started.append(("torch.compile", ""))
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.quality.denoising import k_dsm
 from pushforward.estimators import Guard
 
 __all__ = ["DETECTORS", "Score"]
@@ -35,6 +36,19 @@ def neighbors(k: int) -> Callable[[np.ndarray, int], Score]:
         return lambda x: near.kneighbors(scale(x))[0][:, -1]
 
     return fit
+
+
+def diffusion_time(train: np.ndarray, seed: int) -> Score:
+    """DTE-NP (Livernoche et al. 2024): the mean squared distance to the five nearest rows.
+
+    The paper maps it through the posterior of the diffusion time, an inverse gamma distribution with one parameter for the
+    table, which is increasing and changes no rank.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    scale = standardizer(train)
+    near = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(scale(train))
+    return lambda x: (near.kneighbors(scale(x))[0] ** 2).mean(1)
 
 
 def lof(train: np.ndarray, seed: int) -> Score:
@@ -82,7 +96,7 @@ def ecod(train: np.ndarray, seed: int) -> Score:
     return score
 
 
-DETECTORS: dict[str, Callable[[np.ndarray, int], Score]] = {
+DETECTORS: dict[str, Callable[..., Score]] = {
     "guard": guard, "knn5": neighbors(5), "knn1": neighbors(1), "lof": lof, "iforest": forest, "ocsvm": support_vectors,
-    "gmm5": mixture, "ecod": ecod,
+    "gmm5": mixture, "ecod": ecod, "dte-np": diffusion_time, "k-dsm": k_dsm,
 }  # fmt: skip

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pushforward.training import fit
 
 _PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "export", "inference", "kernels", "transforms", "likelihood", "models", "networks",
-          "numerics", "registry", "compiled", "io", "training")  # fmt: skip
+          "numerics", "registry", "report", "compiled", "io", "service", "training")  # fmt: skip
 _FROM = {
     "Counting": "likelihood",
     "Extended": "likelihood",

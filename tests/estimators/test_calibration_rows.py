@@ -20,18 +20,23 @@ from pushforward.estimators.calibration_rows import score_in_time, split_rows, t
         (200, 0.25, 0.01, 99),  # raised to what alpha needs: 1 / (99 + 1)
         (10**6, 0.25, 0.01, 10_000),
         (10**6, 0.25, 1e-5, 99_999),
+        (3000, None, 0.05, 300),
+        (600, None, 0.05, 100),
+        (200, None, 0.05, 50),
+        (200, None, 0.01, 99),
+        (10**6, None, 0.05, 10_000),
     ],
 )
-def test_numbers_of_rows(rows: int, calibration: float, alpha: float, count: int) -> None:
+def test_numbers_of_rows(rows: int, calibration: float | None, alpha: float, count: int) -> None:
     fitted, kept, _ = split_rows(rows, calibration, alpha, "marginal", 0.05, seed=0)
     assert len(kept) == count
     assert np.array_equal(np.sort(np.concatenate([fitted, kept])), np.arange(rows))
 
 
 def test_too_few_rows() -> None:
-    with pytest.warns(PushforwardWarning, match="needs 99 calibration rows, and there are 50: predict raises no alarm"):
+    with pytest.warns(PushforwardWarning, match="needs 99 calibration rows, and there are 25: predict raises no alarm"):
         _, kept, _ = split_rows(100, 0.25, 0.01, "marginal", 0.05, seed=0)
-    assert len(kept) == 50
+    assert len(kept) == 25
     with pytest.raises(CalibrationError, match="2 calibrate and 1 fit: give at least 4 rows"):
         split_rows(3, 2, 0.5, "marginal", 0.05, seed=0)
 

@@ -29,7 +29,7 @@ def shop(n: int, seed: int, first_day: int = 0, days: int = 60) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def guard() -> pf.Guard:
-    return pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(shop(1600, 0))
+    return pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(shop(1600, 0))
 
 
 # -- instants --
@@ -84,7 +84,7 @@ def test_warnings_point_at_the_line_of_the_user(guard: pf.Guard) -> None:
         assert {each.filename for each in found} == {__file__}
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        pf.Guard(alpha=0.001, effort="fast").fit(shop(60, 0).drop(columns="when"))
+        pf.Guard(alpha=0.001, effort="fast", calibration=0.25).fit(shop(60, 0).drop(columns="when"))
     assert [each.filename for each in found] == [__file__]
 
 
@@ -94,9 +94,9 @@ def test_warnings_point_at_the_line_of_the_user(guard: pf.Guard) -> None:
 def test_identifiers_are_refused_with_a_sentence_and_set_aside_on_request(tmp_path) -> None:
     table = shop(400, 4).drop(columns="when").assign(receipt=[f"R-{i:06}" for i in range(400)], number=range(400))
     with pytest.raises(SchemaError, match=r"'receipt' has 400 different texts .* drop it or name it in ignore="):
-        pf.Guard(alpha=0.05, effort="fast").fit(table.drop(columns="number"))
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(table.drop(columns="number"))
     with pytest.warns(PushforwardWarning, match="'receipt' has identifiers or free text; 'number' counts the rows"):
-        guard = pf.Guard(alpha=0.05, effort="fast", ignore="auto", random_state=0).fit(table)
+        guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, ignore="auto", random_state=0).fit(table)
     assert guard.ignored_ == ("receipt", "number")
     assert guard.feature_names_in_.tolist() == ["amount", "items", "kind", "shop"]
     new = table.iloc[:20].assign(receipt="?", number=-5)
@@ -113,10 +113,10 @@ def test_identifiers_are_refused_with_a_sentence_and_set_aside_on_request(tmp_pa
 def test_named_columns_are_set_aside() -> None:
     table = shop(300, 5).drop(columns="when").assign(number=range(300))
     with pytest.warns(PushforwardWarning, match=r"'number' counts the rows.*ignore=\['number'\]"):
-        pf.Guard(alpha=0.05, effort="fast").fit(table)
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(table)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        guard = pf.Guard(alpha=0.05, effort="fast", ignore=["number"]).fit(table)
+        guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, ignore=["number"]).fit(table)
     assert guard.ignored_ == ("number",)
 
 
@@ -144,7 +144,7 @@ def test_names_of_an_array() -> None:
 
 def test_strict_raises_an_alarm_for_every_cell_that_no_training_row_has(tmp_path) -> None:
     train = shop(1600, 7).drop(columns="when")
-    guard = pf.Guard(alpha=0.01, effort="fast", strict=True, random_state=0).fit(train)
+    guard = pf.Guard(alpha=0.01, effort="fast", calibration=0.25, strict=True, random_state=0).fit(train)
     rows = train.iloc[:6].astype({"items": float, "shop": float, "amount": float}).reset_index(drop=True)
     usual = guard.predict(rows)
     rows.loc[0, "kind"] = "voucher"
@@ -181,7 +181,7 @@ def test_the_promise_for_new_groups_needs_calibration_by_group() -> None:
         x, label = walks(160, 10, seed)
         new, _ = walks(400, 10, 100 + seed)
         for how, given in (("random", None), ("groups", label)):
-            guard = pf.Guard(alpha=0.1, effort="fast", random_state=seed).fit(x, groups=given)
+            guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=seed).fit(x, groups=given)
             rates[how].append(float((guard.predict(new) == -1).mean()))
     assert np.mean(rates["random"]) > 0.2
     assert np.mean(rates["groups"]) < 0.14
@@ -189,7 +189,7 @@ def test_the_promise_for_new_groups_needs_calibration_by_group() -> None:
 
 def test_whole_groups_calibrate() -> None:
     x, label = walks(60, 5, 0)
-    guard = pf.Guard(alpha=0.1, effort="fast", random_state=0)
+    guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PushforwardWarning)
         guard.fit(x, groups=label)
@@ -206,7 +206,7 @@ def test_whole_groups_calibrate() -> None:
 
 def test_the_latest_rows_calibrate(tmp_path) -> None:
     table = shop(1000, 8)
-    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0)
+    guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         guard.fit(table, time="when")
@@ -223,10 +223,12 @@ def test_a_column_of_instants_whose_rows_are_alike_suggests_time() -> None:
     drift = np.cumsum(rng.normal(size=600))
     table = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=600, freq="h"), "level": drift})
     with pytest.warns(PushforwardWarning, match=r"follow each other in 'when' are alike .*fit\(X, time='when'\)"):
-        pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table.sample(frac=1, random_state=0))
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(table.sample(frac=1, random_state=0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table.assign(level=rng.normal(size=600)))
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(
+            table.assign(level=rng.normal(size=600))
+        )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_a_column_of_instants_whose_rows_are_alike_suggests_time() -> None:
 )
 def test_impossible_groups_and_times(arguments, error, words) -> None:
     with pytest.raises(error, match=words):
-        pf.Guard(alpha=0.05, effort="fast").fit(shop(100, 9), **arguments)
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(shop(100, 9), **arguments)
 
 
 def test_the_promise_is_kept_with_instants_categories_and_missing_cells() -> None:
@@ -250,7 +252,7 @@ def test_the_promise_is_kept_with_instants_categories_and_missing_cells() -> Non
     for seed in range(3):
         table = shop(3000, 20 + seed)
         table.loc[np.random.default_rng(seed).random(3000) < 0.2, "amount"] = np.nan
-        guard = pf.Guard(alpha=0.1, effort="fast", random_state=seed).fit(table.iloc[:1500])
+        guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=seed).fit(table.iloc[:1500])
         rates.append(int((guard.predict(table.iloc[1500:]) == -1).sum()))
     low, high = realized_interval(375, 1500, 0.1, level=0.999)
     assert all(low <= rate / 1500 <= high for rate in rates)

@@ -39,7 +39,7 @@ def test_anomalies_in_training_cost_less_with_a_bound() -> None:
     for bound in (0.0, 0.1):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PushforwardWarning)
-            guard = pf.Guard(0.05, effort="fast", max_contamination=bound, random_state=0).fit(x)
+            guard = pf.Guard(0.05, effort="fast", calibration=0.25, max_contamination=bound, random_state=0).fit(x)
         found[bound] = roc_auc_score(truth, guard.anomaly_score(np.concatenate((usual, odd))))
         if bound:
             assert (guard.predict(odd) == -1).mean() > 0.95
@@ -51,7 +51,7 @@ def test_anomalies_in_training_cost_less_with_a_bound() -> None:
 
 
 def test_the_record_goes_through_a_file(tmp_path) -> None:
-    guard = pf.Guard(0.05, effort="fast", max_contamination=0.1, random_state=0).fit(rows(600, 3, 40))
+    guard = pf.Guard(0.05, effort="fast", calibration=0.25, max_contamination=0.1, random_state=0).fit(rows(600, 3, 40))
     guard.save(tmp_path / "g")
     again = pf.Guard.load(tmp_path / "g")
     assert again.calibration_ == guard.calibration_
@@ -61,7 +61,9 @@ def test_the_record_goes_through_a_file(tmp_path) -> None:
 def test_clean_rows_with_a_bound_keep_the_promise_of_their_own_bound() -> None:
     """Nothing far is there to trim, so the realized rate stays within the bound that the guard states."""
     for seed in range(4):
-        guard = pf.Guard(0.1, effort="fast", max_contamination=0.1, random_state=seed).fit(rows(800, 10 + seed))
+        guard = pf.Guard(0.1, effort="fast", calibration=0.25, max_contamination=0.1, random_state=seed).fit(
+            rows(800, 10 + seed)
+        )
         alarms = (guard.predict(rows(2000, 50 + seed)) == -1).mean()
         trimmed = guard.calibration_.trimmed
         n = guard.calibrator_.n + trimmed
@@ -97,11 +99,11 @@ def test_calibration_scores_that_look_contaminated_are_said_to() -> None:
     rng = np.random.default_rng(0)
     broken = np.concatenate((rng.normal(size=(940, 4)), 60 * rng.normal(size=(20, 4))))  # the sensor broke at the end
     with pytest.warns(PushforwardWarning, match="calibration scores are far beyond the others.*max_contamination"):
-        pf.Guard(0.05, effort="fast", random_state=0).fit(broken, time=np.arange(960))
+        pf.Guard(0.05, effort="fast", calibration=0.25, random_state=0).fit(broken, time=np.arange(960))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pf.Guard(0.05, effort="fast", random_state=0).fit(rows(900, 5))
-        pf.Guard(0.05, effort="fast", random_state=0).fit(rng.standard_t(3, size=(900, 4)))
+        pf.Guard(0.05, effort="fast", calibration=0.25, random_state=0).fit(rows(900, 5))
+        pf.Guard(0.05, effort="fast", calibration=0.25, random_state=0).fit(rng.standard_t(3, size=(900, 4)))
 
 
 @pytest.mark.parametrize("bound", [-0.1, 0.3, "5 %", None])

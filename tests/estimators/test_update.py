@@ -23,7 +23,7 @@ def rows(n: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
 
 def test_new_normal_rows_are_learned(tmp_path) -> None:
     """A plant with a second mode of operation: before the update all its rows are alarms, after it as many as promised."""
-    guard = pf.Guard(0.05, effort="fast", random_state=0).fit(rows(800, 0))
+    guard = pf.Guard(0.05, effort="fast", calibration=0.25, random_state=0).fit(rows(800, 0))
     moved = rows(2000, 1, shift=6.0)
     before = (guard.predict(moved) == -1).mean()
     assert before > 0.8
@@ -41,7 +41,7 @@ def test_new_normal_rows_are_learned(tmp_path) -> None:
 
 
 def test_no_row_is_in_both_parts(monkeypatch) -> None:
-    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(rows(400, 0))
+    guard = pf.Guard(0.1, effort="fast", calibration=0.25, random_state=0).fit(rows(400, 0))
     seen = []
     for name in ("with_rows", "score"):
         method = getattr(type(guard.score_), name)
@@ -57,7 +57,7 @@ def test_no_row_is_in_both_parts(monkeypatch) -> None:
 
 
 def test_the_number_of_stored_rows_has_a_limit() -> None:
-    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(rows(1600, 0))
+    guard = pf.Guard(0.1, effort="fast", calibration=0.25, random_state=0).fit(rows(1600, 0))
     assert len(guard.score_.pool) == 1000
     guard.update(rows(800, 1, shift=3.0))
     assert len(guard.score_.pool) == 1000
@@ -67,7 +67,7 @@ def test_the_number_of_stored_rows_has_a_limit() -> None:
 
 
 def test_rows_with_news_are_not_added() -> None:
-    guard = pf.Guard(0.1, effort="fast", random_state=0).fit(rows(400, 0))
+    guard = pf.Guard(0.1, effort="fast", calibration=0.25, random_state=0).fit(rows(400, 0))
     stored = len(guard.score_.pool)
     with pytest.warns(UserWarning, match="'z'"):
         guard.update(rows(200, 1).assign(kind="z"))
@@ -75,12 +75,12 @@ def test_rows_with_news_are_not_added() -> None:
 
 
 def test_what_cannot_be_updated() -> None:
-    guard = pf.Guard(0.05, effort="fast", random_state=0).fit(rows(400, 0))
+    guard = pf.Guard(0.05, effort="fast", calibration=0.25, random_state=0).fit(rows(400, 0))
     before = guard.anomaly_score(rows(5, 1))
     with pytest.raises(CalibrationError, match="give at least 21; got 20"):
         guard.update(rows(20, 1))
     np.testing.assert_array_equal(guard.anomaly_score(rows(5, 1)), before)
-    plain = pf.Guard(0.05, effort="fast", store_rows=False, random_state=0).fit(rows(400, 0))
+    plain = pf.Guard(0.05, effort="fast", calibration=0.25, store_rows=False, random_state=0).fit(rows(400, 0))
     with pytest.raises(ConfigError, match="stores no training rows"):
         plain.update(rows(200, 1))
     smooth = pf.Guard(0.1, smoothing=0.5, random_state=0).fit(np.random.default_rng(0).normal(size=(100, 2)))
@@ -90,7 +90,7 @@ def test_what_cannot_be_updated() -> None:
 
 def test_a_guard_without_rows_contains_none_and_still_works(tmp_path) -> None:
     train = rows(800, 0)
-    guard = pf.Guard(0.05, effort="fast", store_rows=False, random_state=0).fit(train)
+    guard = pf.Guard(0.05, effort="fast", calibration=0.25, store_rows=False, random_state=0).fit(train)
     assert len(guard.score_.pool) == 0
     guard.save(tmp_path / "g")
     again = pf.Guard.load(tmp_path / "g")

@@ -197,6 +197,38 @@ def test_requests_that_wait_are_scored_together_and_answered_apart():
     assert MODEL.in_use == 0
 
 
+def test_a_batch_is_finished_in_the_thread_of_its_scores_where_nobody_waits():
+    worker, now, later = Doubler(), [], []
+
+    def finish_now(results):
+        now.append(len(results))
+        if len(now) == 2:
+            raise Refusal(503, "the disk is full")
+        return True
+
+    async def finish(results):
+        later.append(len(results))
+
+    async def main():
+        batcher = Batcher(worker.score, finish, max_batch=8, max_wait=0.0, capacity=100, finish_now=finish_now)
+        batcher.start()
+        assert np.concatenate(await batcher.submit(MODEL, rows(1))).ravel().tolist() == [2]
+        with pytest.raises(Refusal, match="disk is full"):
+            await batcher.submit(MODEL, rows(1))
+        worker.gate.clear()
+        first = asyncio.create_task(batcher.submit(MODEL, rows(1)))
+        await asyncio.sleep(0.05)
+        second = asyncio.create_task(batcher.submit(MODEL, rows(1)))
+        await asyncio.sleep(0.05)
+        worker.gate.set()
+        await asyncio.gather(first, second)
+        await batcher.stop()
+
+    asyncio.run(main())
+    assert now == [1, 1, 1]
+    assert later == [1]  # of the batch during which another request waited
+
+
 def test_a_full_queue_refuses_with_a_time_to_come_back():
     worker = Doubler()
 
@@ -321,6 +353,17 @@ def test_strict_events_are_there_when_the_call_returns(store):
     recorder.stop()
 
 
+def test_events_are_recorded_in_the_calling_thread_only_where_they_must_be_on_disk(store):
+    strict, fast = Recorder(store, "strict"), Recorder(store, "fast")
+    assert strict.add_now(some_events(3))
+    assert count(store) == 3
+    assert not strict.add_now([])
+    assert not fast.add_now(some_events(2))
+    assert count(store) == 3
+    strict.stop()
+    fast.stop()
+
+
 def test_fast_events_are_there_within_half_a_second_and_at_the_end(store):
     recorder = Recorder(store, "fast")
     start = time.monotonic()
@@ -339,16 +382,19 @@ def test_a_store_that_fails_refuses_strict_and_keeps_fast(store, monkeypatch):
     broken = threading.Event()
     broken.set()
 
-    def append(where, batch):
+    def append(where, batch, **options):
         if broken.is_set():
             raise StorageError("the disk is full")
-        append_events(where, batch)
+        append_events(where, batch, **options)
 
     monkeypatch.setattr(module, "append_events", append)
     strict, fast = Recorder(store, "strict"), Recorder(store, "fast")
     with pytest.raises(Refusal, match="disk is full") as error:
         asyncio.run(strict.add(some_events(1)))
     assert error.value.status == 503
+    with pytest.raises(Refusal, match="disk is full"):
+        strict.add_now(some_events(1))
+    assert strict.waiting == 0
     asyncio.run(fast.add(some_events(4)))
     time.sleep(0.5)
     assert fast.error == "the disk is full"

@@ -15,8 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``pushforward``, those of the process by default. ``--debug`` gives tracebacks.
 
     Returns:
-        The exit code: 0, 1 for an error that the message explains, 2 for wrong arguments, 70 for an unexpected error, 130
-        for an interruption, 141 for a closed pipe. As the program itself, it exits with that code.
+        The exit code: 0, 1 for an error that the message explains, 2 for wrong arguments, 3 for a check that failed
+        (``report --fail-on``), 70 for an unexpected error, 130 for an interruption, 141 for a closed pipe. As the program
+        itself, it exits with that code.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -32,7 +33,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
     from typer.main import get_command
 
-    from pushforward.cli import calibrating, explaining, serving, signing  # noqa: F401  they add their commands to the app
+    from pushforward.cli import calibrating, describing, explaining, serving, signing  # noqa: F401  they add their commands to the app
     from pushforward.cli.commands import app
     from pushforward.errors import PushforwardError, PushforwardWarning
 

@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     epilog=(
-        "Exit codes: 0 done; 1 an error that the message explains; 2 wrong arguments; 70 an unexpected error; 130 "
+        "Exit codes: 0 done; 1 an error that the message explains; 2 wrong arguments; 3 a check that failed (`report --fail-on`); 70 an unexpected error; 130 "
         "interrupted; 141 the program that reads the output has ended. Add --debug to any command for a traceback."
     ),
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pushforward.errors import ConfigError, InputError
 
-__all__ = ["load_guard", "load_network", "scored_parts", "summary"]
+__all__ = ["labeled_batches", "load_guard", "load_network", "scored_parts", "summary"]
 
 
 def load_network(name: str) -> Any:
@@ -73,14 +74,15 @@ def scored_parts(guard: Any, source: str, rows: int, options: dict[str, Any]) ->
         InputError: for a table with columns that are not numbers.
     """
     import pyarrow as pa
-    import torch
 
-    from pushforward.io import holds_images, read_images, stream_table
+    from pushforward.io import holds_images, stream_table
 
     if holds_images(Path(source)):
-        images = read_images(source)
-        top = 255 if images.dtype == torch.uint8 else torch.iinfo(images.dtype).max
-        parts = ((pa.table({"image": range(k, k + len(x))}), x.float() / top) for k, x in _parts(images, rows))
+        starts = itertools.count(0, rows)
+        parts = (
+            (pa.table({"image": range(k, k + len(x))}), x)
+            for k, x in zip(starts, _image_batches(source, rows), strict=False)
+        )
     else:
         parts = ((chunk, _matrix(chunk, source)) for chunk in stream_table(source, rows=rows, **options))
     for chunk, inputs in parts:
@@ -89,6 +91,63 @@ def scored_parts(guard: Any, source: str, rows: int, options: dict[str, Any]) ->
         if guard.classes_ > 1:
             result = {"prediction": out.prediction.numpy()} | result
         yield chunk, result | {"reason": list(out.reason)}
+
+
+def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str | None) -> Iterator[tuple[Any, Any]]:
+    """Batches of a file for a network, as :func:`scored_parts` makes them, each with its labels or None.
+
+    Args:
+        source: the file.
+        rows: of a batch.
+        options: of :func:`~pushforward.io.stream_table`.
+        label: the column with the classes, integers; for images, of a Parquet file.
+
+    Raises:
+        InputError: for labels that are not integers.
+        SchemaError: if there is no such column.
+    """
+    from pushforward.errors import SchemaError
+    from pushforward.io import holds_images, read_table, stream_table
+
+    if holds_images(Path(source)):
+        labels = None
+        if label is not None:
+            if not source.lower().endswith(".parquet"):
+                raise InputError(f"--label {label}: only a Parquet file of images has columns, and {source} is none.")
+            labels = _labels(read_table(source, [label]).column(0), label)
+        first = 0
+        for x in _image_batches(source, rows):
+            yield x, None if labels is None else labels[first : first + len(x)]
+            first += len(x)
+        return
+    for chunk in stream_table(source, rows=rows, **options):
+        labels = None
+        if label is not None:
+            if label not in chunk.column_names:
+                raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
+            labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
+        yield _matrix(chunk, source), labels
+
+
+def _labels(column: Any, name: str) -> Any:
+    import pyarrow as pa
+    import torch
+
+    try:
+        return torch.from_numpy(column.cast(pa.int64()).combine_chunks().to_numpy(zero_copy_only=False).astype("int64"))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise InputError(f"column {name!r} must have the number of each row's class: {error}") from None
+
+
+def _image_batches(source: str, rows: int) -> Iterator[Any]:
+    """Images as float32 in [0, 1]."""
+    import torch
+
+    from pushforward.io import read_images
+
+    images = read_images(source)
+    top = 255 if images.dtype == torch.uint8 else torch.iinfo(images.dtype).max
+    return (part.float() / top for _, part in _parts(images, rows))
 
 
 def _parts(images: Any, rows: int) -> Iterator[tuple[int, Any]]:

@@ -6,6 +6,7 @@ from pushforward.data.column import Column
 from pushforward.data.dimension import intrinsic_dimension
 from pushforward.data.images import as_images
 from pushforward.data.lattice import detect_lattice
+from pushforward.data.photographs import Photographs
 from pushforward.data.samples import IMAGE_SAMPLES, SAMPLES, Sample, load_image_sample, load_sample
 from pushforward.data.schema import Problem, Schema
 from pushforward.data.splits import duplicate_groups, split_indices
@@ -16,6 +17,7 @@ __all__ = [
     "SAMPLES",
     "Column",
     "InputTypeError",
+    "Photographs",
     "Problem",
     "Sample",
     "Schema",

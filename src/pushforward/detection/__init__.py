@@ -1,5 +1,8 @@
 """Detection of inputs unlike the training data: scores, calibrated alarms, tests, and evaluation metrics."""
 
+import importlib
+from types import ModuleType
+
 from pushforward.detection.attacks import fgsm, gate_aware_objective, log_likelihood_objective, pgd
 from pushforward.detection.bootstrap import bootstrap_interval
 from pushforward.detection.comparison import mean_rank, wins
@@ -72,3 +75,12 @@ __all__ = [
     "tpr_at_fpr",
     "wins",
 ]
+
+_PACKAGES = ("network", "scores", "selective", "smoothing", "table")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a part on first use."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,13 +20,16 @@ __all__ = ["score_in_time", "split_rows", "take", "trim"]
 _MOST = 10_000
 """Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
 
+_LEAST = 100
+"""Rows that calibrate by default, if these are at most a quarter: they are enough for alpha = 1 %."""
+
 _BLOCK = 1024
 """Rows that are scored between two readings of the clock."""
 
 
 def split_rows(
     rows: int,
-    calibration: float | int,
+    calibration: float | int | None,
     alpha: float,
     guarantee: Guarantee,
     delta: float,
@@ -39,7 +42,8 @@ def split_rows(
 
     Args:
         rows: their number.
-        calibration: fraction or number of rows for calibration; a fraction is raised to what ``alpha`` needs, at most to half.
+        calibration: fraction or number of rows for calibration; None for a tenth, but at least 100 or, of fewer than 400
+            rows, a quarter. A fraction is raised to what ``alpha`` needs, if half of the rows are enough for that.
         alpha: promised false-alarm rate.
         guarantee: see :func:`~pushforward.detection.rows_needed`.
         delta: see :func:`~pushforward.detection.rows_needed`.
@@ -54,10 +58,13 @@ def split_rows(
         CalibrationError: if fewer than two rows are left to fit the score.
     """
     needed = rows_needed(alpha, guarantee, delta)
-    if calibration >= 1:
+    if calibration is not None and calibration >= 1:
         count = int(calibration)
     else:
-        count = min(max(round(min(calibration * rows, _MOST)), needed), rows // 2)
+        wanted = min(rows / 4, max(rows / 10, _LEAST)) if calibration is None else calibration * rows
+        count = min(round(min(wanted, _MOST)), rows // 2)
+        if count < needed <= rows // 2:  # where half is not enough, there are no alarms, and the score gets the rows
+            count = needed
     if rows - count < 2 or count < 1:
         raise CalibrationError(
             f"of n_samples = {rows} rows, {count} calibrate and {rows - count} fit: give at least 4 rows, and at "

@@ -7,7 +7,7 @@ import os
 import time as clock
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from pushforward.data import Schema, as_images, as_table, is_frame
 from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.explanation import Explanation
+from pushforward.detection.image_columns import image_schema
 from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import InputScore
+from pushforward.detection.network import Embedder
 from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
@@ -27,15 +29,22 @@ from pushforward.errors import CalibrationError, ConfigError, SchemaError, Schem
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
-from pushforward.estimators.guard_options import check_options, fit_score
+from pushforward.estimators.guard_options import check_embedder, check_options, fit_score
 from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.recalibration import CalibrationRecord
+from pushforward.estimators.training_data import TrainingData
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import seconds
 
+if TYPE_CHECKING:
+    from pushforward.report import Report
+
 __all__ = ["Certificate", "Explanation", "Guard"]
+
+_IMAGES = 0.25
+"""Fraction of images that calibrates by default."""
 
 _FITTING = 0.6
 """Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
@@ -62,11 +71,12 @@ class Guard(ConformalDetector):
 
     - a data frame (pandas, polars, pyarrow and others) with numeric, integer, boolean, categorical and missing cells;
     - a 2-D array of numbers, NaN where missing;
-    - a stack of images: integers ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
+    - a stack of images: integers ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``;
+    - with ``embed``: whatever that network takes, for example a list of photographs of any size.
 
     The likelihood of a flow is misleading on images (Nalisnick et al. 2019), so the score of an image is -log q of
     statistics: the path of a flow, code lengths of a compressor, and distances from the training images
-    (:func:`~pushforward.detection.image_score.fit_image_score`). To use features of your own network, give them as a table.
+    (:func:`~pushforward.detection.image_score.fit_image_score`). Where only the meaning of an image is unusual, use ``embed``.
 
     Args:
         alpha: promised false-alarm rate of ``predict``.
@@ -79,8 +89,10 @@ class Guard(ConformalDetector):
         model: the flows: "auto" (additive, affine and autoregressive spline flows together), "nice", "realnvp", "maf"
             or "nsf"; for images "auto", "glow" or "nice".
         n_estimators: number of flows in the ensemble of a table.
-        calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, at most
-            to half, and gives at most 10,000 rows unless ``alpha`` needs more.
+        calibration: fraction (or number) of rows for calibration. A fraction is raised to what ``alpha`` needs, if half
+            of the rows are enough for that, and gives at most 10,000 rows unless ``alpha`` needs more. None is a tenth of a
+            table, but at least 100 rows or, of fewer than 400, a quarter; of images it is a quarter. With more rows the
+            realized rate of false alarms is closer to ``alpha``, and with fewer the score has more rows to learn from.
         validation: fraction of the other rows for early stopping of flows; for images also for the density of the
             statistics.
         n_draws: noise draws for each row of a table, where columns are dequantized or missing.
@@ -106,6 +118,9 @@ class Guard(ConformalDetector):
         store_rows: whether the score of a table may measure distances to training rows, for which the guard and its file
             contain up to 5,000 of them. Without them it detects less (docs/measurements.md); the values of each
             column are still stored, sorted by themselves.
+        embed: None, or a pretrained network whose features are the rows of the table: a module, a function, or an
+            :class:`~pushforward.detection.network.Embedder`, which also says how inputs are prepared. The file of the guard
+            does not contain the network.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
@@ -120,6 +135,7 @@ class Guard(ConformalDetector):
         ignored_: columns of the training table that are set aside.
         calibrator_: the calibration scores.
         calibration_: which rows calibrated the guard; its text says which rows the promise refers to.
+        training_: number, digest and distribution of the training rows; None after loading a file that lacks them.
         level_: p-value at or below which ``predict`` raises an alarm; ``alpha`` or, for "pac", less.
         offset_: ``decision_function(x) = score_samples(x) - offset_``.
         n_features_in_: number of columns, or of pixels times channels.
@@ -138,6 +154,7 @@ class Guard(ConformalDetector):
     ignored_: tuple[str, ...] = ()
     score_: InputScore
     calibration_: CalibrationRecord
+    training_: TrainingData | None
 
     def __init__(
         self,
@@ -149,7 +166,7 @@ class Guard(ConformalDetector):
         density: bool = False,
         model: str = "auto",
         n_estimators: int = 5,
-        calibration: float | int = 0.25,
+        calibration: float | int | None = None,
         validation: float = 0.1,
         n_draws: int = 4,
         jitter: float = 0.05,
@@ -162,6 +179,7 @@ class Guard(ConformalDetector):
         strict: bool = False,
         max_contamination: float = 0.0,
         store_rows: bool = True,
+        embed: Any = None,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -185,6 +203,7 @@ class Guard(ConformalDetector):
         self.strict = strict
         self.max_contamination = max_contamination
         self.store_rows = store_rows
+        self.embed = embed
         self.random_state = random_state
         self.verbose = verbose
 
@@ -220,8 +239,9 @@ class Guard(ConformalDetector):
         start = clock.monotonic()
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         rows, seed = self._read(X, reset=True), seed_from(self.random_state)
+        share = _IMAGES if self.calibration is None and isinstance(rows, torch.Tensor) else self.calibration
         fitted, calibration, chosen = split_rows(
-            len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed,
+            len(rows), share, self.alpha, self.guarantee, self.delta, seed,
             groups=None if groups is None else labels_of("groups", X, groups),
             time=None if time is None else labels_of("time", X, time),
         )  # fmt: skip
@@ -234,6 +254,8 @@ class Guard(ConformalDetector):
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
         self.seed_ = seed
+        schema = None if isinstance(rows, torch.Tensor) else self.schema_
+        self.training_ = TrainingData.of(rows, fitted, schema, seed)
         if chosen == "random" and isinstance(self.score_, TableScore):
             warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
         with warnings.catch_warnings():
@@ -423,6 +445,47 @@ class Guard(ConformalDetector):
         require_fitted(self)
         return self.score_.explain(self._read(X))
 
+    def report(
+        self,
+        X: Any,
+        *,
+        title: str | None = None,
+        name: str = "",
+        alarms: int = 20,
+        show_rows: bool = False,
+        values: bool = True,
+    ) -> Report:
+        """What this guard says of rows: how the promise is kept, alarms with reasons, columns that drifted, checks.
+
+        A notebook shows the report. ``report.save("report.html")`` writes one page of less than 2 MB, which opens offline, and
+        ``report.save("report.json")`` the same numbers. Memory does not grow with the number of rows, apart from ``X``.
+
+        Args:
+            X: rows or images, as for :meth:`fit`.
+            title: of the page.
+            name: what the rows are called.
+            alarms: number of alarms that are shown, those with the highest scores.
+            show_rows: whether to show whole rows of these alarms; without it, only the cells that are reasons.
+            values: whether to show these cells, and pictures of images.
+
+        Raises:
+            InputError: for rows that do not fit the guard, or no rows.
+            ConfigError: for a number out of range.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> rng = np.random.default_rng(0)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(rng.normal(size=(500, 2)))
+            >>> guard.report(rng.normal(size=(200, 2)))
+            Report(200 rows, 0 of 6 checks failed)
+        """
+        from pushforward.estimators.reported_rows import ReportOptions
+        from pushforward.estimators.reporting import guard_report, parts_in_memory
+
+        require_fitted(self)
+        options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
+        return guard_report(self, parts_in_memory(self, X), options)
+
     def sample(self, n_samples: int = 1, random_state: int | None = None) -> Any:
         """Draw rows from the fitted density: a ``pyarrow.Table`` with the training table's columns.
 
@@ -492,12 +555,14 @@ class Guard(ConformalDetector):
         """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options.
 
         The file of a guard of a table contains training rows, unless it was fitted with ``store_rows=False``.
+        The network of ``embed`` is not written, but a digest of its weights.
         """
         require_fitted(self)
         score, tensors = self.score_.pack("score.")
         header = {
             "kind": "guard",
-            "options": self.get_params(),
+            "options": {name: value for name, value in self.get_params(deep=False).items() if name != "embed"},
+            "embed": None if self.embed is None else self.embedder_.digest,
             "seed": self.seed_,
             "ignored": list(self.ignored_),
             "named": hasattr(self, "feature_names_in_"),
@@ -505,24 +570,34 @@ class Guard(ConformalDetector):
             "score": score,
             "calibrated": self.calibration_.to_json(),
         }
-        io.write(path, header, tensors | {"calibration": torch.from_numpy(self.calibrator_.scores.copy())})
+        tensors["calibration"] = torch.from_numpy(self.calibrator_.scores.copy())
+        if self.training_ is not None:
+            header["training"], more = self.training_.pack("training.")
+            tensors |= more
+        io.write(path, header, tensors)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, public_key: Any = None) -> Guard:
+    def load(cls, path: str | os.PathLike[str], *, embed: Any = None, public_key: Any = None) -> Guard:
         """Read a guard from a file; a file that was changed on purpose can make this fail and do nothing else.
 
         Args:
             path: the file.
+            embed: the same network as of the guard that was saved, if it had one.
             public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`. The
                 signature is verified on the bytes that are read, before anything in them is used.
 
         Raises:
             SignatureError: if a key is given, and the file is not signed with it or was changed since.
-            StorageError: if the file is damaged, was not written by pushforward, or has a newer format.
+            StorageError: if the file is damaged, was not written by pushforward, or has a newer format; or if ``embed`` has
+                other weights than the network of the guard.
+            ConfigError: if ``embed`` is missing, or given for a guard without one.
         """
         header, tensors = io.read(path, kind="guard", public_key=public_key)
+        embedder = check_embedder(path, embed, header.get("embed"))
         try:
             guard = cls(**header["options"])
+            if embedder is not None:
+                guard.embed = guard.embedder_ = embedder
             check_options(guard.get_params())
             guard.seed_ = int(header["seed"])
             guard.ignored_ = tuple(map(str, header.get("ignored", ())))
@@ -536,6 +611,11 @@ class Guard(ConformalDetector):
                 if header["named"]:
                     guard.feature_names_in_ = np.asarray(guard.schema_.names, dtype=object)
             guard.calibration_ = CalibrationRecord.from_json(header.get("calibrated"), len(scores))
+            guard.training_ = None  # of a file without it
+            if "training" in header:
+                shape = getattr(guard.score_, "shape", None)
+                schema = guard.schema_ if shape is None else image_schema(shape[0])
+                guard.training_ = TrainingData.unpack(header["training"], tensors, "training.", schema)
             return guard._calibrate(scores)
         except Exception as error:  # the content is not trusted; every failure means the same to the caller
             raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
@@ -549,6 +629,10 @@ class Guard(ConformalDetector):
             X: what the user gave.
             reset: whether this is ``fit``, which sets ``n_features_in_`` and ``feature_names_in_``.
         """
+        if self.embed is not None:
+            if reset:
+                self.embedder_ = self.embed if isinstance(self.embed, Embedder) else Embedder(self.embed)
+            X = self.embedder_(X)
         if self._is_stack(X) if reset else self.reads_images:
             images = as_images(X)
             if reset:

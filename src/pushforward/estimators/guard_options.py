@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,16 +11,17 @@ import torch
 
 from pushforward.detection.image_score import IMAGE_TRAINING, fit_image_score
 from pushforward.detection.input_score import InputScore
+from pushforward.detection.network import Embedder
 from pushforward.detection.smoothed_score import fit_smoothed_score, smoothing_options
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_score import TABLE_TRAINING, fit_table_score
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.estimators.ignored_columns import check_ignore
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.progress import make_reporter
 
-__all__ = ["check_options", "fit_score"]
+__all__ = ["check_embedder", "check_options", "fit_score"]
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -42,7 +44,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"model must be one of {', '.join(KINDS)}, or 'glow' for images; got {options['model']!r}.")
     for name in ("n_estimators", "n_draws", "max_steps", "batch_size"):
         check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
-    if not options["calibration"] > 0:
+    if options["calibration"] is not None and not options["calibration"] > 0:
         raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
     check_number("max_contamination", options["max_contamination"], 0, 0.25, closed="both")
     check_ignore(options["ignore"])
@@ -53,6 +55,40 @@ def check_options(options: Mapping[str, Any]) -> None:
     check_positive("jitter", options["jitter"], zero=True)
     if options["smoothing"] is not None:
         smoothing_options(options["smoothing"])
+        if options["embed"] is not None:
+            raise ConfigError(
+                "smoothing with embed would certify changes of the features and not of the inputs: use one of them."
+            )
+    if options["embed"] is not None and not callable(options["embed"]):
+        raise ConfigError(f"embed must be a network, a function or an Embedder; got {type(options['embed']).__name__}.")
+
+
+def check_embedder(path: str | os.PathLike[str], embed: Any, digest: Any) -> Embedder | None:
+    """The embedder for a guard that is read from a file; None for a guard without one.
+
+    Args:
+        path: of the file, for errors.
+        embed: what the caller gave.
+        digest: what the file contains: None without an embedder, "" for a function.
+
+    Raises:
+        ConfigError: if it is missing, or given for a guard without one.
+        StorageError: if its weights are others.
+    """
+    name = os.fspath(path)
+    if digest is None:
+        if embed is not None:
+            raise ConfigError(f"{name} contains a guard without embed, which reads tables or images: leave embed out.")
+        return None
+    if embed is None:
+        raise ConfigError(f"{name} contains a guard of a network's features, without the network: pass embed=.")
+    embedder = embed if isinstance(embed, Embedder) else Embedder(embed)
+    if embedder.digest != digest:
+        raise StorageError(
+            f"{name} was fitted on the features of another network: the weights of this one, or its preparation of inputs, "
+            "differ, so the calibration does not fit it."
+        )
+    return embedder
 
 
 def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float | None) -> InputScore:

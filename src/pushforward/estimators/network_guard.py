@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
+
+if TYPE_CHECKING:
+    from pushforward.detection.selective import ClassifierCalibration
+    from pushforward.report import Report
 
 __all__ = ["GuardOutput", "NetworkGuard"]
 
@@ -66,6 +70,7 @@ class NetworkGuard:
         calibrators_: the calibration scores, by predicted class if ``per_class``; otherwise under None.
         promised_: whether the false-alarm rate is promised; False after ``calibration="train"``.
         digest_: of the network's weights.
+        training_rows_: number of training rows; None after loading a file that does not state it.
 
     Example:
         >>> import torch, pushforward as pf
@@ -164,6 +169,7 @@ class NetworkGuard:
     def _set(self, fitted: FittedNetwork) -> None:
         self.score_, self.classes_ = fitted.score, fitted.classes
         self.digest_ = digest(self.net) if isinstance(self.net, nn.Module) else ""
+        self.training_rows_: int | None = fitted.gathered.reservoir.seen
 
     def _needed(self) -> int:
         return rows_needed(self.alpha, self.guarantee, self.delta)
@@ -268,6 +274,43 @@ class NetworkGuard:
             where,
         )
 
+    def report(
+        self,
+        data: Any,
+        *,
+        title: str | None = None,
+        name: str = "",
+        alarms: int = 20,
+        show_rows: bool = False,
+        values: bool = True,
+        selective: ClassifierCalibration | None = None,
+    ) -> Report:
+        """What this guard says of inputs: how the promise is kept, alarms with reasons and pictures, classes, checks.
+
+        Of inputs with labels it also says how often the prediction is correct, with and without an alarm. A notebook shows the
+        report. ``report.save("report.html")`` writes one page of less than 2 MB, which opens offline, and
+        ``report.save("report.json")`` the same numbers. Memory does not grow with the number of inputs.
+
+        Args:
+            data: a loader, a data set, an array, or a pair (inputs, labels), as for :meth:`fit`.
+            title: of the page.
+            name: what the inputs are called.
+            alarms: number of alarms that are shown, those with the highest scores.
+            show_rows: whether to show whole rows of these alarms, where the inputs are vectors.
+            values: whether to show pictures of images.
+            selective: abstention and prediction sets of this network, for their share, sizes and realized errors; it must accept by
+                its own :meth:`~pushforward.detection.selective.ClassifierCalibration.uncertainty`.
+
+        Raises:
+            InputError: for no inputs.
+        """
+        from pushforward.estimators.network_reporting import network_report
+        from pushforward.estimators.reported_rows import ReportOptions
+
+        self._require_fitted()
+        options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
+        return network_report(self, batches(data, self.batch_size, "the data"), options, selective)
+
     def _require_fitted(self) -> None:
         self._require_score("calibrators_")
 
@@ -371,6 +414,7 @@ class NetworkGuard:
             "digest": self.digest_,
             "classes": self.classes_,
             "promised": self.promised_,
+            "training_rows": self.training_rows_,
             "score": description,
         }  # fmt: skip
         own = {"calibration": scores, "calibration classes": classes, **self.examples_.pack("examples.")}
@@ -408,6 +452,8 @@ class NetworkGuard:
         try:
             guard = cls(net, read=read, **header["options"])
             guard.classes_, guard.promised_ = int(header["classes"]), bool(header["promised"])
+            rows = header.get("training_rows")
+            guard.training_rows_ = None if rows is None else check_integer("training_rows", rows)
             reader = header["reader"]
             guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
             guard.digest_ = header["digest"]

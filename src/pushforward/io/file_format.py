@@ -25,7 +25,7 @@ from pushforward.io.atomic import atomic_write, reason
 from pushforward.io.signature import check_signature
 from pushforward.io.strict_json import parse
 
-__all__ = ["FORMAT", "KINDS", "Path", "read", "write"]
+__all__ = ["FORMAT", "KINDS", "Path", "current_versions", "read", "write"]
 
 Path = str | os.PathLike[str]
 
@@ -137,15 +137,19 @@ def read(
     return header, _tensors(name, outer, data)
 
 
+def current_versions() -> dict[str, str]:
+    """The versions of pushforward, torch and python that run, as files state them."""
+    return {"pushforward": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
 def _encode(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
     """The bytes of the file, in pieces."""
     if header.get("kind") not in KINDS:
         raise ConfigError(f"the kind of a file must be one of {', '.join(KINDS)}; got {header.get('kind')!r}.")
-    versions = {"pushforward": __version__, "torch": torch.__version__, "python": platform.python_version()}
     whole = {
         "sha256": _ZEROS.decode(),
         "format": FORMAT,
-        "versions": versions,
+        "versions": current_versions(),
         **{key: value for key, value in header.items() if key not in _OURS},
     }
     try:

@@ -33,6 +33,7 @@ _FUNCTIONS = {
     "conv": ("forward", "backward"),
     "made": ("invert",),
     "program": ("run",),
+    "neighbors": ("nearest", "local"),
 }
 """The exported functions of each C source."""
 _FILE = Path(__file__).with_name("libkernels.so")
@@ -122,7 +123,7 @@ def library(source: str, dtype: torch.dtype) -> SimpleNamespace | None:
     """The functions of a C source for a floating type, or None where plain operations are to be used.
 
     Args:
-        source: "spline", "conv", "made" or "program".
+        source: "spline", "conv", "made", "program" or "neighbors".
         dtype: None is returned for all but float32 and float64.
 
     Raises:
@@ -197,12 +198,12 @@ def _level(mode: str) -> str | None:
 
 
 @functools.cache
-def _functions(source: str, dtype: torch.dtype, level: str) -> SimpleNamespace:
+def _functions(source: str, dtype: torch.dtype, level: str) -> SimpleNamespace | None:
+    """None for a source that was not there when the library was built."""
     found = _load()
     assert not isinstance(found, str)
-    return SimpleNamespace(
-        **{name: getattr(found.functions, _name(source, name, dtype, level)) for name in _FUNCTIONS[source]}
-    )
+    exported = {name: getattr(found.functions, _name(source, name, dtype, level), None) for name in _FUNCTIONS[source]}
+    return None if None in exported.values() else SimpleNamespace(**exported)
 
 
 def _name(source: str, function: str, dtype: torch.dtype, level: str) -> str:

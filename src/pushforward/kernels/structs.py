@@ -13,8 +13,10 @@ __all__ = [
     "ACTIVATIONS",
     "OPERATIONS",
     "ConvStack",
+    "LocalGaussians",
     "MadeProblem",
     "MadeStage",
+    "NearestRows",
     "ProgramHead",
     "ProgramOp",
     "SplineLayout",
@@ -83,6 +85,26 @@ class MadeProblem(ctypes.Structure):
         *_integers("places", "batch", "stages", "parameters", "activation", "function", "threads"),
         *_pointers("stage", "spline"),
         *_doubles("input_bound", "scale_bound"),
+    ]
+
+
+class NearestRows(ctypes.Structure):
+    """``Nearest`` of ``neighbors.c``: rows, and the reference rows among which their neighbors are."""
+
+    _fields_ = [
+        *_integers("rows", "reference", "padded", "columns", "k", "dropped", "threads"),
+        *_pointers("row", "transposed", "squares", "drop", "key"),
+    ]
+
+
+class LocalGaussians(ctypes.Structure):
+    """``Local`` of ``neighbors.c``: rows and their neighbors."""
+
+    _fields_ = [
+        *_integers("rows", "columns", "k", "threads"),
+        *_pointers("row", "reference", "index"),
+        *_doubles("ridge", "least"),
+        *_pointers("square", "log_det"),
     ]
 
 

@@ -36,6 +36,12 @@ Compare ``python -m benchmarks.speed time --threads N --cases 'maf-*/log_prob@64
 N = 1 and 2, in the rows of the compiled scorer.
 """
 
+NEIGHBOR_WORK_PER_THREAD = 1 << 22
+"""Multiplications of distances, or of covariances of neighbors.
+
+Compare ``python -m benchmarks.quality.table_times score --threads N`` for N = 1 and 2.
+"""
+
 # -- many rows at a time -----------------------------------------------------------------------------------------------
 
 SCORING_ROWS = 2048

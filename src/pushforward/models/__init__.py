@@ -1,5 +1,8 @@
 """Models: one file for each paper and form, each a chain of transforms over a base distribution."""
 
+import importlib
+from types import ModuleType
+
 from pushforward.models.base import Model
 from pushforward.models.ensemble import Ensemble
 from pushforward.models.flow import Flow
@@ -79,3 +82,12 @@ __all__ = [
     "TarFlow",
     "TwoStep",
 ]
+
+_PACKAGES = "manipulation"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a part on first use."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -58,6 +58,7 @@ class Batcher:
     Args:
         score: scores the parts of one batch, which have the same model, and returns one result for each; runs in a thread.
         finish: called with the results of a batch; the requests are answered when what it returns is done.
+        finish_now: called first, in the thread of ``score``, where no other request waits; True if it did what ``finish`` does.
         max_batch: rows of a batch; longer requests are scored in parts, and other requests come in between.
         max_wait: seconds that a batch waits for other requests that were received already.
         capacity: rows that wait or are being scored.
@@ -73,8 +74,9 @@ class Batcher:
         max_wait: float,
         capacity: int,
         others: Callable[[], int] = lambda: 0,
+        finish_now: Callable[[list[Any]], bool] = lambda results: False,
     ) -> None:
-        self._score, self._finish, self._others = score, finish, others
+        self._score, self._finish, self._finish_now, self._others = score, finish, finish_now, others
         self.max_batch, self.max_wait, self.capacity = max_batch, max_wait, capacity
         self.rows = 0
         """Rows that wait or are being scored."""
@@ -146,10 +148,10 @@ class Batcher:
                 self._in_flight.release()
                 continue
             start = time.monotonic()
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, parts)
+            results, end = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, parts)
             rows = sum(len(part.inputs) for part in parts)
             self.speed += 0.1 * (rows / max(time.monotonic() - start, 1e-6) - self.speed)
-            task = asyncio.create_task(self._answer(parts, results))
+            task = asyncio.create_task(self._answer(parts, results, end))
             self._unfinished.add(task)
             task.add_done_callback(self._unfinished.discard)
 
@@ -193,6 +195,16 @@ class Batcher:
         self._jobs.extend(rest)
         return parts
 
+    def _work(self, parts: list[Part]) -> tuple[list[Any], bool | Exception]:
+        """Score a batch and, where no other request waits, finish it; the results, and whether they are finished or why not."""
+        results = self._attempt(parts)
+        if self._jobs:
+            return results, False
+        try:
+            return results, self._finish_now(_good(results))
+        except Exception as error:
+            return results, error
+
     def _attempt(self, parts: list[Part]) -> list[Any]:
         """Score a batch; if that fails, score each part, so that a request cannot spoil those beside it."""
         try:
@@ -202,11 +214,11 @@ class Batcher:
                 return [error]
             return [self._attempt([part])[0] for part in parts]
 
-    async def _answer(self, parts: list[Part], results: list[Any]) -> None:
-        good = [result for result in results if not isinstance(result, Exception)]
-        failure: Exception | None = None
+    async def _answer(self, parts: list[Part], results: list[Any], end: bool | Exception) -> None:
+        failure = end if isinstance(end, Exception) else None
         try:
-            await self._finish(good)
+            if end is False:
+                await self._finish(_good(results))
         except Exception as error:
             failure = error
         finally:
@@ -225,3 +237,7 @@ class Batcher:
             job.left -= len(part.inputs)
             if job.left == 0:
                 job.future.set_result(job.parts)
+
+
+def _good(results: list[Any]) -> list[Any]:
+    return [result for result in results if not isinstance(result, Exception)]

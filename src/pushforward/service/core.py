@@ -66,6 +66,7 @@ class Service:
             max_wait=settings.max_wait,
             capacity=settings.queue,
             others=lambda: self.others(),
+            finish_now=self._finish_now,
         )
         self.keeper = Keeper(settings, self.store, self.id, self.models)
         self.store_error: str | None = None
@@ -214,6 +215,9 @@ class Service:
             for k in range(len(ids))
         ]  # fmt: skip
         return Result(ids, scores, events)
+
+    def _finish_now(self, results: list[Result]) -> bool:
+        return self.recorder.add_now([event for result in results for event in result.events])
 
     async def _finish(self, results: list[Result]) -> None:
         await self.recorder.add([event for result in results for event in result.events])

@@ -41,9 +41,31 @@ class Recorder:
         """Why the last write failed; None after one that worked."""
         self._queue: queue.SimpleQueue[tuple[Sequence[Event], Future[None] | None] | None] = queue.SimpleQueue()
         self._stopping = False
+        self._writing = threading.Lock()  # a writer that waits for SQLite's own lock sleeps too long
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         if durability != "none":
             self._thread.start()
+
+    def add_now(self, events: Sequence[Event]) -> bool:
+        """Record events in the calling thread, which saves two changes of threads; False if :meth:`add` must do it.
+
+        Raises:
+            Refusal: 503 if they cannot be written.
+        """
+        if self.durability != "strict" or not events or self.waiting:
+            return False
+        self.waiting += len(events)
+        try:
+            with self._writing:
+                append_events(self.store, events, again=False)
+        except Exception as error:  # whatever the driver raises
+            self._note(error)
+            raise Refusal(503, f"the answer could not be stored: {error}", retry_after=5) from None
+        else:
+            self.error = None
+        finally:
+            self.waiting -= len(events)
+        return True
 
     async def add(self, events: Sequence[Event]) -> None:
         """Record events.
@@ -94,15 +116,21 @@ class Recorder:
                 size += len(item[0])
             self._write(batch, [event for events, _ in batch for event in events])
 
+    def _note(self, error: Exception) -> None:
+        """Remember why a write failed, and log the first failure."""
+        if self.error is None:
+            _log.error("events cannot be stored: %s", error)
+        self.error = str(error)
+
     def _write(self, batch: list[tuple[Sequence[Event], Future[None] | None]], events: list[Event]) -> None:
-        pause, end = 0.1, time.monotonic() + 20
+        pause, end, again = 0.1, time.monotonic() + 20, False
         while True:
             try:
-                append_events(self.store, events)
+                with self._writing:
+                    append_events(self.store, events, again=again)
             except Exception as error:  # whatever the driver raises, the thread goes on
-                if self.error is None:
-                    _log.error("events cannot be stored: %s", error)
-                self.error = str(error)
+                self._note(error)
+                again = True
                 # "fast" tries until it works; at the end of the process, for 20 seconds.
                 if self.durability == "fast" and not (self._stopping and time.monotonic() > end):
                     time.sleep(pause)

@@ -13,11 +13,12 @@ from pushforward.detection.table.coordinates import Coordinates
 from pushforward.detection.table.linear import LINEAR_STATISTICS, Linear
 from pushforward.detection.table.local import local_gaussian
 from pushforward.detection.table.mixture import Mixture
-from pushforward.detection.table.neighbors import NEIGHBOR_STATISTICS, Neighbors, nearest
+from pushforward.detection.table.neighbors import NEIGHBOR_STATISTICS, Neighbors
 from pushforward.detection.table.spaces import SPACES, Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.tails import Tails
 from pushforward.detection.table_features import TableFeatures
+from pushforward.kernels.neighbors import References, nearest
 
 
 def rows(n: int, d: int = 4, seed: int = 0) -> np.ndarray:
@@ -28,7 +29,7 @@ def rows(n: int, d: int = 4, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("d", [1, 4, 70])
 def test_nearest_rows(d: int) -> None:
     reference, new = rows(200, d), rows(50, d, seed=1)
-    distances, index = nearest(new, reference, 7)
+    distances, index = nearest(new, References(reference), 7)
     expected = NearestNeighbors(n_neighbors=7, algorithm="brute").fit(reference).kneighbors(new)
     np.testing.assert_allclose(distances, expected[0], rtol=1e-8)
     np.testing.assert_array_equal(index, expected[1])
@@ -36,7 +37,7 @@ def test_nearest_rows(d: int) -> None:
 
 def test_nearest_rows_without_some() -> None:
     reference = rows(60)
-    distances, index = nearest(reference, reference, 59, np.arange(60)[:, None])
+    distances, index = nearest(reference, References(reference), 59, np.arange(60)[:, None])
     assert not (index == np.arange(60)[:, None]).any()
     expected = NearestNeighbors(n_neighbors=59).fit(reference).kneighbors()[0]
     np.testing.assert_allclose(distances, expected, rtol=1e-8)
@@ -44,7 +45,7 @@ def test_nearest_rows_without_some() -> None:
 
 def test_equal_rows_have_distance_zero_however_large() -> None:
     reference = 1e6 + rows(50)
-    np.testing.assert_array_equal(nearest(reference, reference, 1)[0], 0.0)
+    np.testing.assert_array_equal(nearest(reference, References(reference), 1)[0], 0.0)
 
 
 def test_distances_and_local_outlier_factor() -> None:
@@ -75,7 +76,7 @@ def test_fewer_reference_rows_than_neighbors() -> None:
 @pytest.mark.parametrize(("d", "k"), [(3, 20), (20, 20), (33, 20), (1, 5)])
 def test_local_gaussian(d: int, k: int) -> None:
     reference, new = rows(100, d), rows(7, d, seed=1)
-    index = nearest(new, reference, k)[1]
+    index = nearest(new, References(reference), k)[1]
     distance, density = local_gaussian(new, reference, index)
     for i in range(len(new)):
         near = reference[index[i]]

@@ -103,6 +103,23 @@ class FalseAlarmDistribution:
         tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
         return float(betaincinv(self.a, self.b, tail)), float(betainccinv(self.a, self.b, tail))
 
+    def realized_interval(self, n_test: int, level: float = 0.95) -> tuple[float, float]:
+        """Interval of the fraction of alarms among ``n_test`` new normal rows, see :func:`realized_interval`.
+
+        Raises:
+            ConfigError: unless 0 < level < 1.
+        """
+        tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
+        x = np.arange(n_test, dtype=np.float64)
+        # Sum log(P(x + 1) / P(x)) and normalize, to avoid differences of large log-gammas.
+        ratio = np.log(n_test - x) + np.log(self.a + x) - np.log(x + 1) - np.log(self.b + n_test - 1 - x)
+        log_mass = np.concatenate([[0.0], np.cumsum(ratio)])
+        mass = np.exp(log_mass - log_mass.max())
+        mass /= mass.sum()
+        lowest = int(np.searchsorted(np.cumsum(mass), tail))
+        highest = n_test - int(np.searchsorted(np.cumsum(mass[::-1]), tail))
+        return lowest / n_test, highest / n_test
+
 
 def false_alarm_distribution(
     n: int, alpha: float, guarantee: Guarantee = "marginal", delta: float = 0.05
@@ -166,17 +183,7 @@ def realized_interval(
         (0.028, 0.074)
     """
     n_test = check_integer("n_test", n_test)
-    tail = 0.5 * (1.0 - check_number("level", level, 0, 1))
-    rate = false_alarm_distribution(n_cal, alpha, guarantee, delta)
-    x = np.arange(n_test, dtype=np.float64)
-    # Sum log(P(x + 1) / P(x)) and normalize, to avoid differences of large log-gammas.
-    ratio = np.log(n_test - x) + np.log(rate.a + x) - np.log(x + 1) - np.log(rate.b + n_test - 1 - x)
-    log_mass = np.concatenate([[0.0], np.cumsum(ratio)])
-    mass = np.exp(log_mass - log_mass.max())
-    mass /= mass.sum()
-    lowest = int(np.searchsorted(np.cumsum(mass), tail))
-    highest = n_test - int(np.searchsorted(np.cumsum(mass[::-1]), tail))
-    return lowest / n_test, highest / n_test
+    return false_alarm_distribution(n_cal, alpha, guarantee, delta).realized_interval(n_test, level)
 
 
 def _checked(alpha: float, guarantee: str, delta: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from pushforward.detection.network.combined import Combined
 from pushforward.detection.network.default import SCORES, default_score, make_score
 from pushforward.detection.network.digest import digest
+from pushforward.detection.network.embedder import Embedder
 from pushforward.detection.network.reader import NetworkReader
 from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores import (
@@ -44,6 +45,7 @@ __all__ = [
     "Combined",
     "DeepEnsemble",
     "DeepSVDD",
+    "Embedder",
     "Energy",
     "Entropy",
     "External",

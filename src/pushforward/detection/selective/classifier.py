@@ -124,6 +124,11 @@ class ClassifierCalibration:
                 fitted.rule = control_risk(s[rest], errors, risk, delta)
         return fitted
 
+    @property
+    def coverage(self) -> float:
+        """Promised coverage of the sets."""
+        return float(self._sets.options["coverage"])
+
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probabilities of the classes, ``(n, K)``."""
         return self.temperature.probabilities(logits)

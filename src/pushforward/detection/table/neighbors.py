@@ -5,66 +5,21 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
+import torch
 
 from pushforward.detection.table.local import local_gaussian
 from pushforward.detection.table.state import Arrays
+from pushforward.kernels.native import library
+from pushforward.kernels.neighbors import References, nearest
 
-__all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "nearest", "neighbors_of"]
+__all__ = ["NEIGHBOR_STATISTICS", "Neighbors", "neighbors_of"]
 
 NEIGHBOR_STATISTICS = ("knn1", "knn5", "lof", "local20", "local50", "density20", "density50")
 """Names; all but "lof" and the densities are compared on a logarithmic scale."""
 
 _LOF = 20
 _MOST = 50
-_PART = 1 << 22  # distances in memory at a time
-_INDEX = np.int64((1 << 24) - 1)  # bits for the index of a reference row
-_EQUAL = 1e-12  # relative; squared distances below this are rounding errors of equal rows
-
-
-def nearest(
-    rows: np.ndarray,
-    reference: np.ndarray,
-    k: int,
-    drop: np.ndarray | None = None,
-    *,
-    prepared: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Euclidean distances of the k nearest reference rows, ascending, and their indices, each ``(n, k)``.
-
-    Of rows at the same distance, to eight digits, the one with the lowest index is nearer.
-
-    Args:
-        rows: ``(n, d)``.
-        reference: ``(m, d)`` with k <= m < 2^24.
-        k: number of neighbors.
-        drop: indices of reference rows that are no neighbors of each row, ``(n, j)``.
-        prepared: what :func:`_prepare` returns for the reference rows, for several calls.
-    """
-    squares, transposed = _prepare(reference) if prepared is None else prepared
-    own = (rows * rows).sum(1)
-    squared = rows @ transposed
-    squared += squares
-    squared += own[:, None]
-    np.maximum(squared, 0.0, out=squared)
-    if drop is not None:
-        np.put_along_axis(squared, drop, np.inf, axis=1)
-    # Positive floats have the order of their bits. The index in place of the lowest bits breaks ties in the same way
-    # however the products were rounded, and distances keep eight digits.
-    keys = squared.view(np.int64)
-    keys &= ~_INDEX
-    keys |= np.arange(len(reference))
-    if k < len(reference):
-        keys = np.partition(keys, k - 1, axis=1)[:, :k]
-    keys = np.sort(keys, axis=1)
-    index = keys & _INDEX
-    chosen = (keys & ~_INDEX).view(np.float64)
-    chosen = np.where(chosen > _EQUAL * (own[:, None] + squares[index]), chosen, 0.0)
-    return np.sqrt(chosen), index
-
-
-def _prepare(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared lengths of reference rows, and -2 times their transpose."""
-    return (reference * reference).sum(1), np.ascontiguousarray(-2.0 * reference.T)
+_ROWS = 512  # in memory at a time, with their distances
 
 
 class Neighbors(Arrays):
@@ -104,18 +59,18 @@ class Neighbors(Arrays):
         self = cls(reference=reference, kth=blank, reach=blank)
         if not lof:
             return self
-        parts = [self._near(np.arange(len(reference))[part]) for part in _parts(len(reference), len(reference))]
+        parts = [self._near(np.arange(len(reference))[part]) for part in _parts(len(reference))]
         distances, index = (np.concatenate(each)[:, :_LOF] for each in zip(*parts, strict=True))
         kth = distances[:, -1]
         return self.replace(kth=kth, reach=_reachability(distances, kth[index]))
 
     def prepare(self) -> None:
         """What every search needs of the reference rows."""
-        self._prepared = _prepare(self.reference)
+        self._references = References(self.reference)
 
     def _near(self, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = self.reference[own]
-        return nearest(rows, self.reference, self._count(1), own[:, None], prepared=self._prepared)
+        return nearest(rows, self._references, self._count(1), own[:, None])
 
     def _count(self, dropped: int) -> int:
         return max(1, min(_MOST, len(self.reference) - dropped))
@@ -131,12 +86,12 @@ class Neighbors(Arrays):
         most = len(self.reference) - (1 if drop is None else drop.shape[1])
         k = max(1, min(max(neighbors_of(name) for name in wanted), most))
         found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-        for part in _parts(len(rows), len(self.reference)):
+        for part in _parts(len(rows)):
             own = rows[part]
             if drop is None:
-                distances, index = _without_itself(*nearest(own, self.reference, k + 1, prepared=self._prepared))
+                distances, index = _without_itself(*nearest(own, self._references, k + 1))
             else:
-                distances, index = nearest(own, self.reference, k, drop[part], prepared=self._prepared)
+                distances, index = nearest(own, self._references, k, drop[part])
             for name in wanted:
                 if name.startswith("knn"):
                     value = distances[:, min(int(name[3:]), k) - 1]
@@ -181,6 +136,10 @@ def _reachability(distances: np.ndarray, kth: np.ndarray) -> np.ndarray:
     return 1.0 / (np.maximum(distances, kth).mean(1) + 1e-10)
 
 
-def _parts(rows: int, reference: int) -> list[slice]:
-    size = max(1, _PART // max(1, reference))
-    return [slice(a, a + size) for a in range(0, rows, size)]
+def _parts(rows: int) -> list[slice]:
+    """Rows of a size at a time, so that equal rows get equal products; native kernels compute each row for itself."""
+    return (
+        [slice(a, a + _ROWS) for a in range(0, rows, _ROWS)]
+        if library("neighbors", torch.float64) is None
+        else [slice(0, rows)]
+    )

@@ -24,6 +24,7 @@ from pushforward.errors import StorageError
 __all__ = ["Pool"]
 
 _BATCH = 512
+_BATCHES, _NUMBERS = 16, 1 << 21  # batches in memory at a time, at most, and numbers of a space
 
 
 class Pool:
@@ -72,29 +73,37 @@ class Pool:
             batch: rows are scored in batches of this size, and copies of a row fill up the last one, since products of
                 other sizes round differently; None for all rows at once.
         """
-        if batch is None or not len(matrix):
-            return self._score(matrix) if len(matrix) else np.zeros(0)
+        if not len(matrix):
+            return np.zeros(0)
+        if batch is None:
+            return self._score(matrix, len(matrix))
         scores = []
-        for a in range(0, len(matrix), batch):
-            part = matrix[a : a + batch]
-            count = len(part)
-            if count < batch:
-                part = np.concatenate((part, np.broadcast_to(part[:1], (batch - count, part.shape[1]))))
-            scores.append(
-                self._score(np.ascontiguousarray(part))[:count]
-            )  # sums of another memory order round differently
+        size = batch * max(1, min(_BATCHES, _NUMBERS // (batch * len(self.coordinates.column))))
+        for a in range(0, len(matrix), size):
+            block = matrix[a : a + size]
+            count, missing = len(block), -len(block) % batch
+            if missing:
+                block = np.concatenate((block, np.broadcast_to(block[-1:], (missing, block.shape[1]))))
+            # Sums of another memory order round differently.
+            scores.append(self._score(np.ascontiguousarray(block), batch)[:count])
         return np.concatenate(scores)
 
-    def _score(self, matrix: np.ndarray) -> np.ndarray:
+    def _score(self, matrix: np.ndarray, batch: int) -> np.ndarray:
+        """Score of some batches: products of matrices are computed for one batch at a time."""
         rows = self.coordinates(matrix)
+        batches = [slice(a, a + batch) for a in range(0, len(rows), batch)]
         total = np.zeros(len(rows))
         found: dict[str, dict[str, np.ndarray]] = {}
         placed: dict[str | None, np.ndarray] = {None: rows}
         for family, names in self._wanted.items():
-            space = FAMILIES[family].space
+            space, part = FAMILIES[family].space, self.parts[family]
             if space not in placed and space is not None:
-                placed[space] = self.spaces(space, rows)
-            found[family] = self.parts[family].score(placed[space], names)
+                placed[space] = np.concatenate([self.spaces(space, rows[each]) for each in batches])
+            if isinstance(part, Neighbors):
+                found[family] = part.score(placed[space], names)
+            else:
+                values = [part.score(placed[space][each], names) for each in batches]
+                found[family] = {name: np.concatenate([value[name] for value in values]) for name in names}
         for weight, ((family, name), scale) in zip(self.weights, self.scales.items(), strict=True):
             total += weight * scale(found[family][name])
         return total

@@ -21,9 +21,12 @@ from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
 from pushforward.detection.table_features import TableFeatures
+from pushforward.numerics.threads import one_thread
 
 __all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
 
+_SMALL = 1e9  # multiplications of a covariance matrix; one thread is enough for fewer
+_QUANTILES = 200
 _FEW = 8  # rows; with fewer there is no yardstick
 _REASONS = ("linear",)
 _NO_YARDSTICK = (("standard", "knn1"), ("soft", "knn1"))
@@ -91,6 +94,18 @@ def fit_pool(
             compare a row with rows that are drawn from the mixture. Single columns are stored sorted in both cases.
         note: called with the name of each phase.
     """
+    with one_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
+        return _fit(features, matrix, sizes, seed, store_rows, note)
+
+
+def _fit(
+    features: TableFeatures,
+    matrix: np.ndarray,
+    sizes: Sizes,
+    seed: int,
+    store_rows: bool,
+    note: Callable[[str], None],
+) -> Pool:
     generator = np.random.default_rng(seed)
     matrix = matrix[generator.permutation(len(matrix))[: sizes.rows]]
     n = len(matrix)
@@ -134,6 +149,9 @@ def fit_pool(
         made = draw_rows(features, coordinates, spaces, parts["mixture"], len(reasons.rows), seed)
         errors = residuals(parts["linear"], spaces("soft", coordinates(made)))
         reasons = reasons.replace(rows=made, residual=errors)
+        # Sorted columns show the extreme rows where columns depend on each other; interpolated quantiles do not.
+        levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+        parts["tails"] = parts["tails"].replace(values=np.quantile(parts["tails"].values, levels, axis=0))
     note("weights")
     return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from pushforward.detection.table.coordinates import Coordinates
-from pushforward.detection.table.neighbors import nearest
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table_features import TableFeatures
+from pushforward.kernels.neighbors import References, nearest
 
 __all__ = ["rows_to_keep"]
 
@@ -48,7 +48,7 @@ def rows_to_keep(features: TableFeatures, matrix: np.ndarray, contamination: flo
     distance = np.empty(n)
     for a in range(0, n, _PART):
         part = slice(a, a + _PART)
-        found = nearest(placed[part], reference, k + 1)[0]
+        found = nearest(placed[part], References(reference), k + 1)[0]
         inside = position[part] >= 0  # the nearest one of these is the row itself
         distance[part] = np.where(inside, found[:, k], found[:, k - 1])
     removed = min(math.ceil(contamination * n), n // 2)

@@ -64,15 +64,24 @@ def event_ids(count: int) -> list[str]:
     return [prefix + digits[20 * k : 20 * k + 20] for k in range(count)]
 
 
-def append_events(store: Store, batch: Sequence[Event]) -> None:
+def append_events(store: Store, batch: Sequence[Event], *, again: bool = True) -> None:
     """Write events, their audit entry and the counts of their minutes in one transaction.
 
     Writing a batch a second time changes nothing, so that a writer that lost its connection while it committed may repeat.
+
+    Args:
+        store: to write to.
+        batch: the events.
+        again: whether the batch may have been written before; False saves the look for it.
     """
     if not batch:
         return
     with store.write() as connection:
-        if connection.execute(select(tables.events.c.id).where(tables.events.c.id == batch[0].id)).scalar() is not None:
+        if (
+            again
+            and connection.execute(select(tables.events.c.id).where(tables.events.c.id == batch[0].id)).scalar()
+            is not None
+        ):
             return
         number = audit.append(store, connection, "events", audit.digest_of_events(batch), {"rows": len(batch)})
         rows = [{**event._asdict(), "batch": number} for event in batch]

@@ -1,0 +1,112 @@
+"""Texts of a report: numbers, cells and names of any content, for HTML and for Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Any
+
+import numpy as np
+
+from pushforward.detection.column_summary import ColumnSummary
+
+__all__ = ["cell_text", "figure", "markdown", "number_text", "percent", "plural", "visible"]
+
+_LONGEST = 120
+_MARKDOWN = "\\`*_{}[]<>#|&~$@"
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A number with so many digits, and an integer with all of them; "–" for None and NaN.
+
+    Example:
+        >>> figure(1234567), figure(0.000123456), figure(12345.678), figure(float("inf"))
+        ('1,234,567', '0.0001235', '12,345.7', '∞')
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}".replace("-", "−")
+    size = abs(value)
+    text = f"{value:,.1f}" if 1e4 <= size < 1e9 else f"{value:.{digits}g}"
+    return re.sub(r"e([+-])0?", r"e\1", text).replace("e+", "e").replace("-", "−")
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction as a percentage; one that is not 0 never reads 0.
+
+    Example:
+        >>> percent(0.0123), percent(1e-6), percent(0.0)
+        ('1.23%', '<0.01%', '0.00%')
+    """
+    if fraction is None or math.isnan(fraction):
+        return "–"
+    smallest = 10.0 ** -(digits + 2)
+    return f"<{100 * smallest:.{digits}f}%" if 0 < fraction < smallest / 2 else f"{100 * fraction:.{digits}f}%"
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """A count with its noun: "1 row", "1,000 rows"."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def visible(text: Any, longest: int = _LONGEST) -> str:
+    r"""Text with nothing invisible: controls, marks of direction and unpaired surrogates are written as escapes, and its end is cut.
+
+    Example:
+        >>> visible("a\nb\u202e")
+        'a\\nb\\u202e'
+    """
+    cut = str(text)
+    cut = cut if len(cut) <= longest else cut[: longest - 1] + "…"
+    parts = []
+    for letter in cut:
+        hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+        parts.append(letter.encode("unicode_escape").decode("ascii") if hidden else letter)
+    return "".join(parts)
+
+
+def markdown(text: Any, longest: int = 600) -> str:
+    r"""Text of any content inside a line or a table of Markdown, where it stays text.
+
+    Example:
+        >>> markdown("a|b <i>")
+        'a\\|b \\<i\\>'
+    """
+    escaped = "".join("\\" + letter if letter in _MARKDOWN else letter for letter in visible(text, longest))
+    return escaped.replace("://", ":\\//").replace("www.", "www\\.")  # no links
+
+
+def number_text(summary: ColumnSummary, value: float) -> str:
+    """A number of a column in the units of the data: a date where the column has dates."""
+    column = summary.column
+    if column.kind == "categorical":
+        known = math.isfinite(value) and 0 <= value < len(column.categories)
+        return visible(column.categories[int(value)]) if known else "a new category"
+    if column.kind == "boolean":
+        return {0.0: "false", 1.0: "true"}.get(value, "neither true nor false")
+    if column.time and math.isfinite(value):
+        try:
+            found = column.decode(np.array([value]))[0].as_py()
+            return found.isoformat(" ") if hasattr(found, "hour") and hasattr(found, "year") else str(found)
+        except (ValueError, OverflowError):  # outside the years that Python has
+            return figure(value) + " s"
+    return figure(value)
+
+
+def cell_text(summary: ColumnSummary, cell: Any, value: float) -> str:
+    """A cell as a report shows it.
+
+    Args:
+        summary: of its column.
+        cell: as the table has it.
+        value: as float64; infinite for a flag or a category that no training row had.
+    """
+    if math.isnan(value):
+        return "missing"
+    if summary.numeric or math.isfinite(value):
+        return number_text(summary, value)
+    return visible(cell)

@@ -1,0 +1,82 @@
+"""Rivals of the guard on tables, and the recipe of anomalies in mixed tables."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not part of the package
+
+from benchmarks.quality.denoising import Denoising, k_dsm, noise_levels
+from benchmarks.quality.mixed import KINDS, change, encoder
+from benchmarks.quality.table_detectors import DETECTORS
+
+
+def test_diffusion_time_is_the_mean_squared_distance_to_five_rows():
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(40, 3))
+    scaled = (train - train.mean(0)) / train.std(0)
+    new = rng.normal(size=(6, 3))
+    squares = np.sort((((new - train.mean(0)) / train.std(0))[:, None] - scaled) ** 2 @ np.ones(3), axis=1)
+    np.testing.assert_allclose(DETECTORS["dte-np"](train, 0)(new), squares[:, :5].mean(1))
+
+
+def test_noise_levels_follow_the_kurtosis():
+    rng = np.random.default_rng(0)
+    uniform, flag = rng.uniform(-1.7, 1.7, 20_000), np.where(rng.random(20_000) < 0.5, 1.0, -1.0)
+    peaked = rng.laplace(size=20_000)
+    levels = noise_levels(np.stack((uniform, flag, peaked), axis=1))
+    # A uniform column has kurtosis 1.8 whatever the order of its bins; a flag counts as 0.9 / 0.5.
+    np.testing.assert_allclose(levels[:2], 0.5 * (1 + 0.33 * (1.8 - 3)), atol=0.02)
+    assert levels[2] > levels[0]
+
+
+def test_denoising_finds_far_rows():
+    train = np.random.default_rng(0).normal(size=(300, 3))
+    score = k_dsm(train, 0, Denoising(width=32, blocks=1, steps=150))
+    assert score(train + 8).min() > np.median(score(train))
+    np.testing.assert_array_equal(score(train), k_dsm(train, 0, Denoising(width=32, blocks=1, steps=150))(train))
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({
+        "a": rng.integers(1, 50, 200).astype(float), "b": rng.normal(size=200),
+        "c": rng.choice(["x", "y", "z"], 200), "d": rng.choice(["p", "q"], 200),
+    }).astype({"c": object, "d": object})  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_changes_what_it_says(frame, kind):
+    made = change(kind, frame, list(frame), np.random.default_rng(1))
+    original = frame.iloc[np.random.default_rng(1).permutation(len(frame))[:500]].reset_index(drop=True).loc[made.index]
+    differs = (made != original) & ~(made.isna() & original.isna())
+    assert len(made) > 190
+    assert differs.any(axis=1).all()
+    counts = set(differs.sum(axis=1))
+    numbers, codes = (bool(differs[columns].to_numpy().any()) for columns in (["a", "b"], ["c", "d"]))
+    if kind in ("unit", "between"):
+        assert not codes
+        assert (made["a"] % 1 == 0).all()
+    if kind == "category":
+        assert not numbers
+        assert set(made["c"]) <= {"x", "y", "z"}
+    expected = {"unit": {1}, "category": {1}, "swap": {2}, "missing": {2}}
+    assert counts <= expected.get(kind, {1, 2, 3, 4})
+    assert set(made.isna().sum(axis=1)) == ({2} if kind == "missing" else {0})
+
+
+def test_references_read_one_column_a_category(frame):
+    train = frame.copy()
+    train.loc[0, "b"] = np.nan
+    encode = encoder(train)
+    rows = encode(train)
+    assert rows.shape == (200, 2 + 4 + 3 + 2)
+    assert rows[0, 1] == pytest.approx(train["b"].mean())
+    assert rows[0, 3] == 1.0
+    np.testing.assert_array_equal(rows[:, 6:9].sum(1), 1.0)

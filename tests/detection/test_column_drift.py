@@ -1,0 +1,134 @@
+"""Summaries of training columns, and the comparison of new columns with them."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from pushforward.data import Schema
+from pushforward.detection.column_drift import ColumnTally, at_least_outside, homogeneity, kolmogorov_smirnov
+from pushforward.detection.column_summary import ColumnSummaries
+from pushforward.errors import StorageError
+
+
+def summaries(table):
+    schema = Schema.infer(table)
+    return ColumnSummaries.fit(schema, schema.encode(table)[0]), schema
+
+
+def compared(before, after, **options):
+    found, schema = summaries({"x": before})
+    tally = ColumnTally(found.columns(schema)[0])
+    tally.add(schema.encode({"x": after}, warn=False)[0][:, 0])
+    return tally.compare(**options)
+
+
+def test_a_summary_counts_each_interval():
+    found, schema = summaries({"x": [3.0, 1.5, None, 3.0], "c": ["a", "b", "a", None], "f": [True, True, False, True]})
+    x, c, f = found.columns(schema)
+    assert x.edges.tolist() == [1.5, 3.0]
+    assert (x.counts.tolist(), x.missing, x.present, x.rows) == ([1, 2], 1, 3, 4)
+    assert (c.counts.tolist(), c.missing, c.fraction(0)) == ([2, 1], 1, 2 / 3)
+    assert f.counts.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("q", [0.01, 0.25, 0.5, 0.99])
+def test_quantiles_of_many_values(q):
+    x = np.random.default_rng(0).exponential(size=5000)
+    found, schema = summaries(x[:, None])
+    below = np.mean(x <= found.columns(schema)[0].quantile(q))
+    assert q <= below <= q + 0.0101  # the next of 101 quantiles
+    assert found.columns(schema)[0].edges[[0, -1]].tolist() == [x.min(), x.max()]
+
+
+def test_the_distance_is_that_of_scipy_where_values_are_few():
+    rng = np.random.default_rng(0)
+    before, after = rng.integers(0, 60, 700), rng.integers(5, 75, 300)
+    found = compared(before, after)
+    assert found.distance == pytest.approx(stats.ks_2samp(before, after).statistic)
+    assert found.outside == np.sum(after > before.max()) + np.sum(after < before.min())
+    assert found.rows == 300
+
+
+def test_the_distance_of_many_values_is_at_most_that_of_scipy_and_near_it():
+    rng = np.random.default_rng(1)
+    before, after = rng.normal(size=3000), rng.normal(0.3, 1, size=2000)
+    exact = stats.ks_2samp(before, after).statistic
+    assert exact - 0.0101 <= compared(before, after).distance <= exact
+
+
+def test_parts_of_rows_give_the_same_counts():
+    rng = np.random.default_rng(0)
+    found, schema = summaries(rng.normal(size=(500, 1)))
+    rows = np.where(rng.random(400) < 0.1, np.nan, rng.normal(size=400))
+    whole, parts = (ColumnTally(found.columns(schema)[0]) for _ in range(2))
+    whole.add(rows)
+    for part in np.array_split(rows, 7):
+        parts.add(part)
+    assert np.array_equal(whole.counts, parts.counts)
+    assert (whole.below, whole.above, whole.missing, whole.low) == (parts.below, parts.above, parts.missing, parts.low)
+
+
+@pytest.mark.parametrize(("n", "m", "count"), [(2, 5, 1), (10, 20, 3), (500, 1000, 9), (500, 1000, 0)])
+def test_rows_outside_the_range_are_beta_binomial(n, m, count):
+    assert at_least_outside(count, n, m) == pytest.approx(stats.betabinom.sf(count - 1, m, 2, n - 1), rel=1e-9)
+
+
+def test_categories_are_compared_by_the_chi_squared_test():
+    before, after = np.array([50.0, 30.0, 20.0]), np.array([30.0, 30.0, 40.0])
+    expected = stats.chi2_contingency([before, after], correction=False).pvalue
+    assert homogeneity(before, after) == pytest.approx(expected)
+    rare = homogeneity(np.array([50.0, 30.0, 20.0, 1.0, 0.0]), np.array([30.0, 30.0, 40.0, 0.0, 1.0]))
+    merged = stats.chi2_contingency([[50, 30, 21], [30, 30, 41]], correction=False).pvalue
+    assert rare == pytest.approx(merged)
+    assert homogeneity(np.array([2.0, 1.0]), np.array([0.0, 1.0])) == 1.0
+
+
+def test_new_categories_and_new_missing_cells():
+    found = compared(["a", "b"] * 50, ["a", "c", None, "c"])
+    assert (found.unseen, found.missing, found.counts.tolist()) == (2, 1, [1, 0])
+    assert found.missing_changed
+    assert found.distance == pytest.approx(2 / 3)  # half of |1/2 - 1/3| + |1/2 - 0| + |0 - 2/3|
+    assert not compared(["a", None] * 50, ["a", None] * 20).missing_changed
+    assert compared(["a", None] * 50, ["a", None, None, None] * 50).missing_changed
+
+
+def test_nothing_drifts_without_rows():
+    found, schema = summaries(np.arange(9.0)[:, None])
+    empty = ColumnTally(found.columns(schema)[0]).compare()
+    assert (empty.distance, empty.p_value, empty.drifted, empty.too_far) == (0.0, 1.0, False, False)
+    missing = ColumnTally(found.columns(schema)[0])
+    missing.add(np.full(5, np.nan))
+    assert missing.compare().p_value == 1.0
+
+
+def test_infinite_numbers_are_outside():
+    found = compared(np.arange(10.0), [np.inf, -np.inf, 3.0])
+    assert (found.above, found.below, found.outside) == (1, 1, 2)
+
+
+def test_chance_is_called_drift_as_rarely_as_it_says():
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(200):
+        before, after = rng.normal(size=300), rng.normal(size=200)
+        small += compared(before, after).p_value <= 0.1
+    assert small <= stats.binom.ppf(0.9999, 200, 0.1)
+    assert kolmogorov_smirnov(0.0, 10, 10) == 1.0
+
+
+def test_files_keep_summaries_and_refuse_changed_ones():
+    table = pa.table({"x": [1.0, 2.5, 4.0], "c": ["a", "b", "a"]})
+    found, schema = summaries(table)
+    tensors = found.pack("s.")
+    again = ColumnSummaries.unpack(dict(tensors), "s.")
+    assert all(np.array_equal(getattr(again, name), getattr(found, name)) for name in found._names)
+    assert again.fits(schema)
+    assert not again.fits(Schema.infer({"x": [1.0, 2.5], "c": ["a", "z"], "d": [1, 2]}))
+    assert not again.fits(Schema.infer({"c": ["a", "b", "a"], "x": [1.0, 2.5, 4.0]}))
+    for name in found._names:
+        changed = {key: value.clone() for key, value in tensors.items()}
+        values = changed["s." + name]
+        changed["s." + name] = values.flip(0) if name == "edges" else values - 1000
+        with pytest.raises(StorageError):
+            ColumnSummaries.unpack(changed, "s.")

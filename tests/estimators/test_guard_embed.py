@@ -1,0 +1,167 @@
+"""`Guard(embed=)`: a table guard of the features of a pretrained network."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pushforward as pf
+from pushforward.detection.network import Embedder
+from pushforward.errors import ConfigError, InputError, StorageError
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    """Random convolutions: their features tell digits from noise well enough for a test."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)
+    )
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[np.ndarray]:
+    """Digits as pictures in color, each of a size of its own."""
+    digits = (load_digits().images * 15.9).astype(np.uint8)[:500]
+    return [np.kron(np.stack([d] * 3, -1), np.ones((2 + k % 3, 2 + k % 2, 1), np.uint8)) for k, d in enumerate(digits)]
+
+
+@pytest.fixture(scope="module")
+def noise() -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, (20 + k, 30, 3)).astype(np.uint8) for k in range(40)]
+
+
+@pytest.fixture(scope="module")
+def embed() -> Embedder:
+    return Embedder(network(), pf.data.Photographs(16))
+
+
+@pytest.fixture(scope="module")
+def guard(photographs, embed) -> pf.Guard:
+    return pf.Guard(0.05, embed=embed, random_state=0).fit(photographs[:400])
+
+
+def test_strange_photographs_raise_alarms_and_others_do_not(guard, photographs, noise) -> None:
+    assert (guard.predict(photographs[400:]) == -1).mean() < 0.15
+    assert (guard.predict(noise) == -1).mean() > 0.9
+    assert guard.n_features_in_ == 65
+    with pytest.raises(ConfigError, match="density=True"):
+        guard.log_prob(photographs[:2])
+
+
+def test_it_is_the_guard_of_the_features_as_a_table(guard, photographs, embed) -> None:
+    plain = pf.Guard(0.05, random_state=0).fit(embed(photographs[:400]))
+    np.testing.assert_array_equal(guard.p_value(photographs[400:]), plain.p_value(embed(photographs[400:])))
+
+
+def test_a_file_without_the_network_and_the_same_network_again(guard, photographs, embed, tmp_path) -> None:
+    guard.save(tmp_path / "g.safetensors")
+    assert (tmp_path / "g.safetensors").stat().st_size < 2_000_000
+    again = pf.Guard.load(tmp_path / "g.safetensors", embed=Embedder(network(), pf.data.Photographs(16)))
+    np.testing.assert_array_equal(again.p_value(photographs[400:420]), guard.p_value(photographs[400:420]))
+    again.save(tmp_path / "h.safetensors")
+    assert (tmp_path / "h.safetensors").read_bytes() == (tmp_path / "g.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="pass embed="):
+        pf.Guard.load(tmp_path / "g.safetensors")
+    for other in (
+        Embedder(network(1), pf.data.Photographs(16)),
+        Embedder(network(), pf.data.Photographs(32)),
+        network(),
+    ):
+        with pytest.raises(StorageError, match="another network"):
+            pf.Guard.load(tmp_path / "g.safetensors", embed=other)
+    pf.Guard(0.05, random_state=0).fit(np.random.default_rng(0).normal(size=(200, 2))).save(tmp_path / "t")
+    with pytest.raises(ConfigError, match="leave embed out"):
+        pf.Guard.load(tmp_path / "t", embed=embed)
+
+
+def test_every_kind_of_data_gives_the_same_features() -> None:
+    net = network()
+    x = torch.rand(70, 3, 12, 12)
+    embed = Embedder(net, normalize=False, batch_size=32)
+    want = embed(x)
+    assert want.shape == (70, 64)
+    with torch.no_grad():
+        direct = net[3](net[2](net[1](net[0](x)))).double().numpy()
+    np.testing.assert_allclose(want, direct, rtol=1e-5, atol=1e-6)
+    labels = torch.zeros(70, dtype=torch.long)
+    data = [x.numpy(), list(x), TensorDataset(x, labels), DataLoader(TensorDataset(x, labels), batch_size=32)]
+    for given in data:
+        np.testing.assert_array_equal(embed(given), want)
+    with torch.no_grad():
+        output = net.eval()(x).double().numpy()
+    np.testing.assert_allclose(
+        Embedder(lambda batch: net(batch), normalize=False, batch_size=70)(x), output, rtol=1e-5, atol=1e-6
+    )
+    letters = Embedder(lambda texts: [[3 * len(t), 8 * t.count("a")] for t in texts])
+    np.testing.assert_allclose(letters(["ab", "c"]), [[0.6, 0.8, np.log(10)], [1, 0, np.log(3)]])
+    assert np.isfinite(letters([""])).all()
+
+
+def test_the_network_stays_as_it_is() -> None:
+    net = network().train()
+    Embedder(net)(torch.rand(4, 3, 12, 12))
+    assert net.training
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_photographs_of_every_form() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (24, 16, 3)).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, "PNG")
+    read = pf.data.Photographs(16, mean=(0, 0, 0), std=(1, 1, 1))
+    same = [picture, np.moveaxis(picture, 2, 0), Image.fromarray(picture), sink.getvalue(), torch.from_numpy(picture)]
+    found = read(same)
+    assert found.shape == (5, 3, 16, 16)
+    for other in found[1:]:
+        assert torch.equal(other, found[0])
+    # The square in the middle, at the size that it has already.
+    np.testing.assert_allclose(found[0], np.moveaxis(picture[4:20], 2, 0) / 255, atol=1e-6)
+    gray = read([picture[..., 0]])
+    assert torch.equal(gray[0, 0], gray[0, 2])
+    # A camera that was turned: the picture is turned back.
+    turned = Image.fromarray(np.rot90(picture).copy())
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    sink = io.BytesIO()
+    turned.save(sink, "PNG", exif=exif)
+    assert torch.equal(read([sink.getvalue()])[0], found[0])
+    tall = read([np.zeros((5000, 2, 3), np.uint8)])
+    assert tall.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (["no such file.png"], "picture 0 .*no such file.png"),
+        ([b"no picture"], "picture 0 cannot be read"),
+        ([np.zeros((4, 4, 3))], "8-bit integers"),
+        ([], "no inputs"),
+        ("a.png", "a list of inputs"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_one_sentence(guard, data, match) -> None:
+    with pytest.raises(InputError, match=match):
+        guard.predict(data)
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(ConfigError, match="embed must be"):
+        pf.Guard(embed="resnet18").fit(np.zeros((10, 2)))
+    with pytest.raises(ConfigError, match="smoothing with embed"):
+        pf.Guard(embed=network(), smoothing=0.1).fit(torch.rand(10, 3, 8, 8))
+    with pytest.raises(InputError, match="prepare="):
+        Embedder(network())([torch.rand(3, 8, 8), torch.rand(3, 9, 8)])
+    with pytest.raises(InputError, match="input 1"):
+        Embedder(lambda batch: torch.tensor([[1.0], [float("nan")]]))(torch.rand(2, 1))
+    with pytest.raises(InputError, match=r"\(n, D\)"):
+        Embedder(lambda batch: torch.rand(2, 3, 4))(torch.rand(2, 1))

@@ -1,0 +1,101 @@
+"""Texts of any content stay text, and numbers are short."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pushforward.data import Schema
+from pushforward.detection.column_summary import ColumnSummaries
+from pushforward.report.reasons import column_nats, reason, usual
+from pushforward.report.text import cell_text, figure, markdown, number_text, percent, plural, visible
+
+
+def summary(values):
+    schema = Schema.infer({"x": values})
+    return ColumnSummaries.fit(schema, schema.encode({"x": values})[0]).columns(schema)[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (-3, "−3"), (1e6, "1,000,000"), (0.12345, "0.1235"), (-1.5e-9, "−1.5e−9"), (3.1e20, "3.1e20"), (98765.43, "98,765.4"),
+     (math.nan, "–"), (None, "–"), (-math.inf, "−∞")],
+)  # fmt: skip
+def test_figures(value, text):
+    assert figure(value) == text
+
+
+def test_a_small_share_never_reads_zero():
+    assert percent(0.0) == "0.00%"
+    assert percent(4e-6) == "<0.01%"
+    assert percent(1e-4) == "0.01%"
+    assert percent(None) == "–"
+    assert plural(1, "class", "classes") == "1 class"
+    assert plural(2000, "class", "classes") == "2,000 classes"
+
+
+@pytest.mark.parametrize("letter", ["\0", "\x1b", "\n", "\u202e", "\u2066", "\ud800", "\u2028", "\ufeff", "\U000e0001"])
+def test_nothing_is_invisible(letter):
+    shown = visible(f"a{letter}b")
+    assert letter not in shown
+    shown.encode()
+    assert shown[0] == "a"
+    assert shown[-1] == "b"
+
+
+def test_long_texts_are_cut():
+    assert visible("x" * 500) == "x" * 119 + "…"
+
+
+def test_markdown_of_any_text_is_that_text():
+    hostile = "a|b\n# head [x](http://evil.example) <script> `c` *d* www.evil.example $e$ ~f~ &amp; \\"
+    written = markdown(hostile)
+    for token in ("\n", "http://", "www.e"):
+        assert token not in written
+    for letter in "|[]<>`*#$~&":
+        assert all(written[k - 1] == "\\" for k, found in enumerate(written) if found == letter)
+
+
+def test_cells_are_shown_in_the_units_of_the_data():
+    dates = summary(np.array(["2020-01-01", "2020-03-01"], dtype="datetime64[D]"))
+    assert number_text(dates, dates.edges[0]) == "2020-01-01"
+    assert number_text(dates, 1e15).endswith(" s")  # no date
+    flags = summary([True, False, True])
+    assert [number_text(flags, v) for v in (0.0, 1.0, math.inf)] == ["false", "true", "neither true nor false"]
+    colors = summary(["red", "red", "blue"])
+    assert cell_text(colors, "green\n", math.inf) == "green\\n"
+    assert cell_text(colors, None, math.nan) == "missing"
+    assert usual(colors) == "red (66.7%), blue (33.3%)"
+
+
+@pytest.mark.parametrize(
+    ("value", "finding"),
+    [(-1.0, "below every training row; the smallest is 0"), (100.5, "above every training row; the largest is 100"),
+     (0.5, "lower than in 99% of the training rows"), (100.0, "higher than in 99% of the training rows"),
+     (50.0, "usual by itself, and unusual beside the other columns"), (math.nan, "missing, and no training row was")],
+)  # fmt: skip
+def test_findings_of_numbers(value, finding):
+    found = reason(summary(np.arange(101.0)), 3.0, value, value)
+    assert found["finding"] == finding
+    assert found["usual"] == "1 to 99"
+    assert found["column"] == "x"
+
+
+def test_findings_of_categories():
+    letters = summary(["a"] * 99 + ["b"])
+    assert reason(letters, 1.0, "c", math.inf)["finding"] == "no training row had this value"
+    assert reason(letters, 1.0, "b", 1.0)["finding"] == "1.00% of the training rows have this value"
+    hidden = reason(letters, math.inf, "secret", math.inf, values=False)
+    assert "secret" not in str(hidden)
+    assert hidden["nats"] is None
+
+
+def test_nats_of_a_column_by_itself():
+    numbers = column_nats(summary(np.arange(101.0)), np.array([50.0, 0.0, 101.0, 1000.0, np.nan]))
+    assert numbers[0] == pytest.approx(0.0, abs=0.02)
+    assert numbers[1] == pytest.approx(-math.log(2 / 101))
+    assert numbers[2] > -math.log(1 / 103)
+    assert numbers[3] > numbers[2] > numbers[1]
+    assert numbers[4] == pytest.approx(math.log(103))
+    letters = column_nats(summary(["a"] * 3 + ["b"]), np.array([0.0, 1.0, np.inf]))
+    assert letters == pytest.approx([-math.log(0.75), -math.log(0.25), math.log(6)])
