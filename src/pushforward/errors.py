@@ -6,6 +6,10 @@ them too.
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
 __all__ = [
     "CalibrationError",
     "ConfigError",
@@ -21,6 +25,7 @@ __all__ = [
     "SignatureError",
     "StorageError",
     "TrainingError",
+    "warn_caller",
 ]
 
 
@@ -78,3 +83,19 @@ class KindWarning(PushforwardWarning):
 
 class SchemaWarning(PushforwardWarning):
     """A table differs from the training table in a way that is handled; the message says how."""
+
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+def warn_caller(message: str, category: type[Warning] = PushforwardWarning) -> None:
+    """Give a warning that points at the line outside of this package which led to it.
+
+    Args:
+        message: of the warning.
+        category: its class.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

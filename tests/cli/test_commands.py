@@ -171,6 +171,36 @@ def test_existing_columns_are_not_overwritten(folder: Path, capsys) -> None:
     assert not (set(Path(folder).glob("*.tmp*")))
 
 
+def test_short_help_and_completion(capsys, monkeypatch) -> None:
+    for words in (["-h"], ["explain", "-h"], ["fit", "-h"]):
+        assert main(words) == 0
+        assert "Usage" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert main(["--help"]) == 0
+    assert "--install-completion" in capsys.readouterr().out
+
+
+def test_info_shows_what_is_read_and_what_is_not(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({
+        "when": pa.array((1.7e9 + 3600 * np.arange(600)).astype("int64"), pa.timestamp("s")),
+        "x": rng.normal(size=600), "receipt": [f"R{i}" for i in range(600)], "unit": [7] * 600,
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "t.parquet")
+    options = ["--alpha", "0.05", "--effort", "fast", "-q", "--strict", "--no-rows", "--time", "when"]
+    arguments = ["fit", str(tmp_path / "t.parquet"), "-o", str(tmp_path / "g"), "--drop", "receipt", *options]
+    assert main(arguments) == 0
+    assert main(["info", str(tmp_path / "g")]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("set aside receipt", "constant unit", "when: instant, day", "no training rows in the file",
+                  "rows like the latest training rows", "strict"):  # fmt: skip
+        assert words in text
+    assert main(["info", str(tmp_path / "g"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["ignored_columns"] == ["receipt"]
+    assert facts["calendar"] == [["when", "day"]]
+
+
 def test_help_shows_an_example(capsys) -> None:
     for command in ("demo", "fit", "score", "sample", "info"):
         assert main([command, "--help"]) == 0

@@ -28,14 +28,14 @@ from pushforward.estimators.calibration_rows import score_in_time, split_rows, t
     ],
 )
 def test_numbers_of_rows(rows: int, calibration: float | None, alpha: float, count: int) -> None:
-    fitted, kept = split_rows(rows, calibration, alpha, "marginal", 0.05, seed=0)
+    fitted, kept, _ = split_rows(rows, calibration, alpha, "marginal", 0.05, seed=0)
     assert len(kept) == count
     assert np.array_equal(np.sort(np.concatenate([fitted, kept])), np.arange(rows))
 
 
 def test_too_few_rows() -> None:
     with pytest.warns(PushforwardWarning, match="needs 99 calibration rows, and there are 25: predict raises no alarm"):
-        _, kept = split_rows(100, 0.25, 0.01, "marginal", 0.05, seed=0)
+        _, kept, _ = split_rows(100, 0.25, 0.01, "marginal", 0.05, seed=0)
     assert len(kept) == 25
     with pytest.raises(CalibrationError, match="2 calibrate and 1 fit: give at least 4 rows"):
         split_rows(3, 2, 0.5, "marginal", 0.05, seed=0)

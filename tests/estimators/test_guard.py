@@ -305,7 +305,7 @@ def test_unreadable_tables_are_refused(x) -> None:
 
 def test_errors_of_fit_name_the_row_of_the_table() -> None:
     guard = Guard(0.05, random_state=0)
-    fitted, _ = split_rows(400, guard.calibration, guard.alpha, "marginal", guard.delta, seed=0)
+    fitted, _, _ = split_rows(400, guard.calibration, guard.alpha, "marginal", guard.delta, seed=0)
     for row in (fitted[0], fitted[150], fitted[-1]):
         frame = pd.DataFrame(normal_rows(400), columns=["a", "b", "c"])
         frame.loc[row, "b"] = math.inf

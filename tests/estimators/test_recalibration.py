@@ -47,7 +47,7 @@ def test_false_alarms_after_recalibration_over_20_redraws(guard, tmp_path):
 
 def test_the_record_says_what_the_promise_refers_to(tmp_path):
     guard = fitted()
-    assert str(guard.calibration_) == "rows like the training rows (250 of them were kept for calibration)"
+    assert str(guard.calibration_) == "rows like the training rows (100 of them were kept for calibration)"
     guard.recalibrate(rows(300, 5), note="plant 2")
     assert guard.recalibrate(rows(400, 6), note="plant 3") is guard
     assert (guard.calibration_.rows, guard.calibration_.times) == (400, 2)

@@ -1,4 +1,4 @@
-"""The command recalibrate."""
+"""The commands recalibrate and update."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from pushforward.cli.commands import Quiet, app, facts_of, summary
 from pushforward.cli.files import AsJson, Decimal, Delimiter, Encoding, Force, Format, PublicKey
 
-__all__ = ["recalibrate"]
+__all__ = ["recalibrate", "update"]
 
 
 @app.command(
@@ -40,6 +40,38 @@ def recalibrate(
     images = guard.reads_images and local(table)
     rows: Any = read_images(table) if images else read_table(table, **reading(format, encoding, delimiter, decimal))
     save(guard.recalibrate(rows, note), output)
+    if as_json or not quiet:
+        facts = {**facts_of(guard), "output": output}
+        report(f"guard written to {output}", facts, as_json=as_json, output=output, plain=summary(guard))
+
+
+@app.command(epilog="Example: `pushforward update guard.safetensors may.csv -o may.safetensors --note May`")
+def update(
+    guard_file: Annotated[Path, typer.Argument(metavar="GUARD", help="Guard file that `fit` wrote.")],
+    table: Annotated[str, typer.Argument(help="New normal rows, which the guard has not seen; read as by `fit`.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Guard file to write; - for standard output.")],
+    note: Annotated[str, typer.Option(help="What the rows are; it is stored in the file.")] = "",
+    format: Format = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    public_key: PublicKey = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add normal rows to a guard of a table: some become neighbors of its score, the others calibrate it again."""
+    from pushforward.cli.files import check_output, reading, report, save
+    from pushforward.errors import ConfigError
+    from pushforward.estimators import Guard
+    from pushforward.io import read_table
+
+    check_output(output, [str(guard_file), table], force, binary=True)
+    guard = Guard.load(guard_file, public_key=public_key)
+    if guard.reads_images:
+        raise ConfigError(f"{guard_file} is a guard of images: update adds rows to guards of tables.")
+    rows = read_table(table, **reading(format, encoding, delimiter, decimal))
+    save(guard.update(rows, note), output)
     if as_json or not quiet:
         facts = {**facts_of(guard), "output": output}
         report(f"guard written to {output}", facts, as_json=as_json, output=output, plain=summary(guard))

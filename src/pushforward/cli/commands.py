@@ -15,7 +15,8 @@ app = typer.Typer(
     name="pushforward",
     help="Exact-likelihood density models, and guards that know when an input is unlike the training data.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     epilog=(
@@ -31,15 +32,22 @@ def _example(command: str) -> str:
     return f"Example: `{command}`"
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         import pushforward
 
         print(pushforward.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog=_example("pushforward demo -o demo.png"))
@@ -94,7 +102,33 @@ def fit(
     exportable: Annotated[
         bool, typer.Option("--exportable", help="Fit a score whose exported graph is small and fast; see `export`.")
     ] = False,
-    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out. Repeat the option for several.")] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to set aside, here and in every table to score. Repeat it for several."),
+    ] = None,
+    drop_identifiers: Annotated[
+        bool, typer.Option("--drop-identifiers", help="Set aside columns with identifiers, free text or row numbers.")
+    ] = False,
+    max_contamination: Annotated[
+        float, typer.Option(help="Upper bound of the fraction of anomalies among the rows, up to 0.25.")
+    ] = 0.0,
+    no_rows: Annotated[
+        bool, typer.Option("--no-rows", help="Store no training rows in the file; the guard then detects less.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Raise an alarm for every category, missing cell, constant or fraction that no training row has.",
+        ),
+    ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Column of groups whose rows depend on each other: the promise is for new groups."),
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", help="Column with the order of time: the latest rows calibrate.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and the training.")] = 0,
     format: Format = None,
     encoding: Encoding = "utf-8",
@@ -120,7 +154,8 @@ def fit(
         unknown = [name for name in drop if name not in data.column_names]
         if unknown:
             raise InputError(f"--drop {unknown[0]}: {table} has no such column; it has {', '.join(data.column_names)}.")
-        data = data.drop_columns(drop)
+    if drop and drop_identifiers:
+        raise ConfigError("give --drop or --drop-identifiers, and not both.")
     guard = Guard(
         alpha,
         guarantee=guarantee,  # pyright: ignore[reportArgumentType]  Guard checks the value
@@ -132,9 +167,13 @@ def fit(
         max_steps=max_steps,
         max_time=max_time,
         exportable=exportable,
+        ignore="auto" if drop_identifiers else drop or None,
+        strict=strict,
+        max_contamination=max_contamination,
+        store_rows=not no_rows,
         random_state=seed,
         verbose=not (quiet or as_json),
-    ).fit(data)
+    ).fit(data, groups=groups, time=time_column)
     save(guard, output)
     if as_json or not quiet:
         facts = {**summary(guard), "seconds": f"{time.perf_counter() - start:.1f}"}
@@ -312,15 +351,38 @@ def summary(guard: Any) -> dict[str, Any]:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
     if guard.smoothing is not None:
         return {"columns": guard.n_features_in_, **alarms, "score": repr(guard.score_)}
+    stored = len(guard.score_.pool)
+    stored = f"the file contains {stored} training rows" if stored else "no training rows in the file"
     return {
         "columns": guard.n_features_in_,
         "training rows": guard.table_features_.rows,
+        **_columns_read(guard),
         **alarms,
-        "score": f"{guard.effort}, {len(guard.score_.pool.scales)} statistics, {len(guard.score_.pool)} training rows stored",
+        "score": f"{guard.effort}, {len(guard.score_.pool.scales)} statistics, {stored}",
         "density": f"{guard.model} x {guard.n_estimators}, {guard.density_.kind.value} on {guard.density_.measure}"
         if guard.score_.has_density
         else "none (fit with --density to have log_prob and samples)",
     }
+
+
+def _columns_read(guard: Any) -> dict[str, str]:
+    """Which columns are set aside, constant, or read in more than one way."""
+    features, names = guard.table_features_, guard.schema_.names
+    found: dict[str, str] = {}
+    if guard.ignored_:
+        found["set aside"] = ", ".join(guard.ignored_)
+    if features.constants:
+        found["constant"] = ", ".join(names[i] for i, _ in features.constants)
+    periods: dict[str, list[str]] = {}
+    for k, period in features.calendar:
+        periods.setdefault(names[features.kept[k]], []).append(period)
+    if periods:
+        found["read from instants"] = "; ".join(f"{name}: instant, {', '.join(p)}" for name, p in periods.items())
+    if features.indicators:
+        found["may be missing"] = ", ".join(names[features.kept[k]] for k in features.indicators)
+    if guard.strict:
+        found["strict"] = "every cell that no training row has raises an alarm"
+    return found
 
 
 def facts_of(guard: Any) -> dict[str, Any]:
@@ -335,6 +397,10 @@ def facts_of(guard: Any) -> dict[str, Any]:
     return {
         "reads": guard.score_.reads,
         "columns": None if guard.reads_images else list(guard.schema_.names),
+        "ignored_columns": list(guard.ignored_),
+        "calendar": []
+        if features is None
+        else [[guard.schema_.names[features.kept[k]], p] for k, p in features.calendar],
         "training_rows": None if features is None else features.rows,
         "calibration_rows": calibrated,
         "recalibrations": guard.calibration_.times,

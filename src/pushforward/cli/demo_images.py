@@ -10,7 +10,7 @@ import numpy as np
 
 from pushforward.cli.show import grid
 from pushforward.data import as_images, load_image_sample
-from pushforward.detection import auroc
+from pushforward.detection import auroc, realized_interval
 from pushforward.detection.image_score import ImageScore
 from pushforward.detection.scores import DoSE, Likelihood, LikelihoodPath
 from pushforward.estimators import Guard
@@ -43,6 +43,7 @@ def run(output: Path, seed: int = 0, max_steps: int = 700) -> dict[str, float]:
         "detected": float(digit_result["alarm"].mean()),
         "seconds": time.perf_counter() - start,
     }
+    low, high = realized_interval(guard.calibrator_.n, len(new), ALPHA)
     grid(
         "Does a model that was trained on clothes detect digits?",
         ("", "value"),
@@ -51,6 +52,7 @@ def run(output: Path, seed: int = 0, max_steps: int = 700) -> dict[str, float]:
             ("AUROC of the guard", f"{facts['AUROC']:.3f}"),
             ("promised false-alarm rate (on average)", f"{ALPHA:.1%}"),
             ("realized false-alarm rate on new clothes", f"{facts['false alarms']:.1%}"),
+            ("95 % of such guards and data realize", f"{low:.1%} to {high:.1%}"),
             ("digits detected at that rate", f"{facts['detected']:.1%}"),
             ("seconds to fit and calibrate", f"{fitted - start:.1f}"),
             ("seconds in total", f"{facts['seconds']:.1f}"),

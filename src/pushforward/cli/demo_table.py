@@ -10,7 +10,7 @@ import numpy as np
 
 from pushforward.cli.show import grid
 from pushforward.data import load_sample
-from pushforward.detection import auroc
+from pushforward.detection import auroc, realized_interval
 from pushforward.estimators import Guard
 
 __all__ = ["run"]
@@ -38,6 +38,7 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
         "detected": float(anomaly_result["alarm"].mean()),
         "seconds": time.perf_counter() - start,
     }
+    low, high = realized_interval(guard.calibrator_.n, len(new), ALPHA)
     grid(
         "The guard on rows that were not used for training",
         ("", "value"),
@@ -45,14 +46,16 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
             ("AUROC, anomalies against new normal rows", f"{area:.3f}"),
             ("promised false-alarm rate (on average)", f"{ALPHA:.1%}"),
             ("realized false-alarm rate", f"{facts['false alarms']:.1%}"),
+            ("95 % of such guards and data realize", f"{low:.1%} to {high:.1%}"),
             ("anomalies detected at that rate", f"{facts['detected']:.1%}"),
             ("seconds to fit and calibrate", f"{fitted - start:.1f}"),
             ("seconds in total", f"{facts['seconds']:.1f}"),
         ],
     )
     worst = table.take(np.flatnonzero(anomalous)[[int(anomaly_result["anomaly_score"].argmax())]])
-    reasons = ", ".join(f"{name} ({nats:.1f} nats)" for name, nats in guard.explain(worst).top(k=3))
-    print(f"The most anomalous row is unlikely because of {reasons}.")
+    print("The most anomalous row:")
+    for text in guard.explain(worst).sentences():
+        print(f"  {text}")
     draw(output, sample.title, guard, normal_result, anomaly_result)
     print(f"picture: {output}")
     return facts

@@ -161,7 +161,7 @@ class Column:
         if distinct > MAX_CATEGORIES or distinct > max(_FEW, present / 2):
             raise SchemaError(
                 f"column {name!r} has {distinct} different texts in {present} rows, like identifiers or free text: "
-                "drop it (or convert it, if these are numbers or dates)."
+                "drop it or name it in ignore= (or convert it, if these are numbers or dates)."
             )
         if pc.max(pc.utf8_length(text)).as_py() > _LONGEST_TEXT:
             raise SchemaError(f"column {name!r} has texts of more than {_LONGEST_TEXT} characters: drop it.")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 from pushforward.data.arrow import compute
 from pushforward.data.column import CODED, Column
 from pushforward.data.tables import as_table, is_positional, number_array
-from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageError
+from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageError, warn_caller
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -193,7 +192,7 @@ class Schema:
             problems += more
         if warn:
             for problem in problems:
-                warnings.warn(str(problem), SchemaWarning, stacklevel=2)
+                warn_caller(str(problem), SchemaWarning)
         if values is not None and not any(column.kind in CODED for column in self.columns):
             return values, problems
         return _side_by_side(encoded), problems

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import Tensor
 
+from pushforward.detection.explanation import Explanation
 from pushforward.errors import ConfigError
 
 __all__ = ["Explanation", "InputScore"]
-
-
-class Explanation(NamedTuple):
-    """Which columns made rows unlikely.
-
-    Attributes:
-        names: of the table's columns.
-        nats: how unusual each cell is, -log of a probability, ``(rows, columns)``; high is unlikely.
-    """
-
-    names: tuple[str, ...]
-    nats: np.ndarray
-
-    def top(self, row: int = 0, k: int = 3) -> list[tuple[str, float]]:
-        """The k columns that made one row most unlikely, with their nats."""
-        order = np.argsort(-self.nats[row], kind="stable")[:k]
-        return [(self.names[i], float(self.nats[row, i])) for i in order]
 
 
 class InputScore(ABC):

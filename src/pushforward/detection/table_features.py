@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from pushforward.data import Schema
+from pushforward.data.calendar import PERIODS, calendar_columns, periods_of
 from pushforward.data.column import CODED
 from pushforward.errors import StorageError
 from pushforward.transforms import AugmentMissing, Cast, Jitter, LatticeDequantize, SoftTail, Standardize, Transform
 
 __all__ = ["TableFeatures"]
+
+_MARGIN = 0.05  # of the span of the training rows
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class TableFeatures:
         constants: table columns that were constant, and their value.
         lattices: matrix coordinates on a lattice, with origin and step.
         rows: number of training rows, n.
+        calendar: value coordinates of instants, each with a period that :meth:`impute` reads too.
+        instants: value coordinates of timestamps and dates, with the first and the last one of the training rows, and the
+            5th and the 95th percentile.
     """
 
     schema: Schema
@@ -47,6 +53,8 @@ class TableFeatures:
     constants: tuple[tuple[int, float], ...]
     lattices: tuple[tuple[int, float, float], ...]
     rows: int
+    calendar: tuple[tuple[int, str], ...] = ()
+    instants: tuple[tuple[int, float, float, float, float], ...] = ()
 
     @classmethod
     def fit(cls, schema: Schema, encoded: np.ndarray) -> TableFeatures:
@@ -57,6 +65,7 @@ class TableFeatures:
             encoded: ``(n, columns)`` float64 of :meth:`Schema.encode <pushforward.data.Schema.encode>`.
         """
         kept, indicators, fills, constants, lattices = [], [], [], [], []
+        calendar, instants = [], []
         for i, column in enumerate(schema.columns):
             values = encoded[:, i]
             missing = np.isnan(values)
@@ -73,17 +82,27 @@ class TableFeatures:
             elif constant:  # only the indicator varies; a density of the constant value would be unbounded
                 lattices.append((len(kept), first, 1.0))
             # The lower median is a value that occurs, so it lies on the lattice.
+            calendar += [(len(kept), period) for period in periods_of(values, column.time)]
+            if column.time in ("timestamp", "timestamp_utc", "date"):
+                low, high = np.quantile(observed, (0.05, 0.95))
+                instants.append((len(kept), float(observed.min()), float(observed.max()), float(low), float(high)))
             fills.append(float(np.partition(observed, (observed.size - 1) // 2)[(observed.size - 1) // 2]))
             kept.append(i)
         lattices += [(len(kept) + k, 0.0, 1.0) for k in range(len(indicators))]
         return cls(
-            schema, tuple(kept), tuple(indicators), tuple(fills), tuple(constants), tuple(lattices), len(encoded)
-        )
+            schema, tuple(kept), tuple(indicators), tuple(fills), tuple(constants), tuple(lattices), len(encoded),
+            tuple(calendar), tuple(instants),
+        )  # fmt: skip
 
     @property
     def n_features(self) -> int:
         """Width of the matrix."""
         return len(self.kept) + len(self.indicators)
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """The value coordinate to which each column of :meth:`impute` belongs."""
+        return (*range(len(self.kept)), *self.indicators, *(k for k, _ in self.calendar for _ in range(2)))
 
     def transform(self, encoded: np.ndarray) -> np.ndarray:
         """The feature matrix of encoded rows: ``(n, columns)`` to ``(n, n_features)``."""
@@ -103,13 +122,15 @@ class TableFeatures:
     def impute(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The feature matrix for scores that need finite numbers, and which cells are news.
 
-        As :meth:`transform`, but a missing number in a column that had none is the usual value too.
+        As :meth:`transform`, but a missing number in a column that had none is the usual value too. Instants beyond the
+        5th and 95th percentile of the training rows count as these, so later rows are compared with the last twentieth and
+        are no news; cos and sin of their place in the day, week and year follow as further columns.
 
         Args:
             encoded: ``(n, columns)``.
 
         Returns:
-            The matrix, ``(n, n_features)``, infinite only where a number is. And whether each cell is unseen, or a missing
+            The matrix, ``(n, len(owners))``, infinite only where a number is. And whether each cell is unseen, or a missing
             value in a column that had none, ``(n, columns)``.
         """
         matrix = self.transform(encoded)
@@ -118,7 +139,33 @@ class TableFeatures:
         matrix[:, : len(kept)] = np.where(never, np.asarray(self.fills), matrix[:, : len(kept)])
         news = self._unseen(encoded)
         news[:, kept] |= never
-        return matrix, news
+        circles = [calendar_columns(matrix[:, k], period) for k, period in self.calendar]
+        for k, _, _, low, high in self.instants:
+            matrix[:, k] = np.where(np.isfinite(matrix[:, k]), np.clip(matrix[:, k], low, high), matrix[:, k])
+        return np.concatenate((matrix, *circles), axis=1), news
+
+    def fractions(self, encoded: np.ndarray) -> np.ndarray:
+        """Which cells are no whole numbers in a column of integers, boolean ``(n, columns)``."""
+        integers = np.array([column.kind == "integer" for column in self.schema.columns])
+        return integers & np.isfinite(encoded) & (encoded != np.rint(encoded))
+
+    def outside(self, encoded: np.ndarray) -> list[str]:
+        """A sentence for each column of instants with rows clearly before or after the training rows."""
+        found = []
+        for k, first, last, _, _ in self.instants:
+            column, values = self.schema.columns[self.kept[k]], encoded[:, self.kept[k]]
+            margin = _MARGIN * (last - first)
+            for beyond, word, end in (
+                (values > last + margin, "after", last),
+                (values < first - margin, "before", first),
+            ):
+                if np.any(beyond & np.isfinite(values)):
+                    instant = column.decode(np.array([end]))[0].as_py()
+                    found.append(
+                        f"column {column.name!r}: rows are {word} the training rows ({'the last' if word == 'after' else 'the first'} is "
+                        f"{instant}); their distance in time is not news, so only day, week and year are compared."
+                    )
+        return found
 
     def inverse_transform(self, matrix: np.ndarray) -> np.ndarray:
         """Encoded rows of a feature matrix (samples): ``(n, n_features)`` to ``(n, columns)``."""
@@ -174,6 +221,7 @@ class TableFeatures:
             "schema": self.schema.to_json(), "kept": list(self.kept), "indicators": list(self.indicators),
             "fills": list(self.fills), "constants": [list(pair) for pair in self.constants],
             "lattices": [list(entry) for entry in self.lattices], "rows": self.rows,
+            "calendar": [list(pair) for pair in self.calendar], "instants": [list(each) for each in self.instants],
         }  # fmt: skip
 
     @classmethod
@@ -196,6 +244,11 @@ class TableFeatures:
             width = len(kept) + len(indicators)
             lattices = tuple((_index(i, width), _number(o), _number(s)) for i, o, s in data["lattices"])
             rows = _index(data["rows"])
+            calendar = tuple((_index(k, len(kept)), _period(name)) for k, name in data.get("calendar", ()))
+            instants = tuple(
+                (_index(k, len(kept)), _number(a), _number(b), _number(c), _number(d))
+                for k, a, b, c, d in data.get("instants", ())
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
                 f"the file describes the table's features in a form that pushforward never writes: {error!r}"
@@ -206,7 +259,9 @@ class TableFeatures:
             raise StorageError("the file's features need one usual value each, and at most one missing indicator.")
         if len({i for i, _, _ in lattices}) < len(lattices) or not all(step > 0 for _, _, step in lattices):
             raise StorageError("the file's features need at most one lattice each, and its step must be positive.")
-        return cls(schema, kept, indicators, fills, constants, lattices, rows)
+        if not all(first <= low <= high <= last for _, first, last, low, high in instants):
+            raise StorageError("the file's features have an instant before the first one.")
+        return cls(schema, kept, indicators, fills, constants, lattices, rows, calendar, instants)
 
     def _never_missing(self, column: int) -> bool:
         """Whether a missing cell is infinitely unlikely in a column: numbers of which none was missing."""
@@ -234,6 +289,12 @@ def _index(value: Any, below: int = 1 << 40) -> int:
     if type(value) is not int or not 0 <= value < below:
         raise ValueError(f"{str(value)[:80]} is not an integer from 0 to {below - 1}")
     return value
+
+
+def _period(name: Any) -> str:
+    if name not in PERIODS:
+        raise ValueError(f"{str(name)[:80]} is not a period of the calendar")
+    return name
 
 
 def _number(value: Any) -> float:

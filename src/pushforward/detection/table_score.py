@@ -16,11 +16,15 @@ from pushforward import io
 from pushforward.compiled import CompiledScorer, compile_scorer
 from pushforward.data import Schema, duplicate_groups, split_indices
 from pushforward.detection.batching import by_batches
-from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.explanation import Explanation
+from pushforward.detection.input_score import InputScore
 from pushforward.detection.table import EFFORTS, Pool, fit_pool, fit_pool_in_time
+from pushforward.detection.table.growth import with_rows
+from pushforward.detection.table.robust import rows_to_keep
 from pushforward.detection.table_density import KINDS, explainer, fit_table_density
 from pushforward.detection.table_features import TableFeatures
-from pushforward.errors import ConfigError, InputError, StorageError, TrainingError
+from pushforward.detection.table_reasons import explain_rows
+from pushforward.errors import ConfigError, InputError, SchemaWarning, StorageError, TrainingError, warn_caller
 from pushforward.models import Ensemble, Flow
 from pushforward.numerics.checks import check_choice, check_integer
 from pushforward.training import TrainingConfig
@@ -52,12 +56,22 @@ class TableScore(InputScore):
         pool: the statistics.
         density: a model of the feature matrix, or None; it may be a bound from below.
         n_draws: noise draws of the density for each row where columns are dequantized or missing.
+        strict: whether the score is infinite for a row with a cell that no training row has: an unseen category, a missing
+            cell in a column that had none, a changed constant, or a fraction in a column of integers.
     """
 
     reads = "tables"
 
-    def __init__(self, features: TableFeatures, pool: Pool, density: Flow | None = None, n_draws: int = 4) -> None:
+    def __init__(
+        self,
+        features: TableFeatures,
+        pool: Pool,
+        density: Flow | None = None,
+        n_draws: int = 4,
+        strict: bool = False,
+    ) -> None:
         self.features, self.pool, self.density, self.n_draws = features, pool, density, n_draws
+        self.strict = strict
         self._compiled = False
         self._flow: CompiledScorer | None = None
         self._calibration = np.empty(0)
@@ -79,9 +93,12 @@ class TableScore(InputScore):
             SchemaError: for a column that does not fit; it is named.
             InputError: if ``inputs`` is not a table.
         """
-        matrix, news = self.features.impute(self._encode(inputs))
+        encoded = self._encode(inputs)
+        matrix, news = self.features.impute(encoded)
         cost = math.log(self.features.rows + 2) * news.sum(1)
         far = ~np.isfinite(matrix).all(1)
+        if self.strict:
+            far |= (news | self.features.fractions(encoded)).any(1)
         if far.any():
             matrix = np.where(np.isfinite(matrix), matrix, 0.0)
         if not self._compiled:
@@ -110,18 +127,8 @@ class TableScore(InputScore):
         return value.numpy() - cost
 
     def explain(self, inputs: Any) -> Explanation:
-        """How unusual each cell is given the other columns and by itself, and the cost of news, nats."""
-        matrix, news = self.features.impute(self._encode(inputs))
-        finite = np.isfinite(matrix)
-        terms = np.where(finite, self.pool.by_column(np.where(finite, matrix, 0.0)), math.inf)
-        by_column = np.zeros(news.shape)
-        kept = list(self.features.kept)
-        by_column[:, kept] = terms[:, : len(kept)]
-        for k, coordinate in enumerate(self.features.indicators):
-            column = kept[coordinate]
-            by_column[:, column] = np.maximum(by_column[:, column], terms[:, len(kept) + k])
-        nats = np.where(news, math.log(self.features.rows + 2), by_column)
-        return Explanation(self.features.schema.names, nats)
+        """How far each cell is beyond what is usual for its column, and its usual values given the other columns."""
+        return explain_rows(self.features, self.pool, inputs, self._encode(inputs))
 
     def explain_density(self, inputs: Any) -> Explanation:
         """The exact terms of the chain rule under the ensemble's autoregressive flow.
@@ -160,9 +167,33 @@ class TableScore(InputScore):
                 raise TrainingError("samples of the density have no valid codes; fit it longer or with more rows.")
         return self.features.schema.decode(np.concatenate(accepted)[:count])
 
+    def with_rows(self, inputs: Any, most: int, seed: int = 0) -> tuple[TableScore, int]:
+        """A score that also measures distances to these rows, and how many of them it took.
+
+        Rows with a cell that no training row has are left out: what a column can contain is decided by ``fit``.
+
+        Args:
+            inputs: normal rows.
+            most: largest number of rows to store, unless more are stored already.
+            seed: of the choice where these are too many.
+
+        Raises:
+            ConfigError: if this score stores no rows.
+        """
+        if not len(self.pool):
+            raise ConfigError(
+                "this guard stores no training rows, so rows cannot be added: fit it again with all rows."
+            )
+        encoded = self._encode(inputs)
+        matrix, news = self.features.impute(encoded)
+        matrix = matrix[~news.any(1) & np.isfinite(matrix).all(1)]
+        pool = with_rows(self.pool, matrix, self.features.rows, most, seed)
+        features = replace(self.features, rows=self.features.rows + len(matrix))
+        return TableScore(features, pool, self.density, self.n_draws, self.strict), len(matrix)
+
     def uncompiled(self) -> TableScore:
         """A score with the same pool and density that does not use what was compiled."""
-        return TableScore(self.features, self.pool, self.density, self.n_draws)
+        return TableScore(self.features, self.pool, self.density, self.n_draws, self.strict)
 
     def compile_scorer(self, calibration: np.ndarray) -> None:
         """Score only the rows that are given from now on, without filling up a batch, in place.
@@ -177,7 +208,8 @@ class TableScore(InputScore):
     def pack(self, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors for a file."""
         pool, tensors = self.pool.pack(f"{prefix}pool.")
-        description = {"features": self.features.to_json(), "pool": pool, "density": None, "n_draws": self.n_draws}
+        description = {"features": self.features.to_json(), "pool": pool, "density": None, "n_draws": self.n_draws,
+                       "strict": self.strict}  # fmt: skip
         if self.density is not None:
             description["density"], more = io.pack(self.density, f"{prefix}density.")
             tensors |= more
@@ -192,24 +224,27 @@ class TableScore(InputScore):
         """
         try:
             features, pool, density, n_draws = (description[n] for n in ("features", "pool", "density", "n_draws"))
-            n_draws = check_integer("n_draws", n_draws)
-        except (TypeError, KeyError, ConfigError) as error:
+            n_draws, strict = check_integer("n_draws", n_draws), description.get("strict", False) is True
+        except (TypeError, KeyError, AttributeError, ConfigError) as error:
             raise StorageError(
                 f"it describes its score of tables in a form that pushforward never writes: {error!r}"
             ) from error
         features = TableFeatures.from_json(features)
         pool = Pool.unpack(pool, tensors, f"{prefix}pool.")
-        if len(pool.coordinates.kind) != features.n_features:
-            raise StorageError(f"its pool does not read the table's {features.n_features} features.")
+        if len(pool.coordinates.kind) != len(features.owners):
+            raise StorageError(f"its pool does not read the table's {len(features.owners)} features.")
         if density is None:
-            return cls(features, pool, None, n_draws)
+            return cls(features, pool, None, n_draws, strict)
         model = io.unpack(density, tensors, f"{prefix}density.")
         if not isinstance(model, Flow) or model.shape != (features.n_features,) or model.context_features:
             raise StorageError(f"its density is not a flow of the table's {features.n_features} features.")
-        return cls(features, pool, model.eval(), n_draws)
+        return cls(features, pool, model.eval(), n_draws, strict)
 
     def _encode(self, table: Any) -> np.ndarray:
-        return self.features.schema.encode(table, owner="Guard")[0]
+        encoded = self.features.schema.encode(table, owner="Guard")[0]
+        for sentence in self.features.outside(encoded):
+            warn_caller(sentence, SchemaWarning)
+        return encoded
 
     def _density(self) -> Flow:
         if self.density is None:
@@ -228,6 +263,9 @@ def fit_table_score(
     n_draws: int = 4,
     jitter: float = 0.05,
     exportable: bool = False,
+    strict: bool = False,
+    contamination: float = 0.0,
+    store_rows: bool = True,
     config: TrainingConfig = TABLE_TRAINING,
     note: Callable[[str], None] = lambda text: None,
 ) -> TableScore:
@@ -245,6 +283,10 @@ def fit_table_score(
         n_draws: noise draws for each row where columns are dequantized or missing.
         jitter: standard deviation of the training noise, in robust deviations; it bounds the density at repeated values.
         exportable: whether neighbors are searched among at most 1,000 rows, so that a graph of the score is small and fast.
+        strict: see :class:`TableScore`.
+        store_rows: see :func:`~pushforward.detection.table.fit_pool`.
+        contamination: upper bound of the fraction of anomalies; as many rows are left out
+            (:func:`~pushforward.detection.table.robust.rows_to_keep`).
         config: options of the flows' training; ``max_steps`` is for each flow. ``seed`` also determines the choice of rows,
             the split and the first weights. ``max_time`` is for everything: the pool is smaller then, and the flows train
             for what is left. It is exceeded only where reading the table and the smallest pool take longer.
@@ -269,20 +311,26 @@ def fit_table_score(
     features = TableFeatures.fit(schema, encoded)
     if not features.kept:
         raise InputError("every column of the table is constant in the training rows, so there is nothing to learn.")
-    sizes, chosen, seed = EFFORTS[effort], encoded, config.seed
+    sizes, seed = EFFORTS[effort], config.seed
     if exportable:
         sizes = replace(sizes, reference=min(sizes.reference, _EXPORTABLE), scale=min(sizes.scale, _EXPORTABLE))
+    if contamination:
+        encoded = encoded[rows_to_keep(features, features.impute(encoded)[0], contamination, seed)]
+        features = TableFeatures.fit(schema, encoded)
+    chosen = encoded
     if len(encoded) > sizes.rows:
         chosen = encoded[np.random.default_rng(seed).choice(len(encoded), sizes.rows, replace=False)]
-    matrix = features.transform(chosen)
+    matrix = features.impute(chosen)[0]
     limit = None if config.max_time is None else seconds(config.max_time)
     if limit is None:
-        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, note=note)
+        pool = fit_pool(features, matrix, sizes=sizes, seed=seed, store_rows=store_rows, note=note)
     else:
         left = limit - (time.monotonic() - start)
-        pool = fit_pool_in_time(features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, note=note)
+        pool = fit_pool_in_time(
+            features, matrix, left * (0.3 if density else 1.0), sizes=sizes, seed=seed, store_rows=store_rows, note=note
+        )
     if not density:
-        return TableScore(features, pool, None, n_draws)
+        return TableScore(features, pool, None, n_draws, strict)
     if isinstance(validation, (int, float)):
         encoded, held_out = _split(encoded, validation, config.seed + 1)
     else:
@@ -294,7 +342,7 @@ def fit_table_score(
         features.transform(encoded), features.transform(held_out), features, kind=kind, n_estimators=n_estimators,
         jitter=jitter, config=config,
     )  # fmt: skip
-    return TableScore(features, pool, model, n_draws)
+    return TableScore(features, pool, model, n_draws, strict)
 
 
 def _flows(density: Flow) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,11 @@ import torch
 
 from pushforward.data import split_indices
 from pushforward.detection import Guarantee, rows_needed
-from pushforward.errors import CalibrationError, PushforwardWarning
+from pushforward.detection.conformal.trimming import far_scores
+from pushforward.errors import CalibrationError, warn_caller
+from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
 
-__all__ = ["score_in_time", "split_rows", "take"]
+__all__ = ["score_in_time", "split_rows", "take", "trim"]
 
 _MOST = 10_000
 """Rows that a fraction of many rows calibrates with; more make the realized rate of false alarms hardly more certain."""
@@ -27,9 +28,17 @@ _BLOCK = 1024
 
 
 def split_rows(
-    rows: int, calibration: float | int | None, alpha: float, guarantee: Guarantee, delta: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide rows at random into those that fit the score and those that calibrate; return the indices of both.
+    rows: int,
+    calibration: float | int | None,
+    alpha: float,
+    guarantee: Guarantee,
+    delta: float,
+    seed: int,
+    *,
+    groups: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Divide rows into those that fit the score and those that calibrate: at random, by group, or in the order of time.
 
     Args:
         rows: their number.
@@ -39,6 +48,11 @@ def split_rows(
         guarantee: see :func:`~pushforward.detection.rows_needed`.
         delta: see :func:`~pushforward.detection.rows_needed`.
         seed: of the division.
+        groups: label of each row; whole groups calibrate.
+        time: of each row; the last rows calibrate.
+
+    Returns:
+        The indices of both, and how they were chosen.
 
     Raises:
         CalibrationError: if fewer than two rows are left to fit the score.
@@ -57,15 +71,23 @@ def split_rows(
             "least 2 more than calibrate."
         )
     if count < needed:
-        warnings.warn(
+        warn_caller(
             f"alpha={alpha:g} with the {guarantee!r} guarantee needs {needed} calibration rows, and there are "
             f"{count}: predict raises no alarm, which keeps the promise. Give at least {max(2 * needed, needed + 2)} "
-            "rows, or a larger alpha.",
-            PushforwardWarning,
-            stacklevel=3,
+            "rows, or a larger alpha."
         )
-    fitted, kept = split_indices(rows, (rows - count, count), seed=seed)
-    return fitted, kept
+    if groups is not None:
+        fitted, kept, chosen = rows_of_groups(groups, count, seed)
+        how = f"{chosen} groups"
+    elif time is not None:
+        (fitted, kept), how = rows_of_time(time, count), "latest"
+    else:
+        (fitted, kept), how = split_indices(rows, (rows - count, count), seed=seed), "random"
+    if len(fitted) < 2:
+        raise CalibrationError(
+            f"{len(kept)} of {rows} rows calibrate and {len(fitted)} fit: use more or smaller groups."
+        )
+    return fitted, kept, how
 
 
 def score_in_time(
@@ -91,6 +113,32 @@ def score_in_time(
         if time.monotonic() - before > left:
             break
     return np.concatenate(scores) if scores else np.empty(0)
+
+
+def trim(scores: np.ndarray, contamination: float) -> tuple[np.ndarray, int]:
+    """Leave out the calibration scores that are far beyond the others, at most this fraction of them.
+
+    Args:
+        scores: ``(n,)``.
+        contamination: upper bound of the fraction of anomalies; 0 leaves out none.
+
+    Returns:
+        The other scores, and how many were left out.
+
+    Warns:
+        PushforwardWarning: if nothing is to be left out, and at least three scores and 1 % are very far.
+    """
+    if not contamination:
+        far = far_scores(scores, 2.0)
+        if far >= max(3, 0.01 * len(scores)):
+            warn_caller(
+                f"{far} of {len(scores)} calibration scores are far beyond the others, as those of anomalies would be: the "
+                "guard then keeps its promise and detects less. If the rows may contain anomalies, give "
+                "max_contamination."
+            )
+        return scores, 0
+    count = min(far_scores(scores, 1.0, contamination), int(contamination * len(scores)))
+    return np.sort(scores)[: len(scores) - count], count
 
 
 def take(rows: Any, index: np.ndarray) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import time
+import time as clock
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,18 +16,22 @@ from pushforward import io
 from pushforward.data import Schema, as_images, as_table, is_frame
 from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
+from pushforward.detection.explanation import Explanation
 from pushforward.detection.image_columns import image_schema
 from pushforward.detection.image_score import ImageScore
-from pushforward.detection.input_score import Explanation, InputScore
+from pushforward.detection.input_score import InputScore
 from pushforward.detection.network import Embedder
 from pushforward.detection.smoothed_score import SmoothedScore
+from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, StorageError
-from pushforward.estimators.calibration_rows import score_in_time, split_rows, take
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, StorageError
+from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
+from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
 from pushforward.estimators.exporting import export_guard
 from pushforward.estimators.guard_options import check_embedder, check_options, fit_score
+from pushforward.estimators.ignored_columns import columns_to_ignore, without
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.training_data import TrainingData
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
@@ -104,6 +110,18 @@ class Guard(ConformalDetector):
         exportable: whether to fit a score whose graph is small and fast in other runtimes (:meth:`export`): of a table,
             neighbors among at most 1,000 rows instead of 5,000; of images, no code lengths. Guards of tables can be exported
             without it too, unless they are very wide. What it costs is in docs/measurements.md.
+        ignore: columns of a data frame to set aside, by name; "auto" sets aside identifiers and free text, with a warning
+            that names them. None sets none aside: these columns are then an error.
+        strict: whether every cell that no training row has raises an alarm: an unseen category, a missing cell in a column
+            that had none, a changed constant, or a fraction in a column of integers. (A calibration row with such a cell
+            weakens this: alarms of all normal rows together stay within the promise.)
+        max_contamination: upper bound of the fraction of anomalies among the rows of a table, up to 0.25. As many rows
+            are left out when the score is fitted, and of the calibration scores those that are far beyond the others, at
+            most this fraction. If these were anomalies, the promise holds as it is; if t of n were normal rows, the
+            false-alarm rate is at most t / (n - t + 1) higher, as ``calibration_`` says.
+        store_rows: whether the score of a table may measure distances to training rows, for which the guard and its file
+            contain up to 5,000 of them. Without them it detects less (docs/measurements.md); the values of each
+            column are still stored, sorted by themselves.
         embed: None, or a pretrained network whose features are the rows of the table: a module, a function, or an
             :class:`~pushforward.detection.network.Embedder`, which also says how inputs are prepared. The file of the guard
             does not contain the network.
@@ -118,6 +136,7 @@ class Guard(ConformalDetector):
         schema_: names, types and categories of the columns of a table.
         table_features_: which columns of a table the density reads, and what unseen cells cost.
         density_: the fitted flows of a table, with ``density=True``.
+        ignored_: columns of the training table that are set aside.
         calibrator_: the calibration scores.
         calibration_: which rows calibrated the guard; its text says which rows the promise refers to.
         training_: number, digest and distribution of the training rows; None after loading a file that lacks them.
@@ -136,6 +155,7 @@ class Guard(ConformalDetector):
 
     n_features_in_: int
     feature_names_in_: np.ndarray
+    ignored_: tuple[str, ...] = ()
     score_: InputScore
     calibration_: CalibrationRecord
     training_: TrainingData | None
@@ -160,6 +180,10 @@ class Guard(ConformalDetector):
         learning_rate: float | None = None,
         smoothing: float | dict[str, Any] | None = None,
         exportable: bool = False,
+        ignore: Sequence[str] | str | None = None,
+        strict: bool = False,
+        max_contamination: float = 0.0,
+        store_rows: bool = True,
         embed: Any = None,
         random_state: int | None = None,
         verbose: bool = False,
@@ -181,6 +205,10 @@ class Guard(ConformalDetector):
         self.learning_rate = learning_rate
         self.smoothing = smoothing
         self.exportable = exportable
+        self.ignore = ignore
+        self.strict = strict
+        self.max_contamination = max_contamination
+        self.store_rows = store_rows
         self.embed = embed
         self.random_state = random_state
         self.verbose = verbose
@@ -193,12 +221,16 @@ class Guard(ConformalDetector):
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, groups: Any = None, time: Any = None) -> Self:
         """Fit on rows that are (nearly all) normal.
 
         Args:
             X: a table ``(rows, columns)`` or a stack of images, see above.
             y: ignored; scikit-learn passes it.
+            groups: where rows of one group (a patient, a machine) depend on each other: one label for each row, or the name
+                of a column. Whole groups calibrate, so the promise is for rows of new groups.
+            time: where rows depend on those before: an instant or number for each row, or the name of a column. The latest
+                rows calibrate, so the promise is for rows like these. A random choice would promise too much.
 
         Raises:
             CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
@@ -208,14 +240,20 @@ class Guard(ConformalDetector):
         """
         options = self.get_params()
         check_options(options)
-        start = time.monotonic()
+        if groups is not None and time is not None:
+            raise ConfigError("give groups or time, and not both.")
+        start = clock.monotonic()
         limit = None if self.max_time is None else seconds(self.max_time, "max_time")
         rows, seed = self._read(X, reset=True), seed_from(self.random_state)
         share = _IMAGES if self.calibration is None and isinstance(rows, torch.Tensor) else self.calibration
-        fitted, calibration = split_rows(len(rows), share, self.alpha, self.guarantee, self.delta, seed)
+        fitted, calibration, chosen = split_rows(
+            len(rows), share, self.alpha, self.guarantee, self.delta, seed,
+            groups=None if groups is None else labels_of("groups", X, groups),
+            time=None if time is None else labels_of("time", X, time),
+        )  # fmt: skip
         for_score = limit  # of a table's time, a part is for calibration
         if limit is not None and not isinstance(rows, torch.Tensor):
-            for_score = max(0.0, _FITTING * limit - (time.monotonic() - start))
+            for_score = max(0.0, _FITTING * limit - (clock.monotonic() - start))
         try:
             self.score_ = fit_score(take(rows, fitted), options, seed, for_score)
         except SchemaError:
@@ -224,20 +262,32 @@ class Guard(ConformalDetector):
         self.seed_ = seed
         schema = None if isinstance(rows, torch.Tensor) else self.schema_
         self.training_ = TrainingData.of(rows, fitted, schema, seed)
-        if limit is None or isinstance(rows, torch.Tensor):
-            scores = self.score_.score(take(rows, calibration))
-        else:
-            scores = score_in_time(self.score_.score, rows, calibration, seed, start + limit)
-            needed = min(len(calibration), self._rows_needed())
-            if len(scores) < needed or time.monotonic() - start > 1.1 * limit:
-                raise ConfigError(
-                    f"max_time={self.max_time!r} is too short: after {time.monotonic() - start:.1f} seconds the table was "
-                    f"read, the smallest score was fitted, and {len(scores)} of {needed} necessary calibration rows were "
-                    "scored. Give more time or fewer rows."
-                )
+        if chosen == "random" and isinstance(self.score_, TableScore):
+            warn_of_dependence(self.schema_, self.schema_.encode(rows, warn=False)[0])
+        with warnings.catch_warnings():
+            if chosen == "latest":  # later than the rows that fit the score, which is no news
+                warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
+            scores = self._calibration_scores(rows, calibration, seed, limit, start)
+        scores, trimmed = trim(scores, self.max_contamination)
         self._calibrate(scores)
-        self.calibration_ = CalibrationRecord(self.calibrator_.n)
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen, trimmed=trimmed)
         return self
+
+    def _calibration_scores(
+        self, rows: Any, calibration: np.ndarray, seed: int, limit: float | None, start: float
+    ) -> np.ndarray:
+        """Scores of the calibration rows, or of as many as the time permits."""
+        if limit is None or isinstance(rows, torch.Tensor):
+            return self.score_.score(take(rows, calibration))
+        scores = score_in_time(self.score_.score, rows, calibration, seed, start + limit)
+        needed = min(len(calibration), self._rows_needed())
+        if len(scores) < needed or clock.monotonic() - start > 1.1 * limit:
+            raise ConfigError(
+                f"max_time={self.max_time!r} is too short: after {clock.monotonic() - start:.1f} seconds the table was "
+                f"read, the smallest score was fitted, and {len(scores)} of {needed} necessary calibration rows were "
+                "scored. Give more time or fewer rows."
+            )
+        return scores
 
     def recalibrate(self, X: Any, note: str = "") -> Self:
         """Calibrate on new normal rows, without training; the promise then refers to rows like these.
@@ -269,6 +319,45 @@ class Guard(ConformalDetector):
                 f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs at least {needed} calibration rows; got {len(scores)}."
             )
         self._calibrate(scores)
+        self.score_ = score
+        self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
+        return self
+
+    def update(self, X: Any, note: str = "") -> Self:
+        """Add normal rows to a guard of a table: some become neighbors of its score, and the others calibrate it again.
+
+        No row does both. Columns, spaces and weights stay those of ``fit``, and a density stays as it is. The promise then
+        refers to rows like those of X. A guard that is updated is not compiled.
+
+        Args:
+            X: normal rows that nothing of the guard has seen, at least two more than ``alpha`` needs for calibration.
+            note: what these rows are; it is stored with the guard.
+
+        Raises:
+            CalibrationError: if the rows are too few; it says how many are needed. The guard is then unchanged.
+            ConfigError: for a guard of images, with smoothing, or fitted with ``store_rows=False``.
+            InputError: for rows that do not fit the guard.
+
+        Example:
+            >>> import numpy as np, pushforward as pf
+            >>> rng = np.random.default_rng(0)
+            >>> guard = pf.Guard(alpha=0.05, random_state=0).fit(rng.normal(size=(500, 2)))
+            >>> print(guard.update(rng.normal(size=(200, 2)), note="May").calibration_)
+            rows like the 50 rows of the last recalibration (May), and no longer rows like the training rows
+        """
+        require_fitted(self)
+        if not isinstance(self.score_, TableScore):
+            raise ConfigError("update adds rows to guards of tables without smoothing: fit this one again.")
+        rows, needed = self._read(X), self._rows_needed()
+        if len(rows) < needed + 2:
+            raise CalibrationError(
+                f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} of the new rows for calibration, "
+                f"so give at least {needed + 2}; got {len(rows)}."
+            )
+        seed = self.seed_ + self.calibration_.times + 1
+        added, calibration, _ = split_rows(len(rows), self.calibration, self.alpha, self.guarantee, self.delta, seed)
+        score, _ = self.score_.with_rows(take(rows, added), EFFORTS[self.effort].reference, seed)
+        self._calibrate(score.score(take(rows, calibration)))
         self.score_ = score
         self.calibration_ = CalibrationRecord(self.calibrator_.n, self.calibration_.times + 1, str(note))
         return self
@@ -471,6 +560,7 @@ class Guard(ConformalDetector):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options.
 
+        The file of a guard of a table contains training rows, unless it was fitted with ``store_rows=False``.
         The network of ``embed`` is not written, but a digest of its weights.
         """
         io.write(path, *self.contents())
@@ -516,6 +606,7 @@ class Guard(ConformalDetector):
             "options": {name: value for name, value in self.get_params(deep=False).items() if name != "embed"},
             "embed": None if self.embed is None else self.embedder_.digest,
             "seed": self.seed_,
+            "ignored": list(self.ignored_),
             "named": hasattr(self, "feature_names_in_"),
             "reads": self.score_.reads,
             "score": score,
@@ -551,6 +642,7 @@ class Guard(ConformalDetector):
                 guard.embed = guard.embedder_ = embedder
             check_options(guard.get_params())
             guard.seed_ = int(header["seed"])
+            guard.ignored_ = tuple(map(str, header.get("ignored", ())))
             scores = tensors.pop("calibration").numpy()
             kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
             guard.score_ = kind.unpack(header["score"], tensors, "score.")
@@ -591,8 +683,15 @@ class Guard(ConformalDetector):
         if is_frame(X):
             table = as_table(X)
             if reset:
+                self.ignored_ = columns_to_ignore(table, self.ignore)
+            table = without(table, self.ignored_)
+            if reset:
                 self._set_features(table.num_columns, table.column_names)
             return table
+        if reset:
+            self.ignored_ = ()
+            if self.ignore not in (None, "auto") and len(self.ignore):
+                raise ConfigError("ignore names columns, and an array has no names: leave these columns out of it.")
         matrix = check_array(self, X, reset=reset, finite="allow-nan" if reset else False, names=False)
         if reset:
             self._set_features(matrix.shape[1], None)

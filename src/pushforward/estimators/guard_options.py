@@ -17,6 +17,7 @@ from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_score import TABLE_TRAINING, fit_table_score
 from pushforward.errors import ConfigError, StorageError
+from pushforward.estimators.ignored_columns import check_ignore
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.progress import make_reporter
 
@@ -45,6 +46,11 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_integer(name, options[name], optional=name in ("max_steps", "batch_size"))
     if options["calibration"] is not None and not options["calibration"] > 0:
         raise ConfigError(f"calibration must be a positive fraction or number of rows; got {options['calibration']!r}.")
+    check_number("max_contamination", options["max_contamination"], 0, 0.25, closed="both")
+    check_ignore(options["ignore"])
+    for name in ("strict", "store_rows"):
+        if not isinstance(options[name], bool):
+            raise ConfigError(f"{name} must be True or False; got {options[name]!r}.")
     check_positive("learning_rate", options["learning_rate"], optional=True)
     check_positive("jitter", options["jitter"], zero=True)
     if not isinstance(options["exportable"], bool):
@@ -119,6 +125,7 @@ def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float 
         rows, options["validation"], effort=options["effort"],
         density=options["density"] or options["effort"] == "thorough", kind=options["model"],
         n_estimators=options["n_estimators"], n_draws=options["n_draws"], jitter=options["jitter"],
-        exportable=options["exportable"], config=config,
+        exportable=options["exportable"], strict=options["strict"], contamination=options["max_contamination"],
+        store_rows=options["store_rows"], config=config,
         note=make_reporter(progress).note,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ class CalibrationRecord:
         rows: number of calibration rows.
         times: how often the guard was calibrated again after ``fit``.
         note: what the user said of the rows.
+        chosen: how ``fit`` chose them: "random", "latest" (in the order of time) or a number of "groups".
+        trimmed: number of the largest calibration scores that were left out as those of anomalies; ``rows`` are the others.
 
     Example:
         >>> print(CalibrationRecord(500, 1, "plant 2, March"))
@@ -27,8 +30,23 @@ class CalibrationRecord:
     rows: int
     times: int = 0
     note: str = ""
+    chosen: str = "random"
+    trimmed: int = 0
 
     def __str__(self) -> str:
+        if not self.trimmed:
+            return self._rows()
+        share = self.trimmed / (self.rows + 1)
+        return (
+            f"{self._rows()}; the {self.trimmed} largest of {self.rows + self.trimmed} calibration scores were left out as "
+            f"those of anomalies: if they were normal rows, the rate is at most {share:.2%} higher"
+        )
+
+    def _rows(self) -> str:
+        if self.times == 0 and self.chosen == "latest":
+            return f"rows like the latest training rows ({self.rows} of them were kept for calibration)"
+        if self.times == 0 and self.chosen != "random":
+            return f"rows of new groups like those of the training rows ({self.rows} rows of {self.chosen} were kept for calibration)"
         if self.times == 0:
             return f"rows like the training rows ({self.rows} of them were kept for calibration)"
         note = f" ({self.note})" if self.note else ""
@@ -49,9 +67,15 @@ class CalibrationRecord:
         """
         if data is None:
             return cls(rows)
-        if not isinstance(data, dict) or set(data) != {"rows", "times", "note"}:
+        if not isinstance(data, dict) or set(data) - {"chosen", "trimmed"} != {"rows", "times", "note"}:
             raise StorageError("its record of the calibration is not one that pushforward writes.")
         times, note = data["times"], data["note"]
         if data["rows"] != rows or type(times) is not int or times < 0 or not isinstance(note, str):
             raise StorageError("its record of the calibration does not fit its calibration scores.")
-        return cls(rows, times, note[:1000])
+        chosen = data.get("chosen", "random")
+        if not isinstance(chosen, str) or not re.fullmatch(r"random|latest|[0-9]{1,12} groups", chosen):
+            raise StorageError("its record of the calibration is not one that pushforward writes.")
+        trimmed = data.get("trimmed", 0)
+        if type(trimmed) is not int or not 0 <= trimmed <= rows:
+            raise StorageError("its record of the calibration is not one that pushforward writes.")
+        return cls(rows, times, note[:1000], chosen, trimmed)

@@ -86,18 +86,19 @@ class CoordinatesGraph(Part):
 
     def __init__(self, part: table_coordinates.Coordinates) -> None:
         super().__init__()
-        self.plain = bool(part.free.all())
+        categorical = np.array([part.is_categorical(i) for i in range(len(part.kind))])
+        self.plain = not categorical.any()
         target, sizes = np.zeros(len(part.column)), np.zeros(len(part.column))
         low = np.full(len(part.kind), -table_coordinates.LARGEST)
         high = -low
-        for i in np.flatnonzero(part.kind):
+        for i in np.flatnonzero(categorical):
             of_column = part.sizes[int(part.starts[i]) : int(part.starts[i + 1])]
             target[part.column == i], sizes[part.column == i] = np.arange(len(of_column)), of_column
             low[i], high[i] = 0.0, len(of_column) - 1.0
         self.register_buffer("low", torch.from_numpy(low))
         self.register_buffer("high", torch.from_numpy(high))
         self.register_buffer("column", torch.from_numpy(part.column.astype(np.int64)))
-        self.register_buffer("free", torch.from_numpy(part.free))
+        self.register_buffer("as_it_is", torch.from_numpy(~categorical[part.column]))
         self.register_buffer("target", torch.from_numpy(target))
         self.register_buffer("sizes", torch.from_numpy(sizes))
 
@@ -107,7 +108,7 @@ class CoordinatesGraph(Part):
         if self.plain:
             return matrix
         spread = matrix.index_select(1, self.column)
-        return torch.where(self.free, spread, torch.where(spread == self.target, self.sizes, 0.0))
+        return torch.where(self.as_it_is, spread, torch.where(spread == self.target, self.sizes, 0.0))
 
 
 class SpacesGraph(Part):

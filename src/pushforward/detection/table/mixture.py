@@ -69,6 +69,17 @@ class Mixture(Arrays):
             weights=np.log(fitted.weights_) + log_det, remaining=np.array([rest]),
         )  # fmt: skip
 
+    def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Draw rows of the space, ``(count, d)``."""
+        log_det = np.log(np.abs(np.diagonal(self.factors, axis1=1, axis2=2))).sum(1)
+        share = np.exp(self.weights - log_det)
+        which = generator.choice(len(share), count, p=share / share.sum())
+        noise = generator.normal(size=(count, self.means.shape[1]))
+        z = self.means[which] + np.linalg.solve(self.factors.transpose(0, 2, 1)[which], noise[:, :, None])[..., 0]
+        rest = generator.normal(size=(count, len(self.mean))) * np.sqrt(self.remaining[0])
+        rest -= (rest @ self.directions) @ self.directions.T
+        return self.mean + z @ self.directions.T + rest
+
     def score(self, rows: np.ndarray, wanted: set[str]) -> dict[str, np.ndarray]:
         """-log density of rows ``(n, d)`` without its constant, ``{"mixture": (n,)}``."""
         offset = rows - self.mean

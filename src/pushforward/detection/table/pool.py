@@ -15,6 +15,7 @@ from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.mixture import Mixture
 from pushforward.detection.table.neighbors import Neighbors
 from pushforward.detection.table.reasons import Reasons
+from pushforward.detection.table.replacement import CellReport, report_cells
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.tails import Tails
@@ -39,7 +40,7 @@ class Pool:
         parts: fitted statistics by family; a family of neighbors has the name of its space.
         scales: tail scale of each statistic, by (family, name).
         weights: of each statistic, in the order of ``scales``.
-        reasons: how unusual each coordinate is.
+        reasons: training rows with which the cells of a row are compared.
         report: AUROC on mixes of every statistic, also those without weight, by "family name".
     """
 
@@ -55,6 +56,7 @@ class Pool:
     ) -> None:
         self.coordinates, self.spaces, self.parts = coordinates, spaces, parts
         self.scales, self.weights, self.reasons, self.report = scales, weights, reasons, report
+        self._reference: np.ndarray | None = None
         self._wanted: dict[str, set[str]] = {}
         for family, name in scales:
             self._wanted.setdefault(family, set()).add(name)
@@ -106,13 +108,35 @@ class Pool:
             total += weight * scale(found[family][name])
         return total
 
-    def by_column(self, matrix: np.ndarray) -> np.ndarray:
-        """How unusual each column of the feature matrix is, nats, ``(n, w)``; see :class:`Reasons`."""
-        rows = self.coordinates(np.ascontiguousarray(matrix))
-        placed = self.spaces(str(FAMILIES["linear"].space), rows)
-        nats = self.reasons.nats(self.parts["linear"], placed)
-        first = np.flatnonzero(np.r_[True, self.coordinates.column[1:] != self.coordinates.column[:-1]])
-        return np.maximum.reduceat(nats, first, axis=1)
+    def report_cells(
+        self, matrix: np.ndarray, unknown: np.ndarray | None = None, coded: np.ndarray | None = None
+    ) -> CellReport:
+        """The part of the score that is due to each column, and its usual values; see :func:`report_cells`.
+
+        Args:
+            matrix: rows of the feature matrix, ``(n, w)``, finite.
+            unknown: columns whose cells say nothing, boolean ``(n, columns)``.
+            coded: whether each column has codes, boolean ``(columns,)``.
+        """
+        columns = self.reasons.count
+        return report_cells(
+            self.reasons,
+            np.ascontiguousarray(matrix),
+            np.zeros((len(matrix), columns), dtype=bool) if unknown is None else unknown,
+            coded=np.zeros(columns, dtype=bool) if coded is None else coded,
+            score=lambda rows: self.score(rows, batch=None),
+            soft=lambda rows: self.spaces("soft", self.coordinates(rows)),
+            from_soft=self.spaces.from_soft,
+            linear=self.parts["linear"],
+            coordinate=self.coordinates.column,
+            placed=self._placed(),
+        )
+
+    def _placed(self) -> np.ndarray:
+        """The rows of the reasons in the soft space; computed once."""
+        if self._reference is None:
+            self._reference = self.spaces("soft", self.coordinates(self.reasons.rows))
+        return self._reference
 
     def statistics(self) -> Iterator[tuple[str, float, float]]:
         """Name, weight and AUROC on mixes of each statistic, the largest weight first; those without weight last."""
@@ -162,7 +186,8 @@ class Pool:
         width = len(coordinates.column)
         if (
             len(spaces.center) != width
-            or len(reasons.given_slope) != width
+            or len(reasons.slope) != width
+            or len(reasons.group) != len(coordinates.kind)
             or any(_width(part) != width for part in parts.values())
         ):
             raise StorageError("the parts of its pool have different numbers of coordinates.")

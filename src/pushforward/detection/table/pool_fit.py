@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from pushforward.detection.table.conditional import calibrate, residuals
 from pushforward.detection.table.coordinates import Coordinates
 from pushforward.detection.table.families import FAMILIES
 from pushforward.detection.table.linear import Linear
+from pushforward.detection.table.made_rows import draw_rows
 from pushforward.detection.table.neighbors import Neighbors, neighbors_of
 from pushforward.detection.table.pool import Pool
-from pushforward.detection.table.reasons import Reasons
+from pushforward.detection.table.reasons import Reasons, rows_to_store
 from pushforward.detection.table.spaces import Spaces
 from pushforward.detection.table.tail_scale import TailScale
 from pushforward.detection.table.yardstick import FOLDS, Yardstick, separation, weights
@@ -24,6 +26,7 @@ from pushforward.numerics.threads import one_thread
 __all__ = ["EFFORTS", "Sizes", "fit_pool", "fit_pool_in_time"]
 
 _SMALL = 1e9  # multiplications of a covariance matrix; one thread is enough for fewer
+_QUANTILES = 200
 _FEW = 8  # rows; with fewer there is no yardstick
 _REASONS = ("linear",)
 _NO_YARDSTICK = (("standard", "knn1"), ("soft", "knn1"))
@@ -72,6 +75,7 @@ def fit_pool(
     *,
     sizes: Sizes = EFFORTS["default"],
     seed: int = 0,
+    store_rows: bool = True,
     note: Callable[[str], None] = lambda phase: None,
 ) -> Pool:
     """Fit a pool to the feature matrix of training rows.
@@ -83,16 +87,25 @@ def fit_pool(
 
     Args:
         features: of the table.
-        matrix: ``(n, w)``, finite.
+        matrix: of :meth:`TableFeatures.impute <pushforward.detection.table_features.TableFeatures.impute>`, ``(n, w)``, finite.
         sizes: of the work.
         seed: of the choice of rows, the folds, the mixes and the mixture.
+        store_rows: whether distances to training rows take part, for which the pool stores these rows. Without them reasons
+            compare a row with rows that are drawn from the mixture. Single columns are stored sorted in both cases.
         note: called with the name of each phase.
     """
     with one_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
-        return _fit(features, matrix, sizes, seed, note)
+        return _fit(features, matrix, sizes, seed, store_rows, note)
 
 
-def _fit(features: TableFeatures, matrix: np.ndarray, sizes: Sizes, seed: int, note: Callable[[str], None]) -> Pool:
+def _fit(
+    features: TableFeatures,
+    matrix: np.ndarray,
+    sizes: Sizes,
+    seed: int,
+    store_rows: bool,
+    note: Callable[[str], None],
+) -> Pool:
     generator = np.random.default_rng(seed)
     matrix = matrix[generator.permutation(len(matrix))[: sizes.rows]]
     n = len(matrix)
@@ -104,7 +117,7 @@ def _fit(features: TableFeatures, matrix: np.ndarray, sizes: Sizes, seed: int, n
     spaces = Spaces.fit(rows, coordinates.free)
     folds = np.arange(n) % max(1, min(FOLDS, n // 2))
     coded = [features.schema.columns[i].kind in ("categorical", "boolean") for i in features.kept]
-    coded += [True] * len(features.indicators)
+    coded += [True] * len(features.indicators) + [False] * (2 * len(features.calendar))
     mixes = Yardstick.draw(matrix[:near], folds[:near], np.array(coded), sizes.mixes if n >= _FEW else 0, generator)
     mixed = coordinates(mixes.rows)
 
@@ -112,6 +125,8 @@ def _fit(features: TableFeatures, matrix: np.ndarray, sizes: Sizes, seed: int, n
     values: dict[str, _Values] = {}
     reasons = None
     for name, family in FAMILIES.items():
+        if family.kind is Neighbors and not store_rows:
+            continue
         wanted = {statistic for statistic in family.statistics if neighbors_of(statistic) <= near / 2 or n < _FEW}
         note(f"statistics: {name}")
         placed = rows if family.space is None else spaces(family.space, rows)
@@ -125,8 +140,18 @@ def _fit(features: TableFeatures, matrix: np.ndarray, sizes: Sizes, seed: int, n
         values[name] = _by_folds(family.kind, placed, placed_mixes, folds, mixes.folds, scale, wanted)
         parts[name] = family.kind.fit(placed)
         if family.kind is Linear:
-            reasons = Reasons.fit(_conditional(placed, folds, scale), placed[:scale])
+            few = min(scale, rows_to_store(matrix.shape[1]))
+            errors = _residuals(placed, folds, few)
+            reasons = Reasons.start(matrix[:few], errors, np.array(features.owners, dtype=np.float64))
+            reasons = calibrate(reasons, placed[:few], reasons.groups[coordinates.column])
     assert reasons is not None
+    if not store_rows:
+        made = draw_rows(features, coordinates, spaces, parts["mixture"], len(reasons.rows), seed)
+        errors = residuals(parts["linear"], spaces("soft", coordinates(made)))
+        reasons = reasons.replace(rows=made, residual=errors)
+        # Sorted columns show the extreme rows where columns depend on each other; interpolated quantiles do not.
+        levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+        parts["tails"] = parts["tails"].replace(values=np.quantile(parts["tails"].values, levels, axis=0))
     note("weights")
     return _assemble(coordinates, spaces, parts, values, reasons, yardstick=len(mixes.rows) > 0)
 
@@ -138,6 +163,7 @@ def fit_pool_in_time(
     *,
     sizes: Sizes = EFFORTS["default"],
     seed: int = 0,
+    store_rows: bool = True,
     note: Callable[[str], None] = lambda phase: None,
 ) -> Pool:
     """Fit the largest pool of a ladder that fits a time limit; this reads a clock.
@@ -151,6 +177,7 @@ def fit_pool_in_time(
         seconds: the limit.
         sizes: of the largest pool to try.
         seed: as in :func:`fit_pool`.
+        store_rows: as in :func:`fit_pool`.
         note: called with the name of each phase.
     """
     deadline = time.monotonic() + seconds
@@ -161,7 +188,7 @@ def fit_pool_in_time(
             if len(matrix) <= last.reference or time.monotonic() + took * growth**1.5 > deadline:
                 break
         start = time.monotonic()
-        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, note=note), rung
+        pool, last = fit_pool(features, matrix, sizes=rung, seed=seed, store_rows=store_rows, note=note), rung
         took = time.monotonic() - start
     assert pool is not None
     return pool
@@ -177,12 +204,12 @@ def _assemble(
     yardstick: bool,
 ) -> Pool:
     """Weigh the statistics, and keep what has a weight or gives reasons."""
-    keys = [(f, s) for f, family in FAMILIES.items() for s in family.statistics if s in values[f].normal]
+    keys = [(f, s) for f, family in FAMILIES.items() if f in values for s in family.statistics if s in values[f].normal]
     if yardstick:
         areas = np.array([separation(values[f].normal[s], values[f].mixed[s]) for f, s in keys])
         weight = weights(areas)
     else:
-        keys = list(_NO_YARDSTICK)
+        keys = list(_NO_YARDSTICK) if "soft" in values else [("linear", "mahalanobis")]
         areas, weight = np.full(len(keys), 0.5), np.full(len(keys), 1.0 / len(keys))
     report = {f"{f} {s}": float(area) for (f, s), area in zip(keys, areas, strict=True)}
     kept = {key: w for key, w in zip(keys, weight, strict=True) if w > 1e-3}
@@ -215,13 +242,13 @@ def _by_folds(
     return values
 
 
-def _conditional(rows: np.ndarray, folds: np.ndarray, scale: int) -> np.ndarray:
-    """z-scores of each coordinate given the others, on rows on which the Gaussian was not fitted, ``(scale, d)``."""
-    z = np.empty((scale, rows.shape[1]))
+def _residuals(rows: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
+    """Errors of each coordinate given the others on rows on which the Gaussian was not fitted, ``(count, d)``."""
+    found = np.empty((count, rows.shape[1]))
     for k in range(int(folds.max()) + 1):
-        inside = folds[:scale] == k
-        z[inside] = Linear.fit(_others(rows, folds, k)).conditional(rows[:scale][inside])
-    return z
+        inside = folds[:count] == k
+        found[inside] = residuals(Linear.fit(_others(rows, folds, k)), rows[:count][inside])
+    return found
 
 
 def _others(rows: np.ndarray, folds: np.ndarray, fold: int) -> np.ndarray:

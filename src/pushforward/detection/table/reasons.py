@@ -1,4 +1,4 @@
-"""`Reasons`: how unusual each column of a row is, given the other columns and by itself."""
+"""`Reasons`: training rows and residuals by which the cells of a row are compared with those of similar rows."""
 
 from __future__ import annotations
 
@@ -6,80 +6,91 @@ from typing import Self
 
 import numpy as np
 
-from pushforward.detection.table.linear import Linear
 from pushforward.detection.table.state import Arrays
 
-__all__ = ["Reasons"]
+__all__ = ["Reasons", "rows_to_store"]
 
-_LEVELS = np.linspace(0.0, 1.0, 201)
+LEVELS = np.linspace(0.0, 1.0, 201)
 _BEYOND = 0.9
+_MOST = 1000
+_LEAST = 200
+_CELLS = 50_000
+
+
+def rows_to_store(width: int) -> int:
+    """Number of training rows for reasons: 1000, or fewer of a wide table, because each row is compared with each."""
+    return min(_MOST, max(_LEAST, _CELLS // max(1, width)))
 
 
 class Reasons(Arrays):
-    """How unusual each coordinate is: the mean of two -log tail probabilities among training rows.
+    """What reasons need: rows to compare with, and how well a column follows from the others.
 
-    One is that of the coordinate given the others, abs(z_j) of :class:`~pushforward.detection.table.linear.Linear` on
-    training rows on which the Gaussian was not fitted, so a column that is always hard to predict is not reported for it.
-    The other is that of the coordinate by itself, its distance from the middle in the soft space. A column far outside its
-    range makes correlated columns look wrong given it, but only its own second number is large; up to the 90th percentile
-    that number is log 10. Beyond this percentile the tails are exponential.
+    A column is a group of coordinates of the feature matrix: its value and, if it has one, its missing indicator.
+    ``pushforward/detection/table/conditional.py`` predicts a coordinate from the others, ``replacement.py`` replaces cells.
 
     Args:
-        given: quantiles of abs(z_j) among training rows, ascending, ``(201, d)``.
-        given_slope: mean excess of abs(z_j) over the 90th percentile, ``(d,)``.
-        alone: quantiles of the distance from the middle, ``(201, d)``.
-        alone_slope: its mean excess, ``(d,)``.
+        rows: training rows of the feature matrix, ``(m, w)``.
+        residual: of each coordinate given the others, by a Gaussian of the soft space that was not fitted on the row,
+            ``(m, d)``.
+        group: the column of each column of the feature matrix, 0, 1, ..., ``(w,)``.
+        gain: how much of the mean error of similar rows corrects a prediction, from 0 to 1, ``(d,)``.
+        spread: standard deviation of the error of the prediction, ``(d,)``.
+        given: quantiles of the size of standardized errors, ascending, ``(201, d)``.
+        slope: mean excess of this size over the 90th percentile, ``(d,)``.
     """
 
+    rows: np.ndarray
+    residual: np.ndarray
+    group: np.ndarray
+    gain: np.ndarray
+    spread: np.ndarray
     given: np.ndarray
-    given_slope: np.ndarray
-    alone: np.ndarray
-    alone_slope: np.ndarray
+    slope: np.ndarray
+
+    def prepare(self) -> None:
+        """Groups as integers."""
+        self.groups = self.group.astype(int)
+        self.count = int(self.groups.max()) + 1 if self.groups.size else 0
 
     @classmethod
-    def fit(cls, conditional: np.ndarray, placed: np.ndarray) -> Self:
-        """Fit to training rows.
+    def start(cls, rows: np.ndarray, residual: np.ndarray, group: np.ndarray) -> Self:
+        """Reasons whose errors are unknown yet; see :func:`~pushforward.detection.table.conditional.calibrate`."""
+        d = residual.shape[1]
+        return cls(
+            rows=rows, residual=residual, group=group, gain=np.ones(d),
+            spread=np.maximum(residual.std(0), 1e-9),
+            given=np.zeros((len(LEVELS), d)), slope=np.ones(d),
+        )  # fmt: skip
 
-        Args:
-            conditional: z-scores given the other coordinates, by a Gaussian that was not fitted on the row, ``(n, d)``.
-            placed: the same rows in the soft space, ``(n, d)``.
-        """
-        given, given_slope = _quantiles(np.abs(conditional))
-        alone, alone_slope = _quantiles(np.abs(placed))
-        return cls(given=given, given_slope=given_slope, alone=alone, alone_slope=alone_slope)
+    def with_errors(self, sizes: np.ndarray) -> Self:
+        """With the quantiles of the sizes of standardized errors ``(m, d)`` among training rows."""
+        given = np.maximum.accumulate(np.quantile(sizes, LEVELS, axis=0), axis=0)
+        start = given[round(_BEYOND * (len(LEVELS) - 1))]
+        over = sizes > start
+        slope = np.where(over, sizes - start, 0.0).sum(0) / np.maximum(over.sum(0), 1)
+        return self.replace(given=given, slope=np.maximum(slope, 1e-6 * (1.0 + start)))
 
-    def nats(self, linear: Linear, placed: np.ndarray) -> np.ndarray:
-        """How unusual each coordinate is, ``(n, d)``.
+    def half_width(self, level: float) -> np.ndarray:
+        """Size of standardized errors that a fraction ``level`` of the training rows does not exceed, ``(d,)``."""
+        return self.given[round(level * (len(LEVELS) - 1))]
 
-        Args:
-            linear: the Gaussian.
-            placed: rows in the soft space.
-        """
-        given = _tail(np.abs(linear.conditional(placed)), self.given, self.given_slope)
-        alone = _tail(np.abs(placed), self.alone, self.alone_slope)
-        return 0.5 * (given + np.maximum(alone, -np.log(1.0 - _BEYOND)))
+    def tail(self, sizes: np.ndarray) -> np.ndarray:
+        """P(size at least as large) among training rows, ``(n, d)``; exponential beyond the 90th percentile, at least 1 / (m + 1)."""
+        start = self.half_width(_BEYOND)
+        found = np.empty(sizes.shape)
+        for j, size in enumerate(sizes.T):
+            inside = np.maximum(1.0 - np.interp(size, self.given[:, j], LEVELS), 1.0 - _BEYOND)
+            beyond = (1.0 - _BEYOND) * np.exp(-np.maximum(size - start[j], 0.0) / self.slope[j])
+            found[:, j] = np.where(size > start[j], beyond, inside)
+        return np.maximum(found, 1.0 / (len(self.rows) + 1))
 
     def check(self) -> None:
         """Raise ValueError unless the arrays fit each other."""
-        for usual, slope in ((self.given, self.given_slope), (self.alone, self.alone_slope)):
-            self.require(usual.shape == (len(_LEVELS), len(self.given_slope)) and slope.shape == usual.shape[1:])
-            self.require(bool(np.all(slope > 0) and np.all(np.diff(usual, axis=0) >= 0)))
-
-
-def _quantiles(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantiles of each column, and the mean excess over the 90th percentile."""
-    usual = np.quantile(sizes, _LEVELS, axis=0)
-    start = usual[round(_BEYOND * (len(_LEVELS) - 1))]
-    over = sizes > start
-    slope = np.where(over, sizes - start, 0.0).sum(0) / np.maximum(over.sum(0), 1)
-    return np.maximum.accumulate(usual, axis=0), np.maximum(slope, 1e-6 * (1.0 + start))
-
-
-def _tail(sizes: np.ndarray, usual: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """-log tail probability of each cell by the quantiles of its column, ``(n, d)``."""
-    start = usual[round(_BEYOND * (len(_LEVELS) - 1))]
-    result = np.empty(sizes.shape)
-    for j, size in enumerate(sizes.T):
-        inside = -np.log(np.maximum(1.0 - np.interp(size, usual[:, j], _LEVELS), 1.0 - _BEYOND))
-        result[:, j] = np.where(size > start[j], -np.log(1.0 - _BEYOND) + (size - start[j]) / slope[j], inside)
-    return result
+        m, d, w = len(self.rows), len(self.spread), len(self.group)
+        self.require(m > 0 and self.rows.shape == (m, w) and self.residual.shape == (m, d))
+        self.require(self.gain.shape == (d,) and bool(np.all((self.gain >= 0) & (self.gain <= 1))))
+        self.require(self.given.shape == (len(LEVELS), d) and self.slope.shape == (d,))
+        self.require(
+            bool(np.all(self.slope > 0) and np.all(self.spread > 0) and np.all(np.diff(self.given, axis=0) >= 0))
+        )
+        self.require(bool(np.all(np.isin(self.group, np.arange(w)))) and len(np.unique(self.groups)) == self.count)

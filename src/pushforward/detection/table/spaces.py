@@ -87,6 +87,12 @@ class Spaces(Arrays):
             return self._normal_scores(rows, z)
         return z @ self.whitening if space == "white" else z
 
+    def from_soft(self, rows: np.ndarray) -> np.ndarray:
+        """Coordinates of rows of the soft space, ``(n, d)`` to ``(n, d)``."""
+        size = np.maximum(np.abs(rows), SOFT_WIDTH)
+        far = np.sign(rows) * SOFT_WIDTH * np.exp(np.minimum(size / SOFT_WIDTH - 1.0, 700.0))
+        return self.median + self.scale * np.where(size > SOFT_WIDTH, far, rows)
+
     def _normal_scores(self, rows: np.ndarray, z: np.ndarray) -> np.ndarray:
         scores = np.array(z)
         for i in np.flatnonzero(self.free):

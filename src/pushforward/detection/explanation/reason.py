@@ -1,0 +1,185 @@
+"""`Reason`: why one cell is unusual, with a sentence for a person."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pushforward.data import Column
+
+__all__ = ["CELL_KINDS", "USUAL", "Reason", "plain", "sentence", "sentence_of_instant", "text"]
+
+CELL_KINDS = (
+    "number",
+    "category",
+    "missing",
+    "new category",
+    "new missing",
+    "changed constant",
+    "infinite",
+    "fraction",
+)
+"""What a cell is: a number, a category or flag, a missing cell in a column that has some; then what no training row has."""
+
+USUAL = 0.95
+"""Fraction of the normal rows with such other columns whose value is in the usual range."""
+
+_OTHERS = "given the other columns"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one cell of a row is unusual.
+
+    Attributes:
+        row: position of the row in the table that was explained.
+        column: its name.
+        kind: one of :data:`CELL_KINDS`.
+        excess: how far it is beyond what is usual for this column, nats; high is unusual, +inf for an infinite number.
+        value: the cell in the table's units; None if it is missing.
+        usual: of a number, the range of 95 % of the normal rows with such other columns, ``(low, high)``; of a category, the
+            most likely one given the other columns; of a constant column, its value. Empty if it is unknown.
+        p_value: P(a cell of this column is at least as unusual given the other columns) among training rows; NaN if unknown.
+        sentence: all this for a person.
+    """
+
+    row: int
+    column: str
+    kind: str
+    excess: float
+    value: Any
+    usual: tuple[Any, ...]
+    p_value: float
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether training rows have cells of this kind."""
+        return self.kind in CELL_KINDS[:3]
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain JSON types; instants are ISO 8601 text, and numbers that are not finite are None."""
+        number = self.kind not in ("category", "new category") and len(self.usual) == 2
+        usual = [plain(each) for each in self.usual]
+        return {
+            "row": self.row,
+            "column": self.column,
+            "kind": self.kind,
+            "excess": plain(self.excess),
+            "value": plain(self.value),
+            "usual_low": usual[0] if number else None,
+            "usual_high": usual[1] if number else None,
+            "usual_value": usual[0] if usual and not number else None,
+            "p_value": plain(self.p_value),
+            "sentence": self.sentence,
+        }
+
+
+def plain(value: Any) -> Any:
+    """A value as a plain JSON type."""
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def text(value: Any, width: float = 0.0) -> str:
+    """A cell as text; numbers with the decimals that a range of this width needs.
+
+    Args:
+        value: the cell.
+        width: of the usual range, 0 if unknown.
+    """
+    if value is None:
+        return "missing"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return str(value)
+    if not math.isfinite(value):
+        return "infinite"
+    size = max(abs(value), width)
+    if size >= 1e7 or 0 < max(abs(value), width / 10) < 1e-4:
+        return f"{value:.4g}"
+    digits = max(0, 2 - math.floor(math.log10(width))) if width > 0 else 6
+    return f"{value:.{min(digits, 8)}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
+
+
+def sentence(
+    column: Column, kind: str, value: Any, usual: tuple[Any, ...], alone: tuple[Any, ...], share: float
+) -> str:
+    """One plain sentence about a cell.
+
+    Args:
+        column: of the fitted table.
+        kind: of the cell.
+        value: of the cell; for a new category its text.
+        usual: see :class:`Reason`.
+        alone: of a number, the range of 95 % of all training rows.
+        share: of the most likely category, or of the rows that miss a value here, given the other columns; NaN if unknown.
+    """
+    name = column.name
+    if kind == "infinite":
+        return f"{name} is infinite, and no training row is."
+    if kind == "fraction":
+        return f"{name} is {text(value)}, and every training row has a whole number."
+    if kind == "changed constant":
+        return f"{name} is {text(value)}; in every training row it is {text(usual[0])}."
+    if kind == "new category":
+        known = ", ".join(text(each) for each in column.categories[:3]) or "true and false"
+        more = f" and {len(column.categories) - 3} others" if len(column.categories) > 3 else ""
+        return f"{name} is {text(value)}, which no training row has; they have {known}{more}."
+    if kind == "new missing":
+        return f"{name} is missing, and no training row misses it{_expected(usual)}."
+    if kind == "missing":
+        often = f" (given the other columns, {_percent(share)} of normal rows miss it)" if share == share else ""
+        return f"{name} is missing{often}."
+    if kind == "category":
+        if not usual or usual[0] == value:
+            return f"{name} is {text(value)}, the most likely value {_OTHERS}."
+        return f"{name} is {text(value)}; {_OTHERS}, {_percent(share)} of normal rows have {text(usual[0])}."
+    if len(usual) != 2:
+        return f"{name} is {text(value)}."
+    width = _width(usual)
+    begin = f"{name} is {text(value, width)}"
+    if not usual[0] <= value <= usual[1]:
+        return f"{begin}; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual)}."
+    if alone and not alone[0] <= value <= alone[1]:
+        return f"{begin}, which fits the other columns of this row; {_percent(USUAL)} of all normal rows {_between(alone)}."
+    return f"{begin}, which is usual {_OTHERS}: {_percent(USUAL)} of normal rows {_between(usual)}."
+
+
+def sentence_of_instant(column: Column, value: datetime.date) -> str:
+    """The sentence of an instant that is unusual by its place in the day, the week or the year."""
+    return f"{column.name} is {text(value)}, a {value:%A}; {_OTHERS}, its date or its time of day, week or year is unusual."
+
+
+def _between(usual: tuple[Any, ...]) -> str:
+    width = _width(usual)
+    low, high = (text(each, width) for each in usual)
+    return f"have {low}" if low == high else f"are between {low} and {high}"
+
+
+def _expected(usual: tuple[Any, ...]) -> str:
+    if len(usual) == 2:
+        return f"; {_OTHERS}, {_percent(USUAL)} of normal rows {_between(usual)}"
+    return f"; {_OTHERS}, {text(usual[0])} is most likely" if usual else ""
+
+
+def _width(usual: tuple[Any, ...]) -> float:
+    width = usual[1] - usual[0]
+    return width if isinstance(width, (int, float)) else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{min(100 * share, 99.9):.3g} %"

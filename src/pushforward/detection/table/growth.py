@@ -1,0 +1,46 @@
+"""Add normal rows to a fitted pool: they become neighbors, and everything else stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pushforward.detection.table.families import FAMILIES
+from pushforward.detection.table.neighbors import Neighbors
+from pushforward.detection.table.pool import Pool
+
+__all__ = ["with_rows"]
+
+
+def with_rows(pool: Pool, matrix: np.ndarray, known: int, most: int, seed: int = 0) -> Pool:
+    """A pool that also measures distances to new rows.
+
+    Spaces, weights and tail scales stay those of the first rows, so the score must be calibrated again. Where there are more
+    than ``most`` rows, a random part of the old and of the new rows stays, in proportion to how many rows there have been.
+
+    Args:
+        pool: fitted with neighbors.
+        matrix: new rows of the feature matrix, ``(m, w)``, finite.
+        known: number of training rows so far.
+        most: largest number of rows to store, unless the pool stores more.
+        seed: of the choice.
+    """
+    generator = np.random.default_rng(seed)
+    old, new = len(pool), len(matrix)
+    room = max(old, most)
+    if old + new <= room:
+        kept, added = np.arange(old), np.arange(new)
+    else:
+        count = min(new, max(room - old, round(room * new / (known + new))))
+        kept = np.sort(generator.permutation(old)[: room - count])
+        added = np.sort(generator.permutation(new)[:count])
+    coordinates = pool.coordinates(np.ascontiguousarray(matrix[added]))
+    parts: dict[str, Any] = dict(pool.parts)
+    for family, part in pool.parts.items():
+        if isinstance(part, Neighbors):
+            space = FAMILIES[family].space
+            placed = coordinates if space is None else pool.spaces(space, coordinates)
+            lof = any(f == family and name == "lof" for f, name in pool.scales)
+            parts[family] = Neighbors.fit(np.concatenate((part.reference[kept], placed)), lof=lof)
+    return Pool(pool.coordinates, pool.spaces, parts, pool.scales, pool.weights, pool.reasons, pool.report)

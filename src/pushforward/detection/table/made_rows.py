@@ -1,0 +1,42 @@
+"""Rows drawn from the pool's Gaussian mixture, for reasons of a guard that stores no training rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pushforward.detection.table.coordinates import Coordinates
+from pushforward.detection.table.mixture import Mixture
+from pushforward.detection.table.spaces import Spaces
+from pushforward.detection.table_features import TableFeatures
+
+__all__ = ["draw_rows"]
+
+
+def draw_rows(
+    features: TableFeatures, coordinates: Coordinates, spaces: Spaces, mixture: Mixture, count: int, seed: int
+) -> np.ndarray:
+    """Draw rows of the feature matrix, ``(count, w)``: categories, flags, indicators and integers are rounded to what exists.
+
+    Args:
+        features: of the table.
+        coordinates: fitted.
+        spaces: fitted.
+        mixture: fitted in the soft space.
+        count: number of rows.
+        seed: of the draws.
+    """
+    drawn = spaces.from_soft(mixture.sample(count, np.random.default_rng(seed)))
+    matrix = np.empty((count, len(coordinates.kind)))
+    for j in range(matrix.shape[1]):
+        own = drawn[:, coordinates.column == j]
+        if coordinates.is_categorical(j):
+            matrix[:, j] = (own / coordinates.sizes_of(j)).argmax(1)
+        else:
+            matrix[:, j] = own[:, 0]
+    for j, origin, step in features.lattices:
+        if not coordinates.is_categorical(j):
+            matrix[:, j] = origin + step * np.rint((matrix[:, j] - origin) / step)
+    flags = [k for k, i in enumerate(features.kept) if features.schema.columns[i].kind == "boolean"]
+    flags += [len(features.kept) + k for k in range(len(features.indicators))]
+    matrix[:, flags] = np.clip(matrix[:, flags], 0.0, 1.0)
+    return matrix

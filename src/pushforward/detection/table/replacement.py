@@ -1,0 +1,204 @@
+"""`CellReport`: the part of a row's score that is due to each cell, by replacing cells; and the cell's usual values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pushforward.detection.table.conditional import NEAR, conditional, residuals
+from pushforward.detection.table.linear import Linear
+from pushforward.detection.table.reasons import Reasons
+from pushforward.detection.table.similar import Similar, similar
+
+__all__ = ["CellReport", "report_cells"]
+
+_REPLACED = 3  # similar rows whose cells replace a cell
+_EXAMINED = 24  # columns of a row
+_SCORED = 4096  # rows that are scored at a time
+_SHARES = 50  # similar rows among which categories are counted
+_PASSES = 3  # of the prediction of unknown cells from each other
+_PRIOR = 2.0  # rows that the frequencies of all rows count for
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """What reasons say of each column, ``(n, columns)``.
+
+    Attributes:
+        excess: part of the score that is due to the cell, nats.
+        low, high: range of 95 % of the rows with such other columns; of coded columns the most likely code.
+        own_low, own_high: range of 95 % of all training rows.
+        p_value: P(as unusual given the other columns) among training rows.
+        share: probability of the most likely code given the other columns, or of a missing cell where it is missing.
+    """
+
+    excess: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    own_low: np.ndarray
+    own_high: np.ndarray
+    p_value: np.ndarray
+    share: np.ndarray
+
+
+def report_cells(
+    reasons: Reasons,
+    matrix: np.ndarray,
+    unknown: np.ndarray,
+    *,
+    coded: np.ndarray,
+    score: Callable[[np.ndarray], np.ndarray],
+    soft: Callable[[np.ndarray], np.ndarray],
+    from_soft: Callable[[np.ndarray], np.ndarray],
+    linear: Linear,
+    coordinate: np.ndarray,
+    placed: np.ndarray,
+    level: float = 0.95,
+) -> CellReport:
+    """Report on the cells of some rows.
+
+    The excess of a cell is the mean of two numbers: by how much the score falls when the cells of the three training rows
+    that are nearest in the other columns take its place, and by how much the scores of the three nearest training rows rise
+    when they get the cell. These are the last and the first step of a Shapley value. The first number alone finds a single
+    changed cell; with the second, columns that changed together are found too.
+
+    Cells that say nothing (unknown categories, for example) are replaced by those of the nearest training row first, so that
+    they do not make other columns look unusual.
+
+    Args:
+        reasons: fitted.
+        matrix: rows of the feature matrix, ``(n, w)``, finite.
+        unknown: columns whose cells say nothing, boolean ``(n, columns)``.
+        coded: whether each column has codes of categories or flags, ``(columns,)``.
+        score: of rows of the feature matrix.
+        soft: the soft space of rows of the feature matrix.
+        from_soft: the inverse, by coordinate.
+        linear: the Gaussian of the soft space.
+        coordinate: matrix column of each coordinate, ``(d,)``.
+        placed: the rows of ``reasons`` in the soft space.
+        level: of the usual range.
+    """
+    group, groups = reasons.groups[coordinate], reasons.groups
+    where = soft(matrix)
+    value = np.array([int(np.flatnonzero(groups == g)[0]) for g in range(reasons.count)])  # column of the value
+    first = np.array([int(np.flatnonzero(coordinate == j)[0]) for j in value])
+    n, width = len(matrix), reasons.count
+    excess = np.zeros((n, width))
+    found = {name: np.full((n, width), np.nan) for name in ("low", "high", "p_value", "share")}
+    half = reasons.half_width(level)
+    pending: list[tuple[int, np.ndarray, np.ndarray, int]] = []
+    rows_to_score: list[np.ndarray] = []
+    waiting = 0
+
+    def settle() -> None:
+        nonlocal waiting
+        if pending:
+            scores = score(np.concatenate(rows_to_score))
+            at = 0
+            for i, columns, gone, k in pending:
+                at = _settle(excess, scores, at, i, columns, gone, k)
+        pending.clear()
+        rows_to_score.clear()
+        waiting = 0
+
+    for i in range(n):
+        near = similar(where[i], placed, group, width, max(NEAR, _SHARES if coded.any() else 0), unknown[i])
+        gone = np.flatnonzero(unknown[i])
+        row, point = matrix[i], where[i]
+        if gone.size:
+            row, point = _filled(row, unknown[i], reasons, near, coded, value, first, soft, from_soft, linear, group)
+        here = conditional(point, residuals(linear, point[None])[0], reasons, near, group)
+        low, high = from_soft(np.array([here.middle - half * here.spread, here.middle + half * here.spread]))
+        found["low"][i], found["high"][i] = low[first], high[first]
+        found["p_value"][i] = reasons.tail(here.size[None])[0][first]
+        for column in np.flatnonzero(coded):
+            code, share, p_value = _codes(
+                reasons.rows[:, value[column]], near.others[:, column], float(row[value[column]])
+            )
+            found["low"][i, column] = found["high"][i, column] = code
+            found["share"][i, column] = share
+            found["p_value"][i, column] = p_value
+        columns = np.flatnonzero(~unknown[i])
+        if len(columns) > _EXAMINED:
+            unusual = np.full(width, -1.0)
+            np.maximum.at(unusual, group, here.size / half.clip(1e-12) + np.abs(point) / 10)
+            columns = np.sort(columns[np.argsort(-unusual[columns], kind="stable")[:_EXAMINED]])
+        candidates, k = _candidates(row, matrix[i], reasons, near, columns, groups)
+        pending.append((i, columns, gone, k))
+        rows_to_score.append(candidates)
+        waiting += len(candidates)
+        if waiting >= _SCORED:
+            settle()
+    settle()
+    own_low, own_high = np.quantile(reasons.rows[:, value], ((1 - level) / 2, (1 + level) / 2), axis=0)
+    return CellReport(excess, own_low=np.tile(own_low, (n, 1)), own_high=np.tile(own_high, (n, 1)), **found)
+
+
+def _filled(
+    row: np.ndarray,
+    unknown: np.ndarray,
+    reasons: Reasons,
+    near: Similar,
+    coded: np.ndarray,
+    value: np.ndarray,
+    first: np.ndarray,
+    soft: Callable[[np.ndarray], np.ndarray],
+    from_soft: Callable[[np.ndarray], np.ndarray],
+    linear: Linear,
+    group: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The row with its unknown cells as in the nearest training row, then numbers as predicted from the other columns."""
+    row = row.copy()
+    lost = unknown[reasons.groups]
+    row[lost] = reasons.rows[near.overall[0], lost]
+    point = soft(row[None])[0]
+    numbers = unknown & ~coded
+    for _ in range(_PASSES if numbers.any() else 0):
+        middle = conditional(point, residuals(linear, point[None])[0], reasons, near, group).middle
+        row[value[numbers]] = from_soft(middle[None])[0][first[numbers]]
+        point = soft(row[None])[0]
+    return row, point
+
+
+def _candidates(
+    row: np.ndarray, given: np.ndarray, reasons: Reasons, near: Similar, columns: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """The rows whose scores give the excess: the given row, the row, k near rows, replaced cells, then inserted cells."""
+    base = reasons.rows[near.overall[:_REPLACED]]
+    k = len(base)
+    parts: list[Any] = [given[None], row[None], base]
+    for column in columns:
+        mine = groups == column
+        replaced = np.repeat(row[None], k, axis=0)
+        replaced[:, mine] = reasons.rows[near.others[:k, column]][:, mine]
+        inserted = base.copy()
+        inserted[:, mine] = row[mine]
+        parts += [replaced, inserted]
+    return np.concatenate(parts), k
+
+
+def _settle(
+    excess: np.ndarray, scores: np.ndarray, at: int, i: int, columns: np.ndarray, gone: np.ndarray, k: int
+) -> int:
+    """Write the excess of one row's cells, and return where the scores of the next row begin."""
+    given, own, base = scores[at], scores[at + 1], scores[at + 2 : at + 2 + k]
+    at += 2 + k
+    part = scores[at : at + 2 * k * len(columns)].reshape(len(columns), 2, k)
+    fall, rise = own - part[:, 0].mean(1), (part[:, 1] - base).mean(1)
+    excess[i, columns] = np.maximum(0.5 * (fall + rise), 0.0)
+    if gone.size:
+        excess[i, gone] = max(given - own, 0.0) / len(gone)
+    return at + 2 * k * len(columns)
+
+
+def _codes(codes: np.ndarray, near: np.ndarray, own: float) -> tuple[float, float, float]:
+    """The most likely code among similar rows, its probability, and P(a code that is at most as likely as this one)."""
+    size = int(max(codes.max(), own)) + 1
+    overall = np.bincount(codes.astype(int), minlength=size) / len(codes)
+    counts = np.bincount(codes[near].astype(int), minlength=size)
+    share = (counts + _PRIOR * overall) / (len(near) + _PRIOR)
+    likely = int(share.argmax())
+    return float(likely), float(share[likely]), float(share[share <= share[int(own)] + 1e-12].sum())

@@ -1,0 +1,124 @@
+"""Rows that depend on each other: calibration by group or by time, and a sign that a random choice would break the promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from pushforward.data import Schema, as_table, is_frame
+from pushforward.data.column import CODED
+from pushforward.errors import InputError, warn_caller
+
+__all__ = ["labels_of", "rows_of_groups", "rows_of_time", "warn_of_dependence"]
+
+_FEW_GROUPS = 20
+_LOOKED_AT = 5000
+_STRONG = 0.25  # correlation of a column's ranks in one row and the next
+
+
+def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
+    """One label for each row: those given, or the cells of the column that a text names.
+
+    Args:
+        name: of the argument, for errors.
+        X: the training table.
+        given: an array, or the name of a column of X.
+
+    Raises:
+        InputError: for a column that X lacks, another number of labels, or labels that are missing.
+    """
+    if isinstance(given, str):
+        if not is_frame(X) or given not in (table := as_table(X)).column_names:
+            raise InputError(f"{name}={given!r} names no column of the table: give a column or one label for each row.")
+        column = table.column(given)
+    else:
+        column = as_table({"labels": given}).column(0)
+    if column.null_count:
+        raise InputError(f"{name} is missing in {column.null_count} rows.")
+    labels = column.to_numpy()
+    if labels.shape != (len(X),):
+        raise InputError(f"{name} must have one label for each of the {len(X)} rows; got shape {labels.shape}.")
+    return labels
+
+
+def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows that fit and rows that calibrate, whole groups in random order until at least ``count`` rows calibrate.
+
+    Args:
+        labels: of the group of each row.
+        count: number of rows for calibration.
+        seed: of the order.
+
+    Returns:
+        Both indices, and the number of groups that calibrate.
+
+    Raises:
+        InputError: with fewer than two groups.
+
+    Warns:
+        PushforwardWarning: if fewer than 20 groups calibrate.
+    """
+    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise InputError("groups has one group: calibration needs rows of groups that the score was not fitted on.")
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    needed = int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1
+    chosen = order[: min(needed, len(sizes) - 1)]
+    kept = np.isin(group, chosen)
+    if len(chosen) < _FEW_GROUPS:
+        warn_caller(
+            f"{len(chosen)} groups calibrate: rows of one group depend on each other, so the realized rate of false alarms "
+            f"varies as with {len(chosen)} rows. Use more groups, or a larger alpha."
+        )
+    return np.flatnonzero(~kept), np.flatnonzero(kept), len(chosen)
+
+
+def rows_of_time(instants: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that fit and the last ``count`` rows in the order of time, which calibrate; rows of one instant stay together.
+
+    Raises:
+        InputError: if all rows have one instant.
+    """
+    _, rank = np.unique(instants, return_inverse=True)
+    first = int(np.sort(rank)[len(rank) - count])
+    kept = rank >= max(first, 1)
+    if kept.all() or not kept.any():
+        raise InputError("time is the same in all rows.")
+    return np.flatnonzero(~kept), np.flatnonzero(kept)
+
+
+def warn_of_dependence(schema: Schema, encoded: np.ndarray) -> None:
+    """Warn if a column of instants shows that rows that follow each other are alike.
+
+    Args:
+        schema: of the training rows.
+        encoded: the training rows, ``(n, columns)``.
+
+    Warns:
+        PushforwardWarning: it names the column of instants and what to do.
+    """
+    times = [i for i, column in enumerate(schema.columns) if column.time in ("timestamp", "timestamp_utc", "date")]
+    numbers = [i for i, column in enumerate(schema.columns) if column.kind not in CODED and not column.time]
+    for i in times:
+        known = np.flatnonzero(np.isfinite(encoded[:, i]))
+        order = known[np.argsort(encoded[known, i], kind="stable")][:_LOOKED_AT]
+        if len(order) < 50:
+            continue
+        for j in numbers:
+            values = encoded[order, j]
+            values = values[np.isfinite(values)]
+            if len(values) < 50 or np.ptp(values) == 0:
+                continue
+            ranks = rankdata(values)
+            now, later = ranks[:-1], ranks[1:]
+            alike = float(np.corrcoef(now, later)[0, 1]) if np.ptp(now) and np.ptp(later) else 0.0
+            if alike > _STRONG:
+                name, other = schema.columns[i].name, schema.columns[j].name
+                warn_caller(
+                    f"rows that follow each other in {name!r} are alike (correlation of {other!r} with the next row: "
+                    f"{alike:.2f}), so a random choice of calibration rows promises too much for later rows: "
+                    f"fit(X, time={name!r}) calibrates on the latest rows."
+                )
+                return

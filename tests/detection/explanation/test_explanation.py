@@ -1,0 +1,225 @@
+"""The explanation of a table: order, sentences, records, table, text, HTML and picture."""
+
+import datetime
+import json
+import math
+import warnings
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+import pushforward as pf
+from pushforward.data import Schema
+from pushforward.data.column import Column
+from pushforward.detection.explanation import CELL_KINDS, Explanation
+from pushforward.detection.explanation.reason import plain, sentence, text
+from pushforward.errors import ConfigError, SchemaWarning
+
+matplotlib.use("Agg")
+
+
+def frame(n: int = 500, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    load = rng.normal(size=n)
+    return pd.DataFrame({
+        "temperature": 27 + 4 * load + 0.3 * rng.normal(size=n),
+        "load": load,
+        "color": rng.choice(["red", "blue"], n),
+        "jobs": rng.poisson(5, n),
+        "unit": 7,
+        "level": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
+        "on": rng.random(n) < 0.9,
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guard() -> pf.Guard:
+    return pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(frame())
+
+
+def explained(guard: pf.Guard, rows: pd.DataFrame) -> Explanation:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SchemaWarning)
+        return guard.explain(rows)
+
+
+def test_a_sensor_that_jumps_is_named_with_its_usual_range(guard: pf.Guard) -> None:
+    """What a user wants to read: the value, and what it should have been given the other columns."""
+    rows = frame(5, seed=1)
+    rows.loc[2, "temperature"] = 81.2
+    assert guard.predict(rows)[2] == -1
+    reason = explained(guard, rows).reasons(2)[0]
+    assert (reason.row, reason.column, reason.kind, reason.value) == (2, "temperature", "number", 81.2)
+    low, high = reason.usual
+    expected = 27 + 4 * rows.loc[2, "load"]
+    assert low < expected < high
+    assert high - low < 3  # the range of the column alone is 16
+    assert reason.p_value < 0.01
+    assert reason.sentence.startswith("temperature is 81.2; given the other columns, 95 % of normal rows are between ")
+    assert str(reason) == reason.sentence
+
+
+def test_news_is_said_as_such_and_never_drowns(guard: pf.Guard) -> None:
+    rows = frame(1, seed=2).astype({"unit": float, "jobs": float, "load": float})
+    rows["load"] = 1e9
+    rows["jobs"] = np.inf
+    rows["color"], rows["unit"], rows["temperature"] = "mauve", 8.0, np.nan
+    found = explained(guard, rows).reasons(k=None)
+    first = {reason.column: reason for reason in found[:4]}
+    assert {name: reason.kind for name, reason in first.items()} == {
+        "color": "new category", "unit": "changed constant", "temperature": "new missing", "jobs": "infinite",
+    }  # fmt: skip
+    assert first["color"].sentence == "color is 'mauve', which no training row has; they have 'red', 'blue'." or (
+        first["color"].sentence == "color is 'mauve', which no training row has; they have 'blue', 'red'."
+    )
+    assert first["unit"].sentence == "unit is 8; in every training row it is 7."
+    assert first["temperature"].sentence.startswith("temperature is missing, and no training row misses it; given the")
+    assert first["jobs"].sentence == "jobs is infinite, and no training row is."
+    assert first["jobs"].excess == math.inf
+    cost = math.log(guard.table_features_.rows + 2)
+    assert all(first[name].excess >= cost for name in ("color", "unit", "temperature"))
+    assert found[4].column == "load"
+
+
+def test_one_missing_cell_does_not_accuse_the_columns_that_depend_on_it(guard: pf.Guard) -> None:
+    rows = frame(40, seed=3)
+    rows["temperature"] = np.nan
+    found = explained(guard, rows)
+    assert all(found.top(i)[0][0] == "temperature" for i in range(40))
+    load = [r.p_value for i in range(40) for r in found.reasons(i, None) if r.column == "load"]
+    assert np.median(load) > 0.2
+
+
+def test_records_table_and_frame(guard: pf.Guard) -> None:
+    rows = frame(6, seed=4)
+    found = explained(guard, rows)
+    records = json.loads(json.dumps(found.to_records(k=2), allow_nan=False))
+    assert [(r["row"], r["rank"]) for r in records] == [(i, k) for i in range(6) for k in (1, 2)]
+    assert [r["column"] for r in records[::2]] == [found.top(i)[0][0] for i in range(6)]
+    table = found.to_table(k=2)
+    assert table.num_rows == 12
+    assert found.to_frame(k=2)["sentence"].tolist() == [r["sentence"] for r in records]
+    empty = explained(guard, rows[:0])
+    assert empty.to_table().schema == table.schema
+    assert (len(empty), str(empty)) == (0, "no rows to explain")
+
+
+def test_text_html_and_picture(guard: pf.Guard) -> None:
+    rows = frame(14, seed=5).rename(columns={})
+    rows.loc[0, "color"] = "<b>mauve</b>"
+    found = explained(guard, rows)
+    assert str(found).splitlines()[0] == "row 0:"
+    assert "... and 4 more rows" in str(found)
+    assert repr(found) == "Explanation(14 rows, 7 columns)"
+    page = found._repr_html_()
+    assert "<b>" not in page
+    assert "&lt;b&gt;mauve" in page
+    ax = found.plot(0, k=4)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [name for name, _ in found.top(0, 4)]
+    widths = [bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(widths, [excess for _, excess in found.top(0, 4)])
+    assert found.plot(1, ax=ax) is ax
+    rows["jobs"] = rows["jobs"].astype(float)
+    rows.loc[1, "jobs"] = np.inf
+    infinite = explained(guard, rows).plot(1)
+    assert np.isfinite([bar.get_width() for bar in infinite.patches]).all()
+
+
+def test_rows_that_do_not_exist(guard: pf.Guard) -> None:
+    found = explained(guard, frame(3, seed=6))
+    assert found.reasons(-1) == found.reasons(2)
+    for call in (lambda: found.reasons(3), lambda: found.top(-4), lambda: found.plot(0, k=0)):
+        with pytest.raises(ConfigError):
+            call()
+
+
+def test_an_explanation_without_evidence_has_only_nats() -> None:
+    found = Explanation(("a", "b"), np.array([[1.0, 2.0]]))
+    assert found.top() == [("b", 2.0), ("a", 1.0)]
+    assert found.reasons()[0].sentence == "b costs 2.0 nats."
+    json.dumps(found.to_records(), allow_nan=False)
+
+
+def test_the_cells_of_a_frame_without_names() -> None:
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x)
+    found = guard.explain([[0.0, 9.0, 0.0]]).reasons()[0]
+    assert (found.column, found.value) == ("x1", 9.0)
+
+
+def test_instants_are_shown_as_instants() -> None:
+    n = 300
+    table = pd.DataFrame({
+        "when": pd.Timestamp("2024-03-01") + pd.to_timedelta(np.random.default_rng(0).uniform(0, 86400 * 30, n), unit="s"),
+        "x": np.random.default_rng(1).normal(size=n),
+    })  # fmt: skip
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(table)
+    new = pd.DataFrame({"when": [pd.Timestamp("2024-09-01")], "x": [0.1]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = next(r for r in guard.explain(new).reasons(k=None) if r.column == "when")
+    assert found.value == datetime.datetime(2024, 9, 1)
+    assert "2024-09-01 00:00:00" in found.sentence
+    assert found.to_record()["value"] == "2024-09-01T00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "expected"),
+    [
+        (81.234567, 15.0, "81.2"),
+        (81.234567, 0.15, "81.235"),
+        (1234.567, 400.0, "1235"),
+        (0.5, 1.0, "0.5"),
+        (3, 0.0, "3"),
+        (True, 0.0, "True"),
+        ("red", 0.0, "'red'"),
+        (None, 0.0, "missing"),
+        (1.5e12, 1.0, "1.5e+12"),
+        (2.5e-7, 1e-7, "2.5e-07"),
+        (math.inf, 1.0, "infinite"),
+        (0.0, 2.0, "0"),
+        ("x" * 100, 0.0, repr("x" * 57 + "...")),
+    ],
+)
+def test_cells_as_text(value, width, expected) -> None:
+    assert text(value, width) == expected
+
+
+def test_sentences_of_other_cells() -> None:
+    number, color = (
+        Column("a", "numeric"),
+        Column("c", "categorical", ("red", "blue", "green", "gray"), lattice=(0.0, 1.0)),
+    )
+    assert sentence(number, "number", 9.0, (0.0, 1.0), (0.0, 10.0), math.nan) == (
+        "a is 9; given the other columns, 95 % of normal rows are between 0 and 1."
+    )
+    assert sentence(number, "number", 0.5, (0.0, 1.0), (2.0, 3.0), math.nan) == (
+        "a is 0.5, which fits the other columns of this row; 95 % of all normal rows are between 2 and 3."
+    )
+    assert sentence(number, "number", 0.5, (0.0, 1.0), (0.0, 3.0), math.nan).startswith(
+        "a is 0.5, which is usual given"
+    )
+    assert sentence(number, "number", 2.0, (1.0, 1.0), (), math.nan).endswith("95 % of normal rows have 1.")
+    assert sentence(number, "missing", None, (0.0, 1.0), (), 0.031) == (
+        "a is missing (given the other columns, 3.1 % of normal rows miss it)."
+    )
+    assert sentence(color, "category", "blue", ("red",), (), 0.98) == (
+        "c is 'blue'; given the other columns, 98 % of normal rows have 'red'."
+    )
+    assert (
+        sentence(color, "category", "red", ("red",), (), 0.98)
+        == "c is 'red', the most likely value given the other columns."
+    )
+    assert sentence(color, "new category", "pink", ("red",), (), 0.9) == (
+        "c is 'pink', which no training row has; they have 'red', 'blue', 'green' and 1 others."
+    )
+
+
+def test_plain_values() -> None:
+    assert plain(datetime.timedelta(minutes=2)) == 120.0
+    assert plain(math.nan) is None
+    assert plain(datetime.date(2024, 1, 2)) == "2024-01-02"
+    assert CELL_KINDS.index("new category") == 3
+    assert len(Schema.infer({"a": [1.5, 2.5]})) == 1

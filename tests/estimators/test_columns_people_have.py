@@ -1,0 +1,258 @@
+"""Tables as people have them: instants, identifiers, strict columns, rows that depend on each other."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pushforward as pf
+from pushforward.data.calendar import calendar_columns, periods_of
+from pushforward.detection import realized_interval
+from pushforward.errors import ConfigError, InputError, PushforwardWarning, SchemaError, SchemaWarning
+from pushforward.estimators.dependent_rows import rows_of_groups, rows_of_time
+
+
+def shop(n: int, seed: int, first_day: int = 0, days: int = 60) -> pd.DataFrame:
+    """Sales between 8 and 18 o'clock."""
+    rng = np.random.default_rng(seed)
+    hour = np.clip(rng.normal(13, 2, n), 8, 18)
+    seconds = (first_day + rng.integers(0, days, n)) * 86400 + hour * 3600
+    return pd.DataFrame({
+        "when": pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, unit="s"),
+        "amount": rng.lognormal(3, 0.5, n),
+        "items": rng.poisson(3, n),
+        "kind": rng.choice(["card", "cash"], n),
+        "shop": 7,
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guard() -> pf.Guard:
+    return pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(shop(1600, 0))
+
+
+# -- instants --
+
+
+def test_a_sale_at_night_is_an_alarm_and_a_sale_next_month_is_none(guard: pf.Guard) -> None:
+    later = shop(400, 1, first_day=75, days=30)
+    with pytest.warns(SchemaWarning, match=r"'when': rows are after the training rows .* day, week and year"):
+        alarms = guard.predict(later) == -1
+    assert alarms.mean() < 0.1
+    night = later.assign(when=later["when"].dt.normalize() + pd.Timedelta(hours=3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SchemaWarning)
+        assert (guard.predict(night) == -1).mean() > 0.95
+        explanation = guard.explain(night.iloc[:5])
+    assert all(explanation.top(i)[0][0] == "when" for i in range(5))
+    assert "its date or its time of day, week or year is unusual" in explanation.reasons(0)[0].sentence
+
+
+def test_rows_in_the_training_range_give_no_warning(guard: pf.Guard) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard.predict(shop(50, 2))
+
+
+def test_the_calendar_through_a_file(guard: pf.Guard, tmp_path) -> None:
+    guard.save(tmp_path / "g")
+    new = shop(50, 3)
+    again = pf.Guard.load(tmp_path / "g")
+    np.testing.assert_array_equal(again.anomaly_score(new), guard.anomaly_score(new))
+    assert [period for _, period in again.table_features_.calendar] == ["day", "week"]
+
+
+def test_periods_and_circles() -> None:
+    day, hour = 86400.0, 3600.0
+    assert periods_of(np.arange(0, 1.5 * day, hour), "timestamp") == ()
+    assert periods_of(np.arange(0, 3 * day, hour), "timestamp") == ("day",)
+    assert periods_of(np.arange(0, 1000 * day, day), "date") == ("week", "year")
+    assert periods_of(np.arange(0, day, hour), "time") == ("day",)
+    assert periods_of(np.arange(0, 99 * day, hour), "duration") == ()
+    found = calendar_columns(np.array([0.0, day / 4, day, -day / 2, np.nan, np.inf]), "day")
+    np.testing.assert_allclose(found, [[1, 0], [0, 1], [1, 0], [-1, 0], [0, 0], [0, 0]], atol=1e-12)
+
+
+def test_warnings_point_at_the_line_of_the_user(guard: pf.Guard) -> None:
+    new = shop(5, 1, first_day=200).assign(kind="voucher")
+    for call in (guard.predict, guard.assess, guard.explain):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            call(new)
+        assert found
+        assert {each.filename for each in found} == {__file__}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        pf.Guard(alpha=0.001, effort="fast", calibration=0.25).fit(shop(60, 0).drop(columns="when"))
+    assert [each.filename for each in found] == [__file__]
+
+
+# -- columns that are set aside --
+
+
+def test_identifiers_are_refused_with_a_sentence_and_set_aside_on_request(tmp_path) -> None:
+    table = shop(400, 4).drop(columns="when").assign(receipt=[f"R-{i:06}" for i in range(400)], number=range(400))
+    with pytest.raises(SchemaError, match=r"'receipt' has 400 different texts .* drop it or name it in ignore="):
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(table.drop(columns="number"))
+    with pytest.warns(PushforwardWarning, match="'receipt' has identifiers or free text; 'number' counts the rows"):
+        guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, ignore="auto", random_state=0).fit(table)
+    assert guard.ignored_ == ("receipt", "number")
+    assert guard.feature_names_in_.tolist() == ["amount", "items", "kind", "shop"]
+    new = table.iloc[:20].assign(receipt="?", number=-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # columns that are set aside are no news
+        scores = guard.anomaly_score(new)
+        np.testing.assert_array_equal(guard.anomaly_score(new.drop(columns=["receipt", "number"])), scores)
+    assert "receipt" not in guard.explain(new).names
+    guard.save(tmp_path / "g")
+    assert pf.Guard.load(tmp_path / "g").ignored_ == ("receipt", "number")
+    np.testing.assert_array_equal(pf.Guard.load(tmp_path / "g").anomaly_score(new), scores)
+
+
+def test_named_columns_are_set_aside() -> None:
+    table = shop(300, 5).drop(columns="when").assign(number=range(300))
+    with pytest.warns(PushforwardWarning, match=r"'number' counts the rows.*ignore=\['number'\]"):
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, ignore=["number"]).fit(table)
+    assert guard.ignored_ == ("number",)
+
+
+@pytest.mark.parametrize(
+    ("ignore", "error", "words"),
+    [
+        ("number", ConfigError, "ignore must be"),
+        (3, ConfigError, "ignore must be"),
+        (["nope"], SchemaError, "'nope', which the table lacks"),
+        (["amount", "items", "kind", "shop"], ConfigError, "nothing to learn"),
+    ],
+)
+def test_impossible_names(ignore, error, words) -> None:
+    with pytest.raises(error, match=words):
+        pf.Guard(alpha=0.05, ignore=ignore).fit(shop(100, 6).drop(columns="when"))
+
+
+def test_names_of_an_array() -> None:
+    with pytest.raises(ConfigError, match="no names"):
+        pf.Guard(alpha=0.05, ignore=["x0"]).fit(np.random.default_rng(0).normal(size=(60, 2)))
+
+
+# -- strict --
+
+
+def test_strict_raises_an_alarm_for_every_cell_that_no_training_row_has(tmp_path) -> None:
+    train = shop(1600, 7).drop(columns="when")
+    guard = pf.Guard(alpha=0.01, effort="fast", calibration=0.25, strict=True, random_state=0).fit(train)
+    rows = train.iloc[:6].astype({"items": float, "shop": float, "amount": float}).reset_index(drop=True)
+    usual = guard.predict(rows)
+    rows.loc[0, "kind"] = "voucher"
+    rows.loc[1, "shop"] = 8.0
+    rows.loc[2, "items"] += 0.5
+    rows.loc[3, "amount"] = np.nan
+    guard.save(tmp_path / "g")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SchemaWarning)
+        for each in (guard, pf.Guard.load(tmp_path / "g")):
+            assert np.isposinf(each.anomaly_score(rows)[:4]).all()
+            assert each.predict(rows).tolist() == [-1, -1, -1, -1, *usual[4:]]
+        kinds = [guard.explain(rows).reasons(i)[0].kind for i in range(4)]
+    assert kinds == ["new category", "changed constant", "fraction", "new missing"]
+    with pytest.raises(ConfigError, match="strict must be True or False"):
+        pf.Guard(strict="yes").fit(train)
+
+
+# -- rows that depend on each other --
+
+
+def walks(groups: int, length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a group are near its own center."""
+    rng = np.random.default_rng(seed)
+    center = np.repeat(3 * rng.normal(size=(groups, 3)), length, axis=0)
+    return center + 0.3 * rng.normal(size=center.shape), np.repeat(np.arange(groups), length)
+
+
+@pytest.mark.slow
+def test_the_promise_for_new_groups_needs_calibration_by_group() -> None:
+    """A random choice has other rows of each calibration group among the training rows, so new groups raise alarms."""
+    rates: dict[str, list[float]] = {"random": [], "groups": []}
+    for seed in range(8):
+        x, label = walks(160, 10, seed)
+        new, _ = walks(400, 10, 100 + seed)
+        for how, given in (("random", None), ("groups", label)):
+            guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=seed).fit(x, groups=given)
+            rates[how].append(float((guard.predict(new) == -1).mean()))
+    assert np.mean(rates["random"]) > 0.2
+    assert np.mean(rates["groups"]) < 0.14
+
+
+def test_whole_groups_calibrate() -> None:
+    x, label = walks(60, 5, 0)
+    guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PushforwardWarning)
+        guard.fit(x, groups=label)
+    assert guard.calibrator_.n % 5 == 0
+    assert (
+        str(guard.calibration_)
+        == "rows of new groups like those of the training rows (75 rows of 15 groups were kept for calibration)"
+    )
+    with pytest.warns(PushforwardWarning, match="15 groups calibrate"):
+        fitted, kept, count = rows_of_groups(label, 75, seed=0)
+    assert count == 15
+    assert not set(label[fitted]) & set(label[kept])
+
+
+def test_the_latest_rows_calibrate(tmp_path) -> None:
+    table = shop(1000, 8)
+    guard = pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard.fit(table, time="when")
+    assert guard.table_features_.instants[0][2] < table["when"].sort_values().iloc[-240].timestamp()
+    assert str(guard.calibration_).startswith("rows like the latest training rows (250 of them")
+    guard.save(tmp_path / "g")
+    assert pf.Guard.load(tmp_path / "g").calibration_ == guard.calibration_
+    fitted, kept = rows_of_time(np.array([3, 1, 2, 2, 0]), 2)
+    assert (fitted.tolist(), kept.tolist()) == ([1, 4], [0, 2, 3])
+
+
+def test_a_column_of_instants_whose_rows_are_alike_suggests_time() -> None:
+    rng = np.random.default_rng(0)
+    drift = np.cumsum(rng.normal(size=600))
+    table = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=600, freq="h"), "level": drift})
+    with pytest.warns(PushforwardWarning, match=r"follow each other in 'when' are alike .*fit\(X, time='when'\)"):
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(table.sample(frac=1, random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25, random_state=0).fit(
+            table.assign(level=rng.normal(size=600))
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"groups": "nope"}, InputError, "names no column"),
+        ({"groups": [1, 2]}, InputError, "one label for each of the 100 rows"),
+        ({"groups": "shop"}, InputError, "one group"),
+        ({"time": "shop"}, InputError, "same in all rows"),
+        ({"time": [None] + [1.0] * 99}, InputError, "missing in 1 rows"),
+        ({"time": "items", "groups": "kind"}, ConfigError, "not both"),
+    ],
+)
+def test_impossible_groups_and_times(arguments, error, words) -> None:
+    with pytest.raises(error, match=words):
+        pf.Guard(alpha=0.05, effort="fast", calibration=0.25).fit(shop(100, 9), **arguments)
+
+
+def test_the_promise_is_kept_with_instants_categories_and_missing_cells() -> None:
+    rates = []
+    for seed in range(3):
+        table = shop(3000, 20 + seed)
+        table.loc[np.random.default_rng(seed).random(3000) < 0.2, "amount"] = np.nan
+        guard = pf.Guard(alpha=0.1, effort="fast", calibration=0.25, random_state=seed).fit(table.iloc[:1500])
+        rates.append(int((guard.predict(table.iloc[1500:]) == -1).sum()))
+    low, high = realized_interval(375, 1500, 0.1, level=0.999)
+    assert all(low <= rate / 1500 <= high for rate in rates)

@@ -1,0 +1,121 @@
+"""Rows that are added to a guard, and a guard that stores none."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import pushforward as pf
+from pushforward.detection import realized_interval
+from pushforward.detection.table.mixture import Mixture
+from pushforward.errors import CalibrationError, ConfigError
+from pushforward.io import read
+
+
+def rows(n: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    level = rng.normal(shift, 1, size=n)
+    return pd.DataFrame({
+        "a": level + 0.2 * rng.normal(size=n), "b": level + 0.2 * rng.normal(size=n), "count": rng.poisson(4, n),
+        "kind": rng.choice(["x", "y"], n), "level": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
+    })  # fmt: skip
+
+
+def test_new_normal_rows_are_learned(tmp_path) -> None:
+    """A plant with a second mode of operation: before the update all its rows are alarms, after it as many as promised."""
+    guard = pf.Guard(0.05, effort="fast", calibration=0.25, random_state=0).fit(rows(800, 0))
+    moved = rows(2000, 1, shift=6.0)
+    before = (guard.predict(moved) == -1).mean()
+    assert before > 0.8
+    stored = len(guard.score_.pool)
+    assert guard.update(rows(400, 2, shift=6.0), note="mode 2") is guard
+    assert len(guard.score_.pool) == stored + 300
+    assert guard.table_features_.rows == 600 + 300
+    assert guard.calibrator_.n == 100
+    low, high = realized_interval(100, 2000, 0.05, level=0.999)
+    assert low <= (guard.predict(moved) == -1).mean() <= high
+    assert (guard.predict(rows(300, 3)) == -1).mean() < 0.3  # the first mode is still near stored rows
+    assert "(mode 2)" in str(guard.calibration_)
+    guard.save(tmp_path / "g")
+    np.testing.assert_array_equal(pf.Guard.load(tmp_path / "g").anomaly_score(moved), guard.anomaly_score(moved))
+
+
+def test_no_row_is_in_both_parts(monkeypatch) -> None:
+    guard = pf.Guard(0.1, effort="fast", calibration=0.25, random_state=0).fit(rows(400, 0))
+    seen = []
+    for name in ("with_rows", "score"):
+        method = getattr(type(guard.score_), name)
+
+        def spy(self, table, *rest, method=method):
+            seen.append({row["a"] for row in table.to_pylist()})
+            return method(self, table, *rest)
+
+        monkeypatch.setattr(type(guard.score_), name, spy)
+    guard.update(rows(200, 1))
+    assert not seen[0] & seen[1]
+    assert len(seen[0] | seen[1]) == 200
+
+
+def test_the_number_of_stored_rows_has_a_limit() -> None:
+    guard = pf.Guard(0.1, effort="fast", calibration=0.25, random_state=0).fit(rows(1600, 0))
+    assert len(guard.score_.pool) == 1000
+    guard.update(rows(800, 1, shift=3.0))
+    assert len(guard.score_.pool) == 1000
+    assert guard.table_features_.rows == 1200 + 600
+    part = guard.score_.pool.parts["soft"].reference
+    assert 250 < (part[:, 0] > 1.5).sum() < 450  # a third of all rows so far
+
+
+def test_rows_with_news_are_not_added() -> None:
+    guard = pf.Guard(0.1, effort="fast", calibration=0.25, random_state=0).fit(rows(400, 0))
+    stored = len(guard.score_.pool)
+    with pytest.warns(UserWarning, match="'z'"):
+        guard.update(rows(200, 1).assign(kind="z"))
+    assert len(guard.score_.pool) == stored
+
+
+def test_what_cannot_be_updated() -> None:
+    guard = pf.Guard(0.05, effort="fast", calibration=0.25, random_state=0).fit(rows(400, 0))
+    before = guard.anomaly_score(rows(5, 1))
+    with pytest.raises(CalibrationError, match="give at least 21; got 20"):
+        guard.update(rows(20, 1))
+    np.testing.assert_array_equal(guard.anomaly_score(rows(5, 1)), before)
+    plain = pf.Guard(0.05, effort="fast", calibration=0.25, store_rows=False, random_state=0).fit(rows(400, 0))
+    with pytest.raises(ConfigError, match="stores no training rows"):
+        plain.update(rows(200, 1))
+    smooth = pf.Guard(0.1, smoothing=0.5, random_state=0).fit(np.random.default_rng(0).normal(size=(100, 2)))
+    with pytest.raises(ConfigError, match="without smoothing"):
+        smooth.update(np.zeros((100, 2)))
+
+
+def test_a_guard_without_rows_contains_none_and_still_works(tmp_path) -> None:
+    train = rows(800, 0)
+    guard = pf.Guard(0.05, effort="fast", calibration=0.25, store_rows=False, random_state=0).fit(train)
+    assert len(guard.score_.pool) == 0
+    guard.save(tmp_path / "g")
+    again = pf.Guard.load(tmp_path / "g")
+    usual, odd = rows(400, 1), rows(400, 2).assign(a=lambda t: -t["b"])
+    odd = odd[odd["b"].abs() > 1]
+    truth = np.repeat((0, 1), (400, len(odd)))
+    assert roc_auc_score(truth, again.anomaly_score(pd.concat((usual, odd)))) > 0.95
+    explanation = again.explain(odd)
+    assert np.mean([explanation.top(i)[0][0] in ("a", "b") for i in range(len(odd))]) > 0.9
+    assert (again.predict(usual) == -1).mean() < 0.12
+    made = again.score_.pool.reasons.rows
+    assert set(np.unique(made[:, 3])) <= {0.0, 1.0}
+    assert not (set(made[:, 0].tolist()) & set(train["a"]))
+    # Sorted columns can put cells of one row side by side only where both are extremes of their columns.
+    pairs = set(zip(train["a"], train["b"], strict=True))
+    for tensor in read(tmp_path / "g")[1].values():
+        if tensor.ndim == 2 and tensor.shape[1] >= 2:
+            assert len({tuple(pair) for pair in tensor[:, :2].numpy()} & pairs) <= 8
+
+
+def test_draws_have_the_mean_and_the_covariance_of_the_mixture() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 3)) @ np.array([[1.0, 0.5, 0], [0, 1, 0.3], [0, 0, 0.2]]) + [1, 2, 3]
+    drawn = Mixture.fit(x).sample(40_000, rng)
+    np.testing.assert_allclose(drawn.mean(0), x.mean(0), atol=0.1)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(x.T), atol=0.12)
+    wide = rng.normal(size=(500, 40))
+    assert Mixture.fit(wide).sample(2000, rng).std(0) == pytest.approx(np.ones(40), abs=0.15)
