@@ -71,6 +71,10 @@ def guard_graph(
     Raises:
         ConfigError: for a score that has no graph; it says which part and what to do.
     """
+    if isinstance(score, TableScore) and score.strict:
+        raise ConfigError(
+            "a guard with strict=True has no graph, because a graph does not read cells as strictly: fit it without."
+        )
     if isinstance(score, TableScore):
         module = TableGraph(score.uncompiled(), portable=portable)
         promise = Promise(calibration, level, TableGraph.rounding)

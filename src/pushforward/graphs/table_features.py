@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pushforward.data.calendar import PERIODS
 from pushforward.data.column import CODED
 from pushforward.detection.table import coordinates as table_coordinates
 from pushforward.detection.table import spaces as table_spaces
@@ -51,6 +52,21 @@ class ImputeGraph(Part):
         flags = [kept[coordinate] for coordinate in features.indicators]
         if flags:  # torch.export.save takes empty buffers for views of each other
             self.register_buffer("flags", torch.tensor(flags, dtype=torch.int64))
+        low, high = np.full(len(kept), -np.inf), np.full(len(kept), np.inf)
+        for k, _, _, first, last in features.instants:
+            low[k], high[k] = first, last
+        self._has_instants, self._has_calendar = bool(features.instants), bool(features.calendar)
+        if self._has_instants:
+            self.register_buffer("low", torch.from_numpy(low))
+            self.register_buffer("high", torch.from_numpy(high))
+        if self._has_calendar:
+            self.register_buffer("instants", torch.tensor([k for k, _ in features.calendar], dtype=torch.int64))
+            self.register_buffer(
+                "periods", torch.tensor([PERIODS[name] for _, name in features.calendar], dtype=torch.float64)
+            )
+            # cos(t) = sin(t + pi / 2), because ONNX Runtime has no cosine of double precision
+            self.register_buffer("quarters", torch.tensor([math.pi / 2, 0.0], dtype=torch.float64))
+            self.register_buffer("turn", exact(2 * math.pi))
         self._has_constant, self._has_coded, self._has_flags = bool(constant.any()), bool(coded.any()), bool(flags)
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,8 +88,23 @@ class ImputeGraph(Part):
         matrix = filled.index_select(1, self.kept)
         far = infinite(matrix).any(1)
         matrix = torch.where(infinite(matrix), 0.0, matrix)
+        parts = [matrix]
         if self._has_flags:
-            matrix = torch.cat((matrix, missing.index_select(1, self.flags).to(encoded.dtype)), 1)
+            parts.append(missing.index_select(1, self.flags).to(encoded.dtype))
+        if self._has_calendar:
+            periods = matrix.index_select(1, self.instants) / self.periods
+            angle = self.turn * (periods - periods.floor())
+            circles = torch.sin(angle.unsqueeze(2) + self.quarters).flatten(1)
+            # (0, 0) for an instant that is not finite
+            unknown = infinite(filled.index_select(1, self.kept)).index_select(1, self.instants)
+            parts.append(torch.where(unknown.repeat_interleave(2, 1), 0.0, circles))
+        if self._has_instants:
+            parts[0] = torch.where(
+                infinite(filled.index_select(1, self.kept)),
+                matrix,
+                torch.minimum(torch.maximum(matrix, self.low), self.high),
+            )
+        matrix = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         return matrix, self.cost * news.to(encoded.dtype).sum(1), far
 
 
