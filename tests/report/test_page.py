@@ -6,8 +6,8 @@ import itertools
 import shutil
 
 import pytest
+from report_rows import HOSTILE, rows
 
-from conftest import HOSTILE, rows
 from pushforward.data import load_image_sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -28,7 +28,7 @@ def browser():
 @pytest.fixture(scope="module")
 def files(table_guard, image_guard, network_guard, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    from conftest import labeled
+    from report_rows import labeled
 
     x, y = labeled(100, seed=7)
     x[:3] = 9.0

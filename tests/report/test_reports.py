@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from report_rows import HOSTILE, labeled, rows
 
 import pushforward as pf
-from conftest import HOSTILE, labeled, rows
 from pushforward.data import load_image_sample
 from pushforward.detection import realized_interval
 from pushforward.detection.selective import ClassifierCalibration

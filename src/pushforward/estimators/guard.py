@@ -268,7 +268,9 @@ class Guard(ConformalDetector):
             if chosen == "latest":  # later than the rows that fit the score, which is no news
                 warnings.filterwarnings("ignore", message=".* are after the training rows", category=SchemaWarning)
             scores = self._calibration_scores(rows, calibration, seed, limit, start)
-        scores, trimmed = trim(scores, self.max_contamination)
+        trimmed = 0
+        if not isinstance(rows, torch.Tensor):
+            scores, trimmed = trim(scores, self.max_contamination)
         self._calibrate(scores)
         self.calibration_ = CalibrationRecord(self.calibrator_.n, chosen=chosen, trimmed=trimmed)
         return self

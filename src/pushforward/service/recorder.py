@@ -137,15 +137,11 @@ class Recorder:
                     pause = min(5.0, 2 * pause)
                     continue
                 failure = error if isinstance(error, StorageError) else StorageError(str(error))
-                for _, done in batch:
-                    if done is not None:
-                        with contextlib.suppress(Exception):  # the client may be gone
-                            done.set_exception(failure)
             else:
-                self.error = None
-                for _, done in batch:
-                    if done is not None:
-                        with contextlib.suppress(Exception):
-                            done.set_result(None)
-            self.waiting -= len(events)
+                self.error = failure = None
+            self.waiting -= len(events)  # before the callers go on
+            for _, done in batch:
+                if done is not None:
+                    with contextlib.suppress(Exception):  # the client may be gone
+                        done.set_result(None) if failure is None else done.set_exception(failure)
             return
