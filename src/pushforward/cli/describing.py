@@ -128,7 +128,7 @@ def _line(row: dict[str, Any], own: str, other: str) -> str:
 
     reasons = [r["sentence"] or _phrase(r) for r in row["reasons"][:2]]
     p = f"p = {figure(row[f'p_{own}'], 2)}, and {figure(row[f'p_{other}'], 2)} by {other.upper()}"
-    return f"{p}: {'; '.join(map(visible, reasons)) or row['sentence']}"
+    return f"{p}: {' '.join(map(visible, reasons)) or row['sentence']}"
 
 
 def _phrase(reason: dict[str, Any]) -> str:
