@@ -1,4 +1,4 @@
-"""`Embedder`: rows of features of a pretrained network from photographs, texts, recordings, or whatever the network takes."""
+"""`Embedder`: rows of features of a pretrained network from photographs, texts, or whatever the network takes."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ def with_rows(pool: Pool, matrix: np.ndarray, known: int, most: int, seed: int =
     """
     generator = np.random.default_rng(seed)
     old, new = len(pool), len(matrix)
-    room = max(old, most)
-    if old + new <= room:
+    capacity = max(old, most)
+    if old + new <= capacity:
         kept, added = np.arange(old), np.arange(new)
     else:
-        count = min(new, max(room - old, round(room * new / (known + new))))
-        kept = np.sort(generator.permutation(old)[: room - count])
+        count = min(new, max(capacity - old, round(capacity * new / (known + new))))
+        kept = np.sort(generator.permutation(old)[: capacity - count])
         added = np.sort(generator.permutation(new)[:count])
     coordinates = pool.coordinates(np.ascontiguousarray(matrix[added]))
     parts: dict[str, Any] = dict(pool.parts)
