@@ -37,6 +37,7 @@ end
 
 
 def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -44,6 +45,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(command: list[str], url: str, folder: Path, environment: dict[str, str]):
+    """A server as a process of its own, ready to answer; it is stopped at the end of the block."""
     log = (folder / "log").open("ab")
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
@@ -66,11 +68,13 @@ def running(command: list[str], url: str, folder: Path, environment: dict[str, s
 
 
 def pushforward(guard: Path, folder: Path, port: int, durability: str) -> list[str]:
+    """The command that serves a guard with pushforward."""
     return [sys.executable, "-m", "pushforward", "serve", f"guard={guard}", "--port", str(port), "--durability", durability,
             "--store", f"sqlite:///{folder}/{durability}.sqlite"]  # fmt: skip
 
 
 def mlserver(guard: Path, folder: Path, port: int, python: str, workers: int) -> list[str]:
+    """The command that serves a guard with MLServer; its settings are written to the folder."""
     settings = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port(), "host": "127.0.0.1",
                 "parallel_workers": workers, "debug": False, "logging_settings": None, "use_structured_logging": False}  # fmt: skip
     model = {"name": "guard", "implementation": "mlserver_runtime.GuardRuntime", "parameters": {"uri": str(guard)},
@@ -81,6 +85,7 @@ def mlserver(guard: Path, folder: Path, port: int, python: str, workers: int) ->
 
 
 def load(url: str, script: Path, clients: int, seconds: int) -> list[float]:
+    """Requests a second, errors, and the latencies at 50, 95 and 99 % in milliseconds."""
     command = ["wrk", "-t", "1", "-c", str(clients), "-d", f"{seconds}s", "--timeout", "30s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
@@ -102,6 +107,7 @@ def cpu_seconds(group: int) -> float:
 
 
 def main() -> None:
+    """Measure every server in turn, and print one line for each reading and a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("guard", type=Path)
     parser.add_argument("--mlserver-python", required=True)
