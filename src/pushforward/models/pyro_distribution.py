@@ -28,7 +28,8 @@ def _with_pyro(cls: type) -> type:
     # Like Pyro's own wrappers of torch distributions. The mixin comes second, so `expand` and `has_rsample` stay ours.
     content = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     bases = (cls, TorchDistributionMixin)
-    return type(TorchDistributionMixin)(cls.__name__, bases, content | {"__reduce__": reduce})
+    make: Any = type(TorchDistributionMixin)
+    return make(cls.__name__, bases, content | {"__reduce__": reduce})
 
 
 def _restore(cls: type, state: dict[str, Any]) -> Any:
