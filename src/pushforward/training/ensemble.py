@@ -132,7 +132,8 @@ def _fit_stacked(
         runs.append(Run(model, train, held_out, own, plan, reporter))
 
     def settings() -> dict[str, Any]:
-        shared = run_settings(config, models[0], *sources[0], plan, None)
+        train, held_out = sources[0]
+        shared = run_settings(config, models[0], train, held_out, plan, None)
         return shared | {"models": [model_digest(model) for model in models], "seeds": list(seeds)}
 
     checkpoint, resume = open_checkpoint(config, settings)
