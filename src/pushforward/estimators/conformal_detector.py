@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.estimators.evaluating import evaluate_guard
+from pushforward.estimators.feature_names import check_names
 from pushforward.estimators.validation import require_fitted
 from pushforward.report.evaluation import Evaluation
 
@@ -41,7 +42,13 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
         """Anomaly score of each row, ``(rows,)``: higher is more anomalous."""
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """The negative anomaly score of each row, ``(rows,)``: higher is more normal (scikit-learn's sign)."""
+        """The negative anomaly score of each row, ``(rows,)``: higher is more normal (scikit-learn's sign).
+
+        This method, ``decision_function`` and ``predict`` keep scikit-learn's contract on data frames: a missing column, and
+        columns in another order than in ``fit``, raise an error that names them. The other methods match columns by name.
+        """
+        require_fitted(self)
+        check_names(self, X)
         return -self.anomaly_score(X)
 
     def p_value(self, X: Any) -> np.ndarray:

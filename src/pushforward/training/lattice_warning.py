@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 from torch import Tensor
 
 from pushforward.data.lattice import detect_lattice
-from pushforward.errors import PushforwardWarning
+from pushforward.errors import warn_caller
 from pushforward.models.base import Model
 from pushforward.transforms import Jitter
 
@@ -17,7 +15,7 @@ _COLUMNS = 64
 """Columns that are examined, spread over all."""
 
 
-def warn_of_lattice(model: Model, x: Tensor, stacklevel: int = 3) -> None:
+def warn_of_lattice(model: Model, x: Tensor) -> None:
     """Warn if a column lies on a lattice and the model has a density there, which can grow without bound at each value.
 
     A chain with dequantization gives a probability or a bound, and noise of training (jitter) bounds the density: these
@@ -26,7 +24,6 @@ def warn_of_lattice(model: Model, x: Tensor, stacklevel: int = 3) -> None:
     Args:
         model: any model.
         x: training rows ``(n, *shape)``, or a sample of them.
-        stacklevel: of the warning.
     """
     if model.measure.name != "Lebesgue" or any(isinstance(part, Jitter) for part in model.chain):
         return
@@ -41,11 +38,9 @@ def warn_of_lattice(model: Model, x: Tensor, stacklevel: int = 3) -> None:
     first = next(iter(found))
     distinct = len(columns[:, first].unique())
     others = f" (and {len(found) - 1} other columns)" if len(found) > 1 else ""
-    warnings.warn(
+    warn_caller(
         f"column {first} lies on a lattice with steps of {found[first][1]:.6g} ({distinct} distinct values in {len(x)} "
         f"rows){others}, and a density on a lattice is a spike at each value, whose height means nothing: put "
         "transforms.LatticeDequantize (or UniformDequantize) first in the chain for probabilities of these values, add "
-        "transforms.Jitter to bound the density, or use pf.Guard(density=True), which treats such columns as discrete.",
-        PushforwardWarning,
-        stacklevel=stacklevel,
+        "transforms.Jitter to bound the density, or use pf.Guard(density=True), which treats such columns as discrete."
     )
