@@ -225,7 +225,8 @@ def _require_own(score: CustomScore, probes: np.ndarray | Tensor) -> None:
         k = int((~_close(together, alone)).argmax())
         raise ConfigError(
             f"score={score._scorer.name} gives a row {together[k]:.6g} among others and {alone[k]:.6g} by itself: with a score that depends "
-            "on other rows or on chance, p-values promise nothing. Give one that reads each row by itself and draws nothing."
+            "on other rows or on chance, p-values promise nothing. Give one that draws nothing and reads each row by itself, such as a "
+            "function that calls it with one row at a time."
         )
 
 
