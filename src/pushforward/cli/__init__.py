@@ -35,7 +35,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
     from pushforward.cli import calibrating, describing, evaluating, explaining, exporting, serving, signing  # noqa: F401  they add their commands to the app
     from pushforward.cli.commands import app
-    from pushforward.cli.resuming import stopped
+    from pushforward.cli.resuming import Interrupted, stopped
     from pushforward.errors import PushforwardError, PushforwardWarning
 
     def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
@@ -48,8 +48,13 @@ def _run(arguments: list[str], debug: bool) -> int:
         try:
             result = get_command(app).main(args=arguments, prog_name="pushforward", standalone_mode=False)
             sys.stdout.flush()  # a closed pipe is found here, and not when the interpreter ends
+            if result == 130:  # what the argument parser makes of Ctrl-C
+                _say("stopped.")
             return result if isinstance(result, int) else 0
-        except KeyboardInterrupt as error:
+        except KeyboardInterrupt:
+            _say("stopped.")
+            return 130
+        except Interrupted as error:
             _say(stopped(error, arguments))
             return 130
         except (BrokenPipeError, SystemExit) as error:  # for a closed pipe the argument parser calls sys.exit(1)
@@ -69,7 +74,7 @@ def _run(arguments: list[str], debug: bool) -> int:
                 _say(" ".join(str(error).split()))
                 return 1
             if type(error).__name__ == "Abort":
-                _say(stopped(error, arguments))
+                _say("stopped.")
                 return 130
             _say(f"unexpected error: {type(error).__name__}: {' '.join(str(error).split())}. Run again with --debug and "
                  "report it.")  # fmt: skip

@@ -14,8 +14,8 @@ from pushforward.cli.files import local
 __all__ = ["Interrupted", "checkpoint_folder", "goes_on", "stopped"]
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after which the same command goes on from a checkpoint."""
+class Interrupted(Exception):
+    """Ctrl-C, after which the same command goes on from a checkpoint. The argument parser handles KeyboardInterrupt itself."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -54,17 +54,14 @@ def goes_on(folder: str | None, quiet: bool) -> Iterator[None]:
         raise Interrupted(folder) from None
 
 
-def stopped(error: BaseException, arguments: Sequence[str]) -> str:
-    """What to say after Ctrl-C: the command that goes on, if there is a checkpoint.
+def stopped(error: Interrupted, arguments: Sequence[str]) -> str:
+    """What to say after Ctrl-C: the command that goes on.
 
     Args:
-        error: the interruption, or an error of the argument parser that it caused.
+        error: the interruption.
         arguments: the words after ``pushforward``.
     """
-    cause = error if isinstance(error, Interrupted) else error.__cause__
-    if not isinstance(cause, Interrupted):
-        return "stopped."
-    return f"stopped; {cause.folder} has a checkpoint, and this goes on: {shlex.join(['pushforward', *arguments])}"
+    return f"stopped; {error.folder} has a checkpoint, and this goes on: {shlex.join(['pushforward', *arguments])}"
 
 
 def _has_files(folder: str) -> bool:
