@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -187,6 +188,31 @@ def test_the_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> 
         area = evaluate_scores(scores, scores > 1, odd, alpha=0.1).auroc
         missed += not area.low <= truth <= area.high
     assert missed < 20
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_the_guard_of_a_network(per_class: bool) -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(0, 2, (3000,))
+    x = torch.randn(3000, 4) + 6 * labels[:, None]
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    guard = pf.NetworkGuard(net, 0.05, per_class=per_class).fit((x[:1000], labels[:1000]), calibration=x[1000:2000])
+    new = torch.cat([x[2000:], 30 * torch.randn(50, 4)])
+    y = torch.arange(1050) >= 1000
+    found = guard.evaluate(new, y)
+    out = guard(new)
+    assert found.auroc.value == pytest.approx(roc_auc_score(y, out.score))
+    assert found.detected.count == int(out.alarm[1000:].sum())
+    assert (found.expected is None) == per_class
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(new, y.long()), batch_size=100)
+    assert guard.evaluate(loader).to_dict() == found.to_dict()
+    with pytest.raises(InputError, match="y is missing"):
+        guard.evaluate(new)
+    with pytest.raises(InputError, match="1050 inputs; got 3"):
+        guard.evaluate(new, [0, 1, 0])
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
