@@ -166,11 +166,12 @@ def test_samples_have_a_color_for_each_group():
 def test_images_keep_their_pixels_in_order():
     stack = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
     sheet = pf.plot.images(stack, columns=3).images[0].get_array()
-    np.testing.assert_allclose(sheet[:2, 2:4] * 255, stack[1])
-    np.testing.assert_allclose(sheet[2:, :2] * 255, stack[3])
-    assert (sheet[2:, 4:] == 1).all()  # the place of a sixth image
+    np.testing.assert_allclose(sheet[:2, 3:5] * 255, stack[1])
+    np.testing.assert_allclose(sheet[3:, :2] * 255, stack[3])
+    assert sheet.mask[:, 2].all()  # between two images
+    assert sheet.mask[3:, 6:].all()  # the place of a sixth image
     color = RNG.random((2, 3, 4, 4))
-    drawn = pf.plot.images(torch.tensor(color)).images[0].get_array()
+    drawn = pf.plot.images(torch.tensor(color), gap=0).images[0].get_array()
     assert drawn.shape == (4, 8, 3)
     np.testing.assert_allclose(drawn[1, 5], (color[1, :, 1, 1] - color.min()) / (color.max() - color.min()))
 
@@ -270,11 +271,13 @@ def test_a_legend_covers_no_curve(scale):
     for k in range(5):
         ax.plot([0, 1, 2], np.array([1, 5, 9.0]) + k, label=f"a rather long name of curve {k}")
     ax.set_yscale(scale)
+    mark = ax.axvline(1)
     legend(ax)
     ax.figure.canvas.draw()
     box = ax.get_legend().get_window_extent()
-    tops = [ax.transData.transform((0, line.get_ydata().max()))[1] for line in ax.get_lines()]
-    assert max(tops) < box.y0
+    tops = [ax.transData.transform((0, np.max(line.get_ydata())))[1] for line in ax.get_lines()]
+    assert max(tops[:-1]) < box.y0
+    assert ax.transAxes.transform((0, mark.get_ydata()[1]))[1] <= box.y0
     assert box.y1 <= ax.get_window_extent().y1 + 1
 
 

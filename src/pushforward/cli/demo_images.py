@@ -83,7 +83,7 @@ def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, 
     pictures, left, right = figure.subplots(1, 3, width_ratios=(1.1, 2, 2))
     some = np.concatenate([part["images"][:16] for part in (clothes, digits)])
     plot.images(some, ax=pictures, columns=4, cmap="gray_r")
-    pictures.axhline(4 * 28 - 0.5, color="black", lw=1)
+    pictures.axhline(4 * 29 - 1, color="black", lw=1)
     pictures.set(title="new clothes, digits")
     groups = {"new clothes": clothes, "digits": digits}
     plot.scores({name: -part["nats"] for name, part in groups.items()}, ax=left, name="log p(image), nats")

@@ -56,7 +56,10 @@ def tidy(ax: Any, *, left: bool = True) -> Any:
 
 
 def legend(ax: Any) -> None:
-    """A legend in a space of its own above the curves: the upper limit of the y axis is raised by its height."""
+    """A legend in a space of its own above the curves: the upper limit of the y axis is raised by its height.
+
+    Vertical lines (``ax.axvline``) end below it.
+    """
     handles, names = ax.get_legend_handles_labels()
     if not names:
         return
@@ -70,6 +73,9 @@ def legend(ax: Any) -> None:
         ax.set_ylim(low, low * (high / low) ** (1 / (1 - share)))
     else:
         ax.set_ylim(low, low + (high - low) / (1 - share))
+    for line in ax.get_lines():
+        if line.get_transform() == ax.get_xaxis_transform(which="grid") and list(line.get_ydata()) == [0, 1]:
+            line.set_ydata([0, 1 - share])
     ax.legend(
         handles, names, loc="upper center", ncols=columns, frameon=False, fontsize=9, borderaxespad=0.2,
         columnspacing=1.2, handlelength=1.4,

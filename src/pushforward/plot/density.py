@@ -31,6 +31,7 @@ def density(
     color: str = BLUE,
     cmap: str = "viridis",
     dots: int = 1000,
+    draws: int = 16,
 ) -> Any:
     """Draw a density of one coordinate as a curve, of two as a heat map; data become a histogram, or dots.
 
@@ -49,6 +50,7 @@ def density(
         color: of the curve.
         cmap: matplotlib's name of the colors of a heat map.
         dots: number of data rows that a heat map shows at most.
+        draws: number of draws of the noise of a model that has some, such as dequantization (``evaluate(samples=)``).
 
     Returns:
         The axes.
@@ -85,10 +87,11 @@ def density(
     counting = getattr(getattr(model, "measure", None), "name", "") == "Counting"
     check_integer("points", points, 2) if points is not None else None
     check_integer("dots", dots, 0)
+    check_integer("draws", draws)
     grids = [_grid(low, high, points or (400 if size == 1 else 160), counting) for low, high in box]
     mesh = np.stack(np.meshgrid(*grids, indexing="ij"), -1)
     with np.errstate(over="ignore"):
-        values = np.exp(_log_density(model, mesh.reshape(-1, size), context)).reshape(mesh.shape[:-1])
+        values = np.exp(_log_density(model, mesh.reshape(-1, size), context, draws)).reshape(mesh.shape[:-1])
     title = _title(model, counting)
     names = list(names) if names is not None else ["x"] if size == 1 else ["x1", "x2"]
     if len(names) != size:
@@ -124,6 +127,7 @@ def _curve(ax: Any, grid: np.ndarray, values: np.ndarray, rows: np.ndarray | Non
         )
     if counting:
         ax.plot(grid, values, "o", color=color, markersize=4, label=label or "model")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     else:
         ax.plot(grid, values, color=color, linewidth=1.8, label=label or ("model" if rows is not None else None))
 
@@ -179,7 +183,7 @@ def _grid(low: float, high: float, points: int, counting: bool) -> np.ndarray:
     return np.linspace(low, high, points)
 
 
-def _log_density(model: Any, rows: np.ndarray, context: Any) -> np.ndarray:
+def _log_density(model: Any, rows: np.ndarray, context: Any, draws: int) -> np.ndarray:
     """Log-density of each row, nats; -inf outside the support."""
     if hasattr(model, "score_samples"):
         return array(model.score_samples(rows), "log-densities")
@@ -188,7 +192,8 @@ def _log_density(model: Any, rows: np.ndarray, context: Any) -> np.ndarray:
         if hasattr(model, "evaluate"):
             if model.measure.name not in ("Lebesgue", "Counting"):
                 raise KindError(f"a picture of the plane cannot show a density on {model.measure}: draw samples.")
-            found = model.evaluate(x, None if context is None else torch.as_tensor(context)).value
+            given = None if context is None else torch.as_tensor(context)
+            found = model.evaluate(x, given, samples=draws).value
         elif hasattr(model, "log_prob"):
             found = _of_distribution(model, x)
         else:

@@ -58,7 +58,7 @@ def samples(x: Any, *, ax: Any = None, names: Sequence[str] | None = None, size:
     return ax
 
 
-def images(x: Any, *, ax: Any = None, columns: int | None = None, cmap: str = "gray") -> Any:
+def images(x: Any, *, ax: Any = None, columns: int | None = None, gap: int = 1, cmap: str = "gray") -> Any:
     """Draw a stack of images as one sheet, row by row.
 
     Args:
@@ -66,6 +66,7 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, cmap: str = "g
             numbers are scaled so that the smallest is black and the largest white.
         ax: matplotlib axes; new ones by default.
         columns: number of images in a row; by default the sheet is about as wide as high.
+        gap: width of the lines between the images, pixels.
         cmap: matplotlib's name of the colors of images with one channel.
 
     Returns:
@@ -79,7 +80,7 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, cmap: str = "g
         >>> import pushforward as pf
         >>> ax = pf.plot.images(pf.data.load_image_sample("fashion-mnist")[:12], columns=4)
         >>> ax.images[0].get_array().shape
-        (84, 112)
+        (86, 115)
     """
     integers = "int" in str(getattr(x, "dtype", ""))
     stack = array(x, "images")
@@ -94,12 +95,16 @@ def images(x: Any, *, ax: Any = None, columns: int | None = None, cmap: str = "g
     count, height, width, channels = stack.shape
     wide = min(count, math.ceil(count**0.5)) if columns is None else columns
     check_integer("columns", wide)
+    check_integer("gap", gap, 0)
     rows = -(-count // wide)
-    sheet = np.concatenate([stack, np.ones((rows * wide - count, height, width, channels))])
+    sheet = np.concatenate([stack, np.full((rows * wide - count, height, width, channels), np.nan)])
+    sheet = np.pad(sheet, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=np.nan)
+    height, width = height + gap, width + gap
     sheet = sheet.reshape(rows, wide, height, width, channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * height, wide * width, channels)
+    sheet = sheet.reshape(rows * height, wide * width, channels)[: rows * height - gap, : wide * width - gap]
+    sheet = np.ma.masked_invalid(sheet[..., 0]) if channels == 1 else np.nan_to_num(sheet, nan=1.0)
     ax = new_axes(ax, (0.6 * wide + 0.4, 0.6 * rows + 0.4))
-    ax.imshow(sheet[..., 0] if channels == 1 else sheet, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(sheet, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     return ax
 
