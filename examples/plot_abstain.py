@@ -22,9 +22,7 @@ def rows(n):
 
 
 (x, y), (held, _), (new, truth) = rows(1500), rows(1000), rows(1000)
-net = torch.nn.Sequential(
-    torch.nn.Linear(2, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 3)
-)
+net = torch.nn.Sequential(torch.nn.Linear(2, 128), torch.nn.ReLU(), torch.nn.Linear(128, 3))
 optimizer = torch.optim.Adam(net.parameters(), 5e-3)
 for _ in range(300):
     optimizer.zero_grad()
@@ -37,8 +35,7 @@ guard = pf.NetworkGuard(net.eval(), alpha=0.05).fit((x, y), calibration=held)
 out = guard(new)
 print(f"accuracy {(out.prediction == truth).double().mean():.3f}, alarms {out.alarm.double().mean():.3f} of new rows")
 far = guard(torch.tensor([[0.0, -6.0], [7.0, 7.0]]))
-print(far.prediction, far.p_value)
-print(far.reason[0])
+print(far.prediction, far.p_value, far.reason[0])
 
 # %%
 # The confidence of the network is close to 1 far from all data, and the p-value is small there.
@@ -48,9 +45,8 @@ with torch.no_grad():
     confidence = net(grid).softmax(1).max(1).values.reshape(120, 120).numpy()
 p_value = guard(grid).p_value.reshape(120, 120).numpy()
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
-for ax, values, name in zip(
-    axes, (confidence, p_value), ("confidence of the network", "p-value of the guard"), strict=True
-):
+panels = ((confidence, "confidence of the network"), (p_value, "p-value of the guard"))
+for ax, (values, name) in zip(axes, panels, strict=True):
     image = ax.pcolormesh(side.numpy(), side.numpy(), values.T, cmap="cividis", vmin=0, vmax=1)
     figure.colorbar(image, ax=ax, label=name)
     for k, color in enumerate(("#FFFFFF", "#E69F00", "#56B4E9")):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import pushforward as pf
-from pushforward.transforms import Chain, Inverse, Sigmoid, Standardize
+from pushforward.transforms import Chain, Inverse, Sigmoid
 
 rng = np.random.default_rng(0)
 fractions = rng.beta(0.7, 2.0, 3000)

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 
 import pushforward as pf
-from pushforward.models import BNAF, CNF, IAF, MAF, NAF, NICE, NSF, SOS, UMNN, BernsteinFlow, GaussianizationFlow
-from pushforward.models import IResNet, RealNVP, ResidualFlow
 
 STEPS = 150
 rng = np.random.default_rng(0)
@@ -28,12 +26,10 @@ def spirals(n):
 
 
 train, held, new = spirals(1500), spirals(300), spirals(1000)
-small = {"hidden": (32, 32)}
-families = [
-    NICE(2, **small), RealNVP(2, **small), NSF(2, **small), MAF(2, **small), IAF(2, **small), NAF(2, **small),
-    BNAF(2), UMNN(2, **small), SOS(2, **small), BernsteinFlow(2, **small), GaussianizationFlow(2),
-    IResNet(2, blocks=4, hidden=(32,)), ResidualFlow(2, blocks=4, hidden=(32,)), CNF(2, **small),
-]  # fmt: skip
+m, h = pf.models, {"hidden": (32, 32)}
+families = [m.NICE(2, **h), m.RealNVP(2, **h), m.NSF(2, **h), m.MAF(2, **h), m.IAF(2, **h), m.NAF(2, **h), m.BNAF(2)]
+families += [m.UMNN(2, **h), m.SOS(2, **h), m.BernsteinFlow(2, **h), m.GaussianizationFlow(2), m.CNF(2, **h)]
+families += [m.IResNet(2, blocks=4, hidden=(32,)), m.ResidualFlow(2, blocks=4, hidden=(32,))]
 
 # %%
 # One panel for each: the same axes, and the same scale of colors.

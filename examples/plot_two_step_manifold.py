@@ -28,7 +28,7 @@ print(f"intrinsic dimension {dimension:.2f}")
 # Step one: an autoencoder with that many latents. Step two: a density of the latents. The test of injectivity says whether the
 # value below is exact.
 model = pf.models.TwoStep(pf.models.AutoEncoder(3, latent=round(dimension)), pf.distributions.GaussianMixture(1, 6))
-done = pf.training.fit_two_step(model, x, max_steps=600, seed=0, progress="silent")
+done = pf.training.fit_two_step(model, x, max_steps=2500, seed=0, progress="silent")
 print(done.injectivity)
 
 # %%
@@ -45,9 +45,12 @@ found = left.scatter(*new.T.numpy(), c=on.value.detach().exp().numpy(), cmap="vi
 left.scatter(*beside.T.numpy(), color="#D55E00", s=4)
 figure.colorbar(found, ax=left, label="density along the curve", shrink=0.7)
 left.set(xlabel="x1", ylabel="x2", zlabel="x3", title="new rows (color: density), and rows beside")
+for axis in (left.xaxis, left.yaxis, left.zaxis):
+    axis.set_major_locator(plt.MaxNLocator(3))
 right = figure.add_subplot(1, 2, 2)
 for part, color, name in ((on, "#0072B2", "new rows"), (off, "#D55E00", "rows beside the curve")):
     right.plot(part.value.detach(), part.residual.detach().clamp(min=1e-7).sqrt(), ".", color=color, label=name)
 right.set(xlabel="log-density along the curve, nats", ylabel="distance from the curve", yscale="log")
-right.legend(frameon=False, loc="center left")
+right.legend(frameon=False, loc="lower left")
+right.set_ylim(3e-4, 3)
 plt.show()

@@ -63,8 +63,8 @@ def legend(ax: Any) -> None:
     handles, names = ax.get_legend_handles_labels()
     if not names:
         return
-    width = ax.figure.get_figwidth() * ax.get_position().width
-    columns = max(1, min(len(names), int(width / (0.45 + 0.075 * max(map(len, names))))))
+    width = 1.15 * ax.figure.get_figwidth() * ax.get_position().width
+    columns = max(1, min(len(names), int(width / (0.45 + 0.065 * max(map(len, names))))))
     rows = math.ceil(len(names) / columns)
     height = ax.figure.get_figheight() * ax.get_position().height
     share = min(0.6, (0.21 * rows + 0.1) / max(height, 0.5))

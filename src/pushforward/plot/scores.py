@@ -50,7 +50,8 @@ def scores(
     for color, (key, v) in zip([COLORS[k % len(COLORS)] for k in range(len(found))], found.items(), strict=True):
         shown = None
         if threshold is not None:
-            shown = f"{key}: {100 * (v >= threshold).mean():.2g} % alarms".removeprefix(": ")
+            share = 100 * (v >= threshold).mean()
+            shown = f"{key}: {share:{'.3g' if share >= 99.5 else '.2g'}} % alarms".removeprefix(": ")
         ax.hist(
             np.clip(v, edges[0], edges[-1]), edges, density=True, color=color, alpha=0.6, label=shown or key or None
         )
