@@ -26,6 +26,7 @@ def spirals(n):
 
 
 train, held, new = spirals(1500), spirals(300), spirals(1000)
+torch.manual_seed(0)
 m, h = pf.models, {"hidden": (32, 32)}
 families = [m.NICE(2, **h), m.RealNVP(2, **h), m.NSF(2, **h), m.MAF(2, **h), m.IAF(2, **h), m.NAF(2, **h), m.BNAF(2)]
 families += [m.UMNN(2, **h), m.SOS(2, **h), m.BernsteinFlow(2, **h), m.GaussianizationFlow(2), m.CNF(2, **h)]
@@ -39,7 +40,6 @@ axes.flat[0].set(title="1,500 training rows", xticks=[], yticks=[], xlim=(-3, 3)
 grid = torch.cartesian_prod(torch.linspace(-3, 3, 80), torch.linspace(-3, 3, 80))
 for ax, model in zip(axes.flat[1:], families, strict=True):
     name = type(model).__name__
-    torch.manual_seed(0)
     options = {"validation": held, "max_steps": STEPS, "learning_rate": 1e-2}
     result = pf.fit(model, train, seed=0, progress="silent", **options)
     start = time.perf_counter()

@@ -2,7 +2,7 @@
 A density of a mixed table
 ==========================
 
-Blood tests of 3,772 patients, with an age in whole years, and a column that we add: a category. ``Guard(density=True)`` fits flows
+Blood tests of 3,772 patients, and a column that we add: a category. ``Guard(density=True)`` fits flows
 to the whole row, so new rows can be drawn; they have the types, the steps and the dependence of the table.
 """
 
