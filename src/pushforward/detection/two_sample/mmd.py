@@ -21,7 +21,7 @@ _CHUNK = 4_000_000
 class MMDTest(BatchTest):
     """Batch test with the statistic MMD^2 = mean k(r, r') + mean k(b, b') - 2 mean k(r, b) (Gretton et al. 2012, eq. 5).
 
-    r are reference rows and b batch rows. The kernel is Gaussian, k(x, y) = exp(-|x - y|^2 / (2 s^2)); the default s is the
+    r are reference rows and b batch rows. The kernel is Gaussian, ``k(x, y) = exp(-|x - y|^2 / (2 s^2))``; the default s is the
     median distance within the pool. The kernel matrix is computed in strips, so memory does not grow with (N + n)^2.
 
     Args:
