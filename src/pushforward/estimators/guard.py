@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time as clock
 import warnings
@@ -13,28 +12,27 @@ import numpy as np
 import torch
 
 from pushforward import io
-from pushforward.data import Schema, as_images, as_table, is_frame
+from pushforward.data import Schema
 from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.explanation import Explanation
-from pushforward.detection.image_columns import image_schema
-from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.network import Embedder
 from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, StorageError
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
 from pushforward.estimators.exporting import export_guard
-from pushforward.estimators.guard_options import check_embedder, check_options, fit_score
-from pushforward.estimators.ignored_columns import columns_to_ignore, without
+from pushforward.estimators.guard_file import guard_contents, read_guard
+from pushforward.estimators.guard_inputs import read_rows
+from pushforward.estimators.guard_options import check_options, fit_score
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.training_data import TrainingData
-from pushforward.estimators.validation import check_array, require_fitted, seed_from
+from pushforward.estimators.validation import require_fitted, seed_from
 from pushforward.models import Flow
 from pushforward.numerics.checks import check_integer
 from pushforward.training.budget import seconds
@@ -49,9 +47,6 @@ _IMAGES = 0.25
 
 _FITTING = 0.6
 """Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
-
-_SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
-"""The classes of a guard's score, by the name of its inputs in a file."""
 
 
 class Guard(ConformalDetector):
@@ -159,6 +154,7 @@ class Guard(ConformalDetector):
     score_: InputScore
     calibration_: CalibrationRecord
     training_: TrainingData | None
+    embedder_: Embedder
 
     def __init__(
         self,
@@ -602,23 +598,7 @@ class Guard(ConformalDetector):
     def contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """The header and the tensors of the guard's file."""
         require_fitted(self)
-        score, tensors = self.score_.pack("score.")
-        header = {
-            "kind": "guard",
-            "options": {name: value for name, value in self.get_params(deep=False).items() if name != "embed"},
-            "embed": None if self.embed is None else self.embedder_.digest,
-            "seed": self.seed_,
-            "ignored": list(self.ignored_),
-            "named": hasattr(self, "feature_names_in_"),
-            "reads": self.score_.reads,
-            "score": score,
-            "calibrated": self.calibration_.to_json(),
-        }
-        tensors["calibration"] = torch.from_numpy(self.calibrator_.scores.copy())
-        if self.training_ is not None:
-            header["training"], more = self.training_.pack("training.")
-            tensors |= more
-        return header, tensors
+        return guard_contents(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, embed: Any = None, public_key: Any = None) -> Guard:
@@ -636,79 +616,12 @@ class Guard(ConformalDetector):
                 other weights than the network of the guard.
             ConfigError: if ``embed`` is missing, or given for a guard without one.
         """
-        header, tensors = io.read(path, kind="guard", public_key=public_key)
-        embedder = check_embedder(path, embed, header.get("embed"))
-        try:
-            guard = cls(**header["options"])
-            if embedder is not None:
-                guard.embed = guard.embedder_ = embedder
-            check_options(guard.get_params())
-            guard.seed_ = int(header["seed"])
-            guard.ignored_ = tuple(map(str, header.get("ignored", ())))
-            scores = tensors.pop("calibration").numpy()
-            kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
-            guard.score_ = kind.unpack(header["score"], tensors, "score.")
-            if isinstance(guard.score_, (ImageScore, SmoothedScore)) and guard.score_.shape is not None:
-                guard.n_features_in_ = math.prod(guard.score_.shape)
-            else:
-                guard.n_features_in_ = len(guard.schema_)
-                if header["named"]:
-                    guard.feature_names_in_ = np.asarray(guard.schema_.names, dtype=object)
-            guard.calibration_ = CalibrationRecord.from_json(header.get("calibrated"), len(scores))
-            guard.training_ = None  # of a file without it
-            if "training" in header:
-                shape = getattr(guard.score_, "shape", None)
-                schema = guard.schema_ if shape is None else image_schema(shape[0])
-                guard.training_ = TrainingData.unpack(header["training"], tensors, "training.", schema)
-            return guard._calibrate(scores)
-        except Exception as error:  # the content is not trusted; every failure means the same to the caller
-            raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
+        return read_guard(cls, path, embed, public_key)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def _read(self, X: Any, *, reset: bool = False) -> Any:
-        """X as the score reads it: a tensor of images, a pyarrow table, or a float64 matrix.
-
-        Args:
-            X: what the user gave.
-            reset: whether this is ``fit``, which sets ``n_features_in_`` and ``feature_names_in_``.
-        """
-        if self.embed is not None:
-            if reset:
-                self.embedder_ = self.embed if isinstance(self.embed, Embedder) else Embedder(self.embed)
-            X = self.embedder_(X)
-        if self._is_stack(X) if reset else self.reads_images:
-            images = as_images(X)
-            if reset:
-                self._set_features(math.prod(images.shape[1:]), None)
-            return images
-        if is_frame(X):
-            table = as_table(X)
-            if reset:
-                self.ignored_ = columns_to_ignore(table, self.ignore)
-            table = without(table, self.ignored_)
-            if reset:
-                self._set_features(table.num_columns, table.column_names)
-            return table
-        if reset:
-            self.ignored_ = ()
-            if self.ignore not in (None, "auto") and len(self.ignore):
-                raise ConfigError("ignore names columns, and an array has no names: leave these columns out of it.")
-        matrix = check_array(self, X, reset=reset, finite="allow-nan" if reset else False, names=False)
-        if reset:
-            self._set_features(matrix.shape[1], None)
-        return matrix
-
-    @staticmethod
-    def _is_stack(X: Any) -> bool:
-        """Whether X is an array of three or four dimensions: a stack of images."""
-        return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
-
-    def _set_features(self, count: int, names: list[str] | None) -> None:
-        self.n_features_in_ = count
-        vars(self).pop("feature_names_in_", None)
-        if names is not None:
-            self.feature_names_in_ = np.asarray(names, dtype=object)
+        return read_rows(self, X, reset)
 
     def _smoothed(self, method: str) -> SmoothedScore:
         require_fitted(self)
