@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pushforward.cli.commands import Quiet, app, facts_of, summary
+from pushforward.cli.commands import Quiet, app
+from pushforward.cli.facts import facts_of, summary
 from pushforward.cli.files import AsJson, Decimal, Delimiter, Encoding, Force, Format, PublicKey
 
 __all__ = ["recalibrate", "update"]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pushforward import io
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
 from pushforward.detection.network import Combined, NetworkReader, Reading, digest, make_score
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
@@ -19,24 +18,25 @@ from pushforward.detection.network.fitting import FittedNetwork, gather, held_ou
 from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import length
-from pushforward.detection.network.storage import pack_score, unpack_score
 from pushforward.detection.network.streaming import batches, check_finite
 from pushforward.display import card
-from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
+from pushforward.errors import CalibrationError, ConfigError, InputError
+from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
+from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 
 if TYPE_CHECKING:
     from pushforward.detection.selective import ClassifierCalibration
     from pushforward.report import Report
+    from pushforward.report.evaluation import Evaluation
 
 __all__ = ["GuardOutput", "NetworkGuard"]
 
 _REFERENCE = 0.3
 """Fraction of the held-out rows that set the common scale of a combined score, at most 2,000 rows."""
 _MOST_REFERENCE = 2000
-_MOST_CLASSES = 1_000_000
 
 
 class NetworkGuard:
@@ -107,11 +107,8 @@ class NetworkGuard:
     ) -> None:
         self.net, self.score, self.logits, self.layers, self.features = net, score, logits, layers, features
         self.alpha, self.delta = check_number("alpha", alpha, 0, 1), check_number("delta", delta, 0, 1)
-        self.task, self.read, self.per_class = (
-            check_choice("task", task, ("auto", "classify", "embed")),
-            read,
-            bool(per_class),
-        )
+        self.task, self.read = check_choice("task", task, ("auto", "classify", "embed")), read
+        self.per_class = bool(per_class)
         self.guarantee: Guarantee = check_choice("guarantee", guarantee, ("marginal", "pac"))
         self.reservoir, self.batch_size = (
             check_integer("reservoir", reservoir, 2),
@@ -241,6 +238,23 @@ class NetworkGuard:
             Boolean mask, ``(n,)``.
         """
         return benjamini_hochberg(self.p_value(data), fdr)
+
+    def evaluate(self, data: Any, y: Any = None, *, anomaly: Any = None) -> Evaluation:
+        """How well scores and alarms fit the anomalies that a user knows, with the uncertainty of few inputs.
+
+        AUROC and AUPR of the score have bootstrap intervals, the share of anomalies caught and the realized rate of false alarms
+        exact ones. See :meth:`Guard.evaluate <pushforward.Guard.evaluate>`.
+
+        Args:
+            data: inputs that neither the network nor the guard has seen, in any form that :meth:`fit` takes.
+            y: one label for each input that says whether it is an anomaly; None where the batches of ``data`` have these labels.
+            anomaly: the label of anomalies. None for True, for 1 among 0 and 1, and for -1 among -1 and 1.
+
+        Raises:
+            InputError: for inputs that do not fit the network, or labels that do not fit them.
+        """
+        self._require_fitted()
+        return evaluate_network(self, data, y, anomaly)
 
     def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
         """A monitor of a stream, which detects drift: ``monitor.update(guard(x).score)`` in the order of time.
@@ -372,7 +386,8 @@ class NetworkGuard:
         if not self.per_class:
             p = torch.from_numpy(self.calibrators_[None].p_value(values))
             return p, p <= self.levels_[None]
-        assert reading.logits is not None
+        if reading.logits is None:
+            raise InputError("the network gave no logits, and per_class=True needs them: fit with per_class=False.")
         p, level = torch.ones(len(scores), dtype=torch.float64), torch.zeros(len(scores), dtype=torch.float64)
         predicted = torch.nan_to_num(reading.logits).argmax(1)
         for group in predicted.unique().tolist():
@@ -441,25 +456,7 @@ class NetworkGuard:
             ConfigError: for a score that a file cannot store, such as a detector of another library.
         """
         self._require_fitted()
-        description, tensors = pack_score(self.score_)
-        scores, classes = self._calibration
-        header = {
-            "kind": "network guard",
-            "options": {
-                "alpha": self.alpha, "logits": self.logits, "features": self.features, "task": self.task, "per_class": self.per_class,
-                "guarantee": self.guarantee, "delta": self.delta, "reservoir": self.reservoir, "batch_size": self.batch_size,
-                "seed": self.seed, "layers": list(self.reader_.layers),
-            },
-            "read": self.read is not None,
-            "reader": {"head": self.reader_.head, "head_is_output": self.reader_.head_is_output},
-            "digest": self.digest_,
-            "classes": self.classes_,
-            "promised": self.promised_,
-            "training_rows": self.training_rows_,
-            "score": description,
-        }  # fmt: skip
-        own = {"calibration": scores, "calibration classes": classes, **self.examples_.pack("examples.")}
-        io.write(path, header, tensors | own)
+        write_network_guard(self, path)
 
     @classmethod
     def load(
@@ -482,39 +479,7 @@ class NetworkGuard:
             StorageError: if the file is damaged, was not written by pushforward, or belongs to another network.
             ConfigError: if the guard needs ``read`` or ``members``.
         """
-        header, tensors = io.read(path, kind="network guard")
-        if header.get("read") and read is None:
-            raise ConfigError(f"{os.fspath(path)} belongs to a guard with a reading function: pass read=.")
-        if isinstance(net, nn.Module) and digest(net) != header.get("digest"):
-            raise StorageError(
-                f"{os.fspath(path)} was fitted to another network: the weights of this one differ (another training, another "
-                "precision, or a fine-tuned copy), so its calibration does not hold; fit a guard to this network."
-            )
-        try:
-            guard = cls(net, read=read, **header["options"])
-            guard.classes_, guard.promised_ = int(header["classes"]), bool(header["promised"])
-            rows = header.get("training_rows")
-            guard.training_rows_ = None if rows is None else check_integer("training_rows", rows)
-            reader = header["reader"]
-            guard.reader_.restore(reader["head"], reader["head_is_output"], guard.classes_ > 1)
-            guard.digest_ = header["digest"]
-            head = guard.reader_.head_module
-            if not 1 <= guard.classes_ <= _MOST_CLASSES or (
-                head is not None and guard.classes_ not in (1, head.out_features)
-            ):
-                raise StorageError(f"it has {guard.classes_} classes.")
-            scores, classes = tensors.pop("calibration"), tensors.pop("calibration classes")
-            guard.examples_ = Examples.unpack(tensors, "examples.")
-            guard.score_ = unpack_score(header["score"], tensors, members)
-            if scores.dtype != torch.float64 or classes.dtype != torch.int64 or len(scores) != len(classes):
-                raise StorageError("its calibration scores have the wrong type.")
-            return guard._calibrate(scores, classes)
-        except ConfigError as error:
-            if "members" in str(error):
-                raise
-            raise StorageError(f"{os.fspath(path)} does not fit this network: {error}") from error
-        except Exception as error:  # the content is not trusted; every failure means the same to the caller
-            raise StorageError(f"{os.fspath(path)} does not contain a guard that pushforward wrote: {error}") from error
+        return read_network_guard(cls, path, net, read, members)
 
 
 def _numbered(stream: Any) -> Any:

@@ -36,6 +36,17 @@ class PosteriorCheck:
         predictive_p_value: p-value of the observation among simulations from its posterior; None without an observation.
         predictive: those simulations.
         observation: the observation.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> found = pf.inference.check(posterior, lambda theta: theta + 0.1 * torch.randn_like(theta), simulations=40, draws=50)
+        >>> type(found.calibration).__name__
+        'Calibration'
     """
 
     calibration: Calibration

@@ -36,6 +36,12 @@ class FoundMode:
         mass: fraction of the target's mass, by the Laplace approximation.
         deficit: log of the normalized target minus log of the flow's density at the maximum, nats.
         dropped: whether the flow lacks the mode: the deficit is above 4 nats and the mass above 1 %.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> fit = pf.inference.fit_to_target(2, lambda v: -0.5 * (v**2).sum(-1), max_steps=20, seed=0, progress="silent")
+        >>> [mode.dropped for mode in fit.modes]
+        [False]
     """
 
     location: Tensor
@@ -59,6 +65,12 @@ class TargetFit:
         training: result of the training run.
         target: the log-density.
         parameters: names and constraints; None if there are none.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> fit = pf.inference.fit_to_target(2, lambda v: -0.5 * (v**2).sum(-1), max_steps=20, seed=0, progress="silent")
+        >>> fit.reliable, fit.resample(100).shape
+        (True, torch.Size([100, 2]))
     """
 
     model: Model

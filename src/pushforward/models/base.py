@@ -40,6 +40,13 @@ class Model(nn.Module, ABC):
     A row with an infinite entry has log-density -inf. The model does not search for NaN in training mode on an
     accelerator, where the host would have to wait for the device, and while a CUDA graph is captured: there NaN shows
     in the result.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> model = pf.models.NSF(features=2, layers=2, hidden=(8, 8))
+        >>> x = model.sample(3, seed=0)
+        >>> torch.allclose(model.decode(model.encode(x)), x, atol=1e-4), model.log_prob(x).shape
+        (True, torch.Size([3]))
     """
 
     def __init__(self, chain: Transform, base: Distribution) -> None:

@@ -117,7 +117,13 @@ class TrainingConfig:
 
 
 class TrainingOptions(TypedDict, total=False):
-    """The fields of :class:`TrainingConfig` as keywords, so that editors and type checkers see them."""
+    """The fields of :class:`TrainingConfig` as keywords, so that editors and type checkers see them.
+
+    Example:
+        >>> from pushforward.training import TrainingOptions
+        >>> "learning_rate" in TrainingOptions.__annotations__
+        True
+    """
 
     batch_size: int | None
     epochs: float | None

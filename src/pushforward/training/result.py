@@ -25,6 +25,14 @@ class TrainingEvent:
         best_step: step of the best weights so far.
         learning_rate: learning rate of the last step.
         seconds: time since the start of training, including the earlier parts of a resumed run.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> steps = []
+        >>> _ = pf.fit(pf.models.NICE(features=2), x, max_steps=4, evaluate_every=2, seed=0, progress="silent", callback=lambda event: steps.append(event.step))
+        >>> steps
+        [0, 2, 4]
     """
 
     step: int
@@ -54,6 +62,13 @@ class FitResult:
         seconds: wall time, including the earlier parts of a resumed run.
         stopped: why training stopped: "patience", "epochs", "max_steps", "max_time", "callback" or "nothing to train".
         history: the events as dictionaries, one for each evaluation.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> result = pf.fit(pf.models.NICE(features=2), x, max_steps=20, seed=0, progress="silent")
+        >>> result.steps, result.stopped, len(result.history) > 0
+        (20, 'max_steps', True)
     """
 
     best_step: int

@@ -43,6 +43,17 @@ class Reason:
             most likely one given the other columns; of a constant column, its value. Empty if it is unknown.
         p_value: P(a cell of this column is at least as unusual given the other columns) among training rows; NaN if unknown.
         sentence: all this for a person.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> rng = np.random.default_rng(0)
+        >>> flow = rng.normal(size=500)
+        >>> rows = {"flow": flow, "pressure": 2 * flow + 0.1 * rng.normal(size=500)}
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows)
+        >>> explanation = guard.explain({"flow": [0.5], "pressure": [9.0]})
+        >>> reason = explanation.reasons()[0]
+        >>> reason.column, reason.value, reason.p_value < 0.01
+        ('pressure', 9.0, True)
     """
 
     row: int

@@ -1,0 +1,69 @@
+"""The rows of a `Guard`: what a user gives, as the guard's score reads it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pushforward.data import as_images, as_table, is_frame
+from pushforward.detection.network import Embedder
+from pushforward.errors import ConfigError
+from pushforward.estimators.ignored_columns import columns_to_ignore, without
+from pushforward.estimators.validation import check_array
+
+if TYPE_CHECKING:
+    from pushforward.estimators.guard import Guard
+
+__all__ = ["read_rows"]
+
+
+def read_rows(guard: Guard, X: Any, reset: bool) -> Any:
+    """X as the score of a guard reads it: a tensor of images, a pyarrow table, or a float64 matrix.
+
+    Args:
+        guard: whose rows they are.
+        X: what the user gave.
+        reset: whether this is ``fit``, which sets ``n_features_in_``, ``feature_names_in_``, ``ignored_`` and ``embedder_``.
+
+    Raises:
+        InputError: for data that cannot be read.
+    """
+    if guard.embed is not None:
+        if reset:
+            guard.embedder_ = guard.embed if isinstance(guard.embed, Embedder) else Embedder(guard.embed)
+        X = guard.embedder_(X)
+    if _is_stack(X) if reset else guard.reads_images:
+        images = as_images(X)
+        if reset:
+            _set_features(guard, math.prod(images.shape[1:]), None)
+        return images
+    if is_frame(X):
+        table = as_table(X)
+        if reset:
+            guard.ignored_ = columns_to_ignore(table, guard.ignore)
+        table = without(table, guard.ignored_)
+        if reset:
+            _set_features(guard, table.num_columns, table.column_names)
+        return table
+    if reset:
+        guard.ignored_ = ()
+        if guard.ignore not in (None, "auto") and len(guard.ignore):
+            raise ConfigError("ignore names columns, and an array has no names: leave these columns out of it.")
+    matrix = check_array(guard, X, reset=reset, finite="allow-nan" if reset else False, names=False)
+    if reset:
+        _set_features(guard, matrix.shape[1], None)
+    return matrix
+
+
+def _is_stack(X: Any) -> bool:
+    """Whether X is an array of three or four dimensions: a stack of images."""
+    return not is_frame(X) and len(getattr(X, "shape", ())) in (3, 4)
+
+
+def _set_features(guard: Guard, count: int, names: list[str] | None) -> None:
+    guard.n_features_in_ = count
+    vars(guard).pop("feature_names_in_", None)
+    if names is not None:
+        guard.feature_names_in_ = np.asarray(names, dtype=object)
