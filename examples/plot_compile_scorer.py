@@ -14,6 +14,7 @@ import torch
 import pushforward as pf
 
 x = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
+torch.manual_seed(0)
 models = {
     "NSF": pf.models.NSF(6, layers=4, hidden=(64, 64)),
     "MAF": pf.models.MAF(6, layers=5, hidden=(64, 64)),
