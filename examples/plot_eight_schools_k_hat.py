@@ -36,8 +36,7 @@ def funnel(v):
     return -0.5 * (v[:, 0] / 3) ** 2 - 0.5 * (v[:, 1:].square() * torch.exp(-v[:, :1]) + v[:, :1]).sum(-1)
 
 
-with warnings.catch_warnings(record=True) as said:
-    warnings.simplefilter("always")
+with warnings.catch_warnings(record=True, action="always") as said:
     bad = fit_to_target(10, funnel, max_steps=20, seed=0, progress="silent")
 print(bad, *(str(w.message) for w in said), sep="\n")
 

@@ -58,7 +58,7 @@ FULL = FAST | {
     "first_density": lambda s: np.diff(s["model"].log_prob(torch.tensor([[0.0, 0.75], [0.5, 0.25]])).detach())[0] < -3,
     "inpainting": lambda s: (s["filled"] - s["new"]).float().square()[:, :, 6:].mean()
     < (s["mean"] - s["new"]).square()[:, :, 6:].mean(),
-    "integers": lambda s: s["values"][0] < s["values"][1] < s["values"][2] and s["found"].kind.value == "lower bound",
+    "integers": lambda s: len(s["said"]) > 0 and s["values"][0] < s["values"][1] < s["values"][2] and s["found"].kind.value == "lower bound",
     "interpolation": lambda s: s["same"].equal(s["small"][:50].float()) and s["bits"][0] < s["bits"][1],
     "map_of_flows": lambda s: len(s["families"]) == 14,
     "mixed_table": lambda s: list(s["drawn"].columns) == list(s["table"].columns),
