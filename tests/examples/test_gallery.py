@@ -49,7 +49,7 @@ FAST = {
 
 FULL = FAST | {
     "angles": lambda s: np.ptp(s["model"].log_prob(s["edge"]).detach().numpy()) < 0.01,
-    "bounded_density": lambda s: s["lost"] == 0 and s["free"].log_prob(torch.tensor([[-0.01]])).exp() > 0.01,
+    "bounded_density": lambda s: s["lost"] == 0 and s["free"].score_samples([[-0.01]])[0] > np.log(0.01),
     "compile_scorer": lambda s: s["difference"] < 1e-4,
     "conditional_density": lambda s: abs(
         np.mean((s["power"][:, 0] >= s["low"].numpy()) & (s["power"][:, 0] <= s["high"].numpy())) - 0.9) < 0.04,
