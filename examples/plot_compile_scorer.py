@@ -3,7 +3,7 @@ Scores in microseconds
 ======================
 
 A model of PyTorch calls hundreds of small operations for one row. ``pf.compile_scorer`` writes the same computation as one native
-program; the numbers agree to rounding, and few rows take a tenth of the time. Where no native kernels are installed, both are equal.
+program; the numbers agree to rounding, and few rows take a small part of the time. Where no native kernels are installed, both are equal.
 """
 
 import time
