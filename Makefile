@@ -13,7 +13,7 @@ help:  ## list the targets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
 	touch $@
 
-demo: .venv/.installed  ## fit, calibrate and score real data; writes demo/pushforward-demo.png
+demo: .venv/.installed  ## a guard around a network on real images; writes demo/pushforward-demo.png
 	$(BIN)/pushforward demo --output demo/pushforward-demo.png
 
 # One thread each, because threads of two workers would wait for each other; the third worker is for tests that wait.

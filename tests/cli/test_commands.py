@@ -1,6 +1,7 @@
 """The command line end to end, and its one-line errors."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -222,6 +223,20 @@ def test_the_demo_on_images_detects_digits_that_the_likelihood_does_not(tmp_path
     assert facts["AUROC"] > 0.9 > 0.6 > facts["likelihood AUROC"]
     low, high = realized_interval(1250, 1000, 0.05, level=0.999)
     assert low <= facts["false alarms"] <= high
+    assert (tmp_path / "demo.png").stat().st_size > 20_000
+
+
+def test_the_demo_around_a_network_is_the_default_and_tells_the_story(tmp_path: Path, capsys) -> None:
+    assert main(["demo", "-o", str(tmp_path / "demo.png")]) == 0
+    text = capsys.readouterr().out
+    value = {name: float(number) for name, number in re.findall(r"(\w[^│\n]*?) *│ +([\d.]+)%? │", text)}
+    assert value["accuracy of the network on new clothes"] > 90
+    assert value["its mean confidence on digits, which are no clothes"] > 80
+    caught = value["digits that raise an alarm"]
+    assert caught > 75 > 25 > value["the same, of a guard that uses the confidence alone"]
+    low, high = realized_interval(1400, 1000, 0.05, level=0.999)
+    assert low <= value["realized false-alarm rate on new clothes"] / 100 <= high
+    assert "A digit 2 that the network is" in text
     assert (tmp_path / "demo.png").stat().st_size > 20_000
 
 

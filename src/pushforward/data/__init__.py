@@ -7,7 +7,8 @@ from pushforward.data.dimension import intrinsic_dimension
 from pushforward.data.images import as_images
 from pushforward.data.lattice import detect_lattice
 from pushforward.data.photographs import Photographs
-from pushforward.data.samples import IMAGE_SAMPLES, SAMPLES, Sample, load_image_sample, load_sample
+from pushforward.data.samples import IMAGE_SAMPLES, SAMPLES, Sample, load_image_labels, load_image_sample, load_sample
+from pushforward.data.samples.network import ClothesNetwork, load_clothes_network
 from pushforward.data.schema import Problem, Schema
 from pushforward.data.splits import duplicate_groups, split_indices
 from pushforward.data.tables import as_table, is_frame, is_positional
@@ -15,6 +16,7 @@ from pushforward.data.tables import as_table, is_frame, is_positional
 __all__ = [
     "IMAGE_SAMPLES",
     "SAMPLES",
+    "ClothesNetwork",
     "Column",
     "InputTypeError",
     "Photographs",
@@ -29,6 +31,8 @@ __all__ = [
     "intrinsic_dimension",
     "is_frame",
     "is_positional",
+    "load_clothes_network",
+    "load_image_labels",
     "load_image_sample",
     "load_sample",
     "split_indices",

@@ -71,12 +71,15 @@ class NetworkAnswers:
         logits = find_logits(out.output, self.guard.logits)
         assert logits is not None
         z = logits.detach().cpu().double().numpy()
-        sets = self.selective.sets(z)
+        promised = ~alarm if self.selective.without_alarm else np.ones(len(alarm), dtype=np.bool_)
+        sets = self.selective.sets(z[promised])
         self.sizes.update(sets.sum(1).tolist())
         if labels is not None:
-            self.counts["covered"] += int(sets[np.arange(len(z)), labels.cpu().numpy()].sum())
+            self.counts["covered"] += int(sets[np.arange(len(sets)), labels.cpu().numpy()[promised]].sum())
+            self.counts["sets with label"] += len(sets)
         if self.selective.rule is not None:
-            accepted = self.selective.accept(self.selective.uncertainty(z))
+            accepted = promised.copy()
+            accepted[promised] = self.selective.accept(self.selective.uncertainty(z[promised]))
             self.counts["accepted"] += int(accepted.sum())
             self.counts["accepted without alarm"] += int((accepted & ~alarm).sum())
             if correct is not None:
@@ -144,12 +147,13 @@ class NetworkAnswers:
             found.append(["Promised error rate", promise])
             if self.labeled and c["accepted"]:
                 found.append(["Error rate among accepted inputs", percent(c["accepted wrong"] / c["accepted"])])
-        mean = sum(size * count for size, count in self.sizes.items()) / n
+        mean = sum(size * count for size, count in self.sizes.items()) / max(1, sum(self.sizes.values()))
         found.append(["Prediction sets", f"{figure(mean, 3)} classes on average; " + ", ".join(
             f"{size}: {percent(count / n, 1)}" for size, count in sorted(self.sizes.items())[:8])])  # fmt: skip
-        found.append(["Promised coverage of the sets", percent(self.selective.coverage)])
-        if self.labeled:
-            found.append(["Sets that contain the label", percent(c["covered"] / self.labeled)])
+        without = " of inputs without an alarm" if self.selective.without_alarm else ""
+        found.append([f"Promised coverage of the sets{without}", percent(self.selective.coverage)])
+        if c["sets with label"]:
+            found.append(["Sets that contain the label", percent(c["covered"] / c["sets with label"])])
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from pushforward.errors import CalibrationError, ConfigError, InputError
 from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
+from pushforward.estimators.network_selective import Labeled, selective_answers
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
 
@@ -86,6 +87,7 @@ class NetworkGuard:
     """
 
     score_: Combined
+    _labeled: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -126,7 +128,8 @@ class NetworkGuard:
             train: a ``DataLoader`` or another iterable of batches, a ``Dataset``, an array of inputs, or a pair (inputs, labels).
                 A batch is ``(inputs, labels)``, a dictionary with or without ``labels``, or inputs alone; several inputs without
                 labels are ``((a, b),)``.
-            calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are not needed.
+            calibration: rows, in the same forms, that neither the network nor anything else was fitted on; labels are only needed
+                for :meth:`selective`.
                 ``"train"`` sets aside a part of the training rows instead, without a promise.
 
         Raises:
@@ -151,16 +154,24 @@ class NetworkGuard:
         self._set(fitted)
         fitted.score.fit(fitted.gathered)
         self.examples_ = Examples.of(fitted.gathered)
+        labeled = Labeled()
         if spare:
             columns, classes = held_out_columns(self.score_, fitted.spare)
         else:
-            stream = (
-                self._read(inputs, first=first)
-                for inputs, first in _numbered(batches(calibration, self.batch_size, "the calibration data"))
-            )
-            columns, classes = held_out_columns(self.score_, stream)
+            columns, classes = held_out_columns(self.score_, self._held_out(calibration, labeled))
         self.promised_ = not spare
-        return self._calibrate_on(columns, classes)
+        return self._calibrate_on(columns, classes, labeled)
+
+    def _held_out(self, calibration: Any, labeled: Labeled) -> Iterator[Reading]:
+        """Readings of the calibration data; logits and labels are kept for :meth:`selective`."""
+        first = 0
+        for inputs, labels in batches(calibration, self.batch_size, "the calibration data"):
+            count = length(inputs)
+            if count:
+                reading = self._read(inputs, first=first)
+                labeled.add(reading.logits, labels)
+                yield reading
+            first += count
 
     def _score_of(self, classifies: bool) -> Combined:
         return make_score(self.score, classifies, self.reader_.head is not None, bool(self.reader_.layers))
@@ -173,7 +184,7 @@ class NetworkGuard:
     def _needed(self) -> int:
         return rows_needed(self.alpha, self.guarantee, self.delta)
 
-    def _calibrate_on(self, columns: Tensor, classes: Tensor) -> Self:
+    def _calibrate_on(self, columns: Tensor, classes: Tensor, labeled: Labeled) -> Self:
         """Set the common scale on a part of the held-out rows, and calibrate on the others."""
         needed = self._needed()
         order = torch.randperm(len(columns), generator=torch.Generator().manual_seed(self.seed))
@@ -188,6 +199,7 @@ class NetworkGuard:
                 )
             self.score_.set_scale(columns[order[:count]])
         scores = self.score_.combine(columns[order[count:]])
+        self._labeled = labeled.rows(order[count:])
         return self._calibrate(scores, classes[order[count:]])
 
     def _calibrate(self, scores: Tensor, classes: Tensor) -> Self:
@@ -221,7 +233,10 @@ class NetworkGuard:
         scores = self.score_.combine(columns)
         p, alarm = self._decide(scores, reading)
         prediction = reading.logits.argmax(1) if self.classes_ > 1 and reading.logits is not None else reading.output
-        return GuardOutput(prediction, p, alarm, scores, reading.output, lambda: self._reasons(reading, columns, alarm))
+        logits = reading.logits.detach().cpu() if self.classes_ > 1 and reading.logits is not None else None
+        return GuardOutput(
+            prediction, p, alarm, scores, reading.output, lambda: self._reasons(reading, columns, alarm), logits
+        )
 
     def anomaly_score(self, data: Any) -> np.ndarray:
         """Anomaly scores of all rows of a loader, a data set or an array, float64 ``(n,)``; higher is more anomalous."""
@@ -255,6 +270,57 @@ class NetworkGuard:
         """
         self._require_fitted()
         return evaluate_network(self, data, y, anomaly)
+
+    def selective(
+        self,
+        calibration: Any = None,
+        *,
+        coverage: float = 0.9,
+        risk: float | None = None,
+        delta: float = 0.05,
+        **options: Any,
+    ) -> ClassifierCalibration:
+        """Abstention and prediction sets for the answers that raise no alarm, from held-out rows with labels.
+
+        Among inputs that raise no alarm, sets contain the label with probability at least ``coverage``; and of the answers that
+        ``guard(x).accept(calibration)`` accepts (no alarm, and uncertainty below a threshold) at most a fraction ``risk`` is wrong, with
+        probability ``1 - delta`` over the rows. Both are for inputs like the held-out rows; what is unlike them is left to the alarm.
+
+        The rows that calibrated the guard may calibrate this too. Given the score at which the alarm begins, which is one of their
+        scores, the rows below it are independent draws of a row below it, and only they are used; the rows that set the scale of a combined
+        score are left out. So each promise is exact by itself, and that of a "pac" guard and that of the risk hold
+        together with probability at least 1 minus the sum of their deltas.
+
+        Args:
+            calibration: other rows, in the forms of :meth:`fit`, with labels, that neither the network nor the guard has seen; None for
+                those that calibrated the guard, whose labels :meth:`fit` was given.
+            coverage: promised coverage of the sets.
+            risk: promised error rate among the accepted answers; None for sets alone.
+            delta: probability that the promised risk fails.
+            **options: of :meth:`ClassifierCalibration.fit <pushforward.detection.selective.ClassifierCalibration.fit>`, such as
+                ``method="lac"``.
+
+        Raises:
+            CalibrationError: for too few rows, or without ``calibration`` if the guard has no rows of its own for this: loaded from a file,
+                calibrated without labels, with ``per_class``, or with ``calibration="train"``.
+            ConfigError: for a network that does not classify, or impossible options.
+            InputError: for rows without labels, or labels out of range.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> _ = torch.manual_seed(0)
+            >>> y = torch.randint(0, 3, (1600,))
+            >>> x = 3.0 * torch.eye(4)[y] + torch.randn(1600, 4)
+            >>> net = torch.nn.Linear(4, 3).eval()
+            >>> net.weight.data, net.bias.data = 3 * torch.eye(3, 4), torch.zeros(3)
+            >>> guard = pf.NetworkGuard(net, alpha=0.05).fit((x[:400], y[:400]), calibration=(x[400:1400], y[400:1400]))
+            >>> calibration, out = guard.selective(coverage=0.9, risk=0.05), guard(x[1400:])
+            >>> accepted = out.accept(calibration)
+            >>> bool((out.prediction != y[1400:])[accepted].float().mean() <= 0.05), bool((accepted & out.alarm).any())
+            (True, False)
+        """
+        self._require_fitted()
+        return selective_answers(self, calibration, {"coverage": coverage, "risk": risk, "delta": delta, **options})
 
     def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
         """A monitor of a stream, which detects drift: ``monitor.update(guard(x).score)`` in the order of time.
@@ -314,8 +380,8 @@ class NetworkGuard:
             alarms: number of alarms that are shown, those with the highest scores.
             show_rows: whether to show whole rows of these alarms, where the inputs are vectors.
             values: whether to show pictures of images.
-            selective: abstention and prediction sets of this network, for their share, sizes and realized errors; it must accept by
-                its own :meth:`~pushforward.detection.selective.ClassifierCalibration.uncertainty`.
+            selective: abstention and prediction sets of this network, such as those of :meth:`selective`, for their share, sizes and
+                realized errors; it must accept by its own :meth:`~pushforward.detection.selective.ClassifierCalibration.uncertainty`.
 
         Raises:
             InputError: for no inputs.
@@ -480,13 +546,3 @@ class NetworkGuard:
             ConfigError: if the guard needs ``read`` or ``members``.
         """
         return read_network_guard(cls, path, net, read, members)
-
-
-def _numbered(stream: Any) -> Any:
-    """The inputs of batches, with the position of their first row."""
-    first = 0
-    for inputs, _ in stream:
-        count = length(inputs)
-        if count:
-            yield inputs, first
-        first += count

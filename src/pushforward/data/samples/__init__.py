@@ -13,7 +13,7 @@ from pushforward.errors import ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["IMAGE_SAMPLES", "SAMPLES", "Sample", "load_image_sample", "load_sample"]
+__all__ = ["IMAGE_SAMPLES", "SAMPLES", "Sample", "load_image_labels", "load_image_sample", "load_sample"]
 
 SAMPLES = {"thyroid": "Thyroid patients (6 blood values)"}
 """The names of the tables, and their titles."""
@@ -87,9 +87,30 @@ def load_image_sample(name: str, part: str = "test") -> np.ndarray:
         >>> load_image_sample("mnist").shape
         (1000, 28, 28)
     """
+    return _array(name, part, name)
+
+
+def load_image_labels(name: str, part: str = "test") -> np.ndarray:
+    """Load the labels of :func:`load_image_sample`, uint8 ``(n,)``: the digit, or the kind of clothes, 0 to 9.
+
+    Args:
+        name: a key of :data:`IMAGE_SAMPLES`.
+        part: "train" or "test".
+
+    Raises:
+        ConfigError: for another name or part.
+
+    Example:
+        >>> load_image_labels("mnist")[:5]
+        array([7, 2, 1, 0, 4], dtype=uint8)
+    """
+    return _array(name, part, f"{name}-labels")
+
+
+def _array(name: str, part: str, file: str) -> np.ndarray:
     if part not in IMAGE_SAMPLES.get(name, ()):
         known = ", ".join(f"{known} ({' and '.join(parts)})" for known, parts in IMAGE_SAMPLES.items())
         raise ConfigError(f"there is no image sample {name!r} with a part {part!r}; there are {known}.")
-    file = resources.files("pushforward.data.samples") / f"{name}.npz"
-    with resources.as_file(file) as path, np.load(path, allow_pickle=False) as arrays:
+    folder = resources.files("pushforward.data.samples")
+    with resources.as_file(folder / f"{file}.npz") as path, np.load(path, allow_pickle=False) as arrays:
         return arrays[part]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from pushforward.detection.network.reading import Reading
 from pushforward.detection.network.scores.gradients import first_float, with_first
 from pushforward.detection.network.scores.neighbors import unit
 from pushforward.detection.network.streaming import Gathered
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from pushforward.detection.selective import ClassifierCalibration
 
 __all__ = ["Examples", "GuardOutput", "NetworkExplanation", "input_gradient"]
 
@@ -34,6 +37,7 @@ class GuardOutput:
         alarm: whether each row raises an alarm, bool, ``(n,)``.
         score: anomaly scores, float64, ``(n,)``; higher is more anomalous.
         output: what the network returned, unchanged.
+        logits: of a network that classifies, ``(n, classes)`` on the CPU; otherwise None.
 
     Example:
         >>> import torch, pushforward as pf
@@ -53,14 +57,31 @@ class GuardOutput:
         score: Tensor,
         output: Any,
         reasons: Callable[[], tuple[str, ...]],
+        logits: Tensor | None = None,
     ) -> None:
         self.prediction, self.p_value, self.alarm, self.score = prediction, p_value, alarm, score
-        self.output, self._reasons = output, reasons
+        self.output, self.logits, self._reasons = output, logits, reasons
 
     @cached_property
     def reason(self) -> tuple[str, ...]:
         """A sentence for each row that raises an alarm, and "" for the others; it is made when it is first read."""
         return self._reasons()
+
+    def accept(self, calibration: ClassifierCalibration) -> Tensor:
+        """Whether to use each answer, bool ``(n,)``: it raises no alarm, and the calibration accepts its uncertainty.
+
+        Args:
+            calibration: from :meth:`NetworkGuard.selective <pushforward.NetworkGuard.selective>`, with a promised risk.
+
+        Raises:
+            ConfigError: for a calibration without a promised risk, or a network that does not classify.
+        """
+        if self.logits is None:
+            raise ConfigError("accept needs a network that classifies.")
+        accepted = ~self.alarm
+        rows = self.logits[accepted].double().numpy()  # rows with NaN raise an alarm
+        accepted[accepted.clone()] = torch.from_numpy(calibration.accept(calibration.uncertainty(rows)))
+        return accepted
 
     def __repr__(self) -> str:
         return f"GuardOutput({len(self.alarm)} rows, {int(self.alarm.sum())} alarms)"

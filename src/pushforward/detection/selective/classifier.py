@@ -42,7 +42,7 @@ class ClassifierCalibration:
     - A promise *after* another decision is not kept: the coverage among accepted rows may be as low as
       ``1 - (1 - coverage) / P(accepted)``, and the risk among rows that are accepted *and* raise no alarm may be as high as
       ``risk / P(no alarm | accepted)``. For such a promise fix the first decision, then calibrate on other rows that it lets
-      through.
+      through; :meth:`NetworkGuard.selective <pushforward.NetworkGuard.selective>` does so for the rows without an alarm.
     - The temperature does not share: scores that read it would depend on their own calibration rows, and the rows would no
       longer be exchangeable with a new one. So it has rows of its own. It carries no promise.
 
@@ -50,6 +50,7 @@ class ClassifierCalibration:
         temperature: of the probabilities.
         sets: prediction sets of ``logits / temperature``.
         rule: when to accept a row; None without a promised risk.
+        without_alarm: whether the promises are for rows that raise no alarm of a guard, which alone calibrated it.
 
     Example:
         >>> import numpy as np
@@ -61,8 +62,14 @@ class ClassifierCalibration:
         ((1, 3), True)
     """
 
-    def __init__(self, temperature: Temperature, sets: PredictionSets, rule: AbstentionRule | None = None) -> None:
-        self.temperature, self._sets, self.rule = temperature, sets, rule
+    def __init__(
+        self,
+        temperature: Temperature,
+        sets: PredictionSets,
+        rule: AbstentionRule | None = None,
+        without_alarm: bool = False,
+    ) -> None:
+        self.temperature, self._sets, self.rule, self.without_alarm = temperature, sets, rule, without_alarm
 
     def __repr__(self) -> str:
         return f"ClassifierCalibration({self.temperature!r}, {self._sets!r}, {self.rule!r})"
@@ -161,7 +168,8 @@ class ClassifierCalibration:
         rule = None if self.rule is None else {name: repr(value) for name, value in asdict(self.rule).items()}
         error = self.temperature.standard_error
         temperature = [self.temperature.value, None if math.isnan(error) else error]
-        return {"temperature": temperature, "sets": sets, "rule": rule}, tensors
+        description = {"temperature": temperature, "sets": sets, "rule": rule, "without_alarm": self.without_alarm}
+        return description, tensors
 
     @classmethod
     def unpack(cls, description: Any, tensors: dict[str, Tensor], prefix: str) -> Self:
@@ -180,7 +188,8 @@ class ClassifierCalibration:
                     raise InputError("the threshold is NaN")
         except (TypeError, KeyError, ValueError) as wrong:
             raise StorageError(f"its calibration is not one that pushforward writes: {wrong!r}") from wrong
-        return cls(temperature, PredictionSets.unpack(description["sets"], tensors, prefix), rule)
+        sets = PredictionSets.unpack(description["sets"], tensors, prefix)
+        return cls(temperature, sets, rule, bool(description.get("without_alarm")))
 
 
 def _temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Temperature:
