@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cli = ["-m", "pushforward"]
-        add("pushforward demo", measure([*cli, "demo", "-o", str(folder / "demo.png")]))
+        add("pushforward demo", measure([*cli, "demo", "--data", "images", "-o", str(folder / "demo.png")]))
         table(folder / "train.parquet", 5000, 0)
         fit = ["fit", str(folder / "train.parquet"), "-o", str(folder / "guard.safetensors"), "--max-steps", "200"]
         add("pushforward fit, 5,000 rows, 200 steps", measure([*cli, *fit, "--quiet"]))
