@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
+from pushforward.detection.certified import Certificate, certify_scores
 from pushforward.detection.network import Combined, NetworkReader, Reading, digest, make_score
 from pushforward.detection.network.combined import SMALLEST_REFERENCE
 from pushforward.detection.network.examples import Examples, GuardOutput, NetworkExplanation, input_gradient
@@ -19,14 +20,17 @@ from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import length
 from pushforward.detection.network.streaming import batches, check_finite
+from pushforward.detection.smoothing import Smoothing
 from pushforward.display import card
 from pushforward.errors import CalibrationError, ConfigError, InputError
 from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
 from pushforward.estimators.network_selective import Labeled, selective_answers
+from pushforward.estimators.network_smoothing import NoisyNetwork, real_inputs, rows_of, smoothed_scores, smoothing_of
 from pushforward.estimators.validation import NotFittedError
 from pushforward.numerics.checks import check_choice, check_integer, check_number
+from pushforward.numerics.conversion import as_tensor
 
 if TYPE_CHECKING:
     from pushforward.detection.selective import ClassifierCalibration
@@ -64,6 +68,9 @@ class NetworkGuard:
         guarantee: "marginal": at most alpha on average over calibration sets. "pac": with probability 1 - ``delta``, at most
             alpha for this guard from now on.
         delta: of the "pac" guarantee.
+        smoothing: standard deviation of Gaussian noise on the input, in its own units, for a guard with certificates against attacks
+            (:meth:`certify`); or a dictionary with "sigma", "draws" (256), "quantile" (0.5) and "seed". The input must be one tensor of
+            floating-point numbers. Each answer takes as many forward passes more as there are draws.
         reservoir: largest number of training rows that are kept for scores that need rows.
         batch_size: where the data have no batches of their own.
         seed: of the reservoir and of the division of the held-out rows.
@@ -103,6 +110,7 @@ class NetworkGuard:
         per_class: bool = False,
         guarantee: Guarantee = "marginal",
         delta: float = 0.05,
+        smoothing: float | dict[str, Any] | None = None,
         reservoir: int = 10_000,
         batch_size: int = 256,
         seed: int = 0,
@@ -116,7 +124,12 @@ class NetworkGuard:
             check_integer("reservoir", reservoir, 2),
             check_integer("batch_size", batch_size),
         )
-        self.seed = check_integer("seed", seed, 0)
+        self.seed, self.smoothing = check_integer("seed", seed, 0), smoothing
+        self.smoothing_ = smoothing_of(smoothing, self.seed)
+        if self.smoothing_ is not None and self.per_class:
+            raise ConfigError(
+                "smoothing does not cover the predicted class, which an attack may change: use per_class=False."
+            )
         self.reader_ = NetworkReader(net, logits=logits, layers=layers, features=features, read=read)
 
     # -- fitting --------------------------------------------------------------------------------------------------------
@@ -154,13 +167,13 @@ class NetworkGuard:
         self._set(fitted)
         fitted.score.fit(fitted.gathered)
         self.examples_ = Examples.of(fitted.gathered)
-        labeled = Labeled()
-        if spare:
-            columns, classes = held_out_columns(self.score_, fitted.spare)
-        else:
-            columns, classes = held_out_columns(self.score_, self._held_out(calibration, labeled))
+        labeled, inputs = Labeled(), []
+        readings = iter(fitted.spare) if spare else self._held_out(calibration, labeled)
+        if self.smoothing_ is not None:
+            readings = _keeping(readings, inputs)
+        columns, classes = held_out_columns(self.score_, readings)
         self.promised_ = not spare
-        return self._calibrate_on(columns, classes, labeled)
+        return self._calibrate_on(columns, classes, labeled, inputs)
 
     def _held_out(self, calibration: Any, labeled: Labeled) -> Iterator[Reading]:
         """Readings of the calibration data; logits and labels are kept for :meth:`selective`."""
@@ -184,13 +197,14 @@ class NetworkGuard:
     def _needed(self) -> int:
         return rows_needed(self.alpha, self.guarantee, self.delta)
 
-    def _calibrate_on(self, columns: Tensor, classes: Tensor, labeled: Labeled) -> Self:
+    def _calibrate_on(self, columns: Tensor, classes: Tensor, labeled: Labeled, inputs: list[Tensor]) -> Self:
         """Set the common scale on a part of the held-out rows, and calibrate on the others."""
         needed = self._needed()
         order = torch.randperm(len(columns), generator=torch.Generator().manual_seed(self.seed))
         count = 0
         if self.score_.needs_reference:
-            count = min(round(_REFERENCE * len(columns)), _MOST_REFERENCE, len(columns) - needed)
+            wanted = max(SMALLEST_REFERENCE, round(_REFERENCE * len(columns)))
+            count = min(wanted, _MOST_REFERENCE, len(columns) - needed)
             if count < SMALLEST_REFERENCE:
                 raise CalibrationError(
                     f"alpha={self.alpha:g} with the {self.guarantee!r} guarantee needs {needed} calibration rows and "
@@ -198,7 +212,10 @@ class NetworkGuard:
                     f"rows, or a larger alpha; there are {len(columns)}."
                 )
             self.score_.set_scale(columns[order[:count]])
-        scores = self.score_.combine(columns[order[count:]])
+        if self.smoothing_ is None:
+            scores = self.score_.combine(columns[order[count:]])
+        else:
+            scores = smoothed_scores(self, self.smoothing_, torch.cat(inputs)[order[count:]])
         self._labeled = labeled.rows(order[count:])
         return self._calibrate(scores, classes[order[count:]])
 
@@ -230,7 +247,10 @@ class NetworkGuard:
         """
         reading = self._read(x, finite=False)
         columns = self._columns(reading)
-        scores = self.score_.combine(columns)
+        if self.smoothing_ is None:
+            scores = self.score_.combine(columns)
+        else:
+            scores = smoothed_scores(self, self.smoothing_, reading.inputs)
         p, alarm = self._decide(scores, reading)
         prediction = reading.logits.argmax(1) if self.classes_ > 1 and reading.logits is not None else reading.output
         logits = reading.logits.detach().cpu() if self.classes_ > 1 and reading.logits is not None else None
@@ -335,6 +355,69 @@ class NetworkGuard:
             raise ConfigError("a monitor ranks all scores together: fit a guard with per_class=False for it.")
         return Monitor(self.calibrators_[None].scores, alpha, betting=betting, seed=seed)
 
+    def certify(
+        self, x: Any, radius: float, *, confidence: float = 0.99, draws: int = 10_000, attempts: int = 10**6
+    ) -> Certificate:
+        """Bound the p-value of each input for every change of an L2 norm of at most ``radius``, whatever the attack.
+
+        For each input, with probability at least ``confidence`` over the noise: at each of the inputs within the radius that an
+        attacker evaluates, if these are at most ``attempts``, the p-value is at most the bound. The attacker may know the network, the
+        guard, and its noise. The prediction itself is not certified. The proof is in :mod:`pushforward.detection.smoothing`.
+
+        Args:
+            x: a batch.
+            radius: largest L2 norm of a change, in the units of the input.
+            confidence: probability of the statement, for each input.
+            draws: noise draws for each input; more make bounds sharper, and larger radii possible.
+            attempts: number of inputs that the attacker may evaluate.
+
+        Raises:
+            ConfigError: unless the guard was built with ``smoothing``, or for a number out of range.
+            InputError: for NaN or infinity.
+
+        Example:
+            >>> import torch, pushforward as pf
+            >>> _ = torch.manual_seed(0)
+            >>> x, y = torch.randn(600, 4), torch.randint(0, 3, (600,))
+            >>> net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+            >>> guard = pf.NetworkGuard(net, alpha=0.05, score="Mahalanobis", smoothing={"sigma": 0.5, "draws": 64})
+            >>> guard = guard.fit((x[:300], y[:300]), calibration=x[300:])
+            >>> guard.certify(torch.tensor([[0.0, 0.0, 0.0, 0.0], [50.0, 50.0, -50.0, 50.0]]), radius=0.5, draws=1000).alarm
+            array([False,  True])
+        """
+        smoothing, rows, base = self._smoothed(x)
+        options: dict[str, Any] = {"confidence": confidence, "draws": draws, "attempts": attempts}
+        lower = smoothing.lower_bound(base, rows, radius, **options)
+        return certify_scores(lower, self.calibrators_[None], self.levels_[None], radius, confidence, attempts)
+
+    def certified_radius(
+        self, x: Any, *, confidence: float = 0.99, draws: int = 10_000, attempts: int = 10**6
+    ) -> np.ndarray:
+        """The largest radius within which the alarm of each input is certified, ``(n,)``; NaN for inputs without one.
+
+        Args:
+            x: a batch.
+            confidence: see :meth:`certify`.
+            draws: see :meth:`certify`.
+            attempts: see :meth:`certify`.
+
+        Raises:
+            ConfigError: unless the guard was built with ``smoothing``, or for a number out of range.
+            InputError: for NaN or infinity.
+        """
+        smoothing, rows, base = self._smoothed(x)
+        threshold = self.calibrators_[None].score_threshold(self.alpha, self.guarantee, self.delta)
+        return smoothing.certified_radius(base, rows, threshold, confidence=confidence, draws=draws, attempts=attempts)
+
+    def _smoothed(self, x: Any) -> tuple[Smoothing, np.ndarray, NoisyNetwork]:
+        self._require_fitted()
+        if self.smoothing_ is None:
+            raise ConfigError(
+                "certificates need a guard with smoothing: fit NetworkGuard(net, smoothing=0.25), for example."
+            )
+        inputs = real_inputs(as_tensor(x))
+        return self.smoothing_, rows_of(inputs), NoisyNetwork(self, inputs)
+
     def explain(self, x: Any, *, neighbors: int = 3, gradient: bool = False) -> NetworkExplanation:
         """Why inputs are unusual: the surprise of every statistic, the nearest training rows, and where in the input.
 
@@ -436,6 +519,9 @@ class NetworkGuard:
 
     def _columns(self, reading: Reading) -> Tensor:
         self._require_fitted()
+        return self._statistics(reading)
+
+    def _statistics(self, reading: Reading) -> Tensor:
         with torch.no_grad():
             return self.score_.columns(reading)
 
@@ -489,6 +575,7 @@ class NetworkGuard:
         self._require_fitted()
         if self.read is not None or not isinstance(self.net, nn.Module):
             raise ConfigError("a guard with read= cannot be exported: fit one that reads the module by hooks.")
+        self._require_no_smoothing()
         calibration = {group: torch.from_numpy(c.scores.copy()) for group, c in self.calibrators_.items()}
         return GuardedNetwork(self.reader_, self.score_, self.classes_, calibration, self.levels_)
 
@@ -511,7 +598,15 @@ class NetworkGuard:
             StorageError: if the file cannot be written.
         """
         self._require_fitted()
+        self._require_no_smoothing()
         export_network_guard(self, path, example, None if inputs is None else tuple(inputs))
+
+    def _require_no_smoothing(self) -> None:
+        if self.smoothing_ is not None:
+            raise ConfigError(
+                "a guard with smoothing cannot be exported, because its noise is a cryptographic hash of each input, which other "
+                "runtimes do not have."
+            )
 
     # -- storage --------------------------------------------------------------------------------------------------------
 
@@ -546,3 +641,10 @@ class NetworkGuard:
             ConfigError: if the guard needs ``read`` or ``members``.
         """
         return read_network_guard(cls, path, net, read, members)
+
+
+def _keeping(readings: Iterator[Reading], inputs: list[Tensor]) -> Iterator[Reading]:
+    """The same readings; their inputs are kept, since each is scored under noise once the scale of the score is set."""
+    for reading in readings:
+        inputs.append(real_inputs(reading.inputs))
+        yield reading

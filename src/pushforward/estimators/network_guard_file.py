@@ -32,7 +32,7 @@ def write_network_guard(guard: NetworkGuard, path: str | os.PathLike[str]) -> No
         "kind": "network guard",
         "options": {
             "alpha": guard.alpha, "logits": guard.logits, "features": guard.features, "task": guard.task,
-            "per_class": guard.per_class, "guarantee": guard.guarantee, "delta": guard.delta, "reservoir": guard.reservoir,
+            "per_class": guard.per_class, "smoothing": guard.smoothing, "guarantee": guard.guarantee, "delta": guard.delta, "reservoir": guard.reservoir,
             "batch_size": guard.batch_size, "seed": guard.seed, "layers": list(guard.reader_.layers),
         },
         "read": guard.read is not None,
