@@ -47,6 +47,8 @@ def _run(arguments: list[str], debug: bool) -> int:
         try:
             result = get_command(app).main(args=arguments, prog_name="pushforward", standalone_mode=False)
             sys.stdout.flush()  # a closed pipe is found here, and not when the interpreter ends
+            if result == 130:  # the argument parser makes an exit code of Ctrl-C
+                _say("stopped.")
             return result if isinstance(result, int) else 0
         except KeyboardInterrupt:
             _say("stopped.")

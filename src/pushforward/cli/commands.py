@@ -198,6 +198,13 @@ def score(
         ),
     ] = "-",
     rows: Annotated[int, typer.Option(help="Number of rows in memory at a time.", min=1)] = 65_536,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that score, of one thread each; the output is the same. An input of at most two parts of --rows rows needs none.",
+            min=1,
+        ),
+    ] = 1,
     prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
     format: Format = None,
     output_format: OutputFormat = None,
@@ -221,12 +228,16 @@ def score(
     from pushforward.cli.files import check_output, reading, report, written_format
     from pushforward.cli.network import load_guard
     from pushforward.cli.scoring import score_file
+    from pushforward.cli.workers import GuardSource
 
     chosen = written_format(output, output_format, format)
     check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
+    source = GuardSource.of(guard_file, network, public_key) if workers > 1 else None
     guard = load_guard(guard_file, network, public_key)
     options = reading(format, encoding, delimiter, decimal)
-    found = score_file(guard, table, output, rows=rows, prefix=prefix, format=chosen, options=options)
+    found = score_file(
+        guard, table, output, rows=rows, prefix=prefix, format=chosen, options=options, workers=workers, source=source
+    )
     if as_json or not (quiet or output == "-"):
         fraction = f"{found['alarms']} ({found['alarm_fraction']:.2%})"
         plain = {"rows": found["rows"], "alarms": fraction, "promised": f"{guard.alpha:.2%} of normal rows",
