@@ -91,7 +91,7 @@ def network_parts(source: str, rows: int, options: dict[str, Any]) -> Iterator[t
             yield pa.table({"image": range(first, first + len(x))}), x
     else:
         for chunk in stream_table(source, rows=rows, **options):
-            yield chunk, _matrix(chunk, source)
+            yield chunk, matrix_of(chunk, source)
 
 
 def network_scores(guard: Any, inputs: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def example_inputs(source: str, options: dict[str, Any]) -> Any:
         return images.float() / (255 if images.dtype == torch.uint8 else torch.iinfo(images.dtype).max)
     for chunk in stream_table(source, rows=2, **options):
         if chunk.num_rows:
-            return _matrix(chunk, source)
+            return matrix_of(chunk, source)
     raise InputError(f"{source} has no rows.")
 
 
@@ -155,7 +155,7 @@ def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str 
             if label not in chunk.column_names:
                 raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
             labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
-        yield _matrix(chunk, source), labels
+        yield matrix_of(chunk, source), labels
 
 
 def _labels(column: Any, name: str) -> Any:
@@ -183,7 +183,12 @@ def _parts(images: Any, rows: int) -> Iterator[tuple[int, Any]]:
     return ((k, images[k : k + rows]) for k in range(0, len(images), rows))
 
 
-def _matrix(chunk: Any, source: str) -> Any:
+def matrix_of(chunk: Any, source: str) -> Any:
+    """A table as the network takes it.
+
+    Raises:
+        InputError: for a table with columns that are not numbers.
+    """
     import numpy as np
     import torch
 

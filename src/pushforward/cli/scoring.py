@@ -8,7 +8,16 @@ from typing import Any
 
 from pushforward.errors import SchemaError
 
-__all__ = ["Part", "part_rows", "parts_of_input", "score_file", "scores_of", "with_scores"]
+__all__ = [
+    "Part",
+    "part_rows",
+    "parts_of_input",
+    "score_file",
+    "score_part_of_table",
+    "scored_here",
+    "scores_of",
+    "with_scores",
+]
 
 Part = tuple[Any, Any]
 """A table to write, and what the guard scores: None for the table itself, else images or inputs of a network."""
@@ -117,6 +126,32 @@ def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[s
     """The tables of the parts, each with its new columns."""
     for part in parts:
         yield part[0], scores_of(guard, part)
+
+
+def score_part_of_table(
+    guard: Any, table: Any, part: Any, rows: int, prefix: str, name: str
+) -> Iterator[tuple[Any, int]]:
+    """The chunks of a part with their new columns, each with its number of alarms.
+
+    Args:
+        guard: a guard of tables, or of a network that reads them.
+        table: a :class:`~pushforward.io.PartedTable`.
+        part: one of its parts.
+        rows: number of rows in a chunk.
+        prefix: text before the names of the new columns.
+        name: the table in the words of the user.
+    """
+    from pushforward.estimators import NetworkGuard
+
+    is_network = isinstance(guard, NetworkGuard)
+    for chunk in table.read(part, part_rows(guard, rows), None if is_network else guard.schema_.pyarrow_types()):
+        if is_network:
+            from pushforward.cli.network import matrix_of, network_scores
+
+            result = network_scores(guard, matrix_of(chunk, name))
+        else:
+            result = guard.assess(chunk)
+        yield with_scores(chunk, result, prefix, name), int(result["alarm"].sum())
 
 
 def with_scores(chunk: Any, result: dict[str, Any], prefix: str, name: str) -> Any:

@@ -12,7 +12,7 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Self
 from pushforward.cli.scoring import Part, scored_here, scores_of
 from pushforward.errors import PushforwardError, PushforwardWarning, StorageError
 
-__all__ = ["GuardSource", "WorkerError", "one_thread_only", "scored_by_workers"]
+__all__ = ["GuardSource", "WorkerError", "caught_warnings", "one_thread_only", "scored_by_workers", "sendable"]
 
 _WAITING = 2
 """Parts that a worker has at a time: the one that it scores, and the next one."""
@@ -224,7 +224,7 @@ def _work(connection: Connection, source: GuardSource) -> None:
             one_thread_only()
             guard = source.load()
         except Exception as error:
-            connection.send((None, _sendable(error)))
+            connection.send((None, sendable(error)))
             return
         # A thread receives, so that the other process never waits to send while this one waits to send a result.
         parts: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
@@ -244,18 +244,20 @@ def _listen(connection: Connection, parts: queue.SimpleQueue[tuple[int, Any] | N
 def _scored(guard: Any, part: Part) -> dict[str, Any]:
     """The new columns of a part or its error, and its warnings."""
     result: dict[str, Any] = {}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", PushforwardWarning)
+    with caught_warnings() as warned:
         try:
             result["scores"] = scores_of(guard, part)
         except Exception as error:
-            result["error"] = _sendable(error)
-    result["warnings"] = [
-        (str(warning.message), warning.category)
-        for warning in caught
-        if issubclass(warning.category, PushforwardWarning)
-    ]
-    return result
+            result["error"] = sendable(error)
+    return result | {"warnings": warned()}
+
+
+@contextlib.contextmanager
+def caught_warnings() -> Iterator[Callable[[], list[tuple[str, type[Warning]]]]]:
+    """Catch the warnings of this package in the ``with`` block; the function gives them, as texts and classes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PushforwardWarning)
+        yield lambda: [(str(w.message), w.category) for w in caught if issubclass(w.category, PushforwardWarning)]
 
 
 def _packed(part: Part) -> tuple[bool, Any]:
@@ -283,7 +285,7 @@ def _unpacked(packed: tuple[bool, Any]) -> Part:
     return None, torch.from_numpy(content)
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """The error, or one with its words if it cannot be sent, with the traceback for ``--debug``."""
     error.add_note("".join(traceback.format_exception(error)))
     try:
