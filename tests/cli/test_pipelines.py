@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from programs import shell
 from pushforward.cli import main
 from pushforward.io import read_table
 
@@ -53,15 +54,15 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of bash, in which `pushforward` is this one; the exit code is that of the first program that failed."""
+def start_shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """As :func:`shell`, with an interpreter that starts and imports everything, as for a user."""
     start = f'set -o pipefail; pushforward() {{ {shlex.quote(sys.executable)} -m pushforward "$@"; }}; '
     return subprocess.run(["bash", "-c", start + command], cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def test_a_compressed_file_through_a_pipe_into_head(folder):
     """head ends after ten lines: pushforward stops, says nothing, and its exit code is that of a closed pipe."""
-    done = shell(folder, "zcat x.csv.gz | pushforward score g - --format csv | head")
+    done = start_shell(folder, "zcat x.csv.gz | pushforward score g - --format csv | head")
     assert done.returncode == 141
     assert done.stderr == ""
     lines = done.stdout.splitlines()

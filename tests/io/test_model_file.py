@@ -434,3 +434,22 @@ def test_devices(tmp_path):
     for device in ("abacus", "cuda:99"):
         with pytest.raises(ConfigError, match=device):
             pf.load(tmp_path / "m", device=device)
+
+
+def test_reading_a_file_does_not_import_the_compiler(tmp_path):
+    """torch's compiler and SymPy take a second to import; constructors on the meta device need neither."""
+    models = [
+        pf.models.MAF(features=3), pf.models.NSF(features=3), pf.models.RealNVP(features=3), pf.models.NAF(features=2),
+        pf.models.Glow(shape=(1, 8, 8), layers=1, hidden=(4,)),
+    ]  # fmt: skip
+    for k, model in enumerate(models):
+        pf.save(model, tmp_path / str(k))
+    script = """
+        import sys, pushforward as pf
+        for path in sys.argv[1:]:
+            pf.load(path)
+            print([name for name in ("sympy", "torch._dynamo") if name in sys.modules])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), *(str(tmp_path / str(k)) for k in range(len(models)))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:-1] == ["[]"] * len(models)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pyarrow as pa
+
+from programs import Program
 
 
 def rows_like_training(n: int, seed: int = 1) -> pa.Table:
@@ -44,15 +45,14 @@ class Server:
         self, folder: Path, *arguments: str, scheme: str = "http", environment: dict[str, str] | None = None
     ) -> None:
         self.log = folder / "server.log"
-        command = [sys.executable, "-W", "ignore", "-m", "pushforward", "serve", *arguments, "--port", "0"]
         self._log = self.log.open("ab")
-        self.process = subprocess.Popen(
-            command,
+        self.process = Program(
+            ["serve", *arguments, "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=self._log,
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-            start_new_session=True,
+            quiet=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()

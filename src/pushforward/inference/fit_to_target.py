@@ -43,6 +43,12 @@ def default_flow(features: int) -> Flow:
 
     Whitening with a Laplace approximation of the target, then a neural spline flow of couplings (Durkan et al. 2019),
     which takes one pass in both directions, over a standard normal distribution. Untrained it is the Laplace approximation.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import default_flow
+        >>> default_flow(2).sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
     check_integer("features", features)
     layers = NSF(features, layers=6, hidden=(64, 64), tail_bound=8.0, standardize=False)

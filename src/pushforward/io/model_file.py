@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
-from torch.overrides import TorchFunctionMode
 
 from pushforward import (
     models,  # imports all transforms and distributions, which registers the classes that a file can name
@@ -24,11 +23,11 @@ from pushforward import (
 )
 from pushforward.errors import ConfigError, KindWarning, StorageError
 from pushforward.io.file_format import Path, read, write
+from pushforward.io.shapes import ShapesOnly
 
 __all__ = ["load", "pack", "save", "unpack"]
 
 _SMALLEST_LIMIT = 65_536
-_CHANGE_VALUES = ("add_", "copy_", "div_", "fill_", "mul_", "normal_", "sub_", "uniform_", "zero_")
 
 
 def save(model: models.Model, path: Path) -> None:
@@ -76,6 +75,15 @@ def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
         FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
         StorageError: if there is no such file, it is damaged, or it does not contain a model.
         ConfigError: if the device is not available.
+
+    Example:
+        >>> import pathlib, tempfile, torch, pushforward as pf
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
+        >>> model = pf.models.NICE(features=2)
+        >>> pf.save(model, path)
+        >>> again = pf.load(path)
+        >>> torch.equal(again.log_prob(torch.zeros(1, 2)), model.log_prob(torch.zeros(1, 2)))
+        True
     """
     header, tensors = read(path, "model")
     try:
@@ -104,6 +112,12 @@ def pack(module: nn.Module, prefix: str = "") -> tuple[dict[str, Any], dict[str,
 
     Raises:
         ConfigError: if a part is not registered, or has state that its ``state_dict`` lacks.
+
+    Example:
+        >>> import pushforward as pf
+        >>> description, tensors = pf.io.pack(pf.transforms.Standardize(2))
+        >>> description["class"], sorted(tensors)
+        ('transforms.Standardize', ['initialized', 'mean', 'scale'])
     """
     description = registry.describe(module)
     try:
@@ -144,6 +158,12 @@ def unpack(description: Any, tensors: Mapping[str, Tensor], prefix: str = "", li
 
     Raises:
         StorageError: if the module cannot be built, or tensors are missing, unused, or of another shape.
+
+    Example:
+        >>> import pushforward as pf
+        >>> description, tensors = pf.io.pack(pf.transforms.Standardize(2))
+        >>> pf.io.unpack(description, tensors).in_shape
+        (2,)
     """
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     module = _without_memory(description, state, limit)
@@ -164,7 +184,7 @@ def _without_memory(description: Any, state: Mapping[str, Tensor], limit: int | 
     with ExitStack() as stack:
         stack.enter_context(_budget(2 * len(state) + 64, 32 * (len(state) + _count_objects(description)) + 256))
         stack.enter_context(torch.device("meta"))
-        stack.enter_context(_SkipValues())
+        stack.enter_context(ShapesOnly())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", KindWarning)  # the constructor gave this warning when the model was first built
         module = registry.build(description, largest=limit)
@@ -186,18 +206,6 @@ def _without_memory(description: Any, state: Mapping[str, Tensor], limit: int | 
         if got.dtype is not want.dtype and not (got.is_floating_point() and want.is_floating_point()):
             raise StorageError(f"the tensor {name!r} is {got.dtype} and must be {want.dtype}.")
     return module
-
-
-class _SkipValues(TorchFunctionMode):
-    """Skip functions that only change values, which tensors on the meta device do not have.
-
-    The first such call on the meta device would also make torch import modules for a second.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _CHANGE_VALUES and args and isinstance(args[0], Tensor):
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

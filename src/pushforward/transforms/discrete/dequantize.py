@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -144,11 +145,15 @@ class LatticeDequantize(Transform):
             raise ConfigError(f"steps must be positive; got {steps!r}.")
         if not columns:
             self.kind = Kind.EXACT
-        index = torch.tensor(columns, dtype=torch.int64)
-        self.register_buffer("lattice", torch.zeros(width, dtype=torch.bool).index_fill(0, index, True))
-        spacing, start = per_feature(steps, (len(columns),), "steps"), per_feature(origins, (len(columns),), "origins")
-        self.register_buffer("step", torch.ones(width).index_copy(0, index, spacing))
-        self.register_buffer("origin", torch.zeros(width).index_copy(0, index, start))
+        chosen = set(columns)
+        self.register_buffer("lattice", torch.tensor([column in chosen for column in range(width)]))
+        for name, values, other in (("step", steps, 1.0), ("origin", origins, 0.0)):
+            per_feature(values, (len(columns),), f"{name}s")  # checks them
+            full = np.full(
+                width, other
+            )  # a file is read without memory, where index_copy would import torch's compiler
+            full[list(columns)] = values
+            self.register_buffer(name, torch.tensor(full.tolist()))
 
     def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
         """Round down to the lattice, then add a uniform part of a step."""
