@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def test_duckdb(rows: pa.Table) -> None:
 @needs("pyspark")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
-def test_spark(rows: pa.Table) -> None:
+def test_spark(rows: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     found = run(0)
     found["spark"].stop()
     scores = read_table("spark-scores").sort_by("a")

@@ -93,7 +93,7 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
     import pyarrow as pa
 
     from pushforward.estimators import NetworkGuard
-    from pushforward.io import read_images, stream_table
+    from pushforward.io import stream_images, stream_table
 
     rows = part_rows(guard, rows)
     if isinstance(guard, NetworkGuard):
@@ -101,10 +101,10 @@ def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -
 
         yield from network_parts(table, rows, options)
     elif guard.reads_images:
-        images = read_images(table)
-        for k in range(0, len(images), rows):
-            part = images[k : k + rows]
-            yield pa.table({"image": range(k, k + len(part))}), part
+        first = 0
+        for part in stream_images(table, rows):
+            yield pa.table({"image": range(first, first + len(part))}), part
+            first += len(part)
     else:
         for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options):
             yield chunk, None
