@@ -94,6 +94,15 @@ def test_a_second_run_scores_what_is_missing(folder, tmp_path, here, capsys):
     assert here == [12, 2]  # nothing is left to do
 
 
+def test_the_same_run_from_another_directory(folder, tmp_path, here, monkeypatch):
+    assert main(words(folder, "texts", tmp_path / "out", "--ray", "local", "-q")) == 0
+    monkeypatch.chdir(folder)
+    (tmp_path / "out" / "part-000001.parquet").unlink()
+    relative = ["score", "g", "texts", "-o", os.path.relpath(tmp_path / "out"), "--rows", "20", "--ray", "local", "-q"]
+    assert main(relative) == 0
+    assert here == [3, 1]
+
+
 def test_a_folder_of_other_scores_is_refused(folder, tmp_path, here, capsys):
     out = tmp_path / "out"
     assert main(words(folder, "days", out, "--ray", "local", "-q")) == 0

@@ -11,6 +11,7 @@ import pickle
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +196,15 @@ def score_with_ray(
         raise ConfigError("--ray divides tables into parts, and this guard reads images: use --workers.")
     if gpus and not isinstance(guard, NetworkGuard):
         raise ConfigError("--gpus is for the guard of a network: other guards score on the CPU.")
+    source = replace(source, path=_whole(source.path), public_key=source.public_key and _whole(source.public_key))
+    table = str(_whole(table)) if local(table) else table
     plan = ScoringPlan(source, table, output, rows, prefix, options)
     todo = plan.missing()
     total, alarms = _counted(plan, set(range(len(plan.parts))) - set(todo), prefix)
     said: set[str] = set()
     if todo:
         items = [{"part": list(plan.parts[number]), "file": str(plan.file(number).absolute())} for number in todo]
-        scorer = (source, os.path.abspath(table) if local(table) else table, rows, prefix, options, gpus > 0)
+        scorer = (source, table, rows, prefix, options, gpus > 0)
         for result in _run(items, scorer, address, workers, gpus):
             new_rows, new_alarms, warned, error = pickle.loads(result["result"])
             for message, category in warned:
@@ -224,6 +227,11 @@ def score_with_ray(
         "parts_before": len(plan.parts) - len(todo),
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def _whole(path: str | Path) -> Path:
+    """A path that means the same in the workers, whose present directory is another."""
+    return Path(path).expanduser().absolute()
 
 
 def _counted(plan: ScoringPlan, done: set[int], prefix: str) -> tuple[int, int]:

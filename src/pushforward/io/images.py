@@ -85,6 +85,13 @@ def stream_images(source: str | os.PathLike[str], rows: int) -> Iterator[Tensor]
 
     Raises:
         StorageError, InputError, ConfigError: as for :func:`read_images`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "x.npy")
+        >>> np.save(path, np.zeros((5, 8, 8), np.uint8))
+        >>> [len(part) for part in stream_images(path, 2)]
+        [2, 2, 1]
     """
     check_integer("rows", rows)
     if not str(source).startswith(_TORCHVISION) and str(source).lower().endswith(".npy"):

@@ -26,6 +26,10 @@ class TablePart(NamedTuple):
         file: index of the file in the order of their paths.
         first: the first row group, of a Parquet file.
         end: the row group after the last one; 0 for a whole file.
+
+    Example:
+        >>> TablePart(file=3)
+        TablePart(file=3, first=0, end=0)
     """
 
     file: int
