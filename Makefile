@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow check clean
+.PHONY: help demo test test-slow check docs docs-quick docs-serve release-check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
 
 .venv/.installed: pyproject.toml setup.py $(wildcard src/pushforward/kernels/*.[ch])
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'pushforward needs Python 3.11 or newer; set PYTHON=...')"
@@ -26,10 +26,27 @@ test: .venv/.installed  ## the tests that take seconds each, and the examples in
 test-slow: .venv/.installed  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow tests
 
-check: .venv/.installed  ## formatting, lint, types
+check: .venv/.installed  ## formatting, lint, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell .
 	$(BIN)/pyright
 
+# Warnings are errors. PUSHFORWARD_DOCS_ONLINE=1 also links to the pages of torch, numpy, scikit-learn and Pyro.
+SPHINX = $(BIN)/sphinx-build -W --keep-going -q -j auto
+
+docs: .venv/.installed  ## the documentation with the gallery, in docs/_build/html; offline
+	$(SPHINX) -b html docs docs/_build/html
+	$(SPHINX) -b linkcheck -D plot_gallery=0 docs docs/_build/linkcheck
+
+docs-quick: .venv/.installed  ## the documentation without running the gallery
+	$(SPHINX) -b html -D plot_gallery=0 docs docs/_build/quick
+
+docs-serve: docs  ## show the documentation on http://localhost:8080
+	$(BIN)/python -m http.server 8080 --bind 127.0.0.1 --directory docs/_build/html
+
+release-check: .venv/.installed  ## build the wheel, install it in a new environment, run the README's code with it
+	$(BIN)/python -m pytest -m slow tests/docs/test_release.py
+
 clean:  ## remove the environment and what was built
-	rm -rf .venv demo build dist src/pushforward/kernels/*.so
+	rm -rf .venv demo build dist docs/_build docs/gallery src/pushforward/kernels/*.so

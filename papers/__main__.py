@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from papers.report import Report, markdown, page, read_reports
+from papers.report import Report, index, markdown, page, read_reports
 from papers.reproduction import Budget
 from papers.run import reproduce, reproductions
 from pushforward.errors import ConfigError, PushforwardError, StorageError
@@ -28,7 +28,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def run(
     paper: Annotated[str | None, typer.Argument(help="Name of a reproduction, as --list shows them.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the reproductions and stop.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Run every reproduction, then write the page of all.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Run every reproduction, then write the pages of all.")] = False,
     budget: Annotated[
         str, typer.Option(help="quick (ten minutes at most), full (the paper's setting) or smoke.")
     ] = "quick",
@@ -41,8 +41,9 @@ def run(
         Path | None,
         typer.Option(
             "--page",
-            help="Page to write from the reports in --out. Reports and pictures are copied to a folder with the name of the "
-            "page, and earlier reports in that folder stay on the page. Without a name or --all nothing is run.",
+            help="Index to write from the reports in --out, with one page for each paper in a folder of the same name. Reports "
+            "and pictures are copied to that folder, and earlier reports there keep their pages. Without a name or --all "
+            "nothing is run.",
         ),
     ] = None,
 ) -> None:
@@ -74,9 +75,10 @@ def run(
 
 
 def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Path:
-    """Write the page of all reports and copy them and their pictures to a folder with the name of the page.
+    """Write the index and one page for each report, in a folder with the name of the index, with its pictures.
 
-    Nothing is copied if the page is in ``out`` itself. A reproduction without a report in ``out`` keeps its report in that folder.
+    Nothing is copied if the index is in ``out`` itself; the pages are then beside it. A reproduction without a report in ``out``
+    keeps its report in that folder.
 
     Raises:
         StorageError: if there is no report.
@@ -92,7 +94,9 @@ def write_all(names: Sequence[str], budget: str, out: Path, target: Path) -> Pat
     reports = read_reports(folder, names, budget)
     if not reports:
         raise StorageError(f"{out} has no report with this budget: run a reproduction first.")
-    target.write_text(page(reports, "" if same_folder else f"{folder.name}/"))
+    for report in reports:
+        (folder / f"{report.name}.md").write_text(page(report))
+    target.write_text(index(reports, "" if same_folder else f"{folder.name}/"))
     return target
 
 

@@ -1,4 +1,4 @@
-"""Reports of reproductions: as JSON, as Markdown tables, and as a page of the documentation."""
+"""Reports of reproductions: as JSON, as Markdown tables, and as pages of the documentation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.common.results import markdown as table
 from papers.reproduction import Budget, Finding, Reproduction
 from pushforward.errors import StorageError
 
-__all__ = ["Report", "markdown", "page", "read_reports", "verdict"]
+__all__ = ["Report", "index", "markdown", "page", "read_reports", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -110,20 +110,37 @@ def markdown(report: Report) -> str:
     return table(["claim", "paper", "here", "confirmed", "s"], rows, ["---", "---", "---", "---", "---:"])
 
 
-def page(reports: Sequence[Report], pictures: str = "") -> str:
-    """The page of all reports, ``docs/papers.md``; ``pictures`` is the path of their folder relative to the page."""
+def page(report: Report) -> str:
+    """The page of one report; its pictures are in the folder of the page."""
+    parts = [
+        f"# {report.title}\n",
+        f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
+        markdown(report) + "\n",
+        *(f"![{name}]({name})\n" for name in report.pictures),
+    ]
+    return "\n".join(parts)
+
+
+def index(reports: Sequence[Report], folder: str = "") -> str:
+    """The page that links those of all reports, with one line for each claim; ``folder`` is their path relative to it."""
     parts = [
         "# The papers, re-run\n",
-        "Written by `python -m papers --all --page docs/papers.md`. Each table has the claim of the paper, the figure of the paper",
-        "if it is known for certain, the figure that was measured here, and whether the claim was confirmed at this budget. Times are in",
-        "seconds of the last run, which reuses the measurements of earlier runs.\n",
+        "Written by `python -m papers --all --page docs/papers.md`. Each paper has a page with the figure of the paper, if it is known",
+        "for certain, and the figure that was measured here. A claim is confirmed or not at the budget of that run, which is often",
+        "smaller than the paper's. Times on the pages are in seconds of the last run, which reuses the measurements of earlier runs.\n",
+        "```{toctree}\n:hidden:\n:maxdepth: 1\n",
+        *(f"{report.title.split(' (')[0]} <{folder}{report.name}>" for report in reports),
+        "```\n",
     ]
     for report in reports:
         parts += [
-            f"## {report.title}\n",
-            f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
-            markdown(report) + "\n",
-            *(f"![{name}]({pictures}{name})\n" for name in report.pictures),
+            f"## [{report.title}]({folder}{report.name}.md)\n",
+            table(
+                ["claim", "confirmed"],
+                [(finding.claim, verdict(finding.confirmed)) for finding in report.findings],
+                ["---", "---"],
+            )
+            + "\n",
         ]
     return "\n".join(parts)
 

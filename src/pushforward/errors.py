@@ -94,6 +94,15 @@ def warn_caller(message: str, category: type[Warning] = PushforwardWarning) -> N
     Args:
         message: of the warning.
         category: its class.
+
+    Example:
+        >>> import warnings
+        >>> from pushforward.errors import warn_caller
+        >>> with warnings.catch_warnings(record=True) as given:
+        ...     warnings.simplefilter("always")
+        ...     warn_caller("the table has a new category.")
+        >>> str(given[0].message)
+        'the table has a new category.'
     """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

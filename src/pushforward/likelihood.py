@@ -15,6 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from pushforward.display import card, table
 from pushforward.errors import KindError
 
 __all__ = [
@@ -38,6 +39,12 @@ class Kind(Enum):
 
     EXACT implies UNBIASED, which implies LOWER_BOUND and UPPER_BOUND. The contributions of a chain are added, and the kind of a
     sum is the strongest statement that holds for every term (:func:`join`).
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> vae = pf.models.VAE(3, latent=2, hidden=(8,))
+        >>> vae.evaluate(torch.zeros(1, 3)).kind.value
+        'lower bound'
     """
 
     EXACT = "exact"
@@ -71,7 +78,13 @@ _ORDER = list(Kind)
 
 
 def join(*kinds: Kind) -> Kind:
-    """Kind of a sum of terms; EXACT for no terms."""
+    """Kind of a sum of terms; EXACT for no terms.
+
+    Example:
+        >>> from pushforward.likelihood import Kind, join
+        >>> join(Kind.EXACT, Kind.LOWER_BOUND).value
+        'lower bound'
+    """
     result = Kind.EXACT
     for kind in kinds:
         result = result | kind
@@ -83,6 +96,11 @@ class Measure:
     """The measure that a density refers to. Two log-likelihoods compare only if their measures are equal.
 
     Made by :func:`Lebesgue`, :func:`Counting`, :func:`Mixed`, :func:`Manifold` and :func:`Extended`.
+
+    Example:
+        >>> import pushforward as pf
+        >>> pf.Lebesgue(2) == pf.Lebesgue(2), pf.Lebesgue(2) == pf.Counting(2)
+        (True, False)
     """
 
     name: str
@@ -105,17 +123,35 @@ class Measure:
 
 
 def Lebesgue(dim: int) -> Measure:
-    """Volume on R^D, for the density of continuous data."""
+    """Volume on R^D, for the density of continuous data.
+
+    Example:
+        >>> import pushforward as pf
+        >>> print(pf.Lebesgue(2))
+        Lebesgue(2)
+    """
     return Measure("Lebesgue", dim, dim)
 
 
 def Counting(dim: int) -> Measure:
-    """Counting measure on D integers, for the probability of discrete data such as pixels."""
+    """Counting measure on D integers, for the probability of discrete data such as pixels.
+
+    Example:
+        >>> import pushforward as pf
+        >>> print(pf.Counting(784))
+        Counting(784)
+    """
     return Measure("Counting", dim, dim, dim)
 
 
 def Mixed(continuous: int, counted: int) -> Measure:
-    """Product of Lebesgue and counting measure, for a table with real and with integer columns."""
+    """Product of Lebesgue and counting measure, for a table with real and with integer columns.
+
+    Example:
+        >>> import pushforward as pf
+        >>> print(pf.Mixed(continuous=3, counted=2))
+        Mixed(3 continuous, 2 counted)
+    """
     if counted == 0:
         return Lebesgue(continuous)
     if continuous == 0:
@@ -128,12 +164,24 @@ SPHERE = "sphere"
 
 
 def Manifold(dim: int, ambient: int, name: str = "") -> Measure:
-    """Area on a d-dimensional manifold in R^D; ``name`` is for transforms that are right on one manifold only."""
+    """Area on a d-dimensional manifold in R^D; ``name`` is for transforms that are right on one manifold only.
+
+    Example:
+        >>> import pushforward as pf
+        >>> print(pf.Manifold(2, 3))
+        Manifold(2, 3)
+    """
     return Measure("Manifold", dim, ambient, manifold=name)
 
 
 def Extended(dim: int, ambient: int) -> Measure:
-    """Volume on an extended space of D + k coordinates, for data of D coordinates."""
+    """Volume on an extended space of D + k coordinates, for data of D coordinates.
+
+    Example:
+        >>> import pushforward as pf
+        >>> print(pf.Extended(5, 3))
+        Extended(5, 3)
+    """
     return Measure("Extended", dim, ambient)
 
 
@@ -148,6 +196,11 @@ class Support:
         high: upper end of every coordinate.
         within: name of the constraint: "" for none, or "increasing" for x_1 <= x_2 <= ... <= x_D. Any other name stands for an
             unknown part of the box; see :meth:`reordered`.
+
+    Example:
+        >>> from pushforward.likelihood import Support
+        >>> print(Support(0.0, 1.0))
+        (0, 1)
     """
 
     low: float = -math.inf
@@ -189,6 +242,12 @@ class LogLik:
         stderr: standard error of ``value`` over the model's own randomness, shape ``batch``; None if there is none.
         residual: squared distance of each row to the manifold, shape ``batch``; None for other models.
         terms: the terms that add up to ``value``: the contribution of each transform, and the base's log-density.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> found = pf.models.NICE(features=2).evaluate(torch.zeros(3, 2))
+        >>> found.kind.value, str(found.measure), found.value.shape
+        ('exact', 'Lebesgue(2)', torch.Size([3]))
     """
 
     value: Tensor
@@ -255,6 +314,25 @@ class LogLik:
         shape = tuple(self.value.shape)
         mean = self.value.double().mean().item() if self.value.numel() else math.nan
         return f"LogLik({_named(self.kind)} value on {self.measure}, shape {shape}, mean {mean:.4g} nats)"
+
+    def _repr_html_(self) -> str:
+        """The mean of the value and of its terms, for a notebook."""
+        value = self.value.detach().double()
+        rows = value.numel()
+        terms = [
+            (name, f"{term.detach().double().mean().item():.4g}") for name, term in self.terms.items() if term.numel()
+        ]
+        facts = [
+            ("kind", self.kind.value), ("measure", self.measure), ("shape", tuple(value.shape)),
+            ("mean", f"{value.mean().item():.4g} nats" if rows else None),
+            ("smallest, largest", f"{value.min().item():.4g}, {value.max().item():.4g} nats" if rows else None),
+            ("mean standard error", None if self.stderr is None or not rows else
+             f"{self.stderr.detach().double().mean().item():.2g} nats"),
+            ("mean squared distance to the manifold", None if self.residual is None or not rows else
+             f"{self.residual.detach().double().mean().item():.4g}"),
+        ]  # fmt: skip
+        more = table(("term", "mean, nats"), terms, f"{len(terms)} terms") if terms else ""
+        return card("Log-likelihood", facts, more)
 
 
 def require_log_prob(kind: Kind, measure: Measure) -> None:

@@ -33,6 +33,15 @@ def register(package: str) -> Callable[[T], T]:
 
     Raises:
         ConfigError: if another class has this name.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.registry import register
+        >>> @register("transforms")
+        ... class Double(pf.transforms.Affine):
+        ...     pass
+        >>> pf.registry.registered("transforms.Double") is Double
+        True
     """
 
     def add(cls: T) -> T:
@@ -46,7 +55,13 @@ def register(package: str) -> Callable[[T], T]:
 
 
 def names(prefix: str = "") -> list[str]:
-    """The registered names that start with a prefix, such as "transforms."; all of them by default."""
+    """The registered names that start with a prefix, such as "transforms."; all of them by default.
+
+    Example:
+        >>> import pushforward as pf
+        >>> "transforms.SoftTail" in pf.registry.names("transforms.")
+        True
+    """
     return sorted(name for name in _CLASSES if name.startswith(prefix))
 
 
@@ -55,6 +70,11 @@ def registered(name: str) -> type:
 
     Raises:
         StorageError: if no class is registered under it.
+
+    Example:
+        >>> import pushforward as pf
+        >>> pf.registry.registered("transforms.SoftTail").__name__
+        'SoftTail'
     """
     try:
         return _CLASSES[name]
@@ -70,6 +90,11 @@ def describe(thing: Any) -> dict[str, Any]:
 
     Raises:
         ConfigError: if the object's class, or that of an argument, is not registered.
+
+    Example:
+        >>> import pushforward as pf
+        >>> pf.registry.describe(pf.transforms.SoftTail(2, width=3.0))
+        {'class': 'transforms.SoftTail', 'arguments': {'features': 2, 'width': 3.0}}
     """
     cls = type(thing)
     name = next((key for key, value in _CLASSES.items() if value is cls), None)
@@ -96,6 +121,12 @@ def build(description: Any, *, largest: int = 10_000_000, _depth: int = 0) -> An
 
     Raises:
         StorageError: if it names an unregistered class, or its arguments do not fit that class.
+
+    Example:
+        >>> import pushforward as pf
+        >>> description = pf.registry.describe(pf.transforms.SoftTail(2, width=3.0))
+        >>> pf.registry.build(description).width
+        3.0
     """
     if not isinstance(description, Mapping) or set(description) != {"class", "arguments"}:
         raise StorageError(

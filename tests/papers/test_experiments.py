@@ -10,7 +10,7 @@ from benchmarks.common.datasets import load_images
 from papers import reproduction as registry
 from papers.__main__ import main
 from papers.experiment import Experiment, bits_per_dim, spread
-from papers.report import Report, markdown, page
+from papers.report import Report, index, markdown, page
 from papers.reproduction import reproduction
 from papers.run import reproduce, reproductions
 from pushforward.errors import ConfigError, StorageError
@@ -65,9 +65,10 @@ def test_tables_show_which_claims_were_not_confirmed(toy, tmp_path):
     table = markdown(report)
     assert "| two is less than three | 2.00 | 2.500 ± 0.000 | yes |" in table
     assert "| four is less than three | – | 4 \\| 3 (tried) | **no** |" in table
-    text = page([report], "pictures/")
-    assert "## A toy (Nobody 2020)" in text
-    assert "![toy-plot.png](pictures/toy-plot.png)" in text
+    text = page(report)
+    assert "# A toy (Nobody 2020)" in text
+    assert "![toy-plot.png](toy-plot.png)" in text
+    assert f"## [{report.title}](papers/{report.name}.md)" in index([report], "papers/")
 
 
 def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys):
@@ -86,7 +87,8 @@ def test_a_page_of_earlier_reports_runs_nothing_and_copies_the_pictures(toy, tmp
     made = len(toy)
     assert main(["--out", str(tmp_path / "runs"), "--page", str(docs)]) == 0
     assert len(toy) == made
-    assert "![toy-plot.png](papers/toy-plot.png)" in docs.read_text()
+    assert "](papers/toy.md)" in docs.read_text()
+    assert "![toy-plot.png](toy-plot.png)" in (docs.parent / "papers" / "toy.md").read_text()
     assert (docs.parent / "papers" / "toy-plot.png").exists()
 
 

@@ -63,6 +63,14 @@ class CompiledScorer:
     Attributes:
         native: how much of the model runs natively: "all", "part" (all but transforms at the data's end) or "none".
         reason: what does not run natively, and why; empty for "all".
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> model = pf.models.NSF(features=2, layers=2, hidden=(8, 8)).eval()
+        >>> fast = pf.compile_scorer(model)
+        >>> x = torch.zeros(1, 2)
+        >>> torch.allclose(fast(x), model.log_prob(x), atol=1e-4)
+        True
     """
 
     def __init__(self, model: Model) -> None:

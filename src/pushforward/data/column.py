@@ -53,6 +53,12 @@ class Column:
 
     Raises:
         SchemaError: if the attributes contradict each other.
+
+    Example:
+        >>> import pushforward as pf
+        >>> schema = pf.data.Schema.infer(pf.data.as_table({"age": [41, 23], "city": ["A", "B"]}))
+        >>> [(column.name, column.kind) for column in schema.columns]
+        [('age', 'integer'), ('city', 'categorical')]
     """
 
     name: str

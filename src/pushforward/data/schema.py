@@ -44,6 +44,11 @@ class Problem:
         column: the column; "" where the problem is of the whole table.
         count: number of rows, or of extra columns.
         examples: up to three values, or names of extra columns.
+
+    Example:
+        >>> from pushforward.data import Problem
+        >>> print(Problem("new", "city", 2, ("'C'",)))
+        column 'city': 2 rows have a value that no row had at fit ("'C'"); this raises the anomaly score.
     """
 
     kind: str

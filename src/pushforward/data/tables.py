@@ -87,7 +87,14 @@ def number_array(data: Any) -> np.ndarray | None:
 
 
 def is_frame(data: Any) -> bool:
-    """Whether data are a table of named columns; a pandas frame has no names where its column labels are not text."""
+    """Whether data are a table of named columns; a pandas frame has no names where its column labels are not text.
+
+    Example:
+        >>> import numpy as np, pyarrow as pa
+        >>> from pushforward.data import is_frame
+        >>> is_frame(pa.table({"a": [1]})), is_frame(np.zeros((2, 2)))
+        (True, False)
+    """
     import narwhals as nw
     import pyarrow as pa
 
@@ -101,7 +108,14 @@ def is_frame(data: Any) -> bool:
 
 
 def is_positional(table: pa.Table) -> bool:
-    """Whether a table was made from an array, whose columns have positions and no names."""
+    """Whether a table was made from an array, whose columns have positions and no names.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.data import as_table, is_positional
+        >>> is_positional(as_table(np.zeros((2, 2)))), is_positional(as_table({"a": [1.0]}))
+        (True, False)
+    """
     return _POSITIONAL in (table.schema.metadata or {})
 
 

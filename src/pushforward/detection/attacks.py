@@ -34,6 +34,13 @@ def fgsm(objective: Objective, x: Tensor, budget: float, *, levels: int = 256) -
     Raises:
         InputError: for NaN, or an objective without a gradient.
         ConfigError: for an invalid budget or number of levels.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection import fgsm
+        >>> image = torch.full((1, 1, 2, 2), 100)
+        >>> fgsm(lambda x: x.flatten(1).sum(1), image, budget=4).unique()  # every pixel is raised by 4 gray levels
+        tensor([104])
     """
     return pgd(objective, x, budget, steps=1, step=budget, random_start=False, keep_best=False, levels=levels)
 
@@ -137,6 +144,14 @@ def log_likelihood_objective(model: Model) -> Objective:
 
     Returns:
         A function from rows ``(n, *shape)`` to ``(n,)``.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection import log_likelihood_objective, pgd
+        >>> glow = pf.models.Glow(shape=(1, 4, 4), scales=1, layers=1, hidden=(4, 4))
+        >>> images = torch.randint(256, (2, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+        >>> log_likelihood_objective(glow)(images.float()).shape
+        torch.Size([2])
     """
     first = model.chain[0]
     if not isinstance(first, (UniformDequantize, VariationalDequantize)):
@@ -171,6 +186,17 @@ def gate_aware_objective(
 
     Raises:
         ConfigError: for a bandwidth or a weight that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection import gate_aware_objective
+        >>> def total(x):
+        ...     return x.flatten(1).sum(1)
+        >>> def features(x):
+        ...     return x.flatten(1)
+        >>> objective = gate_aware_objective(total, features, reference=torch.zeros(10, 4), bandwidth=1.0, weight=2.0)
+        >>> objective(torch.zeros(3, 4)).shape
+        torch.Size([])
     """
     bandwidth, weight = check_positive("bandwidth", bandwidth), check_positive("weight", weight)
 

@@ -23,6 +23,14 @@ class Certificate(NamedTuple):
     For each input: with probability at least ``confidence`` over the noise of the smoothing, the p-value is at most
     ``p_value`` at each of the inputs within ``radius`` that an attacker evaluates, if these are at most ``attempts``; for
     attackers who know everything. See :mod:`pushforward.detection.smoothing` for the proof.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> x = np.random.default_rng(0).normal(size=(500, 2))
+        >>> guard = pf.Guard(alpha=0.05, smoothing=0.5, random_state=0).fit(x)
+        >>> certificate = guard.certify([[9.0, 9.0]], radius=0.5)
+        >>> certificate.alarm, certificate.radius
+        (array([ True]), 0.5)
     """
 
     p_value: Array
@@ -48,6 +56,15 @@ def certify_scores(
         radius: of the bounds.
         confidence: of the bounds.
         attempts: of the bounds.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection import ConformalCalibrator
+        >>> from pushforward.detection.certified import certify_scores
+        >>> calibrator = ConformalCalibrator(np.arange(99.0))
+        >>> certificate = certify_scores(np.array([50.0, 200.0]), calibrator, 0.05, radius=0.5, confidence=0.99, attempts=1000)
+        >>> certificate.p_value, certificate.alarm
+        (array([0.5 , 0.01]), array([False,  True]))
     """
     p_value = calibrator.p_value(lower)
     return Certificate(p_value, p_value <= level, lower, radius, confidence, attempts)

@@ -38,6 +38,14 @@ class LikelihoodTerms:
         base: log p_z(f(y)).
         volume: log abs det df/dy.
         preprocessing: contributions of dequantization, logit and standardization.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.curvature import likelihood_terms
+        >>> model = pf.models.NICE(features=2)
+        >>> terms = likelihood_terms(model, torch.zeros(3, 2))
+        >>> torch.allclose(terms.base + terms.volume + terms.preprocessing, model.log_prob(torch.zeros(3, 2)).double())
+        True
     """
 
     base: Tensor
@@ -86,6 +94,12 @@ class LikelihoodGap:
         observed: difference of the mean log-densities of y.
         error: standard error of the predicted gap over the rows.
         observed_error: standard error of the observed gap over the rows.
+
+    Example:
+        >>> from pushforward.detection.curvature import LikelihoodGap
+        >>> gap = LikelihoodGap(first=0.0, second=30.0, observed=28.0, error=1.0, observed_error=1.0)
+        >>> gap.first + gap.second
+        30.0
     """
 
     first: float

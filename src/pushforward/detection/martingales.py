@@ -19,7 +19,13 @@ __all__ = ["MARTINGALES", "BettingMartingale", "MixtureMartingale", "PowerMartin
 
 
 class BettingMartingale(ABC):
-    """Base class of test martingales. ``state`` is the complete state as a list of numbers."""
+    """Base class of test martingales. ``state`` is the complete state as a list of numbers.
+
+    Example:
+        >>> from pushforward.detection.martingales import MARTINGALES
+        >>> sorted(MARTINGALES)
+        ['mixture', 'power', 'restarted']
+    """
 
     def __init__(self) -> None:
         self.state: list[float] = self.start()
@@ -41,6 +47,13 @@ class PowerMartingale(BettingMartingale):
 
     Args:
         epsilon: exponent in (0, 1); a smaller one gains more from very small p-values.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.martingales import PowerMartingale
+        >>> evidence = PowerMartingale(epsilon=0.5).update(np.full(10, 0.001))  # ten small p-values
+        >>> bool(evidence[-1] > np.log(100))  # an alarm at level 1 %
+        True
     """
 
     def __init__(self, epsilon: float = 0.5) -> None:
@@ -64,6 +77,13 @@ class MixtureMartingale(BettingMartingale):
 
     With S = -sum log p_i, M_t = integral of epsilon^t exp((1 - epsilon) S) = e^S S^-(t+1) t! P(t+1, S), where P is the
     regularized lower incomplete gamma function.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.martingales import MixtureMartingale
+        >>> evidence = MixtureMartingale().update(np.full(10, 0.001))  # ten small p-values
+        >>> bool(evidence[-1] > np.log(100))  # an alarm at level 1 %
+        True
     """
 
     def start(self) -> list[float]:
@@ -88,6 +108,13 @@ class RestartedMartingale(BettingMartingale):
 
     Args:
         grid: number of values of epsilon, equally spaced between 0 and 1 without the ends.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.martingales import RestartedMartingale
+        >>> evidence = RestartedMartingale().update(np.full(10, 0.001))  # ten small p-values
+        >>> bool(evidence[-1] > np.log(100))  # an alarm at level 1 %
+        True
     """
 
     def __init__(self, grid: int = 9) -> None:

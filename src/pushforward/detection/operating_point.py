@@ -24,6 +24,14 @@ class OperatingPoint:
         tpr: fraction of anomalies that raise an alarm.
         false_alarm_rate: fraction of the normal test rows that raise an alarm.
         expected: 95% interval of the false-alarm rate if calibration and test rows are exchangeable.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection import operating_point
+        >>> rng = np.random.default_rng(0)
+        >>> found = operating_point(rng.normal(size=500), rng.normal(size=500), rng.normal(4, 1, size=200), alpha=0.05)
+        >>> found.alpha, found.tpr > 0.9
+        (0.05, True)
     """
 
     alpha: float

@@ -28,6 +28,11 @@ class CheckResult:
         name: name of the check.
         passed: whether the evaluation passed it.
         detail: observed result, such as the largest difference.
+
+    Example:
+        >>> from pushforward.detection import CheckResult
+        >>> CheckResult("equal sizes", True, "both sets have 28 x 28 pixels").passed
+        True
     """
 
     name: str
@@ -37,7 +42,13 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class ProtocolReport:
-    """The result of :func:`protocol_check`."""
+    """The result of :func:`protocol_check`.
+
+    Example:
+        >>> from pushforward.detection import CheckResult, ProtocolReport
+        >>> ProtocolReport((CheckResult("equal sizes", True, "both sets have 28 x 28 pixels"),)).passed
+        True
+    """
 
     checks: tuple[CheckResult, ...]
 

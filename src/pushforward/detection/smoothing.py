@@ -45,7 +45,15 @@ Array = NDArray[np.float64]
 
 
 class NoisyScore(Protocol):
-    """A base score that can be drawn under noise."""
+    """A base score that can be drawn under noise.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.smoothing import NoisyFunction, Smoothing
+        >>> base = NoisyFunction(lambda rows: np.square(rows).sum(1))  # any function of rows is a noisy score
+        >>> Smoothing(sigma=0.5, draws=64).score(base, np.zeros((2, 3))).shape
+        (2,)
+    """
 
     def noisy_scores(self, row: Array, sigma: float, generator: np.random.Generator, count: int) -> Array:
         """``count`` independent draws of f(row + sigma G), for a row ``(d,)`` of real numbers."""

@@ -22,6 +22,12 @@ class Distribution(nn.Module, ABC):
     A new distribution implements :meth:`log_prob` and :meth:`sample`, calls ``super().__init__`` with its shape, and sets the
     attributes below whose defaults do not fit. One that depends on training data also overrides :meth:`initialize`. Leading
     dimensions are batch.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> base = pf.distributions.StudentT(2, df=5.0)
+        >>> base.sample((3,)).shape, base.log_prob(torch.zeros(4, 2)).shape
+        (torch.Size([3, 2]), torch.Size([4]))
     """
 
     shape: Shape

@@ -33,6 +33,12 @@ class Agreement:
         different_near: those among them that are near the threshold.
         p_value: largest difference of the p-values.
         score: largest relative difference of the finite scores.
+
+    Example:
+        >>> from pushforward.export import Agreement
+        >>> found = Agreement(rows=100, alarms=6, near=1, different=0, different_near=0, p_value=0.0, score=1e-7)
+        >>> found.different == 0  # what compare(guard, path, rows) returns
+        True
     """
 
     rows: int
@@ -92,6 +98,15 @@ def run_graph(guard: Guard, path: str | os.PathLike[str], X: Any) -> dict[str, n
 
     Raises:
         ConfigError: for another ending of the name, or without onnxruntime.
+
+    Example:
+        >>> import numpy as np, pathlib, tempfile, pushforward as pf
+        >>> x = np.random.default_rng(0).normal(size=(300, 2))
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x)
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "guard.pt2")
+        >>> guard.export(path)
+        >>> pf.export.run_graph(guard, path, [[0.0, 0.0], [9.0, 9.0]])["alarm"]
+        array([False,  True])
     """
     if format_of(path) == "pt2":
         return _run_pt2(path, graph_inputs(guard, X, ("X",)))
@@ -134,6 +149,13 @@ def graph_inputs(guard: Guard, X: Any, names: tuple[str, ...]) -> dict[str, np.n
 
     Raises:
         InputError: for rows that the guard does not read.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> x = np.random.default_rng(0).normal(size=(300, 2))
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x)
+        >>> pf.export.graph_inputs(guard, x[:3], ("X",))["X"].shape
+        (3, 2)
     """
     if guard.reads_images:
         images = as_images(X).numpy()

@@ -119,6 +119,16 @@ def posterior_score(
         theta: true parameters, ``(n, D)``.
         x: their data, ``(n, *shape)``.
         seed: of the draws.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> pf.inference.posterior_score(posterior, posterior, theta[:20], x[:20]) > -5
+        True
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(posterior, NPEPosterior):

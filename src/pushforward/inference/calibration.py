@@ -34,6 +34,17 @@ class Calibration:
         tarp: fraction of draws that are closer to a random reference point than the true parameter, ``(n,)`` (Lemos et al.
             2023). It also finds errors that leave every marginal right.
         draws: number of draws of each posterior.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> found = pf.inference.calibrate(posterior, theta[:50], x[:50], draws=50)
+        >>> sorted(found.p_values)
+        ['SBC', 'TARP', 'coverage']
     """
 
     ranks: Array
@@ -70,6 +81,17 @@ def calibrate(
 
     Raises:
         InputError: for fewer than 20 simulations, or different numbers of parameters and data.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> found = pf.inference.calibrate(posterior, theta[:50], x[:50], draws=50)
+        >>> found.ranks.shape
+        (50, 1)
     """
     check_integer("draws", draws, 10)
     if len(theta) != len(x) or len(theta) < 20:
@@ -98,7 +120,14 @@ def calibrate(
 
 
 def uniformity_p_value(values: Array) -> float:
-    """p-value of the Kolmogorov-Smirnov test that values are uniform on [0, 1]."""
+    """p-value of the Kolmogorov-Smirnov test that values are uniform on [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.inference import uniformity_p_value
+        >>> uniformity_p_value(np.linspace(0, 1, 100)) > 0.9, uniformity_p_value(np.linspace(0, 0.5, 100)) < 1e-6
+        (True, True)
+    """
     from scipy.stats import kstest
 
     return float(kstest(values, "uniform").pvalue)
@@ -120,6 +149,17 @@ class ConformalRegion:
     Raises:
         ConfigError: for a level outside (0, 1).
         InputError: if there are too few simulations for the level.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> region = pf.inference.ConformalRegion(posterior, theta, x, level=0.9)
+        >>> region.contains(theta[:3], x=x[0]).shape
+        torch.Size([3])
     """
 
     def __init__(self, posterior: SimulationPosterior, theta: Tensor, x: Tensor, *, level: float = 0.9) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pushforward.display import card
 from pushforward.errors import PushforwardWarning
 from pushforward.inference.calibration import Calibration, calibrate
 from pushforward.inference.misspecification import SimulationGuard, posterior_predictive
@@ -35,6 +36,17 @@ class PosteriorCheck:
         predictive_p_value: p-value of the observation among simulations from its posterior; None without an observation.
         predictive: those simulations.
         observation: the observation.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> found = pf.inference.check(posterior, lambda theta: theta + 0.1 * torch.randn_like(theta), simulations=40, draws=50)
+        >>> type(found.calibration).__name__
+        'Calibration'
     """
 
     calibration: Calibration
@@ -74,6 +86,11 @@ class PosteriorCheck:
     def __repr__(self) -> str:
         values = ", ".join(f"{name} {value:.3g}" for name, value in self.p_values.items())
         return f"PosteriorCheck({'passed' if self.passed else 'FAILED'}; p-values: {values})"
+
+    def _repr_html_(self) -> str:
+        """The p-values, for a notebook."""
+        facts = [(f"p-value of {name}", f"{value:.3g}") for name, value in self.p_values.items()]
+        return card("Check of a posterior: " + ("passed" if self.passed else "FAILED"), facts)
 
 
 def check(

@@ -28,7 +28,7 @@ from pushforward.training.config import TrainingConfig, TrainingOptions, make_co
 from pushforward.training.fit import move_to_device, train_run
 from pushforward.training.progress import make_reporter
 from pushforward.training.run import make_plan
-from pushforward.training.seeds import mix
+from pushforward.training.seeds import mix, preserved
 from pushforward.training.strategies import SingleModel
 from pushforward.transforms import Chain, Whiten
 
@@ -43,6 +43,12 @@ def default_flow(features: int) -> Flow:
 
     Whitening with a Laplace approximation of the target, then a neural spline flow of couplings (Durkan et al. 2019),
     which takes one pass in both directions, over a standard normal distribution. Untrained it is the Laplace approximation.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import default_flow
+        >>> default_flow(2).sample(3, seed=0).shape
+        torch.Size([3, 2])
     """
     check_integer("features", features)
     layers = NSF(features, layers=6, hidden=(64, 64), tail_bound=8.0, standardize=False)
@@ -121,10 +127,12 @@ def fit_to_target(
     check_integer("restarts", restarts, 0)
     check_positive("spread", spread)
     check_integer("draws", draws, 100)
-    flow, parameters = _flow(model, log_density, parameters)
     if config is None and "learning_rate" not in options:
         options["learning_rate"] = _RATE
     config = _defaults(make_config(config, options))
+    with preserved(torch.device("cpu")):  # the weights of a flow that is made here depend on the seed alone
+        torch.default_generator.manual_seed(mix(config.seed, 104))
+        flow, parameters = _flow(model, log_density, parameters)
     if config.compile or config.amp:
         raise ConfigError(
             "fit_to_target computes in full precision and without compilation: use compile=False, amp=False."

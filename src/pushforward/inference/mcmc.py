@@ -28,6 +28,13 @@ class ChainDraws:
         r_hat: largest rank-normalized split R-hat of the coordinates (Vehtari et al. 2021); below 1.01 the chains agree.
         ess: smallest bulk effective sample size of the coordinates.
         divergences: number of divergent transitions; 0 for independent Metropolis.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> fit = pf.inference.fit_to_target(2, lambda v: -0.5 * (v**2).sum(-1), max_steps=20, seed=0, progress="silent")
+        >>> chain = pf.inference.independent_metropolis(fit, 200)
+        >>> chain.draws.shape, chain.acceptance > 0.5
+        (torch.Size([4, 200, 2]), True)
     """
 
     draws: Tensor
@@ -119,6 +126,14 @@ def neutra(
 
     Raises:
         ConfigError: without Pyro.
+
+    Example:
+        >>> import warnings, torch, pushforward as pf
+        >>> fit = pf.inference.fit_to_target(2, lambda v: -0.5 * v.square().sum(-1), max_steps=10, progress="silent")
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # so few draws do not agree yet
+        ...     print(pf.inference.neutra(fit, draws=20, warmup=10).draws.shape)
+        torch.Size([2, 20, 2])
     """
     check_integer("draws", draws, 4)
     check_integer("warmup", warmup, 1)

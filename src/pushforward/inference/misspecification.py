@@ -97,6 +97,17 @@ def posterior_predictive(
 
     Returns:
         The simulations ``(draws, *shape)``, and the p-value.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> draws, p_value = pf.inference.posterior_predictive(posterior, lambda theta: theta + 0.1 * torch.randn_like(theta), torch.zeros(1), draws=100)
+        >>> draws.shape, 0 < p_value <= 1
+        (torch.Size([100, 1]), True)
     """
     check_integer("draws", draws, 20)
     theta = posterior.sample(draws, x, seed=seed)
@@ -133,6 +144,17 @@ def local_c2st(
 
     Returns:
         The statistic and its p-value.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> statistic, p_value = pf.inference.local_c2st(posterior, theta, x, torch.zeros(1), permutations=5)
+        >>> 0 < p_value <= 1
+        True
     """
     from sklearn.neural_network import MLPClassifier
 

@@ -33,6 +33,13 @@ class Mode:
         log_density: there, nats.
         factor: ``(D, D)``, with factor factor^T the covariance of the normal distribution.
         log_mass: log of the integral of the Laplace approximation, log p + D / 2 log 2 pi + log det factor.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Target, find_modes
+        >>> target = Target(lambda v: -0.5 * (v - 1).square().sum(-1), 2)
+        >>> find_modes(target, torch.zeros(1, 2))[0].location.round(decimals=4)
+        tensor([1., 1.], dtype=torch.float64)
     """
 
     location: Tensor
@@ -51,6 +58,14 @@ def find_modes(target: Target, starts: Tensor, *, iterations: int = 200) -> list
 
     Raises:
         InputError: if the log-density is not finite at any starting point.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Target, find_modes
+        >>> target = Target(lambda v: torch.logaddexp(-0.5 * (v[:, 0] - 4) ** 2, -0.5 * (v[:, 0] + 4) ** 2), 1)
+        >>> modes = find_modes(target, torch.tensor([[-3.0], [-2.0], [3.0]]))
+        >>> sorted(round(mode.location.item()) for mode in modes)
+        [-4, 4]
     """
     with torch.no_grad():
         finite = torch.isfinite(target(starts))

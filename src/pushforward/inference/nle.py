@@ -163,7 +163,18 @@ class NLE(SimulationMethod["NLEPosterior"]):
 
 
 class NLEPosterior(LikelihoodPosterior):
-    """The posterior of :class:`NLE`."""
+    """The posterior of :class:`NLE`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NLE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> posterior.sample(10, x=torch.zeros(1)).shape
+        torch.Size([10, 1])
+    """
 
     method: ClassVar[str] = "nle"
 

@@ -42,6 +42,13 @@ def conditional_flow(
         embedding: network of the context, with attributes ``inputs`` and ``outputs``.
         regression: whether a flow with a name starts with the regression. It helps where the problem is almost linear, and
             makes others harder, so NPE and NLE try both and let the held-out simulations choose.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import conditional_flow
+        >>> flow = conditional_flow("maf", 2, 3)
+        >>> flow.log_prob(torch.zeros(4, 2), torch.zeros(4, 3)).shape
+        torch.Size([4])
     """
     width = context if embedding is None else int(embedding.outputs)  # pyright: ignore[reportArgumentType]
     first: list[Transform] = [] if transform is None else [transform]
@@ -129,7 +136,18 @@ class NPE(SimulationMethod["NPEPosterior"]):
 
 
 class NPEPosterior(SimulationPosterior):
-    """The posterior of :class:`NPE`: a mixture of conditional flows, amortized over observations."""
+    """The posterior of :class:`NPE`: a mixture of conditional flows, amortized over observations.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> posterior.sample(10, x=torch.zeros(1)).shape
+        torch.Size([10, 1])
+    """
 
     method: ClassVar[str] = "npe"
 

@@ -41,6 +41,11 @@ class Constraint:
         transform: builds the transform from these coordinates to as many real numbers.
         expand: coordinates ``(*batch, features)`` to the value ``(*batch, *shape)``.
         flatten: a value to its coordinates.
+
+    Example:
+        >>> from pushforward.inference import simplex
+        >>> simplex(3).features  # a density of three proportions refers to two numbers
+        2
     """
 
     name: str
@@ -52,12 +57,25 @@ class Constraint:
 
 
 def real(shape: Size = ()) -> Constraint:
-    """Any real numbers, of a shape."""
+    """Any real numbers, of a shape.
+
+    Example:
+        >>> from pushforward.inference import Parameters, real
+        >>> Parameters(mu=real(), effects=real(8)).features
+        9
+    """
     return _elementwise("real", shape, lambda count: Affine(count))
 
 
 def positive(shape: Size = (), *, low: float = 0.0) -> Constraint:
-    """Numbers above ``low``, through their logarithm."""
+    """Numbers above ``low``, through their logarithm.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Parameters, positive
+        >>> bool(Parameters(sigma=positive()).transform().decode(torch.tensor([[-3.0]])) > 0)
+        True
+    """
     return _elementwise("positive", shape, lambda count: _shifted(count, low, 1.0, Inverse(Exp(count))))
 
 
@@ -66,6 +84,12 @@ def interval(low: float, high: float, shape: Size = ()) -> Constraint:
 
     Raises:
         ConfigError: unless both are finite and low < high.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Parameters, interval
+        >>> Parameters(rho=interval(-1.0, 1.0)).transform().decode(torch.tensor([[0.0]]))
+        tensor([[0.]])
     """
     if not (-math.inf < low < high < math.inf):
         raise ConfigError(f"an interval needs finite ends with low < high; got {low!r} and {high!r}.")
@@ -73,7 +97,15 @@ def interval(low: float, high: float, shape: Size = ()) -> Constraint:
 
 
 def simplex(size: int) -> Constraint:
-    """Positive numbers with sum 1. A density of them refers to all but the last number."""
+    """Positive numbers with sum 1. A density of them refers to all but the last number.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Parameters, simplex
+        >>> parameters = Parameters(p=simplex(3))
+        >>> parameters.unflatten(parameters.transform().decode(torch.zeros(1, 2)))["p"]
+        tensor([[0.3333, 0.3333, 0.3333]])
+    """
     free = check_integer("size", size, 2) - 1
     return Constraint(
         "simplex", (size,), free, lambda: StickBreaking(free), StickBreaking.complete, lambda x: x[..., :-1]
@@ -81,13 +113,30 @@ def simplex(size: int) -> Constraint:
 
 
 def ordered(size: int) -> Constraint:
-    """Increasing numbers, through the logarithms of their gaps (more precisely, inverse softplus)."""
+    """Increasing numbers, through the logarithms of their gaps (more precisely, inverse softplus).
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Parameters, ordered
+        >>> cuts = Parameters(cuts=ordered(3)).transform().decode(torch.randn(1, 3))
+        >>> bool((cuts.diff() > 0).all())
+        True
+    """
     size = check_integer("size", size, 1)
     return Constraint("ordered", (size,), size, lambda: Gaps(size), lambda x: x, lambda x: x)
 
 
 def correlation(size: int) -> Constraint:
-    """Correlation matrices of ``size`` rows. A density of them refers to the entries below the diagonal."""
+    """Correlation matrices of ``size`` rows. A density of them refers to the entries below the diagonal.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Parameters, correlation
+        >>> parameters = Parameters(r=correlation(2))
+        >>> parameters.unflatten(parameters.transform().decode(torch.zeros(1, 1)))["r"]
+        tensor([[[1., 0.],
+                 [0., 1.]]])
+    """
     size = check_integer("size", size, 2)
     free = size * (size - 1) // 2
     transform = PartialCorrelations(free)

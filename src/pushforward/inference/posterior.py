@@ -30,6 +30,16 @@ class SimulationPosterior(ABC):
         prior: the prior.
         x_shape: shape of one observation.
         training: results of the training runs; empty for a posterior from a file.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> posterior.log_prob(theta[:3], x=torch.zeros(1)).shape
+        torch.Size([3])
     """
 
     method: ClassVar[str]
@@ -194,6 +204,19 @@ def load_posterior(path: Path, *, prior: Any = None) -> SimulationPosterior:
     Raises:
         StorageError: if there is no such file, it is damaged, or it contains no posterior from simulations.
         InputError: if the file has no prior and none is given.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> theta = prior.sample((200,))
+        >>> x = theta + 0.1 * torch.randn(200, 1)
+        >>> posterior = pf.inference.NPE(prior).fit(theta, x, max_steps=20, progress="silent")
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "posterior.safetensors")
+        >>> posterior.save(path)
+        >>> pf.inference.load_posterior(path).sample(3, x=torch.zeros(1)).shape
+        torch.Size([3, 1])
     """
     header, tensors = read(path, "simulation-posterior")
     try:

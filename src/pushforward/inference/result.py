@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.display import card, table
 from pushforward.errors import PushforwardWarning
 from pushforward.inference.modes import Mode, box_points, find_modes
 from pushforward.inference.parameters import Parameters
@@ -35,6 +36,12 @@ class FoundMode:
         mass: fraction of the target's mass, by the Laplace approximation.
         deficit: log of the normalized target minus log of the flow's density at the maximum, nats.
         dropped: whether the flow lacks the mode: the deficit is above 4 nats and the mass above 1 %.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> fit = pf.inference.fit_to_target(2, lambda v: -0.5 * (v**2).sum(-1), max_steps=20, seed=0, progress="silent")
+        >>> [mode.dropped for mode in fit.modes]
+        [False]
     """
 
     location: Tensor
@@ -58,6 +65,12 @@ class TargetFit:
         training: result of the training run.
         target: the log-density.
         parameters: names and constraints; None if there are none.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> fit = pf.inference.fit_to_target(2, lambda v: -0.5 * (v**2).sum(-1), max_steps=20, seed=0, progress="silent")
+        >>> fit.reliable, fit.resample(100).shape
+        (True, torch.Size([100, 2]))
     """
 
     model: Model
@@ -133,6 +146,27 @@ class TargetFit:
             f"TargetFit({verdict}: k-hat {self.k_hat:.2f}, ESS {self.ess:.0f} of {len(self.draws)}, log evidence "
             f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}{dropped}, {self.training.seconds:.1f} s)"
         )
+
+    def _repr_html_(self) -> str:
+        """What says whether to trust the fit, and the modes, for a notebook."""
+        facts = [
+            ("verdict", "reliable" if self.reliable else "not reliable"),
+            ("k-hat", f"{self.k_hat:.2f}"),
+            ("effective sample size", f"{self.ess:.0f} of {len(self.draws)} draws"),
+            ("log evidence", f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f} nats"),
+            ("time", f"{self.training.seconds:.1f} s"),
+        ]
+        rows = [
+            (", ".join(f"{value:.3g}" for value in mode.location[:6].tolist()), f"{mode.mass:.1%}",
+             "missing in the flow" if mode.dropped else "covered")
+            for mode in self.modes[:20]
+        ]  # fmt: skip
+        more = (
+            table(("mode at", "mass", ""), rows, "1 mode" if len(rows) == 1 else f"{len(self.modes)} modes")
+            if rows
+            else ""
+        )
+        return card("Flow fitted to a log-density", facts, more)
 
 
 def check_modes(

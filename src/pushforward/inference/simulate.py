@@ -31,6 +31,13 @@ class Simulations:
         theta: parameters of all runs, ``(n, D)``.
         x: data of all runs, ``(n, *shape)``; NaN in the rows of runs that failed.
         failures: why a run failed, by its index.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> prior = torch.distributions.Uniform(-torch.ones(1), torch.ones(1))
+        >>> found = pf.inference.simulate(lambda theta: theta + 1, prior, 20)
+        >>> found.x.shape, found.failures
+        (torch.Size([20, 1]), {})
     """
 
     theta: Tensor

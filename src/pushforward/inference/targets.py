@@ -35,6 +35,13 @@ class Target:
 
     Raises:
         ConfigError: for something that is not a function or a pair of functions.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import Target
+        >>> target = Target(lambda v: -0.5 * v.square().sum(-1), 2)
+        >>> target(torch.zeros(3, 2))
+        tensor([-0., -0., -0.], dtype=torch.float64)
     """
 
     def __init__(self, log_density: LogDensity, features: int, parameters: Parameters | None = None) -> None:

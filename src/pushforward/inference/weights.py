@@ -31,6 +31,13 @@ class ImportanceWeights:
         ess: effective sample size of the smoothed weights, 1 / sum w_i^2 (Kong 1992).
         log_evidence: log Z = log mean w, nats.
         log_evidence_error: its standard error by the delta method, std(w) / (mean(w) sqrt(n)).
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import ImportanceWeights
+        >>> weights = ImportanceWeights.of(torch.zeros(1000, dtype=torch.float64))  # log p - log q of 1,000 draws, all equal
+        >>> round(weights.ess), weights.reliable
+        (1000, True)
     """
 
     log_ratios: Tensor
@@ -110,12 +117,25 @@ class ImportanceWeights:
 
 
 def effective_sample_size(log_weights: Tensor) -> float:
-    """(sum w)^2 / sum w^2 of weights given by their logarithms."""
+    """(sum w)^2 / sum w^2 of weights given by their logarithms.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.inference import effective_sample_size
+        >>> effective_sample_size(torch.tensor([0.0, 0.0, -torch.inf]))
+        2.0
+    """
     return float(torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)))
 
 
 def khat_threshold(draws: int) -> float:
-    """Largest k-hat at which estimates from this number of draws are reliable, min(1 - 1 / log10(n), 0.7)."""
+    """Largest k-hat at which estimates from this number of draws are reliable, min(1 - 1 / log10(n), 0.7).
+
+    Example:
+        >>> from pushforward.inference import khat_threshold
+        >>> round(khat_threshold(100), 2), khat_threshold(100_000)
+        (0.5, 0.7)
+    """
     return min(1 - 1 / math.log10(draws), 0.7)
 
 

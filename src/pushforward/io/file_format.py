@@ -85,6 +85,13 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     Raises:
         ConfigError: if the header or a tensor has a type that a file cannot store.
         StorageError: if the file cannot be written. A file that was at ``path`` is then unchanged.
+
+    Example:
+        >>> import pathlib, tempfile, torch, pushforward as pf
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "numbers.safetensors")
+        >>> pf.io.write(path, {"kind": "model"}, {"weight": torch.ones(2)})
+        >>> pf.io.read(path)[1]["weight"]
+        tensor([1., 1.])
     """
     name = _text(path)
     pieces = _encode(header, tensors)
@@ -98,6 +105,12 @@ def file_digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
 
     Raises:
         ConfigError: as :func:`write`.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.io import file_digest
+        >>> len(file_digest({"kind": "model"}, {"weight": torch.zeros(2)}))
+        64
     """
     found = hashlib.sha256()
     for piece in _encode(header, tensors):
@@ -126,6 +139,15 @@ def read(
         FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
         SignatureError: if a key is given, and the file is not signed with it or was changed since.
         StorageError: if there is no such file, or if it is damaged, too large, of another kind or not from pushforward.
+
+    Example:
+        >>> import pathlib, tempfile, torch, pushforward as pf
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
+        >>> model = pf.models.NICE(features=2)
+        >>> pf.save(model, path)
+        >>> header, tensors = pf.io.read(path)
+        >>> header["kind"], len(tensors) > 0
+        ('model', True)
     """
     name = _text(path)
     data = _bytes(name, limit)

@@ -50,6 +50,14 @@ def read_images(
         StorageError: for a path that is absent, damaged, or of unknown format.
         InputError: for images of different sizes, or no images.
         ConfigError: for an array, a column or a data set that does not exist.
+
+    Example:
+        >>> import pathlib, tempfile, numpy as np
+        >>> from pushforward.io import read_images
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "images.npy")
+        >>> np.save(path, np.zeros((3, 8, 8), dtype=np.uint8))
+        >>> read_images(path).shape
+        torch.Size([3, 1, 8, 8])
     """
     if isinstance(source, str) and source.startswith(_TORCHVISION):
         return _from_torchvision(source, train)
@@ -71,6 +79,14 @@ def holds_images(path: Path) -> bool:
 
     Images are: a folder with image files, an IDX file, an array of three or four dimensions, and a Parquet file with a
     column of encoded images. The answer is False for what cannot be read, so that the reader of tables reports the error.
+
+    Example:
+        >>> import pathlib, tempfile, numpy as np
+        >>> from pushforward.io import holds_images
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "images.npy")
+        >>> np.save(path, np.zeros((3, 8, 8), dtype=np.uint8))
+        >>> holds_images(path)
+        True
     """
     name = path.name.lower()
     try:

@@ -75,6 +75,15 @@ def load(path: Path, device: str | torch.device = "cpu") -> models.Model:
         FormatVersionError: if a newer version of pushforward wrote the file, or an early version 0.1.
         StorageError: if there is no such file, it is damaged, or it does not contain a model.
         ConfigError: if the device is not available.
+
+    Example:
+        >>> import pathlib, tempfile, torch, pushforward as pf
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
+        >>> model = pf.models.NICE(features=2)
+        >>> pf.save(model, path)
+        >>> again = pf.load(path)
+        >>> torch.equal(again.log_prob(torch.zeros(1, 2)), model.log_prob(torch.zeros(1, 2)))
+        True
     """
     header, tensors = read(path, "model")
     try:
@@ -103,6 +112,12 @@ def pack(module: nn.Module, prefix: str = "") -> tuple[dict[str, Any], dict[str,
 
     Raises:
         ConfigError: if a part is not registered, or has state that its ``state_dict`` lacks.
+
+    Example:
+        >>> import pushforward as pf
+        >>> description, tensors = pf.io.pack(pf.transforms.Standardize(2))
+        >>> description["class"], sorted(tensors)
+        ('transforms.Standardize', ['initialized', 'mean', 'scale'])
     """
     description = registry.describe(module)
     try:
@@ -143,6 +158,12 @@ def unpack(description: Any, tensors: Mapping[str, Tensor], prefix: str = "", li
 
     Raises:
         StorageError: if the module cannot be built, or tensors are missing, unused, or of another shape.
+
+    Example:
+        >>> import pushforward as pf
+        >>> description, tensors = pf.io.pack(pf.transforms.Standardize(2))
+        >>> pf.io.unpack(description, tensors).in_shape
+        (2,)
     """
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     module = _without_memory(description, state, limit)

@@ -33,6 +33,13 @@ def new_key(path: AnyPath, *, force: bool = False) -> Path:
     Raises:
         StorageError: if there is a file, or none can be written.
         ConfigError: without the package `cryptography`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pushforward.io import new_key
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> new_key(folder / "release.pem").name
+        'release.pem.pub'
     """
     serialization, ed25519 = _cryptography()
     private, public = Path(path).expanduser(), _with_ending(path, ".pub")
@@ -113,6 +120,17 @@ def verify(path: AnyPath, public_key: AnyPath) -> None:
         SignatureError: if there is no signature, or it is not one of these bytes by this key.
         StorageError: if a file cannot be read.
         ConfigError: for a key of another kind, or without the package `cryptography`.
+
+    Example:
+        >>> import pathlib, tempfile, torch, pushforward as pf
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
+        >>> model = pf.models.NICE(features=2)
+        >>> pf.save(model, path)
+        >>> from pushforward.io import new_key, sign, verify
+        >>> key = path.parent / "release.pem"
+        >>> public = new_key(key)
+        >>> _ = sign(path, key)
+        >>> verify(path, public)  # raises SignatureError if the file was changed
     """
     check_signature(_content(path), path, public_key)
 

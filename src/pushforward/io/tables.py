@@ -117,6 +117,14 @@ def stream_table(
     Raises:
         SchemaError: for a cell that does not fit the type of its column, with column, row and value. The other errors are
             those of :func:`read_table`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pushforward.io import stream_table
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "rows.csv")
+        >>> _ = path.write_text("a,b" + chr(10) + "1,x" + chr(10) + "2,y" + chr(10))
+        >>> sum(part.num_rows for part in stream_table(path))
+        2
     """
     check_integer("rows", rows)
     return _stream(

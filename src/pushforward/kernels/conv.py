@@ -38,6 +38,13 @@ def conv_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], b
 
     Returns:
         ``(rows, outputs, height, width)``.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.kernels import conv_stack
+        >>> x, weight, bias = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 1, 1), torch.zeros(1)
+        >>> conv_stack(x, [weight, weight], [bias, bias]).sum()
+        tensor(9.)
     """
     parameters = (*weights, *biases)
     if (

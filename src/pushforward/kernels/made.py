@@ -30,12 +30,24 @@ _ROWS_PER_THREAD = 16
 
 @dataclass(frozen=True)
 class ShiftSettings:
-    """y = x + t."""
+    """y = x + t.
+
+    Example:
+        >>> from pushforward.kernels import ShiftSettings
+        >>> ShiftSettings()
+        ShiftSettings()
+    """
 
 
 @dataclass(frozen=True)
 class AffineSettings:
-    """y = x exp(s) + t with s = raw / (1 + abs(raw) / bound); t is the first parameter."""
+    """y = x exp(s) + t with s = raw / (1 + abs(raw) / bound); t is the first parameter.
+
+    Example:
+        >>> from pushforward.kernels import AffineSettings
+        >>> AffineSettings(bound=3.0).bound
+        3.0
+    """
 
     bound: float
 
@@ -52,6 +64,12 @@ class Stage(NamedTuple):
         adds: whether the residual stream is added.
         keeps: whether the result becomes the residual stream.
         acts: whether the activation follows.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.kernels import Stage
+        >>> Stage(torch.zeros(2, 2), torch.zeros(2, 1), (0, 1, 2), False, False, True).acts
+        True
     """
 
     weight: Tensor
@@ -82,6 +100,14 @@ def invert_made(
 
     Raises:
         MemoryError: if there is no memory for the values of the network.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> layer = pf.transforms.MaskedAutoregressive(4, hidden=(8,))  # its decode calls invert_made where native kernels are in use
+        >>> x = torch.zeros(1, 4)
+        >>> with torch.no_grad():
+        ...     print(torch.allclose(layer.decode(layer.encode(x).z), x, atol=1e-5))
+        True
     """
     functions = library("made", z.dtype)
     assert functions is not None

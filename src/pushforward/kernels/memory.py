@@ -31,6 +31,14 @@ def freed_memory_kept() -> Iterator[None]:
     heap and keeps up to 62 MiB of freed memory.
 
     Nothing is done with other C libraries than glibc, or if the environment variable ``PUSHFORWARD_KEEP_MEMORY`` is 0.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.kernels import freed_memory_kept
+        >>> with freed_memory_kept():
+        ...     total = sum(torch.ones(1000).sum().item() for _ in range(3))
+        >>> total
+        3000.0
     """
     if os.environ.get("PUSHFORWARD_KEEP_MEMORY") == "0" or not _glibc():
         yield

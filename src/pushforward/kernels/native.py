@@ -45,6 +45,12 @@ def kernels() -> str:
 
     Raises:
         ConfigError: if the environment variable ``PUSHFORWARD_KERNELS`` is not a mode.
+
+    Example:
+        >>> from pushforward.kernels import kernels, use_kernels
+        >>> with use_kernels("plain"):
+        ...     print(kernels())
+        plain
     """
     mode = _mode or os.environ.get("PUSHFORWARD_KERNELS", "auto")
     if mode not in _MODES:
@@ -138,6 +144,12 @@ def usable(*tensors: Tensor) -> bool:
 
     False under ``torch.compile``, export, tracing, function transforms and forward-mode differentiation, and where
     plain operations are to be used.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.kernels import usable
+        >>> usable(torch.zeros(2, requires_grad=True).half())
+        False
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False

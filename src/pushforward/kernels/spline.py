@@ -28,6 +28,15 @@ def spline(x: Tensor, raw: Tensor, settings: SplineSettings, *, inverse: bool = 
         raw: ``(parameters, *x.shape)``; any values, 0 is the identity.
         settings: of the splines.
         inverse: whether to solve for x.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.kernels import SplineSettings, spline
+        >>> settings = SplineSettings(bins=4, bound=3.0, smallest=0.01, steepest=100.0)
+        >>> x = torch.tensor([0.5, 7.0])
+        >>> y, log_slope = spline(x, torch.zeros(11, 2), settings)
+        >>> torch.allclose(spline(y, torch.zeros(11, 2), settings, inverse=True)[0], x), log_slope[1].item()
+        (True, 0.0)
     """
     if usable(x, raw):
         if torch.is_grad_enabled() and (x.requires_grad or raw.requires_grad):

@@ -28,6 +28,12 @@ class SplineSettings:
         steepest: bound on abs(log slope) at a knot, smooth.
         periodic: if true, K free slopes, equal at both ends, and nothing outside the interval. Otherwise K - 1 free
             slopes, slope 1 at both ends, and the identity outside.
+
+    Example:
+        >>> from pushforward.kernels import SplineSettings
+        >>> settings = SplineSettings(bins=8, bound=4.0, smallest=0.01, steepest=100.0)
+        >>> settings.bins, settings.periodic
+        (8, False)
     """
 
     bins: int

@@ -23,6 +23,12 @@ class SplineSteps:
         places: the most places of a block.
         rows: of each place.
         like: a tensor of the floating type to use, on the CPU.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.kernels import SplineSteps
+        >>> SplineSteps.serves(torch.zeros(2).half())
+        False
     """
 
     def __init__(self, settings: SplineSettings, places: int, rows: int, like: Tensor) -> None:

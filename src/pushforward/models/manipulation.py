@@ -186,6 +186,13 @@ def manipulate(
     Raises:
         InputError: for data or a direction of the wrong shape.
         ConfigError: for amounts that are not finite.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.models.manipulation import manipulate
+        >>> model = pf.models.NICE(features=2)
+        >>> manipulate(model, torch.zeros(3, 2), torch.tensor([1.0, 0.0]), amounts=(0.0, 1.0)).shape
+        torch.Size([2, 3, 2])
     """
     check_data(direction, model.base.shape, "the direction of a " + type(model).__name__)
     if direction.shape != model.base.shape:

@@ -12,7 +12,14 @@ __all__ = ["bound_input", "bound_square", "soft_clamp", "softsign_clamp", "split
 
 
 def soft_clamp(x: Tensor, bound: float) -> Tensor:
-    """Smooth clamp to (-bound, bound) with slope 1 at 0: ``bound * tanh(x / bound)``."""
+    """Smooth clamp to (-bound, bound) with slope 1 at 0: ``bound * tanh(x / bound)``.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import soft_clamp
+        >>> soft_clamp(torch.tensor([0.0, 0.1, 100.0]), 3.0)
+        tensor([0.0000, 0.1000, 3.0000])
+    """
     return bound * torch.tanh(x / bound)
 
 
@@ -20,6 +27,12 @@ def softsign_clamp(x: Tensor, bound: float) -> Tensor:
     """Smooth clamp to (-bound, bound) with slope 1 at 0 that saturates slowly: ``x / (1 + |x| / bound)``.
 
     Its slope falls as 1/x^2 and not exponentially, so a scale near its bound still gets a gradient.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import softsign_clamp
+        >>> softsign_clamp(torch.tensor([0.0, 3.0, 300.0]), 3.0)
+        tensor([0.0000, 1.5000, 2.9703])
     """
     return x / torch.rsub(x.abs(), 1, alpha=-1 / bound)  # 1 + |x| / bound in one operation
 
@@ -29,6 +42,12 @@ def bound_input(x: Tensor, bound: float) -> Tensor:
 
     The network then returns bounded shifts and scales, so far from the data a flow is close to a fixed affine transform:
     nothing overflows, and the log-density falls as that of the base distribution.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import bound_input
+        >>> bound_input(torch.tensor([-1e20, 0.5, 1e20]), 10.0)
+        tensor([-10.0000,   0.5000,  10.0000])
     """
     return F.hardtanh(x, -bound, bound)  # the same as clamp, whose gradient takes five operations
 
@@ -37,13 +56,27 @@ def bound_square(x: Tensor, terms: int) -> Tensor:
     """Clamp x so that the sum of ``terms`` squares is finite; for one term, at about 1e19 in float32.
 
     Mixtures need it: if every component is -inf, the gradient of their log-sum-exp is NaN.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import bound_square
+        >>> bound_square(torch.tensor([2.0, 1e30]), 1).square().isfinite()
+        tensor([True, True])
     """
     limit = 0.5 * math.sqrt(torch.finfo(x.dtype).max / terms)
     return x.clamp(-limit, limit)
 
 
 def split_infinite(x: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-    """x with its infinite entries set to 0, and the term to add to each row's log-density: 0, or -inf if an entry was infinite."""
+    """x with its infinite entries set to 0, and the term to add to each row's log-density: 0, or -inf if an entry was infinite.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import split_infinite
+        >>> split_infinite(torch.tensor([[1.0, 2.0], [torch.inf, 2.0]]), 1)
+        (tensor([[1., 2.],
+                [0., 2.]]), tensor([0., -inf]))
+    """
     infinite = torch.isinf(x)
     rows = infinite.flatten(x.dim() - dims).any(-1) if dims else infinite
     return torch.where(infinite, 0.0, x), torch.where(rows, -math.inf, 0.0).to(x.dtype)

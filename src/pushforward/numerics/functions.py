@@ -12,7 +12,14 @@ __all__ = ["inverse_softplus", "log1mexp", "log1p_square", "logmeanexp", "softpl
 
 
 def sum_event(x: Tensor, dims: int) -> Tensor:
-    """Sum over the last ``dims`` dimensions, in the type of x; more than 1024 terms are added in float64."""
+    """Sum over the last ``dims`` dimensions, in the type of x; more than 1024 terms are added in float64.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import sum_event
+        >>> sum_event(torch.ones(2, 3, 4), 2)
+        tensor([12., 12.])
+    """
     if dims == 0:
         return x
     if dims == 1 and x.shape[-1] <= 1024:
@@ -24,7 +31,14 @@ def sum_event(x: Tensor, dims: int) -> Tensor:
 
 
 def log1p_square(x: Tensor) -> Tensor:
-    """``log(1 + x^2)`` for any finite x: exact for small x, and ``2 log abs(x)`` where x^2 would overflow."""
+    """``log(1 + x^2)`` for any finite x: exact for small x, and ``2 log abs(x)`` where x^2 would overflow.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import log1p_square
+        >>> log1p_square(torch.tensor([1e-10, 1.0, 1e30]))
+        tensor([1.0000e-20, 6.9315e-01, 1.3816e+02])
+    """
     far = x.abs() > 1
     near = torch.log1p(torch.where(far, 0.0, x) ** 2)
     outer = torch.where(far, x, 1.0).abs()
@@ -32,30 +46,64 @@ def log1p_square(x: Tensor) -> Tensor:
 
 
 def log1mexp(x: Tensor) -> Tensor:
-    """``log(1 - exp(-x))`` for x > 0 without cancellation."""
+    """``log(1 - exp(-x))`` for x > 0 without cancellation.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import log1mexp
+        >>> log1mexp(torch.tensor([1e-20, 1.0], dtype=torch.float64))
+        tensor([-46.0517,  -0.4587], dtype=torch.float64)
+    """
     near = x < math.log(2.0)
     small, large = torch.where(near, x, 1.0), torch.where(near, 1.0, x)
     return torch.where(near, torch.log(-torch.expm1(-small)), torch.log1p(-torch.exp(-large)))
 
 
 def logmeanexp(x: Tensor, dim: int) -> Tensor:
-    """``log mean exp`` along ``dim``; -inf if every term is -inf, with finite gradients for the others."""
+    """``log mean exp`` along ``dim``; -inf if every term is -inf, with finite gradients for the others.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import logmeanexp
+        >>> logmeanexp(torch.tensor([-1000.0, -1000.0]), 0)
+        tensor(-1000.)
+    """
     empty = torch.isneginf(x).all(dim, keepdim=True)
     mean = torch.logsumexp(torch.where(empty, 0.0, x), dim) - math.log(x.shape[dim])
     return torch.where(empty.squeeze(dim), -math.inf, mean)
 
 
 def inverse_softplus(y: float) -> float:
-    """The x with ``softplus(x) == y``, for a constant y > 0."""
+    """The x with ``softplus(x) == y``, for a constant y > 0.
+
+    Example:
+        >>> from pushforward.numerics import inverse_softplus
+        >>> round(inverse_softplus(1.0), 4)
+        0.5413
+    """
     return y + math.log(-math.expm1(-y))
 
 
 def unsoftplus(y: Tensor) -> Tensor:
-    """The x with ``softplus(x) == y``, elementwise; a y that is not positive counts as the smallest normal number."""
+    """The x with ``softplus(x) == y``, elementwise; a y that is not positive counts as the smallest normal number.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import unsoftplus
+        >>> torch.nn.functional.softplus(unsoftplus(torch.tensor([0.5, 40.0])))
+        tensor([ 0.5000, 40.0000])
+    """
     y = y.clamp(min=torch.finfo(y.dtype).tiny)
     return y + torch.log(-torch.expm1(-y))
 
 
 def softplus_positive(raw: Tensor, minimum: float) -> Tensor:
-    """A number above ``minimum``, increasing in ``raw``, that is 1 at raw = 0."""
+    """A number above ``minimum``, increasing in ``raw``, that is 1 at raw = 0.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import softplus_positive
+        >>> softplus_positive(torch.tensor([0.0, -100.0]), 0.01)
+        tensor([1.0000, 0.0100])
+    """
     return minimum + F.softplus(raw + inverse_softplus(1.0 - minimum))

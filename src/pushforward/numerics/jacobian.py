@@ -19,7 +19,14 @@ _DIRECTIONS = 64
 
 
 def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x), and df/dx v, by forward mode."""
+    """f(x), and df/dx v, by forward mode.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import push_forward
+        >>> push_forward(lambda x: x**2, torch.tensor([3.0]), torch.tensor([1.0]))  # x^2, and 2 x
+        (tensor([9.]), tensor([6.]))
+    """
     if not is_compiling():
         _load_forward_mode()
     value, slope = jvp(function, (x.contiguous(),), (v,))[:2]  # dual numbers need memory of their own

@@ -23,6 +23,14 @@ class RowNoise:
     Args:
         seed: of the noise.
         draw: index of the draw; the draws of one seed are independent of each other.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import RowNoise, uniform_like
+        >>> x = torch.tensor([[1.0], [2.0], [1.0]])
+        >>> noise = uniform_like(x, 1, RowNoise(seed=0))
+        >>> (noise[0] == noise[2]).item(), (noise[0] == noise[1]).item()  # equal rows get equal noise
+        (True, False)
     """
 
     def __init__(self, seed: int = 0, draw: int = 0) -> None:
@@ -66,7 +74,15 @@ class RowNoise:
 
 
 class MiddleNoise(RowNoise):
-    """Uniform noise of a half for every row: the middle of each cell, for runtimes that cannot hash a row."""
+    """Uniform noise of a half for every row: the middle of each cell, for runtimes that cannot hash a row.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import MiddleNoise, uniform_like
+        >>> uniform_like(torch.zeros(2, 1), 1, MiddleNoise())
+        tensor([[0.5000],
+                [0.5000]])
+    """
 
     def uniform(self, x: Tensor, event_dims: int, shape: tuple[int, ...] | None = None) -> Tensor:
         """A half in the type of ``x``; the arguments are those of :meth:`RowNoise.uniform`."""
@@ -78,7 +94,15 @@ Noise = torch.Generator | RowNoise | None
 
 
 def uniform_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Uniform noise in [0, 1) from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row."""
+    """Uniform noise in [0, 1) from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import uniform_like
+        >>> u = uniform_like(torch.zeros(2, 3), 1, torch.Generator().manual_seed(0))
+        >>> u.shape, bool((u >= 0).all() and (u < 1).all())
+        (torch.Size([2, 3]), True)
+    """
     if isinstance(noise, torch.Generator):
         size = x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape)
         return torch.rand(size, dtype=x.dtype, device=x.device, generator=noise)
@@ -86,7 +110,14 @@ def uniform_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...
 
 
 def normal_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Standard normal noise from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row."""
+    """Standard normal noise from a generator or from the rows' content; shaped as ``x``, or ``shape`` for each row.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import normal_like
+        >>> normal_like(torch.zeros(2, 3), 1, torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3])
+    """
     if isinstance(noise, torch.Generator):
         size = x.shape if shape is None else (*x.shape[: x.dim() - event_dims], *shape)
         return torch.randn(size, dtype=x.dtype, device=x.device, generator=noise)
@@ -99,7 +130,14 @@ def normal_like(x: Tensor, event_dims: int, noise: Noise, shape: tuple[int, ...]
 
 
 def draw_category(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """An index drawn with the probabilities softmax(logits) of the last dimension, which the result lacks."""
+    """An index drawn with the probabilities softmax(logits) of the last dimension, which the result lacks.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import draw_category
+        >>> draw_category(torch.tensor([[0.0, 50.0, 0.0]]), torch.Generator().manual_seed(0))
+        tensor([1])
+    """
     # Of exponential times with the rates w_k, time k is the smallest with probability w_k / sum(w).
     times = torch.empty_like(logits, memory_format=torch.contiguous_format).exponential_(generator=generator)
     return (logits - times.log()).argmax(-1)

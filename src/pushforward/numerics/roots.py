@@ -43,6 +43,12 @@ def monotone_root(
     Returns:
         The root, twice differentiable in ``target`` and in the parameters of ``function``: dx/dy = 1/f'(x) and
         dx/dtheta = -(df/dtheta)/f'(x), with f' as ``function`` returns it.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import monotone_root
+        >>> monotone_root(lambda x: (x**3, 3 * x**2), torch.tensor([8.0]), torch.tensor([0.0]), torch.tensor([5.0]))
+        tensor([2.])
     """
     with torch.no_grad():
         may_read = is_eager()
@@ -108,6 +114,13 @@ def contraction_root(
 
     Raises:
         ConvergenceError: if a row has a residual above 800 eps (1 + max abs y), 1e-4 in float32 and 2e-13 in float64.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import contraction_root
+        >>> x = contraction_root(lambda x: 0.5 * x.sin(), torch.tensor([[1.0]]), rate=0.5)
+        >>> (x + 0.5 * x.sin()).round(decimals=4)
+        tensor([[1.]])
     """
     eps = torch.finfo(target.dtype).eps
     y = target.clamp(-1e37, 1e37) if target.dtype is torch.float32 else target.clamp(-1e150, 1e150)

@@ -16,6 +16,14 @@ class RunningMean:
     """Mean, ``log mean exp`` and standard error of a sequence of tensors of one shape, in float64 and constant memory.
 
     The squared deviations are updated as in Welford 1962.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import RunningMean
+        >>> mean = RunningMean(torch.tensor([0.0]))
+        >>> mean.add(torch.tensor([2.0]))
+        >>> mean.mean()
+        tensor([1.])
     """
 
     def __init__(self, first: Tensor) -> None:

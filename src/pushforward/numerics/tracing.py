@@ -12,22 +12,46 @@ __all__ = ["constant", "is_capturing", "is_compiling", "is_eager", "is_recording
 
 
 def is_compiling() -> bool:
-    """Whether ``torch.compile`` or ``torch.export`` reads the code, so that sizes of a batch may be unknown."""
+    """Whether ``torch.compile`` or ``torch.export`` reads the code, so that sizes of a batch may be unknown.
+
+    Example:
+        >>> from pushforward.numerics import is_compiling
+        >>> is_compiling()
+        False
+    """
     return torch.compiler.is_compiling()
 
 
 def is_capturing() -> bool:
-    """Whether a CUDA graph is being captured: operations are recorded, and their results do not exist yet."""
+    """Whether a CUDA graph is being captured: operations are recorded, and their results do not exist yet.
+
+    Example:
+        >>> from pushforward.numerics import is_capturing
+        >>> is_capturing()
+        False
+    """
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def is_recording() -> bool:
-    """Whether operations are recorded by a compiler or a CUDA graph, so that Python cannot read a value."""
+    """Whether operations are recorded by a compiler or a CUDA graph, so that Python cannot read a value.
+
+    Example:
+        >>> from pushforward.numerics import is_recording
+        >>> is_recording()
+        False
+    """
     return is_compiling() or is_capturing()
 
 
 def is_transformed() -> bool:
-    """Whether a function transform (``torch.func.vmap``, ``grad``, ``jvp``, ...) is active."""
+    """Whether a function transform (``torch.func.vmap``, ``grad``, ``jvp``, ...) is active.
+
+    Example:
+        >>> from pushforward.numerics import is_transformed
+        >>> is_transformed()
+        False
+    """
     return torch._C._are_functorch_transforms_active()
 
 
@@ -35,6 +59,11 @@ def is_eager() -> bool:
     """Whether this is a plain call: tensors are what they seem, so Python may read values, keep buffers and pass memory to C.
 
     Not so under a compiler, a tracer, a function transform, forward-mode differentiation or the capture of a CUDA graph.
+
+    Example:
+        >>> from pushforward.numerics import is_eager
+        >>> is_eager()
+        True
     """
     return not (
         is_compiling()
@@ -50,6 +79,12 @@ def may_check_values(x: Tensor, training: bool = False) -> bool:
 
     Not under a compiler or the capture of a CUDA graph; and not in training on an accelerator, where each read makes the
     host wait for all operations that it has queued. There NaN appears in the loss.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import may_check_values
+        >>> may_check_values(torch.zeros(2))
+        True
     """
     if is_recording():
         return False
@@ -61,6 +96,12 @@ def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) 
 
     Off the CPU it is copied once and kept as long as the process runs: a copy makes the host wait, and a CUDA graph reads it
     from one address. So the numbers must depend on an architecture, not on a call.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.numerics import constant
+        >>> constant((1.0, 2.0), torch.float64, torch.device("cpu"))
+        tensor([1., 2.], dtype=torch.float64)
     """
     if device.type == "cpu" or is_compiling():
         return torch.tensor(values, dtype=dtype, device=device)

@@ -45,6 +45,14 @@ class Subject:
         column_nouns: what one column and many are called.
         values: whether the smallest and the largest value of a column are shown.
         column_note: why there are no columns to compare; "" where a guard has none.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> rng = np.random.default_rng(0)
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rng.normal(size=(300, 2)))
+        >>> report = guard.report(rng.normal(size=(100, 2)))  # Guard.report collects, and calls assemble
+        >>> "guard" in report.to_dict()
+        True
     """
 
     title: str
@@ -85,6 +93,14 @@ def assemble(
         network: what a guarded network said of the rows.
         classes: result of the check "classes".
         examples: values of columns that no training row had.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> rng = np.random.default_rng(0)
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rng.normal(size=(300, 2)))
+        >>> report = guard.report(rng.normal(size=(100, 2)))  # Guard.report collects, and calls assemble
+        >>> report
+        Report(100 rows, 0 of 6 checks failed)
     """
     groups = list(collected.groups.values())
     uniformity = [(group, group.counts.uniformity()) for group in groups]

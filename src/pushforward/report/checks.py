@@ -37,6 +37,12 @@ class Check:
         name: a key of :data:`CHECKS`.
         passed: whether the rows passed.
         detail: what was found, a sentence.
+
+    Example:
+        >>> from pushforward.report import Check
+        >>> check = Check("drift", True, "No column has another distribution.")
+        >>> check.title
+        'No column has drifted'
     """
 
     name: str

@@ -108,6 +108,15 @@ class Collected:
         calibrations: by group, its name, calibrator and the p-value at or below which there is an alarm.
         columns: the training columns; empty if the guard has none.
         shown: number of alarms to keep.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection import ConformalCalibrator
+        >>> from pushforward.report import Collected
+        >>> calibrator = ConformalCalibrator(np.arange(99.0))
+        >>> collected = Collected({None: ("all rows", calibrator, calibrator.threshold(0.05))})
+        >>> collected.rows, collected.alarms
+        (0, 0)
     """
 
     calibrations: Mapping[Any, tuple[str, ConformalCalibrator, float]]

@@ -50,6 +50,12 @@ class ServiceSettings:
 
     Raises:
         ConfigError: for an option that is not possible, or a combination that would be open to everybody.
+
+    Example:
+        >>> from pushforward.service import ServiceSettings
+        >>> settings = ServiceSettings(models=(("orders", "orders.safetensors"),), store="sqlite:///events.sqlite")
+        >>> settings.port, settings.durability
+        (8000, 'fast')
     """
 
     models: tuple[tuple[str, str], ...]

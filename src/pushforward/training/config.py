@@ -68,7 +68,7 @@ class TrainingConfig:
         checkpoint_every: steps (an integer) or time (text such as "60s") between two writes. The file is also written
             at the start and at the end.
         resume: "auto" resumes if the checkpoint file exists, True raises if it does not, False starts a new run.
-        progress: "auto" (a bar on a terminal, plain lines elsewhere), "rich", "plain" or "silent". Output goes to
+        progress: "auto" (a bar on a terminal or in a notebook, plain lines elsewhere), "rich", "plain" or "silent". Output goes to
             stderr.
         callback: function called with a :class:`~pushforward.training.TrainingEvent` at each evaluation. Training stops
             if it returns True.
@@ -117,7 +117,13 @@ class TrainingConfig:
 
 
 class TrainingOptions(TypedDict, total=False):
-    """The fields of :class:`TrainingConfig` as keywords, so that editors and type checkers see them."""
+    """The fields of :class:`TrainingConfig` as keywords, so that editors and type checkers see them.
+
+    Example:
+        >>> from pushforward.training import TrainingOptions
+        >>> "learning_rate" in TrainingOptions.__annotations__
+        True
+    """
 
     batch_size: int | None
     epochs: float | None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pushforward.display import card, table
+
 __all__ = ["FitResult", "TrainingEvent", "event_from_json", "json_number"]
 
 
@@ -23,6 +25,14 @@ class TrainingEvent:
         best_step: step of the best weights so far.
         learning_rate: learning rate of the last step.
         seconds: time since the start of training, including the earlier parts of a resumed run.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> steps = []
+        >>> _ = pf.fit(pf.models.NICE(features=2), x, max_steps=4, evaluate_every=2, seed=0, progress="silent", callback=lambda event: steps.append(event.step))
+        >>> steps
+        [0, 2, 4]
     """
 
     step: int
@@ -52,6 +62,13 @@ class FitResult:
         seconds: wall time, including the earlier parts of a resumed run.
         stopped: why training stopped: "patience", "epochs", "max_steps", "max_time", "callback" or "nothing to train".
         history: the events as dictionaries, one for each evaluation.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> result = pf.fit(pf.models.NICE(features=2), x, max_steps=20, seed=0, progress="silent")
+        >>> result.steps, result.stopped, len(result.history) > 0
+        (20, 'max_steps', True)
     """
 
     best_step: int
@@ -68,6 +85,25 @@ class FitResult:
             f"FitResult({held} at step {self.best_step} of {self.steps}, {self.epochs:.1f} passes in "
             f"{self.seconds:.1f} s, stopped by {self.stopped})"
         )
+
+    def _repr_html_(self) -> str:
+        """The result and the evaluations, for a notebook."""
+        held = None if self.best_validation is None else f"{self.best_validation:.4f} nats"
+        facts = [
+            ("held-out log-likelihood", held),
+            ("weights", f"of step {self.best_step} of {self.steps}"),
+            ("passes over the rows", f"{self.epochs:.1f}"),
+            ("time", f"{self.seconds:.1f} s"),
+            ("stopped by", self.stopped),
+        ]
+        columns = ("step", "loss, nats", "held-out, nats")
+        more = table(columns, map(_event_row, self.history), f"{len(self.history)} evaluations") if self.history else ""
+        return card("Training", facts, more)
+
+
+def _event_row(event: dict[str, Any]) -> tuple[str, ...]:
+    numbers = (event["loss"], event["validation"])
+    return str(event["step"]), *("" if each is None else f"{float(each):.4f}" for each in numbers)
 
 
 def event_from_json(fields: dict[str, Any]) -> TrainingEvent:

@@ -23,6 +23,15 @@ class TwoStepResult(NamedTuple):
         autoencoder: result of training the autoencoder; None if it was not trained.
         density: result of training the density of the codes.
         injectivity: injectivity of the decoder on the held-out rows, or on the training rows if there are none.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> t = torch.rand(200, 1)
+        >>> model = pf.models.TwoStep(pf.models.AutoEncoder(2, latent=1, hidden=(8,)), pf.distributions.Normal(1))
+        >>> done = pf.training.fit_two_step(model, torch.cat((t, t), 1), max_steps=20, progress="silent")
+        >>> done.autoencoder.steps
+        20
     """
 
     autoencoder: FitResult | None

@@ -64,7 +64,14 @@ def to_torch(transform: Transform, context: Tensor | None = None) -> AsTorchTran
 
 
 class TorchTransform(Transform):
-    """See :func:`from_torch`. Rows outside the codomain of the inner transform have the contribution -inf."""
+    """See :func:`from_torch`. Rows outside the codomain of the inner transform have the contribution -inf.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> cube = pf.transforms.from_torch(torch.distributions.SigmoidTransform(), 2)
+        >>> type(cube).__name__, cube.decode(cube.encode(torch.full((1, 2), 0.25)).z)
+        ('TorchTransform', tensor([[0.2500, 0.2500]]))
+    """
 
     def __init__(self, transform: td.Transform, features: int | Shape) -> None:
         shape = as_shape(features)
@@ -110,7 +117,14 @@ class TorchTransform(Transform):
 
 
 class AsTorchTransform(td.Transform):
-    """See :func:`to_torch`."""
+    """See :func:`to_torch`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> to_data = pf.transforms.to_torch(pf.transforms.Exp(2))  # from noise to data
+        >>> to_data(torch.ones(1, 2))
+        tensor([[0., 0.]])
+    """
 
     bijective = True
 

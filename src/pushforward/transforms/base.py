@@ -40,6 +40,12 @@ class Step(NamedTuple):
         contribution: the term of the log-likelihood, nats, shape ``batch``; for a bijection log abs det dz/dx.
         residual: squared distance of x to the manifold of decoded points, shape ``batch``; None for other transforms.
         stderr: standard error of the contribution, shape ``batch``; None if it is not random.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> step = pf.transforms.Exp(2).encode(torch.zeros(1, 2))
+        >>> step.z, step.contribution
+        (tensor([[1., 1.]]), tensor([0.]))
     """
 
     z: Tensor
@@ -63,6 +69,18 @@ class Transform(nn.Module, ABC):
     A new transform implements two methods: :meth:`encode`, from data x to noise z with the contribution to the log-likelihood,
     and :meth:`decode`, from noise to data. It calls ``super().__init__`` with its shapes, and sets the attributes below whose
     defaults do not fit. All other methods follow from these. Leading dimensions are batch.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> class Shift(pf.transforms.Transform):
+        ...     # z = x + 1.
+        ...     def encode(self, x, context=None, *, noise=None):
+        ...         return pf.transforms.Step(x + 1, x.new_zeros(x.shape[:-1]))
+        ...     def decode(self, z, context=None, *, noise=None):
+        ...         return z - 1
+        >>> chain = pf.transforms.Chain(Shift(2), pf.transforms.Affine(2))
+        >>> chain.decode(chain.encode(torch.zeros(1, 2)).z)
+        tensor([[0., 0.]])
     """
 
     in_shape: Shape

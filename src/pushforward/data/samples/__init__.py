@@ -30,6 +30,12 @@ class Sample:
         table: the rows.
         labels: 1 for an anomaly, else 0, ``(rows,)``.
         classes: name of the class of each row, ``(rows,)``.
+
+    Example:
+        >>> from pushforward.data import load_sample
+        >>> sample = load_sample("thyroid")
+        >>> sample.table.column_names, sample.labels.sum().item()
+        (['age', 'TSH', 'T3', 'TT4', 'T4U', 'FTI'], 93)
     """
 
     title: str

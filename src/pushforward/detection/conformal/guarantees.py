@@ -80,6 +80,12 @@ class FalseAlarmDistribution:
 
     The false-alarm rate of a calibration set is the probability of an alarm on a new normal row. Returned by
     :func:`false_alarm_distribution`.
+
+    Example:
+        >>> from pushforward.detection import false_alarm_distribution
+        >>> distribution = false_alarm_distribution(99, alpha=0.05)
+        >>> distribution.a, distribution.b
+        (5, 95)
     """
 
     a: int

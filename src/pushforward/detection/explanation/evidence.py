@@ -31,6 +31,16 @@ class Evidence:
         share: probability of the most likely category given the other columns, or of a missing cell; NaN if unknown.
         texts: the text of new categories, by row and column.
         calendar: columns of instants whose place in the day, week or year is read.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> rng = np.random.default_rng(0)
+        >>> flow = rng.normal(size=500)
+        >>> rows = {"flow": flow, "pressure": 2 * flow + 0.1 * rng.normal(size=500)}
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows)
+        >>> explanation = guard.explain({"flow": [0.5], "pressure": [9.0]})
+        >>> explanation.evidence.low.shape, bool(explanation.evidence.p_value[0, 1] < 0.01)
+        ((1, 2), True)
     """
 
     schema: Schema

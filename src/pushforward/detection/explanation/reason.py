@@ -43,6 +43,17 @@ class Reason:
             most likely one given the other columns; of a constant column, its value. Empty if it is unknown.
         p_value: P(a cell of this column is at least as unusual given the other columns) among training rows; NaN if unknown.
         sentence: all this for a person.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> rng = np.random.default_rng(0)
+        >>> flow = rng.normal(size=500)
+        >>> rows = {"flow": flow, "pressure": 2 * flow + 0.1 * rng.normal(size=500)}
+        >>> guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows)
+        >>> explanation = guard.explain({"flow": [0.5], "pressure": [9.0]})
+        >>> reason = explanation.reasons()[0]
+        >>> reason.column, reason.value, reason.p_value < 0.01
+        ('pressure', 9.0, True)
     """
 
     row: int
@@ -61,6 +72,15 @@ class Reason:
     def is_seen(self) -> bool:
         """Whether training rows have cells of this kind."""
         return self.kind in CELL_KINDS[:3]
+
+    @property
+    def label(self) -> str:
+        """The cell and its usual values in a few words, for a picture."""
+        if len(self.usual) == 2:
+            width = _width(self.usual)
+            low, high = (text(each, width) for each in self.usual)
+            return f"{text(self.value, width)}   (usual {low} to {high})"
+        return text(self.value) + (f"   (usual {text(self.usual[0])})" if self.usual else "")
 
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types; instants are ISO 8601 text, and numbers that are not finite are None."""

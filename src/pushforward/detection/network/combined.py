@@ -35,6 +35,13 @@ class Combined(nn.Module):
     Args:
         parts: the scores.
         weights: of their surprises; None for equal ones.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Combined, Energy, Entropy
+        >>> score = Combined([Energy(), Entropy()])
+        >>> score.names
+        ('Energy', 'Entropy')
     """
 
     def __init__(self, parts: Sequence[NetworkScore], weights: Sequence[float] | None = None) -> None:

@@ -23,6 +23,11 @@ def default_score(classifies: bool, head: bool, layers: bool) -> Combined:
 
     Neighbors and the energy see another class or no class, the relative Mahalanobis distance a class that is near others, and the inner
     layers, which count half, inputs of another kind. Without labels the Mahalanobis distance takes the place of the two that need classes.
+
+    Example:
+        >>> from pushforward.detection.network import default_score
+        >>> default_score(classifies=True, head=True, layers=True).names
+        ('Neighbors', 'Energy', 'RelativeMahalanobis', 'LayerMahalanobis')
     """
     parts: list[NetworkScore] = [scores.Neighbors(k=3, rows=1000, single=True)]
     parts += [scores.Energy(), scores.RelativeMahalanobis()] if classifies else [scores.Mahalanobis()]
@@ -44,6 +49,11 @@ def make_score(score: Any, classifies: bool, head: bool, layers: bool) -> Combin
 
     Raises:
         ConfigError: for an unknown name, or anything else.
+
+    Example:
+        >>> from pushforward.detection.network import make_score
+        >>> make_score(["Energy", "Mahalanobis"], classifies=True, head=True, layers=False).names
+        ('Energy', 'Mahalanobis')
     """
     if isinstance(score, str) and score == "default":
         return default_score(classifies, head, layers)

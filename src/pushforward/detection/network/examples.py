@@ -34,6 +34,15 @@ class GuardOutput:
         alarm: whether each row raises an alarm, bool, ``(n,)``.
         score: anomaly scores, float64, ``(n,)``; higher is more anomalous.
         output: what the network returned, unchanged.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.randint(0, 3, (600,))
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+        >>> out = pf.NetworkGuard(net, alpha=0.05).fit((x[:300], y[:300]), calibration=x[300:])(x[:2])
+        >>> out.p_value.shape, out.output.shape
+        (torch.Size([2]), torch.Size([2, 3]))
     """
 
     def __init__(

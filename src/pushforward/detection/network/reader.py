@@ -39,6 +39,13 @@ class NetworkReader:
 
     Raises:
         ConfigError: for a network that hooks cannot read, or a name that it does not have.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> reading = pf.detection.network.NetworkReader(net).read(torch.zeros(2, 4))
+        >>> reading.features.shape, reading.logits.shape
+        (torch.Size([2, 8]), torch.Size([2, 3]))
     """
 
     def __init__(

@@ -35,6 +35,13 @@ class Reading:
         maps: the same outputs before pooling, ``(n, channels, ...)``, if they were asked for.
         inputs: the batch itself.
         reader: that made it.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Reading
+        >>> reading = Reading(output=None, features=torch.tensor([[0.0, 1.0], [torch.nan, 0.0]]))
+        >>> len(reading), reading.finite
+        (2, tensor([ True, False]))
     """
 
     output: Any

@@ -77,6 +77,15 @@ class ClassMoments:
     """Streaming counts, means and second moments of rows by class, in float64, about the mean of the first batch.
 
     The memory is ``classes * D + D * D`` numbers, however many rows there are.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import ClassMoments
+        >>> moments = ClassMoments()
+        >>> moments.add(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), classes=2)
+        >>> moments.means
+        tensor([[1.],
+                [5.]], dtype=torch.float64)
     """
 
     def __init__(self) -> None:
@@ -140,6 +149,15 @@ class Reservoir:
 
     Every row gets a random number, and the rows with the smallest are kept; so the sample depends on the seed and on the order of
     the stream, and not on the sizes of its batches.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Reservoir
+        >>> reservoir = Reservoir(size=3, seed=0)
+        >>> for start in range(0, 100, 10):
+        ...     reservoir.add(row=torch.arange(start, start + 10))
+        >>> reservoir.values["row"].shape
+        torch.Size([3])
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -175,6 +193,16 @@ class Gathered:
         weight: of the last linear layer, float64, or None.
         bias: of the last linear layer.
         layers: names of the inner layers.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Linear(4, 3).eval()
+        >>> reading = pf.detection.network.NetworkReader(net).read(torch.randn(30, 4))
+        >>> gathered = pf.detection.network.Gathered(3, (), None, size=20, seed=0)
+        >>> gathered.add(reading, torch.arange(30) % 3, {})
+        >>> gathered.moments["features"].rows, len(gathered.sample["features"])
+        (30, 20)
     """
 
     def __init__(

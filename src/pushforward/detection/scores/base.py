@@ -26,6 +26,19 @@ class Statistic(nn.Module, ABC):
 
     Do not subclass a concrete subclass. A subclass stores its constructor's arguments under the arguments' names, declares
     the fitted tensors with :meth:`declare`, and implements :meth:`_values` and, if it is fitted, :meth:`_learn`.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.scores import Statistic, TwoSided
+        >>> class Range(Statistic):
+        ...     # Largest minus smallest value of a row.
+        ...     names = ("range",)
+        ...     def _values(self, x):
+        ...         return (x.amax(1) - x.amin(1))[:, None]
+        >>> rows = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+        >>> score = TwoSided(Range()).fit(rows)
+        >>> bool(score(100 * rows[:1]) > score(rows[:1]))
+        True
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"forward"})
@@ -128,6 +141,21 @@ class Score(Statistic):
     """An anomaly score: one number for each row, **higher is more anomalous**.
 
     Call ``score.fit(reference)`` with in-distribution rows, then ``score(x)``.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.scores import Score
+        >>> class DistanceToMean(Score):
+        ...     # Distance to the mean of the in-distribution rows.
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.declare(mean=1)
+        ...     def _learn(self, reference):
+        ...         self.mean = reference.double().mean(0)
+        ...     def _score(self, x):
+        ...         return (x.double() - self.mean).norm(dim=1)
+        >>> DistanceToMean().fit(torch.zeros(3, 2))(torch.tensor([[3.0, 4.0]]))
+        tensor([5.], dtype=torch.float64)
     """
 
     @property

@@ -46,6 +46,13 @@ class EnsembleScore(Score):
     Raises:
         ConfigError: for fewer than two models, or models of different shapes.
         KindError: for models with different measures.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> from pushforward.detection.scores import WAIC
+        >>> models = [pf.models.NICE(features=2) for _ in range(3)]  # trained from three seeds
+        >>> WAIC(*models)(torch.zeros(4, 2)).shape
+        torch.Size([4])
     """
 
     needs = frozenset({"forward", "ensemble"})

@@ -200,6 +200,13 @@ def local_pca_dimension(rows: Tensor, neighbors: int = 100, points: int = 128, f
 
     Raises:
         InputError: for fewer than three rows.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.scores import local_pca_dimension
+        >>> t = torch.rand(500, 1, generator=torch.Generator().manual_seed(0))
+        >>> local_pca_dimension(torch.cat((t, 2 * t, -t), 1), neighbors=20)
+        1.0
     """
     if len(rows) < 3:
         raise InputError(f"local_pca_dimension needs at least three rows; got {len(rows)}.")

@@ -16,7 +16,15 @@ __all__ = ["OpenSetCurve", "correct_rate_at_acceptance", "open_set_curve", "oscr
 
 
 class OpenSetCurve(NamedTuple):
-    """One point for each distinct score, in ascending order; see :func:`open_set_curve`."""
+    """One point for each distinct score, in ascending order; see :func:`open_set_curve`.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.selective import open_set_curve
+        >>> curve = open_set_curve(np.array([0.1, 0.2, 0.3]), np.array([True, True, False]), np.array([0.25, 0.9]))
+        >>> curve.accepted_anomalies, curve.correct_rate.round(2)
+        (array([0. , 0. , 0.5, 0.5, 1. ]), array([0.33, 0.67, 0.67, 0.67, 0.67]))
+    """
 
     threshold: NDArray[np.float64]
     """Rows with at most this score are accepted."""

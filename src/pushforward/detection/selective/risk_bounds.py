@@ -27,6 +27,11 @@ def risk_p_value(total: float, n: int, risk: float, *, errors: bool) -> float:
         n: number of losses; 0 gives 1.
         risk: mean loss of the hypothesis, in (0, 1).
         errors: whether the losses are 0 or 1.
+
+    Example:
+        >>> from pushforward.detection.selective import risk_p_value
+        >>> risk_p_value(2, 100, 0.1, errors=True) < 0.01  # two errors in a hundred, if the risk were 10 %
+        True
     """
     if n == 0:
         return 1.0

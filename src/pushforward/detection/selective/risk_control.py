@@ -28,6 +28,15 @@ class AbstentionRule:
         delta: probability over the calibration rows that the promise fails.
         coverage: fraction of the calibration rows that the rule accepts; 0 if no threshold could be shown to be good.
         bound: confidence bound of the risk at this threshold, at most ``risk``; 0 if the rule accepts none.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.selective import control_risk
+        >>> rng = np.random.default_rng(0)
+        >>> scores = rng.random(500)
+        >>> rule = control_risk(scores, (rng.random(500) < scores**3).astype(float), risk=0.1, delta=0.1)
+        >>> rule.bound <= 0.1, 0 < rule.coverage <= 1
+        (True, True)
     """
 
     threshold: float

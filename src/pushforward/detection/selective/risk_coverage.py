@@ -18,7 +18,15 @@ __all__ = ["RiskCoverage", "augrc", "aurc", "excess_aurc", "risk_coverage_curve"
 
 
 class RiskCoverage(NamedTuple):
-    """A risk-coverage curve: one point for each distinct score, in ascending order; see :func:`risk_coverage_curve`."""
+    """A risk-coverage curve: one point for each distinct score, in ascending order; see :func:`risk_coverage_curve`.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.selective import risk_coverage_curve
+        >>> curve = risk_coverage_curve(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.0, 0.0, 1.0, 1.0]))
+        >>> curve.coverage, curve.risk
+        (array([0.25, 0.5 , 0.75, 1.  ]), array([0.        , 0.        , 0.33333333, 0.5       ]))
+    """
 
     threshold: NDArray[np.float64]
     """Rows with at most this score are accepted."""

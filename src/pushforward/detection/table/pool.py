@@ -42,6 +42,13 @@ class Pool:
         weights: of each statistic, in the order of ``scales``.
         reasons: training rows with which the cells of a row are compared.
         report: AUROC on mixes of every statistic, also those without weight, by "family name".
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> x = np.random.default_rng(0).normal(size=(300, 2))
+        >>> pool = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(x).score_.pool
+        >>> bool(np.isclose(pool.weights.sum(), 1)), len(pool.weights) > 5
+        (True, True)
     """
 
     def __init__(

@@ -41,6 +41,11 @@ class Sizes:
         rows: largest number of rows for the other statistics.
         scale: largest number of rows for the tail scales.
         mixes: number of mixes of two rows.
+
+    Example:
+        >>> from pushforward.detection.table import EFFORTS
+        >>> EFFORTS["fast"].reference, EFFORTS["default"].reference
+        (1000, 5000)
     """
 
     reference: int
@@ -93,6 +98,18 @@ def fit_pool(
         store_rows: whether distances to training rows take part, for which the pool stores these rows. Without them reasons
             compare a row with rows that are drawn from the mixture. Single columns are stored sorted in both cases.
         note: called with the name of each phase.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> from pushforward.detection.table import EFFORTS, fit_pool
+        >>> from pushforward.detection.table_features import TableFeatures
+        >>> table = pf.data.as_table(np.random.default_rng(0).normal(size=(300, 2)))
+        >>> schema = pf.data.Schema.infer(table)
+        >>> encoded = schema.encode(table)[0]
+        >>> features = TableFeatures.fit(schema, encoded)
+        >>> pool = fit_pool(features, encoded, sizes=EFFORTS["fast"])
+        >>> pool.score(encoded[:3]).shape
+        (3,)
     """
     with one_thread(when=min(len(matrix), sizes.rows) * matrix.shape[1] ** 2 < _SMALL):
         return _fit(features, matrix, sizes, seed, store_rows, note)
@@ -179,6 +196,18 @@ def fit_pool_in_time(
         seed: as in :func:`fit_pool`.
         store_rows: as in :func:`fit_pool`.
         note: called with the name of each phase.
+
+    Example:
+        >>> import numpy as np, pushforward as pf
+        >>> from pushforward.detection.table import EFFORTS, fit_pool_in_time
+        >>> from pushforward.detection.table_features import TableFeatures
+        >>> table = pf.data.as_table(np.random.default_rng(0).normal(size=(300, 2)))
+        >>> schema = pf.data.Schema.infer(table)
+        >>> encoded = schema.encode(table)[0]
+        >>> features = TableFeatures.fit(schema, encoded)
+        >>> pool = fit_pool_in_time(features, encoded, seconds=60.0, sizes=EFFORTS["fast"])
+        >>> pool.score(encoded[:3]).shape
+        (3,)
     """
     deadline = time.monotonic() + seconds
     pool, last, took = None, None, 0.0

@@ -38,6 +38,14 @@ class BatchTest(ABC):
     Raises:
         InputError: for no rows, other shapes, or values that are not finite.
         ConfigError: for an invalid option.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.two_sample import MMDTest
+        >>> rng = np.random.default_rng(0)
+        >>> test = MMDTest(rng.normal(size=(200, 2)))
+        >>> test.p_value(rng.normal(2, 1, size=(20, 2)))
+        0.005
     """
 
     def __init__(self, reference: Any, *, permutations: int = 199, seed: int = 0) -> None:

@@ -21,7 +21,7 @@ _CHUNK = 4_000_000
 class MMDTest(BatchTest):
     """Batch test with the statistic MMD^2 = mean k(r, r') + mean k(b, b') - 2 mean k(r, b) (Gretton et al. 2012, eq. 5).
 
-    r are reference rows and b batch rows. The kernel is Gaussian, k(x, y) = exp(-|x - y|^2 / (2 s^2)); the default s is the
+    r are reference rows and b batch rows. The kernel is Gaussian, ``k(x, y) = exp(-|x - y|^2 / (2 s^2))``; the default s is the
     median distance within the pool. The kernel matrix is computed in strips, so memory does not grow with (N + n)^2.
 
     Args:
@@ -99,7 +99,14 @@ class MMDTest(BatchTest):
 
 
 def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
-    """Median distance between pairs of rows, of at most ``most`` rows chosen at random; 1 if the median is 0."""
+    """Median distance between pairs of rows, of at most ``most`` rows chosen at random; 1 if the median is 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from pushforward.detection.two_sample import median_distance
+        >>> median_distance(np.array([[0.0], [1.0], [2.0]]))
+        1.0
+    """
     if len(rows) > most:
         rows = rows[np.random.default_rng(seed).choice(len(rows), most, replace=False)]
     squares = _squares(rows, rows)[np.triu_indices(len(rows), 1)]
@@ -108,7 +115,15 @@ def median_distance(rows: Array, most: int = 1000, seed: int = 0) -> float:
 
 
 def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    """MMD^2 of two samples of rows ``(n, d)`` and ``(m, d)`` under the Gaussian kernel, with gradients; a scalar >= 0."""
+    """MMD^2 of two samples of rows ``(n, d)`` and ``(m, d)`` under the Gaussian kernel, with gradients; a scalar >= 0.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.two_sample import mmd_squared
+        >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+        >>> bool(mmd_squared(x, x + 2, 1.0) > mmd_squared(x[:50], x[50:], 1.0))
+        True
+    """
 
     def mean(a: Tensor, b: Tensor) -> Tensor:
         squares = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)

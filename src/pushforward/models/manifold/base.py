@@ -37,6 +37,13 @@ class ManifoldModel(Model, ABC):
     "manifold" and then "density" is the training of the M-flow (Brehmer and Cranmer 2020, arXiv 2003.13913) and the
     sequential training of conformal embeddings. Held-out likelihood must not select an embedding, because a smaller
     manifold has a higher one: pass ``validation=None`` to ``fit`` in the phases "joint" and "manifold".
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> model = pf.models.ConformalEmbeddingFlow(3, latent=2)
+        >>> found = model.evaluate(torch.zeros(1, 3))
+        >>> str(found.measure), found.residual.shape
+        ('Manifold(2, 3)', torch.Size([1]))
     """
 
     phase: str

@@ -32,7 +32,7 @@ class CNF(Model):
       regularizers with the weights ``kinetic_weight`` and ``jacobian_weight`` (RNODE, Finlay et al. 2020, sec. 3). They
       keep the paths straight and the equation easy to solve, and they are part of the loss alone;
     - "flow-matching": no equation is solved. With x_0 noise, x_1 data and t uniform, the loss is the mean over
-      coordinates of |v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0)|^2 (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et
+      coordinates of ``(v(t, (1 - t) x_0 + t x_1) - (x_1 - x_0))^2`` (Lipman et al. 2023, eq. 23 with sigma_min = 0; Liu et
       al. 2022). It is not a likelihood and bounds none.
 
     ``log_prob`` and ``sample`` solve one equation each, with 4 ``steps`` passes of v for "rk4".
@@ -53,8 +53,8 @@ class CNF(Model):
         steps: number of steps of "rk4".
         atol: absolute tolerance of "dopri5".
         rtol: relative tolerance of "dopri5".
-        kinetic_weight: weight of the integral of |v|^2 / D in the loss of "likelihood".
-        jacobian_weight: weight of the integral of |e^T dv/dx|^2 / D in the loss of "likelihood".
+        kinetic_weight: weight of the integral of ``|v|^2 / D`` in the loss of "likelihood".
+        jacobian_weight: weight of the integral of ``|e^T dv/dx|^2 / D`` in the loss of "likelihood".
         recompute: use less memory and more time in training.
         standardize: standardize the data first.
 

@@ -27,7 +27,14 @@ __all__ = ["GatedFlow", "InFlow", "base_scaling"]
 
 
 class GatedFlow(Model, ABC):
-    """A flow whose couplings have a common scalar gate: :class:`InFlow` or :class:`~pushforward.models.ImageInFlow`."""
+    """A flow whose couplings have a common scalar gate: :class:`InFlow` or :class:`~pushforward.models.ImageInFlow`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> model = pf.models.InFlow(4)
+        >>> model.gated(0.0).gate, model.gate
+        (0.0, 1.0)
+    """
 
     gate: float
 

@@ -30,6 +30,11 @@ class Elementwise(Transform):
 
     A row with a coordinate outside ``domain`` gets the contribution -inf, and the z of the nearest point inside.
     ``decode`` moves a coordinate outside ``codomain`` to the nearest number inside it.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> isinstance(pf.transforms.Tanh(2), pf.transforms.Elementwise), pf.transforms.Tanh(2).encode(torch.zeros(1, 2)).z
+        (True, tensor([[0., 0.]]))
     """
 
     autoregressive_order = "any"

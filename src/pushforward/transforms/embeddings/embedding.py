@@ -29,6 +29,13 @@ class Embedding(Transform):
     d-dimensional area: on Manifold(d, D), or on Lebesgue(D) if d = D.
 
     A subclass defines :meth:`codes`, ``decode`` and :meth:`decode_with_volume`.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> plane = pf.transforms.Pad(3, 2)
+        >>> step = plane.encode(torch.tensor([[1.0, 2.0, 3.0]]))
+        >>> step.z, step.residual  # the squared distance to the plane
+        (tensor([[1., 2.]]), tensor([9.]))
     """
 
     @property

@@ -35,6 +35,15 @@ class SplineTransformer(Transformer):
 
     Raises:
         ConfigError: if ``min_bin`` is too large for the number of bins, or a bound or slope is out of range.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import SplineTransformer
+        >>> f = SplineTransformer(bins=4)
+        >>> x = torch.tensor([0.5])
+        >>> y, log_slope = f.forward(x, torch.zeros(f.parameters, 1))
+        >>> torch.allclose(f.inverse(y, torch.zeros(f.parameters, 1))[0], x, atol=1e-5)
+        True
     """
 
     bins: int = 8
@@ -80,6 +89,15 @@ class CircularSplineTransformer(Transformer):
 
     Raises:
         ConfigError: if ``min_bin`` is too large for the number of bins, or a slope is out of range.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import CircularSplineTransformer
+        >>> f = CircularSplineTransformer(bins=4)
+        >>> x = torch.tensor([0.5])
+        >>> y, log_slope = f.forward(x, torch.zeros(f.parameters, 1))
+        >>> torch.allclose(f.inverse(y, torch.zeros(f.parameters, 1))[0], x, atol=1e-5)
+        True
     """
 
     bins: int = 8

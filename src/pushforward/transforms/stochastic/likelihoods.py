@@ -19,7 +19,16 @@ __all__ = ["Likelihood", "check_levels", "check_likelihood"]
 
 
 class Likelihood(ABC):
-    """A family of distributions of one pixel. Subclasses are frozen dataclasses and store no tensors."""
+    """A family of distributions of one pixel. Subclasses are frozen dataclasses and store no tensors.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import CategoricalLikelihood
+        >>> family = CategoricalLikelihood(levels=4)
+        >>> raw = torch.zeros(1, 2, 2, family.outputs(1))
+        >>> family.log_prob(torch.zeros(1, 2, 2, 1), raw).shape
+        torch.Size([1, 2, 2, 1])
+    """
 
     joint: bool = False
     """Whether channels depend on each other. If not, ``raw`` is the outputs of the first channel, then of the second, ..."""

@@ -19,7 +19,17 @@ __all__ = ["AdditiveTransformer", "AffineTransformer", "GatedAffineTransformer",
 @register("transformers")
 @dataclass(frozen=True)
 class AdditiveTransformer(Transformer):
-    """y = x + t (NICE, Dinh et al. 2014, eq. 7); log-derivative 0."""
+    """y = x + t (NICE, Dinh et al. 2014, eq. 7); log-derivative 0.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import AdditiveTransformer
+        >>> f = AdditiveTransformer()
+        >>> x = torch.tensor([0.5])
+        >>> y, log_slope = f.forward(x, torch.zeros(f.parameters, 1))
+        >>> torch.allclose(f.inverse(y, torch.zeros(f.parameters, 1))[0], x, atol=1e-5)
+        True
+    """
 
     output_gain = 0.1
 
@@ -47,6 +57,15 @@ class AffineTransformer(Transformer):
 
     Raises:
         ConfigError: for a bound outside (0, 20].
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import AffineTransformer
+        >>> f = AffineTransformer()
+        >>> x = torch.tensor([0.5])
+        >>> y, log_slope = f.forward(x, torch.zeros(f.parameters, 1))
+        >>> torch.allclose(f.inverse(y, torch.zeros(f.parameters, 1))[0], x, atol=1e-5)
+        True
     """
 
     max_log_scale: float = 3.0
@@ -86,6 +105,15 @@ class GatedTransformer(Transformer):
 
     Raises:
         ConfigError: for a ``max_logit`` outside (0, 20], or a bias outside [-20, 20].
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import GatedTransformer
+        >>> f = GatedTransformer()
+        >>> x = torch.tensor([0.5])
+        >>> y, log_slope = f.forward(x, torch.zeros(f.parameters, 1))
+        >>> torch.allclose(f.inverse(y, torch.zeros(f.parameters, 1))[0], x, atol=1e-5)
+        True
     """
 
     bias: float = 2.0
@@ -130,6 +158,15 @@ class GatedAffineTransformer(Transformer):
 
     Raises:
         ConfigError: for a gate outside [0, 1] or a bound outside (0, 20].
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import GatedAffineTransformer
+        >>> f = GatedAffineTransformer(gate=1.0)
+        >>> x = torch.tensor([0.5])
+        >>> y, log_slope = f.forward(x, torch.zeros(f.parameters, 1))
+        >>> torch.allclose(f.inverse(y, torch.zeros(f.parameters, 1))[0], x, atol=1e-5)
+        True
     """
 
     gate: float = 1.0

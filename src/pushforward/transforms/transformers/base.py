@@ -20,7 +20,17 @@ __all__ = ["Transformer", "check_transformer", "expand_parameters"]
 
 
 class Transformer(ABC):
-    """A family of increasing functions of one variable. Subclasses are frozen dataclasses and store no tensors."""
+    """A family of increasing functions of one variable. Subclasses are frozen dataclasses and store no tensors.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import AffineTransformer
+        >>> f = AffineTransformer()
+        >>> x = torch.tensor([0.5])
+        >>> y, log_slope = f.forward(x, torch.zeros(f.parameters, 1))
+        >>> y, log_slope  # raw parameters of 0 give the identity
+        (tensor([0.5000]), tensor([0.]))
+    """
 
     support: Support = REAL
     """The interval that the transformer maps onto itself."""

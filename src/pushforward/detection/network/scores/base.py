@@ -25,6 +25,18 @@ class NetworkScore(nn.Module, ABC):
     A subclass says what it needs beside the features and what one evaluation costs, declares the tensors that fitting finds, and
     implements :meth:`_learn` and :meth:`_score`. The score of a row depends on that row alone. The arguments of its constructor
     are plain values, stored under their own names.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import NetworkScore, Reading
+        >>> class Margin(NetworkScore):
+        ...     # Minus the difference of the two largest logits.
+        ...     needs = frozenset({"logits"})
+        ...     def _score(self, reading):
+        ...         top = reading.logits.topk(2).values
+        ...         return top[:, 1] - top[:, 0]
+        >>> Margin()(Reading(output=None, features=torch.zeros(2, 1), logits=torch.tensor([[2.0, 0.0], [0.5, 0.0]])))
+        tensor([-2.0000, -0.5000], dtype=torch.float64)
     """
 
     needs: frozenset[Need] = frozenset()

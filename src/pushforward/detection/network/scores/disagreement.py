@@ -46,6 +46,16 @@ class MCDropout(NetworkScore):
         form: "mutual information" (Houlsby et al. 2011), "variance" of the probabilities, averaged over classes, or "mean": minus the
             largest mean probability.
         seed: of the masks.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.MCDropout(passes=5)
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).p_value.shape
+        torch.Size([1])
     """
 
     needs = frozenset({"logits", "dropout"})
@@ -95,6 +105,16 @@ class DeepEnsemble(NetworkScore):
         members: the other networks, with the same inputs and classes. They are not stored in a file: loading takes them again.
         form: as of :class:`MCDropout`.
         logits: the part of their output, as of the guard.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> nets = [torch.nn.Linear(4, 3).eval() for _ in range(3)]  # trained from three seeds
+        >>> score = pf.detection.network.DeepEnsemble(nets[1:])
+        >>> guard = pf.NetworkGuard(nets[0], alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(x[:2]).p_value.shape
+        torch.Size([2])
     """
 
     needs = frozenset({"logits", "members"})

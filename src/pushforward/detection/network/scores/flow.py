@@ -42,6 +42,16 @@ class FeatureFlow(NetworkScore):
 
     Raises:
         InputError: by :meth:`fit`, for fewer than 50 training rows.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.FeatureFlow(max_steps=20)
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).alarm
+        tensor([True])
     """
 
     def __init__(

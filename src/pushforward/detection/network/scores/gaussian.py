@@ -42,6 +42,16 @@ class Mahalanobis(NetworkScore):
 
     Args:
         floor: smallest variance along a principal direction, relative to the mean variance.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.Mahalanobis()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).alarm
+        tensor([True])
     """
 
     def __init__(self, floor: float = _FLOOR) -> None:
@@ -70,6 +80,16 @@ class RelativeMahalanobis(NetworkScore):
     Args:
         floor: as of :class:`Mahalanobis`.
         single: whether to score in single precision, which is faster.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.RelativeMahalanobis()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).alarm
+        tensor([True])
     """
 
     def __init__(self, floor: float = _FLOOR, single: bool = False) -> None:
@@ -113,6 +133,16 @@ class LayerMahalanobis(NetworkScore):
         features: whether the features are one of the layers.
         floor: as of :class:`Mahalanobis`.
         single: whether to score in single precision, which is faster.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.LayerMahalanobis()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).alarm
+        tensor([True])
     """
 
     needs = frozenset({"layers"})
@@ -173,6 +203,16 @@ class Mixture(NetworkScore):
 
     Args:
         ridge: added to every variance.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.Mixture()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).alarm
+        tensor([True])
     """
 
     needs = frozenset({"labels"})

@@ -38,6 +38,16 @@ class GramMatrices(NetworkScore):
     Args:
         powers: the orders are 1 to ``powers``.
         held_out: fraction of the rows for the means; 0 leaves the layers as they are.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.GramMatrices()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).alarm
+        tensor([True])
     """
 
     needs = frozenset({"labels", "maps"})

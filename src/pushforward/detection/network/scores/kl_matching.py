@@ -16,6 +16,16 @@ class KLMatching(NetworkScore):
     """``min_k KL(p || d_k)``, with d_k the mean softmax of the rows that are predicted as class k (Hendrycks et al. 2022).
 
     A class that no row is predicted as has no d_k.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.KLMatching()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).p_value.shape
+        torch.Size([1])
     """
 
     needs = frozenset({"logits"})

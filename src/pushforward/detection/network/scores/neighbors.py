@@ -32,6 +32,16 @@ class Neighbors(NetworkScore):
         rows: largest number of training rows that are stored, the first of the reservoir.
         normalize: whether to divide by the norm.
         single: whether to search in single precision, which is faster; the distances are computed in double precision.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.Neighbors(k=5)
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).p_value.shape
+        torch.Size([1])
     """
 
     def __init__(self, k: int = 50, rows: int = 10_000, normalize: bool = True, single: bool = False) -> None:

@@ -27,6 +27,16 @@ class OpenMax(NetworkScore):
     Args:
         tail: number of largest distances per class.
         alpha: number of largest classes that are revised.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.OpenMax()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).p_value.shape
+        torch.Size([1])
     """
 
     needs = frozenset({"logits", "labels"})

@@ -16,6 +16,16 @@ class SHE(NetworkScore):
     """``-<z, s_c>`` for the predicted class c; s_c is the mean of its correctly classified rows (Zhang et al. 2023, ICLR, eq. 8).
 
     A class without a correctly classified row has the pattern 0.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> _ = torch.manual_seed(0)
+        >>> x, y = torch.randn(600, 4), torch.arange(600) % 3
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+        >>> score = pf.detection.network.SHE()
+        >>> guard = pf.NetworkGuard(net, alpha=0.05, score=score).fit((x[:300], y[:300]), calibration=x[300:])
+        >>> guard(torch.tensor([[30.0, -30.0, 30.0, 30.0]])).p_value.shape
+        torch.Size([1])
     """
 
     needs = frozenset({"logits", "labels"})

@@ -17,6 +17,13 @@ class MaxSoftmax(NetworkScore):
 
     Args:
         temperature: T.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Reading, MaxSoftmax
+        >>> reading = Reading(output=None, features=torch.zeros(2, 1), logits=torch.tensor([[2.0, 0.0], [0.1, 0.0]]))
+        >>> MaxSoftmax()(reading)  # the second row is less certain
+        tensor([-0.8808, -0.5250], dtype=torch.float64)
     """
 
     needs = frozenset({"logits"})
@@ -36,6 +43,13 @@ class MaxLogit(NetworkScore):
 
     Args:
         p: of the norm; None for the plain logits. Centered logits are ``f - mean(f)``.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Reading, MaxLogit
+        >>> reading = Reading(output=None, features=torch.zeros(2, 1), logits=torch.tensor([[2.0, 0.0], [0.1, 0.0]]))
+        >>> MaxLogit()(reading)  # the second row is less certain
+        tensor([-2.0000, -0.1000], dtype=torch.float64)
     """
 
     needs = frozenset({"logits"})
@@ -58,6 +72,13 @@ class Energy(NetworkScore):
 
     Args:
         temperature: T.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Reading, Energy
+        >>> reading = Reading(output=None, features=torch.zeros(2, 1), logits=torch.tensor([[2.0, 0.0], [0.1, 0.0]]))
+        >>> Energy()(reading)  # the second row is less certain
+        tensor([-2.1269, -0.7444], dtype=torch.float64)
     """
 
     needs = frozenset({"logits"})
@@ -71,7 +92,15 @@ class Energy(NetworkScore):
 
 
 class Entropy(NetworkScore):
-    """Entropy of the softmax in nats, ``-sum_c p_c log p_c``."""
+    """Entropy of the softmax in nats, ``-sum_c p_c log p_c``.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Reading, Entropy
+        >>> reading = Reading(output=None, features=torch.zeros(2, 1), logits=torch.tensor([[2.0, 0.0], [0.1, 0.0]]))
+        >>> Entropy()(reading)  # the second row is less certain
+        tensor([0.3653, 0.6919], dtype=torch.float64)
+    """
 
     needs = frozenset({"logits"})
 
@@ -86,6 +115,13 @@ class GEN(NetworkScore):
     Args:
         gamma: the exponent g.
         top: number of largest probabilities; None for all.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.detection.network import Reading, GEN
+        >>> reading = Reading(output=None, features=torch.zeros(2, 1), logits=torch.tensor([[2.0, 0.0], [0.1, 0.0]]))
+        >>> GEN()(reading)  # the second row is less certain
+        tensor([1.5964, 1.7407], dtype=torch.float64)
     """
 
     needs = frozenset({"logits"})
