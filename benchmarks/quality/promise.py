@@ -95,6 +95,8 @@ def wanted(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
     """The sets, narrow ones first, each with the cases that it has enough rows for."""
     for k, (name, normal, anomalous) in enumerate(tables(data, least)):
+        if k >= sets and not {"subsampled", "all rows"} & set(cases):
+            return
         large = [
             c for c in cases if c in ("subsampled", "all rows") and len(normal) >= 12_000 and normal.shape[1] <= 50
         ]
