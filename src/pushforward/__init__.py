@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         likelihood,
         models,
         networks,
+        plot,
         registry,
         training,
         transforms,
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
     )
     from pushforward.training import fit
 
-_PACKAGES = ("distributions", "cli", "data", "detection", "errors", "estimators", "export", "inference", "kernels", "transforms", "likelihood", "models", "networks",
-          "numerics", "registry", "report", "compiled", "io", "service", "training")  # fmt: skip
+_PACKAGES = ("distributions", "cli", "data", "detection", "display", "errors", "estimators", "export", "inference", "kernels", "transforms", "likelihood", "models", "networks",
+          "numerics", "plot", "registry", "report", "compiled", "io", "service", "training")  # fmt: skip
 _FROM = {
     "Counting": "likelihood",
     "Extended": "likelihood",
@@ -97,6 +98,7 @@ __all__ = [
     "load",
     "models",
     "networks",
+    "plot",
     "registry",
     "save",
     "training",

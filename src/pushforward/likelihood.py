@@ -15,6 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from pushforward.display import card, table
 from pushforward.errors import KindError
 
 __all__ = [
@@ -313,6 +314,25 @@ class LogLik:
         shape = tuple(self.value.shape)
         mean = self.value.double().mean().item() if self.value.numel() else math.nan
         return f"LogLik({_named(self.kind)} value on {self.measure}, shape {shape}, mean {mean:.4g} nats)"
+
+    def _repr_html_(self) -> str:
+        """The mean of the value and of its terms, for a notebook."""
+        value = self.value.detach().double()
+        rows = value.numel()
+        terms = [
+            (name, f"{term.detach().double().mean().item():.4g}") for name, term in self.terms.items() if term.numel()
+        ]
+        facts = [
+            ("kind", self.kind.value), ("measure", self.measure), ("shape", tuple(value.shape)),
+            ("mean", f"{value.mean().item():.4g} nats" if rows else None),
+            ("smallest, largest", f"{value.min().item():.4g}, {value.max().item():.4g} nats" if rows else None),
+            ("mean standard error", None if self.stderr is None or not rows else
+             f"{self.stderr.detach().double().mean().item():.2g} nats"),
+            ("mean squared distance to the manifold", None if self.residual is None or not rows else
+             f"{self.residual.detach().double().mean().item():.4g}"),
+        ]  # fmt: skip
+        more = table(("term", "mean, nats"), terms, f"{len(terms)} terms") if terms else ""
+        return card("Log-likelihood", facts, more)
 
 
 def require_log_prob(kind: Kind, measure: Measure) -> None:

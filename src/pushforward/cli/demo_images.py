@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pushforward import plot
 from pushforward.cli.show import grid
 from pushforward.data import as_images, load_image_sample
 from pushforward.detection import auroc, realized_interval
@@ -15,11 +16,11 @@ from pushforward.detection.image_score import ImageScore
 from pushforward.detection.scores import DoSE, Likelihood, LikelihoodPath
 from pushforward.estimators import Guard
 from pushforward.models import Model
+from pushforward.plot.axes import new_figure
 
 __all__ = ["run"]
 
 ALPHA = 0.05
-BLUE, RED = "#3b6ea5", "#c8553d"
 
 
 def run(output: Path, seed: int = 0, max_steps: int = 700) -> dict[str, float]:
@@ -78,36 +79,16 @@ def flow_of(guard: Guard) -> Model:
 
 def draw(output: Path, guard: Guard, clothes: dict[str, Any], digits: dict[str, Any]) -> None:
     """Draw some images, and histograms of the likelihood and of the score of the guard."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((12, 4.6))
     pictures, left, right = figure.subplots(1, 3, width_ratios=(1.1, 2, 2))
     some = np.concatenate([part["images"][:16] for part in (clothes, digits)])
-    pictures.imshow(np.block([list(row) for row in some.reshape(8, 4, 28, 28)]), cmap="gray_r", interpolation="nearest")
-    pictures.axhline(4 * 28 - 0.5, color="black", lw=1)
-    pictures.set(xticks=[], yticks=[], title="new clothes, digits")
-    everything = np.concatenate((clothes["nats"], digits["nats"]))
-    bins = np.linspace(np.quantile(-everything, 0.005), np.quantile(-everything, 0.995), 60)
-    for part, color, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
-        left.hist(np.clip(-part["nats"], bins[0], bins[-1]), bins, density=True, color=color, alpha=0.75, label=name)
-    left.set(
-        xlabel="log p(image), nats", yticks=[], title="A flow trained on clothes: digits are as likely or likelier"
-    )
-    left.legend(frameon=False)
-    scores = np.concatenate((clothes["anomaly_score"], digits["anomaly_score"]))
-    bins = np.linspace(np.quantile(scores, 0.001), np.quantile(scores, 0.98), 60)
-    for part, color, name in ((clothes, BLUE, "new clothes"), (digits, RED, "digits")):
-        shown = np.clip(part["anomaly_score"], bins[0], bins[-1])
-        right.hist(shown, bins, density=True, color=color, alpha=0.75, label=name)
-    right.axvline(-guard.offset_, color="black", lw=1.4)
-    right.annotate(
-        f"alarm: {clothes['alarm'].mean():.1%} of new clothes\n(promised {guard.alpha:.0%}), {digits['alarm'].mean():.0%} of digits",
-        (-guard.offset_, 0.95), (6, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
-    )  # fmt: skip
-    right.set(xlabel="anomaly score of the guard, nats", yticks=[], title="The guard detects them")
-    for axes in (left, right):
-        axes.spines[["top", "right", "left"]].set_visible(False)
+    plot.images(some, ax=pictures, columns=4, cmap="gray_r")
+    pictures.axhline(4 * 29 - 1, color="black", lw=1)
+    pictures.set(title="new clothes, digits")
+    groups = {"new clothes": clothes, "digits": digits}
+    plot.scores({name: -part["nats"] for name, part in groups.items()}, ax=left, name="log p(image), nats")
+    left.set_title("A flow trained on clothes:\ndigits are as likely or likelier")
+    plot.scores({name: part["anomaly_score"] for name, part in groups.items()}, -guard.offset_, ax=right)
+    right.set_title(f"The guard detects them\n(promised: {guard.alpha:.0%} alarms of clothes)")
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=130)

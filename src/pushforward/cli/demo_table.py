@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from pushforward import plot
 from pushforward.cli.show import grid
 from pushforward.data import load_sample
 from pushforward.detection import auroc, realized_interval
 from pushforward.estimators import Guard
+from pushforward.plot.axes import new_figure
 
 __all__ = ["run"]
 
@@ -63,48 +65,14 @@ def run(output: Path, seed: int = 0) -> dict[str, float]:
 
 def draw(output: Path, title: str, guard: Guard, normal_result: dict[str, Any], anomaly_result: dict[str, Any]) -> None:
     """Draw the scores with the alarm threshold, and the realized rate against the promised one."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((11, 4.4))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    low = min(normal_result["anomaly_score"].min(), anomaly_result["anomaly_score"].min())
-    high = float(np.quantile(anomaly_result["anomaly_score"], 0.98))
-    bins = np.linspace(low, max(high, normal_result["anomaly_score"].max()), 60)
-    for result, color, name in (
-        (normal_result, "#3b6ea5", "new normal rows"),
-        (anomaly_result, "#c8553d", "anomalies"),
-    ):
-        left.hist(
-            np.minimum(result["anomaly_score"], bins[-1]), bins, density=True, color=color, alpha=0.75, label=name
-        )
-    left.axvline(-guard.offset_, color="black", lw=1.4)
-    left.annotate(
-        f"alarm: {normal_result['alarm'].mean():.1%} of normal rows (promised {guard.alpha:.0%}),\n"
-        f"{anomaly_result['alarm'].mean():.0%} of anomalies",
-        (-guard.offset_, 0.92), (6, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
-    )  # fmt: skip
-    left.set(xlabel="anomaly score, nats", yticks=[], title=title)
-    left.legend(loc="center right", frameon=False)
-    levels = np.linspace(0, 0.25, 200)
-    right.plot(levels, levels, color="black", lw=1, ls="--", label="promised")
-    for result, color, name in (
-        (normal_result, "#3b6ea5", "new normal rows"),
-        (anomaly_result, "#c8553d", "anomalies"),
-    ):
-        fractions = [(result["p_value"] <= level).mean() for level in levels]
-        right.plot(levels, fractions, color=color, lw=2, label=name)
+    groups = {"new normal rows": normal_result, "anomalies": anomaly_result}
+    plot.scores({name: result["anomaly_score"] for name, result in groups.items()}, -guard.offset_, ax=left)
+    left.set_title(title)
+    p_values = {name: result["p_value"] for name, result in groups.items()}
+    plot.p_values(p_values, ax=right, calibration=guard.calibrator_.n, log=True)
     right.axvline(guard.alpha, color="black", lw=0.8, alpha=0.5)
-    right.set(
-        xlabel="p-value level",
-        ylabel="fraction with an alarm",
-        ylim=(0, 1.02),
-        xlim=(0, 0.25),
-        title="Realized and promised rate",
-    )
-    right.legend(frameon=False, loc="center right")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    right.set_title(f"Realized and promised rate; alarms at {guard.alpha:.0%}")
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=130)

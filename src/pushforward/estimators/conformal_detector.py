@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from pushforward.detection import ConformalCalibrator, Guarantee, Monitor, benjamini_hochberg, rows_needed
+from pushforward.display import card
 from pushforward.estimators.validation import require_fitted
 
 __all__ = ["ConformalDetector"]
@@ -76,6 +77,31 @@ class ConformalDetector(OutlierMixin, BaseEstimator, ABC):
         """
         require_fitted(self)
         return Monitor(self.calibrator_.scores, alpha, betting=betting, seed=seed)
+
+    def _repr_html_(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
+        """What is promised for which rows, for a notebook."""
+        name = type(self).__name__
+        if "calibrator_" not in vars(self):
+            return card(f"{name}, not fitted", [("options", repr(self))])
+        return card(name, [*self._facts(), ("options", repr(self))], self._details())
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        """Text and HTML, for a notebook; scikit-learn's would show the parameters alone."""
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+
+    def _facts(self) -> list[tuple[str, Any]]:
+        promise = f"at most {self.alpha:.3g} of normal rows raise an alarm"
+        if self.guarantee == "pac":
+            promise += f", with probability {1 - self.delta:.3g}"
+        quiet = f"no row: {self.calibrator_.n} calibration rows are too few for this promise"
+        return [
+            ("promise", promise),
+            ("alarm", f"p-value of at most {self.level_:.4g}" if self.level_ > 0 else quiet),
+        ]
+
+    def _details(self) -> str:
+        """More HTML below the facts."""
+        return ""
 
     def _rows_needed(self) -> int:
         """Calibration rows without which there can be no alarm."""

@@ -22,7 +22,12 @@ from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
+<<<<<<< HEAD
 from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
+=======
+from pushforward.display import table
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, StorageError
+>>>>>>> wt-gallery
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
@@ -48,6 +53,15 @@ _IMAGES = 0.25
 _FITTING = 0.6
 """Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
 
+<<<<<<< HEAD
+=======
+_SHOWN = 50
+"""As many columns are shown in a notebook at most."""
+
+_SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
+"""The classes of a guard's score, by the name of its inputs in a file."""
+
+>>>>>>> wt-gallery
 
 class Guard(ConformalDetector):
     """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over an anomaly score).
@@ -552,6 +566,24 @@ class Guard(ConformalDetector):
         if density is None:
             raise AttributeError(NO_DENSITY)
         return density
+
+    def _facts(self) -> list[tuple[str, Any]]:
+        if self.reads_images:
+            reads = "images of " + " x ".join(map(str, getattr(self.score_, "shape", None) or ()))
+        else:
+            reads = f"rows of {self.n_features_in_} columns"
+        if self.embed is not None:
+            reads = "what its network takes"
+        return [("reads", reads), *super()._facts(), ("the promise is for", self.calibration_)]
+
+    def _details(self) -> str:
+        if self.reads_images or self.embed is not None:
+            return ""
+        shown = self.schema_.columns[:_SHOWN]
+        rows = [(c.name, c.kind, "yes" if c.missing else "no", len(c.categories) or "") for c in shown]
+        count = len(self.schema_)
+        summary = f"{count} columns" if count <= _SHOWN else f"{count} columns, of which {_SHOWN} are shown"
+        return table(("column", "kind", "missing cells", "categories"), rows, summary)
 
     # -- storage ----------------------------------------------------------------------------------------------------
 

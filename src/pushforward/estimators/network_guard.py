@@ -19,7 +19,12 @@ from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import length
 from pushforward.detection.network.streaming import batches, check_finite
+<<<<<<< HEAD
 from pushforward.errors import CalibrationError, ConfigError, InputError
+=======
+from pushforward.display import card
+from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
+>>>>>>> wt-gallery
 from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
 from pushforward.estimators.validation import NotFittedError
@@ -306,6 +311,24 @@ class NetworkGuard:
         self._require_fitted()
         options = ReportOptions(title=title, name=name, alarms=alarms, show_rows=show_rows, values=values)
         return network_report(self, batches(data, self.batch_size, "the data"), options, selective)
+
+    def _repr_html_(self) -> str:
+        """What is promised for which inputs, for a notebook."""
+        if "calibrators_" not in vars(self):
+            return card("NetworkGuard, not fitted", [("alpha", self.alpha), ("network", type(self.net).__name__)])
+        rows = sum(c.n for c in self.calibrators_.values())
+        group = "of each predicted class " if self.per_class else ""
+        promise = f"at most {self.alpha:.3g} of the inputs {group}that are like the held-out rows raise an alarm"
+        if self.guarantee == "pac":
+            promise += f", with probability {1 - self.delta:.3g}"
+        facts = [
+            ("network", type(self.net).__name__),
+            ("promise", promise if self.promised_ else "none: training rows calibrated this guard"),
+            ("calibration rows", rows),
+            ("classes", self.classes_ or None),
+            ("statistics", ", ".join(self.score_.names)),
+        ]
+        return card("NetworkGuard", facts)
 
     def _require_fitted(self) -> None:
         self._require_score("calibrators_")

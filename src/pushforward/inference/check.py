@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pushforward.display import card
 from pushforward.errors import PushforwardWarning
 from pushforward.inference.calibration import Calibration, calibrate
 from pushforward.inference.misspecification import SimulationGuard, posterior_predictive
@@ -85,6 +86,11 @@ class PosteriorCheck:
     def __repr__(self) -> str:
         values = ", ".join(f"{name} {value:.3g}" for name, value in self.p_values.items())
         return f"PosteriorCheck({'passed' if self.passed else 'FAILED'}; p-values: {values})"
+
+    def _repr_html_(self) -> str:
+        """The p-values, for a notebook."""
+        facts = [(f"p-value of {name}", f"{value:.3g}") for name, value in self.p_values.items()]
+        return card("Check of a posterior: " + ("passed" if self.passed else "FAILED"), facts)
 
 
 def check(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.display import card, table
 from pushforward.errors import PushforwardWarning
 from pushforward.inference.modes import Mode, box_points, find_modes
 from pushforward.inference.parameters import Parameters
@@ -145,6 +146,23 @@ class TargetFit:
             f"TargetFit({verdict}: k-hat {self.k_hat:.2f}, ESS {self.ess:.0f} of {len(self.draws)}, log evidence "
             f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}{dropped}, {self.training.seconds:.1f} s)"
         )
+
+    def _repr_html_(self) -> str:
+        """What says whether to trust the fit, and the modes, for a notebook."""
+        facts = [
+            ("verdict", "reliable" if self.reliable else "not reliable"),
+            ("k-hat", f"{self.k_hat:.2f}"),
+            ("effective sample size", f"{self.ess:.0f} of {len(self.draws)} draws"),
+            ("log evidence", f"{self.log_evidence:.3f} +- {self.log_evidence_error:.3f} nats"),
+            ("time", f"{self.training.seconds:.1f} s"),
+        ]
+        rows = [
+            (", ".join(f"{value:.3g}" for value in mode.location[:6].tolist()), f"{mode.mass:.1%}",
+             "missing in the flow" if mode.dropped else "covered")
+            for mode in self.modes[:20]
+        ]  # fmt: skip
+        more = table(("mode at", "mass", ""), rows, f"{len(self.modes)} modes") if rows else ""
+        return card("Flow fitted to a log-density", facts, more)
 
 
 def check_modes(

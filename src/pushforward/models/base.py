@@ -10,6 +10,7 @@ from typing import Literal, final
 import torch
 from torch import Size, Tensor, nn
 
+from pushforward.display import card, table
 from pushforward.distributions.base import Distribution
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.likelihood import Kind, LogLik, Measure, join, require_log_prob
@@ -391,6 +392,24 @@ class Model(nn.Module, ABC):
             f"shape={size}{context}, {self.kind.value} on {self.measure}, fast={self.fast!r} "
             f"(log_prob {self.chain.encode_passes}, sample {self._sample_passes} steps a layer)"
         )
+
+    def _repr_html_(self) -> str:
+        """What the model is and its layers, for a notebook."""
+        facts = [
+            ("data", "x".join(map(str, self.shape))),
+            ("context", self.context_features or None),
+            ("log-likelihood", f"{self.kind.value} on {self.measure}"),
+            ("parameters", f"{sum(p.numel() for p in self.parameters()):,}"),
+            ("one pass", {"both": "log_prob and sample", "log_prob": "log_prob", "sample": "sample"}[self.fast]),
+            ("mode", "training" if self.training else "evaluation"),
+        ]
+        rows = [
+            (str(index), type(part).__name__, "x".join(map(str, part.out_shape)), part.kind.value)
+            for index, part in enumerate(self.chain)
+        ]
+        rows.append(("base", type(self.base).__name__, "x".join(map(str, self.base.shape)), self.base.kind.value))
+        more = table(("layer", "class", "shape after it", "kind"), rows, f"{len(rows) - 1} transforms and a base")
+        return card(type(self).__name__, facts, more)
 
     def _terms(
         self, x: Tensor, context: Tensor | None, noise: Noise

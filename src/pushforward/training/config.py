@@ -68,7 +68,7 @@ class TrainingConfig:
         checkpoint_every: steps (an integer) or time (text such as "60s") between two writes. The file is also written
             at the start and at the end.
         resume: "auto" resumes if the checkpoint file exists, True raises if it does not, False starts a new run.
-        progress: "auto" (a bar on a terminal, plain lines elsewhere), "rich", "plain" or "silent". Output goes to
+        progress: "auto" (a bar on a terminal or in a notebook, plain lines elsewhere), "rich", "plain" or "silent". Output goes to
             stderr.
         callback: function called with a :class:`~pushforward.training.TrainingEvent` at each evaluation. Training stops
             if it returns True.

@@ -1,7 +1,8 @@
-"""Progress on stderr (a bar on a terminal, plain lines elsewhere, or nothing) and the metrics log."""
+"""Progress on stderr (a bar on a terminal or in a notebook, plain lines elsewhere, or nothing) and the metrics log."""
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import sys
@@ -12,14 +13,25 @@ from typing import Any, Literal, get_args
 from pushforward.errors import StorageError
 from pushforward.training.result import FitResult, TrainingEvent
 
-__all__ = ["STYLES", "MetricsLog", "PlainLines", "Reporter", "RichBar", "Style", "make_reporter"]
+__all__ = [
+    "STYLES",
+    "MetricsLog",
+    "NotebookBar",
+    "PlainLines",
+    "Reporter",
+    "RichBar",
+    "Style",
+    "in_notebook",
+    "make_reporter",
+]
 
 Style = Literal["auto", "rich", "plain", "silent"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
 _BAR_INTERVAL = 0.1
+_NOTEBOOK_INTERVAL = 0.5
 _LINE_INTERVAL = 10.0
-"""Seconds between two updates of the bar, and between two plain lines."""
+"""Seconds between two updates of the bar on a terminal and in a notebook, and between two plain lines."""
 
 
 class Reporter:
@@ -118,10 +130,65 @@ class RichBar(Reporter):
             self.note(repr(result))
 
 
+class NotebookBar(Reporter):
+    """The same bar as an HTML element that a notebook updates in place; it needs nothing but IPython, which shows it."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
+
+        self._html = HTML
+        self.steps: int | None = None
+        self.shown = 0.0
+        self.used = 0.0
+        self.numbers = ""
+        self.notes: list[str] = []
+        self.handle = display(HTML(""), display_id=True)
+
+    def start(self, steps: int | None) -> None:
+        """Draw the bar."""
+        self.steps = steps
+        self._draw(_count(0, steps))
+
+    def tick(self, step: int, used: float, elapsed: float) -> None:
+        """Move the bar, at most twice per second."""
+        now = time.monotonic()
+        if now - self.shown >= _NOTEBOOK_INTERVAL:
+            self.shown, self.used = now, used
+            self._draw(f"{_count(step, self.steps)}  {self.numbers}  {_time_left(used, elapsed)}")
+
+    def event(self, event: TrainingEvent, used: float) -> None:
+        """Store the new numbers for the next drawing."""
+        self.numbers = _numbers(event)
+
+    def note(self, text: str) -> None:
+        """Show a line below the bar."""
+        self.notes.append(text)
+
+    def end(self, result: FitResult | None) -> None:
+        """Show the full bar and the result in one line, or that training stopped with an error."""
+        self.used = self.used if result is None else 1.0
+        self._draw("stopped" if result is None else repr(result))
+
+    def _draw(self, text: str) -> None:
+        lines = "<br>".join(html.escape(line) for line in [text, *self.notes])
+        bar = (
+            f'<progress value="{min(1.0, self.used):.4f}" max="1" style="width:14em;vertical-align:middle"></progress>'
+        )
+        self.handle.update(self._html(f'<div style="font-size:90%">{bar} {lines}</div>'))
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook; IPython is not imported to find out."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
 def make_reporter(style: Style) -> Reporter:
-    """The reporter of that name; "auto" is a bar on a terminal and plain lines elsewhere."""
+    """The reporter of that name; "auto" is a bar on a terminal or in a notebook, and plain lines elsewhere."""
     if style == "silent":
         return Reporter()
+    if style == "auto" and in_notebook():
+        return NotebookBar()
     if style == "rich" or (style == "auto" and sys.stderr.isatty()):
         return RichBar()
     return PlainLines()

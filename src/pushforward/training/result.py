@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pushforward.display import card, table
+
 __all__ = ["FitResult", "TrainingEvent", "event_from_json", "json_number"]
 
 
@@ -83,6 +85,25 @@ class FitResult:
             f"FitResult({held} at step {self.best_step} of {self.steps}, {self.epochs:.1f} passes in "
             f"{self.seconds:.1f} s, stopped by {self.stopped})"
         )
+
+    def _repr_html_(self) -> str:
+        """The result and the evaluations, for a notebook."""
+        held = None if self.best_validation is None else f"{self.best_validation:.4f} nats"
+        facts = [
+            ("held-out log-likelihood", held),
+            ("weights", f"of step {self.best_step} of {self.steps}"),
+            ("passes over the rows", f"{self.epochs:.1f}"),
+            ("time", f"{self.seconds:.1f} s"),
+            ("stopped by", self.stopped),
+        ]
+        columns = ("step", "loss, nats", "held-out, nats")
+        more = table(columns, map(_event_row, self.history), f"{len(self.history)} evaluations") if self.history else ""
+        return card("Training", facts, more)
+
+
+def _event_row(event: dict[str, Any]) -> tuple[str, ...]:
+    numbers = (event["loss"], event["validation"])
+    return str(event["step"]), *("" if each is None else f"{float(each):.4f}" for each in numbers)
 
 
 def event_from_json(fields: dict[str, Any]) -> TrainingEvent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import html
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ import numpy as np
 
 from pushforward.detection.explanation.evidence import Evidence
 from pushforward.detection.explanation.reason import Reason, sentence, sentence_of_instant
+from pushforward.display import card, table
 from pushforward.errors import ConfigError
-from pushforward.numerics.checks import check_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,9 +136,9 @@ class Explanation:
         Returns:
             The axes.
         """
-        from pushforward.detection.explanation.plot import draw
+        from pushforward import plot
 
-        return draw(self.reasons(row, check_integer("k", k)), ax)
+        return plot.explanation(self, row, k=k, ax=ax)
 
     def __str__(self) -> str:
         if not len(self):
@@ -155,15 +154,13 @@ class Explanation:
         return f"Explanation({len(self)} rows, {len(self.names)} columns)"
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{r.row}</td><td>{html.escape(r.column)}</td><td>{r.excess:.1f}</td>"
-            f"<td>{html.escape(r.sentence)}</td></tr>"
+        cells = [
+            (r.row, r.column, f"{r.excess:.1f}", r.sentence)
             for row in range(min(len(self), _SHOWN))
             for r in self.main_reasons(row)
-        )
+        ]
         more = f"<p>... and {len(self) - _SHOWN} more rows</p>" if len(self) > _SHOWN else ""
-        head = "<tr><th>row</th><th>column</th><th>excess, nats</th><th>reason</th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>{more}"
+        return card("Explanation", (), table(("row", "column", "excess, nats", "reason"), cells) + more)
 
     def _row(self, row: int) -> int:
         if not -len(self) <= row < len(self):

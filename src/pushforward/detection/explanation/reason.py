@@ -73,6 +73,15 @@ class Reason:
         """Whether training rows have cells of this kind."""
         return self.kind in CELL_KINDS[:3]
 
+    @property
+    def label(self) -> str:
+        """The cell and its usual values in a few words, for a picture."""
+        if len(self.usual) == 2:
+            width = _width(self.usual)
+            low, high = (text(each, width) for each in self.usual)
+            return f"{text(self.value, width)}   (usual {low} to {high})"
+        return text(self.value) + (f"   (usual {text(self.usual[0])})" if self.usual else "")
+
     def to_record(self) -> dict[str, Any]:
         """Plain JSON types; instants are ISO 8601 text, and numbers that are not finite are None."""
         number = self.kind not in ("category", "new category") and len(self.usual) == 2

@@ -1,0 +1,221 @@
+"""The picture of a density of one or two coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pushforward.errors import InputError, KindError
+from pushforward.numerics.checks import check_integer
+from pushforward.plot.axes import BAND, BLUE, GRAY, array, legend, new_axes, tidy
+
+__all__ = ["density"]
+
+_MARGIN = 0.08
+_INTEGERS = 1000  # as many atoms are drawn at most
+
+
+def density(
+    model: Any,
+    data: Any = None,
+    *,
+    ax: Any = None,
+    limits: Sequence[float] | Sequence[Sequence[float]] | None = None,
+    context: Any = None,
+    points: int | None = None,
+    names: Sequence[str] | None = None,
+    label: str | None = None,
+    color: str = BLUE,
+    cmap: str = "viridis",
+    dots: int = 1000,
+    draws: int = 16,
+) -> Any:
+    """Draw a density of one coordinate as a curve, of two as a heat map; data become a histogram, or dots.
+
+    Probabilities of integers (one coordinate, measure Counting) are drawn as bars.
+
+    Args:
+        model: a model, a :class:`~pushforward.FlowDensity`, a ``torch.distributions`` object, or a function from a tensor
+            ``(n, D)`` to log-densities ``(n,)`` in nats.
+        data: rows ``(n, D)``, or ``(n,)`` of one coordinate; None for none.
+        ax: matplotlib axes; new ones by default.
+        limits: ``(low, high)`` of each coordinate; by default those of the data, or of samples of the model, and some margin.
+        context: one context ``(context,)``, for a model with a context.
+        points: number of points along each axis; 400 for a curve and 160 for a heat map by default.
+        names: of the coordinates.
+        label: of the curve, for a legend.
+        color: of the curve.
+        cmap: matplotlib's name of the colors of a heat map.
+        dots: number of data rows that a heat map shows at most.
+        draws: number of draws of the noise of a model that has some, such as dequantization (``evaluate(samples=)``).
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: for a density of more than two coordinates, limits that cannot be found, or a guard.
+        KindError: for a density on a manifold or on other spaces that a picture of the plane cannot show.
+        ConfigError: without matplotlib.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> ax = pf.plot.density(pf.models.NICE(features=2), torch.randn(100, 2), names=("flow, l/s", "pressure, bar"))
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('flow, l/s', 'pressure, bar')
+    """
+    if hasattr(model, "anomaly_score"):
+        raise InputError("the score of a guard is not a density: pass guard.density_, of a guard with density=True.")
+    rows = None if data is None else array(data, "data")
+    rows = rows[:, None] if rows is not None and rows.ndim == 1 else rows
+    if rows is not None and rows.ndim != 2:
+        raise InputError(f"data are rows (n, D), or numbers (n,); got shape {rows.shape}.")
+    box = None if limits is None else np.atleast_2d(array(limits, "limits"))
+    size = _size(model, rows, box)
+    if size not in (1, 2):
+        raise InputError(
+            f"a picture shows a density of one or two coordinates, and this one has {size}: draw samples of two columns "
+            "with pf.plot.samples."
+        )
+    if rows is not None and rows.shape[1] != size:
+        raise InputError(f"the density has {size} coordinates, and the data have {rows.shape[1]}.")
+    box = _box(model, rows, size, context) if box is None else box
+    if box.shape != (size, 2) or not (box[:, 0] < box[:, 1]).all() or not np.isfinite(box).all():
+        raise InputError(f"limits are (low, high) of each of {size} coordinates, with low below high.")
+    counting = getattr(getattr(model, "measure", None), "name", "") == "Counting"
+    check_integer("points", points, 2) if points is not None else None
+    check_integer("dots", dots, 0)
+    check_integer("draws", draws)
+    grids = [_grid(low, high, points or (400 if size == 1 else 160), counting) for low, high in box]
+    mesh = np.stack(np.meshgrid(*grids, indexing="ij"), -1)
+    with np.errstate(over="ignore"):
+        values = np.exp(_log_density(model, mesh.reshape(-1, size), context, draws)).reshape(mesh.shape[:-1])
+    title = _title(model, counting)
+    names = list(names) if names is not None else ["x"] if size == 1 else ["x1", "x2"]
+    if len(names) != size:
+        raise InputError(f"there must be one name for each of {size} coordinates.")
+    if size == 1:
+        ax = tidy(new_axes(ax))
+        _curve(ax, grids[0], values, rows, label, color, counting)
+        ax.set(xlabel=names[0], ylabel=title, ylim=(0, None))
+        if rows is not None or label is not None:
+            legend(ax)
+        return ax
+    ax = new_axes(ax, (5.0, 4.0))
+    image = ax.pcolormesh(grids[0], grids[1], values.T, cmap=cmap, shading="nearest", rasterized=True)
+    ax.figure.colorbar(image, ax=ax, label=title)
+    if rows is not None and dots:
+        shown = rows[:: max(1, -(-len(rows) // dots))]
+        ax.plot(
+            shown[:, 0], shown[:, 1], ".", color="white", markeredgecolor="black", markeredgewidth=0.3, markersize=3.5
+        )
+    ax.set(xlabel=names[0], ylabel=names[1], xlim=box[0], ylim=box[1])
+    return ax
+
+
+def _curve(ax: Any, grid: np.ndarray, values: np.ndarray, rows: np.ndarray | None, label: str | None, color: str,
+           counting: bool) -> None:  # fmt: skip
+    if rows is not None and counting:
+        counts = [(rows[:, 0] == each).mean() for each in grid]
+        ax.bar(grid, counts, width=0.9, color=BAND, edgecolor=GRAY, linewidth=0.3, label="data")
+    elif rows is not None:
+        bins = min(60, max(10, round(len(rows) ** 0.5)))
+        ax.hist(
+            rows[:, 0], bins, range=(grid[0], grid[-1]), weights=_weights(rows, grid, bins), color=BAND, label="data"
+        )
+    if counting:
+        ax.plot(grid, values, "o", color=color, markersize=4, label=label or "model")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        ax.plot(grid, values, color=color, linewidth=1.8, label=label or ("model" if rows is not None else None))
+
+
+def _weights(rows: np.ndarray, grid: np.ndarray, bins: int) -> np.ndarray:
+    """So that the bars are a density of all rows, also of those outside the limits."""
+    return np.full(len(rows), bins / ((grid[-1] - grid[0]) * len(rows)))
+
+
+def _size(model: Any, rows: np.ndarray | None, box: np.ndarray | None) -> int:
+    shape = getattr(model, "shape", None)
+    if shape is None and hasattr(model, "event_shape"):
+        shape = tuple(model.event_shape) or (1,)
+    if shape is None and hasattr(model, "n_features_in_"):
+        shape = (model.n_features_in_,)
+    if shape is not None:
+        return int(np.prod(shape)) if len(shape) == 1 else 3
+    if rows is not None:
+        return rows.shape[1]
+    if box is not None:
+        return len(box)
+    raise InputError("a density that is a function needs data or limits.")
+
+
+def _box(model: Any, rows: np.ndarray | None, size: int, context: Any) -> np.ndarray:
+    if rows is None:
+        try:
+            drawn = _samples(model, context)
+        except (AttributeError, NotImplementedError):
+            raise InputError("the limits cannot be found: give data or limits.") from None
+        rows = array(drawn, "samples of the model").reshape(-1, size)
+    low, high = rows.min(0), rows.max(0)
+    width = np.where(high > low, high - low, 1.0)
+    return np.stack([low - _MARGIN * width, high + _MARGIN * width], -1)
+
+
+def _samples(model: Any, context: Any) -> Any:
+    if hasattr(model, "event_shape"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return model.sample((2000,))
+    if hasattr(model, "score_samples"):
+        return model.sample(2000, random_state=0)
+    return model.sample(2000, seed=0) if context is None else model.sample(2000, torch.as_tensor(context), seed=0)
+
+
+def _grid(low: float, high: float, points: int, counting: bool) -> np.ndarray:
+    if counting:
+        first, last = int(np.ceil(low)), int(np.floor(high))
+        if last - first >= _INTEGERS:
+            raise InputError(f"a picture shows at most {_INTEGERS} integers: give narrower limits.")
+        return np.arange(first, last + 1, dtype=float)
+    return np.linspace(low, high, points)
+
+
+def _log_density(model: Any, rows: np.ndarray, context: Any, draws: int) -> np.ndarray:
+    """Log-density of each row, nats; -inf outside the support."""
+    if hasattr(model, "score_samples"):
+        return array(model.score_samples(rows), "log-densities")
+    x = torch.from_numpy(rows)
+    with torch.no_grad():
+        if hasattr(model, "evaluate"):
+            if model.measure.name not in ("Lebesgue", "Counting"):
+                raise KindError(f"a picture of the plane cannot show a density on {model.measure}: draw samples.")
+            given = None if context is None else torch.as_tensor(context)
+            found = model.evaluate(x, given, samples=draws).value
+        elif hasattr(model, "log_prob"):
+            found = _of_distribution(model, x)
+        else:
+            function: Callable[[torch.Tensor], Any] = model
+            found = function(x)
+    found = array(found, "log-densities")
+    if found.shape != (len(rows),):
+        raise InputError(f"a density gives one number for each row; got shape {found.shape} for {len(rows)} rows.")
+    return found
+
+
+def _of_distribution(distribution: Any, x: torch.Tensor) -> torch.Tensor:
+    parameter = distribution.sample()
+    x = x.to(parameter.dtype).reshape(len(x), *distribution.event_shape)
+    inside = distribution.support.check(x)
+    inside = inside.reshape(len(x), -1).all(1)
+    found = x.new_full((len(x),), -torch.inf)
+    found[inside] = distribution.log_prob(x[inside]).reshape(-1)
+    return found
+
+
+def _title(model: Any, counting: bool) -> str:
+    word = "probability" if counting else "density"
+    kind = getattr(getattr(model, "kind", None), "value", "exact")
+    return word if kind in ("exact", "unbiased") else f"{word} ({kind})"

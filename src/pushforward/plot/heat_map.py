@@ -1,0 +1,62 @@
+"""A table of numbers as colors, with text that can be read on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pushforward.errors import InputError
+from pushforward.plot.axes import array, ink, new_axes
+
+__all__ = ["heat_map"]
+
+
+def heat_map(
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    ax: Any = None,
+    name: str = "",
+    form: str = ".2f",
+    cmap: str = "viridis",
+) -> Any:
+    """Draw a table of numbers: a color for each cell, and its number in black or white, whichever has more contrast.
+
+    Args:
+        values: ``(rows, columns)``.
+        rows: their names.
+        columns: their names.
+        ax: matplotlib axes; new ones by default.
+        name: of the numbers, with their unit; it labels the scale of the colors.
+        form: how a number is written, as for ``format``.
+        cmap: matplotlib's name of the colors.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: for a table that does not have these rows and columns, or NaN.
+        ConfigError: without matplotlib.
+
+    Example:
+        >>> import pushforward as pf
+        >>> ax = pf.plot.heat_map([[0.1, 0.9], [0.5, 0.7]], ["a", "b"], ["AUROC", "recall"], name="value")
+        >>> [text.get_text() for text in ax.texts], [text.get_color() for text in ax.texts]
+        (['0.10', '0.90', '0.50', '0.70'], ['white', 'black', 'black', 'black'])
+    """
+    found = array(values, "values")
+    if found.shape != (len(rows), len(columns)):
+        raise InputError(f"values have shape {found.shape}, and there are {len(rows)} rows and {len(columns)} columns.")
+    ax = new_axes(ax, (1.6 + 0.9 * len(columns), 1.0 + 0.4 * len(rows)))
+    image = ax.imshow(found, cmap=cmap, aspect="auto")
+    for (i, j), value in np.ndenumerate(found):
+        color = ink(image.cmap(image.norm(value)))
+        ax.text(j, i, format(value, form), ha="center", va="center", color=color, fontsize=9)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.figure.colorbar(image, ax=ax, label=name)
+    return ax

@@ -1,0 +1,292 @@
+"""Pictures: what is drawn equals the numbers, axes have names, legends cover no curve, and errors are sentences."""
+
+import builtins
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import betabinom, binom, norm
+
+import pushforward as pf
+from pushforward.detection import realized_interval
+from pushforward.errors import ConfigError, InputError, KindError
+from pushforward.plot.axes import ink, legend
+
+RNG = np.random.default_rng(0)
+
+
+def axes():
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    return figure.subplots()
+
+
+def curve(ax, label):
+    return next(line.get_xydata() for line in ax.get_lines() if line.get_label() == label)
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+# -- density
+
+
+def test_a_curve_is_the_density_and_the_bars_have_its_area():
+    data = RNG.normal(2, 0.5, size=3000)
+    ax = pf.plot.density(torch.distributions.Normal(2.0, 0.5), data, limits=(0, 4), names=["flow, l/s"])
+    drawn = curve(ax, "model")
+    np.testing.assert_allclose(drawn[:, 1], norm(2, 0.5).pdf(drawn[:, 0]), rtol=1e-5)
+    area = sum(bar.get_width() * bar.get_height() for bar in ax.patches)
+    assert area == pytest.approx(np.mean((data >= 0) & (data <= 4)))
+    assert (ax.get_xlabel(), ax.get_ylabel(), labels(ax)) == ("flow, l/s", "density", ["data", "model"])
+
+
+def test_a_heat_map_is_the_density_with_rows_along_the_second_axis():
+    model = pf.models.NICE(features=2)
+    pf.fit(model, RNG.normal([0, 5], [1, 2], size=(500, 2)), max_steps=20, seed=0, progress="silent")
+    ax = pf.plot.density(model, limits=[(-2, 2), (0, 9)], points=20)
+    mesh = ax.collections[0]
+    x, y = np.linspace(-2, 2, 20), np.linspace(0, 9, 20)
+    expected = model.log_prob(torch.tensor([[x[3], y[15]]])).exp().item()
+    assert mesh.get_array().reshape(20, 20)[15, 3] == pytest.approx(expected, rel=1e-5)
+    assert ax.figure.axes[1].get_ylabel() == "density"
+    assert ax.get_xlim() == (-2, 2)
+
+
+def test_every_kind_of_density_is_drawn():
+    data = RNG.normal(size=(300, 1))
+    fitted = pf.FlowDensity(max_steps=5, random_state=0).fit(data)
+    for model in (fitted, pf.models.NSF(1), lambda x: -0.5 * x.square().sum(-1)):
+        assert len(pf.plot.density(model, data).get_lines()) == 1
+    assert pf.plot.density(fitted).get_legend() is None
+    ax = pf.plot.density(torch.distributions.Exponential(1.0), limits=(-1, 3), points=5)
+    np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), [0, 1, np.exp(-1), np.exp(-2), np.exp(-3)], rtol=1e-6)
+    two = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    assert pf.plot.density(two, points=5).collections[0].get_array().max() == pytest.approx(1 / (2 * np.pi), rel=0.5)
+
+
+def test_a_context_chooses_the_density():
+    model = pf.models.MAF(features=1, context=1)
+    c = torch.linspace(-1, 1, 400)[:, None]
+    pf.fit(model, 3 * c + 0.1 * torch.randn(400, 1), context=c, max_steps=100, seed=0, progress="silent")
+    drawn = [pf.plot.density(model, context=[value], limits=(-4, 4)).get_lines()[0] for value in (-0.8, 0.8)]
+    modes = [line.get_xdata()[line.get_ydata().argmax()] for line in drawn]
+    assert modes[0] < -1 < 1 < modes[1]
+
+
+def test_integers_have_probabilities():
+    model = pf.models.DiscreteFlow(1, categories=5)
+    ax = pf.plot.density(model, RNG.integers(0, 5, 200), limits=(0, 4))
+    values = curve(ax, "model")
+    np.testing.assert_allclose(values[:, 0], np.arange(5))
+    assert values[:, 1].sum() == pytest.approx(1, abs=1e-5)
+    assert ax.get_ylabel() == "probability"
+    with pytest.raises(InputError, match="at most 1000 integers"):
+        pf.plot.density(model, limits=(0, 5000))
+
+
+def test_a_bound_says_that_it_is_one():
+    ax = pf.plot.density(pf.models.ResidualFlow(2, hidden=(8,)), limits=[(-1, 1), (-1, 1)], points=4)
+    assert ax.figure.axes[1].get_ylabel() == "density"  # unbiased
+    flow = pf.models.Flow(pf.transforms.Chain(pf.transforms.Augment(2, 3)), pf.distributions.Normal(5))
+    ax = pf.plot.density(flow, limits=[(-1, 1), (-1, 1)], points=4)
+    assert ax.figure.axes[1].get_ylabel() == "density (lower bound)"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: pf.plot.density(pf.models.NICE(5)), InputError, "one or two coordinates, and this one has 5"),
+        (lambda: pf.plot.density(lambda x: x), InputError, "needs data or limits"),
+        (lambda: pf.plot.density(pf.models.NICE(2), limits=(0, 1)), InputError, "of each of 2"),
+        (lambda: pf.plot.density(pf.models.NICE(2), limits=[(0, 1), (1, 0)]), InputError, "low below high"),
+        (lambda: pf.plot.density(pf.models.NICE(2), np.zeros((4, 3))), InputError, "2 coordinates, and the data have 3"),
+        (lambda: pf.plot.density(pf.models.NICE(2), [[np.nan, 1]]), InputError, "got NaN"),
+        (lambda: pf.plot.density(pf.models.NICE(2), names=["a"]), InputError, "one name for each"),
+        (lambda: pf.plot.density(lambda x: x, np.zeros((4, 2))), InputError, "one number for each row"),
+        (lambda: pf.plot.density(pf.Guard()), InputError, "not a density"),
+        (lambda: pf.plot.samples(np.zeros((3, 4))), InputError, "choose two"),
+        (lambda: pf.plot.samples({}), InputError, "got none"),
+        (lambda: pf.plot.images(np.zeros((3, 2, 2, 2))), InputError, "images have shape"),
+        (lambda: pf.plot.p_values([0.5, 1.5]), InputError, "from 0 to 1"),
+        (lambda: pf.plot.p_values(["a"]), InputError, "must be numbers"),
+        (lambda: pf.plot.coverage([0.5], [0.5, 0.6]), InputError, "one fraction for each level"),
+        (lambda: pf.plot.coverage([0.5], [0.5], count=0), ConfigError, "count"),
+        (lambda: pf.plot.martingale([0.0], alpha=2), ConfigError, "alpha"),
+        (lambda: pf.plot.training([]), InputError, "no evaluation"),
+        (lambda: pf.plot.explanation([]), InputError, "no reasons"),
+        (lambda: pf.plot.heat_map([[1.0]], ["a"], ["b", "c"]), InputError, "1 rows and 2 columns"),
+        (lambda: pf.plot.scores([0.5], ax=3), ConfigError, "ax is matplotlib axes"),
+    ],
+)  # fmt: skip
+def test_errors_are_sentences(call, error, words):
+    with pytest.raises(error, match=words) as found:
+        call()
+    assert str(found.value).endswith(".")
+
+
+def test_a_density_on_a_manifold_is_refused():
+    model = pf.models.RectangularFlow(2, latent=1, hidden=(8,))
+    with pytest.raises(KindError, match="cannot show a density on"):
+        pf.plot.density(model, limits=[(0, 1), (0, 1)])
+
+
+def test_without_matplotlib_the_error_names_it(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"pip install matplotlib"):
+        pf.plot.samples(np.zeros((3, 2)))
+
+
+# -- samples, images, scores
+
+
+def test_samples_have_a_color_for_each_group():
+    x, y = RNG.normal(size=(20, 2)), RNG.normal(size=(30, 2))
+    ax = pf.plot.samples({"data": torch.tensor(x, requires_grad=True), "model": y}, names=("a, m", "b, s"))
+    np.testing.assert_allclose(curve(ax, "data"), x)
+    np.testing.assert_allclose(curve(ax, "model"), y)
+    assert len({line.get_color() for line in ax.get_lines()}) == 2
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("a, m", "b, s")
+    one = pf.plot.samples(x[:, 0])
+    assert sum(bar.get_width() * bar.get_height() for bar in one.patches) == pytest.approx(1)
+    assert one.get_legend() is None
+
+
+def test_images_keep_their_pixels_in_order():
+    stack = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
+    sheet = pf.plot.images(stack, columns=3).images[0].get_array()
+    np.testing.assert_allclose(sheet[:2, 3:5] * 255, stack[1])
+    np.testing.assert_allclose(sheet[3:, :2] * 255, stack[3])
+    assert sheet.mask[:, 2].all()  # between two images
+    assert sheet.mask[3:, 6:].all()  # the place of a sixth image
+    color = RNG.random((2, 3, 4, 4))
+    drawn = pf.plot.images(torch.tensor(color), gap=0).images[0].get_array()
+    assert drawn.shape == (4, 8, 3)
+    np.testing.assert_allclose(drawn[1, 5], (color[1, :, 1, 1] - color.min()) / (color.max() - color.min()))
+
+
+def test_shares_of_alarms_are_those_of_the_guard():
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(RNG.normal(size=(400, 2)))
+    rows = RNG.normal(1, 1, size=(150, 2))
+    ax = pf.plot.scores({"rows": guard.anomaly_score(rows)}, -guard.offset_)
+    share = 100 * np.mean(guard.predict(rows) == -1)
+    assert labels(ax)[0] == f"rows: {share:.2g} % alarms"
+    assert sum(bar.get_width() * bar.get_height() for bar in ax.patches) == pytest.approx(1)
+    infinite = pf.plot.scores([1.0, 2.0, np.inf])
+    assert np.isfinite([bar.get_height() for bar in infinite.patches]).all()
+
+
+# -- p-values and coverage
+
+
+def test_p_values_and_their_band():
+    p = RNG.uniform(size=300)
+    ax = pf.plot.p_values({"new rows": p})
+    drawn = curve(ax, "new rows")
+    np.testing.assert_allclose(drawn[:, 1], [(p <= level).mean() for level in drawn[:, 0]])
+    band = ax.collections[0].get_paths()[0].vertices
+    at = band[np.isclose(band[:, 0], 0.3)][:, 1]
+    np.testing.assert_allclose([at.min(), at.max()], binom.ppf([0.025, 0.975], 300, 0.3) / 300)
+
+
+def test_conformal_p_values_have_the_wider_band():
+    ax = pf.plot.p_values(RNG.uniform(size=500), calibration=99)
+    band = ax.collections[0].get_paths()[0].vertices
+    at = band[np.isclose(band[:, 0], 0.05)][:, 1]
+    np.testing.assert_allclose([at.min(), at.max()], realized_interval(99, 500, 0.05), atol=1e-9)
+    np.testing.assert_allclose([at.min(), at.max()], betabinom.ppf([0.025, 0.975], 500, 5, 95) / 500)
+    logarithmic = pf.plot.p_values(RNG.uniform(size=500), calibration=99, log=True)
+    assert logarithmic.get_xscale() == logarithmic.get_yscale() == "log"
+    assert logarithmic.get_xlim()[0] == pytest.approx(0.01)
+
+
+def test_coverage_as_difference():
+    levels, found = np.array([0.5, 0.8, 0.9]), np.array([0.55, 0.79, 0.9])
+    ax = pf.plot.coverage(levels, {"a": found}, count=100, difference=True)
+    np.testing.assert_allclose(curve(ax, "a"), np.stack([levels, found - levels], 1))
+    band = ax.collections[0].get_paths()[0].vertices
+    at = band[np.isclose(band[:, 0], 0.8)][:, 1]
+    np.testing.assert_allclose([at.min(), at.max()], binom.ppf([0.025, 0.975], 100, 0.8) / 100 - 0.8)
+    assert labels(ax) == ["95 % if right", "a"]
+
+
+# -- streams, training, reasons, tables
+
+
+def test_the_martingale_is_in_powers_of_ten():
+    monitor = pf.detection.Monitor(reference=RNG.normal(size=300), alpha=0.01)
+    evidence = monitor.update(RNG.normal(1.5, 1, size=200))
+    ax = pf.plot.martingale(evidence, 0.01, change_at=0)
+    np.testing.assert_allclose(curve(ax, "evidence")[:, 1], evidence / np.log(10))
+    level = next(line for line in ax.get_lines() if "alarm" in line.get_label()).get_ydata()[0]
+    assert level == pytest.approx(2)
+    first = curve(ax, "evidence")[:, 0][curve(ax, "evidence")[:, 1] >= level][0]
+    assert first == monitor.alarm_at
+
+
+def test_training_draws_the_history():
+    model = pf.models.NICE(features=2)
+    result = pf.fit(model, torch.randn(300, 2), max_steps=40, evaluate_every=10, seed=0, progress="silent")
+    ax = pf.plot.training(result)
+    held = curve(ax, "-log p, held-out rows")
+    assert [(e["step"], -e["validation"]) for e in result.history] == [tuple(row) for row in held]
+    marked = next(line for line in ax.get_lines() if "kept" in line.get_label())
+    assert marked.get_xdata()[0] == result.best_step
+
+
+def test_text_can_be_read_on_every_color():
+    import matplotlib as mpl
+
+    def luminance(color):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    for name in ("viridis", "cividis", "Greens", "RdBu"):
+        for color in mpl.colormaps[name](np.linspace(0, 1, 50)):
+            other = luminance(mpl.colors.to_rgb(ink(color)))
+            low, high = sorted((other, luminance(color)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
+    ax = pf.plot.heat_map([[1, 2], [3, 4]], ["a", "b"], ["x", "y"], form=".0f", name="counts")
+    assert [text.get_text() for text in ax.texts] == ["1", "2", "3", "4"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+# -- what all share
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_a_legend_covers_no_curve(scale):
+    ax = axes()
+    for k in range(5):
+        ax.plot([0, 1, 2], np.array([1, 5, 9.0]) + k, label=f"a rather long name of curve {k}")
+    ax.set_yscale(scale)
+    mark = ax.axvline(1)
+    legend(ax)
+    ax.figure.canvas.draw()
+    box = ax.get_legend().get_window_extent()
+    tops = [ax.transData.transform((0, np.max(line.get_ydata())))[1] for line in ax.get_lines()]
+    assert max(tops[:-1]) < box.y0
+    assert ax.transAxes.transform((0, mark.get_ydata()[1]))[1] <= box.y0
+    assert box.y1 <= ax.get_window_extent().y1 + 1
+
+
+def test_axes_in_and_out_and_no_global_state():
+    from matplotlib import _pylab_helpers
+
+    before = _pylab_helpers.Gcf.get_all_fig_managers()
+    ax = axes()
+    assert pf.plot.samples(np.zeros((3, 2)), ax=ax) is ax
+    for call in (pf.plot.samples, pf.plot.scores, pf.plot.martingale):
+        assert call(np.zeros(3) + 0.5).figure.canvas is not None
+    assert _pylab_helpers.Gcf.get_all_fig_managers() == before
