@@ -499,6 +499,7 @@ def test_impossible_widths(name, features):
         "LatticeDequantize": {"columns": (0,)},
         "AugmentMissing": {"columns": (0,), "indicators": (1,)},
         "Regression": {"context": 1},
+        "Bounds": {"low": (0.0,), "high": (1.0,)},
     }.get(cls, {})
     with pytest.raises(ConfigError):
         getattr(pushforward.transforms, cls)(features, **more)

@@ -46,3 +46,86 @@ def test_impossible_options(options: dict) -> None:
 def test_unreadable_tables(x) -> None:
     with pytest.raises(InputError):
         FlowDensity(max_steps=5).fit(x)
+
+
+@pytest.fixture(scope="module")
+def bounded() -> FlowDensity:
+    """Fitted to a Beta(2, 3) share of 10, an exponential, minus an exponential from 5, and a normal column."""
+    return FlowDensity(
+        "nsf", model_options={"layers": 2, "hidden": (32, 32)}, max_steps=500, learning_rate=4e-3,
+        random_state=0,
+        bounds=[(0, 10), (0.1, None), (None, 5.0), None],
+    ).fit(bounded_rows(4000, 0))  # fmt: skip
+
+
+def bounded_rows(rows: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    columns = 10 * rng.beta(2, 3, rows), 0.1 + rng.exponential(2.0, rows), 5 - rng.exponential(1.0, rows)
+    return np.column_stack([*columns, rng.normal(size=rows)])
+
+
+def test_bounds_give_the_density_in_the_units_of_x(bounded) -> None:
+    new = bounded_rows(2000, 1)
+    truth = (
+        stats.beta(2, 3, 0, 10).logpdf(new[:, 0])
+        + stats.expon(0.1, 2).logpdf(new[:, 1])
+        + stats.expon(0, 1).logpdf(5 - new[:, 2])
+        + stats.norm.logpdf(new[:, 3])
+    )
+    # No density has a larger mean than the true one; the difference is the error of a short training.
+    assert truth.mean() - 0.15 < bounded.score_samples(new).mean() < truth.mean() + 0.03
+
+
+@pytest.mark.parametrize(("column", "value"), [(0, -0.01), (0, 10.01), (1, 0.0999), (1, -5.0), (2, 5.001)])
+def test_nothing_leaks_outside_the_bounds(bounded, column: int, value: float) -> None:
+    row = np.array([[5.0, 1.0, 3.0, 0.0]])
+    assert np.isfinite(bounded.score_samples(row)).all()
+    row[0, column] = value
+    assert bounded.score_samples(row) == -np.inf
+
+
+def test_mass_is_one_between_bounds() -> None:
+    x = np.random.default_rng(0).beta(2, 3, size=(500, 1))
+    density = FlowDensity("nsf", bounds=[(0, 1)], max_steps=30, random_state=0).fit(x)
+    middle = (np.arange(20_000) + 0.5) / 20_000
+    assert np.exp(density.score_samples(middle[:, None])).mean() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_samples_are_strictly_inside_and_have_a_density(bounded) -> None:
+    x = bounded.sample(5000, random_state=1)
+    assert ((x[:, 0] > 0) & (x[:, 0] < 10) & (x[:, 1] > 0.1) & (x[:, 2] < 5)).all()
+    assert np.isfinite(bounded.score_samples(x)).all()
+    np.testing.assert_allclose(x[:, 0].mean(), 4.0, atol=0.2)
+
+
+def test_bounds_travel_in_the_file(bounded, tmp_path) -> None:
+    bounded.save(tmp_path / "d.safetensors")
+    again = FlowDensity.load(tmp_path / "d.safetensors")
+    np.testing.assert_array_equal(again.score_samples(bounded_rows(20, 2)), bounded.score_samples(bounded_rows(20, 2)))
+    assert again.bounds == [[0.0, 10.0], [0.1, None], [None, 5.0], None]
+
+
+def test_bounds_by_name() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(bounded_rows(100, 0)[:, 1:3], columns=["a", "b"])
+    density = FlowDensity("nice", bounds={"a": (np.float64(0.0), np.inf)}, max_steps=5, random_state=0).fit(frame)
+    assert density.score_samples(pandas.DataFrame({"a": [-1.0, 1.0], "b": [0.0, 0.0]}))[0] == -np.inf
+    with pytest.raises(ConfigError, match="'c', which the table does not have: it has a, b"):
+        FlowDensity(bounds={"c": (0, 1)}).fit(frame)
+    with pytest.raises(ConfigError, match="columns have no names"):
+        FlowDensity(bounds={"c": (0, 1)}).fit(frame.to_numpy())
+
+
+@pytest.mark.parametrize("bounds", [[(0, 1)], [(1, 0), None], [(0, "b"), None], "ab", [(0, 1, 2), None], 3])
+def test_impossible_bounds(bounds) -> None:
+    with pytest.raises(ConfigError, match="bound"):
+        FlowDensity(bounds=bounds).fit(np.random.default_rng(0).uniform(0.1, 0.9, (30, 2)))
+
+
+def test_training_rows_outside_or_on_a_bound_are_refused() -> None:
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (30, 2))
+    with pytest.raises(InputError, match=r"outside the bounds.*column 1, with bounds 0.5 and inf: give wider bounds"):
+        FlowDensity(bounds=[None, (0.5, None)]).fit(x)
+    x[7, 0] = 0.0
+    with pytest.raises(InputError, match=r"1 of 30 rows .* on an end of .* 0 at row 7, column 0"):
+        FlowDensity(bounds=[(0, 1), None]).fit(x)

@@ -1,38 +1,33 @@
-"""scikit-learn's own estimator checks."""
+"""scikit-learn's own checks of estimators, as a user calls them."""
+
+from __future__ import annotations
 
 import warnings
 
 import pytest
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.base import BaseEstimator
+from sklearn.utils.estimator_checks import check_estimator
 
 from pushforward.estimators import FlowDensity, Guard
 
-GUARD_EXPECTED = {
-    # Columns are matched by name, and a reordered frame is scored as the same table instead of being refused.
-    "check_dataframe_column_names_consistency": "reordered columns are matched by name",
-}
+
+def check(estimator: BaseEstimator) -> None:
+    """All checks; none is left out or expected to fail, and a check that is skipped is skipped by scikit-learn itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tables of a few rows, which the checks use, are too small for alarms
+        results = check_estimator(estimator)
+    assert {result["status"] for result in results} <= {"passed", "skipped"}
+    assert [r["check_name"] for r in results if r["status"] == "skipped"] in ([], ["check_array_api_input"])
 
 
-def quick_density() -> FlowDensity:
-    return FlowDensity("nice", max_steps=5)
+def test_a_guard_with_plain_defaults() -> None:
+    check(Guard())
 
 
-def run_checks(estimator, expected: dict[str, str]) -> list[str]:
-    failed = []
-    for each, check in estimator_checks_generator(estimator):
-        name = check.func.__name__ if hasattr(check, "func") else check.__name__
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                check(each)
-        except Exception as error:
-            if name not in expected and type(error).__name__ != "SkipTest":
-                failed.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
-    return failed
+def test_a_density_that_trains_for_a_moment() -> None:
+    check(FlowDensity("nice", max_steps=5))
 
 
-@pytest.mark.parametrize(
-    ("make", "expected"), [(Guard, GUARD_EXPECTED), (quick_density, {})], ids=["Guard", "FlowDensity"]
-)
-def test_estimator_checks(make, expected: dict[str, str]) -> None:
-    assert run_checks(make(), expected) == []
+@pytest.mark.slow
+def test_a_density_with_plain_defaults() -> None:
+    check(FlowDensity())

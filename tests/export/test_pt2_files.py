@@ -15,7 +15,16 @@ from mixed_tables import mixed_table, strange_rows
 import pushforward as pf
 from pushforward.cli import main
 from pushforward.detection import ConformalCalibrator
-from pushforward.detection.scores import DoSE, LatentMahalanobis, Likelihood, LikelihoodPath, Neighbors, TwoSided
+from pushforward.detection.scores import (
+    CodeLength,
+    DoSE,
+    LatentMahalanobis,
+    Likelihood,
+    LikelihoodPath,
+    Log,
+    Neighbors,
+    TwoSided,
+)
 from pushforward.errors import ConfigError
 from pushforward.export import compare, export_score
 
@@ -73,6 +82,9 @@ def test_scores_with_parts_that_no_graph_has_are_refused(tmp_path):
         ConfigError, match=r"LikelihoodPath of a model with dequantization.*hash of each row.*exportable=True"
     ):
         export_score(score, calibrator, tmp_path / "score.pt2", x[:2], alpha=0.05)
+    codes = DoSE(Log(CodeLength("png", "zlib"))).fit(x[:100])
+    with pytest.raises(ConfigError, match=r"code length of png and zlib.*compressor.*exportable=True"):
+        export_score(codes, ConformalCalibrator(codes(x[100:])), tmp_path / "score.pt2", x[:2], alpha=0.05)
     with pytest.raises(ConfigError, match="needs a Score"):
         export_score(LikelihoodPath(flow), calibrator, tmp_path / "score.pt2", x[:2])
     assert not list(tmp_path.iterdir())
@@ -84,7 +96,8 @@ def test_a_guard_of_images_needs_to_be_exportable(tmp_path):
 
     images = load_image_sample("mnist")[:400]
     options = {"alpha": 0.1, "max_steps": 5, "random_state": 0}
-    with pytest.raises(ConfigError, match=r"code length of png and zlib.*exportable=True"):
+    # The path of the flow is the first of the parts that no graph has; the code lengths after it are refused too (above).
+    with pytest.raises(ConfigError, match=r"LikelihoodPath of a model with dequantization.*exportable=True"):
         pf.Guard(**options).fit(images).export(tmp_path / "guard.pt2")
     guard = pf.Guard(exportable=True, **options).fit(images)
     guard.export(tmp_path / "guard.pt2")

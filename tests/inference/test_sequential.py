@@ -21,7 +21,7 @@ def narrow(theta):
     return theta + 0.2 * torch.randn_like(theta)
 
 
-@pytest.mark.parametrize("method", [inference.NPE, inference.NLE])
+@pytest.mark.parametrize("method", [inference.NPE, pytest.param(inference.NLE, marks=pytest.mark.slow)])
 def test_later_rounds_sharpen_the_posterior(method):
     """The posterior has a thousandth of the prior's area; 3 rounds of 300 simulations find it."""
     seen = []

@@ -65,7 +65,7 @@ def test_auto_chooses_by_held_out_simulations_and_is_saved_with_its_start(tmp_pa
     assert torch.equal(nle.sample(20, x=X, seed=3), again.sample(20, x=X, seed=3))
 
 
-@pytest.mark.parametrize("method", ["npe", "nle"])
+@pytest.mark.parametrize("method", ["npe", pytest.param("nle", marks=pytest.mark.slow)])
 def test_nothing_leaks_out_of_a_bounded_prior(method):
     """The true parameter is at the edge; every draw is inside, at once, and the density has mass one inside."""
     prior = td.Uniform(-torch.ones(2), torch.ones(2))

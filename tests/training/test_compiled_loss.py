@@ -126,9 +126,10 @@ def test_batches_of_many_sizes_are_not_all_compiled(monkeypatch):
     assert seen == [20, 21, 22, 23, 21]
 
 
-@compiler
-def test_a_stopped_compiled_run_resumes_bitwise_equal(tmp_path):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, compiler])])
+def test_a_stopped_compiled_run_resumes_bitwise_equal(backend, tmp_path, monkeypatch):
     torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     path, middle = tmp_path / "run.safetensors", tmp_path / "middle.safetensors"
 
     def keep(event):

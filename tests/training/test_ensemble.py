@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import pytest
 import torch
@@ -12,10 +13,20 @@ from pushforward import models, transforms
 from pushforward.errors import ConfigError, TrainingError
 from pushforward.training import fit_members
 from pushforward.training.stacking import Stack, Unstackable
+from pushforward.training.trainer import Trainer
 
 from .tiny import curved, rows
 
 OPTIONS = {"max_steps": 12, "batch_size": 50, "learning_rate": 1e-2, "evaluate_every": 5, "progress": "silent"}
+
+
+@pytest.fixture
+def python_handles_sigint():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 FAMILIES = {
     "nice": lambda: models.NICE(3, layers=2, hidden=(8, 8)),
     "realnvp": lambda: models.RealNVP(3, layers=2, hidden=(8,)),
@@ -142,10 +153,42 @@ def test_a_context_is_passed_to_every_member():
         fit_members(pair, x[:, :2], context=x[:, 2:], stack=True, **OPTIONS)
 
 
-@pytest.mark.parametrize("option", ["checkpoint", "log"])
-def test_files_of_one_run_are_refused(option, tmp_path):
-    with pytest.raises(ConfigError, match="no checkpoint and no log"):
-        fit_members(members(FAMILIES["nice"], 2), curved(50), **OPTIONS | {option: tmp_path / "file"})
+def test_a_log_of_one_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no log"):
+        fit_members(members(FAMILIES["nice"], 2), curved(50), **OPTIONS | {"log": tmp_path / "file"})
+
+
+@pytest.mark.usefixtures("python_handles_sigint")
+@pytest.mark.parametrize("stack", [True, False])
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_interrupted_members_resume_bitwise_equal(tmp_path, monkeypatch, stack, ema):
+    """Ctrl-C in step 8; with early stopping one of the members ends before the others."""
+    options = OPTIONS | {"max_steps": 30, "evaluate_every": 3, "patience": 2, "ema": ema, "learning_rate": 0.1}
+    x, path = curved(300).double(), tmp_path / "members.safetensors"
+    whole, part, other = (members(FAMILIES["realnvp"]) for _ in range(3))
+    expected = fit_members(whole, x, stack=stack, **options)
+    step, calls = Trainer._step, []
+
+    def interrupted(self, *arguments):
+        calls.append(None)
+        if len(calls) == 8:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_members(part, x, stack=stack, checkpoint=path, **options)
+    monkeypatch.setattr(Trainer, "_step", step)
+    with pytest.raises(TrainingError, match=r"seeds? was"):
+        fit_members(members(FAMILIES["realnvp"]), x, stack=stack, checkpoint=path, seeds=[5, 6, 7], **options)
+    found = fit_members(other, x, stack=stack, checkpoint=path, **options)
+    for mine, theirs in zip(other, whole, strict=True):
+        assert all(torch.equal(mine.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
+    assert [(r.steps, r.best_step) for r in found] == [(r.steps, r.best_step) for r in expected]
+    assert len({result.steps for result in expected}) > 1
+    assert path.exists() == stack
+    again = fit_members(other, x, stack=stack, checkpoint=path, **options)  # a finished run: nothing is left to do
+    assert [r.steps for r in again] == [r.steps for r in expected]
 
 
 def test_after_an_error_every_member_has_its_best_weights(monkeypatch):

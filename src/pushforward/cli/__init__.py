@@ -33,8 +33,9 @@ def _run(arguments: list[str], debug: bool) -> int:
 
     from typer.main import get_command
 
-    from pushforward.cli import calibrating, describing, explaining, exporting, serving, signing  # noqa: F401  they add their commands to the app
+    from pushforward.cli import calibrating, describing, evaluating, explaining, exporting, serving, signing  # noqa: F401  they add their commands to the app
     from pushforward.cli.commands import app
+    from pushforward.cli.resuming import Interrupted, stopped
     from pushforward.errors import PushforwardError, PushforwardWarning
 
     def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
@@ -47,9 +48,14 @@ def _run(arguments: list[str], debug: bool) -> int:
         try:
             result = get_command(app).main(args=arguments, prog_name="pushforward", standalone_mode=False)
             sys.stdout.flush()  # a closed pipe is found here, and not when the interpreter ends
+            if result == 130:  # what the argument parser makes of Ctrl-C
+                _say("stopped.")
             return result if isinstance(result, int) else 0
         except KeyboardInterrupt:
             _say("stopped.")
+            return 130
+        except Interrupted as error:
+            _say(stopped(error, arguments))
             return 130
         except (BrokenPipeError, SystemExit) as error:  # for a closed pipe the argument parser calls sys.exit(1)
             if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):

@@ -139,10 +139,16 @@ def fit(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a guard to a table or to images and write it to one file."""
+    """Fit a guard to a table or to images and write it to one file.
+
+    After Ctrl-C the same command goes on with the flows where it was stopped, from the folder OUTPUT.checkpoint, which is deleted
+    at the end. (With --max-time a table starts again, since what is fitted depends on the clock.)
+    """
     from pushforward.cli.files import check_output, local, reading, report, save
+    from pushforward.cli.resuming import checkpoint_folder, goes_on
     from pushforward.errors import InputError
     from pushforward.estimators import Guard
+    from pushforward.estimators.fit_checkpoint import remove_checkpoint
     from pushforward.io import holds_images, read_images, read_table
 
     start = time.perf_counter()
@@ -174,8 +180,13 @@ def fit(
         store_rows=not no_rows,
         random_state=seed,
         verbose=not (quiet or as_json),
-    ).fit(data, groups=groups, time=time_column)
+    )
+    folder = checkpoint_folder(output, guard.get_params(), images)
+    with goes_on(folder, quiet or as_json):
+        guard.fit(data, groups=groups, time=time_column, checkpoint=folder)
     save(guard, output)
+    if folder is not None:
+        remove_checkpoint(folder)
     if as_json or not quiet:
         facts = {**summary(guard), "seconds": f"{time.perf_counter() - start:.1f}"}
         report(f"guard written to {output}", {**facts_of(guard), "output": output, "seconds": round(time.perf_counter() - start, 3)},

@@ -44,7 +44,7 @@ def summary(guard: Any) -> dict[str, Any]:
     alarms = {"calibration rows": calibrated, "false alarms": promise, "promise is for": str(guard.calibration_)}
     if guard.reads_images:
         return {"images": " x ".join(map(str, guard.score_.shape)), **alarms, "score": repr(guard.score_)}
-    if guard.smoothing is not None:
+    if not hasattr(guard.score_, "pool"):
         return {"columns": guard.n_features_in_, **alarms, "score": repr(guard.score_)}
     stored = len(guard.score_.pool)
     stored = f"the file contains {stored} training rows" if stored else "no training rows in the file"
@@ -88,7 +88,7 @@ def facts_of(guard: Any) -> dict[str, Any]:
     interval = None  # no row raises an alarm
     if guard.level_ > 0:
         interval = list(false_alarm_distribution(calibrated, guard.alpha, guard.guarantee, guard.delta).interval(0.95))
-    features = None if guard.reads_images or guard.smoothing is not None else guard.table_features_
+    features = None if guard.reads_images or not hasattr(guard.score_, "pool") else guard.table_features_
     return {
         "reads": guard.score_.reads,
         "columns": None if guard.reads_images else list(guard.schema_.names),

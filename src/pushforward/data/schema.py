@@ -20,7 +20,7 @@ from pushforward.errors import InputError, SchemaError, SchemaWarning, StorageEr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Problem", "Schema"]
+__all__ = ["Problem", "Schema", "absent_columns"]
 
 _MAX_COLUMNS = 100_000
 _EXAMPLES = 3
@@ -269,7 +269,7 @@ class Schema:
         position = {name: i for i, name in enumerate(names)}
         absent = [name for name in self.names if name not in position]
         if absent:
-            raise SchemaError(_absent(absent, names))
+            raise SchemaError(absent_columns(absent, names))
         known = set(self.names)
         extra = tuple(name for name in names if name not in known)
         problems = [Problem("extra", "", len(extra), extra[:_EXAMPLES])] if extra else []
@@ -324,7 +324,7 @@ def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
     return matrix
 
 
-def _absent(absent: list[str], present: list[str]) -> str:
+def absent_columns(absent: list[str], present: list[str]) -> str:
     """The message for columns that a table lacks, with the most similar name that it has."""
     names = ", ".join(repr(name) for name in absent[:_EXAMPLES]) + (", ..." if len(absent) > _EXAMPLES else "")
     similar = difflib.get_close_matches(absent[0], present, n=1)

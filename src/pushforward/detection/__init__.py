@@ -29,6 +29,7 @@ from pushforward.detection.metrics import (
     tpr_at_fpr,
 )
 from pushforward.detection.operating_point import OperatingPoint, operating_point
+from pushforward.detection.proportion import exact_interval
 from pushforward.detection.protocol import CheckResult, ProtocolReport, protocol_check
 from pushforward.detection.random_features import RandomFeatures
 from pushforward.detection.streams import Monitor, SequentialPValues
@@ -56,6 +57,7 @@ __all__ = [
     "average_precision",
     "benjamini_hochberg",
     "bootstrap_interval",
+    "exact_interval",
     "false_alarm_distribution",
     "fgsm",
     "fpr_at_tpr",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import torch
@@ -76,8 +77,8 @@ def fit_table_density(
         kind: see :func:`small_flow`.
         n_estimators: number of flows in the ensemble.
         jitter: standard deviation of the training noise, in robust deviations.
-        config: options of training. Flow k is built and trained from ``config.seed + k``, and ``max_time`` is for all
-            flows together.
+        config: options of training. Flow k is built and trained from ``config.seed + k``, ``max_time`` is for all
+            flows together, and ``checkpoint`` is a folder.
 
     Returns:
         A model of the feature matrix: preprocessing transforms over an :class:`~pushforward.models.Ensemble`.
@@ -95,11 +96,14 @@ def fit_table_density(
             torch.manual_seed(config.seed + k)
             flows.append(small_flow(kind, k, features.n_features, len(train)))
         alike.setdefault(json.dumps(describe(flows[k]), sort_keys=True), []).append(k)
-    for group in alike.values():
+    for number, group in enumerate(alike.values()):
+        path = None if config.checkpoint is None else os.path.join(config.checkpoint, f"flows-{number}.safetensors")
         with_preprocessing = [Flow(Chain(*transforms, flows[k].chain), flows[k].base) for k in group]
         time = None if config.max_time is None else seconds(config.max_time) * len(group) / n_estimators
         seeds = [config.seed + k for k in group]
-        fit_members(with_preprocessing, rows, validation=held_out, seeds=seeds, config=config, max_time=time)
+        fit_members(
+            with_preprocessing, rows, validation=held_out, seeds=seeds, config=config, max_time=time, checkpoint=path
+        )
     return Flow(Chain(*transforms), Ensemble(*(flow.eval() for flow in flows))).eval()
 
 

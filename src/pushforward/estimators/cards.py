@@ -46,7 +46,7 @@ def guard_card(
     limits: list[str] = list(_COMMON)
     if guard.reads_images:
         limits.append("It reads images of one size, as integers; other sizes are refused.")
-    elif guard.smoothing is None:
+    elif hasattr(guard.score_, "pool"):
         pool = guard.score_.pool  # pyright: ignore[reportAttributeAccessIssue]
         best = next(pool.statistics())
         measured.append(("Statistic with the largest weight", f"{best[0]}: weight {figure(best[1], 3)}"))

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 
 from pushforward.detection.batching import by_batches
 from pushforward.errors import ConfigError, InputError, StorageError
+from pushforward.estimators.column_bounds import bounds_of, check_inside, plain_bounds
 from pushforward.estimators.validation import check_array, require_fitted, seed_from
 from pushforward.io import pack, read, unpack, write
 from pushforward.models import IAF, MAF, NICE, NSF, Flow, Model, RealNVP
@@ -33,6 +34,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
     Args:
         model: "nsf", "maf", "realnvp", "nice" or "iaf".
         model_options: arguments of that class, such as ``{"bins": 16}``.
+        bounds: None, or for each column a pair (low, high), with None for an open end, or None for a column without bounds;
+            or a dictionary of such pairs by column name. Logarithms of the distances to the bounds come before the flow
+            (:class:`~pushforward.transforms.Bounds`), so no mass is outside: there the log-density is -inf, and samples
+            are inside.
         validation: fraction of rows for early stopping, in [0, 1); 0, or fewer than 20 rows, for none.
         max_steps: of training; None for ``pf.fit``'s default.
         max_time: seconds (or "90s", "5m") of training; None for no limit.
@@ -52,6 +57,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
         >>> density = pf.FlowDensity(max_steps=50, random_state=0).fit(x)
         >>> density.score_samples(x[:5]).shape
         (5,)
+        >>> positive = pf.FlowDensity(bounds=[(0, None), (0, None)], max_steps=50, random_state=0).fit(np.exp(x))
+        >>> positive.score_samples([[1.0, -1.0]])
+        array([-inf])
     """
 
     n_features_in_: int
@@ -62,6 +70,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         model: str = "nsf",
         *,
         model_options: dict[str, Any] | None = None,
+        bounds: Any = None,
         validation: float = 0.1,
         max_steps: int | None = None,
         max_time: float | str | None = None,
@@ -72,6 +81,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
     ) -> None:
         self.model = model
         self.model_options = model_options
+        self.bounds = bounds
         self.validation = validation
         self.max_steps = max_steps
         self.max_time = max_time
@@ -88,7 +98,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
             y: ignored; scikit-learn passes it.
 
         Raises:
-            InputError: for data that are not a table of finite numbers with at least 2 rows.
+            InputError: for data that are not a table of finite numbers with at least 2 rows, or a row that is not inside
+                ``bounds``; the message has its position.
             ConfigError: for an unknown model or impossible options.
         """
         check_choice("model", self.model, _MODELS)
@@ -103,7 +114,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
                 flow = _MODELS[self.model](features, **(self.model_options or {}))  # pyright: ignore[reportCallIssue]
             except TypeError as error:
                 raise ConfigError(f"model_options do not fit {_MODELS[self.model].__name__}: {error}") from error
-        scaling = Chain(Standardize(features).double(), Cast(features))
+        first = bounds_of(self.bounds, features, getattr(self, "feature_names_in_", None))
+        if first is not None:
+            check_inside(first, array)
+        scaling = Chain(*([] if first is None else [first]), Standardize(features).double(), Cast(features))
         self.model_ = Flow(Chain(scaling, flow.chain), flow.base)
         fit(
             self.model_, array, validation=self.validation if len(array) >= 20 else None, seed=seed,
@@ -136,7 +150,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         header = {
             "kind": "density",
-            "options": self.get_params(),
+            "options": self.get_params() | {"bounds": plain_bounds(self.bounds)},
             "names": None if names is None else [str(name) for name in names],
             "model": description,
         }

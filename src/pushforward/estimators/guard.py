@@ -15,6 +15,7 @@ from pushforward import io
 from pushforward.data import Schema
 from pushforward.detection import Guarantee
 from pushforward.detection.certified import Certificate, certify_scores
+from pushforward.detection.custom_score import CustomScore
 from pushforward.detection.explanation import Explanation
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.network import Embedder
@@ -22,20 +23,17 @@ from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_features import TableFeatures
 from pushforward.detection.table_score import NO_DENSITY, TableScore
-<<<<<<< HEAD
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
-=======
 from pushforward.display import table
-from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning, StorageError
->>>>>>> wt-gallery
+from pushforward.errors import CalibrationError, ConfigError, SchemaError, SchemaWarning
 from pushforward.estimators.calibration_rows import score_in_time, split_rows, take, trim
 from pushforward.estimators.conformal_detector import ConformalDetector
 from pushforward.estimators.dependent_rows import labels_of, warn_of_dependence
 from pushforward.estimators.exporting import export_guard
-from pushforward.estimators.guard_file import guard_contents, read_guard
+from pushforward.estimators.guard_file import check_writable, guard_contents, read_guard
 from pushforward.estimators.guard_inputs import read_rows
 from pushforward.estimators.guard_options import check_options, fit_score
 from pushforward.estimators.recalibration import CalibrationRecord
+from pushforward.estimators.score_option import OwnScore, params_of
 from pushforward.estimators.training_data import TrainingData
 from pushforward.estimators.validation import require_fitted, seed_from
 from pushforward.models import Flow
@@ -53,15 +51,10 @@ _IMAGES = 0.25
 _FITTING = 0.6
 """Fraction of ``max_time`` after which a score of a table should be fitted; the rest is for calibration."""
 
-<<<<<<< HEAD
-=======
+
 _SHOWN = 50
 """As many columns are shown in a notebook at most."""
 
-_SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
-"""The classes of a guard's score, by the name of its inputs in a file."""
-
->>>>>>> wt-gallery
 
 class Guard(ConformalDetector):
     """Outlier detector with a guaranteed false-alarm rate (split conformal prediction over an anomaly score).
@@ -134,6 +127,12 @@ class Guard(ConformalDetector):
         embed: None, or a pretrained network whose features are the rows of the table: a module, a function, or an
             :class:`~pushforward.detection.network.Embedder`, which also says how inputs are prepared. The file of the guard
             does not contain the network.
+        score: None, or a score of your own for tables of numbers, features or images: a detector of scikit-learn, PyOD or
+            pytorch-ood, a :class:`~pushforward.detection.scores.Score`, or a function of rows in which higher is less like the
+            training data. What has ``fit`` is fitted, as a copy, to the rows that do not calibrate; columns are float64, with NaN
+            where missing. It must read each row by itself. The signs of the libraries are known
+            (:func:`~pushforward.detection.scorers.scorer_of`). The guard gives it p-values, alarms, ``monitor``, ``recalibrate``,
+            ``evaluate`` and ``report``; ``save`` says what a file cannot contain.
         random_state: seed of splits, weights and training; an integer makes the guard reproducible.
         verbose: whether to show progress.
 
@@ -165,6 +164,7 @@ class Guard(ConformalDetector):
     n_features_in_: int
     feature_names_in_: np.ndarray
     ignored_: tuple[str, ...] = ()
+    score = OwnScore()
     score_: InputScore
     calibration_: CalibrationRecord
     training_: TrainingData | None
@@ -195,6 +195,7 @@ class Guard(ConformalDetector):
         max_contamination: float = 0.0,
         store_rows: bool = True,
         embed: Any = None,
+        score: Any = None,
         random_state: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -220,8 +221,13 @@ class Guard(ConformalDetector):
         self.max_contamination = max_contamination
         self.store_rows = store_rows
         self.embed = embed
+        self.score = score
         self.random_state = random_state
         self.verbose = verbose
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The options; with ``deep`` also those of a detector in ``score``, as scikit-learn names them."""
+        return params_of(self, deep)
 
     def __sklearn_tags__(self) -> Any:
         """scikit-learn's tags: NaN is a missing value."""
@@ -231,7 +237,15 @@ class Guard(ConformalDetector):
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None, *, groups: Any = None, time: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        time: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Self:
         """Fit on rows that are (nearly all) normal.
 
         Args:
@@ -241,6 +255,9 @@ class Guard(ConformalDetector):
                 of a column. Whole groups calibrate, so the promise is for rows of new groups.
             time: where rows depend on those before: an instant or number for each row, or the name of a column. The latest
                 rows calibrate, so the promise is for rows like these. A random choice would promise too much.
+            checkpoint: folder for the state of the training of flows (of images, or with ``density=True``), written every minute
+                and after Ctrl-C. The same call goes on from there, to the same guard. A fit without flows takes seconds and
+                writes nothing.
 
         Raises:
             CalibrationError: if ``calibration`` is a number of rows and these are too few for ``alpha``, or all rows.
@@ -265,7 +282,7 @@ class Guard(ConformalDetector):
         if limit is not None and not isinstance(rows, torch.Tensor):
             for_score = max(0.0, _FITTING * limit - (clock.monotonic() - start))
         try:
-            self.score_ = fit_score(take(rows, fitted), options, seed, for_score)
+            self.score_ = fit_score(take(rows, fitted), options, seed, for_score, checkpoint)
         except SchemaError:
             Schema.infer(rows)  # raises the same error with the row numbers of X
             raise
@@ -550,7 +567,7 @@ class Guard(ConformalDetector):
     def schema_(self) -> Schema:
         """Names, types and categories of the columns of a table."""
         score = vars(self).get("score_")
-        if isinstance(score, SmoothedScore) and score.schema is not None:
+        if isinstance(score, (SmoothedScore, CustomScore)) and score.schema is not None:
             return score.schema
         return self._table_score("schema_").features.schema
 
@@ -587,12 +604,24 @@ class Guard(ConformalDetector):
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, without_score: bool = False) -> None:
         """Write the guard to one safetensors file, without pickle: weights, columns, calibration, options.
 
         The file of a guard of a table contains training rows, unless it was fitted with ``store_rows=False``.
         The network of ``embed`` is not written, but a digest of its weights.
+
+        Args:
+            path: the file.
+            without_score: whether to write a guard with ``score=`` without that score, which a file cannot contain without pickle;
+                :meth:`load` takes it again. A function, or the fitted ``guard.score_.scorer``, is kept by other means.
+
+        Raises:
+            ConfigError: for a score that cannot be written, without ``without_score``.
+            StorageError: if the file cannot be written.
         """
+        require_fitted(self)
+        if not without_score:
+            check_writable(self)
         io.write(path, *self.contents())
 
     def export(self, path: str | os.PathLike[str], *, inputs: str = "auto") -> None:
@@ -633,22 +662,26 @@ class Guard(ConformalDetector):
         return guard_contents(self)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, embed: Any = None, public_key: Any = None) -> Guard:
+    def load(
+        cls, path: str | os.PathLike[str], *, embed: Any = None, score: Any = None, public_key: Any = None
+    ) -> Guard:
         """Read a guard from a file; a file that was changed on purpose can make this fail and do nothing else.
 
         Args:
             path: the file.
             embed: the same network as of the guard that was saved, if it had one.
+            score: the fitted ``guard.score_.scorer`` of a guard that was saved ``without_score``. It must give a few stored rows the
+                scores that they had.
             public_key: file of the key with which the file must be signed, see :func:`~pushforward.io.sign`. The
                 signature is verified on the bytes that are read, before anything in them is used.
 
         Raises:
             SignatureError: if a key is given, and the file is not signed with it or was changed since.
             StorageError: if the file is damaged, was not written by pushforward, or has a newer format; or if ``embed`` has
-                other weights than the network of the guard.
-            ConfigError: if ``embed`` is missing, or given for a guard without one.
+                other weights than the network of the guard, or ``score`` gives other scores than that of the guard.
+            ConfigError: if ``embed`` or ``score`` is missing, or given for a guard without one.
         """
-        return read_guard(cls, path, embed, public_key)
+        return read_guard(cls, path, embed, score, public_key)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

@@ -166,7 +166,7 @@ def _kind(column: Any) -> str:
 
 
 def _score_text(guard: Guard) -> str:
-    if guard.reads_images or guard.smoothing is not None:
+    if not hasattr(guard.score_, "pool"):
         return repr(guard.score_)
     pool = guard.score_.pool  # pyright: ignore[reportAttributeAccessIssue]
     density = ", and flows for a density" if guard.score_.has_density else ""

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from pushforward import io
+from pushforward.detection.custom_score import CustomScore
 from pushforward.detection.image_columns import image_schema
 from pushforward.detection.image_score import ImageScore
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.smoothed_score import SmoothedScore
 from pushforward.detection.table_score import TableScore
-from pushforward.errors import StorageError
+from pushforward.errors import ConfigError, StorageError
 from pushforward.estimators.guard_options import check_embedder, check_options
 from pushforward.estimators.recalibration import CalibrationRecord
 from pushforward.estimators.training_data import TrainingData
@@ -23,10 +24,29 @@ from pushforward.estimators.training_data import TrainingData
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["guard_contents", "read_guard"]
+__all__ = ["check_writable", "guard_contents", "read_guard"]
 
 _SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
 """The classes of a guard's score, by the name of its inputs in a file."""
+
+
+def check_writable(guard: Guard) -> None:
+    """Refuse to write a file that lacks the score of the guard, unless the user knows it.
+
+    Raises:
+        ConfigError: saying what to do.
+    """
+    score = guard.score_
+    if isinstance(score, CustomScore) and not score.describable:
+        name = (
+            type(score.scorer).__name__
+            if not callable(score.scorer)
+            else getattr(score.scorer, "__name__", "a function")
+        )
+        raise ConfigError(
+            f"score={name} cannot be written to a file without pickle: save(path, without_score=True) writes everything else, and "
+            "Guard.load(path, score=...) takes the fitted score again, guard.score_.scorer, which you keep by other means."
+        )
 
 
 def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -34,8 +54,11 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
     score, tensors = guard.score_.pack("score.")
     header = {
         "kind": "guard",
-        "options": {name: value for name, value in guard.get_params(deep=False).items() if name != "embed"},
+        "options": {
+            name: value for name, value in guard.get_params(deep=False).items() if name not in ("embed", "score")
+        },
         "embed": None if guard.embed is None else guard.embedder_.digest,
+        "custom": isinstance(guard.score_, CustomScore),
         "seed": guard.seed_,
         "ignored": list(guard.ignored_),
         "named": hasattr(guard, "feature_names_in_"),
@@ -50,9 +73,10 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
     return header, tensors
 
 
-def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, public_key: Any) -> Guard:
+def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, score: Any, public_key: Any) -> Guard:
     """Read a guard from a file; see :meth:`Guard.load`."""
     header, tensors = io.read(path, kind="guard", public_key=public_key)
+    custom = _check_score(os.fspath(path), header, score)
     embedder = check_embedder(path, embed, header.get("embed"))
     try:
         guard = cls(**header["options"])
@@ -63,8 +87,12 @@ def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, publi
         guard.ignored_ = tuple(map(str, header.get("ignored", ())))
         scores = tensors.pop("calibration").numpy()
         kind = _SCORES[header["reads"]] if guard.smoothing is None else SmoothedScore
-        guard.score_ = kind.unpack(header["score"], tensors, "score.")
-        if isinstance(guard.score_, (ImageScore, SmoothedScore)) and guard.score_.shape is not None:
+        if custom:
+            guard.score_ = CustomScore.unpack(header["score"], tensors, "score.", score)
+            guard.score = guard.score_.scorer
+        else:
+            guard.score_ = kind.unpack(header["score"], tensors, "score.")
+        if isinstance(guard.score_, (ImageScore, SmoothedScore, CustomScore)) and guard.score_.shape is not None:
             guard.n_features_in_ = math.prod(guard.score_.shape)
         else:
             guard.n_features_in_ = len(guard.schema_)
@@ -76,6 +104,23 @@ def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, publi
             shape = getattr(guard.score_, "shape", None)
             schema = guard.schema_ if shape is None else image_schema(shape[0])
             guard.training_ = TrainingData.unpack(header["training"], tensors, "training.", schema)
-        return guard._calibrate(scores)
+        guard._calibrate(scores)
     except Exception as error:  # the content is not trusted; every failure means the same to the caller
         raise StorageError(f"{path} does not contain a guard that pushforward wrote: {error}") from error
+    if isinstance(guard.score_, CustomScore):
+        guard.score_.recognize()
+    return guard
+
+
+def _check_score(name: str, header: dict[str, Any], score: Any) -> bool:
+    """Whether the file is of a guard with a score of the user, which is given where the file lacks it."""
+    custom = header.get("custom") is True
+    described = isinstance(header.get("score"), dict) and header["score"].get("detector") is not None
+    if custom and not described and score is None:
+        owner = str(header["score"].get("name"))[:80] if isinstance(header.get("score"), dict) else "a function"
+        raise ConfigError(
+            f"{name} contains a guard without its score, {owner}: pass the fitted one, Guard.load(path, score=...)."
+        )
+    if score is not None and (not custom or described):
+        raise ConfigError(f"{name} contains a guard with its score: leave score out.")
+    return custom

@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 
+from pushforward.detection.custom_score import fit_custom_score
 from pushforward.detection.image_score import IMAGE_TRAINING, fit_image_score
 from pushforward.detection.input_score import InputScore
 from pushforward.detection.network import Embedder
+from pushforward.detection.scorers import check_scorer
 from pushforward.detection.smoothed_score import fit_smoothed_score, smoothing_options
 from pushforward.detection.table import EFFORTS
 from pushforward.detection.table_density import KINDS
 from pushforward.detection.table_score import TABLE_TRAINING, fit_table_score
 from pushforward.errors import ConfigError, StorageError
+from pushforward.estimators.fit_checkpoint import checkpointed
 from pushforward.estimators.ignored_columns import check_ignore
 from pushforward.numerics.checks import check_choice, check_integer, check_number, check_positive
 from pushforward.training.progress import make_reporter
@@ -66,8 +69,24 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigError(
                 "smoothing with embed would certify changes of the features and not of the inputs: use one of them."
             )
+    if options["score"] is not None:
+        _check_own_score(options)
     if options["embed"] is not None and not callable(options["embed"]):
         raise ConfigError(f"embed must be a network, a function or an Embedder; got {type(options['embed']).__name__}.")
+
+
+_OWN = {"density": False, "smoothing": None, "exportable": False, "strict": False, "max_time": None}
+"""Options of the score that a guard fits itself, with the values that leave it alone."""
+
+
+def _check_own_score(options: Mapping[str, Any]) -> None:
+    check_scorer(options["score"])
+    if given := [name for name, value in _OWN.items() if options[name] != value]:
+        raise ConfigError(f"{given[0]} is an option of the score that a guard fits itself: leave it or score= out.")
+    if options["effort"] == "thorough":
+        raise ConfigError(
+            "effort='thorough' trains flows beside the score that a guard fits itself: leave it or score= out."
+        )
 
 
 def check_embedder(path: str | os.PathLike[str], embed: Any, digest: Any) -> Embedder | None:
@@ -98,7 +117,13 @@ def check_embedder(path: str | os.PathLike[str], embed: Any, digest: Any) -> Emb
     return embedder
 
 
-def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float | None) -> InputScore:
+def fit_score(
+    rows: Any,
+    options: Mapping[str, Any],
+    seed: int,
+    max_time: float | None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> InputScore:
     """Fit the score of tables or of images; an option of training that is None is the default of the kind of data.
 
     Args:
@@ -106,7 +131,10 @@ def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float 
         options: ``guard.get_params()``.
         seed: of weights and training.
         max_time: seconds, or None.
+        checkpoint: folder of checkpoints, or None.
     """
+    if options["score"] is not None:
+        return fit_custom_score(rows, options["score"], seed)
     if options["smoothing"] is not None:
         chosen: dict[str, Any] = {"seed": seed} | smoothing_options(options["smoothing"])
         return fit_smoothed_score(rows, **chosen)
@@ -117,6 +145,7 @@ def fit_score(rows: Any, options: Mapping[str, Any], seed: int, max_time: float 
         given["max_time"] = max_time
     progress = "auto" if options["verbose"] else "silent"
     config = replace(IMAGE_TRAINING if images else TABLE_TRAINING, seed=seed, progress=progress, **given)
+    config = checkpointed(config, checkpoint, options, images)
     if images:
         return fit_image_score(
             rows, options["validation"], kind=options["model"], exportable=options["exportable"], config=config

@@ -19,12 +19,9 @@ from pushforward.detection.network.module import GuardedNetwork
 from pushforward.detection.network.reader import warn_of_training_mode
 from pushforward.detection.network.reading import length
 from pushforward.detection.network.streaming import batches, check_finite
-<<<<<<< HEAD
-from pushforward.errors import CalibrationError, ConfigError, InputError
-=======
 from pushforward.display import card
-from pushforward.errors import CalibrationError, ConfigError, InputError, StorageError
->>>>>>> wt-gallery
+from pushforward.errors import CalibrationError, ConfigError, InputError
+from pushforward.estimators.evaluating import evaluate_network
 from pushforward.estimators.exporting import export_network_guard
 from pushforward.estimators.network_guard_file import read_network_guard, write_network_guard
 from pushforward.estimators.validation import NotFittedError
@@ -33,6 +30,7 @@ from pushforward.numerics.checks import check_choice, check_integer, check_numbe
 if TYPE_CHECKING:
     from pushforward.detection.selective import ClassifierCalibration
     from pushforward.report import Report
+    from pushforward.report.evaluation import Evaluation
 
 __all__ = ["GuardOutput", "NetworkGuard"]
 
@@ -240,6 +238,23 @@ class NetworkGuard:
             Boolean mask, ``(n,)``.
         """
         return benjamini_hochberg(self.p_value(data), fdr)
+
+    def evaluate(self, data: Any, y: Any = None, *, anomaly: Any = None) -> Evaluation:
+        """How well scores and alarms fit the anomalies that a user knows, with the uncertainty of few inputs.
+
+        AUROC and AUPR of the score have bootstrap intervals, the share of anomalies caught and the realized rate of false alarms
+        exact ones. See :meth:`Guard.evaluate <pushforward.Guard.evaluate>`.
+
+        Args:
+            data: inputs that neither the network nor the guard has seen, in any form that :meth:`fit` takes.
+            y: one label for each input that says whether it is an anomaly; None where the batches of ``data`` have these labels.
+            anomaly: the label of anomalies. None for True, for 1 among 0 and 1, and for -1 among -1 and 1.
+
+        Raises:
+            InputError: for inputs that do not fit the network, or labels that do not fit them.
+        """
+        self._require_fitted()
+        return evaluate_network(self, data, y, anomaly)
 
     def monitor(self, alpha: float = 0.01, *, betting: str = "mixture", seed: int = 0) -> Monitor:
         """A monitor of a stream, which detects drift: ``monitor.update(guard(x).score)`` in the order of time.

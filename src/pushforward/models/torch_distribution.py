@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from pushforward.errors import InputError, KindError
 from pushforward.likelihood import REAL, Support
+from pushforward.models.pyro_distribution import pyro_class
 from pushforward.models.validation import check_data
 from pushforward.transforms.base import check_context
 
@@ -26,6 +27,10 @@ class ModelDistribution(Distribution):
 
     The batch shape is that of the context, and the event shape is that of the data. Gradients reach the weights and the
     context. :meth:`sample` draws from torch's global generator, so ``torch.manual_seed`` repeats it.
+
+    In a program that has imported Pyro it is a distribution of Pyro too, with ``to_event``, ``mask`` and ``expand_by``, and
+    ``pyro.sample("x", model.distribution())`` works in models and guides. ``pyro.module("flow", model)`` in the same function
+    registers the weights, so that inference trains them.
 
     Args:
         model: any model. If it has no exact log-density, :meth:`log_prob` raises an error and sampling still works.
@@ -47,6 +52,10 @@ class ModelDistribution(Distribution):
         >>> Independent(distribution, 1).log_prob(torch.zeros(5, 2)).shape
         torch.Size([])
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> ModelDistribution:
+        """An object of the class for Pyro, if the program has imported it."""
+        return object.__new__(pyro_class(cls) if cls is ModelDistribution else cls)
 
     arg_constraints = {}  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]  # noqa: RUF012
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from pushforward import io, registry
 from pushforward.errors import ConfigError, StorageError, TrainingError
-from pushforward.training.optim import pack_optimizer, unpack_optimizer
+from pushforward.training.optim import pack_optimizer
 from pushforward.training.result import TrainingEvent, event_from_json, json_number
 from pushforward.training.sources import Position
 
@@ -41,7 +42,7 @@ class State:
 
 
 class Checkpoint:
-    """Writes a run to a file and reads it back.
+    """Writes a run, or several that train together, to a file and reads it back.
 
     Args:
         path: path of the file.
@@ -68,19 +69,15 @@ class Checkpoint:
 
     def save(
         self,
-        state: State,
-        elapsed: float,
-        model: nn.Module,
+        runs: Sequence[tuple[State, float, nn.Module]],
         optimizer: torch.optim.Optimizer | None,
         averages: dict[str, Tensor],
     ) -> None:
-        """Write the run. If the process dies while writing, the file has the previous state.
+        """Write one run, or several that train together. If the process dies while writing, the file has the previous state.
 
         Args:
-            state: state of the run.
-            elapsed: seconds of training so far.
-            model: trained model.
-            optimizer: its optimizer, or None if there is nothing to train.
+            runs: of each run its state, the seconds of training so far, and the trained model.
+            optimizer: of all models, or None if there is nothing to train.
             averages: moving averages of the weights.
 
         Raises:
@@ -88,61 +85,50 @@ class Checkpoint:
             TrainingError: if the optimizer keeps a value that a file cannot store.
         """
         values, tensors = ({}, {}) if optimizer is None else pack_optimizer(optimizer)
-        header = {
-            "kind": "checkpoint",
-            "settings": self.settings,
-            "optimizer": values,
-            "state": {
-                "position": list(state.position),
-                "elapsed": elapsed,
-                "loss_sum": state.loss_sum,
-                "loss_count": state.loss_count,
-                "rank": None if state.rank is None else [json_number(number) for number in state.rank],
-                "evaluations_since_best": state.evaluations_since_best,
-                "history": [event.as_json() for event in state.history],
-                "stopped": state.stopped,
-            },
-        }
-        sections = {"model": model.state_dict(), "best": state.best, "optimizer": tensors, "average": averages}
+        header = {"kind": "checkpoint", "settings": self.settings, "optimizer": values}
+        sections: dict[str, dict[str, Tensor]] = {"optimizer": tensors, "average": averages}
+        for k, (state, elapsed, model) in enumerate(runs):
+            suffix = str(k) if k else ""
+            header[f"state{suffix}"] = _state_to_json(state, elapsed)
+            sections |= {f"model{suffix}": model.state_dict(), f"best{suffix}": state.best}
         flat = {f"{section}.{key}": value for section, entries in sections.items() for key, value in entries.items()}
         io.write(self.path, header, flat)
-        self.written_at, self.written_step = time.monotonic(), state.position.step
+        self.written_at, self.written_step = time.monotonic(), max(state.position.step for state, _, _ in runs)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[State, dict[str, Tensor]]:
-        """Set model and optimizer to their state in the file; return the other state and the averages of the weights.
+    def load(
+        self, models: Sequence[nn.Module]
+    ) -> tuple[list[State], dict[str, Tensor], tuple[dict[str, Any], dict[str, Tensor]]]:
+        """Set the weights of the models to those in the file.
+
+        Args:
+            models: of the runs, in the order of :meth:`save`.
+
+        Returns:
+            The state of each run, the averages of the weights, and the state of the optimizer for :func:`unpack_optimizer`.
 
         Raises:
             TrainingError: if the run had other settings.
-            StorageError: if the file is damaged or is not a checkpoint of this model.
+            StorageError: if the file is damaged or is not a checkpoint of these models.
         """
         header, tensors = io.read(self.path, "checkpoint")
         self._compare(header)
-        sections: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
-        device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
+        sections: dict[str, dict[str, Tensor]] = {"optimizer": {}, "average": {}}
+        states = []
         try:
             for key, value in tensors.items():
                 section, name = key.split(".", 1)
-                sections[section][name] = value
-            stored = header["state"]
-            rank = stored["rank"]
-            state = State(
-                position=Position(*stored["position"]),
-                elapsed=float(stored["elapsed"]),
-                loss_sum=float(stored["loss_sum"]),
-                loss_count=int(stored["loss_count"]),
-                rank=None if rank is None else (int(rank[0]), float(rank[1])),
-                evaluations_since_best=int(stored["evaluations_since_best"]),
-                history=[event_from_json(event) for event in stored["history"]],
-                stopped=stored["stopped"],
-                best={name: value.to(device) for name, value in sections["best"].items()},
-            )
-            load_weights(model, sections["model"])
+                sections.setdefault(section, {})[name] = value
+            for k, model in enumerate(models):
+                suffix = str(k) if k else ""
+                device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
+                best = {name: value.to(device) for name, value in sections.get(f"best{suffix}", {}).items()}
+                states.append(_state_from_json(header[f"state{suffix}"], best))
+                load_weights(model, sections.get(f"model{suffix}", {}))
+            optimizer = header["optimizer"], sections["optimizer"]
         except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
             raise StorageError(f"{self.path} is not a checkpoint of this model: {error}") from error
-        if optimizer is not None:
-            unpack_optimizer(optimizer, header["optimizer"], sections["optimizer"])
-        self.written_step = state.position.step
-        return state, sections["average"]
+        self.written_step = max(state.position.step for state in states)
+        return states, sections["average"], optimizer
 
     def _compare(self, header: dict[str, Any]) -> None:
         stored = header.get("settings")
@@ -154,6 +140,34 @@ class Checkpoint:
                 f"the checkpoint {self.path} belongs to another run: {named}. Use the same settings to resume it, "
                 "or resume=False or another path to start a new run."
             )
+
+
+def _state_to_json(state: State, elapsed: float) -> dict[str, Any]:
+    return {
+        "position": list(state.position),
+        "elapsed": elapsed,
+        "loss_sum": state.loss_sum,
+        "loss_count": state.loss_count,
+        "rank": None if state.rank is None else [json_number(number) for number in state.rank],
+        "evaluations_since_best": state.evaluations_since_best,
+        "history": [event.as_json() for event in state.history],
+        "stopped": state.stopped,
+    }
+
+
+def _state_from_json(stored: dict[str, Any], best: dict[str, Tensor]) -> State:
+    rank = stored["rank"]
+    return State(
+        position=Position(*stored["position"]),
+        elapsed=float(stored["elapsed"]),
+        loss_sum=float(stored["loss_sum"]),
+        loss_count=int(stored["loss_count"]),
+        rank=None if rank is None else (int(rank[0]), float(rank[1])),
+        evaluations_since_best=int(stored["evaluations_since_best"]),
+        history=[event_from_json(event) for event in stored["history"]],
+        stopped=stored["stopped"],
+        best=best,
+    )
 
 
 @torch.no_grad()

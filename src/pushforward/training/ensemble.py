@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
 from pushforward.errors import ConfigError
 from pushforward.models.base import Model
 from pushforward.training.budget import seconds
+from pushforward.training.checkpoint import model_digest
 from pushforward.training.config import TrainingConfig, TrainingOptions, changed_fields, make_config, with_options
-from pushforward.training.fit import fit, move_to_device
+from pushforward.training.fit import fit, move_to_device, open_checkpoint, run_settings
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.open_sources import open_sources
 from pushforward.training.progress import make_reporter
@@ -59,7 +61,8 @@ def fit_members(
         stack: "auto" stacks the models if possible, True raises if it is not possible, False trains one after the
             other.
         config: options of the runs; the options below replace its values. ``max_time`` is the time for all models
-            together. ``checkpoint`` and ``log`` are not available.
+            together. ``checkpoint`` is one file for stacked models; without stacking, model k has a file of its own, whose
+            name ends with ``.k``. ``log`` is not available.
         options: fields of :class:`TrainingConfig`.
 
     Returns:
@@ -87,8 +90,8 @@ def fit_members(
         raise ConfigError(f"seeds must have one seed for each model; got {len(models)} models and {len(seeds)} seeds.")
     if not isinstance(stack, bool) and stack != "auto":
         raise ConfigError(f"stack must be True, False or 'auto'; got {stack!r}.")
-    if config.checkpoint is not None or config.log is not None:
-        raise ConfigError("fit_members writes no checkpoint and no log: train each model with fit to have them.")
+    if config.log is not None:
+        raise ConfigError("fit_members writes no log: train each model with fit to have one.")
     for model in models:
         move_to_device(model, config.device)
     if stack is not False:
@@ -101,10 +104,13 @@ def fit_members(
                 raise ConfigError(f"these models cannot be stacked: {reason}; use stack='auto'.") from None
     if config.max_time is not None:
         config = dataclasses.replace(config, max_time=seconds(config.max_time) / len(models))
-    return [
-        fit(model, data, context=context, validation=validation, config=config, seed=seed)
-        for model, seed in zip(models, seeds, strict=True)
-    ]
+    results = []
+    for k, (model, seed) in enumerate(zip(models, seeds, strict=True)):
+        path = None if config.checkpoint is None else f"{os.fspath(config.checkpoint)}.{k}"
+        results.append(
+            fit(model, data, context=context, validation=validation, config=config, seed=seed, checkpoint=path)
+        )
+    return results
 
 
 def _fit_stacked(
@@ -124,7 +130,15 @@ def _fit_stacked(
     for model, (train, held_out), own in zip(models, sources, configs, strict=True):
         reporter = make_reporter("silent" if runs else config.progress)  # only the first one is shown
         runs.append(Run(model, train, held_out, own, plan, reporter))
-    return Trainer(runs, strategy, plan, initialize=config.initialize).train()
+
+    def settings() -> dict[str, Any]:
+        train, held_out = sources[0]
+        shared = run_settings(config, models[0], train, held_out, plan, None)
+        return shared | {"models": [model_digest(model) for model in models], "seeds": list(seeds)}
+
+    checkpoint, resume = open_checkpoint(config, settings)
+    trainer = Trainer(runs, strategy, plan, initialize=config.initialize, checkpoint=checkpoint, resume=resume)
+    return trainer.train()
 
 
 def _require_stackable(models: list[Model], config: TrainingConfig) -> None:

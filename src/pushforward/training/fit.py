@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
@@ -12,16 +13,20 @@ from pushforward.training.budget import Budget, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
 from pushforward.training.input_spec import InputSpec
+from pushforward.training.lattice_warning import warn_of_lattice
 from pushforward.training.open_sources import open_sources
 from pushforward.training.optim import pack_optimizer
 from pushforward.training.progress import make_reporter
 from pushforward.training.result import FitResult
 from pushforward.training.run import Plan, Run, make_plan
-from pushforward.training.sources import Source
+from pushforward.training.sources import ArrayRows, Source
 from pushforward.training.strategies import SingleModel, Strategy
 from pushforward.training.trainer import Trainer
 
-__all__ = ["fit", "move_to_device", "train_run"]
+__all__ = ["fit", "move_to_device", "open_checkpoint", "run_settings", "train_run"]
+
+_LATTICE_ROWS = 10_000
+"""Number of rows that are searched for columns on a lattice."""
 
 
 @with_options
@@ -40,6 +45,9 @@ def fit(
     model has the weights with the best one, in evaluation mode. Without held-out rows it has the last weights. The
     first evaluation measures the untrained model, so training never makes a model worse. Everything random follows from
     ``seed``, and the caller's random state does not change.
+
+    A density of a column of integers, or of other values on a lattice, is a spike at each value. Where an array has such a
+    column and the chain has no dequantization, ``fit`` warns and says what to do.
 
     Args:
         model: any :class:`~pushforward.models.base.Model`.
@@ -82,6 +90,8 @@ def fit(
     config = make_config(config, options)
     move_to_device(model, config.device)
     train, held_out = open_sources(InputSpec.of(model), data, context, validation, config.batch_size, config.seed)
+    if isinstance(train, ArrayRows):
+        warn_of_lattice(model, train.raw_sample(_LATTICE_ROWS)[0])
     plan = make_plan(config, train.steps)
     strategy = SingleModel(model, config)
     if strategy.optimizer is None:
@@ -101,19 +111,35 @@ def train_run(run: Run, strategy: Strategy, settings: dict[str, Any] | None = No
         StorageError: with ``resume=True`` if there is no checkpoint.
     """
     config, plan = run.config, run.plan
-    checkpoint = None
-    if config.checkpoint is not None:
-        own = _settings(config, run.model, run.train, run.held_out, plan, strategy.optimizer) | (settings or {})
+    checkpoint, resume = open_checkpoint(
+        config,
+        lambda: run_settings(config, run.model, run.train, run.held_out, plan, strategy.optimizer) | (settings or {}),
+    )
+    trainer = Trainer([run], strategy, plan, initialize=config.initialize, checkpoint=checkpoint, resume=resume)
+    return trainer.train()[0]
+
+
+def open_checkpoint(config: TrainingConfig, settings: Callable[[], dict[str, Any]]) -> tuple[Checkpoint | None, bool]:
+    """The checkpoint that the options ask for, and whether to continue the run in it.
+
+    Args:
+        config: options of the run.
+        settings: gives JSON values that must be the same for the checkpoint to continue.
+
+    Raises:
+        StorageError: with ``resume=True`` if there is no checkpoint.
+    """
+    if config.checkpoint is None:
+        checkpoint = None
+    else:
         every = config.checkpoint_every
-        every = seconds(every) if isinstance(every, str) else every
-        checkpoint = Checkpoint(config.checkpoint, every, own)
+        checkpoint = Checkpoint(config.checkpoint, seconds(every) if isinstance(every, str) else every, settings())
     resume = checkpoint is not None and config.resume is not False and checkpoint.exists()
     if config.resume is True and not resume:
         raise StorageError(
             f"resume=True, but there is no checkpoint {config.checkpoint}: resume='auto' starts a new run."
         )
-    trainer = Trainer([run], strategy, plan, initialize=config.initialize, checkpoint=checkpoint, resume=resume)
-    return trainer.train()[0]
+    return checkpoint, resume
 
 
 def move_to_device(model: Model, device: str | torch.device | None) -> None:
@@ -129,7 +155,7 @@ def move_to_device(model: Model, device: str | torch.device | None) -> None:
     model.to(device)
 
 
-def _settings(
+def run_settings(
     config: TrainingConfig,
     model: Model,
     train: Source,

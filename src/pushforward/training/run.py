@@ -17,6 +17,7 @@ from pushforward.training.budget import Budget, Schedule, evaluation_interval, m
 from pushforward.training.checkpoint import State, load_weights
 from pushforward.training.config import TrainingConfig
 from pushforward.training.input_spec import Pair
+from pushforward.training.outside_rows import rows_outside
 from pushforward.training.progress import MetricsLog, Reporter
 from pushforward.training.result import FitResult, TrainingEvent
 from pushforward.training.seeds import Purpose, generator
@@ -269,8 +270,11 @@ class Run:
         x, _, epoch, number = result.batch
         largest = x.abs().max().item() if x.numel() else 0.0
         what = f"the loss is {loss:.6g}" + (f" but the norm of its gradient is {norm}" if math.isfinite(loss) else "")
+        advice = rows_outside(self.model, x) or (
+            "Check that batch for outliers and for rows outside the model's domain, lower learning_rate or gradient_clip, or "
+            "standardize inside the model"
+        )
         raise TrainingError(
             f"{what} at step {result.step} (epoch {epoch}, batch {number}; largest |input| {largest:.6g}). The model "
-            f"has the weights of step {self.best_step} again. Check that batch for outliers and for rows outside the "
-            "model's domain, lower learning_rate or gradient_clip, or standardize inside the model."
+            f"has the weights of step {self.best_step} again. {advice[0].upper()}{advice[1:]}."
         )

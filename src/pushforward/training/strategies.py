@@ -73,6 +73,10 @@ class Strategy(ABC):
         if self.ema is not None:
             self.ema.update(step)
 
+    def give_weights(self) -> None:
+        """Give each model its present weights, where these are elsewhere during training."""
+        return
+
     def evaluated_weights(self) -> AbstractContextManager[object]:
         """Inside the ``with`` block the models have the weights that are evaluated and kept."""
         return nullcontext() if self.ema is None else self.ema.applied()
@@ -204,6 +208,10 @@ class StackedModels(Strategy):
             for grad in grads:
                 grad.mul_(factors.reshape(-1, *(1,) * (grad.dim() - 1)))
         return losses.detach().unbind(), norms.unbind()
+
+    def give_weights(self) -> None:
+        """Copy the stacked weights to the models."""
+        self.stack.unstack()
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from pushforward.errors import InputError
 from pushforward.kernels import freed_memory_kept
 from pushforward.training.checkpoint import Checkpoint
 from pushforward.training.interruption import Interruption
+from pushforward.training.optim import unpack_optimizer
 from pushforward.training.result import FitResult
 from pushforward.training.run import Plan, Run, StepLoss
 from pushforward.training.seeds import Purpose, mix, preserved, seed_step
@@ -30,8 +31,8 @@ class Trainer:
         strategy: how one step changes the weights of these models.
         plan: when to stop and to evaluate.
         initialize: whether to set data-dependent state of the models first.
-        checkpoint: where to write the run, or None. It needs a single run.
-        resume: whether to continue the run in the checkpoint.
+        checkpoint: where to write the runs, or None.
+        resume: whether to continue the runs in the checkpoint.
     """
 
     def __init__(
@@ -64,16 +65,23 @@ class Trainer:
         return [result for result in self.results if result is not None]
 
     def _start(self) -> None:
-        averages = None
+        loaded = None
         for run in self.runs:
             run.model.eval()
-            if self.resume and self.checkpoint is not None:
-                run.state, averages = self.checkpoint.load(run.model, self.strategy.optimizer)
-            elif self.initialize:
+        if self.resume and self.checkpoint is not None:
+            loaded = self.checkpoint.load([run.model for run in self.runs])
+            for run, state in zip(self.runs, loaded[0], strict=True):
+                run.state = state
+        elif self.initialize:
+            for run in self.runs:
                 run.initialize()
         self.strategy.start()
-        if averages is not None and self.strategy.ema is not None:
-            self.strategy.ema.load(averages)
+        if loaded is not None:
+            _, averages, optimizer = loaded
+            if self.strategy.optimizer is not None:
+                unpack_optimizer(self.strategy.optimizer, *optimizer)
+            if self.strategy.ema is not None:
+                self.strategy.ema.load(averages)
         for run in self.runs:
             run.start()
         if not self.runs[0].state.history:
@@ -85,7 +93,7 @@ class Trainer:
         while active := self._active_runs():
             if interruption.requested:
                 self._interrupt(self.runs[active[0]])
-            if self.checkpoint is not None and self.checkpoint.due(self.runs[0].step):
+            if self.checkpoint is not None and self.checkpoint.due(self.runs[active[0]].step):
                 self._save()
             self._step(batches, active)
             due = [self.runs[k] for k in active if self.runs[k].step % self.plan.evaluate_every == 0]
@@ -153,7 +161,10 @@ class Trainer:
 
     def _save(self) -> None:
         if self.checkpoint is not None:
-            run, ema = self.runs[0], self.strategy.ema
-            run.check_losses()
+            ema = self.strategy.ema
+            for run in self.runs:
+                run.check_losses()
+            self.strategy.give_weights()
             averages = {} if ema is None else ema.state()
-            self.checkpoint.save(run.state, run.elapsed, run.model, self.strategy.optimizer, averages)
+            states = [(run.state, run.elapsed, run.model) for run in self.runs]
+            self.checkpoint.save(states, self.strategy.optimizer, averages)

@@ -18,6 +18,7 @@ from pushforward.transforms.discrete.dequantize import LatticeDequantize, Unifor
 from pushforward.transforms.discrete.integers import Integers
 from pushforward.transforms.discrete.modulo import ModuloAutoregressive, ModuloCoupling, OneHot
 from pushforward.transforms.elementwise.affine import Affine
+from pushforward.transforms.elementwise.bounds import Bounds
 from pushforward.transforms.elementwise.cast import Cast
 from pushforward.transforms.elementwise.functions import Elementwise, Exp, Logit, Sigmoid, Softplus, SoftTail, Tanh
 from pushforward.transforms.elementwise.gaussianize import Gaussianize
@@ -92,6 +93,7 @@ __all__ = [
     "BernsteinTransformer",
     "BlockAutoregressive",
     "Blocks",
+    "Bounds",
     "Cast",
     "CategoricalLikelihood",
     "Chain",

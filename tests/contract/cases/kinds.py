@@ -35,6 +35,13 @@ def positive(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return normal(shape, generator).exp()
 
 
+def bounded(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Four columns: in (-1, 2.5), above 0.5, below 4, and real."""
+    x = normal(shape, generator)
+    ends = (3.5 * torch.sigmoid(x[..., 0]) - 1, 0.5 + x[..., 1].exp(), 4 - x[..., 2].exp(), x[..., 3])
+    return torch.stack(ends, -1)
+
+
 def proportions(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """The first D of D + 1 positive numbers with sum 1."""
     parts = positive((*shape[:-1], shape[-1] + 1), generator)

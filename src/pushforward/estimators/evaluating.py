@@ -1,0 +1,171 @@
+"""`evaluate_guard`: a guard on rows of which a user knows the anomalies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pushforward.data import as_table, is_frame
+from pushforward.data.digest import content_digest
+from pushforward.detection.network.streaming import batches
+from pushforward.errors import InputError
+from pushforward.estimators.validation import require_fitted
+from pushforward.report.evaluation import Evaluation, evaluate_scores
+
+if TYPE_CHECKING:
+    from pushforward.estimators.conformal_detector import ConformalDetector
+    from pushforward.estimators.network_guard import NetworkGuard
+
+__all__ = ["anomalous_rows", "evaluate_answers", "evaluate_guard", "evaluate_network"]
+
+
+def evaluate_guard(guard: ConformalDetector, X: Any, y: Any, anomaly: Any = None) -> Evaluation:
+    """What the scores and alarms of a guard are on rows with labels.
+
+    Args:
+        guard: fitted.
+        X: rows, as for ``guard.predict``.
+        y: one label for each row, or the name of a column of X.
+        anomaly: the label of anomalies, see :func:`anomalous_rows`.
+
+    Raises:
+        InputError: for rows that do not fit the guard, or labels that do not fit the rows.
+    """
+    require_fitted(guard)
+    if isinstance(y, str):
+        if not is_frame(X) or y not in (table := as_table(X)).column_names:
+            raise InputError(f"y={y!r} names no column of the table: give a column, or one label for each row.")
+        X, y = table.drop_columns([y]), table.column(y)
+    scores = guard.anomaly_score(X)
+    odd, known = anomalous_rows(y, anomaly)
+    if len(odd) != len(scores):
+        raise InputError(f"y must have one label for each of the {len(scores)} rows; got {len(odd)}.")
+    alarm = guard._decide(-scores) < 0
+    return evaluate_answers(guard, scores, alarm, odd, known, _seen(guard, X))
+
+
+def evaluate_answers(
+    guard: Any, scores: np.ndarray, alarm: np.ndarray, odd: np.ndarray, known: np.ndarray, notes: tuple[str, ...] = ()
+) -> Evaluation:
+    """The same from what the guard said of the rows.
+
+    Args:
+        guard: a guard of any kind.
+        scores: anomaly scores, ``(n,)``.
+        alarm: boolean, ``(n,)``.
+        odd: which rows are anomalies.
+        known: which rows have a label.
+        notes: on the rows.
+    """
+    calibrator = guard.calibrators_.get(None) if hasattr(guard, "calibrators_") else guard.calibrator_
+    calibration = None if calibrator is None else getattr(calibrator, "n", None)
+    if not getattr(guard, "promised_", True):
+        calibration = None
+        notes = (
+            *notes,
+            "No rate is promised, because the guard was calibrated on rows that the network was trained on.",
+        )
+    elif getattr(guard, "level_", 1.0) == 0:
+        notes = (*notes, f"The guard raises no alarm, because {calibration:,} calibration rows are too few for alpha.")
+        calibration = None
+    return evaluate_scores(
+        scores[known], alarm[known], odd[known], alpha=guard.alpha, guarantee=guard.guarantee, delta=guard.delta,
+        calibration=calibration, left_out=int((~known).sum()), notes=notes,
+    )  # fmt: skip
+
+
+def evaluate_network(guard: NetworkGuard, data: Any, y: Any = None, anomaly: Any = None) -> Evaluation:
+    """What the scores and alarms of the guard of a network are on inputs with labels.
+
+    Args:
+        guard: fitted.
+        data: inputs, in any form that ``guard.report`` takes.
+        y: one label for each input, that says which are anomalies; None where the batches of ``data`` have these labels.
+        anomaly: the label of anomalies, see :func:`anomalous_rows`.
+
+    Raises:
+        InputError: for inputs that do not fit the network, or labels that do not fit them.
+    """
+    answers = [(guard(inputs), labels) for inputs, labels in batches(data, guard.batch_size, "the data")]
+    scores, alarm = (np.concatenate([getattr(out, name).numpy() for out, _ in answers]) for name in ("score", "alarm"))
+    if y is None:
+        if any(labels is None for _, labels in answers):
+            raise InputError("y is missing: say for each input whether it is an anomaly.")
+        y = np.concatenate([labels.numpy() for _, labels in answers if labels is not None])
+    odd, known = anomalous_rows(y, anomaly)
+    if len(odd) != len(scores):
+        raise InputError(f"y must have one label for each of the {len(scores)} inputs; got {len(odd)}.")
+    return evaluate_answers(guard, scores, alarm, odd, known)
+
+
+def anomalous_rows(y: Any, anomaly: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are anomalies by their labels, and which have a label at all; both boolean ``(n,)``.
+
+    Args:
+        y: labels of any type; None, NaN and empty text are no label.
+        anomaly: the label of anomalies, as a value or as its text. None for True, for 1 among 0 and 1, and for -1 among -1 and 1
+            (scikit-learn's sign).
+
+    Raises:
+        InputError: for labels of several dimensions, a label of anomalies that no row has, or labels that do not tell which are
+            anomalies.
+
+    Example:
+        >>> odd, known = anomalous_rows(["ok", "broken", None], "broken")
+        >>> odd.tolist(), known.tolist()
+        ([False, True, False], [True, True, False])
+    """
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    labels = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
+    if labels.ndim != 1:
+        raise InputError(f"y must have one label for each row; got shape {labels.shape}.")
+    values = labels.astype(object)
+    if anomaly is None:
+        values[:] = [_plain(value) for value in values]
+    known = np.array([value is not None and value == value and value != "" for value in values], dtype=bool)
+    distinct = set(values[known].tolist())
+    if anomaly is not None:
+        chosen = {value for value in distinct if _same(value, anomaly)}
+        if not chosen:
+            few = ", ".join(sorted(map(repr, distinct))[:10])
+            raise InputError(f"no row has the label {anomaly!r} of anomalies; the labels are {few}.")
+    elif distinct and distinct <= {0, 1} and distinct != {1}:  # True == 1
+        chosen = {1}
+    elif distinct and all(isinstance(value, (bool, np.bool_)) for value in distinct):
+        chosen = {True}
+    elif distinct and distinct <= {-1, 1} and -1 in distinct:
+        chosen = {-1}
+    else:
+        few = ", ".join(sorted(map(repr, distinct))[:10]) or "none"
+        raise InputError(
+            f"the labels ({few}) do not tell which rows are anomalies: say the label of anomalies, anomaly=."
+        )
+    return np.array([k and value in chosen for k, value in zip(known, values, strict=True)], dtype=bool), known
+
+
+def _plain(value: Any) -> Any:
+    """The number or the flag that a text stands for, as in a column of text."""
+    if not isinstance(value, str):
+        return value
+    return {"true": True, "false": False, "1": 1, "0": 0, "-1": -1}.get(value.strip().lower(), value)
+
+
+def _same(value: Any, given: Any) -> bool:
+    if value == given or str(value) == str(given):
+        return True
+    try:
+        return float(value) == float(given)
+    except (TypeError, ValueError):
+        return False
+
+
+def _seen(guard: Any, X: Any) -> tuple[str, ...]:
+    """A note if these are the rows that fitted the guard."""
+    training = getattr(guard, "training_", None)
+    if training is None or len(X) != training.rows or content_digest(guard._read(X)) != training.digest:
+        return ()
+    return (
+        "These are the rows that fitted the guard, so the figures are too good: evaluate on rows that it has not seen.",
+    )

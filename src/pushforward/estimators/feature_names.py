@@ -1,0 +1,54 @@
+"""Names of columns as scikit-learn's methods of an estimator compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pushforward.data import as_table, is_frame
+from pushforward.data.schema import absent_columns
+from pushforward.errors import SchemaError
+
+__all__ = ["check_names"]
+
+_LISTED = 5
+
+
+def check_names(estimator: Any, X: Any) -> None:
+    """Refuse a data frame that lacks columns of ``fit``, or has them in another order, as scikit-learn's estimators do.
+
+    ``predict``, ``decision_function`` and ``score_samples`` keep this contract, and its words; further columns are ignored. The
+    other methods of a guard match columns by name.
+
+    Args:
+        estimator: with ``feature_names_in_`` if the training table had names.
+        X: what the user gave; only data frames are looked at.
+
+    Raises:
+        SchemaError: naming columns.
+    """
+    fitted = getattr(estimator, "feature_names_in_", None)
+    if fitted is None or isinstance(X, Mapping) or not is_frame(X):
+        return
+    fitted = [str(name) for name in fitted]
+    names = getattr(X, "column_names", None) or getattr(X, "columns", None)  # of pyarrow, pandas and polars
+    names = as_table(X).column_names if names is None else [str(name) for name in names]
+    given = [name for name in names if name in set(fitted)]
+    if given == fitted:
+        return
+    text = "The feature names should match those that were passed during fit.\n"
+    if missing := sorted(set(fitted) - set(given)):
+        if unseen := sorted(set(names) - set(fitted)):
+            text += "Feature names unseen at fit time:\n" + _listed(unseen)
+        text += "Feature names seen at fit time, yet now missing:\n" + _listed(missing) + absent_columns(missing, names)
+    else:
+        text += (
+            "Feature names must be in the same order as they were in fit.\n"
+            "anomaly_score, p_value and assess match columns by name in any order."
+        )
+    raise SchemaError(text)
+
+
+def _listed(names: Iterable[str]) -> str:
+    chosen = list(names)
+    return "".join(f"- {name}\n" for name in chosen[:_LISTED]) + ("- ...\n" if len(chosen) > _LISTED else "")

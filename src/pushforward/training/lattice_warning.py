@@ -1,0 +1,46 @@
+"""A warning before a density is trained on data that lie on a lattice."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pushforward.data.lattice import detect_lattice
+from pushforward.errors import warn_caller
+from pushforward.models.base import Model
+from pushforward.transforms import Jitter
+
+__all__ = ["warn_of_lattice"]
+
+_COLUMNS = 64
+"""Columns that are examined, spread over all."""
+
+
+def warn_of_lattice(model: Model, x: Tensor) -> None:
+    """Warn if a column lies on a lattice and the model has a density there, which can grow without bound at each value.
+
+    A chain with dequantization gives a probability or a bound, and noise of training (jitter) bounds the density: these
+    do not warn. Which columns lie on a lattice is decided by :func:`~pushforward.data.lattice.detect_lattice`.
+
+    Args:
+        model: any model.
+        x: training rows ``(n, *shape)``, or a sample of them.
+    """
+    if model.measure.name != "Lebesgue" or any(isinstance(part, Jitter) for part in model.chain):
+        return
+    columns = x.reshape(len(x), -1)
+    width = columns.shape[1]
+    chosen = range(0, width, -(-width // _COLUMNS))
+    found = {
+        k: lattice for k in chosen if (lattice := detect_lattice(columns[:, k].cpu().double().numpy())) is not None
+    }
+    if not found:
+        return
+    first = next(iter(found))
+    distinct = len(columns[:, first].unique())
+    others = f" (and {len(found) - 1} other columns)" if len(found) > 1 else ""
+    warn_caller(
+        f"column {first} lies on a lattice with steps of {found[first][1]:.6g} ({distinct} distinct values in {len(x)} "
+        f"rows){others}, and a density on a lattice is a spike at each value, whose height means nothing: put "
+        "transforms.LatticeDequantize (or UniformDequantize) first in the chain for probabilities of these values, add "
+        "transforms.Jitter to bound the density, or use pf.Guard(density=True), which treats such columns as discrete."
+    )

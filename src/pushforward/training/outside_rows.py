@@ -1,0 +1,45 @@
+"""Which rows of a batch lie where a model has no mass, in words, for an error."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pushforward.distributions.spherical import TOLERANCE
+from pushforward.likelihood import REAL, SPHERE
+from pushforward.models.base import Model
+
+__all__ = ["rows_outside"]
+
+
+def rows_outside(model: Model, x: Tensor) -> str:
+    """A sentence on the rows of a batch outside the model's domain; empty if the domain is not known or holds all rows.
+
+    Args:
+        model: any model.
+        x: rows ``(n, *shape)``.
+    """
+    if model.measure.manifold == SPHERE:
+        length = torch.linalg.vector_norm(x.detach().double(), dim=-1)
+        outside = (length - 1).abs() > TOLERANCE
+        found = f"the first has the length {length[outside][0]:.6g}" if outside.any() else ""
+        domain, remedy = "the sphere of radius 1, the domain", "divide each row by its length"
+    else:
+        support = model.base.support if model.chain.domain is None else model.chain.domain
+        if support == REAL:
+            return ""
+        wrong = ~support.contains(x.detach())
+        outside = wrong.reshape(len(x), -1).any(1)
+        found = f"one coordinate is {x[wrong][0].item():.6g}" if outside.any() else ""
+        angles = support.low == -math.pi and support.high == math.pi
+        domain = f"{'[-pi, pi]' if angles else support}, the domain"
+        remedy = "remove or rescale such rows"
+        if angles:
+            remedy = "angles are in radians, and torch.remainder(x + pi, 2 * pi) - pi maps any angle to its equal there"
+    if not found:
+        return ""
+    count = int(outside.sum())
+    rows = f"{count} of {len(x)} rows lie" if count > 1 else f"1 of {len(x)} rows lies"
+    return f"{rows} outside {domain} of {type(model).__name__} ({found}): {remedy}"

@@ -1,0 +1,131 @@
+"""Data with bounds that differ by column, to the reals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pushforward.errors import ConfigError
+from pushforward.likelihood import Support
+from pushforward.numerics import Noise, constant, sum_event
+from pushforward.registry import register
+from pushforward.transforms.base import Step
+from pushforward.transforms.elementwise.functions import Elementwise
+from pushforward.transforms.validation import vector_width
+
+__all__ = ["Bounds"]
+
+
+@register("transforms")
+class Bounds(Elementwise):
+    """Columns between bounds to the reals, each by the function of its own bounds l and h.
+
+    - both: z = log(x - l) - log(h - x), and log dz/dx = log(h - l) - log(x - l) - log(h - x);
+    - l alone: z = log(x - l), and log dz/dx = -log(x - l);
+    - h alone: z = -log(h - x), and log dz/dx = -log(h - x);
+    - none: z = x.
+
+    A row with a coordinate outside its bounds has the contribution -inf, and ``decode`` gives only rows inside. A coordinate
+    on a bound counts as the nearest number inside.
+
+    Args:
+        features: width D of the rows.
+        low: lower bound of each column, None where it has none.
+        high: upper bound of each column, None where it has none.
+
+    Raises:
+        ConfigError: unless there are D of each, finite or None, and each low is below its high.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.transforms import Bounds
+        >>> bounds = Bounds(3, low=(0.0, 0.0, None), high=(10.0, None, None))    # a share of 10, a length, a real number
+        >>> bounds.encode(torch.tensor([[5.0, 1.0, -7.0]])).z
+        tensor([[ 0.,  0., -7.]])
+        >>> bounds.encode(torch.tensor([[5.0, -1.0, -7.0]])).contribution
+        tensor([-inf])
+    """
+
+    def __init__(self, features: int, low: Sequence[float | None], high: Sequence[float | None]) -> None:
+        super().__init__(features)
+        width = vector_width(features, "Bounds")
+        self.low, self.high = _checked("low", low, width), _checked("high", high, width)
+        ends = [
+            (-math.inf if a is None else a, math.inf if b is None else b)
+            for a, b in zip(self.low, self.high, strict=True)
+        ]
+        for column, (a, b) in enumerate(ends):
+            if not a < b:
+                raise ConfigError(
+                    f"the lower bound of column {column} must be below its upper bound; got {a:g} and {b:g}."
+                )
+            if math.isinf(b - a) and not math.isinf(a) and not math.isinf(b):
+                raise ConfigError(f"the bounds of column {column} are too far apart: leave one of them open.")
+        boxes = {Support(a, b) for a, b in ends}
+        hull = Support(min(a for a, _ in ends), max(b for _, b in ends), "bounds")
+        self.domain = boxes.pop() if len(boxes) == 1 else hull
+        self._ends = tuple(a for a, _ in ends), tuple(b for _, b in ends)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> Step:
+        """z and the sum of log dz/dx; -inf for rows with a coordinate outside its bounds."""
+        z, terms = self.encode_terms(x)
+        return Step(z, sum_event(terms, 1))
+
+    def encode_terms(self, x: Tensor, context: Tensor | None = None, *, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """z and log dz/dx of each coordinate; -inf for coordinates outside their bounds."""
+        lower, upper = self._bounds(x)
+        z, log_slope = self.function(x)
+        return z, torch.where((x < lower) | (x > upper), -math.inf, log_slope)
+
+    def function(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms of the distances to the bounds."""
+        lower, upper = self._bounds(x)
+        below, above = torch.isinf(lower), torch.isinf(upper)
+        x = torch.minimum(torch.maximum(x, lower), upper)
+        smallest = torch.finfo(x.dtype).tiny * 1024
+        # The distance to an open end counts as 1, with the logarithm 0.
+        left = torch.where(below, 1.0, (x - torch.where(below, 0.0, lower)).clamp(min=smallest))
+        right = torch.where(above, 1.0, (torch.where(above, 0.0, upper) - x).clamp(min=smallest))
+        log_left, log_right = left.log(), right.log()
+        width = torch.where(below | above, 1.0, upper - lower)
+        return torch.where(below & above, x, log_left - log_right), width.log() - log_left - log_right
+
+    def inverse_function(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The row with these logarithms, strictly inside its bounds."""
+        lower, upper = self._bounds(z)
+        below, above = torch.isinf(lower), torch.isinf(upper)
+        both, neither = ~(below | above), below & above
+        limit = math.log(torch.finfo(z.dtype).max / 1024)
+        low, high = torch.where(below, 0.0, lower), torch.where(above, 0.0, upper)
+        width = torch.where(both, high - low, 1.0)
+        share = torch.sigmoid(-z.abs())  # from the nearer end, so that no digits are lost
+        between = torch.where(z < 0, low + width * share, high - width * share)
+        grown = torch.where(below, high - torch.exp(-z.clamp(min=-limit)), low + torch.exp(z.clamp(max=limit)))
+        x = torch.where(both, between, grown)
+        first, last = self._bounds(z, inside=True)
+        x = torch.where(neither, z, torch.minimum(torch.maximum(x, first), last))
+        log_slope = torch.where(both, -width.log() - F.logsigmoid(z) - F.logsigmoid(-z), torch.where(below, z, -z))
+        return x, torch.where(neither, 0.0, log_slope)
+
+    def _bounds(self, x: Tensor, inside: bool = False) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds in the type of ``x``, or the numbers next to them inside; infinite where they are open."""
+        low, high = self._ends
+        if inside:
+            limits = torch.finfo(x.dtype)
+            low = tuple(a + max(abs(a) * limits.eps, limits.tiny * 1024) if math.isfinite(a) else a for a in low)
+            high = tuple(b - max(abs(b) * limits.eps, limits.tiny * 1024) if math.isfinite(b) else b for b in high)
+        return constant(low, x.dtype, x.device), constant(high, x.dtype, x.device)
+
+
+def _checked(name: str, values: Sequence[float | None], width: int) -> tuple[float | None, ...]:
+    number = (int, float)
+    if not isinstance(values, (tuple, list)) or len(values) != width:
+        raise ConfigError(f"{name} must have one number or None for each of the {width} columns; got {values!r}.")
+    for value in values:
+        if value is not None and (not isinstance(value, number) or isinstance(value, bool) or not math.isfinite(value)):
+            raise ConfigError(f"{name} must have finite numbers or None; got {value!r}.")
+    return tuple(None if value is None else float(value) for value in values)
