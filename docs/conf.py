@@ -27,7 +27,6 @@ extensions = [
     "llms",  # llms.txt and llms-full.txt
 ]
 exclude_patterns = ["_build", "papers/*.json", "gallery/**/*.ipynb", "gallery/**/*.zip"]
-suppress_warnings = ["toc.empty_glob"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
