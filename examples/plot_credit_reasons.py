@@ -47,5 +47,4 @@ figure, axes = plt.subplots(3, 1, figsize=(9, 7.5), layout="constrained")
 for k, (ax, row) in enumerate(zip(axes, (3, 7, 11), strict=True)):
     pf.plot.explanation(explanation, k, k=5, ax=ax)
     ax.set_title(f"row {row}: p-value {result['p_value'][row]:.4f}", loc="left", fontsize=10)
-    ax.set_xlabel(ax.get_xlabel() if k == 2 else "")
 plt.show()

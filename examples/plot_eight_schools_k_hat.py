@@ -24,6 +24,7 @@ def log_density(v):
     return prior - 0.5 * ((EFFECT - effects) / ERROR).square().sum(-1)
 
 
+torch.manual_seed(0)
 parameters = Parameters(mu=real(), tau=positive(), eta=real(8))
 fit = fit_to_target(None, log_density, parameters=parameters, max_steps=250, seed=0, progress="silent")
 print(fit)
@@ -35,8 +36,7 @@ def funnel(v):
     return -0.5 * (v[:, 0] / 3) ** 2 - 0.5 * (v[:, 1:].square() * torch.exp(-v[:, :1]) + v[:, :1]).sum(-1)
 
 
-with warnings.catch_warnings(record=True) as said:
-    warnings.simplefilter("always")
+with warnings.catch_warnings(record=True, action="always") as said:
     bad = fit_to_target(10, funnel, max_steps=20, seed=0, progress="silent")
 print(bad, *(str(w.message) for w in said), sep="\n")
 
@@ -52,5 +52,5 @@ for found, color, name in ((fit, "#0072B2", "eight schools"), (bad, "#D55E00", "
     share = (weights / weights.sum())[:1000]
     right.loglog(range(1, 1001), share, color=color, label=f"{name}: k-hat {found.k_hat:.2f}, {len(ratios):,} draws")
 right.set(xlabel="rank of the draw", ylabel="share of the total weight", title="largest importance weights")
-right.legend(frameon=False, loc="lower left")
+right.legend(frameon=False, loc="upper right")
 plt.show()

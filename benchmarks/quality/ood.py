@@ -63,6 +63,8 @@ from pushforward.detection.scores import (
     Variance,
 )
 from pushforward.models import Model
+from pushforward.plot import heat_map
+from pushforward.plot.axes import new_figure
 
 GRAY = ("mnist", "fashion-mnist", "notmnist", "emnist-letters", "usps", "pneumonia")
 OTHERS = {"fashion-mnist": GRAY, "mnist": GRAY, "cifar10": ("gtsrb", "cifar100")}
@@ -304,12 +306,8 @@ def tables(results: Results, kind: str) -> str:
 
 def picture(results: Results, kind: str, path: Path) -> None:
     """Draw heat maps of AUROC, one for each in-distribution set."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     sets = list(dict.fromkeys(record["train"] for record in results.where(kind=kind)))
-    figure = Figure(figsize=(1.5 + 5.2 * len(sets), 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((1.5 + 5.2 * len(sets), 6.5))
     for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         records = results.where(train=name, kind=kind)
         others = list(dict.fromkeys(record["other"] for record in records))
@@ -318,12 +316,9 @@ def picture(results: Results, kind: str, path: Path) -> None:
         for r in records:
             found[r["score"], r["other"]].append(r["auroc"])
         values = np.array([[np.mean(found[score, other]) for other in others] for score in scores])
-        axes.imshow(values, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8)
+        heat_map(100 * values, scores, others, ax=axes, name="AUROC, percent", form=".0f", limits=(0, 100))
         axes.set_xticks(range(len(others)), others, rotation=40, ha="right")
-        axes.set_yticks(range(len(scores)), scores)
-        axes.set_title(f"AUROC in percent, trained on {name}")
+        axes.set_title(f"trained on {name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 

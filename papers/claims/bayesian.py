@@ -12,6 +12,7 @@ from papers.experiment import PAPER_TRAINING, Experiment
 from papers.reproduction import reproduction
 from pushforward.detection import auroc
 from pushforward.models import VAE, ImageNICE, Model
+from pushforward.plot import heat_map
 from pushforward.training.bayes import Posterior, bayes_by_backprop, deep_ensemble, sghmc, swag
 
 __all__ = ["run", "spreads"]
@@ -257,13 +258,9 @@ def _report_claims(experiment: Experiment, table: dict[tuple[str, str, str], Cel
 
 
 def _picture(experiment: Experiment, table: dict[tuple[str, str, str], Cell]) -> None:
-    figure = experiment.figure(7, 0.6 + 0.28 * len(table))
+    figure = experiment.figure(9, 0.6 + 0.28 * len(table))
     axes = figure.subplots()
-    values = [[cell[name] for name in SCORES] for cell in table.values()]
-    axes.imshow(values, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
-    for i, row in enumerate(values):
-        for j, value in enumerate(row):
-            axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", fontsize=8)
-    axes.set_xticks(range(len(SCORES)), SCORES, fontsize=8)
-    axes.set_yticks(range(len(table)), [" ".join(key) for key in table], fontsize=8)
+    values = [[100 * cell[name] for name in SCORES] for cell in table.values()]
+    rows = [" ".join(key) for key in table]
+    heat_map(values, rows, SCORES, ax=axes, name="AUROC, percent", form=".1f", limits=(0, 100))
     experiment.picture("auroc", figure)

@@ -12,7 +12,7 @@ _CARD = (
     "display:inline-block;border:1px solid #8886;border-radius:6px;padding:8px 12px;color:inherit;background:none;"
     "font-size:90%;max-width:60em"
 )
-_NAME = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;font-weight:normal;opacity:.75"
+_NAME = "text-align:left;vertical-align:top;white-space:nowrap;padding:1px 14px 1px 0;font-weight:normal;opacity:.75"
 _VALUE = "text-align:left;padding:1px 0"
 _CELL = "text-align:left;padding:1px 10px 1px 0"
 

@@ -2,8 +2,10 @@
 
 import builtins
 import sys
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -61,6 +63,10 @@ def test_every_kind_of_density_is_drawn():
     for model in (fitted, pf.models.NSF(1), lambda x: -0.5 * x.square().sum(-1)):
         assert len(pf.plot.density(model, data).get_lines()) == 1
     assert pf.plot.density(fitted).get_legend() is None
+    named = pf.FlowDensity(max_steps=5, random_state=0).fit(pd.DataFrame({"flow, l/s": data[:, 0]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # rows of a picture have no names
+        assert pf.plot.density(named).get_xlabel() == "flow, l/s"
     ax = pf.plot.density(torch.distributions.Exponential(1.0), limits=(-1, 3), points=5)
     np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), [0, 1, np.exp(-1), np.exp(-2), np.exp(-3)], rtol=1e-6)
     two = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))

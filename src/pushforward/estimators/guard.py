@@ -139,8 +139,9 @@ class Guard(ConformalDetector):
     Where a table has too few rows for ``alpha``, ``fit`` warns and ``predict`` raises no alarm, which keeps the promise.
 
     Attributes:
-        score_: the fitted score: a :class:`~pushforward.detection.table_score.TableScore`, or for images an
-            :class:`~pushforward.detection.image_score.ImageScore`.
+        score_: the fitted score: a :class:`~pushforward.detection.table_score.TableScore`, for images an
+            :class:`~pushforward.detection.image_score.ImageScore`, or with ``score`` a
+            :class:`~pushforward.detection.custom_score.CustomScore`, whose ``scorer`` is the fitted detector.
         schema_: names, types and categories of the columns of a table.
         table_features_: which columns of a table the density reads, and what unseen cells cost.
         density_: the fitted flows of a table, with ``density=True``.
@@ -364,7 +365,7 @@ class Guard(ConformalDetector):
 
         Raises:
             CalibrationError: if the rows are too few; it says how many are needed. The guard is then unchanged.
-            ConfigError: for a guard of images, with smoothing, or fitted with ``store_rows=False``.
+            ConfigError: for a guard of images, with smoothing or ``score``, or fitted with ``store_rows=False``.
             InputError: for rows that do not fit the guard.
 
         Example:
@@ -376,7 +377,9 @@ class Guard(ConformalDetector):
         """
         require_fitted(self)
         if not isinstance(self.score_, TableScore):
-            raise ConfigError("update adds rows to guards of tables without smoothing: fit this one again.")
+            raise ConfigError(
+                "update adds rows to the score that a guard of a table fits itself, without smoothing: fit this one again."
+            )
         rows, needed = self._read(X), self._rows_needed()
         if len(rows) < needed + 2:
             raise CalibrationError(

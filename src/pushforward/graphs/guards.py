@@ -90,7 +90,7 @@ def guard_graph(
         f"{type(score).__name__} has no graph: its noise comes from a cryptographic hash of each row, which other runtimes do not "
         "have; export a guard that was fitted without smoothing."
         if type(score).__name__ == "SmoothedScore"
-        else f"{type(score).__name__} has no graph."
+        else f"{type(score).__name__} has no graph: only a score that a guard fits itself has one."
     )
 
 

@@ -28,7 +28,7 @@ from pushforward.training.config import TrainingConfig, TrainingOptions, make_co
 from pushforward.training.fit import move_to_device, train_run
 from pushforward.training.progress import make_reporter
 from pushforward.training.run import make_plan
-from pushforward.training.seeds import mix
+from pushforward.training.seeds import mix, preserved
 from pushforward.training.strategies import SingleModel
 from pushforward.transforms import Chain, Whiten
 
@@ -127,10 +127,12 @@ def fit_to_target(
     check_integer("restarts", restarts, 0)
     check_positive("spread", spread)
     check_integer("draws", draws, 100)
-    flow, parameters = _flow(model, log_density, parameters)
     if config is None and "learning_rate" not in options:
         options["learning_rate"] = _RATE
     config = _defaults(make_config(config, options))
+    with preserved(torch.device("cpu")):  # the weights of a flow that is made here depend on the seed alone
+        torch.default_generator.manual_seed(mix(config.seed, 104))
+        flow, parameters = _flow(model, log_density, parameters)
     if config.compile or config.amp:
         raise ConfigError(
             "fit_to_target computes in full precision and without compilation: use compile=False, amp=False."

@@ -161,7 +161,11 @@ class TargetFit:
              "missing in the flow" if mode.dropped else "covered")
             for mode in self.modes[:20]
         ]  # fmt: skip
-        more = table(("mode at", "mass", ""), rows, f"{len(self.modes)} modes") if rows else ""
+        more = (
+            table(("mode at", "mass", ""), rows, "1 mode" if len(rows) == 1 else f"{len(self.modes)} modes")
+            if rows
+            else ""
+        )
         return card("Flow fitted to a log-density", facts, more)
 
 

@@ -26,7 +26,7 @@ from pushforward.training.sources import Batch, Position, Source
 __all__ = ["NoiseSource", "TargetLoss", "TargetRun"]
 
 _PROBES = 16
-_CONVERGED_ESS, _CONVERGED_K_HAT = 0.99, 0.5
+_CONVERGED_ESS, _CONVERGED_K_HAT, _PROOF = 0.99, 0.5, 10_000
 
 
 class NoiseSource(Source):
@@ -176,7 +176,7 @@ class TargetRun(Run):
         if not bool((ratios < math.inf).all()) or effective_sample_size(ratios) < _CONVERGED_ESS * len(ratios):
             return False
         wide = torch.Generator(self.device).manual_seed(mix(self.seed, 104))
-        found = weighted_draws(self.model, self.target, len(ratios), wide).log_ratios.cpu()
+        found = weighted_draws(self.model, self.target, _PROOF, wide).log_ratios.cpu()
         largest = float(found.max() - logmeanexp(found, 0))
         return largest < math.log(NEARLY_EQUAL) or pareto_smooth(found.numpy())[1] <= _CONVERGED_K_HAT
 

@@ -45,7 +45,7 @@ def density(
         limits: ``(low, high)`` of each coordinate; by default those of the data, or of samples of the model, and some margin.
         context: one context ``(context,)``, for a model with a context.
         points: number of points along each axis; 400 for a curve and 160 for a heat map by default.
-        names: of the coordinates.
+        names: of the coordinates; by default those of the table that a FlowDensity was fitted on.
         label: of the curve, for a legend.
         color: of the curve.
         cmap: matplotlib's name of the colors of a heat map.
@@ -93,7 +93,8 @@ def density(
     with np.errstate(over="ignore"):
         values = np.exp(_log_density(model, mesh.reshape(-1, size), context, draws)).reshape(mesh.shape[:-1])
     title = _title(model, counting)
-    names = list(names) if names is not None else ["x"] if size == 1 else ["x1", "x2"]
+    given = getattr(model, "feature_names_in_", None) if names is None else names
+    names = list(given) if given is not None else ["x"] if size == 1 else ["x1", "x2"]
     if len(names) != size:
         raise InputError(f"there must be one name for each of {size} coordinates.")
     if size == 1:
@@ -185,8 +186,9 @@ def _grid(low: float, high: float, points: int, counting: bool) -> np.ndarray:
 
 def _log_density(model: Any, rows: np.ndarray, context: Any, draws: int) -> np.ndarray:
     """Log-density of each row, nats; -inf outside the support."""
-    if hasattr(model, "score_samples"):
+    if hasattr(model, "score_samples") and not hasattr(getattr(model, "model_", None), "evaluate"):
         return array(model.score_samples(rows), "log-densities")
+    model = getattr(model, "model_", model)  # of a FlowDensity, which would warn of rows without names
     x = torch.from_numpy(rows)
     with torch.no_grad():
         if hasattr(model, "evaluate"):

@@ -21,6 +21,7 @@ def heat_map(
     ax: Any = None,
     name: str = "",
     form: str = ".2f",
+    limits: tuple[float, float] | None = None,
     cmap: str = "viridis",
 ) -> Any:
     """Draw a table of numbers: a color for each cell, and its number in black or white, whichever has more contrast.
@@ -32,6 +33,7 @@ def heat_map(
         ax: matplotlib axes; new ones by default.
         name: of the numbers, with their unit; it labels the scale of the colors.
         form: how a number is written, as for ``format``.
+        limits: the numbers with the first and the last color; None for the smallest and the largest.
         cmap: matplotlib's name of the colors.
 
     Returns:
@@ -51,7 +53,8 @@ def heat_map(
     if found.shape != (len(rows), len(columns)):
         raise InputError(f"values have shape {found.shape}, and there are {len(rows)} rows and {len(columns)} columns.")
     ax = new_axes(ax, (1.6 + 0.9 * len(columns), 1.0 + 0.4 * len(rows)))
-    image = ax.imshow(found, cmap=cmap, aspect="auto")
+    low, high = (None, None) if limits is None else limits
+    image = ax.imshow(found, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for (i, j), value in np.ndenumerate(found):
         color = ink(image.cmap(image.norm(value)))
         ax.text(j, i, format(value, form), ha="center", va="center", color=color, fontsize=9)

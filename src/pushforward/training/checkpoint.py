@@ -138,7 +138,7 @@ class Checkpoint:
             named = "; ".join(f"{key} was {stored.get(key)!r} and is {self.settings[key]!r}" for key in different)
             raise TrainingError(
                 f"the checkpoint {self.path} belongs to another run: {named}. Use the same settings to resume it, "
-                "or resume=False or another path to start a new run."
+                "or delete the file, or pass resume=False or another path, to start a new run."
             )
 
 
