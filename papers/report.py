@@ -138,15 +138,17 @@ def index(reports: Sequence[Report], folder: str = "") -> str:
         *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",
     ]
+    rows = []
     for report in reports:
+        confirmed = sum(finding.confirmed is True for finding in report.findings)
+        rows.append((f"[{short_title(report)}]({folder}{report.name}.md)", f"{confirmed} of {len(report.findings)}"))
+    parts.append(table(["paper", "claims confirmed"], rows, ["---", "---:"]) + "\n")
+    for report in reports:
+        claims = [(finding.claim, verdict(finding.confirmed)) for finding in report.findings]
         parts += [
-            f"## [{report.title}]({folder}{report.name}.md)\n",
-            table(
-                ["claim", "confirmed"],
-                [(finding.claim, verdict(finding.confirmed)) for finding in report.findings],
-                ["---", "---"],
-            )
-            + "\n",
+            f"## {short_title(report)}\n",
+            f"[{report.title}]({folder}{report.name}.md).\n",
+            table(["claim", "confirmed"], claims, ["---", "---"]) + "\n",
         ]
     return "\n".join(parts)
 
