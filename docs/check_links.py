@@ -1,4 +1,4 @@
-"""Check every link within the built site: pages, anchors, pictures and downloads. python docs/check_links.py docs/_build/html"""
+"""Check every link within the built site, and that no page asks another host for anything. python docs/check_links.py docs/_build/html"""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from urllib.parse import unquote, urlsplit
 
 
 class Page(HTMLParser):
-    """The names of a page's anchors, and what it links to."""
+    """The names of a page's anchors, and what it links to and loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.anchors: set[str] = {"", "top"}
         self.links: list[str] = []
+        self.requests: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -26,13 +27,18 @@ class Page(HTMLParser):
                 self.anchors.add(value)
             elif name in ("href", "src"):
                 self.links.append(value)
+                if name == "src" or (tag == "link" and dict(attrs).get("rel") in ("stylesheet", "preload", "icon")):
+                    self.requests.append(value)
 
 
 def broken_links(root: Path) -> tuple[int, list[str]]:
-    """The number of local links, and a line for each that leads nowhere."""
+    """The number of local links, and a line for each that leads nowhere or to another host for a part of the page."""
     pages = {path.resolve(): Page(path.read_text()) for path in root.rglob("*.html")}
     count, broken = 0, []
     for path, page in pages.items():
+        broken += [
+            f"{path.relative_to(root.resolve())}: asks {link}" for link in page.requests if urlsplit(link).netloc
+        ]
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:

@@ -54,12 +54,13 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1e9,
+    "write_computation_times": False,  # its page asks other hosts for scripts
     "default_thumb_file": str(HERE / "demo.png"),
     "abort_on_example_error": True,
 }
 
 html_theme = "furo"
-pygments_dark_style = "one-dark"
+pygments_dark_style = "github-dark"
 html_title = "pushforward"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
