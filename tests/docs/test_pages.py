@@ -88,6 +88,7 @@ def test_every_page_with_code_is_tested() -> None:
         "architecture.md",
         "export.md",
         "inference.md",
+        "scale.md",
         "service.md",
     }  # by tests of their own, or not runnable alone
     with_code = {

@@ -6,13 +6,39 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["score_file"]
+from pushforward.errors import SchemaError
+
+__all__ = [
+    "Part",
+    "part_rows",
+    "parts_of_input",
+    "score_file",
+    "score_part_of_table",
+    "scored_here",
+    "scores_of",
+    "with_scores",
+]
+
+Part = tuple[Any, Any]
+"""A table to write, and what the guard scores: None for the table itself, else images or inputs of a network."""
+
+_IMAGES, _NETWORK = 4096, 1024
+"""Most images, and most inputs of a network, in a part."""
 
 
 def score_file(
-    guard: Any, table: str, output: str, *, rows: int, prefix: str, format: str | None, options: dict[str, Any]
+    guard: Any,
+    table: str,
+    output: str,
+    *,
+    rows: int,
+    prefix: str,
+    format: str | None,
+    options: dict[str, Any],
+    workers: int = 1,
+    source: Any = None,
 ) -> dict[str, Any]:
-    """Score a table or images in chunks, in constant memory.
+    """Score a table or images in parts, in constant memory.
 
     Args:
         guard: a fitted guard.
@@ -22,6 +48,8 @@ def score_file(
         prefix: text before the names of the new columns.
         format: of the output, where its name does not tell.
         options: of :func:`~pushforward.io.stream_table`.
+        workers: number of processes that score; the output is the same for any number.
+        source: the :class:`~pushforward.cli.workers.GuardSource` of the guard, for more than one worker.
 
     Returns:
         The number of rows and of alarms, the promised rate, and the seconds.
@@ -29,21 +57,15 @@ def score_file(
     Raises:
         SchemaError: if the table has a column with the name of a new one.
     """
-    import pyarrow as pa
-
-    from pushforward.errors import SchemaError
+    from pushforward.cli.workers import scored_by_workers
     from pushforward.io import TableWriter
 
     start, total, alarms = time.perf_counter(), 0, 0
+    parts = parts_of_input(guard, table, rows, options)
     with TableWriter(output, format) as writer:
-        for chunk, result in _chunks(guard, table, rows, options):
-            for name, values in result.items():
-                if prefix + name in chunk.column_names:
-                    raise SchemaError(
-                        f"{table} already has a column {prefix + name!r}: choose other names, for example with --prefix guard_"
-                    )
-                chunk = chunk.append_column(prefix + name, pa.array(values))
-            writer.write(chunk)
+        scored = scored_by_workers(guard, parts, source, workers) if workers > 1 else scored_here(guard, parts)
+        for chunk, result in scored:
+            writer.write(with_scores(chunk, result, prefix, table))
             total += chunk.num_rows
             alarms += int(result["alarm"].sum())
     return {
@@ -57,22 +79,93 @@ def score_file(
     }
 
 
-def _chunks(guard: Any, table: str, rows: int, options: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Parts of the table to write, each with its new columns."""
+def part_rows(guard: Any, rows: int) -> int:
+    """The number of rows in a part."""
+    from pushforward.estimators import NetworkGuard
+
+    if isinstance(guard, NetworkGuard):
+        return min(rows, _NETWORK)
+    return min(rows, _IMAGES) if guard.reads_images else rows
+
+
+def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -> Iterator[Part]:
+    """The parts of an input, in its order."""
     import pyarrow as pa
 
     from pushforward.estimators import NetworkGuard
-    from pushforward.io import read_images, stream_table
+    from pushforward.io import stream_images, stream_table
 
+    rows = part_rows(guard, rows)
     if isinstance(guard, NetworkGuard):
-        from pushforward.cli.network import scored_parts
+        from pushforward.cli.network import network_parts
 
-        yield from scored_parts(guard, table, min(rows, 1024), options)
+        yield from network_parts(table, rows, options)
     elif guard.reads_images:
-        images = read_images(table)
-        for k in range(0, len(images), rows):
-            part = images[k : k + rows]
-            yield pa.table({"image": range(k, k + len(part))}), guard.assess(part)
+        first = 0
+        for part in stream_images(table, rows):
+            yield pa.table({"image": range(first, first + len(part))}), part
+            first += len(part)
     else:
         for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options):
-            yield chunk, guard.assess(chunk)
+            yield chunk, None
+
+
+def scores_of(guard: Any, part: Part) -> dict[str, Any]:
+    """The new columns of a part."""
+    from pushforward.estimators import NetworkGuard
+
+    chunk, inputs = part
+    if isinstance(guard, NetworkGuard):
+        from pushforward.cli.network import network_scores
+
+        return network_scores(guard, inputs)
+    return guard.assess(chunk if inputs is None else inputs)
+
+
+def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The tables of the parts, each with its new columns."""
+    for part in parts:
+        yield part[0], scores_of(guard, part)
+
+
+def score_part_of_table(
+    guard: Any, table: Any, part: Any, rows: int, prefix: str, name: str
+) -> Iterator[tuple[Any, int]]:
+    """The chunks of a part with their new columns, each with its number of alarms.
+
+    Args:
+        guard: a guard of tables, or of a network that reads them.
+        table: a :class:`~pushforward.io.PartedTable`.
+        part: one of its parts.
+        rows: number of rows in a chunk.
+        prefix: text before the names of the new columns.
+        name: the table in the words of the user.
+    """
+    from pushforward.estimators import NetworkGuard
+
+    is_network = isinstance(guard, NetworkGuard)
+    for chunk in table.read(part, part_rows(guard, rows), None if is_network else guard.schema_.pyarrow_types()):
+        if is_network:
+            from pushforward.cli.network import matrix_of, network_scores
+
+            result = network_scores(guard, matrix_of(chunk, name))
+        else:
+            result = guard.assess(chunk)
+        yield with_scores(chunk, result, prefix, name), int(result["alarm"].sum())
+
+
+def with_scores(chunk: Any, result: dict[str, Any], prefix: str, name: str) -> Any:
+    """A table with its new columns.
+
+    Raises:
+        SchemaError: if it has a column with the name of a new one.
+    """
+    import pyarrow as pa
+
+    for column, values in result.items():
+        if prefix + column in chunk.column_names:
+            raise SchemaError(
+                f"{name} already has a column {prefix + column!r}: choose other names, for example with --prefix guard_"
+            )
+        chunk = chunk.append_column(prefix + column, pa.array(values))
+    return chunk
