@@ -110,10 +110,16 @@ def markdown(report: Report) -> str:
     return table(["claim", "paper", "here", "confirmed", "s"], rows, ["---", "---", "---", "---", "---:"])
 
 
+def short_title(report: Report) -> str:
+    """The title without authors and year."""
+    return report.title.split(" (")[0]
+
+
 def page(report: Report) -> str:
     """The page of one report; its pictures are in the folder of the page."""
     parts = [
-        f"# {report.title}\n",
+        f"# {short_title(report)}\n",
+        f"{report.title}.\n",
         f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
         markdown(report) + "\n",
         *(f"![{name}]({name})\n" for name in report.pictures),
@@ -129,18 +135,20 @@ def index(reports: Sequence[Report], folder: str = "") -> str:
         "for certain, and the figure that was measured here. A claim is confirmed or not at the budget of that run, which is often",
         "smaller than the paper's. Times on the pages are in seconds of the last run, which reuses the measurements of earlier runs.\n",
         "```{toctree}\n:hidden:\n:maxdepth: 1\n",
-        *(f"{report.title.split(' (')[0]} <{folder}{report.name}>" for report in reports),
+        *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",
     ]
+    rows = []
     for report in reports:
+        confirmed = sum(finding.confirmed is True for finding in report.findings)
+        rows.append((f"[{short_title(report)}]({folder}{report.name}.md)", f"{confirmed} of {len(report.findings)}"))
+    parts.append(table(["paper", "claims confirmed"], rows, ["---", "---:"]) + "\n")
+    for report in reports:
+        claims = [(finding.claim, verdict(finding.confirmed)) for finding in report.findings]
         parts += [
-            f"## [{report.title}]({folder}{report.name}.md)\n",
-            table(
-                ["claim", "confirmed"],
-                [(finding.claim, verdict(finding.confirmed)) for finding in report.findings],
-                ["---", "---"],
-            )
-            + "\n",
+            f"## {short_title(report)}\n",
+            f"[{report.title}]({folder}{report.name}.md).\n",
+            table(["claim", "confirmed"], claims, ["---", "---"]) + "\n",
         ]
     return "\n".join(parts)
 
