@@ -1,7 +1,7 @@
 """Rows a second and peak memory of ``pushforward score``, from 10^5 rows on, with one and more workers.
 
-``python -m benchmarks.scale run 1000000 2`` scores a million rows with two workers, and ``python -m benchmarks.scale show`` prints the table and
-the model of the cost. The rows are normal rows of the cover set of ADBench below ``$PUSHFORWARD_DATA``, drawn with replacement into one Parquet file
+``python -m benchmarks.scale run 1000000 2`` scores a million rows with two workers, ``python -m benchmarks.scale copy 1000000`` reads, packs and writes
+them as the process does that has workers, and ``python -m benchmarks.scale show`` prints the table and the model of the cost. The rows are normal rows of the cover set of ADBench below ``$PUSHFORWARD_DATA``, drawn with replacement into one Parquet file
 of 10^5 or 10^6 rows; more rows are a folder of links to that file. The guard has effort "fast". What is measured is a process of the command line:
 seconds of the clock and of the CPU, and the sum of the peaks of memory of all its processes. The load of the machine (mean number of waiting
 processes in the last minute, at the start) is in each record, because other work makes the clock run faster than the CPU.
@@ -25,6 +25,9 @@ import pyarrow.parquet as pq
 from benchmarks.common.results import Results, footer, markdown
 from benchmarks.reports import cover
 from pushforward import Guard
+from pushforward.cli.scoring import with_scores
+from pushforward.cli.workers import packed
+from pushforward.io import TableWriter, stream_table
 
 FILE = Path(__file__).parent / "results" / "scale.jsonl"
 _FILE_ROWS = 1_000_000
@@ -47,6 +50,20 @@ def prepared(folder: Path, rows: int) -> tuple[Path, Path]:
         if not link.exists():
             os.link(one, link)
     return guard, table
+
+
+def copy(folder: Path, rows: int, kind: str) -> dict[str, Any]:
+    """CPU seconds of the work that is not divided: to read rows, pack them for a worker, and write them with three more columns."""
+    _, table = prepared(folder, rows)
+    output, start = folder / f"copy.{kind}", time.process_time()
+    with TableWriter(output) as writer:
+        for chunk in stream_table(table):
+            packed((chunk, None))
+            scores = np.linspace(0.1, 0.9, chunk.num_rows)
+            found = {"anomaly_score": scores, "p_value": scores, "alarm": scores > 0.5}
+            writer.write(with_scores(chunk, found, "", "the table"))
+    output.unlink()
+    return {"rows": rows, "workers": 0, "format": kind, "cpu_s": time.process_time() - start}
 
 
 def named(x: np.ndarray) -> pa.Table:
@@ -109,7 +126,7 @@ def cost(records: list[dict[str, Any]]) -> tuple[float, float]:
 def main(arguments: list[str]) -> None:
     """Measure one run that has no record yet, or print all records."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("command", choices=("run", "show"))
+    parser.add_argument("command", choices=("run", "copy", "show"))
     parser.add_argument("rows", nargs="?", type=int, default=100_000)
     parser.add_argument("workers", nargs="?", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "pushforward-scale"))
@@ -120,7 +137,16 @@ def main(arguments: list[str]) -> None:
             given.folder.mkdir(parents=True, exist_ok=True)
             results.add(measure(given.folder, given.rows, given.workers))
         return
-    latest = {(record["rows"], record["workers"]): record for record in results.records}
+    if given.command == "copy":
+        given.folder.mkdir(parents=True, exist_ok=True)
+        for kind in ("parquet", "csv"):
+            results.add(copy(given.folder, given.rows, kind))
+        return
+    for record in results.where(workers=0):
+        print(
+            f"To read, pack and write {record['rows']:,} rows as {record['format']}: {record['cpu_s']:.2f} CPU seconds."
+        )
+    latest = {(record["rows"], record["workers"]): record for record in results.records if record["workers"]}
     rows = [
         (f"{r['rows']:,}", str(r["workers"]), f"{r['wall_s']:.0f}", f"{r['cpu_s']:.0f}", f"{r['rows'] / r['wall_s']:,.0f}",
          f"{r['rows'] / r['cpu_s']:,.0f}", f"{r['peak_MB']:.0f}", f"{r['load']:.1f}")

@@ -21,7 +21,15 @@ from typing import Any, NoReturn, Self
 from pushforward.cli.scoring import Part, scored_here, scores_of
 from pushforward.errors import PushforwardError, PushforwardWarning, StorageError
 
-__all__ = ["GuardSource", "WorkerError", "caught_warnings", "one_thread_only", "scored_by_workers", "sendable"]
+__all__ = [
+    "GuardSource",
+    "WorkerError",
+    "caught_warnings",
+    "one_thread_only",
+    "packed",
+    "scored_by_workers",
+    "sendable",
+]
 
 _WAITING = 2
 """Parts that a worker has at a time: the one that it scores, and the next one."""
@@ -154,7 +162,7 @@ class _Workers:
         """Give a part to the worker with the fewest of them."""
         worker = min(range(self.count), key=self.waiting.__getitem__)
         try:
-            self.connections[worker].send((number, _packed(part)))
+            self.connections[worker].send((number, packed(part)))
         except OSError:
             self._fail(worker)
         self.waiting[worker] += 1
@@ -230,8 +238,8 @@ def _work(connection: Connection, source: GuardSource) -> None:
         parts: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(connection, parts), daemon=True).start()
         while (item := parts.get()) is not None:
-            number, packed = item
-            connection.send((number, _scored(guard, _unpacked(packed))))
+            number, content = item
+            connection.send((number, _scored(guard, _unpacked(content))))
 
 
 def _listen(connection: Connection, parts: queue.SimpleQueue[tuple[int, Any] | None]) -> None:
@@ -260,7 +268,7 @@ def caught_warnings() -> Iterator[Callable[[], list[tuple[str, type[Warning]]]]]
         yield lambda: [(str(w.message), w.category) for w in caught if issubclass(w.category, PushforwardWarning)]
 
 
-def _packed(part: Part) -> tuple[bool, Any]:
+def packed(part: Part) -> tuple[bool, Any]:
     """A part as bytes of an Arrow stream or an array: a tensor would be sent as a file in shared memory."""
     chunk, inputs = part
     if inputs is not None:
@@ -273,8 +281,8 @@ def _packed(part: Part) -> tuple[bool, Any]:
     return True, sink.getvalue().to_pybytes()
 
 
-def _unpacked(packed: tuple[bool, Any]) -> Part:
-    is_table, content = packed
+def _unpacked(sent: tuple[bool, Any]) -> Part:
+    is_table, content = sent
     if is_table:
         import pyarrow as pa
 
