@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from benchmarks.common.results import Results, footer, markdown
 from benchmarks.reports import cover
 from pushforward import Guard
-from pushforward.cli.scoring import with_scores
+from pushforward.cli.parts import with_scores
 from pushforward.cli.workers import packed
 from pushforward.io import TableWriter, stream_table
 

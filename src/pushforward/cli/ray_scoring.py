@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward.cli.files import local
-from pushforward.cli.scoring import score_part_of_table
+from pushforward.cli.parts import score_part_of_table
 from pushforward.cli.workers import GuardSource, WorkerError, caught_warnings, one_thread_only, sendable
 from pushforward.errors import ConfigError, StorageError
 from pushforward.io import PartedTable, TablePart, TableWriter, atomic_write, stream_table

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from pushforward.cli.scoring import Part, scored_here, scores_of
+from pushforward.cli.parts import Part, scored_here, scores_of
 from pushforward.errors import PushforwardError, PushforwardWarning, StorageError
 
 __all__ = [
