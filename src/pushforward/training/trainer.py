@@ -25,21 +25,16 @@ __all__ = ["Trainer"]
 class Trainer:
     """The training loop: steps, evaluations, checkpoints, and the end of each run.
 
-        All runs make their steps together; each has its own data, best weights and end.
+    All runs make their steps together; each has its own data, best weights and end.
 
-        Args:
-            runs: a run for each model.
-            strategy: how one step changes the weights of these models.
-            plan: when to stop and to evaluate.
-            initialize: whether to set data-dependent state of the models first.
-    <<<<<<< HEAD
-            checkpoint: where to write the run, or None. It needs a single run.
-            resume: whether to continue the run in the checkpoint.
-            processes: those that train together, or None. They need a single run; the first one has the checkpoint.
-    =======
-            checkpoint: where to write the runs, or None.
-            resume: whether to continue the runs in the checkpoint.
-    >>>>>>> main
+    Args:
+        runs: a run for each model.
+        strategy: how one step changes the weights of these models.
+        plan: when to stop and to evaluate.
+        initialize: whether to set data-dependent state of the models first.
+        checkpoint: where to write the runs, or None.
+        resume: whether to continue the runs in the checkpoint.
+        processes: those that train together, or None. They need a single run; the first one has the checkpoint.
     """
 
     def __init__(
