@@ -37,10 +37,11 @@ SPHINX = $(BIN)/sphinx-build -W --keep-going -q -j auto
 
 docs: .venv/.installed  ## the documentation with the gallery, in docs/_build/html; offline
 	$(SPHINX) -b html docs docs/_build/html
-	$(SPHINX) -b linkcheck -D plot_gallery=0 docs docs/_build/linkcheck
+	$(BIN)/python docs/check_links.py docs/_build/html
 
 docs-quick: .venv/.installed  ## the documentation without running the gallery
 	$(SPHINX) -b html -D plot_gallery=0 docs docs/_build/quick
+	$(BIN)/python docs/check_links.py docs/_build/quick
 
 docs-serve: docs  ## show the documentation on http://localhost:8080
 	$(BIN)/python -m http.server 8080 --bind 127.0.0.1 --directory docs/_build/html

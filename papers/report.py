@@ -11,10 +11,11 @@ from typing import Any
 
 from benchmarks.common.results import machine
 from benchmarks.common.results import markdown as table
+from papers.headlines import of as headlines_of
 from papers.reproduction import Budget, Finding, Reproduction
 from pushforward.errors import StorageError
 
-__all__ = ["Report", "index", "markdown", "page", "read_reports", "verdict"]
+__all__ = ["Report", "headline_table", "index", "markdown", "page", "read_reports", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,34 @@ def markdown(report: Report) -> str:
     return table(["claim", "paper", "here", "confirmed", "s"], rows, ["---", "---", "---", "---", "---:"])
 
 
+def short_title(report: Report) -> str:
+    """The title without authors and year."""
+    return report.title.split(" (")[0]
+
+
 def page(report: Report) -> str:
     """The page of one report; its pictures are in the folder of the page."""
     parts = [
-        f"# {report.title}\n",
+        f"# {short_title(report)}\n",
+        f"{report.title}.\n",
+        *([headline_table([report]) + "\n"] if headlines_of(report.name) else []),
         f"`{report.command}`, {report.day}, {report.seconds:.0f} s; {report.machine}.\n",
         markdown(report) + "\n",
         *(f"![{name}]({name})\n" for name in report.pictures),
     ]
     return "\n".join(parts)
+
+
+def headline_table(reports: Sequence[Report], folder: str | None = None) -> str:
+    """One line for each headline claim; with ``folder`` also the paper, with a link to its page."""
+    rows = []
+    for report in reports:
+        for headline in headlines_of(report.name):
+            verdict = f"**{headline.verdict}**" + (f": {headline.note}" if headline.note else "")
+            row = (headline.says, verdict, headline.scale)
+            rows.append(row if folder is None else (f"[{short_title(report)}]({folder}{report.name}.md)", *row))
+    names = ["the paper says", "here", "scale"]
+    return table(names if folder is None else ["paper", *names], rows, ["---"] * (3 + (folder is not None)))
 
 
 def index(reports: Sequence[Report], folder: str = "") -> str:
@@ -129,18 +149,25 @@ def index(reports: Sequence[Report], folder: str = "") -> str:
         "for certain, and the figure that was measured here. A claim is confirmed or not at the budget of that run, which is often",
         "smaller than the paper's. Times on the pages are in seconds of the last run, which reuses the measurements of earlier runs.\n",
         "```{toctree}\n:hidden:\n:maxdepth: 1\n",
-        *(f"{report.title.split(' (')[0]} <{folder}{report.name}>" for report in reports),
+        *(f"{short_title(report)} <{folder}{report.name}>" for report in reports),
         "```\n",
     ]
+    parts.append(
+        "A headline claim **held**, **held in part**, **does not hold here** (with what was tried), or is **not settled at this "
+        "scale** (with what is open).\n"
+    )
+    parts.append(headline_table(reports, folder) + "\n")
+    rows = []
     for report in reports:
+        confirmed = sum(finding.confirmed is True for finding in report.findings)
+        rows.append((f"[{short_title(report)}]({folder}{report.name}.md)", f"{confirmed} of {len(report.findings)}"))
+    parts.append(table(["paper", "claims confirmed"], rows, ["---", "---:"]) + "\n")
+    for report in reports:
+        claims = [(finding.claim, verdict(finding.confirmed)) for finding in report.findings]
         parts += [
-            f"## [{report.title}]({folder}{report.name}.md)\n",
-            table(
-                ["claim", "confirmed"],
-                [(finding.claim, verdict(finding.confirmed)) for finding in report.findings],
-                ["---", "---"],
-            )
-            + "\n",
+            f"## {short_title(report)}\n",
+            f"[{report.title}]({folder}{report.name}.md).\n",
+            table(["claim", "confirmed"], claims, ["---", "---"]) + "\n",
         ]
     return "\n".join(parts)
 

@@ -9,7 +9,7 @@ DIR contains ``adbench/*.npz`` (arrays X and y, 1 = anomaly). Each split shuffle
 - plain: as it is;
 - missing: each cell is missing with probability 0.1, in both halves;
 - categorical: every third column becomes one of six words, by equally filled intervals of all rows;
-- max_time: ``max_time`` of two seconds;
+- max_time: ``max_time`` of ten seconds, which a busy computer makes short (a fit that it makes impossible is left out);
 - subsampled: at most 20,000 rows fit a guard of effort "fast", which keeps 1,000 of them for distances;
 - all rows: the same rows, and the default effort.
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks.quality.adbench import append, results, tables
 from pushforward.detection import auroc, realized_interval
-from pushforward.errors import PushforwardError, PushforwardWarning
+from pushforward.errors import ConfigError, PushforwardError, PushforwardWarning
 from pushforward.estimators import Guard
 
 LEVELS = (0.01, 0.05)
@@ -68,7 +68,7 @@ def measure(case: str, normal: np.ndarray, anomalous: np.ndarray, split: int, ro
     table = changed(case, np.concatenate([normal[order], anomalous[odd]]), split)
     fitted, new = np.array_split(np.arange(len(order)), 2)
     odd = len(order) + np.arange(len(odd))
-    options: dict[str, Any] = {"subsampled": {"effort": "fast"}, "max_time": {"max_time": 2.0}}.get(case, {})
+    options: dict[str, Any] = {"subsampled": {"effort": "fast"}, "max_time": {"max_time": 10.0}}.get(case, {})
     start = time.process_time()
     guard = Guard(0.05, random_state=split, **options).fit(rows_of(table, fitted))
     seconds = time.process_time() - start
@@ -95,6 +95,8 @@ def wanted(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
     """The sets, narrow ones first, each with the cases that it has enough rows for."""
     for k, (name, normal, anomalous) in enumerate(tables(data, least)):
+        if k >= sets and not {"subsampled", "all rows"} & set(cases):
+            return
         large = [
             c for c in cases if c in ("subsampled", "all rows") and len(normal) >= 12_000 and normal.shape[1] <= 50
         ]
@@ -114,7 +116,12 @@ def run(data: Path, out: Path, cases: list[str], splits: int, rows: int, sets: i
                     continue
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", PushforwardWarning)
-                    append(out, {"set": name} | measure(case, normal, anomalous, split, rows))
+                    try:
+                        record = measure(case, normal, anomalous, split, rows)
+                    except ConfigError as error:  # too little time
+                        print(f"{name}, {case}, split {split}: {error}")
+                        continue
+                    append(out, {"set": name} | record)
 
 
 def print_tables(records: list[dict[str, Any]]) -> None:

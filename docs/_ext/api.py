@@ -35,7 +35,7 @@ def described(module: str, entry: str, thing: Any, text: str) -> list[str]:
     elif inspect.isroutine(thing):
         lines = [f".. autofunction:: {module}.{entry}"]
     else:
-        lines = [f".. py:data:: {module}.{entry}", "", f"   {text}"]
+        lines = [f".. py:data:: {entry}", f"   :module: {module}", "", f"   {text}"]
     return [*lines, ""]
 
 

@@ -16,7 +16,7 @@ PAGES = sorted((Path(__file__).parents[2] / "docs" / "api").glob("*.md"))
 ENTRY = re.compile(r"```\{api\} (\S+)\n(.*?)```", flags=re.S)
 PACKAGES = [
     "pushforward", *(f"pushforward.{name}" for name in pf.__all__ if inspect.ismodule(getattr(pf, name))),
-    "pushforward.estimators", "pushforward.export", "pushforward.report", "pushforward.service", "pushforward.numerics",
+    "pushforward.estimators", "pushforward.export", "pushforward.report", "pushforward.service", "pushforward.plot", "pushforward.numerics",
     "pushforward.detection.scores", "pushforward.detection.network", "pushforward.detection.network.scores",
     "pushforward.detection.selective", "pushforward.detection.two_sample", "pushforward.detection.table",
     "pushforward.detection.explanation", "pushforward.detection.certified", "pushforward.detection.smoothing",

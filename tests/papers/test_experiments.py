@@ -66,9 +66,12 @@ def test_tables_show_which_claims_were_not_confirmed(toy, tmp_path):
     assert "| two is less than three | 2.00 | 2.500 ± 0.000 | yes |" in table
     assert "| four is less than three | – | 4 \\| 3 (tried) | **no** |" in table
     text = page(report)
-    assert "# A toy (Nobody 2020)" in text
+    assert text.startswith("# A toy\n\nA toy (Nobody 2020).\n")
     assert "![toy-plot.png](toy-plot.png)" in text
-    assert f"## [{report.title}](papers/{report.name}.md)" in index([report], "papers/")
+    listed = index([report], "papers/")
+    assert "| [A toy](papers/toy.md) | 1 of 2 |" in listed
+    assert "[A toy (Nobody 2020)](papers/toy.md)." in listed
+    assert "| four is less than three | **no** |" in listed
 
 
 def test_the_command_lists_runs_and_writes_the_page(toy, tmp_path, capsys):

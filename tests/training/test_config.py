@@ -64,6 +64,7 @@ GOOD = {
     "progress": ["auto", "rich", "plain", "silent"],
     "callback": [None, print],
     "log": [None, "a/b"],
+    "distributed": [True, False],
 }
 BAD = {
     "batch_size": [0, -1, 2.5, True, "64"],
@@ -90,6 +91,7 @@ BAD = {
     "progress": ["loud", None],
     "callback": [3],
     "log": [1.5],
+    "distributed": [None, "yes", 1],
 }
 
 

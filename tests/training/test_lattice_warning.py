@@ -90,6 +90,11 @@ def test_dequantization_and_jitter_do_not_warn(first, base) -> None:
     assert train(model, RNG.integers(0, 3, (300, 2))) == []
 
 
+@pytest.mark.parametrize("make", [models.AutoEncoder, models.VAE])
+def test_models_that_fit_no_spike_do_not_warn(make) -> None:
+    assert train(make(2, latent=1, hidden=(8,)), MIXED) == []
+
+
 def test_the_density_of_a_guard_treats_such_columns_and_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

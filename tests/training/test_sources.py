@@ -36,7 +36,7 @@ def test_any_position_can_be_restored(kind):
 
     whole = take(source(), 9)
     assert [batch.epoch for batch in whole] == sorted(batch.epoch for batch in whole)
-    assert whole[0][2:] == (0, 0)
+    assert (whole[0].epoch, whole[0].number, whole[0].whole) == (0, 0, None)
     for step in range(9):
         torch.manual_seed(step)  # the caller's state must not matter
         position = Position(step, *((whole[step - 1].epoch, whole[step - 1].number + 1) if step else (0, 0)))

@@ -209,6 +209,21 @@ def score(
         ),
     ] = "-",
     rows: Annotated[int, typer.Option(help="Number of rows in memory at a time.", min=1)] = 65_536,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that score, of one thread each; the output is the same. By default 1, and with --ray as many as the cluster has CPUs. An input of at most two parts of --rows rows starts none.",
+            min=1,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Score on a Ray cluster, into a folder of Parquet files; the same command goes on after an interruption. 'local' starts one on this machine, 'auto' finds the one that runs.",
+        ),
+    ] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs of each worker of Ray, for the guard of a network.", min=0)] = 0,
     prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
     format: Format = None,
     output_format: OutputFormat = None,
@@ -232,12 +247,46 @@ def score(
     from pushforward.cli.files import check_output, reading, report, written_format
     from pushforward.cli.network import load_guard
     from pushforward.cli.scoring import score_file
+    from pushforward.cli.workers import GuardSource
 
-    chosen = written_format(output, output_format, format)
-    check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
+    if gpus and ray is None:
+        raise ConfigError("--gpus is for --ray.")
+    chosen = None
+    if ray is None:
+        chosen = written_format(output, output_format, format)
+        check_output(output, [str(guard_file), table], force, binary=chosen in ("parquet", "arrow"))
+    elif output_format not in (None, "parquet"):
+        raise ConfigError("with --ray the output is a folder of Parquet files.")
+    source = GuardSource.of(guard_file, network, public_key)
     guard = load_guard(guard_file, network, public_key)
     options = reading(format, encoding, delimiter, decimal)
-    found = score_file(guard, table, output, rows=rows, prefix=prefix, format=chosen, options=options)
+    if ray is not None:
+        from pushforward.cli.ray_scoring import score_with_ray
+
+        found = score_with_ray(
+            guard,
+            source,
+            table,
+            output,
+            address=ray,
+            workers=workers,
+            gpus=gpus,
+            rows=rows,
+            prefix=prefix,
+            options=options,
+        )
+    else:
+        found = score_file(
+            guard,
+            table,
+            output,
+            rows=rows,
+            prefix=prefix,
+            format=chosen,
+            options=options,
+            workers=workers or 1,
+            source=source,
+        )
     if as_json or not (quiet or output == "-"):
         fraction = f"{found['alarms']} ({found['alarm_fraction']:.2%})"
         plain = {"rows": found["rows"], "alarms": fraction, "promised": f"{guard.alpha:.2%} of normal rows",

@@ -10,7 +10,15 @@ from typing import Any
 
 from pushforward.errors import ConfigError, InputError
 
-__all__ = ["example_inputs", "labeled_batches", "load_guard", "load_network", "scored_parts", "summary"]
+__all__ = [
+    "example_inputs",
+    "labeled_batches",
+    "load_guard",
+    "load_network",
+    "network_parts",
+    "network_scores",
+    "summary",
+]
 
 
 def load_network(name: str) -> Any:
@@ -65,8 +73,8 @@ def load_guard(path: Path, network: str | None, public_key: Path | None) -> Any:
     return NetworkGuard.load(path, load_network(network))
 
 
-def scored_parts(guard: Any, source: str, rows: int, options: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Parts of a file with their results: a table to write, and its new columns.
+def network_parts(source: str, rows: int, options: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Parts of a file: a table to write, and the inputs of the network.
 
     Images are given to the network as float32 in [0, 1], ``(n, channels, height, width)``, and tables as float32 matrices.
 
@@ -79,22 +87,24 @@ def scored_parts(guard: Any, source: str, rows: int, options: dict[str, Any]) ->
 
     if holds_images(Path(source)):
         starts = itertools.count(0, rows)
-        parts = (
-            (pa.table({"image": range(k, k + len(x))}), x)
-            for k, x in zip(starts, _image_batches(source, rows), strict=False)
-        )
+        for first, x in zip(starts, _image_batches(source, rows), strict=False):
+            yield pa.table({"image": range(first, first + len(x))}), x
     else:
-        parts = ((chunk, _matrix(chunk, source)) for chunk in stream_table(source, rows=rows, **options))
-    for chunk, inputs in parts:
-        out = guard(inputs)
-        result = {"anomaly_score": out.score.numpy(), "p_value": out.p_value.numpy(), "alarm": out.alarm.numpy()}
-        if guard.classes_ > 1:
-            result = {"prediction": out.prediction.numpy()} | result
-        yield chunk, result | {"reason": list(out.reason)}
+        for chunk in stream_table(source, rows=rows, **options):
+            yield chunk, matrix_of(chunk, source)
+
+
+def network_scores(guard: Any, inputs: Any) -> dict[str, Any]:
+    """The new columns of a batch of the network's inputs."""
+    out = guard(inputs)
+    result = {"anomaly_score": out.score.numpy(), "p_value": out.p_value.numpy(), "alarm": out.alarm.numpy()}
+    if guard.classes_ > 1:
+        result = {"prediction": out.prediction.numpy()} | result
+    return result | {"reason": list(out.reason)}
 
 
 def example_inputs(source: str, options: dict[str, Any]) -> Any:
-    """Two inputs of a network from a file of images or of a table, as :func:`scored_parts` gives them.
+    """Two inputs of a network from a file of images or of a table, as :func:`network_parts` gives them.
 
     Raises:
         InputError: for an empty file, or a table with columns that are not numbers.
@@ -108,12 +118,12 @@ def example_inputs(source: str, options: dict[str, Any]) -> Any:
         return images.float() / (255 if images.dtype == torch.uint8 else torch.iinfo(images.dtype).max)
     for chunk in stream_table(source, rows=2, **options):
         if chunk.num_rows:
-            return _matrix(chunk, source)
+            return matrix_of(chunk, source)
     raise InputError(f"{source} has no rows.")
 
 
 def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str | None) -> Iterator[tuple[Any, Any]]:
-    """Batches of a file for a network, as :func:`scored_parts` makes them, each with its labels or None.
+    """Batches of a file for a network, as :func:`network_parts` makes them, each with its labels or None.
 
     Args:
         source: the file.
@@ -145,7 +155,7 @@ def labeled_batches(source: str, rows: int, options: dict[str, Any], label: str 
             if label not in chunk.column_names:
                 raise SchemaError(f"{source} has no column {label!r}; it has {', '.join(chunk.column_names[:10])}.")
             labels, chunk = _labels(chunk.column(label), label), chunk.drop_columns([label])
-        yield _matrix(chunk, source), labels
+        yield matrix_of(chunk, source), labels
 
 
 def _labels(column: Any, name: str) -> Any:
@@ -173,7 +183,12 @@ def _parts(images: Any, rows: int) -> Iterator[tuple[int, Any]]:
     return ((k, images[k : k + rows]) for k in range(0, len(images), rows))
 
 
-def _matrix(chunk: Any, source: str) -> Any:
+def matrix_of(chunk: Any, source: str) -> Any:
+    """A table as the network takes it.
+
+    Raises:
+        InputError: for a table with columns that are not numbers.
+    """
     import numpy as np
     import torch
 

@@ -17,6 +17,9 @@ __all__ = ["CHECK_FAILED", "Network", "Rows", "digest_of", "parts_of", "report",
 CHECK_FAILED = 3
 """Exit code of `report` if a check of --fail-on failed."""
 
+_IMAGES = 4096
+"""Most images in memory at a time, where the file can be read in parts."""
+
 Network = Annotated[
     str | None, typer.Option(help="package.module:function that returns the network, for the guard of a network.")
 ]
@@ -121,14 +124,12 @@ def _made(guard: Any, table: str, rows: int, options: dict[str, Any], label: str
 
 def parts_of(guard: Any, table: str, rows: int, options: dict[str, Any]) -> Iterator[Any]:
     """Parts of a file for a guard of a table or of images, in constant memory."""
-    from pushforward.io import read_images, stream_table
+    from pushforward.io import stream_images, stream_table
 
     if not guard.reads_images:
         yield from stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options)
         return
-    images = read_images(table)
-    for start in range(0, len(images), rows):
-        yield images[start : start + rows]
+    yield from stream_images(table, min(rows, _IMAGES))
 
 
 def source_name(table: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pushforward.detection import false_alarm_distribution
+from pushforward.detection.table_score import TableScore
 from pushforward.io.file_format import current_versions
 from pushforward.report.reasons import usual
 from pushforward.report.text import figure, percent
@@ -166,8 +167,8 @@ def _kind(column: Any) -> str:
 
 
 def _score_text(guard: Guard) -> str:
-    if not hasattr(guard.score_, "pool"):
+    if not isinstance(guard.score_, TableScore):
         return repr(guard.score_)
-    pool = guard.score_.pool  # pyright: ignore[reportAttributeAccessIssue]
+    pool = guard.score_.pool
     density = ", and flows for a density" if guard.score_.has_density else ""
     return f"{len(pool.scales)} statistics with weights, effort {guard.effort}, {len(pool):,} training rows stored{density}"

@@ -24,7 +24,7 @@ from pushforward.estimators.training_data import TrainingData
 if TYPE_CHECKING:
     from pushforward.estimators.guard import Guard
 
-__all__ = ["check_writable", "guard_contents", "read_guard"]
+__all__ = ["check_writable", "guard_contents", "guard_from", "read_guard"]
 
 _SCORES: dict[str, type[InputScore]] = {cls.reads: cls for cls in (TableScore, ImageScore)}
 """The classes of a guard's score, by the name of its inputs in a file."""
@@ -76,6 +76,26 @@ def guard_contents(guard: Guard) -> tuple[dict[str, Any], dict[str, torch.Tensor
 def read_guard(cls: type[Guard], path: str | os.PathLike[str], embed: Any, score: Any, public_key: Any) -> Guard:
     """Read a guard from a file; see :meth:`Guard.load`."""
     header, tensors = io.read(path, kind="guard", public_key=public_key)
+    return guard_from(cls, header, tensors, path, embed, score)
+
+
+def guard_from(
+    cls: type[Guard], header: dict[str, Any], tensors: dict[str, torch.Tensor], path: Any, embed: Any, score: Any
+) -> Guard:
+    """The guard of a header and tensors, which are not trusted, and which are used up.
+
+    Args:
+        cls: the class of the guard.
+        header: as :func:`guard_contents` made it.
+        tensors: as :func:`guard_contents` made them.
+        path: of the file, for errors.
+        embed: as for :meth:`Guard.load`.
+        score: as for :meth:`Guard.load`.
+
+    Raises:
+        StorageError: if they are not those of a guard.
+        ConfigError: as for :meth:`Guard.load`.
+    """
     custom = _check_score(os.fspath(path), header, score)
     embedder = check_embedder(path, embed, header.get("embed"))
     try:

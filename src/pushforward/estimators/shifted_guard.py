@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
+from pushforward import io
 from pushforward.data import as_table, split_indices
 from pushforward.detection.conformal.likelihood_ratio import ClassifierRatio
 from pushforward.detection.conformal.weighted import WeightedCalibrator
-from pushforward.errors import ConfigError, InputError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.estimators.guard import Guard
+from pushforward.estimators.guard_file import check_writable, guard_contents, guard_from
 from pushforward.estimators.validation import require_fitted
 
 __all__ = ["ShiftedGuard"]
@@ -56,6 +60,11 @@ class ShiftedGuard:
         >>> shifted = pf.estimators.ShiftedGuard(guard, x, lambda x: np.exp(x[:, 0]))  # the mean of column 0 is now 1
         >>> shifted.predict(np.array([[1.0, 0.0], [1.0, 9.0]]))
         array([ 1, -1])
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "shifted.safetensors")
+        >>> shifted.save(path)
+        >>> pf.estimators.ShiftedGuard.load(path, weights=lambda x: np.exp(x[:, 0])).predict(np.array([[1.0, 9.0]]))
+        array([-1])
     """
 
     def __init__(
@@ -120,6 +129,73 @@ class ShiftedGuard:
     def predict(self, X: Any, weights: ArrayLike | None = None) -> NDArray[np.int64]:
         """+1 for normal rows and -1 for alarms, at the guard's ``alpha``; arguments and errors as :meth:`p_value`."""
         return np.where(self.p_value(X, weights) <= self.guard.alpha * (1 + 1e-12), -1, 1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write this guard with the one that it contains to one safetensors file, without pickle.
+
+        A function of the weights is not written: :meth:`load` takes it again. The network of ``embed`` is not written either.
+
+        Raises:
+            ConfigError: for a ratio with a classifier of the caller.
+        """
+        check_writable(self.guard)
+        header, tensors = guard_contents(self.guard)
+        tensors = {f"guard.{name}": tensor for name, tensor in tensors.items()}
+        tensors["calibration scores"] = torch.from_numpy(self.calibrator_.scores.copy())
+        tensors["calibration weights"] = torch.from_numpy(self.calibrator_.weights.copy())
+        numbers = None
+        if not self.exact:
+            numbers, more = self.ratio_.pack()
+            tensors |= {f"ratio.{name}": tensor for name, tensor in more.items()}
+        io.write(path, {"kind": "shifted guard", "guard": header, "exact": self.exact, "ratio": numbers}, tensors)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        weights: Callable[[Any], ArrayLike] | None = None,
+        embed: Any = None,
+        score: Any = None,
+        public_key: Any = None,
+    ) -> ShiftedGuard:
+        """Read a guard from a file; a file that was changed on purpose can make this fail and do nothing else.
+
+        Args:
+            path: the file.
+            weights: the function that gave the weights, if there was one. Without it, :meth:`p_value` needs the weights of its
+                rows.
+            embed: the network of the guard, as for :meth:`Guard.load <pushforward.Guard.load>`.
+            score: the score of the guard, as for :meth:`Guard.load <pushforward.Guard.load>`.
+            public_key: with which the file must be signed.
+
+        Raises:
+            StorageError: if the file is damaged or was not written by pushforward; a SignatureError as for ``Guard.load``.
+            ConfigError: for weights of a guard that estimates them, or as for ``Guard.load``.
+        """
+        header, tensors = io.read(path, kind="shifted guard", public_key=public_key)
+        if weights is not None and not header.get("exact"):
+            raise ConfigError(f"{os.fspath(path)} has a guard that estimates its weights: pass none.")
+        name = os.fspath(path)
+        own = {key.removeprefix("guard."): tensors.pop(key) for key in list(tensors) if key.startswith("guard.")}
+        try:
+            content = header["guard"]
+            if not isinstance(content, dict):
+                raise StorageError("it has no guard.")
+            shifted = cls.__new__(cls)
+            shifted.guard = guard_from(Guard, content, own, path, embed, score)
+            shifted.exact, shifted._weights = bool(header["exact"]), weights
+            if not shifted.exact:
+                parts = {key.removeprefix("ratio."): value for key, value in tensors.items()}
+                shifted.ratio_ = ratio = ClassifierRatio.unpack(header["ratio"], parts)
+                shifted._weights = lambda rows: ratio(_matrix(shifted.guard, rows))
+            scores, found = tensors["calibration scores"], tensors["calibration weights"]
+            shifted.calibrator_ = WeightedCalibrator(scores.numpy(), found.numpy())
+        except ConfigError:
+            raise
+        except Exception as error:  # the content is not trusted; every failure means the same to the caller
+            raise StorageError(f"{name} does not contain a guard that pushforward wrote: {error}") from error
+        return shifted
 
 
 def _matrix(guard: Guard, rows: Any) -> NDArray[np.float64]:

@@ -2,15 +2,18 @@
 
 from pushforward.io.atomic import atomic_write
 from pushforward.io.file_format import FORMAT, KINDS, file_digest, read, write
-from pushforward.io.images import holds_images, read_images
+from pushforward.io.images import holds_images, read_images, stream_images
 from pushforward.io.model_file import load, pack, save, unpack
 from pushforward.io.signature import new_key, sign, verify
+from pushforward.io.table_parts import PartedTable, TablePart
 from pushforward.io.table_writer import TableWriter
 from pushforward.io.tables import read_table, stream_table
 
 __all__ = [
     "FORMAT",
     "KINDS",
+    "PartedTable",
+    "TablePart",
     "TableWriter",
     "atomic_write",
     "file_digest",
@@ -23,6 +26,7 @@ __all__ = [
     "read_table",
     "save",
     "sign",
+    "stream_images",
     "stream_table",
     "unpack",
     "verify",

@@ -21,7 +21,7 @@ from pushforward.io.pipe import Pipe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["check_delimited", "read_delimited", "stream_delimited", "stream_pipe"]
+__all__ = ["check_delimited", "column_names", "read_delimited", "stream_delimited", "stream_pipe"]
 
 TextSource = InputFile | Pipe
 
@@ -51,7 +51,7 @@ def read_delimited(file: TextSource, columns: Sequence[str] | None) -> pa.Table:
     import pyarrow as pa
 
     with _plain_errors(file):
-        names = _names(file, columns)
+        names = column_names(file, columns)
         table = _csv("read_csv", file, names)
         numbers = [field.name for field in table.schema if _is_number(field.type)]
         if codes := _columns_of_codes(file, numbers):
@@ -80,7 +80,7 @@ def check_delimited(file: TextSource, columns: Sequence[str] | None, types: Mapp
         StorageError: if the file cannot be read.
     """
     with _plain_errors(file):
-        names = _names(file, columns)
+        names = column_names(file, columns)
         last = None
         for batch in _batches(file, names, types):
             last = batch
@@ -108,7 +108,7 @@ def stream_pipe(pipe: Pipe, types: Mapping[str, pa.DataType]) -> Iterator[pa.Tab
     import pyarrow as pa
 
     with _plain_errors(pipe):
-        names, last = _names(pipe, None), None
+        names, last = column_names(pipe, None), None
         for last in _batches(pipe, names, types):
             yield _finished(pa.Table.from_batches([last]))
         _check_end(pipe, last)
@@ -149,7 +149,7 @@ def _csv(function: str, file: TextSource, names: Sequence[str] | None = None, ty
     )
 
 
-def _names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
+def column_names(file: TextSource, columns: Sequence[str] | None) -> list[str]:
     """The names of the columns to read, after a check of the header."""
     with file.open_start() as stream:
         start = stream.read(_BLOCK)

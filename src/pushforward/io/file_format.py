@@ -35,6 +35,7 @@ FORMAT = 2
 KINDS = {
     "model": "pf.load(path)",
     "guard": "pf.Guard.load(path)",
+    "shifted guard": "pf.estimators.ShiftedGuard.load(path)",
     "network guard": "pf.NetworkGuard.load(path, net)",
     "density": "pf.FlowDensity.load(path)",
     "checkpoint": "pf.fit(model, x, checkpoint=path)",

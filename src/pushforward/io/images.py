@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import inspect
 import io
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from torch import Tensor
 from pushforward.data.images import as_images
 from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.io.files import existing_path, load_array, plain_errors
+from pushforward.io.input_file import InputFile, unchanged
+from pushforward.numerics.checks import check_integer
 
-__all__ = ["holds_images", "read_images"]
+__all__ = ["holds_images", "read_images", "stream_images"]
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
@@ -72,6 +75,48 @@ def read_images(
             return _from_parquet(path, column)
         raw = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
         return as_images(_idx_array(path, raw))
+
+
+def stream_images(source: str | os.PathLike[str], rows: int) -> Iterator[Tensor]:
+    """The images of :func:`read_images` in parts of ``rows`` images; the last part may be shorter.
+
+    An ``.npy`` file is read part by part, in constant memory, and may be larger than memory. Everything else is read as a
+    whole.
+
+    Raises:
+        StorageError, InputError, ConfigError: as for :func:`read_images`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "x.npy")
+        >>> np.save(path, np.zeros((5, 8, 8), np.uint8))
+        >>> [len(part) for part in stream_images(path, 2)]
+        [2, 2, 1]
+    """
+    check_integer("rows", rows)
+    if not str(source).startswith(_TORCHVISION) and str(source).lower().endswith(".npy"):
+        path = existing_path(source)
+        with plain_errors(path):
+            mapped: Any = None if path.is_dir() else load_array(path)
+            if isinstance(mapped, np.memmap) and mapped.ndim in (3, 4) and mapped.flags.c_contiguous and len(mapped):
+                shape, kind, offset = mapped.shape, mapped.dtype, mapped.offset
+                del mapped
+                yield from _array_parts(path, shape, kind, offset, rows)
+                return
+    images = read_images(source)
+    for start in range(0, len(images), rows):
+        yield images[start : start + rows]
+
+
+def _array_parts(path: Path, shape: tuple[int, ...], kind: Any, offset: int, rows: int) -> Iterator[Tensor]:
+    """The images of an array, which are read and not mapped: the system ends a process that reads a mapped file that was cut."""
+    size = math.prod(shape[1:])
+    file = InputFile(str(path), str(path), None, "npy")
+    with unchanged([file]), path.open("rb") as stream:
+        stream.seek(offset)
+        for start in range(0, shape[0], rows):
+            count = min(rows, shape[0] - start)
+            yield as_images(np.fromfile(stream, kind, count * size).reshape(count, *shape[1:]))
 
 
 def holds_images(path: Path) -> bool:

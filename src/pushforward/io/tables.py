@@ -12,7 +12,7 @@ import numpy as np
 
 from pushforward.data.tables import as_table
 from pushforward.errors import InputError
-from pushforward.io.csv import check_delimited, read_delimited, stream_delimited, stream_pipe
+from pushforward.io.csv import check_delimited, column_names, read_delimited, stream_delimited, stream_pipe
 from pushforward.io.files import load_array, plain_errors
 from pushforward.io.input_file import InputFile, TextFormat, unchanged
 from pushforward.io.json_lines import infer_json, read_json, stream_json
@@ -22,7 +22,7 @@ from pushforward.numerics.checks import check_integer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read_table", "stream_table"]
+__all__ = ["chunks_of", "in_chunks", "read_table", "stream_table"]
 
 
 def read_table(
@@ -154,15 +154,24 @@ def _stream(source: TableSource, rows: int, types: Mapping[str, pa.DataType]) ->
     # The errors of the caller do not pass through here: a generator raises only what its own code raises.
     with unchanged(source.inputs), plain_errors(source.name):
         empty = True
-        for chunk in _rechunk(map(source.checked, _chunks(source, rows, types)), rows):
+        for chunk in in_chunks(map(source.checked, chunks_of(source, rows, types)), rows):
             empty = False
             yield chunk
         if empty:
             raise InputError(f"{source.name} has no rows.")
 
 
-def _chunks(source: TableSource, rows: int, types: Mapping[str, pa.DataType]) -> Iterable[pa.Table]:
-    """Tables of any number of rows."""
+def chunks_of(
+    source: TableSource, rows: int, types: Mapping[str, pa.DataType], first: InputFile | None = None
+) -> Iterable[pa.Table]:
+    """Tables of any number of rows.
+
+    Args:
+        source: what to read.
+        rows: the most rows of a table, in formats that can be read by rows.
+        types: of columns, for formats of text.
+        first: the file that says what the columns are, and their order; by default the first file of the source.
+    """
     if source.pipe is not None:
         return (
             stream_json(source.pipe, infer_json(source.pipe, types))
@@ -170,9 +179,9 @@ def _chunks(source: TableSource, rows: int, types: Mapping[str, pa.DataType]) ->
             else stream_pipe(source.pipe, types)
         )
     if source.format in ("csv", "tsv"):
-        return _delimited_chunks(source, types)
+        return _delimited_chunks(source, types, first)
     if source.format == "jsonl":
-        schema = infer_json(source.inputs[0], types)
+        schema = infer_json(first or source.inputs[0], types)
         return source.tables(lambda file, _: stream_json(file, schema))
     if source.format == "parquet":
         return _parquet_chunks(source, rows)
@@ -181,8 +190,10 @@ def _chunks(source: TableSource, rows: int, types: Mapping[str, pa.DataType]) ->
     return _array_chunks(Path(source.inputs[0].path), rows)
 
 
-def _delimited_chunks(source: TableSource, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    names: list[str] = []
+def _delimited_chunks(
+    source: TableSource, types: Mapping[str, pa.DataType], first: InputFile | None
+) -> Iterator[pa.Table]:
+    names = [] if first is None else column_names(first, None)
 
     def check(file: InputFile, columns: list[str] | None) -> Iterable[pa.Table]:
         nonlocal names
@@ -246,7 +257,7 @@ def _array_chunks(path: Path, rows: int) -> Iterator[pa.Table]:
             yield as_table(part)
 
 
-def _rechunk(chunks: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+def in_chunks(chunks: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """The same rows in chunks of one size."""
     import pyarrow as pa
 

@@ -73,6 +73,9 @@ class TrainingConfig:
         callback: function called with a :class:`~pushforward.training.TrainingEvent` at each evaluation. Training stops
             if it returns True.
         log: file for the events, one JSON object per line. A resumed run repeats no line.
+        distributed: train with all processes that ``torchrun`` started: each takes its part of every batch, and the gradients
+            are added. Without noise in the loss, the weights are those of a single process up to rounding. All processes end
+            with the same model; the first one writes the checkpoint and the log, shows progress and calls ``callback``.
 
     Raises:
         ConfigError: for a value that an option does not take.
@@ -109,6 +112,7 @@ class TrainingConfig:
     progress: Style = "auto"
     callback: Callable[[TrainingEvent], object] | None = None
     log: str | os.PathLike[str] | None = None
+    distributed: bool = False
 
     def __post_init__(self) -> None:
         for name, (is_valid, wanted) in _RULES.items():
@@ -149,6 +153,7 @@ class TrainingOptions(TypedDict, total=False):
     progress: Style
     callback: Callable[[TrainingEvent], object] | None
     log: str | os.PathLike[str] | None
+    distributed: bool
 
 
 def make_config(config: TrainingConfig | None, options: TrainingOptions) -> TrainingConfig:
@@ -248,5 +253,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "progress": (lambda value: value in STYLES, f"one of {', '.join(map(repr, STYLES))}"),
     "callback": (lambda value: value is None or callable(value), "a function of a TrainingEvent, or None"),
     "log": _PATH,
+    "distributed": _SWITCH,
 }
 """For each option a check, and what the error message asks for."""

@@ -25,7 +25,7 @@ from pushforward.training.trainer import Trainer
 
 __all__ = ["fit_members"]
 
-_SINGLE_ONLY = {"amp", "microbatches", "compile", "callback"}
+_SINGLE_ONLY = {"amp", "microbatches", "compile", "callback", "distributed"}
 """Options that stacked models do not have."""
 
 

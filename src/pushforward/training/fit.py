@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -12,6 +13,7 @@ from pushforward.models.base import Model
 from pushforward.training.budget import Budget, seconds
 from pushforward.training.checkpoint import Checkpoint, model_digest
 from pushforward.training.config import TrainingConfig, TrainingOptions, make_config, with_options
+from pushforward.training.distributed import Processes, join
 from pushforward.training.input_spec import InputSpec
 from pushforward.training.lattice_warning import warn_of_lattice
 from pushforward.training.open_sources import open_sources
@@ -19,7 +21,7 @@ from pushforward.training.optim import pack_optimizer
 from pushforward.training.progress import make_reporter
 from pushforward.training.result import FitResult
 from pushforward.training.run import Plan, Run, make_plan
-from pushforward.training.sources import ArrayRows, Source
+from pushforward.training.sources import ArrayRows, Rows, Source
 from pushforward.training.strategies import SingleModel, Strategy
 from pushforward.training.trainer import Trainer
 
@@ -93,38 +95,88 @@ def fit(
     if isinstance(train, ArrayRows):
         warn_of_lattice(model, train.raw_sample(_LATTICE_ROWS)[0])
     plan = make_plan(config, train.steps)
+    if not config.distributed:
+        strategy = SingleModel(model, config)
+        return train_run(
+            Run(model, train, held_out, config, _plan(plan, strategy), make_reporter(config.progress)), strategy
+        )
+    if isinstance(data, Source):
+        raise ConfigError("distributed=True is for data that are given to fit; here another method makes the batches.")
+    if model.chain.needs_refresh:
+        raise ConfigError(
+            f"this {type(model).__name__} has batch normalization, whose statistics are those of a whole batch: train it "
+            "without distributed=True."
+        )
+    return _train_together(join(train.spec.device), model, train, held_out, config, plan)
+
+
+def _train_together(
+    processes: Processes, model: Model, train: Source, held_out: Source | None, config: TrainingConfig, plan: Plan
+) -> FitResult:
+    """Train a model with several processes."""
+    share = processes.share
+    if isinstance(train, Rows) and train.batch_size < share.size:
+        raise ConfigError(f"{share.size} processes share batches of {train.batch_size} rows: use a larger batch_size.")
+    if not processes.first:
+        config = replace(config, progress="silent", checkpoint=None, log=None, callback=None)
     strategy = SingleModel(model, config)
-    if strategy.optimizer is None:
-        plan = Plan(Budget(0, None, "nothing to train"), plan.schedule, plan.evaluate_every)
-    return train_run(Run(model, train, held_out, config, plan, make_reporter(config.progress)), strategy)
+    held_out = None if held_out is None else held_out.shared(share)
+    run = Run(model, train.shared(share), held_out, config, _plan(plan, strategy), make_reporter(config.progress))
+    strategy.processes = run.processes = processes
+    return train_run(run, strategy, processes=processes)
 
 
-def train_run(run: Run, strategy: Strategy, settings: dict[str, Any] | None = None) -> FitResult:
+def _plan(plan: Plan, strategy: Strategy) -> Plan:
+    """The plan, or one without steps if there is nothing to train."""
+    if strategy.optimizer is not None:
+        return plan
+    return Plan(Budget(0, None, "nothing to train"), plan.schedule, plan.evaluate_every)
+
+
+def train_run(
+    run: Run, strategy: Strategy, settings: dict[str, Any] | None = None, processes: Processes | None = None
+) -> FitResult:
     """Train the model of a run, with the checkpoint that its options ask for.
 
     Args:
         run: model, data and options.
         strategy: how one step changes the weights.
         settings: JSON values that must be the same for a checkpoint to continue, besides those of the options and data.
+        processes: those that train together, of which the first one has the checkpoint.
 
     Raises:
+        ConfigError: with ``distributed=True`` if another method than ``fit`` trains.
         StorageError: with ``resume=True`` if there is no checkpoint.
     """
     config, plan = run.config, run.plan
+    if config.distributed and processes is None:
+        raise ConfigError("distributed=True is for pf.fit, and this method trains in another way.")
     checkpoint, resume = open_checkpoint(
         config,
         lambda: run_settings(config, run.model, run.train, run.held_out, plan, strategy.optimizer) | (settings or {}),
+        processes,
     )
-    trainer = Trainer([run], strategy, plan, initialize=config.initialize, checkpoint=checkpoint, resume=resume)
+    trainer = Trainer(
+        [run],
+        strategy,
+        plan,
+        initialize=config.initialize,
+        checkpoint=checkpoint,
+        resume=resume,
+        processes=processes,
+    )
     return trainer.train()[0]
 
 
-def open_checkpoint(config: TrainingConfig, settings: Callable[[], dict[str, Any]]) -> tuple[Checkpoint | None, bool]:
+def open_checkpoint(
+    config: TrainingConfig, settings: Callable[[], dict[str, Any]], processes: Processes | None = None
+) -> tuple[Checkpoint | None, bool]:
     """The checkpoint that the options ask for, and whether to continue the run in it.
 
     Args:
         config: options of the run.
         settings: gives JSON values that must be the same for the checkpoint to continue.
+        processes: those that train together: all of them do what the first one finds.
 
     Raises:
         StorageError: with ``resume=True`` if there is no checkpoint.
@@ -135,6 +187,8 @@ def open_checkpoint(config: TrainingConfig, settings: Callable[[], dict[str, Any
         every = config.checkpoint_every
         checkpoint = Checkpoint(config.checkpoint, seconds(every) if isinstance(every, str) else every, settings())
     resume = checkpoint is not None and config.resume is not False and checkpoint.exists()
+    if processes is not None:
+        resume = processes.same(resume)
     if config.resume is True and not resume:
         raise StorageError(
             f"resume=True, but there is no checkpoint {config.checkpoint}: resume='auto' starts a new run."

@@ -13,6 +13,7 @@ from pushforward.kernels import tuning
 from pushforward.models.base import Model
 from pushforward.models.row_parts import widest_layer
 from pushforward.training.compiled_loss import Loss
+from pushforward.training.distributed import Processes
 from pushforward.training.sources import Batch
 
 __all__ = ["gradients", "split_batch"]
@@ -28,6 +29,7 @@ def gradients(
     amp: bool,
     microbatches: int | None = None,
     loss_function: Loss | None = None,
+    processes: Processes | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and gradient norm of a batch. The gradients, clipped to norm ``clip``, are stored in the parameters.
 
@@ -40,6 +42,7 @@ def gradients(
         amp: whether to compute the loss under bfloat16 autocast.
         microbatches: number of parts, see :func:`split_batch`.
         loss_function: replaces ``model.loss``.
+        processes: those that share the batch; their gradients are added.
     """
     loss_function = model.loss if loss_function is None else loss_function
     for parameter in parameters:
@@ -48,11 +51,13 @@ def gradients(
     for part in split_batch(model, batch, microbatches):
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=amp):
             loss = loss_function(part.x, part.context, generator=noise)
-        if part is not batch:
-            loss = loss * (len(part.x) / len(batch.x))
+        if part is not batch or batch.whole is not None:
+            loss = loss * (len(part.x) / (batch.whole or len(batch.x)))
         loss.backward()
         losses.append(loss.detach())
     loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    if processes is not None:
+        loss = processes.add(parameters, loss)
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # On a CPU, reading the norm is free and usually avoids the pass that scales; a GPU would have to wait for it.
     if clip is not None and (norm.device.type != "cpu" or norm > clip):

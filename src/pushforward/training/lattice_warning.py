@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pushforward.data.lattice import detect_lattice
 from pushforward.errors import warn_caller
+from pushforward.likelihood import Kind
 from pushforward.models.base import Model
 from pushforward.transforms import Jitter
 
@@ -18,14 +19,15 @@ _COLUMNS = 64
 def warn_of_lattice(model: Model, x: Tensor) -> None:
     """Warn if a column lies on a lattice and the model has a density there, which can grow without bound at each value.
 
-    A chain with dequantization gives a probability or a bound, and noise of training (jitter) bounds the density: these
-    do not warn. Which columns lie on a lattice is decided by :func:`~pushforward.data.lattice.detect_lattice`.
+    A chain with dequantization gives a probability or a bound, noise of training (jitter) bounds the density, and an autoencoder
+    or a VAE with a fixed variance fits no spike: these do not warn. Which columns lie on a lattice is decided by :func:`~pushforward.data.lattice.detect_lattice`.
 
     Args:
         model: any model.
         x: training rows ``(n, *shape)``, or a sample of them.
     """
-    if model.measure.name != "Lebesgue" or any(isinstance(part, Jitter) for part in model.chain):
+    fitted = model.kind in (Kind.EXACT, Kind.UNBIASED) and model.measure.name == "Lebesgue"
+    if not fitted or any(isinstance(part, Jitter) for part in model.chain):
         return
     columns = x.reshape(len(x), -1)
     width = columns.shape[1]

@@ -16,6 +16,7 @@ from pushforward.models.base import Model
 from pushforward.training.budget import Budget, Schedule, evaluation_interval, make_budget, make_schedule
 from pushforward.training.checkpoint import State, load_weights
 from pushforward.training.config import TrainingConfig
+from pushforward.training.distributed import Processes
 from pushforward.training.input_spec import Pair
 from pushforward.training.outside_rows import rows_outside
 from pushforward.training.progress import MetricsLog, Reporter
@@ -102,6 +103,7 @@ class Run:
         self._unchecked: list[StepLoss] = []
         self._callback_stopped = False
         self._rows: Pair | None = None
+        self.processes: Processes | None = None
 
     @property
     def step(self) -> int:
@@ -111,6 +113,13 @@ class Run:
     @property
     def elapsed(self) -> float:
         """Seconds of training, including the earlier parts of a resumed run."""
+        if self.processes is not None:  # the same in all of them, because it decides when training ends
+            return self.state.elapsed if self.processes.agreed is None else self.processes.agreed.elapsed
+        return self.own_elapsed
+
+    @property
+    def own_elapsed(self) -> float:
+        """The seconds by the clock of this process."""
         return self.state.elapsed + monotonic() - self.began
 
     @property
@@ -203,6 +212,8 @@ class Run:
         self.reporter.event(event, self.used)
         if self.config.callback is not None and self.config.callback(event) is True:
             self._callback_stopped = True
+        if self.processes is not None:
+            self._callback_stopped = self.processes.same(self._callback_stopped)
 
     def result(self, reason: str) -> FitResult:
         """The result of a run that stopped for a reason."""
@@ -248,7 +259,8 @@ class Run:
         """
         if self.held_out is None:
             return None, 0, None
-        values = torch.cat([self.model.evaluate(*pair).value for pair in self.held_out.ordered()]).cpu().double()
+        found = [self.model.evaluate(*pair).value for pair in self.held_out.ordered()]
+        values = (torch.cat(found) if self.processes is None else self.processes.gather(found)).cpu().double()
         finite = torch.isfinite(values)
         outside = int((~finite).sum())
         inside = values[finite].mean().item() if outside < len(values) else -math.inf
@@ -267,7 +279,7 @@ class Run:
         return self.step / self.train.steps if self.train.steps else float(self.state.position.epoch)
 
     def _fail(self, result: StepLoss, loss: float, norm: float) -> NoReturn:
-        x, _, epoch, number = result.batch
+        x, _, epoch, number, _ = result.batch
         largest = x.abs().max().item() if x.numel() else 0.0
         what = f"the loss is {loss:.6g}" + (f" but the norm of its gradient is {norm}" if math.isfinite(loss) else "")
         advice = rows_outside(self.model, x) or (

@@ -32,6 +32,7 @@ __all__ = [
     "LoaderRows",
     "Position",
     "Rows",
+    "Share",
     "Source",
     "as_pair",
     "default_batch_size",
@@ -64,6 +65,19 @@ class Batch(NamedTuple):
     context: Tensor | None
     epoch: int
     number: int
+    whole: int | None = None
+    """Number of rows of the batch in all processes; None if these are all of its rows."""
+
+
+class Share(NamedTuple):
+    """The place of a process among those that share each batch."""
+
+    rank: int
+    size: int
+
+    def rows(self, count: int) -> slice:
+        """The rows of this process: consecutive parts, whose sizes differ by at most one."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
 
 class Source(ABC):
@@ -76,6 +90,18 @@ class Source(ABC):
     """Short text by which a checkpoint recognizes the data."""
     seed: int
     """Seed of the order of the rows."""
+    share: Share | None = None
+    """The part of each batch that is yielded; None for all of it."""
+
+    def shared(self, share: Share) -> Self:
+        """The same batches, of which this process takes its part; of :meth:`ordered` it takes every ``size``-th batch."""
+        other = copy.copy(self)
+        other.share = share
+        return other
+
+    def _is_own(self, index: int) -> bool:
+        """Whether this process takes a batch of :meth:`ordered`."""
+        return self.share is None or index % self.share.size == self.share.rank
 
     def reseeded(self, seed: int) -> Self:
         """The same rows in another order."""
@@ -145,12 +171,17 @@ class Rows(Source):
             if len(chosen) < size:
                 chosen = torch.cat([chosen, self._order(epoch + 1)[: size - len(chosen)]])
             first = -(-epoch * count // size)
-            yield Batch(*self._load(chosen, Purpose.LOADING, step), epoch, step - first)
+            if self.share is None:
+                yield Batch(*self._load(chosen, Purpose.LOADING, step), epoch, step - first)
+            else:
+                own = chosen[self.share.rows(size)]
+                yield Batch(*self._load(own, Purpose.LOADING, step), epoch, step - first, size)
 
     def ordered(self) -> Iterator[Pair]:
         """All rows in their own order, in batches of twice the training size, since no gradients are stored."""
         for index, chosen in enumerate(self.rows.split(2 * self.batch_size)):
-            yield self._load(chosen, Purpose.HELD_OUT, index)
+            if self._is_own(index):
+                yield self._load(chosen, Purpose.HELD_OUT, index)
 
     def raw_sample(self, most: int) -> Pair:
         """Rows spread evenly over all rows."""
@@ -162,7 +193,8 @@ class Rows(Source):
         return self.rows if count <= most else self.rows[torch.arange(most) * count // most]
 
     def _load(self, chosen: Tensor, purpose: Purpose, number: int) -> Pair:
-        seed_loading(mix(self.seed, purpose, number))
+        rank = 0 if self.share is None or purpose is not Purpose.LOADING else self.share.rank
+        seed_loading(mix(self.seed, purpose, number, rank) if rank else mix(self.seed, purpose, number))
         return self.spec.cast(*self.read(chosen))
 
     def _order(self, epoch: int) -> Tensor:
@@ -290,15 +322,16 @@ class LoaderRows(Source):
             for index, pair in enumerate(self._one_pass(Purpose.LOADING, epoch)):
                 count += 1
                 if index >= skip:
-                    yield Batch(*self.spec.cast(*pair), epoch, index)
+                    yield self._own_part(Batch(*self.spec.cast(*pair), epoch, index))
             if not count:
                 raise InputError(_NO_BATCH)
             skip = 0
 
     def ordered(self) -> Iterator[Pair]:
         """One pass, always with the same seed."""
-        for pair in self._one_pass(Purpose.HELD_OUT, 0):
-            yield self.spec.cast(*pair)
+        for index, pair in enumerate(self._one_pass(Purpose.HELD_OUT, 0)):
+            if self._is_own(index):
+                yield self.spec.cast(*pair)
 
     def raw_sample(self, most: int) -> Pair:
         """The first rows of one pass."""
@@ -311,6 +344,18 @@ class LoaderRows(Source):
             raise InputError(_NO_BATCH)
         contexts = [context for _, context in parts if context is not None]
         return torch.cat([x for x, _ in parts])[:most], torch.cat(contexts)[:most] if contexts else None
+
+    def _own_part(self, batch: Batch) -> Batch:
+        if self.share is None:
+            return batch
+        if len(batch.x) < self.share.size:
+            raise InputError(
+                f"a batch of the DataLoader has {len(batch.x)} rows, and {self.share.size} processes share it: use drop_last=True "
+                "or larger batches."
+            )
+        own = self.share.rows(len(batch.x))
+        context = None if batch.context is None else batch.context[own]
+        return batch._replace(x=batch.x[own], context=context, whole=len(batch.x))
 
     def _one_pass(self, purpose: Purpose, epoch: int) -> Iterator[Pair]:
         self._reseed(mix(self.seed, purpose, epoch), epoch)

@@ -14,6 +14,7 @@ from pushforward.errors import ConfigError, PushforwardError
 from pushforward.models.base import Model
 from pushforward.training.compiled_loss import CompiledLoss, Loss, why_not_compilable
 from pushforward.training.config import TrainingConfig
+from pushforward.training.distributed import Processes
 from pushforward.training.ema import WeightAverage
 from pushforward.training.gradients import gradients
 from pushforward.training.optim import make_optimizer
@@ -106,6 +107,7 @@ class SingleModel(Strategy):
     def __init__(self, model: Model, config: TrainingConfig) -> None:
         super().__init__(config)
         self.model = model
+        self.processes: Processes | None = None
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.parameters:
             self.set_optimizer(
@@ -140,7 +142,7 @@ class SingleModel(Strategy):
         config = self.config
         return gradients(
             self.model, self.parameters, batch, noise=noise, clip=config.gradient_clip, amp=config.amp,
-            microbatches=config.microbatches, loss_function=loss_function,
+            microbatches=config.microbatches, loss_function=loss_function, processes=self.processes,
         )  # fmt: skip
 
     def _compile(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, Tensor]:

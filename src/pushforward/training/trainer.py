@@ -10,6 +10,7 @@ import torch
 from pushforward.errors import InputError
 from pushforward.kernels import freed_memory_kept
 from pushforward.training.checkpoint import Checkpoint
+from pushforward.training.distributed import Processes
 from pushforward.training.interruption import Interruption
 from pushforward.training.optim import unpack_optimizer
 from pushforward.training.result import FitResult
@@ -33,6 +34,7 @@ class Trainer:
         initialize: whether to set data-dependent state of the models first.
         checkpoint: where to write the runs, or None.
         resume: whether to continue the runs in the checkpoint.
+        processes: those that train together, or None. They need a single run; the first one has the checkpoint.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class Trainer:
         initialize: bool,
         checkpoint: Checkpoint | None = None,
         resume: bool = False,
+        processes: Processes | None = None,
     ) -> None:
         self.runs, self.strategy, self.plan = runs, strategy, plan
         self.initialize, self.checkpoint, self.resume = initialize, checkpoint, resume
+        self.processes = processes
         self.device = runs[0].device
         self.noise = [torch.Generator(self.device) for _ in runs]
         self.results: list[FitResult | None] = [None] * len(runs)
@@ -75,6 +79,11 @@ class Trainer:
         elif self.initialize:
             for run in self.runs:
                 run.initialize()
+        if self.processes is not None:
+            self.processes.copy(self.runs[0].model)
+            loaded = self.processes.same(loaded)
+            if loaded is not None:
+                self.runs[0].state = loaded[0][0]
         self.strategy.start()
         if loaded is not None:
             _, averages, optimizer = loaded
@@ -91,7 +100,7 @@ class Trainer:
     def _loop(self, interruption: Interruption) -> None:
         batches = [run.train.batches(run.state.position) for run in self.runs]
         while active := self._active_runs():
-            if interruption.requested:
+            if self._is_interrupted(interruption):
                 self._interrupt(self.runs[active[0]])
             if self.checkpoint is not None and self.checkpoint.due(self.runs[active[0]].step):
                 self._save()
@@ -99,6 +108,13 @@ class Trainer:
             due = [self.runs[k] for k in active if self.runs[k].step % self.plan.evaluate_every == 0]
             if due:
                 self._evaluate(due)
+
+    def _is_interrupted(self, interruption: Interruption) -> bool:
+        """Whether training is to stop. Several processes stop after the same step."""
+        if self.processes is None:
+            return interruption.requested
+        self.processes.interrupted = interruption.requested
+        return self.processes.agreed is not None and self.processes.agreed.interrupted
 
     def _active_runs(self) -> list[int]:
         """Indices of the runs that go on. Runs that end now get their result."""
@@ -124,9 +140,13 @@ class Trainer:
                 self.runs[k].model.train()
         batches = [next(stream) for stream in streams]
         factor = self.plan.schedule(first.used)
-        seed_step(mix(first.seed, Purpose.STEP, step), self.device)
+        rank = []  # each process has noise of its own, and the first one that of a single process
+        if self.processes is not None:
+            self.processes.elapsed = first.own_elapsed
+            rank = [] if self.processes.first else [self.processes.share.rank]
+        seed_step(mix(first.seed, Purpose.STEP, step, *rank), self.device)
         for run, noise in zip(self.runs, self.noise, strict=True):
-            noise.manual_seed(mix(run.seed, Purpose.LOSS, step))
+            noise.manual_seed(mix(run.seed, Purpose.LOSS, step, *rank))
         try:
             losses, norms = self.strategy.gradients(batches, self.noise)
         except InputError as error:
@@ -139,6 +159,8 @@ class Trainer:
             self.runs[k].advance(batches[k])
 
     def _evaluate(self, runs: Sequence[Run]) -> None:
+        if self.processes is not None:
+            self.processes.copy(runs[0].model, buffers_only=True)
         with self.strategy.evaluated_weights():
             for run in runs:
                 run.evaluate(self.strategy.learning_rate)

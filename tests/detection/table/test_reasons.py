@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import pushforward as pf
 from pushforward.data import Schema
 from pushforward.detection.table import fit_pool
 from pushforward.detection.table.reasons import Reasons, rows_to_store
@@ -146,3 +147,19 @@ def test_wide_tables_store_fewer_rows() -> None:
     assert rows_to_store(10) == 1000
     assert rows_to_store(100) == 500
     assert rows_to_store(10_000) == 200
+
+
+def test_usual_ranges_are_within_the_values_of_the_training_rows():
+    """Of a positive column no range is negative; where the other columns are like no training row, the range is that of all rows."""
+    rng = np.random.default_rng(0)
+    income = np.exp(rng.normal(size=500))
+    rows = {"income": income, "loan": 3 * income * np.exp(0.3 * rng.normal(size=500))}
+    guard = pf.Guard(alpha=0.05, effort="fast", random_state=0).fit(rows)
+    explanation = guard.explain({"income": [0.05, 1.0, 500.0], "loan": [200.0, 90.0, 0.2]})
+    for k in range(3):
+        for reason in explanation.reasons(k, 2):
+            if reason.usual:
+                assert rows[reason.column].min() <= reason.usual[0] <= reason.usual[1] <= rows[reason.column].max()
+    loan = next(reason for reason in explanation.reasons(2, 2) if reason.column == "loan")
+    assert loan.usual == ()
+    assert "95 % of all normal rows" in loan.sentence

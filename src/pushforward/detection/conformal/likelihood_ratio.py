@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from torch import Tensor
 
-from pushforward.errors import InputError
+from pushforward.errors import ConfigError, InputError, StorageError
 from pushforward.numerics.checks import check_number
 
 __all__ = ["ClassifierRatio"]
@@ -65,7 +70,9 @@ class ClassifierRatio:
         folds = StratifiedKFold(5, shuffle=True, random_state=0)
         held_out: Any = cross_val_predict(model, x, y, cv=folds, method="predict_proba")
         self.auroc_ = float(roc_auc_score(y, held_out[:, 1]))
-        self._model, self._odds = model.fit(x, y), len(p) / len(q)
+        model.fit(x, y)
+        self._odds = len(p) / len(q)
+        self._probability = _Logistic.of(model) if self.classifier is None else lambda x: model.predict_proba(x)[:, 1]
         return self
 
     def __call__(self, x: ArrayLike) -> NDArray[np.float64]:
@@ -74,10 +81,106 @@ class ClassifierRatio:
         Raises:
             InputError: for another number of columns, or before ``fit``.
         """
-        if not hasattr(self, "_model"):
-            raise InputError("this ClassifierRatio is not fitted yet: call fit(reference, shifted).")
-        probability = self._model.predict_proba(_matrix(x, "the rows", few=True))[:, 1].clip(self.clip, 1 - self.clip)
+        self._require_fitted()
+        probability = self._probability(_matrix(x, "the rows", few=True)).clip(self.clip, 1 - self.clip)
         return probability / (1 - probability) * self._odds
+
+    def pack(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """What a file stores: numbers and tensors.
+
+        Raises:
+            ConfigError: for a classifier of the caller, which no file can store.
+            InputError: before ``fit``.
+        """
+        self._require_fitted()
+        if not isinstance(self._probability, _Logistic):
+            raise ConfigError(
+                f"a file cannot store the classifier {type(self.classifier).__name__}: use the default one, "
+                "ClassifierRatio()."
+            )
+        numbers = {"clip": self.clip, "auroc": self.auroc_, "odds": self._odds}
+        return numbers, {name: torch.from_numpy(value.copy()) for name, value in self._probability._asdict().items()}
+
+    @classmethod
+    def unpack(cls, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ClassifierRatio:
+        """The ratio that :meth:`pack` described, which is not trusted.
+
+        Raises:
+            StorageError: if it is none.
+        """
+        try:
+            ratio = cls(clip=numbers["clip"])
+            ratio.auroc_, ratio._odds = float(numbers["auroc"]), check_number("odds", numbers["odds"], 0, math.inf)
+            ratio._probability = _Logistic(**{name: tensors[name].numpy() for name in _Logistic._fields})
+            ratio._probability.check()
+        except (KeyError, TypeError, ConfigError) as error:
+            raise StorageError(f"it has no likelihood ratio that pushforward wrote: {error}") from error
+        return ratio
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "_probability"):
+            raise InputError("this ClassifierRatio is not fitted yet: call fit(reference, shifted).")
+
+
+class _Logistic(NamedTuple):
+    """The fitted default classifier: P(row of Q) of rows, as plain arrays.
+
+    Attributes:
+        fill: what takes the place of a missing cell of each column.
+        flagged: the columns whose missing cells are flags behind the columns.
+        mean: of the columns and flags.
+        scale: of the columns and flags.
+        coefficients: of the standardized columns and flags, and then of their squares.
+        intercept: one number.
+    """
+
+    fill: NDArray[np.float64]
+    flagged: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, model: Any) -> _Logistic:
+        """The arrays of a fitted pipeline of :func:`_default`."""
+        imputer, scaler, _, search = (step for _, step in model.steps)
+        last = search.best_estimator_
+        return cls(
+            np.nan_to_num(np.asarray(imputer.statistics_, dtype=np.float64)),
+            np.asarray(imputer.indicator_.features_, dtype=np.int64),
+            np.asarray(scaler.mean_, dtype=np.float64),
+            np.asarray(scaler.scale_, dtype=np.float64),
+            np.asarray(last.coef_[0], dtype=np.float64),
+            np.asarray(last.intercept_, dtype=np.float64),
+        )
+
+    def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        if x.shape[1] != len(self.fill):
+            raise InputError(f"the ratio was fitted on {len(self.fill)} columns; got {x.shape[1]}.")
+        missing = np.isnan(x)
+        both = np.concatenate((np.where(missing, self.fill, x), missing[:, self.flagged]), axis=1)
+        return expit((_with_squares((both - self.mean) / self.scale) * self.coefficients).sum(1) + self.intercept[0])
+
+    def check(self) -> None:
+        """Refuse arrays that do not fit each other.
+
+        Raises:
+            StorageError: for such arrays.
+        """
+        width = len(self.fill) + len(self.flagged)
+        shapes = [(len(self.fill),), (len(self.flagged),), (width,), (width,), (2 * width,), (1,)]
+        kinds = [np.int64 if name == "flagged" else np.float64 for name in self._fields]
+        if (
+            any(
+                array.shape != shape or array.dtype != kind
+                for array, shape, kind in zip(self, shapes, kinds, strict=True)
+            )
+            or not all(np.isfinite(array).all() for array in self)
+            or not (self.scale > 0).all()
+            or ((self.flagged < 0) | (self.flagged >= len(self.fill))).any()
+        ):
+            raise StorageError("its likelihood ratio has arrays that do not fit each other.")
 
 
 def _default() -> Any:

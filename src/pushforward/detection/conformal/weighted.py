@@ -31,6 +31,8 @@ class WeightedCalibrator:
         weights: w of the calibration rows, ``(n,)``: finite, at least 0, and not all 0.
 
     Attributes:
+        scores: the calibration scores, ascending.
+        weights: w of these rows.
         n: number of calibration rows.
         effective_rows: (sum w)^2 / sum w^2, the number of equally weighted rows with the same precision (Kish 1965).
 
@@ -54,7 +56,7 @@ class WeightedCalibrator:
                 "the calibration weights are all 0: no calibration row is possible under the new distribution."
             )
         order = np.argsort(scores, kind="stable")
-        self._scores = scores[order]
+        self.scores, self.weights = scores[order], weights[order]
         # The common factor is arbitrary, and after this division no sum overflows.
         self._scale = float(weights.max())
         sorted_weights = weights[order] / self._scale
@@ -80,7 +82,7 @@ class WeightedCalibrator:
             InputError: for NaN, different lengths, or weights that are not allowed.
         """
         scores = score_array(scores, "the scores", may_be_empty=True)
-        above = self._at_least[np.searchsorted(self._scores, scores, side="left")]
+        above = self._at_least[np.searchsorted(self.scores, scores, side="left")]
         return self._fraction(_weights(weights, len(scores), "the weights"), above)
 
     def smallest(self, weights: ArrayLike) -> NDArray[np.float64]:

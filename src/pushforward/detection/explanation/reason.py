@@ -40,7 +40,8 @@ class Reason:
         excess: how far it is beyond what is usual for this column, nats; high is unusual, +inf for an infinite number.
         value: the cell in the table's units; None if it is missing.
         usual: of a number, the range of 95 % of the normal rows with such other columns, ``(low, high)``; of a category, the
-            most likely one given the other columns; of a constant column, its value. Empty if it is unknown.
+            most likely one given the other columns; of a constant column, its value. Empty if it is unknown, or if the other
+            columns of the row are unlike those of any training row.
         p_value: P(a cell of this column is at least as unusual given the other columns) among training rows; NaN if unknown.
         sentence: all this for a person.
 
@@ -168,6 +169,8 @@ def sentence(
         if not usual or usual[0] == value:
             return f"{name} is {text(value)}, the most likely value {_OTHERS}."
         return f"{name} is {text(value)}; {_OTHERS}, {_percent(share)} of normal rows have {text(usual[0])}."
+    if len(usual) != 2 and alone:
+        return f"{name} is {text(value, _width(alone))}; {_percent(USUAL)} of all normal rows {_between(alone)}."
     if len(usual) != 2:
         return f"{name} is {text(value)}."
     width = _width(usual)

@@ -29,7 +29,8 @@ class CellReport:
 
     Attributes:
         excess: part of the score that is due to the cell, nats.
-        low, high: range of 95 % of the rows with such other columns; of coded columns the most likely code.
+        low, high: range of 95 % of the rows with such other columns; of coded columns the most likely code. Within the values of
+            the training rows; NaN where they lie outside of them, because the other columns are unlike those of any training row.
         own_low, own_high: range of 95 % of all training rows.
         p_value: P(as unusual given the other columns) among training rows.
         share: probability of the most likely code given the other columns, or of a missing cell where it is missing.
@@ -133,8 +134,17 @@ def report_cells(
         if waiting >= _SCORED:
             settle()
     settle()
+    _keep_within(found["low"], found["high"], reasons.rows[:, value], coded)
     own_low, own_high = np.quantile(reasons.rows[:, value], ((1 - level) / 2, (1 + level) / 2), axis=0)
     return CellReport(excess, own_low=np.tile(own_low, (n, 1)), own_high=np.tile(own_high, (n, 1)), **found)
+
+
+def _keep_within(low: np.ndarray, high: np.ndarray, values: np.ndarray, coded: np.ndarray) -> None:
+    """Clip ranges of numbers to the values of the training rows; NaN for a range outside of them."""
+    least, most = values.min(0), values.max(0)
+    outside = ((high < least) | (low > most)) & ~coded
+    low[:], high[:] = np.where(coded, low, np.clip(low, least, most)), np.where(coded, high, np.clip(high, least, most))
+    low[outside] = high[outside] = np.nan
 
 
 def _filled(

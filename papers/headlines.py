@@ -1,0 +1,193 @@
+"""The headline claims of the papers: what each abstract says, and what the reports of this project say of it.
+
+A verdict is one of four. Evidence names findings of the paper's report by how their claims begin, so a verdict that the report
+does not support fails a test (`tests/papers/test_headlines.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from papers.report import Report
+    from papers.reproduction import Finding
+
+__all__ = ["HEADLINES", "HELD", "NOT_HERE", "NOT_SETTLED", "PARTLY", "Headline"]
+
+HELD, PARTLY, NOT_HERE, NOT_SETTLED = "held", "held in part", "does not hold here", "not settled at this scale"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A headline claim of a paper, and what was found.
+
+    Attributes:
+        paper: name of the reproduction.
+        says: what the abstract says, in our words.
+        verdict: one of the four.
+        scale: of the evidence.
+        evidence: how the claims of the findings begin.
+        note: where it stops, what was tried, or what a larger machine would have to show.
+    """
+
+    paper: str
+    says: str
+    verdict: str
+    scale: str
+    evidence: tuple[str, ...]
+    note: str = ""
+
+    def findings(self, report: Report) -> list[Finding]:
+        """The findings of a report that are the evidence."""
+        return [finding for finding in report.findings if finding.claim.startswith(self.evidence)]
+
+    def contradiction(self, report: Report) -> str:
+        """Why the report does not support the verdict; "" if it does."""
+        for begin in self.evidence:
+            if not any(finding.claim.startswith(begin) for finding in report.findings):
+                return f"the report of {self.paper} has no claim that begins with {begin!r}"
+        confirmed = [finding.confirmed is True for finding in self.findings(report)]
+        wanted = {HELD: all(confirmed), PARTLY: any(confirmed) and not all(confirmed), NOT_HERE: not any(confirmed)}
+        if not wanted.get(self.verdict, True):
+            return f"{sum(confirmed)} of {len(confirmed)} findings are confirmed, which is not {self.verdict!r}"
+        return ""
+
+
+def of(paper: str) -> Sequence[Headline]:
+    """The headlines of a paper."""
+    return [headline for headline in HEADLINES if headline.paper == paper]
+
+
+_DIGITS = "Fashion-MNIST and MNIST, minutes"
+
+HEADLINES = (
+    Headline(
+        "aef", "an exact autoencoder beats an equal VAE in likelihood, samples and denoising", NOT_SETTLED,
+        "8 latents, MNIST and Fashion-MNIST, ten minutes, 3 seeds",
+        ("a partition AEF has the higher likelihood", "its samples are nearer"),
+        "level in likelihood, behind in samples of MNIST. Open: 2 and 32 latents, 10,000 steps, denoising.",
+    ),
+    Headline(
+        "bayesian", "the std and the entropy of log-likelihoods beat disagreement, WAIC and typicality", NOT_SETTLED,
+        "small convolutional VAE, both directions, one seed",
+        ("VAE, fashion-mnist against mnist", "VAE, mnist against fashion-mnist", "the entropy of the normalized"),
+        "std is best or within a point in no setting here. Open: the paper's network, burn-in and number of samples.",
+    ),
+    Headline(
+        "cef", "an embedding and the density on it can be trained jointly, with an exact and cheap volume", HELD,
+        "sphere in R^3, 3 seeds", ("trained jointly, a conformal embedding", "an ambient flow learns the sphere worse"),
+    ),
+    Headline(
+        "cef", "the family is restricted to angle-preserving maps", HELD, "Swiss roll",
+        ("a conformal embedding without pieces",),
+    ),
+    Headline(
+        "cygen", "a cyclic pair generates better samples than a VAE, without a prior", PARTLY, "eight Gaussians, 3 seeds",
+        ("chains of CyGen from noise", "(not the paper's) chains keep the distribution"),
+        "better with pretraining, level without; chains ten times as long drift away. Open: images.",
+    ),
+    Headline(
+        "cygen", "its codes are better for classification", HELD, "MNIST, 3 seeds; a linear classifier",
+        ("digits are classified better",), "by 0.3 points.",
+    ),
+    Headline(
+        "funnels", "exact likelihood with fewer dimensions is as good as a flow of full width", HELD,
+        "a circle, two tables of UCI, Fashion-MNIST, 3 seeds", ("a funnel from 8", "at 5 of 10", "at 4 of 9", "at 392 of 784"),
+    ),
+    Headline(
+        "glow", "an invertible 1 x 1 convolution beats fixed permutations of the channels", HELD, "Fashion-MNIST, equal steps, 3 seeds",
+        ("an invertible 1 x 1 convolution beats",), "the paper shows CIFAR-10.",
+    ),
+    Headline(
+        "glow", "latents interpolate and change attributes", HELD, "Fashion-MNIST, a classifier instead of pictures",
+        ("moving along the difference", "samples at lower temperature"),
+    ),
+    Headline(
+        "iaf", "an IAF posterior beats a diagonal one by a nat", NOT_SETTLED, "MNIST, minutes, 3 seeds",
+        ("an IAF posterior beats a diagonal one",), "1.0 nats better with a spread of 0.4. Open: more steps, five seeds, a ResNet VAE on CIFAR-10.",
+    ),
+    Headline(
+        "inflow", "batches from another data set are detected", HELD, _DIGITS, ("batches of 250", "batches of 10 from"),
+    ),
+    Headline(
+        "inflow", "single inputs from another data set are separated nearly perfectly", NOT_HERE, _DIGITS,
+        ("single images from another set", "single images are separated nearly"),
+        "tried: the paper's gate, a conformal kernel mean, -log p of the flow. The paper's figure needs rows that are spared the gate.",
+    ),
+    Headline(
+        "inflow", "adversarial inputs are detected", NOT_HERE, _DIGITS, ("adversarial inputs are detected", "an attacker who raises"),
+        "tried: likelihood lowered by changes of 8 and of 64 gray levels, and the likelihood of outliers raised.",
+    ),
+    Headline(
+        "iresnet", "one residual network classifies and models the density", HELD, "8 x 8 digits, vectors and images",
+        ("one i-ResNet classifies", "one convolutional i-ResNet classifies"),
+    ),
+    Headline(
+        "iresnet", "an unbiased series beats a cut one (residual flows)", HELD, "8 x 8 digits, 3 seeds",
+        ("the residual flow beats the biased", "on images the residual flow beats"), "the paper's sets are MNIST and CIFAR-10.",
+    ),
+    Headline(
+        "maf", "a stack of MADEs fits what one in the wrong order cannot", HELD, "the paper's figure 1", ("one MADE in the wrong order",),
+    ),
+    Headline(
+        "maf", "MAF beats Real NVP on tables", NOT_SETTLED, "tables of UCI, minutes, 3 seeds", ("MAF beats Real NVP",),
+        "behind in minutes of training. Open: BSDS300 and the tables by the papers' recipe, hours each.",
+    ),
+    Headline(
+        "nalisnick", "flows, VAEs and PixelCNNs find other data more likely than test data", HELD, "Fashion-MNIST against MNIST; minutes a model",
+        ("constant-volume flow: trained on", "affine flow: trained on", "PixelCNN: trained on", "VAE: trained on"),
+    ),
+    Headline(
+        "nalisnick", "for a flow of constant volume, moments of the data and a Hessian predict it", PARTLY, "eight data sets, three bases",
+        ("constant-volume flow: two moments", "constant-volume flow, logistic base: two moments", "constant-volume flow, normal base: two moments"),
+        "right with logistic and normal bases, where MNIST is not likelier; 5 of 8 signs with the mixture base, where it is.",
+    ),
+    Headline(
+        "nice", "couplings of constant volume model images exactly", HELD, "MNIST", ("log-likelihood of MNIST", "the couplings learn"),
+    ),
+    Headline(
+        "nsf", "spline couplings beat affine ones", HELD, "Fashion-MNIST, equal steps, 3 seeds", ("spline couplings beat", "affine couplings beat"),
+    ),
+    Headline(
+        "nxn", "n x n convolutions beat 1 x 1 ones", HELD, "correlated noise, and Fashion-MNIST at equal parameters, 3 seeds",
+        ("a 1 x 1 convolution cannot", "two convolutions in opposite", "n x n convolutions beat"),
+    ),
+    Headline(
+        "realnvp", "affine couplings at several scales beat NICE, and latents interpolate", HELD, "Fashion-MNIST",
+        ("multi-scale affine couplings", "interpolation in latent space"),
+    ),
+    Headline(
+        "rectangular", "training manifold and density jointly beats two phases", PARTLY, "circle, sphere, Swiss roll in R^3 and R^20, 3 seeds; tables",
+        ("circle: trained jointly", "sphere: trained jointly", "Swiss roll: trained jointly", "Swiss roll in R^20: trained jointly", "trained jointly, samples are nearer"),
+        "clearly on three surfaces; within the spread on the sphere and on the tables.",
+    ),
+    Headline(
+        "rectangular", "the gradient of the volume can be estimated without its matrix", HELD, "the same surfaces",
+        ("sphere: the stochastic gradient", "Swiss roll: the stochastic gradient", "Swiss roll in R^20: the stochastic gradient", "the stochastic gradient is cheaper"),
+        "cheaper only where the manifold has many dimensions.",
+    ),
+    Headline(
+        "reviews", "coupling and autoregressive families compared", PARTLY, "two densities in the plane, Fashion-MNIST, equal time",
+        ("on checkerboard", "on spirals", "flow matching trains", "an autoregressive model of pixels"),
+        "PixelCNN needs longer than this budget to pass the flows.",
+    ),
+    Headline(
+        "survey", "likelihoods of simple models work on tables, and protocols decide rankings", HELD, "14 tables of ADBench; images",
+        ("the inversion of likelihoods", "training on the first half", "small tables that are filled up"),
+    ),
+    Headline(
+        "two-step", "a likelihood on the whole space overfits a manifold", HELD, "circle, 3 seeds", ("a density on the plane has no highest likelihood",),
+    ),
+    Headline(
+        "two-step", "an autoencoder and a density of its codes learn the distribution", NOT_SETTLED, "circle, 3 seeds",
+        ("two steps learn the distribution",), "total variation 0.050 against 0.063, within the spread. Open: longer runs, sphere and Swiss roll, five seeds.",
+    ),
+    Headline(
+        "two-step", "the second step makes better samples and detects other data", PARTLY, "MNIST and Fashion-MNIST, 3 seeds",
+        ("trained on fashion-mnist, the density", "trained on mnist, the density", "a second step makes better samples"),
+        "detection from Fashion-MNIST to MNIST; not the reverse, and not samples for every first step.",
+    ),
+)  # fmt: skip
+"""In the order of the reproductions."""

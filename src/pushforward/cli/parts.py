@@ -1,0 +1,108 @@
+"""Parts of an input, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pushforward.errors import SchemaError
+
+__all__ = ["Part", "part_rows", "parts_of_input", "score_part_of_table", "scored_here", "scores_of", "with_scores"]
+
+Part = tuple[Any, Any]
+"""A table to write, and what the guard scores: None for the table itself, else images or inputs of a network."""
+
+_IMAGES, _NETWORK = 4096, 1024
+"""Most images, and most inputs of a network, in a part."""
+
+
+def part_rows(guard: Any, rows: int) -> int:
+    """The number of rows in a part."""
+    from pushforward.estimators import NetworkGuard
+
+    if isinstance(guard, NetworkGuard):
+        return min(rows, _NETWORK)
+    return min(rows, _IMAGES) if guard.reads_images else rows
+
+
+def parts_of_input(guard: Any, table: str, rows: int, options: dict[str, Any]) -> Iterator[Part]:
+    """The parts of an input, in its order."""
+    import pyarrow as pa
+
+    from pushforward.estimators import NetworkGuard
+    from pushforward.io import stream_images, stream_table
+
+    rows = part_rows(guard, rows)
+    if isinstance(guard, NetworkGuard):
+        from pushforward.cli.network import network_parts
+
+        yield from network_parts(table, rows, options)
+    elif guard.reads_images:
+        first = 0
+        for part in stream_images(table, rows):
+            yield pa.table({"image": range(first, first + len(part))}), part
+            first += len(part)
+    else:
+        for chunk in stream_table(table, rows=rows, types=guard.schema_.pyarrow_types(), **options):
+            yield chunk, None
+
+
+def scores_of(guard: Any, part: Part) -> dict[str, Any]:
+    """The new columns of a part."""
+    from pushforward.estimators import NetworkGuard
+
+    chunk, inputs = part
+    if isinstance(guard, NetworkGuard):
+        from pushforward.cli.network import network_scores
+
+        return network_scores(guard, inputs)
+    return guard.assess(chunk if inputs is None else inputs)
+
+
+def scored_here(guard: Any, parts: Iterator[Part]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The tables of the parts, each with its new columns."""
+    for part in parts:
+        yield part[0], scores_of(guard, part)
+
+
+def score_part_of_table(
+    guard: Any, table: Any, part: Any, rows: int, prefix: str, name: str
+) -> Iterator[tuple[Any, int]]:
+    """The chunks of a part with their new columns, each with its number of alarms.
+
+    Args:
+        guard: a guard of tables, or of a network that reads them.
+        table: a :class:`~pushforward.io.PartedTable`.
+        part: one of its parts.
+        rows: number of rows in a chunk.
+        prefix: text before the names of the new columns.
+        name: the table in the words of the user.
+    """
+    from pushforward.estimators import NetworkGuard
+
+    is_network = isinstance(guard, NetworkGuard)
+    for chunk in table.read(part, part_rows(guard, rows), None if is_network else guard.schema_.pyarrow_types()):
+        if is_network:
+            from pushforward.cli.network import matrix_of, network_scores
+
+            result = network_scores(guard, matrix_of(chunk, name))
+        else:
+            result = guard.assess(chunk)
+        yield with_scores(chunk, result, prefix, name), int(result["alarm"].sum())
+
+
+def with_scores(chunk: Any, result: dict[str, Any], prefix: str, name: str) -> Any:
+    """A table with its new columns.
+
+    Raises:
+        SchemaError: if it has a column with the name of a new one.
+    """
+    import pyarrow as pa
+
+    for column, values in result.items():
+        if prefix + column in chunk.column_names:
+            raise SchemaError(
+                f"{name} already has a column {prefix + column!r}: choose other names, for example with --prefix guard_"
+            )
+        chunk = chunk.append_column(prefix + column, pa.array(values))
+    return chunk

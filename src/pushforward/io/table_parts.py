@@ -1,0 +1,134 @@
+"""A table in parts that can be read by themselves, so that several machines can share them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pushforward.errors import StorageError
+from pushforward.io.files import plain_errors
+from pushforward.io.input_file import TextFormat, unchanged
+from pushforward.io.table_source import TableSource
+from pushforward.io.tables import chunks_of, in_chunks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["PartedTable", "TablePart"]
+
+
+class TablePart(NamedTuple):
+    """A part of a table: a file, or row groups of a Parquet file.
+
+    Attributes:
+        file: index of the file in the order of their paths.
+        first: the first row group, of a Parquet file.
+        end: the row group after the last one; 0 for a whole file.
+
+    Example:
+        >>> TablePart(file=3)
+        TablePart(file=3, first=0, end=0)
+    """
+
+    file: int
+    first: int = 0
+    end: int = 0
+
+
+class PartedTable:
+    """A file or folder as a list of parts. One after the other they are the table of :func:`~pushforward.io.stream_table`.
+
+    Args:
+        path: the file, folder or URI.
+        format: as for :func:`~pushforward.io.read_table`.
+        encoding: as for :func:`~pushforward.io.read_table`.
+        delimiter: as for :func:`~pushforward.io.read_table`.
+        decimal: as for :func:`~pushforward.io.read_table`.
+
+    Raises:
+        StorageError: if it cannot be read, or is a pipe.
+
+    Example:
+        >>> import pathlib, tempfile, pyarrow as pa, pyarrow.parquet as pq
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "t.parquet")
+        >>> pq.write_table(pa.table({"a": range(10)}), path, row_group_size=2)
+        >>> table = PartedTable(path)
+        >>> [sum(chunk.num_rows for chunk in table.read(part, rows=3)) for part in table.parts(rows=4)]
+        [4, 4, 2]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        encoding: str = "utf-8",
+        delimiter: str | None = None,
+        decimal: str = ".",
+    ) -> None:
+        self._source = TableSource.at(path, None, format, TextFormat(encoding, delimiter, decimal), None)
+        if self._source.pipe is not None or self._source.owner is not None:
+            raise StorageError(f"{self._source.name} can be read only once: parts need a file, a folder or a URI.")
+        self._dataset: Any = None
+        self._fragments: dict[str, Any] = {}
+
+    def parts(self, rows: int) -> list[TablePart]:
+        """The parts, in order: row groups of Parquet files with at most ``rows`` rows, but at least one; else whole files."""
+        with plain_errors(self._source.name):
+            if self._source.format != "parquet":
+                return [TablePart(k) for k in range(len(self._source.files))]
+            found = []
+            for number, fragment in enumerate(self._parquet()):
+                first, count = 0, 0
+                for group in range(fragment.metadata.num_row_groups):
+                    more = fragment.metadata.row_group(group).num_rows
+                    if count and count + more > rows:
+                        found.append(TablePart(number, first, group))
+                        first, count = group, 0
+                    count += more
+                if count:
+                    found.append(TablePart(number, first, fragment.metadata.num_row_groups))
+            return found
+
+    def state(self) -> list[list[Any]]:
+        """What differs after something else wrote to a file, or replaced it, as JSON values: the name, size and time of each."""
+        return [[file.path, *map(str, file.state()[1:])] for file in self._source.inputs]
+
+    def read(self, part: TablePart, rows: int, types: Mapping[str, pa.DataType] | None = None) -> Iterator[pa.Table]:
+        """The rows of a part in chunks of ``rows`` rows, in constant memory.
+
+        Args:
+            part: one of :meth:`parts`.
+            rows: number of rows in a chunk.
+            types: as for :func:`~pushforward.io.stream_table`.
+
+        Raises:
+            InputError: if the columns differ from those of the first file.
+            SchemaError, StorageError: as for :func:`~pushforward.io.stream_table`.
+        """
+        source = dataclasses.replace(self._source, files=[self._source.files[part.file]])
+        with unchanged(source.inputs), plain_errors(source.name):
+            parquet = source.format == "parquet"
+            chunks = (
+                self._read_groups(part, rows)
+                if parquet
+                else chunks_of(source, rows, types or {}, self._source.inputs[0])
+            )
+            yield from in_chunks(map(source.checked, chunks), rows)
+
+    def _parquet(self) -> list[Any]:
+        """The files of Parquet, in the order of the source."""
+        if self._dataset is None:
+            self._dataset = self._source.dataset()
+            self._fragments = {fragment.path: fragment for fragment in self._dataset.get_fragments()}
+        return [self._fragments[file.path] for file in self._source.inputs]
+
+    def _read_groups(self, part: TablePart, rows: int) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        fragment = self._parquet()[part.file].subset(row_group_ids=list(range(part.first, part.end)))
+        scan = {"batch_size": rows, "batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
+        for batch in fragment.to_batches(schema=self._dataset.schema, **scan):
+            yield pa.Table.from_batches([batch])

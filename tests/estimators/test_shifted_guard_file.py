@@ -1,0 +1,100 @@
+"""The file of a `ShiftedGuard`: the same answers after loading, and nothing from a file that was changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+import pushforward as pf
+from pushforward import io
+from pushforward.detection import ClassifierRatio
+from pushforward.detection.conformal.likelihood_ratio import _default
+from pushforward.errors import ConfigError, StorageError
+from pushforward.estimators import ShiftedGuard
+
+
+def rows(n: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(n, 2))
+    x[:, 0] += shift
+    x[::50, 1] = np.nan
+    return x
+
+
+def ratio(x: np.ndarray) -> np.ndarray:
+    return np.exp(0.5 * x[:, 0])
+
+
+@pytest.fixture(scope="module")
+def guard() -> pf.Guard:
+    return pf.Guard(0.05, effort="fast", random_state=0).fit(rows(600, 0))
+
+
+@pytest.fixture(scope="module")
+def estimated(guard) -> ShiftedGuard:
+    return ShiftedGuard(guard, rows(300, 1), shifted=rows(200, 3, shift=1))
+
+
+def test_known_weights(guard, tmp_path):
+    x, new = rows(300, 1), rows(100, 2, shift=1)
+    shifted = ShiftedGuard(guard, x, ratio)
+    shifted.save(tmp_path / "s.safetensors")
+    again = ShiftedGuard.load(tmp_path / "s.safetensors", weights=ratio)
+    np.testing.assert_array_equal(again.p_value(new), shifted.p_value(new))
+    assert again.promise == shifted.promise
+    without = ShiftedGuard.load(tmp_path / "s.safetensors")
+    np.testing.assert_array_equal(without.predict(new, ratio(new)), shifted.predict(new))
+    with pytest.raises(ConfigError, match="give the weights of these rows too"):
+        without.predict(new)
+
+
+def test_estimated_weights(guard, estimated, tmp_path):
+    x, new, shifted = rows(300, 1), rows(100, 2, shift=1), estimated
+    shifted.save(tmp_path / "s.safetensors")
+    again = ShiftedGuard.load(tmp_path / "s.safetensors")
+    np.testing.assert_array_equal(again.p_value(new), shifted.p_value(new))
+    assert (again.promise, again.ratio_.auroc_) == (shifted.promise, shifted.ratio_.auroc_)
+    assert repr(again) == repr(shifted)
+    with pytest.raises(ConfigError, match="estimates its weights: pass none"):
+        ShiftedGuard.load(tmp_path / "s.safetensors", weights=ratio)
+    forest = ClassifierRatio(RandomForestClassifier(5, random_state=0))
+    with pytest.raises(ConfigError, match="cannot store the classifier RandomForestClassifier"):
+        ShiftedGuard(guard, x, shifted=rows(200, 3, shift=1), ratio=forest).save(tmp_path / "no.safetensors")
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_the_stored_classifier_is_that_of_scikit_learn():
+    p, q = rows(300, 1), rows(200, 2, shift=1)
+    found = ClassifierRatio(clip=1e-9).fit(p, q)
+    model = _default().fit(np.concatenate((p, q)), np.repeat((0, 1), (300, 200)))
+    chance = model.predict_proba(rows(50, 3, shift=2))
+    np.testing.assert_allclose(found(rows(50, 3, shift=2)), chance[:, 1] / chance[:, 0] * 300 / 200, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, tensors: header.update(guard=3),
+        lambda header, tensors: header["guard"]["options"].update(alpha="x"),
+        lambda header, tensors: header.update(ratio=None),
+        lambda header, tensors: header["ratio"].update(odds=-1.0),
+        lambda header, tensors: header["ratio"].update(clip=0.7),
+        lambda header, tensors: tensors.pop("calibration weights"),
+        lambda header, tensors: tensors["calibration weights"].neg_(),
+        lambda header, tensors: tensors["ratio.flagged"].fill_(9),
+        lambda header, tensors: tensors["ratio.scale"].fill_(0),
+        lambda header, tensors: tensors.update({"ratio.mean": tensors["ratio.mean"][:1]}),
+        lambda header, tensors: tensors.update({"ratio.coefficients": tensors["ratio.coefficients"].float()}),
+        lambda header, tensors: tensors["ratio.intercept"].fill_(float("nan")),
+    ],
+)
+def test_a_changed_file_is_one_sentence(estimated, tmp_path, change):
+    path = tmp_path / "s.safetensors"
+    estimated.save(path)
+    header, tensors = io.read(path)
+    change(header, tensors)
+    io.write(path, header, tensors)
+    with pytest.raises(StorageError, match=r"does not contain a guard that pushforward wrote: \S"):
+        ShiftedGuard.load(path)
+    with pytest.raises(StorageError, match=r"ShiftedGuard\.load"):
+        pf.Guard.load(path)
