@@ -300,6 +300,8 @@ def test_too_few_calibration_rows(blobs):
         pf.NetworkGuard(net, score="Energy").fit((x[:1000], y[:1000]), calibration=x[1000:1050])
     with pytest.raises(CalibrationError, match=r"predicted as class 0: .* needs at least 99"):
         pf.NetworkGuard(net, per_class=True).fit((x[:1000], y[:1000]), calibration=x[1000:1250])
+    enough = pf.NetworkGuard(net, 0.05).fit((x[:1000], y[:1000]), calibration=x[1000:1060])
+    assert enough.calibrators_[None].n == 40  # 20 rows set the scale, though they are more than three tenths
 
 
 def test_a_network_in_training_mode(blobs):
