@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import pushforward as pf
-from benchmarks.networks import columns, sets, tasks, training
+from benchmarks.common.results import Results
+from benchmarks.networks import columns, demo_network, sets, tasks, training, training_rows
 from benchmarks.networks.card import ABLATIONS, combined
 
 
@@ -50,3 +51,40 @@ def test_the_card_combines_as_the_guard_does(tmp_path, short, monkeypatch):
     net, rows, _ = training.load_network("digits-mlp", 0, tmp_path)
     guard = pf.NetworkGuard(net).fit(rows.train, calibration=rows.calibration[0])
     assert np.allclose(guard.anomaly_score(rows.test[0]), found["test"], rtol=1e-3)
+
+
+def test_training_of_the_demo_resumes(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(300, 1, 28, 28, generator=generator), torch.randint(0, 10, (300,), generator=generator)
+    whole = demo_network.train(3, tmp_path / "whole", rows, epochs=3)
+    stopped = torch.load(tmp_path / "whole" / "demo-3.pt", weights_only=True)
+    (tmp_path / "parts").mkdir()
+
+    def stop(state, file, epoch=1):
+        save(state, file)
+        if state["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    save = torch.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            demo_network.train(3, tmp_path / "parts", rows, epochs=3)
+    (tmp_path / "parts" / "demo-3.tmp").rename(tmp_path / "parts" / "demo-3.pt")
+    parts = demo_network.train(3, tmp_path / "parts", rows, epochs=3)
+    assert stopped["epoch"] == 3
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name
+
+
+def test_training_rows_are_measured_once(tmp_path, short, capsys):
+    results = Results(tmp_path / "results.jsonl")
+    for _ in range(2):
+        training_rows.measure("perceptron", 0, tmp_path, results)
+    assert [record["score"] for record in results.records] == list(training_rows.SCORES)
+    for record in results.records:
+        assert (
+            record["train n new"] == record["held out n new"] + 289
+        )  # the rows of eight of ten digits that are held out
+        assert 0 <= record["train 0.01"] <= record["train 0.05"] < 0.4
+    assert training_rows.table(results).count("perceptron on digits") == 3
