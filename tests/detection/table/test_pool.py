@@ -107,7 +107,12 @@ def test_awkward_tables(x: np.ndarray) -> None:
     pool = pool_of(x.astype(float))
     assert np.isfinite(pool.score(x.astype(float))).all()
     found = pool.report_cells(x[:20].astype(float))
-    assert all(np.isfinite(values).all() for values in (found.excess, found.low, found.high, found.p_value))
+    assert all(np.isfinite(values).all() for values in (found.excess, found.p_value, found.own_low, found.own_high))
+    outside = np.isnan(found.low)  # of the values of the training rows, as in `CellReport`
+    np.testing.assert_array_equal(outside, np.isnan(found.high))
+    assert np.isfinite(found.low[~outside]).all()
+    assert (x.min(0) <= np.where(outside, x.min(0), found.low)).all()
+    assert (np.where(outside, x.max(0), found.high) <= x.max(0)).all()
 
 
 def test_less_time_gives_a_smaller_pool(monkeypatch) -> None:

@@ -142,7 +142,8 @@ def report_cells(
 def _keep_within(low: np.ndarray, high: np.ndarray, values: np.ndarray, coded: np.ndarray) -> None:
     """Clip ranges of numbers to the values of the training rows; NaN for a range outside of them."""
     least, most = values.min(0), values.max(0)
-    outside = ((high < least) | (low > most)) & ~coded
+    rounding = 1e-6 * (most - least)
+    outside = ((high < least - rounding) | (low > most + rounding)) & ~coded
     low[:], high[:] = np.where(coded, low, np.clip(low, least, most)), np.where(coded, high, np.clip(high, least, most))
     low[outside] = high[outside] = np.nan
 
