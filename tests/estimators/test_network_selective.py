@@ -150,6 +150,15 @@ def test_when_the_guards_own_rows_cannot_be_used(guard, net, tmp_path):
         tied.selective()
 
 
+def test_where_every_row_raises_an_alarm(guard):
+    calibration, x = guard.selective(**OPTIONS), torch.full((3, 4), torch.nan)
+    assert not guard(x).accept(calibration).any()
+    assert guard(x[:0]).accept(calibration).shape == (0,)
+    report = dict(guard.report((x, torch.zeros(3).long()), selective=calibration).to_dict()["network"]["selective"])
+    assert report["Accepted"].startswith("0 of 3 inputs")
+    assert not {"Prediction sets", "Sets that contain the label", "Error rate among accepted inputs"} & set(report)
+
+
 def test_wrong_use(guard, net):
     x, y = clouds(300, 2)
     with pytest.raises(InputError, match="needs labels"):

@@ -147,9 +147,13 @@ class NetworkAnswers:
             found.append(["Promised error rate", promise])
             if self.labeled and c["accepted"]:
                 found.append(["Error rate among accepted inputs", percent(c["accepted wrong"] / c["accepted"])])
-        mean = sum(size * count for size, count in self.sizes.items()) / max(1, sum(self.sizes.values()))
-        found.append(["Prediction sets", f"{figure(mean, 3)} classes on average; " + ", ".join(
-            f"{size}: {percent(count / n, 1)}" for size, count in sorted(self.sizes.items())[:8])])  # fmt: skip
+        if self.sizes:
+            mean = sum(size * count for size, count in self.sizes.items()) / sum(self.sizes.values())
+            shares = (
+                f"{size}: {percent(count / sum(self.sizes.values()), 1)}"
+                for size, count in sorted(self.sizes.items())[:8]
+            )
+            found.append(["Prediction sets", f"{figure(mean, 3)} classes on average; {', '.join(shares)}"])
         without = " of inputs without an alarm" if self.selective.without_alarm else ""
         found.append([f"Promised coverage of the sets{without}", percent(self.selective.coverage)])
         if c["sets with label"]:
