@@ -75,7 +75,9 @@ def test_news_is_said_as_such_and_never_drowns(guard: pf.Guard) -> None:
         first["color"].sentence == "color is 'mauve', which no training row has; they have 'blue', 'red'."
     )
     assert first["unit"].sentence == "unit is 8; in every training row it is 7."
-    assert first["temperature"].sentence == "temperature is missing, and no training row misses it."  # no row has such a load
+    assert (
+        first["temperature"].sentence == "temperature is missing, and no training row misses it."
+    )  # no row has such a load
     assert first["jobs"].sentence == "jobs is infinite, and no training row is."
     assert first["jobs"].excess == math.inf
     cost = math.log(guard.table_features_.rows + 2)
