@@ -272,3 +272,10 @@ def test_wrong_words_are_explained_in_one_line(files, capsys, words, text) -> No
     err = capsys.readouterr().err
     assert text in err
     assert err.count("\n") == 1
+
+
+def test_labels_as_text_of_numbers():
+    """As numpy.savetxt writes them into a column of text."""
+    odd, known = anomalous_rows(["0.000e+00", "1.000e+00", " 1 ", "0.0"], None)
+    assert odd.tolist() == [False, True, True, False]
+    assert known.all()

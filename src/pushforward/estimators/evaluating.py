@@ -140,7 +140,7 @@ def anomalous_rows(y: Any, anomaly: Any = None) -> tuple[np.ndarray, np.ndarray]
     else:
         few = ", ".join(sorted(map(repr, distinct))[:10]) or "none"
         raise InputError(
-            f"the labels ({few}) do not tell which rows are anomalies: say the label of anomalies, anomaly=."
+            f"the labels ({few}) do not tell which rows are anomalies: say the label of anomalies (anomaly=, --anomaly)."
         )
     return np.array([k and value in chosen for k, value in zip(known, values, strict=True)], dtype=bool), known
 
@@ -149,7 +149,14 @@ def _plain(value: Any) -> Any:
     """The number or the flag that a text stands for, as in a column of text."""
     if not isinstance(value, str):
         return value
-    return {"true": True, "false": False, "1": 1, "0": 0, "-1": -1}.get(value.strip().lower(), value)
+    text = value.strip().lower()
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        number = float(text)
+    except ValueError:
+        return value
+    return int(number) if number in (-1, 0, 1) else value
 
 
 def _same(value: Any, given: Any) -> bool:
