@@ -67,6 +67,7 @@ def copy(folder: Path, rows: int, kind: str) -> dict[str, Any]:
 
 
 def named(x: np.ndarray) -> pa.Table:
+    """The columns of a matrix as a table with the names x0, x1, ..."""
     return pa.table({f"x{k}": x[:, k] for k in range(x.shape[1])})
 
 

@@ -77,7 +77,7 @@ class Evaluation:
         alpha: promised false-alarm rate.
         auroc: probability that an anomaly has a higher score than a normal row (ties count half), with a bootstrap interval;
             None without rows of both kinds.
-        average_precision: area under the precision-recall curve, likewise; by chance it is the fraction of anomalies.
+        average_precision: area under the precision-recall curve, with its interval; by chance it is the fraction of anomalies.
         detected: anomalies that raised an alarm.
         false_alarms: normal rows that raised an alarm.
         expected: where 95 % of such guards and rows have the fraction of false alarms, if these rows are like those that
