@@ -194,7 +194,7 @@ def _is_encoded(kind: Any) -> bool:
 
 def _stream(path: Path, row: int, value: bytes | None) -> io.BytesIO:
     if value is None:
-        raise InputError(f"row {row} of {path} (counted from 0) has no image.")
+        raise InputError(f"row {row} of {path} (counted from 0) has no image: leave this row out.")
     return io.BytesIO(value)
 
 
