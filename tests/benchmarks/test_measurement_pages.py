@@ -18,14 +18,18 @@ def test_the_tables_of_the_pages_are_those_of_the_result_files() -> None:
 @pytest.mark.parametrize("page", sorted((DOCS / "measurements").glob("*.md")), ids=lambda path: path.stem)
 def test_no_measured_table_is_typed(page: Path) -> None:
     rest = pages.MARKED.sub("", page.read_text())
-    assert not re.findall(r"^\|.*", rest, re.MULTILINE), "put the table between markers: see python -m benchmarks.pages --help"
+    assert not re.findall(r"^\|.*", rest, re.MULTILINE), (
+        "put the table between markers: see python -m benchmarks.pages --help"
+    )
 
 
 def test_a_changed_figure_is_found_and_written_back() -> None:
     command = "python -m benchmarks.recorded benchmarks/results/glow-time.json"
     page = f"before\n\n<!-- {command} -->\n\n| call |\n| --- |\n| 1 |\n\n<!-- end -->\n\nafter\n"
     new = pages.filled(page, {})
-    assert "| log_prob | 14.1 |" in new and new.startswith("before") and new.endswith("after\n")
+    assert "| log_prob | 14.1 |" in new
+    assert new.startswith("before\n\n<!--")
+    assert new.endswith("-->\n\nafter\n")
     assert pages.filled(new, {}) == new
 
 
