@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sbi.jsonl"))
     parser.add_argument("--posteriors", type=Path, default=Path("runs/sbi"))
     options = parser.parse_args()
-    folder = where(options.data)
+    folder = Path() if options.table else where(options.data)
     if folder is None:
         parser.error("name the folder with the data sets with --data or PUSHFORWARD_DATA")
     warnings.simplefilter("ignore")

@@ -68,7 +68,7 @@ def results(path: Path) -> list[dict[str, Any]]:
 def tables(path: Path) -> None:
     lines = results(path)
     methods = ("kNN", "score", "score, bound 10 %")
-    print("| anomalies in training | " + " | ".join(methods) + " | sets where the bounded score is ahead of kNN |")
+    print("| anomalies among the training rows | kNN (5) | guard | with a bound of 10 % | bound ahead of kNN |")
     print("| --- " * (len(methods) + 2) + "|")
     for level in LEVELS:
         mine = [line for line in lines if line["level"] == level]
@@ -76,7 +76,7 @@ def tables(path: Path) -> None:
         means = {m: {n: np.mean([r[m] for r in mine if r["set"] == n]) for n in names} for m in methods}
         ahead = sum(means[methods[2]][n] >= means["kNN"][n] for n in names)
         cells = [f"{100 * np.mean(list(means[m].values())):.1f}" for m in methods]
-        print(f"| {level:.0%} | " + " | ".join(cells) + f" | {ahead} of {len(names)} |")
+        print(f"| {100 * level:.0f} % | " + " | ".join(cells) + f" | {ahead} of {len(names)} |")
     clean = [line for line in lines if "without rows" in line]
     if clean:
         print(f"\nstore_rows=False, no anomalies in training: {100 * np.mean([r['without rows'] for r in clean]):.1f}, "

@@ -21,13 +21,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.common.datasets import load_images
-from benchmarks.common.results import Results
+from benchmarks.common.results import Results, markdown, spread
 from pushforward import Guard
 from pushforward.data import Photographs
 from pushforward.detection.network import Embedder
 
 FILE = Path(__file__).parents[1] / "results" / "quality-embeddings.jsonl"
 FORTUNES = Path("/usr/share/games/fortunes")
+SHOWN = {"cifar100": "CIFAR-100", "gtsrb": "GTSRB", "upside down": "CIFAR-10 upside down"}
 TOPICS = ("science", "politics", "art", "food", "sports", "medicine")
 
 
@@ -74,15 +75,29 @@ def texts() -> tuple[Embedder, list[Any], dict[str, list[Any]]]:
     return embed, sayings("computers"), {topic: sayings(topic) for topic in TOPICS}
 
 
+def table(results: Results) -> str:
+    """AUROC and detected fractions, over the divisions of the normal rows."""
+    rows = []
+    for what, name in sorted({(r["what"], r["set"]) for r in results.records}):
+        own = results.where(what=what, set=name)
+        caught = [f"{spread([100 * r[key] for r in own], 0)} %" for key in ("caught_1", "caught_5")]
+        normal = "CIFAR-10" if what == "photographs" else "sayings on computers"
+        rows.append([normal, SHOWN.get(name, name), spread([r["auroc"] for r in own]), *caught])
+    return markdown(["normal", "unlike it", "AUROC", "caught at 1 %", "caught at 5 %"], rows)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("photographs", "texts"))
+    parser.add_argument("what", choices=("photographs", "texts", "table"))
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     results = Results(FILE)
+    if options.what == "table":
+        print(table(results))
+        return
     embed, normal, others = photographs(options.size, options.count) if options.what == "photographs" else texts()
     start = time.process_time()
     rows = embed(normal)

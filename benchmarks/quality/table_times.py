@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.common.results import markdown
 from benchmarks.quality.adbench import append, results
 from pushforward.estimators import Guard
 
@@ -108,6 +109,42 @@ def search(rows: int, columns: int, k: int) -> dict[str, Any]:
     return record
 
 
+def print_tables(records: list[dict[str, Any]]) -> None:
+    """Times of fitting, times of scoring, and times of a search."""
+    found = {what: [r for r in records if r["what"] == what] for what in ("fit", "score", "search")}
+    fits = [
+        [f"{r['rows']:,}", r["max_time"] or "", f"{r['fit seconds']:.1f}", f"{r['fit CPU seconds']:.1f}", f"{r['MiB beyond the rows']:.0f}",
+         f"{r['reference rows']:,}", f"{r['calibration rows']:,}", f"{r['load']:.0f}"]
+        for r in found["fit"]
+    ]  # fmt: skip
+    head = [
+        "rows",
+        "`max_time`",
+        "seconds",
+        "CPU seconds",
+        "MiB beyond the rows",
+        "reference rows",
+        "calibration rows",
+        "load",
+    ]
+    print(markdown(head, fits, ["---:", "---", *["---:"] * 6]) + "\n")
+    scores = [
+        [str(r["threads"]), f"{r['rows a second']:,.0f}", f"{r['rows a CPU second']:,.0f}", f"{r['median ms of one row, compiled']:.1f}",
+         f"{r['load']:.0f}"]
+        for r in found["score"]
+    ]  # fmt: skip
+    print(
+        markdown(["threads", "rows a second", "rows a CPU second", "ms of one row", "load"], scores, ["---:"] * 5)
+        + "\n"
+    )
+    names = ("pushforward", "KDTree", "BallTree", "faiss flat", "faiss HNSW")
+    searches = [
+        [f"{r['rows']:,}", str(r["columns"]), str(r["k"]), *(f"{r[f'{n} us']:.1f}" for n in names)]
+        for r in found["search"]
+    ]
+    print(markdown(["rows", "columns", "k", *names], searches, ["---:"] * 8))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sub = parser.add_subparsers(dest="what", required=True)
@@ -126,8 +163,7 @@ def main() -> None:
             append(options.out, search(*case))
         return
     if options.what == "tables":
-        for record in results(options.file):
-            print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items()))
+        print_tables(results(options.file))
         return
     for rows in options.rows:
         if options.inside:
