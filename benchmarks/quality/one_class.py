@@ -7,11 +7,12 @@
 
 Images: one class is normal and the other nine are anomalies, for the classes 1, 4 and 7 of each of MNIST, Fashion-MNIST, USPS
 and CIFAR-10 (12 tasks; this list was fixed before a figure was seen). A column is the gray value of a pixel: 784 columns, of USPS
-256, of CIFAR-10 1,024. At most 2,000 images of the class in the set's training part train; at most 1,000 of the class and
-1,000 others, of its test part, are scored.
+256, of CIFAR-10 1,024. At most 1,000 images of the class in the set's training part train; at most 500 of the class and
+500 others, of its test part, are scored.
 
 Embeddings: the features of ``benchmarks.quality.embeddings``, whose help says which packages it needs. A task is one set of
-other photographs, or one other topic of sayings. Half of the normal rows, shuffled, train, at most 2,000; the other half and the others are scored.
+other photographs, or one other topic of sayings. Half of the normal rows, shuffled, train, at most 1,000; of the
+other half, and of the others, at most 500 are scored.
 
 Each seed chooses rows anew. Every detector is one of ``benchmarks.quality.table_detectors`` with its usual settings, so the images
 played no part in them. One JSON line is appended for each detector, task and seed, and a run that was stopped goes on.
@@ -29,25 +30,31 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.datasets import load_images, load_labels, where
-from benchmarks.quality.adbench import LEVELS, append, measure, results
+from benchmarks.quality.adbench import LEVELS, append, measure_each, results
 from benchmarks.quality.table_detectors import DETECTORS
 
 IMAGES = tuple(f"{name} {k}" for name in ("mnist", "fashion-mnist", "usps", "cifar10") for k in (1, 4, 7))
 REFERENCES = ("knn5", "knn1", "lof", "iforest", "ocsvm", "gmm5", "ecod", "dte-np")
-_TRAIN, _SCORED = 2000, 1000
+_TRAIN, _SCORED = 1000, 500
 _LUMA = np.array([0.299, 0.587, 0.114])  # gray value of a color, ITU-R BT.601
 _MARGIN = 6  # pixels around the images of USPS, which the loader adds
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+Rows = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+"""Training rows, new normal rows, and the anomalies of each task."""
 
 
-def pixels(name: str, train: bool) -> np.ndarray:
-    """Gray values from 0 to 255, ``(n, columns)``."""
-    images = load_images(name, train=train).numpy().astype(np.float64)
+def pixels(name: str, images: np.ndarray) -> np.ndarray:
+    """Gray values from 0 to 255 of images ``(n, channels, height, width)``, ``(n, columns)``."""
+    images = images.astype(np.float64)
     if name == "usps":
         images = images[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     gray = images[:, 0] if images.shape[1] == 1 else np.einsum("nchw,c->nhw", images, _LUMA)
     return gray.reshape(len(gray), -1)
+
+
+def images_of(name: str, train: bool) -> np.ndarray:
+    """The images of one part of a set."""
+    return load_images(name, train=train).numpy()
 
 
 def labels(name: str, train: bool) -> np.ndarray:
@@ -64,36 +71,35 @@ def labels(name: str, train: bool) -> np.ndarray:
     return load_labels(name, train=train).numpy()
 
 
-def image_tasks(seed: int, wanted: list[str]) -> Iterator[tuple[str, Rows]]:
-    """Training rows, new normal rows and anomalies of each task."""
+def image_tasks(seed: int, wanted: list[str]) -> Iterator[Rows]:
+    """The rows of each task of images."""
     for name in dict.fromkeys(task.rsplit(" ", 1)[0] for task in IMAGES):
         tasks = [task for task in IMAGES if task.rsplit(" ", 1)[0] == name and task in wanted]
         if not tasks:
             continue
-        x, y, new, of_new = pixels(name, True), labels(name, True), pixels(name, False), labels(name, False)
+        x, y, new, of_new = images_of(name, True), labels(name, True), images_of(name, False), labels(name, False)
         for task in tasks:
             k, generator = int(task.rsplit(" ", 1)[1]), np.random.default_rng(seed)
             parts = (np.flatnonzero(y == k), np.flatnonzero(of_new == k), np.flatnonzero(of_new != k))
             chosen = [
                 generator.permutation(p)[:most] for p, most in zip(parts, (_TRAIN, _SCORED, _SCORED), strict=True)
             ]
-            yield task, (x[chosen[0]], new[chosen[1]], new[chosen[2]])
+            train, test, anomalies = (pixels(name, p[i]) for p, i in zip((x, new, new), chosen, strict=True))
+            yield train, test, {task: anomalies}
 
 
-def embedding_tasks(cache: Path, seed: int) -> Iterator[tuple[str, Rows]]:
-    """The same of each set of embeddings."""
+def embedding_tasks(cache: Path, seed: int) -> Iterator[Rows]:
+    """The rows of the tasks of each network, which share their normal rows."""
     with np.load(cache, allow_pickle=False) as archive:
-        for key in archive.files:
-            what, other = key.split("/")
-            if other == "normal":
-                continue
-            normal, anomalies = archive[f"{what}/normal"].astype(np.float64), archive[key].astype(np.float64)
-            order = np.random.default_rng(seed).permutation(len(normal))
-            half = len(normal) // 2
-            yield (
-                f"{what}: {other}",
-                (normal[order[:half][:_TRAIN]], normal[order[half:][:_SCORED]], anomalies[:_SCORED]),
-            )
+        for what in dict.fromkeys(key.split("/")[0] for key in archive.files):
+            normal = archive[f"{what}/normal"].astype(np.float64)
+            order, half = np.random.default_rng(seed).permutation(len(normal)), len(normal) // 2
+            others = {
+                f"{what}: {key.split('/')[1]}": archive[key][:_SCORED].astype(np.float64)
+                for key in archive.files
+                if key.startswith(f"{what}/") and key != f"{what}/normal"
+            }
+            yield normal[order[:half][:_TRAIN]], normal[order[half:][:_SCORED]], others
 
 
 def embed(cache: Path, size: int, count: int, fortunes: Path | None) -> None:
@@ -116,11 +122,14 @@ def run(out: Path, seeds: int, detectors: list[str], wanted: list[str], cache: P
     done = {(r["task"], r["seed"], r["detector"]) for r in results(out)}
     for seed in range(seeds):
         left = [t for t in wanted if any((t, seed, d) not in done for d in detectors)]
-        for task, rows in image_tasks(seed, left) if cache is None else embedding_tasks(cache, seed):
+        for train, test, anomalies in image_tasks(seed, left) if cache is None else embedding_tasks(cache, seed):
             for detector in detectors:
-                if (task, seed, detector) not in done:
-                    record: dict[str, Any] = {"task": task, "seed": seed, "detector": detector}
-                    append(out, record | measure(detector, *rows, seed) | {"load": round(os.getloadavg()[0], 1)})
+                new = {task: rows for task, rows in anomalies.items() if (task, seed, detector) not in done}
+                if not new:
+                    continue
+                for task, record in measure_each(detector, train, test, new, seed).items():
+                    key: dict[str, Any] = {"task": task, "seed": seed, "detector": detector}
+                    append(out, key | record | {"load": round(os.getloadavg()[0], 1)})
 
 
 def show(records: list[dict[str, Any]]) -> None:

@@ -18,7 +18,9 @@ def test_the_tables_of_the_pages_are_those_of_the_result_files() -> None:
 @pytest.mark.parametrize("page", sorted((DOCS / "measurements").glob("*.md")), ids=lambda path: path.stem)
 def test_no_measured_table_is_typed(page: Path) -> None:
     rest = pages.MARKED.sub("", page.read_text())
-    assert not re.findall(r"^\|.*", rest, re.MULTILINE), "put the table between markers: see python -m benchmarks.pages --help"
+    assert not re.findall(r"^\|.*", rest, re.MULTILINE), (
+        "put the table between markers: see python -m benchmarks.pages --help"
+    )
 
 
 def test_a_changed_figure_is_found_and_written_back() -> None:
