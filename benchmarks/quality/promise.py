@@ -91,10 +91,11 @@ def measure(case: str, normal: np.ndarray, anomalous: np.ndarray, split: int, ro
 
 
 def wanted(
-    data: Path, cases: list[str], least: int, sets: int
+    data: Path, cases: list[str], least: int, sets: int, names: list[str]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
     """The sets, narrow ones first, each with the cases that it has enough rows for."""
-    for k, (name, normal, anomalous) in enumerate(tables(data, least)):
+    found = (each for each in tables(data, least) if not names or each[0] in names)
+    for k, (name, normal, anomalous) in enumerate(found):
         if k >= sets and not {"subsampled", "all rows"} & set(cases):
             return
         large = [
@@ -105,14 +106,14 @@ def wanted(
             yield name, normal, anomalous, small + large
 
 
-def run(data: Path, out: Path, cases: list[str], splits: int, rows: int, sets: int) -> None:
+def run(data: Path, out: Path, cases: list[str], splits: int, rows: int, sets: int, names: list[str]) -> None:
     """All cases, sets and splits; a split of all sets before the next one."""
     done = {(r["set"], r["case"], r["split"]) for r in results(out)}
-    chosen_sets = list(wanted(data, cases, 2000, sets))
+    chosen_sets = list(wanted(data, cases, 2000, sets, names))
     for split in range(splits):
         for name, normal, anomalous, chosen in chosen_sets:
             for case in chosen:
-                if (name, case, split) in done or (case in ("subsampled", "all rows") and split >= 5):
+                if (name, case, split) in done:
                     continue
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", PushforwardWarning)
@@ -173,12 +174,13 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--sets", type=int, default=8)
+    parser.add_argument("--sets", type=int, default=8, help="number of sets, narrow ones first")
+    parser.add_argument("--names", nargs="*", default=[], help="only these sets")
     options = parser.parse_args()
     if options.what == "tables":
         print_tables([record for path in options.files for record in results(path)])
     else:
-        run(options.data, options.out, options.cases, options.splits, options.rows, options.sets)
+        run(options.data, options.out, options.cases, options.splits, options.rows, options.sets, options.names)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python -m benchmarks.quality.table_times fit --rows 1000 10000 100000 --out times.jsonl
     python -m benchmarks.quality.table_times fit --rows 3000000 --max-time 60s --out times.jsonl
     python -m benchmarks.quality.table_times score --rows 10000 --out times.jsonl
+    python -m benchmarks.quality.table_times fit --rows 10000 --busy 2 --out times.jsonl    # beside two processes that never wait
     python -m benchmarks.quality.table_times search --out times.jsonl
     python -m benchmarks.quality.table_times tables times.jsonl
 
@@ -113,13 +114,14 @@ def print_tables(records: list[dict[str, Any]]) -> None:
     """Times of fitting, times of scoring, and times of a search."""
     found = {what: [r for r in records if r["what"] == what] for what in ("fit", "score", "search")}
     fits = [
-        [f"{r['rows']:,}", r["max_time"] or "", f"{r['fit seconds']:.1f}", f"{r['fit CPU seconds']:.1f}", f"{r['MiB beyond the rows']:.0f}",
+        [f"{r['rows']:,}", r["max_time"] or "", str(r.get("busy", 0)), f"{r['fit seconds']:.1f}", f"{r['fit CPU seconds']:.1f}", f"{r['MiB beyond the rows']:.0f}",
          f"{r['reference rows']:,}", f"{r['calibration rows']:,}", f"{r['load']:.0f}"]
         for r in found["fit"]
     ]  # fmt: skip
     head = [
         "rows",
         "`max_time`",
+        "busy processes",
         "seconds",
         "CPU seconds",
         "MiB beyond the rows",
@@ -127,7 +129,7 @@ def print_tables(records: list[dict[str, Any]]) -> None:
         "calibration rows",
         "load",
     ]
-    print(markdown(head, fits, ["---:", "---", *["---:"] * 6]) + "\n")
+    print(markdown(head, fits, ["---:", "---", *["---:"] * 7]) + "\n")
     scores = [
         [str(r["threads"]), f"{r['rows a second']:,.0f}", f"{r['rows a CPU second']:,.0f}", f"{r['median ms of one row, compiled']:.1f}",
          f"{r['load']:.0f}"]
@@ -153,6 +155,7 @@ def main() -> None:
         run.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000] if what == "fit" else [10_000])
         run.add_argument("--max-time")
         run.add_argument("--threads", type=int)
+        run.add_argument("--busy", type=int, default=0, help="processes that compute beside this one")
         run.add_argument("--out", type=Path, required=True)
         run.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     sub.add_parser("search").add_argument("--out", type=Path, required=True)
@@ -173,8 +176,14 @@ def main() -> None:
         command += ["--rows", str(rows), "--out", str(options.out)]
         command += ["--max-time", options.max_time] if options.max_time else []
         command += ["--threads", str(options.threads)] if options.threads else []
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        append(options.out, json.loads(found.splitlines()[-1]))
+        beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(options.busy)]
+        try:
+            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        finally:
+            for process in beside:
+                process.kill()
+                process.wait()
+        append(options.out, json.loads(found.splitlines()[-1]) | {"busy": options.busy})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from scipy.stats import betabinom, binom, norm
 
 import pushforward as pf
 from pushforward.detection import realized_interval
+from pushforward.detection.explanation import Reason
 from pushforward.errors import ConfigError, InputError, KindError
 from pushforward.plot.axes import ink, legend
 
@@ -99,6 +100,20 @@ def test_a_bound_says_that_it_is_one():
     flow = pf.models.Flow(pf.transforms.Chain(pf.transforms.Augment(2, 3)), pf.distributions.Normal(5))
     ax = pf.plot.density(flow, limits=[(-1, 1), (-1, 1)], points=4)
     assert ax.figure.axes[1].get_ylabel() == "density (lower bound)"
+
+
+def test_the_text_of_an_unusual_column_without_excess_is_orange_too():
+    """A column can be outside its usual range because another one is wrong; its bar has no length to be seen."""
+    rows = [
+        Reason(0, "a", "number", 9.0, 5.0, (0.0, 1.0), 0.001, ""),
+        Reason(0, "b", "number", 0.0, 7.0, (2.0, 3.0), 0.01, ""),
+        Reason(0, "c", "number", 0.0, 2.5, (2.0, 3.0), 0.9, ""),
+    ]
+    ax = pf.plot.explanation(rows, ax=axes())
+    colors = [text.get_color() for text in ax.texts]
+    assert colors[0] == colors[1] != colors[2] == "black"
+    assert [round(bar.get_width(), 6) for bar in ax.patches] == [9.0, 0.0, 0.0]
+    assert "usual: 95 %" in ax.get_xlabel()
 
 
 @pytest.mark.parametrize(
