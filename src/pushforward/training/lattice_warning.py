@@ -40,9 +40,9 @@ def warn_of_lattice(model: Model, x: Tensor) -> None:
     first = next(iter(found))
     distinct = len(columns[:, first].unique())
     more = len(found) - 1
-    others = f" (and so {'does 1 other column' if more == 1 else f'do {more} other columns'})" if more else ""
+    others = f" (and {more} other column{'s' if more > 1 else ''})" if more else ""
     warn_caller(
-        f"column {first} (counted from 0) lies on a lattice with steps of {found[first][1]:.6g} ({distinct} distinct values in {len(x)} "
+        f"column {first} lies on a lattice with steps of {found[first][1]:.6g} ({distinct} distinct values in {len(x)} "
         f"rows){others}, and a density on a lattice is a spike at each value, whose height means nothing: put "
         "transforms.LatticeDequantize (or UniformDequantize) first in the chain for probabilities of these values, add "
         "transforms.Jitter to bound the density, or use pf.Guard(density=True), which treats such columns as discrete."

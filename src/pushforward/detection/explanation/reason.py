@@ -165,7 +165,8 @@ def sentence(
         return f"{name} is {text(value)}; in every training row it is {text(usual[0])}."
     if kind == "new category":
         known = ", ".join(text(each) for each in column.categories[:3]) or "true and false"
-        more = f" and {len(column.categories) - 3} others" if len(column.categories) > 3 else ""
+        count = len(column.categories) - 3
+        more = f" and {count} other{'s' if count > 1 else ''}" if count > 0 else ""
         return f"{name} is {text(value)}, which no training row has; they have {known}{more}."
     if kind == "new missing":
         return f"{name} is missing, and no training row misses it{_expected(usual)}."
