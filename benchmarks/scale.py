@@ -189,6 +189,20 @@ def main(arguments: list[str]) -> None:
         "load at the start",
     )
     print(markdown(head, rows))
+    rays = [
+        (
+            f"{r['rows']:,}",
+            str(r["ray"]),
+            *clock(r),
+            f"{r['peak_MB']:,.0f}",
+            f"{r['largest_MB']:,.0f}",
+            f"{r['load']:.1f}",
+        )
+        for r in results.records
+        if r.get("ray")
+    ]
+    head = ("rows", "workers of Ray", "seconds", "rows a second", "peak memory of the program and its workers, MB", "the largest of them, MB", "load at the start")  # fmt: skip
+    print("\n" + markdown(head, rays))
     print("\nCPU seconds of one worker: {:.1f} + {:.1f} for a million rows.".format(*cost(list(latest.values()))))
     print(footer("python -m benchmarks.scale", list(latest.values())))
 

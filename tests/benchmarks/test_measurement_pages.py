@@ -27,7 +27,9 @@ def test_a_changed_figure_is_found_and_written_back() -> None:
     command = "python -m benchmarks.recorded benchmarks/results/glow-time.json"
     page = f"before\n\n<!-- {command} -->\n\n| call |\n| --- |\n| 1 |\n\n<!-- end -->\n\nafter\n"
     new = pages.filled(page, {})
-    assert "| log_prob | 14.1 |" in new and new.startswith("before") and new.endswith("after\n")
+    assert "| log_prob | 14.1 |" in new
+    assert new.startswith("before\n\n<!--")
+    assert new.endswith("-->\n\nafter\n")
     assert pages.filled(new, {}) == new
 
 

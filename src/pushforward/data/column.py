@@ -174,7 +174,9 @@ class Column:
         try:
             counts = [(-c["counts"], c["values"]) for c in pc.value_counts(pc.drop_null(text)).to_pylist()]
         except UnicodeDecodeError:  # a damaged file: Arrow does not check the bytes of a text
-            raise InputError(f"column {name!r} has bytes that are not UTF-8 text.") from None
+            raise InputError(
+                f"column {name!r} has bytes that are not UTF-8 text: decode them with their own encoding, or drop the column."
+            ) from None
         categories = tuple(category for _, category in sorted(counts))
         column = cls(name, "categorical", categories, missing=present < len(text), lattice=_CODES)
         return column, codes_of(text, categories)
@@ -209,7 +211,7 @@ class Column:
             row = int(bad.argmax())
             raise SchemaError(
                 f"column {self.name!r}, row {row} (counted from 0): {values[row]} is not a value of this "
-                f"{self.kind} column."
+                f"{self.kind} column: correct the cell."
             )
         whole = whole.astype(np.int64)
         if self.kind == "integer":

@@ -36,7 +36,9 @@ def labels_of(name: str, X: Any, given: Any) -> np.ndarray:
     else:
         column = as_table({"labels": given}).column(0)
     if column.null_count:
-        raise InputError(f"{name} is missing in {column.null_count} rows.")
+        raise InputError(
+            f"{name} is missing in {column.null_count} rows: give every row a label, or leave these rows out."
+        )
     labels = column.to_numpy()
     if labels.shape != (len(X),):
         raise InputError(f"{name} must have one label for each of the {len(X)} rows; got shape {labels.shape}.")
@@ -62,7 +64,9 @@ def rows_of_groups(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
     """
     _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
-        raise InputError("groups has one group: calibration needs rows of groups that the score was not fitted on.")
+        raise InputError(
+            "groups has one group, and calibration needs rows of groups that the score was not fitted on: give at least two."
+        )
     order = np.random.default_rng(seed).permutation(len(sizes))
     needed = int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1
     chosen = order[: min(needed, len(sizes) - 1)]
@@ -85,7 +89,7 @@ def rows_of_time(instants: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
     first = int(np.sort(rank)[len(rank) - count])
     kept = rank >= max(first, 1)
     if kept.all() or not kept.any():
-        raise InputError("time is the same in all rows.")
+        raise InputError("time is the same in all rows: give the time of each row, or leave time= out.")
     return np.flatnonzero(~kept), np.flatnonzero(kept)
 
 

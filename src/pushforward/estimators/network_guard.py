@@ -606,7 +606,7 @@ class NetworkGuard:
         if self.smoothing_ is not None:
             raise ConfigError(
                 "a guard with smoothing cannot be exported, because its noise is a cryptographic hash of each input, which other "
-                "runtimes do not have."
+                "runtimes do not have: fit it without smoothing."
             )
 
     # -- storage --------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def pictures_of_parquet(path: Path, column: str | None) -> Files:
                 for cell in batch.column(0).to_pylist():
                     value = cell["bytes"] if isinstance(cell, dict) else cell
                     if value is None:
-                        raise InputError(f"row {row} of {path} (counted from 0) has no image.")
+                        raise InputError(f"row {row} of {path} (counted from 0) has no image: leave this row out.")
                     yield f"row {row} of {path}", io.BytesIO(value)
                     row += 1
 
