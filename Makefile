@@ -59,7 +59,7 @@ lowest: export OMP_NUM_THREADS = 1
 lowest:  ## tests with the lowest versions of the dependencies, in .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) release/lowest.py > .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pip install --quiet -e . -c .venv-lowest/constraints.txt pandas polars pytest hypothesis
+	.venv-lowest/bin/python -m pip install --quiet -e '.[serve]' -c .venv-lowest/constraints.txt pandas polars pytest hypothesis
 	.venv-lowest/bin/python -m pytest -m "not slow" -p no:cacheprovider $(TESTS)
 
 clean:  ## remove the environment and what was built

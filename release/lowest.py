@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 LEFT_OUT = {"torch"}
+PARTNERS = ("pyparsing<3.3",)
+"""Limits of what the lowest versions need themselves: newer versions warn (matplotlib 3.8), and the tests turn warnings into errors."""
 
 
 def lowest() -> list[str]:
@@ -24,4 +26,4 @@ def lowest() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(lowest()))
+    print("\n".join((*lowest(), *PARTNERS)))
