@@ -87,11 +87,11 @@ class TransformationScore(Score):
             )
         far = far_rows(x)
         images = scaled(torch.where(far[:, None, None, None], 0, x), self.network.dense.last.weight.dtype)
-        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for index in range(self.count):
-            logits = self.network(symmetry(images, index).flatten(1))
-            total = total - F.log_softmax(logits.double(), 1)[:, index]
-        return torch.where(far, math.inf, total / self.count)
+        terms = [
+            F.log_softmax(self.network(symmetry(images, index).flatten(1)).double(), 1)[:, index]
+            for index in range(self.count)
+        ]
+        return torch.where(far, math.inf, -torch.stack(terms, 1).mean(1))
 
 
 def scaled(x: Tensor, dtype: torch.dtype) -> Tensor:
