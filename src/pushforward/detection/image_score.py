@@ -35,7 +35,7 @@ from pushforward.transforms.base import Shape
 
 __all__ = ["IMAGE_TRAINING", "ImageScore", "fit_image_score", "image_flow"]
 
-IMAGE_TRAINING = TrainingConfig(max_steps=2000, batch_size=64, learning_rate=2e-3, ema=None)
+IMAGE_TRAINING = TrainingConfig(max_steps=1500, batch_size=64, learning_rate=2e-3, ema=None)
 """Default training of the flow of images; it was chosen without a moving average of the weights."""
 
 LARGEST = 48
@@ -44,7 +44,7 @@ _HELD_OUT = 20
 """Fewest held-out images on which the density of the statistics can be fitted."""
 _FRACTION = 0.1
 """Fraction of images that are held out if none is given: the density of the statistics always needs some."""
-_NETWORK_STEPS, _NETWORK_TIME = 0.75, 0.3
+_NETWORK_STEPS, _NETWORK_TIME = 0.9, 0.5
 """Training steps of the network of transformations as a part of the flow's, and its part of the time, if that is limited."""
 _WEIGHT = 2.0
 """Largest weight of the surprise of that network; the other statistics together have 1."""
@@ -184,7 +184,7 @@ def fit_image_score(
         kind: see :func:`image_flow`.
         exportable: whether to leave out what other runtimes do not have: code lengths, and noise that is a hash of the image.
         config: options of the flow's training; ``seed`` also determines the split, the first weights, the network of
-            transformations and the mixture. That network trains for three quarters as many steps.
+            transformations and the mixture. That network trains for nine tenths as many steps.
 
     Raises:
         InputError: for fewer than 20 held-out images, or fewer than 40 to split.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,7 @@ SHIFTS: tuple[Shift, ...] = (_two_parts, _blocks, _mixture, _stretched, _strokes
 
 
 def fit_transformations(
-    images: Tensor, *, steps: int, seed: int = 0, seconds: float | None = None
+    images: Tensor, *, steps: int, seed: int = 0, seconds: float | None = None, shifts: Sequence[Shift] = SHIFTS
 ) -> TransformationScore:
     """Train a small convolutional network to say which transformation was applied to an image, and return its score.
 
@@ -102,6 +102,7 @@ def fit_transformations(
         steps: of training, each on 188 transformed images (124 that are not square).
         seed: of the weights, the choice of images and the shifts.
         seconds: limit of the training; None for none.
+        shifts: functions of images of values in [-1, 1] and a generator, one for each kind of shifted instance; may be empty.
 
     Example:
         >>> import torch
@@ -115,12 +116,12 @@ def fit_transformations(
     count = symmetry_count(*shape[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ConvSummary(shape, count + len(SHIFTS), _CHANNELS, _HIDDEN)
+        network = ConvSummary(shape, count + len(shifts), _CHANNELS, _HIDDEN)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
     classes = torch.cat(
         (
             torch.arange(count).repeat_interleave(_COPIES),
-            torch.arange(count, count + len(SHIFTS)).repeat_interleave(_CHANGED),
+            torch.arange(count, count + len(shifts)).repeat_interleave(_CHANGED),
         )
     )
     budget, start, step = Budget(steps, seconds), time.monotonic(), 0
@@ -129,7 +130,7 @@ def fit_transformations(
         for group in optimizer.param_groups:
             group["lr"] = _RATE * min((used + 1 / steps) / _WARM_UP, 0.5 * (1.0 + math.cos(math.pi * used)))
         drawn = scaled(images[torch.randint(len(images), (len(classes),), generator=generator)], torch.float32)
-        batch = torch.cat((_turned(drawn, count, _COPIES), _shifted(drawn[count * _COPIES :], generator)))
+        batch = torch.cat((_turned(drawn, count), *_shifted(drawn[count * _COPIES :], shifts, generator)))
         loss = F.cross_entropy(network(batch.flatten(1)), classes)
         optimizer.zero_grad()
         loss.backward()
@@ -167,16 +168,16 @@ def information(score: TransformationScore, held_out: Tensor, seed: int = 0) -> 
     return max(0.0, 2.0 * auroc(score(chosen).numpy(), score(made).numpy()) - 1.0)
 
 
-def _turned(x: Tensor, count: int, copies: int) -> Tensor:
-    """The first images of ``x``, so many for each symmetry, with this symmetry."""
-    return torch.cat([symmetry(x[copies * k : copies * (k + 1)], k) for k in range(count)])
+def _turned(x: Tensor, count: int) -> Tensor:
+    """The first images of ``x``, as many with each symmetry."""
+    return torch.cat([symmetry(x[_COPIES * k : _COPIES * (k + 1)], k) for k in range(count)])
 
 
-def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifted instances of ``x``, so many of each kind, each kind with one random symmetry."""
+def _shifted(x: Tensor, shifts: Sequence[Shift], generator: torch.Generator) -> list[Tensor]:
+    """Shifted instances of ``x``, as many of each kind, each kind with one random symmetry."""
     count = symmetry_count(*x.shape[-2:])
-    parts = [shift(part, generator) for shift, part in zip(SHIFTS, x.split(_CHANGED), strict=True)]
-    return torch.cat([symmetry(part, _integer(0, count - 1, generator)) for part in parts])
+    parts = [shift(x[_CHANGED * k : _CHANGED * (k + 1)], generator) for k, shift in enumerate(shifts)]
+    return [symmetry(part, _integer(0, count - 1, generator)) for part in parts]
 
 
 def _others(x: Tensor, generator: torch.Generator) -> Tensor:
